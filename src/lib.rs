@@ -1,0 +1,5 @@
+//! nat64handoff: the server side of the NAT64 handoff protocol.
+pub mod backend;
+pub mod change;
+pub mod stats;
+pub mod wire;
