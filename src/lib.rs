@@ -1,5 +1,6 @@
 //! nat64handoff: the server side of the NAT64 handoff protocol.
 pub mod backend;
 pub mod change;
+pub mod packet;
 pub mod stats;
 pub mod wire;
