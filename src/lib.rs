@@ -2,5 +2,8 @@
 pub mod backend;
 pub mod change;
 pub mod packet;
+pub mod ports;
+pub mod random;
 pub mod stats;
+pub mod table;
 pub mod wire;

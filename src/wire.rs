@@ -156,7 +156,7 @@ macro_rules! opaque {
         $(#[$meta])*
         ///
         /// Opaque to us: an even number of octets from 0 to 510, kept and returned exactly.
-        #[derive(Clone, PartialEq, Eq, Hash)]
+        #[derive(Clone, PartialEq, Eq, Hash, Default)]
         pub struct $name(Box<[u8]>);
 
         impl $name {

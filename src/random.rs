@@ -1,0 +1,54 @@
+//! [`Random`]: numbers that nobody outside can predict, from a seed that the shell draws.
+//!
+//! The core draws no randomness of its own: given the same seed and the same requests, it does the same.
+//! Mapped ports must be unpredictable (RFC 6056), and the keys of proofs secret, so this is ChaCha.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// The octets of a seed.
+pub const SEED_LENGTH: usize = 32;
+
+/// A stream of unpredictable numbers.
+#[derive(Debug, Clone)]
+pub struct Random(ChaCha8Rng);
+
+impl Random {
+    /// The stream that belongs to `seed`.
+    pub fn new(seed: [u8; SEED_LENGTH]) -> Self {
+        Self(ChaCha8Rng::from_seed(seed))
+    }
+
+    /// A number below `bound`, each as likely as any other to within `bound` / 2^32.
+    pub fn below(&mut self, bound: u32) -> u32 {
+        ((u64::from(self.0.next_u32()) * u64::from(bound)) >> 32) as u32
+    }
+
+    /// Sixteen octets: a key.
+    pub fn key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        self.0.fill_bytes(&mut key);
+        key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_seed_same_numbers() {
+        let (mut a, mut b) = (Random::new([7; 32]), Random::new([7; 32]));
+        assert_eq!(a.key(), b.key());
+        assert!((0..1000).all(|_| a.below(10) == b.below(10)));
+        assert_ne!(a.key(), Random::new([8; 32]).key());
+    }
+
+    #[test]
+    fn below_covers_its_range() {
+        let mut random = Random::new([1; 32]);
+        let mut seen = [0_u32; 5];
+        (0..5000).for_each(|_| seen[random.below(5) as usize] += 1);
+        assert!(seen.iter().all(|&n| (800..1200).contains(&n)), "{seen:?}");
+    }
+}

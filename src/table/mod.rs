@@ -1,0 +1,499 @@
+//! One table: the entries of one NAT64 at one local address (PROTOCOL.md section 6).
+//!
+//! Decisions and effects are apart. [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and
+//! say what they decided as [`Change`]s; [`Table::apply`] alone alters what is in the table, so replaying
+//! the changes gives the same entries. Only the order of use ([`Table::touch`]) is not a change.
+//!
+//! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
+
+mod lru;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv6Addr;
+
+use crate::change::Change;
+use crate::ports::{Ports, TABLE_CAPACITY};
+use crate::random::Random;
+use crate::stats::DropReason;
+use crate::wire::{self, Authenticator, Client, ControlPort, MappedPort, Prefix96};
+use lru::{Links, List, Which};
+use pool::{Keyed, Pool};
+
+pub use pool::Slot;
+
+/// How many entries are looked at when some cannot go, before the least recently used goes all the same.
+const PASSED_OVER_MAX: usize = 1024;
+/// By how much control ports can lower a table's capacity.
+const CAPACITY_LOSS_MAX: usize = 8;
+
+/// What a table may hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TableLimits {
+    /// The most entries, at most [`TABLE_CAPACITY`].
+    pub entries_max: usize,
+    /// A /64 with more than this part of the capacity is heavy: above 0, at most 1.
+    pub client_share: f64,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self {
+            entries_max: TABLE_CAPACITY,
+            client_share: 0.125,
+        }
+    }
+}
+
+/// The entries of one NAT64.
+#[derive(Debug)]
+pub struct Table {
+    limits: TableLimits,
+    records: Pool<Record>,
+    clients: Pool<ClientRecord>,
+    prefixes: Pool<PrefixRecord>,
+    subnets: Pool<Subnet>,
+    /// The /64s that are heavy or nearly so.
+    heavy: Vec<Slot>,
+    by_use: List,
+    ports: Ports,
+}
+
+/// An entry, packed.
+#[derive(Debug)]
+struct Record {
+    client: Slot,
+    prefix: Slot,
+    client_port: u16,
+    port: u16,
+    links: [Links; 2],
+}
+
+impl Keyed for Record {
+    type Key = [u8; 6];
+    fn key(&self) -> [u8; 6] {
+        record_key(self.client, self.prefix, self.client_port)
+    }
+}
+
+fn record_key(client: Slot, prefix: Slot, client_port: u16) -> [u8; 6] {
+    let ([a, b], [c, d], [e, f]) = (
+        client.to_ne_bytes(),
+        prefix.to_ne_bytes(),
+        client_port.to_ne_bytes(),
+    );
+    [a, b, c, d, e, f]
+}
+
+/// A client address, with what the NAT64 knows it by.
+#[derive(Debug)]
+struct ClientRecord {
+    address: [u8; 16],
+    authenticator: Authenticator,
+    subnet: Slot,
+    entries: u16,
+}
+
+impl Keyed for ClientRecord {
+    type Key = [u8; 16];
+    fn key(&self) -> [u8; 16] {
+        self.address
+    }
+}
+
+#[derive(Debug)]
+struct PrefixRecord {
+    prefix: [u8; 12],
+    entries: u16,
+}
+
+impl Keyed for PrefixRecord {
+    type Key = [u8; 12];
+    fn key(&self) -> [u8; 12] {
+        self.prefix
+    }
+}
+
+/// A /64 of clients: the unit of fair share.
+#[derive(Debug)]
+struct Subnet {
+    prefix: [u8; 8],
+    entries: u16,
+    by_use: List,
+}
+
+impl Keyed for Subnet {
+    type Key = [u8; 8];
+    fn key(&self) -> [u8; 8] {
+        self.prefix
+    }
+}
+
+impl Table {
+    /// An empty table. `hash_key` is a secret for its indexes.
+    pub fn new(limits: TableLimits, handoff_port: u16, hash_key: [u8; 16]) -> Self {
+        Self {
+            limits,
+            records: Pool::new(hash_key),
+            clients: Pool::new(hash_key),
+            prefixes: Pool::new(hash_key),
+            subnets: Pool::new(hash_key),
+            heavy: Vec::new(),
+            by_use: List::default(),
+            ports: Ports::new(handoff_port, hash_key),
+        }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// How many entries there can be: fewer than the limit only where control ports leave fewer ports.
+    pub fn capacity(&self) -> usize {
+        self.limits.entries_max.min(self.ports.eligible())
+    }
+
+    /// The entry of `client`.
+    pub fn find(&self, client: &Client) -> Option<Slot> {
+        let address = self.clients.find(client.address.octets())?;
+        let prefix = self.prefixes.find(client.prefix.0)?;
+        self.records.find(record_key(address, prefix, client.port))
+    }
+
+    /// The entry that has `port`.
+    pub fn find_port(&self, port: MappedPort) -> Option<Slot> {
+        self.ports.slot(port)
+    }
+
+    /// Whether an entry may have `port`.
+    pub fn is_eligible(&self, port: MappedPort) -> bool {
+        self.ports.is_eligible(port)
+    }
+
+    /// The entry in `slot`.
+    ///
+    /// # Panics
+    /// Where there is none, here and below: a slot is good until the next change.
+    pub fn entry(&self, slot: Slot) -> wire::Entry {
+        let record = self.records.get(slot);
+        wire::Entry {
+            port: MappedPort(record.port),
+            client: Client {
+                prefix: Prefix96(self.prefixes.get(record.prefix).prefix),
+                address: Ipv6Addr::from(self.clients.get(record.client).address),
+                port: record.client_port,
+            },
+        }
+    }
+
+    /// The authenticator of the entry in `slot`: its client's.
+    pub fn authenticator(&self, slot: Slot) -> &Authenticator {
+        &self
+            .clients
+            .get(self.records.get(slot).client)
+            .authenticator
+    }
+
+    /// The entry in `slot` was used: it is the last to go now.
+    pub fn touch(&mut self, slot: Slot) {
+        let subnet = self.clients.get(self.records.get(slot).client).subnet;
+        self.by_use.touch(&mut self.records, Which::Table, slot);
+        self.subnets
+            .get_mut(subnet)
+            .by_use
+            .touch(&mut self.records, Which::Subnet, slot);
+    }
+
+    /// All entries, from the least to the most recently used.
+    pub fn by_use(&self) -> impl Iterator<Item = wire::Entry> {
+        self.by_use
+            .from_oldest(&self.records, Which::Table)
+            .map(|slot| self.entry(slot))
+    }
+
+    /// Makes an entry for `client`, which has none: on `wanted` if that is eligible and free, else on the
+    /// port of the entry that has to go, else on one drawn from the free ones. At a full table, or where
+    /// `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
+    /// as long as another can go.
+    ///
+    /// # Errors
+    /// [`DropReason::NoPort`] where nothing can go and nothing is free.
+    pub fn create(
+        &mut self,
+        client: Client,
+        wanted: Option<MappedPort>,
+        at_limit: bool,
+        must_stay: impl Fn(MappedPort) -> bool,
+        random: &mut Random,
+        mut changed: impl FnMut(Change),
+    ) -> Result<Slot, DropReason> {
+        debug_assert!(self.find(&client).is_none());
+        let wanted = wanted.filter(|&port| self.ports.is_free(port));
+        let mut commit = |table: &mut Self, change: Change| {
+            table.apply(&change);
+            changed(change);
+        };
+        let port = if self.len() >= self.capacity() || at_limit {
+            let victim = self.victim(&client, must_stay).ok_or(DropReason::NoPort)?;
+            let wire::Entry { port, client } = self.entry(victim);
+            commit(self, Change::Deleted { port, client });
+            wanted.unwrap_or(port)
+        } else {
+            match wanted {
+                Some(port) => port,
+                None => self.ports.draw(random).ok_or(DropReason::NoPort)?,
+            }
+        };
+        commit(self, Change::Created { port, client });
+        self.find(&client).ok_or(DropReason::NoPort)
+    }
+
+    /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did before,
+    /// or where the address has no entry.
+    pub fn learn(&mut self, address: Ipv6Addr, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        let Some(slot) = self.clients.find(address.octets()) else {
+            return;
+        };
+        if self.clients.get(slot).authenticator.octets() == authenticator {
+            return;
+        }
+        let Some(authenticator) = Authenticator::new(authenticator) else {
+            return;
+        };
+        let change = Change::AuthenticatorLearned {
+            address,
+            authenticator,
+        };
+        self.apply(&change);
+        changed(change);
+    }
+
+    /// Deletes the entry that has mapped `control`, which is becoming a control port.
+    pub fn bar(&mut self, control: ControlPort, changed: impl FnOnce(Change)) {
+        if let Some(slot) = self.find_port(MappedPort(control.0)) {
+            let wire::Entry { port, client } = self.entry(slot);
+            let change = Change::Deleted { port, client };
+            self.apply(&change);
+            changed(change);
+        }
+    }
+
+    /// From now on the control ports are `control`; none of them may be mapped: see [`Table::bar`].
+    pub fn set_control_ports(&mut self, control: impl Iterator<Item = ControlPort>) {
+        self.ports.set_control(control);
+    }
+
+    /// Does what `change` says, if it is about entries or authenticators. One that does not fit what the
+    /// table holds (an entry created twice, or deleted without being there) does nothing.
+    pub fn apply(&mut self, change: &Change) {
+        match *change {
+            Change::Created { port, client } => self.insert(port, client),
+            Change::Deleted { port, client } => {
+                if let Some(slot) = self
+                    .find_port(port)
+                    .filter(|&slot| self.entry(slot).client == client)
+                {
+                    self.remove(slot);
+                }
+            }
+            Change::AuthenticatorLearned {
+                address,
+                ref authenticator,
+            } => {
+                if let Some(slot) = self.clients.find(address.octets()) {
+                    self.clients
+                        .get_mut(slot)
+                        .authenticator
+                        .clone_from(authenticator);
+                }
+            }
+            Change::Initialized | Change::Conflict { .. } | Change::IdentityKnown { .. } => {}
+        }
+    }
+
+    /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
+    /// heavy, else of the heaviest /64 if any is, else of all.
+    fn victim(&self, client: &Client, must_stay: impl Fn(MappedPort) -> bool) -> Option<Slot> {
+        let own = self
+            .subnets
+            .find(client.subnet())
+            .filter(|&subnet| self.is_heavy(subnet));
+        let heaviest = || {
+            let heavy = self
+                .heavy
+                .iter()
+                .copied()
+                .filter(|&subnet| self.is_heavy(subnet));
+            // Of two that are equally heavy the lower one, so that the choice does not hang on history.
+            heavy.max_by_key(|&subnet| {
+                let subnet = self.subnets.get(subnet);
+                (subnet.entries, std::cmp::Reverse(subnet.prefix))
+            })
+        };
+        let heavy = own
+            .or_else(heaviest)
+            .map(|subnet| self.subnets.get(subnet).by_use);
+        let can_go = |slot: &Slot| !must_stay(MappedPort(self.records.get(*slot).port));
+        let first = |list: List, which| {
+            list.from_oldest(&self.records, which)
+                .take(PASSED_OVER_MAX)
+                .find(can_go)
+        };
+        heavy
+            .and_then(|list| first(list, Which::Subnet))
+            .or_else(|| first(self.by_use, Which::Table))
+            .or_else(|| self.by_use.from_oldest(&self.records, Which::Table).next())
+    }
+
+    fn is_heavy(&self, subnet: Slot) -> bool {
+        f64::from(self.subnets.get(subnet).entries)
+            > self.limits.client_share * self.capacity() as f64
+    }
+
+    /// Whether a /64 with so many entries may be heavy, whatever the control ports are.
+    fn may_be_heavy(&self, entries: u16) -> bool {
+        let capacity_min = self.limits.entries_max.saturating_sub(CAPACITY_LOSS_MAX);
+        f64::from(entries) > self.limits.client_share * capacity_min as f64
+    }
+
+    fn insert(&mut self, port: MappedPort, client: Client) {
+        if self.find(&client).is_some() || !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY
+        {
+            return;
+        }
+        let subnet = self.subnets.find(client.subnet()).unwrap_or_else(|| {
+            self.subnets.insert(Subnet {
+                prefix: client.subnet(),
+                entries: 0,
+                by_use: List::default(),
+            })
+        });
+        let address = client.address.octets();
+        let address = self.clients.find(address).unwrap_or_else(|| {
+            let authenticator = Authenticator::default();
+            self.clients.insert(ClientRecord {
+                address,
+                authenticator,
+                subnet,
+                entries: 0,
+            })
+        });
+        let prefix = client.prefix.0;
+        let prefix = self
+            .prefixes
+            .find(prefix)
+            .unwrap_or_else(|| self.prefixes.insert(PrefixRecord { prefix, entries: 0 }));
+        let record = Record {
+            client: address,
+            prefix,
+            client_port: client.port,
+            port: port.0,
+            links: [Links::default(); 2],
+        };
+        let slot = self.records.insert(record);
+        self.ports.take(port, slot);
+        self.clients.get_mut(address).entries += 1;
+        self.prefixes.get_mut(prefix).entries += 1;
+        self.by_use.push(&mut self.records, Which::Table, slot);
+        let record = self.subnets.get_mut(subnet);
+        record.by_use.push(&mut self.records, Which::Subnet, slot);
+        record.entries += 1;
+        let entries = record.entries;
+        if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
+            self.heavy.push(subnet);
+        }
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let &Record {
+            client,
+            prefix,
+            port,
+            ..
+        } = self.records.get(slot);
+        let subnet = self.clients.get(client).subnet;
+        self.by_use.unlink(&mut self.records, Which::Table, slot);
+        let record = self.subnets.get_mut(subnet);
+        record.by_use.unlink(&mut self.records, Which::Subnet, slot);
+        record.entries -= 1;
+        let entries = record.entries;
+        if self.may_be_heavy(entries + 1) && !self.may_be_heavy(entries) {
+            self.heavy.retain(|&heavy| heavy != subnet);
+        }
+        if entries == 0 {
+            self.subnets.remove(subnet);
+        }
+        self.clients.get_mut(client).entries -= 1;
+        if self.clients.get(client).entries == 0 {
+            self.clients.remove(client);
+        }
+        self.prefixes.get_mut(prefix).entries -= 1;
+        if self.prefixes.get(prefix).entries == 0 {
+            self.prefixes.remove(prefix);
+        }
+        self.ports.release(MappedPort(port));
+        self.records.remove(slot);
+    }
+
+    /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
+    pub fn contradiction(&self) -> Option<String> {
+        let by_use: Vec<_> = self
+            .by_use
+            .from_oldest(&self.records, Which::Table)
+            .collect();
+        if by_use.len() != self.len() || self.ports.taken() != self.len() {
+            return Some(format!(
+                "{} entries, {} by use, {} ports",
+                self.len(),
+                by_use.len(),
+                self.ports.taken()
+            ));
+        }
+        if self.len() > self.capacity() {
+            return Some(format!(
+                "{} entries, capacity {}",
+                self.len(),
+                self.capacity()
+            ));
+        }
+        for slot in by_use {
+            let entry = self.entry(slot);
+            if self.find(&entry.client) != Some(slot) || self.find_port(entry.port) != Some(slot) {
+                return Some(format!("{entry:?} is not found both ways"));
+            }
+            if !self.is_eligible(entry.port) {
+                return Some(format!("{entry:?} has a port that is not eligible"));
+            }
+        }
+        for (slot, subnet) in self.subnets.iter() {
+            let entries = subnet
+                .by_use
+                .from_oldest(&self.records, Which::Subnet)
+                .count();
+            let may_be_heavy = self.may_be_heavy(subnet.entries);
+            if entries != usize::from(subnet.entries) || self.heavy.contains(&slot) != may_be_heavy
+            {
+                return Some(format!(
+                    "{subnet:?}: {entries} entries, among the heavy: {}",
+                    !may_be_heavy
+                ));
+            }
+        }
+        let sum = |entries: &mut dyn Iterator<Item = u16>| entries.map(usize::from).sum::<usize>();
+        let clients = sum(&mut self.clients.iter().map(|(_, client)| client.entries));
+        let prefixes = sum(&mut self.prefixes.iter().map(|(_, prefix)| prefix.entries));
+        (clients != self.len() || prefixes != self.len()).then(|| {
+            format!(
+                "{} entries, {clients} of clients, {prefixes} of prefixes",
+                self.len()
+            )
+        })
+    }
+}

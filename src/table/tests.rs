@@ -1,0 +1,411 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HANDOFF: u16 = 64064;
+
+fn client(subnet: u8, host: u8, prefix: u8, port: u16) -> Client {
+    let mut address = [0; 16];
+    address[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
+    (address[7], address[15]) = (subnet, host);
+    Client {
+        prefix: Prefix96([prefix; 12]),
+        address: Ipv6Addr::from(address),
+        port,
+    }
+}
+
+fn table(entries_max: usize, client_share: f64) -> Table {
+    Table::new(
+        TableLimits {
+            entries_max,
+            client_share,
+        },
+        HANDOFF,
+        [1; 16],
+    )
+}
+
+fn create(
+    table: &mut Table,
+    client: Client,
+    wanted: Option<u16>,
+    random: &mut Random,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let slot = table
+        .create(
+            client,
+            wanted.map(MappedPort),
+            false,
+            |_| false,
+            random,
+            |change| changes.push(change),
+        )
+        .unwrap();
+    assert_eq!(table.entry(slot).client, client);
+    changes
+}
+
+fn ports_by_use(table: &Table) -> Vec<u16> {
+    table.by_use().map(|entry| entry.port.0).collect()
+}
+
+#[test]
+fn section_6_hint_or_draw() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(TABLE_CAPACITY, 0.125);
+    create(&mut table, client(1, 1, 1, 1), Some(5000), &mut random);
+    assert_eq!(ports_by_use(&table), [5000]);
+    for taken_or_not_eligible in [5000, 3544, 6081, HANDOFF, 80, 0] {
+        let other = client(1, 1, 1, taken_or_not_eligible.max(2));
+        create(&mut table, other, Some(taken_or_not_eligible), &mut random);
+        let entry = table.entry(table.find(&other).unwrap());
+        assert_ne!(entry.port.0, taken_or_not_eligible);
+    }
+    assert_eq!(table.contradiction(), None);
+}
+
+#[test]
+fn section_6_a_full_table_replaces_its_least_recently_used() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(3, 1.0);
+    for (i, port) in [5001, 5002, 5003].into_iter().enumerate() {
+        create(
+            &mut table,
+            client(1, i as u8, 1, 1),
+            Some(port),
+            &mut random,
+        );
+    }
+    table.touch(table.find(&client(1, 0, 1, 1)).unwrap());
+    assert_eq!(ports_by_use(&table), [5002, 5003, 5001]);
+    let changes = create(&mut table, client(1, 9, 1, 1), None, &mut random);
+    assert_eq!(
+        changes,
+        [
+            Change::Deleted {
+                port: MappedPort(5002),
+                client: client(1, 1, 1, 1)
+            },
+            Change::Created {
+                port: MappedPort(5002),
+                client: client(1, 9, 1, 1)
+            },
+        ]
+    );
+    // A hint that is free is taken all the same, and one that is not is no hint.
+    create(&mut table, client(1, 10, 1, 1), Some(6000), &mut random);
+    assert_eq!(ports_by_use(&table), [5001, 5002, 6000]);
+    create(&mut table, client(1, 11, 1, 1), Some(5002), &mut random);
+    assert_eq!(ports_by_use(&table), [5002, 6000, 5001]);
+    assert_eq!(table.contradiction(), None);
+}
+
+#[test]
+fn section_6_entries_that_must_stay_are_passed_over() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(3, 1.0);
+    for (i, port) in [5001, 5002, 5003].into_iter().enumerate() {
+        create(
+            &mut table,
+            client(1, i as u8, 1, 1),
+            Some(port),
+            &mut random,
+        );
+    }
+    let mut deleted = |table: &mut Table, host, live: &[u16]| {
+        let mut gone = None;
+        let must_stay = |port: MappedPort| live.contains(&port.0);
+        table
+            .create(
+                client(1, host, 1, 1),
+                None,
+                false,
+                must_stay,
+                &mut random,
+                |change| {
+                    if let Change::Deleted { port, .. } = change {
+                        gone = Some(port.0);
+                    }
+                },
+            )
+            .unwrap();
+        gone
+    };
+    assert_eq!(deleted(&mut table, 10, &[5001]), Some(5002));
+    assert_eq!(deleted(&mut table, 11, &[5001, 5002]), Some(5003));
+    // Where none can go, the least recently used goes.
+    assert_eq!(deleted(&mut table, 12, &[5001, 5002, 5003]), Some(5001));
+}
+
+#[test]
+fn section_6_fair_share() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(8, 0.25);
+    let mut next_port = 5000;
+    let mut add = |table: &mut Table, subnet, host| {
+        next_port += 1;
+        create(
+            table,
+            client(subnet, host, 1, 1),
+            Some(next_port),
+            &mut random,
+        )
+    };
+    let gone = |changes: &[Change]| match changes[0] {
+        Change::Deleted { client, .. } => {
+            (client.address.segments()[3], client.address.segments()[7])
+        }
+        ref other => panic!("{other:?}"),
+    };
+    for (subnet, host) in [
+        (1, 1),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+        (3, 1),
+        (3, 2),
+        (4, 1),
+        (5, 1),
+    ] {
+        add(&mut table, subnet, host);
+    }
+    // Only 2 is heavy (3 > 0.25 * 8): it pays for the newcomer though 1 is older.
+    assert_eq!(gone(&add(&mut table, 6, 1)), (2, 1));
+    // None is heavy any more: the least recently used of all goes.
+    assert_eq!(gone(&add(&mut table, 3, 3)), (1, 1));
+    // Now 3 is, and a client of its own pushes out its own.
+    assert_eq!(gone(&add(&mut table, 3, 4)), (3, 1));
+    assert_eq!(gone(&add(&mut table, 7, 1)), (3, 2));
+    assert_eq!(table.contradiction(), None);
+}
+
+#[test]
+fn section_6_authenticator_belongs_to_the_address() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(8, 1.0);
+    let address = client(1, 1, 1, 1).address;
+    table.learn(address, &[1, 2], |change| panic!("{change:?}"));
+    create(&mut table, client(1, 1, 1, 1), None, &mut random);
+    create(&mut table, client(1, 1, 2, 2), None, &mut random);
+    let mut changes = Vec::new();
+    table.learn(address, &[1, 2], |change| changes.push(change));
+    table.learn(address, &[1, 2], |change| changes.push(change));
+    assert_eq!(changes.len(), 1);
+    for entry in [client(1, 1, 1, 1), client(1, 1, 2, 2)] {
+        assert_eq!(
+            table.authenticator(table.find(&entry).unwrap()).octets(),
+            [1, 2]
+        );
+    }
+}
+
+#[test]
+fn section_6_a_control_port_is_not_mapped() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(TABLE_CAPACITY, 1.0);
+    create(&mut table, client(1, 1, 1, 1), Some(5000), &mut random);
+    let mut gone = None;
+    table.bar(ControlPort(5001), |change| panic!("{change:?}"));
+    table.bar(ControlPort(5000), |change| gone = Some(change));
+    table.set_control_ports([ControlPort(5000)].into_iter());
+    assert_eq!(
+        gone,
+        Some(Change::Deleted {
+            port: MappedPort(5000),
+            client: client(1, 1, 1, 1)
+        })
+    );
+    assert!(table.is_empty() && !table.is_eligible(MappedPort(5000)));
+    create(&mut table, client(1, 1, 1, 1), Some(5000), &mut random);
+    assert_ne!(ports_by_use(&table), [5000]);
+}
+
+#[test]
+fn section_6_capacity_is_64508() {
+    let mut random = Random::new([2; 32]);
+    let mut table = table(TABLE_CAPACITY, 1.0);
+    table.set_control_ports([ControlPort(40000)].into_iter());
+    assert_eq!(table.capacity(), 64508);
+    let nth = |i: u32| client((i >> 24) as u8, (i >> 16) as u8, 1, i as u16);
+    for i in 0..64508 {
+        assert_eq!(
+            create(&mut table, nth(i), None, &mut random).len(),
+            1,
+            "{i}"
+        );
+    }
+    assert_eq!(create(&mut table, nth(64508), None, &mut random).len(), 2);
+    assert_eq!(
+        (table.len(), table.find(&nth(0)), table.contradiction()),
+        (64508, None, None)
+    );
+    // Ports are only lost to control ports, and the entry on one with it.
+    table.bar(ControlPort(40001), drop);
+    table.set_control_ports([40000, 40001].map(ControlPort).into_iter());
+    assert_eq!(
+        (table.len(), table.capacity(), table.contradiction()),
+        (64507, 64507, None)
+    );
+}
+
+/// What a table must do, without any index: entries in the order of their use.
+struct Model {
+    entries: Vec<(Client, u16)>,
+    control: Vec<u16>,
+    capacity: usize,
+    share: f64,
+}
+
+impl Model {
+    fn free(&self, port: u16) -> bool {
+        let barred = [3544, 6081, HANDOFF].contains(&port) || self.control.contains(&port);
+        port >= 1024 && !barred && self.entries.iter().all(|entry| entry.1 != port)
+    }
+
+    fn victim(&self, client: Client, stays: &HashSet<u16>) -> (Client, u16) {
+        let count = |subnet| {
+            self.entries
+                .iter()
+                .filter(|entry| entry.0.subnet() == subnet)
+                .count()
+        };
+        let heavy = |subnet| count(subnet) as f64 > self.share * self.capacity as f64;
+        let subnets: HashSet<_> = self.entries.iter().map(|entry| entry.0.subnet()).collect();
+        let heaviest = subnets
+            .into_iter()
+            .filter(|&subnet| heavy(subnet))
+            .max_by_key(|&subnet| (count(subnet), std::cmp::Reverse(subnet)));
+        let of = if heavy(client.subnet()) {
+            Some(client.subnet())
+        } else {
+            heaviest
+        };
+        let in_heavy = |entry: &&(Client, u16)| of == Some(entry.0.subnet());
+        let can_go = |entry: &&(Client, u16)| !stays.contains(&entry.1);
+        let first = self.entries.iter().filter(in_heavy).find(can_go);
+        *first
+            .or_else(|| self.entries.iter().find(can_go))
+            .unwrap_or(&self.entries[0])
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Want(Client, Option<u16>),
+    Touch(Client),
+    Bar(u16),
+    Learn(Client, Vec<u8>),
+}
+
+fn any_client() -> impl Strategy<Value = Client> {
+    (0..4_u8, 0..3_u8, 0..2_u8, 0..4_u16).prop_map(|(a, b, c, d)| client(a, b, c, d))
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let port = prop_oneof![5000..5012_u16, Just(3544), Just(80), Just(HANDOFF)];
+    prop_oneof![
+        6 => (any_client(), prop::option::of(port)).prop_map(|(client, port)| Step::Want(client, port)),
+        3 => any_client().prop_map(Step::Touch),
+        1 => (5000..5012_u16).prop_map(Step::Bar),
+        1 => (any_client(), prop::collection::vec(any::<u8>(), 2)).prop_map(|(client, a)| Step::Learn(client, a)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The table does what the naive model does, step by step, and its changes replayed give it again.
+    #[test]
+    fn section_6_as_the_naive_model(
+        steps in prop::collection::vec(any_step(), 1..80),
+        stays in prop::collection::hash_set(5000..5012_u16, 0..6),
+        capacity in 1..12_usize,
+        share in prop::sample::select(vec![0.125, 0.3, 0.5, 1.0]),
+    ) {
+        let mut random = Random::new([4; 32]);
+        let mut table = table(capacity, share);
+        let mut replayed = self::table(capacity, share);
+        let mut model = Model { entries: Vec::new(), control: Vec::new(), capacity, share };
+        let mut changes = Vec::new();
+        for step in steps {
+            changes.clear();
+            match step {
+                Step::Want(client, wanted) => {
+                    if let Some(slot) = table.find(&client) {
+                        table.touch(slot);
+                        let at = model.entries.iter().position(|entry| entry.0 == client).unwrap();
+                        let entry = model.entries.remove(at);
+                        model.entries.push(entry);
+                        prop_assert_eq!(table.entry(slot).port.0, entry.1);
+                        continue;
+                    }
+                    let free = wanted.filter(|&port| model.free(port));
+                    let full = model.entries.len() >= capacity;
+                    let victim = full.then(|| model.victim(client, &stays));
+                    let slot = table
+                        .create(
+                            client, wanted.map(MappedPort), false, |port| stays.contains(&port.0),
+                            &mut random, |change| changes.push(change),
+                        )
+                        .unwrap();
+                    let port = table.entry(slot).port;
+                    if let Some(victim) = victim {
+                        prop_assert_eq!(
+                            &changes[0],
+                            &Change::Deleted { client: victim.0, port: MappedPort(victim.1) }
+                        );
+                        prop_assert_eq!(port.0, free.unwrap_or(victim.1));
+                        model.entries.retain(|entry| *entry != victim);
+                    } else if let Some(free) = free {
+                        prop_assert_eq!(port.0, free);
+                    }
+                    prop_assert!(model.free(port.0));
+                    prop_assert_eq!(changes.last(), Some(&Change::Created { client, port }));
+                    prop_assert_eq!(changes.len(), 1 + usize::from(full));
+                    model.entries.push((client, port.0));
+                }
+                Step::Touch(client) => {
+                    let slot = table.find(&client);
+                    let at = model.entries.iter().position(|entry| entry.0 == client);
+                    prop_assert_eq!(slot.is_some(), at.is_some());
+                    if let (Some(slot), Some(at)) = (slot, at) {
+                        table.touch(slot);
+                        let entry = model.entries.remove(at);
+                        model.entries.push(entry);
+                    }
+                }
+                Step::Bar(port) => {
+                    table.bar(ControlPort(port), |change| changes.push(change));
+                    model.entries.retain(|entry| entry.1 != port);
+                    model.control.push(port);
+                    if model.control.len() > 4 {
+                        model.control.remove(0);
+                    }
+                    table.set_control_ports(model.control.iter().map(|&port| ControlPort(port)));
+                    replayed.set_control_ports(std::iter::empty());
+                }
+                Step::Learn(client, authenticator) => {
+                    table.learn(client.address, &authenticator, |change| changes.push(change));
+                    if let Some(slot) = table.find(&client) {
+                        prop_assert_eq!(table.authenticator(slot).octets(), &authenticator[..]);
+                    }
+                }
+            }
+            changes.iter().for_each(|change| replayed.apply(change));
+            replayed.set_control_ports(model.control.iter().map(|&port| ControlPort(port)));
+            let by_use: Vec<_> = table.by_use().map(|entry| (entry.client, entry.port.0)).collect();
+            prop_assert_eq!(&by_use, &model.entries);
+            prop_assert_eq!(table.contradiction(), None);
+        }
+        prop_assert_eq!(replayed.len(), table.len());
+        for entry in table.by_use() {
+            let (here, there) = (table.find(&entry.client).unwrap(), replayed.find(&entry.client));
+            prop_assert!(there.is_some_and(|slot| replayed.entry(slot) == entry));
+            prop_assert_eq!(table.authenticator(here), replayed.authenticator(there.unwrap()));
+        }
+    }
+}
