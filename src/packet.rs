@@ -248,6 +248,43 @@ impl<'a> Ipv4<'a> {
     }
 }
 
+/// A header without options, for a whole packet of `total_length` octets that is not to be fragmented.
+pub fn ipv4_header(
+    total_length: usize,
+    ttl: u8,
+    protocol: u8,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+) -> [u8; IPV4_HEADER] {
+    let mut header = [0; IPV4_HEADER];
+    header[0] = 0x45;
+    header[2..4].copy_from_slice(&(total_length as u16).to_be_bytes());
+    header[6] = 0x40;
+    (header[8], header[9]) = (ttl, protocol);
+    header[12..16].copy_from_slice(&source.octets());
+    header[16..].copy_from_slice(&destination.octets());
+    let checksum = checksum(&[&header]);
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    header
+}
+
+/// A header for a packet of `payload_length` octets behind it.
+pub fn ipv6_header(
+    payload_length: usize,
+    next_header: u8,
+    hop_limit: u8,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+) -> [u8; IPV6_HEADER] {
+    let mut header = [0; IPV6_HEADER];
+    header[0] = 0x60;
+    header[4..6].copy_from_slice(&(payload_length as u16).to_be_bytes());
+    (header[6], header[7]) = (next_header, hop_limit);
+    header[8..24].copy_from_slice(&source.octets());
+    header[24..].copy_from_slice(&destination.octets());
+    header
+}
+
 /// Sets the time to live of an IPv4 packet and mends its header checksum (RFC 1624).
 /// `packet` has at least a whole header.
 pub fn set_ttl(packet: &mut [u8], ttl: u8) {

@@ -4,12 +4,9 @@
 //! A table of a few entries keeps its ports in a small hash table; a large one in an array over all ports
 //! with a bitmap beside it, so that a free port is found at once however full it is.
 
-use std::hash::Hasher;
-
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
-use crate::random::Random;
+use crate::random::{Random, SecretHash};
 use crate::wire::{ControlPort, MappedPort};
 
 /// The lowest mapped port.
@@ -48,7 +45,7 @@ pub struct Ports {
 enum Map {
     Small {
         slots: HashTable<(u16, u16)>,
-        key: [u8; 16],
+        hash: SecretHash,
     },
     Large(Box<Large>),
 }
@@ -62,11 +59,11 @@ struct Large {
 }
 
 impl Ports {
-    /// No port taken. `key` is for the hash table.
-    pub fn new(handoff_port: u16, key: [u8; 16]) -> Self {
+    /// No port taken. `hash` is for the hash table.
+    pub fn new(handoff_port: u16, hash: SecretHash) -> Self {
         let map = Map::Small {
             slots: HashTable::new(),
-            key,
+            hash,
         };
         let mut ports = Self {
             handoff: handoff_port,
@@ -102,8 +99,8 @@ impl Ports {
     /// The slot of the entry that has `port`.
     pub fn slot(&self, port: MappedPort) -> Option<u16> {
         match &self.map {
-            Map::Small { slots, key } => slots
-                .find(hash(key, port.0), |taken| taken.0 == port.0)
+            Map::Small { slots, hash } => slots
+                .find(hash.of(&port.0.to_ne_bytes()), |taken| taken.0 == port.0)
                 .map(|taken| taken.1),
             Map::Large(large) => {
                 let slot = large.slots[index(port.0)?];
@@ -126,9 +123,9 @@ impl Ports {
             self.grow();
         }
         match &mut self.map {
-            Map::Small { slots, key } => {
-                slots.insert_unique(hash(key, port.0), (port.0, slot), |taken| {
-                    hash(key, taken.0)
+            Map::Small { slots, hash } => {
+                slots.insert_unique(hash.of(&port.0.to_ne_bytes()), (port.0, slot), |taken| {
+                    hash.of(&taken.0.to_ne_bytes())
                 });
             }
             Map::Large(large) => large.set(port.0, slot),
@@ -139,8 +136,10 @@ impl Ports {
     pub fn release(&mut self, port: MappedPort) {
         let eligible = self.is_eligible(port);
         match &mut self.map {
-            Map::Small { slots, key } => {
-                if let Ok(taken) = slots.find_entry(hash(key, port.0), |taken| taken.0 == port.0) {
+            Map::Small { slots, hash } => {
+                if let Ok(taken) =
+                    slots.find_entry(hash.of(&port.0.to_ne_bytes()), |taken| taken.0 == port.0)
+                {
                     taken.remove();
                 }
             }
@@ -258,12 +257,6 @@ impl Large {
     }
 }
 
-fn hash(key: &[u8; 16], port: u16) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(key);
-    hasher.write_u16(port);
-    hasher.finish()
-}
-
 /// Where `port` stands in the arrays.
 fn index(port: u16) -> Option<usize> {
     port.checked_sub(MAPPED_PORT_MIN).map(usize::from)
@@ -279,7 +272,7 @@ mod tests {
     use super::*;
 
     fn ports(handoff: u16, control: &[u16]) -> Ports {
-        let mut ports = Ports::new(handoff, [3; 16]);
+        let mut ports = Ports::new(handoff, SecretHash::new([3; 16]));
         ports.set_control(control.iter().map(|&port| ControlPort(port)));
         ports
     }

@@ -2,9 +2,14 @@
 //!
 //! The core draws no randomness of its own: given the same seed and the same requests, it does the same.
 //! Mapped ports must be unpredictable (RFC 6056), and the keys of proofs secret, so this is ChaCha.
+//!
+//! [`SecretHash`] is how whatever a remote can choose is hashed.
+
+use std::hash::{BuildHasher, Hasher};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use siphasher::sip::SipHasher13;
 
 /// The octets of a seed.
 pub const SEED_LENGTH: usize = 32;
@@ -29,6 +34,32 @@ impl Random {
         let mut key = [0; 16];
         self.0.fill_bytes(&mut key);
         key
+    }
+}
+
+/// A keyed hash: who does not know the key cannot make keys that collide.
+#[derive(Debug, Clone, Copy)]
+pub struct SecretHash([u8; 16]);
+
+impl SecretHash {
+    /// With this key, which must be secret.
+    pub fn new(key: [u8; 16]) -> Self {
+        Self(key)
+    }
+
+    /// The hash of `octets`.
+    pub fn of(&self, octets: &[u8]) -> u64 {
+        let mut hasher = self.build_hasher();
+        hasher.write(octets);
+        hasher.finish()
+    }
+}
+
+impl BuildHasher for SecretHash {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_key(&self.0)
     }
 }
 

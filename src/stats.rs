@@ -122,6 +122,8 @@ Counter:
     Created = "created",
     /// Entries deleted.
     Deleted = "deleted",
+    /// Authenticators of clients, new or replaced.
+    AuthenticatorsLearned = "authenticators_learned",
     /// Conflicting reports.
     Conflicts = "conflicts",
     /// Replies handed to the kernel.
@@ -150,7 +152,7 @@ impl Default for Stats {
 
 impl Stats {
     /// Counts one drop.
-    pub fn drop(&self, reason: DropReason) {
+    pub fn count_drop(&self, reason: DropReason) {
         bump(&self.drops[reason as usize], 1);
     }
 
@@ -193,8 +195,8 @@ mod tests {
     #[test]
     fn counts_under_its_own_name() {
         let stats = Stats::default();
-        stats.drop(DropReason::NoToken);
-        stats.drop(DropReason::NoToken);
+        stats.count_drop(DropReason::NoToken);
+        stats.count_drop(DropReason::NoToken);
         stats.add(Counter::Replies, 3);
         assert_eq!(stats.dropped(DropReason::NoToken), 2);
         assert_eq!(stats.dropped(DropReason::Empty), 0);

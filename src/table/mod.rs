@@ -15,7 +15,7 @@ use std::net::Ipv6Addr;
 
 use crate::change::Change;
 use crate::ports::{Ports, TABLE_CAPACITY};
-use crate::random::Random;
+use crate::random::{Random, SecretHash};
 use crate::stats::DropReason;
 use crate::wire::{self, Authenticator, Client, ControlPort, MappedPort, Prefix96};
 use lru::{Links, List, Which};
@@ -131,17 +131,17 @@ impl Keyed for Subnet {
 }
 
 impl Table {
-    /// An empty table. `hash_key` is a secret for its indexes.
-    pub fn new(limits: TableLimits, handoff_port: u16, hash_key: [u8; 16]) -> Self {
+    /// An empty table. `hash` is for its indexes.
+    pub fn new(limits: TableLimits, handoff_port: u16, hash: SecretHash) -> Self {
         Self {
             limits,
-            records: Pool::new(hash_key),
-            clients: Pool::new(hash_key),
-            prefixes: Pool::new(hash_key),
-            subnets: Pool::new(hash_key),
+            records: Pool::new(hash),
+            clients: Pool::new(hash),
+            prefixes: Pool::new(hash),
+            subnets: Pool::new(hash),
             heavy: Vec::new(),
             by_use: List::default(),
-            ports: Ports::new(handoff_port, hash_key),
+            ports: Ports::new(handoff_port, hash),
         }
     }
 

@@ -2,11 +2,10 @@
 //!
 //! Slots are 16 bits: no table has as many records of any kind as there are ports.
 
-use std::hash::Hasher;
-
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 use slab::Slab;
+
+use crate::random::SecretHash;
 
 /// The place of a record in its pool.
 pub type Slot = u16;
@@ -26,16 +25,16 @@ pub trait Keyed {
 pub struct Pool<T> {
     records: Slab<T>,
     index: HashTable<Slot>,
-    hash_key: [u8; 16],
+    hash: SecretHash,
 }
 
 impl<T: Keyed> Pool<T> {
     /// Empty.
-    pub fn new(hash_key: [u8; 16]) -> Self {
+    pub fn new(hash: SecretHash) -> Self {
         Self {
             records: Slab::new(),
             index: HashTable::new(),
-            hash_key,
+            hash,
         }
     }
 
@@ -51,11 +50,9 @@ impl<T: Keyed> Pool<T> {
 
     /// The slot of the record with `key`.
     pub fn find(&self, key: T::Key) -> Option<Slot> {
-        let found = self
-            .index
-            .find(hash(&self.hash_key, key.as_ref()), |&slot| {
-                self.get(slot).key() == key
-            });
+        let found = self.index.find(self.hash.of(key.as_ref()), |&slot| {
+            self.get(slot).key() == key
+        });
         found.copied()
     }
 
@@ -77,15 +74,15 @@ impl<T: Keyed> Pool<T> {
 
     /// Adds a record, whose key must be new.
     pub fn insert(&mut self, record: T) -> Slot {
-        let hash_of = hash(&self.hash_key, record.key().as_ref());
+        let hash_of = self.hash.of(record.key().as_ref());
         let slot = self.records.insert(record) as Slot;
         assert_ne!(
             slot, NONE,
             "a pool never holds as many records as there are ports"
         );
-        let (records, key) = (&self.records, &self.hash_key);
+        let (records, hash) = (&self.records, self.hash);
         self.index.insert_unique(hash_of, slot, |&slot| {
-            hash(key, records[usize::from(slot)].key().as_ref())
+            hash.of(records[usize::from(slot)].key().as_ref())
         });
         slot
     }
@@ -98,9 +95,7 @@ impl<T: Keyed> Pool<T> {
         let record = self.records.remove(usize::from(slot));
         if let Ok(entry) = self
             .index
-            .find_entry(hash(&self.hash_key, record.key().as_ref()), |&at| {
-                at == slot
-            })
+            .find_entry(self.hash.of(record.key().as_ref()), |&at| at == slot)
         {
             entry.remove();
         }
@@ -113,10 +108,4 @@ impl<T: Keyed> Pool<T> {
             .iter()
             .map(|(slot, record)| (slot as Slot, record))
     }
-}
-
-fn hash(hash_key: &[u8; 16], key: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(hash_key);
-    hasher.write(key);
-    hasher.finish()
 }

@@ -24,7 +24,7 @@ fn table(entries_max: usize, client_share: f64) -> Table {
             client_share,
         },
         HANDOFF,
-        [1; 16],
+        SecretHash::new([1; 16]),
     )
 }
 

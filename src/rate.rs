@@ -1,0 +1,77 @@
+//! [`Rate`]: at most so many in any second, exactly: no burst beyond it at the edge of a window.
+
+use std::time::Duration;
+
+/// The length of a slot.
+const SLOT: Duration = Duration::from_millis(100);
+/// The current slot, and as many before it as make a second.
+const SLOTS: usize = 11;
+
+const _: () = assert!((SLOTS as u128 - 1) * SLOT.as_millis() == 1000);
+
+/// What was used in the last second, in tenths.
+#[derive(Debug, Clone, Default)]
+pub struct Rate {
+    slots: [u32; SLOTS],
+    current: u64,
+    sum: u32,
+}
+
+impl Rate {
+    /// Uses one more, if fewer than `limit` were used in the second before `now`.
+    pub fn take(&mut self, now: Duration, limit: u32) -> bool {
+        let slot = (now.as_millis() / SLOT.as_millis()) as u64;
+        if slot > self.current {
+            for passed in 1..=(slot - self.current).min(SLOTS as u64) {
+                let gone = &mut self.slots[((self.current + passed) % SLOTS as u64) as usize];
+                self.sum -= std::mem::take(gone);
+            }
+            self.current = slot;
+        }
+        if self.sum >= limit {
+            return false;
+        }
+        self.slots[(self.current % SLOTS as u64) as usize] += 1;
+        self.sum += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_the_limit_in_any_second() {
+        let mut rate = Rate::default();
+        let mut taken = Vec::new();
+        // Every 3 ms for 20 s, with a long pause in between.
+        for ms in (0..10_000_u64)
+            .step_by(3)
+            .chain((100_000..110_000).step_by(3))
+        {
+            if rate.take(Duration::from_millis(ms), 25) {
+                taken.push(ms);
+            }
+        }
+        for &start in &taken {
+            let second = taken
+                .iter()
+                .filter(|&&ms| (start..start + 1000).contains(&ms))
+                .count();
+            assert!(second <= 25, "{second} from {start} ms on");
+        }
+        // And not many fewer: the slots cost a tenth at the most.
+        assert!(taken.len() >= 20 * 25 * 9 / 10, "{}", taken.len());
+    }
+
+    #[test]
+    fn limits_can_differ_from_call_to_call() {
+        let mut rate = Rate::default();
+        assert!((0..9).all(|_| rate.take(Duration::ZERO, 9)));
+        assert!(!rate.take(Duration::ZERO, 9));
+        assert!(rate.take(Duration::ZERO, 10));
+        assert!(!rate.take(Duration::ZERO, 10));
+        assert!(!rate.take(Duration::ZERO, 0));
+    }
+}

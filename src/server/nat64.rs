@@ -1,0 +1,677 @@
+//! What the server does for one NAT64: every branch of PROTOCOL.md section 7, and the reports of section 6.
+
+use std::ops::Range;
+
+use super::{Context, Exchange, Outbox};
+use crate::change::{Change, TableKey};
+use crate::fragments::FragmentKey;
+use crate::icmp;
+use crate::packet::{self, Fragment, ICMP_HEADER, Ipv4, Ipv6, Walk, icmp_type, protocol};
+use crate::random::SecretHash;
+use crate::rate::Rate;
+use crate::stats::{Counter, DropReason, Stats};
+use crate::table::{Slot, Table, TableLimits};
+use crate::validation::{Attenuation, Identities};
+use crate::wire::{
+    self, Client, ClientPacket, ControlPort, ENTRY_LENGTH, MappedPort, PAYLOAD_MAX, Prefix96,
+    ReportedPacket, Request, RequestKind, Span, Token, message_type,
+};
+
+/// One NAT64 at one local address: the table, and who may speak for it.
+#[derive(Debug)]
+pub struct Nat64 {
+    table: Table,
+    identities: Identities,
+    /// For unknown identities of this address.
+    attenuation: Attenuation,
+    icmp_rate: Rate,
+}
+
+impl Nat64 {
+    /// With an empty table, and no identity known.
+    pub fn new(limits: TableLimits, handoff_port: u16, hash: SecretHash) -> Self {
+        Self {
+            table: Table::new(limits, handoff_port, hash),
+            identities: Identities::default(),
+            attenuation: Attenuation::default(),
+            icmp_rate: Rate::default(),
+        }
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub fn attenuation(&mut self) -> &mut Attenuation {
+        &mut self.attenuation
+    }
+
+    pub fn is_known(&self, port: ControlPort, token: &[u8]) -> bool {
+        self.identities.is_known(port, token)
+    }
+
+    /// Whether (`port`, `token`) is known; then it is the most recently used.
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> bool {
+        self.identities.recognize(port, token)
+    }
+
+    /// (`port`, `token`) becomes known, and its port is not mapped any more.
+    pub fn admit(
+        &mut self,
+        port: ControlPort,
+        token: Token,
+        table: TableKey,
+        outbox: &mut Outbox,
+        context: &Context,
+    ) {
+        let had = self.table.len();
+        self.table
+            .bar(port, |change| record(&context.stats, outbox, table, change));
+        if had > 1 && self.table.len() < had {
+            context.budget.give_entry();
+        }
+        let change = Change::IdentityKnown { port, token };
+        self.apply(&change);
+        record(&context.stats, outbox, table, change);
+    }
+
+    /// Does what `change` says.
+    pub fn apply(&mut self, change: &Change) {
+        if let Change::IdentityKnown { port, token } = change {
+            self.identities.learn(*port, token.clone());
+            self.table
+                .set_control_ports(self.identities.control_ports());
+        } else {
+            self.table.apply(change);
+        }
+    }
+
+    /// Answers a request of a known identity. `proof`: it carries the proof of that.
+    pub fn request(
+        &mut self,
+        request: &Request,
+        proof: bool,
+        mut exchange: Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        let counter = match request.kind {
+            RequestKind::ClientPacket(_) => Counter::ClientPackets,
+            RequestKind::ServicePacket { .. } => Counter::ServicePackets,
+            RequestKind::Report { .. } => Counter::Reports,
+            RequestKind::MultiReport => Counter::MultiReports,
+        };
+        context.stats.add(counter, 1);
+        match request.kind {
+            RequestKind::ClientPacket(parts) => self.client_packet(parts, exchange, context),
+            RequestKind::ServicePacket { packet } => {
+                self.service_packet(request.token, packet, proof, exchange, context)
+            }
+            RequestKind::Report {
+                authenticator,
+                entry,
+                packet,
+            } => {
+                let reported = self.report(authenticator, entry, &mut exchange, context);
+                let Some(packet) = packet else {
+                    return reported;
+                };
+                if let Err(reason) = reported {
+                    context.stats.count_drop(reason);
+                }
+                match packet {
+                    ReportedPacket::Client(parts) => self.client_packet(parts, exchange, context),
+                    ReportedPacket::Service(packet) => {
+                        self.service_packet(request.token, packet, proof, exchange, context)
+                    }
+                }
+            }
+            RequestKind::MultiReport => self.multi_report(exchange, context),
+        }
+    }
+
+    // --- Reports (section 6)
+
+    fn report(
+        &mut self,
+        authenticator: Span,
+        reported: wire::Entry,
+        exchange: &mut Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        let Exchange {
+            now: _,
+            table,
+            source,
+            buffer,
+            payload,
+            outbox,
+        } = exchange;
+        let authenticator = authenticator.of(&buffer[payload.clone()]);
+        let slot = self.reported_entry(authenticator, reported, *table, outbox, context)?;
+        let entry = self.table.entry(slot);
+        outbox.copy(*source, |out| emit_entry(out, authenticator, entry))
+    }
+
+    fn multi_report(
+        &mut self,
+        exchange: Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        let Exchange {
+            table,
+            source,
+            buffer,
+            payload,
+            outbox,
+            ..
+        } = exchange;
+        let payload = &buffer[payload];
+        let mut first = None;
+        let mut answered = false;
+        let mut refused = None;
+        for (authenticator, reported) in wire::multi_report(payload) {
+            let authenticator = authenticator.of(payload);
+            match self.reported_entry(authenticator, reported, table, outbox, context) {
+                Ok(slot) => {
+                    let entry = self.table.entry(slot);
+                    first = first.or(Some((authenticator, entry)));
+                    if entry != reported {
+                        outbox.copy(source, |out| emit_entry(out, authenticator, entry))?;
+                        answered = true;
+                    }
+                }
+                // The last one is counted when it is known whether the payload got an answer.
+                Err(reason) => {
+                    if let Some(before) = refused.replace(reason) {
+                        context.stats.count_drop(before);
+                    }
+                }
+            }
+        }
+        let Some((authenticator, entry)) = first else {
+            return Err(refused.unwrap_or(DropReason::EntryInvalid));
+        };
+        if let Some(reason) = refused {
+            context.stats.count_drop(reason);
+        }
+        if answered {
+            return Ok(());
+        }
+        outbox.copy(source, |out| emit_entry(out, authenticator, entry))
+    }
+
+    /// The table is authoritative: adopts what does not contradict it, and answers with what it has.
+    fn reported_entry(
+        &mut self,
+        authenticator: &[u8],
+        reported: wire::Entry,
+        table: TableKey,
+        outbox: &mut Outbox,
+        context: &mut Context,
+    ) -> Result<Slot, DropReason> {
+        let wire::Entry { port, client } = reported;
+        if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
+            return Err(DropReason::EntryInvalid);
+        }
+        let known = self.table.find(&client);
+        let agrees = match known {
+            Some(slot) => self.table.entry(slot).port == port,
+            None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
+        };
+        if !agrees {
+            record(
+                &context.stats,
+                outbox,
+                table,
+                Change::Conflict { port, client },
+            );
+        }
+        let slot = match known {
+            Some(slot) => {
+                self.table.touch(slot);
+                slot
+            }
+            None => self.create(client, agrees.then_some(port), table, outbox, context)?,
+        };
+        self.learn(client, authenticator, table, outbox, context);
+        Ok(slot)
+    }
+
+    // --- Client packets (section 7)
+
+    fn client_packet(
+        &mut self,
+        parts: ClientPacket,
+        mut exchange: Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        let table = exchange.table;
+        let view = Ipv6::new(exchange.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
+        let (source, destination, prefix) =
+            (view.source(), view.destination(), view.destination_prefix());
+        if !Client::can_have(source) {
+            return Err(DropReason::ClientAddress);
+        }
+        let walk = view.walk()?;
+        let upper = view.octets().get(walk.upper_at..).unwrap_or_default();
+        let note = |fragment: Fragment| {
+            let identification = fragment.identification;
+            FragmentKey::Ipv6 {
+                source,
+                destination,
+                identification,
+            }
+        };
+        let slot = match walk.fragment {
+            Some(fragment) if !fragment.first => {
+                let client = context
+                    .notes
+                    .find(exchange.now.monotonic, table, note(fragment));
+                let slot = client.and_then(|client| self.table.find(&client));
+                self.table.touch(slot.ok_or(DropReason::FragmentUnknown)?);
+                slot.ok_or(DropReason::FragmentUnknown)?
+            }
+            _ if packet::has_entries(walk.protocol) => {
+                let (port, _) = packet::ports(upper).ok_or(DropReason::HeaderTruncated)?;
+                let client = Client {
+                    prefix,
+                    address: source,
+                    port,
+                };
+                let slot = match self.table.find(&client) {
+                    Some(slot) => {
+                        self.table.touch(slot);
+                        slot
+                    }
+                    None => self.create(client, parts.hint, table, exchange.outbox, context)?,
+                };
+                if let Some(fragment) = walk.fragment.filter(|fragment| fragment.more) {
+                    context
+                        .notes
+                        .leave(exchange.now.monotonic, table, note(fragment), client);
+                }
+                slot
+            }
+            fragment if walk.protocol == protocol::ICMPV6 => {
+                if fragment.is_some() {
+                    return Err(DropReason::IcmpFragment);
+                }
+                let kind = *upper.first().ok_or(DropReason::HeaderTruncated)?;
+                if packet::icmpv6_is_error(kind) {
+                    return self.client_error(parts.packet, &walk, exchange);
+                }
+                if kind != icmp_type::V6_ECHO_REQUEST {
+                    return Err(DropReason::IcmpIgnored);
+                }
+                self.learn_address(source, parts.authenticator, &mut exchange, context);
+                return self.echo(parts, &walk, exchange);
+            }
+            _ => {
+                self.learn_address(source, parts.authenticator, &mut exchange, context);
+                return self.unrecognized(parts, &walk, exchange);
+            }
+        };
+        self.learn_address(source, parts.authenticator, &mut exchange, context);
+        let authenticator = exchange.range(parts.authenticator);
+        self.answer(
+            slot,
+            AuthenticatorFrom::Request(authenticator),
+            parts.packet,
+            exchange,
+        );
+        Ok(())
+    }
+
+    /// An ICMPv6 error belongs to the client that the packet it is about went to.
+    fn client_error(
+        &mut self,
+        packet: Span,
+        walk: &Walk,
+        exchange: Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let slot = {
+            let about = exchange.octets(packet).get(walk.upper_at + ICMP_HEADER..);
+            let about = about
+                .and_then(Ipv6::new)
+                .ok_or(DropReason::IcmpErrorUnmatched)?;
+            let walk = about.walk().map_err(|_| DropReason::IcmpErrorUnmatched)?;
+            let first = walk.fragment.is_none_or(|fragment| fragment.first);
+            let upper = about.octets().get(walk.upper_at..).unwrap_or_default();
+            let ports =
+                packet::ports(upper).filter(|_| first && packet::has_entries(walk.protocol));
+            let (_, port) = ports.ok_or(DropReason::IcmpErrorUnmatched)?;
+            let client = Client {
+                prefix: Prefix96::of(about.source()),
+                address: about.destination(),
+                port,
+            };
+            self.table
+                .find(&client)
+                .ok_or(DropReason::IcmpErrorUnmatched)?
+        };
+        self.table.touch(slot);
+        self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
+        Ok(())
+    }
+
+    /// Answers a ping, as the service's host would.
+    fn echo(
+        &mut self,
+        parts: ClientPacket,
+        walk: &Walk,
+        exchange: Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let packet = exchange.range(parts.packet);
+        let authenticator = exchange.range(parts.authenticator);
+        let Exchange {
+            now,
+            buffer,
+            source,
+            outbox,
+            ..
+        } = exchange;
+        let start = icmp::echo_reply(buffer, packet.start, packet.end, walk)?;
+        if !self.icmp_rate.take(now.monotonic, icmp::RATE_MAX) {
+            return Err(DropReason::IcmpRate);
+        }
+        let start = wire::move_before(buffer, start, message_type::AUTHENTICATOR, authenticator);
+        outbox.in_place(source, start..packet.end);
+        Ok(())
+    }
+
+    /// Anything else: the host would not know this next header.
+    fn unrecognized(
+        &mut self,
+        parts: ClientPacket,
+        walk: &Walk,
+        exchange: Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange {
+            now,
+            source,
+            buffer,
+            payload,
+            outbox,
+            ..
+        } = exchange;
+        let payload = &buffer[payload];
+        let about = Ipv6::new(parts.packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
+        let rate = &mut self.icmp_rate;
+        outbox.copy(source, |out| {
+            wire::emit(
+                out,
+                message_type::AUTHENTICATOR,
+                parts.authenticator.of(payload),
+            );
+            icmp::emit_parameter_problem(out, about, walk)?;
+            rate.take(now.monotonic, icmp::RATE_MAX)
+                .then_some(())
+                .ok_or(DropReason::IcmpRate)
+        })
+    }
+
+    // --- Service packets (section 7)
+
+    fn service_packet(
+        &mut self,
+        token: Span,
+        packet: Span,
+        proof: bool,
+        exchange: Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        if proof {
+            return return_packet(token, packet, exchange, |_| Some(1));
+        }
+        let table = exchange.table;
+        let view = Ipv4::new(exchange.octets(packet)).ok_or(DropReason::PacketTruncated)?;
+        let note = |fragment: Fragment| FragmentKey::Ipv4 {
+            source: view.source(),
+            destination: view.destination(),
+            protocol: view.protocol(),
+            identification: fragment.identification,
+        };
+        let slot = match view.fragment() {
+            Some(fragment) if !fragment.first => {
+                let client = context
+                    .notes
+                    .find(exchange.now.monotonic, table, note(fragment));
+                let slot = client.and_then(|client| self.table.find(&client));
+                Some(slot.ok_or(DropReason::FragmentUnknown)?)
+            }
+            fragment if packet::has_entries(view.protocol()) => {
+                let (_, port) = packet::ports(view.data()).ok_or(DropReason::HeaderTruncated)?;
+                let slot = self.table.find_port(MappedPort(port));
+                if let (Some(fragment), Some(slot)) = (fragment, slot) {
+                    let client = self.table.entry(slot).client;
+                    context
+                        .notes
+                        .leave(exchange.now.monotonic, table, note(fragment), client);
+                }
+                slot
+            }
+            fragment if view.protocol() == protocol::ICMP => {
+                if fragment.is_some() {
+                    return Err(DropReason::IcmpFragment);
+                }
+                let kind = *view.data().first().ok_or(DropReason::HeaderTruncated)?;
+                if packet::icmp_is_query(kind) {
+                    return self.unreachable(token, packet, exchange);
+                }
+                if !packet::icmp_is_error(kind) {
+                    return Err(DropReason::IcmpIgnored);
+                }
+                let about = view.data().get(ICMP_HEADER..).and_then(Ipv4::new);
+                let about = about.ok_or(DropReason::IcmpErrorUnmatched)?;
+                if !packet::has_entries(about.protocol()) {
+                    return Err(DropReason::IcmpErrorUnmatched);
+                }
+                let first = about.fragment().is_none_or(|fragment| fragment.first);
+                let ports = packet::ports(about.data()).filter(|_| first);
+                ports.and_then(|(port, _)| self.table.find_port(MappedPort(port)))
+            }
+            _ => return self.unreachable(token, packet, exchange),
+        };
+        match slot {
+            Some(slot) => {
+                self.table.touch(slot);
+                self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
+                Ok(())
+            }
+            None => {
+                // A proof that comes again, as several validation packets were under way, is still one.
+                let port = ControlPort(exchange.source.port());
+                let again = context
+                    .keys
+                    .verify(table, port, exchange.octets(token), view.data());
+                return_packet(token, packet, exchange, |ttl| {
+                    if again {
+                        Some(1)
+                    } else {
+                        ttl.checked_sub(1).filter(|&ttl| ttl > 0)
+                    }
+                })
+            }
+        }
+    }
+
+    /// Anything else: no host behind the NAT64 would know this protocol.
+    fn unreachable(
+        &mut self,
+        token: Span,
+        packet: Span,
+        exchange: Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange {
+            now,
+            table,
+            source,
+            buffer,
+            payload,
+            outbox,
+        } = exchange;
+        let payload = &buffer[payload];
+        let about = Ipv4::new(packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
+        let rate = &mut self.icmp_rate;
+        outbox.copy(source, |out| {
+            wire::emit(out, message_type::TOKEN, token.of(payload));
+            icmp::emit_protocol_unreachable(out, about, table.local)?;
+            rate.take(now.monotonic, icmp::RATE_MAX)
+                .then_some(())
+                .ok_or(DropReason::IcmpRate)
+        })
+    }
+
+    // --- What they share
+
+    /// Replies with authenticator, entry and packet, in place, or without the packet where that would be
+    /// too long.
+    fn answer(
+        &self,
+        slot: Slot,
+        authenticator: AuthenticatorFrom,
+        packet: Span,
+        exchange: Exchange<'_>,
+    ) {
+        let packet = exchange.range(packet);
+        let Exchange {
+            buffer,
+            source,
+            outbox,
+            ..
+        } = exchange;
+        let entry_at = packet.start - ENTRY_LENGTH;
+        // The authenticator moves first: the entry may be written over where it stood.
+        let kind = message_type::AUTHENTICATOR;
+        let start = match authenticator {
+            AuthenticatorFrom::Request(range) => wire::move_before(buffer, entry_at, kind, range),
+            AuthenticatorFrom::Table => wire::write_before(
+                buffer,
+                entry_at,
+                kind,
+                self.table.authenticator(slot).octets(),
+            ),
+        };
+        buffer[entry_at..packet.start].copy_from_slice(&self.table.entry(slot).emit());
+        let end = if packet.end - start > PAYLOAD_MAX {
+            packet.start
+        } else {
+            packet.end
+        };
+        outbox.in_place(source, start..end);
+    }
+
+    fn create(
+        &mut self,
+        client: Client,
+        wanted: Option<MappedPort>,
+        table: TableKey,
+        outbox: &mut Outbox,
+        context: &mut Context,
+    ) -> Result<Slot, DropReason> {
+        let had = self.table.len();
+        // An empty table has its first entry in the budget already.
+        let takes_one = had > 0 && had < self.table.capacity();
+        let at_limit = takes_one && !context.budget.take_entry();
+        let live = &context.live;
+        let created = self.table.create(
+            client,
+            wanted,
+            at_limit,
+            |port| live.is_live(table, port),
+            &mut context.random,
+            |change| record(&context.stats, outbox, table, change),
+        );
+        if takes_one && !at_limit && self.table.len() == had {
+            context.budget.give_entry();
+        }
+        created
+    }
+
+    fn learn(
+        &mut self,
+        client: Client,
+        authenticator: &[u8],
+        table: TableKey,
+        outbox: &mut Outbox,
+        context: &Context,
+    ) {
+        self.table.learn(client.address, authenticator, |change| {
+            record(&context.stats, outbox, table, change)
+        });
+    }
+
+    fn learn_address(
+        &mut self,
+        address: std::net::Ipv6Addr,
+        authenticator: Span,
+        exchange: &mut Exchange<'_>,
+        context: &Context,
+    ) {
+        let Exchange {
+            table,
+            buffer,
+            payload,
+            outbox,
+            ..
+        } = exchange;
+        let authenticator = authenticator.of(&buffer[payload.clone()]);
+        self.table.learn(address, authenticator, |change| {
+            record(&context.stats, outbox, *table, change)
+        });
+    }
+}
+
+/// Which authenticator an answer carries.
+enum AuthenticatorFrom {
+    /// The request's, which stands here in the buffer.
+    Request(Range<usize>),
+    /// The one that the table keeps for the entry's client.
+    Table,
+}
+
+fn emit_entry(
+    out: &mut Vec<u8>,
+    authenticator: &[u8],
+    entry: wire::Entry,
+) -> Result<(), DropReason> {
+    wire::emit(out, message_type::AUTHENTICATOR, authenticator);
+    out.extend_from_slice(&entry.emit());
+    Ok(())
+}
+
+/// Sends a packet back with the token, in place. `next` says its time to live from the one it had.
+fn return_packet(
+    token: Span,
+    packet: Span,
+    exchange: Exchange<'_>,
+    next: impl FnOnce(u8) -> Option<u8>,
+) -> Result<(), DropReason> {
+    let (token, packet) = (exchange.range(token), exchange.range(packet));
+    let Exchange {
+        buffer,
+        source,
+        outbox,
+        ..
+    } = exchange;
+    let octets = &mut buffer[packet.clone()];
+    let ttl = next(packet::ttl(octets)).ok_or(DropReason::TtlExpired)?;
+    packet::set_ttl(octets, ttl);
+    let start = wire::move_before(buffer, packet.start, message_type::TOKEN, token);
+    outbox.in_place(source, start..packet.end);
+    Ok(())
+}
+
+/// Counts a change and passes it on.
+pub(super) fn record(stats: &Stats, outbox: &mut Outbox, table: TableKey, change: Change) {
+    let counter = match change {
+        Change::Initialized => Counter::Initialized,
+        Change::Created { .. } => Counter::Created,
+        Change::Deleted { .. } => Counter::Deleted,
+        Change::Conflict { .. } => Counter::Conflicts,
+        Change::IdentityKnown { .. } => Counter::IdentitiesLearned,
+        Change::AuthenticatorLearned { .. } => Counter::AuthenticatorsLearned,
+    };
+    stats.add(counter, 1);
+    outbox.changes.push((table, change));
+}
