@@ -1,14 +1,47 @@
 //! nat64handoff: the server side of the NAT64 handoff protocol.
-pub mod backend;
-pub mod change;
-pub mod fragments;
-pub mod icmp;
-pub mod packet;
-pub mod ports;
-pub mod random;
-pub mod rate;
-pub mod server;
+//!
+//! A pure core and a thin shell. The core does no I/O, reads no clock and draws no randomness: all three
+//! are arguments. A datagram goes straight through, and nothing calls back up:
+//!
+//! ```text
+//!            kernel: one socket a core, steered by the NAT64's address     socket, ring
+//!                │ batch of datagrams                        ▲ batch of replies
+//!                ▼                                           │
+//!            reactor: reads the clock, records changes, then sends ────────► eventlog
+//!                │ handle(now, datagram, outbox)             ▲ replies, changes
+//!                ▼                                           │
+//!   parse ──► who is it ──► what is inside ──► decide ──► reply in place
+//!   wire      validation    packet             table       server
+//! ```
+//!
+//! The modules stand in the order of their dependencies: each uses only those above it.
+
 pub mod stats;
-pub mod table;
-pub mod validation;
+
 pub mod wire;
+
+pub mod packet;
+
+pub mod change;
+
+pub mod random;
+
+pub mod rate;
+
+pub mod ports;
+
+pub mod table;
+
+pub mod validation;
+
+pub mod icmp;
+
+pub mod fragments;
+
+pub mod server;
+
+pub mod backend;
+
+pub mod socket;
+
+pub mod ring;

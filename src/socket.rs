@@ -1,0 +1,469 @@
+//! The sockets of the handoff port: bound, steered, and nobody else's.
+//!
+//! PROTOCOL.md section 1 keeps one table per (local address, NAT64 address), and each reactor has
+//! its own tables, so all that one NAT64 sends must reach the same reactor, whatever port it is sent
+//! from. The reactors' sockets of one address form an SO_REUSEPORT group, and a classic BPF program
+//! picks the socket by the IPv4 source address alone. Section 4 asks for IP_PMTUDISC_OMIT.
+//!
+//! A group is made so that no datagram ever sees a part of it: its sockets are deaf (a filter drops
+//! everything) until the last one is bound and the program attached. It is exclusive as well: its
+//! first socket is bound without SO_REUSEPORT, which fails if the port is in use by anyone, also by
+//! a server that has just died and whose ring the kernel has not taken down yet.
+//!
+//! Nothing here receives or sends; that is `ring`. IPv6 and dual-stack sockets are not for the
+//! steering program, which reads an IPv4 header.
+
+use std::error::Error;
+use std::ffi::c_int;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+/// What each socket may queue in each direction, in octets, as far as the system allows.
+pub const SOCKET_QUEUE_MAX: usize = 4 << 20;
+/// How often a port that is in use is tried before it counts as taken...
+const BIND_TRIES: u32 = 31;
+/// ...and how long to wait in between. The kernel takes some 30 ms to take down the ring of a
+/// process that has ended, and its sockets with it.
+const BIND_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A bound socket of one reactor.
+#[derive(Debug)]
+pub struct ReactorSocket {
+    socket: UdpSocket,
+    local: SocketAddrV4,
+}
+
+impl ReactorSocket {
+    /// The address that it is bound to, with the port that it really has.
+    pub fn local(&self) -> SocketAddrV4 {
+        self.local
+    }
+
+    /// Whether it is bound to all addresses of the host, so that each datagram brings its
+    /// destination along (IP_PKTINFO).
+    pub fn is_wildcard(&self) -> bool {
+        self.local.ip().is_unspecified()
+    }
+}
+
+impl AsFd for ReactorSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Why the handoff port could not be had.
+#[derive(Debug)]
+pub enum BindError {
+    /// Another socket has it.
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// Whose socket that is, if it can be told.
+        holder: Option<Holder>,
+    },
+    /// The address is not one of this host's.
+    NotLocal(Ipv4Addr),
+    /// The port is a privileged one.
+    Forbidden(u16),
+    /// Anything else.
+    Other(SocketAddrV4, io::Error),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BindError::PortTaken {
+                port,
+                holder: Some(holder),
+            } => write!(f, "port {port} is taken by {holder}"),
+            BindError::PortTaken { port, holder: None } => {
+                write!(f, "port {port} is taken; see `ss -lunp`")
+            }
+            BindError::NotLocal(address) => {
+                write!(
+                    f,
+                    "{address} is not an address of this host; see `ip address`"
+                )
+            }
+            BindError::Forbidden(port) => write!(
+                f,
+                "port {port} needs CAP_NET_BIND_SERVICE, or a lower sysctl \
+                 net.ipv4.ip_unprivileged_port_start"
+            ),
+            BindError::Other(address, error) => write!(f, "cannot listen on {address}: {error}"),
+        }
+    }
+}
+
+impl Error for BindError {}
+
+/// A process that has a socket open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name, as in `ps`.
+    pub name: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.name, self.pid)
+    }
+}
+
+/// Binds every address of `listen` for every one of `reactors`. Returns each reactor's sockets, in
+/// the order of `listen`; an address that is named twice is bound once. Port 0 stands for a port
+/// that the kernel picks, the same for all addresses that have it.
+///
+/// The group of an address must stay whole while any of its sockets is read: close the sockets only
+/// when all reactors have finished.
+///
+/// # Errors
+/// The first address that cannot be had, and why; then none is bound.
+///
+/// # Panics
+/// Where `listen` is empty or `reactors` is 0.
+pub fn bind_group(
+    listen: &[SocketAddrV4],
+    reactors: usize,
+) -> Result<Vec<Vec<ReactorSocket>>, BindError> {
+    assert!(!listen.is_empty(), "an address to listen on");
+    assert!(reactors > 0, "a reactor to listen");
+    let mut addresses: Vec<SocketAddrV4> = Vec::with_capacity(listen.len());
+    for &address in listen {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let mut picked_port = 0;
+    let mut shards: Vec<Vec<ReactorSocket>> = (0..reactors).map(|_| Vec::new()).collect();
+    for mut address in addresses {
+        if address.port() == 0 {
+            address.set_port(picked_port);
+        }
+        let first = bind_first(address)?;
+        let bound = first.local;
+        if address.port() == 0 {
+            picked_port = bound.port();
+        }
+        let group =
+            complete_group(first, reactors).map_err(|error| BindError::Other(bound, error))?;
+        for (shard, socket) in shards.iter_mut().zip(group) {
+            shard.push(socket);
+        }
+    }
+    // Only now does any of them hear: not before all addresses are there.
+    for socket in shards.iter().flatten() {
+        undeafen(socket).map_err(|error| BindError::Other(socket.local, error))?;
+    }
+    Ok(shards)
+}
+
+/// Which of `reactors` gets the datagrams from `source`.
+///
+/// # Panics
+/// Where `reactors` is 0.
+pub fn steered_to(source: Ipv4Addr, reactors: usize) -> usize {
+    let hash = u32::from(source).wrapping_mul(STEERING_MULTIPLIER) >> STEERING_SHIFT;
+    hash as usize % reactors
+}
+
+/// 2^32 divided by the golden ratio: neighbouring addresses get distant products (Knuth, TAOCP 6.4).
+const STEERING_MULTIPLIER: u32 = 0x9e37_79b1;
+/// The low half of a product depends on the low half of the address alone.
+const STEERING_SHIFT: u32 = 16;
+/// Where the source address stands in the IPv4 header.
+const SOURCE_ADDRESS: u32 = 12;
+
+/// [`steered_to`] as a classic BPF program, which returns the number of a socket in its group.
+/// A load from the packet gives host order, which is what `u32::from` makes of an address.
+fn steering_program(reactors: u32) -> [libc::sock_filter; 5] {
+    [
+        instruction(
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            (libc::SKF_NET_OFF as u32).wrapping_add(SOURCE_ADDRESS),
+        ),
+        instruction(
+            libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K,
+            STEERING_MULTIPLIER,
+        ),
+        instruction(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, STEERING_SHIFT),
+        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, reactors),
+        instruction(libc::BPF_RET | BPF_A, 0),
+    ]
+}
+
+/// From linux/filter.h: return the accumulator.
+const BPF_A: u32 = 0x10;
+
+fn instruction(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+/// The first socket of a group, deaf, bound to the exclusion of everyone else.
+fn bind_first(address: SocketAddrV4) -> Result<ReactorSocket, BindError> {
+    // The kernel lets one bind to these, but a reply cannot leave from them.
+    if address.ip().is_multicast() || address.ip().is_broadcast() {
+        return Err(BindError::NotLocal(*address.ip()));
+    }
+    let mut tries = 1;
+    loop {
+        let attempt = open(address).and_then(|socket| {
+            bind(&socket, address)?;
+            bound(socket)
+        });
+        let error = match attempt {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EADDRINUSE) if tries < BIND_TRIES => {
+                tries += 1;
+                thread::sleep(BIND_INTERVAL);
+            }
+            Some(libc::EADDRINUSE) => {
+                return Err(BindError::PortTaken {
+                    port: address.port(),
+                    holder: holder_of(address),
+                });
+            }
+            Some(libc::EADDRNOTAVAIL) => return Err(BindError::NotLocal(*address.ip())),
+            Some(libc::EACCES) => return Err(BindError::Forbidden(address.port())),
+            _ => return Err(BindError::Other(address, error)),
+        }
+    }
+}
+
+/// Adds deaf sockets to `first` until there is one for each reactor, and steers between them.
+fn complete_group(first: ReactorSocket, reactors: usize) -> io::Result<Vec<ReactorSocket>> {
+    let address = first.local;
+    let mut group = vec![first];
+    if reactors == 1 {
+        return Ok(group);
+    }
+    let on: c_int = 1;
+    set_option(group[0].as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)?;
+    while group.len() < reactors {
+        let socket = open(address)?;
+        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)?;
+        bind(&socket, address)?;
+        group.push(bound(socket)?);
+    }
+    let reactors = u32::try_from(reactors).map_err(io::Error::other)?;
+    let mut program = steering_program(reactors);
+    attach(
+        group[0].as_fd(),
+        libc::SO_ATTACH_REUSEPORT_CBPF,
+        &mut program,
+    )?;
+    Ok(group)
+}
+
+/// A socket with all its options that hears nothing yet.
+fn open(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor and nothing else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut drop_all = [instruction(libc::BPF_RET | libc::BPF_K, 0)];
+    attach(socket.as_fd(), libc::SO_ATTACH_FILTER, &mut drop_all)?;
+    set_option(
+        socket.as_fd(),
+        libc::IPPROTO_IP,
+        libc::IP_MTU_DISCOVER,
+        &libc::IP_PMTUDISC_OMIT,
+    )?;
+    if address.ip().is_unspecified() {
+        let on: c_int = 1;
+        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &on)?;
+    }
+    let octets = SOCKET_QUEUE_MAX as c_int;
+    for (force, plain) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+    ] {
+        // Without the privilege to force it, the system's own limit applies, and that is no error.
+        if set_option(socket.as_fd(), libc::SOL_SOCKET, force, &octets).is_err() {
+            let _ = set_option(socket.as_fd(), libc::SOL_SOCKET, plain, &octets);
+        }
+    }
+    Ok(socket)
+}
+
+fn undeafen(socket: &ReactorSocket) -> io::Result<()> {
+    let unused: c_int = 0;
+    set_option(
+        socket.as_fd(),
+        libc::SOL_SOCKET,
+        libc::SO_DETACH_FILTER,
+        &unused,
+    )
+}
+
+fn bind(socket: &OwnedFd, address: SocketAddrV4) -> io::Result<()> {
+    let name = socket_address(address);
+    // SAFETY: `name` is a whole sockaddr_in, its length is given, and the call does not keep it.
+    let outcome = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const name).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    checked(outcome)
+}
+
+fn bound(socket: OwnedFd) -> io::Result<ReactorSocket> {
+    let socket = UdpSocket::from(socket);
+    match socket.local_addr()? {
+        std::net::SocketAddr::V4(local) => Ok(ReactorSocket { socket, local }),
+        std::net::SocketAddr::V6(_) => unreachable!("an IPv4 socket has an IPv4 address"),
+    }
+}
+
+/// `address` as the kernel wants it.
+pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: internet_address(*address.ip()),
+        sin_zero: [0; 8],
+    }
+}
+
+/// `address` as the kernel wants it.
+pub(crate) fn internet_address(address: Ipv4Addr) -> libc::in_addr {
+    libc::in_addr {
+        s_addr: u32::from_ne_bytes(address.octets()),
+    }
+}
+
+fn attach(
+    socket: BorrowedFd<'_>,
+    option: c_int,
+    program: &mut [libc::sock_filter],
+) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    set_option(socket, libc::SOL_SOCKET, option, &program)
+}
+
+/// Sets an option to one of the types that the kernel's options have: `c_int`, or for [`attach`]
+/// `sock_fprog`, which must point to a live program.
+fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is readable for the length that is given, and what it may point to is borrowed
+    // by the callers until the call returns; the kernel keeps no pointer.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    checked(outcome)
+}
+
+fn checked(outcome: c_int) -> io::Result<()> {
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Who has a UDP socket that overlaps with `address`: by the socket's number in /proc/net/udp, and
+/// the process with a descriptor of that number. `None` where we may not look, or where the process
+/// is gone already.
+fn holder_of(address: SocketAddrV4) -> Option<Holder> {
+    let sockets = fs::read_to_string("/proc/net/udp").ok()?;
+    let inodes: Vec<&str> = sockets
+        .lines()
+        .skip(1)
+        .filter_map(udp_line)
+        .filter(|(local, _)| overlap(*local, address))
+        .map(|(_, inode)| inode)
+        .collect();
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
+            continue;
+        };
+        let holds = descriptors
+            .flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .filter_map(|target| socket_inode(target.to_str()?).map(str::to_owned))
+            .any(|inode| inodes.contains(&inode.as_str()));
+        if holds {
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            return Some(Holder {
+                name: name.trim_end().to_owned(),
+                pid,
+            });
+        }
+    }
+    None
+}
+
+fn overlap(one: SocketAddrV4, other: SocketAddrV4) -> bool {
+    one.port() == other.port()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+/// The local address and the inode in a line of /proc/net/udp. The address is a number in the
+/// host's order, as the kernel prints what it has in memory.
+fn udp_line(line: &str) -> Option<(SocketAddrV4, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let (address, port) = words.nth(1)?.split_once(':')?;
+    let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let inode = words.nth(7)?;
+    Some((SocketAddrV4::new(address.into(), port), inode))
+}
+
+/// `socket:[12345]`
+fn socket_inode(target: &str) -> Option<&str> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')
+}
+
+/// Sets the loopback interface of this thread's network namespace up: in a new one it is down.
+///
+/// # Errors
+/// As the kernel says; without CAP_NET_ADMIN in the namespace it is refused.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::from(open(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?);
+    // SAFETY: an ifreq is plain data, for which all zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: SIOCGIFFLAGS reads the name in the ifreq and writes its flags.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
+    // SAFETY: the call before has just written the flags, so this is the union's live field.
+    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
+    // SAFETY: SIOCSIFFLAGS reads the name and the flags in the ifreq.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+#[cfg(test)]
+mod tests;

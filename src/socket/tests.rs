@@ -1,0 +1,195 @@
+use super::*;
+
+const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+const PATIENCE: Duration = Duration::from_millis(200);
+
+fn numbers_received(sockets: &[ReactorSocket]) -> Vec<(SocketAddrV4, u32)> {
+    let mut received = Vec::new();
+    for socket in sockets {
+        socket.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut octets = [0; 4];
+        while let Ok((_, source)) = socket.socket.recv_from(&mut octets) {
+            let std::net::SocketAddr::V4(source) = source else {
+                unreachable!()
+            };
+            received.push((source, u32::from_be_bytes(octets)));
+        }
+    }
+    received
+}
+
+#[test]
+fn a_source_stays_with_its_reactor_whatever_its_port() {
+    const REACTORS: usize = 3;
+    const SOURCES: u8 = 64;
+    const PORTS: u32 = 5;
+    let shards = bind_group(&[ANY_PORT], REACTORS).unwrap();
+    let server = shards[0][0].local();
+    assert!(shards.iter().all(|shard| shard[0].local() == server));
+
+    for source in 0..SOURCES {
+        let source = Ipv4Addr::new(127, 1, source / 16, source);
+        for port in 0..PORTS {
+            let sender = UdpSocket::bind((source, 0)).unwrap();
+            sender.send_to(&port.to_be_bytes(), server).unwrap();
+        }
+    }
+
+    for (reactor, shard) in shards.iter().enumerate() {
+        let received = numbers_received(shard);
+        assert!(
+            received
+                .iter()
+                .all(|(source, _)| steered_to(*source.ip(), REACTORS) == reactor)
+        );
+        // Even would be a third of all; a quarter says that neighbours spread.
+        assert!(received.len() >= usize::from(SOURCES) * PORTS as usize / 4);
+        // A source has all its ports here or none.
+        assert_eq!(received.len() % PORTS as usize, 0);
+    }
+}
+
+#[test]
+fn steering_spreads_neighbours_and_networks() {
+    for reactors in [2, 3, 4, 7, 8, 16] {
+        for step in [1, 2, 4, 16, 256, 65536] {
+            let mut counts = vec![0; reactors];
+            for i in 0..256 {
+                let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 0, 2, 0)) + i * step);
+                counts[steered_to(source, reactors)] += 1;
+            }
+            let even = 256 / reactors;
+            assert!(
+                counts.iter().all(|&count| count >= even / 3),
+                "{reactors} reactors, step {step}: {counts:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_address_of_every_reactor_has_the_port_that_the_kernel_picked() {
+    let listen = [
+        ANY_PORT,
+        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 0),
+        ANY_PORT,
+    ];
+    let shards = bind_group(&listen, 2).unwrap();
+    assert_eq!(shards.len(), 2);
+    let port = shards[0][0].local().port();
+    assert_ne!(port, 0);
+    for shard in &shards {
+        let locals: Vec<_> = shard.iter().map(|socket| socket.local()).collect();
+        assert_eq!(
+            locals,
+            [
+                SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+                SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), port),
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_second_server_is_told_who_has_the_port() {
+    for (reactors, first, second) in [
+        (1, Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
+        (2, Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
+        (2, Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST),
+        (2, Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED),
+    ] {
+        let shards = bind_group(&[SocketAddrV4::new(first, 0)], reactors).unwrap();
+        let port = shards[0][0].local().port();
+        let error = bind_group(&[SocketAddrV4::new(second, port)], reactors).unwrap_err();
+        let name = fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "port {port} is taken by {} (pid {})",
+                name.trim_end(),
+                std::process::id()
+            )
+        );
+    }
+}
+
+#[test]
+fn a_port_that_becomes_free_in_time_is_had() {
+    let predecessor = bind_group(&[ANY_PORT], 2).unwrap();
+    let address = predecessor[0][0].local();
+    let dying = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(60));
+        drop(predecessor);
+    });
+    bind_group(&[address], 2).unwrap();
+    dying.join().unwrap();
+}
+
+#[test]
+fn errors_name_the_next_step() {
+    let nowhere = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 0);
+    assert_eq!(
+        bind_group(&[nowhere], 1).unwrap_err().to_string(),
+        "203.0.113.5 is not an address of this host; see `ip address`"
+    );
+    let multicast = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 1), 0);
+    assert!(matches!(
+        bind_group(&[multicast], 1),
+        Err(BindError::NotLocal(_))
+    ));
+    assert_eq!(
+        BindError::Forbidden(53).to_string(),
+        "port 53 needs CAP_NET_BIND_SERVICE, or a lower sysctl net.ipv4.ip_unprivileged_port_start"
+    );
+    assert_eq!(
+        BindError::PortTaken {
+            port: 64064,
+            holder: None
+        }
+        .to_string(),
+        "port 64064 is taken; see `ss -lunp`"
+    );
+}
+
+#[test]
+fn nothing_is_heard_before_the_group_is_whole() {
+    let first = bind_first(ANY_PORT).unwrap();
+    let server = first.local();
+    let sender = UdpSocket::bind(ANY_PORT).unwrap();
+    sender.send_to(&1u32.to_be_bytes(), server).unwrap();
+    let group = complete_group(first, 2).unwrap();
+    sender.send_to(&2u32.to_be_bytes(), server).unwrap();
+    group.iter().for_each(|socket| undeafen(socket).unwrap());
+    sender.send_to(&3u32.to_be_bytes(), server).unwrap();
+    let numbers: Vec<u32> = numbers_received(&group).iter().map(|r| r.1).collect();
+    assert_eq!(numbers, [3]);
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn a_line_of_proc_net_udp() {
+    let line = "  524: 0100007F:FA40 00000000:0000 07 00000000:00000000 00:00000000 00000000  \
+                1000        0 48213 2 0000000000000000 0";
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 64064);
+    assert_eq!(udp_line(line), Some((address, "48213")));
+    assert_eq!(udp_line("  524: 0100007F"), None);
+    assert_eq!(socket_inode("socket:[48213]"), Some("48213"));
+    assert_eq!(socket_inode("/dev/null"), None);
+}
+
+#[test]
+fn loopback_can_be_set_up_in_a_new_namespace() {
+    let outcome = thread::spawn(|| {
+        // SAFETY: no pointers; only this thread, which ends with the test, changes its namespace.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            eprintln!("skipped: may not make a network namespace");
+            return;
+        }
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let there = (Ipv4Addr::LOCALHOST, 9);
+        assert!(socket.send_to(b"", there).is_err());
+        loopback_up().unwrap();
+        socket.send_to(b"", there).unwrap();
+    });
+    outcome.join().unwrap();
+}
