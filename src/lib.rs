@@ -45,3 +45,7 @@ pub mod backend;
 pub mod socket;
 
 pub mod ring;
+
+pub mod storage;
+
+pub mod eventlog;
