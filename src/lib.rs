@@ -49,3 +49,5 @@ pub mod ring;
 pub mod storage;
 
 pub mod eventlog;
+
+pub mod cli;

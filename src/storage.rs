@@ -1,0 +1,410 @@
+//! The state directory: found or made, private, and used by one server at a time.
+//!
+//! It is where PROTOCOL.md section 9 will be kept. Not here yet: the journal that goes into it, so that
+//! nothing survives the process as of now.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+
+/// The state says who is behind an address, and holds tokens: it is for nobody else.
+const DIRECTORY_MODE: u32 = 0o700;
+/// The same for the files in it.
+const FILE_MODE: u32 = 0o600;
+/// Locked as long as a server uses the directory; contains its process id.
+const LOCK_FILE: &str = "lock";
+/// Written and removed, to see that this can be done.
+const PROBE_FILE: &str = "probe";
+
+const STICKY: u32 = 0o1000;
+const OTHERS_WRITE: u32 = 0o002;
+
+/// A state directory that is ours alone until this is dropped.
+#[derive(Debug)]
+pub struct StateDirectory {
+    path: PathBuf,
+    tightened_from: Option<u32>,
+    /// Closing it ends the lock, however the process ends.
+    _lock: File,
+}
+
+/// Why a directory cannot be the state directory.
+#[derive(Debug)]
+pub enum Error {
+    /// Something else has this name.
+    NotADirectory(PathBuf),
+    /// Another server has locked it.
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds the lock, if it has said so already.
+        pid: Option<u32>,
+    },
+    /// Everybody can change what is in it.
+    WorldWritable(PathBuf),
+    /// It cannot be made, read, written or locked.
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What we tried.
+        action: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotADirectory(path) => write!(
+                f,
+                "{} is not a directory; choose another place for the state with --state",
+                path.display()
+            ),
+            Error::InUse { path, pid } => {
+                write!(f, "state directory {} is in use by ", path.display())?;
+                match pid {
+                    Some(pid) => write!(f, "nat64handoff (pid {pid})")?,
+                    None => f.write_str("another nat64handoff")?,
+                }
+                f.write_str("; stop that server, or choose another directory with --state")
+            }
+            Error::WorldWritable(path) => write!(
+                f,
+                "state directory {0} can be changed by everybody; \
+                 chmod 700 {0}, or choose a directory of its own with --state",
+                path.display()
+            ),
+            Error::Unusable {
+                path,
+                action,
+                cause,
+            } => {
+                write!(
+                    f,
+                    "state directory {} cannot be {action} by {}: {cause}; ",
+                    path.display(),
+                    User::current()
+                )?;
+                f.write_str(match cause.kind() {
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                        "make it writable for this user, or choose another one with --state"
+                    }
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        "free some space, or choose another one with --state"
+                    }
+                    _ => "choose another one with --state",
+                })
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Unusable { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl StateDirectory {
+    /// Makes the directory, with its parents, if it is not there; sees that it is a writable directory;
+    /// locks it against a second server.
+    ///
+    /// One that is there already, and open to others, is made private if it is evidently meant for us:
+    /// we own it, and it is empty or has our lock in it. Somebody else's directory is left as it is.
+    pub fn open(path: impl Into<PathBuf>) -> Result<StateDirectory, Error> {
+        let path = path.into();
+        create(&path)?;
+        let unusable = |action| {
+            let path = path.clone();
+            move |cause| Error::Unusable {
+                path,
+                action,
+                cause,
+            }
+        };
+        // Before anything is put into it.
+        let empty = fs::read_dir(&path)
+            .map_err(unusable("read"))?
+            .next()
+            .is_none();
+        let known = path.join(LOCK_FILE).is_file();
+        let lock = lock(&path)?;
+        probe(&path).map_err(unusable("written"))?;
+
+        let directory = fs::metadata(&path).map_err(unusable("read"))?;
+        let mode = directory.mode() & 0o7777;
+        let owner = lock.metadata().map_err(unusable("read"))?.uid();
+        let ours = directory.uid() == owner && (empty || known) && mode & STICKY == 0;
+        let mut tightened_from = None;
+        if ours && mode & 0o077 != 0 {
+            fs::set_permissions(&path, Permissions::from_mode(DIRECTORY_MODE))
+                .map_err(unusable("made private"))?;
+            tightened_from = Some(mode);
+        } else if mode & OTHERS_WRITE != 0 {
+            return Err(Error::WorldWritable(path));
+        }
+        Ok(StateDirectory {
+            path,
+            tightened_from,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The permissions that it had, if others had some and we took them away: to be told to the user.
+    pub fn tightened_from(&self) -> Option<u32> {
+        self.tightened_from
+    }
+}
+
+fn create(path: &Path) -> Result<(), Error> {
+    let result = DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(path);
+    match result {
+        Ok(()) if path.is_dir() => Ok(()),
+        Err(cause) if !path.exists() => Err(Error::Unusable {
+            path: path.to_owned(),
+            action: "created",
+            cause,
+        }),
+        _ => Err(Error::NotADirectory(path.to_owned())),
+    }
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let unusable = |action, cause| Error::Unusable {
+        path: path.to_owned(),
+        action,
+        cause,
+    };
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false) // Before it is ours, it says whose it is.
+        .mode(FILE_MODE)
+        .open(path.join(LOCK_FILE))
+        .map_err(|cause| unusable("written", cause))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Without the number, the message is less helpful and still true.
+            let _ = lock.take(16).read_to_string(&mut pid);
+            return Err(Error::InUse {
+                path: path.to_owned(),
+                pid: pid.trim().parse().ok(),
+            });
+        }
+        Err(TryLockError::Error(cause)) => return Err(unusable("locked", cause)),
+    }
+    lock.set_len(0)
+        .and_then(|()| writeln!(lock, "{}", process::id()))
+        .map_err(|cause| unusable("written", cause))?;
+    Ok(lock)
+}
+
+/// Under the lock, so nobody else uses the name.
+fn probe(path: &Path) -> io::Result<()> {
+    let path = path.join(PROBE_FILE);
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .open(&path)
+        .and_then(|mut probe| probe.write_all(b"probe\n"));
+    written.and(fs::remove_file(path))
+}
+
+/// For error messages: who we are.
+struct User {
+    id: Option<u32>,
+    name: Option<String>,
+}
+
+impl User {
+    fn current() -> User {
+        let id = fs::metadata("/proc/self").ok().map(|process| process.uid());
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = id.and_then(|id| name_of(id, &users)).map(str::to_owned);
+        User { id, name }
+    }
+}
+
+/// Its line is `name:x:id:...`.
+fn name_of(id: u32, users: &str) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(id)).then_some(name)
+    })
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.id) {
+            (Some(name), Some(id)) => write!(f, "user {name} (uid {id})"),
+            (None, Some(id)) => write!(f, "the user with uid {id}"),
+            _ => f.write_str("this user"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn made(parent: &Path, name: &str, mode: u32) -> PathBuf {
+        let path = parent.join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn made_with_parents_and_private() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b/state");
+        let state = StateDirectory::open(&path).unwrap();
+        assert_eq!(state.path(), path);
+        assert_eq!(state.tightened_from(), None);
+        assert_eq!(mode(&path), 0o700);
+        let files: Vec<_> = fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(files, [LOCK_FILE]);
+        assert_eq!(mode(&path.join(LOCK_FILE)), 0o600);
+    }
+
+    #[test]
+    fn second_server_is_told_who_has_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let first = StateDirectory::open(&path).unwrap();
+        assert_eq!(
+            StateDirectory::open(&path).unwrap_err().to_string(),
+            format!(
+                "state directory {} is in use by nat64handoff (pid {}); \
+                 stop that server, or choose another directory with --state",
+                path.display(),
+                process::id()
+            )
+        );
+        // A server that has locked it and not yet said who it is.
+        fs::write(path.join(LOCK_FILE), "").unwrap();
+        let error = StateDirectory::open(&path).unwrap_err();
+        assert!(matches!(error, Error::InUse { pid: None, .. }), "{error}");
+        drop(first);
+        StateDirectory::open(&path).unwrap();
+    }
+
+    #[test]
+    fn pid_of_an_earlier_server_is_replaced() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join(LOCK_FILE), "123456789012\nand more").unwrap();
+        let _state = StateDirectory::open(parent.path()).unwrap();
+        let pid = fs::read_to_string(parent.path().join(LOCK_FILE)).unwrap();
+        assert_eq!(pid, format!("{}\n", process::id()));
+    }
+
+    #[test]
+    fn directory_made_for_us_becomes_private() {
+        let parent = tempfile::tempdir().unwrap();
+        for permissions in [0o755, 0o750, 0o777] {
+            let path = made(parent.path(), &format!("{permissions:o}"), permissions);
+            let state = StateDirectory::open(&path).unwrap();
+            assert_eq!(state.tightened_from(), Some(permissions));
+            assert_eq!(mode(&path), 0o700);
+            drop(state);
+            // Again, after it was used.
+            fs::set_permissions(&path, Permissions::from_mode(permissions)).unwrap();
+            let state = StateDirectory::open(&path).unwrap();
+            assert_eq!(state.tightened_from(), Some(permissions));
+        }
+    }
+
+    #[test]
+    fn directory_with_other_things_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path(), "home", 0o755);
+        fs::write(path.join("letter"), "Dear Bertrand, ...").unwrap();
+        let state = StateDirectory::open(&path).unwrap();
+        assert_eq!(state.tightened_from(), None);
+        assert_eq!(mode(&path), 0o755);
+    }
+
+    #[test]
+    fn directory_of_everybody_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path(), "tmp", 0o1777);
+        let error = StateDirectory::open(&path).unwrap_err();
+        assert!(matches!(error, Error::WorldWritable(_)), "{error}");
+        assert!(error.to_string().contains("chmod 700"), "{error}");
+        assert_eq!(mode(&path), 0o1777);
+    }
+
+    #[test]
+    fn not_a_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        fs::write(&path, "").unwrap();
+        let error = StateDirectory::open(&path).unwrap_err();
+        assert!(matches!(error, Error::NotADirectory(_)), "{error}");
+        let error = StateDirectory::open(path.join("state")).unwrap_err();
+        assert!(matches!(error, Error::Unusable { .. }), "{error}");
+        let error = StateDirectory::open("").unwrap_err();
+        assert!(matches!(error, Error::NotADirectory(_)), "{error}");
+    }
+
+    /// `/proc` takes no files, not even from root.
+    #[test]
+    fn not_writable() {
+        let error = StateDirectory::open("/proc/self/fdinfo").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("state directory /proc/self/fdinfo cannot be written by "),
+            "{text}"
+        );
+        let error = Error::Unusable {
+            path: "/srv/state".into(),
+            action: "created",
+            cause: io::Error::from_raw_os_error(libc::EACCES),
+        };
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "state directory /srv/state cannot be created by {}: Permission denied \
+                 (os error 13); make it writable for this user, or choose another one with --state",
+                User::current()
+            )
+        );
+    }
+
+    #[test]
+    fn names_of_users() {
+        let users =
+            "root:x:0:0:root:/root:/bin/bash\nbroken\n\nnobody:x:65534:65534::/:/bin/false\n";
+        assert_eq!(name_of(0, users), Some("root"));
+        assert_eq!(name_of(65534, users), Some("nobody"));
+        assert_eq!(name_of(1000, users), None);
+    }
+}
