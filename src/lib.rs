@@ -50,4 +50,10 @@ pub mod storage;
 
 pub mod eventlog;
 
+pub mod reactor;
+
+pub mod serve;
+
+pub mod control;
+
 pub mod cli;

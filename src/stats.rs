@@ -156,6 +156,11 @@ impl Stats {
         bump(&self.drops[reason as usize], 1);
     }
 
+    /// Counts `n` drops at once.
+    pub fn count_drops(&self, reason: DropReason, n: u64) {
+        bump(&self.drops[reason as usize], n);
+    }
+
     /// Adds `n` to a counter.
     pub fn add(&self, counter: Counter, n: u64) {
         bump(&self.counters[counter as usize], n);

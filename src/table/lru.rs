@@ -81,7 +81,7 @@ impl List {
     }
 
     /// The entries from the least to the most recently used.
-    pub fn from_oldest<'a>(
+    pub fn oldest_first<'a>(
         &self,
         records: &'a Pool<Record>,
         which: Which,

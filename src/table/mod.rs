@@ -214,7 +214,7 @@ impl Table {
     /// All entries, from the least to the most recently used.
     pub fn by_use(&self) -> impl Iterator<Item = wire::Entry> {
         self.by_use
-            .from_oldest(&self.records, Which::Table)
+            .oldest_first(&self.records, Which::Table)
             .map(|slot| self.entry(slot))
     }
 
@@ -342,14 +342,14 @@ impl Table {
             .map(|subnet| self.subnets.get(subnet).by_use);
         let can_go = |slot: &Slot| !must_stay(MappedPort(self.records.get(*slot).port));
         let first = |list: List, which| {
-            list.from_oldest(&self.records, which)
+            list.oldest_first(&self.records, which)
                 .take(PASSED_OVER_MAX)
                 .find(can_go)
         };
         heavy
             .and_then(|list| first(list, Which::Subnet))
             .or_else(|| first(self.by_use, Which::Table))
-            .or_else(|| self.by_use.from_oldest(&self.records, Which::Table).next())
+            .or_else(|| self.by_use.oldest_first(&self.records, Which::Table).next())
     }
 
     fn is_heavy(&self, subnet: Slot) -> bool {
@@ -446,7 +446,7 @@ impl Table {
     pub fn contradiction(&self) -> Option<String> {
         let by_use: Vec<_> = self
             .by_use
-            .from_oldest(&self.records, Which::Table)
+            .oldest_first(&self.records, Which::Table)
             .collect();
         if by_use.len() != self.len() || self.ports.taken() != self.len() {
             return Some(format!(
@@ -475,7 +475,7 @@ impl Table {
         for (slot, subnet) in self.subnets.iter() {
             let entries = subnet
                 .by_use
-                .from_oldest(&self.records, Which::Subnet)
+                .oldest_first(&self.records, Which::Subnet)
                 .count();
             let may_be_heavy = self.may_be_heavy(subnet.entries);
             if entries != usize::from(subnet.entries) || self.heavy.contains(&slot) != may_be_heavy

@@ -1,0 +1,42 @@
+//! The control plane: signals, on a tokio-uring runtime of the main thread. It never touches a packet.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::serve::Serving;
+
+/// What [`supervise`] is told by the parts of the server.
+#[derive(Debug, Clone, Default)]
+pub struct Alarm(Arc<Notify>);
+
+impl Alarm {
+    /// A part of the server ended by itself. May be called from any thread.
+    pub fn raise(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Runs until SIGTERM, SIGINT or an alarm. SIGHUP opens the event log's file anew. `ready` is called once
+/// signals are handled.
+///
+/// # Errors
+/// Where the runtime does not start, or signals cannot be handled.
+pub fn supervise(serving: &Serving, alarm: &Alarm, ready: impl FnOnce()) -> io::Result<()> {
+    tokio_uring::start(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        ready();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = alarm.0.notified() => return Ok(()),
+                _ = hangup.recv() => serving.reopen_log(),
+            }
+        }
+    })
+}
