@@ -9,7 +9,7 @@
 //! queue: what does not go out at once is counted and gone, as the network may lose it anyway.
 //!
 //! What of the memory is whose, at any time: a receive buffer is the kernel's until a completion
-//! names it, and ours, as a [`Held`], until it is given back. Replies are the kernel's only during
+//! names it, and ours, as a `Held`, until it is given back. Replies are the kernel's only during
 //! `io_uring_enter`. A ring that is dropped ends its receives first; if the kernel does not confirm
 //! that, the memory is left mapped for good.
 

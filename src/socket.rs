@@ -8,7 +8,8 @@
 //! A group is made so that no datagram ever sees a part of it: its sockets are deaf (a filter drops
 //! everything) until the last one is bound and the program attached. It is exclusive as well: its
 //! first socket is bound without SO_REUSEPORT, which fails if the port is in use by anyone, also by
-//! a server that has just died and whose ring the kernel has not taken down yet.
+//! a server that has just died and whose ring the kernel has not taken down yet. Only then it is
+//! shared with the others.
 //!
 //! Nothing here receives or sends; that is `ring`. IPv6 and dual-stack sockets are not for the
 //! steering program, which reads an IPv4 header.
@@ -143,26 +144,38 @@ pub fn bind_group(
             addresses.push(address);
         }
     }
+    // The wildcard first: it overlaps with the others, and is exclusive to the whole port.
+    let mut order: Vec<usize> = (0..addresses.len()).collect();
+    order.sort_by_key(|&index| !addresses[index].ip().is_unspecified());
     let mut picked_port = 0;
-    let mut shards: Vec<Vec<ReactorSocket>> = (0..reactors).map(|_| Vec::new()).collect();
-    for mut address in addresses {
+    let mut wildcard_ports = Vec::new();
+    let mut groups: Vec<_> = addresses.iter().map(|_| Vec::new()).collect();
+    for index in order {
+        let mut address = addresses[index];
         if address.port() == 0 {
             address.set_port(picked_port);
         }
-        let first = bind_first(address)?;
+        let first = bind_first(address, wildcard_ports.contains(&address.port()))?;
         let bound = first.local;
         if address.port() == 0 {
             picked_port = bound.port();
         }
-        let group =
-            complete_group(first, reactors).map_err(|error| BindError::Other(bound, error))?;
+        if first.is_wildcard() {
+            wildcard_ports.push(bound.port());
+        }
+        let shared = reactors > 1 || first.is_wildcard() && addresses.len() > 1;
+        groups[index] = complete_group(first, shared, reactors)
+            .map_err(|error| BindError::Other(bound, error))?;
+    }
+    // Only now does any of them hear: not before all addresses are there.
+    for socket in groups.iter().flatten() {
+        undeafen(socket).map_err(|error| BindError::Other(socket.local, error))?;
+    }
+    let mut shards: Vec<Vec<ReactorSocket>> = (0..reactors).map(|_| Vec::new()).collect();
+    for group in groups {
         for (shard, socket) in shards.iter_mut().zip(group) {
             shard.push(socket);
         }
-    }
-    // Only now does any of them hear: not before all addresses are there.
-    for socket in shards.iter().flatten() {
-        undeafen(socket).map_err(|error| BindError::Other(socket.local, error))?;
     }
     Ok(shards)
 }
@@ -213,8 +226,9 @@ fn instruction(code: u32, k: u32) -> libc::sock_filter {
     }
 }
 
-/// The first socket of a group, deaf, bound to the exclusion of everyone else.
-fn bind_first(address: SocketAddrV4) -> Result<ReactorSocket, BindError> {
+/// The first socket of a group, deaf, bound to the exclusion of everyone else; or else, where a
+/// wildcard of ours `overlaps`, which excludes them already.
+fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, BindError> {
     // The kernel lets one bind to these, but a reply cannot leave from them.
     if address.ip().is_multicast() || address.ip().is_broadcast() {
         return Err(BindError::NotLocal(*address.ip()));
@@ -222,6 +236,9 @@ fn bind_first(address: SocketAddrV4) -> Result<ReactorSocket, BindError> {
     let mut tries = 1;
     loop {
         let attempt = open(address).and_then(|socket| {
+            if overlaps {
+                share(&socket)?;
+            }
             bind(&socket, address)?;
             bound(socket)
         });
@@ -247,18 +264,24 @@ fn bind_first(address: SocketAddrV4) -> Result<ReactorSocket, BindError> {
     }
 }
 
-/// Adds deaf sockets to `first` until there is one for each reactor, and steers between them.
-fn complete_group(first: ReactorSocket, reactors: usize) -> io::Result<Vec<ReactorSocket>> {
+/// Adds deaf sockets to `first`, which may be `shared` from now on, until there is one for each
+/// reactor, and steers between them.
+fn complete_group(
+    first: ReactorSocket,
+    shared: bool,
+    reactors: usize,
+) -> io::Result<Vec<ReactorSocket>> {
     let address = first.local;
+    if shared {
+        share(&first.socket)?;
+    }
     let mut group = vec![first];
     if reactors == 1 {
         return Ok(group);
     }
-    let on: c_int = 1;
-    set_option(group[0].as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)?;
     while group.len() < reactors {
         let socket = open(address)?;
-        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)?;
+        share(&socket)?;
         bind(&socket, address)?;
         group.push(bound(socket)?);
     }
@@ -304,6 +327,12 @@ fn open(address: SocketAddrV4) -> io::Result<OwnedFd> {
         }
     }
     Ok(socket)
+}
+
+/// Lets others of ours bind to the same address: with SO_REUSEPORT, like this one, and of our user.
+fn share(socket: &impl AsFd) -> io::Result<()> {
+    let on: c_int = 1;
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)
 }
 
 fn undeafen(socket: &ReactorSocket) -> io::Result<()> {

@@ -185,6 +185,54 @@ mod tests {
     }
 
     #[test]
+    fn a_seccomp_filter_is_recognized() {
+        let filtered = std::thread::spawn(|| {
+            forbid_io_uring_setup();
+            probe()
+        });
+        assert_eq!(filtered.join().unwrap(), Err(Refused::Seccomp));
+    }
+
+    /// As the default profile of containers does: EPERM. Only for this thread.
+    fn forbid_io_uring_setup() {
+        let instruction = |code, jt, jf, k| libc::sock_filter {
+            code: code as u16,
+            jt,
+            jf,
+            k,
+        };
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        // struct seccomp_data begins with the number of the system call.
+        let mut filter = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            instruction(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                0,
+                1,
+                libc::SYS_io_uring_setup as u32,
+            ),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        // SAFETY: no pointers; it concerns this thread alone.
+        let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        assert_eq!(privileges, 0);
+        // SAFETY: the program and its filter are live until the call, which copies them, returns.
+        let set = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        };
+        assert_eq!(set, 0);
+    }
+
+    #[test]
     fn a_ring_works_here() {
         assert_eq!(probe(), Ok(()));
     }

@@ -395,6 +395,27 @@ fn a_waker_ends_the_wait_from_another_thread() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_and_nothing_else() {
+    extern "C" fn ignore(_signal: libc::c_int) {}
+    let handler = ignore as extern "C" fn(libc::c_int);
+    // SAFETY: the handler does nothing, which is safe in any thread; no other test has this signal.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    let (mut ring, _waker, server) = ring(Ipv4Addr::LOCALHOST, BUFFERS);
+    // SAFETY: no pointers.
+    let this = unsafe { libc::pthread_self() };
+    let other = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        // SAFETY: the thread joins this one before it ends.
+        assert_eq!(unsafe { libc::pthread_kill(this, libc::SIGUSR1) }, 0);
+    });
+    // The first arms, so that the second has nothing to submit and sees the interruption itself.
+    assert_eq!(ring.turn(Some(Duration::ZERO)).unwrap(), 0);
+    assert!(elapsed(|| assert_eq!(ring.turn(Some(LONG)).unwrap(), 0)) < LONG);
+    other.join().unwrap();
+    burst(&mut ring, server, 10, echo_in_place);
+}
+
+#[test]
 fn a_datagram_after_a_long_silence_is_received() {
     let (mut ring, _waker, server) = ring(Ipv4Addr::LOCALHOST, 8);
     burst(&mut ring, server, 50, echo_in_place);

@@ -91,6 +91,35 @@ fn every_address_of_every_reactor_has_the_port_that_the_kernel_picked() {
 }
 
 #[test]
+fn a_wildcard_and_one_of_its_addresses() {
+    let specific = Ipv4Addr::new(127, 0, 0, 2);
+    let listen = [specific, Ipv4Addr::UNSPECIFIED].map(|address| SocketAddrV4::new(address, 0));
+    for reactors in [1, 3] {
+        let shards = bind_group(&listen, reactors).unwrap();
+        let port = shards[0][0].local().port();
+        let source = Ipv4Addr::new(127, 1, 2, 3);
+        let sender = UdpSocket::bind((source, 0)).unwrap();
+        sender
+            .send_to(&1u32.to_be_bytes(), (specific, port))
+            .unwrap();
+        sender
+            .send_to(&2u32.to_be_bytes(), (Ipv4Addr::LOCALHOST, port))
+            .unwrap();
+        for (reactor, mut shard) in shards.into_iter().enumerate() {
+            assert!(!shard[0].is_wildcard() && shard[1].is_wildcard());
+            for number in [1, 2] {
+                let numbers: Vec<u32> = numbers_received(&[shard.remove(0)])
+                    .iter()
+                    .map(|received| received.1)
+                    .collect();
+                let here = steered_to(source, reactors) == reactor;
+                assert_eq!(numbers, if here { vec![number] } else { vec![] });
+            }
+        }
+    }
+}
+
+#[test]
 fn a_second_server_is_told_who_has_the_port() {
     for (reactors, first, second) in [
         (1, Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
@@ -153,11 +182,11 @@ fn errors_name_the_next_step() {
 
 #[test]
 fn nothing_is_heard_before_the_group_is_whole() {
-    let first = bind_first(ANY_PORT).unwrap();
+    let first = bind_first(ANY_PORT, false).unwrap();
     let server = first.local();
     let sender = UdpSocket::bind(ANY_PORT).unwrap();
     sender.send_to(&1u32.to_be_bytes(), server).unwrap();
-    let group = complete_group(first, 2).unwrap();
+    let group = complete_group(first, true, 2).unwrap();
     sender.send_to(&2u32.to_be_bytes(), server).unwrap();
     group.iter().for_each(|socket| undeafen(socket).unwrap());
     sender.send_to(&3u32.to_be_bytes(), server).unwrap();
