@@ -475,6 +475,9 @@ fn rings_come_and_go_under_traffic() {
                 echo_in_place(&mut ring, index);
             }
         }
+        if round % 2 == 0 {
+            ring.finish().unwrap();
+        }
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     traffic.join().unwrap();
