@@ -62,10 +62,7 @@ impl Line {
 impl fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
-        self.text
-            .get_mut(self.length..end)
-            .ok_or(fmt::Error)?
-            .copy_from_slice(text.as_bytes());
+        self.text.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
         self.length = end;
         Ok(())
     }
@@ -228,9 +225,7 @@ mod tests {
 
     #[test]
     fn section_8_lines() {
-        let line = event(EventKind::Initialized)
-            .line(LogFormat::Plain)
-            .to_string();
+        let line = event(EventKind::Initialized).line(LogFormat::Plain).to_string();
         assert_eq!(line, "2019-03-18 10:06:28.491727 Initialized 192.0.2.7");
         let entry = |kind| event(kind).line(LogFormat::Plain).to_string();
         let (port, client) = (MappedPort(3719), client());
@@ -250,18 +245,13 @@ mod tests {
 
     #[test]
     fn section_8_full_lines() {
-        let created = event(EventKind::Created {
-            port: MappedPort(3719),
-            client: client(),
-        });
+        let created = event(EventKind::Created { port: MappedPort(3719), client: client() });
         assert_eq!(
             created.line(LogFormat::Full).to_string(),
             "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186 to 203.0.113.5 via 64:ff9b::/96"
         );
         assert_eq!(
-            event(EventKind::Initialized)
-                .line(LogFormat::Full)
-                .to_string(),
+            event(EventKind::Initialized).line(LogFormat::Full).to_string(),
             "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 to 203.0.113.5"
         );
     }
@@ -275,25 +265,16 @@ mod tests {
         ] {
             let mut client = client();
             client.address = text.parse().unwrap();
-            let line = event(EventKind::Created {
-                port: MappedPort(1),
-                client,
-            })
-            .line(LogFormat::Plain)
-            .to_string();
+            let line = event(EventKind::Created { port: MappedPort(1), client })
+                .line(LogFormat::Plain)
+                .to_string();
             assert!(line.contains(&format!("[{expected}]")), "{line}");
         }
     }
 
     #[test]
     fn times_at_the_edges() {
-        assert_eq!(
-            Timestamp::from_micros(0).to_string(),
-            "1970-01-01 00:00:00.000000"
-        );
-        assert_eq!(
-            Timestamp::from_micros(u64::MAX).to_string(),
-            "9999-12-31 23:59:59.999999"
-        );
+        assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01 00:00:00.000000");
+        assert_eq!(Timestamp::from_micros(u64::MAX).to_string(), "9999-12-31 23:59:59.999999");
     }
 }

@@ -281,9 +281,7 @@ impl Environment {
 /// The machine's memory in octets.
 fn memory_total() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibioctets: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kibioctets.checked_mul(1024)
 }
@@ -357,10 +355,7 @@ impl ServeOptions {
                 options.config = Some(value.into());
                 continue;
             }
-            let error = |cause| UsageError {
-                place: name.clone(),
-                cause,
-            };
+            let error = |cause| UsageError { place: name.clone(), cause };
             let text = value.to_str().ok_or_else(|| {
                 error("is not UTF-8; write it in the file or as an option".into())
             })?;
@@ -386,10 +381,7 @@ impl ServeOptions {
             let start = span.map_or(0, |span| span.start);
             let before = text.as_bytes().get(..start).unwrap_or_default();
             let line = 1 + before.iter().filter(|&&octet| octet == b'\n').count();
-            UsageError {
-                place: format!("{} line {line}", path.display()),
-                cause,
-            }
+            UsageError { place: format!("{} line {line}", path.display()), cause }
         })
     }
 
@@ -438,18 +430,13 @@ impl ServeOptions {
 /// The names of all options of `serve`.
 fn keys() -> impl Iterator<Item = String> {
     let command = ServeOptions::augment_args(clap::Command::new("serve"));
-    let keys: Vec<_> = command
-        .get_arguments()
-        .filter_map(|option| option.get_long().map(str::to_owned))
-        .collect();
+    let keys: Vec<_> =
+        command.get_arguments().filter_map(|option| option.get_long().map(str::to_owned)).collect();
     keys.into_iter()
 }
 
 fn variable_of(key: &str) -> String {
-    format!(
-        "{VARIABLE_PREFIX}{}",
-        key.replace('-', "_").to_ascii_uppercase()
-    )
+    format!("{VARIABLE_PREFIX}{}", key.replace('-', "_").to_ascii_uppercase())
 }
 
 /// The key that somebody meant, if at most every third letter is wrong.
@@ -469,9 +456,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut left = i + 1;
         for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
             let above = *cell;
-            left = (above + 1)
-                .min(left + 1)
-                .min(diagonal + usize::from(x != y));
+            left = (above + 1).min(left + 1).min(diagonal + usize::from(x != y));
             diagonal = std::mem::replace(cell, left);
         }
         row[0] = i + 1;
@@ -526,21 +511,15 @@ struct Sources {
 impl Sources {
     fn new(command_line: ServeOptions, environment: &Environment) -> Result<Self, UsageError> {
         let variables = ServeOptions::from_variables(environment)?;
-        let mut layers = vec![
-            (Origin::CommandLine, command_line),
-            (Origin::Environment, variables),
-        ];
-        let config = layers
-            .iter()
-            .find_map(|(origin, options)| Some((origin, options.config.as_ref()?)));
+        let mut layers =
+            vec![(Origin::CommandLine, command_line), (Origin::Environment, variables)];
+        let config =
+            layers.iter().find_map(|(origin, options)| Some((origin, options.config.as_ref()?)));
         if let Some((origin, path)) = config {
             let options = ServeOptions::from_file(path, origin)?;
             layers.push((Origin::File(path.clone()), options));
         }
-        Ok(Self {
-            layers,
-            origins: BTreeMap::new(),
-        })
+        Ok(Self { layers, origins: BTreeMap::new() })
     }
 
     fn resolve(&mut self, environment: &Environment) -> Result<ServeConfig, UsageError> {
@@ -550,11 +529,8 @@ impl Sources {
             |text| whole_number(text, 1..=u64::from(u16::MAX)),
         )?;
         let port = port.map_or(HANDOFF_PORT, truncated);
-        let listen = self.parsed(
-            "listen",
-            |o| o.listen.as_deref(),
-            |list| listen_addresses(list, port),
-        )?;
+        let listen =
+            self.parsed("listen", |o| o.listen.as_deref(), |list| listen_addresses(list, port))?;
         if listen.is_none()
             && let Some(origin) = self.origins.get("port").cloned()
         {
@@ -613,12 +589,8 @@ impl Sources {
                 .parsed("client-share", |o| o.client_share.as_deref(), client_share)?
                 .unwrap_or(CLIENT_SHARE_DEFAULT),
             validation_rate: truncated(rate.unwrap_or(VALIDATION_RATE_DEFAULT)),
-            allow: self
-                .parsed("allow", |o| o.allow.as_deref(), networks)?
-                .unwrap_or_default(),
-            deny: self
-                .parsed("deny", |o| o.deny.as_deref(), networks)?
-                .unwrap_or_default(),
+            allow: self.parsed("allow", |o| o.allow.as_deref(), networks)?.unwrap_or_default(),
+            deny: self.parsed("deny", |o| o.deny.as_deref(), networks)?.unwrap_or_default(),
         })
     }
 
@@ -632,10 +604,8 @@ impl Sources {
         for (origin, options) in &self.layers {
             if let Some(value) = get(options) {
                 self.origins.insert(key, origin.clone());
-                let parsed = parse(value).map_err(|cause| UsageError {
-                    place: origin.place(key),
-                    cause,
-                })?;
+                let parsed =
+                    parse(value).map_err(|cause| UsageError { place: origin.place(key), cause })?;
                 return Ok(Some(parsed));
             }
         }
@@ -702,9 +672,7 @@ fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
         None if text == "always" => Ok(SyncPolicy::Always),
         Some(("interval", interval)) => match humantime::parse_duration(interval) {
             Ok(interval) if SYNC_INTERVAL.contains(&interval) => Ok(SyncPolicy::Interval(interval)),
-            Ok(_) => Err(format!(
-                "{interval:?} is too short or too long; choose 1ms to 1h"
-            )),
+            Ok(_) => Err(format!("{interval:?} is too short or too long; choose 1ms to 1h")),
             Err(cause) => Err(format!(
                 "{interval:?} is no duration ({cause}); write a number and a unit, like 100ms"
             )),
@@ -746,28 +714,22 @@ fn listen_addresses(list: &[String], port: u16) -> Result<Vec<SocketAddrV4>, Str
 }
 
 fn listen_address(text: &str, port: u16) -> Result<SocketAddrV4, String> {
-    let address = text
-        .parse()
-        .or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, port)));
+    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, port)));
     let Ok(address) = address else {
         let bare = text.trim_matches(['[', ']']);
-        return Err(
-            if text.parse::<SocketAddrV6>().is_ok() || bare.parse::<Ipv6Addr>().is_ok() {
-                format!("{text:?} is IPv6; NAT64s ask over IPv4, give an IPv4 address of this host")
-            } else {
-                format!(
-                    "{text:?} is no IPv4 address with or without a port; write it like 192.0.2.1:64064"
-                )
-            },
-        );
+        return Err(if text.parse::<SocketAddrV6>().is_ok() || bare.parse::<Ipv6Addr>().is_ok() {
+            format!("{text:?} is IPv6; NAT64s ask over IPv4, give an IPv4 address of this host")
+        } else {
+            format!(
+                "{text:?} is no IPv4 address with or without a port; write it like 192.0.2.1:64064"
+            )
+        });
     };
     if address.port() == 0 {
         return Err(format!("{text:?} has port 0; choose one from 1 to 65535"));
     }
     if address.ip().is_multicast() || address.ip().is_broadcast() {
-        return Err(format!(
-            "{text:?} is not the address of one host; give one of this host"
-        ));
+        return Err(format!("{text:?} is not the address of one host; give one of this host"));
     }
     Ok(address)
 }
@@ -786,12 +748,12 @@ fn network(text: &str) -> Result<Ipv4Net, String> {
             "{text:?} has bits set beyond its prefix length; did you mean {}?",
             network.trunc()
         )),
-        Err(_) if text.parse::<Ipv6Net>().is_ok() || text.parse::<Ipv6Addr>().is_ok() => Err(
-            format!("{text:?} is IPv6; give IPv4 networks of NAT64s, like 192.0.2.0/24"),
-        ),
-        Err(_) => Err(format!(
-            "{text:?} is no IPv4 network; write it like 192.0.2.0/24, or 192.0.2.7"
-        )),
+        Err(_) if text.parse::<Ipv6Net>().is_ok() || text.parse::<Ipv6Addr>().is_ok() => {
+            Err(format!("{text:?} is IPv6; give IPv4 networks of NAT64s, like 192.0.2.0/24"))
+        }
+        Err(_) => {
+            Err(format!("{text:?} is no IPv4 network; write it like 192.0.2.0/24, or 192.0.2.7"))
+        }
     }
 }
 

@@ -192,9 +192,7 @@ impl Sender {
     /// At the end of a batch: wakes the logger, if it sleeps.
     pub fn publish(&mut self) {
         if self.unpublished > 0 {
-            self.shared
-                .sent
-                .fetch_add(mem::take(&mut self.unpublished), Ordering::Release);
+            self.shared.sent.fetch_add(mem::take(&mut self.unpublished), Ordering::Release);
             self.wake();
         }
     }
@@ -301,10 +299,7 @@ impl EventLog {
             output,
             complained: false,
             say: Box::new(say),
-            watch: Watch {
-                shared: Arc::clone(&shared),
-                on_failure: Some(Box::new(on_failure)),
-            },
+            watch: Watch { shared: Arc::clone(&shared), on_failure: Some(Box::new(on_failure)) },
         };
         let thread = thread::Builder::new()
             .name("eventlog".to_owned())
@@ -323,12 +318,7 @@ impl EventLog {
                 shared: Arc::clone(&shared),
             })
             .collect();
-        let log = EventLog {
-            name,
-            thread,
-            ended,
-            shared,
-        };
+        let log = EventLog { name, thread, ended, shared };
         Ok((log, senders))
     }
 
@@ -376,11 +366,7 @@ impl EventLog {
         };
         match (self.shared.unwritten(), cause) {
             (0, None) => Ok(self.shared.written.load(Ordering::Acquire)),
-            (lines, cause) => Err(Error::Unwritten {
-                log: self.name,
-                lines,
-                cause,
-            }),
+            (lines, cause) => Err(Error::Unwritten { log: self.name, lines, cause }),
         }
     }
 }
@@ -430,11 +416,7 @@ impl Output {
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(FILE_MODE)
-        .open(path)?;
+    let mut file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
     // After a crash the last line may be a part of one: it must not become the beginning of ours.
     if file.metadata()?.is_file() && last_octet(path).is_ok_and(|octet| octet != b'\n') {
         file.write_all(b"\n")?;
@@ -595,9 +577,7 @@ impl Logger {
                 Ok(octets) => {
                     let written = &rest[..octets.min(rest.len())];
                     let lines = written.iter().filter(|&&octet| octet == b'\n').count();
-                    self.shared()
-                        .written
-                        .fetch_add(lines as u64, Ordering::Release);
+                    self.shared().written.fetch_add(lines as u64, Ordering::Release);
                     self.done += written.len();
                     if mem::take(&mut self.complained) {
                         let name = self.output.name();
@@ -629,9 +609,7 @@ impl Logger {
         thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
         if self.shared().reopen.swap(false, Ordering::Acquire) && self.reopen() {
             // The old file keeps the part that it has of a line; the new one gets the whole.
-            let line = self.batch[..self.done]
-                .iter()
-                .rposition(|&octet| octet == b'\n');
+            let line = self.batch[..self.done].iter().rposition(|&octet| octet == b'\n');
             self.done = line.map_or(0, |line_feed| line_feed + 1);
         }
         Ok(())

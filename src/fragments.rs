@@ -63,43 +63,26 @@ struct Note {
 impl FragmentNotes {
     /// None yet.
     pub fn new(hash: SecretHash) -> Self {
-        Self {
-            notes: HashMap::with_hasher(hash),
-            order: VecDeque::new(),
-            next_number: 0,
-        }
+        Self { notes: HashMap::with_hasher(hash), order: VecDeque::new(), next_number: 0 }
     }
 
     /// The packet `key` belongs to the entry of `client`.
     pub fn leave(&mut self, now: Duration, table: TableKey, key: FragmentKey, client: Client) {
         if self.order.len() == NOTES_MAX
             && let Some((oldest, number)) = self.order.pop_front()
-            && self
-                .notes
-                .get(&oldest)
-                .is_some_and(|note| note.number == number)
+            && self.notes.get(&oldest).is_some_and(|note| note.number == number)
         {
             self.notes.remove(&oldest);
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.notes.insert(
-            (table, key),
-            Note {
-                client,
-                expires: now + NOTE_LIFETIME,
-                number,
-            },
-        );
+        self.notes.insert((table, key), Note { client, expires: now + NOTE_LIFETIME, number });
         self.order.push_back(((table, key), number));
     }
 
     /// Whose packet `key` is, if a note says so.
     pub fn find(&self, now: Duration, table: TableKey, key: FragmentKey) -> Option<Client> {
-        self.notes
-            .get(&(table, key))
-            .filter(|note| now < note.expires)
-            .map(|note| note.client)
+        self.notes.get(&(table, key)).filter(|note| now < note.expires).map(|note| note.client)
     }
 }
 
@@ -108,26 +91,16 @@ mod tests {
     use super::*;
     use crate::wire::Prefix96;
 
-    const TABLE: TableKey = TableKey {
-        local: Ipv4Addr::new(203, 0, 113, 5),
-        nat64: Ipv4Addr::new(192, 0, 2, 7),
-    };
+    const TABLE: TableKey =
+        TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) };
 
     fn key(identification: u32) -> FragmentKey {
         let address = Ipv6Addr::LOCALHOST;
-        FragmentKey::Ipv6 {
-            source: address,
-            destination: address,
-            identification,
-        }
+        FragmentKey::Ipv6 { source: address, destination: address, identification }
     }
 
     fn client(port: u16) -> Client {
-        Client {
-            prefix: Prefix96([0; 12]),
-            address: Ipv6Addr::LOCALHOST,
-            port,
-        }
+        Client { prefix: Prefix96([0; 12]), address: Ipv6Addr::LOCALHOST, port }
     }
 
     fn notes() -> FragmentNotes {
@@ -138,16 +111,10 @@ mod tests {
     fn section_7_a_note_is_good_for_15_seconds() {
         let mut notes = notes();
         notes.leave(Duration::from_secs(1), TABLE, key(1), client(1));
-        assert_eq!(
-            notes.find(Duration::from_millis(15_999), TABLE, key(1)),
-            Some(client(1))
-        );
+        assert_eq!(notes.find(Duration::from_millis(15_999), TABLE, key(1)), Some(client(1)));
         assert_eq!(notes.find(Duration::from_secs(16), TABLE, key(1)), None);
         assert_eq!(notes.find(Duration::from_secs(2), TABLE, key(2)), None);
-        let other = TableKey {
-            local: TABLE.nat64,
-            ..TABLE
-        };
+        let other = TableKey { local: TABLE.nat64, ..TABLE };
         assert_eq!(notes.find(Duration::from_secs(2), other, key(1)), None);
     }
 

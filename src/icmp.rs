@@ -45,13 +45,8 @@ pub fn echo_reply(
     if destination.is_multicast() {
         return Err(DropReason::IcmpForbidden);
     }
-    let header = packet::ipv6_header(
-        message.len(),
-        protocol::ICMPV6,
-        HOP_LIMIT,
-        destination,
-        source,
-    );
+    let header =
+        packet::ipv6_header(message.len(), protocol::ICMPV6, HOP_LIMIT, destination, source);
     buffer[message_at - IPV6_HEADER..message_at].copy_from_slice(&header);
     let message = &mut buffer[message_at..end];
     message[..4].copy_from_slice(&[icmp_type::V6_ECHO_REPLY, 0, 0, 0]);
@@ -73,19 +68,9 @@ pub fn emit_parameter_problem(
         return Err(DropReason::IcmpForbidden);
     }
     let octets = about.octets();
-    let quoted = &octets[..octets
-        .len()
-        .min(ICMPV6_ERROR_MAX - IPV6_HEADER - ICMP_HEADER)];
-    let mut message = [
-        icmp_type::V6_PARAMETER_PROBLEM,
-        CODE_UNRECOGNIZED_NEXT_HEADER,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let quoted = &octets[..octets.len().min(ICMPV6_ERROR_MAX - IPV6_HEADER - ICMP_HEADER)];
+    let mut message =
+        [icmp_type::V6_PARAMETER_PROBLEM, CODE_UNRECOGNIZED_NEXT_HEADER, 0, 0, 0, 0, 0, 0];
     message[4..].copy_from_slice(&(walk.protocol_at as u32).to_be_bytes());
     let (source, destination) = (about.destination(), about.source());
     let length = ICMP_HEADER + quoted.len();
@@ -121,16 +106,7 @@ pub fn emit_protocol_unreachable(
     }
     let octets = about.octets();
     let quoted = &octets[..octets.len().min(ICMP_ERROR_MAX - IPV4_HEADER - ICMP_HEADER)];
-    let mut message = [
-        icmp_type::UNREACHABLE,
-        CODE_PROTOCOL_UNREACHABLE,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let mut message = [icmp_type::UNREACHABLE, CODE_PROTOCOL_UNREACHABLE, 0, 0, 0, 0, 0, 0];
     let checksum = packet::checksum(&[&message, quoted]);
     message[2..4].copy_from_slice(&checksum.to_be_bytes());
     let length = IPV4_HEADER + ICMP_HEADER + quoted.len();
@@ -175,11 +151,7 @@ mod tests {
         let mut message = [128, 0, 0, 0, 0xab, 0xcd, 0, 1, b'h', b'e', b'l', b'l', b'o'];
         let checksum = packet::icmpv6_checksum(CLIENT, SERVICE, &message);
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
-        ipv6(
-            60,
-            SERVICE,
-            &[&[58, 0, 1, 4, 0, 0, 0, 0][..], &message].concat(),
-        )
+        ipv6(60, SERVICE, &[&[58, 0, 1, 4, 0, 0, 0, 0][..], &message].concat())
     }
 
     fn reply_to(request: &[u8]) -> Result<Vec<u8>, DropReason> {
@@ -197,10 +169,7 @@ mod tests {
         assert_eq!((view.source(), view.destination()), (SERVICE, CLIENT));
         assert_eq!(reply[4..8], [0, 13, 58, 64]);
         assert_eq!(reply[40..42], [129, 0]);
-        assert_eq!(
-            reply[44..],
-            [0xab, 0xcd, 0, 1, b'h', b'e', b'l', b'l', b'o']
-        );
+        assert_eq!(reply[44..], [0xab, 0xcd, 0, 1, b'h', b'e', b'l', b'l', b'o']);
         assert_eq!(packet::icmpv6_checksum(SERVICE, CLIENT, &reply[40..]), 0);
     }
 
@@ -211,31 +180,21 @@ mod tests {
             request[at] ^= 1;
             assert_eq!(reply_to(&request), Err(DropReason::EchoChecksum), "{at}");
         }
-        assert_eq!(
-            reply_to(&ipv6(58, SERVICE, &[128, 0, 0, 0])),
-            Err(DropReason::HeaderTruncated)
-        );
+        assert_eq!(reply_to(&ipv6(58, SERVICE, &[128, 0, 0, 0])), Err(DropReason::HeaderTruncated));
     }
 
     #[test]
     fn section_7_parameter_problem() {
         for length in [0, 1, 100, 5000] {
-            let about = ipv6(
-                60,
-                SERVICE,
-                &[&[132, 0, 1, 4, 0, 0, 0, 0][..], &vec![7; length]].concat(),
-            );
+            let about =
+                ipv6(60, SERVICE, &[&[132, 0, 1, 4, 0, 0, 0, 0][..], &vec![7; length]].concat());
             let view = Ipv6::new(&about).unwrap();
             let mut out = vec![1, 2, 3];
             emit_parameter_problem(&mut out, view, &view.walk().unwrap()).unwrap();
             let problem = &out[3..];
             assert!(problem.len() <= 1280);
             assert_eq!(problem[40..42], [4, 1]);
-            assert_eq!(
-                problem[44..48],
-                [0, 0, 0, 40],
-                "points at the next header field"
-            );
+            assert_eq!(problem[44..48], [0, 0, 0, 40], "points at the next header field");
             assert_eq!(problem[48..], about[..problem.len() - 48]);
             assert_eq!(problem.len(), (48 + about.len()).min(1280));
             assert_eq!(packet::icmpv6_checksum(SERVICE, CLIENT, &problem[40..]), 0);
@@ -271,13 +230,7 @@ mod tests {
             assert_eq!(out[12..20], [192, 0, 2, 7, 203, 0, 113, 5]);
             assert_eq!(out[28..], about[..out.len() - 28]);
         }
-        for source in [
-            "0.0.0.0",
-            "127.0.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "240.0.0.1",
-        ] {
+        for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1"] {
             let about = packet_of(source.parse().unwrap(), nat64, &[]);
             assert_eq!(emit(&about), Err(DropReason::IcmpForbidden), "{source}");
         }

@@ -50,9 +50,7 @@ fn say(message: &dyn Display) {
 }
 
 fn check_config(options: ServeOptions) -> Result<(), Failure> {
-    let text = options
-        .effective(&Environment::of_process())
-        .map_err(usage)?;
+    let text = options.effective(&Environment::of_process()).map_err(usage)?;
     io::stdout().write_all(text.as_bytes()).map_err(failed)
 }
 
@@ -64,28 +62,18 @@ fn serve(options: ServeOptions) -> Result<(), Failure> {
     let serving = Serving::start(wire_up(config), move || raise.raise()).map_err(failed)?;
     if let Some(mode) = serving.state().tightened_from() {
         let path = serving.state().path().display();
-        say(&format_args!(
-            "the state directory {path} had mode {mode:04o}, and has 0700 now"
-        ));
+        say(&format_args!("the state directory {path} had mode {mode:04o}, and has 0700 now"));
     }
     let ready = || {
         let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
         let (listen, reactors) = (listen.join(", "), serving.reactors());
-        say(&format_args!(
-            "serving {listen} with {reactors} reactors on io_uring"
-        ));
+        say(&format_args!("serving {listen} with {reactors} reactors on io_uring"));
         say(&format_args!(
             "tables are kept in memory: this version has no journal, so --sync {sync} does nothing yet"
         ));
     };
     control::supervise(&serving, &alarm, ready).map_err(failed)?;
-    let Totals {
-        datagrams,
-        replies,
-        drops,
-        nat64s,
-        lines,
-    } = serving.stop().map_err(failed)?;
+    let Totals { datagrams, replies, drops, nat64s, lines } = serving.stop().map_err(failed)?;
     say(&format_args!(
         "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
     ));
@@ -104,14 +92,8 @@ fn wire_up(config: ServeConfig) -> serve::Config {
         reactors: config.reactors,
         nat64s_max: config.nat64s_max,
         entries_max: config.entries_max,
-        limits: TableLimits {
-            client_share: config.client_share,
-            ..TableLimits::default()
-        },
+        limits: TableLimits { client_share: config.client_share, ..TableLimits::default() },
         validation_rate: config.validation_rate,
-        access: AccessList {
-            allow: config.allow,
-            deny: config.deny,
-        },
+        access: AccessList { allow: config.allow, deny: config.deny },
     }
 }

@@ -141,12 +141,8 @@ impl<'a> Ipv6<'a> {
     /// More than [`EXTENSION_HEADERS_MAX`] of them, a routing header with segments left, or a header that
     /// runs past the end.
     pub fn walk(self) -> Result<Walk, DropReason> {
-        let mut walk = Walk {
-            protocol: self.0[6],
-            protocol_at: 6,
-            upper_at: IPV6_HEADER,
-            fragment: None,
-        };
+        let mut walk =
+            Walk { protocol: self.0[6], protocol_at: 6, upper_at: IPV6_HEADER, fragment: None };
         for walked in 0.. {
             let length = match walk.protocol {
                 protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING => None,
@@ -376,34 +372,14 @@ mod tests {
     #[test]
     fn section_7_extension_headers_are_walked() {
         let plain = walk(17, &[0; 8]).unwrap();
-        assert_eq!(
-            plain,
-            Walk {
-                protocol: 17,
-                protocol_at: 6,
-                upper_at: 40,
-                fragment: None
-            }
-        );
+        assert_eq!(plain, Walk { protocol: 17, protocol_at: 6, upper_at: 40, fragment: None });
         // Hop-by-hop of 8 octets, destination options of 16, then TCP.
         let mut rest = vec![60, 0, 0, 0, 0, 0, 0, 0, 6, 1];
         rest.resize(24, 0);
         let walked = walk(0, &rest).unwrap();
-        assert_eq!(
-            walked,
-            Walk {
-                protocol: 6,
-                protocol_at: 48,
-                upper_at: 64,
-                fragment: None
-            }
-        );
+        assert_eq!(walked, Walk { protocol: 6, protocol_at: 48, upper_at: 64, fragment: None });
         for cut in 0..24 {
-            assert_eq!(
-                walk(0, &rest[..cut]),
-                Err(DropReason::HeaderTruncated),
-                "{cut}"
-            );
+            assert_eq!(walk(0, &rest[..cut]), Err(DropReason::HeaderTruncated), "{cut}");
         }
     }
 
@@ -423,53 +399,19 @@ mod tests {
     #[test]
     fn section_7_routing_headers() {
         assert_eq!(walk(43, &[17, 0, 4, 0, 0, 0, 0, 0]).unwrap().protocol, 17);
-        assert_eq!(
-            walk(43, &[17, 0, 4, 1, 0, 0, 0, 0]),
-            Err(DropReason::SegmentsLeft)
-        );
+        assert_eq!(walk(43, &[17, 0, 4, 1, 0, 0, 0, 0]), Err(DropReason::SegmentsLeft));
     }
 
     #[test]
     fn section_7_fragments() {
         let fragment = |flags: [u8; 2]| {
-            walk(44, &[17, 0, flags[0], flags[1], 1, 2, 3, 4])
-                .unwrap()
-                .fragment
-                .unwrap()
+            walk(44, &[17, 0, flags[0], flags[1], 1, 2, 3, 4]).unwrap().fragment.unwrap()
         };
         let identification = 0x0102_0304;
-        assert_eq!(
-            fragment([0, 1]),
-            Fragment {
-                identification,
-                first: true,
-                more: true
-            }
-        );
-        assert_eq!(
-            fragment([0, 0]),
-            Fragment {
-                identification,
-                first: true,
-                more: false
-            }
-        );
-        assert_eq!(
-            fragment([0, 8]),
-            Fragment {
-                identification,
-                first: false,
-                more: false
-            }
-        );
-        assert_eq!(
-            fragment([1, 1]),
-            Fragment {
-                identification,
-                first: false,
-                more: true
-            }
-        );
+        assert_eq!(fragment([0, 1]), Fragment { identification, first: true, more: true });
+        assert_eq!(fragment([0, 0]), Fragment { identification, first: true, more: false });
+        assert_eq!(fragment([0, 8]), Fragment { identification, first: false, more: false });
+        assert_eq!(fragment([1, 1]), Fragment { identification, first: false, more: true });
         // What looks like an extension header in a later fragment is data.
         let later = walk(44, &[60, 0, 0, 8, 0, 0, 0, 0]).unwrap();
         assert_eq!((later.protocol, later.upper_at), (60, 48));
@@ -487,30 +429,9 @@ mod tests {
         assert_eq!(with(0), None);
         assert_eq!(with(0x4000), None);
         let identification = 0xabcd;
-        assert_eq!(
-            with(0x2000),
-            Some(Fragment {
-                identification,
-                first: true,
-                more: true
-            })
-        );
-        assert_eq!(
-            with(0x2001),
-            Some(Fragment {
-                identification,
-                first: false,
-                more: true
-            })
-        );
-        assert_eq!(
-            with(0x00ff),
-            Some(Fragment {
-                identification,
-                first: false,
-                more: false
-            })
-        );
+        assert_eq!(with(0x2000), Some(Fragment { identification, first: true, more: true }));
+        assert_eq!(with(0x2001), Some(Fragment { identification, first: false, more: true }));
+        assert_eq!(with(0x00ff), Some(Fragment { identification, first: false, more: false }));
     }
 
     #[test]
@@ -527,10 +448,7 @@ mod tests {
     #[test]
     fn checksums() {
         // The example of RFC 1071 section 3.
-        assert_eq!(
-            checksum(&[&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]]),
-            !0xddf2
-        );
+        assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
         assert_eq!(checksum(&[&[0xff; 65536], &[1]]), !0x0100);
         // A header from the wire; its sum, checksum included, is 0.
         let mut header = [

@@ -43,10 +43,7 @@ pub struct Ports {
 
 #[derive(Debug)]
 enum Map {
-    Small {
-        slots: HashTable<(u16, u16)>,
-        hash: SecretHash,
-    },
+    Small { slots: HashTable<(u16, u16)>, hash: SecretHash },
     Large(Box<Large>),
 }
 
@@ -61,16 +58,8 @@ struct Large {
 impl Ports {
     /// No port taken. `hash` is for the hash table.
     pub fn new(handoff_port: u16, hash: SecretHash) -> Self {
-        let map = Map::Small {
-            slots: HashTable::new(),
-            hash,
-        };
-        let mut ports = Self {
-            handoff: handoff_port,
-            control: Vec::new(),
-            eligible: 0,
-            map,
-        };
+        let map = Map::Small { slots: HashTable::new(), hash };
+        let mut ports = Self { handoff: handoff_port, control: Vec::new(), eligible: 0, map };
         ports.eligible = ports.count_eligible();
         ports
     }
@@ -150,8 +139,7 @@ impl Ports {
     /// From now on the control ports are `control`, and not eligible. None of them may be taken.
     pub fn set_control(&mut self, control: impl Iterator<Item = ControlPort>) {
         let old = std::mem::take(&mut self.control);
-        self.control
-            .extend(control.map(|port| port.0).take(CONTROL_PORTS_MAX));
+        self.control.extend(control.map(|port| port.0).take(CONTROL_PORTS_MAX));
         self.control.sort_unstable();
         self.control.dedup();
         self.eligible = self.count_eligible();
@@ -167,10 +155,7 @@ impl Ports {
 
     /// A free port, each as likely as any other, or `None` where there is none.
     pub fn draw(&self, random: &mut Random) -> Option<MappedPort> {
-        let free = self
-            .eligible
-            .checked_sub(self.taken())
-            .filter(|&free| free > 0)?;
+        let free = self.eligible.checked_sub(self.taken()).filter(|&free| free > 0)?;
         for _ in 0..DRAWS_MAX {
             let port = MappedPort(port(random.below(PORTS as u32) as usize));
             if self.is_free(port) {
@@ -183,10 +168,9 @@ impl Ports {
     /// The free port with `n` free ones below it.
     fn nth_free(&self, mut n: usize) -> Option<MappedPort> {
         match &self.map {
-            Map::Small { .. } => (0..PORTS)
-                .map(|i| MappedPort(port(i)))
-                .filter(|&port| self.is_free(port))
-                .nth(n),
+            Map::Small { .. } => {
+                (0..PORTS).map(|i| MappedPort(port(i))).filter(|&port| self.is_free(port)).nth(n)
+            }
             Map::Large(large) => {
                 for (i, &barred) in large.barred.iter().enumerate() {
                     let mut free = !barred;
@@ -218,11 +202,7 @@ impl Ports {
         let Map::Small { slots, .. } = &self.map else {
             return;
         };
-        let mut large = Box::new(Large {
-            slots: [NONE; PORTS],
-            barred: [0; WORDS],
-            taken: 0,
-        });
+        let mut large = Box::new(Large { slots: [NONE; PORTS], barred: [0; WORDS], taken: 0 });
         for i in (0..PORTS).filter(|&i| !self.is_eligible(MappedPort(port(i)))) {
             large.bar(i, true);
         }
@@ -286,9 +266,7 @@ mod tests {
         for eligible in [1024, 3543, 3545, 64063, 65535] {
             assert!(ports.is_eligible(MappedPort(eligible)), "{eligible}");
         }
-        let all = (0..=u16::MAX)
-            .filter(|&port| ports.is_eligible(MappedPort(port)))
-            .count();
+        let all = (0..=u16::MAX).filter(|&port| ports.is_eligible(MappedPort(port))).count();
         assert_eq!((all, ports.eligible()), (TABLE_CAPACITY, TABLE_CAPACITY));
     }
 
@@ -298,10 +276,7 @@ mod tests {
         assert_eq!(ports(64064, &[64064]).eligible(), TABLE_CAPACITY + 1);
         assert_eq!(ports(64064, &[500]).eligible(), TABLE_CAPACITY + 1);
         assert_eq!(ports(500, &[3544]).eligible(), TABLE_CAPACITY + 2);
-        assert_eq!(
-            ports(64064, &[5000, 5001, 5000, 5002]).eligible(),
-            TABLE_CAPACITY - 2
-        );
+        assert_eq!(ports(64064, &[5000, 5001, 5000, 5002]).eligible(), TABLE_CAPACITY - 2);
     }
 
     /// Fills the whole table, across the change of form, and empties it again.
@@ -315,16 +290,8 @@ mod tests {
             ports.take(port, order.len() as u16);
             order.push(port);
         }
-        assert_eq!(
-            (order.len(), ports.taken()),
-            (TABLE_CAPACITY, TABLE_CAPACITY)
-        );
-        assert!(
-            order
-                .iter()
-                .enumerate()
-                .all(|(i, &port)| ports.slot(port) == Some(i as u16))
-        );
+        assert_eq!((order.len(), ports.taken()), (TABLE_CAPACITY, TABLE_CAPACITY));
+        assert!(order.iter().enumerate().all(|(i, &port)| ports.slot(port) == Some(i as u16)));
         // The last one is found at once, too, and a control port that is given up is eligible again.
         ports.release(order[77]);
         assert_eq!(ports.draw(&mut random), Some(order[77]));
@@ -350,19 +317,14 @@ mod tests {
                 ports.take(port, slot as u16);
             }
             let mut counts = [0_u32; 8];
-            let free: Vec<_> = (0..=u16::MAX)
-                .map(MappedPort)
-                .filter(|&port| ports.is_free(port))
-                .collect();
+            let free: Vec<_> =
+                (0..=u16::MAX).map(MappedPort).filter(|&port| ports.is_free(port)).collect();
             for _ in 0..8000 {
                 let drawn = ports.draw(&mut random).unwrap();
                 let rank = free.binary_search(&drawn).unwrap();
                 counts[rank * 8 / free.len()] += 1;
             }
-            assert!(
-                counts.iter().all(|&n| (850..1150).contains(&n)),
-                "{taken}: {counts:?}"
-            );
+            assert!(counts.iter().all(|&n| (850..1150).contains(&n)), "{taken}: {counts:?}");
         }
     }
 }

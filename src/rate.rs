@@ -46,19 +46,13 @@ mod tests {
         let mut rate = Rate::default();
         let mut taken = Vec::new();
         // Every 3 ms for 20 s, with a long pause in between.
-        for ms in (0..10_000_u64)
-            .step_by(3)
-            .chain((100_000..110_000).step_by(3))
-        {
+        for ms in (0..10_000_u64).step_by(3).chain((100_000..110_000).step_by(3)) {
             if rate.take(Duration::from_millis(ms), 25) {
                 taken.push(ms);
             }
         }
         for &start in &taken {
-            let second = taken
-                .iter()
-                .filter(|&&ms| (start..start + 1000).contains(&ms))
-                .count();
+            let second = taken.iter().filter(|&&ms| (start..start + 1000).contains(&ms)).count();
             assert!(second <= 25, "{second} from {start} ms on");
         }
         // And not many fewer: the slots cost a tenth at the most.

@@ -25,35 +25,19 @@ pub struct Clock {
 
 impl Clock {
     /// Starts now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one reader of the monotonic clock"
-    )]
-    #[expect(
-        clippy::new_without_default,
-        reason = "reading a clock is not a default"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
+    #[expect(clippy::new_without_default, reason = "reading a clock is not a default")]
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 
     /// The time.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one reader of the wall clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
     pub fn now(&self) -> Now {
         // A wall clock before 1970 is set wrong; the log says so as well as it can.
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = Timestamp::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
-        Now {
-            wall,
-            monotonic: self.monotonic(),
-        }
+        Now { wall, monotonic: self.monotonic() }
     }
 
     /// How long ago it was started.
@@ -81,14 +65,7 @@ impl<B: Backend> Reactor<B> {
         clock: Clock,
         stats: Arc<Stats>,
     ) -> Self {
-        Self {
-            backend,
-            server,
-            log,
-            clock,
-            stats,
-            outbox: Outbox::default(),
-        }
+        Self { backend, server, log, clock, stats, outbox: Outbox::default() }
     }
 
     /// Answers datagrams until `stop` is set and the backend woken. What was received by then is answered.
@@ -113,10 +90,7 @@ impl<B: Backend> Reactor<B> {
         for index in 0..arrivals {
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
-                table: TableKey {
-                    local: arrival.local,
-                    nat64: *arrival.source.ip(),
-                },
+                table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
                 port: arrival.source.port(),
                 payload: arrival.payload.clone(),
                 buffer,
@@ -139,14 +113,9 @@ impl<B: Backend> Reactor<B> {
             }
         }
         self.log.publish();
-        self.stats
-            .add(Counter::Replies, self.outbox.replies.len() as u64);
+        self.stats.add(Counter::Replies, self.outbox.replies.len() as u64);
         for index in 0..self.outbox.replies.len() {
-            let Reply {
-                datagram,
-                to,
-                ref body,
-            } = self.outbox.replies[index];
+            let Reply { datagram, to, ref body } = self.outbox.replies[index];
             match body {
                 Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
                 Body::Copied(range) => {
@@ -160,13 +129,8 @@ impl<B: Backend> Reactor<B> {
     }
 
     fn count_losses(&mut self) {
-        let Losses {
-            truncated,
-            not_unicast,
-            send_errors,
-        } = self.backend.take_losses();
-        self.stats
-            .count_drops(DropReason::DatagramTruncated, truncated);
+        let Losses { truncated, not_unicast, send_errors } = self.backend.take_losses();
+        self.stats.count_drops(DropReason::DatagramTruncated, truncated);
         self.stats.count_drops(DropReason::NotUnicast, not_unicast);
         self.stats.add(Counter::SendErrors, send_errors);
     }

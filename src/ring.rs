@@ -170,10 +170,7 @@ enum Remedy {
 /// completions were taken. Others end the reactor: EBADR says that completions are lost, so that we
 /// no longer know which buffers are ours; EEXIST that this is not the ring's thread.
 fn can_go_on(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)
-    )
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
 }
 
 /// Whether to wait for a completion.
@@ -195,10 +192,7 @@ impl Ring {
 
     fn with_buffers(sockets: Vec<ReactorSocket>, buffers: u16) -> io::Result<(Self, EventWaker)> {
         if sockets.len() > SOCKETS_MAX {
-            let text = format!(
-                "{} addresses for a reactor, at most {SOCKETS_MAX}",
-                sockets.len()
-            );
+            let text = format!("{} addresses for a reactor, at most {SOCKETS_MAX}", sockets.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let uring = build()?;
@@ -417,10 +411,7 @@ impl Ring {
             self.enter(Wait::UpTo(Some(FINISH_WAIT)))?;
             self.harvest()?;
         }
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "io_uring did not end its receives",
-        ))
+        Err(io::Error::new(io::ErrorKind::TimedOut, "io_uring did not end its receives"))
     }
 }
 
@@ -431,11 +422,7 @@ impl Backend for Ring {
             self.enter(Wait::No)?;
             return Ok(0);
         }
-        let wait = if self.arm() {
-            Wait::UpTo(timeout)
-        } else {
-            Wait::UpTo(Some(Duration::ZERO))
-        };
+        let wait = if self.arm() { Wait::UpTo(timeout) } else { Wait::UpTo(Some(Duration::ZERO)) };
         if !self.enter(wait)? {
             // Replies that still lie in our buffers: these are not given back yet.
             return Ok(0);
@@ -537,11 +524,7 @@ fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
     static BOUND: Header = header(0);
     static WILDCARD: Header = header(received::CONTROL);
 
-    let header = if socket.is_wildcard() {
-        &WILDCARD
-    } else {
-        &BOUND
-    };
+    let header = if socket.is_wildcard() { &WILDCARD } else { &BOUND };
     opcode::RecvMsgMulti::new(Fixed(index as u32), &raw const header.0, BUFFER_GROUP).build()
 }
 

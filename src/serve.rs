@@ -174,10 +174,8 @@ impl Serving {
                 access: Arc::clone(&access),
             };
             let seed = seed().map_err(|error| StartError::System("randomness", error))?;
-            let mut on_end = OnEnd {
-                end: Some(ended_sender.clone()),
-                tell: Arc::clone(&on_failure),
-            };
+            let mut on_end =
+                OnEnd { end: Some(ended_sender.clone()), tell: Arc::clone(&on_failure) };
             let (stop, ready) = (Arc::clone(&stop), ready_sender.clone());
             let run = move || {
                 let (ring, waker) = match Ring::new(sockets) {
@@ -190,13 +188,8 @@ impl Serving {
                 };
                 let clock = Clock::new();
                 let live = Box::new(NoneKnown);
-                let server = Server::new(
-                    server_config,
-                    seed,
-                    clock.monotonic(),
-                    live,
-                    Arc::clone(&stats),
-                );
+                let server =
+                    Server::new(server_config, seed, clock.monotonic(), live, Arc::clone(&stats));
                 drop(ready.send(Ok(waker)));
                 let result = Reactor::new(ring, server, sender, clock, stats).run(&stop);
                 on_end.say(result, &stop);
@@ -327,10 +320,7 @@ impl OnEnd {
 impl Drop for OnEnd {
     fn drop(&mut self) {
         if self.end.is_some() {
-            self.say(
-                Err(io::Error::other("it panicked")),
-                &AtomicBool::new(false),
-            );
+            self.say(Err(io::Error::other("it panicked")), &AtomicBool::new(false));
         }
     }
 }
@@ -358,9 +348,7 @@ mod tests {
     #[test]
     fn section_5_the_rate_is_divided() {
         for (rate, shards) in [(10_000, 1), (10_000, 3), (7, 2), (64, 64)] {
-            let shares: Vec<_> = (0..shards)
-                .map(|number| share(rate, shards, number))
-                .collect();
+            let shares: Vec<_> = (0..shards).map(|number| share(rate, shards, number)).collect();
             assert_eq!(shares.iter().sum::<u32>(), rate, "{shares:?}");
         }
         assert_eq!(share(1, 2, 1), 1);

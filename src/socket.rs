@@ -80,18 +80,14 @@ pub enum BindError {
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BindError::PortTaken {
-                port,
-                holder: Some(holder),
-            } => write!(f, "port {port} is taken by {holder}"),
+            BindError::PortTaken { port, holder: Some(holder) } => {
+                write!(f, "port {port} is taken by {holder}")
+            }
             BindError::PortTaken { port, holder: None } => {
                 write!(f, "port {port} is taken; see `ss -lunp`")
             }
             BindError::NotLocal(address) => {
-                write!(
-                    f,
-                    "{address} is not an address of this host; see `ip address`"
-                )
+                write!(f, "{address} is not an address of this host; see `ip address`")
             }
             BindError::Forbidden(port) => write!(
                 f,
@@ -204,10 +200,7 @@ fn steering_program(reactors: u32) -> [libc::sock_filter; 5] {
             libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
             (libc::SKF_NET_OFF as u32).wrapping_add(SOURCE_ADDRESS),
         ),
-        instruction(
-            libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K,
-            STEERING_MULTIPLIER,
-        ),
+        instruction(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, STEERING_MULTIPLIER),
         instruction(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, STEERING_SHIFT),
         instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, reactors),
         instruction(libc::BPF_RET | BPF_A, 0),
@@ -218,12 +211,7 @@ fn steering_program(reactors: u32) -> [libc::sock_filter; 5] {
 const BPF_A: u32 = 0x10;
 
 fn instruction(code: u32, k: u32) -> libc::sock_filter {
-    libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
 /// The first socket of a group, deaf, bound to the exclusion of everyone else; or else, where a
@@ -287,11 +275,7 @@ fn complete_group(
     }
     let reactors = u32::try_from(reactors).map_err(io::Error::other)?;
     let mut program = steering_program(reactors);
-    attach(
-        group[0].as_fd(),
-        libc::SO_ATTACH_REUSEPORT_CBPF,
-        &mut program,
-    )?;
+    attach(group[0].as_fd(), libc::SO_ATTACH_REUSEPORT_CBPF, &mut program)?;
     Ok(group)
 }
 
@@ -306,21 +290,15 @@ fn open(address: SocketAddrV4) -> io::Result<OwnedFd> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut drop_all = [instruction(libc::BPF_RET | libc::BPF_K, 0)];
     attach(socket.as_fd(), libc::SO_ATTACH_FILTER, &mut drop_all)?;
-    set_option(
-        socket.as_fd(),
-        libc::IPPROTO_IP,
-        libc::IP_MTU_DISCOVER,
-        &libc::IP_PMTUDISC_OMIT,
-    )?;
+    set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT)?;
     if address.ip().is_unspecified() {
         let on: c_int = 1;
         set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &on)?;
     }
     let octets = SOCKET_QUEUE_MAX as c_int;
-    for (force, plain) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-    ] {
+    for (force, plain) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
         // Without the privilege to force it, the system's own limit applies, and that is no error.
         if set_option(socket.as_fd(), libc::SOL_SOCKET, force, &octets).is_err() {
             let _ = set_option(socket.as_fd(), libc::SOL_SOCKET, plain, &octets);
@@ -337,12 +315,7 @@ fn share(socket: &impl AsFd) -> io::Result<()> {
 
 fn undeafen(socket: &ReactorSocket) -> io::Result<()> {
     let unused: c_int = 0;
-    set_option(
-        socket.as_fd(),
-        libc::SOL_SOCKET,
-        libc::SO_DETACH_FILTER,
-        &unused,
-    )
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &unused)
 }
 
 fn bind(socket: &OwnedFd, address: SocketAddrV4) -> io::Result<()> {
@@ -378,9 +351,7 @@ pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
 
 /// `address` as the kernel wants it.
 pub(crate) fn internet_address(address: Ipv4Addr) -> libc::in_addr {
-    libc::in_addr {
-        s_addr: u32::from_ne_bytes(address.octets()),
-    }
+    libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) }
 }
 
 fn attach(
@@ -388,10 +359,7 @@ fn attach(
     option: c_int,
     program: &mut [libc::sock_filter],
 ) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     set_option(socket, libc::SOL_SOCKET, option, &program)
 }
 
@@ -445,10 +413,7 @@ fn holder_of(address: SocketAddrV4) -> Option<Holder> {
             .any(|inode| inodes.contains(&inode.as_str()));
         if holds {
             let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            return Some(Holder {
-                name: name.trim_end().to_owned(),
-                pid,
-            });
+            return Some(Holder { name: name.trim_end().to_owned(), pid });
         }
     }
     None

@@ -173,10 +173,7 @@ impl Stats {
 
     /// The sum of all drops.
     pub fn dropped_all(&self) -> u64 {
-        DropReason::ALL
-            .iter()
-            .map(|&reason| self.dropped(reason))
-            .sum()
+        DropReason::ALL.iter().map(|&reason| self.dropped(reason)).sum()
     }
 
     /// The value of a counter.
@@ -187,10 +184,7 @@ impl Stats {
 
 /// One writer, so a plain load and store suffice: no locked instruction on the packet path.
 fn bump(counter: &AtomicU64, n: u64) {
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(n),
-        Ordering::Relaxed,
-    );
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 #[cfg(test)]

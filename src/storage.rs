@@ -78,11 +78,7 @@ impl fmt::Display for Error {
                  chmod 700 {0}, or choose a directory of its own with --state",
                 path.display()
             ),
-            Error::Unusable {
-                path,
-                action,
-                cause,
-            } => {
+            Error::Unusable { path, action, cause } => {
                 write!(
                     f,
                     "state directory {} cannot be {action} by {}: {cause}; ",
@@ -123,17 +119,10 @@ impl StateDirectory {
         create(&path)?;
         let unusable = |action| {
             let path = path.clone();
-            move |cause| Error::Unusable {
-                path,
-                action,
-                cause,
-            }
+            move |cause| Error::Unusable { path, action, cause }
         };
         // Before anything is put into it.
-        let empty = fs::read_dir(&path)
-            .map_err(unusable("read"))?
-            .next()
-            .is_none();
+        let empty = fs::read_dir(&path).map_err(unusable("read"))?.next().is_none();
         let known = path.join(LOCK_FILE).is_file();
         let lock = lock(&path)?;
         probe(&path).map_err(unusable("written"))?;
@@ -150,11 +139,7 @@ impl StateDirectory {
         } else if mode & OTHERS_WRITE != 0 {
             return Err(Error::WorldWritable(path));
         }
-        Ok(StateDirectory {
-            path,
-            tightened_from,
-            _lock: lock,
-        })
+        Ok(StateDirectory { path, tightened_from, _lock: lock })
     }
 
     /// Where it is.
@@ -169,27 +154,18 @@ impl StateDirectory {
 }
 
 fn create(path: &Path) -> Result<(), Error> {
-    let result = DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(path);
+    let result = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
     match result {
         Ok(()) if path.is_dir() => Ok(()),
-        Err(cause) if !path.exists() => Err(Error::Unusable {
-            path: path.to_owned(),
-            action: "created",
-            cause,
-        }),
+        Err(cause) if !path.exists() => {
+            Err(Error::Unusable { path: path.to_owned(), action: "created", cause })
+        }
         _ => Err(Error::NotADirectory(path.to_owned())),
     }
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
-    let unusable = |action, cause| Error::Unusable {
-        path: path.to_owned(),
-        action,
-        cause,
-    };
+    let unusable = |action, cause| Error::Unusable { path: path.to_owned(), action, cause };
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -204,10 +180,7 @@ fn lock(path: &Path) -> Result<File, Error> {
             let mut pid = String::new();
             // Without the number, the message is less helpful and still true.
             let _ = lock.take(16).read_to_string(&mut pid);
-            return Err(Error::InUse {
-                path: path.to_owned(),
-                pid: pid.trim().parse().ok(),
-            });
+            return Err(Error::InUse { path: path.to_owned(), pid: pid.trim().parse().ok() });
         }
         Err(TryLockError::Error(cause)) => return Err(unusable("locked", cause)),
     }
@@ -287,10 +260,8 @@ mod tests {
         assert_eq!(state.path(), path);
         assert_eq!(state.tightened_from(), None);
         assert_eq!(mode(&path), 0o700);
-        let files: Vec<_> = fs::read_dir(&path)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let files: Vec<_> =
+            fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(files, [LOCK_FILE]);
         assert_eq!(mode(&path.join(LOCK_FILE)), 0o600);
     }

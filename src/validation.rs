@@ -69,9 +69,7 @@ impl Identities {
     }
 
     fn position(&self, port: ControlPort, token: &[u8]) -> Option<usize> {
-        self.0
-            .iter()
-            .position(|known| known.0 == port && known.1.octets() == token)
+        self.0.iter().position(|known| known.0 == port && known.1.octets() == token)
     }
 }
 
@@ -86,22 +84,14 @@ pub struct ProofKeys {
 impl ProofKeys {
     /// Fresh ones.
     pub fn new(now: Duration, random: &mut Random) -> Self {
-        Self {
-            current: random.key(),
-            previous: random.key(),
-            replaced: now,
-        }
+        Self { current: random.key(), previous: random.key(), replaced: now }
     }
 
     /// Replaces what has had its time.
     pub fn renew(&mut self, now: Duration, random: &mut Random) {
         let age = now.saturating_sub(self.replaced);
         if age >= KEY_LIFETIME {
-            self.previous = if age < 2 * KEY_LIFETIME {
-                self.current
-            } else {
-                random.key()
-            };
+            self.previous = if age < 2 * KEY_LIFETIME { self.current } else { random.key() };
             self.current = random.key();
             self.replaced = now;
         }
@@ -171,10 +161,7 @@ pub struct ValidationRate {
 impl ValidationRate {
     /// At most `limit` in any second.
     pub fn new(limit: u32) -> Self {
-        Self {
-            rate: Rate::default(),
-            limit,
-        }
+        Self { rate: Rate::default(), limit }
     }
 
     /// Whether one may leave now, to an address that is `known` or not.
@@ -221,10 +208,7 @@ mod tests {
     use super::*;
 
     fn key() -> TableKey {
-        TableKey {
-            local: Ipv4Addr::new(203, 0, 113, 5),
-            nat64: Ipv4Addr::new(192, 0, 2, 7),
-        }
+        TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) }
     }
 
     fn token(octets: &[u8]) -> Token {
@@ -263,10 +247,7 @@ mod tests {
         assert!(!keys.verify(key(), port, &[1, 3], &data));
         assert!(!keys.verify(key(), port, &[], &data));
         assert!(!keys.verify(key(), port, &[1, 2, 0, 0], &data));
-        let swapped = TableKey {
-            local: key().nat64,
-            nat64: key().local,
-        };
+        let swapped = TableKey { local: key().nat64, nat64: key().local };
         assert!(!keys.verify(swapped, port, &[1, 2], &data));
         assert!(!keys.verify(key(), port, &[1, 2], &data[..26]));
         assert!(!keys.verify(key(), port, &[1, 2], &data[12..]));
@@ -280,9 +261,7 @@ mod tests {
             let mut random = Random::new([1; 32]);
             let mut keys = ProofKeys::new(Duration::ZERO, &mut random);
             let proof = keys.proof(key(), port, &[]);
-            seconds
-                .iter()
-                .for_each(|&s| keys.renew(Duration::from_secs(s), &mut random));
+            seconds.iter().for_each(|&s| keys.renew(Duration::from_secs(s), &mut random));
             keys.verify(key(), port, &[], &proof)
         };
         assert!(accepted_after(&[59]));
@@ -298,19 +277,10 @@ mod tests {
     fn section_5_attenuation() {
         let mut random = Random::new([3; 32]);
         let mut attenuation = Attenuation::default();
-        let passed: Vec<_> = (0..10_000)
-            .map(|_| attenuation.passes(&mut random))
-            .collect();
+        let passed: Vec<_> = (0..10_000).map(|_| attenuation.passes(&mut random)).collect();
         assert_eq!(passed[..3], [true, true, false]);
-        assert!(
-            passed.windows(2).all(|pair| pair[0] || pair[1]),
-            "two dropped in a row"
-        );
-        assert!(
-            passed
-                .windows(3)
-                .all(|three| !(three[0] && three[1] && three[2]))
-        );
+        assert!(passed.windows(2).all(|pair| pair[0] || pair[1]), "two dropped in a row");
+        assert!(passed.windows(3).all(|three| !(three[0] && three[1] && three[2])));
         let passed = passed.iter().filter(|&&passed| passed).count();
         assert!((5900..6100).contains(&passed), "{passed}");
     }
@@ -319,9 +289,7 @@ mod tests {
     fn section_5_a_tenth_is_reserved() {
         let mut rate = ValidationRate::new(100);
         let taken = |rate: &mut ValidationRate, known| {
-            (0..200)
-                .filter(|_| rate.take(Duration::ZERO, known))
-                .count()
+            (0..200).filter(|_| rate.take(Duration::ZERO, known)).count()
         };
         assert_eq!(taken(&mut rate, false), 90);
         assert_eq!(taken(&mut rate, true), 10);

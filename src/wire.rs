@@ -201,10 +201,7 @@ pub struct Span {
 impl Span {
     fn new(start: usize, length: usize) -> Self {
         // A payload that parses has at most PAYLOAD_MAX octets.
-        Self {
-            start: start as u32,
-            length: length as u32,
-        }
+        Self { start: start as u32, length: length as u32 }
     }
 
     /// The offset of its first octet in the payload.
@@ -319,10 +316,7 @@ impl Iterator for Messages<'_> {
     type Item = Result<Message, DropReason>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self
-            .payload
-            .get(self.next..)
-            .filter(|rest| !rest.is_empty())?;
+        let rest = self.payload.get(self.next..).filter(|rest| !rest.is_empty())?;
         let message = match rest[0] >> 4 {
             HANDOFF_FORMAT => handoff_message(rest, self.next),
             4 => ipv4_length(rest)
@@ -344,10 +338,7 @@ fn handoff_message(rest: &[u8], start: usize) -> Result<Message, DropReason> {
     if rest.len() < MESSAGE_HEADER + length {
         return Err(DropReason::MessageTruncated);
     }
-    Ok(Message::Handoff {
-        kind: rest[0] & 0x0f,
-        data: Span::new(start + MESSAGE_HEADER, length),
-    })
+    Ok(Message::Handoff { kind: rest[0] & 0x0f, data: Span::new(start + MESSAGE_HEADER, length) })
 }
 
 fn ipv4_length(rest: &[u8]) -> Result<usize, DropReason> {
@@ -428,11 +419,7 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
     let token = token.ok_or(DropReason::NoToken)?;
     let client_packet = |packet| {
         let authenticator = authenticator.ok_or(DropReason::NoAuthenticator)?;
-        Ok(ClientPacket {
-            authenticator,
-            hint,
-            packet,
-        })
+        Ok(ClientPacket { authenticator, hint, packet })
     };
     let kind = match (entry, packet) {
         (None, None) => return Err(DropReason::NothingAsked),
@@ -451,11 +438,7 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
                         Some(ReportedPacket::Client(client_packet(packet)?))
                     }
                 };
-                RequestKind::Report {
-                    authenticator,
-                    entry,
-                    packet,
-                }
+                RequestKind::Report { authenticator, entry, packet }
             } else if entry_first {
                 return Err(DropReason::EntryBeforeAuthenticator);
             } else if packet.is_some() {
@@ -465,12 +448,7 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
             }
         }
     };
-    Ok(Request {
-        token,
-        rotation,
-        authenticator,
-        kind,
-    })
+    Ok(Request { token, rotation, authenticator, kind })
 }
 
 /// The entries of a multi report, each with the authenticator that it belongs to, in order.

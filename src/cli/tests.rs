@@ -14,19 +14,14 @@ fn serve(arguments: &[&str]) -> ServeOptions {
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     Environment {
-        variables: variables
-            .iter()
-            .map(|&(name, value)| (name.into(), value.into()))
-            .collect(),
+        variables: variables.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
         cpus: Some(3),
         memory: Some(1 << 30),
     }
 }
 
 fn resolve(arguments: &[&str], variables: &[(&str, &str)]) -> Result<ServeConfig, String> {
-    serve(arguments)
-        .resolve(&environment(variables))
-        .map_err(|error| error.to_string())
+    serve(arguments).resolve(&environment(variables)).map_err(|error| error.to_string())
 }
 
 fn error(arguments: &[&str]) -> String {
@@ -76,11 +71,7 @@ fn defaults() {
 #[test]
 fn defaults_from_the_machine_are_bounded() {
     let resolve = |cpus, memory| {
-        let environment = Environment {
-            cpus,
-            memory,
-            ..Environment::default()
-        };
+        let environment = Environment { cpus, memory, ..Environment::default() };
         let config = ServeOptions::default().resolve(&environment).unwrap();
         (config.reactors, config.entries_max)
     };
@@ -92,10 +83,8 @@ fn defaults_from_the_machine_are_bounded() {
 
 #[test]
 fn directories_of_systemd() {
-    let variables = [
-        ("STATE_DIRECTORY", "/var/lib/n"),
-        ("LOGS_DIRECTORY", "/var/log/n:/var/log/other"),
-    ];
+    let variables =
+        [("STATE_DIRECTORY", "/var/lib/n"), ("LOGS_DIRECTORY", "/var/log/n:/var/log/other")];
     let config = resolve(&[], &variables).unwrap();
     assert_eq!(config.state, Path::new("/var/lib/n"));
     let log = LogDestination::File("/var/log/n/events.log".into());
@@ -131,10 +120,7 @@ fn command_line_then_environment_then_file() {
     // A list replaces the other, it is not added to it.
     assert_eq!(
         config.allow,
-        [
-            "198.51.100.0/24".parse().unwrap(),
-            "203.0.113.7/32".parse().unwrap()
-        ]
+        ["198.51.100.0/24".parse().unwrap(), "203.0.113.7/32".parse().unwrap()]
     );
     assert_eq!(config.deny, []);
 }
@@ -159,10 +145,7 @@ fn every_option_from_every_place() {
     let known: Vec<_> = keys().filter(|key| key != "config").collect();
     assert_eq!(known, all.map(|(key, _)| key));
 
-    let arguments: Vec<_> = all
-        .iter()
-        .map(|(key, value)| format!("--{key}={value}"))
-        .collect();
+    let arguments: Vec<_> = all.iter().map(|(key, value)| format!("--{key}={value}")).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let expected = resolve(&arguments, &[]).unwrap();
     assert_eq!(expected.listen[1].to_string(), "192.0.2.2:5000");
@@ -170,20 +153,11 @@ fn every_option_from_every_place() {
     assert_eq!(expected.sync, SyncPolicy::Interval(Duration::from_secs(90)));
     assert_eq!(expected.client_share, 0.5);
 
-    let variables: Vec<_> = all
-        .iter()
-        .map(|&(key, value)| (variable_of(key), value))
-        .collect();
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), *value))
-        .collect();
+    let variables: Vec<_> = all.iter().map(|&(key, value)| (variable_of(key), value)).collect();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     assert_eq!(resolve(&[], &variables).unwrap(), expected);
 
-    let strings: String = all
-        .iter()
-        .map(|(key, value)| format!("{key} = '{value}'\n"))
-        .collect();
+    let strings: String = all.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
     assert_eq!(file(&strings).unwrap(), expected);
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
         log-format = 'full'\nreactors = 7\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
@@ -194,14 +168,7 @@ fn every_option_from_every_place() {
 
 #[test]
 fn check_config_prints_what_makes_the_same_configuration() {
-    let arguments = [
-        "--max-entries",
-        "70000",
-        "--allow",
-        "192.0.2.0/24",
-        "--client-share",
-        "1",
-    ];
+    let arguments = ["--max-entries", "70000", "--allow", "192.0.2.0/24", "--client-share", "1"];
     let environment = environment(&[
         ("STATE_DIRECTORY", "/var/lib/a \"quoted\" name"),
         ("NAT64HANDOFF_SYNC", "always"),
@@ -217,10 +184,7 @@ fn check_config_prints_what_makes_the_same_configuration() {
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
-    assert_eq!(
-        file(&text).unwrap(),
-        serve(&arguments).resolve(&environment).unwrap()
-    );
+    assert_eq!(file(&text).unwrap(), serve(&arguments).resolve(&environment).unwrap());
 }
 
 #[test]
@@ -253,25 +217,14 @@ fn listen_errors() {
             &["--listen=224.0.0.1"],
             "--listen: \"224.0.0.1\" is not the address of one host; give one of this host",
         ),
-        (
-            &["--port=65536"],
-            "--port: \"65536\" is not a whole number from 1 to 65535; give one",
-        ),
+        (&["--port=65536"], "--port: \"65536\" is not a whole number from 1 to 65535; give one"),
     ] {
         assert_eq!(error(arguments), expected);
     }
     for text in ["::", "[::1]", "2001:db8::1"] {
         assert!(error(&["--listen", text]).contains("is IPv6"), "{text}");
     }
-    for text in [
-        "",
-        ":64064",
-        "192.0.2.1:",
-        "192.0.2.1:99999",
-        "192.0.2.0/24",
-        "[",
-        "é",
-    ] {
+    for text in ["", ":64064", "192.0.2.1:", "192.0.2.1:99999", "192.0.2.0/24", "[", "é"] {
         let text = error(&[&format!("--listen={text}")]);
         assert!(text.contains("is no IPv4 address"), "{text}");
     }
@@ -295,45 +248,21 @@ fn network_errors() {
 fn other_errors() {
     for (argument, expected) in [
         ("--sync=interval:soon", "--sync: \"soon\" is no duration ("),
-        (
-            "--sync=interval:0s",
-            "--sync: \"0s\" is too short or too long; choose 1ms to 1h",
-        ),
+        ("--sync=interval:0s", "--sync: \"0s\" is too short or too long; choose 1ms to 1h"),
         ("--sync=interval:2h", "--sync: \"2h\" is too short"),
-        (
-            "--sync=interval",
-            "--sync: \"interval\" is not known; choose none, always or",
-        ),
+        ("--sync=interval", "--sync: \"interval\" is not known; choose none, always or"),
         ("--sync=none:", "--sync: \"none:\" is not known"),
-        (
-            "--client-share=0",
-            "--client-share: \"0\" is not a number from 0.0009765625",
-        ),
+        ("--client-share=0", "--client-share: \"0\" is not a number from 0.0009765625"),
         ("--client-share=1.5", "--client-share: \"1.5\" is not"),
         ("--client-share=NaN", "--client-share: \"NaN\" is not"),
         ("--client-share=-1", "--client-share: \"-1\" is not"),
-        (
-            "--reactors=0",
-            "--reactors: \"0\" is not a whole number from 1 to 256",
-        ),
+        ("--reactors=0", "--reactors: \"0\" is not a whole number from 1 to 256"),
         ("--reactors=257", "--reactors: \"257\" is not"),
         ("--max-nat64s=many", "--max-nat64s: \"many\" is not"),
-        (
-            "--max-entries=18446744073709551616",
-            "--max-entries: \"18446744073709551616\" is not",
-        ),
-        (
-            "--validation-rate=10000001",
-            "--validation-rate: \"10000001\" is not",
-        ),
-        (
-            "--log-format=json",
-            "--log-format: \"json\" is no format; choose plain or full",
-        ),
-        (
-            "--config=/nowhere/n.toml",
-            "--config: /nowhere/n.toml cannot be read: No such file",
-        ),
+        ("--max-entries=18446744073709551616", "--max-entries: \"18446744073709551616\" is not"),
+        ("--validation-rate=10000001", "--validation-rate: \"10000001\" is not"),
+        ("--log-format=json", "--log-format: \"json\" is no format; choose plain or full"),
+        ("--config=/nowhere/n.toml", "--config: /nowhere/n.toml cannot be read: No such file"),
     ] {
         let error = error(&[argument]);
         assert!(error.starts_with(expected), "{error}");
@@ -352,15 +281,9 @@ fn errors_name_the_variable() {
     use std::os::unix::ffi::OsStringExt;
     let mut environment = environment(&[]);
     let value = OsString::from_vec(vec![0xff]);
-    environment
-        .variables
-        .insert("NAT64HANDOFF_SYNC".into(), value);
+    environment.variables.insert("NAT64HANDOFF_SYNC".into(), value);
     let error = ServeOptions::default().resolve(&environment).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("NAT64HANDOFF_SYNC: is not UTF-8")
-    );
+    assert!(error.to_string().starts_with("NAT64HANDOFF_SYNC: is not UTF-8"));
 }
 
 #[test]
@@ -379,31 +302,16 @@ fn errors_name_the_file() {
             "FILE line 1: unknown key \"colour\"; the keys are listen, port, state, log, log-format, \
              reactors, sync, max-nat64s, max-entries, client-share, validation-rate, allow, deny",
         ),
-        (
-            "config = 'x'",
-            "FILE line 1: unknown key \"config\"; the keys are",
-        ),
+        ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
         ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),
-        (
-            "reactors = 0",
-            "FILE: reactors: \"0\" is not a whole number from 1 to 256",
-        ),
+        ("reactors = 0", "FILE: reactors: \"0\" is not a whole number from 1 to 256"),
         ("reactors = -1", "FILE: reactors: \"-1\" is not"),
         ("client-share = nan", "FILE: client-share: \"NaN\" is not"),
         ("state = ''", "FILE: state: is empty"),
         ("listen = []", "FILE: listen: is an empty list"),
-        (
-            "port = 1\nlog = 3",
-            "FILE line 2: invalid type: integer `3`, expected path string",
-        ),
-        (
-            "port = true",
-            "FILE line 1: invalid type: boolean `true`, expected a number",
-        ),
-        (
-            "allow = [1]",
-            "FILE line 1: invalid type: integer `1`, expected a string",
-        ),
+        ("port = 1\nlog = 3", "FILE line 2: invalid type: integer `3`, expected path string"),
+        ("port = true", "FILE line 1: invalid type: boolean `true`, expected a number"),
+        ("allow = [1]", "FILE line 1: invalid type: integer `1`, expected a string"),
         ("port = 1\nport = 2", "FILE line 2: duplicate key"),
         ("port = 1\n= =", "FILE line 2: "),
     ] {
@@ -423,10 +331,7 @@ fn distances() {
 #[test]
 fn demo_and_version() {
     let parse = |arguments: &[&str]| Cli::try_parse_from(arguments);
-    match parse(&["nat64handoff", "demo", "--port", "64064"])
-        .unwrap()
-        .command
-    {
+    match parse(&["nat64handoff", "demo", "--port", "64064"]).unwrap().command {
         Command::Demo(DemoOptions { port }) => assert_eq!(port, Some(64064)),
         other => panic!("{other:?}"),
     }

@@ -109,10 +109,7 @@ fn send_all(senders: Vec<Sender>, events: u64) -> u64 {
             })
         })
         .collect();
-    threads
-        .into_iter()
-        .map(|thread| thread.join().unwrap())
-        .sum()
+    threads.into_iter().map(|thread| thread.join().unwrap()).sum()
 }
 
 #[test]
@@ -136,11 +133,7 @@ fn slow_writer_makes_reactors_wait_and_loses_nothing() {
         let memory = memory.clone();
         move |octets| {
             thread::sleep(Duration::from_millis(3));
-            memory
-                .0
-                .lock()
-                .unwrap()
-                .write(&octets[..octets.len().min(40_001)])
+            memory.0.lock().unwrap().write(&octets[..octets.len().min(40_001)])
         }
     });
     let (log, senders, _) = start_saying(destination, 2, || panic!("it did not fail"));
@@ -162,11 +155,7 @@ fn short_and_interrupted_writes_are_continued() {
             match calls % 5 {
                 0 => Err(io::ErrorKind::Interrupted.into()),
                 1 if calls % 7 == 0 => Err(io::ErrorKind::WouldBlock.into()),
-                n => memory
-                    .0
-                    .lock()
-                    .unwrap()
-                    .write(&octets[..octets.len().min(7 * n)]),
+                n => memory.0.lock().unwrap().write(&octets[..octets.len().min(7 * n)]),
             }
         }
     });
@@ -186,11 +175,7 @@ fn write_errors_are_said_once_and_survived() {
         move |octets| {
             calls += 1;
             match calls {
-                1 => memory
-                    .0
-                    .lock()
-                    .unwrap()
-                    .write(&octets[..octets.len().min(10)]),
+                1 => memory.0.lock().unwrap().write(&octets[..octets.len().min(10)]),
                 2..=4 => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
                 _ => memory.0.lock().unwrap().write(octets),
             }
@@ -207,10 +192,7 @@ fn write_errors_are_said_once_and_survived() {
         "the event log cannot be written: No space left on device (os error 28); \
          lines are kept and written when it works again"
     );
-    assert_eq!(
-        said[1],
-        "the event log can be written again; no line is lost"
-    );
+    assert_eq!(said[1], "the event log can be written again; no line is lost");
 }
 
 #[test]
@@ -272,11 +254,7 @@ fn broken_pipe_stops_the_log_and_tells_the_supervisor() {
     told.recv_timeout(DEADLINE).unwrap();
     assert!(log.failed());
     match log.join(DEADLINE) {
-        Err(Error::Unwritten {
-            lines,
-            cause: Some(cause),
-            ..
-        }) => {
+        Err(Error::Unwritten { lines, cause: Some(cause), .. }) => {
             assert_eq!(lines, 3 * QUEUE_EVENTS as u64);
             assert_eq!(cause.kind(), io::ErrorKind::BrokenPipe);
         }
@@ -299,15 +277,12 @@ fn panic_of_the_thread_tells_the_supervisor_too() {
 fn rotation_under_load_loses_and_doubles_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events.log");
-    let (log, senders, said) = start_saying(Destination::File(path.clone()), 2, || {
-        panic!("it did not fail")
-    });
+    let (log, senders, said) =
+        start_saying(Destination::File(path.clone()), 2, || panic!("it did not fail"));
     let reactors = thread::spawn(move || send_all(senders, 200_000));
     let mut rotated = Vec::new();
     while !reactors.is_finished() {
-        let old = directory
-            .path()
-            .join(format!("events.log.{}", rotated.len()));
+        let old = directory.path().join(format!("events.log.{}", rotated.len()));
         fs::rename(&path, &old).unwrap();
         rotated.push(old);
         log.reopen();
@@ -347,10 +322,7 @@ fn reopen_of_an_idle_log() {
 #[test]
 fn failed_reopen_keeps_the_old_file() {
     let directory = tempfile::tempdir().unwrap();
-    let (logs, moved) = (
-        directory.path().join("logs"),
-        directory.path().join("moved"),
-    );
+    let (logs, moved) = (directory.path().join("logs"), directory.path().join("moved"));
     fs::create_dir(&logs).unwrap();
     let path = logs.join("events.log");
     let (log, mut senders, said) = start_saying(Destination::File(path), 1, || {});
@@ -409,10 +381,7 @@ fn torn_last_line_is_ended_first() {
     senders[0].send(event(1, 0), &Stats::default());
     drop(senders);
     assert_eq!(log.join(DEADLINE).unwrap(), 1);
-    assert_eq!(
-        fs::read_to_string(&path).unwrap(),
-        format!("2019-03-18 10:06:2\n{}\n", line(1, 0))
-    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("2019-03-18 10:06:2\n{}\n", line(1, 0)));
 }
 
 #[test]

@@ -78,11 +78,7 @@ impl<T: Plain> Mapping<T> {
         // SAFETY: advice about the mapping made above changes none of its content.
         unsafe { libc::madvise(base, size, libc::MADV_NOHUGEPAGE) };
         let base = NonNull::new(base.cast()).expect("a mapping is not at address 0");
-        Ok(Self {
-            base,
-            length,
-            owns: PhantomData,
-        })
+        Ok(Self { base, length, owns: PhantomData })
     }
 
     pub(super) fn at(&self, index: usize) -> *mut T {
@@ -260,10 +256,7 @@ impl Outgoing {
         // it only while it is being submitted.
         let message = unsafe { &mut *slot };
         message.to = socket_address(to);
-        message.payload = libc::iovec {
-            iov_base: payload.cast_mut().cast(),
-            iov_len: length,
-        };
+        message.payload = libc::iovec { iov_base: payload.cast_mut().cast(), iov_len: length };
         message.header.msg_name = (&raw mut message.to).cast();
         message.header.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
         message.header.msg_iov = &raw mut message.payload;

@@ -52,9 +52,7 @@ pub(super) fn parse(octets: &[u8], bound: Ipv4Addr) -> Result<Received, Flaw> {
     let control_space = control_space(bound);
     let (header, rest) = octets.split_at_checked(HEADER).ok_or(Flaw::Truncated)?;
     let (name, rest) = rest.split_at_checked(NAME).ok_or(Flaw::Truncated)?;
-    let (control, payload) = rest
-        .split_at_checked(control_space)
-        .ok_or(Flaw::Truncated)?;
+    let (control, payload) = rest.split_at_checked(control_space).ok_or(Flaw::Truncated)?;
     let [name_length, control_length, payload_length, flags] =
         [0, 4, 8, 12].map(|at| u32_at(header, at));
     let cut = (libc::MSG_TRUNC | libc::MSG_CTRUNC) as u32;
@@ -65,9 +63,7 @@ pub(super) fn parse(octets: &[u8], bound: Ipv4Addr) -> Result<Received, Flaw> {
     let local = if control_space == 0 {
         bound
     } else {
-        let control = control
-            .get(..control_length as usize)
-            .ok_or(Flaw::Truncated)?;
+        let control = control.get(..control_length as usize).ok_or(Flaw::Truncated)?;
         unicast_destination(control)?
     };
     // struct sockaddr_in: family, port and address in network order, padding.
@@ -76,11 +72,7 @@ pub(super) fn parse(octets: &[u8], bound: Ipv4Addr) -> Result<Received, Flaw> {
         u16::from_be_bytes([name[2], name[3]]),
     );
     let start = octets.len() - payload.len();
-    Ok(Received {
-        source,
-        local,
-        payload: start..octets.len(),
-    })
+    Ok(Received { source, local, payload: start..octets.len() })
 }
 
 /// The space for control data of a socket bound to `bound`: only where that does not tell the
@@ -92,9 +84,7 @@ pub(super) fn control_space(bound: Ipv4Addr) -> usize {
 /// `struct in_pktinfo`: interface, our address by which it came in, destination in the header. The
 /// two differ where the destination is not an address of ours alone.
 fn unicast_destination(control: &[u8]) -> Result<Ipv4Addr, Flaw> {
-    let (header, info) = control
-        .split_at_checked(CONTROL_HEADER)
-        .ok_or(Flaw::Truncated)?;
+    let (header, info) = control.split_at_checked(CONTROL_HEADER).ok_or(Flaw::Truncated)?;
     let kind = [CONTROL_HEADER - 8, CONTROL_HEADER - 4].map(|at| u32_at(header, at) as i32);
     if kind != [libc::IPPROTO_IP, libc::IP_PKTINFO] || info.len() < size_of::<libc::in_pktinfo>() {
         return Err(Flaw::Truncated);
@@ -148,11 +138,7 @@ mod tests {
         let mut octets = front(&[], 3, 0);
         octets.extend(b"abc");
         let source = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), 0x1234);
-        let received = Received {
-            source,
-            local: LOCAL,
-            payload: 32..35,
-        };
+        let received = Received { source, local: LOCAL, payload: 32..35 };
         assert_eq!(parse(&octets, LOCAL), Ok(received));
         for end in 0..octets.len() {
             assert_eq!(parse(&octets[..end], LOCAL), Err(Flaw::Truncated));

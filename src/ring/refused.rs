@@ -81,9 +81,8 @@ impl Refused {
 /// Why not.
 pub fn probe() -> Result<(), Refused> {
     let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let sockets = bind_group(&[anywhere], 1)
-        .map_err(|error| Refused::Other(error.to_string()))?
-        .remove(0);
+    let sockets =
+        bind_group(&[anywhere], 1).map_err(|error| Refused::Other(error.to_string()))?.remove(0);
     let attempt = || {
         let (mut ring, _waker) = Ring::new(sockets)?;
         ring.turn(Some(Duration::ZERO))?;
@@ -131,19 +130,9 @@ mod tests {
             (libc::EPERM, Some(""), new, Refused::Seccomp),
             (libc::EACCES, Some("0\n"), new, Refused::Seccomp),
             (libc::ENOSYS, Some("0\n"), new, Refused::Seccomp),
-            (
-                libc::ENOSYS,
-                None,
-                "4.4.0",
-                Refused::KernelTooOld("4.4.0".into()),
-            ),
+            (libc::ENOSYS, None, "4.4.0", Refused::KernelTooOld("4.4.0".into())),
             (libc::EINVAL, None, old, Refused::KernelTooOld(old.into())),
-            (
-                libc::EINVAL,
-                None,
-                "6.0.19",
-                Refused::KernelTooOld("6.0.19".into()),
-            ),
+            (libc::EINVAL, None, "6.0.19", Refused::KernelTooOld("6.0.19".into())),
             (libc::ENOMEM, Some("0\n"), new, Refused::Memory),
         ];
         for (errno, disabled, release, refused) in table {
@@ -158,15 +147,9 @@ mod tests {
     fn each_cause_is_one_line_with_the_next_step() {
         for (refused, step) in [
             (Refused::Sysctl(1), "kernel.io_uring_group"),
-            (
-                Refused::Sysctl(2),
-                "kernel.io_uring_disabled=2: set it to 0",
-            ),
+            (Refused::Sysctl(2), "kernel.io_uring_disabled=2: set it to 0"),
             (Refused::Seccomp, "--security-opt seccomp=unconfined"),
-            (
-                Refused::KernelTooOld("5.15.0".into()),
-                "Linux 6.1 or later, this is 5.15.0",
-            ),
+            (Refused::KernelTooOld("5.15.0".into()), "Linux 6.1 or later, this is 5.15.0"),
             (Refused::Memory, "RLIMIT_MEMLOCK"),
             (Refused::Other("odd".into()), "odd"),
         ] {
@@ -195,12 +178,7 @@ mod tests {
 
     /// As the default profile of containers does: EPERM. Only for this thread.
     fn forbid_io_uring_setup() {
-        let instruction = |code, jt, jf, k| libc::sock_filter {
-            code: code as u16,
-            jt,
-            jf,
-            k,
-        };
+        let instruction = |code, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
         // struct seccomp_data begins with the number of the system call.
         let mut filter = [
@@ -214,20 +192,13 @@ mod tests {
             instruction(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
             instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
         ];
-        let program = libc::sock_fprog {
-            len: filter.len() as u16,
-            filter: filter.as_mut_ptr(),
-        };
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
         // SAFETY: no pointers; it concerns this thread alone.
         let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
         assert_eq!(privileges, 0);
         // SAFETY: the program and its filter are live until the call, which copies them, returns.
         let set = unsafe {
-            libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                &raw const program,
-            )
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
         };
         assert_eq!(set, 0);
     }

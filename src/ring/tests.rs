@@ -15,10 +15,7 @@ const TURNS_MAX: usize = 2000;
 const LENGTHS: [usize; 6] = [0, 1, 150, 1472, 9000, PAYLOAD_MAX];
 
 fn sockets(addresses: &[Ipv4Addr]) -> Vec<ReactorSocket> {
-    let listen: Vec<_> = addresses
-        .iter()
-        .map(|&address| SocketAddrV4::new(address, 0))
-        .collect();
+    let listen: Vec<_> = addresses.iter().map(|&address| SocketAddrV4::new(address, 0)).collect();
     bind_group(&listen, 1).unwrap().remove(0)
 }
 
@@ -44,9 +41,7 @@ fn v4(address: SocketAddr) -> SocketAddrV4 {
 }
 
 fn pattern(length: usize, seed: usize) -> Vec<u8> {
-    (0..length)
-        .map(|i| (i * 7 + i / 251 + seed) as u8)
-        .collect()
+    (0..length).map(|i| (i * 7 + i / 251 + seed) as u8).collect()
 }
 
 /// Turns until `count` datagrams were seen by `each`.
@@ -72,9 +67,7 @@ fn payload(ring: &mut Ring, index: usize) -> Vec<u8> {
 }
 
 fn echo_in_place(ring: &mut Ring, index: usize) {
-    let Arrival {
-        payload, source, ..
-    } = ring.arrival(index).0.clone();
+    let Arrival { payload, source, .. } = ring.arrival(index).0.clone();
     ring.send_in_place(index, payload, source).unwrap();
 }
 
@@ -276,10 +269,7 @@ fn broadcasts_are_counted_and_not_handed_out() {
     receive_all(&mut ring, 1, |ring, index| {
         assert_eq!(payload(ring, index), b"one");
     });
-    let losses = Losses {
-        not_unicast: 1,
-        ..Losses::default()
-    };
+    let losses = Losses { not_unicast: 1, ..Losses::default() };
     assert_eq!(ring.take_losses(), losses);
     assert_eq!(ring.take_losses(), Losses::default());
 }
@@ -322,8 +312,7 @@ fn refused_replies_are_counted_and_end_nothing() {
         // From a loopback address there is no way out (EINVAL), and broadcasts are refused (EACCES).
         let out = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
         ring.send_copy(index, b"x", out).unwrap();
-        ring.send_copy(index, b"x", SocketAddrV4::new(Ipv4Addr::BROADCAST, 9))
-            .unwrap();
+        ring.send_copy(index, b"x", SocketAddrV4::new(Ipv4Addr::BROADCAST, 9)).unwrap();
         ring.send_copy(index, &[0; PAYLOAD_MAX + 1], out).unwrap();
         let whole = 0..ring.arrival(index).1.len();
         let back = ring.arrival(index).0.source;
@@ -348,10 +337,7 @@ fn a_closed_port_at_the_other_end_is_no_error() {
     assert_eq!(ring.take_losses(), Losses::default());
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this measures how long the kernel waits"
-)]
+#[expect(clippy::disallowed_methods, reason = "this measures how long the kernel waits")]
 fn elapsed(action: impl FnOnce()) -> Duration {
     let start = Instant::now();
     action();

@@ -89,11 +89,7 @@ impl Outbox {
     }
 
     fn in_place(&mut self, to: SocketAddrV4, range: Range<usize>) {
-        self.replies.push(Reply {
-            datagram: self.datagram,
-            to,
-            body: Body::InPlace(range),
-        });
+        self.replies.push(Reply { datagram: self.datagram, to, body: Body::InPlace(range) });
     }
 
     /// Writes a payload elsewhere; nothing is sent where `emit` fails.
@@ -107,11 +103,7 @@ impl Outbox {
         match result {
             Ok(()) => {
                 let body = Body::Copied(start..self.copies.len());
-                self.replies.push(Reply {
-                    datagram: self.datagram,
-                    to,
-                    body,
-                });
+                self.replies.push(Reply { datagram: self.datagram, to, body });
             }
             Err(_) => self.copies.truncate(start),
         }
@@ -133,12 +125,7 @@ impl Budget {
     /// Nothing used yet.
     pub fn new(nat64s_max: usize, entries_max: usize) -> Self {
         let (nat64s, entries) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self {
-            nat64s_max,
-            entries_max,
-            nat64s,
-            entries,
-        }
+        Self { nat64s_max, entries_max, nat64s, entries }
     }
 
     /// How many NAT64s there are.
@@ -184,9 +171,7 @@ impl Budget {
 
 fn take(counter: &AtomicUsize, max: usize) -> bool {
     let next = |n| (n < max).then_some(n + 1);
-    counter
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-        .is_ok()
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
 }
 
 /// Which NAT64 addresses are served at all.
@@ -317,23 +302,11 @@ impl Server {
     /// # Panics
     /// Where the buffer has no head room: the backend's contract.
     pub fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
-        let Datagram {
-            table,
-            port,
-            buffer,
-            payload,
-        } = datagram;
+        let Datagram { table, port, buffer, payload } = datagram;
         assert!(payload.start >= HEAD_ROOM && payload.end <= buffer.len());
         self.context.stats.add(Counter::Datagrams, 1);
         let source = SocketAddrV4::new(table.nat64, port);
-        let exchange = Exchange {
-            now,
-            table,
-            source,
-            buffer,
-            payload,
-            outbox,
-        };
+        let exchange = Exchange { now, table, source, buffer, payload, outbox };
         if let Err(reason) = self.receive(exchange) {
             self.context.stats.count_drop(reason);
         }
@@ -358,9 +331,7 @@ impl Server {
 
     /// Whether (`port`, `token`) of the table's NAT64 has proved itself.
     pub fn is_known(&self, table: TableKey, port: ControlPort, token: &[u8]) -> bool {
-        self.nat64s
-            .get(&table)
-            .is_some_and(|nat64| nat64.is_known(port, token))
+        self.nat64s.get(&table).is_some_and(|nat64| nat64.is_known(port, token))
     }
 
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
@@ -369,13 +340,9 @@ impl Server {
         let entries: usize = self.nat64s.values().map(|nat64| weight(nat64)).sum();
         if entries > self.config.budget.entries() || self.nat64s.len() > self.config.budget.nat64s()
         {
-            return Some(format!(
-                "{entries} entries are more than the budget knows of"
-            ));
+            return Some(format!("{entries} entries are more than the budget knows of"));
         }
-        self.nat64s
-            .values()
-            .find_map(|nat64| nat64.table().contradiction())
+        self.nat64s.values().find_map(|nat64| nat64.table().contradiction())
     }
 
     fn receive(&mut self, exchange: Exchange<'_>) -> Result<(), DropReason> {
@@ -413,19 +380,14 @@ impl Server {
     /// Whether the request returns the proof that was sent to whoever it comes from.
     fn carries_proof(&self, request: &Request, exchange: &Exchange<'_>) -> bool {
         let (RequestKind::ServicePacket { packet }
-        | RequestKind::Report {
-            packet: Some(ReportedPacket::Service(packet)),
-            ..
-        }) = request.kind
+        | RequestKind::Report { packet: Some(ReportedPacket::Service(packet)), .. }) = request.kind
         else {
             return false;
         };
         let token = exchange.octets(request.token);
         let port = ControlPort(exchange.source.port());
         Ipv4::new(exchange.octets(packet)).is_some_and(|packet| {
-            self.context
-                .keys
-                .verify(exchange.table, port, token, packet.data())
+            self.context.keys.verify(exchange.table, port, token, packet.data())
         })
     }
 
@@ -436,21 +398,13 @@ impl Server {
         proof: bool,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Context {
-            budget,
-            stats,
-            hash,
-            ..
-        } = &self.context;
+        let Context { budget, stats, hash, .. } = &self.context;
         let nat64 = match self.nat64s.entry(exchange.table) {
             hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
             hashbrown::hash_map::Entry::Vacant(new) => {
                 budget.admit()?;
                 stats.add(Counter::Initialized, 1);
-                exchange
-                    .outbox
-                    .changes
-                    .push((exchange.table, Change::Initialized));
+                exchange.outbox.changes.push((exchange.table, Change::Initialized));
                 new.insert(Box::new(Nat64::new(
                     self.config.limits,
                     self.config.handoff_port,
@@ -486,9 +440,7 @@ impl Server {
         let payload = &exchange.buffer[exchange.payload.clone()];
         let token = request.token.of(payload);
         let proof =
-            self.context
-                .keys
-                .proof(exchange.table, ControlPort(exchange.source.port()), token);
+            self.context.keys.proof(exchange.table, ControlPort(exchange.source.port()), token);
         let authenticator = request.authenticator.map(|span| span.of(payload));
         let to = SocketAddrV4::new(exchange.table.nat64, VALIDATION_PORT);
         self.context.stats.add(Counter::ValidationPackets, 1);

@@ -65,8 +65,7 @@ impl Nat64 {
         context: &Context,
     ) {
         let had = self.table.len();
-        self.table
-            .bar(port, |change| record(&context.stats, outbox, table, change));
+        self.table.bar(port, |change| record(&context.stats, outbox, table, change));
         if had > 1 && self.table.len() < had {
             context.budget.give_entry();
         }
@@ -79,8 +78,7 @@ impl Nat64 {
     pub fn apply(&mut self, change: &Change) {
         if let Change::IdentityKnown { port, token } = change {
             self.identities.learn(*port, token.clone());
-            self.table
-                .set_control_ports(self.identities.control_ports());
+            self.table.set_control_ports(self.identities.control_ports());
         } else {
             self.table.apply(change);
         }
@@ -106,11 +104,7 @@ impl Nat64 {
             RequestKind::ServicePacket { packet } => {
                 self.service_packet(request.token, packet, proof, exchange, context)
             }
-            RequestKind::Report {
-                authenticator,
-                entry,
-                packet,
-            } => {
+            RequestKind::Report { authenticator, entry, packet } => {
                 let reported = self.report(authenticator, entry, &mut exchange, context);
                 let Some(packet) = packet else {
                     return reported;
@@ -138,14 +132,7 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange {
-            now: _,
-            table,
-            source,
-            buffer,
-            payload,
-            outbox,
-        } = exchange;
+        let Exchange { now: _, table, source, buffer, payload, outbox } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
         let slot = self.reported_entry(authenticator, reported, *table, outbox, context)?;
         let entry = self.table.entry(slot);
@@ -157,14 +144,7 @@ impl Nat64 {
         exchange: Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange {
-            table,
-            source,
-            buffer,
-            payload,
-            outbox,
-            ..
-        } = exchange;
+        let Exchange { table, source, buffer, payload, outbox, .. } = exchange;
         let payload = &buffer[payload];
         let mut first = None;
         let mut answered = false;
@@ -219,12 +199,7 @@ impl Nat64 {
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
         };
         if !agrees {
-            record(
-                &context.stats,
-                outbox,
-                table,
-                Change::Conflict { port, client },
-            );
+            record(&context.stats, outbox, table, Change::Conflict { port, client });
         }
         let slot = match known {
             Some(slot) => {
@@ -256,28 +231,18 @@ impl Nat64 {
         let upper = view.octets().get(walk.upper_at..).unwrap_or_default();
         let note = |fragment: Fragment| {
             let identification = fragment.identification;
-            FragmentKey::Ipv6 {
-                source,
-                destination,
-                identification,
-            }
+            FragmentKey::Ipv6 { source, destination, identification }
         };
         let slot = match walk.fragment {
             Some(fragment) if !fragment.first => {
-                let client = context
-                    .notes
-                    .find(exchange.now.monotonic, table, note(fragment));
+                let client = context.notes.find(exchange.now.monotonic, table, note(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
                 self.table.touch(slot.ok_or(DropReason::FragmentUnknown)?);
                 slot.ok_or(DropReason::FragmentUnknown)?
             }
             _ if packet::has_entries(walk.protocol) => {
                 let (port, _) = packet::ports(upper).ok_or(DropReason::HeaderTruncated)?;
-                let client = Client {
-                    prefix,
-                    address: source,
-                    port,
-                };
+                let client = Client { prefix, address: source, port };
                 let slot = match self.table.find(&client) {
                     Some(slot) => {
                         self.table.touch(slot);
@@ -286,9 +251,7 @@ impl Nat64 {
                     None => self.create(client, parts.hint, table, exchange.outbox, context)?,
                 };
                 if let Some(fragment) = walk.fragment.filter(|fragment| fragment.more) {
-                    context
-                        .notes
-                        .leave(exchange.now.monotonic, table, note(fragment), client);
+                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
                 }
                 slot
             }
@@ -313,12 +276,7 @@ impl Nat64 {
         };
         self.learn_address(source, parts.authenticator, &mut exchange, context);
         let authenticator = exchange.range(parts.authenticator);
-        self.answer(
-            slot,
-            AuthenticatorFrom::Request(authenticator),
-            parts.packet,
-            exchange,
-        );
+        self.answer(slot, AuthenticatorFrom::Request(authenticator), parts.packet, exchange);
         Ok(())
     }
 
@@ -331,23 +289,16 @@ impl Nat64 {
     ) -> Result<(), DropReason> {
         let slot = {
             let about = exchange.octets(packet).get(walk.upper_at + ICMP_HEADER..);
-            let about = about
-                .and_then(Ipv6::new)
-                .ok_or(DropReason::IcmpErrorUnmatched)?;
+            let about = about.and_then(Ipv6::new).ok_or(DropReason::IcmpErrorUnmatched)?;
             let walk = about.walk().map_err(|_| DropReason::IcmpErrorUnmatched)?;
             let first = walk.fragment.is_none_or(|fragment| fragment.first);
             let upper = about.octets().get(walk.upper_at..).unwrap_or_default();
             let ports =
                 packet::ports(upper).filter(|_| first && packet::has_entries(walk.protocol));
             let (_, port) = ports.ok_or(DropReason::IcmpErrorUnmatched)?;
-            let client = Client {
-                prefix: Prefix96::of(about.source()),
-                address: about.destination(),
-                port,
-            };
-            self.table
-                .find(&client)
-                .ok_or(DropReason::IcmpErrorUnmatched)?
+            let client =
+                Client { prefix: Prefix96::of(about.source()), address: about.destination(), port };
+            self.table.find(&client).ok_or(DropReason::IcmpErrorUnmatched)?
         };
         self.table.touch(slot);
         self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
@@ -363,13 +314,7 @@ impl Nat64 {
     ) -> Result<(), DropReason> {
         let packet = exchange.range(parts.packet);
         let authenticator = exchange.range(parts.authenticator);
-        let Exchange {
-            now,
-            buffer,
-            source,
-            outbox,
-            ..
-        } = exchange;
+        let Exchange { now, buffer, source, outbox, .. } = exchange;
         let start = icmp::echo_reply(buffer, packet.start, packet.end, walk)?;
         if !self.icmp_rate.take(now.monotonic, icmp::RATE_MAX) {
             return Err(DropReason::IcmpRate);
@@ -386,27 +331,14 @@ impl Nat64 {
         walk: &Walk,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange {
-            now,
-            source,
-            buffer,
-            payload,
-            outbox,
-            ..
-        } = exchange;
+        let Exchange { now, source, buffer, payload, outbox, .. } = exchange;
         let payload = &buffer[payload];
         let about = Ipv6::new(parts.packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
         outbox.copy(source, |out| {
-            wire::emit(
-                out,
-                message_type::AUTHENTICATOR,
-                parts.authenticator.of(payload),
-            );
+            wire::emit(out, message_type::AUTHENTICATOR, parts.authenticator.of(payload));
             icmp::emit_parameter_problem(out, about, walk)?;
-            rate.take(now.monotonic, icmp::RATE_MAX)
-                .then_some(())
-                .ok_or(DropReason::IcmpRate)
+            rate.take(now.monotonic, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
         })
     }
 
@@ -433,9 +365,7 @@ impl Nat64 {
         };
         let slot = match view.fragment() {
             Some(fragment) if !fragment.first => {
-                let client = context
-                    .notes
-                    .find(exchange.now.monotonic, table, note(fragment));
+                let client = context.notes.find(exchange.now.monotonic, table, note(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
                 Some(slot.ok_or(DropReason::FragmentUnknown)?)
             }
@@ -444,9 +374,7 @@ impl Nat64 {
                 let slot = self.table.find_port(MappedPort(port));
                 if let (Some(fragment), Some(slot)) = (fragment, slot) {
                     let client = self.table.entry(slot).client;
-                    context
-                        .notes
-                        .leave(exchange.now.monotonic, table, note(fragment), client);
+                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
                 }
                 slot
             }
@@ -481,15 +409,9 @@ impl Nat64 {
             None => {
                 // A proof that comes again, as several validation packets were under way, is still one.
                 let port = ControlPort(exchange.source.port());
-                let again = context
-                    .keys
-                    .verify(table, port, exchange.octets(token), view.data());
+                let again = context.keys.verify(table, port, exchange.octets(token), view.data());
                 return_packet(token, packet, exchange, |ttl| {
-                    if again {
-                        Some(1)
-                    } else {
-                        ttl.checked_sub(1).filter(|&ttl| ttl > 0)
-                    }
+                    if again { Some(1) } else { ttl.checked_sub(1).filter(|&ttl| ttl > 0) }
                 })
             }
         }
@@ -502,23 +424,14 @@ impl Nat64 {
         packet: Span,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange {
-            now,
-            table,
-            source,
-            buffer,
-            payload,
-            outbox,
-        } = exchange;
+        let Exchange { now, table, source, buffer, payload, outbox } = exchange;
         let payload = &buffer[payload];
         let about = Ipv4::new(packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
         outbox.copy(source, |out| {
             wire::emit(out, message_type::TOKEN, token.of(payload));
             icmp::emit_protocol_unreachable(out, about, table.local)?;
-            rate.take(now.monotonic, icmp::RATE_MAX)
-                .then_some(())
-                .ok_or(DropReason::IcmpRate)
+            rate.take(now.monotonic, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
         })
     }
 
@@ -534,30 +447,18 @@ impl Nat64 {
         exchange: Exchange<'_>,
     ) {
         let packet = exchange.range(packet);
-        let Exchange {
-            buffer,
-            source,
-            outbox,
-            ..
-        } = exchange;
+        let Exchange { buffer, source, outbox, .. } = exchange;
         let entry_at = packet.start - ENTRY_LENGTH;
         // The authenticator moves first: the entry may be written over where it stood.
         let kind = message_type::AUTHENTICATOR;
         let start = match authenticator {
             AuthenticatorFrom::Request(range) => wire::move_before(buffer, entry_at, kind, range),
-            AuthenticatorFrom::Table => wire::write_before(
-                buffer,
-                entry_at,
-                kind,
-                self.table.authenticator(slot).octets(),
-            ),
+            AuthenticatorFrom::Table => {
+                wire::write_before(buffer, entry_at, kind, self.table.authenticator(slot).octets())
+            }
         };
         buffer[entry_at..packet.start].copy_from_slice(&self.table.entry(slot).emit());
-        let end = if packet.end - start > PAYLOAD_MAX {
-            packet.start
-        } else {
-            packet.end
-        };
+        let end = if packet.end - start > PAYLOAD_MAX { packet.start } else { packet.end };
         outbox.in_place(source, start..end);
     }
 
@@ -608,17 +509,10 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &Context,
     ) {
-        let Exchange {
-            table,
-            buffer,
-            payload,
-            outbox,
-            ..
-        } = exchange;
+        let Exchange { table, buffer, payload, outbox, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        self.table.learn(address, authenticator, |change| {
-            record(&context.stats, outbox, *table, change)
-        });
+        self.table
+            .learn(address, authenticator, |change| record(&context.stats, outbox, *table, change));
     }
 }
 
@@ -648,12 +542,7 @@ fn return_packet(
     next: impl FnOnce(u8) -> Option<u8>,
 ) -> Result<(), DropReason> {
     let (token, packet) = (exchange.range(token), exchange.range(packet));
-    let Exchange {
-        buffer,
-        source,
-        outbox,
-        ..
-    } = exchange;
+    let Exchange { buffer, source, outbox, .. } = exchange;
     let octets = &mut buffer[packet.clone()];
     let ttl = next(packet::ttl(octets)).ok_or(DropReason::TtlExpired)?;
     packet::set_ttl(octets, ttl);

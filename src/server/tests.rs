@@ -1,1 +1,617 @@
+use super::*;
+use crate::packet::{self, protocol};
+use crate::wire::{Client, Entry, MappedPort, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96};
+use std::net::Ipv6Addr;
 
+const LOCAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+const NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const CONTROL: u16 = 40000;
+const TOKEN: &[u8] = b"token-";
+const AUTHENTICATOR: &[u8] = b"authenticator!";
+const CLIENT: &str = "2001:db8::17";
+const SERVICE: &str = "64:ff9b::cb00:7105";
+
+/// A shard, a clock, and what it did last.
+struct Shard {
+    server: Server,
+    time: Duration,
+    outbox: Outbox,
+}
+
+/// What was sent: where, and which octets.
+type Sent = Vec<(SocketAddrV4, Vec<u8>)>;
+
+impl Shard {
+    fn new(adjust: impl FnOnce(&mut ServerConfig)) -> Self {
+        let mut config = ServerConfig {
+            handoff_port: 64064,
+            limits: TableLimits::default(),
+            validation_rate: 1000,
+            budget: Arc::new(Budget::new(100, 1000)),
+            access: Arc::default(),
+        };
+        adjust(&mut config);
+        let stats = Arc::new(Stats::default());
+        let server = Server::new(config, [7; 32], Duration::ZERO, Box::new(NoneKnown), stats);
+        Self { server, time: Duration::from_secs(1), outbox: Outbox::default() }
+    }
+
+    /// One with [`NAT64`] known.
+    fn known() -> Self {
+        let mut shard = Self::new(|_| {});
+        shard.prove(NAT64, CONTROL, TOKEN);
+        shard
+    }
+
+    fn send_between(&mut self, table: TableKey, port: u16, payload: &[u8]) -> Sent {
+        let mut buffer = vec![0xee; HEAD_ROOM];
+        buffer.extend_from_slice(payload);
+        let payload = HEAD_ROOM..buffer.len();
+        self.outbox.clear();
+        let now = Now { wall: Default::default(), monotonic: self.time };
+        let datagram = Datagram { table, port, buffer: &mut buffer, payload };
+        self.server.handle(now, datagram, &mut self.outbox);
+        assert_eq!(self.server.contradiction(), None);
+        let body = |reply: &Reply| match reply.body.clone() {
+            Body::InPlace(range) => buffer[range].to_vec(),
+            Body::Copied(range) => self.outbox.copies()[range].to_vec(),
+        };
+        self.outbox.replies.iter().map(|reply| (reply.to, body(reply))).collect()
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Sent {
+        self.send_between(TableKey { local: LOCAL, nat64: NAT64 }, CONTROL, payload)
+    }
+
+    /// The one reply, which goes back to where the request came from.
+    fn ask(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut sent = self.send(payload);
+        assert_eq!(sent.len(), 1, "{sent:?}, drops {:?}", self.drops());
+        let (to, reply) = sent.remove(0);
+        assert_eq!(to, SocketAddrV4::new(NAT64, CONTROL));
+        reply
+    }
+
+    /// The one reason why there is no reply.
+    fn dropped(&mut self, payload: &[u8]) -> DropReason {
+        let before = self.drops();
+        assert_eq!(self.send(payload), []);
+        let mut reasons = self.drops();
+        for reason in before {
+            let at = reasons.iter().position(|&other| other == reason).unwrap();
+            reasons.remove(at);
+        }
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        reasons[0]
+    }
+
+    fn drops(&self) -> Vec<DropReason> {
+        let times =
+            |&reason: &DropReason| vec![reason; self.server.stats().dropped(reason) as usize];
+        DropReason::ALL.iter().flat_map(times).collect()
+    }
+
+    fn prove(&mut self, nat64: Ipv4Addr, port: u16, token: &[u8]) {
+        let table = TableKey { local: LOCAL, nat64 };
+        let question = [message(4, token), message(6, AUTHENTICATOR), udp6(CLIENT, 1)].concat();
+        let mut sent = self.send_between(table, port, &question);
+        if sent.is_empty() {
+            sent = self.send_between(table, port, &question);
+        }
+        assert_eq!(sent[0].0, SocketAddrV4::new(nat64, 9));
+        assert!(sent[0].1.len() <= question.len());
+        let proof = [message(4, token), returned(nat64, &sent[0].1)].concat();
+        let sent = self.send_between(table, port, &proof);
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].0, SocketAddrV4::new(nat64, port));
+    }
+
+    /// What changed, but for identities and authenticators.
+    fn events(&self) -> Vec<Change> {
+        let is_event =
+            |change: &Change| change.event(Default::default(), self.outbox.changes[0].0).is_some();
+        self.outbox.changes.iter().map(|(_, change)| change.clone()).filter(is_event).collect()
+    }
+}
+
+fn message(kind: u8, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::emit(&mut out, kind, data);
+    out
+}
+
+/// A validation packet, as the NAT64 sees it: a whole IPv4 packet for its port 9.
+fn returned(nat64: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let ports = [64064_u16.to_be_bytes(), 9_u16.to_be_bytes()].concat();
+    let length = (8 + payload.len() as u16).to_be_bytes();
+    ip4(protocol::UDP, LOCAL, nat64, &[&ports, &length[..], &[0, 0], payload].concat())
+}
+
+fn ip4(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, data: &[u8]) -> Vec<u8> {
+    [&packet::ipv4_header(20 + data.len(), 64, protocol, source, destination), data].concat()
+}
+
+fn ip6(next_header: u8, source: &str, destination: &str, data: &[u8]) -> Vec<u8> {
+    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+    [&packet::ipv6_header(data.len(), next_header, 64, source, destination), data].concat()
+}
+
+/// Transport headers: only the ports are looked at.
+fn transport(source: u16, destination: u16) -> Vec<u8> {
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 16]].concat()
+}
+
+fn udp6(client: &str, port: u16) -> Vec<u8> {
+    ip6(protocol::UDP, client, SERVICE, &transport(port, 80))
+}
+
+fn client(address: &str, port: u16) -> Client {
+    let prefix = Prefix96::of(SERVICE.parse().unwrap());
+    Client { prefix, address: address.parse().unwrap(), port }
+}
+
+fn client_packet(packet: &[u8]) -> Vec<u8> {
+    [&message(4, TOKEN), &message(6, AUTHENTICATOR), packet].concat()
+}
+
+fn hinted(port: u16, packet: &[u8]) -> Vec<u8> {
+    [&message(4, TOKEN), &message(6, AUTHENTICATOR), &message(8, &port.to_be_bytes()), packet]
+        .concat()
+}
+
+fn service_packet(packet: &[u8]) -> Vec<u8> {
+    [&message(4, TOKEN), packet].concat()
+}
+
+fn to_mapped(port: u16) -> Vec<u8> {
+    ip4(protocol::TCP, LOCAL, NAT64, &transport(80, port))
+}
+
+fn entry(port: u16, client: Client) -> Entry {
+    Entry { port: MappedPort(port), client }
+}
+
+fn report(authenticator: &[u8], entries: &[Entry]) -> Vec<u8> {
+    let mut out =
+        [message(1, PROTOCOL_IDENTIFIER), message(4, TOKEN), message(6, authenticator)].concat();
+    entries.iter().for_each(|entry| out.extend_from_slice(&entry.emit()));
+    out
+}
+
+fn answer(authenticator: &[u8], entry: Entry, packet: &[u8]) -> Vec<u8> {
+    [&message(6, authenticator), &entry.emit()[..], packet].concat()
+}
+
+fn created(entry: Entry) -> Change {
+    Change::Created { port: entry.port, client: entry.client }
+}
+
+fn deleted(entry: Entry) -> Change {
+    Change::Deleted { port: entry.port, client: entry.client }
+}
+
+fn conflict(entry: Entry) -> Change {
+    Change::Conflict { port: entry.port, client: entry.client }
+}
+
+/// Makes an entry and returns it.
+fn make(shard: &mut Shard, address: &str, port: u16) -> Entry {
+    let packet = udp6(address, port);
+    let reply = shard.ask(&client_packet(&packet));
+    let entry =
+        shard.server.entries().find(|(_, entry)| entry.client == client(address, port)).unwrap().1;
+    assert_eq!(reply, answer(AUTHENTICATOR, entry, &packet));
+    entry
+}
+
+#[test]
+fn section_5_nothing_is_kept_before_the_proof() {
+    let mut shard = Shard::new(|_| {});
+    for i in 0..100 {
+        let table = TableKey { local: LOCAL, nat64: Ipv4Addr::from(0x0a00_0000 + i) };
+        let payload = client_packet(&udp6(CLIENT, 1));
+        for (to, reply) in shard.send_between(table, CONTROL, &payload) {
+            assert_eq!(to, SocketAddrV4::new(table.nat64, 9));
+            assert!(reply.len() <= payload.len());
+        }
+        assert_eq!((shard.server.nat64s(), shard.outbox.changes.len()), (0, 0));
+    }
+    assert_eq!(shard.server.stats().dropped(DropReason::Attenuated), shard.drops().len() as u64);
+}
+
+#[test]
+fn section_5_proof_initializes_and_is_returned_with_ttl_1() {
+    let mut shard = Shard::new(|_| {});
+    let question = client_packet(&udp6(CLIENT, 1));
+    let validation = shard.send(&question).remove(0).1;
+    let mut packet = returned(NAT64, &validation);
+    let proof = service_packet(&packet);
+    let reply = shard.ask(&proof);
+    assert_eq!(shard.events(), [Change::Initialized]);
+    packet::set_ttl(&mut packet, 1);
+    assert_eq!(reply, service_packet(&packet));
+    // Another validation packet was under way: its proof is one still, and nothing is initialized again.
+    assert_eq!(shard.ask(&proof), service_packet(&packet));
+    assert_eq!(shard.outbox.changes, []);
+}
+
+#[test]
+fn section_5_a_wrong_proof_is_none() {
+    let mut shard = Shard::new(|_| {});
+    let validation = shard.send(&client_packet(&udp6(CLIENT, 1))).remove(0).1;
+    let proof = service_packet(&returned(NAT64, &validation));
+    for at in proof.len() - 16..proof.len() {
+        let mut wrong = proof.clone();
+        wrong[at] ^= 0x10;
+        shard.send(&wrong);
+    }
+    let elsewhere = [
+        (TableKey { local: NAT64, nat64: NAT64 }, CONTROL),
+        (TableKey { local: LOCAL, nat64: LOCAL }, CONTROL),
+        (TableKey { local: LOCAL, nat64: NAT64 }, CONTROL + 1),
+    ];
+    for (table, port) in elsewhere {
+        shard.send_between(table, port, &proof);
+    }
+    shard.send(&[message(4, b"other!"), returned(NAT64, &validation)].concat());
+    assert_eq!(shard.server.nat64s(), 0);
+    shard.time += Duration::from_secs(121);
+    shard.send(&proof);
+    assert_eq!(shard.server.nat64s(), 0);
+}
+
+#[test]
+fn section_5_rotation() {
+    let mut shard = Shard::known();
+    let packet = udp6(CLIENT, 1);
+    let rotation = |old: &[u8]| {
+        [&message(5, old), &message(4, b"new-token-"), &message(6, AUTHENTICATOR), &packet[..]]
+            .concat()
+    };
+    assert_eq!(shard.send(&rotation(b"unknown!")).remove(0).0.port(), 9);
+    let table = TableKey { local: LOCAL, nat64: NAT64 };
+    let elsewhere = shard.send_between(table, CONTROL + 1, &rotation(TOKEN));
+    assert!(elsewhere.iter().all(|(to, _)| to.port() == 9));
+    assert!(shard.ask(&rotation(TOKEN)).ends_with(&packet));
+    assert!(shard.server.is_known(table, ControlPort(CONTROL), b"new-token-"));
+    assert!(shard.server.is_known(table, ControlPort(CONTROL), TOKEN));
+}
+
+#[test]
+fn section_5_limits_are_silent() {
+    let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(1, 1000)));
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let other = TableKey { local: LOCAL, nat64: Ipv4Addr::new(192, 0, 2, 8) };
+    for _ in 0..5 {
+        assert_eq!(shard.send_between(other, 5000, &client_packet(&udp6(CLIENT, 1))), []);
+    }
+    assert_eq!(shard.drops(), [DropReason::Nat64sLimit; 5]);
+
+    let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(10, 2)));
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let first = make(&mut shard, "2001:db8::1", 1);
+    make(&mut shard, "2001:db8::2", 1);
+    assert_eq!(shard.send_between(other, 5000, &client_packet(&udp6(CLIENT, 1))), []);
+    assert_eq!(shard.server.stats().dropped(DropReason::EntriesLimit), 1);
+    // The table that exists goes on by replacing its own.
+    let third = make(&mut shard, "2001:db8::3", 1);
+    assert_eq!(third.port, first.port);
+    assert_eq!(shard.server.entries().count(), 2);
+}
+
+#[test]
+fn section_5_access_lists() {
+    let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+    let list = AccessList { allow: vec![net("192.0.2.0/24")], deny: vec![net("192.0.2.128/25")] };
+    assert!(list.permits(NAT64));
+    assert!(!list.permits(Ipv4Addr::new(192, 0, 2, 200)));
+    assert!(!list.permits(Ipv4Addr::new(198, 51, 100, 1)));
+    assert!(AccessList::default().permits(Ipv4Addr::new(198, 51, 100, 1)));
+    let mut shard = Shard::new(|config| {
+        config.access = Arc::new(AccessList { deny: vec![net("192.0.2.7/32")], ..list })
+    });
+    assert_eq!(shard.dropped(&client_packet(&udp6(CLIENT, 1))), DropReason::NotAllowed);
+}
+
+#[test]
+fn section_5_port_0_is_never_answered() {
+    let mut shard = Shard::new(|_| {});
+    let table = TableKey { local: LOCAL, nat64: NAT64 };
+    assert_eq!(shard.send_between(table, 0, &client_packet(&udp6(CLIENT, 1))), []);
+    assert_eq!(shard.drops(), [DropReason::SourcePortZero]);
+}
+
+#[test]
+fn section_6_a_control_port_that_was_mapped() {
+    let mut shard = Shard::known();
+    shard.ask(&hinted(41000, &udp6(CLIENT, 1)));
+    shard.prove(NAT64, 41000, b"second");
+    assert_eq!(shard.events(), [deleted(entry(41000, client(CLIENT, 1)))]);
+    let hinted = shard.ask(&hinted(41000, &udp6(CLIENT, 1)));
+    assert_ne!(hinted[18..20], 41000_u16.to_be_bytes());
+}
+
+#[test]
+fn section_6_reports() {
+    let mut shard = Shard::known();
+    let (one, two, three) = (client(CLIENT, 1), client(CLIENT, 2), client(CLIENT, 3));
+    // Adopted, then agreed with.
+    assert_eq!(
+        shard.ask(&report(b"a1", &[entry(5000, one)])),
+        answer(b"a1", entry(5000, one), &[])
+    );
+    assert_eq!(shard.events(), [created(entry(5000, one))]);
+    assert_eq!(
+        shard.ask(&report(b"a2", &[entry(5000, one)])),
+        answer(b"a2", entry(5000, one), &[])
+    );
+    assert_eq!(shard.outbox.changes.len(), 1, "the authenticator is another");
+    // The client has another port.
+    assert_eq!(
+        shard.ask(&report(b"a2", &[entry(5001, one)])),
+        answer(b"a2", entry(5000, one), &[])
+    );
+    assert_eq!(shard.events(), [conflict(entry(5001, one))]);
+    // The port is taken, or not eligible.
+    for (port, client) in [(5000, two), (3544, three)] {
+        let reply = shard.ask(&report(b"a2", &[entry(port, client)]));
+        let events = shard.events();
+        let [Change::Conflict { .. }, Change::Created { port: own, .. }] = events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(events[0], conflict(entry(port, client)));
+        assert_ne!(own.0, port);
+        assert_eq!(reply, answer(b"a2", entry(own.0, client), &[]));
+    }
+    // What cannot be an entry.
+    for bad in [entry(0, one), entry(5000, client(CLIENT, 0)), entry(5000, client("fe80::1", 1))] {
+        assert_eq!(shard.dropped(&report(b"a2", &[bad])), DropReason::EntryInvalid);
+    }
+}
+
+#[test]
+fn section_6_multi_reports() {
+    let mut shard = Shard::known();
+    let [one, two, three] = [1, 2, 3].map(|port| entry(5000 + port, client(CLIENT, port)));
+    // None differs: exactly the first.
+    assert_eq!(shard.ask(&report(b"a1", &[one, two])), answer(b"a1", one, &[]));
+    assert_eq!(shard.events(), [created(one), created(two)]);
+    // Each that differs is answered, under its own authenticator.
+    let other = client("2001:db8::99", 9);
+    let payload = [
+        report(b"a1", &[one, entry(6000, two.client), entry(0, one.client)]),
+        message(6, b"b1"),
+        entry(5001, other).emit().to_vec(),
+        three.emit().to_vec(),
+    ];
+    let sent = shard.send(&payload.concat());
+    let own = shard.server.entries().find(|(_, entry)| entry.client == other).unwrap().1;
+    let replies: Vec<_> = sent.into_iter().map(|(_, reply)| reply).collect();
+    assert_eq!(replies, [answer(b"a1", two, &[]), answer(b"b1", own, &[])]);
+    let expected = [
+        conflict(entry(6000, two.client)),
+        conflict(entry(5001, other)),
+        created(own),
+        created(three),
+    ];
+    assert_eq!(shard.events(), expected);
+    assert_eq!(shard.server.stats().dropped(DropReason::EntryInvalid), 1);
+    let nothing = report(b"a1", &[entry(0, one.client), entry(0, two.client)]);
+    assert_eq!(shard.send(&nothing), []);
+    assert_eq!(shard.server.stats().dropped(DropReason::EntryInvalid), 3);
+}
+
+#[test]
+fn section_3_a_report_with_a_packet_is_two_answers() {
+    let mut shard = Shard::known();
+    let reported = entry(5000, client(CLIENT, 1));
+    let packet = udp6(CLIENT, 1);
+    let sent = shard.send(&[report(b"a1", &[reported]), packet.clone()].concat());
+    let replies: Vec<_> = sent.into_iter().map(|(_, reply)| reply).collect();
+    assert_eq!(replies, [answer(b"a1", reported, &[]), answer(b"a1", reported, &packet)]);
+    let packet = to_mapped(5000);
+    let sent = shard.send(&[report(b"a1", &[reported]), packet.clone()].concat());
+    assert_eq!(sent[1].1, answer(b"a1", reported, &packet));
+    let mut refused = packet.clone();
+    refused[9] = 255;
+    assert_eq!(shard.send(&[report(b"a1", &[reported]), refused].concat()).len(), 2);
+}
+
+#[test]
+fn section_7_client_packets() {
+    let mut shard = Shard::known();
+    let one = make(&mut shard, CLIENT, 1);
+    assert_eq!(shard.events(), [created(one)]);
+    // The same client again, by TCP and behind extension headers, to another port of the service.
+    let tcp = ip6(protocol::TCP, CLIENT, "64:ff9b::c633:6401", &transport(1, 443));
+    assert_eq!(shard.ask(&client_packet(&tcp)), answer(AUTHENTICATOR, one, &tcp));
+    let extended = [&[protocol::UDP, 0, 1, 4, 0, 0, 0, 0][..], &transport(1, 80)].concat();
+    let extended = ip6(protocol::DESTINATION_OPTIONS, CLIENT, SERVICE, &extended);
+    assert_eq!(shard.ask(&client_packet(&extended)), answer(AUTHENTICATOR, one, &extended));
+    assert_eq!(shard.outbox.changes, []);
+    // Another prefix is another client.
+    let elsewhere = ip6(protocol::UDP, CLIENT, "2001:db8:64::cb00:7105", &transport(1, 80));
+    shard.ask(&client_packet(&elsewhere));
+    assert_eq!(shard.events().len(), 1);
+    for source in ["::", "::1", "ff02::1", "::ffff:192.0.2.1", "fe80::1"] {
+        assert_eq!(shard.dropped(&client_packet(&udp6(source, 1))), DropReason::ClientAddress);
+    }
+    let short = ip6(protocol::UDP, CLIENT, SERVICE, &[0, 1, 0]);
+    assert_eq!(shard.dropped(&client_packet(&short)), DropReason::HeaderTruncated);
+}
+
+#[test]
+fn section_7_ipv6_fragments() {
+    let mut shard = Shard::known();
+    let fragment = |identification: u8, flags: u8, data: &[u8]| {
+        let header = [protocol::UDP, 0, 0, flags, 0, 0, 0, identification];
+        ip6(protocol::FRAGMENT, CLIENT, SERVICE, &[&header[..], data].concat())
+    };
+    let (first, later) = (fragment(1, 1, &transport(7, 80)), fragment(1, 16, &[1, 2, 3]));
+    assert_eq!(shard.dropped(&client_packet(&later)), DropReason::FragmentUnknown);
+    shard.ask(&client_packet(&first));
+    let own = shard.server.entries().next().unwrap().1;
+    assert_eq!(own.client, client(CLIENT, 7));
+    assert_eq!(shard.ask(&client_packet(&later)), answer(AUTHENTICATOR, own, &later));
+    assert_eq!(shard.dropped(&client_packet(&fragment(2, 16, &[1]))), DropReason::FragmentUnknown);
+    shard.time += Duration::from_secs(15);
+    assert_eq!(shard.dropped(&client_packet(&later)), DropReason::FragmentUnknown);
+}
+
+#[test]
+fn section_7_ipv4_fragments() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let fragment = |flags: [u8; 2], data: &[u8]| {
+        let mut packet = ip4(protocol::UDP, LOCAL, NAT64, data);
+        packet[6..8].copy_from_slice(&flags);
+        packet
+    };
+    let (first, later) =
+        (fragment([0x20, 0], &transport(80, own.port.0)), fragment([0, 3], &[9; 5]));
+    assert_eq!(shard.dropped(&service_packet(&later)), DropReason::FragmentUnknown);
+    assert_eq!(shard.ask(&service_packet(&first)), answer(AUTHENTICATOR, own, &first));
+    assert_eq!(shard.ask(&service_packet(&later)), answer(AUTHENTICATOR, own, &later));
+}
+
+#[test]
+fn section_7_ping_and_other_icmpv6() {
+    let mut shard = Shard::known();
+    let icmp = |kind: u8| {
+        let (source, destination): (Ipv6Addr, Ipv6Addr) =
+            (CLIENT.parse().unwrap(), SERVICE.parse().unwrap());
+        let mut data = [kind, 0, 0, 0, 1, 2, 3, 4, 5];
+        let checksum = packet::icmpv6_checksum(source, destination, &data);
+        data[2..4].copy_from_slice(&checksum.to_be_bytes());
+        ip6(protocol::ICMPV6, CLIENT, SERVICE, &data)
+    };
+    let reply = shard.ask(&client_packet(&icmp(128)));
+    let echoed = reply.strip_prefix(&message(6, AUTHENTICATOR)[..]).unwrap();
+    assert_eq!((echoed[40], &echoed[44..]), (129, &[1, 2, 3, 4, 5][..]));
+    assert_eq!(echoed[8..24], icmp(128)[24..40]);
+    let mut wrong = icmp(128);
+    wrong[42] ^= 1;
+    assert_eq!(shard.dropped(&client_packet(&wrong)), DropReason::EchoChecksum);
+    for kind in [129, 133, 200, 255] {
+        assert_eq!(shard.dropped(&client_packet(&icmp(kind))), DropReason::IcmpIgnored);
+    }
+    let fragment = [&[protocol::ICMPV6, 0, 0, 0, 0, 0, 0, 1][..], &icmp(128)[40..]].concat();
+    let fragment = client_packet(&ip6(protocol::FRAGMENT, CLIENT, SERVICE, &fragment));
+    assert_eq!(shard.dropped(&fragment), DropReason::IcmpFragment);
+    // 99 more in this second, of whatever kind.
+    let unknown = client_packet(&ip6(132, CLIENT, SERVICE, &[1, 2, 3]));
+    let problem = shard.ask(&unknown);
+    assert_eq!(problem[16..][40..42], [4, 1]);
+    for _ in 0..98 {
+        shard.ask(&client_packet(&icmp(128)));
+    }
+    assert_eq!(shard.dropped(&unknown), DropReason::IcmpRate);
+    assert_eq!(shard.dropped(&client_packet(&icmp(128))), DropReason::IcmpRate);
+    shard.time += Duration::from_millis(1100);
+    shard.ask(&unknown);
+}
+
+#[test]
+fn section_7_icmpv6_errors() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 7);
+    let about = |port: u16| {
+        let embedded = ip6(protocol::UDP, SERVICE, CLIENT, &transport(80, port));
+        let data = [&[1, 4, 0, 0, 0, 0, 0, 0][..], &embedded].concat();
+        let packet = ip6(protocol::ICMPV6, "2001:db8:ffff::1", SERVICE, &data);
+        ([&message(4, TOKEN), &message(6, b"router"), &packet[..]].concat(), packet)
+    };
+    let (request, packet) = about(7);
+    assert_eq!(shard.ask(&request), answer(AUTHENTICATOR, own, &packet));
+    assert_eq!(shard.outbox.changes, [], "the router's authenticator is not the client's");
+    assert_eq!(shard.dropped(&about(8).0), DropReason::IcmpErrorUnmatched);
+    for cut in [1, 30, 60] {
+        let mut data = [&[1, 4, 0, 0, 0, 0, 0, 0][..], &packet[48..]].concat();
+        data.truncate(8 + cut);
+        let cut = client_packet(&ip6(protocol::ICMPV6, "2001:db8:ffff::1", SERVICE, &data));
+        let answered = !shard.send(&cut).is_empty();
+        assert_eq!(answered, data.len() >= 8 + 44);
+    }
+}
+
+#[test]
+fn section_7_service_packets() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let packet = to_mapped(own.port.0);
+    assert_eq!(shard.ask(&service_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+    // Not found: returned, one hop older, until there is none left.
+    let mut packet = to_mapped(own.port.0 ^ 1);
+    let reply = shard.ask(&service_packet(&packet));
+    packet::set_ttl(&mut packet, 63);
+    assert_eq!(reply, service_packet(&packet));
+    for ttl in [1, 0] {
+        packet::set_ttl(&mut packet, ttl);
+        assert_eq!(shard.dropped(&service_packet(&packet)), DropReason::TtlExpired);
+    }
+    // The client speaks with another authenticator: that is the one from now on.
+    let again = [message(4, TOKEN), message(6, b"fresh!"), udp6(CLIENT, 2)].concat();
+    shard.ask(&again);
+    let packet = to_mapped(own.port.0);
+    assert_eq!(shard.ask(&service_packet(&packet)), answer(b"fresh!", own, &packet));
+}
+
+#[test]
+fn section_7_icmp_errors_and_other_protocols() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let about = |protocol: u8, port: u16| {
+        let embedded = ip4(protocol, NAT64, LOCAL, &transport(port, 80));
+        ip4(1, LOCAL, NAT64, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &embedded].concat())
+    };
+    let packet = about(protocol::TCP, own.port.0);
+    assert_eq!(shard.ask(&service_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+    let mut packet = about(protocol::UDP, own.port.0 ^ 1);
+    let reply = shard.ask(&service_packet(&packet));
+    packet::set_ttl(&mut packet, 63);
+    assert_eq!(reply, service_packet(&packet));
+    assert_eq!(shard.dropped(&service_packet(&about(1, 1))), DropReason::IcmpErrorUnmatched);
+    for data in [&[8, 0, 0, 0, 0, 0, 0, 0][..], &[42, 0, 0, 0]] {
+        let packet = ip4(1, LOCAL, NAT64, data);
+        if data[0] == 8 {
+            let reply = shard.ask(&service_packet(&packet));
+            assert_eq!(reply[8..][20..22], [3, 2]);
+        } else {
+            assert_eq!(shard.dropped(&service_packet(&packet)), DropReason::IcmpIgnored);
+        }
+    }
+    let packet = ip4(132, LOCAL, NAT64, &[1, 2, 3]);
+    let reply = shard.ask(&service_packet(&packet));
+    assert!(reply.starts_with(&message(4, TOKEN)) && reply.ends_with(&packet));
+    assert_eq!(reply[8..][20..22], [3, 2]);
+}
+
+#[test]
+fn section_7_too_long_an_answer_goes_without_its_packet() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let data = |length| [transport(80, own.port.0), vec![7; length]].concat();
+    let room = PAYLOAD_MAX - 2 - TOKEN.len();
+    let longest = service_packet(&ip4(protocol::UDP, LOCAL, NAT64, &data(room - 40)));
+    assert_eq!(longest.len(), PAYLOAD_MAX);
+    assert_eq!(shard.ask(&longest), answer(AUTHENTICATOR, own, &[]));
+    let fits = PAYLOAD_MAX - 2 - AUTHENTICATOR.len() - 34;
+    let packet = ip4(protocol::UDP, LOCAL, NAT64, &data(fits - 40));
+    assert_eq!(shard.ask(&service_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+}
+
+#[test]
+fn two_nat64s_and_two_local_addresses_have_tables_of_their_own() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let other = Ipv4Addr::new(192, 0, 2, 8);
+    shard.prove(other, CONTROL, TOKEN);
+    let table = TableKey { local: LOCAL, nat64: other };
+    let packet = to_mapped(own.port.0);
+    let sent = shard.send_between(table, CONTROL, &service_packet(&packet));
+    assert!(sent[0].1.starts_with(&message(4, TOKEN)), "returned: the other's entry is not found");
+    let elsewhere = TableKey { local: Ipv4Addr::new(203, 0, 113, 6), nat64: NAT64 };
+    let twice = [(); 2].map(|()| shard.send_between(elsewhere, CONTROL, &service_packet(&packet)));
+    assert!(twice.concat().iter().all(|(to, _)| to.port() == 9), "not known there");
+    assert_eq!(shard.server.entries().count(), 1);
+}

@@ -9,9 +9,7 @@ fn numbers_received(sockets: &[ReactorSocket]) -> Vec<(SocketAddrV4, u32)> {
         socket.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut octets = [0; 4];
         while let Ok((_, source)) = socket.socket.recv_from(&mut octets) {
-            let std::net::SocketAddr::V4(source) = source else {
-                unreachable!()
-            };
+            let std::net::SocketAddr::V4(source) = source else { unreachable!() };
             received.push((source, u32::from_be_bytes(octets)));
         }
     }
@@ -37,11 +35,7 @@ fn a_source_stays_with_its_reactor_whatever_its_port() {
 
     for (reactor, shard) in shards.iter().enumerate() {
         let received = numbers_received(shard);
-        assert!(
-            received
-                .iter()
-                .all(|(source, _)| steered_to(*source.ip(), REACTORS) == reactor)
-        );
+        assert!(received.iter().all(|(source, _)| steered_to(*source.ip(), REACTORS) == reactor));
         // Even would be a third of all; a quarter says that neighbours spread.
         assert!(received.len() >= usize::from(SOURCES) * PORTS as usize / 4);
         // A source has all its ports here or none.
@@ -69,11 +63,7 @@ fn steering_spreads_neighbours_and_networks() {
 
 #[test]
 fn every_address_of_every_reactor_has_the_port_that_the_kernel_picked() {
-    let listen = [
-        ANY_PORT,
-        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 0),
-        ANY_PORT,
-    ];
+    let listen = [ANY_PORT, SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 0), ANY_PORT];
     let shards = bind_group(&listen, 2).unwrap();
     assert_eq!(shards.len(), 2);
     let port = shards[0][0].local().port();
@@ -99,12 +89,8 @@ fn a_wildcard_and_one_of_its_addresses() {
         let port = shards[0][0].local().port();
         let source = Ipv4Addr::new(127, 1, 2, 3);
         let sender = UdpSocket::bind((source, 0)).unwrap();
-        sender
-            .send_to(&1u32.to_be_bytes(), (specific, port))
-            .unwrap();
-        sender
-            .send_to(&2u32.to_be_bytes(), (Ipv4Addr::LOCALHOST, port))
-            .unwrap();
+        sender.send_to(&1u32.to_be_bytes(), (specific, port)).unwrap();
+        sender.send_to(&2u32.to_be_bytes(), (Ipv4Addr::LOCALHOST, port)).unwrap();
         for (reactor, mut shard) in shards.into_iter().enumerate() {
             assert!(!shard[0].is_wildcard() && shard[1].is_wildcard());
             for number in [1, 2] {
@@ -133,11 +119,7 @@ fn a_second_server_is_told_who_has_the_port() {
         let name = fs::read_to_string("/proc/self/comm").unwrap();
         assert_eq!(
             error.to_string(),
-            format!(
-                "port {port} is taken by {} (pid {})",
-                name.trim_end(),
-                std::process::id()
-            )
+            format!("port {port} is taken by {} (pid {})", name.trim_end(), std::process::id())
         );
     }
 }
@@ -162,20 +144,13 @@ fn errors_name_the_next_step() {
         "203.0.113.5 is not an address of this host; see `ip address`"
     );
     let multicast = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 1), 0);
-    assert!(matches!(
-        bind_group(&[multicast], 1),
-        Err(BindError::NotLocal(_))
-    ));
+    assert!(matches!(bind_group(&[multicast], 1), Err(BindError::NotLocal(_))));
     assert_eq!(
         BindError::Forbidden(53).to_string(),
         "port 53 needs CAP_NET_BIND_SERVICE, or a lower sysctl net.ipv4.ip_unprivileged_port_start"
     );
     assert_eq!(
-        BindError::PortTaken {
-            port: 64064,
-            holder: None
-        }
-        .to_string(),
+        BindError::PortTaken { port: 64064, holder: None }.to_string(),
         "port 64064 is taken; see `ss -lunp`"
     );
 }

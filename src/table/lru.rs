@@ -21,10 +21,7 @@ pub struct Links {
 
 impl Default for Links {
     fn default() -> Self {
-        Self {
-            newer: NONE,
-            older: NONE,
-        }
+        Self { newer: NONE, older: NONE }
     }
 }
 
@@ -37,20 +34,14 @@ pub struct List {
 
 impl Default for List {
     fn default() -> Self {
-        Self {
-            newest: NONE,
-            oldest: NONE,
-        }
+        Self { newest: NONE, oldest: NONE }
     }
 }
 
 impl List {
     /// Puts the entry in `slot`, which is in no such list, at the new end.
     pub fn push(&mut self, records: &mut Pool<Record>, which: Which, slot: Slot) {
-        records.get_mut(slot).links[which as usize] = Links {
-            newer: NONE,
-            older: self.newest,
-        };
+        records.get_mut(slot).links[which as usize] = Links { newer: NONE, older: self.newest };
         match self.newest {
             NONE => self.oldest = slot,
             newest => records.get_mut(newest).links[which as usize].newer = slot,

@@ -39,10 +39,7 @@ pub struct TableLimits {
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self {
-            entries_max: TABLE_CAPACITY,
-            client_share: 0.125,
-        }
+        Self { entries_max: TABLE_CAPACITY, client_share: 0.125 }
     }
 }
 
@@ -78,11 +75,8 @@ impl Keyed for Record {
 }
 
 fn record_key(client: Slot, prefix: Slot, client_port: u16) -> [u8; 6] {
-    let ([a, b], [c, d], [e, f]) = (
-        client.to_ne_bytes(),
-        prefix.to_ne_bytes(),
-        client_port.to_ne_bytes(),
-    );
+    let ([a, b], [c, d], [e, f]) =
+        (client.to_ne_bytes(), prefix.to_ne_bytes(), client_port.to_ne_bytes());
     [a, b, c, d, e, f]
 }
 
@@ -195,27 +189,19 @@ impl Table {
 
     /// The authenticator of the entry in `slot`: its client's.
     pub fn authenticator(&self, slot: Slot) -> &Authenticator {
-        &self
-            .clients
-            .get(self.records.get(slot).client)
-            .authenticator
+        &self.clients.get(self.records.get(slot).client).authenticator
     }
 
     /// The entry in `slot` was used: it is the last to go now.
     pub fn touch(&mut self, slot: Slot) {
         let subnet = self.clients.get(self.records.get(slot).client).subnet;
         self.by_use.touch(&mut self.records, Which::Table, slot);
-        self.subnets
-            .get_mut(subnet)
-            .by_use
-            .touch(&mut self.records, Which::Subnet, slot);
+        self.subnets.get_mut(subnet).by_use.touch(&mut self.records, Which::Subnet, slot);
     }
 
     /// All entries, from the least to the most recently used.
     pub fn by_use(&self) -> impl Iterator<Item = wire::Entry> {
-        self.by_use
-            .oldest_first(&self.records, Which::Table)
-            .map(|slot| self.entry(slot))
+        self.by_use.oldest_first(&self.records, Which::Table).map(|slot| self.entry(slot))
     }
 
     /// Makes an entry for `client`, which has none: on `wanted` if that is eligible and free, else on the
@@ -267,10 +253,7 @@ impl Table {
         let Some(authenticator) = Authenticator::new(authenticator) else {
             return;
         };
-        let change = Change::AuthenticatorLearned {
-            address,
-            authenticator,
-        };
+        let change = Change::AuthenticatorLearned { address, authenticator };
         self.apply(&change);
         changed(change);
     }
@@ -296,22 +279,15 @@ impl Table {
         match *change {
             Change::Created { port, client } => self.insert(port, client),
             Change::Deleted { port, client } => {
-                if let Some(slot) = self
-                    .find_port(port)
-                    .filter(|&slot| self.entry(slot).client == client)
+                if let Some(slot) =
+                    self.find_port(port).filter(|&slot| self.entry(slot).client == client)
                 {
                     self.remove(slot);
                 }
             }
-            Change::AuthenticatorLearned {
-                address,
-                ref authenticator,
-            } => {
+            Change::AuthenticatorLearned { address, ref authenticator } => {
                 if let Some(slot) = self.clients.find(address.octets()) {
-                    self.clients
-                        .get_mut(slot)
-                        .authenticator
-                        .clone_from(authenticator);
+                    self.clients.get_mut(slot).authenticator.clone_from(authenticator);
                 }
             }
             Change::Initialized | Change::Conflict { .. } | Change::IdentityKnown { .. } => {}
@@ -321,30 +297,19 @@ impl Table {
     /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
     /// heavy, else of the heaviest /64 if any is, else of all.
     fn victim(&self, client: &Client, must_stay: impl Fn(MappedPort) -> bool) -> Option<Slot> {
-        let own = self
-            .subnets
-            .find(client.subnet())
-            .filter(|&subnet| self.is_heavy(subnet));
+        let own = self.subnets.find(client.subnet()).filter(|&subnet| self.is_heavy(subnet));
         let heaviest = || {
-            let heavy = self
-                .heavy
-                .iter()
-                .copied()
-                .filter(|&subnet| self.is_heavy(subnet));
+            let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
             // Of two that are equally heavy the lower one, so that the choice does not hang on history.
             heavy.max_by_key(|&subnet| {
                 let subnet = self.subnets.get(subnet);
                 (subnet.entries, std::cmp::Reverse(subnet.prefix))
             })
         };
-        let heavy = own
-            .or_else(heaviest)
-            .map(|subnet| self.subnets.get(subnet).by_use);
+        let heavy = own.or_else(heaviest).map(|subnet| self.subnets.get(subnet).by_use);
         let can_go = |slot: &Slot| !must_stay(MappedPort(self.records.get(*slot).port));
         let first = |list: List, which| {
-            list.oldest_first(&self.records, which)
-                .take(PASSED_OVER_MAX)
-                .find(can_go)
+            list.oldest_first(&self.records, which).take(PASSED_OVER_MAX).find(can_go)
         };
         heavy
             .and_then(|list| first(list, Which::Subnet))
@@ -378,12 +343,7 @@ impl Table {
         let address = client.address.octets();
         let address = self.clients.find(address).unwrap_or_else(|| {
             let authenticator = Authenticator::default();
-            self.clients.insert(ClientRecord {
-                address,
-                authenticator,
-                subnet,
-                entries: 0,
-            })
+            self.clients.insert(ClientRecord { address, authenticator, subnet, entries: 0 })
         });
         let prefix = client.prefix.0;
         let prefix = self
@@ -412,12 +372,7 @@ impl Table {
     }
 
     fn remove(&mut self, slot: Slot) {
-        let &Record {
-            client,
-            prefix,
-            port,
-            ..
-        } = self.records.get(slot);
+        let &Record { client, prefix, port, .. } = self.records.get(slot);
         let subnet = self.clients.get(client).subnet;
         self.by_use.unlink(&mut self.records, Which::Table, slot);
         let record = self.subnets.get_mut(subnet);
@@ -444,10 +399,7 @@ impl Table {
 
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
     pub fn contradiction(&self) -> Option<String> {
-        let by_use: Vec<_> = self
-            .by_use
-            .oldest_first(&self.records, Which::Table)
-            .collect();
+        let by_use: Vec<_> = self.by_use.oldest_first(&self.records, Which::Table).collect();
         if by_use.len() != self.len() || self.ports.taken() != self.len() {
             return Some(format!(
                 "{} entries, {} by use, {} ports",
@@ -457,11 +409,7 @@ impl Table {
             ));
         }
         if self.len() > self.capacity() {
-            return Some(format!(
-                "{} entries, capacity {}",
-                self.len(),
-                self.capacity()
-            ));
+            return Some(format!("{} entries, capacity {}", self.len(), self.capacity()));
         }
         for slot in by_use {
             let entry = self.entry(slot);
@@ -473,10 +421,7 @@ impl Table {
             }
         }
         for (slot, subnet) in self.subnets.iter() {
-            let entries = subnet
-                .by_use
-                .oldest_first(&self.records, Which::Subnet)
-                .count();
+            let entries = subnet.by_use.oldest_first(&self.records, Which::Subnet).count();
             let may_be_heavy = self.may_be_heavy(subnet.entries);
             if entries != usize::from(subnet.entries) || self.heavy.contains(&slot) != may_be_heavy
             {
@@ -490,10 +435,7 @@ impl Table {
         let clients = sum(&mut self.clients.iter().map(|(_, client)| client.entries));
         let prefixes = sum(&mut self.prefixes.iter().map(|(_, prefix)| prefix.entries));
         (clients != self.len() || prefixes != self.len()).then(|| {
-            format!(
-                "{} entries, {clients} of clients, {prefixes} of prefixes",
-                self.len()
-            )
+            format!("{} entries, {clients} of clients, {prefixes} of prefixes", self.len())
         })
     }
 }

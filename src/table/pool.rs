@@ -31,11 +31,7 @@ pub struct Pool<T> {
 impl<T: Keyed> Pool<T> {
     /// Empty.
     pub fn new(hash: SecretHash) -> Self {
-        Self {
-            records: Slab::new(),
-            index: HashTable::new(),
-            hash,
-        }
+        Self { records: Slab::new(), index: HashTable::new(), hash }
     }
 
     /// How many records there are.
@@ -50,9 +46,8 @@ impl<T: Keyed> Pool<T> {
 
     /// The slot of the record with `key`.
     pub fn find(&self, key: T::Key) -> Option<Slot> {
-        let found = self.index.find(self.hash.of(key.as_ref()), |&slot| {
-            self.get(slot).key() == key
-        });
+        let found =
+            self.index.find(self.hash.of(key.as_ref()), |&slot| self.get(slot).key() == key);
         found.copied()
     }
 
@@ -76,10 +71,7 @@ impl<T: Keyed> Pool<T> {
     pub fn insert(&mut self, record: T) -> Slot {
         let hash_of = self.hash.of(record.key().as_ref());
         let slot = self.records.insert(record) as Slot;
-        assert_ne!(
-            slot, NONE,
-            "a pool never holds as many records as there are ports"
-        );
+        assert_ne!(slot, NONE, "a pool never holds as many records as there are ports");
         let (records, hash) = (&self.records, self.hash);
         self.index.insert_unique(hash_of, slot, |&slot| {
             hash.of(records[usize::from(slot)].key().as_ref())
@@ -93,9 +85,8 @@ impl<T: Keyed> Pool<T> {
     /// Where there is none.
     pub fn remove(&mut self, slot: Slot) -> T {
         let record = self.records.remove(usize::from(slot));
-        if let Ok(entry) = self
-            .index
-            .find_entry(self.hash.of(record.key().as_ref()), |&at| at == slot)
+        if let Ok(entry) =
+            self.index.find_entry(self.hash.of(record.key().as_ref()), |&at| at == slot)
         {
             entry.remove();
         }
@@ -104,8 +95,6 @@ impl<T: Keyed> Pool<T> {
 
     /// All records, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
-        self.records
-            .iter()
-            .map(|(slot, record)| (slot as Slot, record))
+        self.records.iter().map(|(slot, record)| (slot as Slot, record))
     }
 }

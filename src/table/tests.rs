@@ -10,22 +10,11 @@ fn client(subnet: u8, host: u8, prefix: u8, port: u16) -> Client {
     let mut address = [0; 16];
     address[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
     (address[7], address[15]) = (subnet, host);
-    Client {
-        prefix: Prefix96([prefix; 12]),
-        address: Ipv6Addr::from(address),
-        port,
-    }
+    Client { prefix: Prefix96([prefix; 12]), address: Ipv6Addr::from(address), port }
 }
 
 fn table(entries_max: usize, client_share: f64) -> Table {
-    Table::new(
-        TableLimits {
-            entries_max,
-            client_share,
-        },
-        HANDOFF,
-        SecretHash::new([1; 16]),
-    )
+    Table::new(TableLimits { entries_max, client_share }, HANDOFF, SecretHash::new([1; 16]))
 }
 
 fn create(
@@ -73,12 +62,7 @@ fn section_6_a_full_table_replaces_its_least_recently_used() {
     let mut random = Random::new([2; 32]);
     let mut table = table(3, 1.0);
     for (i, port) in [5001, 5002, 5003].into_iter().enumerate() {
-        create(
-            &mut table,
-            client(1, i as u8, 1, 1),
-            Some(port),
-            &mut random,
-        );
+        create(&mut table, client(1, i as u8, 1, 1), Some(port), &mut random);
     }
     table.touch(table.find(&client(1, 0, 1, 1)).unwrap());
     assert_eq!(ports_by_use(&table), [5002, 5003, 5001]);
@@ -86,14 +70,8 @@ fn section_6_a_full_table_replaces_its_least_recently_used() {
     assert_eq!(
         changes,
         [
-            Change::Deleted {
-                port: MappedPort(5002),
-                client: client(1, 1, 1, 1)
-            },
-            Change::Created {
-                port: MappedPort(5002),
-                client: client(1, 9, 1, 1)
-            },
+            Change::Deleted { port: MappedPort(5002), client: client(1, 1, 1, 1) },
+            Change::Created { port: MappedPort(5002), client: client(1, 9, 1, 1) },
         ]
     );
     // A hint that is free is taken all the same, and one that is not is no hint.
@@ -109,29 +87,17 @@ fn section_6_entries_that_must_stay_are_passed_over() {
     let mut random = Random::new([2; 32]);
     let mut table = table(3, 1.0);
     for (i, port) in [5001, 5002, 5003].into_iter().enumerate() {
-        create(
-            &mut table,
-            client(1, i as u8, 1, 1),
-            Some(port),
-            &mut random,
-        );
+        create(&mut table, client(1, i as u8, 1, 1), Some(port), &mut random);
     }
     let mut deleted = |table: &mut Table, host, live: &[u16]| {
         let mut gone = None;
         let must_stay = |port: MappedPort| live.contains(&port.0);
         table
-            .create(
-                client(1, host, 1, 1),
-                None,
-                false,
-                must_stay,
-                &mut random,
-                |change| {
-                    if let Change::Deleted { port, .. } = change {
-                        gone = Some(port.0);
-                    }
-                },
-            )
+            .create(client(1, host, 1, 1), None, false, must_stay, &mut random, |change| {
+                if let Change::Deleted { port, .. } = change {
+                    gone = Some(port.0);
+                }
+            })
             .unwrap();
         gone
     };
@@ -148,12 +114,7 @@ fn section_6_fair_share() {
     let mut next_port = 5000;
     let mut add = |table: &mut Table, subnet, host| {
         next_port += 1;
-        create(
-            table,
-            client(subnet, host, 1, 1),
-            Some(next_port),
-            &mut random,
-        )
+        create(table, client(subnet, host, 1, 1), Some(next_port), &mut random)
     };
     let gone = |changes: &[Change]| match changes[0] {
         Change::Deleted { client, .. } => {
@@ -161,16 +122,7 @@ fn section_6_fair_share() {
         }
         ref other => panic!("{other:?}"),
     };
-    for (subnet, host) in [
-        (1, 1),
-        (2, 1),
-        (2, 2),
-        (2, 3),
-        (3, 1),
-        (3, 2),
-        (4, 1),
-        (5, 1),
-    ] {
+    for (subnet, host) in [(1, 1), (2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (4, 1), (5, 1)] {
         add(&mut table, subnet, host);
     }
     // Only 2 is heavy (3 > 0.25 * 8): it pays for the newcomer though 1 is older.
@@ -196,10 +148,7 @@ fn section_6_authenticator_belongs_to_the_address() {
     table.learn(address, &[1, 2], |change| changes.push(change));
     assert_eq!(changes.len(), 1);
     for entry in [client(1, 1, 1, 1), client(1, 1, 2, 2)] {
-        assert_eq!(
-            table.authenticator(table.find(&entry).unwrap()).octets(),
-            [1, 2]
-        );
+        assert_eq!(table.authenticator(table.find(&entry).unwrap()).octets(), [1, 2]);
     }
 }
 
@@ -212,13 +161,7 @@ fn section_6_a_control_port_is_not_mapped() {
     table.bar(ControlPort(5001), |change| panic!("{change:?}"));
     table.bar(ControlPort(5000), |change| gone = Some(change));
     table.set_control_ports([ControlPort(5000)].into_iter());
-    assert_eq!(
-        gone,
-        Some(Change::Deleted {
-            port: MappedPort(5000),
-            client: client(1, 1, 1, 1)
-        })
-    );
+    assert_eq!(gone, Some(Change::Deleted { port: MappedPort(5000), client: client(1, 1, 1, 1) }));
     assert!(table.is_empty() && !table.is_eligible(MappedPort(5000)));
     create(&mut table, client(1, 1, 1, 1), Some(5000), &mut random);
     assert_ne!(ports_by_use(&table), [5000]);
@@ -232,24 +175,14 @@ fn section_6_capacity_is_64508() {
     assert_eq!(table.capacity(), 64508);
     let nth = |i: u32| client((i >> 24) as u8, (i >> 16) as u8, 1, i as u16);
     for i in 0..64508 {
-        assert_eq!(
-            create(&mut table, nth(i), None, &mut random).len(),
-            1,
-            "{i}"
-        );
+        assert_eq!(create(&mut table, nth(i), None, &mut random).len(), 1, "{i}");
     }
     assert_eq!(create(&mut table, nth(64508), None, &mut random).len(), 2);
-    assert_eq!(
-        (table.len(), table.find(&nth(0)), table.contradiction()),
-        (64508, None, None)
-    );
+    assert_eq!((table.len(), table.find(&nth(0)), table.contradiction()), (64508, None, None));
     // Ports are only lost to control ports, and the entry on one with it.
     table.bar(ControlPort(40001), drop);
     table.set_control_ports([40000, 40001].map(ControlPort).into_iter());
-    assert_eq!(
-        (table.len(), table.capacity(), table.contradiction()),
-        (64507, 64507, None)
-    );
+    assert_eq!((table.len(), table.capacity(), table.contradiction()), (64507, 64507, None));
 }
 
 /// What a table must do, without any index: entries in the order of their use.
@@ -267,29 +200,18 @@ impl Model {
     }
 
     fn victim(&self, client: Client, stays: &HashSet<u16>) -> (Client, u16) {
-        let count = |subnet| {
-            self.entries
-                .iter()
-                .filter(|entry| entry.0.subnet() == subnet)
-                .count()
-        };
+        let count = |subnet| self.entries.iter().filter(|entry| entry.0.subnet() == subnet).count();
         let heavy = |subnet| count(subnet) as f64 > self.share * self.capacity as f64;
         let subnets: HashSet<_> = self.entries.iter().map(|entry| entry.0.subnet()).collect();
         let heaviest = subnets
             .into_iter()
             .filter(|&subnet| heavy(subnet))
             .max_by_key(|&subnet| (count(subnet), std::cmp::Reverse(subnet)));
-        let of = if heavy(client.subnet()) {
-            Some(client.subnet())
-        } else {
-            heaviest
-        };
+        let of = if heavy(client.subnet()) { Some(client.subnet()) } else { heaviest };
         let in_heavy = |entry: &&(Client, u16)| of == Some(entry.0.subnet());
         let can_go = |entry: &&(Client, u16)| !stays.contains(&entry.1);
         let first = self.entries.iter().filter(in_heavy).find(can_go);
-        *first
-            .or_else(|| self.entries.iter().find(can_go))
-            .unwrap_or(&self.entries[0])
+        *first.or_else(|| self.entries.iter().find(can_go)).unwrap_or(&self.entries[0])
     }
 }
 

@@ -56,34 +56,14 @@ fn shapes() -> Vec<(&'static str, Vec<u8>)> {
             "client packet with hint",
             join(&[&TOKEN, &AUTHENTICATOR, &[0x38, 1, 0x12, 0x34], &ipv6()]),
         ),
-        (
-            "client packet with rotation",
-            join(&[&[0x35, 1, 9, 9], &TOKEN, &AUTHENTICATOR, &ipv6()]),
-        ),
+        ("client packet with rotation", join(&[&[0x35, 1, 9, 9], &TOKEN, &AUTHENTICATOR, &ipv6()])),
         ("service packet", join(&[&TOKEN, &ipv4()])),
-        (
-            "report",
-            join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY]),
-        ),
-        (
-            "report with IPv6",
-            join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ipv6()]),
-        ),
-        (
-            "report with IPv4",
-            join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ipv4()]),
-        ),
+        ("report", join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY])),
+        ("report with IPv6", join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ipv6()])),
+        ("report with IPv4", join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ipv4()])),
         (
             "multi report",
-            join(&[
-                &identifier(),
-                &TOKEN,
-                &AUTHENTICATOR,
-                &ENTRY,
-                &ENTRY,
-                &AUTHENTICATOR,
-                &ENTRY,
-            ]),
+            join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ENTRY, &AUTHENTICATOR, &ENTRY]),
         ),
     ]
 }
@@ -109,18 +89,9 @@ fn section_2_unknown_formats_drop_the_whole_payload() {
 fn section_2_unknown_types_are_skipped() {
     for kind in [0, 2, 3, 9, 10, 11, 12, 13, 14, 15] {
         let unknown = [0x30 | kind, 1, 7, 7];
-        let payload = join(&[
-            &unknown,
-            &TOKEN,
-            &unknown,
-            &AUTHENTICATOR,
-            &[0x30 | kind, 0],
-            &ipv6(),
-        ]);
-        assert!(
-            matches!(parse(&payload).unwrap().kind, RequestKind::ClientPacket(_)),
-            "{kind}"
-        );
+        let payload =
+            join(&[&unknown, &TOKEN, &unknown, &AUTHENTICATOR, &[0x30 | kind, 0], &ipv6()]);
+        assert!(matches!(parse(&payload).unwrap().kind, RequestKind::ClientPacket(_)), "{kind}");
     }
 }
 
@@ -136,26 +107,14 @@ fn section_2_malformed() {
         parse(&join(&[&wrong, &TOKEN, &AUTHENTICATOR, &ENTRY])),
         Err(DropReason::BadIdentifier)
     );
-    assert_eq!(
-        parse(&join(&[&[0x31, 0], &TOKEN, &ipv4()])),
-        Err(DropReason::BadIdentifier)
-    );
-    assert_eq!(
-        parse(&join(&[&TOKEN, &[0x37, 0], &ipv4()])),
-        Err(DropReason::BadEntryLength)
-    );
-    assert_eq!(
-        parse(&join(&[&TOKEN, &[0x38, 0], &ipv4()])),
-        Err(DropReason::BadHintLength)
-    );
+    assert_eq!(parse(&join(&[&[0x31, 0], &TOKEN, &ipv4()])), Err(DropReason::BadIdentifier));
+    assert_eq!(parse(&join(&[&TOKEN, &[0x37, 0], &ipv4()])), Err(DropReason::BadEntryLength));
+    assert_eq!(parse(&join(&[&TOKEN, &[0x38, 0], &ipv4()])), Err(DropReason::BadHintLength));
     assert_eq!(
         parse(&join(&[&TOKEN, &[0x38, 2, 0, 0, 0, 0], &ipv4()])),
         Err(DropReason::BadHintLength)
     );
-    assert_eq!(
-        parse(&vec![0x32; PAYLOAD_MAX + 1]),
-        Err(DropReason::DatagramTruncated)
-    );
+    assert_eq!(parse(&vec![0x32; PAYLOAD_MAX + 1]), Err(DropReason::DatagramTruncated));
 }
 
 #[test]
@@ -172,9 +131,7 @@ fn section_2_embedded_packets_against_their_own_length() {
     assert_eq!(too_short(5, 9, ipv6()), Err(DropReason::PacketTruncated));
     // What stands behind a packet is not part of it.
     let payload = join(&[&TOKEN, &ipv4(), &[0xff; 7]]);
-    let RequestKind::ServicePacket { packet } = parse(&payload).unwrap().kind else {
-        panic!()
-    };
+    let RequestKind::ServicePacket { packet } = parse(&payload).unwrap().kind else { panic!() };
     assert_eq!(packet.of(&payload), ipv4());
 }
 
@@ -196,14 +153,7 @@ fn section_3_shapes() {
             ("service packet", RequestKind::ServicePacket { packet }) => {
                 assert_eq!(packet.of(&payload), ipv4());
             }
-            (
-                "report",
-                RequestKind::Report {
-                    entry: reported,
-                    packet: None,
-                    ..
-                },
-            )
+            ("report", RequestKind::Report { entry: reported, packet: None, .. })
             | (
                 "report with IPv6",
                 RequestKind::Report {
@@ -255,40 +205,20 @@ fn section_3_incomplete() {
     let cases: [(&[&[u8]], DropReason); 9] = [
         (&[&AUTHENTICATOR, &ipv6()], DropReason::NoToken),
         (&[&TOKEN], DropReason::NothingAsked),
-        (
-            &[&identifier(), &TOKEN, &AUTHENTICATOR],
-            DropReason::NothingAsked,
-        ),
+        (&[&identifier(), &TOKEN, &AUTHENTICATOR], DropReason::NothingAsked),
         (&[&TOKEN, &ipv6()], DropReason::NoAuthenticator),
         (&[&TOKEN, &AUTHENTICATOR, &ENTRY], DropReason::NoIdentifier),
-        (
-            &[&identifier(), &TOKEN, &ENTRY],
-            DropReason::NoAuthenticator,
-        ),
+        (&[&identifier(), &TOKEN, &ENTRY], DropReason::NoAuthenticator),
         (
             &[&identifier(), &TOKEN, &ENTRY, &AUTHENTICATOR, &ENTRY],
             DropReason::EntryBeforeAuthenticator,
         ),
         (
-            &[
-                &identifier(),
-                &TOKEN,
-                &AUTHENTICATOR,
-                &ENTRY,
-                &ENTRY,
-                &ipv6(),
-            ],
+            &[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ENTRY, &ipv6()],
             DropReason::PacketInMultiReport,
         ),
         (
-            &[
-                &identifier(),
-                &TOKEN,
-                &AUTHENTICATOR,
-                &AUTHENTICATOR,
-                &ENTRY,
-                &ipv4(),
-            ],
+            &[&identifier(), &TOKEN, &AUTHENTICATOR, &AUTHENTICATOR, &ENTRY, &ipv4()],
             DropReason::PacketInMultiReport,
         ),
     ];
@@ -300,10 +230,7 @@ fn section_3_incomplete() {
 #[test]
 fn section_3_any_order_and_first_of_each_counts() {
     let payload = join(&[&ENTRY, &AUTHENTICATOR, &identifier(), &TOKEN]);
-    assert!(matches!(
-        parse(&payload).unwrap().kind,
-        RequestKind::Report { .. }
-    ));
+    assert!(matches!(parse(&payload).unwrap().kind, RequestKind::Report { .. }));
     let second = [0x34, 1, 0, 0];
     let payload = join(&[
         &AUTHENTICATOR,
@@ -316,9 +243,7 @@ fn section_3_any_order_and_first_of_each_counts() {
     ]);
     let request = parse(&payload).unwrap();
     assert_eq!(request.token.of(&payload), &TOKEN[2..]);
-    let RequestKind::ClientPacket(parts) = request.kind else {
-        panic!()
-    };
+    let RequestKind::ClientPacket(parts) = request.kind else { panic!() };
     assert_eq!(parts.authenticator.of(&payload), &AUTHENTICATOR[2..]);
     assert_eq!(parts.hint, Some(MappedPort(5)));
 }
@@ -344,14 +269,8 @@ fn section_2_opaque_lengths() {
 fn in_place_writing_survives_overlap() {
     let mut buffer = vec![0; 16];
     buffer[4..10].copy_from_slice(&[1, 2, 3, 4, 5, 6]);
-    assert_eq!(
-        move_before(&mut buffer, 12, message_type::AUTHENTICATOR, 4..10),
-        4
-    );
+    assert_eq!(move_before(&mut buffer, 12, message_type::AUTHENTICATOR, 4..10), 4);
     assert_eq!(buffer[4..12], [0x36, 3, 1, 2, 3, 4, 5, 6]);
-    assert_eq!(
-        write_before(&mut buffer, 4, message_type::TOKEN, &[9, 9]),
-        0
-    );
+    assert_eq!(write_before(&mut buffer, 4, message_type::TOKEN, &[9, 9]), 0);
     assert_eq!(buffer[..6], [0x34, 1, 9, 9, 0x36, 3]);
 }
