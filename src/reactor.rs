@@ -1,7 +1,7 @@
 //! One thread, one shard: the only loop, and the only reader of the clock.
 //!
 //! A turn of the loop takes a batch of datagrams, lets the shard answer them all, and hands the answers to
-//! the kernel. What an answer announces is recorded before it leaves: see [`Reactor::commit`].
+//! the kernel. What an answer announces is recorded before it leaves: see `Reactor::commit`.
 
 use std::io;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl<B: Backend> Reactor<B> {
     ///
     /// # Errors
     /// What the backend cannot recover from.
-    pub fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
+    pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Acquire) {
             let arrivals = self.backend.turn(None)?;
             if arrivals > 0 {

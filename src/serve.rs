@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +24,10 @@ use crate::table::TableLimits;
 
 /// How long reactors may take to finish once they are told to, before the log stops waiting.
 const REACTORS_DEADLINE: Duration = Duration::from_millis(300);
+/// A reactor that has stopped looks so often, at such intervals, whether the others have: one of them may be
+/// stuck.
+const ALL_END_TRIES: u32 = 200;
+const ALL_END_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the log may take to write what it was sent.
 const LOG_DEADLINE: Duration = Duration::from_millis(400);
 
@@ -160,6 +164,7 @@ impl Serving {
         let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
         let access = Arc::new(config.access);
         let stop = Arc::new(AtomicBool::new(false));
+        let all_end = Arc::new(AllEnd(AtomicUsize::new(config.reactors)));
         let (ended_sender, ended) = mpsc::channel();
         let (ready_sender, ready) = mpsc::channel();
         let mut all_stats = Vec::new();
@@ -177,6 +182,7 @@ impl Serving {
             let mut on_end =
                 OnEnd { end: Some(ended_sender.clone()), tell: Arc::clone(&on_failure) };
             let (stop, ready) = (Arc::clone(&stop), ready_sender.clone());
+            let all_end = Arc::clone(&all_end);
             let run = move || {
                 let (ring, waker) = match Ring::new(sockets) {
                     Ok(made) => made,
@@ -191,7 +197,10 @@ impl Serving {
                 let server =
                     Server::new(server_config, seed, clock.monotonic(), live, Arc::clone(&stats));
                 drop(ready.send(Ok(waker)));
-                let result = Reactor::new(ring, server, sender, clock, stats).run(&stop);
+                let mut reactor = Reactor::new(ring, server, sender, clock, stats);
+                let result = reactor.run(&stop);
+                all_end.wait();
+                drop(reactor);
                 on_end.say(result, &stop);
             };
             thread::Builder::new()
@@ -291,6 +300,22 @@ impl Serving {
         };
         let lines = self.log.join(LOG_DEADLINE).map_err(StopError::Log);
         result.and(lines).map(|lines| Totals { lines, ..totals })
+    }
+}
+
+/// Keeps every reactor's sockets open until none of them receives any more: the kernel steers by the number
+/// of open sockets, and would send a NAT64 to a shard that does not know it.
+struct AllEnd(AtomicUsize);
+
+impl AllEnd {
+    fn wait(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+        for _ in 0..ALL_END_TRIES {
+            if self.0.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            thread::sleep(ALL_END_INTERVAL);
+        }
     }
 }
 
