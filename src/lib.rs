@@ -40,6 +40,8 @@ pub mod fragments;
 
 pub mod server;
 
+pub mod nat64;
+
 pub mod backend;
 
 pub mod socket;
@@ -55,5 +57,7 @@ pub mod reactor;
 pub mod serve;
 
 pub mod control;
+
+pub mod demo;
 
 pub mod cli;

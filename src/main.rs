@@ -3,25 +3,34 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::process::{self, ExitCode};
 
 use clap::Parser;
 
+use nat64handoff::change::LogFormat;
 use nat64handoff::cli::{
-    Cli, Command, EXIT_USAGE, Environment, LogDestination, ServeConfig, ServeOptions,
+    Cli, Command, DemoOptions, EXIT_USAGE, Environment, LogDestination, ServeConfig, ServeOptions,
 };
 use nat64handoff::control::{self, Alarm};
+use nat64handoff::demo::{self, LogTail};
 use nat64handoff::eventlog::Destination;
+use nat64handoff::ports::TABLE_CAPACITY;
 use nat64handoff::serve::{self, Serving, Totals};
 use nat64handoff::server::AccessList;
+use nat64handoff::socket;
 use nat64handoff::table::TableLimits;
+
+/// Set in the environment of a demo that runs in a network of its own.
+const IN_NAMESPACE: &str = "NAT64HANDOFF_DEMO_IN_NAMESPACE";
 
 fn main() -> ExitCode {
     // Prints help and usage errors itself, with exit code 0 or 2.
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Serve(options) => serve(options),
-        Command::Demo(_) => Ok(()),
+        Command::Demo(options) => demo(options),
         Command::CheckConfig(options) => check_config(options),
     };
     match result {
@@ -78,6 +87,62 @@ fn serve(options: ServeOptions) -> Result<(), Failure> {
         "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
     ));
     Ok(())
+}
+
+fn demo(options: DemoOptions) -> Result<(), Failure> {
+    if std::env::var_os(IN_NAMESPACE).is_some() {
+        socket::loopback_up().map_err(failed)?;
+    } else if !demo::can_bind_validation_port().map_err(failed)? {
+        return demo_in_namespace(&options);
+    }
+    let state = std::env::temp_dir().join(format!("nat64handoff-demo-{}", std::process::id()));
+    let result = demo_with(&state, options.port.unwrap_or(0));
+    // Nothing in there is of use to anyone.
+    drop(std::fs::remove_dir_all(&state));
+    result
+}
+
+fn demo_with(state: &Path, port: u16) -> Result<(), Failure> {
+    let log = LogTail::new();
+    let config = serve::Config {
+        listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)],
+        state: state.to_owned(),
+        log: Destination::Writer(Box::new(log.clone())),
+        log_format: LogFormat::Plain,
+        reactors: 2,
+        nat64s_max: 10,
+        entries_max: 2 * TABLE_CAPACITY,
+        limits: TableLimits::default(),
+        validation_rate: 1000,
+        access: AccessList::default(),
+    };
+    let serving = Serving::start(config, || {}).map_err(failed)?;
+    let server = serving.listen()[0];
+    let played = demo::run(server, &log, &mut io::stdout().lock()).map_err(failed);
+    let stopped = serving.stop().map_err(failed);
+    played.and(stopped.map(drop))
+}
+
+/// The demo's NAT64s take their validation packets at UDP port 9, which is root's: so it becomes root, of a
+/// network of its own.
+fn demo_in_namespace(options: &DemoOptions) -> Result<(), Failure> {
+    const HINT: &str =
+        "the demo's NAT64s listen on UDP port 9, which takes root or user namespaces: try sudo";
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = process::Command::new("unshare");
+    command
+        .args(["--map-root-user", "--net", "--"])
+        .arg(program)
+        .arg("demo")
+        .env(IN_NAMESPACE, "1");
+    if let Some(port) = options.port {
+        command.args(["--port", &port.to_string()]);
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(failed(format_args!("the demo in a namespace failed ({HINT})"))),
+        Err(error) => Err(failed(format_args!("unshare: {error} ({HINT})"))),
+    }
 }
 
 fn wire_up(config: ServeConfig) -> serve::Config {

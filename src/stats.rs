@@ -23,6 +23,7 @@ macro_rules! counters {
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
 /// Why a payload, or a part of one, got no answer (PROTOCOL.md, the section in each line).

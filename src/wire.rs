@@ -127,7 +127,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn parse(data: &[u8]) -> Option<Self> {
+    /// From the data of the message. `None` where the length is another.
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
         let data: &[u8; ENTRY_LENGTH - MESSAGE_HEADER] = data.try_into().ok()?;
         Some(Self {
             port: MappedPort(u16::from_be_bytes([data[0], data[1]])),
@@ -301,12 +302,20 @@ pub enum ReportedPacket {
 
 /// One message of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Message {
+pub(crate) enum Message {
     Handoff { kind: u8, data: Span },
     Packet(Embedded),
 }
 
-/// The messages from `start` on. Ends after an embedded packet or the first error.
+/// The messages of a payload of at most [`PAYLOAD_MAX`] octets. Ends after an embedded packet or the first
+/// error.
+pub(crate) fn messages(
+    payload: &[u8],
+) -> impl Iterator<Item = Result<Message, DropReason>> + use<'_> {
+    Messages { payload, next: 0 }
+}
+
+/// The messages from `next` on. Ends after an embedded packet or the first error.
 struct Messages<'a> {
     payload: &'a [u8],
     next: usize,

@@ -1,0 +1,53 @@
+//! Black-box tests of the server, written from the protocol's description alone: nothing here
+//! uses the library. A strict NAT64 speaks to the real binary over loopback and checks every
+//! octet that comes back. Test functions are named after the section that they check.
+//!
+//! They need to bind UDP port 9 of 127.0.0.0/8 (run as root, or with CAP_NET_BIND_SERVICE).
+
+#![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
+
+#[path = "protocol/client.rs"]
+mod client;
+#[path = "protocol/eventlog.rs"]
+mod eventlog;
+#[path = "protocol/harness.rs"]
+mod harness;
+#[path = "protocol/nat64.rs"]
+mod nat64;
+#[path = "protocol/packet.rs"]
+mod packet;
+#[path = "protocol/wire.rs"]
+mod wire;
+
+#[path = "protocol/command_line.rs"]
+mod command_line;
+#[path = "protocol/section_2.rs"]
+mod section_2;
+#[path = "protocol/section_3.rs"]
+mod section_3;
+#[path = "protocol/section_4.rs"]
+mod section_4;
+#[path = "protocol/section_5.rs"]
+mod section_5;
+#[path = "protocol/section_5_identities.rs"]
+mod section_5_identities;
+#[path = "protocol/section_5_limits.rs"]
+mod section_5_limits;
+#[path = "protocol/section_6.rs"]
+mod section_6;
+#[path = "protocol/section_6_full.rs"]
+mod section_6_full;
+#[path = "protocol/section_6_reports.rs"]
+mod section_6_reports;
+#[path = "protocol/section_7_client.rs"]
+mod section_7_client;
+#[path = "protocol/section_7_fragments.rs"]
+mod section_7_fragments;
+#[path = "protocol/section_7_icmp.rs"]
+mod section_7_icmp;
+#[path = "protocol/section_7_service.rs"]
+mod section_7_service;
+#[path = "protocol/section_8.rs"]
+mod section_8;
+#[path = "protocol/soak.rs"]
+mod soak;

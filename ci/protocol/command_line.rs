@@ -1,0 +1,185 @@
+//! What users are told when the command line, the configuration or the machine does not fit.
+
+use crate::client::Client;
+use crate::harness::{self, LOCAL, Server, free_port};
+use crate::nat64::Nat64;
+use std::path::Path;
+
+/// Runs `serve` in a directory of its own with these arguments: exit code and standard error.
+fn serve(directory: &Path, listen: &str, extra: &[&str]) -> (i32, String) {
+    let (state, log) = (directory.join("state"), directory.join("events.log"));
+    let mut arguments = vec!["serve", "--listen", listen, "--log", log.to_str().unwrap()];
+    if !extra.contains(&"--state") {
+        arguments.extend(["--state", state.to_str().unwrap()]);
+    }
+    arguments.extend(extra);
+    let (code, stdout, stderr) = harness::run(&arguments);
+    assert_eq!(stdout, "", "standard output is for events");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (code, stderr)
+}
+
+/// One line that names the cause.
+fn one_line(stderr: &str, cause: &str) {
+    let lines: Vec<_> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert_eq!(lines.len(), 1, "{stderr}");
+    assert!(lines[0].contains(cause), "{cause} is not named: {stderr}");
+}
+
+/// A second server on the same port: exit code 1, one line that names the port; the first lives on.
+#[test]
+fn command_line_port_taken() {
+    let first = Server::start(&[]);
+    let nat64 = Nat64::known(&first);
+    let directory = tempfile::tempdir().unwrap();
+    let (code, stderr) = serve(directory.path(), &first.addr().to_string(), &[]);
+    assert_eq!(code, 1, "{stderr}");
+    one_line(&stderr, &first.port.to_string());
+    for number in 0..20 {
+        nat64.map(Client::nth(number));
+    }
+}
+
+/// A second server on the same state directory: exit code 1, one line; the first lives on.
+#[test]
+fn command_line_state_locked() {
+    let first = Server::start(&[]);
+    let nat64 = Nat64::known(&first);
+    let directory = tempfile::tempdir().unwrap();
+    let state = first.directory.path().join("state");
+    let listen = format!("{LOCAL}:{}", free_port());
+    let extra = ["--state", state.to_str().unwrap()];
+    let (code, stderr) = serve(directory.path(), &listen, &extra);
+    assert_eq!(code, 1, "{stderr}");
+    one_line(&stderr, "state");
+    nat64.map(Client::nth(1));
+}
+
+/// An address that this host does not have.
+#[test]
+fn command_line_address_not_local() {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = format!("192.0.2.1:{}", free_port());
+    let (code, stderr) = serve(directory.path(), &listen, &[]);
+    assert_eq!(code, 1, "{stderr}");
+    one_line(&stderr, "192.0.2.1");
+}
+
+/// A state directory that is a file, or that cannot be made or written.
+#[test]
+fn command_line_state_not_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, b"not a directory").unwrap();
+    let below = file.join("below");
+    // Root may write anywhere but here.
+    for state in [file.to_str().unwrap(), below.to_str().unwrap(), "/proc/nat64handoff-state"] {
+        let listen = format!("{LOCAL}:{}", free_port());
+        let (code, stderr) = serve(directory.path(), &listen, &["--state", state]);
+        assert_eq!(code, 1, "{stderr}");
+        one_line(&stderr, state);
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"not a directory");
+}
+
+/// An event log that cannot be opened.
+#[test]
+fn command_line_log_not_writable() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let log = directory.path().join("missing").join("events.log");
+    let listen = format!("{LOCAL}:{}", free_port());
+    let (code, _, stderr) = harness::run(&[
+        "serve",
+        "--listen",
+        &listen,
+        "--state",
+        state.to_str().unwrap(),
+        "--log",
+        log.to_str().unwrap(),
+    ]);
+    assert_eq!(code, 1, "{stderr}");
+    one_line(&stderr, "events.log");
+}
+
+/// Usage errors: exit code 2.
+#[test]
+fn command_line_usage_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = format!("{LOCAL}:{}", free_port());
+    for wrong in [
+        &["--allow", "192.0.2.0/33"][..],
+        &["--allow", "192.0.2"],
+        &["--deny", "everybody"],
+        &["--deny", "192.0.2.0/24/8"],
+        &["--sync", "sometimes"],
+        &["--sync", "interval:"],
+        &["--log-format", "fancy"],
+        &["--client-share", "-1"],
+        &["--reactors", "-1"],
+        &["--listen", "nowhere"],
+        &["--no-such-option"],
+        &["surplus"],
+    ] {
+        let (code, stderr) = serve(directory.path(), &listen, wrong);
+        assert_eq!(code, 2, "{wrong:?}\n{stderr}");
+        assert!(!stderr.trim().is_empty());
+    }
+    for wrong in [&["no-such-command"][..], &[], &["who"], &["who", "nonsense"]] {
+        let (code, _, stderr) = harness::run(wrong);
+        assert_eq!(code, 2, "{wrong:?}\n{stderr}");
+    }
+}
+
+/// Configuration errors: exit code 2.
+#[test]
+fn command_line_configuration_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    let listen = format!("{LOCAL}:{}", free_port());
+    for (text, cause) in [
+        ("no-such-key = 1\n", "no-such-key"),
+        ("max-nat64s = \"many\"\n", "max-nat64s"),
+        ("allow = [\"192.0.2.0/33\"]\n", "allow"),
+        ("= not TOML\n", "config.toml"),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let extra = ["--config", config.to_str().unwrap()];
+        let (code, stderr) = serve(directory.path(), &listen, &extra);
+        assert_eq!(code, 2, "{text}{stderr}");
+        assert!(stderr.contains(cause), "{cause} is not named:\n{stderr}");
+    }
+    let missing = directory.path().join("missing.toml");
+    let extra = ["--config", missing.to_str().unwrap()];
+    let (code, stderr) = serve(directory.path(), &listen, &extra);
+    assert!([1, 2].contains(&code), "{stderr}");
+    assert!(stderr.contains("missing.toml"), "{stderr}");
+}
+
+/// A configuration file with keys named like the options is obeyed.
+#[test]
+fn command_line_configuration_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "max-nat64s = 1\nreactors = 1\nlog-format = \"full\"\n").unwrap();
+    let server = Server::start(&["--config", config.to_str().unwrap()]);
+    let nat64 = Nat64::known(&server);
+    nat64.map(Client::nth(1));
+    let other = Nat64::unknown(&server);
+    for _ in 0..4 {
+        other.send(&other.service_request(&other.unmapped_packet()));
+        nat64.fence();
+    }
+    assert_eq!(other.waiting_challenge(), None);
+    assert_eq!(server.events_from(2)[1].full, " to 127.0.0.1 via 64:ff9b::/96");
+}
+
+/// The subcommands that do not serve.
+#[test]
+fn command_line_other_commands() {
+    for good in [&["--help"][..], &["--version"], &["serve", "--help"], &["completions", "bash"]] {
+        let (code, stdout, stderr) = harness::run(good);
+        assert_eq!(code, 0, "{good:?}\n{stderr}");
+        assert!(!stdout.trim().is_empty(), "{good:?}");
+    }
+}

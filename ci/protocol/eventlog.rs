@@ -1,0 +1,202 @@
+//! The event log, read strictly by the form that PROTOCOL section 8 gives.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Initialized,
+    Created,
+    Deleted,
+    Conflict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// As written: `2019-03-18 10:06:28.436754`. Sorts by time.
+    pub when: String,
+    pub kind: Kind,
+    pub nat64: Ipv4Addr,
+    /// Mapped port, client address and port; none for `Initialized`.
+    pub entry: Option<(u16, Ipv6Addr, u16)>,
+    /// What follows the form that all lines have: ` to 203.0.113.5 via 64:ff9b::/96`, or nothing.
+    pub full: String,
+}
+
+impl Event {
+    pub fn parse(line: &str) -> Result<Event, String> {
+        parse(line).ok_or_else(|| format!("not an event: {line:?}"))
+    }
+
+    /// Kind and entry, without time and NAT64.
+    pub fn what(&self) -> (Kind, Option<(u16, Ipv6Addr, u16)>) {
+        (self.kind, self.entry)
+    }
+}
+
+fn parse(line: &str) -> Option<Event> {
+    let mut words = line.splitn(4, ' ');
+    let (date, time) = (words.next()?, words.next()?);
+    let when = format!("{date} {time}");
+    let form = "dddd-dd-dd dd:dd:dd.dddddd";
+    let fits = |(have, form): (char, char)| match form {
+        'd' => have.is_ascii_digit(),
+        _ => have == form,
+    };
+    if when.len() != form.len() || !when.chars().zip(form.chars()).all(fits) {
+        return None;
+    }
+    let kind = match words.next()? {
+        "Initialized" => Kind::Initialized,
+        "Created" => Kind::Created,
+        "Deleted" => Kind::Deleted,
+        "Conflict" => Kind::Conflict,
+        _ => return None,
+    };
+    let rest = words.next()?;
+    let (rest, full) = match rest.find(" to ") {
+        Some(place) => rest.split_at(place),
+        None => (rest, ""),
+    };
+    let (nat64, entry) = if kind == Kind::Initialized {
+        (rest, None)
+    } else {
+        let (left, right) = rest.split_once(' ')?;
+        let (nat64, mapped) = left.split_once(':')?;
+        let (address, port) = right.strip_prefix('[')?.split_once("]:")?;
+        let entry = (decimal(mapped)?, rfc5952(address)?, decimal(port)?);
+        (nat64, Some(entry))
+    };
+    let nat64: Ipv4Addr = nat64.parse().ok()?;
+    full_is_right(full, kind).then_some(Event { when, kind, nat64, entry, full: full.into() })
+}
+
+/// Without sign or leading zeros.
+fn decimal(text: &str) -> Option<u16> {
+    let number: u16 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+/// The standard library prints as RFC 5952 says.
+fn rfc5952(text: &str) -> Option<Ipv6Addr> {
+    let address: Ipv6Addr = text.parse().ok()?;
+    (address.to_string() == text).then_some(address)
+}
+
+fn full_is_right(full: &str, kind: Kind) -> bool {
+    let Some(text) = full.strip_prefix(" to ") else {
+        return full.is_empty();
+    };
+    match (kind, text.split_once(" via ")) {
+        (Kind::Initialized, None) => text.parse::<Ipv4Addr>().is_ok(),
+        (Kind::Initialized, Some(_)) | (_, None) => false,
+        (_, Some((local, prefix))) => {
+            let prefix = prefix.strip_suffix("/96").and_then(rfc5952);
+            local.parse::<Ipv4Addr>().is_ok()
+                && prefix.is_some_and(|prefix| prefix.octets()[12..] == [0; 4])
+        }
+    }
+}
+
+/// All lines of a log; a last line without its end is not read.
+pub fn parse_all(text: &str) -> Vec<Event> {
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    complete.lines().map(|line| Event::parse(line).unwrap()).collect()
+}
+
+/// Replays a log from the beginning: `Initialized` once and first for each NAT64, a `Created` only
+/// on a free port and for a client that has none, a `Deleted` only of what stands there, times never
+/// going back within one NAT64. The one-line form hides prefixes, so clients are checked by port.
+pub fn check_consistency(events: &[Event]) {
+    let mut tables: HashMap<(Ipv4Addr, String), HashMap<u16, (Ipv6Addr, u16)>> = HashMap::new();
+    let mut times: HashMap<Ipv4Addr, &str> = HashMap::new();
+    for event in events {
+        let local = event.full.split(" via ").next().unwrap_or_default().to_string();
+        let last = times.entry(event.nat64).or_default();
+        assert!(*last <= event.when.as_str(), "time goes back: {event:?}");
+        *last = &event.when;
+        let table = (event.nat64, local);
+        let Some((mapped, address, port)) = event.entry else {
+            let again = tables.insert(table, HashMap::new());
+            assert!(again.is_none(), "initialized twice: {event:?}");
+            continue;
+        };
+        let entries = tables.get_mut(&table);
+        let entries = entries.unwrap_or_else(|| panic!("before Initialized: {event:?}"));
+        match event.kind {
+            Kind::Created => {
+                let old = entries.insert(mapped, (address, port));
+                assert_eq!(old, None, "created over another: {event:?}");
+            }
+            Kind::Deleted => {
+                let old = entries.remove(&mapped);
+                assert_eq!(old, Some((address, port)), "deleted what was not: {event:?}");
+            }
+            Kind::Conflict | Kind::Initialized => {}
+        }
+    }
+}
+
+/// The present time, as the log writes it.
+pub fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    stamp(now.as_secs(), now.subsec_micros())
+}
+
+fn stamp(seconds: u64, micros: u32) -> String {
+    let leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let (mut day, mut year) = (seconds / 86400, 1970);
+    while day >= 365 + u64::from(leap(year)) {
+        day -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    for length in [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        month += 1;
+        if day < length {
+            break;
+        }
+        day -= length;
+    }
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let day = day + 1;
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}")
+}
+
+#[test]
+fn reader_takes_the_lines_of_section_8() {
+    let line = "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186";
+    let event = Event::parse(line).unwrap();
+    let client: Ipv6Addr = "2001:db8::17".parse().unwrap();
+    assert_eq!(event.what(), (Kind::Created, Some((3719, client, 53186))));
+    assert_eq!(event.nat64, Ipv4Addr::new(192, 0, 2, 7));
+    let initialized = "2019-03-18 10:06:28.436754 Initialized 192.0.2.7";
+    assert_eq!(Event::parse(initialized).unwrap().what(), (Kind::Initialized, None));
+    let full = format!("{line} to 203.0.113.5 via 64:ff9b::/96");
+    assert_eq!(Event::parse(&full).unwrap().full, " to 203.0.113.5 via 64:ff9b::/96");
+    for wrong in [
+        "2019-03-18T10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186",
+        "2019-03-18 10:06:28.491 Created 192.0.2.7:3719 [2001:db8::17]:53186",
+        "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8:0::17]:53186",
+        "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:DB8::17]:53186",
+        "2019-03-18 10:06:28.491727 Created 192.0.2.7:03719 [2001:db8::17]:53186",
+        "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 2001:db8::17:53186",
+        "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186 ",
+        "2019-03-18 10:06:28.491727 Initialized 192.0.2.7:3719",
+        "2019-03-18 10:06:28.491727 created 192.0.2.7:3719 [2001:db8::17]:53186",
+    ] {
+        assert!(Event::parse(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(stamp(1_552_903_588, 436_754), "2019-03-18 10:06:28.436754");
+    assert_eq!(stamp(1_582_934_400, 0), "2020-02-29 00:00:00.000000");
+}
+
+#[test]
+fn addresses_are_read_whatever_they_are() {
+    assert_eq!(
+        rfc5952("::ffff:192.0.2.1").map(IpAddr::V6),
+        Some("::ffff:c000:201".parse().unwrap())
+    );
+    assert_eq!(rfc5952("0::1"), None);
+}

@@ -1,0 +1,156 @@
+//! Limits: `--validation-rate`, `--max-nat64s`, `--max-entries`, `--allow`, `--deny`.
+
+use crate::client::Client;
+use crate::eventlog::Kind;
+use crate::harness::{LOCAL, SHORT, Server, free_port, run};
+use crate::nat64::Nat64;
+use std::time::{Duration, Instant};
+
+/// No answer, no validation packet, for whatever it sends.
+fn ignored(nat64: &Nat64, why: &str) {
+    let client = Client::nth(9);
+    for _ in 0..4 {
+        nat64.send(&nat64.service_request(&nat64.unmapped_packet()));
+        nat64.send(&nat64.client_request(b"authen", &client.udp(b"data")));
+        nat64.send(&nat64.report_request(b"authen", client.at(20000)));
+    }
+    assert_eq!(nat64.try_challenge(SHORT), None, "{why}: challenged");
+    assert_eq!(nat64.try_reply(SHORT / 6), None, "{why}: answered");
+}
+
+/// At most so many validation packets leave in a second, a tenth of them reserved for NAT64s that are
+/// known.
+#[test]
+fn section_5_validation_rate() {
+    const RATE: f64 = 40.0;
+    let server = Server::start_single(&["--validation-rate", "40"]);
+    let known = Nat64::known(&server);
+    let stranger = Nat64::unknown(&server);
+    let request = stranger.service_request(&stranger.unmapped_packet());
+    let flood = |count| {
+        let mut arrived = 0;
+        for _ in 0..count {
+            stranger.send(&request);
+            std::thread::sleep(Duration::from_millis(2));
+            while stranger.waiting_challenge().is_some() {
+                arrived += 1;
+            }
+        }
+        arrived
+    };
+    let start = Instant::now();
+    let arrived = f64::from(flood(600));
+    let elapsed = start.elapsed().as_secs_f64();
+    // Bursts are not bounded by the text: two seconds' worth is accepted on top.
+    assert!(arrived <= RATE * (elapsed + 2.0) + 2.0, "{arrived} in {elapsed} s");
+    assert!(arrived >= RATE * 0.8 * elapsed, "{arrived} in {elapsed} s");
+    // While a flood uses up the rate, a known NAT64 with another port is challenged.
+    flood(100);
+    let changed = known.other_port(0);
+    let mut challenged = 0;
+    for _ in 0..10 {
+        flood(10);
+        changed.forget_challenges();
+        changed.send(&changed.service_request(&changed.unmapped_packet()));
+        known.fence();
+        challenged += u32::from(changed.waiting_challenge().is_some());
+    }
+    assert!(challenged >= 1, "no part of the rate is reserved for known NAT64s");
+}
+
+/// The third NAT64 is not admitted where two are the limit; the first two are served.
+#[test]
+fn section_5_max_nat64s() {
+    let server = Server::start_single(&["--max-nat64s", "2"]);
+    let (one, two) = (Nat64::known(&server), Nat64::known(&server));
+    ignored(&Nat64::unknown(&server), "at --max-nat64s");
+    one.map(Client::nth(1));
+    two.map(Client::nth(1));
+    // Known addresses may change their tokens and ports.
+    one.rebooted().introduce();
+    ignored(&Nat64::unknown(&server), "at --max-nat64s");
+    let events = server.events_from(4);
+    assert_eq!(events.iter().filter(|event| event.kind == Kind::Initialized).count(), 2);
+}
+
+/// At the entry limit no NAT64 is admitted, and a table replaces its own entries.
+#[test]
+fn section_5_max_entries() {
+    let server = Server::start_single(&["--max-entries", "16"]);
+    let (one, two) = (Nat64::known(&server), Nat64::known(&server));
+    let ports: Vec<_> = (0..12).map(|number| one.map(Client::nth(number))).collect();
+    for number in 0..4 {
+        two.map(Client::nth(100 + number));
+    }
+    ignored(&Nat64::unknown(&server), "at --max-entries");
+    // A known one still changes its port.
+    one.rebooted().introduce();
+    // Its own least recently used entry goes: use the first.
+    assert!(one.find(ports[0]).is_some());
+    let before = server.events_from(18).len();
+    one.map(Client::nth(12));
+    two.map(Client::nth(104));
+    let events = server.events_from(before + 4);
+    let what: Vec<_> = events[before..].iter().map(|event| (event.nat64, event.kind)).collect();
+    assert_eq!(
+        what,
+        [
+            (one.address, Kind::Deleted),
+            (one.address, Kind::Created),
+            (two.address, Kind::Deleted),
+            (two.address, Kind::Created)
+        ]
+    );
+    assert_eq!(events[before].entry.unwrap().1, Client::nth(1).address);
+    assert_eq!(events[before + 2].entry.unwrap().1, Client::nth(100).address);
+    assert!(one.find(ports[0]).is_some());
+    // A report replaces as well.
+    two.report(Client::nth(105).at(two.eligible_port(7)));
+    let events = server.events_from(before + 6);
+    let kinds: Vec<_> = events[before + 4..].iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [Kind::Deleted, Kind::Created]);
+    ignored(&Nat64::unknown(&server), "at --max-entries");
+}
+
+/// `--deny` and `--allow`, which need the NAT64s' addresses before the server starts.
+#[test]
+fn section_5_allow_and_deny() {
+    // A server only to get addresses from; its own port is of no interest.
+    let first = Server::start(&[]);
+    let (listed, other) = (Nat64::unknown(&first), Nat64::unknown(&first));
+    drop(first);
+    let cidr = format!("{}/32", listed.address);
+    let server = Server::start(&["--deny", &cidr]);
+    let (denied, served) = (listed.towards(server.addr()), other.towards(server.addr()));
+    served.introduce();
+    ignored(&denied, "--deny");
+    served.map(Client::nth(1));
+    drop(server);
+    let server = Server::start(&["--allow", &cidr]);
+    let (served, denied) = (listed.towards(server.addr()), other.towards(server.addr()));
+    served.introduce();
+    ignored(&denied, "not in --allow");
+    served.map(Client::nth(1));
+    drop(server);
+    // Several, and prefixes shorter than 32.
+    let wide = "127.0.0.0/8";
+    let server = Server::start(&["--allow", "192.0.2.0/24", "--allow", wide]);
+    listed.towards(server.addr()).introduce();
+    drop(server);
+    let server = Server::start(&["--deny", "192.0.2.0/24", "--deny", wide]);
+    ignored(&listed.towards(server.addr()), "--deny 127.0.0.0/8");
+}
+
+/// A bad number for a limit is a usage error.
+#[test]
+fn section_5_limits_must_be_numbers() {
+    for option in ["--max-nat64s", "--max-entries", "--validation-rate", "--client-share"] {
+        let listen = format!("{LOCAL}:{}", free_port());
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().to_str().unwrap();
+        let arguments =
+            ["serve", "--listen", &listen, "--state", state, "--log", "-", option, "many"];
+        let (code, _, stderr) = run(&arguments);
+        assert_eq!(code, 2, "{option}: {stderr}");
+    }
+}

@@ -1,0 +1,94 @@
+//! [`LogTail`]: the end of the event log that the demo reads, and what it makes of a line.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a line's time looks like: a digit for each `0`.
+const TIME: &[u8] = b"0000-00-00 00:00:00.000000 ";
+
+/// An event log in memory: one clone is its destination, another is read line by line.
+///
+/// It prints nothing itself: the reader does, so that lines and what is said about them stand in order and
+/// the log's thread never waits for a terminal.
+#[derive(Debug, Clone, Default)]
+pub struct LogTail(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    text: Mutex<Text>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    lines: VecDeque<String>,
+    /// A line whose end has not been written yet.
+    begun: Vec<u8>,
+}
+
+impl LogTail {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next line, without its line feed, if one comes within `timeout`.
+    pub fn next(&self, timeout: Duration) -> Option<String> {
+        self.next_if(timeout, |_| true)
+    }
+
+    /// The next line, if one comes within `timeout` and is `wanted`. Another stays the next.
+    pub fn next_if(&self, timeout: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let (mut text, _) = self
+            .0
+            .more
+            .wait_timeout_while(self.text(), timeout, |text| text.lines.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        text.lines.pop_front_if(|line| wanted(line))
+    }
+
+    fn text(&self) -> MutexGuard<'_, Text> {
+        self.0.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for LogTail {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let mut text = self.text();
+        for &octet in octets {
+            if octet == b'\n' {
+                let line = String::from_utf8_lossy(&text.begun).into_owned();
+                text.begun.clear();
+                text.lines.push_back(line);
+            } else {
+                text.begun.push(octet);
+            }
+        }
+        drop(text);
+        self.0.more.notify_all();
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a line says behind its time. `None` where that is not written as it must be.
+pub(super) fn event_of(line: &str) -> Option<&str> {
+    let (time, event) = line.split_at_checked(TIME.len())?;
+    let is_time = time
+        .bytes()
+        .zip(TIME)
+        .all(|(octet, &form)| if form == b'0' { octet.is_ascii_digit() } else { octet == form });
+    is_time.then_some(event)
+}
+
+/// The client's address and port at the end of an event.
+pub(super) fn client_of(event: &str) -> Option<(Ipv6Addr, u16)> {
+    let client: SocketAddrV6 = event.rsplit(' ').next()?.parse().ok()?;
+    Some((*client.ip(), client.port()))
+}
