@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::change::TableKey;
 use crate::packet::{
     self, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, Walk, icmp_type, protocol,
 };
@@ -89,19 +90,21 @@ pub fn emit_parameter_problem(
     Ok(())
 }
 
-/// Appends an ICMP destination unreachable, protocol unreachable, to `out`. `local` is the address that the
-/// request was sent to.
+/// Appends an ICMP destination unreachable, protocol unreachable, to `out`. `table` has the addresses that the
+/// request was sent between.
 ///
 /// # Errors
 /// Where RFC 1122 section 3.2.2 forbids one. That the packet is no ICMP error is for the caller to see to.
 pub fn emit_protocol_unreachable(
     out: &mut Vec<u8>,
     about: Ipv4<'_>,
-    local: Ipv4Addr,
+    table: TableKey,
 ) -> Result<(), DropReason> {
     let later_fragment = about.fragment().is_some_and(|fragment| !fragment.first);
     let (source, destination) = (about.destination(), about.source());
-    if later_fragment || !is_single_host(destination, local) || is_group(source) {
+    // A service that the NAT64 reaches at a loopback address, as in a test, is a single host to it.
+    let between_the_two = (source, destination) == (table.nat64, table.local);
+    if later_fragment || !(is_single_host(destination) || between_the_two) || is_group(source) {
         return Err(DropReason::IcmpForbidden);
     }
     let octets = about.octets();
@@ -122,10 +125,9 @@ pub fn emit_protocol_unreachable(
     Ok(())
 }
 
-/// Whether `source` defines a single host (RFC 1122 section 3.2.2). A service that is itself reached at a
-/// loopback address, as in a test, is one.
-fn is_single_host(source: Ipv4Addr, local: Ipv4Addr) -> bool {
-    source.octets()[0] != 0 && !is_group(source) && (!source.is_loopback() || source == local)
+/// Whether `source` defines a single host (RFC 1122 section 3.2.2).
+fn is_single_host(source: Ipv4Addr) -> bool {
+    source.octets()[0] != 0 && !is_group(source) && !source.is_loopback()
 }
 
 /// Multicast, broadcast, and the class E addresses that it belongs to.
@@ -212,13 +214,14 @@ mod tests {
     #[test]
     fn section_7_protocol_unreachable() {
         let (service, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, 7));
+        let table = TableKey { local: Ipv4Addr::LOCALHOST, nat64: Ipv4Addr::new(127, 0, 1, 1) };
         let packet_of = |source, destination, data: &[u8]| {
             let header = packet::ipv4_header(20 + data.len(), 9, 132, source, destination);
             [&header[..], data].concat()
         };
         let emit = |packet: &[u8]| {
             let mut out = Vec::new();
-            emit_protocol_unreachable(&mut out, Ipv4::new(packet).unwrap(), service).map(|()| out)
+            emit_protocol_unreachable(&mut out, Ipv4::new(packet).unwrap(), table).map(|()| out)
         };
         for length in [0, 9, 2000] {
             let about = packet_of(service, nat64, &vec![7; length]);
@@ -234,6 +237,7 @@ mod tests {
             let about = packet_of(source.parse().unwrap(), nat64, &[]);
             assert_eq!(emit(&about), Err(DropReason::IcmpForbidden), "{source}");
         }
+        emit(&packet_of(table.local, table.nat64, &[])).unwrap();
         let to_group = packet_of(service, Ipv4Addr::new(224, 0, 0, 1), &[]);
         assert_eq!(emit(&to_group), Err(DropReason::IcmpForbidden));
         let mut later = packet_of(service, nat64, &[]);

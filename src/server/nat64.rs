@@ -430,7 +430,7 @@ impl Nat64 {
         let rate = &mut self.icmp_rate;
         outbox.copy(source, |out| {
             wire::emit(out, message_type::TOKEN, token.of(payload));
-            icmp::emit_protocol_unreachable(out, about, table.local)?;
+            icmp::emit_protocol_unreachable(out, about, table)?;
             rate.take(now.monotonic, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
         })
     }
