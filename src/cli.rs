@@ -65,6 +65,13 @@ pub enum Command {
     /// Print the configuration that `serve` would use, and where each value comes from
     #[command(after_help = PLACES)]
     CheckConfig(ServeOptions),
+    /// Print completions of this command line for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 const PLACES: &str = "\

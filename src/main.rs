@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::{self, ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use nat64handoff::change::LogFormat;
 use nat64handoff::cli::{
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve(options),
         Command::Demo(options) => demo(options),
         Command::CheckConfig(options) => check_config(options),
+        Command::Completions { shell } => completions(shell),
+        Command::Man => man(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,6 +63,28 @@ fn say(message: &dyn Display) {
 fn check_config(options: ServeOptions) -> Result<(), Failure> {
     let text = options.effective(&Environment::of_process()).map_err(usage)?;
     io::stdout().write_all(text.as_bytes()).map_err(failed)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "nat64handoff", &mut text);
+    io::stdout().write_all(&text).map_err(failed)
+}
+
+/// One page for the program and all of its commands.
+fn man() -> Result<(), Failure> {
+    let mut command = Cli::command();
+    command.build();
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut text).map_err(failed)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help")
+    {
+        let page = clap_mangen::Man::new(subcommand.clone());
+        page.render_name_section(&mut text).map_err(failed)?;
+        page.render_synopsis_section(&mut text).map_err(failed)?;
+        page.render_options_section(&mut text).map_err(failed)?;
+    }
+    io::stdout().write_all(&text).map_err(failed)
 }
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 use std::thread;
 
 use super::*;
+use crate::wire::MappedPort;
 
 const NO_TIME: Duration = Duration::ZERO;
 
