@@ -153,7 +153,7 @@ fn section_5_two_nat64s_never_touch() {
     assert_eq!(two.find(20001), None);
     assert_eq!(two.map_hinted(Client::nth(2), 20001), 20001);
     assert_eq!(two.report(client.at(20002)).mapped, 20002);
-    two.map_with(client, b"of the second");
+    two.map_with(client, b"of the second.");
     assert_eq!(one.find(20001), Some((client.at(20001), client.authenticator())));
     assert_eq!(one.find(20002), None);
     // The other's token, from the right port and from the own.

@@ -156,9 +156,18 @@ fn section_7_no_unreachable_where_rfc_1122_forbids_it() {
     for dst in [[224, 0, 0, 1], [239, 1, 2, 3], [255; 4]] {
         silent("destination", Ipv4 { dst: dst.into(), ..gre.clone() });
     }
-    for src in [[0; 4], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4], [240, 0, 0, 1]] {
+    for src in [[0; 4], [224, 0, 0, 1], [255; 4], [240, 0, 0, 1]] {
         silent("source", Ipv4 { src: src.into(), ..gre.clone() });
     }
+}
+
+/// The same section names a loopback address among the sources that get no ICMP error.
+#[test]
+fn section_7_no_unreachable_to_loopback() {
+    let server = Server::start(&[]);
+    let nat64 = Nat64::known(&server);
+    let packet = Ipv4::new(Ipv4Addr::LOCALHOST, PUBLIC, 47, &[0; 16]).octets();
+    nat64.silent("source", &nat64.service_request(&packet));
 }
 
 /// TCP and UDP that end before their ports: dropped.
