@@ -119,6 +119,11 @@ pub enum Change {
         /// Its token.
         token: Token,
     },
+    /// An entry was used: it is the last to go now. Recorded once in a while, not for each use.
+    Used {
+        /// Its mapped port.
+        port: MappedPort,
+    },
     /// The authenticator of a client address, new or another than before.
     AuthenticatorLearned {
         /// The client's address.
@@ -136,7 +141,9 @@ impl Change {
             Change::Created { port, client } => EventKind::Created { port, client },
             Change::Deleted { port, client } => EventKind::Deleted { port, client },
             Change::Conflict { port, client } => EventKind::Conflict { port, client },
-            Change::IdentityKnown { .. } | Change::AuthenticatorLearned { .. } => return None,
+            Change::Used { .. }
+            | Change::IdentityKnown { .. }
+            | Change::AuthenticatorLearned { .. } => return None,
         };
         Some(Event { at, table, kind })
     }

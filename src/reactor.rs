@@ -115,7 +115,7 @@ impl<B: Backend> Reactor<B> {
         self.log.publish();
         self.stats.add(Counter::Replies, self.outbox.replies.len() as u64);
         for index in 0..self.outbox.replies.len() {
-            let Reply { datagram, to, ref body } = self.outbox.replies[index];
+            let Reply { datagram, to, ref body, .. } = self.outbox.replies[index];
             match body {
                 Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
                 Body::Copied(range) => {

@@ -74,6 +74,8 @@ DropReason:
     EntryInvalid = "entry_invalid",
     /// Section 6: no mapped port is eligible and free, and no entry can go.
     NoPort = "no_port",
+    /// Section 9: a new entry or NAT64, or a conflict, that cannot be recorded now.
+    JournalUnavailable = "journal_unavailable",
     /// Section 7: the source of a client packet cannot be a client.
     ClientAddress = "client_address",
     /// Section 7: more than 8 extension headers.
@@ -123,6 +125,8 @@ Counter:
     Created = "created",
     /// Entries deleted.
     Deleted = "deleted",
+    /// Entries whose use was recorded.
+    EntriesUsed = "entries_used",
     /// Authenticators of clients, new or replaced.
     AuthenticatorsLearned = "authenticators_learned",
     /// Conflicting reports.

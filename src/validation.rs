@@ -37,7 +37,16 @@ pub type Proof = [u8; PROOF_LENGTH];
 
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]
-pub struct Identities(Vec<(ControlPort, Token)>);
+pub struct Identities(Vec<Identity>);
+
+/// One of them.
+#[derive(Debug)]
+struct Identity {
+    port: ControlPort,
+    token: Token,
+    /// The number of the record that says so.
+    since: u64,
+}
 
 impl Identities {
     /// Whether (`port`, `token`) is known.
@@ -45,31 +54,32 @@ impl Identities {
         self.position(port, token).is_some()
     }
 
-    /// As [`Identities::is_known`]; a known one is the most recently used from now on.
-    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> bool {
-        let position = self.position(port, token);
-        if let Some(position @ 1..) = position {
+    /// A known (`port`, `token`) is the most recently used from now on. Returns the number of the record that
+    /// made it known.
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
+        let position = self.position(port, token)?;
+        if position > 0 {
             self.0[..=position].rotate_right(1);
         }
-        position.is_some()
+        self.0.first().map(|identity| identity.since)
     }
 
-    /// (`port`, `token`) is known and the most recently used from now on. At most [`IDENTITIES_MAX`] are
-    /// kept.
-    pub fn learn(&mut self, port: ControlPort, token: Token) {
-        if !self.recognize(port, token.octets()) {
+    /// (`port`, `token`) is known and the most recently used from now on: record `since` says so. At most
+    /// [`IDENTITIES_MAX`] are kept.
+    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64) {
+        if self.recognize(port, token.octets()).is_none() {
             self.0.truncate(IDENTITIES_MAX - 1);
-            self.0.insert(0, (port, token));
+            self.0.insert(0, Identity { port, token, since });
         }
     }
 
     /// The ports of all known identities; one may come more than once.
     pub fn control_ports(&self) -> impl Iterator<Item = ControlPort> {
-        self.0.iter().map(|(port, _)| *port)
+        self.0.iter().map(|identity| identity.port)
     }
 
     fn position(&self, port: ControlPort, token: &[u8]) -> Option<usize> {
-        self.0.iter().position(|known| known.0 == port && known.1.octets() == token)
+        self.0.iter().position(|known| known.port == port && known.token.octets() == token)
     }
 }
 
@@ -219,10 +229,10 @@ mod tests {
     fn section_5_four_most_recently_used_identities() {
         let mut identities = Identities::default();
         for i in 0..4 {
-            identities.learn(ControlPort(5000 + i), token(&[i as u8, 0]));
+            identities.learn(ControlPort(5000 + i), token(&[i as u8, 0]), u64::from(i));
         }
-        assert!(identities.recognize(ControlPort(5000), &[0, 0]));
-        identities.learn(ControlPort(6000), token(&[]));
+        assert!(identities.recognize(ControlPort(5000), &[0, 0]).is_some());
+        identities.learn(ControlPort(6000), token(&[]), 9);
         assert!(!identities.is_known(ControlPort(5001), &[1, 0]));
         assert!(identities.is_known(ControlPort(5000), &[0, 0]));
         assert!(identities.is_known(ControlPort(6000), &[]));
@@ -230,7 +240,8 @@ mod tests {
         let ports: Vec<_> = identities.control_ports().map(|port| port.0).collect();
         assert_eq!(ports, [6000, 5000, 5003, 5002]);
         // Learning what is known only makes it the most recent.
-        identities.learn(ControlPort(5003), token(&[3, 0]));
+        identities.learn(ControlPort(5003), token(&[3, 0]), 10);
+        assert_eq!(identities.recognize(ControlPort(5003), &[3, 0]), Some(3));
         assert_eq!(identities.control_ports().count(), 4);
         assert_eq!(identities.control_ports().next(), Some(ControlPort(5003)));
     }

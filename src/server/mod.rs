@@ -60,6 +60,8 @@ pub struct Reply {
     pub to: SocketAddrV4,
     /// What it says.
     pub body: Body,
+    /// It announces what this record says: it may leave when that is durable.
+    pub after: u64,
 }
 
 /// What came of a batch of datagrams, in order. Kept from batch to batch: it allocates no more once it
@@ -68,6 +70,12 @@ pub struct Reply {
 pub struct Outbox {
     /// The number that replies to the next datagram are to carry.
     pub datagram: usize,
+    /// The number of the record that the changes of this batch will stand in.
+    pub record: u64,
+    /// The number of the last record that is durable.
+    pub durable: u64,
+    /// Nothing can be recorded now: there must be no change.
+    pub frozen: bool,
     /// What is to be sent.
     pub replies: Vec<Reply>,
     /// What changed, and where.
@@ -88,14 +96,16 @@ impl Outbox {
         &self.copies
     }
 
-    fn in_place(&mut self, to: SocketAddrV4, range: Range<usize>) {
-        self.replies.push(Reply { datagram: self.datagram, to, body: Body::InPlace(range) });
+    fn in_place(&mut self, to: SocketAddrV4, after: u64, range: Range<usize>) {
+        let body = Body::InPlace(range);
+        self.replies.push(Reply { datagram: self.datagram, to, body, after });
     }
 
     /// Writes a payload elsewhere; nothing is sent where `emit` fails.
     fn copy(
         &mut self,
         to: SocketAddrV4,
+        after: u64,
         emit: impl FnOnce(&mut Vec<u8>) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
         let start = self.copies.len();
@@ -103,7 +113,7 @@ impl Outbox {
         match result {
             Ok(()) => {
                 let body = Body::Copied(start..self.copies.len());
-                self.replies.push(Reply { datagram: self.datagram, to, body });
+                self.replies.push(Reply { datagram: self.datagram, to, body, after });
             }
             Err(_) => self.copies.truncate(start),
         }
@@ -252,6 +262,8 @@ struct Exchange<'a> {
     buffer: &'a mut [u8],
     payload: Range<usize>,
     outbox: &'a mut Outbox,
+    /// The record that made the identity known that asks.
+    since: u64,
 }
 
 impl Exchange<'_> {
@@ -306,10 +318,27 @@ impl Server {
         assert!(payload.start >= HEAD_ROOM && payload.end <= buffer.len());
         self.context.stats.add(Counter::Datagrams, 1);
         let source = SocketAddrV4::new(table.nat64, port);
-        let exchange = Exchange { now, table, source, buffer, payload, outbox };
+        let exchange = Exchange { now, table, source, buffer, payload, outbox, since: 0 };
         if let Err(reason) = self.receive(exchange) {
             self.context.stats.count_drop(reason);
         }
+    }
+
+    /// Does again what a record says.
+    pub fn replay(&mut self, table: TableKey, change: &Change) {
+        let budget = &self.context.budget;
+        let limits = self.config.limits;
+        let nat64 = self.nat64s.entry(table).or_insert_with(|| {
+            budget.nat64s.fetch_add(1, Ordering::Relaxed);
+            budget.entries.fetch_add(1, Ordering::Relaxed);
+            Box::new(Nat64::new(limits, self.config.handoff_port, self.context.hash))
+        });
+        let weight = |nat64: &Nat64| nat64.table().len().max(1);
+        let before = weight(nat64);
+        nat64.apply(change, 0);
+        let after = weight(nat64);
+        budget.entries.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
+        budget.entries.fetch_sub(before.saturating_sub(after), Ordering::Relaxed);
     }
 
     /// The counters of this shard.
@@ -345,7 +374,7 @@ impl Server {
         self.nat64s.values().find_map(|nat64| nat64.table().contradiction())
     }
 
-    fn receive(&mut self, exchange: Exchange<'_>) -> Result<(), DropReason> {
+    fn receive(&mut self, mut exchange: Exchange<'_>) -> Result<(), DropReason> {
         if exchange.source.port() == 0 {
             return Err(DropReason::SourcePortZero);
         }
@@ -361,13 +390,17 @@ impl Server {
         let mut rotated = false;
         match known {
             Some(nat64) => {
-                if nat64.recognize(port, exchange.octets(request.token)) {
+                if let Some(since) = nat64.recognize(port, exchange.octets(request.token)) {
+                    exchange.since = since;
                     return nat64.request(&request, false, exchange, &mut self.context);
                 }
                 let old = request.rotation.map(|old| exchange.octets(old));
                 rotated = old.is_some_and(|old| nat64.is_known(port, old));
             }
             None => self.config.budget.has_room()?,
+        }
+        if exchange.outbox.frozen {
+            return Err(DropReason::JournalUnavailable);
         }
         let proof = self.carries_proof(&request, &exchange);
         if proof || rotated {
@@ -396,8 +429,9 @@ impl Server {
         &mut self,
         request: &Request,
         proof: bool,
-        exchange: Exchange<'_>,
+        mut exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
+        exchange.since = exchange.outbox.record;
         let Context { budget, stats, hash, .. } = &self.context;
         let nat64 = match self.nat64s.entry(exchange.table) {
             hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
@@ -444,7 +478,7 @@ impl Server {
         let authenticator = request.authenticator.map(|span| span.of(payload));
         let to = SocketAddrV4::new(exchange.table.nat64, VALIDATION_PORT);
         self.context.stats.add(Counter::ValidationPackets, 1);
-        exchange.outbox.copy(to, |out| {
+        exchange.outbox.copy(to, 0, |out| {
             validation::emit_validation_packet(out, payload.len(), token, authenticator, &proof);
             Ok(())
         })

@@ -1,6 +1,10 @@
 //! What the server does for one NAT64: every branch of PROTOCOL.md section 7, and the reports of section 6.
 
+use std::net::Ipv6Addr;
 use std::ops::Range;
+use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use super::{Context, Exchange, Outbox};
 use crate::change::{Change, TableKey};
@@ -25,6 +29,10 @@ pub struct Nat64 {
     /// For unknown identities of this address.
     attenuation: Attenuation,
     icmp_rate: Rate,
+    /// Entries whose record was not durable when it was last looked, by mapped port...
+    unstable: HashMap<u16, u64, SecretHash>,
+    /// ...and the last of these records.
+    newest: u64,
 }
 
 impl Nat64 {
@@ -35,6 +43,8 @@ impl Nat64 {
             identities: Identities::default(),
             attenuation: Attenuation::default(),
             icmp_rate: Rate::default(),
+            unstable: HashMap::with_hasher(hash),
+            newest: 0,
         }
     }
 
@@ -50,8 +60,8 @@ impl Nat64 {
         self.identities.is_known(port, token)
     }
 
-    /// Whether (`port`, `token`) is known; then it is the most recently used.
-    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> bool {
+    /// As [`Identities::recognize`].
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
         self.identities.recognize(port, token)
     }
 
@@ -70,14 +80,14 @@ impl Nat64 {
             context.budget.give_entry();
         }
         let change = Change::IdentityKnown { port, token };
-        self.apply(&change);
+        self.apply(&change, outbox.record);
         record(&context.stats, outbox, table, change);
     }
 
-    /// Does what `change` says.
-    pub fn apply(&mut self, change: &Change) {
+    /// Does what `change` says, which stands in record `since`.
+    pub fn apply(&mut self, change: &Change, since: u64) {
         if let Change::IdentityKnown { port, token } = change {
-            self.identities.learn(*port, token.clone());
+            self.identities.learn(*port, token.clone(), since);
             self.table.set_control_ports(self.identities.control_ports());
         } else {
             self.table.apply(change);
@@ -99,6 +109,10 @@ impl Nat64 {
             RequestKind::MultiReport => Counter::MultiReports,
         };
         context.stats.add(counter, 1);
+        self.table.set_tick(tick(exchange.now.monotonic));
+        if self.newest <= exchange.outbox.durable {
+            self.unstable.clear();
+        }
         match request.kind {
             RequestKind::ClientPacket(parts) => self.client_packet(parts, exchange, context),
             RequestKind::ServicePacket { packet } => {
@@ -132,11 +146,12 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange { now: _, table, source, buffer, payload, outbox } = exchange;
+        let Exchange { table, source, buffer, payload, outbox, since, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
         let slot = self.reported_entry(authenticator, reported, *table, outbox, context)?;
         let entry = self.table.entry(slot);
-        outbox.copy(*source, |out| emit_entry(out, authenticator, entry))
+        let after = self.after(entry.port, *since);
+        outbox.copy(*source, after, |out| emit_entry(out, authenticator, entry))
     }
 
     fn multi_report(
@@ -144,7 +159,7 @@ impl Nat64 {
         exchange: Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange { table, source, buffer, payload, outbox, .. } = exchange;
+        let Exchange { table, source, buffer, payload, outbox, since, .. } = exchange;
         let payload = &buffer[payload];
         let mut first = None;
         let mut answered = false;
@@ -156,7 +171,8 @@ impl Nat64 {
                     let entry = self.table.entry(slot);
                     first = first.or(Some((authenticator, entry)));
                     if entry != reported {
-                        outbox.copy(source, |out| emit_entry(out, authenticator, entry))?;
+                        let after = self.after(entry.port, since);
+                        outbox.copy(source, after, |out| emit_entry(out, authenticator, entry))?;
                         answered = true;
                     }
                 }
@@ -177,7 +193,8 @@ impl Nat64 {
         if answered {
             return Ok(());
         }
-        outbox.copy(source, |out| emit_entry(out, authenticator, entry))
+        let after = self.after(entry.port, since);
+        outbox.copy(source, after, |out| emit_entry(out, authenticator, entry))
     }
 
     /// The table is authoritative: adopts what does not contradict it, and answers with what it has.
@@ -199,16 +216,19 @@ impl Nat64 {
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
         };
         if !agrees {
+            if outbox.frozen {
+                return Err(DropReason::JournalUnavailable);
+            }
             record(&context.stats, outbox, table, Change::Conflict { port, client });
         }
         let slot = match known {
             Some(slot) => {
-                self.table.touch(slot);
+                self.touch(slot, table, outbox, context);
                 slot
             }
             None => self.create(client, agrees.then_some(port), table, outbox, context)?,
         };
-        self.learn(client, authenticator, table, outbox, context);
+        self.learn(client.address, authenticator, table, outbox, context);
         Ok(slot)
     }
 
@@ -237,15 +257,16 @@ impl Nat64 {
             Some(fragment) if !fragment.first => {
                 let client = context.notes.find(exchange.now.monotonic, table, note(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
-                self.table.touch(slot.ok_or(DropReason::FragmentUnknown)?);
-                slot.ok_or(DropReason::FragmentUnknown)?
+                let slot = slot.ok_or(DropReason::FragmentUnknown)?;
+                self.touch(slot, table, exchange.outbox, context);
+                slot
             }
             _ if packet::has_entries(walk.protocol) => {
                 let (port, _) = packet::ports(upper).ok_or(DropReason::HeaderTruncated)?;
                 let client = Client { prefix, address: source, port };
                 let slot = match self.table.find(&client) {
                     Some(slot) => {
-                        self.table.touch(slot);
+                        self.touch(slot, table, exchange.outbox, context);
                         slot
                     }
                     None => self.create(client, parts.hint, table, exchange.outbox, context)?,
@@ -261,7 +282,7 @@ impl Nat64 {
                 }
                 let kind = *upper.first().ok_or(DropReason::HeaderTruncated)?;
                 if packet::icmpv6_is_error(kind) {
-                    return self.client_error(parts.packet, &walk, exchange);
+                    return self.client_error(parts.packet, &walk, exchange, context);
                 }
                 if kind != icmp_type::V6_ECHO_REQUEST {
                     return Err(DropReason::IcmpIgnored);
@@ -286,6 +307,7 @@ impl Nat64 {
         packet: Span,
         walk: &Walk,
         exchange: Exchange<'_>,
+        context: &Context,
     ) -> Result<(), DropReason> {
         let slot = {
             let about = exchange.octets(packet).get(walk.upper_at + ICMP_HEADER..);
@@ -300,7 +322,7 @@ impl Nat64 {
                 Client { prefix: Prefix96::of(about.source()), address: about.destination(), port };
             self.table.find(&client).ok_or(DropReason::IcmpErrorUnmatched)?
         };
-        self.table.touch(slot);
+        self.touch(slot, exchange.table, exchange.outbox, context);
         self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
         Ok(())
     }
@@ -314,13 +336,13 @@ impl Nat64 {
     ) -> Result<(), DropReason> {
         let packet = exchange.range(parts.packet);
         let authenticator = exchange.range(parts.authenticator);
-        let Exchange { now, buffer, source, outbox, .. } = exchange;
+        let Exchange { now, buffer, source, outbox, since, .. } = exchange;
         let start = icmp::echo_reply(buffer, packet.start, packet.end, walk)?;
         if !self.icmp_rate.take(now.monotonic, icmp::RATE_MAX) {
             return Err(DropReason::IcmpRate);
         }
         let start = wire::move_before(buffer, start, message_type::AUTHENTICATOR, authenticator);
-        outbox.in_place(source, start..packet.end);
+        outbox.in_place(source, since, start..packet.end);
         Ok(())
     }
 
@@ -331,11 +353,11 @@ impl Nat64 {
         walk: &Walk,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { now, source, buffer, payload, outbox, .. } = exchange;
+        let Exchange { now, source, buffer, payload, outbox, since, .. } = exchange;
         let payload = &buffer[payload];
         let about = Ipv6::new(parts.packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
-        outbox.copy(source, |out| {
+        outbox.copy(source, since, |out| {
             wire::emit(out, message_type::AUTHENTICATOR, parts.authenticator.of(payload));
             icmp::emit_parameter_problem(out, about, walk)?;
             rate.take(now.monotonic, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
@@ -402,7 +424,7 @@ impl Nat64 {
         };
         match slot {
             Some(slot) => {
-                self.table.touch(slot);
+                self.touch(slot, table, exchange.outbox, context);
                 self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
                 Ok(())
             }
@@ -424,11 +446,11 @@ impl Nat64 {
         packet: Span,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { now, table, source, buffer, payload, outbox } = exchange;
+        let Exchange { now, table, source, buffer, payload, outbox, since } = exchange;
         let payload = &buffer[payload];
         let about = Ipv4::new(packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
-        outbox.copy(source, |out| {
+        outbox.copy(source, since, |out| {
             wire::emit(out, message_type::TOKEN, token.of(payload));
             icmp::emit_protocol_unreachable(out, about, table)?;
             rate.take(now.monotonic, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
@@ -447,7 +469,8 @@ impl Nat64 {
         exchange: Exchange<'_>,
     ) {
         let packet = exchange.range(packet);
-        let Exchange { buffer, source, outbox, .. } = exchange;
+        let Exchange { buffer, source, outbox, since, .. } = exchange;
+        let entry = self.table.entry(slot);
         let entry_at = packet.start - ENTRY_LENGTH;
         // The authenticator moves first: the entry may be written over where it stood.
         let kind = message_type::AUTHENTICATOR;
@@ -457,9 +480,22 @@ impl Nat64 {
                 wire::write_before(buffer, entry_at, kind, self.table.authenticator(slot).octets())
             }
         };
-        buffer[entry_at..packet.start].copy_from_slice(&self.table.entry(slot).emit());
+        buffer[entry_at..packet.start].copy_from_slice(&entry.emit());
         let end = if packet.end - start > PAYLOAD_MAX { packet.start } else { packet.end };
-        outbox.in_place(source, start..end);
+        outbox.in_place(source, self.after(entry.port, since), start..end);
+    }
+
+    /// When an answer about the entry on `port` may leave, to an identity known `since`.
+    fn after(&self, port: MappedPort, since: u64) -> u64 {
+        self.unstable.get(&port.0).map_or(since, |&record| record.max(since))
+    }
+
+    /// The entry in `slot` was used.
+    fn touch(&mut self, slot: Slot, table: TableKey, outbox: &mut Outbox, context: &Context) {
+        if self.table.touch(slot) && !outbox.frozen {
+            let port = self.table.entry(slot).port;
+            record(&context.stats, outbox, table, Change::Used { port });
+        }
     }
 
     fn create(
@@ -470,6 +506,9 @@ impl Nat64 {
         outbox: &mut Outbox,
         context: &mut Context,
     ) -> Result<Slot, DropReason> {
+        if outbox.frozen {
+            return Err(DropReason::JournalUnavailable);
+        }
         let had = self.table.len();
         // An empty table has its first entry in the budget already.
         let takes_one = had > 0 && had < self.table.capacity();
@@ -486,34 +525,47 @@ impl Nat64 {
         if takes_one && !at_limit && self.table.len() == had {
             context.budget.give_entry();
         }
+        if let Ok(slot) = created {
+            self.unstable.insert(self.table.entry(slot).port.0, outbox.record);
+            self.newest = outbox.record;
+        }
         created
     }
 
     fn learn(
         &mut self,
-        client: Client,
+        address: Ipv6Addr,
         authenticator: &[u8],
         table: TableKey,
         outbox: &mut Outbox,
         context: &Context,
     ) {
-        self.table.learn(client.address, authenticator, |change| {
-            record(&context.stats, outbox, table, change)
-        });
+        if outbox.frozen {
+            return;
+        }
+        self.table
+            .learn(address, authenticator, |change| record(&context.stats, outbox, table, change));
     }
 
     fn learn_address(
         &mut self,
-        address: std::net::Ipv6Addr,
+        address: Ipv6Addr,
         authenticator: Span,
         exchange: &mut Exchange<'_>,
         context: &Context,
     ) {
         let Exchange { table, buffer, payload, outbox, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        self.table
-            .learn(address, authenticator, |change| record(&context.stats, outbox, *table, change));
+        self.learn(address, authenticator, *table, outbox, context);
     }
+}
+
+/// How often the use of an entry is recorded: the order of use survives a restart as coarsely.
+const USE_RECORDED_EVERY: Duration = Duration::from_secs(30 * 60);
+
+/// Never 0, which is the tick of entries that were replayed.
+fn tick(now: Duration) -> u16 {
+    1 + (now.as_secs() / USE_RECORDED_EVERY.as_secs() % u64::from(u16::MAX)) as u16
 }
 
 /// Which authenticator an answer carries.
@@ -542,12 +594,12 @@ fn return_packet(
     next: impl FnOnce(u8) -> Option<u8>,
 ) -> Result<(), DropReason> {
     let (token, packet) = (exchange.range(token), exchange.range(packet));
-    let Exchange { buffer, source, outbox, .. } = exchange;
+    let Exchange { buffer, source, outbox, since, .. } = exchange;
     let octets = &mut buffer[packet.clone()];
     let ttl = next(packet::ttl(octets)).ok_or(DropReason::TtlExpired)?;
     packet::set_ttl(octets, ttl);
     let start = wire::move_before(buffer, packet.start, message_type::TOKEN, token);
-    outbox.in_place(source, start..packet.end);
+    outbox.in_place(source, since, start..packet.end);
     Ok(())
 }
 
@@ -559,6 +611,7 @@ pub(super) fn record(stats: &Stats, outbox: &mut Outbox, table: TableKey, change
         Change::Deleted { .. } => Counter::Deleted,
         Change::Conflict { .. } => Counter::Conflicts,
         Change::IdentityKnown { .. } => Counter::IdentitiesLearned,
+        Change::Used { .. } => Counter::EntriesUsed,
         Change::AuthenticatorLearned { .. } => Counter::AuthenticatorsLearned,
     };
     stats.add(counter, 1);

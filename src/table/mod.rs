@@ -2,7 +2,7 @@
 //!
 //! Decisions and effects are apart. [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and
 //! say what they decided as [`Change`]s; [`Table::apply`] alone alters what is in the table, so replaying
-//! the changes gives the same entries. Only the order of use ([`Table::touch`]) is not a change.
+//! the changes gives the same entries. The order of use ([`Table::touch`]) is a change only once in a while.
 //!
 //! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
 
@@ -55,6 +55,7 @@ pub struct Table {
     heavy: Vec<Slot>,
     by_use: List,
     ports: Ports,
+    tick: u16,
 }
 
 /// An entry, packed.
@@ -64,6 +65,8 @@ struct Record {
     prefix: Slot,
     client_port: u16,
     port: u16,
+    /// The tick in which its use was last recorded.
+    used: u16,
     links: [Links; 2],
 }
 
@@ -136,6 +139,7 @@ impl Table {
             heavy: Vec::new(),
             by_use: List::default(),
             ports: Ports::new(handoff_port, hash),
+            tick: 0,
         }
     }
 
@@ -192,11 +196,20 @@ impl Table {
         &self.clients.get(self.records.get(slot).client).authenticator
     }
 
-    /// The entry in `slot` was used: it is the last to go now.
-    pub fn touch(&mut self, slot: Slot) {
+    /// The coarse time for [`Table::touch`]: any number that changes when uses are to be recorded again.
+    pub fn set_tick(&mut self, tick: u16) {
+        self.tick = tick;
+    }
+
+    /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
+    /// been in this tick.
+    pub fn touch(&mut self, slot: Slot) -> bool {
+        let record = self.records.get_mut(slot);
+        let to_record = std::mem::replace(&mut record.used, self.tick) != self.tick;
         let subnet = self.clients.get(self.records.get(slot).client).subnet;
         self.by_use.touch(&mut self.records, Which::Table, slot);
         self.subnets.get_mut(subnet).by_use.touch(&mut self.records, Which::Subnet, slot);
+        to_record
     }
 
     /// All entries, from the least to the most recently used.
@@ -290,6 +303,11 @@ impl Table {
                     self.clients.get_mut(slot).authenticator.clone_from(authenticator);
                 }
             }
+            Change::Used { port } => {
+                if let Some(slot) = self.find_port(port) {
+                    self.touch(slot);
+                }
+            }
             Change::Initialized | Change::Conflict { .. } | Change::IdentityKnown { .. } => {}
         }
     }
@@ -355,6 +373,7 @@ impl Table {
             prefix,
             client_port: client.port,
             port: port.0,
+            used: self.tick,
             links: [Links::default(); 2],
         };
         let slot = self.records.insert(record);
