@@ -26,7 +26,21 @@ pub struct Arrival {
     pub payload: Range<usize>,
 }
 
+/// Which way a reply goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The socket: see [`Arrival::socket`].
+    pub socket: usize,
+    /// The local address.
+    pub local: Ipv4Addr,
+}
+
 impl Arrival {
+    /// The way that its replies go back, also after the turn.
+    pub fn origin(&self) -> Origin {
+        Origin { socket: self.socket, local: self.local }
+    }
+
     /// Whether the contract about head room holds.
     pub fn has_head_room(&self) -> bool {
         self.payload.start >= HEAD_ROOM
@@ -73,11 +87,11 @@ pub trait Backend {
         to: SocketAddrV4,
     ) -> io::Result<()>;
 
-    /// As [`Backend::send_in_place`], but sends a copy of `payload`.
+    /// As [`Backend::send_in_place`], but sends a copy of `payload`, at any time.
     ///
     /// # Errors
     /// As [`Backend::turn`].
-    fn send_copy(&mut self, index: usize, payload: &[u8], to: SocketAddrV4) -> io::Result<()>;
+    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()>;
 
     /// What was lost since this was last asked.
     fn take_losses(&mut self) -> Losses;

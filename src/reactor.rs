@@ -120,7 +120,8 @@ impl<B: Backend> Reactor<B> {
                 Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
                 Body::Copied(range) => {
                     let payload = &self.outbox.copies()[range.clone()];
-                    self.backend.send_copy(datagram, payload, to)?;
+                    let origin = self.backend.arrival(datagram).0.origin();
+                    self.backend.send_copy(origin, payload, to)?;
                 }
             }
         }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use crate::backend::{Arrival, BATCH_MAX, Backend, Losses, Waker};
+use crate::backend::{Arrival, BATCH_MAX, Backend, Losses, Origin, Waker};
 use crate::socket::ReactorSocket;
 use crate::wire::PAYLOAD_MAX;
 
@@ -371,12 +371,11 @@ impl Ring {
     /// `payload` is readable for `length` octets until all that is queued has been submitted.
     unsafe fn push_reply(
         &mut self,
-        index: usize,
+        Origin { socket, local }: Origin,
         payload: *const u8,
         length: usize,
         to: SocketAddrV4,
     ) {
-        let Arrival { socket, local, .. } = self.arrivals[index];
         let from = self.sockets[socket].is_wildcard().then_some(local);
         let message = self.kernel.outgoing.push(payload, length, to, from);
         let entry = opcode::SendMsg::new(Fixed(socket as u32), message)
@@ -445,7 +444,7 @@ impl Backend for Ring {
         range: Range<usize>,
         to: SocketAddrV4,
     ) -> io::Result<()> {
-        assert!(index < self.arrivals.len());
+        let origin = self.arrivals[index].origin();
         if !self.make_room()? {
             self.losses.send_errors += 1;
             return Ok(());
@@ -453,12 +452,12 @@ impl Backend for Ring {
         let payload = &self.kernel.buffers.slot(&self.held[index])[range];
         let (payload, length) = (payload.as_ptr(), payload.len());
         // SAFETY: the buffer is ours until the turn after the one that submits this.
-        unsafe { self.push_reply(index, payload, length, to) };
+        unsafe { self.push_reply(origin, payload, length, to) };
         Ok(())
     }
 
-    fn send_copy(&mut self, index: usize, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        assert!(index < self.arrivals.len());
+    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        assert!(origin.socket < self.sockets.len());
         if payload.len() > PAYLOAD_MAX || !self.make_room()? {
             self.losses.send_errors += 1;
             return Ok(());
@@ -473,7 +472,7 @@ impl Backend for Ring {
         };
         let copy = self.kernel.outgoing.fill(place, payload);
         // SAFETY: the arena belongs to the ring and is used again only after all was submitted.
-        unsafe { self.push_reply(index, copy, payload.len(), to) };
+        unsafe { self.push_reply(origin, copy, payload.len(), to) };
         Ok(())
     }
 

@@ -72,9 +72,9 @@ fn echo_in_place(ring: &mut Ring, index: usize) {
 }
 
 fn echo_copy(ring: &mut Ring, index: usize) {
-    let source = ring.arrival(index).0.source;
+    let (source, origin) = (ring.arrival(index).0.source, ring.arrival(index).0.origin());
     let copy = payload(ring, index);
-    ring.send_copy(index, &copy, source).unwrap();
+    ring.send_copy(origin, &copy, source).unwrap();
 }
 
 fn echoes_every_length(address: Ipv4Addr, echo: fn(&mut Ring, usize)) {
@@ -225,12 +225,12 @@ fn many_replies_to_one_request() {
     // client's queue cannot take is dropped there, and is not ours to count.
     let large = pattern(PAYLOAD_MAX, 0);
     receive_all(&mut ring, 1, |ring, index| {
-        let source = ring.arrival(index).0.source;
+        let (source, origin) = (ring.arrival(index).0.source, ring.arrival(index).0.origin());
         for _ in 0..3 * MESSAGES {
             echo_in_place(ring, index);
         }
         for _ in 0..2 * memory::ARENA_SIZE / PAYLOAD_MAX {
-            ring.send_copy(index, &large, source).unwrap();
+            ring.send_copy(origin, &large, source).unwrap();
         }
     });
     ring.finish().unwrap();
@@ -311,9 +311,10 @@ fn refused_replies_are_counted_and_end_nothing() {
     receive_all(&mut ring, 1, |ring, index| {
         // From a loopback address there is no way out (EINVAL), and broadcasts are refused (EACCES).
         let out = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
-        ring.send_copy(index, b"x", out).unwrap();
-        ring.send_copy(index, b"x", SocketAddrV4::new(Ipv4Addr::BROADCAST, 9)).unwrap();
-        ring.send_copy(index, &[0; PAYLOAD_MAX + 1], out).unwrap();
+        let origin = ring.arrival(index).0.origin();
+        ring.send_copy(origin, b"x", out).unwrap();
+        ring.send_copy(origin, b"x", SocketAddrV4::new(Ipv4Addr::BROADCAST, 9)).unwrap();
+        ring.send_copy(origin, &[0; PAYLOAD_MAX + 1], out).unwrap();
         let whole = 0..ring.arrival(index).1.len();
         let back = ring.arrival(index).0.source;
         ring.send_in_place(index, whole, back).unwrap();
