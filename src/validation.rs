@@ -88,6 +88,7 @@ impl Identities {
 pub struct ProofKeys {
     current: [u8; 16],
     previous: [u8; 16],
+    /// When the lifetime of `current` began.
     replaced: Duration,
 }
 
@@ -101,9 +102,14 @@ impl ProofKeys {
     pub fn renew(&mut self, now: Duration, random: &mut Random) {
         let age = now.saturating_sub(self.replaced);
         if age >= KEY_LIFETIME {
-            self.previous = if age < 2 * KEY_LIFETIME { self.current } else { random.key() };
+            // Where nothing came in for a while, the new key is as old as if it had been made in time:
+            // else the one before it would check proofs for longer.
+            (self.previous, self.replaced) = if age < 2 * KEY_LIFETIME {
+                (self.current, self.replaced + KEY_LIFETIME)
+            } else {
+                (random.key(), now)
+            };
             self.current = random.key();
-            self.replaced = now;
         }
     }
 
@@ -280,6 +286,8 @@ mod tests {
         assert!(accepted_after(&[60, 119]));
         assert!(!accepted_after(&[60, 120]));
         assert!(accepted_after(&[119]));
+        assert!(!accepted_after(&[119, 120]));
+        assert!(!accepted_after(&[61, 119, 178]));
         assert!(!accepted_after(&[120]));
         assert!(!accepted_after(&[100_000]));
     }
