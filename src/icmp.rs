@@ -103,7 +103,8 @@ pub fn emit_protocol_unreachable(
     let later_fragment = about.fragment().is_some_and(|fragment| !fragment.first);
     let (source, destination) = (about.destination(), about.source());
     // A service that the NAT64 reaches at a loopback address, as in a test, is a single host to it.
-    let between_the_two = (source, destination) == (table.nat64, table.local);
+    let between_the_two =
+        destination.is_loopback() && (source, destination) == (table.nat64, table.local);
     if later_fragment || !(is_single_host(destination) || between_the_two) || is_group(source) {
         return Err(DropReason::IcmpForbidden);
     }

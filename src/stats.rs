@@ -70,7 +70,8 @@ DropReason:
     Attenuated = "attenuated",
     /// Section 5: an unknown identity, beyond `--validation-rate`.
     ValidationRate = "validation_rate",
-    /// Section 6: a reported entry with a client address that cannot be one, or a port 0.
+    /// Section 6: a reported entry with a client address that cannot be one, or a port 0; or a client packet from
+    /// port 0.
     EntryInvalid = "entry_invalid",
     /// Section 6: no mapped port is eligible and free, and no entry can go.
     NoPort = "no_port",

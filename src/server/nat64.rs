@@ -263,6 +263,10 @@ impl Nat64 {
             }
             _ if packet::has_entries(walk.protocol) => {
                 let (port, _) = packet::ports(upper).ok_or(DropReason::HeaderTruncated)?;
+                if port == 0 {
+                    // No entry has port 0: a report of one would be refused, too.
+                    return Err(DropReason::EntryInvalid);
+                }
                 let client = Client { prefix, address: source, port };
                 let slot = match self.table.find(&client) {
                     Some(slot) => {

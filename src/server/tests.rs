@@ -436,6 +436,7 @@ fn section_7_client_packets() {
     for source in ["::", "::1", "ff02::1", "::ffff:192.0.2.1", "fe80::1"] {
         assert_eq!(shard.dropped(&client_packet(&udp6(source, 1))), DropReason::ClientAddress);
     }
+    assert_eq!(shard.dropped(&client_packet(&udp6(CLIENT, 0))), DropReason::EntryInvalid);
     let short = ip6(protocol::UDP, CLIENT, SERVICE, &[0, 1, 0]);
     assert_eq!(shard.dropped(&client_packet(&short)), DropReason::HeaderTruncated);
 }

@@ -1,0 +1,28 @@
+//! What the fuzz targets check, free of any fuzzer, so that the corpora can be replayed by `ci/corpus.rs` on
+//! a stable toolchain.
+//!
+//! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the ICMP
+//! messages made from them, [`server`] a whole shard under a little program of requests. [`seed`] makes
+//! the first inputs of each.
+//!
+//! What a result must be is said by code of its own here ([`messages`] splits payloads, and checksums are
+//! summed up anew): what judges the server does not come from the server.
+
+pub mod build;
+pub mod messages;
+pub mod seed;
+
+mod packet;
+mod payload;
+mod server;
+
+pub use packet::check as packet;
+pub use payload::check as payload;
+pub use server::check as server;
+
+/// What is checked of an input; it panics where something does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target, with the name of its corpus.
+pub const TARGETS: [(&str, Target); 3] =
+    [("payload", payload), ("packet", packet), ("server", server)];

@@ -1,0 +1,75 @@
+//! The target `payload`: the parser of control payloads against a plain one.
+
+use nat64handoff::stats::DropReason;
+use nat64handoff::wire::{self, ReportedPacket, RequestKind, Span};
+
+use super::build;
+use super::messages::{Messages, Shape};
+
+/// `data` is a payload.
+pub fn check(data: &[u8]) {
+    let expected = Messages::split(data).and_then(|messages| Some((messages.shape()?, messages)));
+    let (request, shape, messages) = match (wire::parse(data), expected) {
+        (Ok(request), Some((shape, messages))) => (request, shape, messages),
+        (Err(_), None) => return,
+        (parsed, expected) => panic!("parsed {parsed:?}, expected {expected:?}"),
+    };
+
+    let of = |span: Option<Span>| span.map(|span| span.of(data));
+    assert_eq!(of(Some(request.token)), messages.first(4));
+    assert_eq!(of(request.rotation), messages.first(5));
+    assert_eq!(of(request.authenticator), messages.first(6));
+    let hint = messages.first(8).map(|port| u16::from_be_bytes([port[0], port[1]]));
+    let (kind, packet) = match request.kind {
+        RequestKind::ClientPacket(parts) => {
+            assert_eq!(Some(parts.authenticator), request.authenticator);
+            assert_eq!(parts.hint.map(|hint| hint.0), hint);
+            (Shape::Client, Some(parts.packet))
+        }
+        RequestKind::ServicePacket { packet } => (Shape::Service, Some(packet)),
+        RequestKind::Report { authenticator, entry, packet } => {
+            assert_eq!(Some(authenticator), request.authenticator);
+            assert_eq!(Some(&entry.emit()[2..]), messages.first(7));
+            let packet = packet.map(|packet| match packet {
+                ReportedPacket::Client(parts) => {
+                    assert_eq!(parts.hint.map(|hint| hint.0), hint);
+                    parts.packet
+                }
+                ReportedPacket::Service(packet) => packet,
+            });
+            (Shape::Report, packet)
+        }
+        RequestKind::MultiReport => (Shape::MultiReport, None),
+    };
+    assert_eq!(kind, shape);
+    assert_eq!(of(packet), messages.packet);
+    if shape == Shape::MultiReport {
+        let groups = wire::multi_report(data)
+            .map(|(authenticator, entry)| (authenticator.of(data), entry.emit().to_vec()));
+        let expected = messages.groups().into_iter().map(|(authenticator, entry)| {
+            (authenticator.expect("checked by the shape"), build::entry_message(entry))
+        });
+        assert!(groups.eq(expected));
+    }
+    if let Some(packet) = packet {
+        // Nothing behind the packet is looked at, and nothing of the packet may be missing.
+        let end = packet.end();
+        assert_eq!(wire::parse(&data[..end]), Ok(request));
+        assert_eq!(wire::parse(&data[..end - 1]), Err(DropReason::PacketTruncated));
+    }
+    again(&messages, shape);
+}
+
+/// Written anew from its parts, a request is the same request.
+fn again(messages: &Messages<'_>, shape: Shape) {
+    let mut payload = Vec::new();
+    for &(kind, data) in &messages.handoff {
+        wire::emit(&mut payload, kind, data);
+    }
+    payload.extend_from_slice(messages.packet.unwrap_or_default());
+    let again = Messages::split(&payload).expect("what was emitted is well-formed");
+    assert_eq!(again.handoff, messages.handoff);
+    assert_eq!(again.packet, messages.packet);
+    assert_eq!(again.shape(), Some(shape));
+    assert!(wire::parse(&payload).is_ok());
+}

@@ -1,0 +1,137 @@
+//! The first inputs of each target: one for every kind of thing that PROTOCOL.md tells apart. What the
+//! fuzzer made of them stands beside them in `fuzz/corpus`.
+//!
+//! `cargo test --test corpus -- --ignored write_seeds` writes them.
+
+use std::net::Ipv6Addr;
+
+use super::build::{
+    PACKET_KINDS, entry_message, identifier, ipv4, ipv6, message, validation_datagram,
+};
+use super::messages::Entry;
+
+/// The last kind of packet is too large for a corpus.
+const SMALL_KINDS: u8 = PACKET_KINDS - 1;
+
+const ENTRY: Entry = Entry {
+    port: 20_000,
+    prefix: [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0],
+    address: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+    client_port: 53186,
+};
+
+/// The seeds of the target `name`.
+///
+/// # Panics
+/// Where there is no such target.
+pub fn seeds(name: &str) -> Vec<Vec<u8>> {
+    match name {
+        "payload" => payloads(),
+        "packet" => packets(),
+        "server" => programs(),
+        _ => panic!("no target {name}"),
+    }
+}
+
+fn packets() -> Vec<Vec<u8>> {
+    let small = 0..SMALL_KINDS;
+    let mut packets: Vec<_> = small.clone().map(|kind| ipv6(kind, ENTRY, 1)).collect();
+    packets.extend(small.map(|kind| ipv4(kind, ENTRY.port)));
+    packets.push(validation_datagram(&[0; 36]));
+    // Longer than what is quoted of a packet.
+    for (mut packet, length) in [(ipv4(8, ENTRY.port), 600), (ipv6(9, ENTRY, 0), 1300)] {
+        packet.resize(length, 0);
+        packets.push(packet);
+    }
+    packets
+}
+
+fn payloads() -> Vec<Vec<u8>> {
+    let token = || message(4, b"token!");
+    let authenticator = || message(6, b"authenticator!");
+    let (hint, entry) = (message(8, &20_000_u16.to_be_bytes()), entry_message(ENTRY));
+    let service = [token(), ipv4(1, ENTRY.port)];
+    let client = [token(), authenticator(), ipv6(1, ENTRY, 0)];
+    let hinted = [token(), authenticator(), hint, ipv6(0, ENTRY, 0)];
+    let rotating = [token(), message(5, b"expired!"), ipv4(0, 1)];
+    let report = [identifier(), token(), authenticator(), entry.clone()];
+    let mixed = [entry.clone(), token(), authenticator(), identifier(), ipv6(1, ENTRY, 0)];
+    let proving = [&report[..], &[validation_datagram(&[1; 36])]].concat();
+    let multi = [&report[..], &[entry.clone(), authenticator(), entry.clone()]].concat();
+    let other = [&report[..], &[message(6, &[]), entry.clone(), ipv4(1, 1)]].concat();
+    let early = [identifier(), token(), entry.clone(), authenticator(), entry];
+    let skipped = [message(15, &[]), message(2, b"noop"), message(4, &[]), ipv4(5, 1), vec![0; 3]];
+    let longest = [message(4, &[7; 510]), message(6, &[9; 510]), ipv6(3, ENTRY, 1)];
+    let lone = [token()];
+    let payloads: [&[Vec<u8>]; 13] = [
+        &service, &client, &hinted, &rotating, &report, &mixed, &proving, &multi, &other, &early,
+        &skipped, &longest, &lone,
+    ];
+    payloads.into_iter().map(<[Vec<u8>]>::concat).collect()
+}
+
+/// Programs for the target `server`, which says what the octets mean.
+fn programs() -> Vec<Vec<u8>> {
+    const WHO: u8 = 0;
+    /// A taken mapped port, the first.
+    const TAKEN: u8 = 0x80;
+    let validate = |who: u8| vec![2, who];
+    let client = |who: u8, kind: u8, host: u8| vec![7, who, 1, 0, kind, 0, host, 9, 0];
+    let service = |who: u8, kind: u8, port: u8| vec![10, who, kind, port, 0];
+    let report = |who: u8, port: u8, host: u8| vec![5, who, 2, port, host, 9, 2, 0];
+    let seconds = |n: u16| [&[0][..], &(100 * n).to_be_bytes()].concat();
+
+    let mut programs = Vec::new();
+    for kind in 0..PACKET_KINDS {
+        // The second time it is known, or its first fragment is.
+        let known = client(WHO, 1, 0);
+        let first = [client(WHO, 3, 0), service(WHO, 3, TAKEN)].concat();
+        let again = [client(WHO, kind, 0), client(WHO, kind, 1)].concat();
+        programs.push([validate(WHO), known.clone(), first.clone(), again].concat());
+        let again = [service(WHO, kind, TAKEN), service(WHO, kind, 0x41)].concat();
+        programs.push([validate(WHO), known, first, again].concat());
+    }
+    // Unknown identities, and the third of them attenuated.
+    programs.push([client(WHO, 1, 0), service(WHO, 1, 0), report(WHO, 0, 0)].concat());
+    // Reports: adopted, agreed with, contradicted by port and by client, invalid.
+    let reports = [(0x41, 0), (0x41, 0), (0x42, 0), (0x41, 1), (4, 2), (0x43, 0xe1), (7, 3)];
+    let reports = reports.map(|(port, host)| report(WHO, port, host)).concat();
+    programs.push([validate(WHO), reports].concat());
+    // A report with either packet.
+    programs.push([validate(WHO), vec![5, WHO, 1, 0x41, 0, 9, 0, 1, 0, 0, 9, 0]].concat());
+    programs.push([validate(WHO), vec![5, WHO, 1, 0x41, 0, 9, 1, 1, TAKEN, 0]].concat());
+    // A multi report of ten, twice: at first most are new, then most are gone again.
+    let entries: Vec<u8> = (0..10).flat_map(|n| [n, 0x40 + n, n, 9, n % 3]).collect();
+    let multi = [&[4, WHO, 10][..], &entries, &[0]].concat();
+    programs.push([validate(WHO), multi.clone(), multi].concat());
+    // More clients than entries, of one /64 and of all.
+    let crowd: Vec<u8> = (0..16).flat_map(|host| client(WHO, 1, host)).collect();
+    let heavy: Vec<u8> = (0..12).flat_map(|n| [7, WHO, 1, 0, 1, 0, n & 3, n, 0]).collect();
+    programs.push([validate(WHO), heavy, crowd.clone(), crowd.clone()].concat());
+    // More NAT64s than there may be, and more entries than in the budget.
+    let everyone = |make: &dyn Fn(u8) -> Vec<u8>| (0..4).flat_map(make).collect::<Vec<_>>();
+    let crowds = everyone(&|who| (0..8).flat_map(|host| client(who, 0, host)).collect());
+    programs.push([everyone(&validate), crowds, validate(4)].concat());
+    // A port that is mapped becomes a control port.
+    programs.push([validate(8), report(8, 0, 0), validate(WHO), report(8, 0, 1)].concat());
+    // A rotation from the token 0 to 1, and one from a token that is not known.
+    let rotated = |who: u8, old: u8| vec![10, who, 1, 0, 8 | old << 6];
+    programs.push([validate(WHO), rotated(0x40, 0), client(0x40, 1, 0), rotated(0xc0, 2)].concat());
+    // Five identities of four.
+    let identities: Vec<u8> = [0, 8, 16, 0x40, 0xc0, 0].into_iter().flat_map(validate).collect();
+    programs.push([identities, client(WHO, 1, 0)].concat());
+    // A proof that others use, then its owner: in time, at the last moment, and late.
+    // The others differ in one part of the identity each: NAT64, local address, port and token.
+    let others: Vec<u8> = [1, 4, 8, 0x40].into_iter().flat_map(|who| [3, who, 0]).collect();
+    for (first, then) in [(50, 0), (60, 59), (110, 20), (119, 0), (125, 0)] {
+        let unproven = [service(WHO, 1, 0), seconds(first), others.clone()].concat();
+        programs.push([unproven, seconds(then), vec![3, WHO, 0]].concat());
+    }
+    // More ICMP than a second has, fragments that come late, and a payload that says nothing.
+    let pings: Vec<u8> = (0..110).flat_map(|_| service(WHO, 6, 0)).collect();
+    programs.push([validate(WHO), pings].concat());
+    let late = [client(WHO, 3, 0), seconds(14), client(WHO, 4, 0), seconds(1), client(WHO, 4, 0)];
+    programs.push([validate(WHO), late.concat()].concat());
+    programs.push(vec![1, WHO, 4, 0x34, 1, 1, 2]);
+    programs
+}
