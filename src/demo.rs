@@ -1,4 +1,4 @@
-//! `nat64handoff demo`: the server that was just started, and NAT64s ([`Nat64`]) on sockets of this very
+//! `nat64handoff demo`: the server that was just started, and NAT64s ([`crate::nat64::Nat64`]) on sockets of this very
 //! process, talk over loopback; every datagram and every log line is checked.
 //!
 //! Shows PROTOCOL.md sections 5 (validation), 6 (the table, when it is full and when it is contradicted),
