@@ -6,28 +6,50 @@
 //! this is an audit log, and what it does not say must not have happened.
 //!
 //! What each end may assume: an event that was sent is written once, as one whole line, unless
-//! [`EventLog::join`] says that it was not.
+//! [`EventLog::join`] says that it was not. After a crash, [`complete()`] writes from the journal what
+//! the log lacks, so that this holds across processes (PROTOCOL.md section 9); the [`Cursor`] says
+//! where to look.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `output` | the opened destination |
+//! | `cursor` | which events are in the log, as a file |
+//! | `recorder` | counts lines, syncs the log, keeps the cursor |
+//! | `compare` | which of the journal's events some octets of the log lack: a pure function |
+//! | `complete` | finds those octets after a crash, and writes what is missing |
+//! | `logger` | the thread |
 //!
 //! Not here: what a line says (`change`), when to reopen or to stop (`main`), rotation itself
-//! (logrotate), and making lines durable: nothing here calls fsync.
+//! (logrotate), and the journal (`storage`).
+
+mod compare;
+mod complete;
+mod cursor;
+mod logger;
+mod output;
+mod recorder;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::mem;
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use log::Log;
-use rtrb::{Consumer, Producer, PushError, RingBuffer};
+use rtrb::{Producer, PushError, RingBuffer};
 
 use crate::change::{Event, LogFormat};
 use crate::stats::{Counter, Stats};
+
+pub use complete::{Completed, complete, known_events};
+use cursor::CursorFile;
+pub use cursor::{Cursor, FileId, Place, SHARDS_MAX, Unknown};
+use logger::Logger;
+use output::{Output, parent};
+pub use recorder::Logged;
+use recorder::Recorder;
 
 /// Events that a queue holds before its reactor has to wait.
 pub const QUEUE_EVENTS: usize = 8192;
@@ -49,8 +71,6 @@ const WAIT_MIN: Duration = Duration::from_micros(20);
 const WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
-/// Who may read a new log file: it says who was behind an address.
-const FILE_MODE: u32 = 0o640;
 
 const _: () = assert!(TURN_EVENTS <= QUEUE_EVENTS);
 const _: () = assert!(TURN_EVENTS * LINE_MAX < BATCH_OCTETS);
@@ -65,6 +85,29 @@ pub enum Destination {
     Writer(Box<dyn Write + Send>),
 }
 
+/// When lines are made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSync {
+    /// Left to the kernel: lines survive the process, and not a power cut.
+    None,
+    /// So long after the first of them, at the latest.
+    Interval(Duration),
+}
+
+/// What the log is, and where it stands.
+pub struct LogConfig {
+    /// Where it goes.
+    pub destination: Destination,
+    /// How much a line tells.
+    pub format: LogFormat,
+    /// When lines are made durable.
+    pub sync: LogSync,
+    /// The file of the cursor, made anew. None: nothing is known of the log after a crash.
+    pub cursor: Option<PathBuf>,
+    /// For each shard, the number of its next event: all before it are in the log.
+    pub first_events: Vec<u64>,
+}
+
 /// Why there is no event log, or not all of it.
 #[derive(Debug)]
 pub enum Error {
@@ -77,6 +120,20 @@ pub enum Error {
     },
     /// Standard output cannot be used.
     Stdout(io::Error),
+    /// The cursor cannot be made.
+    Cursor {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// What a crash left unwritten cannot be written now.
+    Incomplete {
+        /// The log, as [`EventLog`] calls it in its messages.
+        log: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// The system gives us no thread.
     Thread(io::Error),
     /// The log ended before everything was written.
@@ -114,6 +171,17 @@ impl fmt::Display for Error {
                 "the event log cannot be written to standard output: {cause}; \
                  choose a file with --log"
             ),
+            Error::Cursor { path, cause } => write!(
+                f,
+                "the cursor of the event log, {}, cannot be written: {cause}; \
+                 make room, or see that the state directory is writable for this user",
+                path.display()
+            ),
+            Error::Incomplete { log, cause } => write!(
+                f,
+                "{log} cannot be completed from the journal: {cause}; make it readable, writable and \
+                 large enough, and start again"
+            ),
             Error::Thread(cause) => write!(
                 f,
                 "the event log gets no thread: {cause}; see the limit on tasks of this service"
@@ -133,7 +201,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Open { cause, .. } | Error::Stdout(cause) | Error::Thread(cause) => Some(cause),
+            Error::Open { cause, .. }
+            | Error::Cursor { cause, .. }
+            | Error::Incomplete { cause, .. }
+            | Error::Stdout(cause)
+            | Error::Thread(cause) => Some(cause),
             Error::Unwritten { cause, .. } => cause.as_ref().map(|cause| cause as _),
         }
     }
@@ -254,53 +326,59 @@ pub struct EventLog {
     /// How the thread ended. Closed without a word when it panicked.
     ended: mpsc::Receiver<Result<(), io::Error>>,
     shared: Arc<Shared>,
+    logged: Logged,
+}
+
+/// A closed standard error is no reason to fail.
+fn say(message: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "nat64handoff: {message}"));
 }
 
 impl EventLog {
-    /// Opens the destination and starts the thread. One sender for each of `reactors`.
+    /// Opens the destination, makes the cursor, and starts the thread. One sender for each shard of
+    /// `first_events`.
     ///
     /// `on_failure` is called, on the logger's thread, if the log ends before its senders do (the reader
     /// of standard output went away): the server is to stop then.
+    ///
+    /// # Errors
+    /// The first thing that is missing; then nothing runs.
     pub fn start(
-        destination: Destination,
-        format: LogFormat,
-        reactors: usize,
+        config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), Error> {
-        // A closed standard error is no reason to fail.
-        let say =
-            |message: fmt::Arguments<'_>| drop(writeln!(io::stderr(), "nat64handoff: {message}"));
-        Self::start_saying(destination, format, reactors, on_failure, say)
+        Self::start_saying(config, on_failure, say)
     }
 
     fn start_saying(
-        destination: Destination,
-        format: LogFormat,
-        reactors: usize,
+        config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
         say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), Error> {
-        let output = Output::open(destination)?;
+        let LogConfig { destination, format, sync, cursor, first_events } = config;
+        let mut output = Output::open(destination)?;
         let name = output.name();
+        let cursor = match cursor {
+            Some(path) => {
+                // `complete` has synced what is before this; that the name is there, as in a rotation.
+                let _ = output.sync_name();
+                let create = output.place().and_then(|place| {
+                    CursorFile::create(&path, &Cursor { events: first_events.clone(), place })
+                });
+                Some(create.map_err(|cause| Error::Cursor { path, cause })?)
+            }
+            None => None,
+        };
+        let reactors = first_events.len();
+        let recorder = Recorder::new(first_events, sync, cursor);
+        let logged = recorder.logged();
         let shared = Arc::new(Shared::default());
         shared.senders.store(reactors, Ordering::Relaxed);
         let (producers, queues): (Vec<_>, Vec<_>) =
             (0..reactors).map(|_| RingBuffer::new(QUEUE_EVENTS)).unzip();
         let (end, ended) = mpsc::channel();
-        let lines = Lines::default();
-        let logger = Logger {
-            queues,
-            next: 0,
-            format,
-            fern: lines.logger(),
-            lines,
-            batch: Vec::with_capacity(BATCH_OCTETS),
-            done: 0,
-            output,
-            complained: false,
-            say: Box::new(say),
-            watch: Watch { shared: Arc::clone(&shared), on_failure: Some(Box::new(on_failure)) },
-        };
+        let logger =
+            Logger::new(queues, format, output, recorder, Arc::clone(&shared), on_failure, say);
         let thread = thread::Builder::new()
             .name("eventlog".to_owned())
             .spawn(move || {
@@ -318,7 +396,7 @@ impl EventLog {
                 shared: Arc::clone(&shared),
             })
             .collect();
-        let log = EventLog { name, thread, ended, shared };
+        let log = EventLog { name, thread, ended, shared, logged };
         Ok((log, senders))
     }
 
@@ -340,6 +418,11 @@ impl EventLog {
     pub fn give_up(&self) {
         self.shared.give_up.store(true, Ordering::Release);
         self.thread.thread().unpark();
+    }
+
+    /// How many events of each shard the journal need not keep for the log.
+    pub fn logged(&self) -> Logged {
+        self.logged.clone()
     }
 
     /// Events that were sent, and not written until now.
@@ -368,285 +451,6 @@ impl EventLog {
             (0, None) => Ok(self.shared.written.load(Ordering::Acquire)),
             (lines, cause) => Err(Error::Unwritten { log: self.name, lines, cause }),
         }
-    }
-}
-
-/// The opened destination.
-enum Output {
-    Stdout(File),
-    File(File, PathBuf),
-    Writer(Box<dyn Write + Send>),
-}
-
-impl Output {
-    fn open(destination: Destination) -> Result<Self, Error> {
-        match destination {
-            // Not `io::stdout()`, which has a buffer of its own between us and write(2).
-            Destination::Stdout => match io::stdout().as_fd().try_clone_to_owned() {
-                Ok(stdout) => Ok(Output::Stdout(File::from(stdout))),
-                Err(cause) => Err(Error::Stdout(cause)),
-            },
-            Destination::File(path) => match open_file(&path) {
-                Ok(file) => Ok(Output::File(file, path)),
-                Err(cause) => Err(Error::Open { path, cause }),
-            },
-            Destination::Writer(writer) => Ok(Output::Writer(writer)),
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Output::Stdout(_) => "the event log on standard output".to_owned(),
-            Output::File(_, path) => format!("the event log {}", path.display()),
-            Output::Writer(_) => "the event log".to_owned(),
-        }
-    }
-
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        match self {
-            Output::Stdout(file) | Output::File(file, _) => file.write(octets),
-            Output::Writer(writer) => writer.write(octets),
-        }
-    }
-
-    /// Whether it makes no sense to try again. A named pipe can get a new reader, a pipe cannot.
-    fn is_gone(&self, error: &io::Error) -> bool {
-        error.kind() == io::ErrorKind::BrokenPipe && !matches!(self, Output::File(..))
-    }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
-    // After a crash the last line may be a part of one: it must not become the beginning of ours.
-    if file.metadata()?.is_file() && last_octet(path).is_ok_and(|octet| octet != b'\n') {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
-}
-
-fn last_octet(path: &Path) -> io::Result<u8> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-1))?;
-    let mut octet = [0];
-    file.read_exact(&mut octet)?;
-    Ok(octet[0])
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
-#[derive(Clone)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Vec::with_capacity(BATCH_OCTETS))))
-    }
-}
-
-impl Lines {
-    /// Its lines are bare: fern adds nothing to a message but the line feed.
-    fn logger(&self) -> Box<dyn Log> {
-        let output: Box<dyn Write + Send> = Box::new(self.clone());
-        fern::Dispatch::new().chain(output).into_log().1
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Write for Lines {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.lock().write(octets)
-    }
-
-    /// Locks once for the line, not once for each piece of it.
-    fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> io::Result<()> {
-        self.lock().write_fmt(arguments)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Tells the supervisor when the thread ends too early, by an error or by a panic.
-struct Watch {
-    shared: Arc<Shared>,
-    on_failure: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Some(on_failure) = self.on_failure.take() {
-            self.shared.failed.store(true, Ordering::Release);
-            on_failure();
-        }
-    }
-}
-
-/// The thread.
-struct Logger {
-    queues: Vec<Consumer<Event>>,
-    /// The queue whose turn it is.
-    next: usize,
-    format: LogFormat,
-    fern: Box<dyn Log>,
-    /// The lines that are being formatted...
-    lines: Lines,
-    /// ...and those that are being written,
-    batch: Vec<u8>,
-    /// up to here.
-    done: usize,
-    output: Output,
-    /// It was said that the log cannot be written.
-    complained: bool,
-    say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
-    watch: Watch,
-}
-
-impl Logger {
-    fn run(mut self) -> Result<(), io::Error> {
-        loop {
-            // Read before the queues: what was sent before the last sender went is seen in them.
-            let last = self.shared().senders.load(Ordering::Acquire) == 0
-                || self.shared().give_up.load(Ordering::Acquire);
-            let taken = self.take();
-            if taken > 0 {
-                self.write()?;
-            }
-            if self.shared().reopen.swap(false, Ordering::Acquire) {
-                self.reopen();
-            } else if taken == 0 && last {
-                self.watch.on_failure = None;
-                return Ok(());
-            } else if taken == 0 {
-                self.sleep();
-            }
-        }
-    }
-
-    fn shared(&self) -> &Shared {
-        &self.watch.shared
-    }
-
-    /// Formats what is in the queues, in turns, as much as fits into a batch.
-    fn take(&mut self) -> usize {
-        let mut taken = 0;
-        let mut idle = 0;
-        while idle < self.queues.len() && self.lines.lock().len() + LINE_MAX <= BATCH_OCTETS {
-            let room = (BATCH_OCTETS - self.lines.lock().len()) / LINE_MAX;
-            let turn = self.next;
-            self.next = (turn + 1) % self.queues.len();
-            let queue = &mut self.queues[turn];
-            let events = queue.slots().min(TURN_EVENTS).min(room);
-            match queue.read_chunk(events) {
-                Ok(chunk) if events > 0 => {
-                    for event in chunk {
-                        self.fern.log(
-                            &log::Record::builder()
-                                .args(format_args!("{}", event.line(self.format)))
-                                .build(),
-                        );
-                    }
-                    taken += events;
-                    idle = 0;
-                }
-                _ => idle += 1,
-            }
-        }
-        taken
-    }
-
-    /// Writes the formatted lines, all of them, however long that takes.
-    fn write(&mut self) -> Result<(), io::Error> {
-        mem::swap(&mut self.batch, &mut self.lines.lock());
-        self.done = 0;
-        while let Some(rest) = self.batch.get(self.done..).filter(|rest| !rest.is_empty()) {
-            let result = match self.output.write(rest) {
-                Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
-                result => result,
-            };
-            match result {
-                Ok(octets) => {
-                    let written = &rest[..octets.min(rest.len())];
-                    let lines = written.iter().filter(|&&octet| octet == b'\n').count();
-                    self.shared().written.fetch_add(lines as u64, Ordering::Release);
-                    self.done += written.len();
-                    if mem::take(&mut self.complained) {
-                        let name = self.output.name();
-                        (self.say)(format_args!("{name} can be written again; no line is lost"));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if self.output.is_gone(&error) => return Err(error),
-                Err(error) => self.endure(error)?,
-            }
-        }
-        self.batch.clear();
-        Ok(())
-    }
-
-    /// After a write error: says so, once, and waits a while.
-    fn endure(&mut self, error: io::Error) -> Result<(), io::Error> {
-        let busy = error.kind() == io::ErrorKind::WouldBlock;
-        if !busy && !mem::replace(&mut self.complained, true) {
-            let name = self.output.name();
-            (self.say)(format_args!(
-                "{name} cannot be written: {error}; lines are kept and written when it works again"
-            ));
-        }
-        if self.shared().give_up.load(Ordering::Acquire) {
-            return Err(error);
-        }
-        // `reopen` and `give_up` end this early; reactors do not, as `asleep` is not set.
-        thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
-        if self.shared().reopen.swap(false, Ordering::Acquire) && self.reopen() {
-            // The old file keeps the part that it has of a line; the new one gets the whole.
-            let line = self.batch[..self.done].iter().rposition(|&octet| octet == b'\n');
-            self.done = line.map_or(0, |line_feed| line_feed + 1);
-        }
-        Ok(())
-    }
-
-    /// Whether there is another file now.
-    fn reopen(&mut self) -> bool {
-        let Output::File(file, path) = &mut self.output else {
-            return false;
-        };
-        match open_file(path) {
-            Ok(new) => {
-                *file = new;
-                true
-            }
-            Err(cause) => {
-                let path = path.clone();
-                let error = Error::Open { path, cause };
-                (self.say)(format_args!("{error}; the old file is written on"));
-                false
-            }
-        }
-    }
-
-    /// Until there is something to do. See [`Sender::wake`].
-    fn sleep(&self) {
-        let shared = self.shared();
-        shared.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let idle = self.queues.iter().all(|queue| queue.slots() == 0)
-            && shared.senders.load(Ordering::Relaxed) > 0
-            && !shared.reopen.load(Ordering::Relaxed)
-            && !shared.give_up.load(Ordering::Relaxed);
-        if idle {
-            thread::park();
-        }
-        shared.asleep.store(false, Ordering::Relaxed);
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::backend::Waker;
 use crate::change::LogFormat;
-use crate::eventlog::{self, Destination, EventLog};
+use crate::eventlog::{self, Destination, EventLog, LogConfig, LogSync};
 use crate::random::SEED_LENGTH;
 use crate::reactor::{Clock, Reactor};
 use crate::ring::{self, EventWaker, Refused, Ring};
@@ -155,11 +155,15 @@ impl Serving {
 
         let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
         let on_log_failure = Arc::clone(&on_failure);
+        let log_config = LogConfig {
+            destination: config.log,
+            format: config.log_format,
+            sync: LogSync::None,
+            cursor: None,
+            first_events: vec![0; config.reactors],
+        };
         let (log, senders) =
-            EventLog::start(config.log, config.log_format, config.reactors, move || {
-                on_log_failure()
-            })
-            .map_err(StartError::Log)?;
+            EventLog::start(log_config, move || on_log_failure()).map_err(StartError::Log)?;
 
         let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
         let access = Arc::new(config.access);

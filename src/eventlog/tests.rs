@@ -1,5 +1,6 @@
 //! The log under load, with destinations that misbehave.
 
+use super::output::FILE_MODE;
 use super::*;
 use crate::change::{EventKind, TableKey, Timestamp};
 use crate::wire::{Client, MappedPort, Prefix96};
@@ -7,11 +8,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The `number`th event of a table. The number is in the time and in the client's port.
-fn event(table: u8, number: u64) -> Event {
+pub(super) fn event(table: u8, number: u64) -> Event {
     Event {
         at: Timestamp::from_micros(1_552_903_588_000_000 + number),
         table: TableKey {
@@ -50,10 +52,14 @@ fn assert_complete(text: &str, tables: u8, events: u64) {
 
 /// What a test gives to the log as its destination.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Memory(Arc<Mutex<Vec<u8>>>);
 
 impl Memory {
-    fn text(&self) -> String {
+    pub(super) fn write(&self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(octets)
+    }
+
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
@@ -71,6 +77,17 @@ impl<F: FnMut(&[u8]) -> io::Result<usize>> Write for Scripted<F> {
     }
 }
 
+/// Without a cursor.
+fn config(destination: Destination, reactors: usize) -> LogConfig {
+    LogConfig {
+        destination,
+        format: LogFormat::Plain,
+        sync: LogSync::None,
+        cursor: None,
+        first_events: vec![0; reactors],
+    }
+}
+
 type Said = Arc<Mutex<Vec<String>>>;
 
 fn start_saying(
@@ -84,11 +101,13 @@ fn start_saying(
         move |message: fmt::Arguments<'_>| said.lock().unwrap().push(message.to_string())
     };
     let (log, senders) =
-        EventLog::start_saying(destination, LogFormat::Plain, reactors, on_failure, say).unwrap();
+        EventLog::start_saying(config(destination, reactors), on_failure, say).unwrap();
     (log, senders, said)
 }
 
-fn scripted(script: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) -> Destination {
+pub(super) fn scripted(
+    script: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static,
+) -> Destination {
     Destination::Writer(Box::new(Scripted(script)))
 }
 
@@ -388,7 +407,7 @@ fn torn_last_line_is_ended_first() {
 fn files_that_cannot_be_opened() {
     let directory = tempfile::tempdir().unwrap();
     let open = |path: PathBuf| {
-        EventLog::start(Destination::File(path), LogFormat::Plain, 1, || {})
+        EventLog::start(config(Destination::File(path), 1), || {})
             .map(drop)
             .unwrap_err()
             .to_string()

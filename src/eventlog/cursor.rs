@@ -1,0 +1,365 @@
+//! The log cursor: how much of a shard's events the event log has, and where it ends.
+//!
+//! The file (`log.cursor`, in the folder of the epoch) has two slots of [`SLOT_OCTETS`] each, at 0 and
+//! behind that. The valid one with the higher sequence number counts. All numbers are little endian:
+//!
+//! | octets | field |
+//! | --- | --- |
+//! | 0..8 | `N64HCURS` |
+//! | 8..10 | version: 1 |
+//! | 10..12 | shards: 1 to 256 |
+//! | 12..16 | 0: the log is no file, and 24..48 are 0; 1: it is; 2: and was synced before this was written |
+//! | 16..24 | sequence number, one more with each write |
+//! | 24..32 | device of the file |
+//! | 32..40 | inode of the file |
+//! | 40..48 | offset behind the last of the counted lines |
+//! | 48.. | for each shard, how many of its events are in the log, from the start of the epoch |
+//! | ..4092 | zeros |
+//! | 4092..4096 | CRC32C of all before |
+//!
+//! A slot that is known to be on disk is never overwritten before the other one is, too: a torn write
+//! leaves the older cursor. An older cursor is always safe, because more lines are then compared with
+//! the journal; that is why not each write of it needs to be synced.
+//!
+//! Not here: when it is written (`recorder`), and what is made of it (`complete`).
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::output::{parent, sync_directory};
+
+/// As many as a slot counts events of.
+pub const SHARDS_MAX: usize = 256;
+/// A page: a process that is killed while it writes one leaves all of it or nothing.
+const SLOT_OCTETS: usize = 4096;
+const SLOTS: u64 = 2;
+const MAGIC: [u8; 8] = *b"N64HCURS";
+const VERSION: u16 = 1;
+const EVENTS_AT: usize = 48;
+const CRC_AT: usize = SLOT_OCTETS - 4;
+/// The state is for nobody else.
+const FILE_MODE: u32 = 0o600;
+
+const _: () = assert!(EVENTS_AT + 8 * SHARDS_MAX <= CRC_AT);
+
+/// A place in a log file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which file it is, whatever its name.
+    pub file: FileId,
+    /// Octets before this place.
+    pub offset: u64,
+    /// They were on disk before this was written: if they are not there, somebody took them away.
+    pub synced: bool,
+}
+
+/// What a file keeps when it is renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its inode there.
+    pub inode: u64,
+}
+
+/// Which events the event log has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// For each shard, how many, counted from the start of the epoch.
+    pub events: Vec<u64>,
+    /// Behind the last of their lines, if the log is a regular file.
+    pub place: Option<Place>,
+}
+
+/// Why it is not known which events the log has.
+#[derive(Debug)]
+pub enum Unknown {
+    /// There is no such file.
+    Missing,
+    /// The file cannot be read.
+    Unreadable(io::Error),
+    /// Neither slot is valid.
+    Damaged,
+    /// A later version of this program wrote it.
+    Newer(u16),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unknown::Missing => f.write_str("it is missing"),
+            Unknown::Unreadable(cause) => write!(f, "it cannot be read: {cause}"),
+            Unknown::Damaged => f.write_str("it is damaged"),
+            Unknown::Newer(version) => {
+                write!(f, "it has format version {version}, and this program knows {VERSION}")
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// Reads the newer of the file's valid slots.
+    ///
+    /// # Errors
+    /// There is none, for the reason that is returned.
+    pub fn read(path: &Path) -> Result<Cursor, Unknown> {
+        let mut octets = Vec::new();
+        match File::open(path) {
+            Ok(file) => file
+                .take(SLOTS * SLOT_OCTETS as u64)
+                .read_to_end(&mut octets)
+                .map_err(Unknown::Unreadable)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unknown::Missing),
+            Err(error) => return Err(Unknown::Unreadable(error)),
+        };
+        Self::decode(&octets)
+    }
+
+    fn decode(octets: &[u8]) -> Result<Cursor, Unknown> {
+        let mut best = None;
+        let mut newer = None;
+        for slot in octets.as_chunks::<SLOT_OCTETS>().0 {
+            match decode_slot(slot) {
+                Ok((sequence, cursor)) => {
+                    if best.as_ref().is_none_or(|&(other, _)| sequence > other) {
+                        best = Some((sequence, cursor));
+                    }
+                }
+                Err(version) => newer = newer.max(version),
+            }
+        }
+        match (best, newer) {
+            (Some((_, cursor)), _) => Ok(cursor),
+            (None, Some(version)) => Err(Unknown::Newer(version)),
+            (None, None) => Err(Unknown::Damaged),
+        }
+    }
+
+    fn encode(&self, sequence: u64) -> [u8; SLOT_OCTETS] {
+        let mut slot = [0; SLOT_OCTETS];
+        let mut put = |at: usize, octets: &[u8]| {
+            slot[at..at + octets.len()].copy_from_slice(octets);
+        };
+        // `CursorFile` takes no more than SHARDS_MAX.
+        let shards = self.events.len() as u16;
+        put(0, &MAGIC);
+        put(8, &VERSION.to_le_bytes());
+        put(10, &shards.to_le_bytes());
+        put(16, &sequence.to_le_bytes());
+        if let Some(place) = self.place {
+            put(12, &(1 + u32::from(place.synced)).to_le_bytes());
+            put(24, &place.file.device.to_le_bytes());
+            put(32, &place.file.inode.to_le_bytes());
+            put(40, &place.offset.to_le_bytes());
+        }
+        for (shard, events) in self.events.iter().enumerate() {
+            put(EVENTS_AT + 8 * shard, &events.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&slot[..CRC_AT]);
+        slot[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        slot
+    }
+}
+
+/// Sequence number and content; for one that is valid but of a later version, that version.
+fn decode_slot(slot: &[u8; SLOT_OCTETS]) -> Result<(u64, Cursor), Option<u16>> {
+    let u64_at = |at: usize| {
+        let mut octets = [0; 8];
+        octets.copy_from_slice(&slot[at..at + 8]);
+        u64::from_le_bytes(octets)
+    };
+    let u16_at = |at: usize| u16::from_le_bytes([slot[at], slot[at + 1]]);
+    let crc = crc32c::crc32c(&slot[..CRC_AT]);
+    if slot[..8] != MAGIC || slot[CRC_AT..] != crc.to_le_bytes() {
+        return Err(None);
+    }
+    if u16_at(8) > VERSION {
+        return Err(Some(u16_at(8)));
+    }
+    let shards = usize::from(u16_at(10));
+    if u16_at(8) != VERSION || !(1..=SHARDS_MAX).contains(&shards) {
+        return Err(None);
+    }
+    let place = match slot[12..16] {
+        [0, 0, 0, 0] => None,
+        [kind @ 1..=2, 0, 0, 0] => Some(Place {
+            file: FileId { device: u64_at(24), inode: u64_at(32) },
+            offset: u64_at(40),
+            synced: kind == 2,
+        }),
+        _ => return Err(None),
+    };
+    let events = (0..shards).map(|shard| u64_at(EVENTS_AT + 8 * shard)).collect();
+    Ok((u64_at(16), Cursor { events, place }))
+}
+
+/// A cursor that is kept up to date.
+#[derive(Debug)]
+pub(super) struct CursorFile {
+    file: File,
+    path: PathBuf,
+    sequence: u64,
+    /// The slot that may be overwritten.
+    slot: u64,
+}
+
+impl CursorFile {
+    /// Makes a new file in place of the one that may be there; when this returns, it is durable.
+    pub(super) fn create(path: &Path, cursor: &Cursor) -> io::Result<CursorFile> {
+        if !(1..=SHARDS_MAX).contains(&cursor.events.len()) {
+            let shards = cursor.events.len();
+            return Err(io::Error::other(format!("no cursor for {shards} shards")));
+        }
+        let mut name = OsString::from(path);
+        name.push(".tmp");
+        let new = PathBuf::from(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(&new)?;
+        file.write_all(&cursor.encode(1))?;
+        // The second slot has its blocks from the beginning: later writes need no room.
+        file.write_all(&[0; SLOT_OCTETS])?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_directory(parent(path))?;
+        Ok(CursorFile { file, path: path.to_owned(), sequence: 1, slot: 1 })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Survives the process when this returns, and the machine after [`CursorFile::sync`].
+    pub(super) fn write(&mut self, cursor: &Cursor) -> io::Result<()> {
+        let sequence = self.sequence + 1;
+        self.file.write_all_at(&cursor.encode(sequence), self.slot * SLOT_OCTETS as u64)?;
+        self.sequence = sequence;
+        Ok(())
+    }
+
+    /// Makes the last write durable; the next one goes to the other slot.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.turn();
+        Ok(())
+    }
+
+    /// Without a sync, for those who want none.
+    pub(super) fn turn(&mut self) {
+        self.slot = (self.slot + 1) % SLOTS;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(shards: usize, offset: u64) -> Cursor {
+        Cursor {
+            events: (0..shards as u64).map(|shard| 1_000 * offset + shard).collect(),
+            place: Some(Place {
+                file: FileId { device: 7, inode: 1 << 40 },
+                offset,
+                synced: offset % 2 == 1,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.cursor");
+        assert!(matches!(Cursor::read(&path), Err(Unknown::Missing)));
+        for shards in [1, 2, 255, 256] {
+            let mut file = CursorFile::create(&path, &cursor(shards, 0)).unwrap();
+            assert_eq!(Cursor::read(&path).unwrap(), cursor(shards, 0));
+            for offset in 1..10 {
+                let mut cursor = cursor(shards, offset);
+                if offset % 4 == 0 {
+                    cursor.place = None;
+                }
+                file.write(&cursor).unwrap();
+                assert_eq!(Cursor::read(&path).unwrap(), cursor);
+                if offset % 3 == 0 {
+                    file.sync().unwrap();
+                }
+            }
+        }
+        for shards in [0, 257] {
+            assert!(CursorFile::create(&path, &cursor(shards, 0)).is_err());
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn format() {
+        let slot = cursor(2, 0x0102).encode(3);
+        let head = b"N64HCURS\x01\0\x02\0\x01\0\0\0\x03\0\0\0\0\0\0\0\
+            \x07\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\x02\x01\0\0\0\0\0\0\
+            \xd0\xef\x03\0\0\0\0\0\xd1\xef\x03\0\0\0\0\0\0\0\0\0";
+        assert_eq!(&slot[..head.len()], head);
+        assert_eq!(slot[CRC_AT..], crc32c::crc32c(&slot[..CRC_AT]).to_le_bytes());
+    }
+
+    #[test]
+    fn every_flipped_octet_and_every_torn_write_leaves_the_older_one() {
+        let (old, new) = (cursor(3, 1), cursor(3, 2));
+        let mut octets = [old.encode(8), new.encode(9)].concat();
+        assert_eq!(Cursor::decode(&octets).unwrap(), new);
+        for at in SLOT_OCTETS..2 * SLOT_OCTETS {
+            octets[at] ^= 0x10;
+            assert_eq!(Cursor::decode(&octets).unwrap(), old);
+            octets[at] ^= 0x10;
+        }
+        for length in 0..SLOT_OCTETS {
+            let mut torn = [old.encode(8), cursor(3, 0).encode(7)].concat();
+            torn[SLOT_OCTETS..][..length].copy_from_slice(&octets[SLOT_OCTETS..][..length]);
+            let read = Cursor::decode(&torn).unwrap();
+            assert!(read == old || read == new && length > CRC_AT, "{length}");
+            assert_eq!(
+                Cursor::decode(&octets[..SLOT_OCTETS + length]).unwrap(),
+                old,
+                "cut at {length}"
+            );
+        }
+        assert!(matches!(Cursor::decode(&octets[..SLOT_OCTETS - 1]), Err(Unknown::Damaged)));
+        assert!(matches!(Cursor::decode(&[0; 8192]), Err(Unknown::Damaged)));
+    }
+
+    #[test]
+    fn newer_versions_are_named() {
+        let mut slot = cursor(1, 1).encode(1);
+        slot[8] = 2;
+        let crc = crc32c::crc32c(&slot[..CRC_AT]);
+        slot[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(Cursor::decode(&slot), Err(Unknown::Newer(2))));
+    }
+
+    #[test]
+    fn writes_that_are_not_synced_spare_the_slot_that_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.cursor");
+        let mut file = CursorFile::create(&path, &cursor(1, 0)).unwrap();
+        let durable = |file: u64| {
+            let octets = fs::read(&path).unwrap();
+            let at = usize::try_from(file).unwrap() * SLOT_OCTETS;
+            Cursor::decode(&octets[at..at + SLOT_OCTETS]).unwrap()
+        };
+        for offset in 1..5 {
+            file.write(&cursor(1, offset)).unwrap();
+            assert_eq!(durable(0), cursor(1, 0));
+        }
+        file.sync().unwrap();
+        for offset in 5..9 {
+            file.write(&cursor(1, offset)).unwrap();
+            assert_eq!(durable(1), cursor(1, 4));
+        }
+    }
+}
