@@ -1,7 +1,7 @@
 //! [`Change`]: what a request did to a table, and its line in the event log (PROTOCOL.md section 8).
 //!
-//! It is the one vocabulary of state: the table applies it, the event log prints it. Also here: the
-//! times that the core is given.
+//! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log prints
+//! it. Also here: the times that the core is given.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -119,11 +119,6 @@ pub enum Change {
         /// Its token.
         token: Token,
     },
-    /// An entry was used: it is the last to go now. Recorded once in a while, not for each use.
-    Used {
-        /// Its mapped port.
-        port: MappedPort,
-    },
     /// The authenticator of a client address, new or another than before.
     AuthenticatorLearned {
         /// The client's address.
@@ -131,9 +126,32 @@ pub enum Change {
         /// What the NAT64 will recognize it by.
         authenticator: Authenticator,
     },
+    /// A control identity made room for another, as the least recently used of too many.
+    IdentityForgotten {
+        /// The source port of the control channel.
+        port: ControlPort,
+        /// Its token.
+        token: Token,
+    },
+    /// The entry on this port was used, after it had not been for some time: it is the last to go now.
+    Used {
+        /// Its mapped port.
+        port: MappedPort,
+    },
 }
 
 impl Change {
+    /// Whether it has a line in the event log.
+    pub fn is_event(&self) -> bool {
+        matches!(
+            self,
+            Change::Initialized
+                | Change::Created { .. }
+                | Change::Deleted { .. }
+                | Change::Conflict { .. }
+        )
+    }
+
     /// The line of the event log about this change, if it has one.
     pub fn event(&self, at: Timestamp, table: TableKey) -> Option<Event> {
         let kind = match *self {
@@ -141,9 +159,10 @@ impl Change {
             Change::Created { port, client } => EventKind::Created { port, client },
             Change::Deleted { port, client } => EventKind::Deleted { port, client },
             Change::Conflict { port, client } => EventKind::Conflict { port, client },
-            Change::Used { .. }
-            | Change::IdentityKnown { .. }
-            | Change::AuthenticatorLearned { .. } => return None,
+            Change::IdentityKnown { .. }
+            | Change::AuthenticatorLearned { .. }
+            | Change::IdentityForgotten { .. }
+            | Change::Used { .. } => return None,
         };
         Some(Event { at, table, kind })
     }

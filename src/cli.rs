@@ -21,6 +21,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::change::LogFormat;
+pub use crate::storage::SyncPolicy;
 use crate::wire::HANDOFF_PORT;
 
 /// The exit code after a [`UsageError`].
@@ -62,6 +63,12 @@ pub enum Command {
     Serve(ServeOptions),
     /// Run a server and a NAT64 in one process, on loopback, to see what it looks like
     Demo(DemoOptions),
+    /// Look into the journal of a server that is not running
+    Journal {
+        /// What to do
+        #[command(subcommand)]
+        command: JournalCommand,
+    },
     /// Print the configuration that `serve` would use, and where each value comes from
     #[command(after_help = PLACES)]
     CheckConfig(ServeOptions),
@@ -72,6 +79,21 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+/// What to do with a journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Say what is damaged, and what a repair would lose; changes nothing
+    Check {
+        /// The state directory
+        dir: PathBuf,
+    },
+    /// Keep all that is not damaged; the damaged files are put aside
+    Repair {
+        /// The state directory
+        dir: PathBuf,
+    },
 }
 
 const PLACES: &str = "\
@@ -124,11 +146,16 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "scalar")]
     pub reactors: Option<String>,
 
-    /// When the journal is made durable; takes effect with the journal, which this version does not
-    /// have yet: its tables are in memory only [default: interval:100ms]
+    /// When the journal is made durable: whenever the kernel likes, before each answer that depends on it,
+    /// or so often [default: interval:100ms]
     #[arg(long, value_name = "none|always|interval:DURATION")]
     #[serde(deserialize_with = "some")]
     pub sync: Option<String>,
+
+    /// Keep no journal: nothing survives. For measurements
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub no_journal: bool,
 
     /// NAT64s to serve at most; further ones get no answer [default: 1000]
     #[arg(long, value_name = "N")]
@@ -181,6 +208,8 @@ pub struct ServeConfig {
     pub reactors: usize,
     /// When the journal is made durable.
     pub sync: SyncPolicy,
+    /// Whether there is a journal at all.
+    pub journal: bool,
     /// The limit on NAT64s, at least 1.
     pub nat64s_max: usize,
     /// The limit on entries in all tables, at least 1.
@@ -209,30 +238,6 @@ pub enum LogDestination {
     Stdout,
     /// Appended to this file.
     File(PathBuf),
-}
-
-/// When the journal is made durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncPolicy {
-    /// Whenever the kernel likes.
-    None,
-    /// Before each reply.
-    Always,
-    /// So often.
-    Interval(Duration),
-}
-
-/// As `--sync` takes it.
-impl fmt::Display for SyncPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            SyncPolicy::None => f.write_str("none"),
-            SyncPolicy::Always => f.write_str("always"),
-            SyncPolicy::Interval(interval) => {
-                write!(f, "interval:{}", humantime::format_duration(interval))
-            }
-        }
-    }
 }
 
 /// What somebody has to write differently: one line, with where it stands and what to do.
@@ -423,6 +428,7 @@ impl ServeOptions {
             log_format: self.log_format.or(other.log_format),
             reactors: self.reactors.or(other.reactors),
             sync: self.sync.or(other.sync),
+            no_journal: self.no_journal || other.no_journal,
             max_nat64s: self.max_nat64s.or(other.max_nat64s),
             max_entries: self.max_entries.or(other.max_entries),
             client_share: self.client_share.or(other.client_share),
@@ -437,8 +443,8 @@ impl ServeOptions {
 /// The names of all options of `serve`.
 fn keys() -> impl Iterator<Item = String> {
     let command = ServeOptions::augment_args(clap::Command::new("serve"));
-    let keys: Vec<_> =
-        command.get_arguments().filter_map(|option| option.get_long().map(str::to_owned)).collect();
+    let shown = command.get_arguments().filter(|option| !option.is_hide_set());
+    let keys: Vec<_> = shown.filter_map(|option| option.get_long().map(str::to_owned)).collect();
     keys.into_iter()
 }
 
@@ -590,6 +596,7 @@ impl Sources {
             sync: self
                 .parsed("sync", |o| o.sync.as_deref(), sync_policy)?
                 .unwrap_or(SyncPolicy::Interval(SYNC_INTERVAL_DEFAULT)),
+            journal: !self.layers.iter().any(|(_, options)| options.no_journal),
             nat64s_max: truncated(nat64s_max.unwrap_or(NAT64S_DEFAULT)),
             entries_max: truncated(entries_max.unwrap_or(entries_default)),
             client_share: self

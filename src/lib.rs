@@ -7,7 +7,7 @@
 //!            kernel: one socket a core, steered by the NAT64's address     socket, ring
 //!                │ batch of datagrams                        ▲ batch of replies
 //!                ▼                                           │
-//!            reactor: reads the clock, records changes, then sends ────────► eventlog
+//!            reactor: records changes, then sends ──► storage, eventlog
 //!                │ handle(now, datagram, outbox)             ▲ replies, changes
 //!                ▼                                           │
 //!   parse ──► who is it ──► what is inside ──► decide ──► reply in place
@@ -39,6 +39,8 @@ pub mod icmp;
 pub mod fragments;
 
 pub mod server;
+
+pub mod journal;
 
 pub mod nat64;
 

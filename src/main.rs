@@ -11,15 +11,18 @@ use clap::{CommandFactory, Parser};
 
 use nat64handoff::change::LogFormat;
 use nat64handoff::cli::{
-    Cli, Command, DemoOptions, EXIT_USAGE, Environment, LogDestination, ServeConfig, ServeOptions,
+    Cli, Command, DemoOptions, EXIT_USAGE, Environment, JournalCommand, LogDestination,
+    ServeConfig, ServeOptions,
 };
 use nat64handoff::control::{self, Alarm};
 use nat64handoff::demo::{self, LogTail};
 use nat64handoff::eventlog::Destination;
 use nat64handoff::ports::TABLE_CAPACITY;
+use nat64handoff::reactor::Clock;
 use nat64handoff::serve::{self, Serving, Totals};
 use nat64handoff::server::AccessList;
 use nat64handoff::socket;
+use nat64handoff::storage;
 use nat64handoff::table::TableLimits;
 
 /// Set in the environment of a demo that runs in a network of its own.
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(options) => serve(options),
         Command::Demo(options) => demo(options),
+        Command::Journal { command } => journal(command),
         Command::CheckConfig(options) => check_config(options),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
@@ -63,6 +67,28 @@ fn say(message: &dyn Display) {
 fn check_config(options: ServeOptions) -> Result<(), Failure> {
     let text = options.effective(&Environment::of_process()).map_err(usage)?;
     io::stdout().write_all(text.as_bytes()).map_err(failed)
+}
+
+/// Fails where there is damage, so that scripts see it.
+fn journal(command: JournalCommand) -> Result<(), Failure> {
+    match command {
+        JournalCommand::Check { dir } => {
+            let checked = storage::check(&dir).map_err(failed)?;
+            write!(io::stdout(), "{checked}").map_err(failed)?;
+            if !checked.is_good() {
+                return Err(failed(format_args!(
+                    "{0} is damaged; keep a copy of it, then: nat64handoff journal repair {0}",
+                    dir.display()
+                )));
+            }
+        }
+        JournalCommand::Repair { dir } => {
+            let now = Clock::new().now().wall;
+            let repaired = storage::repair(&dir, now).map_err(failed)?;
+            write!(io::stdout(), "{repaired}").map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {

@@ -120,16 +120,18 @@ Counter:
     ValidationPackets = "validation_packets",
     /// Identities that became known, by proof or by rotation.
     IdentitiesLearned = "identities_learned",
+    /// Known identities that made room for others.
+    IdentitiesForgotten = "identities_forgotten",
     /// Tables initialized.
     Initialized = "initialized",
     /// Entries created.
     Created = "created",
     /// Entries deleted.
     Deleted = "deleted",
-    /// Entries whose use was recorded.
-    EntriesUsed = "entries_used",
     /// Authenticators of clients, new or replaced.
     AuthenticatorsLearned = "authenticators_learned",
+    /// Entries whose use was recorded, as they had not been used for some time.
+    EntriesUsed = "entries_used",
     /// Conflicting reports.
     Conflicts = "conflicts",
     /// Replies handed to the kernel.

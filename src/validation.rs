@@ -73,6 +73,21 @@ impl Identities {
         }
     }
 
+    /// The one that has to go before another is learned.
+    pub fn least_recently_used_of_too_many(&self) -> Option<(ControlPort, &Token)> {
+        self.0.get(IDENTITIES_MAX - 1).map(|identity| (identity.port, &identity.token))
+    }
+
+    /// (`port`, `token`) is not known any more.
+    pub fn forget(&mut self, port: ControlPort, token: &Token) {
+        self.0.retain(|known| known.port != port || known.token != *token);
+    }
+
+    /// All known identities, from the least to the most recently used.
+    pub fn oldest_first(&self) -> impl Iterator<Item = (ControlPort, &Token)> {
+        self.0.iter().rev().map(|identity| (identity.port, &identity.token))
+    }
+
     /// The ports of all known identities; one may come more than once.
     pub fn control_ports(&self) -> impl Iterator<Item = ControlPort> {
         self.0.iter().map(|identity| identity.port)

@@ -57,6 +57,7 @@ fn defaults() {
             log_format: LogFormat::Plain,
             reactors: 3,
             sync: SyncPolicy::Interval(Duration::from_millis(100)),
+            journal: true,
             nat64s_max: 1000,
             entries_max: (1 << 30) / 4 / 128,
             client_share: 0.125,

@@ -27,7 +27,7 @@ use crate::wire::{
     self, ControlPort, HEAD_ROOM, ReportedPacket, Request, RequestKind, Span, Token,
     VALIDATION_PORT,
 };
-use nat64::Nat64;
+pub(crate) use nat64::Nat64;
 
 /// A request, and whom it came from.
 #[derive(Debug)]

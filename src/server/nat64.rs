@@ -66,7 +66,7 @@ impl Nat64 {
     }
 
     /// (`port`, `token`) becomes known, and its port is not mapped any more.
-    pub fn admit(
+    pub(super) fn admit(
         &mut self,
         port: ControlPort,
         token: Token,
@@ -79,6 +79,12 @@ impl Nat64 {
         if had > 1 && self.table.len() < had {
             context.budget.give_entry();
         }
+        // Which one goes hangs on the order of use, which is not a change: so that it goes is one.
+        if let Some((port, token)) = self.identities.least_recently_used_of_too_many() {
+            let change = Change::IdentityForgotten { port, token: token.clone() };
+            self.apply(&change, outbox.record);
+            record(&context.stats, outbox, table, change);
+        }
         let change = Change::IdentityKnown { port, token };
         self.apply(&change, outbox.record);
         record(&context.stats, outbox, table, change);
@@ -86,16 +92,32 @@ impl Nat64 {
 
     /// Does what `change` says, which stands in record `since`.
     pub fn apply(&mut self, change: &Change, since: u64) {
-        if let Change::IdentityKnown { port, token } = change {
-            self.identities.learn(*port, token.clone(), since);
-            self.table.set_control_ports(self.identities.control_ports());
-        } else {
-            self.table.apply(change);
+        match change {
+            Change::IdentityKnown { port, token } => {
+                // Live, it was deleted by a change before this one; a table never has such an entry.
+                self.table.bar(*port, |_| {});
+                self.identities.learn(*port, token.clone(), since);
+                self.table.set_control_ports(self.identities.control_ports());
+            }
+            Change::IdentityForgotten { port, token } => {
+                self.identities.forget(*port, token);
+                self.table.set_control_ports(self.identities.control_ports());
+            }
+            _ => self.table.apply(change),
         }
     }
 
+    /// The changes that make this from a [`Nat64::new`], but for `Initialized`.
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        let known = self.identities.oldest_first().map(|(port, token)| {
+            let token = token.clone();
+            Change::IdentityKnown { port, token }
+        });
+        known.chain(self.table.changes())
+    }
+
     /// Answers a request of a known identity. `proof`: it carries the proof of that.
-    pub fn request(
+    pub(super) fn request(
         &mut self,
         request: &Request,
         proof: bool,
@@ -615,8 +637,9 @@ pub(super) fn record(stats: &Stats, outbox: &mut Outbox, table: TableKey, change
         Change::Deleted { .. } => Counter::Deleted,
         Change::Conflict { .. } => Counter::Conflicts,
         Change::IdentityKnown { .. } => Counter::IdentitiesLearned,
-        Change::Used { .. } => Counter::EntriesUsed,
         Change::AuthenticatorLearned { .. } => Counter::AuthenticatorsLearned,
+        Change::IdentityForgotten { .. } => Counter::IdentitiesForgotten,
+        Change::Used { .. } => Counter::EntriesUsed,
     };
     stats.add(counter, 1);
     outbox.changes.push((table, change));

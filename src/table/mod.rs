@@ -217,6 +217,22 @@ impl Table {
         self.by_use.oldest_first(&self.records, Which::Table).map(|slot| self.entry(slot))
     }
 
+    /// The changes that make a table like this one from an empty one, the order of use included.
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        let mut told = vec![false; TABLE_CAPACITY];
+        self.by_use.oldest_first(&self.records, Which::Table).flat_map(move |slot| {
+            let wire::Entry { port, client } = self.entry(slot);
+            let told = &mut told[usize::from(self.records.get(slot).client)];
+            let first = !std::mem::replace(told, true);
+            let authenticator = self.authenticator(slot);
+            let learned = (first && !authenticator.octets().is_empty()).then(|| {
+                let (address, authenticator) = (client.address, authenticator.clone());
+                Change::AuthenticatorLearned { address, authenticator }
+            });
+            [Some(Change::Created { port, client }), learned].into_iter().flatten()
+        })
+    }
+
     /// Makes an entry for `client`, which has none: on `wanted` if that is eligible and free, else on the
     /// port of the entry that has to go, else on one drawn from the free ones. At a full table, or where
     /// `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
@@ -308,7 +324,10 @@ impl Table {
                     self.touch(slot);
                 }
             }
-            Change::Initialized | Change::Conflict { .. } | Change::IdentityKnown { .. } => {}
+            Change::Initialized
+            | Change::Conflict { .. }
+            | Change::IdentityKnown { .. }
+            | Change::IdentityForgotten { .. } => {}
         }
     }
 

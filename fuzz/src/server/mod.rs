@@ -545,8 +545,11 @@ impl World {
                             !is_live(entry.port) || nat64.entries.keys().all(|&port| is_live(port)),
                             "an entry in use went before one that was not"
                         ),
-                        Some((_, Change::IdentityKnown { port, .. })) => {
-                            assert_eq!(port.0, entry.port)
+                        Some((
+                            _,
+                            Change::IdentityKnown { .. } | Change::IdentityForgotten { .. },
+                        )) => {
+                            assert_eq!(asker.port, entry.port)
                         }
                         next => panic!("{entry:?} was deleted for {next:?}"),
                     }
@@ -559,6 +562,11 @@ impl World {
                     assert_eq!((port.0, learned.octets()), (asker.port, token));
                     nat64.uses(port.0, token);
                     assert!(!nat64.entries.contains_key(&port.0));
+                }
+                Change::IdentityForgotten { port, ref token } => {
+                    let oldest = (port.0, token.octets().to_vec());
+                    assert_eq!(nat64.identities.len(), IDENTITIES_MAX);
+                    assert_eq!(nat64.identities.pop(), Some(oldest));
                 }
                 Change::AuthenticatorLearned { address, ref authenticator } => {
                     assert_ne!(nat64.authenticator(address), authenticator.octets());

@@ -1,7 +1,6 @@
 //! The state directory: found or made, private, and used by one server at a time.
 //!
-//! It is where PROTOCOL.md section 9 will be kept. Not here yet: the journal that goes into it, so that
-//! nothing survives the process as of now.
+//! Not here: what is in it. See the modules beside this one.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -11,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 /// The state says who is behind an address, and holds tokens: it is for nobody else.
-const DIRECTORY_MODE: u32 = 0o700;
+pub(super) const DIRECTORY_MODE: u32 = 0o700;
 /// The same for the files in it.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 /// Locked as long as a server uses the directory; contains its process id.
 const LOCK_FILE: &str = "lock";
 /// Written and removed, to see that this can be done.

@@ -1,0 +1,114 @@
+//! On the disk of the machine, with all threads.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nat64handoff::change::{Change, TableKey, Timestamp};
+use nat64handoff::storage::{
+    Opened, RealDisk, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError,
+    SyncPolicy,
+};
+
+use crate::model::{Changer, HANDOFF_PORT, Model};
+
+/// Shards are models here.
+#[derive(Default)]
+pub struct Shard(pub Model);
+
+impl Replay for Shard {
+    fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change) {
+        self.0.apply(at, table, change);
+    }
+}
+
+pub fn merged(shards: Vec<Shard>) -> Model {
+    Model(shards.into_iter().flat_map(|shard| shard.0.0).collect())
+}
+
+pub fn at(n: u64) -> Timestamp {
+    Timestamp::from_micros(1_700_000_000_000_000 + n)
+}
+
+fn open(path: &std::path::Path, config: StorageConfig) -> Result<(Opened, Model), StorageError> {
+    let directory = StateDirectory::open(path).unwrap();
+    let shards = config.shards;
+    let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
+    let of = move |nat64: Ipv4Addr| usize::from(nat64.octets()[3]) % shards;
+    let opened = Storage::open(Arc::new(RealDisk), directory, config, of, |_| None, &mut replayed)?;
+    Ok((opened, merged(replayed)))
+}
+
+#[test]
+fn recovery_equals_what_was_written_with_any_policy_and_number_of_shards() {
+    for policy in
+        [SyncPolicy::None, SyncPolicy::Always, SyncPolicy::Interval(Duration::from_millis(2))]
+    {
+        let state = tempfile::tempdir().unwrap();
+        let mut changer = Changer::new(1, 9);
+        let mut time = 0;
+        for (round, shards) in [1, 1, 3, 2, 2, 5].into_iter().enumerate() {
+            let mut config = StorageConfig::new(shards, HANDOFF_PORT, policy);
+            config.segment_max = 4096;
+            config.compact_min = 8192;
+            let (opened, recovered) = open(state.path(), config).unwrap();
+            assert_eq!(recovered, changer.model, "{policy}, round {round}: {}", opened.report);
+            let stopped = round == 0 || round % 2 == 0;
+            assert!(round == 0 || opened.report.clean == stopped, "{}", opened.report);
+            let logged: Arc<_> = Arc::new(|_: usize| u64::MAX);
+            let Started { storage, mut writers, .. } = opened.start(at(time), logged).unwrap();
+            for _ in 0..300 {
+                time += 1;
+                let mut by_shard = vec![Vec::new(); shards];
+                for change in changer.batch(at(time), 5) {
+                    by_shard[usize::from(change.0.nat64.octets()[3]) % shards].push(change);
+                }
+                for (writer, changes) in writers.iter_mut().zip(by_shard) {
+                    let last = writer.append(at(time), &changes).unwrap();
+                    while writer.durable() < last {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+            for shard in 0..shards {
+                storage.compact(shard, true).unwrap();
+                assert_eq!(storage.trouble(shard), None);
+            }
+            if round % 2 == 1 {
+                for writer in writers {
+                    writer.close(at(time)).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Segments are begun, synced and let go of for as long as a server runs, whoever waits for a sync.
+#[test]
+fn many_segments_with_any_policy() {
+    for policy in
+        [SyncPolicy::None, SyncPolicy::Always, SyncPolicy::Interval(Duration::from_millis(1))]
+    {
+        let state = tempfile::tempdir().unwrap();
+        let mut config = StorageConfig::new(1, HANDOFF_PORT, policy);
+        config.segment_max = 1000;
+        let (opened, _) = open(state.path(), config.clone()).unwrap();
+        // Nothing is compacted, as the log has nothing.
+        let mut started = opened.start(at(0), Arc::new(|_| 0)).unwrap();
+        let mut changer = Changer::new(2, 3);
+        let mut batches = 0;
+        while std::fs::read_dir(&started.epoch_folder).unwrap().count() < 15 {
+            let changes = changer.batch(at(batches), 5);
+            started.writers[0].append(at(batches), &changes).unwrap();
+            batches += 1;
+            assert!(batches < 100_000);
+        }
+        for writer in started.writers {
+            writer.close(at(batches)).unwrap();
+        }
+        drop(started.storage);
+        let (opened, recovered) = open(state.path(), config).unwrap();
+        assert_eq!(recovered, changer.model);
+        assert!(opened.report.clean, "{}", opened.report);
+    }
+}
