@@ -2,11 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::serve::Serving;
+use crate::serve::{self, Serving};
+
+/// How often the control plane looks whether the background work has something to say.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What [`supervise`] is told by the parts of the server.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +33,7 @@ pub fn supervise(serving: &Serving, alarm: &Alarm, ready: impl FnOnce()) -> io::
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let mut look = tokio::time::interval(LOOK_EVERY);
         ready();
         loop {
             tokio::select! {
@@ -36,6 +41,9 @@ pub fn supervise(serving: &Serving, alarm: &Alarm, ready: impl FnOnce()) -> io::
                 _ = interrupt.recv() => return Ok(()),
                 () = alarm.0.notified() => return Ok(()),
                 _ = hangup.recv() => serving.reopen_log(),
+                _ = look.tick() => {
+                    serving.troubles().iter().for_each(|trouble| serve::say(format_args!("{trouble}")));
+                }
             }
         }
     })

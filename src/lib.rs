@@ -56,6 +56,8 @@ pub mod eventlog;
 
 pub mod reactor;
 
+pub mod recovery;
+
 pub mod serve;
 
 pub mod control;

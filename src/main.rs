@@ -23,6 +23,7 @@ use nat64handoff::serve::{self, Serving, Totals};
 use nat64handoff::server::AccessList;
 use nat64handoff::socket;
 use nat64handoff::storage;
+use nat64handoff::storage::SyncPolicy;
 use nat64handoff::table::TableLimits;
 
 /// Set in the environment of a demo that runs in a network of its own.
@@ -59,9 +60,8 @@ fn failed(error: impl Display) -> Failure {
     (1, error.to_string())
 }
 
-/// Our own messages go to standard error. That it is closed is no reason to fail.
 fn say(message: &dyn Display) {
-    drop(writeln!(io::stderr(), "nat64handoff: {message}"));
+    serve::say(format_args!("{message}"));
 }
 
 fn check_config(options: ServeOptions) -> Result<(), Failure> {
@@ -115,21 +115,14 @@ fn man() -> Result<(), Failure> {
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
     let config = options.resolve(&Environment::of_process()).map_err(usage)?;
-    let sync = config.sync;
     let alarm = Alarm::default();
     let raise = alarm.clone();
     let serving = Serving::start(wire_up(config), move || raise.raise()).map_err(failed)?;
-    if let Some(mode) = serving.state().tightened_from() {
-        let path = serving.state().path().display();
-        say(&format_args!("the state directory {path} had mode {mode:04o}, and has 0700 now"));
-    }
+    serving.found().iter().for_each(|line| say(line));
     let ready = || {
         let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
         let (listen, reactors) = (listen.join(", "), serving.reactors());
         say(&format_args!("serving {listen} with {reactors} reactors on io_uring"));
-        say(&format_args!(
-            "tables are kept in memory: this version has no journal, so --sync {sync} does nothing yet"
-        ));
     };
     control::supervise(&serving, &alarm, ready).map_err(failed)?;
     let Totals { datagrams, replies, drops, nat64s, lines } = serving.stop().map_err(failed)?;
@@ -165,6 +158,7 @@ fn demo_with(state: &Path, port: u16) -> Result<(), Failure> {
         limits: TableLimits::default(),
         validation_rate: 1000,
         access: AccessList::default(),
+        sync: Some(SyncPolicy::None),
     };
     let serving = Serving::start(config, || {}).map_err(failed)?;
     let server = serving.listen()[0];
@@ -210,5 +204,6 @@ fn wire_up(config: ServeConfig) -> serve::Config {
         limits: TableLimits { client_share: config.client_share, ..TableLimits::default() },
         validation_rate: config.validation_rate,
         access: AccessList { allow: config.allow, deny: config.deny },
+        sync: config.journal.then_some(config.sync),
     }
 }

@@ -3,22 +3,30 @@
 //! A turn of the loop takes a batch of datagrams, lets the shard answer them all, and hands the answers to
 //! the kernel. What an answer announces is recorded before it leaves: see `Reactor::commit`.
 
+use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::backend::{Backend, Losses};
-use crate::change::{Now, TableKey, Timestamp};
+use crate::backend::{Backend, Losses, Origin};
+use crate::change::{Event, Now, TableKey, Timestamp};
 use crate::eventlog;
 use crate::server::{Body, Datagram, Outbox, Reply, Server};
 use crate::stats::{Counter, DropReason, Stats};
+use crate::storage::{JournalState, JournalWriter};
 
 /// Beyond so many octets that are not written in place, a batch is cut: bounds the memory of a reactor.
 const COPIES_MAX: usize = 256 * 1024;
+/// How many replies wait for the disk at the most, and how many octets they have.
+const HELD_MAX: usize = 65_536;
+const HELD_OCTETS_MAX: usize = 16 << 20;
+/// How often a journal that had no room is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// The clock of a reactor, read once for a batch.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
 }
@@ -50,43 +58,100 @@ impl Clock {
 pub struct Reactor<B> {
     backend: B,
     server: Server,
+    journal: Option<JournalWriter>,
     log: eventlog::Sender,
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
+    /// Replies that wait until their record is durable, in the order of their records.
+    held: VecDeque<Held>,
+    held_octets: usize,
+    /// Events of a record that could not be written yet.
+    unlogged: Vec<Event>,
+    /// What the journal's state was when somebody was told of it.
+    told: JournalState,
+    on_trouble: Box<dyn FnMut(Trouble<'_>) + Send>,
+}
+
+/// What a reactor tells of its journal, once.
+#[derive(Debug)]
+pub enum Trouble<'a> {
+    /// There is no room: nothing new is announced until there is.
+    NoSpace(Option<&'a io::Error>),
+    /// It is written again.
+    Over,
+    /// Nothing new is announced until the server is started again.
+    Failed(Option<&'a io::Error>),
+}
+
+/// A reply that announces what is not durable yet.
+struct Held {
+    after: u64,
+    origin: Origin,
+    to: SocketAddrV4,
+    payload: Box<[u8]>,
 }
 
 impl<B: Backend> Reactor<B> {
-    /// A reactor for `server`, whose counters are `stats`.
+    /// A reactor for `server`, whose counters are `stats`. Without a journal nothing survives it.
     pub fn new(
         backend: B,
         server: Server,
+        journal: Option<JournalWriter>,
         log: eventlog::Sender,
         clock: Clock,
         stats: Arc<Stats>,
+        on_trouble: impl FnMut(Trouble<'_>) + Send + 'static,
     ) -> Self {
-        Self { backend, server, log, clock, stats, outbox: Outbox::default() }
+        Self {
+            backend,
+            server,
+            journal,
+            log,
+            clock,
+            stats,
+            outbox: Outbox::default(),
+            held: VecDeque::new(),
+            held_octets: 0,
+            unlogged: Vec::new(),
+            told: JournalState::Fine,
+            on_trouble: Box::new(on_trouble),
+        }
     }
 
-    /// Answers datagrams until `stop` is set and the backend woken. What was received by then is answered.
+    /// Answers datagrams until `stop` is set and the backend woken. What was received by then is answered,
+    /// and the journal is closed.
     ///
     /// # Errors
-    /// What the backend cannot recover from.
+    /// What the backend cannot recover from, or a journal that could not be closed.
     pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Acquire) {
-            let arrivals = self.backend.turn(None)?;
+            let frozen = self.journal_state() == JournalState::NoSpace;
+            let arrivals = self.backend.turn(frozen.then_some(RETRY_EVERY))?;
+            if frozen {
+                self.retry();
+            }
+            self.release()?;
             if arrivals > 0 {
                 self.batch(arrivals)?;
             }
             self.count_losses();
         }
+        let wall = self.clock.now().wall;
+        let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));
+        if closed.is_ok() {
+            // All is durable now, also what there was no room for before.
+            self.log_unlogged();
+            self.release_up_to(u64::MAX)?;
+        }
         self.backend.finish()?;
         self.count_losses();
-        Ok(())
+        closed.map_err(io::Error::other)
     }
 
     fn batch(&mut self, arrivals: usize) -> io::Result<()> {
         let now = self.clock.now();
+        self.begin();
         for index in 0..arrivals {
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
@@ -99,23 +164,38 @@ impl<B: Backend> Reactor<B> {
             self.server.handle(now, datagram, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
+                self.begin();
             }
         }
         self.commit(now)
     }
 
-    /// The one place that decides what comes first: changes are recorded, then the replies that announce
-    /// them are handed to the kernel.
-    fn commit(&mut self, now: Now) -> io::Result<()> {
-        for (table, change) in self.outbox.changes.drain(..) {
-            if let Some(event) = change.event(now.wall, table) {
-                self.log.send(event, &self.stats);
-            }
+    /// Tells the shard what it can rely on.
+    fn begin(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            self.outbox.record = journal.next_number().0;
+            self.outbox.durable = journal.durable().0;
+            self.outbox.frozen = journal.state() != JournalState::Fine;
         }
-        self.log.publish();
-        self.stats.add(Counter::Replies, self.outbox.replies.len() as u64);
+    }
+
+    /// The one place that decides what comes first: changes are written to the journal, then to the log's
+    /// queue, then the replies that announce them are handed to the kernel.
+    fn commit(&mut self, now: Now) -> io::Result<()> {
+        let written = self.record(now);
+        let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
         for index in 0..self.outbox.replies.len() {
-            let Reply { datagram, to, ref body, .. } = self.outbox.replies[index];
+            let Reply { datagram, to, ref body, after } = self.outbox.replies[index];
+            if after > durable {
+                let payload: Box<[u8]> = match body {
+                    Body::InPlace(range) => self.backend.arrival(datagram).1[range.clone()].into(),
+                    Body::Copied(range) => self.outbox.copies()[range.clone()].into(),
+                };
+                let origin = self.backend.arrival(datagram).0.origin();
+                self.hold(Held { after, origin, to, payload }, written);
+                continue;
+            }
+            self.stats.add(Counter::Replies, 1);
             match body {
                 Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
                 Body::Copied(range) => {
@@ -126,6 +206,90 @@ impl<B: Backend> Reactor<B> {
             }
         }
         self.outbox.clear();
+        Ok(())
+    }
+
+    /// Writes the changes of a batch down. Whether all that was ever changed is written.
+    fn record(&mut self, now: Now) -> bool {
+        if self.outbox.changes.is_empty() {
+            return self.journal_state() == JournalState::Fine;
+        }
+        let changes = &self.outbox.changes;
+        let written = match &mut self.journal {
+            Some(journal) => journal.append(now.wall, changes).is_ok(),
+            None => true,
+        };
+        for event in changes.iter().filter_map(|(table, change)| change.event(now.wall, *table)) {
+            if written {
+                self.log.send(event, &self.stats);
+            } else {
+                self.unlogged.push(event);
+            }
+        }
+        self.log.publish();
+        written
+    }
+
+    /// Tries to write what could not be written.
+    fn retry(&mut self) {
+        if let Some(journal) = &mut self.journal
+            && journal.retry().is_ok()
+        {
+            self.log_unlogged();
+        }
+    }
+
+    fn log_unlogged(&mut self) {
+        self.unlogged.drain(..).for_each(|event| self.log.send(event, &self.stats));
+        self.log.publish();
+    }
+
+    /// The journal's state, said aloud when it is another than before. Without a journal all is fine.
+    fn journal_state(&mut self) -> JournalState {
+        let Some(journal) = &mut self.journal else { return JournalState::Fine };
+        let state = journal.state();
+        if state != self.told {
+            self.told = state;
+            (self.on_trouble)(match state {
+                JournalState::Fine => Trouble::Over,
+                JournalState::NoSpace => Trouble::NoSpace(journal.cause()),
+                JournalState::Failed => Trouble::Failed(journal.cause()),
+            });
+        }
+        state
+    }
+
+    /// Keeps a reply until its record is durable. One whose record is not even written is dropped: whoever
+    /// asked will ask again.
+    fn hold(&mut self, reply: Held, written: bool) {
+        let octets = self.held_octets + reply.payload.len();
+        if !written || self.held.len() >= HELD_MAX || octets > HELD_OCTETS_MAX {
+            return self.stats.count_drop(DropReason::JournalUnavailable);
+        }
+        self.held_octets = octets;
+        self.held.push_back(reply);
+    }
+
+    /// Sends what has waited long enough.
+    fn release(&mut self) -> io::Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let durable = journal.durable().0;
+        if journal.state() == JournalState::Failed && !self.held.is_empty() {
+            self.stats.count_drops(DropReason::JournalUnavailable, self.held.len() as u64);
+            self.held.clear();
+            self.held_octets = 0;
+        }
+        self.release_up_to(durable)
+    }
+
+    fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
+        while let Some(Held { origin, to, payload, .. }) =
+            self.held.pop_front_if(|held| held.after <= durable)
+        {
+            self.held_octets -= payload.len();
+            self.stats.add(Counter::Replies, 1);
+            self.backend.send_copy(origin, &payload, to)?;
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! reactor for each core, and knows no signals and no command line.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,18 +12,21 @@ use std::time::Duration;
 
 use crate::backend::Waker;
 use crate::change::LogFormat;
-use crate::eventlog::{self, Destination, EventLog, LogConfig, LogSync};
+use crate::eventlog::{self, Destination, EventLog};
 use crate::random::SEED_LENGTH;
-use crate::reactor::{Clock, Reactor};
+use crate::reactor::{Clock, Reactor, Trouble};
+use crate::recovery::{Kept, RecoverError, Recovered};
 use crate::ring::{self, EventWaker, Refused, Ring};
 use crate::server::{AccessList, Budget, NoneKnown, Server, ServerConfig};
 use crate::socket::{self, BindError, ReactorSocket};
 use crate::stats::{Counter, DropReason, Stats};
-use crate::storage::{self, StateDirectory};
+use crate::storage::{self, StateDirectory, Storage, SyncPolicy};
 use crate::table::TableLimits;
 
-/// How long reactors may take to finish once they are told to, before the log stops waiting.
+/// How long reactors may take to finish once they are told to, before the log stops waiting...
 const REACTORS_DEADLINE: Duration = Duration::from_millis(300);
+/// ...and how many times as long they may take in all, if the disk is slow: they save the state.
+const SAVE_WAITS_MAX: u32 = 30;
 /// A reactor that has stopped looks so often, at such intervals, whether the others have: one of them may be
 /// stuck.
 const ALL_END_TRIES: u32 = 200;
@@ -53,6 +56,8 @@ pub struct Config {
     pub validation_rate: u32,
     /// Which NAT64s are served.
     pub access: AccessList,
+    /// When the journal is made durable. `None`: there is no journal, and nothing survives.
+    pub sync: Option<SyncPolicy>,
 }
 
 /// Why a server did not start.
@@ -62,10 +67,10 @@ pub enum StartError {
     Refused(Refused),
     /// The state directory cannot.
     State(storage::Error),
+    /// What is in it, or the event log, cannot.
+    Recover(RecoverError),
     /// The handoff port cannot be had.
     Bind(BindError),
-    /// There is no event log.
-    Log(eventlog::Error),
     /// The system gives us no thread, or no randomness.
     System(&'static str, io::Error),
 }
@@ -75,8 +80,8 @@ impl fmt::Display for StartError {
         match self {
             StartError::Refused(error) => error.fmt(f),
             StartError::State(error) => error.fmt(f),
+            StartError::Recover(error) => error.fmt(f),
             StartError::Bind(error) => error.fmt(f),
-            StartError::Log(error) => error.fmt(f),
             StartError::System(what, error) => write!(f, "no {what}: {error}"),
         }
     }
@@ -132,8 +137,12 @@ pub struct Serving {
     ended: mpsc::Receiver<io::Result<()>>,
     log: EventLog,
     budget: Arc<Budget>,
-    /// Locked until all is over.
-    state: StateDirectory,
+    /// What is said about the state that was found.
+    found: Vec<String>,
+    /// Works in the background, and has the state directory locked, until all is over.
+    storage: Option<Storage>,
+    /// Keeps it locked where there is no journal.
+    _lock: Option<StateDirectory>,
 }
 
 impl Serving {
@@ -155,34 +164,32 @@ impl Serving {
 
         let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
         let on_log_failure = Arc::clone(&on_failure);
-        let log_config = LogConfig {
-            destination: config.log,
-            format: config.log_format,
-            sync: LogSync::None,
-            cursor: None,
-            first_events: vec![0; config.reactors],
-        };
-        let (log, senders) =
-            EventLog::start(log_config, move || on_log_failure()).map_err(StartError::Log)?;
-
+        let clock = Clock::new();
         let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
-        let access = Arc::new(config.access);
+        let all_stats: Vec<_> = (0..config.reactors).map(|_| Arc::<Stats>::default()).collect();
+        let shard_config = ServerConfig {
+            handoff_port,
+            limits: config.limits,
+            validation_rate: config.validation_rate,
+            budget: Arc::clone(&budget),
+            access: Arc::new(config.access),
+        };
+        let mut servers = shards(&shard_config, &all_stats, clock)?;
+        let kept = Kept { state, sync: config.sync, log: config.log, format: config.log_format };
+        let Recovered { storage, lock, journals, log, senders, found } = kept
+            .recover(handoff_port, &mut servers, clock, move || on_log_failure())
+            .map_err(StartError::Recover)?;
+
+        let troubled = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let all_end = Arc::new(AllEnd(AtomicUsize::new(config.reactors)));
         let (ended_sender, ended) = mpsc::channel();
         let (ready_sender, ready) = mpsc::channel();
-        let mut all_stats = Vec::new();
-        for (number, (sockets, sender)) in groups.into_iter().zip(senders).enumerate() {
-            let stats = Arc::new(Stats::default());
-            all_stats.push(Arc::clone(&stats));
-            let server_config = ServerConfig {
-                handoff_port,
-                limits: config.limits,
-                validation_rate: share(config.validation_rate, config.reactors, number),
-                budget: Arc::clone(&budget),
-                access: Arc::clone(&access),
-            };
-            let seed = seed().map_err(|error| StartError::System("randomness", error))?;
+        let shards = servers.into_iter().zip(journals).zip(senders).zip(&all_stats);
+        for (number, (sockets, shard)) in groups.into_iter().zip(shards).enumerate() {
+            let (((server, journal), sender), stats) = shard;
+            let stats = Arc::clone(stats);
+            let say = say_trouble(Arc::clone(&troubled));
             let mut on_end =
                 OnEnd { end: Some(ended_sender.clone()), tell: Arc::clone(&on_failure) };
             let (stop, ready) = (Arc::clone(&stop), ready_sender.clone());
@@ -196,12 +203,12 @@ impl Serving {
                         return drop(ready.send(Err(error)));
                     }
                 };
-                let clock = Clock::new();
-                let live = Box::new(NoneKnown);
-                let server =
-                    Server::new(server_config, seed, clock.monotonic(), live, Arc::clone(&stats));
+                if let (Some(journal), Some(SyncPolicy::Always)) = (&journal, config.sync) {
+                    let waker = waker.clone();
+                    journal.set_wake(Arc::new(move || waker.wake()));
+                }
                 drop(ready.send(Ok(waker)));
-                let mut reactor = Reactor::new(ring, server, sender, clock, stats);
+                let mut reactor = Reactor::new(ring, server, journal, sender, clock, stats, say);
                 let result = reactor.run(&stop);
                 all_end.wait();
                 drop(reactor);
@@ -220,7 +227,9 @@ impl Serving {
             ended,
             log,
             budget,
-            state,
+            found,
+            storage,
+            _lock: lock,
         };
         for _ in 0..config.reactors {
             match ready.recv() {
@@ -243,9 +252,17 @@ impl Serving {
         &self.listen
     }
 
-    /// The state directory.
-    pub fn state(&self) -> &StateDirectory {
-        &self.state
+    /// What is to be said about the state that was found, a line each.
+    pub fn found(&self) -> &[String] {
+        &self.found
+    }
+
+    /// What the journal's background work has to complain of, since this was last asked.
+    pub fn troubles(&self) -> Vec<String> {
+        let storage = self.storage.iter();
+        storage
+            .flat_map(|storage| (0..self.reactors()).filter_map(|shard| storage.trouble(shard)))
+            .collect()
     }
 
     /// How many reactors there are.
@@ -277,17 +294,20 @@ impl Serving {
         self.wakers.iter().for_each(Waker::wake);
         let mut result = Ok(());
         let mut running = self.wakers.len();
-        let mut patient = true;
+        let mut waits = 0;
         while running > 0 {
             match self.ended.recv_timeout(REACTORS_DEADLINE) {
                 Ok(ended) => {
                     running -= 1;
                     result = result.and(ended.map_err(StopError::Reactor));
                 }
-                // Most likely they wait for a log that cannot be written.
-                Err(_) if patient => {
-                    patient = false;
-                    self.log.give_up();
+                Err(_) if waits < SAVE_WAITS_MAX => {
+                    waits += 1;
+                    // If there is anything to be written to the log still, they wait for it in vain. The
+                    // journal has what it loses.
+                    if self.log.unwritten() > 0 {
+                        self.log.give_up();
+                    }
                 }
                 Err(_) => {
                     result = result.and(Err(StopError::Stuck(running)));
@@ -305,6 +325,38 @@ impl Serving {
         let lines = self.log.join(LOG_DEADLINE).map_err(StopError::Log);
         result.and(lines).map(|lines| Totals { lines, ..totals })
     }
+}
+
+/// Says what the reactors tell of their journals, once for all of them.
+fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
+    let cause =
+        |cause: Option<&io::Error>| cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    move |trouble| match trouble {
+        Trouble::NoSpace(why) => {
+            if troubled.fetch_add(1, Ordering::AcqRel) == 0 {
+                say(format_args!(
+                    "there is no room for the journal{}: new clients get no answer until there is, \
+                     known ones are served; free some space",
+                    cause(why)
+                ));
+            }
+        }
+        Trouble::Over => {
+            if troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
+                say(format_args!("the journal is written again"));
+            }
+        }
+        Trouble::Failed(why) => say(format_args!(
+            "a journal cannot be written any more{}: its new clients get no answer, known ones are served; \
+             see what the kernel's log says about the disk, and start again",
+            cause(why)
+        )),
+    }
+}
+
+/// Our own messages go to standard error. That it is closed is no reason to fail.
+pub fn say(message: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "nat64handoff: {message}"));
 }
 
 /// Keeps every reactor's sockets open until none of them receives any more: the kernel steers by the number
@@ -352,6 +404,22 @@ impl Drop for OnEnd {
             self.say(Err(io::Error::other("it panicked")), &AtomicBool::new(false));
         }
     }
+}
+
+/// The shards, one for each of `all_stats`, that share what `config` says.
+fn shards(
+    config: &ServerConfig,
+    all_stats: &[Arc<Stats>],
+    clock: Clock,
+) -> Result<Vec<Server>, StartError> {
+    let shard = |(number, stats): (usize, &Arc<Stats>)| {
+        let validation_rate = share(config.validation_rate, all_stats.len(), number);
+        let config = ServerConfig { validation_rate, ..config.clone() };
+        let seed = seed().map_err(|error| StartError::System("randomness", error))?;
+        let (live, stats) = (Box::new(NoneKnown), Arc::clone(stats));
+        Ok(Server::new(config, seed, clock.monotonic(), live, stats))
+    };
+    all_stats.iter().enumerate().map(shard).collect()
 }
 
 /// What shard `number` of `shards` gets of `rate`: at least 1, so that none is shut out.

@@ -159,7 +159,6 @@ fn section_8_stopping() {
 /// Stopped or killed: entries and tokens are known after a restart, without a new validation round, and
 /// each event stands in the log exactly once.
 #[test]
-#[ignore = "the server has no journal yet"]
 fn section_9_restarts() {
     let mut server = Server::start(&[]);
     let nat64 = Nat64::known(&server);

@@ -99,6 +99,7 @@ fn play(destination: Box<dyn Write + Send>, log: &LogTail) -> (Result<(), Failur
     use crate::eventlog::Destination;
     use crate::serve::{self, Serving};
     use crate::server::AccessList;
+    use crate::storage::SyncPolicy;
     use crate::table::TableLimits;
 
     let state = tempfile::tempdir().unwrap();
@@ -113,6 +114,7 @@ fn play(destination: Box<dyn Write + Send>, log: &LogTail) -> (Result<(), Failur
         limits: TableLimits::default(),
         validation_rate: 10_000,
         access: AccessList { allow: Vec::new(), deny: Vec::new() },
+        sync: Some(SyncPolicy::None),
     };
     let serving = Serving::start(config, || {}).unwrap();
     let mut out = Vec::new();

@@ -1,0 +1,49 @@
+//! Black-box tests of PROTOCOL section 9, what survives what: the real binary is killed, its disk is
+//! full, its journal is damaged, and what it says afterwards is compared with what it had said before.
+//! Nothing here uses the library. The strict NAT64 is that of the protocol tests.
+//!
+//! They need root: NAT64s listen on UDP port 9 of 127.0.0.0/8, full disks are small tmpfs in a mount
+//! namespace of their own. `NAT64HANDOFF_KILLS=1000` kills more often than the default;
+//! `NAT64HANDOFF_SEED` repeats the choices of a run (not its timing).
+
+#![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
+
+#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
+#[path = "protocol/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
+#[path = "protocol/eventlog.rs"]
+mod eventlog;
+#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
+#[path = "protocol/nat64.rs"]
+mod nat64;
+#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
+#[path = "protocol/packet.rs"]
+mod packet;
+#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
+#[path = "protocol/wire.rs"]
+mod wire;
+
+#[path = "crash/ask.rs"]
+mod ask;
+#[path = "crash/field.rs"]
+mod field;
+#[path = "crash/harness.rs"]
+mod harness;
+#[path = "crash/mount.rs"]
+mod mount;
+#[path = "crash/record.rs"]
+mod record;
+#[path = "crash/worker.rs"]
+mod worker;
+
+#[path = "crash/canary.rs"]
+mod canary;
+#[path = "crash/damage.rs"]
+mod damage;
+#[path = "crash/full_disk.rs"]
+mod full_disk;
+#[path = "crash/kill.rs"]
+mod kill;
+#[path = "crash/restart.rs"]
+mod restart;

@@ -1,0 +1,162 @@
+//! kill -9 under load, again and again, on one state directory and one log. What any NAT64 was ever told
+//! must be so afterwards, and must stand in the log once.
+
+use crate::field::Field;
+use crate::harness::{Dice, PATIENCE, wait_until};
+use crate::worker::Worker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const KILLS: usize = 200;
+/// A full comparison of what the log says with what the server answers, each so many rounds.
+const FULL_EACH: usize = 20;
+
+struct Plan {
+    name: &'static str,
+    sync: &'static [&'static str],
+    max_entries: &'static str,
+    nat64s: u32,
+    /// Whether all NAT64s are known before the first kill (at the entry limit none is admitted).
+    known_first: bool,
+    /// How many kills of those that were asked for, in percent.
+    share: usize,
+    news_max: u32,
+}
+
+#[test]
+fn crash_kill_sync_none() {
+    run(&Plan {
+        name: "crash_kill_sync_none",
+        sync: &["--sync", "none"],
+        max_entries: "1500",
+        nat64s: 5,
+        known_first: true,
+        share: 40,
+        news_max: 60,
+    });
+}
+
+#[test]
+fn crash_kill_sync_interval() {
+    run(&Plan {
+        name: "crash_kill_sync_interval",
+        sync: &[],
+        max_entries: "1000000",
+        nat64s: 8,
+        known_first: false,
+        share: 40,
+        news_max: 60,
+    });
+}
+
+#[test]
+fn crash_kill_sync_always() {
+    run(&Plan {
+        name: "crash_kill_sync_always",
+        sync: &["--sync", "always"],
+        max_entries: "2000",
+        nat64s: 4,
+        known_first: true,
+        share: 20,
+        news_max: 60,
+    });
+}
+
+/// A tenth of the rounds of the others, each with a kill between logrotate's rename and SIGHUP: the lines
+/// that the dead server owes belong to a file that has another name now.
+#[test]
+fn crash_kill_between_rename_and_reopen() {
+    let mut dice = Dice::new("crash_kill_between_rename_and_reopen");
+    let mut field = Field::new(&mut dice, 3);
+    field.server.start(&["--reactors", "2"]);
+    field.workers.iter_mut().for_each(Worker::introduce);
+    for round in 1..=(kills() / 10).max(3) {
+        field.in_load(40, |server, record| {
+            thread::sleep(Duration::from_millis(dice.range(5, 20)));
+            record.rename();
+            thread::sleep(Duration::from_micros(dice.range(0, 3000)));
+            if dice.percent(50) {
+                server.signal(libc::SIGHUP);
+            }
+            server.kill();
+        });
+        field.server.start(&["--reactors", "2"]);
+        field.verify(&format!("round {round}"), true);
+    }
+    field.finish(&[]);
+}
+
+fn kills() -> usize {
+    match std::env::var("NAT64HANDOFF_KILLS") {
+        Ok(count) => count.parse().expect("NAT64HANDOFF_KILLS is a number"),
+        Err(_) => KILLS,
+    }
+}
+
+fn run(plan: &Plan) {
+    let start = Instant::now();
+    let mut dice = Dice::new(plan.name);
+    let rounds = (kills() * plan.share / 100).max(3);
+    let mut field = Field::new(&mut dice, plan.nat64s);
+    let base = [plan.sync, &["--max-entries", plan.max_entries]].concat();
+    field.server.start(&[&base[..], &["--reactors", "2"]].concat());
+    if plan.known_first {
+        field.workers.iter_mut().for_each(Worker::introduce);
+    }
+    let mut killed = 0;
+    let mut round = 0;
+    while killed < rounds {
+        round += 1;
+        let load = Duration::from_micros(dice.range(2_000, 60_000));
+        let (clean, rotate) = (dice.percent(10), dice.percent(10));
+        field.in_load(plan.news_max, |server, record| {
+            thread::sleep(load);
+            if rotate {
+                record.rename();
+                server.signal(libc::SIGHUP);
+                let log = server.log.clone();
+                assert!(wait_until(PATIENCE, || log.exists()), "SIGHUP: no new log");
+                thread::sleep(load / 4);
+            }
+            if clean {
+                server.stop();
+            } else {
+                server.kill();
+                killed += 1;
+            }
+        });
+        if clean {
+            field.check_log(&format!("round {round}, after SIGTERM"));
+        }
+        // Only known NAT64s count on what they find; the others come one by one.
+        let reactors = ["1", "2", "3"][dice.below(3)];
+        let options = [&base[..], &["--reactors", reactors]].concat();
+        while dice.percent(25) && killed < rounds {
+            // Killed while it starts, sometimes with requests at its door.
+            field.server.spawn(&options);
+            let load = Duration::from_micros(dice.range(0, 60_000));
+            if dice.percent(50) {
+                field.in_load(plan.news_max, |server, _| {
+                    thread::sleep(load);
+                    server.kill();
+                });
+            } else {
+                thread::sleep(load);
+                field.server.kill();
+            }
+            killed += 1;
+        }
+        field.server.start(&options);
+        let what = format!("round {round}, {killed} kills, --reactors {reactors}");
+        field.verify(&what, round % FULL_EACH == 0);
+    }
+    let announced = field.finish(&base);
+    println!(
+        "{}: {killed} kills in {} rounds, {announced} announcements, {} log lines, {:.1} s",
+        plan.name,
+        round,
+        field.record.lines,
+        start.elapsed().as_secs_f32()
+    );
+    assert!(announced > 20 * killed, "this was no load: {announced} announcements");
+}

@@ -1,0 +1,78 @@
+//! Small file systems, in a mount namespace of the calling thread alone: what is mounted here is not
+//! seen elsewhere, and is gone with the thread and its children, whatever happens.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+pub struct Tmpfs {
+    path: PathBuf,
+}
+
+/// Gives this thread, and the servers that it starts, a mount namespace of their own. If that is
+/// refused, says so; the test is skipped then.
+pub fn private_namespace(test: &str) -> bool {
+    let (none, root) = (CString::new("none").unwrap(), CString::new("/").unwrap());
+    // SAFETY: both calls get flags and strings that live long enough; only this thread changes.
+    let done = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                none.as_ptr(),
+                root.as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+    };
+    if !done {
+        let error = std::io::Error::last_os_error();
+        eprintln!("{test}: skipped: no mount namespace of its own (wants root): {error}");
+    }
+    done
+}
+
+impl Tmpfs {
+    /// Makes the directory and mounts on it.
+    pub fn mount(path: &Path, kib: usize) -> Tmpfs {
+        std::fs::create_dir_all(path).unwrap();
+        let tmpfs = CString::new("tmpfs").unwrap();
+        let target = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let options = CString::new(format!("size={kib}k,mode=0700")).unwrap();
+        // SAFETY: all four strings end in NUL and outlive the call.
+        let result = unsafe {
+            libc::mount(tmpfs.as_ptr(), target.as_ptr(), tmpfs.as_ptr(), 0, options.as_ptr().cast())
+        };
+        assert_eq!(result, 0, "mount: {}", std::io::Error::last_os_error());
+        Tmpfs { path: path.to_path_buf() }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path.join("ballast")
+    }
+
+    /// Takes all the room that is left, to the last octet.
+    pub fn fill(&self) {
+        let mut file = File::options().append(true).create(true).open(self.ballast()).unwrap();
+        let mut piece = vec![0x55; 1 << 20];
+        while !piece.is_empty() {
+            match file.write(&piece) {
+                Ok(1..) => {}
+                _ => piece.truncate(piece.len() / 2),
+            }
+        }
+    }
+
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let target = CString::new(self.path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the string ends in NUL and outlives the call. The mount is this value's own.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    }
+}

@@ -1,0 +1,217 @@
+//! The event log as it grows over kills, restarts and rotations: every line is read once, strictly,
+//! and replayed.
+
+use crate::client::{Client, PREFIX};
+use crate::eventlog::{Event, Kind};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+/// Mapped port, client address and port. All clients here have one prefix: the log does not name it.
+pub type Key = (u16, Ipv6Addr, u16);
+
+pub fn key(mapped: u16, client: Client) -> Key {
+    assert_eq!(client.prefix, PREFIX);
+    (mapped, client.address, client.port)
+}
+
+/// What the log says about one NAT64.
+#[derive(Default, PartialEq, Debug)]
+pub struct Table {
+    pub initialized: usize,
+    /// The replay.
+    pub by_port: HashMap<u16, Client>,
+    pub by_client: HashMap<Client, u16>,
+    pub created: HashMap<Key, usize>,
+    pub deleted: HashMap<Key, usize>,
+    pub conflicts: HashMap<Key, usize>,
+    /// Ports that lines have named since `take_touched`.
+    touched: Vec<u16>,
+    when: String,
+}
+
+pub struct Record {
+    /// In the order of writing; the last one is the server's log now.
+    files: Vec<PathBuf>,
+    /// Which file is being read, and how much of it has been.
+    reading: usize,
+    offset: usize,
+    pub lines: usize,
+    pub tables: HashMap<Ipv4Addr, Table>,
+}
+
+impl Record {
+    pub fn new(log: &Path) -> Record {
+        Record {
+            files: vec![log.to_path_buf()],
+            reading: 0,
+            offset: 0,
+            lines: 0,
+            tables: HashMap::new(),
+        }
+    }
+
+    /// Renames the log, as logrotate does before it sends SIGHUP.
+    pub fn rename(&mut self) {
+        let log = self.files.pop().unwrap();
+        let old = log.with_extension(format!("log.{}", self.files.len() + 1));
+        assert!(!old.exists());
+        std::fs::rename(&log, &old).unwrap();
+        self.files.extend([old, log]);
+    }
+
+    pub fn table(&mut self, nat64: Ipv4Addr) -> &mut Table {
+        self.tables.entry(nat64).or_default()
+    }
+
+    /// Reads the complete lines that have come. Panics at a line that cannot stand where it stands.
+    pub fn feed(&mut self) {
+        loop {
+            let file = &self.files[self.reading];
+            let is_last = self.reading + 1 == self.files.len();
+            let name = file.display().to_string();
+            let fresh = read_from(file, self.offset);
+            let complete = fresh.rfind('\n').map_or(0, |end| end + 1);
+            for line in fresh[..complete].lines() {
+                self.lines += 1;
+                let event = Event::parse(line).unwrap_or_else(|error| {
+                    panic!("{name}: {error}, line {} of all", self.lines);
+                });
+                let table = self.tables.entry(event.nat64).or_default();
+                if let Err(error) = table.apply(&event) {
+                    panic!("{error}: {line:?}, line {} of all\n{}", self.lines, self.about(&event));
+                }
+            }
+            self.offset += complete;
+            if is_last {
+                return;
+            }
+            assert_eq!(&fresh[complete..], "", "{name} ends in half a line");
+            (self.reading, self.offset) = (self.reading + 1, 0);
+        }
+    }
+
+    /// After the server has ended: nothing may be half, and what was read while the log grew is what
+    /// stands there now.
+    pub fn check_final(&mut self) {
+        self.feed();
+        let rest = read_from(&self.files[self.reading], self.offset);
+        assert_eq!(rest, "", "the log ends in half a line");
+        let mut again = Record { files: self.files.clone(), ..Record::new(&self.files[0]) };
+        again.feed();
+        assert_eq!(again.lines, self.lines, "lines now, lines that were read while it grew");
+        for (nat64, table) in &mut self.tables {
+            table.touched.clear();
+            let other = again.tables.get_mut(nat64).unwrap();
+            other.touched.clear();
+            assert!(*table == *other, "lines about {nat64} have changed after they were written");
+        }
+    }
+
+    /// All lines of the same NAT64 about the port or the client of this event.
+    fn about(&self, event: &Event) -> String {
+        match event.entry {
+            Some((mapped, address, port)) => {
+                self.lines_with(event.nat64, &[mapped], &format!("[{address}]:{port}"))
+            }
+            None => self.lines_with(event.nat64, &[], "Initialized"),
+        }
+    }
+
+    /// The lines about this NAT64 with one of these ports or with this text, for failures.
+    pub fn lines_with(&self, nat64: Ipv4Addr, ports: &[u16], text: &str) -> String {
+        let wanted: Vec<_> = ports.iter().map(|port| format!(" {nat64}:{port} ")).collect();
+        let mut out = String::from("the log says about it:\n");
+        let mut number = 0;
+        for file in &self.files {
+            let all = std::fs::read_to_string(file).unwrap_or_default();
+            for line in all.lines() {
+                number += 1;
+                let ours = line.contains(&nat64.to_string()) && line.ends_with(text);
+                if ours || wanted.iter().any(|port| line.contains(port)) {
+                    out += &format!("  {}:{number}: {line}\n", file.display());
+                }
+            }
+        }
+        out
+    }
+
+    pub fn about_entry(&self, nat64: Ipv4Addr, mapped: u16, client: Client) -> String {
+        self.lines_with(nat64, &[mapped], &format!(" [{}]:{}", client.address, client.port))
+    }
+}
+
+/// What the file has from there on; nothing if it is not there (yet).
+fn read_from(path: &Path, offset: usize) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(path) {
+        let length = file.metadata().unwrap().len() as usize;
+        let name = path.display();
+        assert!(
+            length >= offset,
+            "{name} has {length} octets; {offset} of them had been whole lines"
+        );
+        file.seek(SeekFrom::Start(offset as u64)).unwrap();
+        file.read_to_string(&mut text).unwrap();
+    } else {
+        assert_eq!(offset, 0, "{} is gone", path.display());
+    }
+    text
+}
+
+impl Table {
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
+        if self.when > event.when {
+            return Err(format!("time goes back, from {}", self.when));
+        }
+        self.when = event.when.clone();
+        let Some(key) = event.entry else {
+            self.initialized += 1;
+            return match self.initialized {
+                1 => Ok(()),
+                _ => Err("initialized twice".into()),
+            };
+        };
+        if self.initialized == 0 {
+            return Err("before Initialized".into());
+        }
+        let (mapped, address, port) = key;
+        let client = Client { prefix: PREFIX, address, port };
+        self.touched.push(mapped);
+        match event.kind {
+            Kind::Created => {
+                *self.created.entry(key).or_default() += 1;
+                if let Some(old) = self.by_port.insert(mapped, client) {
+                    return Err(format!("the port has {old:?} already"));
+                }
+                if let Some(old) = self.by_client.insert(client, mapped) {
+                    return Err(format!("the client has port {old} already"));
+                }
+            }
+            Kind::Deleted => {
+                *self.deleted.entry(key).or_default() += 1;
+                let old = self.by_port.remove(&mapped);
+                if old != Some(client) {
+                    return Err(format!("deleted, but the port has {old:?}"));
+                }
+                self.by_client.remove(&client);
+            }
+            Kind::Conflict => *self.conflicts.entry(key).or_default() += 1,
+            Kind::Initialized => unreachable!(),
+        }
+        Ok(())
+    }
+
+    pub fn take_touched(&mut self) -> Vec<u16> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        touched
+    }
+
+    pub fn has_created(&self, key: Key) -> bool {
+        self.created.contains_key(&key)
+    }
+}
