@@ -106,6 +106,11 @@ fn server() {
     replay("server");
 }
 
+#[test]
+fn journal() {
+    replay("journal");
+}
+
 /// Writes the seeds into the corpora, from which `cargo fuzz cmin` may remove them again.
 #[test]
 #[ignore = "alters the working tree"]

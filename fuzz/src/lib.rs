@@ -2,8 +2,8 @@
 //! a stable toolchain.
 //!
 //! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the ICMP
-//! messages made from them, [`server`] a whole shard under a little program of requests. [`seed`] makes
-//! the first inputs of each.
+//! messages made from them, [`server`] a whole shard under a little program of requests, [`journal`] the
+//! reader of the state directory, whatever happened to its files. [`seed`] makes the first inputs of each.
 //!
 //! What a result must be is said by code of its own here ([`messages`] splits payloads, and checksums are
 //! summed up anew): what judges the server does not come from the server.
@@ -12,10 +12,12 @@ pub mod build;
 pub mod messages;
 pub mod seed;
 
+mod journal;
 mod packet;
 mod payload;
 mod server;
 
+pub use journal::check as journal;
 pub use packet::check as packet;
 pub use payload::check as payload;
 pub use server::check as server;
@@ -24,5 +26,5 @@ pub use server::check as server;
 pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its corpus.
-pub const TARGETS: [(&str, Target); 3] =
-    [("payload", payload), ("packet", packet), ("server", server)];
+pub const TARGETS: [(&str, Target); 4] =
+    [("payload", payload), ("packet", packet), ("server", server), ("journal", journal)];

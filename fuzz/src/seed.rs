@@ -29,6 +29,7 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "payload" => payloads(),
         "packet" => packets(),
         "server" => programs(),
+        "journal" => journals(),
         _ => panic!("no target {name}"),
     }
 }
@@ -134,4 +135,36 @@ fn programs() -> Vec<Vec<u8>> {
     programs.push([validate(WHO), late.concat()].concat());
     programs.push(vec![1, WHO, 4, 0x34, 1, 1, 2]);
     programs
+}
+
+/// Inputs of the target `journal`, which says what the octets mean.
+fn journals() -> Vec<Vec<u8>> {
+    // Two tables in the snapshot, and two segments with all kinds of changes; then damage.
+    let snapshot = [0, 2, 3, 0, 0x10, 3, 0x21, 1, 0, 0x32];
+    let record = |n: u8| {
+        let change = |kind: u8| [n % 3, kind, n.wrapping_mul(37)];
+        [&[0, n, 3, n % 4][..], &change(n), &change(3), &change(8 + n), &change(13)].concat()
+    };
+    let segment = |from: u8, end: u8| {
+        [&[4][..], &(from..from + 4).flat_map(record).collect::<Vec<_>>(), &[end]].concat()
+    };
+    let shard = [&snapshot[..], &[1], &segment(0, 1), &segment(4, 0)].concat();
+    let two = [&shard[..], &shard[..]].concat();
+    let mut journals = vec![vec![0], [&[0, 1][..], &[127; 8], &[2], &[3; 33]].concat()];
+    for boots in [0, 1, 6] {
+        journals.push([&[1, boots][..], &shard, &[0]].concat());
+        for at in [20, 90, 300] {
+            for file in 0..4 {
+                let flip = [1, 0, file, (at >> 8) as u8, at as u8, 4];
+                journals.push([&[1, boots][..], &shard, &flip].concat());
+            }
+        }
+        let flips = [2, 0, 1, 0, 200, 1, 0, 3, 1, 0, 1];
+        journals.push([&[1, 0x10 | boots][..], &two, &flips].concat());
+    }
+    for kind in 0..8 {
+        let damage = [1, 0, 1, kind, 0, 150, 0, 60, 1, 0, 20, 1];
+        journals.push([&[2, kind % 3][..], &shard, &damage].concat());
+    }
+    journals
 }

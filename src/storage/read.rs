@@ -339,18 +339,21 @@ impl ShardReader<'_> {
             let octets = reader.offset() - offset;
             // Which records are missing shows at the next valid one, and is one damage with this.
             let next = match reader.step().map_err(failed)? {
-                Step::Record(record) => {
-                    ended = record.is_end();
-                    if !ended {
-                        sink(id, &record)?;
-                    }
-                    Some(record.number)
-                }
+                Step::Record(record) => Some(record),
                 _ => None,
             };
-            let records = next.map(|next| (expected, RecordNumber(next.0.saturating_sub(1))));
-            expected = next.map_or(expected, RecordNumber::next);
+            let next_number = next.map(|record| record.number);
+            let records =
+                next_number.map(|next| (expected, RecordNumber(next.0.saturating_sub(1))));
+            expected = next_number.map_or(expected, RecordNumber::next);
+            // Before what is behind it: where damage is refused, that is not to be seen.
             on_damage(Damage { id, offset, what, octets, records })?;
+            if let Some(record) = next {
+                ended = record.is_end();
+                if !ended {
+                    sink(id, &record)?;
+                }
+            }
         }
     }
 
