@@ -172,7 +172,7 @@ impl Nat64 {
         let authenticator = authenticator.of(&buffer[payload.clone()]);
         let slot = self.reported_entry(authenticator, reported, *table, outbox, context)?;
         let entry = self.table.entry(slot);
-        let after = self.after(entry.port, *since);
+        let after = self.after_report(reported, entry, *since, outbox);
         outbox.copy(*source, after, |out| emit_entry(out, authenticator, entry))
     }
 
@@ -193,7 +193,7 @@ impl Nat64 {
                     let entry = self.table.entry(slot);
                     first = first.or(Some((authenticator, entry)));
                     if entry != reported {
-                        let after = self.after(entry.port, since);
+                        let after = self.after_report(reported, entry, since, outbox);
                         outbox.copy(source, after, |out| emit_entry(out, authenticator, entry))?;
                         answered = true;
                     }
@@ -514,6 +514,18 @@ impl Nat64 {
     /// When an answer about the entry on `port` may leave, to an identity known `since`.
     fn after(&self, port: MappedPort, since: u64) -> u64 {
         self.unstable.get(&port.0).map_or(since, |&record| record.max(since))
+    }
+
+    /// The same, to a report: where it says something else, it announces the conflict as well.
+    fn after_report(
+        &self,
+        reported: wire::Entry,
+        entry: wire::Entry,
+        since: u64,
+        outbox: &Outbox,
+    ) -> u64 {
+        let after = self.after(entry.port, since);
+        if entry == reported { after } else { after.max(outbox.record) }
     }
 
     /// The entry in `slot` was used.

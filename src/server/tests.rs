@@ -369,6 +369,23 @@ fn section_6_reports() {
     }
 }
 
+/// That a report was contradicted is in the log before the NAT64 hears of it.
+#[test]
+fn section_9_conflicts_are_recorded_before_they_are_answered() {
+    let mut shard = Shard::known();
+    let [one, two] = [1, 2].map(|port| entry(5000 + port, client(CLIENT, port)));
+    shard.ask(&report(b"a1", &[one, two]));
+    (shard.outbox.record, shard.outbox.durable) = (9, 8);
+    let after = |shard: &mut Shard, entries: &[Entry]| {
+        shard.ask(&report(b"a1", entries));
+        shard.outbox.replies[0].after
+    };
+    assert_eq!(after(&mut shard, &[one]), 0);
+    assert_eq!(after(&mut shard, &[entry(6000, one.client)]), 9);
+    assert_eq!(after(&mut shard, &[one, entry(6000, two.client)]), 9);
+    assert_eq!(after(&mut shard, &[one, two]), 0);
+}
+
 #[test]
 fn section_6_multi_reports() {
     let mut shard = Shard::known();
@@ -633,7 +650,9 @@ fn section_9_an_answer_waits_for_what_it_announces() {
     assert_eq!(in_batch(7, 6, &one), [0]);
     assert_eq!(in_batch(7, 6, &two), [0]);
     let reported = report(b"a1", &[entry(5000, client(CLIENT, 3)), entry(5001, client(CLIENT, 1))]);
-    assert_eq!(in_batch(8, 6, &reported), [0], "only what is answered counts");
+    assert_eq!(in_batch(8, 6, &reported), [8], "it announces the conflict");
+    let reported = report(b"a1", &[entry(5000, client(CLIENT, 3)), entry(5002, client(CLIENT, 4))]);
+    assert_eq!(in_batch(9, 8, &reported), [0], "only what is answered counts");
     // A successor's answers wait for the record that makes it known.
     let rotated = [
         &message(5, TOKEN),
