@@ -247,6 +247,8 @@ pub struct Sender {
     queue: Producer<Event>,
     /// In the queue, and not yet in `Shared::sent`.
     unpublished: u64,
+    /// An event was lost. All after it are, too: the cursor counts lines, and takes them for the first ones.
+    lost: bool,
     thread: Thread,
     shared: Arc<Shared>,
 }
@@ -255,6 +257,10 @@ impl Sender {
     /// Puts an event into the queue. When there is no room, waits until there is; when there never will
     /// be, counts the event as lost. A sleeping logger does not notice before [`Sender::publish`].
     pub fn send(&mut self, event: Event, stats: &Stats) {
+        if self.lost {
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         match self.queue.push(event) {
             Ok(()) => self.unpublished += 1,
             Err(PushError::Full(event)) => self.wait(event, stats),
@@ -288,6 +294,7 @@ impl Sender {
         let mut pause = WAIT_MIN;
         loop {
             if self.queue.is_abandoned() || self.shared.give_up.load(Ordering::Relaxed) {
+                self.lost = true;
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -392,6 +399,7 @@ impl EventLog {
             .map(|queue| Sender {
                 queue,
                 unpublished: 0,
+                lost: false,
                 thread: thread.thread().clone(),
                 shared: Arc::clone(&shared),
             })

@@ -243,6 +243,30 @@ fn shutdown_without_a_log_says_how_much_is_missing() {
     }
 }
 
+/// The cursor counts lines: there must be none behind an event that was lost.
+#[test]
+fn nothing_is_written_behind_a_lost_event() {
+    let (mut producer, mut queue) = RingBuffer::new(2);
+    producer.push(event(1, 0)).unwrap();
+    producer.push(event(1, 1)).unwrap();
+    let shared = Arc::new(Shared::default());
+    shared.give_up.store(true, Ordering::Release);
+    let mut sender = Sender {
+        queue: producer,
+        unpublished: 0,
+        lost: false,
+        thread: thread::current(),
+        shared: Arc::clone(&shared),
+    };
+    let stats = Stats::default();
+    sender.send(event(1, 2), &stats);
+    // There is room again.
+    assert_eq!((queue.pop(), queue.pop()), (Ok(event(1, 0)), Ok(event(1, 1))));
+    sender.send(event(1, 3), &stats);
+    assert!(queue.pop().is_err());
+    assert_eq!(shared.lost.load(Ordering::Relaxed), 2);
+}
+
 #[test]
 fn hanging_write_does_not_hang_the_shutdown() {
     let destination = scripted(|_| {
