@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nat64handoff::random::Random;
 use nat64handoff::storage::{
-    Disk, Started, Storage, StorageConfig, StorageError, SyncPolicy, check_at, repair_at,
+    Disk, JournalError, Started, Storage, StorageConfig, StorageError, SyncPolicy, check_at,
+    repair_at,
 };
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at};
-use crate::sim::SimDisk;
+use crate::sim::{Fault, SimDisk};
 
 const ROOT: &str = "/state";
 
@@ -171,4 +173,36 @@ fn files_that_are_missing_are_damage() {
             repair_and_start(&disk);
         }
     }
+}
+
+/// What was written before the disk was full is durable when the server has stopped.
+#[test]
+fn a_stop_without_room_syncs_what_was_written() {
+    (0..16).for_each(stop_without_room);
+}
+
+fn stop_without_room(seed: u8) {
+    let disk = SimDisk::new(Path::new(ROOT));
+    let policy = SyncPolicy::Interval(std::time::Duration::from_secs(1));
+    let mut config = StorageConfig::new(1, HANDOFF_PORT, policy);
+    config.threads = false;
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut shards = [Shard::default()];
+    let opened =
+        Storage::open_at(shared, Path::new(ROOT), config, |_| 0, |_| None, &mut shards).unwrap();
+    let Started { storage, mut writers, .. } = opened.start(at(0), Arc::new(|_| u64::MAX)).unwrap();
+    let mut writer = writers.pop().unwrap();
+    let mut changer = Changer::new(3, 2);
+    let changes = changer.batch(at(1), 5);
+    writer.append(at(1), &changes).unwrap();
+    let announced = changer.model.clone();
+    disk.fail(0, Fault::NoSpace, true);
+    assert_eq!(writer.append(at(2), &changer.batch(at(2), 5)), Err(JournalError::NoSpace));
+    // There is room for nothing new, but what has its room can be synced.
+    disk.fail(0, Fault::NoSpace, false);
+    assert_eq!(writer.close(at(3)), Err(JournalError::NoSpace));
+    drop(storage);
+    disk.heal();
+    disk.power_cut(&mut Random::new([seed; 32]));
+    assert_eq!(recover(&disk).unwrap().0, announced);
 }

@@ -190,14 +190,14 @@ impl JournalWriter {
     /// # Errors
     /// Where something is not durable now.
     pub fn close(mut self, time: Timestamp) -> Result<(), JournalError> {
-        if self.state() == JournalState::NoSpace {
-            self.flush()?;
-        }
+        let flushed = if self.state() == JournalState::NoSpace { self.flush() } else { Ok(()) };
         if self.state() == JournalState::Failed {
             return Err(JournalError::Failed);
         }
         self.shard.stop();
+        // Also where there is still no room for the last ones: nobody else syncs those before them any more.
         self.shard.sync().map_err(|_| JournalError::Failed)?;
+        flushed?;
         // Where a segment was just closed, the next one says that this is the end.
         let closed = self.segment.is_none() && self.begin();
         if let Some((segment, length)) = self.segment.clone()
