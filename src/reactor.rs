@@ -273,13 +273,15 @@ impl<B: Backend> Reactor<B> {
     /// Sends what has waited long enough.
     fn release(&mut self) -> io::Result<()> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
+        let failed = journal.state() == JournalState::Failed;
         let durable = journal.durable().0;
-        if journal.state() == JournalState::Failed && !self.held.is_empty() {
+        self.release_up_to(durable)?;
+        if failed && !self.held.is_empty() {
             self.stats.count_drops(DropReason::JournalUnavailable, self.held.len() as u64);
             self.held.clear();
             self.held_octets = 0;
         }
-        self.release_up_to(durable)
+        Ok(())
     }
 
     fn release_up_to(&mut self, durable: u64) -> io::Result<()> {

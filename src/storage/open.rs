@@ -433,9 +433,10 @@ impl Opened {
         let mut sources = Vec::new();
         if let Some(found) = &self.found {
             for (shard, files) in &found.files.shards {
-                let number = found.ends[usize::from(*shard)].snapshot;
-                let last = found.ends[usize::from(*shard)].last_segment;
-                let last = last.unwrap_or(number);
+                // A file that is no shard's of this epoch was not read either.
+                let Some(end) = found.ends.get(usize::from(*shard)) else { continue };
+                let number = end.snapshot;
+                let last = end.last_segment.unwrap_or(number);
                 let mut files = files.clone();
                 files.snapshots.retain(|&n| n == number);
                 files.segments.retain(|&n| (number..=last).contains(&n));
