@@ -156,7 +156,7 @@ fn journals() -> Vec<Vec<u8>> {
         for at in [20, 90, 300] {
             for file in 0..4 {
                 let flip = [1, 0, file, (at >> 8) as u8, at as u8, 4];
-                journals.push([&[1, boots][..], &shard, &flip].concat());
+                journals.push([&[1, 0x20 | boots][..], &shard, &flip].concat());
             }
         }
         let flips = [2, 0, 1, 0, 200, 1, 0, 3, 1, 0, 1];
@@ -164,7 +164,7 @@ fn journals() -> Vec<Vec<u8>> {
     }
     for kind in 0..8 {
         let damage = [1, 0, 1, kind, 0, 150, 0, 60, 1, 0, 20, 1];
-        journals.push([&[2, kind % 3][..], &shard, &damage].concat());
+        journals.push([&[2, 0x20 | kind % 3][..], &shard, &damage].concat());
     }
     journals
 }
