@@ -206,3 +206,24 @@ fn stop_without_room(seed: u8) {
     disk.power_cut(&mut Random::new([seed; 32]));
     assert_eq!(recover(&disk).unwrap().0, announced);
 }
+
+/// Without its header, records of a file cannot be told from what was torn in the file before.
+#[test]
+fn a_damaged_header_behind_a_torn_end_is_damage() {
+    let (disk, _) = written();
+    let last = last_segment(&disk);
+    let mut segments = disk.files();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "journal"));
+    let before = segments[segments.iter().position(|path| *path == last).unwrap() - 1].clone();
+    let mut content = disk.content(&before);
+    content.truncate(content.len() - 50);
+    disk.set_content(&before, content);
+    for at in [0, 9, 30, 60, 75, 79] {
+        let disk = disk.copy();
+        let mut content = disk.content(&last);
+        content[at] ^= 1;
+        disk.set_content(&last, content);
+        assert!(recover(&disk).is_err(), "{at}");
+        repair_and_start(&disk);
+    }
+}
