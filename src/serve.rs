@@ -331,8 +331,10 @@ impl Serving {
 fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
     let cause =
         |cause: Option<&io::Error>| cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let mut counted = false;
     move |trouble| match trouble {
         Trouble::NoSpace(why) => {
+            counted = true;
             if troubled.fetch_add(1, Ordering::AcqRel) == 0 {
                 say(format_args!(
                     "there is no room for the journal{}: new clients get no answer until there is, \
@@ -342,15 +344,21 @@ fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
             }
         }
         Trouble::Over => {
+            counted = false;
             if troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
                 say(format_args!("the journal is written again"));
             }
         }
-        Trouble::Failed(why) => say(format_args!(
-            "a journal cannot be written any more{}: its new clients get no answer, known ones are served; \
-             see what the kernel's log says about the disk, and start again",
-            cause(why)
-        )),
+        Trouble::Failed(why) => {
+            if std::mem::take(&mut counted) {
+                troubled.fetch_sub(1, Ordering::AcqRel);
+            }
+            say(format_args!(
+                "a journal cannot be written any more{}: its new clients get no answer, known ones are \
+                 served; see what the kernel's log says about the disk, and start again",
+                cause(why)
+            ));
+        }
     }
 }
 
