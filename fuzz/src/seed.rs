@@ -164,7 +164,7 @@ fn journals() -> Vec<Vec<u8>> {
     }
     for kind in 0..8 {
         let damage = [1, 0, 1, kind, 0, 150, 0, 60, 1, 0, 20, 1];
-        journals.push([&[2, 0x20 | kind % 3][..], &shard, &damage].concat());
+        journals.push([&[2, 0x20 | (kind % 3)][..], &shard, &damage].concat());
     }
     journals
 }
