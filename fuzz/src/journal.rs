@@ -33,6 +33,7 @@ const RECORDS_MAX: u8 = 24;
 /// So few octets cannot be changed to fit a CRC but by an unlikely chance.
 const FLIPS_MAX: u8 = 3;
 const DAMAGES_MAX: u8 = 6;
+const BOOT: Boot = [1; 16];
 
 /// `data` is one of the three above.
 pub fn check(data: &[u8]) {
@@ -84,7 +85,7 @@ fn codec(octets: &[u8]) {
     let id = FileId { kind: FileKind::Segment, epoch: 1, shard: 0, number: 0 };
     let (mut at, mut records) = (0, 0);
     while at < octets.len() {
-        match Record::decode(&octets[at..], id.seal()) {
+        match Record::decode(&octets[at..], id.seal(&BOOT)) {
             Ok(record) => {
                 assert!((RECORD_HEADER_LENGTH + 1..=octets.len() - at).contains(&record.length));
                 at += record.length;
@@ -107,7 +108,7 @@ fn body(octets: &[u8], id: FileId) {
     }
     // Of any record, with another body, length and checksums.
     let key = TableKey { local: Ipv4Addr::LOCALHOST, nat64: Ipv4Addr::LOCALHOST };
-    let mut encoder = Encoder::new(&mut file, id.seal(), position, RecordNumber(6), time);
+    let mut encoder = Encoder::new(&mut file, id.seal(&BOOT), position, RecordNumber(6), time);
     encoder.add(key, &Change::Initialized);
     encoder.finish();
     file.truncate(RECORD_HEADER_LENGTH);
@@ -117,7 +118,7 @@ fn body(octets: &[u8], id: FileId) {
     // The seal's checksum goes on into the header's.
     file[40..].copy_from_slice(&crc32c(&sealed).to_be_bytes());
     file.extend_from_slice(octets);
-    let record = match Record::decode(&file, id.seal()) {
+    let record = match Record::decode(&file, id.seal(&BOOT)) {
         Ok(record) => record,
         Err(error) => return assert_eq!(error, journal::Invalid::Meaning),
     };
@@ -141,8 +142,8 @@ fn body(octets: &[u8], id: FileId) {
     // Written anew, what it says is the same.
     let changes: Vec<_> = record.changes().collect();
     let (mut anew, mut position) = (Vec::new(), position);
-    journal::encode(&mut anew, id.seal(), &mut position, RecordNumber(6), time, &changes);
-    if let Ok(again) = Record::decode(&anew, id.seal()) {
+    journal::encode(&mut anew, id.seal(&BOOT), &mut position, RecordNumber(6), time, &changes);
+    if let Ok(again) = Record::decode(&anew, id.seal(&BOOT)) {
         assert!(again.changes().eq(changes.iter().cloned()) || again.length < anew.len());
     } else {
         assert!(changes.is_empty());
@@ -150,12 +151,13 @@ fn body(octets: &[u8], id: FileId) {
 }
 
 /// What the doc says of a seal.
-fn seal_octets(id: FileId) -> [u8; 19] {
-    let mut octets = [0; 19];
+fn seal_octets(id: FileId) -> [u8; 35] {
+    let mut octets = [0; 35];
     octets[0] = id.kind as u8;
     octets[1..3].copy_from_slice(&id.shard.to_be_bytes());
     octets[3..11].copy_from_slice(&id.epoch.to_be_bytes());
-    octets[11..].copy_from_slice(&id.number.to_be_bytes());
+    octets[11..19].copy_from_slice(&id.number.to_be_bytes());
+    octets[19..].copy_from_slice(&BOOT);
     octets
 }
 
@@ -397,6 +399,8 @@ impl State {
         let name = format!("epoch-{EPOCH}");
         let current = format!("{name} {:08x}\n", crc32c(name.as_bytes()));
         disk.put(Path::new(ROOT).join("current"), current.into_bytes());
+        // Without any file there is no folder here.
+        disk.put(Path::new(ROOT).join(name).join("log.cursor"), Vec::new());
         let count = 1 + u16::from(options >> 4 & 1);
         let mut shards = Vec::new();
         for number in 0..count {
@@ -432,6 +436,7 @@ impl Shard {
         let mut known = Known::default();
         let first = u64::from(input.u8() & 1);
         let id = FileId { kind: FileKind::Snapshot, epoch: EPOCH, shard: number, number: first };
+        let boot = &header(id).boot;
         let mut octets = header(id).encode().to_vec();
         let mut position = Position { record: RecordNumber(1), event: 0 };
         for n in 0..input.u8() % 3 {
@@ -440,7 +445,7 @@ impl Shard {
             let count = 1 + input.u8() % 4;
             let synced = RecordNumber(position.record.0 - 1);
             let at = time(u64::from(n));
-            let mut record = Encoder::new(&mut octets, id.seal(), position, synced, at);
+            let mut record = Encoder::new(&mut octets, id.seal(boot), position, synced, at);
             for _ in 0..count {
                 let change = known.change(table, input);
                 record.add(table, &change);
@@ -449,7 +454,7 @@ impl Shard {
             position.record = record.finish_without_events().record;
         }
         let none = RecordNumber(0);
-        journal::encode_end(&mut octets, id.seal(), &mut position, none, time(9));
+        journal::encode_end(&mut octets, id.seal(boot), &mut position, none, time(9));
         disk.put(path_of(id), octets);
 
         let mut position = Position { record: RecordNumber(5), event: 11 };
@@ -467,7 +472,7 @@ impl Shard {
                     (before.record.0 - 1).saturating_sub(u64::from(input.u8() % 4)).max(least);
                 let changes = changes_of(number as u8, count, &mut known, input);
                 let synced_by = RecordNumber(synced);
-                journal::encode(&mut octets, id.seal(), &mut position, synced_by, at, &changes);
+                journal::encode(&mut octets, id.seal(boot), &mut position, synced_by, at, &changes);
                 assert_eq!(position.record, before.record.next());
                 let changes =
                     changes.into_iter().map(|(table, change)| (at, table, change)).collect();
@@ -479,7 +484,7 @@ impl Shard {
                 let (start, number) = (octets.len(), position.record.0);
                 let synced = shard.records.last().map_or(0, |record| record.synced);
                 let synced_by = RecordNumber(synced);
-                journal::encode_end(&mut octets, id.seal(), &mut position, synced_by, time(9));
+                journal::encode_end(&mut octets, id.seal(boot), &mut position, synced_by, time(9));
                 let (path, range) = (path_of(id), start..octets.len());
                 shard.records.push(Written { path, range, number, synced, changes: Vec::new() });
             }
@@ -557,7 +562,8 @@ impl State {
 
 fn flipped(input: &mut Input<'_>) {
     let state = State::write(input);
-    let paths = state.disk.paths();
+    let mut paths = state.disk.paths();
+    paths.retain(|path| !path.ends_with("log.cursor"));
     let mut flips: BTreeMap<(PathBuf, usize), u8> = BTreeMap::new();
     for _ in 0..input.u8() % (FLIPS_MAX + 1) {
         let path = paths[input.below(paths.len())].clone();
@@ -573,17 +579,9 @@ fn flipped(input: &mut Input<'_>) {
     let is_hit = |record: &Written| {
         flips.keys().any(|(path, at)| *path == record.path && record.range.contains(at))
     };
-    // Only records of segments can be torn. Where one is, nothing behind it is looked at but records.
-    let is_behind = |path: &Path| {
-        let shard_of = |path: &Path| path.file_name().unwrap().as_encoded_bytes()[..2].to_vec();
-        let mut records = state.shards.iter().flat_map(|shard| &shard.records);
-        records.any(|record| {
-            is_hit(record) && shard_of(&record.path) == shard_of(path) && *record.path < *path
-        })
-    };
+    // Only records of segments can be torn.
     let mut good = flips.keys().all(|(path, at)| {
-        path.extension().is_some_and(|extension| extension == "journal")
-            && (*at >= HEADER_LENGTH || is_behind(path))
+        path.extension().is_some_and(|extension| extension == "journal") && *at >= HEADER_LENGTH
     });
     let mut cuts = Vec::new();
     let mut kept = Vec::new();
@@ -617,12 +615,8 @@ fn flipped(input: &mut Input<'_>) {
 /// Each keeps to octets that were written, or zeros.
 fn damaged(input: &mut Input<'_>) {
     let state = State::write(input);
-    let paths: Vec<_> = state
-        .disk
-        .paths()
-        .into_iter()
-        .filter(|path| path.parent() != Some(Path::new(ROOT)))
-        .collect();
+    let mut paths = state.disk.paths();
+    paths.retain(|path| !path.ends_with("log.cursor") && !path.ends_with("current"));
     let records: Vec<&Written> = state.shards.iter().flat_map(|shard| &shard.records).collect();
     for _ in 0..input.u8() % (DAMAGES_MAX + 1) {
         let path = &paths[input.below(paths.len())];

@@ -427,12 +427,21 @@ impl ShardReader<'_> {
                     });
                     power_cut && known && behind.synced < expected
                 };
+                // One whose header is damaged may have records that do not show.
+                let hidden = behind.as_ref().is_none_or(unsynced)
+                    && self.is_header_damaged(&segments[index + 1..])?;
                 match behind {
+                    None if hidden => {
+                        let octets = length - offset;
+                        on_damage(Damage { id, offset, what, octets, records: None })?;
+                        known = false;
+                        break;
+                    }
                     None => {
                         end.tear = Some(Tear { id, offset, octets: length - offset, records: 0 });
                         return Ok(());
                     }
-                    Some(behind) if unsynced(&behind) => {
+                    Some(behind) if !hidden && unsynced(&behind) => {
                         let (octets, records) = (length - offset, behind.records);
                         end.tear = Some(Tear { id, offset, octets, records });
                         return Ok(());
@@ -454,6 +463,16 @@ impl ShardReader<'_> {
             }
         }
         Ok(())
+    }
+
+    fn is_header_damaged(&self, segments: &[u64]) -> Result<bool, StorageError> {
+        for &number in segments {
+            let id = self.id(FileKind::Segment, number);
+            if self.header(id, &*self.open(id)?)?.is_err() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is valid in `segments`, from `offset` in the first of them on.
