@@ -208,6 +208,14 @@ impl Nat64 {
         self.control.recv(&mut challenge).expect("an answer to the proof");
     }
 
+    /// How many replies came when nobody waited for them any more.
+    fn late(&self) -> usize {
+        self.control.set_nonblocking(true).unwrap();
+        let late = std::iter::from_fn(|| self.control.recv(&mut [0; 2048]).ok()).count();
+        self.control.set_nonblocking(false).unwrap();
+        late
+    }
+
     /// `4, IPv4`
     fn service_request(&self, packet: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
@@ -349,6 +357,11 @@ fn ask(server: &Server, nat64s: &[Nat64], repeats: u32, window: usize) -> Sample
     let elapsed = begin.elapsed();
     // What the event log, syncs and compaction have still to do belongs to it.
     thread::sleep(Duration::from_millis(250));
+    let late: usize = nat64s.iter().map(Nat64::late).sum();
+    if lost > 0 {
+        println!("no reply within half a second to {lost} requests, {late} replies were late");
+    }
+    lost = lost.saturating_sub(late);
     let threads: BTreeMap<_, _> = server
         .cpu()
         .into_iter()
@@ -385,6 +398,9 @@ fn load(rounds: usize, window: usize) {
             samples[0][variant].push(ask(&server, &nat64s, 1, window));
             samples[1][variant].push(ask(&server, &nat64s, REPEATS, window));
             server.signal("TERM");
+            if samples.iter().any(|phase| phase[variant][round].lost > 0) {
+                print!("{}", fs::read_to_string(directory.path().join("stderr")).unwrap());
+            }
         }
     }
     println!("load: {NAT64S} NAT64s, {window} requests under way, medians of {rounds} rounds");
