@@ -39,8 +39,8 @@ const ENTRIES: RangeInclusive<u64> = 1..=1_000_000_000;
 const ENTRIES_DEFAULT: RangeInclusive<u64> = 64_508..=16_000_000;
 /// By default, entries may take the quarter of the memory...
 const ENTRIES_MEMORY_SHARE: u64 = 4;
-/// ...each of them so many octets.
-const ENTRY_OCTETS: u64 = 128;
+/// ...each of them so many octets: its own client, with the longest authenticator.
+const ENTRY_OCTETS: u64 = 700;
 const CLIENT_SHARE: RangeInclusive<f64> = 1.0 / 1024.0..=1.0;
 const CLIENT_SHARE_DEFAULT: f64 = 0.125;
 const VALIDATION_RATE: RangeInclusive<u64> = 1..=10_000_000;

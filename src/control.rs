@@ -23,23 +23,29 @@ impl Alarm {
     }
 }
 
-/// Runs until SIGTERM, SIGINT or an alarm. SIGHUP opens the event log's file anew. `ready` is called once
-/// signals are handled.
+/// Starts the server, and returns it after SIGTERM, SIGINT or an alarm. SIGHUP opens the event log's file anew.
+/// A signal that comes while it starts is heeded when it has: signals are handled before anything else.
 ///
 /// # Errors
-/// Where the runtime does not start, or signals cannot be handled.
-pub fn supervise(serving: &Serving, alarm: &Alarm, ready: impl FnOnce()) -> io::Result<()> {
+/// Where the runtime does not start, or signals cannot be handled; within, where the server does not start.
+pub fn supervise<E>(
+    alarm: &Alarm,
+    start: impl FnOnce() -> Result<Serving, E>,
+) -> io::Result<Result<Serving, E>> {
     tokio_uring::start(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut look = tokio::time::interval(LOOK_EVERY);
-        ready();
+        let serving = match start() {
+            Ok(serving) => serving,
+            Err(error) => return Ok(Err(error)),
+        };
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                () = alarm.0.notified() => return Ok(()),
+                _ = terminate.recv() => return Ok(Ok(serving)),
+                _ = interrupt.recv() => return Ok(Ok(serving)),
+                () = alarm.0.notified() => return Ok(Ok(serving)),
                 _ = hangup.recv() => serving.reopen_log(),
                 _ = look.tick() => {
                     serving.troubles().iter().for_each(|trouble| serve::say(format_args!("{trouble}")));

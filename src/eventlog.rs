@@ -19,7 +19,7 @@
 //! | `complete` | finds those octets after a crash, and writes what is missing |
 //! | `logger` | the thread |
 //!
-//! Not here: what a line says (`change`), when to reopen or to stop (`main`), rotation itself
+//! Not here: what a line says (`change`), when to reopen (`control`) or to stop (`serve`), rotation itself
 //! (logrotate), and the journal (`storage`).
 
 mod compare;

@@ -47,37 +47,34 @@ pub enum FragmentKey {
 #[derive(Debug)]
 pub struct FragmentNotes {
     notes: HashMap<(TableKey, FragmentKey), Note, SecretHash>,
-    /// Every note with its number, oldest first. A note that was renewed stands here under its old number
-    /// too, which is not its any more.
-    order: VecDeque<((TableKey, FragmentKey), u64)>,
-    next_number: u64,
+    /// The keys of all notes, in the order in which they were first left.
+    order: VecDeque<(TableKey, FragmentKey)>,
 }
 
 #[derive(Debug)]
 struct Note {
     client: Client,
     expires: Duration,
-    number: u64,
 }
 
 impl FragmentNotes {
     /// None yet.
     pub fn new(hash: SecretHash) -> Self {
-        Self { notes: HashMap::with_hasher(hash), order: VecDeque::new(), next_number: 0 }
+        Self { notes: HashMap::with_hasher(hash), order: VecDeque::new() }
     }
 
-    /// The packet `key` belongs to the entry of `client`.
+    /// The packet `key` belongs to the entry of `client`. A note that is there is renewed in its place.
     pub fn leave(&mut self, now: Duration, table: TableKey, key: FragmentKey, client: Client) {
+        let note = Note { client, expires: now + NOTE_LIFETIME };
+        if self.notes.insert((table, key), note).is_some() {
+            return;
+        }
         if self.order.len() == NOTES_MAX
-            && let Some((oldest, number)) = self.order.pop_front()
-            && self.notes.get(&oldest).is_some_and(|note| note.number == number)
+            && let Some(oldest) = self.order.pop_front()
         {
             self.notes.remove(&oldest);
         }
-        let number = self.next_number;
-        self.next_number += 1;
-        self.notes.insert((table, key), Note { client, expires: now + NOTE_LIFETIME, number });
-        self.order.push_back(((table, key), number));
+        self.order.push_back((table, key));
     }
 
     /// Whose packet `key` is, if a note says so.
@@ -124,17 +121,16 @@ mod tests {
         for i in 0..1024 {
             notes.leave(Duration::ZERO, TABLE, key(i), client(i as u16));
         }
-        assert!(notes.find(Duration::ZERO, TABLE, key(0)).is_some());
-        notes.leave(Duration::ZERO, TABLE, key(1), client(9));
-        assert_eq!(notes.find(Duration::ZERO, TABLE, key(0)), None);
-        // Number 1 was renewed, so the one after it is the oldest.
-        notes.leave(Duration::ZERO, TABLE, key(2000), client(1));
-        assert_eq!(notes.find(Duration::ZERO, TABLE, key(1)), Some(client(9)));
-        notes.leave(Duration::ZERO, TABLE, key(2001), client(1));
-        assert_eq!(notes.find(Duration::ZERO, TABLE, key(2)), None);
+        // Renewing one pushes out none, however often.
         for i in 0..5000 {
             notes.leave(Duration::ZERO, TABLE, key(7), client(i));
         }
-        assert_eq!((notes.order.len(), notes.notes.len()), (1024, 1));
+        assert_eq!(notes.find(Duration::ZERO, TABLE, key(7)), Some(client(4999)));
+        assert_eq!((notes.order.len(), notes.notes.len()), (1024, 1024));
+        assert!(notes.find(Duration::ZERO, TABLE, key(0)).is_some());
+        notes.leave(Duration::ZERO, TABLE, key(2000), client(1));
+        assert_eq!(notes.find(Duration::ZERO, TABLE, key(0)), None);
+        assert!(notes.find(Duration::ZERO, TABLE, key(1)).is_some());
+        assert_eq!((notes.order.len(), notes.notes.len()), (1024, 1024));
     }
 }

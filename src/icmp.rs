@@ -1,6 +1,6 @@
 //! The ICMP and ICMPv6 messages that we originate, and their limits (PROTOCOL.md section 7).
 //!
-//! What is received is looked at in `server`; packets that merely pass are left as they are.
+//! What is received is looked at in `server`; packets that merely pass are not its business.
 
 use std::net::Ipv4Addr;
 

@@ -14,6 +14,11 @@
 //!   wire      validation    packet             table       server
 //! ```
 //!
+//! Comments and test names cite PROTOCOL.md: the protocol as this project implements it, that is
+//! draft-dupont-6man-nat64handoff-00 with every point settled that it leaves open; its sections are those
+//! of payloads (2), requests (3), replies (4), validation (5), the table (6), what is done with a request
+//! (7), the event log (8), what survives (9) and the NAT64's side (10).
+//!
 //! The modules stand in the order of their dependencies: each uses only those above it.
 
 pub mod stats;

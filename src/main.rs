@@ -19,7 +19,8 @@ use nat64handoff::demo::{self, LogTail};
 use nat64handoff::eventlog::Destination;
 use nat64handoff::ports::TABLE_CAPACITY;
 use nat64handoff::reactor::Clock;
-use nat64handoff::serve::{self, Serving, Totals};
+use nat64handoff::ring;
+use nat64handoff::serve::{self, Serving, StartError, Totals};
 use nat64handoff::server::AccessList;
 use nat64handoff::socket;
 use nat64handoff::storage;
@@ -103,9 +104,14 @@ fn man() -> Result<(), Failure> {
     command.build();
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut text).map_err(failed)?;
-    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help")
-    {
-        let page = clap_mangen::Man::new(subcommand.clone());
+    let mut below: Vec<_> = command.get_subcommands().cloned().collect();
+    below.reverse();
+    while let Some(subcommand) = below.pop() {
+        below.extend(subcommand.get_subcommands().cloned());
+        if subcommand.get_name() == "help" {
+            continue;
+        }
+        let page = clap_mangen::Man::new(subcommand);
         page.render_name_section(&mut text).map_err(failed)?;
         page.render_synopsis_section(&mut text).map_err(failed)?;
         page.render_options_section(&mut text).map_err(failed)?;
@@ -115,16 +121,19 @@ fn man() -> Result<(), Failure> {
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
     let config = options.resolve(&Environment::of_process()).map_err(usage)?;
+    // The control plane has a ring of its own, and would say less clearly what is wrong.
+    ring::probe().map_err(failed)?;
     let alarm = Alarm::default();
     let raise = alarm.clone();
-    let serving = Serving::start(wire_up(config), move || raise.raise()).map_err(failed)?;
-    serving.found().iter().for_each(|line| say(line));
-    let ready = || {
+    let start = || {
+        let serving = Serving::start(wire_up(config), move || raise.raise())?;
+        serving.found().iter().for_each(|line| say(line));
         let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
         let (listen, reactors) = (listen.join(", "), serving.reactors());
         say(&format_args!("serving {listen} with {reactors} reactors on io_uring"));
+        Ok::<_, StartError>(serving)
     };
-    control::supervise(&serving, &alarm, ready).map_err(failed)?;
+    let serving = control::supervise(&alarm, start).map_err(failed)?.map_err(failed)?;
     let Totals { datagrams, replies, drops, nat64s, lines } = serving.stop().map_err(failed)?;
     say(&format_args!(
         "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
@@ -139,6 +148,10 @@ fn demo(options: DemoOptions) -> Result<(), Failure> {
         return demo_in_namespace(&options);
     }
     let state = std::env::temp_dir().join(format!("nat64handoff-demo-{}", std::process::id()));
+    // Fails where there is something of that name: it might be somebody else's.
+    std::fs::create_dir(&state).map_err(|error| {
+        failed(format_args!("{} cannot be made for the demo's state: {error}", state.display()))
+    })?;
     let result = demo_with(&state, options.port.unwrap_or(0));
     // Nothing in there is of use to anyone.
     drop(std::fs::remove_dir_all(&state));

@@ -63,7 +63,8 @@ pub struct Reactor<B> {
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
-    /// Replies that wait until their record is durable, in the order of their records.
+    /// Replies that wait until their record is durable. One about an older record may stand behind one about a
+    /// newer: it waits a little longer than it has to.
     held: VecDeque<Held>,
     held_octets: usize,
     /// Events of a record that could not be written yet.

@@ -285,7 +285,7 @@ impl Serving {
         self.log.reopen();
     }
 
-    /// Stops receiving, drains the queues, and ends, within a second.
+    /// Stops receiving, drains the queues, saves the state, and ends: with a working disk within a second.
     ///
     /// # Errors
     /// What ended by itself before, or did not end in time, or was not written.

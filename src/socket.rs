@@ -81,7 +81,10 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BindError::PortTaken { port, holder: Some(holder) } => {
-                write!(f, "port {port} is taken by {holder}")
+                write!(
+                    f,
+                    "port {port} is taken by {holder}; stop it, or choose another with --port"
+                )
             }
             BindError::PortTaken { port, holder: None } => {
                 write!(f, "port {port} is taken; see `ss -lunp`")

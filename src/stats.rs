@@ -87,7 +87,7 @@ DropReason:
     HeaderTruncated = "header_truncated",
     /// Section 7: a later fragment whose first fragment is not known.
     FragmentUnknown = "fragment_unknown",
-    /// Section 7: a fragment of an ICMP or ICMPv6 message.
+    /// Section 7: a fragment of an ICMPv6 echo request.
     IcmpFragment = "icmp_fragment",
     /// Section 7: an ICMPv6 echo request whose checksum is wrong.
     EchoChecksum = "echo_checksum",

@@ -197,7 +197,8 @@ impl ValidationRate {
 
     /// Whether one may leave now, to an address that is `known` or not.
     pub fn take(&mut self, now: Duration, known: bool) -> bool {
-        let reserved = if known { 0 } else { self.limit / 10 };
+        // Rounded up, so that a small limit reserves something; but the unknown have a chance with any.
+        let reserved = if known || self.limit < 2 { 0 } else { self.limit.div_ceil(10) };
         self.rate.take(now, self.limit - reserved)
     }
 }

@@ -59,7 +59,7 @@ fn defaults() {
             sync: SyncPolicy::Interval(Duration::from_millis(100)),
             journal: true,
             nat64s_max: 1000,
-            entries_max: (1 << 30) / 4 / 128,
+            entries_max: (1 << 30) / 4 / 700,
             client_share: 0.125,
             validation_rate: 10_000,
             allow: vec![],

@@ -395,7 +395,8 @@ impl Server {
                     return nat64.request(&request, false, exchange, &mut self.context);
                 }
                 let old = request.rotation.map(|old| exchange.octets(old));
-                rotated = old.is_some_and(|old| nat64.is_known(port, old));
+                // It was used: it must not be the one that makes room for its successor.
+                rotated = old.is_some_and(|old| nat64.recognize(port, old).is_some());
             }
             None => self.config.budget.has_room()?,
         }

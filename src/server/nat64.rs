@@ -183,6 +183,7 @@ impl Nat64 {
     ) -> Result<(), DropReason> {
         let Exchange { table, source, buffer, payload, outbox, since, .. } = exchange;
         let payload = &buffer[payload];
+        let changes = outbox.changes.len();
         let mut first = None;
         let mut answered = false;
         let mut refused = None;
@@ -215,8 +216,10 @@ impl Nat64 {
         if answered {
             return Ok(());
         }
-        let after = self.after(entry.port, since);
-        outbox.copy(source, after, |out| emit_entry(out, authenticator, entry))
+        // It speaks for all of them, so it waits for all that they changed.
+        let changed = outbox.changes.len() > changes;
+        let after = if changed { outbox.record } else { self.after(entry.port, since) };
+        outbox.copy(source, after.max(since), |out| emit_entry(out, authenticator, entry))
     }
 
     /// The table is authoritative: adopts what does not contradict it, and answers with what it has.
@@ -303,15 +306,15 @@ impl Nat64 {
                 slot
             }
             fragment if walk.protocol == protocol::ICMPV6 => {
-                if fragment.is_some() {
-                    return Err(DropReason::IcmpFragment);
-                }
                 let kind = *upper.first().ok_or(DropReason::HeaderTruncated)?;
                 if packet::icmpv6_is_error(kind) {
                     return self.client_error(parts.packet, &walk, exchange, context);
                 }
                 if kind != icmp_type::V6_ECHO_REQUEST {
                     return Err(DropReason::IcmpIgnored);
+                }
+                if fragment.is_some() {
+                    return Err(DropReason::IcmpFragment);
                 }
                 self.learn_address(source, parts.authenticator, &mut exchange, context);
                 return self.echo(parts, &walk, exchange);
@@ -427,9 +430,6 @@ impl Nat64 {
                 slot
             }
             fragment if view.protocol() == protocol::ICMP => {
-                if fragment.is_some() {
-                    return Err(DropReason::IcmpFragment);
-                }
                 let kind = *view.data().first().ok_or(DropReason::HeaderTruncated)?;
                 if packet::icmp_is_query(kind) {
                     return self.unreachable(token, packet, exchange);
@@ -444,7 +444,12 @@ impl Nat64 {
                 }
                 let first = about.fragment().is_none_or(|fragment| fragment.first);
                 let ports = packet::ports(about.data()).filter(|_| first);
-                ports.and_then(|(port, _)| self.table.find_port(MappedPort(port)))
+                let slot = ports.and_then(|(port, _)| self.table.find_port(MappedPort(port)));
+                if let (Some(fragment), Some(slot)) = (fragment, slot) {
+                    let client = self.table.entry(slot).client;
+                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
+                }
+                slot
             }
             _ => return self.unreachable(token, packet, exchange),
         };
@@ -530,7 +535,7 @@ impl Nat64 {
 
     /// The entry in `slot` was used.
     fn touch(&mut self, slot: Slot, table: TableKey, outbox: &mut Outbox, context: &Context) {
-        if self.table.touch(slot) && !outbox.frozen {
+        if self.table.touch(slot, !outbox.frozen) {
             let port = self.table.entry(slot).port;
             record(&context.stats, outbox, table, Change::Used { port });
         }

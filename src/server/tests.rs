@@ -278,6 +278,20 @@ fn section_5_rotation() {
 }
 
 #[test]
+fn section_5_rotation_keeps_the_token_before() {
+    let mut shard = Shard::known();
+    for i in 0..3 {
+        shard.prove(NAT64, 41000 + i, b"other!");
+    }
+    // Four are known, and the first is the least recently used: it is the one that rotates.
+    let packet = udp6(CLIENT, 1);
+    let request =
+        [&message(5, TOKEN), &message(4, b"new-token-"), &message(6, AUTHENTICATOR), &packet[..]];
+    assert!(shard.ask(&request.concat()).ends_with(&packet));
+    assert!(shard.ask(&client_packet(&packet)).ends_with(&packet), "in flight with the old token");
+}
+
+#[test]
 fn section_5_limits_are_silent() {
     let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(1, 1000)));
     shard.prove(NAT64, CONTROL, TOKEN);
@@ -598,6 +612,13 @@ fn section_7_icmp_errors_and_other_protocols() {
             assert_eq!(shard.dropped(&service_packet(&packet)), DropReason::IcmpIgnored);
         }
     }
+    // A first fragment counts as its transport header says, and leaves a note.
+    let mut first = about(protocol::TCP, own.port.0);
+    first[6] = 0x20;
+    assert_eq!(shard.ask(&service_packet(&first)), answer(AUTHENTICATOR, own, &first));
+    let mut later = ip4(1, LOCAL, NAT64, &[9; 5]);
+    later[7] = 6;
+    assert_eq!(shard.ask(&service_packet(&later)), answer(AUTHENTICATOR, own, &later));
     let packet = ip4(132, LOCAL, NAT64, &[1, 2, 3]);
     let reply = shard.ask(&service_packet(&packet));
     assert!(reply.starts_with(&message(4, TOKEN)) && reply.ends_with(&packet));
@@ -652,7 +673,8 @@ fn section_9_an_answer_waits_for_what_it_announces() {
     let reported = report(b"a1", &[entry(5000, client(CLIENT, 3)), entry(5001, client(CLIENT, 1))]);
     assert_eq!(in_batch(8, 6, &reported), [8], "it announces the conflict");
     let reported = report(b"a1", &[entry(5000, client(CLIENT, 3)), entry(5002, client(CLIENT, 4))]);
-    assert_eq!(in_batch(9, 8, &reported), [0], "only what is answered counts");
+    assert_eq!(in_batch(9, 8, &reported), [9], "the first speaks for all of them");
+    assert_eq!(in_batch(10, 9, &reported), [0], "nothing changed");
     // A successor's answers wait for the record that makes it known.
     let rotated = [
         &message(5, TOKEN),

@@ -119,7 +119,11 @@ fn a_second_server_is_told_who_has_the_port() {
         let name = fs::read_to_string("/proc/self/comm").unwrap();
         assert_eq!(
             error.to_string(),
-            format!("port {port} is taken by {} (pid {})", name.trim_end(), std::process::id())
+            format!(
+                "port {port} is taken by {} (pid {}); stop it, or choose another with --port",
+                name.trim_end(),
+                std::process::id()
+            )
         );
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::epoch::{self, EpochFiles, ShardFiles};
 use super::open::{Cut, NewEpoch, secret_hash, shard_count};
 use super::read::{Common, Damage, ShardReader};
 use super::tables::{Source, Tables};
-use super::{COMPACT_MEMORY_DEFAULT, Error, StateDirectory, StorageError};
+use super::{COMPACT_MEMORY_DEFAULT, StorageError, directory};
 use crate::change::Timestamp;
 use crate::journal::FileKind;
 use crate::wire::HANDOFF_PORT;
@@ -122,6 +123,10 @@ impl fmt::Display for Repaired {
             if let Some((epoch, _)) = self.checked.epoch.zip(self.checked.current.as_ref()) {
                 return writeln!(f, "repaired: epoch {epoch} is current");
             }
+            if let Some(aside) = &self.aside {
+                let aside = aside.display();
+                return writeln!(f, "repaired: there is no state; what said so is in {aside}");
+            }
             return f.write_str("nothing to repair\n");
         };
         writeln!(f, "repaired: epoch {epoch} has {tables} NAT64s and {entries} entries")?;
@@ -133,11 +138,8 @@ impl fmt::Display for Repaired {
     }
 }
 
-fn lock(directory: &Path) -> Result<StateDirectory, StorageError> {
-    if !directory.is_dir() {
-        return Err(StorageError::Directory(Error::NotADirectory(directory.to_owned())));
-    }
-    StateDirectory::open(directory).map_err(StorageError::Directory)
+fn lock(directory: &Path) -> Result<Option<File>, StorageError> {
+    directory::lock_existing(directory).map_err(StorageError::Directory)
 }
 
 /// Says what is damaged in a state directory that no server uses.
@@ -261,6 +263,10 @@ pub fn repair_at(
     now: Timestamp,
 ) -> Result<Repaired, StorageError> {
     let checked = check_at(&**disk, root)?;
+    if checked.epoch.is_none() && checked.current.is_some() {
+        let aside = epoch::put_current_aside(&**disk, root)?;
+        return Ok(Repaired { checked, made: None, aside: Some(aside) });
+    }
     let Some(number) = checked.epoch.filter(|_| !checked.is_good()) else {
         return Ok(Repaired { checked, made: None, aside: None });
     };

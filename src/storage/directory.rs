@@ -15,6 +15,8 @@ pub(super) const DIRECTORY_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 /// Locked as long as a server uses the directory; contains its process id.
 const LOCK_FILE: &str = "lock";
+/// Says which epoch counts; there from the first start on.
+pub(super) const CURRENT: &str = "current";
 /// Written and removed, to see that this can be done.
 const PROBE_FILE: &str = "probe";
 
@@ -42,6 +44,8 @@ pub enum Error {
         /// The process that holds the lock, if it has said so already.
         pid: Option<u32>,
     },
+    /// Nobody has ever kept state in it.
+    NoState(PathBuf),
     /// Everybody can change what is in it.
     WorldWritable(PathBuf),
     /// It cannot be made, read, written or locked.
@@ -71,6 +75,11 @@ impl fmt::Display for Error {
                 }
                 f.write_str("; stop that server, or choose another directory with --state")
             }
+            Error::NoState(path) => write!(
+                f,
+                "there is no state in {}; name the directory that the server has as --state",
+                path.display()
+            ),
             Error::WorldWritable(path) => write!(
                 f,
                 "state directory {0} can be changed by everybody; \
@@ -112,7 +121,7 @@ impl StateDirectory {
     /// locks it against a second server.
     ///
     /// One that is there already, and open to others, is made private if it is evidently meant for us:
-    /// we own it, and it is empty or has our lock in it. Somebody else's directory is left as it is.
+    /// we own it, and it is empty or has our state in it. Somebody else's directory is left as it is.
     pub fn open(path: impl Into<PathBuf>) -> Result<StateDirectory, Error> {
         let path = path.into();
         create(&path)?;
@@ -122,7 +131,7 @@ impl StateDirectory {
         };
         // Before anything is put into it.
         let empty = fs::read_dir(&path).map_err(unusable("read"))?.next().is_none();
-        let known = path.join(LOCK_FILE).is_file();
+        let known = path.join(LOCK_FILE).is_file() && path.join(CURRENT).is_file();
         let lock = lock(&path)?;
         probe(&path).map_err(unusable("written"))?;
 
@@ -173,20 +182,48 @@ fn lock(path: &Path) -> Result<File, Error> {
         .mode(FILE_MODE)
         .open(path.join(LOCK_FILE))
         .map_err(|cause| unusable("written", cause))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Without the number, the message is less helpful and still true.
-            let _ = lock.take(16).read_to_string(&mut pid);
-            return Err(Error::InUse { path: path.to_owned(), pid: pid.trim().parse().ok() });
-        }
-        Err(TryLockError::Error(cause)) => return Err(unusable("locked", cause)),
-    }
+    take(&lock, path)?;
     lock.set_len(0)
         .and_then(|()| writeln!(lock, "{}", process::id()))
         .map_err(|cause| unusable("written", cause))?;
     Ok(lock)
+}
+
+/// Locks a state directory that is there already, and changes nothing in it. `None`: nobody has ever locked it,
+/// so nobody does now.
+///
+/// # Errors
+/// Where it is in use, or is no state directory.
+pub(super) fn lock_existing(path: &Path) -> Result<Option<File>, Error> {
+    if !path.is_dir() {
+        return Err(Error::NotADirectory(path.to_owned()));
+    }
+    let unusable = |action, cause| Error::Unusable { path: path.to_owned(), action, cause };
+    match File::open(path.join(LOCK_FILE)) {
+        Ok(lock) => take(&lock, path).map(|()| Some(lock)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => path
+            .join(CURRENT)
+            .is_file()
+            .then_some(None)
+            .ok_or_else(|| Error::NoState(path.to_owned())),
+        Err(cause) => Err(unusable("read", cause)),
+    }
+}
+
+fn take(mut lock: &File, path: &Path) -> Result<(), Error> {
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = [0; 16];
+            // Without the number, the message is less helpful and still true.
+            let length = lock.read(&mut pid).unwrap_or(0);
+            let pid = str::from_utf8(&pid[..length]).unwrap_or_default().trim().parse().ok();
+            Err(Error::InUse { path: path.to_owned(), pid })
+        }
+        Err(TryLockError::Error(cause)) => {
+            Err(Error::Unusable { path: path.to_owned(), action: "locked", cause })
+        }
+    }
 }
 
 /// Under the lock, so nobody else uses the name.
@@ -297,6 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn looking_changes_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path(), "somebody's", 0o755);
+        fs::write(path.join("file"), "").unwrap();
+        let error = lock_existing(&path).unwrap_err().to_string();
+        assert!(error.starts_with("there is no state in "), "{error}");
+        fs::write(path.join(CURRENT), "").unwrap();
+        assert!(lock_existing(&path).unwrap().is_none(), "nobody ever locked it");
+        fs::write(path.join(LOCK_FILE), "1\n").unwrap();
+        let lock = lock_existing(&path).unwrap();
+        assert!(lock_existing(&path).unwrap_err().to_string().contains("nat64handoff (pid 1)"));
+        drop(lock);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
+        assert_eq!(
+            (mode(&path), fs::read(path.join(LOCK_FILE)).unwrap()),
+            (0o755, b"1\n".to_vec())
+        );
+        // A lock alone is no reason to take a directory over.
+        fs::remove_file(path.join(CURRENT)).unwrap();
+        let state = StateDirectory::open(&path).unwrap();
+        assert_eq!((state.tightened_from(), mode(&path)), (None, 0o755));
+    }
+
+    #[test]
     fn directory_made_for_us_becomes_private() {
         let parent = tempfile::tempdir().unwrap();
         for permissions in [0o755, 0o750, 0o777] {
@@ -306,6 +367,7 @@ mod tests {
             assert_eq!(mode(&path), 0o700);
             drop(state);
             // Again, after it was used.
+            fs::write(path.join(CURRENT), "").unwrap();
             fs::set_permissions(&path, Permissions::from_mode(permissions)).unwrap();
             let state = StateDirectory::open(&path).unwrap();
             assert_eq!(state.tightened_from(), Some(permissions));

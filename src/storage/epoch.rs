@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crc32c::crc32c;
 
 use super::StorageError;
+use super::directory::CURRENT;
 use super::disk::{Disk, read_full, write_full};
 use crate::journal::{FileId, FileKind};
 
-const CURRENT: &str = "current";
 /// What the name of a file ends with before it is whole.
 pub(super) const TEMPORARY: &str = ".tmp";
 /// `current` is shorter.
@@ -108,6 +108,13 @@ fn parse_current(octets: &[u8]) -> Option<u64> {
     let text = str::from_utf8(octets).ok()?;
     let epoch = text.strip_prefix("epoch-")?.split_once(' ')?.0.parse().ok()?;
     (format_current(epoch) == text).then_some(epoch)
+}
+
+/// Gives the file that says which epoch counts another name, and returns that.
+pub(super) fn put_current_aside(disk: &dyn Disk, root: &Path) -> Result<PathBuf, StorageError> {
+    let (path, aside) = (root.join(CURRENT), root.join(format!("{CURRENT}.damaged")));
+    let moved = disk.rename(&path, &aside).and_then(|()| disk.sync_dir(root));
+    moved.map_err(StorageError::io("put aside", &path)).map(|()| aside)
 }
 
 /// From now on `epoch` counts.

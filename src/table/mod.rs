@@ -202,10 +202,13 @@ impl Table {
     }
 
     /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
-    /// been in this tick.
-    pub fn touch(&mut self, slot: Slot) -> bool {
+    /// been in this tick, and `can_record` says that it can.
+    pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let record = self.records.get_mut(slot);
-        let to_record = std::mem::replace(&mut record.used, self.tick) != self.tick;
+        let to_record = can_record && record.used != self.tick;
+        if to_record {
+            record.used = self.tick;
+        }
         let subnet = self.clients.get(self.records.get(slot).client).subnet;
         self.by_use.touch(&mut self.records, Which::Table, slot);
         self.subnets.get_mut(subnet).by_use.touch(&mut self.records, Which::Subnet, slot);
@@ -321,7 +324,7 @@ impl Table {
             }
             Change::Used { port } => {
                 if let Some(slot) = self.find_port(port) {
-                    self.touch(slot);
+                    self.touch(slot, true);
                 }
             }
             Change::Initialized

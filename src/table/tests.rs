@@ -64,7 +64,7 @@ fn section_6_a_full_table_replaces_its_least_recently_used() {
     for (i, port) in [5001, 5002, 5003].into_iter().enumerate() {
         create(&mut table, client(1, i as u8, 1, 1), Some(port), &mut random);
     }
-    table.touch(table.find(&client(1, 0, 1, 1)).unwrap());
+    table.touch(table.find(&client(1, 0, 1, 1)).unwrap(), true);
     assert_eq!(ports_by_use(&table), [5002, 5003, 5001]);
     let changes = create(&mut table, client(1, 9, 1, 1), None, &mut random);
     assert_eq!(
@@ -258,7 +258,7 @@ proptest! {
             match step {
                 Step::Want(client, wanted) => {
                     if let Some(slot) = table.find(&client) {
-                        table.touch(slot);
+                        table.touch(slot, true);
                         let at = model.entries.iter().position(|entry| entry.0 == client).unwrap();
                         let entry = model.entries.remove(at);
                         model.entries.push(entry);
@@ -295,7 +295,7 @@ proptest! {
                     let at = model.entries.iter().position(|entry| entry.0 == client);
                     prop_assert_eq!(slot.is_some(), at.is_some());
                     if let (Some(slot), Some(at)) = (slot, at) {
-                        table.touch(slot);
+                        table.touch(slot, true);
                         let entry = model.entries.remove(at);
                         model.entries.push(entry);
                     }
