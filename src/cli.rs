@@ -4,18 +4,20 @@
 //! [`ServeConfig`] of it, which holds only what is valid. Its limits are those of PROTOCOL.md sections 5
 //! and 6. Not here: opening, binding or checking anything outside of the configuration.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv4Net;
 use serde::de::value::MapDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -23,6 +25,9 @@ use serde::{Deserialize, Deserializer};
 use crate::change::LogFormat;
 pub use crate::storage::SyncPolicy;
 use crate::wire::HANDOFF_PORT;
+use values::{
+    client_share, listen_addresses, log_format, networks, not_empty, sync_policy, whole_number,
+};
 
 /// The exit code after a [`UsageError`].
 pub const EXIT_USAGE: u8 = 2;
@@ -649,127 +654,6 @@ where
 const _: () = assert!(*VALIDATION_RATE.end() <= u32::MAX as u64);
 const _: () = assert!(*ENTRIES.end() <= usize::MAX as u64);
 const _: () = assert!(*ENTRIES_DEFAULT.end() <= *ENTRIES.end());
-
-fn whole_number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
-    let text = text.trim();
-    match text.parse() {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(format!(
-            "{text:?} is not a whole number from {} to {}; give one",
-            range.start(),
-            range.end()
-        )),
-    }
-}
-
-fn client_share(text: &str) -> Result<f64, String> {
-    let text = text.trim();
-    match text.parse() {
-        Ok(share) if CLIENT_SHARE.contains(&share) => Ok(share),
-        _ => Err(format!(
-            "{text:?} is not a number from 0.0009765625 (1/1024) to 1; give one, like 0.125"
-        )),
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "plain" => Ok(LogFormat::Plain),
-        "full" => Ok(LogFormat::Full),
-        _ => Err(format!("{text:?} is no format; choose plain or full")),
-    }
-}
-
-fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
-    match text.split_once(':') {
-        None if text == "none" => Ok(SyncPolicy::None),
-        None if text == "always" => Ok(SyncPolicy::Always),
-        Some(("interval", interval)) => match humantime::parse_duration(interval) {
-            Ok(interval) if SYNC_INTERVAL.contains(&interval) => Ok(SyncPolicy::Interval(interval)),
-            Ok(_) => Err(format!("{interval:?} is too short or too long; choose 1ms to 1h")),
-            Err(cause) => Err(format!(
-                "{interval:?} is no duration ({cause}); write a number and a unit, like 100ms"
-            )),
-        },
-        _ => Err(format!(
-            "{text:?} is not known; choose none, always or interval:DURATION, like interval:100ms"
-        )),
-    }
-}
-
-fn not_empty(path: &Path) -> Result<PathBuf, String> {
-    if path.as_os_str().is_empty() {
-        return Err("is empty; name a path, or leave it out".into());
-    }
-    Ok(path.to_owned())
-}
-
-fn listen_addresses(list: &[String], port: u16) -> Result<Vec<SocketAddrV4>, String> {
-    let mut addresses: Vec<SocketAddrV4> = Vec::with_capacity(list.len());
-    for text in list {
-        let address = listen_address(text.trim(), port)?;
-        if addresses.contains(&address) {
-            return Err(format!("{address} stands there twice; remove one of them"));
-        }
-        if let Some(first) = addresses.first()
-            && first.port() != address.port()
-        {
-            return Err(format!(
-                "{first} and {address} have different ports; \
-                 a server has one port, give the same to all addresses"
-            ));
-        }
-        addresses.push(address);
-    }
-    if addresses.is_empty() {
-        return Err("is an empty list; name an address, or leave it out".into());
-    }
-    Ok(addresses)
-}
-
-fn listen_address(text: &str, port: u16) -> Result<SocketAddrV4, String> {
-    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, port)));
-    let Ok(address) = address else {
-        let bare = text.trim_matches(['[', ']']);
-        return Err(if text.parse::<SocketAddrV6>().is_ok() || bare.parse::<Ipv6Addr>().is_ok() {
-            format!("{text:?} is IPv6; NAT64s ask over IPv4, give an IPv4 address of this host")
-        } else {
-            format!(
-                "{text:?} is no IPv4 address with or without a port; write it like 192.0.2.1:64064"
-            )
-        });
-    };
-    if address.port() == 0 {
-        return Err(format!("{text:?} has port 0; choose one from 1 to 65535"));
-    }
-    if address.ip().is_multicast() || address.ip().is_broadcast() {
-        return Err(format!("{text:?} is not the address of one host; give one of this host"));
-    }
-    Ok(address)
-}
-
-fn networks(list: &[String]) -> Result<Vec<Ipv4Net>, String> {
-    list.iter().map(|text| network(text.trim())).collect()
-}
-
-fn network(text: &str) -> Result<Ipv4Net, String> {
-    if let Ok(address) = text.parse::<Ipv4Addr>() {
-        return Ok(Ipv4Net::from(address));
-    }
-    match text.parse::<Ipv4Net>() {
-        Ok(network) if network == network.trunc() => Ok(network),
-        Ok(network) => Err(format!(
-            "{text:?} has bits set beyond its prefix length; did you mean {}?",
-            network.trunc()
-        )),
-        Err(_) if text.parse::<Ipv6Net>().is_ok() || text.parse::<Ipv6Addr>().is_ok() => {
-            Err(format!("{text:?} is IPv6; give IPv4 networks of NAT64s, like 192.0.2.0/24"))
-        }
-        Err(_) => {
-            Err(format!("{text:?} is no IPv4 network; write it like 192.0.2.0/24, or 192.0.2.7"))
-        }
-    }
-}
 
 /// A value of the usual kind. (By itself, serde asks variables whether they are an `Option`.)
 fn some<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
