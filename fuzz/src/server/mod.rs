@@ -394,6 +394,13 @@ impl World {
             changes.iter().any(|(_, change)| matches!(change, Change::IdentityKnown { .. }));
         let proof_age = self.proof_age(asker, token, &messages);
         let rotated = messages.first(5).is_some_and(|old| self.is_known(asker, old));
+        if rotated && !was_known {
+            // The token before is used by its rotation: it is not the one that makes room.
+            let old = messages.first(5).unwrap_or_default();
+            if let Some(nat64) = self.nat64s.get_mut(&asker.table) {
+                nat64.uses(asker.port, old);
+            }
+        }
         let surely = rotated || proof_age.is_some_and(|age| age < Duration::from_secs(60));
         let maybe = rotated || proof_age.is_some_and(|age| age < Duration::from_secs(120));
         assert!(maybe || !learned, "an identity became known without a proof");
