@@ -420,16 +420,11 @@ impl Nat64 {
                 let slot = client.and_then(|client| self.table.find(&client));
                 Some(slot.ok_or(DropReason::FragmentUnknown)?)
             }
-            fragment if packet::has_entries(view.protocol()) => {
+            _ if packet::has_entries(view.protocol()) => {
                 let (_, port) = packet::ports(view.data()).ok_or(DropReason::HeaderTruncated)?;
-                let slot = self.table.find_port(MappedPort(port));
-                if let (Some(fragment), Some(slot)) = (fragment, slot) {
-                    let client = self.table.entry(slot).client;
-                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
-                }
-                slot
+                self.table.find_port(MappedPort(port))
             }
-            fragment if view.protocol() == protocol::ICMP => {
+            _ if view.protocol() == protocol::ICMP => {
                 let kind = *view.data().first().ok_or(DropReason::HeaderTruncated)?;
                 if packet::icmp_is_query(kind) {
                     return self.unreachable(token, packet, exchange);
@@ -444,15 +439,16 @@ impl Nat64 {
                 }
                 let first = about.fragment().is_none_or(|fragment| fragment.first);
                 let ports = packet::ports(about.data()).filter(|_| first);
-                let slot = ports.and_then(|(port, _)| self.table.find_port(MappedPort(port)));
-                if let (Some(fragment), Some(slot)) = (fragment, slot) {
-                    let client = self.table.entry(slot).client;
-                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
-                }
-                slot
+                ports.and_then(|(port, _)| self.table.find_port(MappedPort(port)))
             }
             _ => return self.unreachable(token, packet, exchange),
         };
+        // By the note of a first fragment the later ones are answered.
+        let first = view.fragment().filter(|fragment| fragment.first);
+        if let (Some(fragment), Some(slot)) = (first, slot) {
+            let client = self.table.entry(slot).client;
+            context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
+        }
         match slot {
             Some(slot) => {
                 self.touch(slot, table, exchange.outbox, context);
