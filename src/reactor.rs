@@ -54,10 +54,23 @@ impl Clock {
     }
 }
 
+/// What a reactor drives: a [`Server`]. A benchmark can put something in its place that does less, to see what
+/// the server adds to the rest.
+pub trait Shard {
+    /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
+    fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox);
+}
+
+impl Shard for Server {
+    fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
+        Server::handle(self, now, datagram, outbox);
+    }
+}
+
 /// A shard and what drives it.
-pub struct Reactor<B> {
+pub struct Reactor<B, S> {
     backend: B,
-    server: Server,
+    shard: S,
     journal: Option<JournalWriter>,
     log: eventlog::Sender,
     clock: Clock,
@@ -93,11 +106,11 @@ struct Held {
     payload: Box<[u8]>,
 }
 
-impl<B: Backend> Reactor<B> {
-    /// A reactor for `server`, whose counters are `stats`. Without a journal nothing survives it.
+impl<B: Backend, S: Shard> Reactor<B, S> {
+    /// A reactor for `shard`, whose counters are `stats`. Without a journal nothing survives it.
     pub fn new(
         backend: B,
-        server: Server,
+        shard: S,
         journal: Option<JournalWriter>,
         log: eventlog::Sender,
         clock: Clock,
@@ -106,7 +119,7 @@ impl<B: Backend> Reactor<B> {
     ) -> Self {
         Self {
             backend,
-            server,
+            shard,
             journal,
             log,
             clock,
@@ -162,7 +175,7 @@ impl<B: Backend> Reactor<B> {
                 buffer,
             };
             self.outbox.datagram = index;
-            self.server.handle(now, datagram, &mut self.outbox);
+            self.shard.handle(now, datagram, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
                 self.begin();

@@ -96,13 +96,17 @@ impl Outbox {
         &self.copies
     }
 
-    fn in_place(&mut self, to: SocketAddrV4, after: u64, range: Range<usize>) {
+    /// Replies with what was written to `range` of the datagram's buffer.
+    pub fn in_place(&mut self, to: SocketAddrV4, after: u64, range: Range<usize>) {
         let body = Body::InPlace(range);
         self.replies.push(Reply { datagram: self.datagram, to, body, after });
     }
 
     /// Writes a payload elsewhere; nothing is sent where `emit` fails.
-    fn copy(
+    ///
+    /// # Errors
+    /// Those of `emit`.
+    pub fn copy(
         &mut self,
         to: SocketAddrV4,
         after: u64,
