@@ -1,17 +1,49 @@
 //! [`Backend`]: what a reactor needs of the kernel, so that the loop does not know how it is done.
 //!
-//! io_uring is one backend (`ring`). The contract is in terms of batches: one [`Backend::turn`] hands all
-//! queued replies to the kernel and comes back with the datagrams that arrived.
+//! io_uring is one backend (`ring`), recvmmsg and sendmmsg are the other (`mmsg`). The contract is in terms of
+//! batches: one [`Backend::turn`] hands all queued replies to the kernel and comes back with the datagrams that
+//! arrived. The kernel may have joined several datagrams of one sender (UDP_GRO), and a backend may join the
+//! replies to one NAT64 (UDP_SEGMENT): nobody else sees that, but for [`Arrival::room`].
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::wire::HEAD_ROOM;
-
-/// The most datagrams that one turn hands out.
+/// With so many datagrams a turn has enough: then it hands them out. Those that were joined to the last one come
+/// on top.
 pub const BATCH_MAX: usize = 256;
+/// The most datagrams that the kernel joins (UDP_MAX_SEGMENTS).
+pub const JOINED_MAX: usize = 128;
+
+/// The backends that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring: see [`crate::ring`].
+    Uring,
+    /// recvmmsg(2) and sendmmsg(2): see [`crate::mmsg`].
+    Mmsg,
+}
+
+impl Io {
+    /// What it is called in an option.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Io::Uring => "uring",
+            Io::Mmsg => "mmsg",
+        }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Io::Uring => "io_uring",
+            Io::Mmsg => "recvmmsg and sendmmsg",
+        })
+    }
+}
 
 /// One datagram that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +54,14 @@ pub struct Arrival {
     pub source: SocketAddrV4,
     /// The local address that it was sent to: the reply leaves from there.
     pub local: Ipv4Addr,
-    /// Where its payload stands in its buffer. At least [`HEAD_ROOM`] octets are free in front of it.
+    /// Where its payload stands in its buffer.
     pub payload: Range<usize>,
+    /// From here on the buffer is this datagram's, up to the end of its payload. Where it came alone, that is
+    /// [`crate::wire::HEAD_ROOM`] octets or more in front of the payload; where it was joined to another,
+    /// there is no room in front.
+    pub room: usize,
+    /// Which of the turn's buffers it stands in.
+    pub(crate) buffer: usize,
 }
 
 /// Which way a reply goes back.
@@ -39,11 +77,6 @@ impl Arrival {
     /// The way that its replies go back, also after the turn.
     pub fn origin(&self) -> Origin {
         Origin { socket: self.socket, local: self.local }
-    }
-
-    /// Whether the contract about head room holds.
-    pub fn has_head_room(&self) -> bool {
-        self.payload.start >= HEAD_ROOM
     }
 }
 
@@ -62,13 +95,14 @@ pub struct Losses {
 pub trait Backend {
     /// Hands all queued replies to the kernel, gives the buffers of the turn before back, and waits until
     /// a datagram is there, a [`Waker`] was used or `timeout` is over. Returns how many datagrams there
-    /// are, at most [`BATCH_MAX`]; 0 is possible at any time.
+    /// are, fewer than [`BATCH_MAX`] + [`JOINED_MAX`]; 0 is possible at any time.
     ///
     /// # Errors
     /// What cannot be recovered from: the reactor ends with it.
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize>;
 
-    /// Datagram `index` of this turn, and its whole buffer.
+    /// Datagram `index` of this turn, and its whole buffer, of which only the part that begins at
+    /// [`Arrival::room`] and ends with the payload is its own.
     ///
     /// # Panics
     /// Where `index` is not below what [`Backend::turn`] returned.
@@ -96,6 +130,10 @@ pub trait Backend {
     /// What was lost since this was last asked.
     fn take_losses(&mut self) -> Losses;
 
+    /// How many datagrams the kernel dropped since this was last asked, as the sockets' queues were full. A
+    /// system call for each socket: not for every turn.
+    fn overflowed(&mut self) -> u64;
+
     /// Hands all queued replies to the kernel and receives nothing more.
     ///
     /// # Errors
@@ -108,3 +146,6 @@ pub trait Waker: Send + Sync {
     /// Makes the current turn, or else the next one, return at once.
     fn wake(&self);
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,11 +22,12 @@ use serde::de::value::MapDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::backend::Io;
 use crate::change::LogFormat;
 pub use crate::storage::SyncPolicy;
 use crate::wire::HANDOFF_PORT;
 use values::{
-    client_share, listen_addresses, log_format, networks, not_empty, sync_policy, whole_number,
+    client_share, io, listen_addresses, log_format, networks, not_empty, sync_policy, whole_number,
 };
 
 /// The exit code after a [`UsageError`].
@@ -151,6 +152,12 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "scalar")]
     pub reactors: Option<String>,
 
+    /// How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by io_uring where
+    /// it is allowed [default: auto]
+    #[arg(long, value_name = "auto|uring|mmsg")]
+    #[serde(deserialize_with = "some")]
+    pub io: Option<String>,
+
     /// When the journal is made durable: whenever the kernel likes, before each answer that depends on it,
     /// or so often [default: interval:100ms]
     #[arg(long, value_name = "none|always|interval:DURATION")]
@@ -211,6 +218,8 @@ pub struct ServeConfig {
     pub log_format: LogFormat,
     /// Threads, at least 1.
     pub reactors: usize,
+    /// How datagrams are received and sent; none where the best way that works is wanted.
+    pub io: Option<Io>,
     /// When the journal is made durable.
     pub sync: SyncPolicy,
     /// Whether there is a journal at all.
@@ -320,7 +329,7 @@ impl ServeOptions {
         let all =
             |items: &[Ipv4Net]| strings(&items.iter().map(Ipv4Net::to_string).collect::<Vec<_>>());
         let listen: Vec<_> = config.listen.iter().map(SocketAddrV4::to_string).collect();
-        let values: [(&str, toml::Value); 12] = [
+        let values: [(&str, toml::Value); 13] = [
             ("listen", strings(&listen)),
             ("state", path(&config.state)),
             (
@@ -338,6 +347,7 @@ impl ServeOptions {
                 },
             ),
             ("reactors", number(config.reactors)),
+            ("io", config.io.map_or("auto", Io::name).into()),
             ("sync", config.sync.to_string().into()),
             ("max-nat64s", number(config.nat64s_max)),
             ("max-entries", number(config.entries_max)),
@@ -432,6 +442,7 @@ impl ServeOptions {
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             reactors: self.reactors.or(other.reactors),
+            io: self.io.or(other.io),
             sync: self.sync.or(other.sync),
             no_journal: self.no_journal || other.no_journal,
             max_nat64s: self.max_nat64s.or(other.max_nat64s),
@@ -598,6 +609,7 @@ impl Sources {
                 .parsed("log-format", |o| o.log_format.as_deref(), log_format)?
                 .unwrap_or_default(),
             reactors: truncated(reactors),
+            io: self.parsed("io", |o| o.io.as_deref(), io)?.flatten(),
             sync: self
                 .parsed("sync", |o| o.sync.as_deref(), sync_policy)?
                 .unwrap_or(SyncPolicy::Interval(SYNC_INTERVAL_DEFAULT)),

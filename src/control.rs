@@ -1,4 +1,5 @@
-//! The control plane: signals, on a tokio-uring runtime of the main thread. It never touches a packet.
+//! The control plane: signals, on a tokio-uring runtime of the main thread, or where io_uring is refused on one
+//! of tokio's own. It never touches a packet.
 
 use std::io;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::backend::Io;
 use crate::serve::{self, Serving};
 
 /// How often the control plane looks whether the background work has something to say.
@@ -29,10 +31,11 @@ impl Alarm {
 /// # Errors
 /// Where the runtime does not start, or signals cannot be handled; within, where the server does not start.
 pub fn supervise<E>(
+    io: Io,
     alarm: &Alarm,
     start: impl FnOnce() -> Result<Serving, E>,
 ) -> io::Result<Result<Serving, E>> {
-    tokio_uring::start(async {
+    let supervised = async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -52,5 +55,11 @@ pub fn supervise<E>(
                 }
             }
         }
-    })
+    };
+    match io {
+        Io::Uring => tokio_uring::start(supervised),
+        Io::Mmsg => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(supervised)
+        }
+    }
 }

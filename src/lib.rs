@@ -53,7 +53,11 @@ pub mod backend;
 
 pub mod socket;
 
+pub mod kernel;
+
 pub mod ring;
+
+pub mod mmsg;
 
 pub mod storage;
 

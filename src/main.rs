@@ -9,6 +9,7 @@ use std::process::{self, ExitCode};
 
 use clap::{CommandFactory, Parser};
 
+use nat64handoff::backend::Io;
 use nat64handoff::change::LogFormat;
 use nat64handoff::cli::{
     Cli, Command, DemoOptions, EXIT_USAGE, Environment, JournalCommand, LogDestination,
@@ -19,7 +20,7 @@ use nat64handoff::demo::{self, LogTail};
 use nat64handoff::eventlog::Destination;
 use nat64handoff::ports::TABLE_CAPACITY;
 use nat64handoff::reactor::Clock;
-use nat64handoff::ring;
+use nat64handoff::ring::{self, Refused};
 use nat64handoff::serve::{self, Serving, StartError, Totals};
 use nat64handoff::server::AccessList;
 use nat64handoff::socket;
@@ -121,24 +122,38 @@ fn man() -> Result<(), Failure> {
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
     let config = options.resolve(&Environment::of_process()).map_err(usage)?;
-    // The control plane has a ring of its own, and would say less clearly what is wrong.
-    ring::probe().map_err(failed)?;
+    let io = choose_io(config.io).map_err(failed)?;
     let alarm = Alarm::default();
     let raise = alarm.clone();
     let start = || {
-        let serving = Serving::start(wire_up(config), move || raise.raise())?;
+        let serving = Serving::start(wire_up(config, io), move || raise.raise())?;
         serving.found().iter().for_each(|line| say(line));
         let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
         let (listen, reactors) = (listen.join(", "), serving.reactors());
-        say(&format_args!("serving {listen} with {reactors} reactors on io_uring"));
+        say(&format_args!("serving {listen} with {reactors} reactors on {io}"));
         Ok::<_, StartError>(serving)
     };
-    let serving = control::supervise(&alarm, start).map_err(failed)?.map_err(failed)?;
+    let serving = control::supervise(io, &alarm, start).map_err(failed)?.map_err(failed)?;
     let Totals { datagrams, replies, drops, nat64s, lines } = serving.stop().map_err(failed)?;
     say(&format_args!(
         "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
     ));
     Ok(())
+}
+
+/// io_uring where it is to be had, unless another way is wanted.
+fn choose_io(wanted: Option<Io>) -> Result<Io, Refused> {
+    if wanted == Some(Io::Mmsg) {
+        return Ok(Io::Mmsg);
+    }
+    match ring::probe() {
+        Ok(()) => Ok(Io::Uring),
+        Err(refused) if wanted.is_some() => Err(refused),
+        Err(refused) => {
+            say(&format_args!("using recvmmsg and sendmmsg instead: {refused}"));
+            Ok(Io::Mmsg)
+        }
+    }
 }
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {
@@ -166,6 +181,7 @@ fn demo_with(state: &Path, port: u16) -> Result<(), Failure> {
         log: Destination::Writer(Box::new(log.clone())),
         log_format: LogFormat::Plain,
         reactors: 2,
+        io: choose_io(None).map_err(failed)?,
         nat64s_max: 10,
         entries_max: 2 * TABLE_CAPACITY,
         limits: TableLimits::default(),
@@ -202,7 +218,7 @@ fn demo_in_namespace(options: &DemoOptions) -> Result<(), Failure> {
     }
 }
 
-fn wire_up(config: ServeConfig) -> serve::Config {
+fn wire_up(config: ServeConfig, io: Io) -> serve::Config {
     serve::Config {
         listen: config.listen,
         state: config.state,
@@ -212,6 +228,7 @@ fn wire_up(config: ServeConfig) -> serve::Config {
         },
         log_format: config.log_format,
         reactors: config.reactors,
+        io,
         nat64s_max: config.nat64s_max,
         entries_max: config.entries_max,
         limits: TableLimits { client_share: config.client_share, ..TableLimits::default() },

@@ -22,6 +22,8 @@ const COPIES_MAX: usize = 256 * 1024;
 /// How many replies wait for the disk at the most, and how many octets they have.
 const HELD_MAX: usize = 65_536;
 const HELD_OCTETS_MAX: usize = 16 << 20;
+/// How often it is asked what the sockets had no room for.
+const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -84,6 +86,8 @@ pub struct Reactor<B, S> {
     unlogged: Vec<Event>,
     /// What the journal's state was when somebody was told of it.
     told: JournalState,
+    /// When it was last asked what the sockets had no room for.
+    overflow_asked: Duration,
     on_trouble: Box<dyn FnMut(Trouble<'_>) + Send>,
 }
 
@@ -129,6 +133,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             held_octets: 0,
             unlogged: Vec::new(),
             told: JournalState::Fine,
+            overflow_asked: Duration::ZERO,
             on_trouble: Box::new(on_trouble),
         }
     }
@@ -160,11 +165,16 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
         self.backend.finish()?;
         self.count_losses();
+        self.count_overflow();
         closed.map_err(io::Error::other)
     }
 
     fn batch(&mut self, arrivals: usize) -> io::Result<()> {
         let now = self.clock.now();
+        if now.monotonic >= self.overflow_asked + OVERFLOW_EVERY {
+            self.overflow_asked = now.monotonic;
+            self.count_overflow();
+        }
         self.begin();
         for index in 0..arrivals {
             let (arrival, buffer) = self.backend.arrival(index);
@@ -172,6 +182,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
                 port: arrival.source.port(),
                 payload: arrival.payload.clone(),
+                room: arrival.room,
                 buffer,
             };
             self.outbox.datagram = index;
@@ -307,6 +318,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.backend.send_copy(origin, &payload, to)?;
         }
         Ok(())
+    }
+
+    fn count_overflow(&mut self) {
+        self.stats.count_drops(DropReason::SocketFull, self.backend.overflowed());
     }
 
     fn count_losses(&mut self) {

@@ -5,33 +5,35 @@
 //! can be given back right after. A turn is one system call. For PROTOCOL.md section 4 it keeps the
 //! local address: a reply leaves from the address that its request was sent to.
 //!
-//! It does not look into payloads, join datagrams (UDP_GRO, UDP_SEGMENT) or wait for a full send
-//! queue: what does not go out at once is counted and gone, as the network may lose it anyway.
+//! It does not look into payloads, or wait for a full send queue: what does not go out at once is
+//! counted and gone, as the network may lose it anyway.
 //!
 //! What of the memory is whose, at any time: a receive buffer is the kernel's until a completion
 //! names it, and ours, as a `Held`, until it is given back. Replies are the kernel's only during
-//! `io_uring_enter`. A ring that is dropped ends its receives first; if the kernel does not confirm
-//! that, the memory is left mapped for good.
+//! `io_uring_enter`; all completions are taken right after, so that what was refused can be sent
+//! again while it is still there. A ring that is dropped ends its receives first; if the kernel does
+//! not confirm that, the memory is left mapped for good.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::collections::VecDeque;
+use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddrV4;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use crate::backend::{Arrival, BATCH_MAX, Backend, Losses, Origin, Waker};
+use crate::backend::{Arrival, BATCH_MAX, Backend, JOINED_MAX, Losses, Origin};
+use crate::kernel::slot::{NAME, RECEIVE_START};
+use crate::kernel::{EventWaker, MESSAGES_MAX, Mapping, Outgoing, Way, receive_space};
 use crate::socket::ReactorSocket;
 use crate::wire::PAYLOAD_MAX;
 
-use memory::{Buffers, Held, MESSAGES, Mapping, Outgoing};
+use buffers::{Buffers, Held};
 
-mod memory;
+mod buffers;
 mod received;
 mod refused;
 
@@ -55,7 +57,7 @@ const FINISH_WAIT: Duration = Duration::from_millis(10);
 
 const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS as usize >= 2 * BATCH_MAX);
 // The waker and the cancelling need one submission each.
-const _: () = assert!(SUBMISSIONS as usize >= MESSAGES + SOCKETS_MAX + 2);
+const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 2);
 const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
 
 /// The io_uring of one reactor.
@@ -69,8 +71,10 @@ pub struct Ring {
     /// Whether the kernel has the read of the waker's eventfd.
     wake_armed: bool,
     kernel: ManuallyDrop<KernelMemory>,
+    /// What was received, and is not handed out yet: by which socket, where, and how many octets.
+    received: VecDeque<(usize, Held, usize)>,
     arrivals: Vec<Arrival>,
-    /// The buffer of each arrival.
+    /// The buffers of the arrivals.
     held: Vec<Held>,
     losses: Losses,
     finished: bool,
@@ -84,22 +88,12 @@ struct KernelMemory {
     wakes: Mapping<u64>,
 }
 
-/// Wakes a [`Ring`] from any thread, by an eventfd that the ring reads.
-#[derive(Debug, Clone)]
-pub struct EventWaker(Arc<File>);
-
-impl Waker for EventWaker {
-    fn wake(&self) {
-        // This can only fail when 2^64 - 2 wakes are waiting to be seen.
-        let _ = (&*self.0).write(&1u64.to_ne_bytes());
-    }
-}
-
 /// What a completion is of; its user data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Receive(usize),
-    Send,
+    /// Of a message, by its number among those that were laid out.
+    Send(usize),
     Wake,
     Cancel,
 }
@@ -108,18 +102,18 @@ impl Operation {
     fn encode(self) -> u64 {
         match self {
             Operation::Receive(socket) => socket as u64,
-            Operation::Send => SOCKETS_MAX as u64,
-            Operation::Wake => SOCKETS_MAX as u64 + 1,
-            Operation::Cancel => SOCKETS_MAX as u64 + 2,
+            Operation::Wake => SOCKETS_MAX as u64,
+            Operation::Cancel => SOCKETS_MAX as u64 + 1,
+            Operation::Send(message) => (SOCKETS_MAX + 2 + message) as u64,
         }
     }
 
     fn decode(user_data: u64) -> Self {
         match (user_data as usize).checked_sub(SOCKETS_MAX) {
             None => Operation::Receive(user_data as usize),
-            Some(0) => Operation::Send,
-            Some(1) => Operation::Wake,
-            Some(_) => Operation::Cancel,
+            Some(0) => Operation::Wake,
+            Some(1) => Operation::Cancel,
+            Some(message) => Operation::Send(message - 2),
         }
     }
 
@@ -127,7 +121,8 @@ impl Operation {
     ///
     /// | operation | errno | meaning |
     /// | --- | --- | --- |
-    /// | send | any | this reply is lost: EAGAIN full queue, EMSGSIZE, ENETUNREACH, EPERM by a firewall, ... |
+    /// | send | EMSGSIZE, EINVAL, EIO, EOPNOTSUPP | if it was of joined replies: they are sent one by one |
+    /// | send | any | these replies are lost: EAGAIN full queue, EMSGSIZE, ENETUNREACH, EPERM by a firewall, ... |
     /// | receive | ENOBUFS | every buffer is in use; the datagram waits in the socket |
     /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | something about an earlier reply |
     /// | receive, wake | ECANCELED, EINTR, EAGAIN, ENOMEM, EOVERFLOW | passing trouble |
@@ -135,7 +130,7 @@ impl Operation {
     /// | cancel | any | what was to be cancelled has ended, or is ending |
     fn on_error(self, errno: i32) -> Remedy {
         match (self, errno) {
-            (Operation::Send, _) => Remedy::Count,
+            (Operation::Send(message), _) => Remedy::Refused(message),
             (Operation::Cancel, _) => Remedy::Ignore,
             (
                 Operation::Receive(_),
@@ -158,7 +153,7 @@ impl Operation {
 /// What is done about a failed operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remedy {
-    Count,
+    Refused(usize),
     Ignore,
     ArmAgain,
     End,
@@ -196,7 +191,7 @@ impl Ring {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let uring = build()?;
-        let event = eventfd()?;
+        let event = EventWaker::new()?;
         let kernel = KernelMemory {
             buffers: Buffers::new(buffers)?,
             outgoing: Outgoing::new()?,
@@ -205,7 +200,7 @@ impl Ring {
         let files: Vec<_> = sockets
             .iter()
             .map(|socket| socket.as_fd().as_raw_fd())
-            .chain([event.as_raw_fd()])
+            .chain([event.file().as_raw_fd()])
             .collect();
         let submitter = uring.submitter();
         submitter.register_files(&files)?;
@@ -226,12 +221,13 @@ impl Ring {
             sockets,
             wake_armed: false,
             kernel: ManuallyDrop::new(kernel),
-            arrivals: Vec::with_capacity(BATCH_MAX),
+            received: VecDeque::with_capacity(usize::from(buffers)),
+            arrivals: Vec::with_capacity(BATCH_MAX + JOINED_MAX),
             held: Vec::with_capacity(BATCH_MAX),
             losses: Losses::default(),
             finished: false,
         };
-        Ok((ring, EventWaker(Arc::new(event))))
+        Ok((ring, event))
     }
 
     /// Queues what makes the kernel receive, where it does not. Says whether it all found room.
@@ -257,8 +253,45 @@ impl Ring {
         self.wake_armed && self.armed.iter().all(|&armed| armed)
     }
 
-    /// Hands everything that is queued to the kernel. Says whether it took it all: then every reply
-    /// has left, or failed, and nothing refers to buffers of ours any more.
+    /// Hands everything that is queued to the kernel, and takes what it has completed. Says whether it
+    /// took it all: then every reply has left, or failed, and nothing refers to buffers of ours any more.
+    fn submit(&mut self, wait: Wait) -> io::Result<bool> {
+        self.queue_replies();
+        if !self.enter(wait)? {
+            self.collect()?;
+            return Ok(false);
+        }
+        self.collect()?;
+        let mut all_left = true;
+        while self.kernel.outgoing.again() {
+            self.queue_replies();
+            let whole = self.enter(Wait::No)?;
+            all_left &= self.collect()? == 0;
+            if !whole {
+                return Ok(false);
+            }
+        }
+        self.kernel.outgoing.learn(all_left);
+        self.kernel.outgoing.clear();
+        Ok(true)
+    }
+
+    /// Makes submissions of the replies.
+    fn queue_replies(&mut self) {
+        let mut submissions = self.uring.submission();
+        for message in self.kernel.outgoing.lay_out() {
+            let socket = Fixed(self.kernel.outgoing.socket(message) as u32);
+            let entry = opcode::SendMsg::new(socket, self.kernel.outgoing.header(message))
+                .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(Operation::Send(message).encode());
+            // SAFETY: the message belongs to the ring and is not used again before it was submitted;
+            // who pushed it vouches for the payload.
+            unsafe { submissions.push(&entry) }.expect("room for all messages and all receives");
+        }
+    }
+
     fn enter(&mut self, wait: Wait) -> io::Result<bool> {
         let (submitter, mut submissions, mut completions) = self.uring.split();
         completions.sync();
@@ -286,25 +319,17 @@ impl Ring {
         // the submissions point to was vouched for when they were pushed.
         let outcome = unsafe { submitter.enter(count, want, flags.bits(), argument) };
         submissions.sync();
-        let whole = submissions.is_empty();
-        drop(submissions);
-        if whole {
-            self.kernel.outgoing.clear();
-        }
         match outcome {
             Err(error) if !can_go_on(&error) => Err(error),
-            _ => Ok(whole),
+            _ => Ok(submissions.is_empty()),
         }
     }
 
-    /// Takes completions until there is a batch of arrivals, or none is left.
-    fn harvest(&mut self) -> io::Result<()> {
-        let buffers = &mut self.kernel.buffers;
-        let mut completions = self.uring.completion();
-        while self.arrivals.len() < BATCH_MAX {
-            let Some(completion) = completions.next() else {
-                break;
-            };
+    /// Takes all completions. Returns how many replies are lost by what was refused.
+    fn collect(&mut self) -> io::Result<u64> {
+        let KernelMemory { buffers, outgoing, .. } = &mut *self.kernel;
+        let mut lost = 0;
+        for completion in self.uring.completion() {
             let operation = Operation::decode(completion.user_data());
             let ended = !cqueue::more(completion.flags());
             match operation {
@@ -316,35 +341,39 @@ impl Ring {
                 // SAFETY: this completion is the kernel's handing out of the buffer, and is seen once.
                 unsafe { Held::new(id) }
             });
-            let Ok(length) = usize::try_from(completion.result()) else {
-                if let Some(held) = held {
-                    buffers.give(held);
+            match (usize::try_from(completion.result()), operation, held) {
+                (Ok(length), Operation::Receive(socket), Some(held)) if !self.finished => {
+                    self.received.push_back((socket, held, length));
                 }
-                let errno = -completion.result();
-                match operation.on_error(errno) {
-                    Remedy::Count => self.losses.send_errors += 1,
-                    // What is not armed is armed in the next turn.
-                    Remedy::Ignore | Remedy::ArmAgain => {}
-                    Remedy::End => return Err(io::Error::from_raw_os_error(errno)),
+                (Ok(_), _, held) => held.into_iter().for_each(|held| buffers.give(held)),
+                (Err(_), operation, held) => {
+                    held.into_iter().for_each(|held| buffers.give(held));
+                    let errno = -completion.result();
+                    match operation.on_error(errno) {
+                        Remedy::Refused(message) => lost += outgoing.refuse(message, errno),
+                        // What is not armed is armed in the next turn.
+                        Remedy::Ignore | Remedy::ArmAgain => {}
+                        Remedy::End => return Err(io::Error::from_raw_os_error(errno)),
+                    }
                 }
-                continue;
-            };
-            let (Operation::Receive(socket), Some(held)) = (operation, held) else {
-                continue;
-            };
-            if self.finished {
-                continue;
             }
-            let octets = &buffers.slot(&held)[memory::RECEIVE_START..][..length];
+        }
+        self.losses.send_errors += lost;
+        Ok(lost)
+    }
+
+    /// Makes a batch of arrivals of what was received.
+    fn hand_out(&mut self) {
+        let buffers = &mut self.kernel.buffers;
+        while self.arrivals.len() < BATCH_MAX {
+            let Some((socket, held, length)) = self.received.pop_front() else {
+                break;
+            };
+            let octets = &buffers.slot(&held)[RECEIVE_START..][..length];
             match received::parse(octets, *self.sockets[socket].local().ip()) {
-                Ok(received) => {
-                    let Range { start, end } = received.payload;
-                    self.arrivals.push(Arrival {
-                        socket,
-                        source: received.source,
-                        local: received.local,
-                        payload: memory::RECEIVE_START + start..memory::RECEIVE_START + end,
-                    });
+                Ok((received, start)) => {
+                    let payload = RECEIVE_START + start..RECEIVE_START + length;
+                    received.hand_out(socket, self.held.len(), payload, &mut self.arrivals);
                     self.held.push(held);
                 }
                 Err(flaw) => {
@@ -353,39 +382,21 @@ impl Ring {
                 }
             }
         }
-        Ok(())
     }
 
     /// Sees to it that one more reply can be queued. Says no only where the kernel does not take
     /// what is queued already.
     fn make_room(&mut self) -> io::Result<bool> {
-        if self.kernel.outgoing.has_room() && !self.uring.submission().is_full() {
+        if self.kernel.outgoing.has_room() {
             return Ok(true);
         }
-        self.enter(Wait::No)
+        self.submit(Wait::No)
     }
 
-    /// Queues a reply by the socket, and from the address, of datagram `index`. There must be room.
-    ///
-    /// # Safety
-    /// `payload` is readable for `length` octets until all that is queued has been submitted.
-    unsafe fn push_reply(
-        &mut self,
-        Origin { socket, local }: Origin,
-        payload: *const u8,
-        length: usize,
-        to: SocketAddrV4,
-    ) {
+    /// Which way a reply goes back.
+    fn way(&self, Origin { socket, local }: Origin) -> Way {
         let from = self.sockets[socket].is_wildcard().then_some(local);
-        let message = self.kernel.outgoing.push(payload, length, to, from);
-        let entry = opcode::SendMsg::new(Fixed(socket as u32), message)
-            .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(Operation::Send.encode());
-        // SAFETY: the message belongs to the ring and is not used again before it was submitted, and
-        // the caller vouches for the payload.
-        unsafe { self.uring.submission().push(&entry) }.expect("the caller made room");
+        Way { socket, from }
     }
 
     /// Whether the kernel has nothing of ours in hand.
@@ -397,7 +408,7 @@ impl Ring {
     fn quiesce(&mut self) -> io::Result<()> {
         for _ in 0..FINISH_ROUNDS {
             // Replies that wait go out first, in order; what is armed only now is cancelled next.
-            let whole = self.enter(Wait::No)?;
+            let whole = self.submit(Wait::No)?;
             if whole && self.is_quiet() {
                 return Ok(());
             }
@@ -407,8 +418,7 @@ impl Ring {
                 .user_data(Operation::Cancel.encode());
             // SAFETY: this has no pointers. When there is no room for it, the next round has.
             let _ = unsafe { self.uring.submission().push(&cancel) };
-            self.enter(Wait::UpTo(Some(FINISH_WAIT)))?;
-            self.harvest()?;
+            self.submit(Wait::UpTo(Some(FINISH_WAIT)))?;
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "io_uring did not end its receives"))
     }
@@ -418,24 +428,29 @@ impl Backend for Ring {
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         self.arrivals.clear();
         if self.finished {
-            self.enter(Wait::No)?;
+            self.submit(Wait::No)?;
             return Ok(0);
         }
-        let wait = if self.arm() { Wait::UpTo(timeout) } else { Wait::UpTo(Some(Duration::ZERO)) };
-        if !self.enter(wait)? {
+        // The replies first: a receive that is armed may use a buffer that one of them lies in.
+        self.queue_replies();
+        let wait = match self.arm() && self.received.is_empty() {
+            true => Wait::UpTo(timeout),
+            false => Wait::UpTo(Some(Duration::ZERO)),
+        };
+        if !self.submit(wait)? {
             // Replies that still lie in our buffers: these are not given back yet.
             return Ok(0);
         }
         for held in self.held.drain(..) {
             self.kernel.buffers.give(held);
         }
-        self.harvest()?;
+        self.hand_out();
         Ok(self.arrivals.len())
     }
 
     fn arrival(&mut self, index: usize) -> (&Arrival, &mut [u8]) {
         let arrival = &self.arrivals[index];
-        (arrival, self.kernel.buffers.slot_mut(&self.held[index]))
+        (arrival, self.kernel.buffers.slot_mut(&self.held[arrival.buffer]))
     }
 
     fn send_in_place(
@@ -444,15 +459,15 @@ impl Backend for Ring {
         range: Range<usize>,
         to: SocketAddrV4,
     ) -> io::Result<()> {
-        let origin = self.arrivals[index].origin();
-        if !self.make_room()? {
+        if range.len() > PAYLOAD_MAX || !self.make_room()? {
             self.losses.send_errors += 1;
             return Ok(());
         }
-        let payload = &self.kernel.buffers.slot(&self.held[index])[range];
-        let (payload, length) = (payload.as_ptr(), payload.len());
-        // SAFETY: the buffer is ours until the turn after the one that submits this.
-        unsafe { self.push_reply(origin, payload, length, to) };
+        let arrival = &self.arrivals[index];
+        let payload = &self.kernel.buffers.slot(&self.held[arrival.buffer])[range];
+        let (way, payload, length) = (self.way(arrival.origin()), payload.as_ptr(), payload.len());
+        // SAFETY: the buffer is ours until the turn that submits this has done so.
+        unsafe { self.kernel.outgoing.push(way, to, payload, length) };
         Ok(())
     }
 
@@ -462,17 +477,17 @@ impl Backend for Ring {
             self.losses.send_errors += 1;
             return Ok(());
         }
-        let mut place = self.kernel.outgoing.reserve(payload.len());
-        if place.is_none() && self.enter(Wait::No)? {
-            place = self.kernel.outgoing.reserve(payload.len());
+        let mut copy = self.kernel.outgoing.keep(payload);
+        if copy.is_none() && self.submit(Wait::No)? {
+            copy = self.kernel.outgoing.keep(payload);
         }
-        let Some(place) = place else {
+        let Some(copy) = copy else {
             self.losses.send_errors += 1;
             return Ok(());
         };
-        let copy = self.kernel.outgoing.fill(place, payload);
-        // SAFETY: the arena belongs to the ring and is used again only after all was submitted.
-        unsafe { self.push_reply(origin, copy, payload.len(), to) };
+        let way = self.way(origin);
+        // SAFETY: the copy stays until all was submitted and cleared.
+        unsafe { self.kernel.outgoing.push(way, to, copy, payload.len()) };
         Ok(())
     }
 
@@ -480,11 +495,18 @@ impl Backend for Ring {
         mem::take(&mut self.losses)
     }
 
+    fn overflowed(&mut self) -> u64 {
+        self.sockets.iter_mut().map(ReactorSocket::overflowed).sum()
+    }
+
     /// As the trait says; the arrivals of the last turn are gone. The sockets stay open until the ring
     /// is dropped, so that their groups stay whole until then.
     fn finish(&mut self) -> io::Result<()> {
         self.arrivals.clear();
         self.finished = true;
+        for (_, held, _) in self.received.drain(..) {
+            self.kernel.buffers.give(held);
+        }
         self.quiesce()
     }
 }
@@ -516,12 +538,12 @@ fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
     const fn header(control: usize) -> Header {
         // SAFETY: null pointers and zero lengths are a valid msghdr.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        header.msg_namelen = received::NAME as _;
+        header.msg_namelen = NAME as _;
         header.msg_controllen = control as _;
         Header(header)
     }
-    static BOUND: Header = header(0);
-    static WILDCARD: Header = header(received::CONTROL);
+    static BOUND: Header = header(receive_space(false));
+    static WILDCARD: Header = header(receive_space(true));
 
     let header = if socket.is_wildcard() { &WILDCARD } else { &BOUND };
     opcode::RecvMsgMulti::new(Fixed(index as u32), &raw const header.0, BUFFER_GROUP).build()
@@ -540,17 +562,6 @@ fn build() -> io::Result<IoUring> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(SUBMISSIONS),
         outcome => outcome,
     }
-}
-
-/// A blocking one: io_uring does not wait for the others.
-fn eventfd() -> io::Result<File> {
-    // SAFETY: no pointers are passed.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor and nothing else knows it.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 #[cfg(test)]

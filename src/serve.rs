@@ -10,17 +10,19 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::backend::Waker;
+use crate::backend::{Backend, Io, Waker};
 use crate::change::LogFormat;
 use crate::eventlog::{self, Destination, EventLog};
+use crate::kernel::EventWaker;
+use crate::mmsg::Mmsg;
 use crate::random::SEED_LENGTH;
 use crate::reactor::{Clock, Reactor, Trouble};
 use crate::recovery::{Kept, RecoverError, Recovered};
-use crate::ring::{self, EventWaker, Refused, Ring};
+use crate::ring::{self, Refused, Ring};
 use crate::server::{AccessList, Budget, NoneKnown, Server, ServerConfig};
 use crate::socket::{self, BindError, ReactorSocket};
 use crate::stats::{Counter, DropReason, Stats};
-use crate::storage::{self, StateDirectory, Storage, SyncPolicy};
+use crate::storage::{self, JournalWriter, StateDirectory, Storage, SyncPolicy};
 use crate::table::TableLimits;
 
 /// How long reactors may take to finish once they are told to, before the log stops waiting...
@@ -46,6 +48,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How many reactors: at least 1.
     pub reactors: usize,
+    /// How they receive and send.
+    pub io: Io,
     /// The most NAT64s.
     pub nat64s_max: usize,
     /// The most entries in all tables together.
@@ -155,7 +159,9 @@ impl Serving {
         config: Config,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        ring::probe().map_err(StartError::Refused)?;
+        if config.io == Io::Uring {
+            ring::probe().map_err(StartError::Refused)?;
+        }
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
         let groups =
             socket::bind_group(&config.listen, config.reactors).map_err(StartError::Bind)?;
@@ -188,37 +194,31 @@ impl Serving {
         let shards = servers.into_iter().zip(journals).zip(senders).zip(&all_stats);
         for (number, (sockets, shard)) in groups.into_iter().zip(shards).enumerate() {
             let (((server, journal), sender), stats) = shard;
-            let stats = Arc::clone(stats);
-            let say = say_trouble(Arc::clone(&troubled));
-            let mut on_end =
-                OnEnd { end: Some(ended_sender.clone()), tell: Arc::clone(&on_failure) };
-            let (stop, ready) = (Arc::clone(&stop), ready_sender.clone());
-            let all_end = Arc::clone(&all_end);
-            let run = move || {
-                let (ring, waker) = match Ring::new(sockets) {
-                    Ok(made) => made,
-                    Err(error) => {
-                        // The supervisor hears of it by this channel, and not by the other.
-                        on_end.forget();
-                        return drop(ready.send(Err(error)));
-                    }
-                };
-                if let (Some(journal), Some(SyncPolicy::Always)) = (&journal, config.sync) {
-                    let waker = waker.clone();
-                    journal.set_wake(Arc::new(move || waker.wake()));
-                }
-                drop(ready.send(Ok(waker)));
-                let mut reactor = Reactor::new(ring, server, journal, sender, clock, stats, say);
-                let result = reactor.run(&stop);
-                all_end.wait();
-                drop(reactor);
-                on_end.say(result, &stop);
+            let seat = Seat {
+                server,
+                journal,
+                sync: config.sync,
+                log: sender,
+                clock,
+                stats: Arc::clone(stats),
+                troubled: Arc::clone(&troubled),
+                stop: Arc::clone(&stop),
+                all_end: Arc::clone(&all_end),
+                ready: ready_sender.clone(),
+                on_end: OnEnd { end: Some(ended_sender.clone()), tell: Arc::clone(&on_failure) },
+            };
+            // On the thread itself, as the ring belongs to who made it.
+            let run = move || match config.io {
+                Io::Uring => seat.run(Ring::new(sockets)),
+                Io::Mmsg => seat.run(Mmsg::new(sockets)),
             };
             thread::Builder::new()
                 .name(format!("reactor-{number}"))
                 .spawn(run)
                 .map_err(|error| StartError::System("thread", error))?;
         }
+        // So that it is seen if one of them ends without a word.
+        drop(ready_sender);
         let mut serving = Serving {
             listen,
             stop,
@@ -236,7 +236,12 @@ impl Serving {
                 Ok(Ok(waker)) => serving.wakers.push(waker),
                 Ok(Err(error)) => {
                     drop(serving.stop());
-                    return Err(StartError::Refused(Refused::explain(&error)));
+                    return Err(match config.io {
+                        Io::Uring => StartError::Refused(Refused::explain(&error)),
+                        Io::Mmsg => {
+                            StartError::System("memory or descriptors for a reactor", error)
+                        }
+                    });
                 }
                 Err(_) => {
                     let error = io::Error::other("a reactor ended at its start");
@@ -324,6 +329,48 @@ impl Serving {
         };
         let lines = self.log.join(LOG_DEADLINE).map_err(StopError::Log);
         result.and(lines).map(|lines| Totals { lines, ..totals })
+    }
+}
+
+/// What a reactor is made of, on its way to the reactor's thread.
+struct Seat {
+    server: Server,
+    journal: Option<JournalWriter>,
+    sync: Option<SyncPolicy>,
+    log: eventlog::Sender,
+    clock: Clock,
+    stats: Arc<Stats>,
+    troubled: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    all_end: Arc<AllEnd>,
+    ready: mpsc::Sender<io::Result<EventWaker>>,
+    on_end: OnEnd,
+}
+
+impl Seat {
+    /// The life of a reactor.
+    fn run<B: Backend>(mut self, backend: io::Result<(B, EventWaker)>) {
+        let (backend, waker) = match backend {
+            Ok(made) => made,
+            Err(error) => {
+                // The supervisor hears of it by this channel, and not by the other.
+                self.on_end.forget();
+                return drop(self.ready.send(Err(error)));
+            }
+        };
+        if let (Some(journal), Some(SyncPolicy::Always)) = (&self.journal, self.sync) {
+            let waker = waker.clone();
+            journal.set_wake(Arc::new(move || waker.wake()));
+        }
+        drop(self.ready.send(Ok(waker)));
+        drop(self.ready);
+        let say = say_trouble(self.troubled);
+        let mut reactor =
+            Reactor::new(backend, self.server, self.journal, self.log, self.clock, self.stats, say);
+        let result = reactor.run(&self.stop);
+        self.all_end.wait();
+        drop(reactor);
+        self.on_end.say(result, &self.stop);
     }
 }
 

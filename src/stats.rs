@@ -62,6 +62,8 @@ DropReason:
     NotUnicast = "not_unicast",
     /// The datagram was longer than a UDP payload can be, or was cut on its way to us.
     DatagramTruncated = "datagram_truncated",
+    /// The kernel dropped it before we saw it, mostly as the socket's queue was full.
+    SocketFull = "socket_full",
     /// Section 5: a new NAT64, while `--max-nat64s` are known.
     Nat64sLimit = "nat64s_limit",
     /// Section 5: a new NAT64, while `--max-entries` are in the tables.

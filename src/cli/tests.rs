@@ -56,6 +56,7 @@ fn defaults() {
             log: LogDestination::Stdout,
             log_format: LogFormat::Plain,
             reactors: 3,
+            io: None,
             sync: SyncPolicy::Interval(Duration::from_millis(100)),
             journal: true,
             nat64s_max: 1000,
@@ -135,6 +136,7 @@ fn every_option_from_every_place() {
         ("log", "/l"),
         ("log-format", "full"),
         ("reactors", "7"),
+        ("io", "mmsg"),
         ("sync", "interval:1m 30s"),
         ("max-nat64s", "8"),
         ("max-entries", "9"),
@@ -153,6 +155,7 @@ fn every_option_from_every_place() {
     assert_eq!(expected.port(), 5000);
     assert_eq!(expected.sync, SyncPolicy::Interval(Duration::from_secs(90)));
     assert_eq!(expected.client_share, 0.5);
+    assert_eq!(expected.io, Some(Io::Mmsg));
 
     let variables: Vec<_> = all.iter().map(|&(key, value)| (variable_of(key), value)).collect();
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
@@ -161,7 +164,7 @@ fn every_option_from_every_place() {
     let strings: String = all.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
     assert_eq!(file(&strings).unwrap(), expected);
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
-        log-format = 'full'\nreactors = 7\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
+        log-format = 'full'\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\n";
     assert_eq!(file(typed).unwrap(), expected);
@@ -253,6 +256,7 @@ fn other_errors() {
         ("--sync=interval:2h", "--sync: \"2h\" is too short"),
         ("--sync=interval", "--sync: \"interval\" is not known; choose none, always or"),
         ("--sync=none:", "--sync: \"none:\" is not known"),
+        ("--io=epoll", "--io: \"epoll\" is not known; choose auto, uring or mmsg"),
         ("--client-share=0", "--client-share: \"0\" is not a number from 0.0009765625"),
         ("--client-share=1.5", "--client-share: \"1.5\" is not"),
         ("--client-share=NaN", "--client-share: \"NaN\" is not"),
@@ -301,7 +305,7 @@ fn errors_name_the_file() {
         (
             "colour = 'red'",
             "FILE line 1: unknown key \"colour\"; the keys are listen, port, state, log, log-format, \
-             reactors, sync, max-nat64s, max-entries, client-share, validation-rate, allow, deny",
+             reactors, io, sync, max-nat64s, max-entries, client-share, validation-rate, allow, deny",
         ),
         ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
         ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),

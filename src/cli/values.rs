@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{CLIENT_SHARE, SYNC_INTERVAL};
+use crate::backend::Io;
 use crate::change::LogFormat;
 use crate::storage::SyncPolicy;
+
 pub(super) fn whole_number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let text = text.trim();
     match text.parse() {
@@ -37,6 +39,16 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "plain" => Ok(LogFormat::Plain),
         "full" => Ok(LogFormat::Full),
         _ => Err(format!("{text:?} is no format; choose plain or full")),
+    }
+}
+
+/// `None` where it is left to us.
+pub(super) fn io(text: &str) -> Result<Option<Io>, String> {
+    match text {
+        "auto" => Ok(None),
+        "uring" => Ok(Some(Io::Uring)),
+        "mmsg" => Ok(Some(Io::Mmsg)),
+        _ => Err(format!("{text:?} is not known; choose auto, uring or mmsg")),
     }
 }
 

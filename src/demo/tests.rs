@@ -109,6 +109,7 @@ fn play(destination: Box<dyn Write + Send>, log: &LogTail) -> (Result<(), Failur
         log: Destination::Writer(destination),
         log_format: LogFormat::Plain,
         reactors: 1,
+        io: crate::backend::Io::Uring,
         nat64s_max: 16,
         entries_max: 1 << 20,
         limits: TableLimits::default(),

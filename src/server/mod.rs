@@ -24,8 +24,7 @@ use crate::stats::{Counter, DropReason, Stats};
 use crate::table::TableLimits;
 use crate::validation::{self, Attenuation, ProofKeys, ValidationRate};
 use crate::wire::{
-    self, ControlPort, HEAD_ROOM, ReportedPacket, Request, RequestKind, Span, Token,
-    VALIDATION_PORT,
+    self, ControlPort, ReportedPacket, Request, RequestKind, Span, Token, VALIDATION_PORT,
 };
 pub(crate) use nat64::Nat64;
 
@@ -38,8 +37,11 @@ pub struct Datagram<'a> {
     pub port: u16,
     /// The buffer that it stands in. Replies are written into it.
     pub buffer: &'a mut [u8],
-    /// Where the payload stands in the buffer: at least [`HEAD_ROOM`] octets behind its start.
+    /// Where the payload stands in the buffer.
     pub payload: Range<usize>,
+    /// From here on the buffer can be written to. A reply that has no room in front of its packet is written
+    /// elsewhere; with [`wire::HEAD_ROOM`] octets in front of the payload there is always room.
+    pub room: usize,
 }
 
 /// Where a reply's payload stands.
@@ -265,6 +267,8 @@ struct Exchange<'a> {
     source: SocketAddrV4,
     buffer: &'a mut [u8],
     payload: Range<usize>,
+    /// See [`Datagram::room`].
+    room: usize,
     outbox: &'a mut Outbox,
     /// The record that made the identity known that asks.
     since: u64,
@@ -316,13 +320,13 @@ impl Server {
     /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
     ///
     /// # Panics
-    /// Where the buffer has no head room: the backend's contract.
+    /// Where the payload is not within its part of the buffer: the backend's contract.
     pub fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
-        let Datagram { table, port, buffer, payload } = datagram;
-        assert!(payload.start >= HEAD_ROOM && payload.end <= buffer.len());
+        let Datagram { table, port, buffer, payload, room } = datagram;
+        assert!(room <= payload.start && payload.end <= buffer.len());
         self.context.stats.add(Counter::Datagrams, 1);
         let source = SocketAddrV4::new(table.nat64, port);
-        let exchange = Exchange { now, table, source, buffer, payload, outbox, since: 0 };
+        let exchange = Exchange { now, table, source, buffer, payload, room, outbox, since: 0 };
         if let Err(reason) = self.receive(exchange) {
             self.context.stats.count_drop(reason);
         }

@@ -17,8 +17,8 @@ use crate::stats::{Counter, DropReason, Stats};
 use crate::table::{Slot, Table, TableLimits};
 use crate::validation::{Attenuation, Identities};
 use crate::wire::{
-    self, Client, ClientPacket, ControlPort, ENTRY_LENGTH, MappedPort, PAYLOAD_MAX, Prefix96,
-    ReportedPacket, Request, RequestKind, Span, Token, message_type,
+    self, Client, ClientPacket, ControlPort, ENTRY_LENGTH, MESSAGE_HEADER, MappedPort, PAYLOAD_MAX,
+    Prefix96, ReportedPacket, Request, RequestKind, Span, Token, message_type,
 };
 
 /// One NAT64 at one local address: the table, and who may speak for it.
@@ -473,7 +473,7 @@ impl Nat64 {
         packet: Span,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { now, table, source, buffer, payload, outbox, since } = exchange;
+        let Exchange { now, table, source, buffer, payload, outbox, since, .. } = exchange;
         let payload = &buffer[payload];
         let about = Ipv4::new(packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
@@ -496,20 +496,39 @@ impl Nat64 {
         exchange: Exchange<'_>,
     ) {
         let packet = exchange.range(packet);
-        let Exchange { buffer, source, outbox, since, .. } = exchange;
+        let Exchange { buffer, source, room, outbox, since, .. } = exchange;
         let entry = self.table.entry(slot);
+        let after = self.after(entry.port, since);
+        let length = match &authenticator {
+            AuthenticatorFrom::Request(range) => range.len(),
+            AuthenticatorFrom::Table => self.table.authenticator(slot).octets().len(),
+        };
+        let front = MESSAGE_HEADER + length + ENTRY_LENGTH;
+        let end = if front + packet.len() > PAYLOAD_MAX { packet.start } else { packet.end };
+        let Some(start) = packet.start.checked_sub(front).filter(|&start| start >= room) else {
+            let authenticator = match authenticator {
+                AuthenticatorFrom::Request(range) => &buffer[range],
+                AuthenticatorFrom::Table => self.table.authenticator(slot).octets(),
+            };
+            // It does not fail.
+            let _ = outbox.copy(source, after, |out| {
+                emit_entry(out, authenticator, entry)?;
+                out.extend_from_slice(&buffer[packet.start..end]);
+                Ok(())
+            });
+            return;
+        };
         let entry_at = packet.start - ENTRY_LENGTH;
         // The authenticator moves first: the entry may be written over where it stood.
         let kind = message_type::AUTHENTICATOR;
-        let start = match authenticator {
+        match authenticator {
             AuthenticatorFrom::Request(range) => wire::move_before(buffer, entry_at, kind, range),
             AuthenticatorFrom::Table => {
                 wire::write_before(buffer, entry_at, kind, self.table.authenticator(slot).octets())
             }
         };
         buffer[entry_at..packet.start].copy_from_slice(&entry.emit());
-        let end = if packet.end - start > PAYLOAD_MAX { packet.start } else { packet.end };
-        outbox.in_place(source, self.after(entry.port, since), start..end);
+        outbox.in_place(source, after, start..end);
     }
 
     /// When an answer about the entry on `port` may leave, to an identity known `since`.

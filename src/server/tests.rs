@@ -1,5 +1,6 @@
 use super::*;
 use crate::packet::{self, protocol};
+use crate::wire::HEAD_ROOM;
 use crate::wire::{Client, Entry, MappedPort, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96};
 use std::net::Ipv6Addr;
 
@@ -44,13 +45,20 @@ impl Shard {
     }
 
     fn send_between(&mut self, table: TableKey, port: u16, payload: &[u8]) -> Sent {
+        self.send_with_room(table, port, payload, HEAD_ROOM)
+    }
+
+    /// With so many octets in front that can be written to.
+    fn send_with_room(&mut self, table: TableKey, port: u16, payload: &[u8], free: usize) -> Sent {
         let mut buffer = vec![0xee; HEAD_ROOM];
         buffer.extend_from_slice(payload);
         let payload = HEAD_ROOM..buffer.len();
+        let room = HEAD_ROOM - free;
         self.outbox.clear();
         let now = Now { wall: Default::default(), monotonic: self.time };
-        let datagram = Datagram { table, port, buffer: &mut buffer, payload };
+        let datagram = Datagram { table, port, buffer: &mut buffer, payload, room };
         self.server.handle(now, datagram, &mut self.outbox);
+        assert!(buffer[..room].iter().all(|&octet| octet == 0xee), "another's octets");
         assert_eq!(self.server.contradiction(), None);
         let body = |reply: &Reply| match reply.body.clone() {
             Body::InPlace(range) => buffer[range].to_vec(),
@@ -623,6 +631,30 @@ fn section_7_icmp_errors_and_other_protocols() {
     let reply = shard.ask(&service_packet(&packet));
     assert!(reply.starts_with(&message(4, TOKEN)) && reply.ends_with(&packet));
     assert_eq!(reply[8..][20..22], [3, 2]);
+}
+
+#[test]
+fn section_4_an_answer_is_the_same_with_and_without_room_in_front() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let embedded = ip4(protocol::TCP, NAT64, LOCAL, &transport(own.port.0, 80));
+    let error = ip4(1, LOCAL, NAT64, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &embedded].concat());
+    let requests = [
+        client_packet(&udp6(CLIENT, 1)),
+        hinted(5, &udp6(CLIENT, 1)),
+        [&[0x32, 20][..], &[0; 40], &client_packet(&udp6(CLIENT, 1))].concat(),
+        service_packet(&to_mapped(own.port.0)),
+        service_packet(&to_mapped(own.port.0 ^ 1)),
+        service_packet(&error),
+    ];
+    let table = TableKey { local: LOCAL, nat64: NAT64 };
+    for request in requests {
+        let expected = shard.ask(&request);
+        for free in [0, 1, 2, 10, 33, 34, 35, 60, HEAD_ROOM - 1] {
+            let sent = shard.send_with_room(table, CONTROL, &request, free);
+            assert_eq!(sent, [(SocketAddrV4::new(NAT64, CONTROL), expected.clone())], "{free}");
+        }
+    }
 }
 
 #[test]

@@ -456,11 +456,14 @@ impl World {
     fn handle(&mut self, asker: &Asker, payload: &[u8]) -> (Vec<Sent>, u64) {
         let mut buffer = [&[0xc5; HEAD_ROOM][..], payload, &CANARY].concat();
         let end = HEAD_ROOM + payload.len();
+        // Some came alone, others were joined to the one before.
+        let room = if payload.len() % 4 < 2 { 0 } else { HEAD_ROOM };
         let datagram = Datagram {
             table: asker.table,
             port: asker.port,
             buffer: &mut buffer,
             payload: HEAD_ROOM..end,
+            room,
         };
         let wall = Timestamp::from_micros(self.now.as_micros() as u64);
         let drops_before = self.server.stats().dropped_all();
@@ -469,6 +472,7 @@ impl World {
         self.server.handle(Now { wall, monotonic: self.now }, datagram, &mut self.outbox);
 
         assert_eq!(buffer[end..], CANARY);
+        assert_eq!(buffer[..room], [0xc5; HEAD_ROOM][..room]);
         let sent: Vec<_> = (self.outbox.replies.iter())
             .map(|reply| {
                 assert_eq!(reply.datagram, self.outbox.datagram);
