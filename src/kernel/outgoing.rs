@@ -413,7 +413,7 @@ mod tests {
         push(&mut outgoing, Way { socket: 1, from: None }, to(1, 6), b"g");
         push(&mut outgoing, HERE, to(2, 5), b"longer");
         assert_eq!(outgoing.lay_out(), 0..6);
-        assert_eq!(read(&outgoing, 0), (1, Some(2), b"aabbccd".to_vec(), 3));
+        assert_eq!(read(&outgoing, 0), (1, Some(2), b"aabbccd".to_vec(), 4));
         assert_eq!(read(&outgoing, 1), (2, Some(2), b"aabbcc".to_vec(), 3));
         assert_eq!(read(&outgoing, 2), (1, None, b"e".to_vec(), 1));
         assert_eq!(read(&outgoing, 3), (1, None, b"f".to_vec(), 1));
