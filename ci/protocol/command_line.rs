@@ -1,7 +1,7 @@
 //! What users are told when the command line, the configuration or the machine does not fit.
 
 use crate::client::Client;
-use crate::harness::{self, LOCAL, Server, free_port};
+use crate::harness::{self, LOCAL, PATIENCE, Server, free_port};
 use crate::nat64::Nat64;
 use std::path::Path;
 
@@ -53,6 +53,55 @@ fn command_line_state_locked() {
     assert_eq!(code, 1, "{stderr}");
     one_line(&stderr, "state");
     nat64.map(Client::nth(1));
+}
+
+/// Where a container's filter refuses io_uring, the server runs without it and says so in one line; all is
+/// answered, and it ends as always. Where io_uring alone will do, it does not start.
+#[test]
+fn command_line_io_uring_refused() {
+    in_a_container(|| {
+        // Whatever the other tests use.
+        let mut server = Server::start(&["--sync", "always", "--io", "auto"]);
+        let nat64 = Nat64::known(&server);
+        for number in 0..100 {
+            nat64.map(Client::nth(number));
+        }
+        let stderr = server.stderr();
+        let said: Vec<_> = stderr.lines().filter(|line| line.contains("io_uring")).collect();
+        assert_eq!(said.len(), 1, "{stderr}");
+        assert!(said[0].contains("recvmmsg") && said[0].contains("seccomp"), "{stderr}");
+        server.signal("TERM");
+        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+
+        let directory = tempfile::tempdir().unwrap();
+        let listen = format!("{LOCAL}:{}", free_port());
+        let (code, stderr) = serve(directory.path(), &listen, &["--io", "uring"]);
+        assert_eq!(code, 1);
+        one_line(&stderr, "seccomp");
+
+        let (code, stdout, stderr) = harness::run(&["demo"]);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stdout.contains("all went as it must"), "{stdout}");
+    });
+}
+
+/// Runs `test` where io_uring is refused as by the default profile of containers: to its threads and children.
+fn in_a_container(test: impl FnOnce() + Send) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    let filter = SeccompFilter::new(
+        calls.into_iter().map(|call| (call, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            seccompiler::apply_filter(&program).unwrap();
+            test();
+        });
+    });
 }
 
 /// An address that this host does not have.
