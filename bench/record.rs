@@ -73,13 +73,16 @@ fn this_thread() -> String {
     link.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
+/// A thread has its name a moment after it was started.
 fn thread_named(name: &str) -> String {
-    fs::read_dir("/proc/self/task")
-        .unwrap()
-        .map(|thread| thread.unwrap().path())
-        .find(|path| fs::read_to_string(path.join("comm")).unwrap().trim() == name)
-        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-        .expect("the thread")
+    let is_it = |path: &Path| fs::read_to_string(path.join("comm")).unwrap().trim() == name;
+    loop {
+        let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+        if let Some(path) = threads.into_iter().find(|path| is_it(path)) {
+            return path.file_name().unwrap().to_str().unwrap().to_owned();
+        }
+        std::thread::yield_now();
+    }
 }
 
 fn median(values: &mut [f64]) -> f64 {
