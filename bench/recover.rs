@@ -62,10 +62,19 @@ fn main() {
             octets_of(&state, "journal") / 1_000_000
         );
         if wanted("read") {
-            measure("read", || open(&state, port, |_: Timestamp, _: TableKey, _: &Change| {}));
+            measure("read", || {
+                open(&state, port, &mut [|_: Timestamp, _: TableKey, _: &Change| {}])
+            });
         }
         if wanted("fill") {
-            measure("fill", || open(&state, port, Filled(server(port, entries as usize))));
+            let server = server(port, entries as usize);
+            for parts in [1, 2] {
+                let fill = || {
+                    let mut replayed: Vec<_> = (0..parts).map(|_| server.replayed()).collect();
+                    open(&state, port, &mut replayed)
+                };
+                measure(&format!("fill, in {parts} threads"), fill);
+            }
         }
         if wanted("start") {
             start(directory.path(), port, entries);
@@ -86,14 +95,6 @@ fn measure(name: &str, what: impl Fn() -> Duration) {
     );
 }
 
-struct Filled(Server);
-
-impl Replay for Filled {
-    fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change) {
-        Replay::replay(&mut self.0, at, table, change);
-    }
-}
-
 fn server(port: u16, entries: usize) -> Server {
     let config = ServerConfig {
         handoff_port: port,
@@ -105,13 +106,12 @@ fn server(port: u16, entries: usize) -> Server {
     Server::new(config, [7; 32], Duration::ZERO, Box::new(NoneKnown), Arc::new(Stats::default()))
 }
 
-fn open(state: &Path, port: u16, shard: impl Replay) -> Duration {
+fn open(state: &Path, port: u16, shards: &mut [impl Replay]) -> Duration {
     let config = StorageConfig::new(1, port, SyncPolicy::None);
-    let mut shards = [shard];
     let begin = Instant::now();
     let all_logged = |_: &Path| Some(vec![u64::MAX]);
     let disk = Arc::new(RealDisk);
-    Storage::open_at(disk, state, config, |_| 0, all_logged, &mut shards).unwrap();
+    Storage::open_at(disk, state, config, |_| 0, all_logged, shards).unwrap();
     begin.elapsed()
 }
 
