@@ -65,7 +65,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the thread looks away between two batches while reactors have woken it more often than this. It is
 /// the latest that a line is written when nothing hinders it.
-const NAP: Duration = Duration::from_millis(1);
+const NAP: Duration = Duration::from_millis(2);
 /// How often a reactor looks for room in its queue before it begins to sleep in between.
 const WAIT_SPINS: u32 = 100;
 /// The first such sleep; each is twice as long as the one before...

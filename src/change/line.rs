@@ -116,13 +116,14 @@ impl Event {
 
 /// A line on the stack, so that writing one allocates nothing. ASCII alone.
 struct Text {
-    octets: [u8; LINE_MAX],
+    /// A hexadecimal number is written with four digits even where it has one.
+    octets: [u8; LINE_MAX + 3],
     length: usize,
 }
 
 impl Default for Text {
     fn default() -> Self {
-        Self { octets: [0; LINE_MAX], length: 0 }
+        Self { octets: [0; LINE_MAX + 3], length: 0 }
     }
 }
 
@@ -161,11 +162,18 @@ impl Text {
         self.length += digits;
     }
 
+    /// All four digits at once, each in an octet of a word, the first in the lowest; those that are not wanted are
+    /// shifted out, or overwritten by what comes next.
     fn hexadecimal(&mut self, number: u16) {
         let digits = (u16::BITS - number.leading_zeros()).div_ceil(4).max(1);
-        for digit in (0..digits).rev() {
-            self.octet(b"0123456789abcdef"[usize::from(number >> (4 * digit) & 0xf)]);
-        }
+        let number = u32::from(number) << (4 * (4 - digits));
+        let word =
+            number >> 12 & 0xf | number & 0xf00 | (number & 0xf0) << 12 | (number & 0xf) << 24;
+        let is_letter = (word + 0x0606_0606) >> 4 & 0x0101_0101;
+        let letters = is_letter * u32::from(b'a' - b'9' - 1);
+        let octets = word + 0x3030_3030 + letters;
+        self.octets[self.length..self.length + 4].copy_from_slice(&octets.to_le_bytes());
+        self.length += digits as usize;
     }
 
     fn ipv4(&mut self, address: Ipv4Addr) {

@@ -215,7 +215,11 @@ impl Logger {
             match result {
                 Ok(octets) => {
                     let written = &rest[..octets.min(rest.len())];
-                    let lines = written.iter().filter(|&&octet| octet == b'\n').count() as u64;
+                    let lines = if written.len() == rest.len() {
+                        self.turns.iter().map(|&(_, left)| left).sum()
+                    } else {
+                        written.iter().filter(|&&octet| octet == b'\n').count() as u64
+                    };
                     self.done += written.len();
                     self.shared().written.fetch_add(lines, Ordering::Release);
                     self.count(lines);
