@@ -60,3 +60,82 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::{Budget, NoneKnown, ServerConfig};
+    use crate::stats::Stats;
+    use crate::wire::{Client, ControlPort, MappedPort, Prefix96, Token};
+
+    fn server() -> Server {
+        let config = ServerConfig {
+            handoff_port: 64064,
+            limits: TableLimits::default(),
+            validation_rate: 1,
+            budget: Arc::new(Budget::new(100, 100)),
+            access: Arc::default(),
+        };
+        let stats = Arc::new(Stats::default());
+        Server::new(config, [1; 32], Duration::ZERO, Box::new(NoneKnown), stats)
+    }
+
+    fn table(number: u8) -> TableKey {
+        let (local, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, number));
+        TableKey { local, nat64 }
+    }
+
+    /// Of several tables through each other; one of them stays empty, another becomes so.
+    fn changes() -> Vec<(TableKey, Change)> {
+        let client = |number: u8| {
+            let address = format!("2001:db8::{number:x}").parse().unwrap();
+            Client { prefix: Prefix96([7; 12]), address, port: 7 }
+        };
+        let mut changes = Vec::new();
+        for number in 1..=6 {
+            let (port, token) = (ControlPort(4000), Token::new(&[number; 4]).unwrap());
+            changes.push((table(number), Change::Initialized));
+            changes.push((table(number), Change::IdentityKnown { port, token }));
+        }
+        for round in 1..=5 {
+            for number in 1..=5 {
+                let (port, client) = (MappedPort(5000 + u16::from(round)), client(round));
+                changes.push((table(number), Change::Created { port, client }));
+                if number == 5 {
+                    changes.push((table(number), Change::Deleted { port, client }));
+                }
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn tables_that_are_adopted_are_as_if_replayed_here() {
+        let (mut whole, mut adopting) = (server(), server());
+        let mut parts = [adopting.replayed(), adopting.replayed()];
+        for (table, change) in changes() {
+            whole.replay(table, &change);
+            parts[usize::from(table.nat64.octets()[3]) % 2].replay(table, &change);
+        }
+        assert_eq!(adopting.config.budget.entries(), 0);
+        parts.into_iter().for_each(|part| adopting.adopt(part));
+        let entries = |server: &Server| {
+            let mut entries: Vec<_> = server.entries().collect();
+            // Within a table they are in the order of use.
+            entries.sort_by_key(|&(table, _)| table);
+            entries
+        };
+        assert_eq!(entries(&adopting), entries(&whole));
+        assert_eq!(entries(&adopting).len(), 4 * 5);
+        let budget =
+            |server: &Server| (server.config.budget.nat64s(), server.config.budget.entries());
+        assert_eq!(budget(&adopting), budget(&whole));
+        assert_eq!(budget(&adopting), (6, 4 * 5 + 2));
+        assert_eq!(adopting.contradiction(), None);
+        assert!((1..=6).all(|n| adopting.is_known(table(n), ControlPort(4000), &[n; 4])));
+    }
+}

@@ -116,3 +116,88 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
         place
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::change::Change;
+    use crate::journal::{self, FileId, FileKind, Position, RecordNumber};
+    use crate::wire::MappedPort;
+
+    const SHARDS: usize = 2;
+    const PARTS: usize = 3;
+    const TABLES: u8 = 30;
+    const CHANGES: u16 = 20_000;
+
+    fn shard_of(nat64: Ipv4Addr) -> usize {
+        usize::from(nat64.octets()[3]) % SHARDS
+    }
+
+    /// Changes of all tables through each other, in records of several sizes: more than the batches hold.
+    fn records(seal: journal::Seal) -> Vec<u8> {
+        let changes: Vec<_> = (0..CHANGES)
+            .flat_map(|number| {
+                // Not each time in the same order, and sometimes several of one table in a row.
+                let table = (u32::from(number).wrapping_mul(0x9e37_79b1) >> 16) as u8 % TABLES;
+                let nat64 = Ipv4Addr::new(192, 0, 2, table);
+                let table = TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 };
+                (0..1 + number % 9).map(move |_| (table, Change::Used { port: MappedPort(number) }))
+            })
+            .collect();
+        let mut octets = Vec::new();
+        let mut position = Position { record: RecordNumber(1), event: 0 };
+        for (index, changes) in changes.chunks(777).enumerate() {
+            let time = Timestamp::from_micros(index as u64);
+            journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, changes);
+        }
+        octets
+    }
+
+    #[test]
+    fn each_table_is_replayed_in_order_and_in_one_part_of_its_shard() {
+        let id = FileId { kind: FileKind::Segment, epoch: 1, shard: 0, number: 1 };
+        let seal = id.seal(&[7; 16]);
+        let octets = records(seal);
+        let mut seen: Vec<Vec<(Timestamp, TableKey, Change)>> = vec![Vec::new(); SHARDS * PARTS];
+        let mut expected = Vec::new();
+        thread::scope(|scope| {
+            let mut queues = Vec::new();
+            for seen in &mut seen {
+                let (sender, queue) = queue();
+                queues.push(sender);
+                scope.spawn(move || {
+                    let mut see = |time: Timestamp, table: TableKey, change: &Change| {
+                        seen.push((time, table, change.clone()));
+                    };
+                    replay_all(queue, &mut see);
+                });
+            }
+            let mut dealer = Dealer::new(&queues, PARTS, shard_of);
+            let mut rest = &octets[..];
+            while !rest.is_empty() {
+                let record = Record::decode(rest, seal).unwrap();
+                let changes = record.changes();
+                expected.extend(changes.map(|(table, change)| (record.time, table, change)));
+                dealer.deal(&record);
+                rest = &rest[record.length..];
+            }
+            dealer.finish();
+        });
+        assert_eq!(seen.iter().map(Vec::len).sum::<usize>(), expected.len());
+        for table in 0..TABLES {
+            let nat64 = Ipv4Addr::new(192, 0, 2, table);
+            let of = |changes: &[(Timestamp, TableKey, Change)]| -> Vec<_> {
+                changes.iter().filter(|(_, key, _)| key.nat64 == nat64).cloned().collect()
+            };
+            let places: Vec<usize> =
+                (0..seen.len()).filter(|&place| !of(&seen[place]).is_empty()).collect();
+            assert_eq!(places.len(), 1, "{nat64}");
+            assert_eq!(places[0] / PARTS, shard_of(nat64));
+            assert_eq!(of(&seen[places[0]]), of(&expected));
+        }
+        // Every part had something to do.
+        assert!(seen.iter().all(|seen| seen.len() > expected.len() / (4 * SHARDS * PARTS)));
+    }
+}
