@@ -4,7 +4,8 @@
 //! an `AuthenticatorLearned`; with "evicting", a `Deleted` before them.
 //!
 //! `log`: the event log to a file, one line an entry. The sender does in between what a reactor would: something
-//! else, for [`PACE`] an entry. CPU of both ends is that of their threads.
+//! else, for [`PACE`] an entry. The logger's CPU is that of its thread; the sender's is the time that it sends,
+//! wakes and waits included.
 //!
 //! Names of parts as arguments run only those. Figures are nanoseconds of CPU an entry (a line), medians of
 //! `BENCH_ROUNDS` (default 7), and contain the kernel's part.
@@ -159,7 +160,7 @@ impl Writer {
 // --- The event log ---
 
 fn log(rounds: usize) {
-    println!("log: CPU ns for each line, {} ns apart", PACE.as_nanos());
+    println!("log: ns for each line, {} ns apart", PACE.as_nanos());
     println!("{:>8}{:>12}{:>12}", "batch", "sender", "logger");
     for entries in BATCHES {
         let (mut senders, mut loggers) = (Vec::new(), Vec::new());

@@ -3,7 +3,8 @@
 //! Every reactor has a [`Sender`], the one end of a bounded queue; at the other end of all of them one
 //! thread formats the events and writes them through fern. All lines of a table come from one reactor
 //! and therefore stay in order. When the log cannot be written, the queues fill and the reactors wait:
-//! this is an audit log, and what it does not say must not have happened.
+//! this is an audit log, and what it does not say must not have happened. A batch that comes alone is written at
+//! once; where many come, the thread looks for them every two milliseconds instead of being woken for each.
 //!
 //! What each end may assume: an event that was sent is written once, as one whole line, unless
 //! [`EventLog::join`] says that it was not. After a crash, [`complete()`] writes from the journal what
