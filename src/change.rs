@@ -3,11 +3,14 @@
 //! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log prints
 //! it. Also here: the times that the core is given.
 
-use std::fmt;
+mod line;
+
 use std::net::Ipv4Addr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::wire::{Authenticator, Client, ControlPort, MappedPort, Token};
+
+pub use line::{LINE_MAX, LineWriter};
 
 /// A point in time: microseconds since 1970-01-01 00:00:00 UTC, at most the year 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -25,46 +28,6 @@ impl Timestamp {
     /// Microseconds since the epoch.
     pub fn as_micros(self) -> u64 {
         self.0
-    }
-}
-
-/// `2019-03-18 10:06:28.491727`
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        let mut text = Line::default();
-        write!(
-            text,
-            "{}",
-            humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(self.0))
-        )?;
-        // RFC 3339 has `T` between date and time and `Z` at the end; the log has a space and nothing.
-        let text = text.as_str();
-        f.write_str(text.get(..10).ok_or(fmt::Error)?)?;
-        f.write_str(" ")?;
-        f.write_str(text.get(11..26).ok_or(fmt::Error)?)
-    }
-}
-
-/// A few characters on the stack, so that writing a line allocates nothing.
-#[derive(Default)]
-struct Line {
-    text: [u8; 32],
-    length: usize,
-}
-
-impl Line {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[..self.length]).unwrap_or_default()
-    }
-}
-
-impl fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.length + text.len();
-        self.text.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
     }
 }
 
@@ -197,32 +160,6 @@ pub enum LogFormat {
     Plain,
     /// The same, with ` to LOCAL` and, where there is a client, ` via PREFIX/96` appended.
     Full,
-}
-
-impl Event {
-    /// The line, without its line feed.
-    pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {
-        fmt::from_fn(move |f| {
-            let nat64 = self.table.nat64;
-            let (name, entry) = match self.kind {
-                EventKind::Initialized => ("Initialized", None),
-                EventKind::Created { port, client } => ("Created", Some((port, client))),
-                EventKind::Deleted { port, client } => ("Deleted", Some((port, client))),
-                EventKind::Conflict { port, client } => ("Conflict", Some((port, client))),
-            };
-            write!(f, "{} {name} {nat64}", self.at)?;
-            if let Some((port, client)) = entry {
-                write!(f, ":{port} [{}]:{}", client.address, client.port)?;
-            }
-            if format == LogFormat::Full {
-                write!(f, " to {}", self.table.local)?;
-                if let Some((_, client)) = entry {
-                    write!(f, " via {}", client.prefix)?;
-                }
-            }
-            Ok(())
-        })
-    }
 }
 
 #[cfg(test)]

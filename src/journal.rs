@@ -551,6 +551,21 @@ impl<'a> Record<'a> {
         Changes { rest: Fields(self.body), table: None }
     }
 
+    /// Its changes as they stand there, in order: those of one table in a row together, for [`changes_in`].
+    pub fn runs(&self) -> impl Iterator<Item = (TableKey, &'a [u8])> {
+        let (mut rest, mut table) = (Fields(self.body), None);
+        std::iter::from_fn(move || {
+            rest.tables(&mut table)?;
+            let start = rest.0;
+            let mut behind = rest.clone();
+            while skip_change(&mut behind).is_some() {
+                rest = behind.clone();
+            }
+            let run = start.get(..start.len() - rest.0.len())?;
+            Some((table?, run)).filter(|_| !run.is_empty())
+        })
+    }
+
     /// How many of its changes are events.
     pub fn events(&self) -> u64 {
         let mut changes = self.changes();
@@ -610,12 +625,7 @@ impl<'a> Changes<'a> {
 
     fn step(&mut self) -> Option<(TableKey, RawChange<'a>)> {
         let mut fields = self.rest.clone();
-        while fields.0.first() == Some(&kind::TABLE) {
-            fields.u8()?;
-            let (local, nat64) = (fields.take()?, fields.take()?);
-            let [local, nat64] = [local, nat64].map(|octets: [u8; 4]| Ipv4Addr::from(octets));
-            self.table = Some(TableKey { local, nat64 });
-        }
+        fields.tables(&mut self.table)?;
         let start = fields.0;
         skip_change(&mut fields)?;
         let raw = start.get(..start.len() - fields.0.len())?;
@@ -723,6 +733,17 @@ impl<'a> Fields<'a> {
     fn opaque(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.slice(2 * usize::from(length))
+    }
+
+    /// Which table the changes here are of, where that is said here.
+    fn tables(&mut self, table: &mut Option<TableKey>) -> Option<()> {
+        while self.0.first() == Some(&kind::TABLE) {
+            self.u8()?;
+            let (local, nat64) = (self.take()?, self.take()?);
+            let [local, nat64] = [local, nat64].map(|octets: [u8; 4]| Ipv4Addr::from(octets));
+            *table = Some(TableKey { local, nat64 });
+        }
+        Some(())
     }
 
     fn entry(&mut self) -> Option<(MappedPort, Client)> {

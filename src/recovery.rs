@@ -5,13 +5,15 @@
 //! next start. What the files look like is `journal`'s and `storage`'s.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use crate::change::{Change, LogFormat, TableKey, Timestamp};
 use crate::eventlog::{self, Destination, EventLog, LogConfig, LogSync};
 use crate::reactor::Clock;
-use crate::server::Server;
+use crate::server::{Replayed, Server};
 use crate::socket;
 use crate::stats::Stats;
 use crate::storage::{
@@ -23,6 +25,9 @@ use crate::storage::{
 const LOG_CURSOR: &str = "log.cursor";
 /// How often the log is made durable where each reply waits for the journal to be.
 const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The most threads that fill the tables of one shard: one that reads cannot feed more.
+const PARTS_MAX: usize = 8;
 
 /// Why nothing can be recovered.
 #[derive(Debug)]
@@ -107,15 +112,22 @@ impl Kept {
             });
         };
 
+        let mut replayed: Vec<Replayed> = servers
+            .iter()
+            .flat_map(|server| std::iter::repeat_with(|| server.replayed()).take(parts(shards)))
+            .collect();
         let mut opened = Storage::open(
             Arc::new(RealDisk),
             state,
             StorageConfig::new(shards, handoff_port, sync),
             move |nat64| socket::steered_to(nat64, shards),
             |folder| eventlog::known_events(&log, &folder.join(LOG_CURSOR)),
-            servers,
+            &mut replayed,
         )
         .map_err(RecoverError::Storage)?;
+        for (index, replayed) in replayed.into_iter().enumerate() {
+            servers[index / parts(shards)].adopt(replayed);
+        }
         found.push(opened.report.to_string());
 
         let mut log = log;
@@ -160,8 +172,15 @@ impl Kept {
     }
 }
 
-impl Replay for Server {
+/// In how many parts the tables of a shard are filled, so that all cores are at work. There is one more thread
+/// for each shard that reads, which takes a core for a part of the time.
+fn parts(shards: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / shards).clamp(1, PARTS_MAX)
+}
+
+impl Replay for Replayed {
     fn replay(&mut self, _: Timestamp, table: TableKey, change: &Change) {
-        Server::replay(self, table, change);
+        Replayed::replay(self, table, change);
     }
 }

@@ -10,11 +10,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 
 use super::LINE_MAX;
-use crate::change::{Event, LogFormat};
+use crate::change::{Event, LineWriter, LogFormat};
 
 /// Where [`LogFormat::Full`] goes on, and [`LogFormat::Plain`] ends.
 const FULL_FROM: &str = " to ";
@@ -47,6 +46,7 @@ pub(super) struct Comparison<'a> {
     hasher: RandomState,
     /// For one line that is formatted, to save allocations.
     text: String,
+    lines: LineWriter,
     /// The line that is being read, up to `LINE_MAX`...
     line: Vec<u8>,
     /// ...where it begins...
@@ -80,6 +80,7 @@ impl<'a> Comparison<'a> {
             next: vec![NONE; events],
             hasher: RandomState::new(),
             text: String::with_capacity(LINE_MAX),
+            lines: LineWriter::default(),
             line: Vec::with_capacity(LINE_MAX),
             line_at: 0,
             zeros: 0,
@@ -243,8 +244,7 @@ impl<'a> Comparison<'a> {
         let shard = self.starts.partition_point(|&start| start <= number) - 1;
         let (_, event) = self.pending[shard][number - self.starts[shard]];
         self.text.clear();
-        // A string takes everything.
-        let _ = write!(self.text, "{}", event.line(format));
+        self.lines.append(&mut self.text, &event, format);
     }
 }
 

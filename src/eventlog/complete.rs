@@ -29,7 +29,7 @@ use super::compare::{Comparison, Ending};
 use super::cursor::{Cursor, CursorFile, FileId, Place, Unknown};
 use super::output::{Output, id_of, parent};
 use super::{BATCH_OCTETS, BUSY_INTERVAL, Destination, Error, LINE_MAX};
-use crate::change::{Event, LogFormat};
+use crate::change::{Event, LineWriter, LogFormat};
 
 /// No line is shorter, with its line feed: `Initialized` and the shortest address.
 const LINE_MIN: u64 = 47;
@@ -289,10 +289,10 @@ impl Completion<'_> {
     /// Appends what is missing, durably.
     fn append(&mut self, comparison: &Comparison<'_>) -> io::Result<()> {
         let mut batch = String::with_capacity(BATCH_OCTETS);
+        let mut lines = LineWriter::default();
         for (_, event) in comparison.missing() {
-            use fmt::Write;
-            // A string takes everything.
-            let _ = writeln!(batch, "{}", event.line(self.format));
+            lines.append(&mut batch, &event, self.format);
+            batch.push('\n');
             self.done.appended += 1;
             if batch.len() + LINE_MAX > BATCH_OCTETS {
                 self.write(batch.as_bytes())?;

@@ -10,14 +10,15 @@ use std::mem;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use log::Log;
 use rtrb::Consumer;
 
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
-use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, RETRY_INTERVAL, Shared, TURN_EVENTS};
-use crate::change::{Event, LogFormat};
+use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, Shared, TURN_EVENTS};
+use crate::change::{Event, LineWriter, LogFormat};
 
 /// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
 #[derive(Clone)]
@@ -77,6 +78,9 @@ pub(super) struct Logger {
     /// The queue whose turn it is.
     next: usize,
     format: LogFormat,
+    writer: LineWriter,
+    /// The lines of one turn: to fern they are one message.
+    turn: String,
     fern: Box<dyn Log>,
     /// The lines that are being formatted...
     lines: Lines,
@@ -88,6 +92,10 @@ pub(super) struct Logger {
     turns: VecDeque<(usize, u64)>,
     recorder: Recorder,
     output: Output,
+    /// When it was last woken...
+    woken: Option<Instant>,
+    /// ...and whether that was soon after the time before: see [`Logger::nap`].
+    busy: bool,
     /// It was said that the log cannot be written.
     complained: bool,
     say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
@@ -109,6 +117,8 @@ impl Logger {
             queues,
             next: 0,
             format,
+            writer: LineWriter::default(),
+            turn: String::with_capacity(TURN_EVENTS * LINE_MAX),
             fern: lines.logger(),
             lines,
             batch: Vec::with_capacity(BATCH_OCTETS),
@@ -116,6 +126,8 @@ impl Logger {
             turns: VecDeque::new(),
             recorder,
             output,
+            woken: None,
+            busy: false,
             complained: false,
             say: Box::new(say),
             watch: Watch { shared, on_failure: Some(Box::new(on_failure)) },
@@ -150,6 +162,8 @@ impl Logger {
                 return Ok(());
             } else if taken == 0 {
                 self.sleep();
+            } else if self.busy && !last {
+                self.nap();
             }
         }
     }
@@ -170,13 +184,15 @@ impl Logger {
             let events = queue.slots().min(TURN_EVENTS).min(room);
             match queue.read_chunk(events) {
                 Ok(chunk) if events > 0 => {
+                    self.turn.clear();
                     for event in chunk {
-                        self.fern.log(
-                            &log::Record::builder()
-                                .args(format_args!("{}", event.line(self.format)))
-                                .build(),
-                        );
+                        self.writer.append(&mut self.turn, &event, self.format);
+                        self.turn.push('\n');
                     }
+                    // fern appends the last one.
+                    self.turn.pop();
+                    self.fern
+                        .log(&log::Record::builder().args(format_args!("{}", self.turn)).build());
                     self.turns.push_back((turn, events as u64));
                     taken += events;
                     idle = 0;
@@ -199,7 +215,11 @@ impl Logger {
             match result {
                 Ok(octets) => {
                     let written = &rest[..octets.min(rest.len())];
-                    let lines = written.iter().filter(|&&octet| octet == b'\n').count() as u64;
+                    let lines = if written.len() == rest.len() {
+                        self.turns.iter().map(|&(_, left)| left).sum()
+                    } else {
+                        written.iter().filter(|&&octet| octet == b'\n').count() as u64
+                    };
                     self.done += written.len();
                     self.shared().written.fetch_add(lines, Ordering::Release);
                     self.count(lines);
@@ -302,8 +322,24 @@ impl Logger {
         }
     }
 
+    /// Lets events gather. Where many batches come, waking this thread for each would cost it, and the reactors,
+    /// more than their lines do; a batch that comes alone is written at once.
+    fn nap(&self) {
+        if self.queues.iter().all(|queue| queue.slots() < TURN_EVENTS) {
+            // `reopen` and `give_up` end this early, and so does a reactor that finds no room.
+            thread::park_timeout(NAP);
+        }
+    }
+
     /// Until there is something to do. See [`Sender::wake`](super::Sender).
-    fn sleep(&self) {
+    fn sleep(&mut self) {
+        self.wait();
+        let now = now();
+        let before = self.woken.replace(now);
+        self.busy = before.is_some_and(|before| now.saturating_duration_since(before) < NAP);
+    }
+
+    fn wait(&self) {
         let shared = self.shared();
         shared.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -319,4 +355,9 @@ impl Logger {
         }
         shared.asleep.store(false, Ordering::Relaxed);
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how often it is woken is the logger's own business")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -121,6 +121,12 @@ fn every_kind_of_change_both_ways() {
     assert_eq!((record.number.0, record.event, record.synced.0), (9, 100, 8));
     assert_eq!((record.length, record.events()), (octets.len(), 4));
     assert_eq!(position.event, 104);
+    let runs: Vec<_> = record
+        .runs()
+        .flat_map(|(table, run)| changes_in(run).map(move |change| (table, change)))
+        .collect();
+    assert_eq!(runs, changes);
+    assert_eq!(record.runs().count(), 3);
     let raw: Vec<u8> = record.changes().raw().flat_map(|(_, raw)| raw.octets().to_vec()).collect();
     let alone: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
     assert_eq!(changes_in(&raw).collect::<Vec<_>>(), alone);

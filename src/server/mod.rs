@@ -4,6 +4,7 @@
 //! left in an [`Outbox`]. Replies are written in place, in front of the embedded packet.
 
 mod nat64;
+mod replayed;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::wire::{
     self, ControlPort, ReportedPacket, Request, RequestKind, Span, Token, VALIDATION_PORT,
 };
 pub(crate) use nat64::Nat64;
+pub use replayed::Replayed;
 
 /// A request, and whom it came from.
 #[derive(Debug)]

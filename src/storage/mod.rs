@@ -24,9 +24,9 @@ mod disk;
 mod epoch;
 mod open;
 mod read;
+mod replay;
 mod sync;
 mod tables;
-
 mod writer;
 
 use std::fmt;
@@ -115,7 +115,7 @@ impl StorageConfig {
     }
 }
 
-/// What recovery rebuilds: the state of one shard.
+/// What recovery rebuilds: the state of one shard, or of some of its tables.
 pub trait Replay: Send {
     /// Does what `change` says, which happened at `at`.
     fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change);

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::compact::{Compactor, SnapshotWriter};
 use super::disk::{Disk, write_full};
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::read::{Common, ShardEnd, ShardReader, Tear, refuse};
+use super::replay::{self, Dealer};
 use super::sync::{Logged, Place, Shard, Storage};
 use super::tables::{Source, TableState, Tables};
 use super::{JournalWriter, Replay, StateDirectory, StorageConfig, StorageError};
@@ -121,8 +123,10 @@ pub struct Started {
 
 impl Storage {
     /// Reads all state in a directory: cuts off what is torn, and gives all changes, in order for each table,
-    /// to the shard in `shards` that `shard_of` says. There are as many as `config` says. `cursor` reads from
-    /// the folder of the epoch how many events of each of its shards the event log has, if that is known.
+    /// to the shard in `shards` that `shard_of` says. There are as many as `config` says; or the same number of
+    /// parts of each, one shard's after the other's, and each table goes to one of its shard's. Each works in
+    /// a thread of its own. `cursor` reads from the folder of the epoch how many events of each of its shards the
+    /// event log has, if that is known.
     ///
     /// # Errors
     /// Where anything is damaged or cannot be read. Nothing was changed then.
@@ -149,7 +153,7 @@ impl Storage {
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
-        assert!(config.shards > 0 && config.shards == shards.len());
+        assert!(!shards.is_empty() && shards.len().is_multiple_of(config.shards));
         let mut opened = Opened {
             root: root.to_owned(),
             directory: None,
@@ -212,12 +216,12 @@ impl Opened {
         let files = epoch::files(disk, root, number)?;
         let count = shard_count(disk, root, number, &files)?;
         let logged = cursor(&folder);
-        let replaying: Vec<Mutex<&mut R>> = shards.iter_mut().map(Mutex::new).collect();
+        let parts = shards.len() / self.config.shards;
         let none = ShardFiles::default();
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let boot = disk.boot();
-        let read_some = || {
+        let read_some = |queues: Vec<SyncSender<replay::Batch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(count) {
@@ -227,7 +231,8 @@ impl Opened {
                 let reader =
                     ShardReader { disk, root, epoch: number, shard: shard as u16, files, boot };
                 let logged = logged.as_ref().and_then(|logged| logged.get(shard).copied());
-                let result = read_shard(&reader, logged.unwrap_or(0), shard_of, &replaying);
+                let dealer = Dealer::new(&queues, parts, shard_of);
+                let result = read_shard(&reader, logged.unwrap_or(0), dealer);
                 let stop = result.is_err();
                 results.lock().unwrap_or_else(PoisonError::into_inner).push((shard, result));
                 if stop {
@@ -236,11 +241,18 @@ impl Opened {
             }
         };
         thread::scope(|scope| {
+            let mut queues = Vec::new();
+            for shard in shards {
+                let (sender, queue) = replay::queue();
+                queues.push(sender);
+                scope.spawn(move || replay::replay_all(queue, shard));
+            }
             let threads = thread::available_parallelism().map_or(1, NonZero::get);
             for _ in 1..threads.min(usize::from(count)) {
-                scope.spawn(read_some);
+                let (read_some, queues) = (&read_some, queues.clone());
+                scope.spawn(move || read_some(queues));
             }
-            read_some();
+            read_some(queues);
         });
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_by_key(|(shard, _)| *shard);
@@ -570,36 +582,26 @@ impl NewEpoch<'_> {
 /// What reading a shard gives: what its headers say, where it ends, and the events that are to be logged.
 type Read = (Common, ShardEnd, Vec<(u64, Event)>);
 
-fn read_shard<R: Replay>(
+fn read_shard(
     reader: &ShardReader<'_>,
     logged: u64,
-    shard_of: &impl Fn(Ipv4Addr) -> usize,
-    replaying: &[Mutex<&mut R>],
+    mut dealer: Dealer<'_, impl Fn(Ipv4Addr) -> usize>,
 ) -> Result<Read, StorageError> {
     let mut common = None;
     let mut unlogged = Vec::new();
-    let mut last: Option<(TableKey, usize)> = None;
     let end = reader.read(&mut common, &mut refuse(reader.root), &mut |id, record| {
-        let mut event = record.event;
-        for (key, change) in record.changes() {
-            if id.kind == FileKind::Segment
-                && let Some(line) = change.event(record.time, key)
-            {
-                if event >= logged {
-                    unlogged.push((event, line));
-                }
-                event += 1;
-            }
-            let shard = match last {
-                Some((same, shard)) if same == key => shard,
-                _ => shard_of(key.nat64),
-            };
-            last = Some((key, shard));
-            let mut shard = replaying[shard].lock().unwrap_or_else(PoisonError::into_inner);
-            shard.replay(record.time, key, &change);
+        if id.kind == FileKind::Segment && record.event.saturating_add(record.events()) > logged {
+            let events = record
+                .changes()
+                .filter_map(|(table, change)| change.event(record.time, table))
+                .zip(record.event..)
+                .map(|(event, number)| (number, event));
+            unlogged.extend(events.filter(|&(number, _)| number >= logged));
         }
+        dealer.deal(record);
         Ok(())
     })?;
+    dealer.finish();
     Ok((common.unwrap_or(Common { shards: 1, handoff_port: 0 }), end, unlogged))
 }
 
