@@ -5,7 +5,7 @@
 //!
 //! [`SecretHash`] is how whatever a remote can choose is hashed.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -39,19 +39,20 @@ impl Random {
 
 /// A keyed hash: who does not know the key cannot make keys that collide.
 #[derive(Debug, Clone, Copy)]
-pub struct SecretHash([u8; 16]);
+pub struct SecretHash {
+    key: (u64, u64),
+}
 
 impl SecretHash {
     /// With this key, which must be secret.
     pub fn new(key: [u8; 16]) -> Self {
-        Self(key)
+        let [low, high] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| key[at + i])));
+        Self { key: (low, high) }
     }
 
     /// The hash of `octets`.
     pub fn of(&self, octets: &[u8]) -> u64 {
-        let mut hasher = self.build_hasher();
-        hasher.write(octets);
-        hasher.finish()
+        self.build_hasher().hash(octets)
     }
 }
 
@@ -59,7 +60,7 @@ impl BuildHasher for SecretHash {
     type Hasher = SipHasher13;
 
     fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_key(&self.0)
+        SipHasher13::new_with_keys(self.key.0, self.key.1)
     }
 }
 

@@ -5,10 +5,13 @@
 //! be written into the very same buffer, in front of the embedded packet. What stands inside an embedded
 //! packet is the business of `packet`.
 
+mod opaque;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::stats::DropReason;
+pub use opaque::{Authenticator, Token};
 
 /// The default handoff port (PROTOCOL.md section 1).
 pub const HANDOFF_PORT: u16 = 64064;
@@ -150,46 +153,6 @@ impl Entry {
         out[32..].copy_from_slice(&self.client.port.to_be_bytes());
         out
     }
-}
-
-macro_rules! opaque {
-    ($(#[$meta:meta])* $name:ident) => {
-        $(#[$meta])*
-        ///
-        /// Opaque to us: an even number of octets from 0 to 510, kept and returned exactly.
-        #[derive(Clone, PartialEq, Eq, Hash, Default)]
-        pub struct $name(Box<[u8]>);
-
-        impl $name {
-            /// `None` where the length is odd or over [`MESSAGE_DATA_MAX`]: no message can carry that.
-            pub fn new(octets: &[u8]) -> Option<Self> {
-                (octets.len() <= MESSAGE_DATA_MAX && octets.len().is_multiple_of(2))
-                    .then(|| Self(octets.into()))
-            }
-
-            /// The octets.
-            pub fn octets(&self) -> &[u8] {
-                &self.0
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "("))?;
-                self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))?;
-                f.write_str(")")
-            }
-        }
-    };
-}
-
-opaque! {
-/// The data of a message of type 4: what the NAT64 knows the server by.
-Token
-}
-opaque! {
-/// The data of a message of type 6: what the NAT64 knows a client by.
-Authenticator
 }
 
 /// A part of a payload: where it starts and how long it is, in octets.
