@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::backend::{Backend, Losses, Origin};
 use crate::change::{Event, Now, TableKey, Timestamp};
 use crate::eventlog;
-use crate::server::{Body, Datagram, Outbox, Reply, Server};
+use crate::server::{Body, Datagram, Foreseen, Outbox, Reply, Server};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::storage::{JournalState, JournalWriter};
 
@@ -63,6 +63,8 @@ pub struct Reactor<B> {
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
+    /// What is known of a batch before it is answered.
+    foreseen: Vec<Foreseen>,
     /// Replies that wait until their record is durable. One about an older record may stand behind one about a
     /// newer: it waits a little longer than it has to.
     held: VecDeque<Held>,
@@ -112,6 +114,7 @@ impl<B: Backend> Reactor<B> {
             clock,
             stats,
             outbox: Outbox::default(),
+            foreseen: Vec::new(),
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
@@ -153,6 +156,14 @@ impl<B: Backend> Reactor<B> {
     fn batch(&mut self, arrivals: usize) -> io::Result<()> {
         let now = self.clock.now();
         self.begin();
+        self.foreseen.clear();
+        for index in 0..arrivals {
+            let (arrival, buffer) = self.backend.arrival(index);
+            let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
+            let payload = &buffer[arrival.payload.clone()];
+            self.foreseen.push(self.server.foresee(table, payload));
+        }
+        self.server.look_ahead(&self.foreseen);
         for index in 0..arrivals {
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
@@ -162,7 +173,8 @@ impl<B: Backend> Reactor<B> {
                 buffer,
             };
             self.outbox.datagram = index;
-            self.server.handle(now, datagram, &mut self.outbox);
+            let foreseen = &self.foreseen[index];
+            self.server.handle_foreseen(now, datagram, foreseen, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
                 self.begin();

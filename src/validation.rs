@@ -93,6 +93,11 @@ impl Identities {
         self.0.iter().map(|identity| identity.port)
     }
 
+    /// Looks at the most recently used, so that it is in the caches.
+    pub fn glance(&self) -> u64 {
+        self.0.first().map_or(0, |identity| identity.since)
+    }
+
     fn position(&self, port: ControlPort, token: &[u8]) -> Option<usize> {
         self.0.iter().position(|known| known.port == port && known.token.octets() == token)
     }

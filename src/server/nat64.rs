@@ -14,7 +14,7 @@ use crate::packet::{self, Fragment, ICMP_HEADER, Ipv4, Ipv6, Walk, icmp_type, pr
 use crate::random::SecretHash;
 use crate::rate::Rate;
 use crate::stats::{Counter, DropReason, Stats};
-use crate::table::{Slot, Table, TableLimits};
+use crate::table::{HashedClient, Slot, Table, TableLimits};
 use crate::validation::{Attenuation, Identities};
 use crate::wire::{
     self, Client, ClientPacket, ControlPort, ENTRY_LENGTH, MappedPort, PAYLOAD_MAX, Prefix96,
@@ -50,6 +50,11 @@ impl Nat64 {
 
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Looks at what every request needs, so that it is in the caches.
+    pub fn glance(&self) -> u64 {
+        self.newest ^ self.identities.glance() ^ self.table.len() as u64
     }
 
     pub fn attenuation(&mut self) -> &mut Attenuation {
@@ -168,9 +173,11 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange { table, source, buffer, payload, outbox, since, .. } = exchange;
+        let Exchange { table, source, buffer, payload, outbox, since, foreseen, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        let slot = self.reported_entry(authenticator, reported, *table, outbox, context)?;
+        let sought = foreseen.hashed(reported.client, |client| self.table.hashed(client));
+        let sought = (reported.port, sought);
+        let slot = self.reported_entry(authenticator, sought, *table, outbox, context)?;
         let entry = self.table.entry(slot);
         let after = self.after_report(reported, entry, *since, outbox);
         outbox.copy(*source, after, |out| emit_entry(out, authenticator, entry))
@@ -189,7 +196,8 @@ impl Nat64 {
         let mut refused = None;
         for (authenticator, reported) in wire::multi_report(payload) {
             let authenticator = authenticator.of(payload);
-            match self.reported_entry(authenticator, reported, table, outbox, context) {
+            let sought = (reported.port, self.table.hashed(reported.client));
+            match self.reported_entry(authenticator, sought, table, outbox, context) {
                 Ok(slot) => {
                     let entry = self.table.entry(slot);
                     first = first.or(Some((authenticator, entry)));
@@ -226,16 +234,16 @@ impl Nat64 {
     fn reported_entry(
         &mut self,
         authenticator: &[u8],
-        reported: wire::Entry,
+        (port, sought): (MappedPort, HashedClient),
         table: TableKey,
         outbox: &mut Outbox,
         context: &mut Context,
     ) -> Result<Slot, DropReason> {
-        let wire::Entry { port, client } = reported;
+        let client = sought.client;
         if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
             return Err(DropReason::EntryInvalid);
         }
-        let known = self.table.find(&client);
+        let known = self.table.find_hashed(&sought);
         let agrees = match known {
             Some(slot) => self.table.entry(slot).port == port,
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
@@ -251,9 +259,9 @@ impl Nat64 {
                 self.touch(slot, table, outbox, context);
                 slot
             }
-            None => self.create(client, agrees.then_some(port), table, outbox, context)?,
+            None => self.create(sought, agrees.then_some(port), table, outbox, context)?,
         };
-        self.learn(client.address, authenticator, table, outbox, context);
+        self.learn_at(slot, authenticator, table, outbox, context);
         Ok(slot)
     }
 
@@ -293,12 +301,13 @@ impl Nat64 {
                     return Err(DropReason::EntryInvalid);
                 }
                 let client = Client { prefix, address: source, port };
-                let slot = match self.table.find(&client) {
+                let sought = exchange.foreseen.hashed(client, |client| self.table.hashed(client));
+                let slot = match self.table.find_hashed(&sought) {
                     Some(slot) => {
                         self.touch(slot, table, exchange.outbox, context);
                         slot
                     }
-                    None => self.create(client, parts.hint, table, exchange.outbox, context)?,
+                    None => self.create(sought, parts.hint, table, exchange.outbox, context)?,
                 };
                 if let Some(fragment) = walk.fragment.filter(|fragment| fragment.more) {
                     context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
@@ -324,7 +333,9 @@ impl Nat64 {
                 return self.unrecognized(parts, &walk, exchange);
             }
         };
-        self.learn_address(source, parts.authenticator, &mut exchange, context);
+        let Exchange { buffer, payload, outbox, .. } = &mut exchange;
+        let octets = parts.authenticator.of(&buffer[payload.clone()]);
+        self.learn_at(slot, octets, table, outbox, context);
         let authenticator = exchange.range(parts.authenticator);
         self.answer(slot, AuthenticatorFrom::Request(authenticator), parts.packet, exchange);
         Ok(())
@@ -473,7 +484,7 @@ impl Nat64 {
         packet: Span,
         exchange: Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { now, table, source, buffer, payload, outbox, since } = exchange;
+        let Exchange { now, table, source, buffer, payload, outbox, since, .. } = exchange;
         let payload = &buffer[payload];
         let about = Ipv4::new(packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
@@ -539,7 +550,7 @@ impl Nat64 {
 
     fn create(
         &mut self,
-        client: Client,
+        sought: HashedClient,
         wanted: Option<MappedPort>,
         table: TableKey,
         outbox: &mut Outbox,
@@ -554,7 +565,7 @@ impl Nat64 {
         let at_limit = takes_one && !context.budget.take_entry();
         let live = &context.live;
         let created = self.table.create(
-            client,
+            sought,
             wanted,
             at_limit,
             |port| live.is_live(table, port),
@@ -571,19 +582,20 @@ impl Nat64 {
         created
     }
 
-    fn learn(
+    /// The client of the entry in `slot` is known by this authenticator.
+    fn learn_at(
         &mut self,
-        address: Ipv6Addr,
+        slot: Slot,
         authenticator: &[u8],
         table: TableKey,
         outbox: &mut Outbox,
         context: &Context,
     ) {
-        if outbox.frozen {
-            return;
+        if !outbox.frozen {
+            self.table.learn_at(slot, authenticator, |change| {
+                record(&context.stats, outbox, table, change);
+            });
         }
-        self.table
-            .learn(address, authenticator, |change| record(&context.stats, outbox, table, change));
     }
 
     fn learn_address(
@@ -595,7 +607,11 @@ impl Nat64 {
     ) {
         let Exchange { table, buffer, payload, outbox, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        self.learn(address, authenticator, *table, outbox, context);
+        if !outbox.frozen {
+            self.table.learn(address, authenticator, |change| {
+                record(&context.stats, outbox, *table, change);
+            });
+        }
     }
 }
 

@@ -19,6 +19,18 @@ pub struct Links {
     older: Slot,
 }
 
+impl Links {
+    /// The neighbour that was used later, or [`NONE`].
+    pub fn newer(self) -> Slot {
+        self.newer
+    }
+
+    /// The neighbour that was used earlier, or [`NONE`].
+    pub fn older(self) -> Slot {
+        self.older
+    }
+}
+
 impl Default for Links {
     fn default() -> Self {
         Self { newer: NONE, older: NONE }
@@ -39,6 +51,11 @@ impl Default for List {
 }
 
 impl List {
+    /// The entry at the new end, or [`NONE`].
+    pub fn newest(self) -> Slot {
+        self.newest
+    }
+
     /// Puts the entry in `slot`, which is in no such list, at the new end.
     pub fn push(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         records.get_mut(slot).links[which as usize] = Links { newer: NONE, older: self.newest };

@@ -1,8 +1,7 @@
 //! One table: the entries of one NAT64 at one local address (PROTOCOL.md section 6).
 //!
-//! Decisions and effects are apart. [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and
-//! say what they decided as [`Change`]s; [`Table::apply`] alone alters what is in the table, so replaying
-//! the changes gives the same entries. The order of use ([`Table::touch`]) is a change only once in a while.
+//! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as [`Change`]s;
+//! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries. The order of use ([`Table::touch`]) is a change only once in a while.
 //!
 //! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
 //!
@@ -67,24 +66,42 @@ pub struct Table {
     limits: TableLimits,
 }
 
-/// The hash of a [`Client`], all of it. A remote can choose that, so the hash is keyed.
+/// A client, and the hash by which its entry is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientHash(u32);
+pub struct HashedClient {
+    /// The client.
+    pub client: Client,
+    hash: ClientHash,
+}
 
-impl ClientHash {
-    /// `hash` is the one that the table was made with.
-    pub fn new(hash: &SecretHash, client: &Client) -> Self {
+impl HashedClient {
+    /// `hash` is the one that its table was made with.
+    pub fn new(hash: &SecretHash, client: Client) -> Self {
         let mut octets = [0; 30];
         octets[..12].copy_from_slice(&client.prefix.0);
         octets[12..28].copy_from_slice(&client.address.octets());
         octets[28..].copy_from_slice(&client.port.to_ne_bytes());
-        Self(hash.of(&octets) as u32)
+        Self { client, hash: ClientHash(hash.of(&octets) as u32) }
     }
+}
 
+/// Of all that makes a client. A remote can choose that, so the hash is keyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ClientHash(u32);
+
+impl ClientHash {
     /// For the index, which looks at the lowest and the highest bits.
     fn spread(self) -> u64 {
         u64::from(self.0) << 32 | u64::from(self.0)
     }
+}
+
+/// The way on from an entry: what stands around it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Foothold {
+    client: Slot,
+    subnet: Slot,
+    links: [Links; 2],
 }
 
 /// An entry, packed.
@@ -194,18 +211,47 @@ impl Table {
 
     /// The entry of `client`.
     pub fn find(&self, client: &Client) -> Option<Slot> {
-        self.find_hashed(client, ClientHash::new(&self.hash, client))
+        self.find_hashed(&self.hashed(*client))
     }
 
-    /// The entry of `client`, whose hash is known.
-    pub fn find_hashed(&self, client: &Client, hash: ClientHash) -> Option<Slot> {
+    /// `client`, with its hash in this table.
+    pub fn hashed(&self, client: Client) -> HashedClient {
+        HashedClient::new(&self.hash, client)
+    }
+
+    /// The entry of a client whose hash is known.
+    pub fn find_hashed(&self, sought: &HashedClient) -> Option<Slot> {
+        let HashedClient { client, hash } = sought;
         self.index.find(hash.spread(), |slot| {
             let record = self.records.get(slot);
-            record.hash == hash
+            record.hash == *hash
                 && record.client_port == client.port
                 && self.clients.get(record.client).address == client.address.octets()
                 && self.prefixes.get(record.prefix).prefix == client.prefix.0
         })
+    }
+
+    /// Looks in the index alone: this is the client's entry, if it has one, but for a chance of about 1 in 16.
+    pub(crate) fn probable(&self, sought: &HashedClient) -> Option<Slot> {
+        self.index.find(sought.hash.spread(), |_| true)
+    }
+
+    /// Looks at the entry in `slot` alone.
+    pub(crate) fn foothold(&self, slot: Slot) -> Foothold {
+        let &Record { client, subnet, links, .. } = self.records.get(slot);
+        Foothold { client, subnet, links }
+    }
+
+    /// Looks at what stands around an entry, so that it is in the caches.
+    pub(crate) fn glance(&self, at: &Foothold) -> u64 {
+        let around = |slot: Slot| self.records.try_get(slot).map_or(0, |record| record.hash.0);
+        let [table, subnet] = at.links;
+        let neighbours = [table.newer(), table.older(), subnet.newer(), subnet.older()].map(around);
+        let newest = around(self.by_use.newest());
+        let client = self.clients.get(at.client).address[15];
+        let in_subnet = around(self.subnets.get(at.subnet).by_use.newest());
+        let sum = neighbours.iter().fold(newest ^ in_subnet, |sum, &seen| sum ^ seen);
+        u64::from(sum) ^ u64::from(client)
     }
 
     /// The entry that has `port`.
@@ -279,7 +325,7 @@ impl Table {
         })
     }
 
-    /// Makes an entry for `client`, which has none: on `wanted` if that is eligible and free, else on the
+    /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free, else on the
     /// port of the entry that has to go, else on one drawn from the free ones. At a full table, or where
     /// `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
     /// as long as another can go.
@@ -288,18 +334,17 @@ impl Table {
     /// [`DropReason::NoPort`] where nothing can go and nothing is free.
     pub fn create(
         &mut self,
-        client: Client,
+        sought: HashedClient,
         wanted: Option<MappedPort>,
         at_limit: bool,
         must_stay: impl Fn(MappedPort) -> bool,
         random: &mut Random,
         mut changed: impl FnMut(Change),
     ) -> Result<Slot, DropReason> {
-        let hash = ClientHash::new(&self.hash, &client);
-        debug_assert!(self.find_hashed(&client, hash).is_none());
+        debug_assert!(self.find_hashed(&sought).is_none());
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
         let port = if self.len() >= self.capacity() || at_limit {
-            let victim = self.victim(&client, must_stay).ok_or(DropReason::NoPort)?;
+            let victim = self.victim(&sought.client, must_stay).ok_or(DropReason::NoPort)?;
             let wire::Entry { port, client } = self.entry(victim);
             self.remove(victim);
             changed(Change::Deleted { port, client });
@@ -310,26 +355,40 @@ impl Table {
                 None => self.ports.draw(random).ok_or(DropReason::NoPort)?,
             }
         };
-        let slot = self.insert(port, client, hash).ok_or(DropReason::NoPort)?;
-        changed(Change::Created { port, client });
+        let slot = self.insert(port, &sought).ok_or(DropReason::NoPort)?;
+        changed(Change::Created { port, client: sought.client });
         Ok(slot)
     }
 
     /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did before,
     /// or where the address has no entry.
     pub fn learn(&mut self, address: Ipv6Addr, authenticator: &[u8], changed: impl FnOnce(Change)) {
-        let Some(slot) = self.clients.find(&self.hash, address.octets()) else {
-            return;
-        };
-        if self.clients.get(slot).authenticator.octets() == authenticator {
+        if let Some(client) = self.clients.find(&self.hash, address.octets()) {
+            self.learn_client(client, authenticator, changed);
+        }
+    }
+
+    /// As [`Table::learn`], about the client of the entry in `slot`.
+    pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        self.learn_client(self.records.get(slot).client, authenticator, changed);
+    }
+
+    fn learn_client(
+        &mut self,
+        client: Slot,
+        authenticator: &[u8],
+        changed: impl FnOnce(Change),
+    ) {
+        let client = self.clients.get_mut(client);
+        if client.authenticator.octets() == authenticator {
             return;
         }
         let Some(authenticator) = Authenticator::new(authenticator) else {
             return;
         };
-        let change = Change::AuthenticatorLearned { address, authenticator };
-        self.apply(&change);
-        changed(change);
+        client.authenticator.clone_from(&authenticator);
+        let address = Ipv6Addr::from(client.address);
+        changed(Change::AuthenticatorLearned { address, authenticator });
     }
 
     /// Deletes the entry that has mapped `control`, which is becoming a control port.
@@ -352,9 +411,9 @@ impl Table {
     pub fn apply(&mut self, change: &Change) {
         match *change {
             Change::Created { port, client } => {
-                let hash = ClientHash::new(&self.hash, &client);
-                if self.find_hashed(&client, hash).is_none() {
-                    self.insert(port, client, hash);
+                let sought = self.hashed(client);
+                if self.find_hashed(&sought).is_none() {
+                    self.insert(port, &sought);
                 }
             }
             Change::Deleted { port, client } => {
@@ -415,8 +474,9 @@ impl Table {
         f64::from(entries) > self.limits.client_share * capacity_min as f64
     }
 
-    /// Adds an entry for `client`, which has none, unless `port` is not free or there are too many.
-    fn insert(&mut self, port: MappedPort, client: Client, hash: ClientHash) -> Option<Slot> {
+    /// Adds an entry for a client that has none, unless `port` is not free or there are too many.
+    fn insert(&mut self, port: MappedPort, sought: &HashedClient) -> Option<Slot> {
+        let &HashedClient { client, hash } = sought;
         if !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY {
             return None;
         }

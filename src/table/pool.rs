@@ -37,6 +37,11 @@ impl<T> Slots<T> {
         &self.0[usize::from(slot)]
     }
 
+    /// The record in `slot`, if there is one.
+    pub fn try_get(&self, slot: Slot) -> Option<&T> {
+        self.0.get(usize::from(slot))
+    }
+
     /// The record in `slot`.
     ///
     /// # Panics
