@@ -7,7 +7,7 @@
 //! `memory`: octets for each entry, all of the NAT64 in: what was asked of the allocator, and what became resident,
 //! its bookkeeping included. Each line is measured in a process of its own.
 //!
-//! Names of parts as arguments run only those. `once KIND` answers a fixed number of requests of that kind at one
+//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND` answers a fixed number of requests of that kind at one
 //! full table, for tools that count instructions, and says which command to use.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
@@ -24,7 +24,7 @@ use nat64handoff::icmp;
 use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
 use nat64handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
 use nat64handoff::random::Random;
-use nat64handoff::server::{Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig};
+use nat64handoff::server::{AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig};
 use nat64handoff::table::TableLimits;
 use nat64handoff::wire::{
     self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
@@ -68,8 +68,12 @@ fn main() {
     if wanted("memory") {
         memory(tables);
     }
-    if wanted("handle") {
-        handle(tables);
+    let named = |kind: &Kind| arguments.contains(&kind.name());
+    let some: Vec<Kind> = Kind::ALL.into_iter().filter(named).collect();
+    if !some.is_empty() {
+        handle(tables, &some);
+    } else if wanted("handle") {
+        handle(tables, &Kind::ALL);
     }
 }
 
@@ -197,17 +201,18 @@ impl Shard {
     #[inline(never)]
     fn answer(&mut self, batch: &mut Batch) {
         self.outbox.clear();
-        self.foreseen.clear();
-        let requests = &mut batch.requests[..batch.length];
-        let foresee = |request: &Request| {
-            self.server.foresee(request.table, &request.buffer[HEAD_ROOM..])
-        };
-        self.foreseen.extend(requests.iter().map(foresee));
-        self.server.look_ahead(&self.foreseen);
-        for (index, request) in requests.iter_mut().enumerate() {
-            self.outbox.datagram = index;
-            let foreseen = &self.foreseen[index];
-            self.server.handle_foreseen(self.now, request.datagram(), foreseen, &mut self.outbox);
+        for (chunk, requests) in batch.requests[..batch.length].chunks_mut(AHEAD_MAX).enumerate() {
+            self.foreseen.clear();
+            let foresee = |request: &Request| {
+                self.server.foresee(request.table, &request.buffer[HEAD_ROOM..])
+            };
+            self.foreseen.extend(requests.iter().map(foresee));
+            self.server.look_ahead(&mut self.foreseen);
+            for (index, (request, foreseen)) in requests.iter_mut().zip(&self.foreseen).enumerate() {
+                self.outbox.datagram = chunk * AHEAD_MAX + index;
+                let datagram = request.datagram();
+                self.server.handle_foreseen(self.now, datagram, foreseen, &mut self.outbox);
+            }
         }
     }
 }
@@ -352,7 +357,7 @@ impl Kind {
 
 // --- Time ---
 
-fn handle(tables: usize) {
+fn handle(tables: usize, kinds: &[Kind]) {
     println!("handle: nanoseconds for each request, medians of {ROUNDS} rounds, (low-high)");
     println!("{:<30}{:>7}{:>26}{:>26}{:>26}", "", "tables", "one", "64 at once", "256 at once");
     for tables in [1, tables] {
@@ -360,7 +365,7 @@ fn handle(tables: usize) {
         shard.fill();
         shard.use_all();
         let mut created = 0;
-        for kind in Kind::ALL {
+        for &kind in kinds {
             print!("{:<30}{tables:>7}", kind.meaning());
             for length in BATCHES {
                 if matches!(kind, Kind::Echo) && length > ECHOES_MAX * tables {

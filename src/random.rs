@@ -5,7 +5,7 @@
 //!
 //! [`SecretHash`] is how whatever a remote can choose is hashed.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -53,6 +53,13 @@ impl SecretHash {
     /// The hash of `octets`.
     pub fn of(&self, octets: &[u8]) -> u64 {
         self.build_hasher().hash(octets)
+    }
+
+    /// The hash of a key of a fixed length. That of its octets is another.
+    pub fn of_words<const N: usize>(&self, words: [u64; N]) -> u64 {
+        let mut hasher = self.build_hasher();
+        words.into_iter().for_each(|word| hasher.write_u64(word));
+        hasher.finish()
     }
 }
 

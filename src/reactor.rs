@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddrV4;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::backend::{Backend, Losses, Origin};
 use crate::change::{Event, Now, TableKey, Timestamp};
 use crate::eventlog;
-use crate::server::{Body, Datagram, Foreseen, Outbox, Reply, Server};
+use crate::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::storage::{JournalState, JournalWriter};
 
@@ -63,7 +64,7 @@ pub struct Reactor<B> {
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
-    /// What is known of a batch before it is answered.
+    /// What is known of a part of a batch before it is answered.
     foreseen: Vec<Foreseen>,
     /// Replies that wait until their record is durable. One about an older record may stand behind one about a
     /// newer: it waits a little longer than it has to.
@@ -156,15 +157,10 @@ impl<B: Backend> Reactor<B> {
     fn batch(&mut self, arrivals: usize) -> io::Result<()> {
         let now = self.clock.now();
         self.begin();
-        self.foreseen.clear();
         for index in 0..arrivals {
-            let (arrival, buffer) = self.backend.arrival(index);
-            let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
-            let payload = &buffer[arrival.payload.clone()];
-            self.foreseen.push(self.server.foresee(table, payload));
-        }
-        self.server.look_ahead(&self.foreseen);
-        for index in 0..arrivals {
+            if index % AHEAD_MAX == 0 {
+                self.look_ahead(index..arrivals.min(index + AHEAD_MAX));
+            }
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
                 table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
@@ -173,7 +169,7 @@ impl<B: Backend> Reactor<B> {
                 buffer,
             };
             self.outbox.datagram = index;
-            let foreseen = &self.foreseen[index];
+            let foreseen = &self.foreseen[index % AHEAD_MAX];
             self.server.handle_foreseen(now, datagram, foreseen, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
@@ -181,6 +177,18 @@ impl<B: Backend> Reactor<B> {
             }
         }
         self.commit(now)
+    }
+
+    /// The first pass over a part of a batch.
+    fn look_ahead(&mut self, arrivals: Range<usize>) {
+        self.foreseen.clear();
+        for index in arrivals {
+            let (arrival, buffer) = self.backend.arrival(index);
+            let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
+            let payload = &buffer[arrival.payload.clone()];
+            self.foreseen.push(self.server.foresee(table, payload));
+        }
+        self.server.look_ahead(&mut self.foreseen);
     }
 
     /// Tells the shard what it can rely on.

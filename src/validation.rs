@@ -108,26 +108,26 @@ impl Identities {
 pub struct ProofKeys {
     current: [u8; 16],
     previous: [u8; 16],
-    /// When the lifetime of `current` began.
-    replaced: Duration,
+    /// When the lifetime of `current` ends.
+    expires: Duration,
 }
 
 impl ProofKeys {
     /// Fresh ones.
     pub fn new(now: Duration, random: &mut Random) -> Self {
-        Self { current: random.key(), previous: random.key(), replaced: now }
+        Self { current: random.key(), previous: random.key(), expires: now + KEY_LIFETIME }
     }
 
     /// Replaces what has had its time.
     pub fn renew(&mut self, now: Duration, random: &mut Random) {
-        let age = now.saturating_sub(self.replaced);
-        if age >= KEY_LIFETIME {
+        if now >= self.expires {
             // Where nothing came in for a while, the new key is as old as if it had been made in time:
             // else the one before it would check proofs for longer.
-            (self.previous, self.replaced) = if age < 2 * KEY_LIFETIME {
-                (self.current, self.replaced + KEY_LIFETIME)
+            let in_time = now < self.expires + KEY_LIFETIME;
+            (self.previous, self.expires) = if in_time {
+                (self.current, self.expires + KEY_LIFETIME)
             } else {
-                (random.key(), now)
+                (random.key(), now + KEY_LIFETIME)
             };
             self.current = random.key();
         }

@@ -29,7 +29,7 @@ use crate::wire::{
     self, ControlPort, HEAD_ROOM, ReportedPacket, Request, RequestKind, Span, Token,
     VALIDATION_PORT,
 };
-pub use foresee::Foreseen;
+pub use foresee::{AHEAD_MAX, Foreseen};
 pub(crate) use nat64::Nat64;
 use nat64s::Nat64s;
 

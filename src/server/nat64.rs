@@ -175,8 +175,9 @@ impl Nat64 {
     ) -> Result<(), DropReason> {
         let Exchange { table, source, buffer, payload, outbox, since, foreseen, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        let sought = foreseen.hashed(reported.client, |client| self.table.hashed(client));
-        let sought = (reported.port, sought);
+        let client = foreseen.reported().copied();
+        let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
+        let sought = (reported.port, client, foreseen.probable);
         let slot = self.reported_entry(authenticator, sought, *table, outbox, context)?;
         let entry = self.table.entry(slot);
         let after = self.after_report(reported, entry, *since, outbox);
@@ -196,7 +197,7 @@ impl Nat64 {
         let mut refused = None;
         for (authenticator, reported) in wire::multi_report(payload) {
             let authenticator = authenticator.of(payload);
-            let sought = (reported.port, self.table.hashed(reported.client));
+            let sought = (reported.port, self.table.hashed(reported.client), None);
             match self.reported_entry(authenticator, sought, table, outbox, context) {
                 Ok(slot) => {
                     let entry = self.table.entry(slot);
@@ -234,7 +235,7 @@ impl Nat64 {
     fn reported_entry(
         &mut self,
         authenticator: &[u8],
-        (port, sought): (MappedPort, HashedClient),
+        (port, sought, probable): (MappedPort, HashedClient, Option<Slot>),
         table: TableKey,
         outbox: &mut Outbox,
         context: &mut Context,
@@ -243,7 +244,7 @@ impl Nat64 {
         if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
             return Err(DropReason::EntryInvalid);
         }
-        let known = self.table.find_hashed(&sought);
+        let known = self.table.find_near(probable, &sought);
         let agrees = match known {
             Some(slot) => self.table.entry(slot).port == port,
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
@@ -274,6 +275,10 @@ impl Nat64 {
         context: &mut Context,
     ) -> Result<(), DropReason> {
         let table = exchange.table;
+        if let Some(sender) = exchange.foreseen.sender() {
+            let slot = self.sender(sender, parts.hint, &mut exchange, context)?;
+            return self.answer_client(slot, parts, exchange, context);
+        }
         let view = Ipv6::new(exchange.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
         let (source, destination, prefix) =
             (view.source(), view.destination(), view.destination_prefix());
@@ -301,16 +306,11 @@ impl Nat64 {
                     return Err(DropReason::EntryInvalid);
                 }
                 let client = Client { prefix, address: source, port };
-                let sought = exchange.foreseen.hashed(client, |client| self.table.hashed(client));
-                let slot = match self.table.find_hashed(&sought) {
-                    Some(slot) => {
-                        self.touch(slot, table, exchange.outbox, context);
-                        slot
-                    }
-                    None => self.create(sought, parts.hint, table, exchange.outbox, context)?,
-                };
-                if let Some(fragment) = walk.fragment.filter(|fragment| fragment.more) {
-                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
+                let note = walk.fragment.filter(|fragment| fragment.more).map(note);
+                let sender = self.table.hashed(client);
+                let slot = self.sender(&sender, parts.hint, &mut exchange, context)?;
+                if let Some(note) = note {
+                    context.notes.leave(exchange.now.monotonic, table, note, client);
                 }
                 slot
             }
@@ -333,9 +333,37 @@ impl Nat64 {
                 return self.unrecognized(parts, &walk, exchange);
             }
         };
-        let Exchange { buffer, payload, outbox, .. } = &mut exchange;
-        let octets = parts.authenticator.of(&buffer[payload.clone()]);
-        self.learn_at(slot, octets, table, outbox, context);
+        self.answer_client(slot, parts, exchange, context)
+    }
+
+    /// Finds or creates the entry of whoever sent a packet.
+    fn sender(
+        &mut self,
+        sender: &HashedClient,
+        hint: Option<MappedPort>,
+        exchange: &mut Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<Slot, DropReason> {
+        let Exchange { table, outbox, foreseen, .. } = exchange;
+        match self.table.find_near(foreseen.probable, sender) {
+            Some(slot) => {
+                self.touch(slot, *table, outbox, context);
+                Ok(slot)
+            }
+            None => self.create(*sender, hint, *table, outbox, context),
+        }
+    }
+
+    /// Answers a client packet that belongs to the entry in `slot`.
+    fn answer_client(
+        &mut self,
+        slot: Slot,
+        parts: ClientPacket,
+        exchange: Exchange<'_>,
+        context: &Context,
+    ) -> Result<(), DropReason> {
+        let octets = parts.authenticator.of(&exchange.buffer[exchange.payload.clone()]);
+        self.learn_at(slot, octets, exchange.table, exchange.outbox, context);
         let authenticator = exchange.range(parts.authenticator);
         self.answer(slot, AuthenticatorFrom::Request(authenticator), parts.packet, exchange);
         Ok(())

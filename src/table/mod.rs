@@ -77,11 +77,12 @@ pub struct HashedClient {
 impl HashedClient {
     /// `hash` is the one that its table was made with.
     pub fn new(hash: &SecretHash, client: Client) -> Self {
-        let mut octets = [0; 30];
-        octets[..12].copy_from_slice(&client.prefix.0);
-        octets[12..28].copy_from_slice(&client.address.octets());
-        octets[28..].copy_from_slice(&client.port.to_ne_bytes());
-        Self { client, hash: ClientHash(hash.of(&octets) as u32) }
+        let mut first = [0; 16];
+        first[..12].copy_from_slice(&client.prefix.0);
+        first[12..14].copy_from_slice(&client.port.to_ne_bytes());
+        let [first, address] = [first, client.address.octets()].map(u128::from_ne_bytes);
+        let words = [first as u64, (first >> 64) as u64, address as u64, (address >> 64) as u64];
+        Self { client, hash: ClientHash(hash.of_words(words) as u32) }
     }
 }
 
@@ -98,7 +99,7 @@ impl ClientHash {
 
 /// The way on from an entry: what stands around it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Foothold {
+pub struct Foothold {
     client: Slot,
     subnet: Slot,
     links: [Links; 2],
@@ -221,14 +222,22 @@ impl Table {
 
     /// The entry of a client whose hash is known.
     pub fn find_hashed(&self, sought: &HashedClient) -> Option<Slot> {
-        let HashedClient { client, hash } = sought;
-        self.index.find(hash.spread(), |slot| {
-            let record = self.records.get(slot);
-            record.hash == *hash
-                && record.client_port == client.port
-                && self.clients.get(record.client).address == client.address.octets()
-                && self.prefixes.get(record.prefix).prefix == client.prefix.0
-        })
+        self.index.find(sought.hash.spread(), |slot| self.is_of(self.records.get(slot), sought))
+    }
+
+    /// The same, where the entry is `probable` in a slot, which need not have one any more.
+    pub(crate) fn find_near(&self, probable: Option<Slot>, sought: &HashedClient) -> Option<Slot> {
+        let is_there = |slot: &Slot| {
+            self.records.try_get(*slot).is_some_and(|record| self.is_of(record, sought))
+        };
+        probable.filter(is_there).or_else(|| self.find_hashed(sought))
+    }
+
+    fn is_of(&self, record: &Record, HashedClient { client, hash }: &HashedClient) -> bool {
+        record.hash == *hash
+            && record.client_port == client.port
+            && self.clients.get(record.client).address == client.address.octets()
+            && self.prefixes.get(record.prefix).prefix == client.prefix.0
     }
 
     /// Looks in the index alone: this is the client's entry, if it has one, but for a chance of about 1 in 16.
