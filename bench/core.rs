@@ -24,7 +24,9 @@ use nat64handoff::icmp;
 use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
 use nat64handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
 use nat64handoff::random::Random;
-use nat64handoff::server::{AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig};
+use nat64handoff::server::{
+    AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig,
+};
 use nat64handoff::table::TableLimits;
 use nat64handoff::wire::{
     self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
@@ -203,12 +205,13 @@ impl Shard {
         self.outbox.clear();
         for (chunk, requests) in batch.requests[..batch.length].chunks_mut(AHEAD_MAX).enumerate() {
             self.foreseen.clear();
-            let foresee = |request: &Request| {
-                self.server.foresee(request.table, &request.buffer[HEAD_ROOM..])
-            };
-            self.foreseen.extend(requests.iter().map(foresee));
+            for request in &*requests {
+                let (payload, before) = (&request.buffer[HEAD_ROOM..], self.foreseen.last());
+                self.foreseen.push(self.server.foresee(request.table, payload, before));
+            }
             self.server.look_ahead(&mut self.foreseen);
-            for (index, (request, foreseen)) in requests.iter_mut().zip(&self.foreseen).enumerate() {
+            for (index, (request, foreseen)) in requests.iter_mut().zip(&self.foreseen).enumerate()
+            {
                 self.outbox.datagram = chunk * AHEAD_MAX + index;
                 let datagram = request.datagram();
                 self.server.handle_foreseen(self.now, datagram, foreseen, &mut self.outbox);
@@ -416,7 +419,10 @@ fn once(kind: &str) {
         shard.answer(&mut batch);
     }
     let program = std::env::current_exe().unwrap();
-    println!("{ONCE} requests ({}) at a full table, 64 at once. Instructions for each:", kind.meaning());
+    println!(
+        "{ONCE} requests ({}) at a full table, 64 at once. Instructions for each:",
+        kind.meaning()
+    );
     println!(
         "    valgrind --tool=callgrind --toggle-collect='*answer*' {} once {}",
         program.display(),
@@ -429,7 +435,10 @@ fn once(kind: &str) {
 
 fn memory(tables: usize) {
     println!("memory: octets for each entry, all of the NAT64 in");
-    println!("{:<28}{:>8}{:>8}{:>12}{:>12}", "clients", "tables", "entries", "asked for", "resident");
+    println!(
+        "{:<28}{:>8}{:>8}{:>12}{:>12}",
+        "clients", "tables", "entries", "asked for", "resident"
+    );
     let lines = [
         // So many small tables that what the process needs for itself is nothing.
         ("distinct", 1, 10_000),

@@ -80,7 +80,8 @@ impl Shard {
         self.outbox.clear();
         self.foreseen.clear();
         for buffer in &self.buffers {
-            self.foreseen.push(self.server.foresee(TABLE, &buffer[HEAD_ROOM..]));
+            let before = self.foreseen.last();
+            self.foreseen.push(self.server.foresee(TABLE, &buffer[HEAD_ROOM..], before));
         }
         self.server.look_ahead(&mut self.foreseen);
         for (index, (buffer, foreseen)) in self.buffers.iter_mut().zip(&self.foreseen).enumerate() {

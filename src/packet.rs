@@ -145,8 +145,12 @@ impl<'a> Ipv6<'a> {
     /// More than [`EXTENSION_HEADERS_MAX`] of them, a routing header with segments left, or a header that
     /// runs past the end.
     pub fn walk(self) -> Result<Walk, DropReason> {
-        let mut walk =
-            Walk { protocol: self.header[6], protocol_at: 6, upper_at: IPV6_HEADER, fragment: None };
+        let mut walk = Walk {
+            protocol: self.header[6],
+            protocol_at: 6,
+            upper_at: IPV6_HEADER,
+            fragment: None,
+        };
         for walked in 0.. {
             let length = match walk.protocol {
                 protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING => None,

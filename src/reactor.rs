@@ -186,7 +186,8 @@ impl<B: Backend> Reactor<B> {
             let (arrival, buffer) = self.backend.arrival(index);
             let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
             let payload = &buffer[arrival.payload.clone()];
-            self.foreseen.push(self.server.foresee(table, payload));
+            let foreseen = self.server.foresee(table, payload, self.foreseen.last());
+            self.foreseen.push(foreseen);
         }
         self.server.look_ahead(&mut self.foreseen);
     }

@@ -185,6 +185,7 @@ impl Span {
     }
 
     /// The part of `payload`, which must be the one that was parsed.
+    #[inline]
     pub fn of(self, payload: &[u8]) -> &[u8] {
         &payload[self.start()..self.end()]
     }
@@ -463,6 +464,7 @@ pub fn emit(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
 ///
 /// # Panics
 /// Where there is no room in front of `end`: a buffer has [`HEAD_ROOM`].
+#[inline]
 pub fn move_before(buffer: &mut [u8], end: usize, kind: u8, from: std::ops::Range<usize>) -> usize {
     let length = from.len();
     let start = end - length - MESSAGE_HEADER;

@@ -61,13 +61,18 @@ impl Foreseen {
 }
 
 impl Server {
-    /// Parses a payload that was sent between the addresses of `table`.
-    pub fn foresee(&self, table: TableKey, payload: &[u8]) -> Foreseen {
+    /// Parses a payload that was sent between the addresses of `table`. `before` is what was foreseen of another
+    /// datagram: many in a row come from the same NAT64.
+    pub fn foresee(&self, table: TableKey, payload: &[u8], before: Option<&Foreseen>) -> Foreseen {
+        let nat64_hash = match before {
+            Some(before) if before.table == table => before.nat64_hash,
+            _ => nat64s::hash_of(&self.context.hash, table),
+        };
         let request = wire::parse(payload);
         let wanted = request.as_ref().ok().and_then(|request| self.wanted(request, payload));
         Foreseen {
             table,
-            nat64_hash: nat64s::hash_of(&self.context.hash, table),
+            nat64_hash,
             request,
             wanted: wanted.unwrap_or(Wanted::Nothing),
             probable: None,

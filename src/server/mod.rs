@@ -319,7 +319,10 @@ impl Server {
     /// # Panics
     /// Where the buffer has no head room: the backend's contract.
     pub fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
-        let foreseen = self.foresee(datagram.table, &datagram.buffer[datagram.payload.clone()]);
+        let foreseen = {
+            let payload = &datagram.buffer[datagram.payload.clone()];
+            self.foresee(datagram.table, payload, None)
+        };
         self.handle_foreseen(now, datagram, &foreseen, outbox);
     }
 

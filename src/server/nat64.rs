@@ -337,6 +337,7 @@ impl Nat64 {
     }
 
     /// Finds or creates the entry of whoever sent a packet.
+    #[inline]
     fn sender(
         &mut self,
         sender: &HashedClient,
@@ -355,6 +356,7 @@ impl Nat64 {
     }
 
     /// Answers a client packet that belongs to the entry in `slot`.
+    #[inline]
     fn answer_client(
         &mut self,
         slot: Slot,
@@ -527,6 +529,7 @@ impl Nat64 {
 
     /// Replies with authenticator, entry and packet, in place, or without the packet where that would be
     /// too long.
+    #[inline]
     fn answer(
         &self,
         slot: Slot,
@@ -569,6 +572,7 @@ impl Nat64 {
     }
 
     /// The entry in `slot` was used.
+    #[inline]
     fn touch(&mut self, slot: Slot, table: TableKey, outbox: &mut Outbox, context: &Context) {
         if self.table.touch(slot, !outbox.frozen) {
             let port = self.table.entry(slot).port;
@@ -611,6 +615,7 @@ impl Nat64 {
     }
 
     /// The client of the entry in `slot` is known by this authenticator.
+    #[inline]
     fn learn_at(
         &mut self,
         slot: Slot,

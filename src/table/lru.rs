@@ -57,6 +57,7 @@ impl List {
     }
 
     /// Puts the entry in `slot`, which is in no such list, at the new end.
+    #[inline]
     pub fn push(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         records.get_mut(slot).links[which as usize] = Links { newer: NONE, older: self.newest };
         match self.newest {
@@ -67,6 +68,7 @@ impl List {
     }
 
     /// Takes the entry in `slot` out of this list, which it is in.
+    #[inline]
     pub fn unlink(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         let Links { newer, older } =
             std::mem::take(&mut records.get_mut(slot).links[which as usize]);
@@ -81,6 +83,7 @@ impl List {
     }
 
     /// Moves the entry in `slot`, which is in this list, to the new end.
+    #[inline]
     pub fn touch(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         if self.newest != slot {
             self.unlink(records, which, slot);

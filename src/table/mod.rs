@@ -76,6 +76,7 @@ pub struct HashedClient {
 
 impl HashedClient {
     /// `hash` is the one that its table was made with.
+    #[inline]
     pub fn new(hash: &SecretHash, client: Client) -> Self {
         let mut first = [0; 16];
         first[..12].copy_from_slice(&client.prefix.0);
@@ -226,6 +227,7 @@ impl Table {
     }
 
     /// The same, where the entry is `probable` in a slot, which need not have one any more.
+    #[inline]
     pub(crate) fn find_near(&self, probable: Option<Slot>, sought: &HashedClient) -> Option<Slot> {
         let is_there = |slot: &Slot| {
             self.records.try_get(*slot).is_some_and(|record| self.is_of(record, sought))
@@ -233,6 +235,7 @@ impl Table {
         probable.filter(is_there).or_else(|| self.find_hashed(sought))
     }
 
+    #[inline]
     fn is_of(&self, record: &Record, HashedClient { client, hash }: &HashedClient) -> bool {
         record.hash == *hash
             && record.client_port == client.port
@@ -251,13 +254,19 @@ impl Table {
         Foothold { client, subnet, links }
     }
 
-    /// Looks at what stands around an entry, so that it is in the caches.
+    /// Looks at what stands around an entry, so that it is in the caches: at all parts that will be needed, as a
+    /// record may lie across two lines of them.
     pub(crate) fn glance(&self, at: &Foothold) -> u64 {
-        let around = |slot: Slot| self.records.try_get(slot).map_or(0, |record| record.hash.0);
+        let links = |record: &Record| record.links.iter().fold(0, |sum, links| sum ^ links.newer());
+        let around = |slot: Slot| self.records.try_get(slot).map_or(0, links);
         let [table, subnet] = at.links;
         let neighbours = [table.newer(), table.older(), subnet.newer(), subnet.older()].map(around);
         let newest = around(self.by_use.newest());
-        let client = self.clients.get(at.client).address[15];
+        let client = self.clients.get(at.client);
+        let client = [client.address[0], client.address[15]]
+            .iter()
+            .chain(client.authenticator.octets().last())
+            .fold(0, |sum, &octet| sum ^ octet);
         let in_subnet = around(self.subnets.get(at.subnet).by_use.newest());
         let sum = neighbours.iter().fold(newest ^ in_subnet, |sum, &seen| sum ^ seen);
         u64::from(sum) ^ u64::from(client)
@@ -301,6 +310,7 @@ impl Table {
 
     /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
     /// been in this tick, and `can_record` says that it can.
+    #[inline]
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let record = self.records.get_mut(slot);
         let subnet = record.subnet;
@@ -378,16 +388,13 @@ impl Table {
     }
 
     /// As [`Table::learn`], about the client of the entry in `slot`.
+    #[inline]
     pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         self.learn_client(self.records.get(slot).client, authenticator, changed);
     }
 
-    fn learn_client(
-        &mut self,
-        client: Slot,
-        authenticator: &[u8],
-        changed: impl FnOnce(Change),
-    ) {
+    #[inline]
+    fn learn_client(&mut self, client: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         let client = self.clients.get_mut(client);
         if client.authenticator.octets() == authenticator {
             return;
@@ -452,7 +459,8 @@ impl Table {
     /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
     /// heavy, else of the heaviest /64 if any is, else of all.
     fn victim(&self, client: &Client, must_stay: impl Fn(MappedPort) -> bool) -> Option<Slot> {
-        let own = self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
+        let own =
+            self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
         let heaviest = || {
             let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
             // Of two that are equally heavy the lower one, so that the choice does not hang on history.
@@ -547,9 +555,7 @@ impl Table {
                 self.prefixes.get_mut(slot).entries.add();
                 slot
             }
-            None => {
-                self.prefixes.insert(&self.hash, PrefixRecord { prefix, entries: Shares::ONE })
-            }
+            None => self.prefixes.insert(&self.hash, PrefixRecord { prefix, entries: Shares::ONE }),
         }
     }
 

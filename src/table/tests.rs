@@ -93,11 +93,18 @@ fn section_6_entries_that_must_stay_are_passed_over() {
         let mut gone = None;
         let must_stay = |port: MappedPort| live.contains(&port.0);
         table
-            .create(table.hashed(client(1, host, 1, 1)), None, false, must_stay, &mut random, |change| {
-                if let Change::Deleted { port, .. } = change {
-                    gone = Some(port.0);
-                }
-            })
+            .create(
+                table.hashed(client(1, host, 1, 1)),
+                None,
+                false,
+                must_stay,
+                &mut random,
+                |change| {
+                    if let Change::Deleted { port, .. } = change {
+                        gone = Some(port.0);
+                    }
+                },
+            )
             .unwrap();
         gone
     };
