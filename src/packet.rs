@@ -93,7 +93,10 @@ pub struct Fragment {
 
 /// A view of an IPv6 packet: at least the whole fixed header.
 #[derive(Debug, Clone, Copy)]
-pub struct Ipv6<'a>(&'a [u8]);
+pub struct Ipv6<'a> {
+    header: &'a [u8; IPV6_HEADER],
+    octets: &'a [u8],
+}
 
 /// What stands behind the extension headers of an IPv6 packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,22 +115,23 @@ impl<'a> Ipv6<'a> {
     /// A view of `packet`, which may be cut short behind the fixed header, as inside of an ICMPv6 error.
     /// `None` where even that is not whole, or the version is another.
     pub fn new(packet: &'a [u8]) -> Option<Self> {
-        (packet.len() >= IPV6_HEADER && packet[0] >> 4 == 6).then_some(Self(packet))
+        let header = packet.first_chunk()?;
+        (header[0] >> 4 == 6).then_some(Self { header, octets: packet })
     }
 
     /// All octets.
     pub fn octets(self) -> &'a [u8] {
-        self.0
+        self.octets
     }
 
     /// The source address.
     pub fn source(self) -> Ipv6Addr {
-        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.0[8 + i]))
+        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[8 + i]))
     }
 
     /// The destination address.
     pub fn destination(self) -> Ipv6Addr {
-        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.0[24 + i]))
+        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[24 + i]))
     }
 
     /// The NAT64 prefix in the destination address.
@@ -141,8 +145,12 @@ impl<'a> Ipv6<'a> {
     /// More than [`EXTENSION_HEADERS_MAX`] of them, a routing header with segments left, or a header that
     /// runs past the end.
     pub fn walk(self) -> Result<Walk, DropReason> {
-        let mut walk =
-            Walk { protocol: self.0[6], protocol_at: 6, upper_at: IPV6_HEADER, fragment: None };
+        let mut walk = Walk {
+            protocol: self.header[6],
+            protocol_at: 6,
+            upper_at: IPV6_HEADER,
+            fragment: None,
+        };
         for walked in 0.. {
             let length = match walk.protocol {
                 protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING => None,
@@ -152,7 +160,7 @@ impl<'a> Ipv6<'a> {
             if walked == EXTENSION_HEADERS_MAX {
                 return Err(DropReason::ExtensionHeaders);
             }
-            let header = self.0.get(walk.upper_at..).unwrap_or_default();
+            let header = self.octets.get(walk.upper_at..).unwrap_or_default();
             let &[next, units, ..] = header else {
                 return Err(DropReason::HeaderTruncated);
             };

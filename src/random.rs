@@ -39,18 +39,26 @@ impl Random {
 
 /// A keyed hash: who does not know the key cannot make keys that collide.
 #[derive(Debug, Clone, Copy)]
-pub struct SecretHash([u8; 16]);
+pub struct SecretHash {
+    key: (u64, u64),
+}
 
 impl SecretHash {
     /// With this key, which must be secret.
     pub fn new(key: [u8; 16]) -> Self {
-        Self(key)
+        let [low, high] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| key[at + i])));
+        Self { key: (low, high) }
     }
 
     /// The hash of `octets`.
     pub fn of(&self, octets: &[u8]) -> u64 {
+        self.build_hasher().hash(octets)
+    }
+
+    /// The hash of a key of a fixed length. That of its octets is another.
+    pub fn of_words<const N: usize>(&self, words: [u64; N]) -> u64 {
         let mut hasher = self.build_hasher();
-        hasher.write(octets);
+        words.into_iter().for_each(|word| hasher.write_u64(word));
         hasher.finish()
     }
 }
@@ -59,7 +67,7 @@ impl BuildHasher for SecretHash {
     type Hasher = SipHasher13;
 
     fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_key(&self.0)
+        SipHasher13::new_with_keys(self.key.0, self.key.1)
     }
 }
 

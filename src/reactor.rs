@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddrV4;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::backend::{Backend, Losses, Origin};
 use crate::change::{Event, Now, TableKey, Timestamp};
 use crate::eventlog;
-use crate::server::{Body, Datagram, Outbox, Reply, Server};
+use crate::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::storage::{JournalState, JournalWriter};
 
@@ -59,18 +60,55 @@ impl Clock {
 /// What a reactor drives: a [`Server`]. A benchmark can put something in its place that does less, to see what
 /// the server adds to the rest.
 pub trait Shard {
+    /// What is known of a datagram before it is answered.
+    type Foreseen;
+
+    /// Looks at a datagram of a batch, before the first of them is answered. `before` is what is known of the one
+    /// in front of it.
+    fn foresee(
+        &self,
+        table: TableKey,
+        payload: &[u8],
+        before: Option<&Self::Foreseen>,
+    ) -> Self::Foreseen;
+
+    /// Brings what a batch will need into the caches.
+    fn look_ahead(&self, batch: &mut [Self::Foreseen]);
+
     /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
-    fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox);
+    fn handle(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        foreseen: &Self::Foreseen,
+        outbox: &mut Outbox,
+    );
 }
 
 impl Shard for Server {
-    fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
-        Server::handle(self, now, datagram, outbox);
+    type Foreseen = Foreseen;
+
+    fn foresee(&self, table: TableKey, payload: &[u8], before: Option<&Foreseen>) -> Foreseen {
+        Server::foresee(self, table, payload, before)
+    }
+
+    fn look_ahead(&self, batch: &mut [Foreseen]) {
+        Server::look_ahead(self, batch);
+    }
+
+    fn handle(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        foreseen: &Foreseen,
+        outbox: &mut Outbox,
+    ) {
+        self.handle_foreseen(now, datagram, foreseen, outbox);
     }
 }
 
 /// A shard and what drives it.
-pub struct Reactor<B, S> {
+pub struct Reactor<B, S: Shard> {
     backend: B,
     shard: S,
     journal: Option<JournalWriter>,
@@ -78,6 +116,8 @@ pub struct Reactor<B, S> {
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
+    /// What is known of a part of a batch before it is answered.
+    foreseen: Vec<S::Foreseen>,
     /// Replies that wait until their record is durable. One about an older record may stand behind one about a
     /// newer: it waits a little longer than it has to.
     held: VecDeque<Held>,
@@ -129,6 +169,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             clock,
             stats,
             outbox: Outbox::default(),
+            foreseen: Vec::new(),
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
@@ -177,6 +218,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
         self.begin();
         for index in 0..arrivals {
+            if index % AHEAD_MAX == 0 {
+                self.look_ahead(index..arrivals.min(index + AHEAD_MAX));
+            }
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
                 table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
@@ -186,13 +230,27 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 buffer,
             };
             self.outbox.datagram = index;
-            self.shard.handle(now, datagram, &mut self.outbox);
+            let foreseen = &self.foreseen[index % AHEAD_MAX];
+            self.shard.handle(now, datagram, foreseen, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
                 self.begin();
             }
         }
         self.commit(now)
+    }
+
+    /// The first pass over a part of a batch.
+    fn look_ahead(&mut self, arrivals: Range<usize>) {
+        self.foreseen.clear();
+        for index in arrivals {
+            let (arrival, buffer) = self.backend.arrival(index);
+            let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
+            let payload = &buffer[arrival.payload.clone()];
+            let foreseen = self.shard.foresee(table, payload, self.foreseen.last());
+            self.foreseen.push(foreseen);
+        }
+        self.shard.look_ahead(&mut self.foreseen);
     }
 
     /// Tells the shard what it can rely on.

@@ -93,6 +93,11 @@ impl Identities {
         self.0.iter().map(|identity| identity.port)
     }
 
+    /// Looks at the most recently used, so that it is in the caches.
+    pub fn glance(&self) -> u64 {
+        self.0.first().map_or(0, |identity| identity.since)
+    }
+
     fn position(&self, port: ControlPort, token: &[u8]) -> Option<usize> {
         self.0.iter().position(|known| known.port == port && known.token.octets() == token)
     }
@@ -103,26 +108,26 @@ impl Identities {
 pub struct ProofKeys {
     current: [u8; 16],
     previous: [u8; 16],
-    /// When the lifetime of `current` began.
-    replaced: Duration,
+    /// When the lifetime of `current` ends.
+    expires: Duration,
 }
 
 impl ProofKeys {
     /// Fresh ones.
     pub fn new(now: Duration, random: &mut Random) -> Self {
-        Self { current: random.key(), previous: random.key(), replaced: now }
+        Self { current: random.key(), previous: random.key(), expires: now + KEY_LIFETIME }
     }
 
     /// Replaces what has had its time.
     pub fn renew(&mut self, now: Duration, random: &mut Random) {
-        let age = now.saturating_sub(self.replaced);
-        if age >= KEY_LIFETIME {
+        if now >= self.expires {
             // Where nothing came in for a while, the new key is as old as if it had been made in time:
             // else the one before it would check proofs for longer.
-            (self.previous, self.replaced) = if age < 2 * KEY_LIFETIME {
-                (self.current, self.replaced + KEY_LIFETIME)
+            let in_time = now < self.expires + KEY_LIFETIME;
+            (self.previous, self.expires) = if in_time {
+                (self.current, self.expires + KEY_LIFETIME)
             } else {
-                (random.key(), now)
+                (random.key(), now + KEY_LIFETIME)
             };
             self.current = random.key();
         }

@@ -5,10 +5,13 @@
 //! be written into the very same buffer, in front of the embedded packet. What stands inside an embedded
 //! packet is the business of `packet`.
 
+mod opaque;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::stats::DropReason;
+pub use opaque::{Authenticator, Token};
 
 /// The default handoff port (PROTOCOL.md section 1).
 pub const HANDOFF_PORT: u16 = 64064;
@@ -30,6 +33,7 @@ pub const HEAD_ROOM: usize = MESSAGE_HEADER + MESSAGE_DATA_MAX + ENTRY_LENGTH;
 pub const PROTOCOL_IDENTIFIER: &[u8; 144] = b"[[ This is the NAT64 handoff protocol. The client is using IPv6. To know their real IP address you need to use this protocol or support IPv6. ]]";
 
 const _: () = assert!(MESSAGE_DATA_MAX == 2 * u8::MAX as usize);
+const _: () = assert!(PAYLOAD_MAX <= u16::MAX as usize);
 
 /// The low nibble of a message's first octet (PROTOCOL.md section 2).
 pub mod message_type {
@@ -152,57 +156,17 @@ impl Entry {
     }
 }
 
-macro_rules! opaque {
-    ($(#[$meta:meta])* $name:ident) => {
-        $(#[$meta])*
-        ///
-        /// Opaque to us: an even number of octets from 0 to 510, kept and returned exactly.
-        #[derive(Clone, PartialEq, Eq, Hash, Default)]
-        pub struct $name(Box<[u8]>);
-
-        impl $name {
-            /// `None` where the length is odd or over [`MESSAGE_DATA_MAX`]: no message can carry that.
-            pub fn new(octets: &[u8]) -> Option<Self> {
-                (octets.len() <= MESSAGE_DATA_MAX && octets.len().is_multiple_of(2))
-                    .then(|| Self(octets.into()))
-            }
-
-            /// The octets.
-            pub fn octets(&self) -> &[u8] {
-                &self.0
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "("))?;
-                self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))?;
-                f.write_str(")")
-            }
-        }
-    };
-}
-
-opaque! {
-/// The data of a message of type 4: what the NAT64 knows the server by.
-Token
-}
-opaque! {
-/// The data of a message of type 6: what the NAT64 knows a client by.
-Authenticator
-}
-
 /// A part of a payload: where it starts and how long it is, in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    start: u32,
-    length: u32,
+    start: u16,
+    end: u16,
 }
 
 impl Span {
     fn new(start: usize, length: usize) -> Self {
         // A payload that parses has at most PAYLOAD_MAX octets.
-        Self { start: start as u32, length: length as u32 }
+        Self { start: start as u16, end: (start + length) as u16 }
     }
 
     /// The offset of its first octet in the payload.
@@ -212,15 +176,16 @@ impl Span {
 
     /// The offset behind its last octet.
     pub fn end(self) -> usize {
-        (self.start + self.length) as usize
+        self.end as usize
     }
 
     /// Its length in octets.
     pub fn length(self) -> usize {
-        self.length as usize
+        self.end() - self.start()
     }
 
     /// The part of `payload`, which must be the one that was parsed.
+    #[inline]
     pub fn of(self, payload: &[u8]) -> &[u8] {
         &payload[self.start()..self.end()]
     }
@@ -324,6 +289,8 @@ struct Messages<'a> {
 impl Iterator for Messages<'_> {
     type Item = Result<Message, DropReason>;
 
+    // What it returns is taken apart at once: a call would go through memory, thrice for each request.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.payload.get(self.next..).filter(|rest| !rest.is_empty())?;
         let message = match rest[0] >> 4 {
@@ -497,6 +464,7 @@ pub fn emit(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
 ///
 /// # Panics
 /// Where there is no room in front of `end`: a buffer has [`HEAD_ROOM`].
+#[inline]
 pub fn move_before(buffer: &mut [u8], end: usize, kind: u8, from: std::ops::Range<usize>) -> usize {
     let length = from.len();
     let start = end - length - MESSAGE_HEADER;

@@ -3,18 +3,20 @@
 //! Pure: the clock comes with each datagram, randomness from a seed, and what is to be sent or logged is
 //! left in an [`Outbox`]. Replies are written in place, in front of the embedded packet.
 
+mod foresee;
 mod nat64;
+mod nat64s;
 mod replayed;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use ipnet::Ipv4Net;
 
 use crate::change::{Change, Now, TableKey};
@@ -27,7 +29,9 @@ use crate::validation::{self, Attenuation, ProofKeys, ValidationRate};
 use crate::wire::{
     self, ControlPort, ReportedPacket, Request, RequestKind, Span, Token, VALIDATION_PORT,
 };
+pub use foresee::{AHEAD_MAX, Foreseen};
 pub(crate) use nat64::Nat64;
+use nat64s::Nat64s;
 pub use replayed::Replayed;
 
 /// A request, and whom it came from.
@@ -243,7 +247,7 @@ pub struct ServerConfig {
 /// The state of one shard.
 pub struct Server {
     config: ServerConfig,
-    nat64s: HashMap<TableKey, Box<Nat64>, SecretHash>,
+    nat64s: Nat64s,
     /// For addresses that are not known: they have no state of their own.
     attenuation: Attenuation,
     validation_rate: ValidationRate,
@@ -272,6 +276,7 @@ struct Exchange<'a> {
     /// See [`Datagram::room`].
     room: usize,
     outbox: &'a mut Outbox,
+    foreseen: &'a Foreseen,
     /// The record that made the identity known that asks.
     since: u64,
 }
@@ -303,7 +308,7 @@ impl Server {
         let mut random = Random::new(seed);
         let hash = SecretHash::new(random.key());
         Self {
-            nat64s: HashMap::with_hasher(hash),
+            nat64s: Nat64s::default(),
             attenuation: Attenuation::default(),
             validation_rate: ValidationRate::new(config.validation_rate),
             context: Context {
@@ -324,11 +329,31 @@ impl Server {
     /// # Panics
     /// Where the payload is not within its part of the buffer: the backend's contract.
     pub fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
+        let foreseen = {
+            let payload = &datagram.buffer[datagram.payload.clone()];
+            self.foresee(datagram.table, payload, None)
+        };
+        self.handle_foreseen(now, datagram, &foreseen, outbox);
+    }
+
+    /// As [`Server::handle`], for one of a batch of datagrams. `foreseen` is what [`Server::foresee`] said of this
+    /// one; any others may have been answered since.
+    ///
+    /// # Panics
+    /// Likewise.
+    pub fn handle_foreseen(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        foreseen: &Foreseen,
+        outbox: &mut Outbox,
+    ) {
         let Datagram { table, port, buffer, payload, room } = datagram;
         assert!(room <= payload.start && payload.end <= buffer.len());
         self.context.stats.add(Counter::Datagrams, 1);
         let source = SocketAddrV4::new(table.nat64, port);
-        let exchange = Exchange { now, table, source, buffer, payload, room, outbox, since: 0 };
+        let exchange =
+            Exchange { now, table, source, buffer, payload, room, outbox, foreseen, since: 0 };
         if let Err(reason) = self.receive(exchange) {
             self.context.stats.count_drop(reason);
         }
@@ -338,11 +363,13 @@ impl Server {
     pub fn replay(&mut self, table: TableKey, change: &Change) {
         let budget = &self.context.budget;
         let limits = self.config.limits;
-        let nat64 = self.nat64s.entry(table).or_insert_with(|| {
+        let hash = self.context.hash;
+        let make = || {
             budget.nat64s.fetch_add(1, Ordering::Relaxed);
             budget.entries.fetch_add(1, Ordering::Relaxed);
-            Box::new(Nat64::new(limits, self.config.handoff_port, self.context.hash))
-        });
+            Ok::<_, Infallible>(Nat64::new(limits, self.config.handoff_port, hash))
+        };
+        let Ok(nat64) = self.nat64s.find_or_insert(&hash, table, make);
         let weight = |nat64: &Nat64| nat64.table().len().max(1);
         let before = weight(nat64);
         nat64.apply(change, 0);
@@ -365,23 +392,24 @@ impl Server {
     pub fn entries(&self) -> impl Iterator<Item = (TableKey, wire::Entry)> {
         self.nat64s
             .iter()
-            .flat_map(|(&key, nat64)| nat64.table().by_use().map(move |entry| (key, entry)))
+            .flat_map(|(key, nat64)| nat64.table().by_use().map(move |entry| (key, entry)))
     }
 
     /// Whether (`port`, `token`) of the table's NAT64 has proved itself.
     pub fn is_known(&self, table: TableKey, port: ControlPort, token: &[u8]) -> bool {
-        self.nat64s.get(&table).is_some_and(|nat64| nat64.is_known(port, token))
+        let hash = nat64s::hash_of(&self.context.hash, table);
+        self.nat64s.find(hash, table).is_some_and(|nat64| nat64.is_known(port, token))
     }
 
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
     pub fn contradiction(&self) -> Option<String> {
         let weight = |nat64: &Nat64| nat64.table().len().max(1);
-        let entries: usize = self.nat64s.values().map(|nat64| weight(nat64)).sum();
+        let entries: usize = self.nat64s.iter().map(|(_, nat64)| weight(nat64)).sum();
         if entries > self.config.budget.entries() || self.nat64s.len() > self.config.budget.nat64s()
         {
             return Some(format!("{entries} entries are more than the budget knows of"));
         }
-        self.nat64s.values().find_map(|nat64| nat64.table().contradiction())
+        self.nat64s.iter().find_map(|(_, nat64)| nat64.table().contradiction())
     }
 
     fn receive(&mut self, mut exchange: Exchange<'_>) -> Result<(), DropReason> {
@@ -391,18 +419,19 @@ impl Server {
         if !self.config.access.permits(exchange.table.nat64) {
             return Err(DropReason::NotAllowed);
         }
-        let request = wire::parse(exchange.payload())?;
+        let foreseen = exchange.foreseen;
+        let request = foreseen.request.as_ref().map_err(|&reason| reason)?;
         let Context { keys, random, .. } = &mut self.context;
         keys.renew(exchange.now.monotonic, random);
         let port = ControlPort(exchange.source.port());
-        let known = self.nat64s.get_mut(&exchange.table);
+        let known = self.nat64s.find_mut(foreseen.nat64_hash, exchange.table);
         let is_known_nat64 = known.is_some();
         let mut rotated = false;
         match known {
             Some(nat64) => {
                 if let Some(since) = nat64.recognize(port, exchange.octets(request.token)) {
                     exchange.since = since;
-                    return nat64.request(&request, false, exchange, &mut self.context);
+                    return nat64.request(request, false, exchange, &mut self.context);
                 }
                 let old = request.rotation.map(|old| exchange.octets(old));
                 // It was used: it must not be the one that makes room for its successor.
@@ -413,11 +442,11 @@ impl Server {
         if exchange.outbox.frozen {
             return Err(DropReason::JournalUnavailable);
         }
-        let proof = self.carries_proof(&request, &exchange);
+        let proof = self.carries_proof(request, &exchange);
         if proof || rotated {
-            self.admit(&request, proof, exchange)
+            self.admit(request, proof, exchange)
         } else {
-            self.validate(&request, exchange, is_known_nat64)
+            self.validate(request, exchange, is_known_nat64)
         }
     }
 
@@ -444,19 +473,13 @@ impl Server {
     ) -> Result<(), DropReason> {
         exchange.since = exchange.outbox.record;
         let Context { budget, stats, hash, .. } = &self.context;
-        let nat64 = match self.nat64s.entry(exchange.table) {
-            hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
-            hashbrown::hash_map::Entry::Vacant(new) => {
-                budget.admit()?;
-                stats.add(Counter::Initialized, 1);
-                exchange.outbox.changes.push((exchange.table, Change::Initialized));
-                new.insert(Box::new(Nat64::new(
-                    self.config.limits,
-                    self.config.handoff_port,
-                    *hash,
-                )))
-            }
+        let make = || {
+            budget.admit()?;
+            stats.add(Counter::Initialized, 1);
+            exchange.outbox.changes.push((exchange.table, Change::Initialized));
+            Ok(Nat64::new(self.config.limits, self.config.handoff_port, *hash))
         };
+        let nat64 = self.nat64s.find_or_insert(hash, exchange.table, make)?;
         let port = ControlPort(exchange.source.port());
         // A token that was parsed has a length that a token can have.
         if let Some(token) = Token::new(exchange.octets(request.token)) {
@@ -472,7 +495,7 @@ impl Server {
         exchange: Exchange<'_>,
         known: bool,
     ) -> Result<(), DropReason> {
-        let attenuation = match self.nat64s.get_mut(&exchange.table) {
+        let attenuation = match self.nat64s.find_mut(exchange.foreseen.nat64_hash, exchange.table) {
             Some(nat64) => nat64.attenuation(),
             None => &mut self.attenuation,
         };

@@ -14,7 +14,7 @@ use crate::packet::{self, Fragment, ICMP_HEADER, Ipv4, Ipv6, Walk, icmp_type, pr
 use crate::random::SecretHash;
 use crate::rate::Rate;
 use crate::stats::{Counter, DropReason, Stats};
-use crate::table::{Slot, Table, TableLimits};
+use crate::table::{HashedClient, Slot, Table, TableLimits};
 use crate::validation::{Attenuation, Identities};
 use crate::wire::{
     self, Client, ClientPacket, ControlPort, ENTRY_LENGTH, MESSAGE_HEADER, MappedPort, PAYLOAD_MAX,
@@ -50,6 +50,11 @@ impl Nat64 {
 
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Looks at what every request needs, so that it is in the caches.
+    pub fn glance(&self) -> u64 {
+        self.newest ^ self.identities.glance() ^ self.table.len() as u64
     }
 
     pub fn attenuation(&mut self) -> &mut Attenuation {
@@ -168,9 +173,12 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange { table, source, buffer, payload, outbox, since, .. } = exchange;
+        let Exchange { table, source, buffer, payload, outbox, since, foreseen, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        let slot = self.reported_entry(authenticator, reported, *table, outbox, context)?;
+        let client = foreseen.reported().copied();
+        let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
+        let sought = (reported.port, client, foreseen.probable);
+        let slot = self.reported_entry(authenticator, sought, *table, outbox, context)?;
         let entry = self.table.entry(slot);
         let after = self.after_report(reported, entry, *since, outbox);
         outbox.copy(*source, after, |out| emit_entry(out, authenticator, entry))
@@ -189,7 +197,8 @@ impl Nat64 {
         let mut refused = None;
         for (authenticator, reported) in wire::multi_report(payload) {
             let authenticator = authenticator.of(payload);
-            match self.reported_entry(authenticator, reported, table, outbox, context) {
+            let sought = (reported.port, self.table.hashed(reported.client), None);
+            match self.reported_entry(authenticator, sought, table, outbox, context) {
                 Ok(slot) => {
                     let entry = self.table.entry(slot);
                     first = first.or(Some((authenticator, entry)));
@@ -226,16 +235,16 @@ impl Nat64 {
     fn reported_entry(
         &mut self,
         authenticator: &[u8],
-        reported: wire::Entry,
+        (port, sought, probable): (MappedPort, HashedClient, Option<Slot>),
         table: TableKey,
         outbox: &mut Outbox,
         context: &mut Context,
     ) -> Result<Slot, DropReason> {
-        let wire::Entry { port, client } = reported;
+        let client = sought.client;
         if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
             return Err(DropReason::EntryInvalid);
         }
-        let known = self.table.find(&client);
+        let known = self.table.find_near(probable, &sought);
         let agrees = match known {
             Some(slot) => self.table.entry(slot).port == port,
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
@@ -251,9 +260,9 @@ impl Nat64 {
                 self.touch(slot, table, outbox, context);
                 slot
             }
-            None => self.create(client, agrees.then_some(port), table, outbox, context)?,
+            None => self.create(sought, agrees.then_some(port), table, outbox, context)?,
         };
-        self.learn(client.address, authenticator, table, outbox, context);
+        self.learn_at(slot, authenticator, table, outbox, context);
         Ok(slot)
     }
 
@@ -266,6 +275,10 @@ impl Nat64 {
         context: &mut Context,
     ) -> Result<(), DropReason> {
         let table = exchange.table;
+        if let Some(sender) = exchange.foreseen.sender() {
+            let slot = self.sender(sender, parts.hint, &mut exchange, context)?;
+            return self.answer_client(slot, parts, exchange, context);
+        }
         let view = Ipv6::new(exchange.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
         let (source, destination, prefix) =
             (view.source(), view.destination(), view.destination_prefix());
@@ -293,15 +306,11 @@ impl Nat64 {
                     return Err(DropReason::EntryInvalid);
                 }
                 let client = Client { prefix, address: source, port };
-                let slot = match self.table.find(&client) {
-                    Some(slot) => {
-                        self.touch(slot, table, exchange.outbox, context);
-                        slot
-                    }
-                    None => self.create(client, parts.hint, table, exchange.outbox, context)?,
-                };
-                if let Some(fragment) = walk.fragment.filter(|fragment| fragment.more) {
-                    context.notes.leave(exchange.now.monotonic, table, note(fragment), client);
+                let note = walk.fragment.filter(|fragment| fragment.more).map(note);
+                let sender = self.table.hashed(client);
+                let slot = self.sender(&sender, parts.hint, &mut exchange, context)?;
+                if let Some(note) = note {
+                    context.notes.leave(exchange.now.monotonic, table, note, client);
                 }
                 slot
             }
@@ -324,7 +333,39 @@ impl Nat64 {
                 return self.unrecognized(parts, &walk, exchange);
             }
         };
-        self.learn_address(source, parts.authenticator, &mut exchange, context);
+        self.answer_client(slot, parts, exchange, context)
+    }
+
+    /// Finds or creates the entry of whoever sent a packet.
+    #[inline]
+    fn sender(
+        &mut self,
+        sender: &HashedClient,
+        hint: Option<MappedPort>,
+        exchange: &mut Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<Slot, DropReason> {
+        let Exchange { table, outbox, foreseen, .. } = exchange;
+        match self.table.find_near(foreseen.probable, sender) {
+            Some(slot) => {
+                self.touch(slot, *table, outbox, context);
+                Ok(slot)
+            }
+            None => self.create(*sender, hint, *table, outbox, context),
+        }
+    }
+
+    /// Answers a client packet that belongs to the entry in `slot`.
+    #[inline]
+    fn answer_client(
+        &mut self,
+        slot: Slot,
+        parts: ClientPacket,
+        exchange: Exchange<'_>,
+        context: &Context,
+    ) -> Result<(), DropReason> {
+        let octets = parts.authenticator.of(&exchange.buffer[exchange.payload.clone()]);
+        self.learn_at(slot, octets, exchange.table, exchange.outbox, context);
         let authenticator = exchange.range(parts.authenticator);
         self.answer(slot, AuthenticatorFrom::Request(authenticator), parts.packet, exchange);
         Ok(())
@@ -488,6 +529,7 @@ impl Nat64 {
 
     /// Replies with authenticator, entry and packet, in place, or without the packet where that would be
     /// too long.
+    #[inline]
     fn answer(
         &self,
         slot: Slot,
@@ -549,6 +591,7 @@ impl Nat64 {
     }
 
     /// The entry in `slot` was used.
+    #[inline]
     fn touch(&mut self, slot: Slot, table: TableKey, outbox: &mut Outbox, context: &Context) {
         if self.table.touch(slot, !outbox.frozen) {
             let port = self.table.entry(slot).port;
@@ -558,7 +601,7 @@ impl Nat64 {
 
     fn create(
         &mut self,
-        client: Client,
+        sought: HashedClient,
         wanted: Option<MappedPort>,
         table: TableKey,
         outbox: &mut Outbox,
@@ -573,7 +616,7 @@ impl Nat64 {
         let at_limit = takes_one && !context.budget.take_entry();
         let live = &context.live;
         let created = self.table.create(
-            client,
+            sought,
             wanted,
             at_limit,
             |port| live.is_live(table, port),
@@ -590,19 +633,21 @@ impl Nat64 {
         created
     }
 
-    fn learn(
+    /// The client of the entry in `slot` is known by this authenticator.
+    #[inline]
+    fn learn_at(
         &mut self,
-        address: Ipv6Addr,
+        slot: Slot,
         authenticator: &[u8],
         table: TableKey,
         outbox: &mut Outbox,
         context: &Context,
     ) {
-        if outbox.frozen {
-            return;
+        if !outbox.frozen {
+            self.table.learn_at(slot, authenticator, |change| {
+                record(&context.stats, outbox, table, change);
+            });
         }
-        self.table
-            .learn(address, authenticator, |change| record(&context.stats, outbox, table, change));
     }
 
     fn learn_address(
@@ -614,7 +659,11 @@ impl Nat64 {
     ) {
         let Exchange { table, buffer, payload, outbox, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
-        self.learn(address, authenticator, *table, outbox, context);
+        if !outbox.frozen {
+            self.table.learn(address, authenticator, |change| {
+                record(&context.stats, outbox, *table, change);
+            });
+        }
     }
 }
 

@@ -49,14 +49,16 @@ impl Server {
         Replayed { nat64s, current: None, limits, handoff_port, hash }
     }
 
-    /// Takes the tables over. The shard must have none of them.
+    /// Takes the tables over.
+    ///
+    /// # Panics
+    /// Where the shard has one of them: a table is replayed in one place.
     pub fn adopt(&mut self, replayed: Replayed) {
         let budget = &self.context.budget;
         for (table, nat64) in replayed.nat64s.into_iter().chain(replayed.current) {
             budget.nat64s.fetch_add(1, Ordering::Relaxed);
             budget.entries.fetch_add(nat64.table().len().max(1), Ordering::Relaxed);
-            let before = self.nat64s.insert(table, nat64);
-            assert!(before.is_none(), "a table is replayed in one place");
+            self.nat64s.adopt(&self.context.hash, table, nat64);
         }
     }
 }

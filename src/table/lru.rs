@@ -1,7 +1,7 @@
 //! Lists of entries in the order of their last use. Each entry stands in two: its table's and its /64's.
 
 use super::Record;
-use super::pool::{NONE, Pool, Slot};
+use super::pool::{NONE, Slot, Slots};
 
 /// Which of an entry's two lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,18 @@ pub enum Which {
 pub struct Links {
     newer: Slot,
     older: Slot,
+}
+
+impl Links {
+    /// The neighbour that was used later, or [`NONE`].
+    pub fn newer(self) -> Slot {
+        self.newer
+    }
+
+    /// The neighbour that was used earlier, or [`NONE`].
+    pub fn older(self) -> Slot {
+        self.older
+    }
 }
 
 impl Default for Links {
@@ -39,8 +51,14 @@ impl Default for List {
 }
 
 impl List {
+    /// The entry at the new end, or [`NONE`].
+    pub fn newest(self) -> Slot {
+        self.newest
+    }
+
     /// Puts the entry in `slot`, which is in no such list, at the new end.
-    pub fn push(&mut self, records: &mut Pool<Record>, which: Which, slot: Slot) {
+    #[inline]
+    pub fn push(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         records.get_mut(slot).links[which as usize] = Links { newer: NONE, older: self.newest };
         match self.newest {
             NONE => self.oldest = slot,
@@ -50,7 +68,8 @@ impl List {
     }
 
     /// Takes the entry in `slot` out of this list, which it is in.
-    pub fn unlink(&mut self, records: &mut Pool<Record>, which: Which, slot: Slot) {
+    #[inline]
+    pub fn unlink(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         let Links { newer, older } =
             std::mem::take(&mut records.get_mut(slot).links[which as usize]);
         match newer {
@@ -64,7 +83,8 @@ impl List {
     }
 
     /// Moves the entry in `slot`, which is in this list, to the new end.
-    pub fn touch(&mut self, records: &mut Pool<Record>, which: Which, slot: Slot) {
+    #[inline]
+    pub fn touch(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {
         if self.newest != slot {
             self.unlink(records, which, slot);
             self.push(records, which, slot);
@@ -74,7 +94,7 @@ impl List {
     /// The entries from the least to the most recently used.
     pub fn oldest_first<'a>(
         &self,
-        records: &'a Pool<Record>,
+        records: &'a Slots<Record>,
         which: Which,
     ) -> impl Iterator<Item = Slot> + use<'a> {
         let mut next = self.oldest;

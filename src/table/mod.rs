@@ -1,10 +1,14 @@
 //! One table: the entries of one NAT64 at one local address (PROTOCOL.md section 6).
 //!
-//! Decisions and effects are apart. [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and
-//! say what they decided as [`Change`]s; [`Table::apply`] alone alters what is in the table, so replaying
-//! the changes gives the same entries. The order of use ([`Table::touch`]) is a change only once in a while.
+//! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as [`Change`]s;
+//! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries. The order of use ([`Table::touch`]) is a change only once in a while.
 //!
 //! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
+//!
+//! Much of the time that a request takes is spent waiting for memory, so the way to an entry is short: one index
+//! over all entries by all that makes a client, then the entry, and from there, at once, its client's address, its
+//! /64 and its neighbours in the order of use. Records are small enough that a full table takes about 50 octets
+//! for each entry where four share a client address, 110 where none does.
 
 mod lru;
 mod pool;
@@ -12,6 +16,7 @@ mod pool;
 mod tests;
 
 use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
 
 use crate::change::Change;
 use crate::ports::{Ports, TABLE_CAPACITY};
@@ -19,7 +24,7 @@ use crate::random::{Random, SecretHash};
 use crate::stats::DropReason;
 use crate::wire::{self, Authenticator, Client, ControlPort, MappedPort, Prefix96};
 use lru::{Links, List, Which};
-use pool::{Keyed, Pool};
+use pool::{Index, Keyed, Place, Pool, Shares, Slots};
 
 pub use pool::Slot;
 
@@ -46,41 +51,81 @@ impl Default for TableLimits {
 /// The entries of one NAT64.
 #[derive(Debug)]
 pub struct Table {
-    limits: TableLimits,
-    records: Pool<Record>,
+    records: Slots<Record>,
+    /// All entries, by the hash of their client.
+    index: Index,
     clients: Pool<ClientRecord>,
     prefixes: Pool<PrefixRecord>,
     subnets: Pool<Subnet>,
+    by_use: List,
+    tick: u16,
+    ports: Ports,
+    hash: SecretHash,
     /// The /64s that are heavy or nearly so.
     heavy: Vec<Slot>,
-    by_use: List,
-    ports: Ports,
-    tick: u16,
+    limits: TableLimits,
+}
+
+/// A client, and the hash by which its entry is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashedClient {
+    /// The client.
+    pub client: Client,
+    hash: ClientHash,
+}
+
+impl HashedClient {
+    /// `hash` is the one that its table was made with.
+    #[inline]
+    pub fn new(hash: &SecretHash, client: Client) -> Self {
+        let mut first = [0; 16];
+        first[..12].copy_from_slice(&client.prefix.0);
+        first[12..14].copy_from_slice(&client.port.to_ne_bytes());
+        let [first, address] = [first, client.address.octets()].map(u128::from_ne_bytes);
+        let words = [first as u64, (first >> 64) as u64, address as u64, (address >> 64) as u64];
+        Self { client, hash: ClientHash(hash.of_words(words) as u32) }
+    }
+}
+
+/// Of all that makes a client. A remote can choose that, so the hash is keyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ClientHash(u32);
+
+impl ClientHash {
+    /// For the index, which looks at the lowest and the highest bits.
+    fn spread(self) -> u64 {
+        u64::from(self.0) << 32 | u64::from(self.0)
+    }
+}
+
+/// The way on from an entry: what stands around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Foothold {
+    client: Slot,
+    subnet: Slot,
+    links: [Links; 2],
 }
 
 /// An entry, packed.
 #[derive(Debug)]
 struct Record {
+    hash: ClientHash,
     client: Slot,
     prefix: Slot,
+    /// Its client's, for a shorter way.
+    subnet: Slot,
     client_port: u16,
-    port: u16,
+    /// Never 0, so that a slab can mark a free place without an octet more.
+    port: NonZeroU16,
     /// The tick in which its use was last recorded.
     used: u16,
     links: [Links; 2],
 }
 
-impl Keyed for Record {
-    type Key = [u8; 6];
-    fn key(&self) -> [u8; 6] {
-        record_key(self.client, self.prefix, self.client_port)
+impl Record {
+    fn port(&self) -> MappedPort {
+        MappedPort(self.port.get())
     }
-}
-
-fn record_key(client: Slot, prefix: Slot, client_port: u16) -> [u8; 6] {
-    let ([a, b], [c, d], [e, f]) =
-        (client.to_ne_bytes(), prefix.to_ne_bytes(), client_port.to_ne_bytes());
-    [a, b, c, d, e, f]
 }
 
 /// A client address, with what the NAT64 knows it by.
@@ -89,7 +134,7 @@ struct ClientRecord {
     address: [u8; 16],
     authenticator: Authenticator,
     subnet: Slot,
-    entries: u16,
+    entries: Shares,
 }
 
 impl Keyed for ClientRecord {
@@ -102,7 +147,7 @@ impl Keyed for ClientRecord {
 #[derive(Debug)]
 struct PrefixRecord {
     prefix: [u8; 12],
-    entries: u16,
+    entries: Shares,
 }
 
 impl Keyed for PrefixRecord {
@@ -116,7 +161,7 @@ impl Keyed for PrefixRecord {
 #[derive(Debug)]
 struct Subnet {
     prefix: [u8; 8],
-    entries: u16,
+    entries: Shares,
     by_use: List,
 }
 
@@ -127,19 +172,27 @@ impl Keyed for Subnet {
     }
 }
 
+// There are up to 64508 of each of these in each table.
+const _: () = assert!(size_of::<Place<Record>>() == 24);
+const _: () = assert!(size_of::<Place<ClientRecord>>() == 48);
+const _: () = assert!(size_of::<Place<PrefixRecord>>() == 16);
+const _: () = assert!(size_of::<Place<Subnet>>() == 16);
+
 impl Table {
     /// An empty table. `hash` is for its indexes.
     pub fn new(limits: TableLimits, handoff_port: u16, hash: SecretHash) -> Self {
         Self {
-            limits,
-            records: Pool::new(hash),
-            clients: Pool::new(hash),
-            prefixes: Pool::new(hash),
-            subnets: Pool::new(hash),
-            heavy: Vec::new(),
+            records: Slots::new(),
+            index: Index::new(),
+            clients: Pool::new(),
+            prefixes: Pool::new(),
+            subnets: Pool::new(),
             by_use: List::default(),
-            ports: Ports::new(handoff_port, hash),
             tick: 0,
+            ports: Ports::new(handoff_port, hash),
+            hash,
+            heavy: Vec::new(),
+            limits,
         }
     }
 
@@ -150,7 +203,7 @@ impl Table {
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     /// How many entries there can be: fewer than the limit only where control ports leave fewer ports.
@@ -160,9 +213,63 @@ impl Table {
 
     /// The entry of `client`.
     pub fn find(&self, client: &Client) -> Option<Slot> {
-        let address = self.clients.find(client.address.octets())?;
-        let prefix = self.prefixes.find(client.prefix.0)?;
-        self.records.find(record_key(address, prefix, client.port))
+        self.find_hashed(&self.hashed(*client))
+    }
+
+    /// `client`, with its hash in this table.
+    pub fn hashed(&self, client: Client) -> HashedClient {
+        HashedClient::new(&self.hash, client)
+    }
+
+    /// The entry of a client whose hash is known.
+    pub fn find_hashed(&self, sought: &HashedClient) -> Option<Slot> {
+        self.index.find(sought.hash.spread(), |slot| self.is_of(self.records.get(slot), sought))
+    }
+
+    /// The same, where the entry is `probable` in a slot, which need not have one any more.
+    #[inline]
+    pub(crate) fn find_near(&self, probable: Option<Slot>, sought: &HashedClient) -> Option<Slot> {
+        let is_there = |slot: &Slot| {
+            self.records.try_get(*slot).is_some_and(|record| self.is_of(record, sought))
+        };
+        probable.filter(is_there).or_else(|| self.find_hashed(sought))
+    }
+
+    #[inline]
+    fn is_of(&self, record: &Record, HashedClient { client, hash }: &HashedClient) -> bool {
+        record.hash == *hash
+            && record.client_port == client.port
+            && self.clients.get(record.client).address == client.address.octets()
+            && self.prefixes.get(record.prefix).prefix == client.prefix.0
+    }
+
+    /// Looks in the index alone: this is the client's entry, if it has one, but for a chance of about 1 in 16.
+    pub(crate) fn probable(&self, sought: &HashedClient) -> Option<Slot> {
+        self.index.find(sought.hash.spread(), |_| true)
+    }
+
+    /// Looks at the entry in `slot` alone.
+    pub(crate) fn foothold(&self, slot: Slot) -> Foothold {
+        let &Record { client, subnet, links, .. } = self.records.get(slot);
+        Foothold { client, subnet, links }
+    }
+
+    /// Looks at what stands around an entry, so that it is in the caches: at all parts that will be needed, as a
+    /// record may lie across two lines of them.
+    pub(crate) fn glance(&self, at: &Foothold) -> u64 {
+        let links = |record: &Record| record.links.iter().fold(0, |sum, links| sum ^ links.newer());
+        let around = |slot: Slot| self.records.try_get(slot).map_or(0, links);
+        let [table, subnet] = at.links;
+        let neighbours = [table.newer(), table.older(), subnet.newer(), subnet.older()].map(around);
+        let newest = around(self.by_use.newest());
+        let client = self.clients.get(at.client);
+        let client = [client.address[0], client.address[15]]
+            .iter()
+            .chain(client.authenticator.octets().last())
+            .fold(0, |sum, &octet| sum ^ octet);
+        let in_subnet = around(self.subnets.get(at.subnet).by_use.newest());
+        let sum = neighbours.iter().fold(newest ^ in_subnet, |sum, &seen| sum ^ seen);
+        u64::from(sum) ^ u64::from(client)
     }
 
     /// The entry that has `port`.
@@ -182,7 +289,7 @@ impl Table {
     pub fn entry(&self, slot: Slot) -> wire::Entry {
         let record = self.records.get(slot);
         wire::Entry {
-            port: MappedPort(record.port),
+            port: record.port(),
             client: Client {
                 prefix: Prefix96(self.prefixes.get(record.prefix).prefix),
                 address: Ipv6Addr::from(self.clients.get(record.client).address),
@@ -203,13 +310,14 @@ impl Table {
 
     /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
     /// been in this tick, and `can_record` says that it can.
+    #[inline]
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let record = self.records.get_mut(slot);
+        let subnet = record.subnet;
         let to_record = can_record && record.used != self.tick;
         if to_record {
             record.used = self.tick;
         }
-        let subnet = self.clients.get(self.records.get(slot).client).subnet;
         self.by_use.touch(&mut self.records, Which::Table, slot);
         self.subnets.get_mut(subnet).by_use.touch(&mut self.records, Which::Subnet, slot);
         to_record
@@ -236,7 +344,7 @@ impl Table {
         })
     }
 
-    /// Makes an entry for `client`, which has none: on `wanted` if that is eligible and free, else on the
+    /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free, else on the
     /// port of the entry that has to go, else on one drawn from the free ones. At a full table, or where
     /// `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
     /// as long as another can go.
@@ -245,23 +353,20 @@ impl Table {
     /// [`DropReason::NoPort`] where nothing can go and nothing is free.
     pub fn create(
         &mut self,
-        client: Client,
+        sought: HashedClient,
         wanted: Option<MappedPort>,
         at_limit: bool,
         must_stay: impl Fn(MappedPort) -> bool,
         random: &mut Random,
         mut changed: impl FnMut(Change),
     ) -> Result<Slot, DropReason> {
-        debug_assert!(self.find(&client).is_none());
+        debug_assert!(self.find_hashed(&sought).is_none());
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
-        let mut commit = |table: &mut Self, change: Change| {
-            table.apply(&change);
-            changed(change);
-        };
         let port = if self.len() >= self.capacity() || at_limit {
-            let victim = self.victim(&client, must_stay).ok_or(DropReason::NoPort)?;
+            let victim = self.victim(&sought.client, must_stay).ok_or(DropReason::NoPort)?;
             let wire::Entry { port, client } = self.entry(victim);
-            commit(self, Change::Deleted { port, client });
+            self.remove(victim);
+            changed(Change::Deleted { port, client });
             wanted.unwrap_or(port)
         } else {
             match wanted {
@@ -269,25 +374,37 @@ impl Table {
                 None => self.ports.draw(random).ok_or(DropReason::NoPort)?,
             }
         };
-        commit(self, Change::Created { port, client });
-        self.find(&client).ok_or(DropReason::NoPort)
+        let slot = self.insert(port, &sought).ok_or(DropReason::NoPort)?;
+        changed(Change::Created { port, client: sought.client });
+        Ok(slot)
     }
 
     /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did before,
     /// or where the address has no entry.
     pub fn learn(&mut self, address: Ipv6Addr, authenticator: &[u8], changed: impl FnOnce(Change)) {
-        let Some(slot) = self.clients.find(address.octets()) else {
-            return;
-        };
-        if self.clients.get(slot).authenticator.octets() == authenticator {
+        if let Some(client) = self.clients.find(&self.hash, address.octets()) {
+            self.learn_client(client, authenticator, changed);
+        }
+    }
+
+    /// As [`Table::learn`], about the client of the entry in `slot`.
+    #[inline]
+    pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        self.learn_client(self.records.get(slot).client, authenticator, changed);
+    }
+
+    #[inline]
+    fn learn_client(&mut self, client: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        let client = self.clients.get_mut(client);
+        if client.authenticator.octets() == authenticator {
             return;
         }
         let Some(authenticator) = Authenticator::new(authenticator) else {
             return;
         };
-        let change = Change::AuthenticatorLearned { address, authenticator };
-        self.apply(&change);
-        changed(change);
+        client.authenticator.clone_from(&authenticator);
+        let address = Ipv6Addr::from(client.address);
+        changed(Change::AuthenticatorLearned { address, authenticator });
     }
 
     /// Deletes the entry that has mapped `control`, which is becoming a control port.
@@ -309,7 +426,12 @@ impl Table {
     /// table holds (an entry created twice, or deleted without being there) does nothing.
     pub fn apply(&mut self, change: &Change) {
         match *change {
-            Change::Created { port, client } => self.insert(port, client),
+            Change::Created { port, client } => {
+                let sought = self.hashed(client);
+                if self.find_hashed(&sought).is_none() {
+                    self.insert(port, &sought);
+                }
+            }
             Change::Deleted { port, client } => {
                 if let Some(slot) =
                     self.find_port(port).filter(|&slot| self.entry(slot).client == client)
@@ -318,7 +440,7 @@ impl Table {
                 }
             }
             Change::AuthenticatorLearned { address, ref authenticator } => {
-                if let Some(slot) = self.clients.find(address.octets()) {
+                if let Some(slot) = self.clients.find(&self.hash, address.octets()) {
                     self.clients.get_mut(slot).authenticator.clone_from(authenticator);
                 }
             }
@@ -337,17 +459,18 @@ impl Table {
     /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
     /// heavy, else of the heaviest /64 if any is, else of all.
     fn victim(&self, client: &Client, must_stay: impl Fn(MappedPort) -> bool) -> Option<Slot> {
-        let own = self.subnets.find(client.subnet()).filter(|&subnet| self.is_heavy(subnet));
+        let own =
+            self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
         let heaviest = || {
             let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
             // Of two that are equally heavy the lower one, so that the choice does not hang on history.
             heavy.max_by_key(|&subnet| {
                 let subnet = self.subnets.get(subnet);
-                (subnet.entries, std::cmp::Reverse(subnet.prefix))
+                (subnet.entries.get(), std::cmp::Reverse(subnet.prefix))
             })
         };
         let heavy = own.or_else(heaviest).map(|subnet| self.subnets.get(subnet).by_use);
-        let can_go = |slot: &Slot| !must_stay(MappedPort(self.records.get(*slot).port));
+        let can_go = |slot: &Slot| !must_stay(self.records.get(*slot).port());
         let first = |list: List, which| {
             list.oldest_first(&self.records, which).take(PASSED_OVER_MAX).find(can_go)
         };
@@ -358,7 +481,7 @@ impl Table {
     }
 
     fn is_heavy(&self, subnet: Slot) -> bool {
-        f64::from(self.subnets.get(subnet).entries)
+        f64::from(self.subnets.get(subnet).entries.get())
             > self.limits.client_share * self.capacity() as f64
     }
 
@@ -368,74 +491,96 @@ impl Table {
         f64::from(entries) > self.limits.client_share * capacity_min as f64
     }
 
-    fn insert(&mut self, port: MappedPort, client: Client) {
-        if self.find(&client).is_some() || !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY
-        {
-            return;
+    /// Adds an entry for a client that has none, unless `port` is not free or there are too many.
+    fn insert(&mut self, port: MappedPort, sought: &HashedClient) -> Option<Slot> {
+        let &HashedClient { client, hash } = sought;
+        if !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY {
+            return None;
         }
-        let subnet = self.subnets.find(client.subnet()).unwrap_or_else(|| {
-            self.subnets.insert(Subnet {
-                prefix: client.subnet(),
-                entries: 0,
-                by_use: List::default(),
-            })
-        });
-        let address = client.address.octets();
-        let address = self.clients.find(address).unwrap_or_else(|| {
-            let authenticator = Authenticator::default();
-            self.clients.insert(ClientRecord { address, authenticator, subnet, entries: 0 })
-        });
-        let prefix = client.prefix.0;
-        let prefix = self
-            .prefixes
-            .find(prefix)
-            .unwrap_or_else(|| self.prefixes.insert(PrefixRecord { prefix, entries: 0 }));
-        let record = Record {
+        // A port that is free is none below 1024.
+        let number = NonZeroU16::new(port.0)?;
+        let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
+        let prefix = self.share_prefix(client.prefix.0);
+        let slot = self.records.insert(Record {
+            hash,
             client: address,
             prefix,
+            subnet,
             client_port: client.port,
-            port: port.0,
+            port: number,
             used: self.tick,
             links: [Links::default(); 2],
-        };
-        let slot = self.records.insert(record);
+        });
+        let records = &self.records;
+        self.index.insert(hash.spread(), slot, |slot| records.get(slot).hash.spread());
         self.ports.take(port, slot);
-        self.clients.get_mut(address).entries += 1;
-        self.prefixes.get_mut(prefix).entries += 1;
         self.by_use.push(&mut self.records, Which::Table, slot);
         let record = self.subnets.get_mut(subnet);
         record.by_use.push(&mut self.records, Which::Subnet, slot);
-        record.entries += 1;
-        let entries = record.entries;
+        let entries = record.entries.get();
         if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
             self.heavy.push(subnet);
+        }
+        Some(slot)
+    }
+
+    /// The records of a client address and of its /64, with one more entry.
+    fn share_client(&mut self, address: [u8; 16], prefix: [u8; 8]) -> (Slot, Slot) {
+        if let Some(slot) = self.clients.find(&self.hash, address) {
+            let client = self.clients.get_mut(slot);
+            client.entries.add();
+            let subnet = client.subnet;
+            self.subnets.get_mut(subnet).entries.add();
+            return (slot, subnet);
+        }
+        let subnet = match self.subnets.find(&self.hash, prefix) {
+            Some(slot) => {
+                self.subnets.get_mut(slot).entries.add();
+                slot
+            }
+            None => {
+                let subnet = Subnet { prefix, entries: Shares::ONE, by_use: List::default() };
+                self.subnets.insert(&self.hash, subnet)
+            }
+        };
+        let authenticator = Authenticator::default();
+        let client = ClientRecord { address, authenticator, subnet, entries: Shares::ONE };
+        (self.clients.insert(&self.hash, client), subnet)
+    }
+
+    /// The record of a prefix, with one more entry.
+    fn share_prefix(&mut self, prefix: [u8; 12]) -> Slot {
+        match self.prefixes.find(&self.hash, prefix) {
+            Some(slot) => {
+                self.prefixes.get_mut(slot).entries.add();
+                slot
+            }
+            None => self.prefixes.insert(&self.hash, PrefixRecord { prefix, entries: Shares::ONE }),
         }
     }
 
     fn remove(&mut self, slot: Slot) {
-        let &Record { client, prefix, port, .. } = self.records.get(slot);
-        let subnet = self.clients.get(client).subnet;
+        let hash = self.records.get(slot).hash;
+        let &Record { client, prefix, subnet, .. } = self.records.get(slot);
         self.by_use.unlink(&mut self.records, Which::Table, slot);
         let record = self.subnets.get_mut(subnet);
         record.by_use.unlink(&mut self.records, Which::Subnet, slot);
-        record.entries -= 1;
-        let entries = record.entries;
-        if self.may_be_heavy(entries + 1) && !self.may_be_heavy(entries) {
+        let entries = record.entries.get();
+        if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
             self.heavy.retain(|&heavy| heavy != subnet);
         }
-        if entries == 0 {
-            self.subnets.remove(subnet);
+        if !self.subnets.get_mut(subnet).entries.take() {
+            self.subnets.remove(&self.hash, subnet);
         }
-        self.clients.get_mut(client).entries -= 1;
-        if self.clients.get(client).entries == 0 {
-            self.clients.remove(client);
+        if !self.clients.get_mut(client).entries.take() {
+            self.clients.remove(&self.hash, client);
         }
-        self.prefixes.get_mut(prefix).entries -= 1;
-        if self.prefixes.get(prefix).entries == 0 {
-            self.prefixes.remove(prefix);
+        if !self.prefixes.get_mut(prefix).entries.take() {
+            self.prefixes.remove(&self.hash, prefix);
         }
-        self.ports.release(MappedPort(port));
-        self.records.remove(slot);
+        self.index.remove(hash.spread(), slot);
+        let record = self.records.remove(slot);
+        self.ports.release(record.port());
     }
 
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
@@ -463,8 +608,9 @@ impl Table {
         }
         for (slot, subnet) in self.subnets.iter() {
             let entries = subnet.by_use.oldest_first(&self.records, Which::Subnet).count();
-            let may_be_heavy = self.may_be_heavy(subnet.entries);
-            if entries != usize::from(subnet.entries) || self.heavy.contains(&slot) != may_be_heavy
+            let may_be_heavy = self.may_be_heavy(subnet.entries.get());
+            if entries != usize::from(subnet.entries.get())
+                || self.heavy.contains(&slot) != may_be_heavy
             {
                 return Some(format!(
                     "{subnet:?}: {entries} entries, among the heavy: {}",
@@ -473,8 +619,8 @@ impl Table {
             }
         }
         let sum = |entries: &mut dyn Iterator<Item = u16>| entries.map(usize::from).sum::<usize>();
-        let clients = sum(&mut self.clients.iter().map(|(_, client)| client.entries));
-        let prefixes = sum(&mut self.prefixes.iter().map(|(_, prefix)| prefix.entries));
+        let clients = sum(&mut self.clients.iter().map(|(_, client)| client.entries.get()));
+        let prefixes = sum(&mut self.prefixes.iter().map(|(_, prefix)| prefix.entries.get()));
         (clients != self.len() || prefixes != self.len()).then(|| {
             format!("{} entries, {clients} of clients, {prefixes} of prefixes", self.len())
         })

@@ -1,16 +1,106 @@
-//! [`Pool`]: records in a slab, found by their key through a keyed hash table of slots.
+//! Records in slabs, and the keyed hash tables of slots that they are found by.
 //!
 //! Slots are 16 bits: no table has as many records of any kind as there are ports.
+
+use std::num::NonZeroU16;
 
 use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::random::SecretHash;
 
-/// The place of a record in its pool.
+/// The place of a record in its slab.
 pub type Slot = u16;
 /// No slot.
 pub const NONE: Slot = Slot::MAX;
+
+/// Records of one kind.
+#[derive(Debug)]
+pub struct Slots<T>(Slab<T>);
+
+impl<T> Slots<T> {
+    /// Empty.
+    pub fn new() -> Self {
+        Self(Slab::new())
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The record in `slot`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn get(&self, slot: Slot) -> &T {
+        &self.0[usize::from(slot)]
+    }
+
+    /// The record in `slot`, if there is one.
+    pub fn try_get(&self, slot: Slot) -> Option<&T> {
+        self.0.get(usize::from(slot))
+    }
+
+    /// The record in `slot`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn get_mut(&mut self, slot: Slot) -> &mut T {
+        &mut self.0[usize::from(slot)]
+    }
+
+    /// Adds a record.
+    pub fn insert(&mut self, record: T) -> Slot {
+        let slot = self.0.insert(record) as Slot;
+        assert_ne!(slot, NONE, "there are never as many records as there are ports");
+        slot
+    }
+
+    /// Takes the record in `slot` out.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn remove(&mut self, slot: Slot) -> T {
+        self.0.remove(usize::from(slot))
+    }
+
+    /// All records, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
+        self.0.iter().map(|(slot, record)| (slot as Slot, record))
+    }
+}
+
+/// Slots by the hash of what stands there.
+#[derive(Debug)]
+pub struct Index(HashTable<Slot>);
+
+impl Index {
+    /// Empty.
+    pub fn new() -> Self {
+        Self(HashTable::new())
+    }
+
+    /// The slot with this hash that is the one.
+    pub fn find(&self, hash: u64, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
+        self.0.find(hash, |&slot| is_it(slot)).copied()
+    }
+
+    /// Adds a slot that is not there. `hash_of` is for those that are.
+    pub fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Slot) -> u64) {
+        self.0.insert_unique(hash, slot, |&slot| hash_of(slot));
+    }
+
+    /// Takes a slot out.
+    ///
+    /// In a full table's index about half of the places are free, so that one that is given up is as good as
+    /// new: it needs no clearing up however many come and go.
+    pub fn remove(&mut self, hash: u64, slot: Slot) {
+        if let Ok(entry) = self.0.find_entry(hash, |&at| at == slot) {
+            entry.remove();
+        }
+    }
+}
 
 /// A record that knows its key.
 pub trait Keyed {
@@ -20,81 +110,87 @@ pub trait Keyed {
     fn key(&self) -> Self::Key;
 }
 
-/// Records of one kind.
+/// Records of one kind, found by their key. The hash must always be the same one.
 #[derive(Debug)]
 pub struct Pool<T> {
-    records: Slab<T>,
-    index: HashTable<Slot>,
-    hash: SecretHash,
+    records: Slots<T>,
+    index: Index,
 }
 
 impl<T: Keyed> Pool<T> {
     /// Empty.
-    pub fn new(hash: SecretHash) -> Self {
-        Self { records: Slab::new(), index: HashTable::new(), hash }
-    }
-
-    /// How many records there are.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+    pub fn new() -> Self {
+        Self { records: Slots::new(), index: Index::new() }
     }
 
     /// The slot of the record with `key`.
-    pub fn find(&self, key: T::Key) -> Option<Slot> {
-        let found =
-            self.index.find(self.hash.of(key.as_ref()), |&slot| self.get(slot).key() == key);
-        found.copied()
+    pub fn find(&self, hash: &SecretHash, key: T::Key) -> Option<Slot> {
+        self.index.find(hash.of(key.as_ref()), |slot| self.get(slot).key() == key)
     }
 
-    /// The record in `slot`.
-    ///
-    /// # Panics
-    /// Where there is none.
+    /// As [`Slots::get`].
     pub fn get(&self, slot: Slot) -> &T {
-        &self.records[usize::from(slot)]
+        self.records.get(slot)
     }
 
-    /// The record in `slot`. Its key must stay as it is.
-    ///
-    /// # Panics
-    /// Where there is none.
+    /// As [`Slots::get_mut`]. The key must stay as it is.
     pub fn get_mut(&mut self, slot: Slot) -> &mut T {
-        &mut self.records[usize::from(slot)]
+        self.records.get_mut(slot)
     }
 
     /// Adds a record, whose key must be new.
-    pub fn insert(&mut self, record: T) -> Slot {
-        let hash_of = self.hash.of(record.key().as_ref());
-        let slot = self.records.insert(record) as Slot;
-        assert_ne!(slot, NONE, "a pool never holds as many records as there are ports");
-        let (records, hash) = (&self.records, self.hash);
-        self.index.insert_unique(hash_of, slot, |&slot| {
-            hash.of(records[usize::from(slot)].key().as_ref())
-        });
+    pub fn insert(&mut self, hash: &SecretHash, record: T) -> Slot {
+        let hash_of = hash.of(record.key().as_ref());
+        let slot = self.records.insert(record);
+        let records = &self.records;
+        self.index.insert(hash_of, slot, |slot| hash.of(records.get(slot).key().as_ref()));
         slot
     }
 
-    /// Takes the record in `slot` out.
-    ///
-    /// # Panics
-    /// Where there is none.
-    pub fn remove(&mut self, slot: Slot) -> T {
-        let record = self.records.remove(usize::from(slot));
-        if let Ok(entry) =
-            self.index.find_entry(self.hash.of(record.key().as_ref()), |&at| at == slot)
-        {
-            entry.remove();
-        }
-        record
+    /// As [`Slots::remove`].
+    pub fn remove(&mut self, hash: &SecretHash, slot: Slot) {
+        let record = self.records.remove(slot);
+        self.index.remove(hash.of(record.key().as_ref()), slot);
     }
 
-    /// All records, in no order.
+    /// As [`Slots::iter`].
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
-        self.records.iter().map(|(slot, record)| (slot as Slot, record))
+        self.records.iter()
     }
+}
+
+/// How many entries share a record: it is there as long as one does.
+///
+/// That it is never 0 lets a slab mark a free place without an octet more.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares(NonZeroU16);
+
+impl Shares {
+    /// The first.
+    pub const ONE: Self = Self(NonZeroU16::MIN);
+
+    /// How many.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+
+    /// One more.
+    pub fn add(&mut self) {
+        self.0 = self.0.saturating_add(1);
+    }
+
+    /// One less, if that leaves any.
+    pub fn take(&mut self) -> bool {
+        NonZeroU16::new(self.0.get() - 1).map(|left| self.0 = left).is_some()
+    }
+}
+
+/// What a slab keeps for a record: its own type is private, and is laid out like this one.
+pub enum Place<T> {
+    /// Where the next free place is.
+    #[expect(dead_code, reason = "only its size matters")]
+    Vacant(usize),
+    /// A record.
+    #[expect(dead_code, reason = "only its size matters")]
+    Occupied(T),
 }

@@ -26,7 +26,7 @@ fn create(
     let mut changes = Vec::new();
     let slot = table
         .create(
-            client,
+            table.hashed(client),
             wanted.map(MappedPort),
             false,
             |_| false,
@@ -93,11 +93,18 @@ fn section_6_entries_that_must_stay_are_passed_over() {
         let mut gone = None;
         let must_stay = |port: MappedPort| live.contains(&port.0);
         table
-            .create(client(1, host, 1, 1), None, false, must_stay, &mut random, |change| {
-                if let Change::Deleted { port, .. } = change {
-                    gone = Some(port.0);
-                }
-            })
+            .create(
+                table.hashed(client(1, host, 1, 1)),
+                None,
+                false,
+                must_stay,
+                &mut random,
+                |change| {
+                    if let Change::Deleted { port, .. } = change {
+                        gone = Some(port.0);
+                    }
+                },
+            )
             .unwrap();
         gone
     };
@@ -270,7 +277,7 @@ proptest! {
                     let victim = full.then(|| model.victim(client, &stays));
                     let slot = table
                         .create(
-                            client, wanted.map(MappedPort), false, |port| stays.contains(&port.0),
+                            table.hashed(client), wanted.map(MappedPort), false, |port| stays.contains(&port.0),
                             &mut random, |change| changes.push(change),
                         )
                         .unwrap();

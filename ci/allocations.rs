@@ -1,0 +1,172 @@
+//! In the steady state a request allocates nothing: known clients, service packets, reports, pings, and new clients
+//! at a full table, where another goes for each. One test only, as the allocator counts for the whole process.
+
+use std::alloc::System;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nat64handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
+use nat64handoff::ports::TABLE_CAPACITY;
+use nat64handoff::server::{
+    AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig,
+};
+use nat64handoff::stats::{Counter, Stats};
+use nat64handoff::table::TableLimits;
+use nat64handoff::wire::{
+    self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
+    PROTOCOL_IDENTIFIER, Token, message_type,
+};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const TABLE: TableKey =
+    TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) };
+const CONTROL: u16 = 40_000;
+const TOKEN: [u8; 16] = *b"token of a NAT64";
+/// Batches of each kind; each asks for [`AHEAD_MAX`] things.
+const BATCHES: usize = 64;
+
+fn client(number: usize) -> Client {
+    let address = Ipv6Addr::from_bits(0x2001_0db8 << 96 | (number as u128) << 64 | 1);
+    Client { prefix: WELL_KNOWN_PREFIX, address, port: 40_000 }
+}
+
+fn authenticator(client: &Client) -> [u8; 16] {
+    client.address.octets()
+}
+
+struct Shard {
+    server: Server,
+    stats: Arc<Stats>,
+    now: Now,
+    foreseen: Vec<Foreseen>,
+    outbox: Outbox,
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Shard {
+    /// With a full table: client `i` has the `i`th of the ports.
+    fn new(ports: &[MappedPort]) -> Shard {
+        let config = ServerConfig {
+            handoff_port: HANDOFF_PORT,
+            limits: TableLimits::default(),
+            validation_rate: 1000,
+            budget: Arc::new(Budget::new(1, TABLE_CAPACITY)),
+            access: Arc::default(),
+        };
+        let stats = Arc::new(Stats::default());
+        let live = Box::new(NoneKnown);
+        let mut server = Server::new(config, [7; 32], Duration::ZERO, live, Arc::clone(&stats));
+        let token = Token::new(&TOKEN).unwrap();
+        server.replay(TABLE, &Change::Initialized);
+        server.replay(TABLE, &Change::IdentityKnown { port: ControlPort(CONTROL), token });
+        for (number, &port) in ports.iter().enumerate() {
+            let client = client(number);
+            let authenticator = Authenticator::new(&authenticator(&client)).unwrap();
+            let address = client.address;
+            server.replay(TABLE, &Change::Created { port, client });
+            server.replay(TABLE, &Change::AuthenticatorLearned { address, authenticator });
+        }
+        let now = Now { wall: Timestamp::from_micros(0), monotonic: Duration::from_secs(1) };
+        let (foreseen, outbox) = (Vec::new(), Outbox::default());
+        Shard { server, stats, now, foreseen, outbox, buffers: Vec::new() }
+    }
+
+    fn answer(&mut self) {
+        self.outbox.clear();
+        self.foreseen.clear();
+        for buffer in &self.buffers {
+            let before = self.foreseen.last();
+            self.foreseen.push(self.server.foresee(TABLE, &buffer[HEAD_ROOM..], before));
+        }
+        self.server.look_ahead(&mut self.foreseen);
+        for (index, (buffer, foreseen)) in self.buffers.iter_mut().zip(&self.foreseen).enumerate() {
+            let payload = HEAD_ROOM..buffer.len();
+            self.outbox.datagram = index;
+            let datagram = Datagram { table: TABLE, port: CONTROL, buffer, payload, room: 0 };
+            self.server.handle_foreseen(self.now, datagram, foreseen, &mut self.outbox);
+        }
+    }
+
+    /// Answers batches of what `request` writes; how often memory was asked for meanwhile. The first few do not
+    /// count, as buffers that are kept grow to their size.
+    fn allocations(&mut self, name: &str, mut request: impl FnMut(usize) -> Vec<u8>) -> usize {
+        let mut allocations = 0;
+        for batch in 0..BATCHES {
+            self.now.monotonic += Duration::from_secs(3);
+            self.buffers.clear();
+            self.buffers.extend((0..AHEAD_MAX).map(|index| request(batch * AHEAD_MAX + index)));
+            let before = ALLOCATOR.stats();
+            self.answer();
+            let after = ALLOCATOR.stats();
+            if batch >= BATCHES / 4 {
+                allocations += after.allocations - before.allocations;
+                allocations += after.reallocations - before.reallocations;
+            }
+            assert_eq!(self.outbox.replies.len(), AHEAD_MAX, "{name}: not all were answered");
+        }
+        allocations
+    }
+}
+
+fn request(parts: &[(u8, &[u8])], packet: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; HEAD_ROOM];
+    wire::emit(&mut buffer, message_type::TOKEN, &TOKEN);
+    parts.iter().for_each(|(kind, data)| wire::emit(&mut buffer, *kind, data));
+    buffer.extend_from_slice(packet);
+    buffer
+}
+
+fn client_packet(client: &Client) -> Vec<u8> {
+    let from = SocketAddrV6::new(client.address, client.port, 0, 0);
+    let to = SocketAddrV6::new(packets::synthesize(client.prefix, TABLE.local), 443, 0, 0);
+    let packet = packets::ipv6_udp(from, to, &[b'x'; 66]);
+    request(&[(message_type::AUTHENTICATOR, &authenticator(client))], &packet)
+}
+
+#[test]
+fn the_steady_state_allocates_nothing() {
+    let barred = [3544, 6081, HANDOFF_PORT, CONTROL];
+    let ports: Vec<_> =
+        (1024..=u16::MAX).filter(|port| !barred.contains(port)).map(MappedPort).collect();
+    assert_eq!(ports.len(), TABLE_CAPACITY);
+    let mut shard = Shard::new(&ports);
+    let scattered = |i: usize| i * 7919 % TABLE_CAPACITY;
+
+    // What makes an allocation is counted: this test can fail.
+    let before = ALLOCATOR.stats().allocations;
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(ALLOCATOR.stats().allocations, before + 1);
+
+    let known = shard.allocations("client packet", |i| client_packet(&client(scattered(i))));
+    let service = shard.allocations("service packet", |i| {
+        let to = SocketAddrV4::new(TABLE.nat64, ports[scattered(i)].0);
+        request(&[], &packets::ipv4_udp(SocketAddrV4::new(TABLE.local, 443), to, b"answer"))
+    });
+    let report = shard.allocations("report", |i| {
+        let (port, client) = (ports[scattered(i)], client(scattered(i)));
+        let parts = [
+            (message_type::IDENTIFIER, &PROTOCOL_IDENTIFIER[..]),
+            (message_type::AUTHENTICATOR, &authenticator(&client)[..]),
+        ];
+        request(&parts, &Entry { port, client }.emit())
+    });
+    let echo = shard.allocations("echo request", |i| {
+        let client = client(scattered(i));
+        let to = packets::synthesize(client.prefix, TABLE.local);
+        let packet = packets::ipv6_echo_request(client.address, to, 1, 2, b"ping");
+        request(&[(message_type::AUTHENTICATOR, &authenticator(&client))], &packet)
+    });
+    let created = shard.stats.get(Counter::Created);
+    let new = shard.allocations("new client", |i| client_packet(&client(TABLE_CAPACITY + i)));
+    assert_eq!(shard.stats.get(Counter::Created) - created, (BATCHES * AHEAD_MAX) as u64);
+    assert_eq!(shard.server.contradiction(), None);
+
+    let counted = [("known", known), ("service", service), ("report", report), ("echo", echo)];
+    assert_eq!(counted.map(|kind| kind.1), [0; 4], "{counted:?}");
+    assert_eq!(new, 0, "new clients");
+}

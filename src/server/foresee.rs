@@ -1,0 +1,141 @@
+//! What can be known of a datagram before those ahead of it were answered.
+//!
+//! A batch is handled in two passes. The first parses its datagrams ([`Server::foresee`]) and looks at the memory
+//! that the second will need ([`Server::look_ahead`]), step by step: first at the NAT64s of all of them, then at the
+//! indexes, then at the entries, then at what stands around these. The steps of one request must wait for each
+//! other, those of different requests need not, so that the processor waits for many of them at once. The second
+//! pass ([`Server::handle_foreseen`]) answers one after the other and relies on nothing that a request may have
+//! changed meanwhile: what was foreseen saves time, and never alters an answer.
+
+use super::{Server, nat64s};
+use crate::change::TableKey;
+use crate::packet::{self, Ipv4, Ipv6};
+use crate::stats::DropReason;
+use crate::table::{HashedClient, Slot};
+use crate::wire::{self, Client, MappedPort, Request, RequestKind};
+
+/// How many datagrams are best foreseen and then handled: more of them push each other out of the caches again.
+pub const AHEAD_MAX: usize = 64;
+/// From so many datagrams on, looking ahead pays.
+const LOOK_AHEAD_MIN: usize = 4;
+
+/// What can be known of one datagram.
+#[derive(Debug)]
+pub struct Foreseen {
+    table: TableKey,
+    pub(super) nat64_hash: u64,
+    pub(super) request: Result<Request, DropReason>,
+    wanted: Wanted,
+    /// Where the entry of the client that is wanted was, probably, when somebody looked ahead.
+    pub(super) probable: Option<Slot>,
+}
+
+/// By what an entry will be looked for.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    /// It sent the packet: TCP or UDP, not a fragment, from an address and port that a client can have.
+    Sender(HashedClient),
+    /// It was reported.
+    Reported(HashedClient),
+    /// A packet was sent there.
+    Port(MappedPort),
+    Nothing,
+}
+
+impl Foreseen {
+    /// Who sent the client packet that came alone, where that needs no closer look.
+    pub(super) fn sender(&self) -> Option<&HashedClient> {
+        match &self.wanted {
+            Wanted::Sender(client) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// Whose entry was reported, if one was.
+    pub(super) fn reported(&self) -> Option<&HashedClient> {
+        match &self.wanted {
+            Wanted::Reported(client) => Some(client),
+            _ => None,
+        }
+    }
+}
+
+impl Server {
+    /// Parses a payload that was sent between the addresses of `table`. `before` is what was foreseen of another
+    /// datagram: many in a row come from the same NAT64.
+    pub fn foresee(&self, table: TableKey, payload: &[u8], before: Option<&Foreseen>) -> Foreseen {
+        let nat64_hash = match before {
+            Some(before) if before.table == table => before.nat64_hash,
+            _ => nat64s::hash_of(&self.context.hash, table),
+        };
+        let request = wire::parse(payload);
+        let wanted = request.as_ref().ok().and_then(|request| self.wanted(request, payload));
+        Foreseen {
+            table,
+            nat64_hash,
+            request,
+            wanted: wanted.unwrap_or(Wanted::Nothing),
+            probable: None,
+        }
+    }
+
+    /// Looks at what [`Server::handle_foreseen`] will need, so that it is in the caches. Changes nothing but what is
+    /// foreseen: of the first [`AHEAD_MAX`] datagrams.
+    pub fn look_ahead(&self, foreseen: &mut [Foreseen]) {
+        if foreseen.len() < LOOK_AHEAD_MIN {
+            return;
+        }
+        let mut nat64s = [None; AHEAD_MAX];
+        for (nat64, foreseen) in nat64s.iter_mut().zip(&*foreseen) {
+            *nat64 = self.nat64s.find(foreseen.nat64_hash, foreseen.table);
+        }
+        // The sum is there so that nobody can say that nothing was looked at.
+        let mut seen = nat64s.iter().flatten().fold(0, |seen, nat64| seen ^ nat64.glance());
+        for (foreseen, nat64) in foreseen.iter_mut().zip(nat64s) {
+            foreseen.probable = nat64.and_then(|nat64| match &foreseen.wanted {
+                Wanted::Sender(client) | Wanted::Reported(client) => nat64.table().probable(client),
+                Wanted::Port(port) => nat64.table().find_port(*port),
+                Wanted::Nothing => None,
+            });
+        }
+        let mut footholds = [None; AHEAD_MAX];
+        for ((foothold, foreseen), nat64) in footholds.iter_mut().zip(&*foreseen).zip(nat64s) {
+            *foothold = nat64.zip(foreseen.probable).map(|(nat64, slot)| {
+                let table = nat64.table();
+                (table, table.foothold(slot))
+            });
+        }
+        for (table, foothold) in footholds.iter().flatten() {
+            seen ^= table.glance(foothold);
+        }
+        std::hint::black_box(seen);
+    }
+
+    /// The client or the mapped port that a request is about, where that is easily told.
+    fn wanted(&self, request: &Request, payload: &[u8]) -> Option<Wanted> {
+        match request.kind {
+            RequestKind::ClientPacket(parts) => {
+                let view = Ipv6::new(parts.packet.of(payload))?;
+                let walk = view.walk().ok()?;
+                if walk.fragment.is_some() || !packet::has_entries(walk.protocol) {
+                    return None;
+                }
+                let (port, _) = packet::ports(view.octets().get(walk.upper_at..)?)?;
+                let (prefix, address) = (view.destination_prefix(), view.source());
+                let client = Client { prefix, address, port };
+                (Client::can_have(address) && port != 0)
+                    .then(|| Wanted::Sender(HashedClient::new(&self.context.hash, client)))
+            }
+            RequestKind::ServicePacket { packet } => {
+                let view = Ipv4::new(packet.of(payload))?;
+                let ports = packet::ports(view.data());
+                let (_, port) = ports.filter(|_| packet::has_entries(view.protocol()))?;
+                Some(Wanted::Port(MappedPort(port)))
+            }
+            RequestKind::Report { entry, .. } => {
+                Some(Wanted::Reported(HashedClient::new(&self.context.hash, entry.client)))
+            }
+            RequestKind::MultiReport => None,
+        }
+    }
+}
