@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::thread;
 use std::time::Duration;
 
 use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
@@ -184,7 +185,10 @@ impl Nat64 {
             let mut reply = [0; 2048];
             self.control.set_read_timeout(Some(CHALLENGE_PATIENCE)).unwrap();
             let answers = |_| {
-                drop(self.control.send(&self.client_request));
+                // Refused before the echo listens.
+                if self.control.send(&self.client_request).is_err() {
+                    thread::sleep(CHALLENGE_PATIENCE);
+                }
                 self.control.recv(&mut reply).is_ok()
             };
             assert!((0..CHALLENGE_TRIES).any(answers), "the echo does not answer");
@@ -265,11 +269,6 @@ impl Nat64 {
             }
         }
         self.asked.push_back(Asked { kind, client, at });
-    }
-
-    /// Whether the new clients are used up.
-    pub fn is_full(&self) -> bool {
-        self.next_new >= CLIENTS_MAX
     }
 
     /// Finds out which request a reply answers. The server answers one NAT64 mostly in order.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -111,11 +110,15 @@ impl Process {
         fs::read_to_string(self.directory.path().join("stderr")).unwrap_or_default()
     }
 
-    /// Ends it as a service manager would, and returns its last words.
-    pub fn stop(mut self) -> io::Result<String> {
-        Command::new("kill").arg(self.child.id().to_string()).status()?;
-        self.child.wait()?;
-        Ok(self.messages())
+    /// Whether this version of the server has these options.
+    pub fn knows(options: &[&str]) -> bool {
+        let check = Command::new(env!("CARGO_BIN_EXE_nat64handoff"))
+            .arg("check-config")
+            .args(options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        check.is_ok_and(|status| status.success())
     }
 }
 

@@ -106,8 +106,8 @@ impl Rounds {
         samples
     }
 
-    pub fn of(&self, variant: usize) -> &[Sample] {
-        &self.samples[variant]
+    pub fn spread(&self, variant: usize, what: impl Fn(&Sample) -> f64) -> Spread {
+        spread(self.samples[variant].iter().map(what))
     }
 
     /// The ratio of `what` to that of the last variant in the same round.

@@ -1,9 +1,12 @@
 //! The parts, in the order in which they run.
 
+mod compare;
 mod create;
 mod known;
 mod latency;
 mod mix;
+mod overload;
+mod reactors;
 
 use std::time::Duration;
 
@@ -12,8 +15,15 @@ use crate::process::Process;
 use crate::report::Target;
 
 /// By name; each is told how many rounds there are.
-pub const PARTS: [(&str, fn(usize)); 4] =
-    [("known", known::run), ("create", create::run), ("mix", mix::run), ("latency", latency::run)];
+pub const PARTS: [(&str, fn(usize)); 7] = [
+    ("known", known::run),
+    ("create", create::run),
+    ("mix", mix::run),
+    ("latency", latency::run),
+    ("reactors", reactors::run),
+    ("overload", overload::run),
+    ("compare", compare::run),
+];
 
 /// What is left to do after a load that changes nothing.
 const SETTLE: Duration = Duration::from_millis(5);
