@@ -14,6 +14,8 @@ use crate::net::{Burst, Inbox, JOINED};
 const LATENCY_MAX: u64 = 10_000_000_000;
 /// How long an open loop waits for the last replies.
 const GRACE: Duration = Duration::from_millis(300);
+/// How long it may take until all clients are known.
+const FILL_MAX: Duration = Duration::from_secs(30);
 /// The most datagrams that an open loop sends before it looks for replies.
 const CATCH_UP_MAX: u32 = 4;
 /// An open loop that is further behind than this gives up what it has not sent, and says so.
@@ -109,8 +111,11 @@ impl Load {
     /// Makes all NAT64s, and all of their known clients, known.
     pub fn fill(&mut self) {
         self.nat64s.iter().for_each(Nat64::introduce);
-        let clients = self.nat64s.iter().map(|nat64| u64::from(nat64.known())).sum();
-        let tally = self.closed(KNOWN, Sending::Plain, clients, Duration::from_secs(30));
+        let known = self.nat64s[0].known();
+        let clients = u64::from(known) * self.nat64s.len() as u64;
+        // Both are powers of 2, so that each NAT64 has as many turns.
+        let burst = burst_of(self.nat64s.len(), Sending::Plain).min(known as usize);
+        let tally = self.in_bursts(burst, KNOWN, Sending::Plain, clients, FILL_MAX);
         assert_eq!(tally.answered, clients, "{} were lost", tally.lost);
         self.nat64s.iter().for_each(Nat64::check_ports);
     }
@@ -118,7 +123,17 @@ impl Load {
     /// Two bursts of each NAT64 are under way: when the replies to one are there, the next one is sent.
     /// Ends when at least `requests` were sent, or after `time`, and when all are answered or given up.
     pub fn closed(&mut self, mix: Mix, sending: Sending, requests: u64, time: Duration) -> Tally {
-        let burst = burst_of(self.nat64s.len(), sending);
+        self.in_bursts(burst_of(self.nat64s.len(), sending), mix, sending, requests, time)
+    }
+
+    fn in_bursts(
+        &mut self,
+        burst: usize,
+        mix: Mix,
+        sending: Sending,
+        requests: u64,
+        time: Duration,
+    ) -> Tally {
         let mut tally = Tally::new();
         let end = self.now() + time.as_nanos() as u64;
         let begin = self.now();

@@ -4,6 +4,7 @@
 //! and the complement of it, so that the checksum of its packets is always the same.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::thread;
 use std::time::Duration;
@@ -185,11 +186,14 @@ impl Nat64 {
             let mut reply = [0; 2048];
             self.control.set_read_timeout(Some(CHALLENGE_PATIENCE)).unwrap();
             let answers = |_| {
+                let asked = self.control.send(&self.client_request);
+                let answered = asked.and_then(|_| self.control.recv(&mut reply));
                 // Refused before the echo listens.
-                if self.control.send(&self.client_request).is_err() {
+                let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+                if answered.as_ref().is_err_and(refused) {
                     thread::sleep(CHALLENGE_PATIENCE);
                 }
-                self.control.recv(&mut reply).is_ok()
+                answered.is_ok()
             };
             assert!((0..CHALLENGE_TRIES).any(answers), "the echo does not answer");
             // One more may be on its way.

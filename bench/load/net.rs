@@ -48,6 +48,11 @@ pub fn prepare(socket: &UdpSocket) {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
 }
 
+/// Each datagram is received by itself.
+pub fn take_apart(socket: &UdpSocket) {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, 0);
+}
+
 fn set(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) {
     try_set(socket, level, name, value).expect("a socket option");
 }

@@ -109,17 +109,6 @@ impl Process {
     pub fn messages(&self) -> String {
         fs::read_to_string(self.directory.path().join("stderr")).unwrap_or_default()
     }
-
-    /// Whether this version of the server has these options.
-    pub fn knows(options: &[&str]) -> bool {
-        let check = Command::new(env!("CARGO_BIN_EXE_nat64handoff"))
-            .arg("check-config")
-            .args(options)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        check.is_ok_and(|status| status.success())
-    }
 }
 
 impl Drop for Process {

@@ -43,8 +43,12 @@ pub fn run(rounds: usize) {
     // Of all requests; half of them are from strangers.
     let mut carried = RATE_FIRST;
     for _ in 0..RATES_MAX {
-        let (tally, _) = at(carried * RATE_STEP, TRIED);
-        if (tally.answered as f64) < CARRIED * asked(&tally) {
+        let mut is_carried = || {
+            let (tally, _) = at(carried * RATE_STEP, TRIED);
+            tally.answered as f64 >= CARRIED * asked(&tally)
+        };
+        // What fails for a moment's noise passes the second time.
+        if !is_carried() && !is_carried() {
             break;
         }
         carried *= RATE_STEP;
