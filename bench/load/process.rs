@@ -20,17 +20,21 @@ pub struct Process {
     directory: TempDir,
 }
 
-/// `0-1` for two cores.
-pub fn cores(count: usize) -> String {
-    format!("0-{}", count - 1)
+/// Runs what is appended on the first `count` cores. It does not outlive this process, however that ends: a server
+/// that nobody asks any more would keep its port, and whatever it has inherited, for ever.
+fn on_cores(count: usize) -> Command {
+    let mut command = Command::new("setpriv");
+    let cores = format!("0-{}", count - 1);
+    command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &cores]);
+    command
 }
 
 impl Process {
     /// `nat64handoff serve`, with so many reactors, on so many cores.
     pub fn server(reactors: usize, options: &[&str]) -> Process {
-        let mut command = Command::new("taskset");
+        let mut command = on_cores(reactors);
         command
-            .args(["--cpu-list", &cores(reactors), env!("CARGO_BIN_EXE_nat64handoff"), "serve"])
+            .args([env!("CARGO_BIN_EXE_nat64handoff"), "serve"])
             .args(["--reactors", &reactors.to_string()]);
         Process::start(command, |command, address, directory| {
             command
@@ -45,8 +49,8 @@ impl Process {
 
     /// This program again, as an echo of that name: see `echo`.
     pub fn echo(name: &str) -> Process {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &cores(1)]).arg(std::env::current_exe().unwrap());
+        let mut command = on_cores(1);
+        command.arg(std::env::current_exe().unwrap());
         Process::start(command, |command, address, _| {
             command.args(["echo", name, &address.to_string()]);
         })
@@ -63,7 +67,7 @@ impl Process {
             .stdin(Stdio::null())
             .stderr(File::create(directory.path().join("stderr")).unwrap())
             .spawn()
-            .expect("taskset");
+            .expect("setpriv");
         Process { child, address, directory }
     }
 
