@@ -1,0 +1,68 @@
+//! The whole server under load, against an echo: `cargo bench --bench load` (root, for UDP port 9).
+//!
+//! A load on the last core, a process under test on the first; both on loopback. What is compared alternates
+//! within each round, each ratio is that of one round, and what is printed is the median of the ratios, with the
+//! lowest and the highest. CPU time is that of all threads of the process, from /proc/PID/task/*/schedstat, for
+//! each request that was answered. An echo that stands in a table twice shows how much is noise.
+//!
+//! | part | what is measured |
+//! | --- | --- |
+//! | `known` | clients that the table has; 1, 16, 256 NAT64s; plain, and 16 requests joined in a datagram |
+//! | `create` | clients that are new: journal and event log in files |
+//! | `mix` | known clients, service packets, new clients, reports |
+//! | `latency` | at a tenth of what the server can carry |
+//! | `reactors` | two reactors against one |
+//! | `overload` | twice of what the server can carry, half of it from strangers |
+//! | `compare` | io_uring and tokio, without the protocol |
+//!
+//! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are (default 5).
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `net` | many datagrams in one system call; the `unsafe` |
+//! | `nat64` | a NAT64 of the load: requests, and what their replies must be |
+//! | `generator` | closed and open loop, loss, latency |
+//! | `process` | starts what is measured, reads its CPU time |
+//! | `echo` | servers without a protocol; this program again, as a child |
+//! | `report` | rounds, ratios, tables, goals |
+//! | `parts` | the parts |
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+mod echo;
+mod generator;
+mod nat64;
+mod net;
+mod parts;
+mod process;
+mod report;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, name, address] = &arguments[..]
+        && mode == "echo"
+    {
+        let address = address.parse().expect("an address to listen on");
+        echo::run(name, address).expect("an echo");
+        return;
+    }
+    // What cargo passes on is not for us, but for the names of parts.
+    let wanted: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|name| !name.starts_with('-')).collect();
+    for name in &wanted {
+        let known = parts::PARTS.iter().any(|(part, _)| part == name);
+        assert!(known, "{name}: no such part; there are {:?}", parts::PARTS.map(|(part, _)| part));
+    }
+    let rounds =
+        std::env::var("BENCH_ROUNDS").map_or(5, |text| text.parse().expect("BENCH_ROUNDS"));
+    net::raise_files_limit();
+    let cores = process::pin_to_last_core();
+    assert!(rounds > 0 && cores > 1, "a round at least, and two cores");
+    for (name, part) in parts::PARTS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            println!("== {name}");
+            part(rounds);
+            println!();
+        }
+    }
+}

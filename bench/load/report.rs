@@ -1,0 +1,162 @@
+//! Measuring and telling: samples, ratios of one round, medians, tables, and the lines that `bench/run` collects.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::generator::{Load, Tally};
+use crate::nat64::{Nat64, Peer};
+use crate::process::{Cpu, Process};
+
+/// A process, and a load that only it gets.
+pub struct Target {
+    pub name: String,
+    pub process: Process,
+    pub load: Load,
+}
+
+impl Target {
+    /// With these NAT64s, each of so many clients; nothing is known to it yet.
+    pub fn new(
+        name: &str,
+        process: Process,
+        peer: Peer,
+        nat64s: impl IntoIterator<Item = u32>,
+        known: u32,
+    ) -> Target {
+        let nat64 = |number| Nat64::new(number, known, peer, process.address);
+        let load = Load::new(nat64s.into_iter().map(nat64).collect());
+        Target { name: name.to_owned(), process, load }
+    }
+
+    /// What a load costs. `settle` is for what is still to be done after the last reply: log, syncs.
+    pub fn measure(&mut self, settle: Duration, load: impl FnOnce(&mut Load) -> Tally) -> Sample {
+        let before = self.process.cpu();
+        let tally = load(&mut self.load);
+        thread::sleep(settle);
+        let threads = self.process.cpu_since(&before);
+        Sample { tally, cpu: threads.values().sum(), threads }
+    }
+}
+
+/// What a load was answered, and what that cost.
+pub struct Sample {
+    pub tally: Tally,
+    pub cpu: Duration,
+    pub threads: Cpu,
+}
+
+impl Sample {
+    /// Of all threads, for each request that was answered.
+    pub fn micros(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.tally.answered.max(1) as f64
+    }
+
+    fn thread_micros(&self, name: &str) -> f64 {
+        let cpu = self.threads.get(name).copied().unwrap_or_default();
+        cpu.as_secs_f64() * 1e6 / self.tally.answered.max(1) as f64
+    }
+}
+
+/// The samples of each variant, by round; the last variant is what the others are compared with.
+pub struct Rounds {
+    names: Vec<String>,
+    samples: Vec<Vec<Sample>>,
+}
+
+/// A median, and between what.
+#[derive(Debug, Clone, Copy)]
+pub struct Spread {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+pub fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values[0], values[values.len() - 1]);
+    Spread { median: values[values.len() / 2], low, high }
+}
+
+impl Rounds {
+    pub fn new(names: impl IntoIterator<Item = String>) -> Rounds {
+        let names: Vec<_> = names.into_iter().collect();
+        let samples = names.iter().map(|_| Vec::new()).collect();
+        Rounds { names, samples }
+    }
+
+    pub fn push(&mut self, variant: usize, sample: Sample) {
+        self.samples[variant].push(sample);
+    }
+
+    /// Measures each target in turn, another one first in each round.
+    pub fn measure(
+        targets: &mut [Target],
+        rounds: usize,
+        settle: Duration,
+        mut load: impl FnMut(&mut Load) -> Tally,
+    ) -> Rounds {
+        let mut samples = Rounds::new(targets.iter().map(|target| target.name.clone()));
+        for round in 0..rounds {
+            for step in 0..targets.len() {
+                let variant = (round + step) % targets.len();
+                samples.push(variant, targets[variant].measure(settle, &mut load));
+            }
+        }
+        samples
+    }
+
+    pub fn spread(&self, variant: usize, what: impl Fn(&Sample) -> f64) -> Spread {
+        spread(self.samples[variant].iter().map(what))
+    }
+
+    /// The ratio of `what` to that of the last variant in the same round.
+    pub fn ratio(&self, variant: usize, what: impl Fn(&Sample) -> f64) -> Spread {
+        let last = self.samples.len() - 1;
+        let pairs = self.samples[variant].iter().zip(&self.samples[last]);
+        spread(pairs.map(|(own, base)| what(own) / what(base)))
+    }
+
+    /// A line for each variant.
+    pub fn print(&self) {
+        let last = &self.names[self.names.len() - 1];
+        println!(
+            "  {:26}{:>8}{:>9} {:13}{:>11}{:>7}{:>9}{:>8}{:>8}  threads, us",
+            "", "CPU us", "ratio", "(low-high)", "requests/s", "lost", "p50 us", "p99", "p99.9"
+        );
+        for (variant, name) in self.names.iter().enumerate() {
+            let own = &self.samples[variant];
+            let of = |what: &dyn Fn(&Sample) -> f64| spread(own.iter().map(what)).median;
+            let ratio = self.ratio(variant, Sample::micros);
+            let lost: u64 = own.iter().map(|sample| sample.tally.lost).sum();
+            let threads = own[0].threads.keys().filter_map(|thread| {
+                let micros = of(&|sample| sample.thread_micros(thread));
+                (micros >= 0.005).then(|| format!("{thread} {micros:.2}"))
+            });
+            let threads: Vec<_> = threads.collect();
+            println!(
+                "  {name:26}{:>8.3}{:>9.2} {:13}{:>11.0}{lost:>7}{:>9.0}{:>8.0}{:>8.0}  {}",
+                of(&Sample::micros),
+                ratio.median,
+                format!("({:.2}-{:.2})", ratio.low, ratio.high),
+                of(&|sample| sample.tally.rate()),
+                of(&|sample| sample.tally.quantile(0.5)),
+                of(&|sample| sample.tally.quantile(0.99)),
+                of(&|sample| sample.tally.quantile(0.999)),
+                threads.join(", ")
+            );
+            let late: u64 = own.iter().map(|sample| sample.tally.late).sum();
+            if late > 0 {
+                println!("  {:26}{late} replies came when they had been given up", "");
+            }
+        }
+        println!("  (ratio: CPU to that of \"{last}\" in the same round)");
+    }
+}
+
+/// A line that `bench/run` makes its last table of. `limit` is a bound from above, or where it begins with `>` from
+/// below.
+pub fn goal(what: &str, limit: &str, measured: Spread) {
+    let Spread { median, low, high } = measured;
+    println!("goal | {what} | {limit} | {median:.2} ({low:.2}-{high:.2})");
+}
