@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use nat64handoff::backend::Backend;
-use nat64handoff::change::{LogFormat, Now};
+use nat64handoff::change::{LogFormat, Now, TableKey};
 use nat64handoff::eventlog::{Destination, EventLog, LogConfig, LogSync};
 use nat64handoff::kernel::EventWaker;
 use nat64handoff::mmsg::Mmsg;
@@ -63,7 +63,13 @@ const MAPPED: [u8; MAPPING] = [0x36; MAPPING];
 struct Echo;
 
 impl Shard for Echo {
-    fn handle(&mut self, _: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
+    type Foreseen = ();
+
+    fn foresee(&self, _: TableKey, _: &[u8], _: Option<&()>) {}
+
+    fn look_ahead(&self, _: &mut [()]) {}
+
+    fn handle(&mut self, _: Now, datagram: Datagram<'_>, _: &(), outbox: &mut Outbox) {
         let Datagram { table, port, buffer, payload, room } = datagram;
         let to = SocketAddrV4::new(table.nat64, port);
         let packet = packet_of(payload);
