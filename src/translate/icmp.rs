@@ -85,11 +85,10 @@ pub(super) fn to_ipv4(
         (v6::UNREACHABLE, 1) => unreachable(v4::HOST_PROHIBITED),
         (v6::UNREACHABLE, 4) => unreachable(v4::PORT),
         (v6::PACKET_TOO_BIG, _) => {
-            // No IPv6 link has a smaller MTU, whatever it says (RFC 8201 section 4).
-            let named = u16::try_from(word).unwrap_or(u16::MAX).max(IPV6_MTU_MIN);
+            let named = u16::try_from(word).unwrap_or(u16::MAX);
             let longer = if fragment_header { HEADER_DIFFERENCE + 8 } else { HEADER_DIFFERENCE };
-            let ipv6_mtu = named.min(limits.ipv6_mtu) - longer;
-            let mtu = Says::Mtu(ipv6_mtu.min(limits.ipv4_mtu));
+            let ipv6_mtu = named.min(limits.ipv6_mtu).saturating_sub(longer);
+            let mtu = Says::Mtu(ipv6_mtu.min(limits.ipv4_mtu).max(IPV4_MTU_MIN));
             Counterpart::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu)
         }
         (v6::TIME_EXCEEDED, code) => Counterpart::new(v4::TIME_EXCEEDED, code, Says::Nothing),
@@ -173,10 +172,10 @@ fn ipv6_pointer(pointer: u8) -> Option<u8> {
     }
 }
 
-/// The greatest plateau below `length` that is not below the minimum of IPv6 (section 4.2).
+/// The greatest plateau below `length` (section 4.2). One that is below the minimum of IPv6 becomes that later.
 fn plateau(length: usize) -> u16 {
     let below = |&plateau: &u16| usize::from(plateau) < length;
-    PLATEAUS.into_iter().find(below).unwrap_or(IPV4_MTU_MIN).max(IPV6_MTU_MIN)
+    PLATEAUS.into_iter().find(below).unwrap_or(IPV4_MTU_MIN)
 }
 
 /// An octet of the ICMP error that says how long the quoted packet is with its padding, and its unit in octets,
@@ -252,7 +251,10 @@ mod tests {
             (1500, false, 1300, 1500, 1300),
             (9000, false, 9000, 1500, 1480),
             (1280, false, 1500, 1500, 1260),
-            (0, false, 1500, 1500, 1260),
+            (576, false, 1500, 1500, 556),
+            (88, false, 1500, 1500, 68),
+            (87, false, 1500, 1500, 68),
+            (0, true, 1500, 1500, 68),
             (u32::MAX, false, 65535, 65535, 65515),
             (1280, true, 68, 1280, 68),
         ] {
@@ -329,11 +331,11 @@ mod tests {
             (576, 1500, 1500, 1500, 1280),
             (65535, 65535, 65535, 65535, 65535),
             (0, 1500, 1500, 1600, 1512),
-            (0, 1492, 1500, 1600, 1300),
+            (0, 1492, 1500, 1600, 1280),
             (0, 1493, 1500, 1600, 1512),
             (0, 4352, 9000, 9000, 2022),
             (0, 65535, 65535, 65535, 32020),
-            (0, 100, 1500, 1500, 1300),
+            (0, 100, 1500, 1500, 1280),
             // The high-order half is not the MTU's (RFC 1191 section 4).
             (0xffff_0578, 1500, 1500, 1500, 1420),
         ] {
