@@ -218,7 +218,9 @@ fn from_ipv4(octets: &[u8], limits: &Limits, mtu: usize) {
     } else {
         assert_eq!(data.len(), upper.len());
         let without = before == 17 && whole && upper[6..8] == [0, 0];
-        let right = adds_up(&octets[12..20], before, upper);
+        // Over nothing but zeros, 0 is wrong for 0xffff; but what is changed is the difference, which is right.
+        let zeros = before == 1 && upper.iter().all(|&octet| octet == 0);
+        let right = zeros || adds_up(&octets[12..20], before, upper);
         // One that is made is over the datagram's own length.
         let over =
             if without { usize::from(u16::from_be_bytes([data[4], data[5]])) } else { data.len() };

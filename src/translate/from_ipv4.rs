@@ -9,8 +9,8 @@ use super::icmp::v4;
 use super::quoted::{Error, Quoted4, fragment_header, put_traffic_class};
 use super::upper::{self, Change, ClientIs};
 use super::{
-    FRAGMENT_HEADER, Flow, GROWTH_MAX, HEADER_DIFFERENCE, Inside, Limits, Packets, Refusal,
-    Refused, Rewrite, Transport, behind_prefix_of,
+    FRAGMENT_HEADER, Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV4_DATA_MAX, Inside, Limits, Packets,
+    Refusal, Refused, Rewrite, Transport, behind_prefix_of,
 };
 
 /// Options of one octet: end of the list, and no operation (RFC 791 section 3.1).
@@ -266,7 +266,7 @@ fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refus
         return Ok(());
     };
     let end = usize::from(fragment.offset) + length;
-    if (fragment.more && !length.is_multiple_of(8)) || end > usize::from(u16::MAX) {
+    if (fragment.more && !length.is_multiple_of(8)) || end > IPV4_DATA_MAX {
         return Err(Refusal::FragmentBounds);
     }
     Ok(())

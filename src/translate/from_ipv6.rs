@@ -11,8 +11,8 @@ use super::icmp::v6;
 use super::quoted::{Error, MAY_FRAGMENT_MAX, Quoted6};
 use super::upper::{self, Change, ClientIs};
 use super::{
-    Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV6_MTU_MIN, Inside, Limits, Packets, Refusal, Refused,
-    Rewrite, Transport, put_u16, refusal_of,
+    Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV4_DATA_MAX, IPV6_MTU_MIN, Inside, Limits, Packets,
+    Refusal, Refused, Rewrite, Transport, put_u16, refusal_of,
 };
 
 /// An IPv6 packet that can be translated, as far as it alone says.
@@ -184,9 +184,6 @@ impl<'a> Ipv6Packet<'a> {
         Change { transport, client_is: ClientIs::Source, client_port, before, after }
     }
 }
-
-/// The longest data that an IPv4 packet can have.
-const IPV4_DATA_MAX: usize = u16::MAX as usize - IPV4_HEADER;
 
 fn check_fragment(octets: &[u8], walk: &Walk, length: usize) -> Result<(), Refusal> {
     let (Some(fragment), Some(at)) = (walk.fragment, walk.fragment_at) else {

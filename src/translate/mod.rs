@@ -25,6 +25,7 @@ mod upper;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::fragments::FragmentKey;
+use crate::packet::IPV4_HEADER;
 use crate::stats::{DropReason, counters};
 
 pub use errors::{ipv4_error, ipv6_error};
@@ -43,6 +44,8 @@ pub const IPV6_MTU_MIN: u16 = 1280;
 pub const IPV4_MTU_MIN: u16 = 68;
 /// The octets of an IPv6 fragment header.
 const FRAGMENT_HEADER: usize = 8;
+/// The longest data that an IPv4 packet can have, put together from fragments too.
+const IPV4_DATA_MAX: usize = u16::MAX as usize - IPV4_HEADER;
 /// By how much an IPv6 header is longer than one of IPv4.
 const HEADER_DIFFERENCE: u16 = 20;
 
