@@ -111,6 +111,11 @@ fn journal() {
     replay("journal");
 }
 
+#[test]
+fn translate() {
+    replay("translate");
+}
+
 /// Writes the seeds into the corpora, from which `cargo fuzz cmin` may remove them again.
 #[test]
 #[ignore = "alters the working tree"]

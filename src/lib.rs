@@ -43,6 +43,8 @@ pub mod icmp;
 
 pub mod fragments;
 
+pub mod translate;
+
 pub mod server;
 
 pub mod journal;

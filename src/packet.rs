@@ -31,6 +31,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// Authentication header.
+    pub const AUTHENTICATION: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
     /// Nothing follows.
@@ -41,8 +43,12 @@ pub mod protocol {
 
 /// ICMP and ICMPv6 message types.
 pub mod icmp_type {
+    /// ICMP: echo reply.
+    pub const ECHO_REPLY: u8 = 0;
     /// ICMP: destination unreachable.
     pub const UNREACHABLE: u8 = 3;
+    /// ICMP: echo request.
+    pub const ECHO_REQUEST: u8 = 8;
     /// ICMPv6: parameter problem.
     pub const V6_PARAMETER_PROBLEM: u8 = 4;
     /// ICMPv6: echo request.
@@ -89,6 +95,8 @@ pub struct Fragment {
     pub first: bool,
     /// Whether more parts follow.
     pub more: bool,
+    /// Where its data stand in those of the packet, in octets; a multiple of 8.
+    pub offset: u16,
 }
 
 /// A view of an IPv6 packet: at least the whole fixed header.
@@ -109,6 +117,18 @@ pub struct Walk {
     pub upper_at: usize,
     /// The fragment header, if there was one.
     pub fragment: Option<Fragment>,
+    /// Where it stands, from the start of the packet.
+    pub fragment_at: Option<usize>,
+}
+
+/// Why a walk ended before the upper layer, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalkEnd {
+    /// Why.
+    pub reason: DropReason,
+    /// From the start of the packet: the field for the segments left, or the header that is one too many or
+    /// runs past the end.
+    pub at: usize,
 }
 
 impl<'a> Ipv6<'a> {
@@ -134,6 +154,21 @@ impl<'a> Ipv6<'a> {
         Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[24 + i]))
     }
 
+    /// The octets behind the fixed header that it names.
+    pub fn payload_length(self) -> usize {
+        usize::from(u16::from_be_bytes([self.header[4], self.header[5]]))
+    }
+
+    /// The traffic class.
+    pub fn traffic_class(self) -> u8 {
+        self.header[0] << 4 | self.header[1] >> 4
+    }
+
+    /// The hop limit.
+    pub fn hop_limit(self) -> u8 {
+        self.header[7]
+    }
+
     /// The NAT64 prefix in the destination address.
     pub fn destination_prefix(self) -> Prefix96 {
         Prefix96::of(self.destination())
@@ -145,11 +180,20 @@ impl<'a> Ipv6<'a> {
     /// More than [`EXTENSION_HEADERS_MAX`] of them, a routing header with segments left, or a header that
     /// runs past the end.
     pub fn walk(self) -> Result<Walk, DropReason> {
+        self.walk_to().map_err(|end| end.reason)
+    }
+
+    /// The same, and on failure where it stopped.
+    ///
+    /// # Errors
+    /// As [`Self::walk`].
+    pub fn walk_to(self) -> Result<Walk, WalkEnd> {
         let mut walk = Walk {
             protocol: self.header[6],
             protocol_at: 6,
             upper_at: IPV6_HEADER,
             fragment: None,
+            fragment_at: None,
         };
         for walked in 0.. {
             let length = match walk.protocol {
@@ -157,21 +201,23 @@ impl<'a> Ipv6<'a> {
                 protocol::FRAGMENT => Some(8),
                 _ => break,
             };
+            let end = |reason| WalkEnd { reason, at: walk.upper_at };
             if walked == EXTENSION_HEADERS_MAX {
-                return Err(DropReason::ExtensionHeaders);
+                return Err(end(DropReason::ExtensionHeaders));
             }
             let header = self.octets.get(walk.upper_at..).unwrap_or_default();
             let &[next, units, ..] = header else {
-                return Err(DropReason::HeaderTruncated);
+                return Err(end(DropReason::HeaderTruncated));
             };
             let length = length.unwrap_or(8 * (usize::from(units) + 1));
-            let header = header.get(..length).ok_or(DropReason::HeaderTruncated)?;
+            let header = header.get(..length).ok_or(end(DropReason::HeaderTruncated))?;
             if walk.protocol == protocol::ROUTING && header[3] != 0 {
-                return Err(DropReason::SegmentsLeft);
+                return Err(WalkEnd { reason: DropReason::SegmentsLeft, at: walk.upper_at + 3 });
             }
             if walk.protocol == protocol::FRAGMENT {
                 let fragment = ipv6_fragment(header);
                 walk.fragment = Some(fragment);
+                walk.fragment_at = Some(walk.upper_at);
                 if !fragment.first {
                     // What follows is data of a packet whose headers stand in its first fragment.
                     walk.protocol = next;
@@ -194,6 +240,7 @@ fn ipv6_fragment(header: &[u8]) -> Fragment {
         identification: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         first: offset_and_flags >> 3 == 0,
         more: offset_and_flags & 1 != 0,
+        offset: offset_and_flags & !7,
     }
 }
 
@@ -247,8 +294,44 @@ impl<'a> Ipv4<'a> {
             identification: u32::from(u16::from_be_bytes([self.0[4], self.0[5]])),
             first: offset_and_flags & 0x1fff == 0,
             more: offset_and_flags & 0x2000 != 0,
+            offset: offset_and_flags << 3,
         };
         (!fragment.first || fragment.more).then_some(fragment)
+    }
+
+    /// The total length that the header names.
+    pub fn total_length(self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[2], self.0[3]]))
+    }
+
+    /// The identification.
+    pub fn identification(self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
+    }
+
+    /// Whether it must not be fragmented.
+    pub fn dont_fragment(self) -> bool {
+        self.0[6] & 0x40 != 0
+    }
+
+    /// The type of service octet.
+    pub fn type_of_service(self) -> u8 {
+        self.0[1]
+    }
+
+    /// The time to live.
+    pub fn ttl(self) -> u8 {
+        self.0[8]
+    }
+
+    /// The options, which may be none.
+    pub fn options(self) -> &'a [u8] {
+        &self.0[IPV4_HEADER..self.header_length()]
+    }
+
+    /// Whether the header's checksum is right.
+    pub fn checksum_is_right(self) -> bool {
+        checksum(&[&self.0[..self.header_length()]]) == 0
     }
 }
 
@@ -304,9 +387,15 @@ pub fn ttl(packet: &[u8]) -> u8 {
     packet[8]
 }
 
-/// RFC 1624 equation 3: the checksum after one 16 bit word changed.
+/// RFC 1624 equation 3: the checksum after one 16 bit word changed, or several that add up to `old` and now to
+/// `new` as [`sum`] says. Where any word is not 0 it is what summing up anew gives: never 0xffff.
 pub fn checksum_update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
+}
+
+/// The sum in one's complement over `parts`, each but the last of even length.
+pub fn sum(parts: &[&[u8]]) -> u16 {
+    !checksum(parts)
 }
 
 /// The Internet checksum (RFC 1071) over `parts`, each but the last of even length.
@@ -380,12 +469,19 @@ mod tests {
     #[test]
     fn section_7_extension_headers_are_walked() {
         let plain = walk(17, &[0; 8]).unwrap();
-        assert_eq!(plain, Walk { protocol: 17, protocol_at: 6, upper_at: 40, fragment: None });
+        let upper = |protocol, protocol_at, upper_at| Walk {
+            protocol,
+            protocol_at,
+            upper_at,
+            fragment: None,
+            fragment_at: None,
+        };
+        assert_eq!(plain, upper(17, 6, 40));
         // Hop-by-hop of 8 octets, destination options of 16, then TCP.
         let mut rest = vec![60, 0, 0, 0, 0, 0, 0, 0, 6, 1];
         rest.resize(24, 0);
         let walked = walk(0, &rest).unwrap();
-        assert_eq!(walked, Walk { protocol: 6, protocol_at: 48, upper_at: 64, fragment: None });
+        assert_eq!(walked, upper(6, 48, 64));
         for cut in 0..24 {
             assert_eq!(walk(0, &rest[..cut]), Err(DropReason::HeaderTruncated), "{cut}");
         }
@@ -408,6 +504,10 @@ mod tests {
     fn section_7_routing_headers() {
         assert_eq!(walk(43, &[17, 0, 4, 0, 0, 0, 0, 0]).unwrap().protocol, 17);
         assert_eq!(walk(43, &[17, 0, 4, 1, 0, 0, 0, 0]), Err(DropReason::SegmentsLeft));
+        // Behind a hop-by-hop header, RFC 7915 section 5.1 wants to know where.
+        let packet = ipv6(0, &[43, 0, 1, 4, 0, 0, 0, 0, 17, 0, 4, 1, 0, 0, 0, 0]);
+        let end = Ipv6::new(&packet).unwrap().walk_to().unwrap_err();
+        assert_eq!(end, WalkEnd { reason: DropReason::SegmentsLeft, at: 51 });
     }
 
     #[test]
@@ -416,13 +516,15 @@ mod tests {
             walk(44, &[17, 0, flags[0], flags[1], 1, 2, 3, 4]).unwrap().fragment.unwrap()
         };
         let identification = 0x0102_0304;
-        assert_eq!(fragment([0, 1]), Fragment { identification, first: true, more: true });
-        assert_eq!(fragment([0, 0]), Fragment { identification, first: true, more: false });
-        assert_eq!(fragment([0, 8]), Fragment { identification, first: false, more: false });
-        assert_eq!(fragment([1, 1]), Fragment { identification, first: false, more: true });
+        let expected = |offset, more| Fragment { identification, first: offset == 0, more, offset };
+        assert_eq!(fragment([0, 1]), expected(0, true));
+        assert_eq!(fragment([0, 0]), expected(0, false));
+        assert_eq!(fragment([0, 8]), expected(8, false));
+        assert_eq!(fragment([1, 1]), expected(256, true));
+        assert_eq!(fragment([0xff, 0xff]), expected(65528, true));
         // What looks like an extension header in a later fragment is data.
         let later = walk(44, &[60, 0, 0, 8, 0, 0, 0, 0]).unwrap();
-        assert_eq!((later.protocol, later.upper_at), (60, 48));
+        assert_eq!((later.protocol, later.upper_at, later.fragment_at), (60, 48, Some(40)));
     }
 
     #[test]
@@ -437,9 +539,12 @@ mod tests {
         assert_eq!(with(0), None);
         assert_eq!(with(0x4000), None);
         let identification = 0xabcd;
-        assert_eq!(with(0x2000), Some(Fragment { identification, first: true, more: true }));
-        assert_eq!(with(0x2001), Some(Fragment { identification, first: false, more: true }));
-        assert_eq!(with(0x00ff), Some(Fragment { identification, first: false, more: false }));
+        let expected =
+            |offset, more| Some(Fragment { identification, first: offset == 0, more, offset });
+        assert_eq!(with(0x2000), expected(0, true));
+        assert_eq!(with(0x2001), expected(8, true));
+        assert_eq!(with(0x00ff), expected(2040, false));
+        assert_eq!(with(0x1fff), expected(65528, false));
     }
 
     #[test]
@@ -470,5 +575,33 @@ mod tests {
             assert_eq!(checksum(&[&header]), 0, "{ttl}");
         }
         assert_eq!(header[10..12], [0xb8, 0x61]);
+    }
+
+    #[test]
+    fn fields_of_the_headers() {
+        let mut packet = ipv6(6, &[0; 258]);
+        packet[0..2].copy_from_slice(&[0x6a, 0xb7]);
+        packet[7] = 9;
+        let view = Ipv6::new(&packet).unwrap();
+        assert_eq!((view.payload_length(), view.traffic_class(), view.hop_limit()), (258, 0xab, 9));
+        let header = [
+            0x46, 0xb8, 0x01, 0x73, 0xab, 0xcd, 0x40, 0, 9, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
+            1, 1, 1, 0,
+        ];
+        let view = Ipv4::new(&header).unwrap();
+        assert_eq!((view.total_length(), view.identification(), view.ttl()), (371, 0xabcd, 9));
+        assert_eq!((view.type_of_service(), view.options()), (0xb8, &[1, 1, 1, 0][..]));
+        assert!(view.dont_fragment() && !view.checksum_is_right());
+    }
+
+    #[test]
+    fn a_checksum_with_many_words_replaced_is_that_of_the_new_words() {
+        let (old, new, rest) = ([0xfe_u8; 32], [1_u8, 2, 3, 4, 0xff, 0xff], [7_u8, 8, 9]);
+        let before = checksum(&[&old, &rest]);
+        let after = checksum(&[&new, &rest]);
+        assert_eq!(checksum_update(before, sum(&[&old]), sum(&[&new])), after);
+        // 0 has two forms; the sum 0xffff stands for it where any word is not 0.
+        assert_eq!(checksum(&[&[0xff, 0xfe, 0, 1]]), 0);
+        assert_eq!(checksum_update(0xffff, 0xffff, 0xffff), 0);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the ICMP
 //! messages made from them, [`server`] a whole shard under a little program of requests, [`journal`] the
-//! reader of the state directory, whatever happened to its files. [`seed`] makes the first inputs of each.
+//! reader of the state directory, whatever happened to its files, [`translate`] the translation of packets
+//! between IPv6 and IPv4. [`seed`] makes the first inputs of each.
 //!
 //! What a result must be is said by code of its own here ([`messages`] splits payloads, and checksums are
 //! summed up anew): what judges the server does not come from the server.
@@ -12,19 +13,30 @@ pub mod build;
 pub mod messages;
 pub mod seed;
 
+#[allow(dead_code, reason = "names are for tests")]
+#[path = "../../src/translate/samples.rs"]
+mod samples;
+
 mod journal;
 mod packet;
 mod payload;
 mod server;
+mod translate;
 
 pub use journal::check as journal;
 pub use packet::check as packet;
 pub use payload::check as payload;
 pub use server::check as server;
+pub use translate::check as translate;
 
 /// What is checked of an input; it panics where something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its corpus.
-pub const TARGETS: [(&str, Target); 4] =
-    [("payload", payload), ("packet", packet), ("server", server), ("journal", journal)];
+pub const TARGETS: [(&str, Target); 5] = [
+    ("payload", payload),
+    ("packet", packet),
+    ("server", server),
+    ("journal", journal),
+    ("translate", translate),
+];

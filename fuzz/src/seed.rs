@@ -9,6 +9,7 @@ use super::build::{
     PACKET_KINDS, entry_message, identifier, ipv4, ipv6, message, validation_datagram,
 };
 use super::messages::Entry;
+use super::translate::flag;
 
 /// The last kind of packet is too large for a corpus.
 const SMALL_KINDS: u8 = PACKET_KINDS - 1;
@@ -30,6 +31,7 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "packet" => packets(),
         "server" => programs(),
         "journal" => journals(),
+        "translate" => translations(),
         _ => panic!("no target {name}"),
     }
 }
@@ -167,4 +169,38 @@ fn journals() -> Vec<Vec<u8>> {
         journals.push([&[2, 0x20 | (kind % 3)][..], &shard, &damage].concat());
     }
     journals
+}
+
+/// Packets with the options of the target `translate` in front.
+fn translations() -> Vec<Vec<u8>> {
+    const NARROW: [u16; 2] = [600, 1280];
+    const WIDE: [u16; 2] = [1500, 1500];
+    let input = |mtus: [u16; 2], flags: u8, packet: &[u8]| {
+        [&mtus[0].to_be_bytes()[..], &mtus[1].to_be_bytes(), &[flags], packet].concat()
+    };
+    let all = flag::TRAFFIC_CLASS | flag::UDP_CHECKSUMS | flag::MEND | flag::PATH_MTU;
+    let mut inputs = Vec::new();
+    for kind in 0..SMALL_KINDS {
+        for packet in [ipv6(kind, ENTRY, 1), ipv4(kind, ENTRY.port)] {
+            inputs.push(input(WIDE, all, &packet));
+        }
+    }
+    // Such as are cut into fragments, and such as must not be.
+    for (mut packet, length) in [(ipv6(0, ENTRY, 1), 1280), (ipv4(0, ENTRY.port), 1400)] {
+        packet.resize(length, 7);
+        inputs.push(input(NARROW, flag::MEND, &packet));
+        if packet[0] >> 4 == 4 {
+            packet[6] = 0;
+            inputs.push(input(NARROW, flag::MEND, &packet));
+        }
+        packet.resize(1500, 7);
+        inputs.push(input(NARROW, flag::MEND, &packet));
+    }
+    let samples = super::samples::TO_IPV4.iter().chain(&super::samples::TO_IPV6);
+    for (sample, flags) in samples.zip([all, flag::TRAFFIC_CLASS].into_iter().cycle()) {
+        for packet in [sample.from, sample.to] {
+            inputs.push(input(WIDE, flags, &super::samples::octets(packet)));
+        }
+    }
+    inputs
 }

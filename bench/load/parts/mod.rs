@@ -15,7 +15,10 @@ use crate::process::Process;
 use crate::report::Target;
 
 /// By name; each is told how many rounds there are.
-pub const PARTS: [(&str, fn(usize)); 7] = [
+/// What is run for a number of rounds.
+type Part = fn(usize);
+
+pub const PARTS: [(&str, Part); 7] = [
     ("known", known::run),
     ("create", create::run),
     ("mix", mix::run),
