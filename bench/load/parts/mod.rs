@@ -14,10 +14,10 @@ use crate::nat64::Peer;
 use crate::process::Process;
 use crate::report::Target;
 
-/// By name; each is told how many rounds there are.
 /// What is run for a number of rounds.
 type Part = fn(usize);
 
+/// By name.
 pub const PARTS: [(&str, Part); 7] = [
     ("known", known::run),
     ("create", create::run),
