@@ -7,7 +7,7 @@
 //!
 //! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
 //! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
-//! one. It keeps no packet while it asks about it: the packet goes with the request and comes back. And
+//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the packet goes with the request and comes back. And
 //! it takes nothing but an ICMP error as a sign that a server is gone: silence is not one.
 
 mod answers;
@@ -79,6 +79,9 @@ pub struct Config {
     pub authenticator_units: u8,
     /// Whether it suggests the client's own port to the server (type 8).
     pub hints: bool,
+    /// Whether who carries out its actions remembers first fragments, and so needs no server to know whose the
+    /// later ones are.
+    pub notes: bool,
 }
 
 impl Config {
@@ -91,6 +94,7 @@ impl Config {
             token_units: 8,
             authenticator_units: 8,
             hints: false,
+            notes: false,
         }
     }
 }
@@ -356,7 +360,7 @@ impl Nat64 {
                     ServerState::Unknown => !flow.opens,
                     ServerState::Dead => false,
                 };
-                if !(flow.fragment && ask)
+                if !(flow.fragment && ask && !self.config.notes)
                     && let Some(port) = self.touch(server, &flow, now)
                 {
                     let entry = Entry { port, client: flow.key };
@@ -465,7 +469,8 @@ impl Nat64 {
         match flow::of_service_packet(view)? {
             Flow::Transport(flow) => {
                 let (_, port) = flow.key;
-                let ask = flow.fragment && self.state(server) == ServerState::Alive;
+                let ask =
+                    flow.fragment && !self.config.notes && self.state(server) == ServerState::Alive;
                 let client = self.client_of(server, port).filter(|_| !ask);
                 if let Some(client) = client
                     && let Some(peer) = self.peers.get_mut(&server)
