@@ -1,0 +1,50 @@
+//! End to end: real kernels, curl, nginx, dig and ping, through the gateway and the server, in network
+//! namespaces: a client that has IPv6 alone, a NAT64, and the host of a service that has IPv4 alone.
+//!
+//! ```text
+//!   client                     NAT64                       server
+//!   2001:db8:N::17 ────────── gateway ──────────────────── nginx, nat64handoff serve
+//!                  IPv6        192.0.2.7 in 64:ff9b::/96    203.0.113.5   IPv4
+//! ```
+//!
+//! Tests run beside each other: namespaces have no names, and are gone with the test, whatever happens to it;
+//! so are the processes in them. They need root, and say so where they are skipped; the Debian packages that
+//! are missing are installed by `ci/packages`.
+
+#![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
+
+#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
+#[path = "protocol/eventlog.rs"]
+mod eventlog;
+
+#[path = "e2e/field.rs"]
+mod field;
+#[path = "e2e/http.rs"]
+mod http;
+#[path = "e2e/namespace.rs"]
+mod namespace;
+#[path = "e2e/pcap.rs"]
+mod pcap;
+#[path = "e2e/process.rs"]
+mod process;
+#[path = "e2e/programs.rs"]
+mod programs;
+
+#[path = "e2e/capture.rs"]
+mod capture;
+#[path = "e2e/crowd.rs"]
+mod crowd;
+#[path = "e2e/downloads.rs"]
+mod downloads;
+#[path = "e2e/limit.rs"]
+mod limit;
+#[path = "e2e/mtu.rs"]
+mod mtu;
+#[path = "e2e/reboot.rs"]
+mod reboot;
+#[path = "e2e/restart.rs"]
+mod restart;
+#[path = "e2e/try_it.rs"]
+mod try_it;
+#[path = "e2e/udp.rs"]
+mod udp;

@@ -1,0 +1,199 @@
+//! The programs that take part: server, gateway, nginx, curl.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use crate::eventlog::{self, Event, Kind};
+use crate::field::{Field, SERVICE, SERVICE6, Site};
+use crate::process::{Process, run, wait_until};
+
+const NAT64HANDOFF: &str = env!("CARGO_BIN_EXE_nat64handoff");
+
+/// Where nginx serves the files of its folder.
+pub fn url(file: &str) -> String {
+    format!("http://[{SERVICE6}]/{file}")
+}
+
+/// The handoff server, on the host of the service.
+pub struct Server {
+    process: Process,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts it, or starts it again: state and log are those from before.
+    pub fn start(field: &Field) -> Server {
+        Server::start_with(field, &[])
+    }
+
+    /// With further options.
+    pub fn start_with(field: &Field, options: &[&str]) -> Server {
+        let (state, log) = (field.path("state"), field.path("events.log"));
+        let listen = SERVICE.to_string();
+        let mut arguments = vec!["serve", "--listen", &listen];
+        arguments.extend(["--state", state.to_str().unwrap(), "--log", log.to_str().unwrap()]);
+        arguments.extend(options);
+        let mut process = Process::start(&field.server, NAT64HANDOFF, &arguments);
+        process.wait_for("nat64handoff: serving");
+        Server { process, log }
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+
+    /// What happened so far. That the log does not contradict itself is checked here.
+    pub fn events(&self) -> Vec<Event> {
+        let events = eventlog::parse_all(&std::fs::read_to_string(&self.log).unwrap_or_default());
+        eventlog::check_consistency(&events);
+        events
+    }
+
+    /// All events of a kind: their NAT64, mapped port, client address and port.
+    pub fn entries(&self, kind: Kind) -> Vec<(Ipv4Addr, u16, Ipv6Addr, u16)> {
+        let of_kind = |event: Event| {
+            let (port, client, client_port) = event.entry.filter(|_| event.kind == kind)?;
+            Some((event.nat64, port, client, client_port))
+        };
+        self.events().into_iter().filter_map(of_kind).collect()
+    }
+
+    /// Who is behind a port of a NAT64, by the log alone. Waits until it says so.
+    pub fn who(&self, nat64: Ipv4Addr, port: u16) -> (Ipv6Addr, u16) {
+        let mut found = None;
+        wait_until(&format!("the log says who is behind {nat64}:{port}"), || {
+            let mut last = self.events().into_iter().rev();
+            let event = last.find(|event| {
+                let ours = event.nat64 == nat64 && event.kind != Kind::Conflict;
+                ours && event.entry.is_some_and(|(mapped, ..)| mapped == port)
+            });
+            found = event.filter(|event| event.kind == Kind::Created).and_then(|event| event.entry);
+            found.is_some()
+        });
+        let (_, client, client_port) = found.unwrap();
+        (client, client_port)
+    }
+
+    /// Waits until it has a table for the NAT64.
+    pub fn wait_until_known(&self, nat64: Ipv4Addr) {
+        wait_until(&format!("the server knows {nat64}"), || {
+            let known = |event: &Event| event.kind == Kind::Initialized && event.nat64 == nat64;
+            self.events().iter().any(known)
+        });
+    }
+}
+
+/// The NAT64.
+pub struct Gateway {
+    process: Process,
+}
+
+impl Gateway {
+    pub fn start(site: &Site) -> Gateway {
+        let pool = site.pool.to_string();
+        let mut process = Process::start(&site.nat64, NAT64HANDOFF, &["gateway", "--pool", &pool]);
+        process.wait_for(&format!("nat64handoff: gateway 64:ff9b::/96 -> {pool} on nat64\n"));
+        Gateway { process }
+    }
+
+    /// Empties it, as a reboot does.
+    pub fn reboot(&self) {
+        self.process.signal(libc::SIGUSR1);
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+}
+
+/// An nginx of our own, on port 80 of the service.
+pub struct Nginx {
+    _process: Process,
+    folder: PathBuf,
+}
+
+/// A line of nginx's access log.
+#[derive(Debug)]
+pub struct Access {
+    pub address: Ipv4Addr,
+    pub port: u16,
+    pub path: String,
+}
+
+impl Nginx {
+    pub fn start(field: &Field) -> Nginx {
+        let folder = field.path("nginx");
+        std::fs::create_dir_all(folder.join("files")).unwrap();
+        let config = folder.join("nginx.conf");
+        std::fs::write(&config, config_of(folder.to_str().unwrap())).unwrap();
+        let arguments = ["-c", config.to_str().unwrap(), "-e", "stderr"];
+        let process = Process::start(&field.server, "nginx", &arguments);
+        let nginx = Nginx { _process: process, folder };
+        nginx.put("hello", b"hello\n");
+        wait_until("nginx listens", || {
+            field.server.inside(|| std::net::TcpStream::connect((SERVICE, 80)).is_ok())
+        });
+        nginx
+    }
+
+    /// Serves that as a file.
+    pub fn put(&self, name: &str, octets: &[u8]) {
+        std::fs::write(self.folder.join("files").join(name), octets).unwrap();
+    }
+
+    /// The requests so far, once there are so many.
+    pub fn accesses(&self, count: usize) -> Vec<Access> {
+        let mut lines = Vec::new();
+        wait_until(&format!("nginx answered {count} requests"), || {
+            let log = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
+            lines = log.lines().map(Access::parse).collect();
+            lines.len() >= count
+        });
+        assert_eq!(lines.len(), count, "{lines:?}");
+        lines
+    }
+}
+
+impl Access {
+    /// `192.0.2.7:3719 GET /hello HTTP/1.1`
+    fn parse(line: &str) -> Access {
+        let mut words = line.split(' ');
+        let (address, port) = words.next().unwrap().split_once(':').unwrap();
+        let path = words.nth(1).unwrap().into();
+        Access { address: address.parse().unwrap(), port: port.parse().unwrap(), path }
+    }
+}
+
+fn config_of(folder: &str) -> String {
+    format!(
+        "daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log stderr;
+        events {{ worker_connections 1024; }}
+        http {{
+            log_format behind '$remote_addr:$remote_port $request';
+            access_log {folder}/access.log behind;
+            client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+            uwsgi_temp_path {folder}; scgi_temp_path {folder};
+            keepalive_timeout 600s;
+            server {{ listen {SERVICE}:80 backlog=1024; root {folder}/files; }}
+        }}"
+    )
+}
+
+/// Downloads a file with curl.
+pub fn curl(site: &Site, file: &str) -> Result<Vec<u8>, String> {
+    let url = url(file);
+    let arguments = ["-6", "--silent", "--show-error", "--fail", "--max-time", "20", &url];
+    let output = run(&site.client, "curl", &arguments);
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}

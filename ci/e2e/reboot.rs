@@ -1,0 +1,133 @@
+//! The NAT64 forgets all it knows. With the server, connections do not notice; without, they are dead.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use crate::field::{Field, SERVICE, SERVICE6, Site};
+use crate::http::Connection;
+use crate::process::PATIENCE;
+use crate::programs::{Gateway, Nginx, Server, curl};
+
+/// How a NAT64 loses its table.
+#[derive(Clone, Copy)]
+enum Reboot {
+    /// Told to.
+    Signal,
+    /// Killed, and started again.
+    Kill,
+}
+
+impl Reboot {
+    fn of(self, gateway: Gateway, site: &Site) -> Gateway {
+        let mut gateway = gateway;
+        match self {
+            Reboot::Signal => {
+                gateway.reboot();
+                gateway
+            }
+            Reboot::Kill => {
+                gateway.kill();
+                Gateway::start(site)
+            }
+        }
+    }
+}
+
+/// An idle connection to nginx, a reboot, and another request on the connection.
+fn idle_connection_lives(reboot: Reboot) {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let nginx = Nginx::start(&field);
+    let mut gateway = Gateway::start(site);
+    curl(site, "hello").unwrap();
+    server.wait_until_known(site.pool);
+
+    let mut connection = Connection::open(site);
+    assert_eq!(connection.get("hello"), b"hello\n");
+    for round in 0..3 {
+        gateway = reboot.of(gateway, site);
+        assert_eq!(connection.get("hello"), b"hello\n", "after reboot {}", round + 1);
+    }
+
+    // nginx saw one connection, and the log says whose.
+    let accesses = nginx.accesses(5);
+    let behind = server.who(site.pool, accesses[1].port);
+    assert_eq!(behind, (site.address, connection.port()));
+    assert!(accesses[1..].iter().all(|access| access.port == accesses[1].port), "{accesses:?}");
+    gateway.stop();
+    server.stop();
+}
+
+#[test]
+fn idle_connection_survives_when_the_nat64_empties_its_table() {
+    idle_connection_lives(Reboot::Signal);
+}
+
+#[test]
+fn idle_connection_survives_when_the_nat64_is_killed() {
+    idle_connection_lives(Reboot::Kill);
+}
+
+fn idle_connection_dies(reboot: Reboot) {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let nginx = Nginx::start(&field);
+    let gateway = Gateway::start(site);
+    let mut connection = Connection::open(site);
+    assert_eq!(connection.get("hello"), b"hello\n");
+    assert_eq!(connection.get("hello"), b"hello\n");
+    let _gateway = reboot.of(gateway, site);
+    assert!(connection.is_dead(), "who told the NAT64 about it?");
+    curl(site, "hello").unwrap();
+    nginx.accesses(3);
+}
+
+#[test]
+fn idle_connection_dies_without_a_server_when_the_nat64_empties_its_table() {
+    idle_connection_dies(Reboot::Signal);
+}
+
+#[test]
+fn idle_connection_dies_without_a_server_when_the_nat64_is_killed() {
+    idle_connection_dies(Reboot::Kill);
+}
+
+/// A message to a client that has been silent since before the reboot. The keys of authenticators are gone, too:
+/// the NAT64 believes what the server says about a client when that has spoken again, on whatever connection
+/// (PROTOCOL.md section 6).
+#[test]
+fn service_reaches_an_idle_client_after_a_reboot_when_the_client_speaks_again() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let _nginx = Nginx::start(&field);
+    let listener = field.server.inside(|| TcpListener::bind((SERVICE, 5222)).unwrap());
+    let mut gateway = Gateway::start(site);
+    let mut connections = Vec::new();
+    for number in 0..2 {
+        let address = SocketAddr::from((SERVICE6, 5222));
+        let client = site.client.inside(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        connections.push((client, listener.accept().unwrap().0));
+        server.wait_until_known(site.pool);
+        // The first was reported; wait until the server knows it, too.
+        let (client, at_service) = connections.last_mut().unwrap();
+        let mapped = at_service.peer_addr().unwrap().port();
+        let port = client.local_addr().unwrap().port();
+        assert_eq!(server.who(site.pool, mapped), (site.address, port), "connection {number}");
+    }
+    for reboot in [Reboot::Signal, Reboot::Kill] {
+        gateway = reboot.of(gateway, site);
+        for (_, at_service) in &mut connections {
+            at_service.write_all(b"a message").unwrap();
+        }
+        curl(site, "hello").unwrap();
+        for (client, _) in &mut connections {
+            let mut got = [0; 9];
+            client.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"a message");
+        }
+    }
+    server.stop();
+}

@@ -1,0 +1,124 @@
+//! The server is killed, stopped, started again, while traffic goes on.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::eventlog::Kind;
+use crate::field::{Field, SERVICE, SERVICE6};
+use crate::http::Connection;
+use crate::process::{PATIENCE, wait_until};
+use crate::programs::{Gateway, Nginx, Server, curl};
+
+/// Connections that send back what they get, until `over` is true; counts the messages that came back.
+fn echo_traffic(field: &Field, over: &AtomicBool, echoes: &AtomicU64) {
+    let listener = field.server.inside(|| TcpListener::bind((SERVICE, 7)).unwrap());
+    let address = SocketAddr::from((SERVICE6, 7));
+    let client = field.client();
+    let mut near = client.inside(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+    let mut far = listener.accept().unwrap().0;
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    far.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut number = 0_u64;
+    while !over.load(Ordering::Relaxed) {
+        let message = number.to_be_bytes();
+        let mut got = [0; 8];
+        near.write_all(&message).unwrap();
+        far.read_exact(&mut got).unwrap();
+        far.write_all(&got).unwrap();
+        near.read_exact(&mut got).unwrap();
+        assert_eq!(got, message);
+        number += 1;
+        echoes.store(number, Ordering::Relaxed);
+    }
+}
+
+/// Waits until so many more messages came back.
+fn wait_for_echoes(echoes: &AtomicU64, more: u64) {
+    let from = echoes.load(Ordering::Relaxed);
+    wait_until("the active connection is active", || echoes.load(Ordering::Relaxed) >= from + more);
+}
+
+#[test]
+fn connections_survive_when_the_server_is_killed_and_started_again() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let nginx = Nginx::start(&field);
+    let gateway = Gateway::start(site);
+    curl(site, "hello").unwrap();
+    server.wait_until_known(site.pool);
+    let mut idle = Connection::open(site);
+    assert_eq!(idle.get("hello"), b"hello\n");
+
+    let (over, echoes) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _over = Over(&over);
+        scope.spawn(|| echo_traffic(&field, &over, &echoes));
+        wait_for_echoes(&echoes, 10);
+        for _ in 0..3 {
+            server.kill();
+            wait_for_echoes(&echoes, 50);
+            server = Server::start(&field);
+            wait_for_echoes(&echoes, 50);
+        }
+        assert_eq!(idle.get("hello"), b"hello\n");
+
+        // The table was kept: a NAT64 that forgets all finds both connections in it.
+        gateway.reboot();
+        wait_for_echoes(&echoes, 50);
+        assert_eq!(idle.get("hello"), b"hello\n");
+    });
+    let accesses = nginx.accesses(4);
+    let behind = server.who(site.pool, accesses[1].port);
+    assert_eq!(behind, (site.address, idle.port()));
+    assert_eq!(server.entries(Kind::Created).len(), 3);
+    assert_eq!(server.entries(Kind::Deleted), []);
+    assert_eq!(server.entries(Kind::Conflict), []);
+    server.stop();
+}
+
+#[test]
+fn new_connections_work_while_the_server_is_stopped_and_are_reported_when_it_is_back() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let nginx = Nginx::start(&field);
+    let _gateway = Gateway::start(site);
+    curl(site, "hello").unwrap();
+    server.wait_until_known(site.pool);
+    let mut before = Connection::open(site);
+    assert_eq!(before.get("hello"), b"hello\n");
+    server.stop();
+
+    // The server's host says that nobody listens, and the NAT64 makes entries itself.
+    let mut meanwhile = Connection::open(site);
+    assert_eq!(meanwhile.get("hello"), b"hello\n");
+    assert_eq!(curl(site, "hello").unwrap(), b"hello\n");
+    assert_eq!(before.get("hello"), b"hello\n");
+
+    // When it is back, the next new client makes the NAT64 ask; then the server learns what was made
+    // meanwhile, and is asked for new entries again.
+    server = Server::start(&field);
+    curl(site, "hello").unwrap();
+    let accesses = nginx.accesses(6);
+    let (at, whose) = (accesses[2].port, meanwhile.port());
+    assert_eq!(server.who(site.pool, at), (site.address, whose));
+    assert_eq!(server.who(site.pool, accesses[5].port).0, site.address);
+    assert_eq!(before.get("hello"), b"hello\n");
+    assert_eq!(meanwhile.get("hello"), b"hello\n");
+    curl(site, "hello").unwrap();
+    let accesses = nginx.accesses(9);
+    assert_eq!(server.who(site.pool, accesses[8].port).0, site.address);
+
+    assert_eq!(server.entries(Kind::Conflict), []);
+    assert_eq!(server.entries(Kind::Deleted), []);
+    server.stop();
+}

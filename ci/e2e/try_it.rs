@@ -1,0 +1,94 @@
+//! `ci/try`, as README's "Try it" tells to run it.
+
+use std::fs::{read_dir, read_to_string};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::eventlog::{Event, Kind};
+use crate::field::Field;
+use crate::process::{command, wait_until};
+
+const TRY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/try");
+
+/// With its files in that folder.
+fn try_it(folder: &Path) -> Command {
+    let mut try_it = command(TRY);
+    try_it.env("NAT64HANDOFF", env!("CARGO_BIN_EXE_nat64handoff")).env("TMPDIR", folder);
+    try_it
+}
+
+/// Neither files nor processes nor namespaces.
+fn check_nothing_is_left(folder: &Path, id: u32) {
+    assert_eq!(read_dir(folder).unwrap().count(), 0);
+    let namespaces = read_dir("/run/netns").unwrap();
+    let mut names = namespaces.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.find(|name| name.starts_with(&format!("try-{id}-"))), None);
+    // All that it starts has a file in the folder, or is an `ip` or `sleep` that ends by itself.
+    let folder = folder.to_str().unwrap();
+    let processes = read_dir("/proc").unwrap().filter_map(|entry| {
+        read_to_string(entry.ok()?.path().join("cmdline")).ok().filter(|line| line.contains(folder))
+    });
+    assert_eq!(processes.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
+    if Field::new().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let child = try_it(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap();
+    let id = child.id();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{wrong}");
+    assert_eq!(wrong, "");
+
+    let lines_of = |name: &str| -> Vec<&str> {
+        said.lines().filter_map(|line| line.trim().strip_prefix(name)).map(str::trim).collect()
+    };
+    let accesses = lines_of("nginx ");
+    let events: Vec<Event> =
+        lines_of("event log ").iter().map(|line| Event::parse(line).unwrap()).collect();
+    let [download, before, after] = accesses[..] else { panic!("{said}") };
+    let [of_download, of_connection] = &events[..] else { panic!("{said}") };
+    let port_of = |access: &str| -> u16 {
+        let port = access.strip_prefix("192.0.2.7:").unwrap().split(' ').next().unwrap();
+        port.parse().unwrap()
+    };
+    assert_eq!(port_of(before), port_of(after));
+    for (access, event) in [(download, of_download), (after, of_connection)] {
+        let (port, client, _) = event.entry.unwrap();
+        assert_eq!((event.kind, port), (Kind::Created, port_of(access)));
+        assert_eq!(client.to_string(), "2001:db8::17");
+    }
+    check_nothing_is_left(folder.path(), id);
+}
+
+#[test]
+fn try_it_leaves_nothing_when_it_is_interrupted() {
+    if Field::new().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut try_it = try_it(folder.path());
+    try_it.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = try_it.spawn().unwrap();
+    // When it says so, all programs run.
+    let said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(said.map_while(Result::ok).any(|line| line.starts_with("1.")));
+    let group = i32::try_from(child.id()).unwrap();
+    // SAFETY: takes numbers alone. The child leads the group and was not waited for.
+    assert_eq!(unsafe { libc::kill(-group, libc::SIGINT) }, 0);
+    let mut status = None;
+    wait_until("ci/try ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(130));
+    check_nothing_is_left(folder.path(), child.id());
+}
