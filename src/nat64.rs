@@ -13,6 +13,7 @@
 mod answers;
 mod flow;
 mod keys;
+mod life;
 pub mod packets;
 mod peer;
 mod reply;
@@ -33,6 +34,7 @@ use crate::wire::{
 };
 use flow::{Flow, Transport};
 use keys::Keys;
+use life::Life;
 use packets::extract;
 use peer::{Origin, Peer};
 use requests::{emit_token, report, send_reports};
@@ -47,6 +49,8 @@ pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
 pub const MULTI_REPORT_MAX: usize = 1232;
 /// The most servers that something is remembered of. Towards others no entries are made.
 pub const SERVERS_MAX: usize = 65_536;
+/// The most entries towards all servers together. Beyond it none are made, and none are learned.
+pub const ENTRIES_MAX: usize = 1 << 20;
 /// Entries that expired are looked for this often.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Random ports that are tried before the next free one is taken.
@@ -181,6 +185,8 @@ Ignored:
     NoPort = "no_port",
     /// More than [`SERVERS_MAX`] servers.
     ServersLimit = "servers_limit",
+    /// More than [`ENTRIES_MAX`] entries.
+    EntriesLimit = "entries_held_limit",
 }
 
 /// A NAT64, as far as the protocol is concerned.
@@ -191,6 +197,8 @@ pub struct Nat64 {
     keys: Keys,
     control_port: ControlPort,
     peers: BTreeMap<Ipv4Addr, Peer>,
+    /// The entries of all peers.
+    entries_held: usize,
     expiry_due: Duration,
     ignored: [u64; Ignored::ALL.len()],
 }
@@ -207,6 +215,7 @@ impl Nat64 {
             keys,
             control_port,
             peers: BTreeMap::new(),
+            entries_held: 0,
             expiry_due: Duration::ZERO,
             ignored: [0; Ignored::ALL.len()],
         }
@@ -272,6 +281,7 @@ impl Nat64 {
         }
         if expiry {
             self.peers.retain(|_, peer| !peer.is_idle());
+            self.entries_held = self.peers.values().map(Peer::length).sum();
         }
     }
 
@@ -293,6 +303,11 @@ impl Nat64 {
     /// What it believes about `server`.
     pub fn state(&self, server: Ipv4Addr) -> ServerState {
         self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
+    }
+
+    /// Whether `server` answered since the NAT64 booted.
+    pub fn has_answered(&self, server: Ipv4Addr) -> bool {
+        self.peers.get(&server).is_some_and(|peer| peer.has_answered)
     }
 
     /// The mapped port that it has for `client` towards `server`.
@@ -394,7 +409,7 @@ impl Nat64 {
         now: Duration,
     ) -> Option<MappedPort> {
         let peer = self.peers.get_mut(&server)?;
-        peer.touch(&flow.key, now.saturating_add(flow.lifetime))
+        peer.touch(&flow.key, now, flow.usage)
     }
 
     /// `4, [5], 6, [8], IPv6`
@@ -424,8 +439,12 @@ impl Nat64 {
     ) -> Result<(), Ignored> {
         let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
         let entry = Entry { port, client: flow.key };
+        if self.entries_held >= ENTRIES_MAX {
+            return Err(Ignored::EntriesLimit);
+        }
         let peer = peer_of(&mut self.peers, server)?;
-        peer.insert(entry, Origin::Own, now.saturating_add(flow.lifetime));
+        peer.insert(entry, Origin::Own, Life::new(now, Some(flow.usage)));
+        self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);
         } // Else one report asks whether it is back; its host answers where it is not.
@@ -475,7 +494,7 @@ impl Nat64 {
                 if let Some(client) = client
                     && let Some(peer) = self.peers.get_mut(&server)
                 {
-                    peer.touch(&client, now.saturating_add(flow.lifetime));
+                    peer.touch(&client, now, flow.usage);
                     actions.push(forward(server, Entry { port, client }, view.octets()));
                     return Ok(());
                 }

@@ -393,7 +393,8 @@ impl Gateway {
         out: &mut Outbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
-        let before = server.map(|server| self.nat64.state(server));
+        let before =
+            server.map(|server| (self.nat64.state(server), self.nat64.has_answered(server)));
         let mut actions = std::mem::take(&mut self.actions);
         tell(&mut self.nat64, &mut actions);
         for action in actions.drain(..) {
@@ -401,14 +402,18 @@ impl Gateway {
         }
         self.actions = actions;
         if let (Some(server), Some(before)) = (server, before) {
-            match (before, self.nat64.state(server)) {
-                (ServerState::Unknown, ServerState::Alive) => {
-                    out.notice(server, ServerChange::Known);
+            let (before, known) = before;
+            let change = match (before, self.nat64.state(server)) {
+                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) if known => {
+                    ServerChange::Back
                 }
-                (ServerState::Dead, ServerState::Alive) => out.notice(server, ServerChange::Back),
-                (ServerState::Alive, ServerState::Dead) => out.notice(server, ServerChange::Down),
-                _ => {}
-            }
+                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) => {
+                    ServerChange::Known
+                }
+                (ServerState::Alive, ServerState::Dead) => ServerChange::Down,
+                _ => return,
+            };
+            out.notice(server, change);
         }
     }
 
