@@ -581,3 +581,6 @@ fn derived(random: &mut Random) -> Seed {
     seed[16..].copy_from_slice(&random.key());
     seed
 }
+
+#[cfg(test)]
+mod tests;
