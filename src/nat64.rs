@@ -32,7 +32,7 @@ use crate::stats::counters;
 use crate::wire::{
     self, Client, ControlPort, Entry, HANDOFF_PORT, MappedPort, PAYLOAD_MAX, Prefix96, message_type,
 };
-use flow::{Flow, Transport};
+use flow::{Flow, ServiceKey, Transport};
 use keys::Keys;
 use life::Life;
 use packets::extract;
@@ -234,6 +234,36 @@ impl Nat64 {
         self.count(outcome);
     }
 
+    /// The server and the entry of a client's packet that [`Self::client_packet`] would only have forwarded:
+    /// the same, but that the packet is not copied. `None` where there is more to do, or to refuse.
+    pub fn entry_of_client_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view = whole_ipv6(packet).ok()?;
+        let Ok(Flow::Transport(flow)) = flow::of_client_packet(view) else {
+            return None;
+        };
+        // Whoever has an entry was found to be a client of one of the prefixes.
+        let server = extract(view.destination());
+        Some((server, self.entry_of_client(now, server, &flow)?))
+    }
+
+    /// Likewise, for [`Self::service_packet`].
+    pub fn entry_of_service_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view =
+            whole_ipv4(packet).ok().filter(|view| view.destination() == self.config.address)?;
+        let Ok(Flow::Transport(flow)) = flow::of_service_packet(view) else {
+            return None;
+        };
+        Some((flow.key.0, self.entry_of_service(now, &flow)?))
+    }
+
     /// A UDP payload that arrived at the control port.
     pub fn control_payload(
         &mut self,
@@ -369,20 +399,11 @@ impl Nat64 {
         let state = self.state(server);
         match flow::of_client_packet(view)? {
             Flow::Transport(flow) => {
-                let ask = match state {
-                    ServerState::Alive => true,
-                    // Repair 1: the server may know a connection that we do not.
-                    ServerState::Unknown => !flow.opens,
-                    ServerState::Dead => false,
-                };
-                if !(flow.fragment && ask && !self.config.notes)
-                    && let Some(port) = self.touch(server, &flow, now)
-                {
-                    let entry = Entry { port, client: flow.key };
+                if let Some(entry) = self.entry_of_client(now, server, &flow) {
                     actions.push(forward(server, entry, view.octets()));
                     return Ok(());
                 }
-                if !ask {
+                if !asks(state, &flow) {
                     return self.own_entry(now, server, flow, view, actions);
                 }
             }
@@ -402,14 +423,31 @@ impl Nat64 {
         push_request(server, payload, actions)
     }
 
-    fn touch(
+    /// Uses the entry of a client's packet, unless only the server can say whose its fragments are.
+    fn entry_of_client(
         &mut self,
+        now: Duration,
         server: Ipv4Addr,
         flow: &Transport<Client>,
-        now: Duration,
-    ) -> Option<MappedPort> {
+    ) -> Option<Entry> {
         let peer = self.peers.get_mut(&server)?;
-        peer.touch(&flow.key, now, flow.usage)
+        if flow.fragment && asks(peer.state, flow) && !self.config.notes {
+            return None;
+        }
+        let port = peer.touch(&flow.key, now, flow.usage)?;
+        Some(Entry { port, client: flow.key })
+    }
+
+    /// Likewise, of a packet of the service.
+    fn entry_of_service(&mut self, now: Duration, flow: &Transport<ServiceKey>) -> Option<Entry> {
+        let (server, port) = flow.key;
+        let peer = self.peers.get_mut(&server)?;
+        if flow.fragment && peer.state == ServerState::Alive && !self.config.notes {
+            return None;
+        }
+        let client = peer.client_of(port)?;
+        peer.touch(&client, now, flow.usage);
+        Some(Entry { port, client })
     }
 
     /// `4, [5], 6, [8], IPv6`
@@ -528,6 +566,16 @@ impl Nat64 {
         peer.state = ServerState::Dead;
         peer.forget_reports();
         Ok(())
+    }
+}
+
+/// Whether a server in this state is asked about a client's packet that there is no entry for.
+fn asks(state: ServerState, flow: &Transport<Client>) -> bool {
+    match state {
+        ServerState::Alive => true,
+        // Repair 1: the server may know a connection that we do not.
+        ServerState::Unknown => !flow.opens,
+        ServerState::Dead => false,
     }
 }
 
