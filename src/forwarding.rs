@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::gateway::{self, Done, Gateway, Notice, Outbox, ServerChange};
@@ -84,6 +84,7 @@ pub fn run(config: &Config) -> Result<(), GatewayError> {
     let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);
     say(format_args!("gateway {prefixes} -> {pool} on {tun_name}"));
     warn_of_forwarding();
+    warn_of_pool(config.pool);
     let mut running = Running {
         gateway,
         tun,
@@ -216,6 +217,16 @@ fn warn_of_forwarding() {
                 "warning: {name} is 0, so nothing reaches the gateway; set it: sysctl -w {name}=1"
             ));
         }
+    }
+}
+
+/// Only an address of this host can be bound, unless the system lets everything be.
+fn warn_of_pool(pool: Ipv4Addr) {
+    if UdpSocket::bind((pool, 0)).is_ok() {
+        say(format_args!(
+            "warning: {pool} is an address of this host, so nothing to it reaches the gateway; take it \
+             away from its device, or choose another"
+        ));
     }
 }
 

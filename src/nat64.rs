@@ -13,6 +13,7 @@
 mod answers;
 mod flow;
 mod keys;
+mod life;
 pub mod packets;
 mod peer;
 mod reply;
@@ -31,8 +32,9 @@ use crate::stats::counters;
 use crate::wire::{
     self, Client, ControlPort, Entry, HANDOFF_PORT, MappedPort, PAYLOAD_MAX, Prefix96, message_type,
 };
-use flow::{Flow, Transport};
+use flow::{Flow, ServiceKey, Transport};
 use keys::Keys;
+use life::Life;
 use packets::extract;
 use peer::{Origin, Peer};
 use requests::{emit_token, report, send_reports};
@@ -47,6 +49,8 @@ pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
 pub const MULTI_REPORT_MAX: usize = 1232;
 /// The most servers that something is remembered of. Towards others no entries are made.
 pub const SERVERS_MAX: usize = 65_536;
+/// The most entries towards all servers together. Beyond it none are made, and none are learned.
+pub const ENTRIES_MAX: usize = 1 << 20;
 /// Entries that expired are looked for this often.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Random ports that are tried before the next free one is taken.
@@ -181,6 +185,8 @@ Ignored:
     NoPort = "no_port",
     /// More than [`SERVERS_MAX`] servers.
     ServersLimit = "servers_limit",
+    /// More than [`ENTRIES_MAX`] entries.
+    EntriesLimit = "entries_held_limit",
 }
 
 /// A NAT64, as far as the protocol is concerned.
@@ -191,6 +197,8 @@ pub struct Nat64 {
     keys: Keys,
     control_port: ControlPort,
     peers: BTreeMap<Ipv4Addr, Peer>,
+    /// The entries of all peers.
+    entries_held: usize,
     expiry_due: Duration,
     ignored: [u64; Ignored::ALL.len()],
 }
@@ -207,6 +215,7 @@ impl Nat64 {
             keys,
             control_port,
             peers: BTreeMap::new(),
+            entries_held: 0,
             expiry_due: Duration::ZERO,
             ignored: [0; Ignored::ALL.len()],
         }
@@ -223,6 +232,36 @@ impl Nat64 {
     pub fn service_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
         let outcome = self.try_service_packet(now, packet, actions);
         self.count(outcome);
+    }
+
+    /// The server and the entry of a client's packet that [`Self::client_packet`] would only have forwarded:
+    /// the same, but that the packet is not copied. `None` where there is more to do, or to refuse.
+    pub fn entry_of_client_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view = whole_ipv6(packet).ok()?;
+        let Ok(Flow::Transport(flow)) = flow::of_client_packet(view) else {
+            return None;
+        };
+        // Whoever has an entry was found to be a client of one of the prefixes.
+        let server = extract(view.destination());
+        Some((server, self.entry_of_client(now, server, &flow)?))
+    }
+
+    /// Likewise, for [`Self::service_packet`].
+    pub fn entry_of_service_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view =
+            whole_ipv4(packet).ok().filter(|view| view.destination() == self.config.address)?;
+        let Ok(Flow::Transport(flow)) = flow::of_service_packet(view) else {
+            return None;
+        };
+        Some((flow.key.0, self.entry_of_service(now, &flow)?))
     }
 
     /// A UDP payload that arrived at the control port.
@@ -272,6 +311,7 @@ impl Nat64 {
         }
         if expiry {
             self.peers.retain(|_, peer| !peer.is_idle());
+            self.entries_held = self.peers.values().map(Peer::length).sum();
         }
     }
 
@@ -293,6 +333,11 @@ impl Nat64 {
     /// What it believes about `server`.
     pub fn state(&self, server: Ipv4Addr) -> ServerState {
         self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
+    }
+
+    /// Whether `server` answered since the NAT64 booted.
+    pub fn has_answered(&self, server: Ipv4Addr) -> bool {
+        self.peers.get(&server).is_some_and(|peer| peer.has_answered)
     }
 
     /// The mapped port that it has for `client` towards `server`.
@@ -354,20 +399,11 @@ impl Nat64 {
         let state = self.state(server);
         match flow::of_client_packet(view)? {
             Flow::Transport(flow) => {
-                let ask = match state {
-                    ServerState::Alive => true,
-                    // Repair 1: the server may know a connection that we do not.
-                    ServerState::Unknown => !flow.opens,
-                    ServerState::Dead => false,
-                };
-                if !(flow.fragment && ask && !self.config.notes)
-                    && let Some(port) = self.touch(server, &flow, now)
-                {
-                    let entry = Entry { port, client: flow.key };
+                if let Some(entry) = self.entry_of_client(now, server, &flow) {
                     actions.push(forward(server, entry, view.octets()));
                     return Ok(());
                 }
-                if !ask {
+                if !asks(state, &flow) {
                     return self.own_entry(now, server, flow, view, actions);
                 }
             }
@@ -387,14 +423,31 @@ impl Nat64 {
         push_request(server, payload, actions)
     }
 
-    fn touch(
+    /// Uses the entry of a client's packet, unless only the server can say whose its fragments are.
+    fn entry_of_client(
         &mut self,
+        now: Duration,
         server: Ipv4Addr,
         flow: &Transport<Client>,
-        now: Duration,
-    ) -> Option<MappedPort> {
+    ) -> Option<Entry> {
         let peer = self.peers.get_mut(&server)?;
-        peer.touch(&flow.key, now.saturating_add(flow.lifetime))
+        if flow.fragment && asks(peer.state, flow) && !self.config.notes {
+            return None;
+        }
+        let port = peer.touch(&flow.key, now, flow.usage)?;
+        Some(Entry { port, client: flow.key })
+    }
+
+    /// Likewise, of a packet of the service.
+    fn entry_of_service(&mut self, now: Duration, flow: &Transport<ServiceKey>) -> Option<Entry> {
+        let (server, port) = flow.key;
+        let peer = self.peers.get_mut(&server)?;
+        if flow.fragment && peer.state == ServerState::Alive && !self.config.notes {
+            return None;
+        }
+        let client = peer.client_of(port)?;
+        peer.touch(&client, now, flow.usage);
+        Some(Entry { port, client })
     }
 
     /// `4, [5], 6, [8], IPv6`
@@ -424,8 +477,12 @@ impl Nat64 {
     ) -> Result<(), Ignored> {
         let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
         let entry = Entry { port, client: flow.key };
+        if self.entries_held >= ENTRIES_MAX {
+            return Err(Ignored::EntriesLimit);
+        }
         let peer = peer_of(&mut self.peers, server)?;
-        peer.insert(entry, Origin::Own, now.saturating_add(flow.lifetime));
+        peer.insert(entry, Origin::Own, Life::new(now, Some(flow.usage)));
+        self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);
         } // Else one report asks whether it is back; its host answers where it is not.
@@ -475,7 +532,7 @@ impl Nat64 {
                 if let Some(client) = client
                     && let Some(peer) = self.peers.get_mut(&server)
                 {
-                    peer.touch(&client, now.saturating_add(flow.lifetime));
+                    peer.touch(&client, now, flow.usage);
                     actions.push(forward(server, Entry { port, client }, view.octets()));
                     return Ok(());
                 }
@@ -509,6 +566,16 @@ impl Nat64 {
         peer.state = ServerState::Dead;
         peer.forget_reports();
         Ok(())
+    }
+}
+
+/// Whether a server in this state is asked about a client's packet that there is no entry for.
+fn asks(state: ServerState, flow: &Transport<Client>) -> bool {
+    match state {
+        ServerState::Alive => true,
+        // Repair 1: the server may know a connection that we do not.
+        ServerState::Unknown => !flow.opens,
+        ServerState::Dead => false,
     }
 }
 

@@ -178,8 +178,8 @@ impl Gateway {
     /// A packet from the device, of either version. What is to be written is left in `out`.
     pub fn packet(&mut self, now: Duration, packet: &[u8], out: &mut Outbox) {
         let outcome = match packet.first().map(|octet| octet >> 4) {
-            Some(6) => self.from_client(now, packet, out),
-            Some(4) => self.from_service(now, packet, out),
+            Some(6) => self.take_from_client(now, packet, out),
+            Some(4) => self.take_from_service(now, packet, out),
             _ => Err(Dropped::NotIp),
         };
         if let Err(reason) = outcome {
@@ -252,7 +252,7 @@ impl Gateway {
         self.counts.done[done as usize] += 1;
     }
 
-    fn from_client(
+    fn take_from_client(
         &mut self,
         now: Duration,
         packet: &[u8],
@@ -277,42 +277,49 @@ impl Gateway {
         }
         let parsed = match Ipv6Packet::parse(packet) {
             Ok(parsed) => parsed,
-            Err(refused) => return Ok(self.refuse_client(now, refused, packet, out)),
+            Err(refused) => {
+                self.refuse_client(now, refused, packet, out);
+                return Ok(());
+            }
         };
         match parsed.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
                 let client = Client { prefix, address: flow.client, port: flow.client_port };
                 let identifier = self.echoes.identifier(now, server, client, &mut self.random);
                 let port = identifier.ok_or(Dropped::NoIdentifier)?;
-                self.to_ipv4(now, &parsed, server, port, packet, out);
+                self.write_ipv4(now, &parsed, server, port, packet, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 // It is about what came from the server.
                 let of = extract(flow.service);
                 let client = client_of(flow);
                 let port = self.echoes.identifier_of(of, client).ok_or(Dropped::NoEcho)?;
-                self.to_ipv4(now, &parsed, of, port, packet, out);
+                self.write_ipv4(now, &parsed, of, port, packet, out);
             }
             Inside::Later(key) => {
                 if self.notes.find(now, self.table(server), key).is_some() {
-                    self.to_ipv4(now, &parsed, server, 0, packet, out);
+                    self.write_ipv4(now, &parsed, server, 0, packet, out);
                 } else {
                     self.ask_about_fragment(server)?;
-                    self.with_nat64(now, Some(server), out, |nat64, actions| {
-                        nat64.client_packet(now, packet, actions);
-                    });
+                    self.client_packet(now, server, packet, out);
                 }
             }
-            Inside::Flow { .. } | Inside::Error(_) => {
-                self.with_nat64(now, Some(server), out, |nat64, actions| {
-                    nat64.client_packet(now, packet, actions);
-                });
+            Inside::Flow { fragments, .. } => {
+                if let Some((server, entry)) = self.nat64.entry_of_client_packet(now, packet) {
+                    if let Some(key) = fragments {
+                        self.notes.leave(now, self.table(server), key, entry.client);
+                    }
+                    self.write_ipv4(now, &parsed, server, entry.port.0, packet, out);
+                } else {
+                    self.client_packet(now, server, packet, out);
+                }
             }
+            Inside::Error(_) => self.client_packet(now, server, packet, out),
         }
         Ok(())
     }
 
-    fn from_service(
+    fn take_from_service(
         &mut self,
         now: Duration,
         packet: &[u8],
@@ -328,27 +335,39 @@ impl Gateway {
         let server = view.source();
         let parsed = match Ipv4Packet::parse(packet) {
             Ok(parsed) => parsed,
-            Err(refused) => return Ok(self.refuse_service(now, refused, packet, out)),
+            Err(refused) => {
+                self.refuse_service(now, refused, packet, out);
+                return Ok(());
+            }
         };
         match parsed.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
                 let client = self.echoes.client(now, server, flow.client_port, true);
-                self.to_ipv6(now, &parsed, server, client.ok_or(Dropped::NoEcho)?, packet, out);
+                self.write_ipv6(now, &parsed, server, client.ok_or(Dropped::NoEcho)?, packet, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 let of = flow.service;
                 let client = self.echoes.client(now, of, flow.client_port, false);
-                self.to_ipv6(now, &parsed, of, client.ok_or(Dropped::NoEcho)?, packet, out);
+                self.write_ipv6(now, &parsed, of, client.ok_or(Dropped::NoEcho)?, packet, out);
             }
             Inside::Later(key) => {
                 if let Some(client) = self.notes.find(now, self.table(server), key) {
-                    self.to_ipv6(now, &parsed, server, client, packet, out);
+                    self.write_ipv6(now, &parsed, server, client, packet, out);
                 } else {
                     self.ask_about_fragment(server)?;
                     self.service_packet(now, server, packet, out);
                 }
             }
-            Inside::Flow { flow, .. } => self.unless_unsolicited(now, server, flow, packet, out)?,
+            Inside::Flow { flow, fragments, .. } => {
+                if let Some((server, entry)) = self.nat64.entry_of_service_packet(now, packet) {
+                    if let Some(key) = fragments {
+                        self.notes.leave(now, self.table(server), key, entry.client);
+                    }
+                    self.write_ipv6(now, &parsed, server, entry.client, packet, out);
+                } else {
+                    self.unless_unsolicited(now, server, flow, packet, out)?;
+                }
+            }
             Inside::Error(flow) => self.unless_unsolicited(now, flow.service, flow, packet, out)?,
         }
         Ok(())
@@ -373,6 +392,12 @@ impl Gateway {
         Ok(())
     }
 
+    fn client_packet(&mut self, now: Duration, server: Ipv4Addr, packet: &[u8], out: &mut Outbox) {
+        self.with_nat64(now, Some(server), out, |nat64, actions| {
+            nat64.client_packet(now, packet, actions);
+        });
+    }
+
     fn service_packet(&mut self, now: Duration, server: Ipv4Addr, packet: &[u8], out: &mut Outbox) {
         self.with_nat64(now, Some(server), out, |nat64, actions| {
             nat64.service_packet(now, packet, actions);
@@ -393,7 +418,8 @@ impl Gateway {
         out: &mut Outbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
-        let before = server.map(|server| self.nat64.state(server));
+        let before =
+            server.map(|server| (self.nat64.state(server), self.nat64.has_answered(server)));
         let mut actions = std::mem::take(&mut self.actions);
         tell(&mut self.nat64, &mut actions);
         for action in actions.drain(..) {
@@ -401,14 +427,18 @@ impl Gateway {
         }
         self.actions = actions;
         if let (Some(server), Some(before)) = (server, before) {
-            match (before, self.nat64.state(server)) {
-                (ServerState::Unknown, ServerState::Alive) => {
-                    out.notice(server, ServerChange::Known);
+            let (before, known) = before;
+            let change = match (before, self.nat64.state(server)) {
+                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) if known => {
+                    ServerChange::Back
                 }
-                (ServerState::Dead, ServerState::Alive) => out.notice(server, ServerChange::Back),
-                (ServerState::Alive, ServerState::Dead) => out.notice(server, ServerChange::Down),
-                _ => {}
-            }
+                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) => {
+                    ServerChange::Known
+                }
+                (ServerState::Alive, ServerState::Dead) => ServerChange::Down,
+                _ => return,
+            };
+            out.notice(server, change);
         }
     }
 
@@ -441,7 +471,7 @@ impl Gateway {
                     if let Inside::Flow { fragments: Some(key), .. } = parsed.inside() {
                         self.notes.leave(now, self.table(server), key, entry.client);
                     }
-                    self.to_ipv4(now, &parsed, server, entry.port.0, packet, out);
+                    self.write_ipv4(now, &parsed, server, entry.port.0, packet, out);
                 }
                 Err(refused) => self.refuse_client(now, refused, packet, out),
             }
@@ -451,14 +481,14 @@ impl Gateway {
                     if let Inside::Flow { fragments: Some(key), .. } = parsed.inside() {
                         self.notes.leave(now, self.table(server), key, entry.client);
                     }
-                    self.to_ipv6(now, &parsed, server, entry.client, packet, out);
+                    self.write_ipv6(now, &parsed, server, entry.client, packet, out);
                 }
                 Err(refused) => self.refuse_service(now, refused, packet, out),
             }
         }
     }
 
-    fn to_ipv4(
+    fn write_ipv4(
         &mut self,
         now: Duration,
         parsed: &Ipv6Packet<'_>,
@@ -480,7 +510,7 @@ impl Gateway {
         self.buffer = buffer;
     }
 
-    fn to_ipv6(
+    fn write_ipv6(
         &mut self,
         now: Duration,
         parsed: &Ipv4Packet<'_>,
@@ -576,3 +606,6 @@ fn derived(random: &mut Random) -> Seed {
     seed[16..].copy_from_slice(&random.key());
     seed
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn what_overlaps_or_runs_past_the_end_ends_the_packet() {
-        let cases: [(&[(u16, usize, bool)], Dropped); 8] = [
+        type Part = (u16, usize, bool);
+        let cases: [(&[Part], Dropped); 8] = [
             (&[(0, 16, true), (8, 16, true)], Dropped::FragmentOverlap),
             (&[(0, 16, true), (0, 8, true)], Dropped::FragmentOverlap),
             (&[(8, 16, true), (0, 16, true)], Dropped::FragmentOverlap),
