@@ -36,6 +36,8 @@ mod capture;
 mod crowd;
 #[path = "e2e/downloads.rs"]
 mod downloads;
+#[path = "e2e/errors.rs"]
+mod errors;
 #[path = "e2e/limit.rs"]
 mod limit;
 #[path = "e2e/mtu.rs"]

@@ -12,6 +12,11 @@ use crate::namespace::Namespace;
 /// How long to wait for what must come. Two cores do the work of many tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often to look whether something is true.
+const POLL: Duration = Duration::from_millis(5);
+/// How long a process may take for its end when a test failed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A command that ends, at the latest, with the thread that starts it.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new("setpriv");
@@ -82,6 +87,11 @@ impl Process {
     /// Tells it to end, which must be a success.
     pub fn stop(&mut self) {
         self.signal(libc::SIGTERM);
+        self.wait_for_success();
+    }
+
+    /// Waits until it ends by itself, which must be a success.
+    pub fn wait_for_success(&mut self) {
         let status = self.wait();
         assert!(status.success(), "{}: {status}\n{}", self.name, self.said());
     }
@@ -99,6 +109,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // What it counted, it may say at its end.
+            let started = Instant::now();
+            let mut asked = false;
+            while !self.gone && started.elapsed() < LAST_WORDS {
+                self.gone = matches!(self.child.try_wait(), Ok(Some(_)));
+                if !self.gone && !asked {
+                    self.signal(libc::SIGTERM);
+                    asked = true;
+                }
+                thread::sleep(POLL);
+            }
+        }
         if !self.gone {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -129,6 +152,6 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
             started.elapsed() < PATIENCE,
             "after {PATIENCE:?} it is still not true that {what}"
         );
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(POLL);
     }
 }

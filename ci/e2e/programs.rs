@@ -102,7 +102,10 @@ impl Gateway {
 
     /// Empties it, as a reboot does.
     pub fn reboot(&self) {
+        let times = || self.process.said().matches("all entries are forgotten").count();
+        let before = times();
         self.process.signal(libc::SIGUSR1);
+        wait_until("the NAT64 rebooted", || times() > before);
     }
 
     pub fn kill(&mut self) {

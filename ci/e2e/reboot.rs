@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6, Site};
 use crate::http::Connection;
-use crate::process::PATIENCE;
-use crate::programs::{Gateway, Nginx, Server, curl};
+use crate::process::{PATIENCE, Process, wait_until};
+use crate::programs::{Gateway, Nginx, Server, curl, url};
 
 /// How a NAT64 loses its table.
 #[derive(Clone, Copy)]
@@ -91,6 +92,31 @@ fn idle_connection_dies_without_a_server_when_the_nat64_empties_its_table() {
 #[test]
 fn idle_connection_dies_without_a_server_when_the_nat64_is_killed() {
     idle_connection_dies(Reboot::Kill);
+}
+
+#[test]
+fn download_survives_reboots_in_its_middle() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let nginx = Nginx::start(&field);
+    let gateway = Gateway::start(site);
+    curl(site, "hello").unwrap();
+    server.wait_until_known(site.pool);
+    let file = octets(10_000_000);
+    nginx.put("large", &file);
+    let (got, url) = (field.path("got"), url("large"));
+    let arguments = ["-6", "-sS", "--limit-rate", "8M", "-o", got.to_str().unwrap(), &url];
+    let mut curl = Process::start(&site.client, "curl", &arguments);
+    let length = || std::fs::metadata(&got).map_or(0, |data| data.len());
+    for part in 1..=5 {
+        wait_until("the download goes on", || length() > part * 1_500_000);
+        gateway.reboot();
+    }
+    curl.wait_for_success();
+    assert!(std::fs::read(&got).unwrap() == file);
+    assert_eq!(nginx.accesses(2)[1].address, site.pool);
+    server.stop();
 }
 
 /// A message to a client that has been silent since before the reboot. The keys of authenticators are gone, too:
