@@ -412,6 +412,18 @@ fn what_goes_nowhere() {
 }
 
 #[test]
+fn nothing_goes_round_in_circles() {
+    let mut world = World::known();
+    let ourselves = SocketAddrV4::new(POOL, 80);
+    let syn = ipv4_tcp(ourselves, SocketAddrV4::new(POOL, 2000), SYN, b"");
+    assert_eq!(world.dropped(&syn), "loop");
+    // An error of a router about such a packet.
+    assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &syn)), "loop");
+    let behind = SocketAddrV6::new(synthesize(Prefix96::of(SERVICE), ROUTER), 80, 0, 0);
+    assert_eq!(world.dropped(&ipv6_tcp(behind, service(80), SYN, b"")), "loop");
+}
+
+#[test]
 fn strangers_make_few_packets_of_ours() {
     let mut world = World::new(Handoff::Silent);
     for number in 0..UNSOLICITED_RATE_MAX + 100 {
