@@ -4,12 +4,15 @@
 //! the gateway gets its tick. A packet that the kernel does not take is counted and lost, as on any link.
 
 use std::fmt;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::gateway::{self, Done, Gateway, Notice, Outbox, ServerChange};
-use crate::nat64;
+use crate::nat64::{self, AuthenticatorKey};
 use crate::random::SEED_LENGTH;
 use crate::rate::Rate;
 use crate::reactor::Clock;
@@ -43,6 +46,8 @@ pub struct Config {
     pub handoff_port: u16,
     /// How often the key of tokens is replaced.
     pub rotate: Duration,
+    /// Where the key of authenticators is kept, if it is.
+    pub secret: Option<PathBuf>,
 }
 
 /// Why a gateway did not start, or ended by itself.
@@ -50,6 +55,8 @@ pub struct Config {
 pub enum GatewayError {
     /// There is no device.
     Tun(TunError),
+    /// The file with the key of authenticators cannot be used.
+    Secret(PathBuf, String),
     /// The system does not do what must work.
     System(&'static str, io::Error),
 }
@@ -58,6 +65,7 @@ impl fmt::Display for GatewayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GatewayError::Tun(error) => error.fmt(f),
+            GatewayError::Secret(path, cause) => write!(f, "--secret {}: {cause}", path.display()),
             GatewayError::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -70,16 +78,18 @@ impl std::error::Error for GatewayError {}
 /// # Errors
 /// Where it cannot start, or its device goes away.
 pub fn run(config: &Config) -> Result<(), GatewayError> {
+    let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
     let tun = Tun::open(&config.tun).map_err(GatewayError::Tun)?;
     tun.set_up(config.mtu, config.pool, &config.prefixes).map_err(GatewayError::Tun)?;
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
     let nat64 = nat64::Config {
         prefixes: config.prefixes.clone(),
         handoff_port: config.handoff_port,
+        authenticator_key,
         ..nat64::Config::new(config.pool)
     };
     let gateway = Gateway::new(gateway::Config { nat64, mtu: config.mtu }, seed()?)
-        .ok_or_else(|| GatewayError::System("--mtu", io::ErrorKind::InvalidInput.into()))?;
+        .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
     let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
     let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);
     say(format_args!("gateway {prefixes} -> {pool} on {tun_name}"));
@@ -210,7 +220,7 @@ fn say_notice(notice: &Notice) {
 /// Whoever runs the gateway decides what else is passed on, so this is said and not done.
 fn warn_of_forwarding() {
     for name in FORWARDING {
-        let value = std::fs::read_to_string(format!("/proc/sys/{name}"));
+        let value = fs::read_to_string(format!("/proc/sys/{name}"));
         if value.is_ok_and(|value| value.trim() == "0") {
             let name = name.replace('/', ".");
             say(format_args!(
@@ -230,6 +240,28 @@ fn warn_of_pool(pool: Ipv4Addr) {
     }
 }
 
+/// The key in the file. Where there is no file, it is made, with a new key.
+fn authenticator_key(path: &Path) -> Result<AuthenticatorKey, GatewayError> {
+    let failed = |cause: String| GatewayError::Secret(path.to_owned(), cause);
+    match fs::read(path) {
+        Ok(octets) => AuthenticatorKey::try_from(octets).map_err(|octets| {
+            let length = octets.len();
+            failed(format!("it has {length} octets, not 16; remove it, and another one is made"))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut key = AuthenticatorKey::default();
+            key.copy_from_slice(&seed()?[..16]);
+            let mut options = OpenOptions::new();
+            let made = options.write(true).create_new(true).mode(0o600).open(path);
+            made.and_then(|mut file| file.write_all(&key)).map_err(|error| {
+                failed(format!("it cannot be made: {error}; name a file in a directory of yours"))
+            })?;
+            Ok(key)
+        }
+        Err(error) => Err(failed(format!("it cannot be read: {error}; name one that can be"))),
+    }
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the gateway's one place that draws randomness, for the seeds of the pure part"
@@ -239,4 +271,27 @@ fn seed() -> Result<nat64::Seed, GatewayError> {
     getrandom::fill(&mut seed)
         .map_err(|error| GatewayError::System("no randomness", io::Error::other(error)))?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_made_once_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let key = authenticator_key(&path).unwrap();
+        assert_ne!(key, AuthenticatorKey::default());
+        assert_eq!(authenticator_key(&path).unwrap(), key);
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(&path, [7; 15]).unwrap();
+        let error = authenticator_key(&path).unwrap_err().to_string();
+        assert!(error.contains("15 octets, not 16; remove it"), "{error}");
+        let nowhere = directory.path().join("none").join("secret");
+        let error = authenticator_key(&nowhere).unwrap_err().to_string();
+        assert!(error.contains("cannot be made"), "{error}");
+    }
 }

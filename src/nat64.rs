@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 
-pub use keys::ROTATION_LIFETIME;
+pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use peer::{REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
 use crate::packet::{Ipv4, Ipv6};
@@ -86,6 +86,9 @@ pub struct Config {
     /// Whether who carries out its actions remembers first fragments, and so needs no server to know whose the
     /// later ones are.
     pub notes: bool,
+    /// What authenticators are made with, where that is to outlive a reboot: else a service that speaks first after
+    /// one is not believed until the client speaks. Whoever knows it can forge authenticators.
+    pub authenticator_key: Option<AuthenticatorKey>,
 }
 
 impl Config {
@@ -99,6 +102,7 @@ impl Config {
             authenticator_units: 8,
             hints: false,
             notes: false,
+            authenticator_key: None,
         }
     }
 }
@@ -207,7 +211,10 @@ impl Nat64 {
     /// A NAT64 that knows nobody.
     pub fn new(config: Config, seed: Seed) -> Self {
         let mut random = Random::new(seed);
-        let keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
+        let mut keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
+        if let Some(key) = config.authenticator_key {
+            keys.use_authenticator_key(key);
+        }
         let control_port = draw_control_port(&mut random, config.handoff_port, None);
         Self {
             config,
@@ -282,7 +289,8 @@ impl Nat64 {
         self.count(outcome);
     }
 
-    /// Everything is forgotten; keys and control port are others than before.
+    /// Everything is forgotten; keys and control port are others than before, but for
+    /// [`Config::authenticator_key`].
     pub fn reboot(&mut self, seed: Seed) {
         let before = self.control_port;
         *self = Self::new(self.config.clone(), seed);

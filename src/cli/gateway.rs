@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -49,6 +50,11 @@ pub struct GatewayOptions {
     /// How often the key of the tokens is replaced, 2m to 365d [default: 1h]
     #[arg(long, value_name = "DURATION")]
     pub rotate: Option<String>,
+
+    /// File with the key of the authenticators; made if it does not exist. With it, a service that speaks
+    /// first after a restart reaches its client at once [default: another key at each start]
+    #[arg(long, value_name = "FILE")]
+    pub secret: Option<PathBuf>,
 }
 
 impl GatewayOptions {
@@ -92,6 +98,7 @@ impl GatewayOptions {
                 .as_deref()
                 .map_or(Ok(ROTATION_DEFAULT), rotation)
                 .map_err(error("rotate"))?,
+            secret: self.secret.clone(),
         })
     }
 }

@@ -367,6 +367,7 @@ fn options_of_gateway() {
         mtu: 1500,
         handoff_port: 64064,
         rotate: Duration::from_secs(3600),
+        secret: None,
     };
     assert_eq!(defaults, expected);
     let all = [
@@ -377,6 +378,7 @@ fn options_of_gateway() {
         "--mtu=1280",
         "--handoff-port=6",
         "--rotate=5m",
+        "--secret=/etc/secret",
     ];
     let expected = forwarding::Config {
         prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
@@ -384,6 +386,7 @@ fn options_of_gateway() {
         mtu: 1280,
         handoff_port: 6,
         rotate: Duration::from_secs(300),
+        secret: Some("/etc/secret".into()),
         ..defaults
     };
     assert_eq!(gateway(&all).unwrap(), expected);

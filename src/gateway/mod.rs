@@ -38,7 +38,7 @@ use crate::translate::{
     self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal,
     Refused, Rewrite, Transport,
 };
-use crate::wire::{Client, Entry, Prefix96};
+use crate::wire::{Client, Entry, MappedPort, Prefix96};
 use echo::Echoes;
 use reassembly::Reassembly;
 
@@ -61,6 +61,9 @@ Dropped:
     NotOurs = "elsewhere",
     /// From a client to the public address: hairpinning.
     Hairpin = "hairpin",
+    /// RFC 6146 section 3.5: from a client with an address behind one of the prefixes, or from the public address
+    /// to itself, about itself too. These would go round for ever.
+    Loop = "loop",
     /// From a client to an IPv4 address that is not one of a single host.
     Destination = "destination",
     /// An echo request that no identifier is free for.
@@ -263,6 +266,9 @@ impl Gateway {
         if !self.prefixes.contains(&prefix) {
             return Err(Dropped::NotOurs);
         }
+        if self.prefixes.contains(&Prefix96::of(view.source())) {
+            return Err(Dropped::Loop);
+        }
         let server = extract(view.destination());
         let forbidden = if server == self.pool {
             Some(Dropped::Hairpin)
@@ -329,6 +335,9 @@ impl Gateway {
         if view.destination() != self.pool {
             return Err(Dropped::NotOurs);
         }
+        if view.source() == self.pool {
+            return Err(Dropped::Loop);
+        }
         if let Some(outcome) = self.control(now, view, out) {
             return outcome;
         }
@@ -341,6 +350,9 @@ impl Gateway {
             }
         };
         match parsed.inside() {
+            Inside::Flow { flow, .. } | Inside::Error(flow) if flow.service == self.pool => {
+                return Err(Dropped::Loop);
+            }
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
                 let client = self.echoes.client(now, server, flow.client_port, true);
                 self.write_ipv6(now, &parsed, server, client.ok_or(Dropped::NoEcho)?, packet, out);
@@ -382,7 +394,7 @@ impl Gateway {
         packet: &[u8],
         out: &mut Outbox,
     ) -> Result<(), Dropped> {
-        let port = crate::wire::MappedPort(flow.client_port);
+        let port = MappedPort(flow.client_port);
         let solicited = self.nat64.state(server) == ServerState::Alive
             || self.nat64.client_of(server, port).is_some();
         if !solicited && !self.unsolicited.take(now, UNSOLICITED_RATE_MAX) {

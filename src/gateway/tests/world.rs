@@ -49,7 +49,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(handoff: Handoff) -> Self {
-        let config = Config { nat64: nat64::Config::new(POOL), mtu: MTU };
+        Self::with(handoff, nat64::Config::new(POOL))
+    }
+
+    pub(super) fn with(handoff: Handoff, nat64: nat64::Config) -> Self {
+        let config = Config { nat64, mtu: MTU };
         Self {
             gateway: Gateway::new(config, [3; 32]).unwrap(),
             now: Duration::from_secs(100),
