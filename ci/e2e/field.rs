@@ -29,6 +29,8 @@ pub struct Site {
     pub pool: Ipv4Addr,
     /// The client's address.
     pub address: Ipv6Addr,
+    /// Where the NAT64 keeps what a reboot must not change.
+    pub secret: PathBuf,
     /// In between, where there are any.
     _routers: Vec<Namespace>,
 }
@@ -60,9 +62,12 @@ impl Field {
         install();
         let server = Namespace::new();
         server.ip(&format!("address add {SERVICE}/32 dev lo"));
-        let sites = (0..).zip(sites).map(|(number, narrow)| Site::new(number, narrow, &server));
-        let sites = sites.collect();
-        Some(Field { server, sites, folder: tempfile::tempdir().unwrap() })
+        let folder = tempfile::tempdir().unwrap();
+        let sites = (0..).zip(sites).map(|(number, narrow)| {
+            let secret = folder.path().join(format!("secret-{number}"));
+            Site::new(number, narrow, &server, secret)
+        });
+        Some(Field { sites: sites.collect(), server, folder })
     }
 
     /// The first client.
@@ -88,7 +93,7 @@ struct Narrow {
 }
 
 impl Site {
-    fn new(number: u8, narrow: &Narrow, server: &Namespace) -> Site {
+    fn new(number: u8, narrow: &Narrow, server: &Namespace, secret: PathBuf) -> Site {
         let (client, nat64) = (Namespace::new(), Namespace::new());
         let pool = Ipv4Addr::new(192, 0, 2, 7 + 2 * number);
         let address: Ipv6Addr = format!("2001:db8:{number}::17").parse().unwrap();
@@ -149,7 +154,7 @@ impl Site {
             "address add {near}/30 dev {nat64_side}\n\
              route add {SERVICE} via {far}"
         ));
-        Site { client, nat64, pool, address, _routers: routers }
+        Site { client, nat64, pool, address, secret, _routers: routers }
     }
 }
 

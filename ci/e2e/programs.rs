@@ -94,8 +94,14 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(site: &Site) -> Gateway {
+        Gateway::start_with(site, &["--secret", site.secret.to_str().unwrap()])
+    }
+
+    /// With other options than the file that keeps the key of authenticators.
+    pub fn start_with(site: &Site, options: &[&str]) -> Gateway {
         let pool = site.pool.to_string();
-        let mut process = Process::start(&site.nat64, NAT64HANDOFF, &["gateway", "--pool", &pool]);
+        let arguments = [&["gateway", "--pool", &pool], options].concat();
+        let mut process = Process::start(&site.nat64, NAT64HANDOFF, &arguments);
         process.wait_for(&format!("nat64handoff: gateway 64:ff9b::/96 -> {pool} on nat64\n"));
         Gateway { process }
     }

@@ -119,41 +119,65 @@ fn download_survives_reboots_in_its_middle() {
     server.stop();
 }
 
-/// A message to a client that has been silent since before the reboot. The keys of authenticators are gone, too:
-/// the NAT64 believes what the server says about a client when that has spoken again, on whatever connection
-/// (PROTOCOL.md section 6).
+/// A connection, both ends of it, which the server has in its table.
+fn connect(field: &Field, server: &Server, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let site = &field.sites[0];
+    let address = SocketAddr::from((SERVICE6, PORT));
+    let client = site.client.inside(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let at_service = listener.accept().unwrap().0;
+    let mapped = at_service.peer_addr().unwrap().port();
+    let port = client.local_addr().unwrap().port();
+    assert_eq!(server.who(site.pool, mapped), (site.address, port));
+    (client, at_service)
+}
+
+const PORT: u16 = 5222;
+
+fn expect_message(client: &mut TcpStream) {
+    let mut got = [0; 9];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"a message");
+}
+
+/// A message to clients that have been silent since before the reboot.
 #[test]
-fn service_reaches_an_idle_client_after_a_reboot_when_the_client_speaks_again() {
+fn service_reaches_idle_clients_after_a_reboot() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let listener = field.server.inside(|| TcpListener::bind((SERVICE, PORT)).unwrap());
+    let mut gateway = Gateway::start(site);
+    // The first is mapped by the NAT64, the second by the server.
+    let mut connections = [(); 2].map(|()| connect(&field, &server, &listener));
+    for reboot in [Reboot::Signal, Reboot::Kill, Reboot::Signal] {
+        gateway = reboot.of(gateway, site);
+        for (client, at_service) in &mut connections {
+            at_service.write_all(b"a message").unwrap();
+            expect_message(client);
+        }
+    }
+    server.stop();
+}
+
+/// Where the key of authenticators is gone, too, the NAT64 believes what the server says about a client when that
+/// has spoken again, on whatever connection (PROTOCOL.md section 6).
+#[test]
+fn service_reaches_clients_that_spoke_again_after_a_reboot_without_the_secret() {
     let Some(field) = Field::new() else { return };
     let site = &field.sites[0];
     let mut server = Server::start(&field);
     let _nginx = Nginx::start(&field);
-    let listener = field.server.inside(|| TcpListener::bind((SERVICE, 5222)).unwrap());
-    let mut gateway = Gateway::start(site);
-    let mut connections = Vec::new();
-    for number in 0..2 {
-        let address = SocketAddr::from((SERVICE6, 5222));
-        let client = site.client.inside(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        connections.push((client, listener.accept().unwrap().0));
-        server.wait_until_known(site.pool);
-        // The first was reported; wait until the server knows it, too.
-        let (client, at_service) = connections.last_mut().unwrap();
-        let mapped = at_service.peer_addr().unwrap().port();
-        let port = client.local_addr().unwrap().port();
-        assert_eq!(server.who(site.pool, mapped), (site.address, port), "connection {number}");
+    let listener = field.server.inside(|| TcpListener::bind((SERVICE, PORT)).unwrap());
+    let gateway = Gateway::start_with(site, &[]);
+    let mut connections = [(); 2].map(|()| connect(&field, &server, &listener));
+    gateway.reboot();
+    for (_, at_service) in &mut connections {
+        at_service.write_all(b"a message").unwrap();
     }
-    for reboot in [Reboot::Signal, Reboot::Kill] {
-        gateway = reboot.of(gateway, site);
-        for (_, at_service) in &mut connections {
-            at_service.write_all(b"a message").unwrap();
-        }
-        curl(site, "hello").unwrap();
-        for (client, _) in &mut connections {
-            let mut got = [0; 9];
-            client.read_exact(&mut got).unwrap();
-            assert_eq!(&got, b"a message");
-        }
+    curl(site, "hello").unwrap();
+    for (client, _) in &mut connections {
+        expect_message(client);
     }
     server.stop();
 }
