@@ -14,6 +14,7 @@
 //! remembers it.
 
 mod control;
+mod counts;
 mod echo;
 mod outbox;
 mod reassembly;
@@ -21,6 +22,7 @@ mod reassembly;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+pub use counts::{Done, Dropped};
 pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use outbox::{Notice, Outbox, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
@@ -29,16 +31,16 @@ use crate::change::TableKey;
 use crate::fragments::FragmentNotes;
 use crate::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
 use crate::nat64::packets::{extract, synthesize};
-use crate::nat64::{self, Action, Ignored, Nat64, Seed, ServerState};
+use crate::nat64::{self, Action, Nat64, Seed, ServerState};
 use crate::packet::{Ipv4, Ipv6};
 use crate::random::{Random, SecretHash};
 use crate::rate::Rate;
-use crate::stats::counters;
 use crate::translate::{
-    self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal,
-    Refused, Rewrite, Transport,
+    self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused,
+    Rewrite, Transport,
 };
 use crate::wire::{Client, Entry, MappedPort, Prefix96};
+use counts::Counts;
 use echo::Echoes;
 use reassembly::Reassembly;
 
@@ -51,59 +53,6 @@ pub const UNSOLICITED_RATE_MAX: u32 = 1000;
 const PACKET_MAX: usize = 40 + u16::MAX as usize;
 /// ICMPv6: destination unreachable, administratively prohibited.
 const PROHIBITED: IcmpError = IcmpError { kind: 1, code: 1, word: 0 };
-
-counters! {
-/// Why a gateway dropped a packet, where neither its [`Nat64`] ([`Ignored`]) nor translation ([`Refusal`]) says why.
-Dropped:
-    /// Neither IPv4 nor IPv6, or less than a header.
-    NotIp = "not_ip",
-    /// To none of the prefixes, and not to the public address: what a kernel tells its neighbors, mostly.
-    NotOurs = "elsewhere",
-    /// From a client to the public address: hairpinning.
-    Hairpin = "hairpin",
-    /// RFC 6146 section 3.5: from a client with an address behind one of the prefixes, or from the public address
-    /// to itself, about itself too. These would go round for ever.
-    Loop = "loop",
-    /// From a client to an IPv4 address that is not one of a single host.
-    Destination = "destination",
-    /// An echo request that no identifier is free for.
-    NoIdentifier = "no_identifier",
-    /// An echo message, or an error about one, that nobody has a mapping for.
-    NoEcho = "no_echo",
-    /// A later fragment whose first one was not seen.
-    FragmentUnknown = "fragment_unknown",
-    /// A fragment of a control datagram that runs past the end, or is one too many.
-    FragmentBounds = "fragment_bounds",
-    /// A fragment of a control datagram that overlaps another.
-    FragmentOverlap = "fragment_overlap",
-    /// A control datagram that is shorter than it says, or has a wrong checksum.
-    ControlChecksum = "control_checksum",
-    /// An ICMP error about a control datagram of ours that says nothing of the server.
-    ControlError = "control_error",
-    /// A packet that neither this NAT64 nor the server has an entry for.
-    Unmapped = "unmapped",
-    /// Such a packet, beyond [`UNSOLICITED_RATE_MAX`].
-    UnsolicitedRate = "unsolicited_rate",
-    /// An error that was to be told, beyond [`ICMP_RATE_MAX`]: counted besides its cause.
-    IcmpRate = "icmp_rate",
-}
-
-counters! {
-/// What a gateway did.
-Done:
-    /// Packets of clients translated to IPv4, before fragmentation.
-    ToIpv4 = "to_ipv4",
-    /// Packets translated to IPv6, before fragmentation.
-    ToIpv6 = "to_ipv6",
-    /// Control payloads sent.
-    Requests = "requests",
-    /// Control payloads received.
-    Answers = "answers",
-    /// Packets sent as a server made them.
-    Delivered = "delivered",
-    /// ICMP and ICMPv6 errors of our own.
-    Errors = "errors",
-}
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -136,16 +85,6 @@ pub struct Gateway {
     counts: Counts,
 }
 
-/// How often what happened.
-#[derive(Debug, Clone)]
-struct Counts {
-    done: [u64; Done::ALL.len()],
-    dropped: [u64; Dropped::ALL.len()],
-    refused: [u64; Refusal::ALL.len()],
-    /// By NAT64s before a reboot.
-    ignored_before: [u64; Ignored::ALL.len()],
-}
-
 impl Gateway {
     /// A gateway that knows nobody. `None` where its MTU is less than 1280.
     pub fn new(config: Config, seed: Seed) -> Option<Self> {
@@ -169,12 +108,7 @@ impl Gateway {
             unsolicited: Rate::default(),
             actions: Vec::new(),
             buffer: vec![0; PACKET_MAX + GROWTH_MAX],
-            counts: Counts {
-                done: [0; Done::ALL.len()],
-                dropped: [0; Dropped::ALL.len()],
-                refused: [0; Refusal::ALL.len()],
-                ignored_before: [0; Ignored::ALL.len()],
-            },
+            counts: Counts::default(),
         })
     }
 
@@ -198,9 +132,7 @@ impl Gateway {
 
     /// Everything is forgotten but the counts; keys and control port are others than before.
     pub fn reboot(&mut self, seed: Seed) {
-        for (&reason, count) in Ignored::ALL.iter().zip(&mut self.counts.ignored_before) {
-            *count += self.nat64.ignored(reason);
-        }
+        self.counts.keep(&self.nat64);
         self.random = Random::new(seed);
         let hash = SecretHash::new(self.random.key());
         self.notes = FragmentNotes::new(hash);
@@ -219,40 +151,12 @@ impl Gateway {
         &self.nat64
     }
 
-    /// How often it did this.
-    pub fn done(&self, done: Done) -> u64 {
-        self.counts.done[done as usize]
-    }
-
-    /// How often it dropped something for this reason.
-    pub fn dropped(&self, reason: Dropped) -> u64 {
-        self.counts.dropped[reason as usize]
-    }
-
-    /// How often translation refused something for this reason.
-    pub fn refused(&self, reason: Refusal) -> u64 {
-        self.counts.refused[reason as usize]
-    }
-
-    /// How often its NAT64 ignored something for this reason, before reboots too.
-    pub fn ignored(&self, reason: Ignored) -> u64 {
-        self.nat64.ignored(reason) + self.counts.ignored_before[reason as usize]
-    }
-
-    /// All drops by name, those that never happened left out.
-    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let dropped = Dropped::ALL.iter().map(|&reason| (reason.name(), self.dropped(reason)));
-        let refused = Refusal::ALL.iter().map(|&reason| (reason.name(), self.refused(reason)));
-        let ignored = Ignored::ALL.iter().map(|&reason| (reason.name(), self.ignored(reason)));
-        dropped.chain(refused).chain(ignored).filter(|&(_, count)| count > 0)
-    }
-
     fn drop(&mut self, reason: Dropped) {
-        self.counts.dropped[reason as usize] += 1;
+        self.counts.drop(reason);
     }
 
     fn did(&mut self, done: Done) {
-        self.counts.done[done as usize] += 1;
+        self.counts.did(done);
     }
 
     fn take_from_client(
@@ -545,7 +449,7 @@ impl Gateway {
     }
 
     fn refuse_client(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
-        self.counts.refused[refused.reason as usize] += 1;
+        self.counts.refuse(refused.reason);
         if let Some(error) = refused.error {
             self.tell_client(now, error, packet, out);
         }
@@ -565,7 +469,7 @@ impl Gateway {
     }
 
     fn refuse_service(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
-        self.counts.refused[refused.reason as usize] += 1;
+        self.counts.refuse(refused.reason);
         let mut message = [0; ICMP_ERROR_MAX];
         if let Some(error) = refused.error
             && let Some(length) = translate::ipv4_error(error, self.pool, packet, &mut message)

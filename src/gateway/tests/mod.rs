@@ -3,6 +3,7 @@
 use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::*;
+use crate::nat64::Ignored;
 use crate::nat64::packets::{ACK, FIN, RST, SYN, ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp};
 use crate::packet::{self, IPV4_HEADER, IPV6_HEADER, icmp_type, protocol};
 use crate::wire::MappedPort;
