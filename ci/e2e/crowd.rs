@@ -1,10 +1,11 @@
 //! Many clients at once, and two NAT64s to one server.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 
@@ -21,62 +22,78 @@ fn address_of(number: usize) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, number as u16 + 1)
 }
 
-/// All connect, and when all are connected, each asks for a file.
+/// Asks for a file, and leaves the connection open.
+async fn ask(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: service\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(b"\r\n\r\nhello\n") {
+        let got = timeout(PATIENCE, stream.read(&mut part)).await.expect("an answer").unwrap();
+        assert_ne!(got, 0, "the end after {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&part[..got]);
+    }
+}
+
+/// All connect, when all are connected each asks, and again when the NAT64 has rebooted.
 async fn visit(number: usize, all: &Barrier) -> SocketAddr {
     let socket = TcpSocket::new_v6().unwrap();
     socket.bind((address_of(number), 0).into()).unwrap();
     let connected = timeout(PATIENCE, socket.connect((SERVICE6, 80).into())).await;
     let mut stream = connected.expect("it can connect").unwrap();
     all.wait().await;
-    let request = format!("GET /hello?{number} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
-    assert!(answer.ends_with("\r\n\r\nhello\n"), "{answer}");
+    ask(&mut stream, &format!("/hello?{number}")).await;
+    all.wait().await;
+    all.wait().await; // It reboots.
+    ask(&mut stream, &format!("/hello?{number}")).await;
     stream.local_addr().unwrap()
 }
 
 #[test]
-fn two_hundred_clients_at_once() {
+fn two_hundred_clients_at_once_and_a_reboot() {
     let Some(field) = Field::new() else { return };
     let site = &field.sites[0];
-    let addresses: Vec<String> = (0..CLIENTS).map(|n| address_of(n).to_string()).collect();
-    let lines: Vec<String> =
-        addresses.iter().map(|address| format!("address add {address}/64 dev out")).collect();
-    site.client.ip(&lines.join("\n"));
+    let addresses = (0..CLIENTS).map(|n| format!("address add {}/64 dev out\n", address_of(n)));
+    site.client.ip(&addresses.collect::<String>());
     let mut server = Server::start(&field);
     let nginx = Nginx::start(&field);
-    let _gateway = Gateway::start(site);
+    let gateway = Gateway::start(site);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let visitors = site.client.inside(|| {
-        runtime.block_on(async {
-            let all = std::sync::Arc::new(Barrier::new(CLIENTS));
-            let visits: Vec<_> = (0..CLIENTS)
-                .map(|number| {
-                    let all = all.clone();
-                    tokio::spawn(async move { visit(number, &all).await })
-                })
-                .collect();
-            let mut visitors = Vec::new();
-            for visit in visits {
-                visitors.push(visit.await.unwrap());
-            }
-            visitors
-        })
-    });
+    let visit_all = async {
+        let all = Arc::new(Barrier::new(CLIENTS + 1));
+        let visits = (0..CLIENTS).map(|number| {
+            let all = Arc::clone(&all);
+            tokio::spawn(async move { visit(number, &all).await })
+        });
+        let visits: Vec<_> = visits.collect();
+        timeout(PATIENCE, all.wait()).await.expect("all connect");
+        timeout(PATIENCE, all.wait()).await.expect("all have an answer");
+        gateway.reboot();
+        all.wait().await;
+        let mut visitors = Vec::new();
+        for visit in visits {
+            visitors.push(visit.await.unwrap());
+        }
+        visitors
+    };
+    let visitors = site.client.inside(|| runtime.block_on(visit_all));
 
-    // Each line of nginx's log has a port of its own, and the event log says whose it was.
-    let accesses = nginx.accesses(CLIENTS);
+    // Each client kept its port through all of it, and the event log says whose it was.
+    let accesses = nginx.accesses(2 * CLIENTS);
     let ports: HashSet<u16> = accesses.iter().map(|access| access.port).collect();
     assert_eq!(ports.len(), CLIENTS);
     wait_until("each has an entry", || server.entries(Kind::Created).len() == CLIENTS);
+    let clients: HashMap<u16, SocketAddr> = server
+        .entries(Kind::Created)
+        .into_iter()
+        .map(|(_, mapped, client, port)| (mapped, SocketAddr::from((client, port))))
+        .collect();
     for access in &accesses {
         let number: usize = access.path.strip_prefix("/hello?").unwrap().parse().unwrap();
-        let (client, port) = server.who(site.pool, access.port);
-        assert_eq!(SocketAddr::from((client, port)), visitors[number]);
+        assert_eq!(clients[&access.port], visitors[number]);
     }
     assert_eq!(server.entries(Kind::Conflict), []);
+    assert_eq!(server.entries(Kind::Deleted), []);
     server.stop();
 }
 

@@ -1,9 +1,9 @@
 //! Files from nginx, with the server and without.
 
 use crate::eventlog::Kind;
-use crate::field::Field;
+use crate::field::{Field, SERVICE, SERVICE6};
 use crate::process::wait_until;
-use crate::programs::{Gateway, Nginx, Server, curl};
+use crate::programs::{Gateway, Nginx, Server, curl, curl_at};
 
 /// Octets that repeat nowhere nearby, so that none can be missing or in another place.
 pub fn octets(count: usize) -> Vec<u8> {
@@ -69,5 +69,29 @@ fn log_names_the_client_behind_each_line_of_nginx() {
     }
     wait_until("each connection has its own entry", || server.entries(Kind::Created).len() == 5);
     assert_eq!(server.entries(Kind::Conflict), []);
+    server.stop();
+}
+
+/// A prefix of the network's own beside the well-known one.
+#[test]
+fn full_log_names_the_prefix_that_the_client_used() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start_with(&field, &["--log-format", "full"]);
+    let nginx = Nginx::start(&field);
+    let own = "2001:db8:64::/96";
+    let _gateway = Gateway::start_with(site, &["--prefix", own, "--prefix", "64:ff9b::/96"]);
+    let address = "2001:db8:64::203.0.113.5".parse().unwrap();
+    for (count, (address, prefix)) in
+        [(address, own), (SERVICE6, "64:ff9b::/96"), (address, own)].into_iter().enumerate()
+    {
+        assert_eq!(curl_at(site, address, "hello").unwrap(), b"hello\n");
+        let port = nginx.accesses(count + 1)[count].port;
+        server.who(site.pool, port);
+        let created = server.events().into_iter().find(|event| {
+            event.kind == Kind::Created && event.entry.is_some_and(|(mapped, ..)| mapped == port)
+        });
+        assert_eq!(created.unwrap().full, format!(" to {SERVICE} via {prefix}"));
+    }
     server.stop();
 }

@@ -11,7 +11,11 @@ const NAT64HANDOFF: &str = env!("CARGO_BIN_EXE_nat64handoff");
 
 /// Where nginx serves the files of its folder.
 pub fn url(file: &str) -> String {
-    format!("http://[{SERVICE6}]/{file}")
+    url_at(SERVICE6, file)
+}
+
+fn url_at(address: Ipv6Addr, file: &str) -> String {
+    format!("http://[{address}]/{file}")
 }
 
 /// The handoff server, on the host of the service.
@@ -102,7 +106,7 @@ impl Gateway {
         let pool = site.pool.to_string();
         let arguments = [&["gateway", "--pool", &pool], options].concat();
         let mut process = Process::start(&site.nat64, NAT64HANDOFF, &arguments);
-        process.wait_for(&format!("nat64handoff: gateway 64:ff9b::/96 -> {pool} on nat64\n"));
+        process.wait_for(&format!(" -> {pool} on nat64\n"));
         Gateway { process }
     }
 
@@ -198,7 +202,12 @@ fn config_of(folder: &str) -> String {
 
 /// Downloads a file with curl.
 pub fn curl(site: &Site, file: &str) -> Result<Vec<u8>, String> {
-    let url = url(file);
+    curl_at(site, SERVICE6, file)
+}
+
+/// Likewise, from another address of the service.
+pub fn curl_at(site: &Site, address: Ipv6Addr, file: &str) -> Result<Vec<u8>, String> {
+    let url = url_at(address, file);
     let arguments = ["-6", "--silent", "--show-error", "--fail", "--max-time", "20", &url];
     let output = run(&site.client, "curl", &arguments);
     match output.status.success() {
