@@ -168,7 +168,9 @@ impl Play {
             if !delivered {
                 assert_eq!(sum(&packet[..usize::from(packet[0] & 15) * 4]), 0xffff);
             }
-            if packet[9] == 17 && packet[22..24] == HANDOFF.to_be_bytes() {
+            let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
+            let port = packet.get(22..24).filter(|_| first && packet[9] == 17);
+            if port == Some(&HANDOFF.to_be_bytes()) {
                 self.request = packet.to_vec();
             }
         }
