@@ -1,5 +1,6 @@
 //! The server is killed, stopped, started again, while traffic goes on.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,10 +35,19 @@ fn echo_traffic(field: &Field, over: &AtomicBool, echoes: &AtomicU64) {
     }
 }
 
-/// Waits until so many more messages came back.
-fn wait_for_echoes(echoes: &AtomicU64, more: u64) {
-    let from = echoes.load(Ordering::Relaxed);
-    wait_until("the active connection is active", || echoes.load(Ordering::Relaxed) >= from + more);
+/// Waits until what is counted happened so many more times.
+fn wait_for_more(count: &AtomicU64, more: u64) {
+    let from = count.load(Ordering::Relaxed);
+    wait_until("traffic goes on", || count.load(Ordering::Relaxed) >= from + more);
+}
+
+/// Ends the traffic, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -54,26 +64,20 @@ fn connections_survive_when_the_server_is_killed_and_started_again() {
 
     let (over, echoes) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let _over = Over(&over);
         scope.spawn(|| echo_traffic(&field, &over, &echoes));
-        wait_for_echoes(&echoes, 10);
+        wait_for_more(&echoes, 10);
         for _ in 0..3 {
             server.kill();
-            wait_for_echoes(&echoes, 50);
+            wait_for_more(&echoes, 50);
             server = Server::start(&field);
-            wait_for_echoes(&echoes, 50);
+            wait_for_more(&echoes, 50);
         }
         assert_eq!(idle.get("hello"), b"hello\n");
 
         // The table was kept: a NAT64 that forgets all finds both connections in it.
         gateway.reboot();
-        wait_for_echoes(&echoes, 50);
+        wait_for_more(&echoes, 50);
         assert_eq!(idle.get("hello"), b"hello\n");
     });
     let accesses = nginx.accesses(4);
@@ -120,5 +124,51 @@ fn new_connections_work_while_the_server_is_stopped_and_are_reported_when_it_is_
 
     assert_eq!(server.entries(Kind::Conflict), []);
     assert_eq!(server.entries(Kind::Deleted), []);
+    server.stop();
+}
+
+/// New connections come all the time, from several clients at once, while the server comes and goes.
+#[test]
+fn every_new_connection_works_and_is_in_the_log_while_the_server_comes_and_goes() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let mut server = Server::start(&field);
+    let nginx = Nginx::start(&field);
+    let _gateway = Gateway::start(site);
+    let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(Connection::open(site).get("hello"), b"hello\n");
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..5 {
+            wait_for_more(&count, 20);
+            server.kill();
+            wait_for_more(&count, 20);
+            server = Server::start(&field);
+        }
+        wait_for_more(&count, 20);
+    });
+    let mut all = count.load(Ordering::Relaxed) as usize;
+    // One more, so that the NAT64 asks again if it still thinks that the server is gone.
+    curl(site, "hello").unwrap();
+    all += 1;
+    let accesses = nginx.accesses(all);
+    wait_until("the log names all ports", || {
+        let named = server.events().into_iter().filter_map(|event| Some(event.entry?.0));
+        let named: HashSet<u16> = named.collect();
+        accesses.iter().all(|access| named.contains(&access.port))
+    });
+    // The server may have made an entry, and died before it said so: then the NAT64 made another, for the same client,
+    // and reports it against the table.
+    let created = server.entries(Kind::Created);
+    for (_, _, client, port) in server.entries(Kind::Conflict) {
+        assert!(created.iter().any(|&(_, _, one, its_port)| (one, its_port) == (client, port)));
+    }
     server.stop();
 }
