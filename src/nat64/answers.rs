@@ -128,22 +128,37 @@ impl Nat64 {
         self.entries_held = self.entries_held + peer.length() - before;
         // The port in use, where it contradicts the answer.
         let in_use = peer.port_of(&entry.client);
+        if learned.is_err() {
+            self.count(Err(Ignored::Contradicted));
+        }
         match way {
             Some(Way::Translated(packet)) => actions.push(deliver(packet)),
-            Some(Way::ToService(packet, _)) => {
-                if let Some(port) = in_use {
-                    actions.push(forward(server, Entry { port, ..entry }, packet));
-                }
-            }
+            Some(Way::ToService(packet, _)) => match in_use {
+                Some(port) => actions.push(forward(server, Entry { port, ..entry }, packet)),
+                None => self.other_port(now, server, packet, actions)?,
+            },
             Some(Way::ToClient(packet, _)) if learned.is_ok() => {
                 actions.push(forward(server, entry, packet));
             }
             Some(Way::ToClient(..)) | None => {}
         }
-        if learned.is_err() {
-            self.count(Err(Ignored::Contradicted));
-        }
         Ok(())
+    }
+
+    /// The server's port for a client stands for another one here, as long as that uses it. Rather than no
+    /// connection, a new one gets another port; the report of it tells the server who is behind that.
+    fn other_port(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        packet: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        let view = whole_ipv6(packet)?;
+        match flow::of_client_packet(view)? {
+            Flow::Transport(flow) if flow.opens => self.own_entry(now, server, flow, view, actions),
+            _ => Ok(()),
+        }
     }
 
     /// Authenticator and an IPv6 packet: an answer to the client in the name of the service.

@@ -433,6 +433,22 @@ fn section_10_repair_3_an_own_entry_in_use_stands() {
     assert_eq!(by_server(&mut nat64, &payload), []);
     assert_eq!(nat64.client_of(SERVER, own.port), Some(one));
     assert_eq!(nat64.ignored(Ignored::Contradicted), 2);
+    // Where that one opens a connection, it gets another port, and the server hears of it.
+    let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &segment(client(2, 2), SYN));
+    let actions = by_server(&mut nat64, &payload);
+    let (others, packet) = the_forwarded(&actions);
+    assert_eq!((others.client, packet), (client(2, 2), &segment(client(2, 2), SYN)[..]));
+    assert_ne!(others.port, own.port);
+    let [reported] = requests(&actions)[..] else { panic!("{actions:?}") };
+    let RequestKind::Report { entry: reported, .. } = parse(reported).unwrap().kind else {
+        panic!("no report");
+    };
+    assert_eq!(reported, others);
+    // What the server says to that changes nothing, and goes round no more.
+    let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &[]);
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    assert_eq!(nat64.port_of(SERVER, &client(2, 2)), Some(others.port));
+    assert_eq!(tick(&mut nat64, NOW + 60 * REPORT_INTERVAL), []);
     // When no connection depends on it any more, the server is asked and believed.
     tick(&mut nat64, NOW + TCP_ESTABLISHED_LIFETIME);
     let actions = by_client(&mut nat64, &segment(one, SYN));
