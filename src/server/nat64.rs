@@ -583,15 +583,27 @@ impl Nat64 {
         };
         let front = MESSAGE_HEADER + length + ENTRY_LENGTH;
         let end = if front + packet.len() > PAYLOAD_MAX { packet.start } else { packet.end };
-        let Some(start) = packet.start.checked_sub(front).filter(|&start| start >= room) else {
+        let start = packet.start.checked_sub(front);
+        let Some(start) = start.filter(|&start| start >= room) else {
             let authenticator = match authenticator {
                 AuthenticatorFrom::Request(range) => &buffer[range],
                 AuthenticatorFrom::Table => self.table.authenticator(slot).octets(),
             };
             // It does not fail.
             let _ = outbox.copy(source, after, |out| {
-                emit_entry(out, authenticator, self.table.entry(slot))?;
-                out.extend_from_slice(&buffer[packet.start..end]);
+                let at = out.len();
+                // Whatever stands in front of the packet is copied in one go with it, and written over.
+                match start {
+                    Some(start) => out.extend_from_slice(&buffer[start..end]),
+                    None => {
+                        out.resize(at + front, 0);
+                        out.extend_from_slice(&buffer[packet.start..end]);
+                    }
+                }
+                let front = &mut out[at..at + front];
+                let (front, entry) = front.split_last_chunk_mut().expect("an entry fits in it");
+                self.table.emit_entry(slot, entry);
+                wire::write_before(front, front.len(), message_type::AUTHENTICATOR, authenticator);
                 Ok(())
             });
             return;
