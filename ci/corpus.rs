@@ -116,6 +116,11 @@ fn translate() {
     replay("translate");
 }
 
+#[test]
+fn gateway() {
+    replay("gateway");
+}
+
 /// Writes the seeds into the corpora, from which `cargo fuzz cmin` may remove them again.
 #[test]
 #[ignore = "alters the working tree"]

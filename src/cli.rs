@@ -4,6 +4,7 @@
 //! [`ServeConfig`] of it, which holds only what is valid. Its limits are those of PROTOCOL.md sections 5
 //! and 6. Not here: opening, binding or checking anything outside of the configuration.
 
+mod gateway;
 mod values;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::backend::Io;
 use crate::change::LogFormat;
 pub use crate::storage::SyncPolicy;
 use crate::wire::HANDOFF_PORT;
+pub use gateway::GatewayOptions;
 use values::{
     client_share, io, listen_addresses, log_format, networks, not_empty, sync_policy, whole_number,
 };
@@ -69,6 +71,8 @@ pub enum Command {
     Serve(ServeOptions),
     /// Run a server and a NAT64 in one process, on loopback, to see what it looks like
     Demo(DemoOptions),
+    /// Run a NAT64 that hands its connections over, on a TUN device
+    Gateway(GatewayOptions),
     /// Look into the journal of a server that is not running
     Journal {
         /// What to do

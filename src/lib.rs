@@ -51,9 +51,13 @@ pub mod journal;
 
 pub mod nat64;
 
+pub mod gateway;
+
 pub mod backend;
 
 pub mod socket;
+
+pub mod tun;
 
 pub mod kernel;
 
@@ -70,6 +74,8 @@ pub mod reactor;
 pub mod recovery;
 
 pub mod serve;
+
+pub mod forwarding;
 
 pub mod control;
 

@@ -12,12 +12,13 @@ use clap::{CommandFactory, Parser};
 use nat64handoff::backend::Io;
 use nat64handoff::change::LogFormat;
 use nat64handoff::cli::{
-    Cli, Command, DemoOptions, EXIT_USAGE, Environment, JournalCommand, LogDestination,
-    ServeConfig, ServeOptions,
+    Cli, Command, DemoOptions, EXIT_USAGE, Environment, GatewayOptions, JournalCommand,
+    LogDestination, ServeConfig, ServeOptions,
 };
 use nat64handoff::control::{self, Alarm};
 use nat64handoff::demo::{self, LogTail};
 use nat64handoff::eventlog::Destination;
+use nat64handoff::forwarding;
 use nat64handoff::ports::TABLE_CAPACITY;
 use nat64handoff::reactor::Clock;
 use nat64handoff::ring::{self, Refused};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(options) => serve(options),
         Command::Demo(options) => demo(options),
+        Command::Gateway(options) => gateway(&options),
         Command::Journal { command } => journal(command),
         Command::CheckConfig(options) => check_config(options),
         Command::Completions { shell } => completions(shell),
@@ -154,6 +156,11 @@ fn choose_io(wanted: Option<Io>) -> Result<Io, Refused> {
             Ok(Io::Mmsg)
         }
     }
+}
+
+fn gateway(options: &GatewayOptions) -> Result<(), Failure> {
+    let config = options.resolve().map_err(usage)?;
+    forwarding::run(&config).map_err(failed)
 }
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {

@@ -7,35 +7,35 @@
 //!
 //! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
 //! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
-//! one. It keeps no packet while it asks about it: the packet goes with the request and comes back. And
+//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the packet goes with the request and comes back. And
 //! it takes nothing but an ICMP error as a sign that a server is gone: silence is not one.
 
 mod answers;
 mod flow;
 mod keys;
+mod life;
 pub mod packets;
 mod peer;
 mod reply;
 mod requests;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 
-pub use keys::ROTATION_LIFETIME;
+pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use peer::{REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
 use crate::packet::{Ipv4, Ipv6};
 use crate::random::{Random, SEED_LENGTH};
 use crate::stats::counters;
-use crate::wire::{
-    self, Client, ControlPort, Entry, HANDOFF_PORT, MappedPort, PAYLOAD_MAX, Prefix96, message_type,
-};
-use flow::{Flow, Transport};
+use crate::wire::{Client, ControlPort, Entry, HANDOFF_PORT, MappedPort, PAYLOAD_MAX, Prefix96};
+use flow::Flow;
 use keys::Keys;
 use packets::extract;
-use peer::{Origin, Peer};
-use requests::{emit_token, report, send_reports};
+use peer::Peer;
+use requests::{report, send_reports};
 
 /// How long UDP keeps an entry alive (RFC 6146 section 4).
 pub const UDP_LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -47,6 +47,8 @@ pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
 pub const MULTI_REPORT_MAX: usize = 1232;
 /// The most servers that something is remembered of. Towards others no entries are made.
 pub const SERVERS_MAX: usize = 65_536;
+/// The most entries towards all servers together. Beyond it none are made, and none are learned.
+pub const ENTRIES_MAX: usize = 1 << 20;
 /// Entries that expired are looked for this often.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Random ports that are tried before the next free one is taken.
@@ -79,6 +81,12 @@ pub struct Config {
     pub authenticator_units: u8,
     /// Whether it suggests the client's own port to the server (type 8).
     pub hints: bool,
+    /// Whether who carries out its actions remembers first fragments, and so needs no server to know whose the
+    /// later ones are.
+    pub notes: bool,
+    /// What authenticators are made with, where that is to outlive a reboot: else a service that speaks first after
+    /// one is not believed until the client speaks. Whoever knows it can forge authenticators.
+    pub authenticator_key: Option<AuthenticatorKey>,
 }
 
 impl Config {
@@ -91,6 +99,8 @@ impl Config {
             token_units: 8,
             authenticator_units: 8,
             hints: false,
+            notes: false,
+            authenticator_key: None,
         }
     }
 }
@@ -177,6 +187,8 @@ Ignored:
     NoPort = "no_port",
     /// More than [`SERVERS_MAX`] servers.
     ServersLimit = "servers_limit",
+    /// More than [`ENTRIES_MAX`] entries.
+    EntriesLimit = "entries_held_limit",
 }
 
 /// A NAT64, as far as the protocol is concerned.
@@ -187,6 +199,8 @@ pub struct Nat64 {
     keys: Keys,
     control_port: ControlPort,
     peers: BTreeMap<Ipv4Addr, Peer>,
+    /// The entries of all peers.
+    entries_held: usize,
     expiry_due: Duration,
     ignored: [u64; Ignored::ALL.len()],
 }
@@ -195,7 +209,10 @@ impl Nat64 {
     /// A NAT64 that knows nobody.
     pub fn new(config: Config, seed: Seed) -> Self {
         let mut random = Random::new(seed);
-        let keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
+        let mut keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
+        if let Some(key) = config.authenticator_key {
+            keys.use_authenticator_key(key);
+        }
         let control_port = draw_control_port(&mut random, config.handoff_port, None);
         Self {
             config,
@@ -203,6 +220,7 @@ impl Nat64 {
             keys,
             control_port,
             peers: BTreeMap::new(),
+            entries_held: 0,
             expiry_due: Duration::ZERO,
             ignored: [0; Ignored::ALL.len()],
         }
@@ -219,6 +237,36 @@ impl Nat64 {
     pub fn service_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
         let outcome = self.try_service_packet(now, packet, actions);
         self.count(outcome);
+    }
+
+    /// The server and the entry of a client's packet that [`Self::client_packet`] would only have forwarded:
+    /// the same, but that the packet is not copied. `None` where there is more to do, or to refuse.
+    pub fn entry_of_client_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view = whole_ipv6(packet).ok()?;
+        let Ok(Flow::Transport(flow)) = flow::of_client_packet(view) else {
+            return None;
+        };
+        // Whoever has an entry was found to be a client of one of the prefixes.
+        let server = extract(view.destination());
+        Some((server, self.entry_of_client(now, server, &flow)?))
+    }
+
+    /// Likewise, for [`Self::service_packet`].
+    pub fn entry_of_service_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view =
+            whole_ipv4(packet).ok().filter(|view| view.destination() == self.config.address)?;
+        let Ok(Flow::Transport(flow)) = flow::of_service_packet(view) else {
+            return None;
+        };
+        Some((flow.key.0, self.entry_of_service(now, &flow)?))
     }
 
     /// A UDP payload that arrived at the control port.
@@ -239,7 +287,8 @@ impl Nat64 {
         self.count(outcome);
     }
 
-    /// Everything is forgotten; keys and control port are others than before.
+    /// Everything is forgotten; keys and control port are others than before, but for
+    /// [`Config::authenticator_key`].
     pub fn reboot(&mut self, seed: Seed) {
         let before = self.control_port;
         *self = Self::new(self.config.clone(), seed);
@@ -268,6 +317,7 @@ impl Nat64 {
         }
         if expiry {
             self.peers.retain(|_, peer| !peer.is_idle());
+            self.entries_held = self.peers.values().map(Peer::length).sum();
         }
     }
 
@@ -289,6 +339,11 @@ impl Nat64 {
     /// What it believes about `server`.
     pub fn state(&self, server: Ipv4Addr) -> ServerState {
         self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
+    }
+
+    /// Whether `server` answered since the NAT64 booted.
+    pub fn has_answered(&self, server: Ipv4Addr) -> bool {
+        self.peers.get(&server).is_some_and(|peer| peer.has_answered)
     }
 
     /// The mapped port that it has for `client` towards `server`.
@@ -331,163 +386,6 @@ impl Nat64 {
         if let Err(reason) = outcome {
             self.ignored[reason as usize] += 1;
         }
-    }
-
-    fn try_client_packet(
-        &mut self,
-        now: Duration,
-        packet: &[u8],
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Ignored> {
-        let view = whole_ipv6(packet)?;
-        if !Client::can_have(view.source()) {
-            return Err(Ignored::ClientAddress);
-        }
-        if !self.config.prefixes.contains(&view.destination_prefix()) {
-            return Err(Ignored::NotOurs);
-        }
-        let server = extract(view.destination());
-        let state = self.state(server);
-        match flow::of_client_packet(view)? {
-            Flow::Transport(flow) => {
-                let ask = match state {
-                    ServerState::Alive => true,
-                    // Repair 1: the server may know a connection that we do not.
-                    ServerState::Unknown => !flow.opens,
-                    ServerState::Dead => false,
-                };
-                if !(flow.fragment && ask)
-                    && let Some(port) = self.touch(server, &flow, now)
-                {
-                    let entry = Entry { port, client: flow.key };
-                    actions.push(forward(server, entry, view.octets()));
-                    return Ok(());
-                }
-                if !ask {
-                    return self.own_entry(now, server, flow, view, actions);
-                }
-            }
-            Flow::Error(client) => {
-                if let Some(port) = self.port_of(server, &client) {
-                    let entry = Entry { port, client };
-                    actions.push(forward(server, entry, view.octets()));
-                    return Ok(());
-                }
-            }
-            Flow::Other => {}
-        }
-        if state == ServerState::Dead {
-            return Err(Ignored::ServerDead);
-        }
-        let payload = self.client_request(now, server, view);
-        push_request(server, payload, actions)
-    }
-
-    fn touch(
-        &mut self,
-        server: Ipv4Addr,
-        flow: &Transport<Client>,
-        now: Duration,
-    ) -> Option<MappedPort> {
-        let peer = self.peers.get_mut(&server)?;
-        peer.touch(&flow.key, now.saturating_add(flow.lifetime))
-    }
-
-    /// `4, [5], 6, [8], IPv6`
-    fn client_request(&self, now: Duration, server: Ipv4Addr, packet: Ipv6<'_>) -> Vec<u8> {
-        let mut payload = Vec::new();
-        emit_token(&self.keys, now, server, &mut payload);
-        let authenticator = self.keys.authenticator(server, packet.source());
-        wire::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator);
-        if self.config.hints
-            && let Ok(Flow::Transport(flow)) = flow::of_client_packet(packet)
-            && self.is_eligible(MappedPort(flow.key.port))
-        {
-            wire::emit(&mut payload, message_type::HINT, &flow.key.port.to_be_bytes());
-        }
-        payload.extend_from_slice(packet.octets());
-        payload
-    }
-
-    /// Works on as an ordinary NAT64: makes an entry, uses it, and reports it.
-    fn own_entry(
-        &mut self,
-        now: Duration,
-        server: Ipv4Addr,
-        flow: Transport<Client>,
-        packet: Ipv6<'_>,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Ignored> {
-        let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
-        let entry = Entry { port, client: flow.key };
-        let peer = peer_of(&mut self.peers, server)?;
-        peer.insert(entry, Origin::Own, now.saturating_add(flow.lifetime));
-        if peer.state != ServerState::Dead {
-            peer.sent_report(entry.client, now);
-        } // Else one report asks whether it is back; its host answers where it is not.
-        actions.push(forward(server, entry, packet.octets()));
-        push_request(server, report(&self.keys, now, server, &[entry]), actions)
-    }
-
-    fn is_eligible(&self, port: MappedPort) -> bool {
-        port.0 >= PORT_MIN
-            && !RESERVED_PORTS.contains(&port.0)
-            && port.0 != self.config.handoff_port
-            && port.0 != self.control_port.0
-    }
-
-    /// A port that no client has towards `server`: a random one, or the next free after one.
-    fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
-        let mut candidate = MappedPort(PORT_MIN);
-        for _ in 0..PORT_DRAWS {
-            candidate = MappedPort(draw(&mut self.random, PORT_MIN));
-            if self.is_eligible(candidate) && self.client_of(server, candidate).is_none() {
-                return Some(candidate);
-            }
-        }
-        (candidate.0..=u16::MAX)
-            .chain(PORT_MIN..candidate.0)
-            .map(MappedPort)
-            .find(|&port| self.is_eligible(port) && self.client_of(server, port).is_none())
-    }
-
-    fn try_service_packet(
-        &mut self,
-        now: Duration,
-        packet: &[u8],
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Ignored> {
-        let view = whole_ipv4(packet)?;
-        if view.destination() != self.config.address {
-            return Err(Ignored::NotOurs);
-        }
-        let mut server = view.source();
-        match flow::of_service_packet(view)? {
-            Flow::Transport(flow) => {
-                let (_, port) = flow.key;
-                let ask = flow.fragment && self.state(server) == ServerState::Alive;
-                let client = self.client_of(server, port).filter(|_| !ask);
-                if let Some(client) = client
-                    && let Some(peer) = self.peers.get_mut(&server)
-                {
-                    peer.touch(&client, now.saturating_add(flow.lifetime));
-                    actions.push(forward(server, Entry { port, client }, view.octets()));
-                    return Ok(());
-                }
-            }
-            Flow::Error((about, port)) => {
-                if let Some(client) = self.client_of(about, port) {
-                    actions.push(forward(about, Entry { port, client }, view.octets()));
-                    return Ok(());
-                }
-                server = about; // Repair 4.
-            }
-            Flow::Other => {}
-        }
-        let mut payload = Vec::new();
-        emit_token(&self.keys, now, server, &mut payload);
-        payload.extend_from_slice(view.octets());
-        push_request(server, payload, actions)
     }
 
     fn try_port_unreachable(

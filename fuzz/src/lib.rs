@@ -4,7 +4,7 @@
 //! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the ICMP
 //! messages made from them, [`server`] a whole shard under a little program of requests, [`journal`] the
 //! reader of the state directory, whatever happened to its files, [`translate`] the translation of packets
-//! between IPv6 and IPv4. [`seed`] makes the first inputs of each.
+//! between IPv6 and IPv4, [`gateway`] a whole NAT64 under a little program. [`seed`] makes the first inputs of each.
 //!
 //! What a result must be is said by code of its own here ([`messages`] splits payloads, and checksums are
 //! summed up anew): what judges the server does not come from the server.
@@ -17,12 +17,14 @@ pub mod seed;
 #[path = "../../src/translate/samples.rs"]
 mod samples;
 
+mod gateway;
 mod journal;
 mod packet;
 mod payload;
 mod server;
 mod translate;
 
+pub use gateway::check as gateway;
 pub use journal::check as journal;
 pub use packet::check as packet;
 pub use payload::check as payload;
@@ -33,10 +35,11 @@ pub use translate::check as translate;
 pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its corpus.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("payload", payload),
     ("packet", packet),
     ("server", server),
     ("journal", journal),
     ("translate", translate),
+    ("gateway", gateway),
 ];

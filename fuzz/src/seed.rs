@@ -32,6 +32,7 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "server" => programs(),
         "journal" => journals(),
         "translate" => translations(),
+        "gateway" => gateways(),
         _ => panic!("no target {name}"),
     }
 }
@@ -203,4 +204,43 @@ fn translations() -> Vec<Vec<u8>> {
         }
     }
     inputs
+}
+
+/// Programs for the target `gateway`, which says what the octets mean.
+fn gateways() -> Vec<Vec<u8>> {
+    let with = |step: u8, octets: &[u8]| {
+        [&[step][..], &(octets.len() as u16).to_be_bytes(), octets].concat()
+    };
+    let answer = |port: u16, packet: &[u8]| {
+        let ports = [port, ENTRY.client_port].map(u16::to_be_bytes).concat();
+        [&[5][..], &ports, &(packet.len() as u16).to_be_bytes(), packet].concat()
+    };
+    let seconds = |n: u16| [&[0][..], &(10 * n).to_be_bytes()].concat();
+    let client = |kind: u8| with(2, &ipv6(kind, ENTRY, 1));
+    let service = |kind: u8| with(2, &ipv4(kind, ENTRY.port));
+    // The client's first packet makes it known, so that there is an entry on a port that can be foreseen.
+    let known = [client(1), answer(ENTRY.port, &ipv6(1, ENTRY, 1))].concat();
+    let mut programs = Vec::new();
+    for kind in 0..SMALL_KINDS {
+        programs.push([client(1), client(kind), service(kind)].concat());
+        let first = [client(3), service(3)].concat();
+        programs.push([known.clone(), first, client(kind), service(kind)].concat());
+        let answers = [answer(ENTRY.port, &ipv6(kind, ENTRY, 1)), answer(7000, &ipv4(kind, 7000))];
+        programs.push([known.clone(), answers.concat(), with(6, &ipv4(kind, 1))].concat());
+    }
+    // A server goes down, comes back, and its NAT64 reboots.
+    let down = [known.clone(), client(1), vec![7], client(1), seconds(1), client(5), seconds(70)];
+    programs
+        .push([&down.concat()[..], &known, &[8, 9], &client(1), &seconds(1), &service(1)].concat());
+    // Control payloads whole, in fragments, and such as mean nothing.
+    let payload = [message(4, b"token!"), ipv4(1, ENTRY.port)].concat();
+    programs.push([with(3, &payload), vec![4, 0], with(0, &payload)[1..].to_vec()].concat());
+    // The longest packets, so that control datagrams are fragmented.
+    for length in [1241, 1280] {
+        let mut packet = ipv6(1, ENTRY, 1);
+        packet.resize(length, 7);
+        programs.push([known.clone(), vec![8], with(2, &packet), answer(7000, &packet)].concat());
+    }
+    programs.push([validation_datagram(&[1; 36])].iter().flat_map(|it| with(1, it)).collect());
+    programs
 }

@@ -73,7 +73,7 @@ fn transport(packet: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// Sets the packet's length right, then the checksums of its header and of an ICMP message within.
-fn mend(packet: &mut [u8]) {
+pub(super) fn mend(packet: &mut [u8]) {
     let length = packet.len();
     let Some((protocol, at)) = transport(packet).filter(|it| length >= it.1 && it.1 >= 20) else {
         return;

@@ -6,10 +6,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::flow::{self, Flow};
+use super::life::Usage;
 use super::packets::synthesize;
 use super::reply::{Packet, Reply};
 use super::requests::{divide, send_reports};
-use super::{Action, Ignored, Nat64, ServerState, UDP_LIFETIME};
+use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState};
 use super::{forward, peer_of, whole_ipv4, whole_ipv6};
 use crate::packet::{Ipv4, Ipv6};
 use crate::wire::{Client, Entry, Prefix96};
@@ -86,7 +87,7 @@ impl Nat64 {
                 if view.source() == service && view.destination() == entry.client.address {
                     Ok(Way::Translated(packet))
                 } else if view.destination() == service && flow::is_of_client(view, entry.client) {
-                    Ok(Way::ToService(packet, lifetime(flow::of_client_packet(view))))
+                    Ok(Way::ToService(packet, usage(flow::of_client_packet(view))))
                 } else {
                     Err(Ignored::PacketMismatch)
                 }
@@ -94,10 +95,10 @@ impl Nat64 {
             Packet::Ipv4(packet) => {
                 let view = whole_ipv4(packet)?;
                 let address = self.config.address;
-                if view.source() == address {
+                if view.source() == address && view.destination() == server {
                     Ok(Way::Translated(packet))
                 } else if view.destination() == address && flow::is_to_port(view, entry.port) {
-                    Ok(Way::ToClient(packet, lifetime(flow::of_service_packet(view))))
+                    Ok(Way::ToClient(packet, usage(flow::of_service_packet(view))))
                 } else {
                     Err(Ignored::PacketMismatch)
                 }
@@ -114,12 +115,17 @@ impl Nat64 {
         way: Option<Way<'_>>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let lifetime = match way {
-            Some(Way::ToService(_, lifetime) | Way::ToClient(_, lifetime)) => lifetime,
-            Some(Way::Translated(_)) | None => UDP_LIFETIME,
+        let usage = match way {
+            Some(Way::ToService(_, usage) | Way::ToClient(_, usage)) => usage,
+            Some(Way::Translated(_)) | None => None,
         };
         let peer = peer_of(&mut self.peers, server)?;
-        let learned = peer.learn(entry, now.saturating_add(lifetime));
+        if self.entries_held >= ENTRIES_MAX && peer.port_of(&entry.client).is_none() {
+            return Err(Ignored::EntriesLimit);
+        }
+        let before = peer.length();
+        let learned = peer.learn(entry, now, usage);
+        self.entries_held = self.entries_held + peer.length() - before;
         // The port in use, where it contradicts the answer.
         let in_use = peer.port_of(&entry.client);
         match way {
@@ -166,7 +172,8 @@ impl Nat64 {
         packet: Ipv4<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        if packet.source() == self.config.address {
+        // What it has us say in our own name, it says to itself.
+        if packet.source() == self.config.address && packet.destination() == server {
             actions.push(deliver(packet.octets()));
             return Ok(());
         }
@@ -178,7 +185,7 @@ impl Nat64 {
             && let Some(peer) = self.peers.get_mut(&server)
         {
             let port = flow.key.1;
-            peer.touch(&client, now.saturating_add(flow.lifetime));
+            peer.touch(&client, now, flow.usage);
             actions.push(forward(server, Entry { port, client }, packet.octets()));
             return Ok(());
         }
@@ -201,6 +208,7 @@ impl Nat64 {
             return Ok(());
         }
         peer.state = ServerState::Alive;
+        peer.has_answered = true;
         peer.forget_reports();
         let reports = {
             let others = peer.entries().filter(|entry| Some(entry.client) != answered);
@@ -216,14 +224,14 @@ impl Nat64 {
 enum Way<'a> {
     /// To be sent as it is.
     Translated(&'a [u8]),
-    /// To be translated and sent to the service; how long it keeps the entry alive.
-    ToService(&'a [u8], Duration),
+    /// To be translated and sent to the service; how it uses the entry, if it does.
+    ToService(&'a [u8], Option<Usage>),
     /// Likewise, to the client.
-    ToClient(&'a [u8], Duration),
+    ToClient(&'a [u8], Option<Usage>),
 }
 
-fn lifetime<K>(flow: Result<Flow<K>, Ignored>) -> Duration {
-    flow.ok().and_then(|flow| flow.lifetime()).unwrap_or(UDP_LIFETIME)
+fn usage<K>(flow: Result<Flow<K>, Ignored>) -> Option<Usage> {
+    flow.ok().and_then(|flow| flow.usage())
 }
 
 fn deliver(packet: &[u8]) -> Action {

@@ -3,10 +3,10 @@
 //! What the packet's shape says and nothing else: whether there is an entry for it is asked in `nat64`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
+use super::Ignored;
+use super::life::{Segment, Session, Usage};
 use super::packets::{FIN, RST, SYN};
-use super::{Ignored, TCP_ESTABLISHED_LIFETIME, TCP_TRANSITORY_LIFETIME, UDP_LIFETIME};
 use crate::packet::{self, ICMP_HEADER, Ipv4, Ipv6, protocol};
 use crate::wire::{Client, MappedPort, Prefix96};
 
@@ -22,10 +22,10 @@ pub(super) enum Flow<K> {
 }
 
 impl<K> Flow<K> {
-    /// How long the packet keeps its entry alive, if it does.
-    pub(super) fn lifetime(&self) -> Option<Duration> {
+    /// How the packet uses its entry, if it does.
+    pub(super) fn usage(&self) -> Option<Usage> {
         match self {
-            Flow::Transport(flow) => Some(flow.lifetime),
+            Flow::Transport(flow) => Some(flow.usage),
             Flow::Error(_) | Flow::Other => None,
         }
     }
@@ -38,8 +38,7 @@ pub(super) struct Transport<K> {
     pub opens: bool,
     /// The first of several fragments.
     pub fragment: bool,
-    /// How long the packet keeps its entry alive.
-    pub lifetime: Duration,
+    pub usage: Usage,
 }
 
 /// A packet of the service: the server, and the port of the NAT64 that it talks to.
@@ -52,10 +51,11 @@ pub(super) fn of_client_packet(packet: Ipv6<'_>) -> Result<Flow<Client>, Ignored
         return Ok(Flow::Other);
     }
     if packet::has_entries(walk.protocol) {
-        let (port, _) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
+        let (port, service_port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
         let client = Client { prefix: packet.destination_prefix(), address: packet.source(), port };
         let fragment = walk.fragment.is_some_and(|fragment| fragment.more);
-        return transport(client, walk.protocol, fragment, upper);
+        let session = Session { protocol: walk.protocol, service_port };
+        return transport(client, session, true, fragment, upper);
     }
     if walk.protocol == protocol::ICMPV6
         && let Some(&kind) = upper.first()
@@ -86,9 +86,10 @@ pub(super) fn of_service_packet(packet: Ipv4<'_>) -> Result<Flow<ServiceKey>, Ig
     }
     let upper = packet.data();
     if packet::has_entries(packet.protocol()) {
-        let (_, port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
+        let (service_port, port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
         let key = (packet.source(), MappedPort(port));
-        return transport(key, packet.protocol(), fragment.is_some(), upper);
+        let session = Session { protocol: packet.protocol(), service_port };
+        return transport(key, session, false, fragment.is_some(), upper);
     }
     if packet.protocol() == protocol::ICMP
         && let Some(&kind) = upper.first()
@@ -113,19 +114,26 @@ fn service_of_quoted(quoted: &[u8], nat64: Ipv4Addr) -> Option<ServiceKey> {
     Some((quoted.destination(), MappedPort(port)))
 }
 
-fn transport<K>(key: K, protocol: u8, fragment: bool, upper: &[u8]) -> Result<Flow<K>, Ignored> {
-    let (opens, lifetime) = if protocol == protocol::TCP {
-        let flags = *upper.get(13).ok_or(Ignored::PacketHeaders)?;
-        let lifetime = if flags & (SYN | FIN | RST) != 0 {
-            TCP_TRANSITORY_LIFETIME
-        } else {
-            TCP_ESTABLISHED_LIFETIME
-        };
-        (flags & SYN != 0, lifetime)
+fn transport<K>(
+    key: K,
+    session: Session,
+    of_client: bool,
+    fragment: bool,
+    upper: &[u8],
+) -> Result<Flow<K>, Ignored> {
+    let segment = if session.protocol == protocol::TCP {
+        match *upper.get(13).ok_or(Ignored::PacketHeaders)? {
+            flags if flags & RST != 0 => Segment::Rst,
+            flags if flags & SYN != 0 => Segment::Syn,
+            flags if flags & FIN != 0 => Segment::Fin,
+            _ => Segment::Other,
+        }
     } else {
-        (true, UDP_LIFETIME)
+        Segment::Udp
     };
-    Ok(Flow::Transport(Transport { key, opens, fragment, lifetime }))
+    let opens = matches!(segment, Segment::Udp | Segment::Syn);
+    let usage = Usage { session, segment, of_client };
+    Ok(Flow::Transport(Transport { key, opens, fragment, usage }))
 }
 
 /// Whether a client's packet that came back with `client`'s entry is one of that client's.

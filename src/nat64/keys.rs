@@ -17,6 +17,9 @@ pub const ROTATION_LIFETIME: Duration = Duration::from_secs(60);
 
 type Key = [u8; 16];
 
+/// See [`super::Config::authenticator_key`].
+pub type AuthenticatorKey = Key;
+
 /// The keys of a NAT64, and how long what is made with them is.
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -38,6 +41,10 @@ impl Keys {
             token_length: 2 * usize::from(token_units),
             authenticator_length: 2 * usize::from(authenticator_units),
         }
+    }
+
+    pub(super) fn use_authenticator_key(&mut self, key: AuthenticatorKey) {
+        self.authenticator = key;
     }
 
     pub(super) fn token_length(&self) -> usize {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ServerState;
+use super::life::{Life, Usage};
 use crate::wire::{Client, Entry, MappedPort};
 
 /// How often a report is repeated (PROTOCOL.md section 10, repair 2).
@@ -29,8 +30,7 @@ pub(super) enum Origin {
 pub(super) struct Mapping {
     pub port: MappedPort,
     pub origin: Origin,
-    /// No connection needs it from then on.
-    pub expires: Duration,
+    life: Life,
     /// The report that it stands in, if that has no answer yet.
     report: Option<u64>,
 }
@@ -50,6 +50,8 @@ pub(super) struct Contradicted;
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub state: ServerState,
+    /// It was alive once.
+    pub has_answered: bool,
     entries: BTreeMap<Client, Mapping>,
     ports: BTreeMap<MappedPort, Client>,
     reports: BTreeMap<u64, Report>,
@@ -69,22 +71,33 @@ impl Peer {
         self.entries.iter().map(|(&client, mapping)| Entry { port: mapping.port, client })
     }
 
-    /// Whether nothing would be lost with it.
-    pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.state == ServerState::Unknown
+    /// How many entries there are.
+    pub(super) fn length(&self) -> usize {
+        self.entries.len()
     }
 
-    /// The client's entry, which a packet used: it lives until `expires` at least.
-    pub(super) fn touch(&mut self, client: &Client, expires: Duration) -> Option<MappedPort> {
+    /// Whether little would be lost with it: that its host said once that nobody listens is learned again by
+    /// the next report.
+    pub(super) fn is_idle(&self) -> bool {
+        self.entries.is_empty() && !self.has_answered
+    }
+
+    /// The client's entry, which a packet uses.
+    pub(super) fn touch(
+        &mut self,
+        client: &Client,
+        now: Duration,
+        usage: Usage,
+    ) -> Option<MappedPort> {
         let mapping = self.entries.get_mut(client)?;
-        mapping.expires = mapping.expires.max(expires);
+        mapping.life.go_on(now, usage);
         Some(mapping.port)
     }
 
     /// Adds an entry. The client has none, and the port is free.
-    pub(super) fn insert(&mut self, entry: Entry, origin: Origin, expires: Duration) {
+    pub(super) fn insert(&mut self, entry: Entry, origin: Origin, life: Life) {
         let Entry { port, client } = entry;
-        let mapping = Mapping { port, origin, expires, report: None };
+        let mapping = Mapping { port, origin, life, report: None };
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
@@ -98,12 +111,19 @@ impl Peer {
 
     /// Takes over what the server says. Its table is authoritative: what was cached gives way, but not
     /// what connections depend on that began without it.
-    pub(super) fn learn(&mut self, entry: Entry, expires: Duration) -> Result<(), Contradicted> {
+    pub(super) fn learn(
+        &mut self,
+        entry: Entry,
+        now: Duration,
+        usage: Option<Usage>,
+    ) -> Result<(), Contradicted> {
         self.answered(&entry.client);
         if let Some(mapping) = self.entries.get_mut(&entry.client) {
             if mapping.port == entry.port {
                 mapping.origin = Origin::Server;
-                mapping.expires = mapping.expires.max(expires);
+                if let Some(usage) = usage {
+                    mapping.life.go_on(now, usage);
+                }
                 return Ok(());
             }
             if mapping.origin == Origin::Own {
@@ -117,14 +137,14 @@ impl Peer {
             self.remove(&holder);
         }
         self.remove(&entry.client);
-        self.insert(entry, Origin::Server, expires);
+        self.insert(entry, Origin::Server, Life::new(now, usage));
         Ok(())
     }
 
     /// Forgets the entries that no connection needs.
     pub(super) fn expire(&mut self, now: Duration) {
         self.entries.retain(|_, mapping| {
-            let lives = now < mapping.expires;
+            let lives = !mapping.life.is_over(now);
             if !lives {
                 self.ports.remove(&mapping.port);
             }

@@ -3,6 +3,7 @@ use std::net::SocketAddrV6;
 use super::packets::*;
 use super::*;
 use crate::packet::icmp_type;
+use crate::wire::{self, message_type};
 use crate::wire::{PROTOCOL_IDENTIFIER, RequestKind, parse};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);

@@ -1,0 +1,200 @@
+//! The target `gateway`: a little program of packets and payloads for a whole gateway. Nothing panics, and each
+//! packet that it writes is as long as it says, fits its device, and comes from where it may.
+//!
+//! A program is steps, one after the other: an octet that says what, then what that needs. Octets with their
+//! length in front are `octets`:
+//!
+//! | octet | step | needs |
+//! | --- | --- | --- |
+//! | 0 | time passes | tenths of a second (2), then a tick |
+//! | 1 | a packet | octets |
+//! | 2 | a packet, its lengths and checksums mended | octets |
+//! | 3 | a control payload | octets |
+//! | 4 | the same, but in fragments | octets of data in each, in eights (1), octets |
+//! | 5 | a server's answer with authenticator, entry and packet | mapped port (2), client port (2), octets |
+//! | 6 | a server's answer with token and packet | octets |
+//! | 7 | nobody listens: an ICMP error about the last request | |
+//! | 8 | a reboot | |
+//! | 9 | a rotation | |
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use nat64handoff::gateway::{Config, Done, Gateway, Outbox};
+use nat64handoff::nat64::{self, WELL_KNOWN_PREFIX};
+
+use super::build::{NAT64, SERVICE, entry_message, message};
+use super::messages::{Entry, sum};
+use super::translate::mend;
+
+/// The MTU of the device: small, so that much is fragmented.
+const MTU: u16 = 1280;
+const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const HANDOFF: u16 = 64064;
+/// More than these are not looked at.
+const STEPS_MAX: usize = 100;
+
+/// `data` is a program.
+pub fn check(data: &[u8]) {
+    let config = Config { nat64: nat64::Config::new(NAT64), mtu: MTU };
+    let gateway = Gateway::new(config, [7; 32]).expect("the MTU is none too small");
+    let mut play = Play {
+        gateway,
+        now: Duration::from_secs(1),
+        outbox: Outbox::default(),
+        request: Vec::new(),
+        identification: 0,
+    };
+    let mut program = Program(data);
+    for _ in 0..STEPS_MAX {
+        if play.step(&mut program).is_none() {
+            break;
+        }
+    }
+    let held: usize = play.gateway.nat64().entries(SERVICE).count();
+    assert!(held <= STEPS_MAX);
+}
+
+struct Program<'a>(&'a [u8]);
+
+impl<'a> Program<'a> {
+    fn octet(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn number(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes([self.octet()?, self.octet()?]))
+    }
+
+    /// What is left, where that is less than the length says.
+    fn octets(&mut self) -> Option<&'a [u8]> {
+        let length = usize::from(self.number()?).min(self.0.len());
+        let (octets, rest) = self.0.split_at(length);
+        self.0 = rest;
+        Some(octets)
+    }
+}
+
+struct Play {
+    gateway: Gateway,
+    now: Duration,
+    outbox: Outbox,
+    /// The first packet of the last control datagram that was sent.
+    request: Vec<u8>,
+    identification: u16,
+}
+
+impl Play {
+    fn step(&mut self, program: &mut Program<'_>) -> Option<()> {
+        match program.octet()? % 10 {
+            0 => {
+                self.now += Duration::from_millis(100) * u32::from(program.number()?);
+                self.gateway.tick(self.now, &mut self.outbox);
+                self.check_outbox();
+            }
+            1 => self.packet(program.octets()?),
+            2 => {
+                let mut packet = program.octets()?.to_vec();
+                mend(&mut packet);
+                self.packet(&packet);
+            }
+            3 => self.control(usize::MAX, program.octets()?),
+            4 => {
+                let size = 8 * (1 + usize::from(program.octet()?));
+                self.control(size, program.octets()?);
+            }
+            5 => {
+                let (port, client_port) = (program.number()?, program.number()?);
+                let entry =
+                    Entry { port, prefix: WELL_KNOWN_PREFIX.0, address: CLIENT, client_port };
+                let authenticator = self.gateway.nat64().authenticator(SERVICE, CLIENT);
+                let packet = program.octets()?;
+                let answer = [&message(6, &authenticator), &entry_message(entry), packet].concat();
+                self.control(usize::MAX, &answer);
+            }
+            6 => {
+                let token = self.gateway.nat64().token(SERVICE);
+                self.control(usize::MAX, &[&message(4, &token), program.octets()?].concat());
+            }
+            7 => {
+                let quoted = self.request[..self.request.len().min(548)].to_vec();
+                self.packet(&icmp_port_unreachable(&quoted));
+            }
+            8 => self.gateway.reboot([9; 32]),
+            _ => self.gateway.rotate_token(self.now),
+        }
+        Some(())
+    }
+
+    /// A control payload of the server, in fragments with that much data.
+    fn control(&mut self, size: usize, payload: &[u8]) {
+        let length = (8 + payload.len()) as u16;
+        let to = self.gateway.nat64().control_port().0;
+        let header = [HANDOFF, to, length, 0].map(u16::to_be_bytes).concat();
+        let datagram = [&header, payload].concat();
+        self.identification += 1;
+        let mut offset = 0;
+        for part in datagram.chunks(size) {
+            let more = offset + part.len() < datagram.len();
+            let fragment = u16::from(more) << 13 | (offset / 8) as u16;
+            let packet = ipv4(17, self.identification, fragment, part);
+            self.packet(&packet);
+            offset += part.len();
+        }
+    }
+
+    fn packet(&mut self, packet: &[u8]) {
+        self.gateway.packet(self.now, packet, &mut self.outbox);
+        self.check_outbox();
+    }
+
+    fn check_outbox(&mut self) {
+        let delivered = self.gateway.done(Done::Delivered) > 0;
+        for packet in self.outbox.packets() {
+            assert!(packet.len() <= usize::from(MTU) || delivered, "{} octets", packet.len());
+            if packet[0] >> 4 == 6 {
+                let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+                assert_eq!(40 + length, packet.len());
+                assert_eq!(packet[8..20], WELL_KNOWN_PREFIX.0, "its source has the prefix");
+                continue;
+            }
+            assert_eq!(packet[0] >> 4, 4);
+            let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+            assert_eq!(length, packet.len());
+            assert_eq!(packet[12..16], NAT64.octets(), "its source is the public address");
+            assert_ne!(packet[16..20], NAT64.octets(), "nothing goes round in circles");
+            if !delivered {
+                assert_eq!(sum(&packet[..usize::from(packet[0] & 15) * 4]), 0xffff);
+            }
+            let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
+            let port = packet.get(22..24).filter(|_| first && packet[9] == 17);
+            if port == Some(&HANDOFF.to_be_bytes()) {
+                self.request = packet.to_vec();
+            }
+        }
+        self.outbox.clear();
+    }
+}
+
+/// From the server to the NAT64.
+fn ipv4(protocol: u8, identification: u16, fragment: u16, data: &[u8]) -> Vec<u8> {
+    let (length, identification) =
+        (((20 + data.len()) as u16).to_be_bytes(), identification.to_be_bytes());
+    let fragment = fragment.to_be_bytes();
+    let front = [0x45, 0, length[0], length[1], identification[0], identification[1]];
+    let behind = [fragment[0], fragment[1], 64, protocol, 0, 0];
+    let (from, to): (Ipv4Addr, Ipv4Addr) = (SERVICE, NAT64);
+    let mut packet = [&front[..], &behind, &from.octets(), &to.octets(), data].concat();
+    let checksum = !sum(&packet[..20]);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet
+}
+
+fn icmp_port_unreachable(quoted: &[u8]) -> Vec<u8> {
+    let mut message = [&[3, 3, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let checksum = !sum(&message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    ipv4(1, 0, 0x4000, &message)
+}
