@@ -35,6 +35,9 @@ const RATE_STEPS: [f64; 2] = [1.25, 1.04];
 const RATES_MAX: u32 = 30;
 /// Less than this part of what is asked is not carried.
 const CARRIED: f64 = 0.98;
+/// Nor is what leaves a queue behind, so that the last answers take longer than this.
+/// The queue is long: nothing is lost yet in the time that is tried.
+const LAST_MAX: Duration = Duration::from_millis(3);
 /// Less than this part of twice what is carried is not twice as much.
 const SENT: f64 = 0.95;
 /// Within so many times what is usual in the quiet time, the slowest answer of a slice is as in the quiet time.
@@ -181,6 +184,7 @@ fn carried(target: &mut Target) -> f64 {
                 let asked = phase.rate * TRIED.as_secs_f64();
                 let sent = (tally.sent + tally.sent_by_strangers) as f64;
                 target.process.socket_drops() == drops
+                    && last_slowest(tally) <= LAST_MAX.as_nanos() as u64
                     && sent >= CARRIED * asked
                     && tally.answered as f64 >= CARRIED * tally.sent as f64
             };
@@ -192,6 +196,12 @@ fn carried(target: &mut Target) -> f64 {
         }
     }
     carried
+}
+
+/// Of the last slices, the slowest answer of that which had the fastest: nobody took the core from all of them.
+fn last_slowest(tally: &Tally) -> u64 {
+    let last = tally.slices.iter().rev().filter(|slice| slice.answered > 0).take(NORMAL_SLICES);
+    last.map(|slice| slice.slowest).min().unwrap_or(u64::MAX)
 }
 
 /// Until so many slices on end are as in the quiet time: nothing lost, nothing slow.
