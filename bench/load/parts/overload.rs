@@ -7,12 +7,13 @@
 //! The *socket buffer's worth* is how long the server needs for a full queue. How many datagrams fill one is
 //! counted: a socket with the server's options, which nobody reads, gets the same datagrams until one is dropped.
 //! That number, times 64 requests, divided by the requests that the server takes in a second under overload, is
-//! it.
+//! it. As many datagrams as the ring has buffers wait behind the socket's queue, received and not looked at: they
+//! are told of, and count as the server's delay.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use nat64handoff::socket;
+use nat64handoff::{ring, socket};
 
 use crate::generator::{KNOWN, Phase, SLICE, Sending, Slice, Stranger, Tally};
 use crate::nat64::{Kind, Nat64, Peer};
@@ -146,6 +147,13 @@ fn overload(rounds: usize, queue: &Queue, strangers: u32, name: &str) -> Result<
     let grown = target.process.resident_kib().saturating_sub(resident);
     let dropped = target.process.socket_drops();
     let totals = target.process.stop().ok_or("overload: the server did not say what it counted")?;
+    let all_queues = (queue.datagrams + u64::from(ring::BUFFERS)) as f64 / queue.datagrams as f64;
+    let with_ring = spread(worth.iter().map(|part| part / all_queues));
+    println!(
+        "  with the {} buffers of the ring on io_uring, p99 is {:.2} of what all queues are worth",
+        ring::BUFFERS,
+        with_ring.median
+    );
     println!(
         "  drops of full queues: the kernel counted {dropped}, the server {}; memory: {resident} KiB before, {grown} KiB more after",
         totals.socket_full()
