@@ -30,6 +30,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::process::ExitCode;
+use std::thread;
 
 mod echo;
 mod generator;
@@ -45,7 +46,9 @@ fn main() -> ExitCode {
         && mode == "echo"
     {
         let address = address.parse().expect("an address to listen on");
-        echo::run(name, address).expect("an echo");
+        let (name, thread) = (name.clone(), thread::Builder::new().name("echo".into()));
+        let echo = thread.spawn(move || echo::run(&name, address)).expect("a thread");
+        echo.join().expect("an echo that ends well").expect("an echo");
         return ExitCode::SUCCESS;
     }
     // What cargo passes on is not for us, but for the names of parts.
