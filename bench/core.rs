@@ -145,7 +145,8 @@ impl Shard {
         shuffle(&mut ports, &mut random);
         ports.truncate(entries);
         let now = Now { wall: Timestamp::from_micros(0), monotonic: Duration::from_secs(1) };
-        let (outbox, foreseen) = (Outbox::default(), Vec::new());
+        let foreseen = (0..AHEAD_MAX).map(|_| Foreseen::default()).collect();
+        let outbox = Outbox::default();
         Shard { server, shape, tables, ports, now, outbox, foreseen, random }
     }
 
@@ -205,17 +206,17 @@ impl Shard {
     fn answer(&mut self, batch: &mut Batch) {
         self.outbox.clear();
         for (chunk, requests) in batch.requests[..batch.length].chunks_mut(AHEAD_MAX).enumerate() {
-            self.foreseen.clear();
-            for request in &*requests {
-                let (payload, before) = (&request.buffer[HEAD_ROOM..], self.foreseen.last());
-                self.foreseen.push(self.server.foresee(request.table, payload, before));
+            let foreseen = &mut self.foreseen[..requests.len()];
+            for (index, request) in requests.iter().enumerate() {
+                let payload = &request.buffer[HEAD_ROOM..];
+                self.server.foresee(request.table, payload, index, foreseen);
             }
-            self.server.look_ahead(&mut self.foreseen);
+            self.server.look_ahead(foreseen);
             for (index, (request, foreseen)) in requests.iter_mut().zip(&self.foreseen).enumerate()
             {
                 self.outbox.datagram = chunk * AHEAD_MAX + index;
                 let datagram = request.datagram();
-                self.server.handle_foreseen(self.now, datagram, foreseen, &mut self.outbox);
+                self.server.handle_foreseen(&self.now, datagram, foreseen, &mut self.outbox);
             }
         }
     }

@@ -56,6 +56,7 @@ impl Identities {
 
     /// A known (`port`, `token`) is the most recently used from now on. Returns the number of the record that
     /// made it known.
+    #[inline]
     pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
         let position = self.position(port, token)?;
         if position > 0 {

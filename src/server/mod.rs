@@ -267,7 +267,7 @@ struct Context {
 
 /// One request on its way through: the addresses, the time, and where its answer goes.
 struct Exchange<'a> {
-    now: Now,
+    now: &'a Now,
     table: TableKey,
     /// Where replies go: the address and port that the request came from.
     source: SocketAddrV4,
@@ -329,11 +329,10 @@ impl Server {
     /// # Panics
     /// Where the payload is not within its part of the buffer: the backend's contract.
     pub fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
-        let foreseen = {
-            let payload = &datagram.buffer[datagram.payload.clone()];
-            self.foresee(datagram.table, payload, None)
-        };
-        self.handle_foreseen(now, datagram, &foreseen, outbox);
+        let mut foreseen = [Foreseen::default()];
+        let payload = &datagram.buffer[datagram.payload.clone()];
+        self.foresee(datagram.table, payload, 0, &mut foreseen);
+        self.handle_foreseen(&now, datagram, &foreseen[0], outbox);
     }
 
     /// As [`Server::handle`], for one of a batch of datagrams. `foreseen` is what [`Server::foresee`] said of this
@@ -343,7 +342,7 @@ impl Server {
     /// Likewise.
     pub fn handle_foreseen(
         &mut self,
-        now: Now,
+        now: &Now,
         datagram: Datagram<'_>,
         foreseen: &Foreseen,
         outbox: &mut Outbox,
@@ -412,6 +411,7 @@ impl Server {
         self.nat64s.iter().find_map(|(_, nat64)| nat64.table().contradiction())
     }
 
+    #[inline]
     fn receive(&mut self, mut exchange: Exchange<'_>) -> Result<(), DropReason> {
         if exchange.source.port() == 0 {
             return Err(DropReason::SourcePortZero);

@@ -122,6 +122,7 @@ impl Nat64 {
     }
 
     /// Answers a request of a known identity. `proof`: it carries the proof of that.
+    #[inline]
     pub(super) fn request(
         &mut self,
         request: &Request,
@@ -268,17 +269,31 @@ impl Nat64 {
 
     // --- Client packets (section 7)
 
+    #[inline]
     fn client_packet(
         &mut self,
         parts: ClientPacket,
         mut exchange: Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let table = exchange.table;
-        if let Some(sender) = exchange.foreseen.sender() {
-            let slot = self.sender(sender, parts.hint, &mut exchange, context)?;
-            return self.answer_client(slot, parts, exchange, context);
+        match exchange.foreseen.sender() {
+            Some(sender) => {
+                let slot = self.sender(sender, parts.hint, &mut exchange, context)?;
+                self.answer_client(slot, parts, exchange, context)
+            }
+            None => self.other_client_packet(parts, exchange, context),
         }
+    }
+
+    /// One that needs a closer look.
+    #[inline(never)]
+    fn other_client_packet(
+        &mut self,
+        parts: ClientPacket,
+        mut exchange: Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        let table = exchange.table;
         let view = Ipv6::new(exchange.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
         let (source, destination, prefix) =
             (view.source(), view.destination(), view.destination_prefix());
@@ -539,8 +554,7 @@ impl Nat64 {
     ) {
         let packet = exchange.range(packet);
         let Exchange { buffer, source, room, outbox, since, .. } = exchange;
-        let entry = self.table.entry(slot);
-        let after = self.after(entry.port, since);
+        let after = self.after(self.table.port(slot), since);
         let length = match &authenticator {
             AuthenticatorFrom::Request(range) => range.len(),
             AuthenticatorFrom::Table => self.table.authenticator(slot).octets().len(),
@@ -554,7 +568,7 @@ impl Nat64 {
             };
             // It does not fail.
             let _ = outbox.copy(source, after, |out| {
-                emit_entry(out, authenticator, entry)?;
+                emit_entry(out, authenticator, self.table.entry(slot))?;
                 out.extend_from_slice(&buffer[packet.start..end]);
                 Ok(())
             });
@@ -569,7 +583,8 @@ impl Nat64 {
                 wire::write_before(buffer, entry_at, kind, self.table.authenticator(slot).octets())
             }
         };
-        buffer[entry_at..packet.start].copy_from_slice(&entry.emit());
+        let (_, front) = buffer[..packet.start].split_last_chunk_mut().expect("there is room");
+        self.table.emit_entry(slot, front);
         outbox.in_place(source, after, start..end);
     }
 
