@@ -351,9 +351,9 @@ impl Server {
         assert!(room <= payload.start && payload.end <= buffer.len());
         self.context.stats.add(Counter::Datagrams, 1);
         let source = SocketAddrV4::new(table.nat64, port);
-        let exchange =
+        let mut exchange =
             Exchange { now, table, source, buffer, payload, room, outbox, foreseen, since: 0 };
-        if let Err(reason) = self.receive(exchange) {
+        if let Err(reason) = self.receive(&mut exchange) {
             self.context.stats.count_drop(reason);
         }
     }
@@ -412,7 +412,7 @@ impl Server {
     }
 
     #[inline]
-    fn receive(&mut self, mut exchange: Exchange<'_>) -> Result<(), DropReason> {
+    fn receive(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
         if exchange.source.port() == 0 {
             return Err(DropReason::SourcePortZero);
         }
@@ -469,7 +469,7 @@ impl Server {
         &mut self,
         request: &Request,
         proof: bool,
-        mut exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         exchange.since = exchange.outbox.record;
         let Context { budget, stats, hash, .. } = &self.context;
@@ -492,7 +492,7 @@ impl Server {
     fn validate(
         &mut self,
         request: &Request,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         known: bool,
     ) -> Result<(), DropReason> {
         let attenuation = match self.nat64s.find_mut(exchange.foreseen.nat64_hash, exchange.table) {
