@@ -442,7 +442,7 @@ impl Server {
         if exchange.outbox.frozen {
             return Err(DropReason::JournalUnavailable);
         }
-        let proof = self.carries_proof(request, &exchange);
+        let proof = self.carries_proof(request, exchange);
         if proof || rotated {
             self.admit(request, proof, exchange)
         } else {

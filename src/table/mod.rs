@@ -265,10 +265,12 @@ impl Table {
             ^ around(table.older())
             ^ around(subnet.newer())
             ^ around(subnet.older())
+            ^ around(self.by_use.newest())
             ^ around(self.subnets.get(at.subnet).by_use.newest());
         let client = self.clients.get(at.client);
         let client = client.address[0] ^ client.authenticator.octets().last().unwrap_or(&0);
-        u64::from(neighbours) ^ u64::from(client)
+        let prefix = self.prefixes.get(at.prefix).prefix[0];
+        u64::from(neighbours) ^ u64::from(client ^ prefix)
     }
 
     /// The entry that has `port`.
