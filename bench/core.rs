@@ -7,8 +7,9 @@
 //! `memory`: octets for each entry, all of the NAT64 in: what was asked of the allocator, and what became resident,
 //! its bookkeeping included. Each line is measured in a process of its own.
 //!
-//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND` answers a fixed number of requests of that kind at one
-//! full table, for tools that count instructions, and says which command to use.
+//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND`
+//! answers a fixed number of requests of that kind at one full table, for tools that count instructions, and says
+//! which command to use.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
