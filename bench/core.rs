@@ -7,8 +7,9 @@
 //! `memory`: octets for each entry, all of the NAT64 in: what was asked of the allocator, and what became resident,
 //! its bookkeeping included. Each line is measured in a process of its own.
 //!
-//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND` answers a fixed number of requests of that kind at one
-//! full table, for tools that count instructions, and says which command to use.
+//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND`
+//! answers a fixed number of requests of that kind at one full table, for tools that count instructions, and says
+//! which command to use.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -144,7 +145,8 @@ impl Shard {
         shuffle(&mut ports, &mut random);
         ports.truncate(entries);
         let now = Now { wall: Timestamp::from_micros(0), monotonic: Duration::from_secs(1) };
-        let (outbox, foreseen) = (Outbox::default(), Vec::new());
+        let foreseen = (0..AHEAD_MAX).map(|_| Foreseen::default()).collect();
+        let outbox = Outbox::default();
         Shard { server, shape, tables, ports, now, outbox, foreseen, random }
     }
 
@@ -204,17 +206,17 @@ impl Shard {
     fn answer(&mut self, batch: &mut Batch) {
         self.outbox.clear();
         for (chunk, requests) in batch.requests[..batch.length].chunks_mut(AHEAD_MAX).enumerate() {
-            self.foreseen.clear();
-            for request in &*requests {
-                let (payload, before) = (&request.buffer[HEAD_ROOM..], self.foreseen.last());
-                self.foreseen.push(self.server.foresee(request.table, payload, before));
+            let foreseen = &mut self.foreseen[..requests.len()];
+            for (index, request) in requests.iter().enumerate() {
+                let payload = &request.buffer[HEAD_ROOM..];
+                self.server.foresee(request.table, payload, index, foreseen);
             }
-            self.server.look_ahead(&mut self.foreseen);
+            self.server.look_ahead(foreseen);
             for (index, (request, foreseen)) in requests.iter_mut().zip(&self.foreseen).enumerate()
             {
                 self.outbox.datagram = chunk * AHEAD_MAX + index;
                 let datagram = request.datagram();
-                self.server.handle_foreseen(self.now, datagram, foreseen, &mut self.outbox);
+                self.server.handle_foreseen(&self.now, datagram, foreseen, &mut self.outbox);
             }
         }
     }
@@ -424,7 +426,7 @@ fn once(kind: &str) {
         kind.meaning()
     );
     println!(
-        "    valgrind --tool=callgrind --toggle-collect='*answer*' {} once {}",
+        "    valgrind --tool=callgrind --toggle-collect='core::Shard::answer' {} once {}",
         program.display(),
         kind.name()
     );

@@ -72,23 +72,23 @@ impl Shard {
             server.replay(TABLE, &Change::AuthenticatorLearned { address, authenticator });
         }
         let now = Now { wall: Timestamp::from_micros(0), monotonic: Duration::from_secs(1) };
-        let (foreseen, outbox) = (Vec::new(), Outbox::default());
+        let foreseen = (0..AHEAD_MAX).map(|_| Foreseen::default()).collect();
+        let outbox = Outbox::default();
         Shard { server, stats, now, foreseen, outbox, buffers: Vec::new() }
     }
 
     fn answer(&mut self) {
         self.outbox.clear();
-        self.foreseen.clear();
-        for buffer in &self.buffers {
-            let before = self.foreseen.last();
-            self.foreseen.push(self.server.foresee(TABLE, &buffer[HEAD_ROOM..], before));
+        let foreseen = &mut self.foreseen[..self.buffers.len()];
+        for (index, buffer) in self.buffers.iter().enumerate() {
+            self.server.foresee(TABLE, &buffer[HEAD_ROOM..], index, foreseen);
         }
-        self.server.look_ahead(&mut self.foreseen);
+        self.server.look_ahead(foreseen);
         for (index, (buffer, foreseen)) in self.buffers.iter_mut().zip(&self.foreseen).enumerate() {
             let payload = HEAD_ROOM..buffer.len();
             self.outbox.datagram = index;
             let datagram = Datagram { table: TABLE, port: CONTROL, buffer, payload, room: 0 };
-            self.server.handle_foreseen(self.now, datagram, foreseen, &mut self.outbox);
+            self.server.handle_foreseen(&self.now, datagram, foreseen, &mut self.outbox);
         }
     }
 

@@ -21,6 +21,8 @@ mod wire;
 
 #[path = "protocol/command_line.rs"]
 mod command_line;
+#[path = "protocol/overload.rs"]
+mod overload;
 #[path = "protocol/section_2.rs"]
 mod section_2;
 #[path = "protocol/section_3.rs"]

@@ -121,6 +121,19 @@ pub struct Walk {
     pub fragment_at: Option<usize>,
 }
 
+impl Walk {
+    /// Where no extension header was seen yet.
+    fn start(packet: Ipv6<'_>) -> Self {
+        Self {
+            protocol: packet.header[6],
+            protocol_at: 6,
+            upper_at: IPV6_HEADER,
+            fragment: None,
+            fragment_at: None,
+        }
+    }
+}
+
 /// Why a walk ended before the upper layer, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalkEnd {
@@ -180,6 +193,10 @@ impl<'a> Ipv6<'a> {
     /// More than [`EXTENSION_HEADERS_MAX`] of them, a routing header with segments left, or a header that
     /// runs past the end.
     pub fn walk(self) -> Result<Walk, DropReason> {
+        if has_entries(self.header[6]) {
+            // By far the most have no extension headers.
+            return Ok(Walk::start(self));
+        }
         self.walk_to().map_err(|end| end.reason)
     }
 
@@ -188,13 +205,7 @@ impl<'a> Ipv6<'a> {
     /// # Errors
     /// As [`Self::walk`].
     pub fn walk_to(self) -> Result<Walk, WalkEnd> {
-        let mut walk = Walk {
-            protocol: self.header[6],
-            protocol_at: 6,
-            upper_at: IPV6_HEADER,
-            fragment: None,
-            fragment_at: None,
-        };
+        let mut walk = Walk::start(self);
         for walked in 0.. {
             let length = match walk.protocol {
                 protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS | protocol::ROUTING => None,

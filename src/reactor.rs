@@ -61,16 +61,10 @@ impl Clock {
 /// the server adds to the rest.
 pub trait Shard {
     /// What is known of a datagram before it is answered.
-    type Foreseen;
+    type Foreseen: Default;
 
-    /// Looks at a datagram of a batch, before the first of them is answered. `before` is what is known of the one
-    /// in front of it.
-    fn foresee(
-        &self,
-        table: TableKey,
-        payload: &[u8],
-        before: Option<&Self::Foreseen>,
-    ) -> Self::Foreseen;
+    /// Looks at datagram `index` of a batch, before the first of them is answered. It was done for those in front.
+    fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Self::Foreseen]);
 
     /// Brings what a batch will need into the caches.
     fn look_ahead(&self, batch: &mut [Self::Foreseen]);
@@ -78,7 +72,7 @@ pub trait Shard {
     /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
     fn handle(
         &mut self,
-        now: Now,
+        now: &Now,
         datagram: Datagram<'_>,
         foreseen: &Self::Foreseen,
         outbox: &mut Outbox,
@@ -88,8 +82,8 @@ pub trait Shard {
 impl Shard for Server {
     type Foreseen = Foreseen;
 
-    fn foresee(&self, table: TableKey, payload: &[u8], before: Option<&Foreseen>) -> Foreseen {
-        Server::foresee(self, table, payload, before)
+    fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Foreseen]) {
+        Server::foresee(self, table, payload, index, batch);
     }
 
     fn look_ahead(&self, batch: &mut [Foreseen]) {
@@ -98,7 +92,7 @@ impl Shard for Server {
 
     fn handle(
         &mut self,
-        now: Now,
+        now: &Now,
         datagram: Datagram<'_>,
         foreseen: &Foreseen,
         outbox: &mut Outbox,
@@ -117,7 +111,7 @@ pub struct Reactor<B, S: Shard> {
     stats: Arc<Stats>,
     outbox: Outbox,
     /// What is known of a part of a batch before it is answered.
-    foreseen: Vec<S::Foreseen>,
+    foreseen: Box<[S::Foreseen]>,
     /// Replies that wait until their record is durable. One about an older record may stand behind one about a
     /// newer: it waits a little longer than it has to.
     held: VecDeque<Held>,
@@ -169,7 +163,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             clock,
             stats,
             outbox: Outbox::default(),
-            foreseen: Vec::new(),
+            foreseen: (0..AHEAD_MAX).map(|_| S::Foreseen::default()).collect(),
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
@@ -231,7 +225,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             };
             self.outbox.datagram = index;
             let foreseen = &self.foreseen[index % AHEAD_MAX];
-            self.shard.handle(now, datagram, foreseen, &mut self.outbox);
+            self.shard.handle(&now, datagram, foreseen, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
                 self.begin();
@@ -240,17 +234,16 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.commit(now)
     }
 
-    /// The first pass over a part of a batch.
+    /// The first pass over a part of a batch, of at most [`AHEAD_MAX`].
     fn look_ahead(&mut self, arrivals: Range<usize>) {
-        self.foreseen.clear();
-        for index in arrivals {
+        let foreseen = &mut self.foreseen[..arrivals.len()];
+        for (place, index) in arrivals.enumerate() {
             let (arrival, buffer) = self.backend.arrival(index);
             let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
             let payload = &buffer[arrival.payload.clone()];
-            let foreseen = self.shard.foresee(table, payload, self.foreseen.last());
-            self.foreseen.push(foreseen);
+            self.shard.foresee(table, payload, place, foreseen);
         }
-        self.shard.look_ahead(&mut self.foreseen);
+        self.shard.look_ahead(foreseen);
     }
 
     /// Tells the shard what it can rely on.

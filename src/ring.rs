@@ -41,7 +41,7 @@ pub use refused::{Refused, probe};
 
 /// The receive buffers of a ring: what arrives while the reactor is busy, beyond the batch that it is
 /// busy with. More waits in the sockets' own queues.
-pub const BUFFERS: u16 = 1024;
+pub const BUFFERS: u16 = 512;
 /// The most sockets of a ring.
 pub const SOCKETS_MAX: usize = 256;
 

@@ -56,6 +56,7 @@ impl Identities {
 
     /// A known (`port`, `token`) is the most recently used from now on. Returns the number of the record that
     /// made it known.
+    #[inline]
     pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
         let position = self.position(port, token)?;
         if position > 0 {
@@ -119,18 +120,24 @@ impl ProofKeys {
     }
 
     /// Replaces what has had its time.
+    #[inline]
     pub fn renew(&mut self, now: Duration, random: &mut Random) {
         if now >= self.expires {
-            // Where nothing came in for a while, the new key is as old as if it had been made in time:
-            // else the one before it would check proofs for longer.
-            let in_time = now < self.expires + KEY_LIFETIME;
-            (self.previous, self.expires) = if in_time {
-                (self.current, self.expires + KEY_LIFETIME)
-            } else {
-                (random.key(), now + KEY_LIFETIME)
-            };
-            self.current = random.key();
+            self.replace(now, random);
         }
+    }
+
+    #[cold]
+    fn replace(&mut self, now: Duration, random: &mut Random) {
+        // Where nothing came in for a while, the new key is as old as if it had been made in time:
+        // else the one before it would check proofs for longer.
+        let in_time = now < self.expires + KEY_LIFETIME;
+        (self.previous, self.expires) = if in_time {
+            (self.current, self.expires + KEY_LIFETIME)
+        } else {
+            (random.key(), now + KEY_LIFETIME)
+        };
+        self.current = random.key();
     }
 
     /// The proof that whoever sent `token` from `port` can return.

@@ -65,11 +65,11 @@ struct Echo;
 impl Shard for Echo {
     type Foreseen = ();
 
-    fn foresee(&self, _: TableKey, _: &[u8], _: Option<&()>) {}
+    fn foresee(&self, _: TableKey, _: &[u8], _: usize, _: &mut [()]) {}
 
     fn look_ahead(&self, _: &mut [()]) {}
 
-    fn handle(&mut self, _: Now, datagram: Datagram<'_>, _: &(), outbox: &mut Outbox) {
+    fn handle(&mut self, _: &Now, datagram: Datagram<'_>, _: &(), outbox: &mut Outbox) {
         let Datagram { table, port, buffer, payload, room } = datagram;
         let to = SocketAddrV4::new(table.nat64, port);
         let packet = packet_of(payload);

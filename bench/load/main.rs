@@ -12,7 +12,7 @@
 //! | `mix` | known clients, service packets, new clients, reports |
 //! | `latency` | at a tenth of what the server can carry |
 //! | `reactors` | two reactors against one |
-//! | `overload` | twice of what the server can carry, half of it from strangers |
+//! | `overload` | twice of what the server can carry, with strangers and without |
 //! | `compare` | io_uring and tokio, without the protocol |
 //!
 //! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are (default 5).
@@ -29,6 +29,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+use std::process::ExitCode;
+use std::thread;
+
 mod echo;
 mod generator;
 mod nat64;
@@ -37,14 +40,16 @@ mod parts;
 mod process;
 mod report;
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [mode, name, address] = &arguments[..]
         && mode == "echo"
     {
         let address = address.parse().expect("an address to listen on");
-        echo::run(name, address).expect("an echo");
-        return;
+        let (name, thread) = (name.clone(), thread::Builder::new().name("echo".into()));
+        let echo = thread.spawn(move || echo::run(&name, address)).expect("a thread");
+        echo.join().expect("an echo that ends well").expect("an echo");
+        return ExitCode::SUCCESS;
     }
     // What cargo passes on is not for us, but for the names of parts.
     let wanted: Vec<&str> =
@@ -58,11 +63,16 @@ fn main() {
     net::raise_files_limit();
     let cores = process::pin_to_last_core();
     assert!(rounds > 0 && cores > 1, "a round at least, and two cores");
+    let mut failed = false;
     for (name, part) in parts::PARTS {
         if wanted.is_empty() || wanted.contains(&name) {
             println!("== {name}");
-            part(rounds);
+            if let Err(why) = part(rounds) {
+                println!("FAILED: {why}");
+                failed = true;
+            }
             println!();
         }
     }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

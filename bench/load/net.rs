@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd;
 
 /// How many requests a joined datagram has.
 pub const JOINED: usize = 16;
+/// How many a datagram has where as much as possible is to be sent.
+pub const FLOODED: usize = 64;
 /// What each socket may queue, in octets: more than a window's replies.
 const QUEUE_OCTETS: c_int = 4 << 20;
 /// The most datagrams that are received at once.
@@ -94,10 +96,9 @@ impl Burst {
         &mut self.octets[start..]
     }
 
-    /// Sends all of them, [`JOINED`] in one datagram or each in its own. Returns how many datagrams the socket
-    /// had no room for; only one that does not block has none.
-    pub fn send(&mut self, socket: &UdpSocket, joined: bool) -> usize {
-        let each = if joined { JOINED } else { 1 };
+    /// Sends all of them, so many in one datagram. Returns how many datagrams the socket had no room for; only one
+    /// that does not block has none.
+    pub fn send(&mut self, socket: &UdpSocket, each: usize) -> usize {
         self.iovecs.clear();
         for requests in self.requests.chunks(each) {
             let (first, last) = (&requests[0], &requests[requests.len() - 1]);
@@ -114,7 +115,7 @@ impl Burst {
             let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
             header.msg_hdr.msg_iov = iovec;
             header.msg_hdr.msg_iovlen = 1;
-            if joined {
+            if each > 1 {
                 let request = self.requests[number * each].len() as u16;
                 header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
                 // SAFETY: these only calculate; that the room suffices is asserted above for an int.

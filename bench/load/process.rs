@@ -5,9 +5,13 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+/// How long a server may take to end.
+const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// CPU time by thread.
 pub type Cpu = BTreeMap<String, Duration>;
@@ -100,13 +104,26 @@ impl Process {
 
     /// How many datagrams its sockets had no room for.
     pub fn socket_drops(&self) -> u64 {
-        let local = format!(":{:04X} ", self.address.port());
-        let sockets = fs::read_to_string("/proc/net/udp").unwrap();
-        sockets
-            .lines()
-            .filter(|line| line.contains(&local))
-            .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
-            .sum()
+        sockets(self.address.port()).map(|socket| socket.drops).sum()
+    }
+
+    /// What it has in memory now, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).expect("VmRSS")
+    }
+
+    /// Ends the server; what it counted. `None` where it did not say so in time.
+    pub fn stop(mut self) -> Option<Totals> {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-s", "TERM", &id]).status();
+        assert!(asked.expect("kill").success(), "kill");
+        let end = Instant::now() + STOP_MAX;
+        while self.child.try_wait().expect("a child").is_none() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Totals::parse(&self.messages())
     }
 
     /// What it had to say.
@@ -122,8 +139,56 @@ impl Drop for Process {
     }
 }
 
+/// What a server says of itself when it ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Totals {
+    pub datagrams: u64,
+    pub replies: u64,
+    pub drops: u64,
+}
+
+impl Totals {
+    /// Of `... 16 NAT64s, 100 datagrams, 90 replies, 10 drops, 4 log lines`
+    fn parse(messages: &str) -> Option<Totals> {
+        let line = messages.lines().find(|line| line.contains("stopped: "))?;
+        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        let count = |name| words.windows(2).find(|pair| pair[1] == name)?[0].parse().ok();
+        Some(Totals {
+            datagrams: count("datagrams")?,
+            replies: count("replies")?,
+            drops: count("drops")?,
+        })
+    }
+
+    /// The datagrams that the kernel dropped: each of the others was answered, or dropped for another reason.
+    pub fn socket_full(self) -> u64 {
+        (self.drops + self.replies).saturating_sub(self.datagrams)
+    }
+}
+
+/// A UDP socket of this host, as the kernel tells of it.
+pub struct Socket {
+    /// Octets of memory that its queue takes.
+    pub queued: u64,
+    pub drops: u64,
+}
+
+/// Those with this local port.
+pub fn sockets(port: u16) -> impl Iterator<Item = Socket> {
+    let local = format!(":{port:04X}");
+    let all = fs::read_to_string("/proc/net/udp").expect("/proc/net/udp");
+    let its = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // `sl local remote st tx_queue:rx_queue ...`, numbers of the fifth in hexadecimal.
+        let queued = u64::from_str_radix(words.get(4)?.split_once(':')?.1, 16).ok()?;
+        words[1].ends_with(&local).then_some(())?;
+        Some(Socket { queued, drops: words.last()?.parse().ok()? })
+    };
+    all.lines().filter_map(its).collect::<Vec<_>>().into_iter()
+}
+
 /// A port that nobody has now, beyond those that the system gives by itself.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     (62_000..64_000)
         .find(|&port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
         .expect("a free port")

@@ -149,6 +149,14 @@ impl Rounds {
             if late > 0 {
                 println!("  {:26}{late} replies came when they had been given up", "");
             }
+            let disturbed: u64 = own.iter().map(|sample| sample.tally.disturbed).sum();
+            let unsent: u64 = own.iter().map(|sample| sample.tally.unsent).sum();
+            if disturbed + unsent > 0 {
+                println!(
+                    "  {:26}the load did not run: {disturbed} answers in no latency, {unsent} not asked",
+                    ""
+                );
+            }
         }
         println!("  (ratio: CPU to that of \"{last}\" in the same round)");
     }

@@ -7,6 +7,8 @@
 //! pass ([`Server::handle_foreseen`]) answers one after the other and relies on nothing that a request may have
 //! changed meanwhile: what was foreseen saves time, and never alters an answer.
 
+use std::net::Ipv4Addr;
+
 use super::{Server, nat64s};
 use crate::change::TableKey;
 use crate::packet::{self, Ipv4, Ipv6};
@@ -42,6 +44,20 @@ enum Wanted {
     Nothing,
 }
 
+/// Of no datagram.
+impl Default for Foreseen {
+    fn default() -> Self {
+        let nowhere = Ipv4Addr::UNSPECIFIED;
+        Self {
+            table: TableKey { local: nowhere, nat64: nowhere },
+            nat64_hash: 0,
+            request: Err(DropReason::Empty),
+            wanted: Wanted::Nothing,
+            probable: None,
+        }
+    }
+}
+
 impl Foreseen {
     /// Who sent the client packet that came alone, where that needs no closer look.
     pub(super) fn sender(&self) -> Option<&HashedClient> {
@@ -61,22 +77,29 @@ impl Foreseen {
 }
 
 impl Server {
-    /// Parses a payload that was sent between the addresses of `table`. `before` is what was foreseen of another
-    /// datagram: many in a row come from the same NAT64.
-    pub fn foresee(&self, table: TableKey, payload: &[u8], before: Option<&Foreseen>) -> Foreseen {
+    /// Parses the payload of datagram `index` of a batch, which was sent between the addresses of `table`, and
+    /// writes down what is known of it. That of the datagrams in front of it is known already.
+    ///
+    /// # Panics
+    /// Where `batch` is not so long.
+    #[inline]
+    pub fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Foreseen]) {
+        // Many in a row come from the same NAT64.
+        let before = index.checked_sub(1).map(|before| &batch[before]);
         let nat64_hash = match before {
             Some(before) if before.table == table => before.nat64_hash,
             _ => nat64s::hash_of(&self.context.hash, table),
         };
-        let request = wire::parse(payload);
-        let wanted = request.as_ref().ok().and_then(|request| self.wanted(request, payload));
-        Foreseen {
-            table,
-            nat64_hash,
-            request,
-            wanted: wanted.unwrap_or(Wanted::Nothing),
-            probable: None,
-        }
+        // Piece by piece where it is to be: it is large, and to move it would take longer than to make it.
+        let foreseen = &mut batch[index];
+        foreseen.table = table;
+        foreseen.nat64_hash = nat64_hash;
+        foreseen.probable = None;
+        foreseen.request = wire::parse(payload);
+        foreseen.wanted = match &foreseen.request {
+            Ok(request) => self.wanted(request, payload).unwrap_or(Wanted::Nothing),
+            Err(_) => Wanted::Nothing,
+        };
     }
 
     /// Looks at what [`Server::handle_foreseen`] will need, so that it is in the caches. Changes nothing but what is
@@ -86,8 +109,14 @@ impl Server {
             return;
         }
         let mut nat64s = [None; AHEAD_MAX];
+        let mut last = None;
         for (nat64, foreseen) in nat64s.iter_mut().zip(&*foreseen) {
-            *nat64 = self.nat64s.find(foreseen.nat64_hash, foreseen.table);
+            // Many in a row come from the same.
+            if last.is_none_or(|(table, _)| table != foreseen.table) {
+                last =
+                    Some((foreseen.table, self.nat64s.find(foreseen.nat64_hash, foreseen.table)));
+            }
+            *nat64 = last.and_then(|(_, nat64)| nat64);
         }
         // The sum is there so that nobody can say that nothing was looked at.
         let mut seen = nat64s.iter().flatten().fold(0, |seen, nat64| seen ^ nat64.glance());
@@ -98,20 +127,21 @@ impl Server {
                 Wanted::Nothing => None,
             });
         }
-        let mut footholds = [None; AHEAD_MAX];
-        for ((foothold, foreseen), nat64) in footholds.iter_mut().zip(&*foreseen).zip(nat64s) {
-            *foothold = nat64.zip(foreseen.probable).map(|(nat64, slot)| {
-                let table = nat64.table();
-                (table, table.foothold(slot))
-            });
+        for (foreseen, nat64) in foreseen.iter().zip(nat64s) {
+            if let (Some(nat64), Some(slot)) = (nat64, foreseen.probable) {
+                seen ^= nat64.table().glance(slot);
+            }
         }
-        for (table, foothold) in footholds.iter().flatten() {
-            seen ^= table.glance(foothold);
+        for (foreseen, nat64) in foreseen.iter().zip(nat64s) {
+            if let (Some(nat64), Some(slot)) = (nat64, foreseen.probable) {
+                seen ^= nat64.table().glance_around(slot);
+            }
         }
         std::hint::black_box(seen);
     }
 
     /// The client or the mapped port that a request is about, where that is easily told.
+    #[inline]
     fn wanted(&self, request: &Request, payload: &[u8]) -> Option<Wanted> {
         match request.kind {
             RequestKind::ClientPacket(parts) => {

@@ -267,7 +267,7 @@ struct Context {
 
 /// One request on its way through: the addresses, the time, and where its answer goes.
 struct Exchange<'a> {
-    now: Now,
+    now: &'a Now,
     table: TableKey,
     /// Where replies go: the address and port that the request came from.
     source: SocketAddrV4,
@@ -329,11 +329,10 @@ impl Server {
     /// # Panics
     /// Where the payload is not within its part of the buffer: the backend's contract.
     pub fn handle(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) {
-        let foreseen = {
-            let payload = &datagram.buffer[datagram.payload.clone()];
-            self.foresee(datagram.table, payload, None)
-        };
-        self.handle_foreseen(now, datagram, &foreseen, outbox);
+        let mut foreseen = [Foreseen::default()];
+        let payload = &datagram.buffer[datagram.payload.clone()];
+        self.foresee(datagram.table, payload, 0, &mut foreseen);
+        self.handle_foreseen(&now, datagram, &foreseen[0], outbox);
     }
 
     /// As [`Server::handle`], for one of a batch of datagrams. `foreseen` is what [`Server::foresee`] said of this
@@ -343,7 +342,7 @@ impl Server {
     /// Likewise.
     pub fn handle_foreseen(
         &mut self,
-        now: Now,
+        now: &Now,
         datagram: Datagram<'_>,
         foreseen: &Foreseen,
         outbox: &mut Outbox,
@@ -352,9 +351,9 @@ impl Server {
         assert!(room <= payload.start && payload.end <= buffer.len());
         self.context.stats.add(Counter::Datagrams, 1);
         let source = SocketAddrV4::new(table.nat64, port);
-        let exchange =
+        let mut exchange =
             Exchange { now, table, source, buffer, payload, room, outbox, foreseen, since: 0 };
-        if let Err(reason) = self.receive(exchange) {
+        if let Err(reason) = self.receive(&mut exchange) {
             self.context.stats.count_drop(reason);
         }
     }
@@ -412,7 +411,8 @@ impl Server {
         self.nat64s.iter().find_map(|(_, nat64)| nat64.table().contradiction())
     }
 
-    fn receive(&mut self, mut exchange: Exchange<'_>) -> Result<(), DropReason> {
+    #[inline]
+    fn receive(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
         if exchange.source.port() == 0 {
             return Err(DropReason::SourcePortZero);
         }
@@ -442,7 +442,7 @@ impl Server {
         if exchange.outbox.frozen {
             return Err(DropReason::JournalUnavailable);
         }
-        let proof = self.carries_proof(request, &exchange);
+        let proof = self.carries_proof(request, exchange);
         if proof || rotated {
             self.admit(request, proof, exchange)
         } else {
@@ -469,7 +469,7 @@ impl Server {
         &mut self,
         request: &Request,
         proof: bool,
-        mut exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         exchange.since = exchange.outbox.record;
         let Context { budget, stats, hash, .. } = &self.context;
@@ -492,7 +492,7 @@ impl Server {
     fn validate(
         &mut self,
         request: &Request,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         known: bool,
     ) -> Result<(), DropReason> {
         let attenuation = match self.nat64s.find_mut(exchange.foreseen.nat64_hash, exchange.table) {

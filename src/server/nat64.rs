@@ -122,11 +122,12 @@ impl Nat64 {
     }
 
     /// Answers a request of a known identity. `proof`: it carries the proof of that.
+    #[inline]
     pub(super) fn request(
         &mut self,
         request: &Request,
         proof: bool,
-        mut exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
         let counter = match request.kind {
@@ -146,7 +147,7 @@ impl Nat64 {
                 self.service_packet(request.token, packet, proof, exchange, context)
             }
             RequestKind::Report { authenticator, entry, packet } => {
-                let reported = self.report(authenticator, entry, &mut exchange, context);
+                let reported = self.report(authenticator, entry, exchange, context);
                 let Some(packet) = packet else {
                     return reported;
                 };
@@ -173,24 +174,35 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange { table, source, buffer, payload, outbox, since, foreseen, .. } = exchange;
+        let &mut Exchange {
+            table,
+            source,
+            ref mut buffer,
+            ref payload,
+            ref mut outbox,
+            since,
+            foreseen,
+            ..
+        } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
         let client = foreseen.reported().copied();
         let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
         let sought = (reported.port, client, foreseen.probable);
-        let slot = self.reported_entry(authenticator, sought, *table, outbox, context)?;
+        let slot = self.reported_entry(authenticator, sought, table, outbox, context)?;
         let entry = self.table.entry(slot);
-        let after = self.after_report(reported, entry, *since, outbox);
-        outbox.copy(*source, after, |out| emit_entry(out, authenticator, entry))
+        let after = self.after_report(reported, entry, since, outbox);
+        outbox.copy(source, after, |out| emit_entry(out, authenticator, entry))
     }
 
     fn multi_report(
         &mut self,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
-        let Exchange { table, source, buffer, payload, outbox, since, .. } = exchange;
-        let payload = &buffer[payload];
+        let &mut Exchange {
+            table, source, ref mut buffer, ref payload, ref mut outbox, since, ..
+        } = exchange;
+        let payload = &buffer[payload.clone()];
         let changes = outbox.changes.len();
         let mut first = None;
         let mut answered = false;
@@ -268,17 +280,31 @@ impl Nat64 {
 
     // --- Client packets (section 7)
 
+    #[inline]
     fn client_packet(
         &mut self,
         parts: ClientPacket,
-        mut exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
+        context: &mut Context,
+    ) -> Result<(), DropReason> {
+        match exchange.foreseen.sender() {
+            Some(sender) => {
+                let slot = self.sender(sender, parts.hint, exchange, context)?;
+                self.answer_client(slot, parts, exchange, context)
+            }
+            None => self.other_client_packet(parts, exchange, context),
+        }
+    }
+
+    /// One that needs a closer look.
+    #[inline(never)]
+    fn other_client_packet(
+        &mut self,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
         let table = exchange.table;
-        if let Some(sender) = exchange.foreseen.sender() {
-            let slot = self.sender(sender, parts.hint, &mut exchange, context)?;
-            return self.answer_client(slot, parts, exchange, context);
-        }
         let view = Ipv6::new(exchange.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
         let (source, destination, prefix) =
             (view.source(), view.destination(), view.destination_prefix());
@@ -308,7 +334,7 @@ impl Nat64 {
                 let client = Client { prefix, address: source, port };
                 let note = walk.fragment.filter(|fragment| fragment.more).map(note);
                 let sender = self.table.hashed(client);
-                let slot = self.sender(&sender, parts.hint, &mut exchange, context)?;
+                let slot = self.sender(&sender, parts.hint, exchange, context)?;
                 if let Some(note) = note {
                     context.notes.leave(exchange.now.monotonic, table, note, client);
                 }
@@ -325,11 +351,11 @@ impl Nat64 {
                 if fragment.is_some() {
                     return Err(DropReason::IcmpFragment);
                 }
-                self.learn_address(source, parts.authenticator, &mut exchange, context);
+                self.learn_address(source, parts.authenticator, exchange, context);
                 return self.echo(parts, &walk, exchange);
             }
             _ => {
-                self.learn_address(source, parts.authenticator, &mut exchange, context);
+                self.learn_address(source, parts.authenticator, exchange, context);
                 return self.unrecognized(parts, &walk, exchange);
             }
         };
@@ -337,7 +363,7 @@ impl Nat64 {
     }
 
     /// Finds or creates the entry of whoever sent a packet.
-    #[inline]
+    #[inline(always)]
     fn sender(
         &mut self,
         sender: &HashedClient,
@@ -345,23 +371,23 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<Slot, DropReason> {
-        let Exchange { table, outbox, foreseen, .. } = exchange;
+        let &mut Exchange { table, ref mut outbox, foreseen, .. } = exchange;
         match self.table.find_near(foreseen.probable, sender) {
             Some(slot) => {
-                self.touch(slot, *table, outbox, context);
+                self.touch(slot, table, outbox, context);
                 Ok(slot)
             }
-            None => self.create(*sender, hint, *table, outbox, context),
+            None => self.create(*sender, hint, table, outbox, context),
         }
     }
 
     /// Answers a client packet that belongs to the entry in `slot`.
-    #[inline]
+    #[inline(always)]
     fn answer_client(
         &mut self,
         slot: Slot,
         parts: ClientPacket,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         context: &Context,
     ) -> Result<(), DropReason> {
         let octets = parts.authenticator.of(&exchange.buffer[exchange.payload.clone()]);
@@ -376,7 +402,7 @@ impl Nat64 {
         &mut self,
         packet: Span,
         walk: &Walk,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         context: &Context,
     ) -> Result<(), DropReason> {
         let slot = {
@@ -402,11 +428,11 @@ impl Nat64 {
         &mut self,
         parts: ClientPacket,
         walk: &Walk,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         let packet = exchange.range(parts.packet);
         let authenticator = exchange.range(parts.authenticator);
-        let Exchange { now, buffer, source, outbox, since, .. } = exchange;
+        let &mut Exchange { now, ref mut buffer, source, ref mut outbox, since, .. } = exchange;
         let start = icmp::echo_reply(buffer, packet.start, packet.end, walk)?;
         if !self.icmp_rate.take(now.monotonic, icmp::RATE_MAX) {
             return Err(DropReason::IcmpRate);
@@ -421,10 +447,12 @@ impl Nat64 {
         &mut self,
         parts: ClientPacket,
         walk: &Walk,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { now, source, buffer, payload, outbox, since, .. } = exchange;
-        let payload = &buffer[payload];
+        let &mut Exchange {
+            now, source, ref mut buffer, ref payload, ref mut outbox, since, ..
+        } = exchange;
+        let payload = &buffer[payload.clone()];
         let about = Ipv6::new(parts.packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
         outbox.copy(source, since, |out| {
@@ -441,7 +469,7 @@ impl Nat64 {
         token: Span,
         packet: Span,
         proof: bool,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
         if proof {
@@ -512,10 +540,19 @@ impl Nat64 {
         &mut self,
         token: Span,
         packet: Span,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { now, table, source, buffer, payload, outbox, since, .. } = exchange;
-        let payload = &buffer[payload];
+        let &mut Exchange {
+            now,
+            table,
+            source,
+            ref mut buffer,
+            ref payload,
+            ref mut outbox,
+            since,
+            ..
+        } = exchange;
+        let payload = &buffer[payload.clone()];
         let about = Ipv4::new(packet.of(payload)).ok_or(DropReason::PacketTruncated)?;
         let rate = &mut self.icmp_rate;
         outbox.copy(source, since, |out| {
@@ -535,27 +572,38 @@ impl Nat64 {
         slot: Slot,
         authenticator: AuthenticatorFrom,
         packet: Span,
-        exchange: Exchange<'_>,
+        exchange: &mut Exchange<'_>,
     ) {
         let packet = exchange.range(packet);
-        let Exchange { buffer, source, room, outbox, since, .. } = exchange;
-        let entry = self.table.entry(slot);
-        let after = self.after(entry.port, since);
+        let &mut Exchange { ref mut buffer, source, room, ref mut outbox, since, .. } = exchange;
+        let after = self.after(self.table.port(slot), since);
         let length = match &authenticator {
             AuthenticatorFrom::Request(range) => range.len(),
             AuthenticatorFrom::Table => self.table.authenticator(slot).octets().len(),
         };
         let front = MESSAGE_HEADER + length + ENTRY_LENGTH;
         let end = if front + packet.len() > PAYLOAD_MAX { packet.start } else { packet.end };
-        let Some(start) = packet.start.checked_sub(front).filter(|&start| start >= room) else {
+        let start = packet.start.checked_sub(front);
+        let Some(start) = start.filter(|&start| start >= room) else {
             let authenticator = match authenticator {
                 AuthenticatorFrom::Request(range) => &buffer[range],
                 AuthenticatorFrom::Table => self.table.authenticator(slot).octets(),
             };
             // It does not fail.
             let _ = outbox.copy(source, after, |out| {
-                emit_entry(out, authenticator, entry)?;
-                out.extend_from_slice(&buffer[packet.start..end]);
+                let at = out.len();
+                // Whatever stands in front of the packet is copied in one go with it, and written over.
+                match start {
+                    Some(start) => out.extend_from_slice(&buffer[start..end]),
+                    None => {
+                        out.resize(at + front, 0);
+                        out.extend_from_slice(&buffer[packet.start..end]);
+                    }
+                }
+                let front = &mut out[at..at + front];
+                let (front, entry) = front.split_last_chunk_mut().expect("an entry fits in it");
+                self.table.emit_entry(slot, entry);
+                wire::write_before(front, front.len(), message_type::AUTHENTICATOR, authenticator);
                 Ok(())
             });
             return;
@@ -569,7 +617,8 @@ impl Nat64 {
                 wire::write_before(buffer, entry_at, kind, self.table.authenticator(slot).octets())
             }
         };
-        buffer[entry_at..packet.start].copy_from_slice(&entry.emit());
+        let (_, front) = buffer[..packet.start].split_last_chunk_mut().expect("there is room");
+        self.table.emit_entry(slot, front);
         outbox.in_place(source, after, start..end);
     }
 
@@ -591,7 +640,7 @@ impl Nat64 {
     }
 
     /// The entry in `slot` was used.
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, slot: Slot, table: TableKey, outbox: &mut Outbox, context: &Context) {
         if self.table.touch(slot, !outbox.frozen) {
             let port = self.table.entry(slot).port;
@@ -634,7 +683,7 @@ impl Nat64 {
     }
 
     /// The client of the entry in `slot` is known by this authenticator.
-    #[inline]
+    #[inline(always)]
     fn learn_at(
         &mut self,
         slot: Slot,
@@ -657,11 +706,11 @@ impl Nat64 {
         exchange: &mut Exchange<'_>,
         context: &Context,
     ) {
-        let Exchange { table, buffer, payload, outbox, .. } = exchange;
+        let &mut Exchange { table, ref mut buffer, ref payload, ref mut outbox, .. } = exchange;
         let authenticator = authenticator.of(&buffer[payload.clone()]);
         if !outbox.frozen {
             self.table.learn(address, authenticator, |change| {
-                record(&context.stats, outbox, *table, change);
+                record(&context.stats, outbox, table, change);
             });
         }
     }
@@ -697,11 +746,11 @@ fn emit_entry(
 fn return_packet(
     token: Span,
     packet: Span,
-    exchange: Exchange<'_>,
+    exchange: &mut Exchange<'_>,
     next: impl FnOnce(u8) -> Option<u8>,
 ) -> Result<(), DropReason> {
     let (token, packet) = (exchange.range(token), exchange.range(packet));
-    let Exchange { buffer, source, outbox, since, .. } = exchange;
+    let &mut Exchange { ref mut buffer, source, ref mut outbox, since, .. } = exchange;
     let octets = &mut buffer[packet.clone()];
     let ttl = next(packet::ttl(octets)).ok_or(DropReason::TtlExpired)?;
     packet::set_ttl(octets, ttl);

@@ -12,7 +12,7 @@ pub struct Nat64s(HashTable<(TableKey, Box<Nat64>)>);
 
 /// What [`Nat64s`] are found by. A remote can choose its address, so the hash is keyed.
 pub fn hash_of(hash: &SecretHash, key: TableKey) -> u64 {
-    hash.of_words([u64::from(key.local.to_bits()) << 32 | u64::from(key.nat64.to_bits())])
+    hash.of_words([key.local.to_bits().into(), key.nat64.to_bits().into()])
 }
 
 impl Nat64s {

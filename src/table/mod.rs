@@ -22,7 +22,7 @@ use crate::change::Change;
 use crate::ports::{Ports, TABLE_CAPACITY};
 use crate::random::{Random, SecretHash};
 use crate::stats::DropReason;
-use crate::wire::{self, Authenticator, Client, ControlPort, MappedPort, Prefix96};
+use crate::wire::{self, Authenticator, Client, ControlPort, ENTRY_LENGTH, MappedPort, Prefix96};
 use lru::{Links, List, Which};
 use pool::{Index, Keyed, Place, Pool, Shares, Slots};
 
@@ -78,11 +78,14 @@ impl HashedClient {
     /// `hash` is the one that its table was made with.
     #[inline]
     pub fn new(hash: &SecretHash, client: Client) -> Self {
-        let mut first = [0; 16];
-        first[..12].copy_from_slice(&client.prefix.0);
-        first[12..14].copy_from_slice(&client.port.to_ne_bytes());
-        let [first, address] = [first, client.address.octets()].map(u128::from_ne_bytes);
-        let words = [first as u64, (first >> 64) as u64, address as u64, (address >> 64) as u64];
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = client.prefix.0;
+        let address = client.address.to_bits();
+        let words = [
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from(u32::from_ne_bytes([i, j, k, l])) << 16 | u64::from(client.port),
+            (address >> 64) as u64,
+            address as u64,
+        ];
         Self { client, hash: ClientHash(hash.of_words(words) as u32) }
     }
 }
@@ -96,14 +99,6 @@ impl ClientHash {
     fn spread(self) -> u64 {
         u64::from(self.0) << 32 | u64::from(self.0)
     }
-}
-
-/// The way on from an entry: what stands around it.
-#[derive(Debug, Clone, Copy)]
-pub struct Foothold {
-    client: Slot,
-    subnet: Slot,
-    links: [Links; 2],
 }
 
 /// An entry, packed.
@@ -248,28 +243,34 @@ impl Table {
         self.index.find(sought.hash.spread(), |_| true)
     }
 
-    /// Looks at the entry in `slot` alone.
-    pub(crate) fn foothold(&self, slot: Slot) -> Foothold {
-        let &Record { client, subnet, links, .. } = self.records.get(slot);
-        Foothold { client, subnet, links }
+    /// Looks at the entry in `slot` alone, so that it is in the caches.
+    #[inline]
+    pub(crate) fn glance(&self, slot: Slot) -> u64 {
+        let record = self.records.get(slot);
+        // It may lie across two of their lines.
+        u64::from(record.hash.0) ^ u64::from(record.links[1].newer())
     }
 
-    /// Looks at what stands around an entry, so that it is in the caches: at all parts that will be needed, as a
-    /// record may lie across two lines of them.
-    pub(crate) fn glance(&self, at: &Foothold) -> u64 {
-        let links = |record: &Record| record.links.iter().fold(0, |sum, links| sum ^ links.newer());
-        let around = |slot: Slot| self.records.try_get(slot).map_or(0, links);
+    /// Looks at what stands around the entry in `slot`.
+    #[inline]
+    pub(crate) fn glance_around(&self, slot: Slot) -> u64 {
+        let at = self.records.get(slot);
+        let around = |slot: Slot| {
+            self.records
+                .try_get(slot)
+                .map_or(0, |record| record.links[0].newer() ^ record.links[1].newer())
+        };
         let [table, subnet] = at.links;
-        let neighbours = [table.newer(), table.older(), subnet.newer(), subnet.older()].map(around);
-        let newest = around(self.by_use.newest());
+        let neighbours = around(table.newer())
+            ^ around(table.older())
+            ^ around(subnet.newer())
+            ^ around(subnet.older())
+            ^ around(self.by_use.newest())
+            ^ around(self.subnets.get(at.subnet).by_use.newest());
         let client = self.clients.get(at.client);
-        let client = [client.address[0], client.address[15]]
-            .iter()
-            .chain(client.authenticator.octets().last())
-            .fold(0, |sum, &octet| sum ^ octet);
-        let in_subnet = around(self.subnets.get(at.subnet).by_use.newest());
-        let sum = neighbours.iter().fold(newest ^ in_subnet, |sum, &seen| sum ^ seen);
-        u64::from(sum) ^ u64::from(client)
+        let client = client.address[0] ^ client.authenticator.octets().last().unwrap_or(&0);
+        let prefix = self.prefixes.get(at.prefix).prefix[0];
+        u64::from(neighbours) ^ u64::from(client ^ prefix)
     }
 
     /// The entry that has `port`.
@@ -298,6 +299,20 @@ impl Table {
         }
     }
 
+    /// The mapped port of the entry in `slot`.
+    pub fn port(&self, slot: Slot) -> MappedPort {
+        self.records.get(slot).port()
+    }
+
+    /// Writes the entry in `slot` as a message: what [`wire::Entry::emit`] makes of it.
+    #[inline]
+    pub fn emit_entry(&self, slot: Slot, out: &mut [u8; ENTRY_LENGTH]) {
+        let record = self.records.get(slot);
+        let client = self.clients.get(record.client);
+        let prefix = self.prefixes.get(record.prefix);
+        wire::emit_entry(out, record.port(), &prefix.prefix, &client.address, record.client_port);
+    }
+
     /// The authenticator of the entry in `slot`: its client's.
     pub fn authenticator(&self, slot: Slot) -> &Authenticator {
         &self.clients.get(self.records.get(slot).client).authenticator
@@ -310,7 +325,7 @@ impl Table {
 
     /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
     /// been in this tick, and `can_record` says that it can.
-    #[inline]
+    #[inline(always)]
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let record = self.records.get_mut(slot);
         let subnet = record.subnet;
@@ -388,7 +403,7 @@ impl Table {
     }
 
     /// As [`Table::learn`], about the client of the entry in `slot`.
-    #[inline]
+    #[inline(always)]
     pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         self.learn_client(self.records.get(slot).client, authenticator, changed);
     }

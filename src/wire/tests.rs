@@ -274,3 +274,38 @@ fn in_place_writing_survives_overlap() {
     assert_eq!(write_before(&mut buffer, 4, message_type::TOKEN, &[9, 9]), 0);
     assert_eq!(buffer[..6], [0x34, 1, 9, 9, 0x36, 3]);
 }
+
+/// What is read at a glance is what is read part by part, and it is read at a glance where it can be.
+#[test]
+fn section_3_plain_shapes_at_a_glance() {
+    let mut plain = 0;
+    let mut check = |payload: &[u8]| {
+        if let Some(request) = parse_plain(payload) {
+            assert_eq!(parse_any(payload), Ok(request), "{payload:02x?}");
+            plain += 1;
+        }
+    };
+    let shapes = [
+        [&TOKEN[..], &AUTHENTICATOR, &ipv6()].concat(),
+        [&TOKEN[..], &ipv4()].concat(),
+        [&[0x34, 0], &[0x36, 0][..], &ipv6()].concat(),
+        [&TOKEN[..], &AUTHENTICATOR, &ipv4()].concat(),
+        [&TOKEN[..], &ipv6()].concat(),
+        [&TOKEN[..], &TOKEN, &ipv4()].concat(),
+    ];
+    for shape in shapes {
+        for end in 0..=shape.len() {
+            check(&shape[..end]);
+        }
+        for at in 0..shape.len() {
+            for octet in 0..=255 {
+                let mut changed = shape.clone();
+                changed[at] = octet;
+                check(&changed);
+                changed.extend([7; 3]);
+                check(&changed);
+            }
+        }
+    }
+    assert!(plain > 1000, "{plain}");
+}

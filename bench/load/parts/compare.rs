@@ -10,7 +10,7 @@ use crate::report::{Rounds, Target};
 const NAT64S: u32 = 16;
 const CLIENTS: u32 = 4096;
 
-pub fn run(rounds: usize) {
+pub fn run(rounds: usize) -> Result<(), String> {
     let target = |name: &str, process, peer| {
         let mut target = Target::new(name, process, peer, 0..NAT64S, CLIENTS);
         target.load.fill();
@@ -34,4 +34,5 @@ pub fn run(rounds: usize) {
         println!("{NAT64S} NAT64s, {name}");
         samples.print();
     }
+    Ok(())
 }

@@ -24,7 +24,7 @@ const VARIANTS: [(&str, Option<&[&str]>); 5] = [
 ];
 const INTERVAL: usize = 2;
 
-pub fn run(rounds: usize) {
+pub fn run(rounds: usize) -> Result<(), String> {
     let mut samples = Rounds::new(VARIANTS.map(|(name, _)| name.to_owned()));
     for round in 0..rounds {
         for step in 0..VARIANTS.len() {
@@ -48,4 +48,5 @@ pub fn run(rounds: usize) {
     samples.print();
     let ratio = samples.ratio(INTERVAL, Sample::micros);
     goal("new client, --sync interval: CPU of all threads / echo's", "2.5", ratio);
+    Ok(())
 }

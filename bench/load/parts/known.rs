@@ -7,7 +7,7 @@ use crate::report::{Rounds, Sample, goal};
 /// NAT64s, and clients of each.
 const SIZES: [(u32, u32); 3] = [(1, 4096), (16, 4096), (256, 1024)];
 
-pub fn run(rounds: usize) {
+pub fn run(rounds: usize) -> Result<(), String> {
     for (nat64s, clients) in SIZES {
         let mut targets = server_and_echoes(nat64s, clients);
         for (sending, name, limit) in
@@ -22,4 +22,5 @@ pub fn run(rounds: usize) {
             goal(&what, limit, samples.ratio(0, Sample::micros));
         }
     }
+    Ok(())
 }

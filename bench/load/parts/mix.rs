@@ -13,7 +13,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// 20 requests, in an order that repeats itself.
 const ORDER: &str = "kkkskkkknkkkkskkkrkk";
 
-pub fn run(rounds: usize) {
+pub fn run(rounds: usize) -> Result<(), String> {
     let kinds: Vec<Kind> = ORDER
         .chars()
         .map(|letter| match letter {
@@ -29,4 +29,5 @@ pub fn run(rounds: usize) {
     });
     println!("{NAT64S} NAT64s: 80 % known clients, 10 % service packets, 5 % new, 5 % reports");
     samples.print();
+    Ok(())
 }

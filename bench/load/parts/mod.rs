@@ -14,8 +14,8 @@ use crate::nat64::Peer;
 use crate::process::Process;
 use crate::report::Target;
 
-/// What is run for a number of rounds.
-type Part = fn(usize);
+/// What is run for a number of rounds; or why it says nothing.
+type Part = fn(usize) -> Result<(), String>;
 
 /// By name.
 pub const PARTS: [(&str, Part); 7] = [

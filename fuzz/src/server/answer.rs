@@ -95,7 +95,8 @@ impl Answer<'_> {
             }
             Reply::Mapped { authenticator, entry, packet } => {
                 assert!(self.ever_mapped.contains(&entry), "{entry:?} was never there");
-                if sent.in_place {
+                // About a packet: in front of it where there was room, else copied with it.
+                if sent.in_place || packet.is_some() {
                     let asked = request.packet.expect("an answer in front of no packet");
                     let length = 2 + authenticator.len() + 34 + asked.len();
                     assert_eq!(packet, Some(asked).filter(|_| length <= 65507));
