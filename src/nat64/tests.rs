@@ -443,7 +443,7 @@ fn section_10_repair_2_an_answer_about_one_client_is_none_to_a_report_of_many() 
     let soon = NOW + REPORT_INTERVAL / 2;
     let then = reported(&tick(&mut nat64, soon));
     let all: Vec<Entry> = [own[..1].to_vec(), at_once.clone(), then].concat();
-    assert_eq!(all, own);
+    assert!(all == own, "{} of {} are reported", all.len(), own.len());
     // Those that left at once are repeated, but for the few whose first client the server named by chance.
     let again = reported(&tick(&mut nat64, NOW + REPORT_INTERVAL));
     assert!(2 * again.len() > at_once.len(), "{} of {}", again.len(), at_once.len());
