@@ -6,7 +6,8 @@ use std::thread;
 
 use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6, Site};
-use crate::process::PATIENCE;
+use crate::namespace::Namespace;
+use crate::process::{PATIENCE, run};
 use crate::programs::{Gateway, Nginx, Server, curl};
 
 /// Sends that from the client to a service.
@@ -25,26 +26,45 @@ fn upload(field: &Field, site: &Site, data: &[u8]) {
     assert!(got == data, "of {} octets {} came", data.len(), got.len());
 }
 
-fn check(field: &Field) {
+/// The sender's kernel was told how long packets to there may be.
+fn check_found_out(sender: &Namespace, receiver: &str, mtu: u16) {
+    let output = run(sender, "ip", &["route", "get", receiver]);
+    let route = String::from_utf8(output.stdout).unwrap();
+    assert!(route.contains(&format!(" mtu {mtu} ")), "not {mtu}: {route}");
+}
+
+/// The way through the NAT64 to the narrow link comes first: once a kernel knows the MTU of a path, it asks the
+/// other one for segments that fit. Each version's packets differ by 20 octets from the other's.
+fn check(field: &Field, clients: u16, servers: u16) {
     let site = &field.sites[0];
     let nginx = Nginx::start(field);
     let file = octets(500_000);
     nginx.put("file", &file);
-    let got = curl(site, "file").unwrap();
-    assert!(got == file, "of {} octets {} came", file.len(), got.len());
-    upload(field, site, &file);
+    let download = || {
+        let got = curl(site, "file").unwrap();
+        assert!(got == file, "of {} octets {} came", file.len(), got.len());
+    };
+    if clients < servers {
+        download();
+        check_found_out(&field.server, &site.pool.to_string(), clients - 20);
+        upload(field, site, &file);
+    } else {
+        upload(field, site, &file);
+        check_found_out(&site.client, &SERVICE6.to_string(), (servers + 20).max(1280));
+        download();
+    }
 }
 
 fn check_both(clients: u16, servers: u16) {
     let Some(field) = Field::narrow(clients, servers) else { return };
     let mut gateway = Gateway::start(&field.sites[0]);
-    check(&field);
+    check(&field, clients, servers);
     gateway.stop();
     // The kernels remember what they found out: another field.
     let Some(field) = Field::narrow(clients, servers) else { return };
     let mut server = Server::start(&field);
     let _gateway = Gateway::start(&field.sites[0]);
-    check(&field);
+    check(&field, clients, servers);
     server.wait_until_known(field.sites[0].pool);
     server.stop();
 }
