@@ -326,7 +326,7 @@ impl Table {
 
     /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
     /// been in this tick, and `can_record` says that it can.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let record = self.records.get_mut(slot);
         let subnet = record.subnet;
@@ -404,7 +404,7 @@ impl Table {
     }
 
     /// As [`Table::learn`], about the client of the entry in `slot`.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         self.learn_client(self.records.get(slot).client, authenticator, changed);
     }
