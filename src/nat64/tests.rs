@@ -605,6 +605,17 @@ fn ports_run_out_and_are_unique() {
 }
 
 #[test]
+fn ports_that_can_be_mapped_are_counted() {
+    for (handoff_port, expected) in
+        [(HANDOFF_PORT, 64508), (53, 64509), (1024, 64508), (6081, 64509)]
+    {
+        let nat64 = nat64_of(Config { handoff_port, ..Config::new(PUBLIC) });
+        let eligible = (0..=u16::MAX).filter(|&port| nat64.is_eligible(MappedPort(port))).count();
+        assert_eq!((nat64.ports_eligible(), eligible), (expected, expected), "{handoff_port}");
+    }
+}
+
+#[test]
 fn packets_that_are_none_of_its_business() {
     let mut nat64 = nat64();
     let good = segment(client(1, 1), ACK);
