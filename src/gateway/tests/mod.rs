@@ -411,6 +411,7 @@ fn what_goes_nowhere() {
         (Ipv4Addr::LOCALHOST, Dropped::Destination),
         (Ipv4Addr::BROADCAST, Dropped::Destination),
         (Ipv4Addr::new(224, 0, 0, 1), Dropped::Destination),
+        (Ipv4Addr::new(169, 254, 169, 254), Dropped::Destination),
     ] {
         let before = world.gateway.dropped(reason);
         let to = SocketAddrV6::new(synthesize(Prefix96::of(SERVICE), address), 80, 0, 0);
