@@ -7,8 +7,9 @@
 //!
 //! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
 //! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
-//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the packet goes with the request and comes back. And
-//! it takes nothing but an ICMP error as a sign that a server is gone: silence is not one.
+//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the
+//! packet goes with the request and comes back. And it takes nothing but an ICMP error as a sign that a server is
+//! gone: silence is not one.
 
 mod answers;
 mod flow;

@@ -273,6 +273,6 @@ fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refus
 }
 
 /// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E.
-fn is_single_host(address: Ipv4Addr) -> bool {
+pub(super) fn is_single_host(address: Ipv4Addr) -> bool {
     !matches!(address.octets()[0], 0 | 127 | 224..)
 }

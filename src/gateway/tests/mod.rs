@@ -431,6 +431,12 @@ fn nothing_goes_round_in_circles() {
     assert_eq!(world.dropped(&syn), "loop");
     // An error of a router about such a packet.
     assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &syn)), "loop");
+    // And one about a packet that went to no host: nobody is to be asked about it.
+    for nobody in [Ipv4Addr::BROADCAST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(224, 0, 0, 1)] {
+        let there = SocketAddrV4::new(nobody, 80);
+        let quoted = ipv4_tcp(SocketAddrV4::new(POOL, 2000), there, SYN, b"");
+        assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &quoted)), "translate_addresses");
+    }
     let behind = SocketAddrV6::new(synthesize(Prefix96::of(SERVICE), ROUTER), 80, 0, 0);
     assert_eq!(world.dropped(&ipv6_tcp(behind, service(80), SYN, b"")), "loop");
 }
