@@ -432,7 +432,10 @@ fn nothing_goes_round_in_circles() {
     // An error of a router about such a packet.
     assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &syn)), "loop");
     // And one about a packet that went to no host: nobody is to be asked about it.
-    for nobody in [Ipv4Addr::BROADCAST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(224, 0, 0, 1)] {
+    let link_local = Ipv4Addr::new(169, 254, 169, 254);
+    for nobody in
+        [Ipv4Addr::BROADCAST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(224, 0, 0, 1), link_local]
+    {
         let there = SocketAddrV4::new(nobody, 80);
         let quoted = ipv4_tcp(SocketAddrV4::new(POOL, 2000), there, SYN, b"");
         assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &quoted)), "translate_addresses");
