@@ -616,6 +616,28 @@ fn ports_that_can_be_mapped_are_counted() {
 }
 
 #[test]
+fn servers_without_entries_are_forgotten_where_there_are_many() {
+    for (servers, expected) in [(100, ServerState::Alive), (SERVERS_CROWDED, ServerState::Unknown)]
+    {
+        let mut nat64 = bare();
+        let one = entry(2000, client(1, 1));
+        let payload = answer(&nat64, one, &[]);
+        let mut actions = Vec::new();
+        for number in 0..servers {
+            let server = Ipv4Addr::from_bits(SERVER.to_bits() + number as u32);
+            let from = SocketAddrV4::new(server, HANDOFF_PORT);
+            nat64.control_payload(NOW, from, &payload, &mut actions);
+            assert_eq!(nat64.state(server), ServerState::Alive);
+        }
+        // While there are entries, all are known.
+        tick(&mut nat64, NOW);
+        assert_eq!(nat64.state(SERVER), ServerState::Alive);
+        tick(&mut nat64, NOW + UDP_LIFETIME);
+        assert_eq!((nat64.state(SERVER), nat64.entries(SERVER).count()), (expected, 0));
+    }
+}
+
+#[test]
 fn packets_that_are_none_of_its_business() {
     let mut nat64 = nat64();
     let good = segment(client(1, 1), ACK);
