@@ -111,7 +111,7 @@ impl Peer {
         now: Duration,
         usage: Option<Usage>,
     ) -> Result<(), Contradicted> {
-        self.answered(&entry.client);
+        self.answered(entry);
         if let Some(mapping) = self.entries.get_mut(&entry.client) {
             if mapping.port == entry.port {
                 mapping.origin = Origin::Server;
@@ -174,12 +174,19 @@ impl Peer {
         }
     }
 
-    /// The server said something about `client`, so it has seen the report that the client stands in.
-    fn answered(&mut self, client: &Client) {
-        if let Some(mapping) = self.entries.get_mut(client)
-            && let Some(id) = mapping.report.take()
-        {
-            self.reports.remove(&id);
+    /// The server said this of a client. It has seen the report that the client stands in if that is how it answers
+    /// one (PROTOCOL.md section 6): with what differs, or with the first. Anything else answers something else.
+    fn answered(&mut self, entry: Entry) {
+        let Some(mapping) = self.entries.get_mut(&entry.client) else {
+            return;
+        };
+        let Some(report) = mapping.report.and_then(|id| self.reports.get(&id)) else {
+            return;
+        };
+        let is_first = report.clients.first() == Some(&entry.client);
+        if report.sent > 0 && (is_first || mapping.port != entry.port) {
+            let id = mapping.report.take();
+            id.and_then(|id| self.reports.remove(&id));
         }
     }
 
@@ -199,6 +206,7 @@ impl Peer {
             if report.sent > REPORT_REPEATS_MAX {
                 return false;
             }
+            report.clients.retain(|client| entries.contains_key(client));
             let present: Vec<Entry> = report
                 .clients
                 .iter()

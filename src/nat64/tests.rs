@@ -416,6 +416,39 @@ fn section_10_repair_2_a_report_is_repeated_three_times() {
     assert_eq!(sent, REPORT_REPEATS_MAX);
 }
 
+/// All entries in the requests, which are reports.
+fn reported(actions: &[Action]) -> Vec<Entry> {
+    let entries =
+        requests(actions).into_iter().flat_map(|payload| match parse(payload).unwrap().kind {
+            RequestKind::Report { entry, .. } => vec![entry],
+            _ => wire::multi_report(payload).map(|(_, entry)| entry).collect(),
+        });
+    entries.collect()
+}
+
+#[test]
+fn section_10_repair_2_an_answer_about_one_client_is_none_to_a_report_of_many() {
+    let mut nat64 = nat64();
+    // Each is reported alone, and a late one of these reports reaches a server that has just begun.
+    let own: Vec<Entry> = (1..=3000)
+        .map(|port| the_forwarded(&by_client(&mut nat64, &segment(client(1, port), SYN))).0)
+        .collect();
+    let payload = answer(&nat64, own[0], &[]);
+    let at_once = reported(&by_server(&mut nat64, &payload));
+    // It answers others, too: some that stand in reports that left, some in reports that did not yet.
+    for &entry in own.iter().skip(5).step_by(31) {
+        let payload = answer(&nat64, entry, &[]);
+        assert_eq!(by_server(&mut nat64, &payload), []);
+    }
+    let soon = NOW + REPORT_INTERVAL / 2;
+    let then = reported(&tick(&mut nat64, soon));
+    let all: Vec<Entry> = [own[..1].to_vec(), at_once.clone(), then].concat();
+    assert!(all == own, "{} of {} are reported", all.len(), own.len());
+    // Those that left at once are repeated, but for the few whose first client the server named by chance.
+    let again = reported(&tick(&mut nat64, NOW + REPORT_INTERVAL));
+    assert!(2 * again.len() > at_once.len(), "{} of {}", again.len(), at_once.len());
+}
+
 #[test]
 fn section_10_repair_3_an_own_entry_in_use_stands() {
     let mut nat64 = nat64();
