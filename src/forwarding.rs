@@ -55,6 +55,8 @@ pub struct Config {
 pub enum GatewayError {
     /// There is no device.
     Tun(TunError),
+    /// The device went away.
+    Gone(String, io::Error),
     /// The file with the key of authenticators cannot be used.
     Secret(PathBuf, String),
     /// The system does not do what must work.
@@ -65,6 +67,12 @@ impl fmt::Display for GatewayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GatewayError::Tun(error) => error.fmt(f),
+            GatewayError::Gone(name, error) => {
+                write!(
+                    f,
+                    "the TUN device {name} is gone: {error}; start the gateway again, to make another"
+                )
+            }
             GatewayError::Secret(path, cause) => write!(f, "--secret {}: {cause}", path.display()),
             GatewayError::System(what, error) => write!(f, "{what}: {error}"),
         }
@@ -159,7 +167,8 @@ impl Running {
     fn batch(&mut self, now: Duration, buffer: &mut [u8]) -> Result<bool, GatewayError> {
         for _ in 0..BATCH {
             let received = self.tun.receive(buffer);
-            let received = received.map_err(|error| GatewayError::System("the device", error))?;
+            let received =
+                received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
             let Some(length) = received else {
                 return Ok(true);
             };

@@ -7,8 +7,9 @@
 //!
 //! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
 //! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
-//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the packet goes with the request and comes back. And
-//! it takes nothing but an ICMP error as a sign that a server is gone: silence is not one.
+//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the
+//! packet goes with the request and comes back. And it takes nothing but an ICMP error as a sign that a server
+//! is gone: silence is not one.
 
 mod answers;
 mod flow;
@@ -47,6 +48,9 @@ pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
 pub const MULTI_REPORT_MAX: usize = 1232;
 /// The most servers that something is remembered of. Towards others no entries are made.
 pub const SERVERS_MAX: usize = 65_536;
+/// While so many are remembered, those that nobody has an entry towards are forgotten though they answered once: else
+/// a client could fill the memory with them for good. Each is known again with the first report to it.
+const SERVERS_CROWDED: usize = SERVERS_MAX / 2;
 /// The most entries towards all servers together. Beyond it none are made, and none are learned.
 pub const ENTRIES_MAX: usize = 1 << 20;
 /// Entries that expired are looked for this often.
@@ -316,7 +320,9 @@ impl Nat64 {
             send_reports(&self.keys, now, server, peer, actions);
         }
         if expiry {
-            self.peers.retain(|_, peer| !peer.is_idle());
+            // That a host said once that nobody listens is learned again by the next report.
+            let crowded = self.peers.len() >= SERVERS_CROWDED;
+            self.peers.retain(|_, peer| peer.length() > 0 || (peer.has_answered && !crowded));
             self.entries_held = self.peers.values().map(Peer::length).sum();
         }
     }

@@ -25,6 +25,8 @@ const HELD_MAX: usize = 65_536;
 const HELD_OCTETS_MAX: usize = 16 << 20;
 /// How often it is asked what the sockets had no room for.
 const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
+/// How many batches are answered at the most when it is to stop.
+const LAST_TURNS_MAX: usize = 16;
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -190,6 +192,13 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 self.batch(arrivals)?;
             }
             self.count_losses();
+        }
+        // What was received by now, but for what comes faster than it can be answered.
+        for _ in 0..LAST_TURNS_MAX {
+            match self.backend.turn(Some(Duration::ZERO))? {
+                0 => break,
+                arrivals => self.batch(arrivals)?,
+            }
         }
         let wall = self.clock.now().wall;
         let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));

@@ -37,7 +37,9 @@ impl fmt::Display for TunError {
                 f.write_str(match error.kind() {
                     ErrorKind::PermissionDenied => "it takes CAP_NET_ADMIN: try sudo",
                     ErrorKind::NotFound => "load the module: modprobe tun",
-                    ErrorKind::ResourceBusy => "somebody has it: name another with --tun",
+                    ErrorKind::ResourceBusy => {
+                        "there is a device of that name: choose another with --tun"
+                    }
                     _ => "see whether /dev/net/tun is there, and the name a device's (--tun)",
                 })
             }
@@ -78,7 +80,9 @@ impl Tun {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from as libc::c_char;
         }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+        // One that is there already, of whatever kind, would stay behind, and its routes with it.
+        let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: TUNSETIFF reads name and flags in the ifreq, and writes the name that the device got.
         let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         if done != 0 {
@@ -99,6 +103,11 @@ impl Tun {
             ip(&format!("-6 route add {prefix} dev {name}"))?;
         }
         Ok(())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The next packet, if there is one.

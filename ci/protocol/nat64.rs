@@ -22,13 +22,14 @@ pub struct Nat64 {
     pub serial: Cell<u16>,
 }
 
-/// An address of 127.0.1.0-127.0.254.255 that no other test has, with its port 9.
+/// An address of 127.0.2.0-127.0.254.255 that no other test has, with its port 9. The demo, which one of them runs,
+/// has those of 127.0.1.0/24.
 fn fresh_address() -> (Ipv4Addr, UdpSocket) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    const ADDRESSES: u32 = 254 * 256;
+    const ADDRESSES: u32 = 253 * 256;
     for _ in 0..ADDRESSES {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) + 1021 * (std::process::id() % 64);
-        let number = 256 + step % ADDRESSES;
+        let number = 512 + step % ADDRESSES;
         let address = Ipv4Addr::new(127, 0, (number >> 8) as u8, number as u8);
         match UdpSocket::bind((address, DISCARD)) {
             Ok(socket) => return (address, socket),

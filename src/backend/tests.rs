@@ -56,6 +56,7 @@ both! {
     a_closed_port_at_the_other_end_is_no_error
     a_turn_waits_as_long_as_it_was_told_to
     a_waker_ends_the_wait_from_another_thread
+    a_waker_that_is_used_while_replies_leave_ends_the_next_wait
     a_signal_ends_the_wait_and_nothing_else
     a_datagram_after_a_long_silence_is_received
     finish_sends_what_is_queued_and_receives_no_more
@@ -412,6 +413,27 @@ fn a_waker_ends_the_wait_from_another_thread<B: Made>() {
     // It can outlive all others of its kind.
     drop(waker);
     burst(&mut backend, server, 10, echo_in_place);
+}
+
+/// The wake may be what tells that replies are durable: with nothing else to end it, the wait would hold them back.
+fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
+    let (mut backend, waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
+    let client = client();
+    let to = v4(client.local_addr().unwrap());
+    let origin = Origin { socket: 0, local: *server.ip() };
+    assert_eq!(backend.turn(SHORT).unwrap(), 0);
+    for before in [0, 1, MESSAGES_MAX, 3 * MESSAGES_MAX] {
+        // Of alternating length, so that few can be joined: there is not room for all.
+        for number in 0..4 * MESSAGES_MAX {
+            if number == before {
+                waker.wake();
+            }
+            backend.send_copy(origin, &[1, 2][..1 + number % 2], to).unwrap();
+        }
+        assert!(elapsed(|| assert_eq!(backend.turn(Some(LONG)).unwrap(), 0)) < LONG);
+        let took = elapsed(|| assert_eq!(backend.turn(SHORT).unwrap(), 0));
+        assert!(Some(took) >= SHORT, "{took:?}");
+    }
 }
 
 fn a_signal_ends_the_wait_and_nothing_else<B: Made>() {

@@ -286,7 +286,8 @@ impl Logger {
             return Err(error);
         }
         self.record_if_due();
-        // `reopen` and `give_up` end this early; reactors do not, as `asleep` is not set.
+        // `reopen` and `give_up` end this early. A reactor does so once, when it finds no room: not with each event,
+        // as `asleep` is not set.
         thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
         if self.shared().reopen.swap(false, Ordering::Acquire) && self.reopen() {
             // The new file gets the whole line.

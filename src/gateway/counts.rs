@@ -17,7 +17,7 @@ Dropped:
     /// RFC 6146 section 3.5: from a client with an address behind one of the prefixes, or from the public address
     /// to itself, about itself too. These would go round for ever.
     Loop = "loop",
-    /// From a client to an IPv4 address that is not one of a single host.
+    /// From a client to an IPv4 address that is not one of a single host, or link-local.
     Destination = "destination",
     /// An echo request that no identifier is free for.
     NoIdentifier = "no_identifier",

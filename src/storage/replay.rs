@@ -3,11 +3,13 @@
 //! among them.
 //!
 //! The order of changes is kept for each table: it stands in the files of one shard, which one thread reads, and
-//! goes to one [`Replay`] by one queue. Only what was checked comes here.
+//! goes to one [`Replay`] by one queue. Should it stand in the files of two, as a reactor that ends by itself takes
+//! its socket out of the group, it still goes to one. Only what was checked comes here.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
 
 use super::Replay;
 use crate::change::{TableKey, Timestamp};
@@ -56,6 +58,10 @@ pub(super) fn replay_all(queue: Receiver<Batch>, to: &mut impl Replay) {
     queue.into_iter().for_each(|batch| batch.replay(to));
 }
 
+/// Where tables go: the same for all who deal.
+#[derive(Default)]
+pub(super) struct Places(Mutex<HashMap<TableKey, usize>>);
+
 /// Deals out what one thread reads.
 pub(super) struct Dealer<'a, F> {
     /// Of the first shard's, then the second's...
@@ -63,7 +69,9 @@ pub(super) struct Dealer<'a, F> {
     /// ...of which each shard has so many.
     parts: usize,
     shard_of: F,
-    /// Where the tables go, each where the fewest octets had gone by then.
+    /// Each where the fewest octets had gone by then, of those that were dealt where it was met first.
+    all_places: &'a Places,
+    /// Those of the tables that were met here.
     places: HashMap<TableKey, usize>,
     last: Option<(TableKey, usize)>,
     /// For each queue.
@@ -72,10 +80,15 @@ pub(super) struct Dealer<'a, F> {
 }
 
 impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
-    pub fn new(queues: &'a [SyncSender<Batch>], parts: usize, shard_of: F) -> Self {
+    pub fn new(
+        queues: &'a [SyncSender<Batch>],
+        parts: usize,
+        all_places: &'a Places,
+        shard_of: F,
+    ) -> Self {
         let batches = queues.iter().map(|_| Batch::default()).collect();
-        let dealt = vec![0; queues.len()];
-        Self { queues, parts, shard_of, places: HashMap::new(), last: None, batches, dealt }
+        let (dealt, places) = (vec![0; queues.len()], HashMap::new());
+        Self { queues, parts, shard_of, all_places, places, last: None, batches, dealt }
     }
 
     /// All changes of a record.
@@ -108,9 +121,12 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
             return place;
         }
         let place = *self.places.entry(table).or_insert_with(|| {
-            let first = (self.shard_of)(table.nat64) * self.parts;
-            let places = first..first + self.parts;
-            places.min_by_key(|&place| self.dealt[place]).unwrap_or(first)
+            let mut all = self.all_places.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *all.entry(table).or_insert_with(|| {
+                let first = (self.shard_of)(table.nat64) * self.parts;
+                let places = first..first + self.parts;
+                places.min_by_key(|&place| self.dealt[place]).unwrap_or(first)
+            })
         });
         self.last = Some((table, place));
         place
@@ -174,7 +190,8 @@ mod tests {
                     replay_all(queue, &mut see);
                 });
             }
-            let mut dealer = Dealer::new(&queues, PARTS, shard_of);
+            let places = Places::default();
+            let mut dealer = Dealer::new(&queues, PARTS, &places, shard_of);
             let mut rest = &octets[..];
             while !rest.is_empty() {
                 let record = Record::decode(rest, seal).unwrap();
@@ -199,5 +216,39 @@ mod tests {
         }
         // Every part had something to do.
         assert!(seen.iter().all(|seen| seen.len() > expected.len() / (4 * SHARDS * PARTS)));
+    }
+
+    #[test]
+    fn a_table_that_several_deal_goes_to_one_part() {
+        let seal = FileId { kind: FileKind::Segment, epoch: 1, shard: 0, number: 1 }.seal(&[7; 16]);
+        let table = |last| {
+            let nat64 = Ipv4Addr::new(192, 0, 2, last);
+            TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 }
+        };
+        let (senders, queues): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| queue()).unzip();
+        let places = Places::default();
+        let deal = |tables: &[u8]| {
+            let used = |&last: &u8| (table(last), Change::Used { port: MappedPort(1024) });
+            let changes: Vec<_> = tables.iter().map(used).collect();
+            let mut octets = Vec::new();
+            let mut position = Position { record: RecordNumber(1), event: 0 };
+            let time = Timestamp::from_micros(0);
+            journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, &changes);
+            let mut dealer = Dealer::new(&senders, PARTS, &places, |_| 0);
+            dealer.deal(&Record::decode(&octets, seal).unwrap());
+            dealer.finish();
+        };
+        // Each alone would put the first that it meets into the first part.
+        deal(&[1, 2, 3]);
+        deal(&[3, 1, 2]);
+        drop(senders);
+        let mut seen = Vec::new();
+        for queue in queues {
+            let mut here = Vec::new();
+            replay_all(queue, &mut |_: Timestamp, table: TableKey, _: &Change| here.push(table));
+            here.sort();
+            seen.push(here);
+        }
+        assert_eq!(seen, [1, 2, 3].map(|last| vec![table(last); 2]));
     }
 }

@@ -1,7 +1,8 @@
 //! One table: the entries of one NAT64 at one local address (PROTOCOL.md section 6).
 //!
 //! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as [`Change`]s;
-//! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries. The order of use ([`Table::touch`]) is a change only once in a while.
+//! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries.
+//! The order of use ([`Table::touch`]) is a change only once in a while.
 //!
 //! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
 //!
@@ -325,7 +326,7 @@ impl Table {
 
     /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
     /// been in this tick, and `can_record` says that it can.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let record = self.records.get_mut(slot);
         let subnet = record.subnet;
@@ -359,9 +360,9 @@ impl Table {
         })
     }
 
-    /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free, else on the
-    /// port of the entry that has to go, else on one drawn from the free ones. At a full table, or where
-    /// `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
+    /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free,
+    /// else on the port of the entry that has to go, else on one drawn from the free ones. At a full table, or
+    /// where `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
     /// as long as another can go.
     ///
     /// # Errors
@@ -403,7 +404,7 @@ impl Table {
     }
 
     /// As [`Table::learn`], about the client of the entry in `slot`.
-    #[inline(always)]
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         self.learn_client(self.records.get(slot).client, authenticator, changed);
     }

@@ -272,7 +272,8 @@ fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refus
     Ok(())
 }
 
-/// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E.
-fn is_single_host(address: Ipv4Addr) -> bool {
-    !matches!(address.octets()[0], 0 | 127 | 224..)
+/// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E. And not link-local:
+/// no router passes on what comes from or goes to such an address (RFC 3927 section 2.7).
+pub(super) fn is_single_host(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 127 | 224..) && !address.is_link_local()
 }

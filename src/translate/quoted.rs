@@ -11,6 +11,7 @@ use crate::packet::{
     self, Fragment, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, icmp_type, protocol,
 };
 
+use super::from_ipv4::is_single_host;
 use super::icmp::{self, Counterpart, Says};
 use super::upper::{self, Change, ClientIs};
 use super::{FRAGMENT_HEADER, Flow, Limits, Refusal, Rewrite, Transport, put_u16};
@@ -132,6 +133,10 @@ impl<'a> Error<'a, Quoted4<'a>> {
         let quoted = Quoted4::parse(quoted)?;
         if quoted.view.source() != destination {
             return Err(Refusal::QuotedSource);
+        }
+        // None was sent there, so the error is forged; whoever is at that address is not to hear of it.
+        if !is_single_host(quoted.view.destination()) {
+            return Err(Refusal::Addresses);
         }
         Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
     }

@@ -411,6 +411,7 @@ fn what_goes_nowhere() {
         (Ipv4Addr::LOCALHOST, Dropped::Destination),
         (Ipv4Addr::BROADCAST, Dropped::Destination),
         (Ipv4Addr::new(224, 0, 0, 1), Dropped::Destination),
+        (Ipv4Addr::new(169, 254, 169, 254), Dropped::Destination),
     ] {
         let before = world.gateway.dropped(reason);
         let to = SocketAddrV6::new(synthesize(Prefix96::of(SERVICE), address), 80, 0, 0);
@@ -430,6 +431,15 @@ fn nothing_goes_round_in_circles() {
     assert_eq!(world.dropped(&syn), "loop");
     // An error of a router about such a packet.
     assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &syn)), "loop");
+    // And one about a packet that went to no host: nobody is to be asked about it.
+    let link_local = Ipv4Addr::new(169, 254, 169, 254);
+    for nobody in
+        [Ipv4Addr::BROADCAST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(224, 0, 0, 1), link_local]
+    {
+        let there = SocketAddrV4::new(nobody, 80);
+        let quoted = ipv4_tcp(SocketAddrV4::new(POOL, 2000), there, SYN, b"");
+        assert_eq!(world.dropped(&icmp4(ROUTER, 11, 0, &quoted)), "translate_addresses");
+    }
     let behind = SocketAddrV6::new(synthesize(Prefix96::of(SERVICE), ROUTER), 80, 0, 0);
     assert_eq!(world.dropped(&ipv6_tcp(behind, service(80), SYN, b"")), "loop");
 }
