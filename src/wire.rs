@@ -358,6 +358,7 @@ fn ipv6_length(rest: &[u8]) -> Result<usize, DropReason> {
 ///
 /// # Errors
 /// The reason why it is malformed (PROTOCOL.md section 2) or incomplete (section 3).
+#[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
 pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
     if payload.is_empty() {
         return Err(DropReason::Empty);
@@ -373,7 +374,7 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
 
 /// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, at a glance. Where it is any other, or
 /// something is wrong, [`parse_any`] says what.
-#[inline]
+#[inline(always)] // Likewise.
 fn parse_plain(payload: &[u8]) -> Option<Request> {
     const TOKEN: u8 = HANDOFF_FORMAT << 4 | message_type::TOKEN;
     const AUTHENTICATOR: u8 = HANDOFF_FORMAT << 4 | message_type::AUTHENTICATOR;

@@ -77,7 +77,7 @@ pub struct HashedClient {
 
 impl HashedClient {
     /// `hash` is the one that its table was made with.
-    #[inline]
+    #[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
     pub fn new(hash: &SecretHash, client: Client) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = client.prefix.0;
         let address = client.address.to_bits();
