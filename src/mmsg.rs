@@ -259,12 +259,6 @@ impl Mmsg {
         lost
     }
 
-    /// Which way a reply goes back.
-    fn way(&self, Origin { socket, local }: Origin) -> Way {
-        let from = self.sockets[socket].is_wildcard().then_some(local);
-        Way { socket, from }
-    }
-
     fn make_room(&mut self) {
         if !self.outgoing.has_room() {
             self.flush();
@@ -309,7 +303,8 @@ impl Backend for Mmsg {
         self.make_room();
         let arrival = &self.arrivals[index];
         let payload = &self.slot(arrival.buffer)[range];
-        let (way, payload, length) = (self.way(arrival.origin()), payload.as_ptr(), payload.len());
+        let (way, payload, length) =
+            (Way::back(&self.sockets, arrival.origin()), payload.as_ptr(), payload.len());
         // SAFETY: the buffer is used again only after the flush with which the next turn begins.
         unsafe { self.outgoing.push(way, to, payload, length) };
         Ok(())
@@ -331,7 +326,7 @@ impl Backend for Mmsg {
             self.losses.send_errors += 1;
             return Ok(());
         };
-        let way = self.way(origin);
+        let way = Way::back(&self.sockets, origin);
         // SAFETY: the copy stays until all was sent and cleared.
         unsafe { self.outgoing.push(way, to, copy, payload.len()) };
         Ok(())

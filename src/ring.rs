@@ -393,12 +393,6 @@ impl Ring {
         self.submit(Wait::No)
     }
 
-    /// Which way a reply goes back.
-    fn way(&self, Origin { socket, local }: Origin) -> Way {
-        let from = self.sockets[socket].is_wildcard().then_some(local);
-        Way { socket, from }
-    }
-
     /// Whether the kernel has nothing of ours in hand.
     fn is_quiet(&self) -> bool {
         !self.wake_armed && !self.armed.contains(&true)
@@ -465,7 +459,8 @@ impl Backend for Ring {
         }
         let arrival = &self.arrivals[index];
         let payload = &self.kernel.buffers.slot(&self.held[arrival.buffer])[range];
-        let (way, payload, length) = (self.way(arrival.origin()), payload.as_ptr(), payload.len());
+        let (way, payload, length) =
+            (Way::back(&self.sockets, arrival.origin()), payload.as_ptr(), payload.len());
         // SAFETY: the buffer is ours until the turn that submits this has done so.
         unsafe { self.kernel.outgoing.push(way, to, payload, length) };
         Ok(())
@@ -485,7 +480,7 @@ impl Backend for Ring {
             self.losses.send_errors += 1;
             return Ok(());
         };
-        let way = self.way(origin);
+        let way = Way::back(&self.sockets, origin);
         // SAFETY: the copy stays until all was submitted and cleared.
         unsafe { self.kernel.outgoing.push(way, to, copy, payload.len()) };
         Ok(())

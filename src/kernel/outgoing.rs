@@ -11,7 +11,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::ptr;
 
-use crate::socket::{internet_address, socket_address};
+use crate::backend::Origin;
+use crate::socket::{ReactorSocket, internet_address, socket_address};
 use crate::wire::{IPV4_UDP_HEADERS, PAYLOAD_MAX};
 
 use super::control::{HEADER, PKTINFO_SPACE};
@@ -39,6 +40,14 @@ const _: () = assert!(MESSAGES_MAX < NO_MESSAGE as usize && RECENT.is_power_of_t
 pub(crate) struct Way {
     pub socket: usize,
     pub from: Option<Ipv4Addr>,
+}
+
+impl Way {
+    /// The way back of what came from `origin`, by one of these sockets.
+    pub(crate) fn back(sockets: &[ReactorSocket], Origin { socket, local }: Origin) -> Self {
+        let from = sockets[socket].is_wildcard().then_some(local);
+        Self { socket, from }
+    }
 }
 
 /// One or more replies of equal length, of which the last may be shorter.
