@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use crate::field::{Field, SERVICE6};
 use crate::process::{PATIENCE, run};
-use crate::programs::{Gateway, Nginx, Server, curl};
+use crate::programs::{Gateway, known};
 
 /// A port that nobody listens on.
 const CLOSED: u16 = 4444;
@@ -34,11 +34,7 @@ fn closed_ports_refuse_without_a_server() {
 #[test]
 fn closed_ports_refuse_with_a_server() {
     let Some(field) = Field::new() else { return };
-    let mut server = Server::start(&field);
-    let _nginx = Nginx::start(&field);
-    let _gateway = Gateway::start(&field.sites[0]);
-    curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    let (mut server, _gateway, _nginx) = known(&field);
     closed_ports_refuse(&field);
     server.stop();
 }

@@ -200,6 +200,16 @@ fn config_of(folder: &str) -> String {
     )
 }
 
+/// A server, the first NAT64's gateway that it knows, and an nginx.
+pub fn known(field: &Field) -> (Server, Gateway, Nginx) {
+    let server = Server::start(field);
+    let nginx = Nginx::start(field);
+    let gateway = Gateway::start(&field.sites[0]);
+    curl(&field.sites[0], "hello").unwrap();
+    server.wait_until_known(field.sites[0].pool);
+    (server, gateway, nginx)
+}
+
 /// Downloads a file with curl.
 pub fn curl(site: &Site, file: &str) -> Result<Vec<u8>, String> {
     curl_at(site, SERVICE6, file)

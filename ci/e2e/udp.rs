@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::process::run;
-use crate::programs::{Gateway, Nginx, Server, curl};
+use crate::programs::{Gateway, Server, known};
 
 /// A UDP service: answers until it is dropped.
 struct Service {
@@ -103,11 +103,7 @@ fn datagrams_of_all_lengths_come_back_without_a_server() {
 #[test]
 fn datagrams_of_all_lengths_come_back_with_a_server() {
     let Some(field) = Field::new() else { return };
-    let mut server = Server::start(&field);
-    let _nginx = Nginx::start(&field);
-    let _gateway = Gateway::start(&field.sites[0]);
-    curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    let (mut server, _gateway, _nginx) = known(&field);
     check_datagrams(&field);
     server.stop();
 }
@@ -196,11 +192,7 @@ fn ping_is_answered_without_a_server() {
 #[test]
 fn ping_is_answered_with_a_server() {
     let Some(field) = Field::new() else { return };
-    let mut server = Server::start(&field);
-    let _nginx = Nginx::start(&field);
-    let gateway = Gateway::start(&field.sites[0]);
-    curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    let (mut server, gateway, _nginx) = known(&field);
     ping(&field);
     gateway.reboot();
     ping(&field);
