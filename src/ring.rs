@@ -39,9 +39,10 @@ mod refused;
 
 pub use refused::{Refused, probe};
 
-/// The receive buffers of a ring: what arrives while the reactor is busy, beyond the batch that it is
-/// busy with. More waits in the sockets' own queues.
-pub const BUFFERS: u16 = 512;
+/// The receive buffers of a ring: half are handed out, the other half are received into meanwhile. What
+/// finds none waits in the socket's queue, where it is seen how much that is: many buffers would be a
+/// second queue behind it, and would push each other out of the caches.
+pub const BUFFERS: u16 = 64;
 /// The most sockets of a ring.
 pub const SOCKETS_MAX: usize = 256;
 
@@ -55,7 +56,10 @@ const BUFFER_GROUP: u16 = 0;
 const FINISH_ROUNDS: u32 = 100;
 const FINISH_WAIT: Duration = Duration::from_millis(10);
 
-const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS as usize >= 2 * BATCH_MAX);
+/// So many buffers are a batch, even where few datagrams are joined in them.
+const BATCH_BUFFERS: usize = BUFFERS as usize / 2;
+
+const _: () = assert!(BUFFERS.is_power_of_two());
 // The waker and the cancelling need one submission each.
 const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 2);
 const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
@@ -365,7 +369,7 @@ impl Ring {
     /// Makes a batch of arrivals of what was received.
     fn hand_out(&mut self) {
         let buffers = &mut self.kernel.buffers;
-        while self.arrivals.len() < BATCH_MAX {
+        while self.arrivals.len() < BATCH_MAX && self.held.len() < BATCH_BUFFERS {
             let Some((socket, held, length)) = self.received.pop_front() else {
                 break;
             };
