@@ -66,7 +66,7 @@ impl SecretHash {
     ///
     /// This is NH of UMAC (RFC 4418 section 5.2), with words of 64 bits: two keys collide in it with a probability
     /// of 2^-64 for who does not know the secret. A product with its halves folded makes 64 bits of the 128.
-    #[inline]
+    #[inline(always)] // As a call it goes through memory.
     pub fn of_words<const N: usize>(&self, words: [u64; N]) -> u64 {
         const { assert!(N <= WORDS_MAX && N.is_multiple_of(2)) };
         let mut sum = 0_u128;

@@ -107,6 +107,7 @@ pub struct Client {
 impl Client {
     /// Whether a client can have this address (PROTOCOL.md section 7): not the unspecified, a loopback,
     /// multicast, IPv4-mapped or link-local one.
+    #[inline]
     pub fn can_have(address: Ipv6Addr) -> bool {
         !(address.is_unspecified()
             || address.is_loopback()
@@ -358,14 +359,7 @@ fn ipv6_length(rest: &[u8]) -> Result<usize, DropReason> {
 ///
 /// # Errors
 /// The reason why it is malformed (PROTOCOL.md section 2) or incomplete (section 3).
-#[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
 pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
-    if payload.is_empty() {
-        return Err(DropReason::Empty);
-    }
-    if payload.len() > PAYLOAD_MAX {
-        return Err(DropReason::DatagramTruncated);
-    }
     match parse_plain(payload) {
         Some(request) => Ok(request),
         None => parse_any(payload),
@@ -374,8 +368,11 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
 
 /// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, at a glance. Where it is any other, or
 /// something is wrong, [`parse_any`] says what.
-#[inline(always)] // Likewise.
-fn parse_plain(payload: &[u8]) -> Option<Request> {
+#[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
+pub(crate) fn parse_plain(payload: &[u8]) -> Option<Request> {
+    if payload.len() > PAYLOAD_MAX {
+        return None;
+    }
     const TOKEN: u8 = HANDOFF_FORMAT << 4 | message_type::TOKEN;
     const AUTHENTICATOR: u8 = HANDOFF_FORMAT << 4 | message_type::AUTHENTICATOR;
     let &[TOKEN, units, ..] = payload else { return None };
@@ -404,7 +401,13 @@ fn parse_plain(payload: &[u8]) -> Option<Request> {
 
 /// As [`parse`], for all shapes.
 #[inline(never)]
-fn parse_any(payload: &[u8]) -> Result<Request, DropReason> {
+pub(crate) fn parse_any(payload: &[u8]) -> Result<Request, DropReason> {
+    if payload.is_empty() {
+        return Err(DropReason::Empty);
+    }
+    if payload.len() > PAYLOAD_MAX {
+        return Err(DropReason::DatagramTruncated);
+    }
     let (mut token, mut rotation, mut authenticator) = (None, None, None);
     let (mut entry, mut hint, mut packet) = (None, None, None);
     let (mut authenticators, mut entries) = (0_u32, 0_u32);

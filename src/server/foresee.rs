@@ -9,7 +9,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Server, nat64s};
+use super::nat64s::{self, Number};
+use super::{Nat64, Server};
 use crate::change::TableKey;
 use crate::packet::{self, Ipv4, Ipv6};
 use crate::stats::DropReason;
@@ -26,6 +27,8 @@ const LOOK_AHEAD_MIN: usize = 4;
 pub struct Foreseen {
     table: TableKey,
     pub(super) nat64_hash: u64,
+    /// Which NAT64 it comes from, if that was known.
+    pub(super) nat64: Option<Number>,
     pub(super) request: Result<Request, DropReason>,
     wanted: Wanted,
     /// Where the entry of the client that is wanted was, probably, when somebody looked ahead.
@@ -51,6 +54,7 @@ impl Default for Foreseen {
         Self {
             table: TableKey { local: nowhere, nat64: nowhere },
             nat64_hash: 0,
+            nat64: None,
             request: Err(DropReason::Empty),
             wanted: Wanted::Nothing,
             probable: None,
@@ -86,16 +90,32 @@ impl Server {
     pub fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Foreseen]) {
         // Many in a row come from the same NAT64.
         let before = index.checked_sub(1).map(|before| &batch[before]);
-        let nat64_hash = match before {
-            Some(before) if before.table == table => before.nat64_hash,
-            _ => nat64s::hash_of(&self.context.hash, table),
+        let (nat64_hash, nat64) = match before {
+            Some(before) if before.table == table => (before.nat64_hash, before.nat64),
+            _ => {
+                let hash = nat64s::hash_of(&self.context.hash, table);
+                (hash, self.nat64s.find(hash, table))
+            }
         };
-        // Piece by piece where it is to be: it is large, and to move it would take longer than to make it.
+        // Piece by piece where it is to be: it is large, and to move it would take longer than to make it. Nor is
+        // the request looked for where it was just put: in pieces of other sizes, and that stalls.
         let foreseen = &mut batch[index];
         foreseen.table = table;
         foreseen.nat64_hash = nat64_hash;
+        foreseen.nat64 = nat64;
         foreseen.probable = None;
-        foreseen.request = wire::parse(payload);
+        match wire::parse_plain(payload) {
+            Some(request) => {
+                foreseen.wanted = self.wanted(&request, payload).unwrap_or(Wanted::Nothing);
+                foreseen.request = Ok(request);
+            }
+            None => self.foresee_any(payload, foreseen),
+        }
+    }
+
+    #[inline(never)]
+    fn foresee_any(&self, payload: &[u8], foreseen: &mut Foreseen) {
+        foreseen.request = wire::parse_any(payload);
         foreseen.wanted = match &foreseen.request {
             Ok(request) => self.wanted(request, payload).unwrap_or(Wanted::Nothing),
             Err(_) => Wanted::Nothing,
@@ -103,37 +123,35 @@ impl Server {
     }
 
     /// Looks at what [`Server::handle_foreseen`] will need, so that it is in the caches. Changes nothing but what is
-    /// foreseen: of the first [`AHEAD_MAX`] datagrams.
+    /// foreseen.
     pub fn look_ahead(&self, foreseen: &mut [Foreseen]) {
         if foreseen.len() < LOOK_AHEAD_MIN {
             return;
         }
-        let mut nat64s = [None; AHEAD_MAX];
-        let mut last = None;
-        for (nat64, foreseen) in nat64s.iter_mut().zip(&*foreseen) {
-            // Many in a row come from the same.
-            if last.is_none_or(|(table, _)| table != foreseen.table) {
-                last =
-                    Some((foreseen.table, self.nat64s.find(foreseen.nat64_hash, foreseen.table)));
-            }
-            *nat64 = last.and_then(|(_, nat64)| nat64);
-        }
+        let nat64_of = |foreseen: &Foreseen| Some(self.nat64s.get(foreseen.nat64?));
         // The sum is there so that nobody can say that nothing was looked at.
-        let mut seen = nat64s.iter().flatten().fold(0, |seen, nat64| seen ^ nat64.glance());
-        for (foreseen, nat64) in foreseen.iter_mut().zip(nat64s) {
-            foreseen.probable = nat64.and_then(|nat64| match &foreseen.wanted {
+        let mut seen = 0;
+        let mut last = None;
+        for foreseen in &*foreseen {
+            if last != foreseen.nat64 {
+                last = foreseen.nat64;
+                seen ^= nat64_of(foreseen).map_or(0, Nat64::glance);
+            }
+        }
+        for foreseen in &mut *foreseen {
+            foreseen.probable = nat64_of(foreseen).and_then(|nat64| match &foreseen.wanted {
                 Wanted::Sender(client) | Wanted::Reported(client) => nat64.table().probable(client),
                 Wanted::Port(port) => nat64.table().find_port(*port),
                 Wanted::Nothing => None,
             });
         }
-        for (foreseen, nat64) in foreseen.iter().zip(nat64s) {
-            if let (Some(nat64), Some(slot)) = (nat64, foreseen.probable) {
+        for foreseen in &*foreseen {
+            if let (Some(nat64), Some(slot)) = (nat64_of(foreseen), foreseen.probable) {
                 seen ^= nat64.table().glance(slot);
             }
         }
-        for (foreseen, nat64) in foreseen.iter().zip(nat64s) {
-            if let (Some(nat64), Some(slot)) = (nat64, foreseen.probable) {
+        for foreseen in &*foreseen {
+            if let (Some(nat64), Some(slot)) = (nat64_of(foreseen), foreseen.probable) {
                 seen ^= nat64.table().glance_around(slot);
             }
         }
@@ -141,7 +159,7 @@ impl Server {
     }
 
     /// The client or the mapped port that a request is about, where that is easily told.
-    #[inline]
+    #[inline(always)] // Else what it finds is moved, and that stalls.
     fn wanted(&self, request: &Request, payload: &[u8]) -> Option<Wanted> {
         match request.kind {
             RequestKind::ClientPacket(parts) => {

@@ -397,7 +397,8 @@ impl Server {
     /// Whether (`port`, `token`) of the table's NAT64 has proved itself.
     pub fn is_known(&self, table: TableKey, port: ControlPort, token: &[u8]) -> bool {
         let hash = nat64s::hash_of(&self.context.hash, table);
-        self.nat64s.find(hash, table).is_some_and(|nat64| nat64.is_known(port, token))
+        let nat64 = self.nat64s.find(hash, table).map(|number| self.nat64s.get(number));
+        nat64.is_some_and(|nat64| nat64.is_known(port, token))
     }
 
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
@@ -424,7 +425,7 @@ impl Server {
         let Context { keys, random, .. } = &mut self.context;
         keys.renew(exchange.now.monotonic, random);
         let port = ControlPort(exchange.source.port());
-        let known = self.nat64s.find_mut(foreseen.nat64_hash, exchange.table);
+        let known = self.nat64s.find_mut(foreseen.nat64, foreseen.nat64_hash, exchange.table);
         let is_known_nat64 = known.is_some();
         let mut rotated = false;
         match known {
@@ -495,7 +496,8 @@ impl Server {
         exchange: &mut Exchange<'_>,
         known: bool,
     ) -> Result<(), DropReason> {
-        let attenuation = match self.nat64s.find_mut(exchange.foreseen.nat64_hash, exchange.table) {
+        let &Foreseen { nat64, nat64_hash, .. } = exchange.foreseen;
+        let attenuation = match self.nat64s.find_mut(nat64, nat64_hash, exchange.table) {
             Some(nat64) => nat64.attenuation(),
             None => &mut self.attenuation,
         };
