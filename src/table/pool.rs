@@ -73,21 +73,21 @@ impl<T> Slots<T> {
 
 /// Slots by the hash of what stands there.
 #[derive(Debug)]
-pub struct Index(HashTable<Slot>);
+struct Index(HashTable<Slot>);
 
 impl Index {
     /// Empty.
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self(HashTable::new())
     }
 
     /// The slot with this hash that is the one.
-    pub fn find(&self, hash: u64, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
+    fn find(&self, hash: u64, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
         self.0.find(hash, |&slot| is_it(slot)).copied()
     }
 
     /// Adds a slot that is not there. `hash_of` is for those that are.
-    pub fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Slot) -> u64) {
+    fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Slot) -> u64) {
         self.0.insert_unique(hash, slot, |&slot| hash_of(slot));
     }
 
@@ -95,7 +95,7 @@ impl Index {
     ///
     /// In a full table's index about half of the places are free, so that one that is given up is as good as
     /// new: it needs no clearing up however many come and go.
-    pub fn remove(&mut self, hash: u64, slot: Slot) {
+    fn remove(&mut self, hash: u64, slot: Slot) {
         if let Ok(entry) = self.0.find_entry(hash, |&at| at == slot) {
             entry.remove();
         }

@@ -1,0 +1,188 @@
+//! Entries by the hash of their client: the first step of nearly every request, made so that it costs one line of
+//! the caches.
+//!
+//! Open addressing with linear probing: a place has the slot of an entry and half of its hash, so that hardly ever
+//! an entry is looked at in vain, and 16 of them share a line. What goes leaves no mark: those behind it move up.
+
+use super::pool::{NONE, Slot};
+
+/// The hash of a client. A remote can choose what it is made of, so it must be keyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hash(pub u32);
+
+impl Hash {
+    /// Where the search for it begins.
+    fn home(self, mask: usize) -> usize {
+        self.0 as usize & mask
+    }
+
+    /// What is kept of it.
+    fn tag(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    tag: u16,
+    /// [`NONE`] where it is free.
+    slot: Slot,
+}
+
+const FREE: Place = Place { tag: 0, slot: NONE };
+/// An index begins with so many places, a power of two.
+const PLACES_MIN: usize = 8;
+
+/// Slots by hash.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// None, or a power of two. At least a quarter is free.
+    places: Vec<Place>,
+    taken: usize,
+}
+
+impl Index {
+    /// The slot with this hash that is the one.
+    #[inline]
+    pub fn find(&self, hash: Hash, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
+        let is_it = |slot, tag| tag == hash.tag() && is_it(slot);
+        self.search(hash, is_it).map(|(_, slot)| slot)
+    }
+
+    /// Adds a slot that is not there. `hash_of` is for those that are.
+    pub fn insert(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
+        debug_assert_ne!(slot, NONE);
+        if 4 * (self.taken + 1) > 3 * self.places.len() {
+            let places = vec![FREE; (2 * self.places.len()).max(PLACES_MIN)];
+            for Place { slot, .. } in std::mem::replace(&mut self.places, places) {
+                if slot != NONE {
+                    self.put(hash_of(slot), slot);
+                }
+            }
+        }
+        self.put(hash, slot);
+        self.taken += 1;
+    }
+
+    /// Takes a slot out, if it is there. `hash_of` is for all that are.
+    pub fn remove(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
+        let Some((mut hole, _)) = self.search(hash, |at, _| at == slot) else { return };
+        let mask = self.places.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let place = self.places[at];
+            if place.slot == NONE {
+                break;
+            }
+            // It may move up to the hole unless its search begins behind that.
+            let from_home = at.wrapping_sub(hash_of(place.slot).home(mask)) & mask;
+            if from_home >= at.wrapping_sub(hole) & mask {
+                self.places[hole] = place;
+                hole = at;
+            }
+        }
+        self.places[hole] = FREE;
+        self.taken -= 1;
+    }
+
+    /// Into the first free place of its search. There is one.
+    fn put(&mut self, hash: Hash, slot: Slot) {
+        let mask = self.places.len() - 1;
+        let mut at = hash.home(mask);
+        while self.places[at].slot != NONE {
+            at = (at + 1) & mask;
+        }
+        self.places[at] = Place { tag: hash.tag(), slot };
+    }
+
+    #[inline]
+    fn search(&self, hash: Hash, is_it: impl Fn(Slot, u16) -> bool) -> Option<(usize, Slot)> {
+        let mask = self.places.len().checked_sub(1)?;
+        let mut at = hash.home(mask);
+        loop {
+            let Place { tag, slot } = self.places[at];
+            if slot == NONE {
+                return None;
+            }
+            if is_it(slot, tag) {
+                return Some((at, slot));
+            }
+            at = (at + 1) & mask;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the index should be: each slot with its hash.
+    type Model = BTreeMap<Slot, u32>;
+
+    fn assert_alike(index: &Index, model: &Model) {
+        assert_eq!(index.taken, model.len());
+        assert!(4 * index.taken <= 3 * index.places.len());
+        assert_eq!(index.places.iter().filter(|place| place.slot != NONE).count(), model.len());
+        for (&slot, &hash) in model {
+            assert_eq!(index.find(Hash(hash), |at| at == slot), Some(slot));
+            assert_eq!(index.find(Hash(!hash), |at| at == slot), None, "of another hash");
+        }
+    }
+
+    proptest! {
+        /// Hashes of few bits collide all the time, in their homes, in their tags, and in both.
+        #[test]
+        fn like_a_model(
+            steps in prop::collection::vec((0_u16..200, any::<bool>()), 0..600),
+            (homes, tags) in (0_u32..9, 0_u32..3),
+        ) {
+            let hash_of = |slot: Slot| {
+                let mixed = u32::from(slot).wrapping_mul(0x9e37_79b1);
+                Hash((mixed >> 7 & ((1 << tags) - 1)) << 16 | mixed >> 20 & ((1 << homes) - 1))
+            };
+            let (mut index, mut model) = (Index::default(), Model::new());
+            for (slot, add) in steps {
+                if !add {
+                    index.remove(hash_of(slot), slot, hash_of);
+                    model.remove(&slot);
+                } else if model.insert(slot, hash_of(slot).0).is_none() {
+                    index.insert(hash_of(slot), slot, hash_of);
+                }
+                assert_alike(&index, &model);
+            }
+        }
+    }
+
+    #[test]
+    fn the_search_goes_on_at_the_other_end() {
+        // The last two places of eight are where all searches begin.
+        let hash_of = |slot: Slot| Hash(6 + u32::from(slot) % 2);
+        let mut index = Index::default();
+        (0..6).for_each(|slot| index.insert(hash_of(slot), slot, hash_of));
+        for gone in [0, 3, 1] {
+            index.remove(hash_of(gone), gone, hash_of);
+            assert_eq!(index.find(hash_of(gone), |at| at == gone), None);
+        }
+        let left = [2, 4, 5].map(|slot| index.find(hash_of(slot), |at| at == slot));
+        assert_eq!(left, [Some(2), Some(4), Some(5)]);
+    }
+
+    #[test]
+    fn as_many_as_a_table_has() {
+        let hash_of = |slot: Slot| Hash(u32::from(slot).wrapping_mul(0x9e37_79b1).rotate_left(9));
+        let mut index = Index::default();
+        (0..NONE).for_each(|slot| index.insert(hash_of(slot), slot, hash_of));
+        assert_eq!(index.places.len(), 1 << 17);
+        assert_eq!(size_of::<Place>(), 4);
+        for slot in 0..NONE {
+            assert_eq!(index.find(hash_of(slot), |at| at == slot), Some(slot));
+            index.remove(hash_of(slot), slot, hash_of);
+        }
+        assert_eq!(index.find(hash_of(1), |_| true), None);
+    }
+}
