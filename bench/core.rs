@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nat64handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::huge_pages;
 use nat64handoff::icmp;
 use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
 use nat64handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
@@ -55,6 +56,8 @@ const ECHOES_MAX: usize = icmp::RATE_MAX as usize;
 const ONCE: usize = 1 << 16;
 
 fn main() {
+    // As the server does.
+    huge_pages::ask();
     // What cargo passes on is not for us, but for the names of parts.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();

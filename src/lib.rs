@@ -73,6 +73,8 @@ pub mod reactor;
 
 pub mod recovery;
 
+pub mod huge_pages;
+
 pub mod serve;
 
 pub mod forwarding;

@@ -19,6 +19,7 @@ use nat64handoff::control::{self, Alarm};
 use nat64handoff::demo::{self, LogTail};
 use nat64handoff::eventlog::Destination;
 use nat64handoff::forwarding;
+use nat64handoff::huge_pages;
 use nat64handoff::ports::TABLE_CAPACITY;
 use nat64handoff::reactor::Clock;
 use nat64handoff::ring::{self, Refused};
@@ -123,6 +124,7 @@ fn man() -> Result<(), Failure> {
 }
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
+    huge_pages::ask();
     let config = options.resolve(&Environment::of_process()).map_err(usage)?;
     let io = choose_io(config.io).map_err(failed)?;
     let alarm = Alarm::default();

@@ -106,6 +106,15 @@ fn in_a_container(test: impl FnOnce() + Send) {
 
 /// An address that this host does not have.
 #[test]
+fn command_line_huge_pages() {
+    let server = Server::start(&[]);
+    Nat64::known(&server).map(Client::nth(0));
+    assert!(server.environment().contains(&"GLIBC_TUNABLES=glibc.malloc.hugetlb=1".to_owned()));
+    // It was executed once more before it began.
+    assert_eq!(server.stderr().matches("serving").count(), 1);
+}
+
+#[test]
 fn command_line_address_not_local() {
     let directory = tempfile::tempdir().unwrap();
     let listen = format!("192.0.2.1:{}", free_port());

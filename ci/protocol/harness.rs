@@ -177,6 +177,13 @@ impl Server {
         status
     }
 
+    /// What it was executed with.
+    pub fn environment(&self) -> Vec<String> {
+        let path = format!("/proc/{}/environ", self.child.id());
+        let variables = std::fs::read_to_string(path).unwrap();
+        variables.split_terminator('\0').map(str::to_owned).collect()
+    }
+
     pub fn resident_kib(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
