@@ -80,7 +80,7 @@ impl<'a> Ipv4Packet<'a> {
         };
         if let Body::Transport(transport) = body {
             transport.check_header(upper)?;
-            // Section 4.5: of a fragment, the rest of what it is summed over is not there.
+            // Of a fragment, the rest of what it is summed over is not there (section 4.5, RFC 6146 section 3.4).
             let none = transport == Transport::Udp && upper::udp_without_checksum(upper);
             if none && fragment.is_some() {
                 return Err(Refusal::UdpWithoutChecksum.into());
@@ -118,7 +118,8 @@ impl<'a> Ipv4Packet<'a> {
     }
 
     /// Writes it as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. An ICMP error of a router has
-    /// the router's address behind the same prefix as its source.
+    /// the router's address behind the same prefix as its source (RFC 7915 section 4.1, and RFC 5508 section 4.2.1;
+    /// by RFC 6146 sections 3.6 and 3.7 it would be the service's, and no route could be traced).
     ///
     /// # Errors
     /// The time to live ends here, the packet is too big and must not be fragmented, an ICMP error has no
