@@ -58,8 +58,8 @@ Refusal:
     HeaderTruncated = "translate_header_truncated",
     /// RFC 1812 section 5.2.2: the checksum of the IPv4 header is wrong.
     HeaderChecksum = "translate_header_checksum",
-    /// Section 4.1: a source that no single host, or no client, can have; or a group as destination, of the packet
-    /// that an ICMP error quotes too. Link-local ones likewise.
+    /// Sections 4.1 and 5.1: a source that no single host, or no client, can have, but not that of an ICMP error
+    /// over IPv4; or a group as destination, of the packet that an ICMP error quotes too. Any that is link-local.
     Addresses = "translate_addresses",
     /// Section 4.1: an IPv4 source route that has not expired.
     SourceRoute = "translate_source_route",
