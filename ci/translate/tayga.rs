@@ -144,23 +144,27 @@ const EXCEPTIONS: [(u8, &str, &str); 20] = [
     (
         6,
         "quoted_tcp_cut*",
-        "RFC 7915 5.3, RFC 1122 3.2.2: eight octets are quoted at least, often no more",
+        "RFC 7915 5.3, Figure 7: what is there of the quoted transport header is translated",
     ),
     (
         6,
         "quoted_echo*",
-        "RFC 7915 5.3: quoted echoes are translated; RFC 6146 3.5: routers have no mapping",
+        "RFC 7915 5.3, RFC 6146 3.6.2: quoted echoes are translated, of routers as of the client",
     ),
     (6, "extension*", "RFC 7915 5.2, ICMP Error Payload: the length of RFC 4884 is adjusted"),
     (6, "pointer*", "RFC 7915 5.2, Figure 6: parameter problems of code 0 are translated"),
     (6, "error 4/0", "RFC 7915 5.2, Figure 6: the same"),
     (6, "error 1/3", "RFC 7915 5.2: address unreachable becomes host unreachable"),
-    (6, "too big 0", "RFC 7915 5.2: any MTU is translated; less than 68 is what IPv4 cannot have"),
+    (6, "too big 0", "RFC 7915 5.2: any MTU is translated; 5: no IPv4 link has less than 68"),
     (6, "hop limit 0", "RFC 4443 3.3: received with 0, it is answered like one that becomes 0"),
     (6, "segments left", "RFC 7915 5.1: not translated, answered with a parameter problem"),
     (4, "udp_without_checksum", "RFC 7915 4.5, second choice: the checksum is made"),
-    (4, "quoted_udp_without_checksum", "RFC 7915 4.2: errors about such datagrams are translated"),
-    (4, "quoted_tcp_cut", "RFC 7915 4.3, RFC 792: eight octets are quoted at least, often no more"),
+    (4, "quoted_udp_without_checksum", "RFC 7915 4.3: quoted ones are translated like others"),
+    (
+        4,
+        "quoted_tcp_cut",
+        "RFC 7915 4.3, RFC 1122 3.2.2: eight octets are quoted at least, often no more",
+    ),
     (
         4,
         "quoted_fragment",
@@ -177,7 +181,7 @@ const EXCEPTIONS: [(u8, &str, &str); 20] = [
 
 /// What TAYGA made, but for two things that concern every packet: it sets DF where a packet has no more than
 /// 1260 octets (RFC 7915 section 5.1 wants it clear), of quoted ones too, and sends ICMP errors of its own
-/// without it and with identification 0 (RFC 6864 section 4.1 wants DF set then).
+/// without it and with identification 0 (RFC 6864 sections 4.1 and 4.3: only with DF may all have the same).
 fn normalized(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] >> 4 == 6 {
         return packet;

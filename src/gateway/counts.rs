@@ -14,8 +14,8 @@ Dropped:
     NotOurs = "elsewhere",
     /// From a client to the public address: hairpinning.
     Hairpin = "hairpin",
-    /// RFC 6146 section 3.5: from a client with an address behind one of the prefixes, or from the public address
-    /// to itself, about itself too. These would go round for ever.
+    /// From a client with an address behind one of the prefixes (RFC 6146 sections 3.5 and 5.4), or from the public
+    /// address to itself, about itself too. These would go round for ever.
     Loop = "loop",
     /// From a client to an IPv4 address that is not one of a single host, or link-local.
     Destination = "destination",

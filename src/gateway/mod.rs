@@ -6,8 +6,8 @@
 //! fragmented and put together again here, and the ICMP errors that tell senders why a packet went no further.
 //!
 //! Mappings of all kinds are kept for each server address, since each server has a table of its own: so mapping
-//! and filtering are address-dependent (RFC 4787), which for the mapping is more than RFC 6146 section 3.5 wants.
-//! A client that talks to two servers from one port may have two mapped ports.
+//! and filtering are address-dependent (RFC 4787 sections 4.1 and 5). RFC 6146 section 3.1 would have mapping
+//! endpoint-independent: here a client that talks to two servers from one port may have two mapped ports.
 //!
 //! Not done: hairpinning, which is refused (a client cannot be reached through the public address, as the table
 //! of entries is the service's), and fragments that arrive before the first of their packet, unless a server

@@ -38,7 +38,7 @@ enum Body<'a> {
 
 impl<'a> Ipv4Packet<'a> {
     /// Says what `octets` are. What stands behind the packet's own length is ignored. The source is one that a
-    /// single host can have. Whose address the destination is, is not asked.
+    /// single host can have, or the packet an ICMP error. Whose address the destination is, is not asked.
     ///
     /// # Errors
     /// What cannot be translated whatever the mapping.
@@ -52,7 +52,7 @@ impl<'a> Ipv4Packet<'a> {
         if !view.checksum_is_right() {
             return Err(Refusal::HeaderChecksum.into());
         }
-        if !is_single_host(view.source()) || !is_single_host(view.destination()) {
+        if !source_is_right(view) || !is_single_host(view.destination()) {
             return Err(Refusal::Addresses.into());
         }
         check_options(view.options())?;
@@ -80,7 +80,7 @@ impl<'a> Ipv4Packet<'a> {
         };
         if let Body::Transport(transport) = body {
             transport.check_header(upper)?;
-            // Section 4.5: of a fragment, the rest of what it is summed over is not there.
+            // Of a fragment, the rest of what it is summed over is not there (section 4.5, RFC 6146 section 3.4).
             let none = transport == Transport::Udp && upper::udp_without_checksum(upper);
             if none && fragment.is_some() {
                 return Err(Refusal::UdpWithoutChecksum.into());
@@ -118,7 +118,8 @@ impl<'a> Ipv4Packet<'a> {
     }
 
     /// Writes it as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. An ICMP error of a router has
-    /// the router's address behind the same prefix as its source.
+    /// the router's address behind the same prefix as its source (RFC 7915 section 4.1, and RFC 5508 section 4.2.1;
+    /// by RFC 6146 sections 3.6 and 3.7 it would be the service's, and no route could be traced).
     ///
     /// # Errors
     /// The time to live ends here, the packet is too big and must not be fragmented, an ICMP error has no
@@ -270,6 +271,14 @@ fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refus
         return Err(Refusal::FragmentBounds);
     }
     Ok(())
+}
+
+/// Section 4.1: the source is one that a single host can have. An ICMP error tells the client what is wrong from
+/// whatever address it comes, but for a link-local one, which no router passes on.
+fn source_is_right(view: Ipv4<'_>) -> bool {
+    let kind = view.data().first().filter(|_| view.protocol() == protocol::ICMP);
+    let error = kind.is_some_and(|&kind| packet::icmp_is_error(kind));
+    is_single_host(view.source()) || (error && !view.source().is_link_local())
 }
 
 /// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E. And not link-local:

@@ -34,7 +34,7 @@ enum Body<'a> {
 
 impl<'a> Ipv6Packet<'a> {
     /// Says what `octets` are. What stands behind the packet's own length is ignored. The source is one that a
-    /// client can have, or the packet an ICMPv6 error. Whether a destination has the prefix is not asked.
+    /// client can have, of an ICMPv6 error too. Whether a destination has the prefix is not asked.
     ///
     /// # Errors
     /// What cannot be translated whatever the mapping.

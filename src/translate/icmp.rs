@@ -61,7 +61,7 @@ impl Counterpart {
         Self { kind, code, says }
     }
 
-    /// What it keeps of an extension: errors with an MTU or a pointer have none in ICMPv6 (RFC 4884 section 4).
+    /// What it keeps of an extension: errors with an MTU or a pointer have none in ICMPv6 (RFC 4884 section 4.6).
     pub(super) fn extension(self, extension: &[u8]) -> &[u8] {
         if self.says == Says::Nothing { extension } else { &[] }
     }

@@ -12,7 +12,7 @@
 //!
 //! Hairpinning takes two steps: to IPv4 with the mapping of one client, and that packet to IPv6 with the mapping
 //! of the other. Not done: protocols that RFC 6146 leaves out, ICMP messages in fragments (RFC 7915 section 1.2),
-//! multicast.
+//! fragments of UDP datagrams without a checksum (RFC 6146 section 3.4 would have them put together), multicast.
 
 mod errors;
 mod from_ipv4;
@@ -58,8 +58,8 @@ Refusal:
     HeaderTruncated = "translate_header_truncated",
     /// RFC 1812 section 5.2.2: the checksum of the IPv4 header is wrong.
     HeaderChecksum = "translate_header_checksum",
-    /// Section 4.1: a source that no single host, or no client, can have; or a group as destination, of the packet
-    /// that an ICMP error quotes too. Link-local ones likewise.
+    /// Sections 4.1 and 5.1: a source that no single host, or no client, can have, but not that of an ICMP error
+    /// over IPv4; or a group as destination, of the packet that an ICMP error quotes too. Any that is link-local.
     Addresses = "translate_addresses",
     /// Section 4.1: an IPv4 source route that has not expired.
     SourceRoute = "translate_source_route",
@@ -78,7 +78,8 @@ Refusal:
     IcmpFragment = "translate_icmp_fragment",
     /// RFC 6146 section 3.4: neither TCP nor UDP nor ICMP.
     Protocol = "translate_protocol",
-    /// Section 4.5: a UDP datagram without a checksum, and none can be, or is to be, made.
+    /// Section 4.5: a UDP datagram without a checksum, and none can be, or is to be, made; or one of IPv6, which
+    /// has none without (RFC 8200 section 8.1).
     UdpWithoutChecksum = "translate_udp_without_checksum",
     /// Sections 4.2 and 5.2: an ICMP query other than echo, or a type that is not known.
     IcmpType = "translate_icmp_type",
@@ -86,7 +87,7 @@ Refusal:
     IcmpCode = "translate_icmp_code",
     /// Figures 3 and 6: a parameter problem that points at what the other header does not have.
     IcmpPointer = "translate_icmp_pointer",
-    /// An ICMP error with a wrong checksum (RFC 5508 section 4.2).
+    /// An ICMP error with a wrong checksum (RFC 5508 section 4.1).
     IcmpChecksum = "translate_icmp_checksum",
     /// An ICMP error that quotes less than what says whom it is about.
     QuotedTruncated = "translate_quoted_truncated",

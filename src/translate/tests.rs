@@ -399,6 +399,29 @@ fn rfc7915_4_1_source_routes() {
     assert!(to_ipv6(&ended, &LIMITS).is_ok(), "behind the end of the list");
 }
 
+/// A router that has no better address tells what is wrong all the same.
+#[test]
+fn rfc7915_4_1_icmp_errors_from_any_address() {
+    let from = |name, source: [u8; 4]| {
+        let mut packet = from4(name);
+        packet[12..16].copy_from_slice(&source);
+        mend_header(&mut packet);
+        to_ipv6(&packet, &LIMITS)
+    };
+    for first in [0, 127, 224, 240, 255] {
+        let source = [first, 0, 0, 1];
+        for name in ["quoted_udp", "quoted_tcp_cut", "quoted_echo"] {
+            let packets = from(name, source).unwrap();
+            let view = Ipv6::new(&packets[0]).unwrap();
+            assert_eq!(view.source(), behind_prefix_of(SERVICE, source.into()), "{name}");
+            let sum = packet::icmpv6_checksum(view.source(), CLIENT, &packets[0][40..]);
+            assert_eq!(sum, 0, "{name}");
+        }
+        assert_eq!(from("echo_request", source), Err(Refusal::Addresses.into()));
+    }
+    assert_eq!(from("quoted_udp", [169, 254, 0, 1]), Err(Refusal::Addresses.into()));
+}
+
 #[test]
 fn refused_without_an_answer() {
     let ipv4 = |name, at: usize, octet| {
