@@ -52,6 +52,8 @@ const ROUNDS: usize = 7;
 const REQUESTS: usize = 1 << 17;
 /// Of one NAT64, at once: no more than that are answered in a second.
 const ECHOES_MAX: usize = icmp::RATE_MAX as usize;
+/// More than the largest full table has, and the list of its clients that fills it.
+const FULL_TABLE_OCTETS_MAX: usize = 16 << 20;
 /// For tools that count instructions.
 const ONCE: usize = 1 << 16;
 
@@ -440,6 +442,8 @@ fn once(kind: &str) {
 
 fn memory(tables: usize) {
     println!("memory: octets for each entry, all of the NAT64 in");
+    // One full table is as large as another: where memory is short, fewer tell as much.
+    let full_tables = tables.min(available_octets() / FULL_TABLE_OCTETS_MAX).max(1);
     println!(
         "{:<28}{:>8}{:>8}{:>12}{:>12}",
         "clients", "tables", "entries", "asked for", "resident"
@@ -451,9 +455,8 @@ fn memory(tables: usize) {
         ("distinct", 100, 1000),
         ("four", TABLE_CAPACITY, 1),
         ("distinct", TABLE_CAPACITY, 1),
-        // One full table is as large as another: a tenth of them tells enough, and sooner.
-        ("four", TABLE_CAPACITY, tables.div_ceil(10)),
-        ("distinct", TABLE_CAPACITY, tables.div_ceil(10)),
+        ("four", TABLE_CAPACITY, full_tables),
+        ("distinct", TABLE_CAPACITY, full_tables),
     ];
     for (shape, entries, tables) in lines {
         let output = Command::new(std::env::current_exe().unwrap())
@@ -487,7 +490,15 @@ fn asked_for() -> usize {
 }
 
 fn resident_octets() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    octets_of("/proc/self/status", "VmRSS:")
+}
+
+fn available_octets() -> usize {
+    octets_of("/proc/meminfo", "MemAvailable:")
+}
+
+fn octets_of(path: &str, name: &str) -> usize {
+    let text = fs::read_to_string(path).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
