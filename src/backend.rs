@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Duration;
 
-/// With so many datagrams a turn has enough: then it hands them out. Those that were joined to the last one come
-/// on top.
+/// With so many datagrams a turn has enough, or with fewer: then it hands them out. Those that were joined to the
+/// last one come on top.
 pub const BATCH_MAX: usize = 256;
 /// The most datagrams that the kernel joins (UDP_MAX_SEGMENTS).
 pub const JOINED_MAX: usize = 128;

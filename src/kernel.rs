@@ -1,8 +1,8 @@
 //! What the backends share of their dealings with the kernel: memory, what comes with a datagram, replies on
 //! their way out, and what wakes a reactor.
 //!
-//! `unsafe` is allowed here as in the backends themselves. Nothing here makes a system call, but for memory and
-//! the waker's eventfd.
+//! `unsafe` is allowed here as in the backends themselves. Nothing here makes a system call, but for memory,
+//! the waker's eventfd, and a signal to ignore.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,6 +23,13 @@ pub(crate) use memory::Mapping;
 #[cfg(test)]
 pub(crate) use outgoing::{ARENA_SIZE, SEGMENT_MAX, SEGMENTS_MAX};
 pub(crate) use outgoing::{MESSAGES_MAX, Outgoing, Way};
+
+/// That nobody reads a pipe or socket any more is an error of the write, and does not end the program: as at the
+/// start of every Rust program.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: no handler is set, so nothing of ours is called.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
 
 /// Wakes a backend from any thread, by an eventfd that it reads.
 #[derive(Debug, Clone)]

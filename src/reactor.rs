@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::backend::{Backend, Losses, Origin};
+use crate::backend::{BATCH_MAX, Backend, Losses, Origin};
 use crate::change::{Event, Now, TableKey, Timestamp};
 use crate::eventlog;
 use crate::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
@@ -25,8 +25,8 @@ const HELD_MAX: usize = 65_536;
 const HELD_OCTETS_MAX: usize = 16 << 20;
 /// How often it is asked what the sockets had no room for.
 const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
-/// How many batches are answered at the most when it is to stop.
-const LAST_TURNS_MAX: usize = 16;
+/// About how many datagrams are answered at the most when it is to stop: more than the queue of a socket holds.
+const LAST_MAX: usize = 16 * BATCH_MAX;
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -194,11 +194,14 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.count_losses();
         }
         // What was received by now, but for what comes faster than it can be answered.
-        for _ in 0..LAST_TURNS_MAX {
-            match self.backend.turn(Some(Duration::ZERO))? {
-                0 => break,
-                arrivals => self.batch(arrivals)?,
+        let mut answered = 0;
+        while answered < LAST_MAX {
+            let arrivals = self.backend.turn(Some(Duration::ZERO))?;
+            if arrivals == 0 {
+                break;
             }
+            self.batch(arrivals)?;
+            answered += arrivals;
         }
         let wall = self.clock.now().wall;
         let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));

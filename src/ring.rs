@@ -39,7 +39,7 @@ mod refused;
 
 pub use refused::{Refused, probe};
 
-/// The receive buffers of a ring: half are handed out, the other half are received into meanwhile. What
+/// The receive buffers of a ring: at most half are handed out, the others are received into meanwhile. What
 /// finds none waits in the socket's queue, where it is seen how much that is: many buffers would be a
 /// second queue behind it, and would push each other out of the caches.
 pub const BUFFERS: u16 = 64;
@@ -59,7 +59,7 @@ const FINISH_WAIT: Duration = Duration::from_millis(10);
 /// So many buffers are a batch, even where few datagrams are joined in them.
 const BATCH_BUFFERS: usize = BUFFERS as usize / 2;
 
-const _: () = assert!(BUFFERS.is_power_of_two());
+const _: () = assert!(BUFFERS.is_power_of_two() && BATCH_BUFFERS > 0);
 // The waker and the cancelling need one submission each.
 const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 2);
 const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
@@ -227,7 +227,7 @@ impl Ring {
             kernel: ManuallyDrop::new(kernel),
             received: VecDeque::with_capacity(usize::from(buffers)),
             arrivals: Vec::with_capacity(BATCH_MAX + JOINED_MAX),
-            held: Vec::with_capacity(BATCH_MAX),
+            held: Vec::with_capacity(BATCH_BUFFERS),
             losses: Losses::default(),
             finished: false,
         };

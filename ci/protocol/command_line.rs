@@ -3,7 +3,9 @@
 use crate::client::Client;
 use crate::harness::{self, LOCAL, PATIENCE, Server, free_port};
 use crate::nat64::Nat64;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Command;
 
 /// Runs `serve` in a directory of its own with these arguments: exit code and standard error.
 fn serve(directory: &Path, listen: &str, extra: &[&str]) -> (i32, String) {
@@ -104,16 +106,64 @@ fn in_a_container(test: impl FnOnce() + Send) {
     });
 }
 
-/// An address that this host does not have.
-#[test]
-fn command_line_huge_pages() {
-    let server = Server::start(&[]);
-    Nat64::known(&server).map(Client::nth(0));
-    assert!(server.environment().contains(&"GLIBC_TUNABLES=glibc.malloc.hugetlb=1".to_owned()));
-    // It was executed once more before it began.
-    assert_eq!(server.stderr().matches("serving").count(), 1);
+const TUNABLES: &str = "GLIBC_TUNABLES";
+
+/// Starts `command` with `serve` and what it needs, and looks at it when it serves: its environment's tunables, and
+/// what it was called.
+fn tunables_of(mut command: Command) -> (String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = format!("{LOCAL}:{}", free_port());
+    command.args(["serve", "--listen", &listen, "--log", "-"]);
+    command.arg("--state").arg(directory.path());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.starts_with("nat64handoff: serving")), "it did not start");
+    let of = |name: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap().replace('\0', "\n")
+    };
+    let variable = format!("{TUNABLES}=");
+    let environment = of("environ");
+    // Some C libraries take the one string that it is apart where it stands.
+    let mut lines = environment.lines().skip_while(|line| !line.starts_with(&variable));
+    let first = lines.next().and_then(|line| line.strip_prefix(&variable));
+    let others = lines.take_while(|line| line.starts_with("glibc."));
+    let tunables: Vec<_> = first.into_iter().chain(others).collect();
+    let called = of("cmdline").lines().next().unwrap().to_owned();
+    let status = of("status");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_ne!(ignored & 1 << (libc::SIGPIPE - 1), 0, "who reads no more ends it");
+    harness::signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    (tunables.join(":"), called)
 }
 
+#[test]
+fn command_line_huge_pages() {
+    const HUGE: &str = "glibc.malloc.hugetlb=1";
+    let program = env!("CARGO_BIN_EXE_nat64handoff");
+    assert_eq!(tunables_of(harness::command()), (HUGE.to_owned(), program.to_owned()));
+    for (set, kept) in [
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0".to_owned()),
+        ("glibc.malloc.mxfast=0", format!("glibc.malloc.mxfast=0:{HUGE}")),
+    ] {
+        let mut command = harness::command();
+        command.env(TUNABLES, set);
+        assert_eq!(tunables_of(command), (kept, program.to_owned()));
+    }
+
+    // The program's file is gone: it goes without.
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("copy");
+    std::fs::copy(program, &copy).unwrap();
+    let script = r#"exec 9<"$0" && rm "$0" && exec /proc/self/fd/9 "$@""#;
+    let mut command = harness::command_of("sh");
+    command.args(["-c", script]).arg(&copy);
+    assert_eq!(tunables_of(command), (String::new(), "/proc/self/fd/9".to_owned()));
+    assert!(!copy.exists());
+}
+
+/// An address that this host does not have.
 #[test]
 fn command_line_address_not_local() {
     let directory = tempfile::tempdir().unwrap();

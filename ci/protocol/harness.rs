@@ -43,9 +43,15 @@ pub fn free_port() -> u16 {
 }
 
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nat64handoff"));
+    command_of(env!("CARGO_BIN_EXE_nat64handoff"))
+}
+
+pub fn command_of(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["STATE_DIRECTORY", "LOGS_DIRECTORY", "LISTEN_FDS", "NOTIFY_SOCKET"] {
+    for variable in
+        ["STATE_DIRECTORY", "LOGS_DIRECTORY", "LISTEN_FDS", "NOTIFY_SOCKET", "GLIBC_TUNABLES"]
+    {
         command.env_remove(variable);
     }
     command
@@ -175,13 +181,6 @@ impl Server {
         let status = status.unwrap_or_else(|| panic!("still running\n{}", self.stderr()));
         self.gone = true;
         status
-    }
-
-    /// What it was executed with.
-    pub fn environment(&self) -> Vec<String> {
-        let path = format!("/proc/{}/environ", self.child.id());
-        let variables = std::fs::read_to_string(path).unwrap();
-        variables.split_terminator('\0').map(str::to_owned).collect()
     }
 
     pub fn resident_kib(&self) -> usize {

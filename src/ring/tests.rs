@@ -52,6 +52,30 @@ fn too_few_buffers_delay_and_lose_nothing() {
 }
 
 #[test]
+fn what_is_left_over_is_handed_out_next_and_at_once() {
+    let listen = [1, 2].map(|last| SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0));
+    let sockets = bind_group(&listen, 1).unwrap().remove(0);
+    let servers: Vec<_> = sockets.iter().map(|socket| socket.local()).collect();
+    let (mut ring, _waker) = Ring::new(sockets).unwrap();
+    assert_eq!(ring.turn(Some(Duration::ZERO)).unwrap(), 0);
+    // In one turn the kernel brings some 32 datagrams of each socket.
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    for (server, count) in servers.iter().zip([40, 10]) {
+        (0..count).for_each(|_| assert_eq!(client.send_to(b"x", server).unwrap(), 1));
+    }
+    let (mut taken, mut left_over) = (0, 0);
+    while taken < 50 {
+        // Nothing more arrives: who waits here waits for ever.
+        let arrived = ring.turn(None).unwrap();
+        assert!(arrived <= BATCH_BUFFERS);
+        taken += arrived;
+        left_over += usize::from(!ring.received.is_empty());
+    }
+    assert!(left_over > 0, "nothing was ever left over");
+    assert_eq!(ring.take_losses(), Losses::default());
+}
+
+#[test]
 fn user_data_tells_operations_apart() {
     for operation in [
         Operation::Receive(0),

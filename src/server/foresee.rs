@@ -98,7 +98,7 @@ impl Server {
             }
         };
         // Piece by piece where it is to be: it is large, and to move it would take longer than to make it. Nor is
-        // the request looked for where it was just put: in pieces of other sizes, and that stalls.
+        // the request read back from where it was just written: that is done in pieces of other sizes, and stalls.
         let foreseen = &mut batch[index];
         foreseen.table = table;
         foreseen.nat64_hash = nat64_hash;

@@ -42,6 +42,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// How many slots there are.
+    pub fn len(&self) -> usize {
+        self.taken
+    }
+
     /// The slot with this hash that is the one.
     #[inline]
     pub fn find(&self, hash: Hash, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
@@ -64,9 +69,13 @@ impl Index {
         self.taken += 1;
     }
 
-    /// Takes a slot out, if it is there. `hash_of` is for all that are.
+    /// Takes a slot out. `hash_of` is for all that are there.
+    ///
+    /// # Panics
+    /// Where it is not there.
     pub fn remove(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
-        let Some((mut hole, _)) = self.search(hash, |at, _| at == slot) else { return };
+        let (mut hole, _) =
+            self.search(hash, |at, _| at == slot).expect("what has a record is in the index");
         let mask = self.places.len() - 1;
         let mut at = hole;
         loop {
@@ -125,7 +134,7 @@ mod tests {
     type Model = BTreeMap<Slot, u32>;
 
     fn assert_alike(index: &Index, model: &Model) {
-        assert_eq!(index.taken, model.len());
+        assert_eq!(index.len(), model.len());
         assert!(4 * index.taken <= 3 * index.places.len());
         assert_eq!(index.places.iter().filter(|place| place.slot != NONE).count(), model.len());
         for (&slot, &hash) in model {
@@ -147,11 +156,10 @@ mod tests {
             };
             let (mut index, mut model) = (Index::default(), Model::new());
             for (slot, add) in steps {
-                if !add {
-                    index.remove(hash_of(slot), slot, hash_of);
-                    model.remove(&slot);
-                } else if model.insert(slot, hash_of(slot).0).is_none() {
+                if add && model.insert(slot, hash_of(slot).0).is_none() {
                     index.insert(hash_of(slot), slot, hash_of);
+                } else if !add && model.remove(&slot).is_some() {
+                    index.remove(hash_of(slot), slot, hash_of);
                 }
                 assert_alike(&index, &model);
             }
@@ -183,6 +191,7 @@ mod tests {
             assert_eq!(index.find(hash_of(slot), |at| at == slot), Some(slot));
             index.remove(hash_of(slot), slot, hash_of);
         }
-        assert_eq!(index.find(hash_of(1), |_| true), None);
+        assert_eq!(index.len(), 0);
+        assert!(index.places.iter().all(|place| place.slot == NONE));
     }
 }

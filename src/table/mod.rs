@@ -599,13 +599,9 @@ impl Table {
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
     pub fn contradiction(&self) -> Option<String> {
         let by_use: Vec<_> = self.by_use.oldest_first(&self.records, Which::Table).collect();
-        if by_use.len() != self.len() || self.ports.taken() != self.len() {
-            return Some(format!(
-                "{} entries, {} by use, {} ports",
-                self.len(),
-                by_use.len(),
-                self.ports.taken()
-            ));
+        let counts = [by_use.len(), self.ports.taken(), self.index.len()];
+        if counts != [self.len(); 3] {
+            return Some(format!("{} entries; {counts:?} by use, ports, in the index", self.len()));
         }
         if self.len() > self.capacity() {
             return Some(format!("{} entries, capacity {}", self.len(), self.capacity()));
