@@ -7,7 +7,7 @@ use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6, Site};
 use crate::http::Connection;
 use crate::process::{PATIENCE, Process, wait_until};
-use crate::programs::{Gateway, Nginx, Server, curl, url};
+use crate::programs::{Gateway, Nginx, Server, curl, known, url};
 
 /// How a NAT64 loses its table.
 #[derive(Clone, Copy)]
@@ -38,11 +38,7 @@ impl Reboot {
 fn idle_connection_lives(reboot: Reboot) {
     let Some(field) = Field::new() else { return };
     let site = &field.sites[0];
-    let mut server = Server::start(&field);
-    let nginx = Nginx::start(&field);
-    let mut gateway = Gateway::start(site);
-    curl(site, "hello").unwrap();
-    server.wait_until_known(site.pool);
+    let (mut server, mut gateway, nginx) = known(&field);
 
     let mut connection = Connection::open(site);
     assert_eq!(connection.get("hello"), b"hello\n");
@@ -98,11 +94,7 @@ fn idle_connection_dies_without_a_server_when_the_nat64_is_killed() {
 fn download_survives_reboots_in_its_middle() {
     let Some(field) = Field::new() else { return };
     let site = &field.sites[0];
-    let mut server = Server::start(&field);
-    let nginx = Nginx::start(&field);
-    let gateway = Gateway::start(site);
-    curl(site, "hello").unwrap();
-    server.wait_until_known(site.pool);
+    let (mut server, gateway, nginx) = known(&field);
     let file = octets(10_000_000);
     nginx.put("large", &file);
     let (got, url) = (field.path("got"), url("large"));

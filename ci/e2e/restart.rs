@@ -10,7 +10,7 @@ use crate::eventlog::Kind;
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::http::Connection;
 use crate::process::{PATIENCE, wait_until};
-use crate::programs::{Gateway, Nginx, Server, curl};
+use crate::programs::{Gateway, Nginx, Server, curl, known};
 
 /// Connections that send back what they get, until `over` is true; counts the messages that came back.
 fn echo_traffic(field: &Field, over: &AtomicBool, echoes: &AtomicU64) {
@@ -54,11 +54,7 @@ impl Drop for Over<'_> {
 fn connections_survive_when_the_server_is_killed_and_started_again() {
     let Some(field) = Field::new() else { return };
     let site = &field.sites[0];
-    let mut server = Server::start(&field);
-    let nginx = Nginx::start(&field);
-    let gateway = Gateway::start(site);
-    curl(site, "hello").unwrap();
-    server.wait_until_known(site.pool);
+    let (mut server, gateway, nginx) = known(&field);
     let mut idle = Connection::open(site);
     assert_eq!(idle.get("hello"), b"hello\n");
 
@@ -93,11 +89,7 @@ fn connections_survive_when_the_server_is_killed_and_started_again() {
 fn new_connections_work_while_the_server_is_stopped_and_are_reported_when_it_is_back() {
     let Some(field) = Field::new() else { return };
     let site = &field.sites[0];
-    let mut server = Server::start(&field);
-    let nginx = Nginx::start(&field);
-    let _gateway = Gateway::start(site);
-    curl(site, "hello").unwrap();
-    server.wait_until_known(site.pool);
+    let (mut server, _gateway, nginx) = known(&field);
     let mut before = Connection::open(site);
     assert_eq!(before.get("hello"), b"hello\n");
     server.stop();
