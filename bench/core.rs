@@ -1,11 +1,12 @@
 //! What the pure core costs, without any I/O: `cargo bench --bench core`. Tokens and authenticators have 16 octets.
 //!
 //! `handle`: nanoseconds for each request of a batch, by kind, for one full table and for `BENCH_TABLES` (default
-//! 1000; they need 4 GiB, for `memory` 8, which makes fewer where there is less) of them: random NAT64s, random entries, caches as cold as that makes them. Requests are
+//! 1000; they need 4 GiB) of them: random NAT64s, random entries, caches as cold as that makes them. Requests are
 //! written into their buffers before the clock runs, as the kernel would. Medians of several rounds, low and high.
 //!
 //! `memory`: octets for each entry, all of the NAT64 in: what was asked of the allocator, and what became resident,
-//! its bookkeeping included. Each line is measured in a process of its own.
+//! its bookkeeping included. Each line is measured in a process of its own; 1000 full tables need up to 8 GiB, and where
+//! there is less they are fewer.
 //!
 //! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND`
 //! answers a fixed number of requests of that kind at one full table, for tools that count instructions, and says

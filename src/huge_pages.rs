@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(wanted(other), Some(format!("{other}:glibc.malloc.hugetlb=1").into()));
         assert_eq!(super::wanted(None, true), None, "executed already");
     }
+
     #[test]
     fn not_in_vain_and_not_the_loader() {
         let auxv = |pairs: &[[usize; 2]]| -> Vec<u8> {

@@ -71,37 +71,6 @@ impl<T> Slots<T> {
     }
 }
 
-/// Slots by the hash of what stands there.
-#[derive(Debug)]
-struct Index(HashTable<Slot>);
-
-impl Index {
-    /// Empty.
-    fn new() -> Self {
-        Self(HashTable::new())
-    }
-
-    /// The slot with this hash that is the one.
-    fn find(&self, hash: u64, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
-        self.0.find(hash, |&slot| is_it(slot)).copied()
-    }
-
-    /// Adds a slot that is not there. `hash_of` is for those that are.
-    fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl Fn(Slot) -> u64) {
-        self.0.insert_unique(hash, slot, |&slot| hash_of(slot));
-    }
-
-    /// Takes a slot out.
-    ///
-    /// In a full table's index about half of the places are free, so that one that is given up is as good as
-    /// new: it needs no clearing up however many come and go.
-    fn remove(&mut self, hash: u64, slot: Slot) {
-        if let Ok(entry) = self.0.find_entry(hash, |&at| at == slot) {
-            entry.remove();
-        }
-    }
-}
-
 /// A record that knows its key.
 pub trait Keyed {
     /// What it is found by. A remote can choose it, so the hash is keyed.
@@ -114,18 +83,19 @@ pub trait Keyed {
 #[derive(Debug)]
 pub struct Pool<T> {
     records: Slots<T>,
-    index: Index,
+    /// By the hash of the key.
+    index: HashTable<Slot>,
 }
 
 impl<T: Keyed> Pool<T> {
     /// Empty.
     pub fn new() -> Self {
-        Self { records: Slots::new(), index: Index::new() }
+        Self { records: Slots::new(), index: HashTable::new() }
     }
 
     /// The slot of the record with `key`.
     pub fn find(&self, hash: &SecretHash, key: T::Key) -> Option<Slot> {
-        self.index.find(hash.of(key.as_ref()), |slot| self.get(slot).key() == key)
+        self.index.find(hash.of(key.as_ref()), |&slot| self.get(slot).key() == key).copied()
     }
 
     /// As [`Slots::get`].
@@ -143,14 +113,20 @@ impl<T: Keyed> Pool<T> {
         let hash_of = hash.of(record.key().as_ref());
         let slot = self.records.insert(record);
         let records = &self.records;
-        self.index.insert(hash_of, slot, |slot| hash.of(records.get(slot).key().as_ref()));
+        let hash_at = |&slot: &Slot| hash.of(records.get(slot).key().as_ref());
+        self.index.insert_unique(hash_of, slot, hash_at);
         slot
     }
 
     /// As [`Slots::remove`].
+    ///
+    /// In a full table's index about half of the places are free, so that one that is given up is as good as
+    /// new: it needs no clearing up however many come and go.
     pub fn remove(&mut self, hash: &SecretHash, slot: Slot) {
         let record = self.records.remove(slot);
-        self.index.remove(hash.of(record.key().as_ref()), slot);
+        if let Ok(entry) = self.index.find_entry(hash.of(record.key().as_ref()), |&at| at == slot) {
+            entry.remove();
+        }
     }
 
     /// As [`Slots::iter`].
