@@ -84,3 +84,6 @@ pub mod control;
 pub mod demo;
 
 pub mod cli;
+
+#[cfg(test)]
+mod cases;

@@ -245,7 +245,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases::config())]
 
     /// The table does what the naive model does, step by step, and its changes replayed give it again.
     #[test]
