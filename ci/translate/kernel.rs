@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nat64handoff::translate::{
     GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal, Refused,
@@ -148,7 +148,34 @@ fn answer_ipv4(error: IcmpError, about: &[u8], to: &Tun) {
 /// `None` where the test is to be skipped.
 fn translator(test: &str) -> Option<Translator> {
     let ready = install(test, "ip", &["iproute2"]) && private_namespace(test, true);
-    ready.then(Translator::start)
+    let translator = ready.then(Translator::start)?;
+    // What is sent while the kernel makes the devices ready may be lost.
+    let (client, service) = (client_socket(), service_socket());
+    for socket in [&client, &service] {
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    }
+    let there_and_back = || {
+        let mut buffer = [0; 8];
+        client.send_to(b"ready?", (SERVICE, port(&service)))?;
+        let (length, from) = service.recv_from(&mut buffer)?;
+        service.send_to(&buffer[..length], from)?;
+        client.recv(&mut buffer)
+    };
+    let started = Instant::now();
+    while there_and_back().is_err() {
+        assert!(started.elapsed() < PATIENCE, "nothing comes through");
+    }
+    Some(translator)
+}
+
+/// What a socket has received instead of a datagram.
+fn error_of(socket: &UdpSocket) -> io::Error {
+    loop {
+        let error = socket.recv(&mut [0; 100]).unwrap_err();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return error;
+        }
+    }
 }
 
 fn client_socket() -> UdpSocket {
@@ -252,16 +279,15 @@ fn packet_too_big_is_understood() {
 #[test]
 fn port_unreachable_is_understood() {
     let Some(_translator) = translator("kernel::port_unreachable_is_understood") else { return };
-    let mut buffer = [0; 100];
     let client = client_socket();
     client.connect((SERVICE, 9)).unwrap();
     client.send(b"is there anybody").unwrap();
-    let error = client.recv(&mut buffer).unwrap_err();
+    let error = error_of(&client);
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
     let service = service_socket();
     service.connect((CLIENT4, mapped(9))).unwrap();
     service.send(b"is there anybody").unwrap();
-    let error = service.recv(&mut buffer).unwrap_err();
+    let error = error_of(&service);
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
 }
 

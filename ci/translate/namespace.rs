@@ -159,10 +159,12 @@ impl Wire {
         assert_eq!(sent, packet.len() as isize, "{}", io::Error::last_os_error());
     }
 
-    /// The next packet that comes in.
-    pub fn receive(&self) -> Vec<u8> {
+    /// The next packet that comes in, each within that time.
+    pub fn receive(&self, time: Duration) -> Option<Vec<u8>> {
         loop {
-            assert!(is_ready(self.socket.as_raw_fd(), PATIENCE), "no packet came");
+            if !is_ready(self.socket.as_raw_fd(), time) {
+                return None;
+            }
             let mut packet = vec![0; PACKET_MAX];
             let mut address = self.address(0);
             let mut length = size_of_val(&address) as u32;
@@ -179,7 +181,7 @@ impl Wire {
             };
             packet.truncate(usize::try_from(received).expect("a packet is ready"));
             if address.sll_pkttype != libc::PACKET_OUTGOING {
-                return packet;
+                return Some(packet);
             }
         }
     }

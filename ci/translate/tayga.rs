@@ -59,27 +59,45 @@ impl Tayga {
             thread::sleep(Duration::from_millis(10));
         };
         ip("link set nat64 up");
-        Tayga { child, wire: Wire::new(device), _folder: folder }
+        let tayga = Tayga { child, wire: Wire::new(device), _folder: folder };
+        // What is sent while the kernel makes the device ready may be lost.
+        while !tayga.answers() {
+            assert!(started.elapsed() < PATIENCE, "TAYGA translates nothing");
+        }
+        tayga
+    }
+
+    fn answers(&self) -> bool {
+        self.wire.send(&echo_request(FIRST));
+        self.wire.receive(Duration::from_millis(50)).is_some_and(|packet| packet.ends_with(FIRST))
     }
 
     /// All that comes of a packet, which may be nothing: an echo request behind it says when that is all.
     fn translate(&self, packet: &[u8]) -> Vec<Vec<u8>> {
-        let mut echo =
-            octets(TO_IPV4.iter().find(|sample| sample.name == "echo_request").unwrap().from);
-        echo.extend_from_slice(b" that was all");
-        mend(&mut echo);
-        let echo = other_prefix(echo);
         self.wire.send(packet);
-        self.wire.send(&echo);
+        self.wire.send(&echo_request(LAST));
         let mut all = Vec::new();
         loop {
-            let packet = self.wire.receive();
-            if packet.ends_with(b" that was all") && packet[9] == 1 {
+            let packet = self.wire.receive(PATIENCE).expect("at least the last packet");
+            if packet.ends_with(LAST) && packet[9] == 1 {
                 return all;
             }
-            all.push(packet);
+            if !packet.ends_with(FIRST) {
+                all.push(packet);
+            }
         }
     }
+}
+
+const FIRST: &[u8] = b" are you there";
+const LAST: &[u8] = b" that was all";
+
+fn echo_request(end: &[u8]) -> Vec<u8> {
+    let mut echo =
+        octets(TO_IPV4.iter().find(|sample| sample.name == "echo_request").unwrap().from);
+    echo.extend_from_slice(end);
+    mend(&mut echo);
+    other_prefix(echo)
 }
 
 fn prefix() -> Ipv6Addr {
