@@ -27,11 +27,15 @@ use std::time::Duration;
 
 /// What each socket may queue in each direction, in octets, as far as the system allows.
 pub const SOCKET_QUEUE_MAX: usize = 4 << 20;
-/// How often a port that is in use is tried before it counts as taken...
+/// How often a port that is in use is tried, as a rule, before it counts as taken by a process...
 const BIND_TRIES: u32 = 31;
-/// ...and how long to wait in between. The kernel takes some 30 ms to take down the ring of a
-/// process that has ended, and its sockets with it.
+/// ...and by none that we see: mostly one that has ended, whose ring and sockets the kernel takes down behind
+/// it, in some 30 ms, but in a second where all cores are busy.
+const BIND_TRIES_NOBODY: u32 = 501;
+/// How long to wait in between.
 const BIND_INTERVAL: Duration = Duration::from_millis(10);
+/// From then on, each how many tries it is looked up whether a process has it: that reads through all of them.
+const HOLDER_EVERY: u32 = 25;
 
 /// A bound socket of one reactor.
 #[derive(Debug)]
@@ -250,15 +254,14 @@ fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, Bi
             Err(error) => error,
         };
         match error.raw_os_error() {
-            Some(libc::EADDRINUSE) if tries < BIND_TRIES => {
+            Some(libc::EADDRINUSE) => {
+                let look = tries >= BIND_TRIES && (tries - BIND_TRIES).is_multiple_of(HOLDER_EVERY);
+                let holder = look.then(|| holder_of(address)).flatten();
+                if holder.is_some() || tries >= BIND_TRIES_NOBODY {
+                    return Err(BindError::PortTaken { port: address.port(), holder });
+                }
                 tries += 1;
                 thread::sleep(BIND_INTERVAL);
-            }
-            Some(libc::EADDRINUSE) => {
-                return Err(BindError::PortTaken {
-                    port: address.port(),
-                    holder: holder_of(address),
-                });
             }
             Some(libc::EADDRNOTAVAIL) => return Err(BindError::NotLocal(*address.ip())),
             Some(libc::EACCES) => return Err(BindError::Forbidden(address.port())),

@@ -140,6 +140,23 @@ fn a_port_that_becomes_free_in_time_is_had() {
     dying.join().unwrap();
 }
 
+/// As after `kill -9`: there is no process any more, but a ring, which the kernel takes its time to take down.
+#[test]
+fn a_port_that_only_a_ring_has_is_waited_for() {
+    let Ok(ring) = io_uring::IoUring::new(2) else { return };
+    let predecessor = bind_first(ANY_PORT, false).unwrap();
+    let address = predecessor.local();
+    ring.submitter().register_files(&[predecessor.socket.as_raw_fd()]).unwrap();
+    drop(predecessor);
+    assert!(open(address).and_then(|socket| bind(&socket, address)).is_err(), "the ring has it");
+    let dying = thread::spawn(move || {
+        thread::sleep(BIND_INTERVAL * (2 * BIND_TRIES));
+        drop(ring);
+    });
+    bind_group(&[address], 2).unwrap();
+    dying.join().unwrap();
+}
+
 #[test]
 fn errors_name_the_next_step() {
     let nowhere = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 0);
