@@ -320,8 +320,10 @@ fn panic_of_the_thread_tells_the_supervisor_too() {
 fn rotation_under_load_loses_and_doubles_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events.log");
-    let (log, senders, said) =
-        start_saying(Destination::File(path.clone()), 2, || panic!("it did not fail"));
+    let (log, mut senders, said) =
+        start_saying(Destination::File(path.clone()), 3, || panic!("it did not fail"));
+    // Without any sender the log ends, and opens nothing anew any more.
+    let last = senders.pop();
     let reactors = thread::spawn(move || send_all(senders, 200_000));
     let mut rotated = Vec::new();
     while !reactors.is_finished() {
@@ -335,6 +337,7 @@ fn rotation_under_load_loses_and_doubles_nothing() {
         thread::sleep(Duration::from_millis(20));
     }
     reactors.join().unwrap();
+    drop(last);
     assert_eq!(log.join(DEADLINE).unwrap(), 400_000);
     rotated.push(path);
     println!("{} files", rotated.len());
