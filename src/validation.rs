@@ -100,7 +100,7 @@ impl Identities {
     }
 
     fn position(&self, port: ControlPort, token: &[u8]) -> Option<usize> {
-        self.0.iter().position(|known| known.port == port && known.token.octets() == token)
+        self.0.iter().position(|known| known.port == port && known.token.is(token))
     }
 }
 

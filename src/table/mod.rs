@@ -408,7 +408,7 @@ impl Table {
     #[inline]
     fn learn_client(&mut self, client: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         let client = self.clients.get_mut(client);
-        if client.authenticator.octets() == authenticator {
+        if client.authenticator.is(authenticator) {
             return;
         }
         let Some(authenticator) = Authenticator::new(authenticator) else {
