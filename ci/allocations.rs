@@ -1,5 +1,5 @@
 //! In the steady state a request allocates nothing: known clients, service packets, reports, pings, and new clients
-//! at a full table, where another goes for each. One test only, as the allocator counts for the whole process.
+//! at a full table, where another goes for each, past those with live connections. One test only, as the allocator counts for the whole process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use nat64handoff::change::{Change, Now, TableKey, Timestamp};
 use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
-use nat64handoff::ports::TABLE_CAPACITY;
+use nat64handoff::ports::{PortSet, TABLE_CAPACITY};
 use nat64handoff::server::{
-    AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig,
+    AHEAD_MAX, Budget, Datagram, Foreseen, LiveConnections, Outbox, Server, ServerConfig,
 };
 use nat64handoff::stats::{Counter, Stats};
-use nat64handoff::table::TableLimits;
+use nat64handoff::table::{Live, TableLimits};
 use nat64handoff::wire::{
     self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
     PROTOCOL_IDENTIFIER, Token, message_type,
@@ -39,6 +39,19 @@ fn authenticator(client: &Client) -> [u8; 16] {
     client.address.octets()
 }
 
+/// Every second port has a live connection, and somebody has always just looked.
+struct EverySecond {
+    look: u64,
+    ports: PortSet,
+}
+
+impl LiveConnections for EverySecond {
+    fn of(&mut self, _: TableKey) -> Option<Live<'_>> {
+        self.look += 1;
+        Some(Live { look: self.look, ports: &self.ports })
+    }
+}
+
 struct Shard {
     server: Server,
     stats: Arc<Stats>,
@@ -59,7 +72,8 @@ impl Shard {
             access: Arc::default(),
         };
         let stats = Arc::new(Stats::default());
-        let live = Box::new(NoneKnown);
+        let every_second = ports.iter().map(|port| port.0).filter(|port| port % 2 == 0).collect();
+        let live = Box::new(EverySecond { look: 0, ports: PortSet::new(every_second) });
         let mut server = Server::new(config, [7; 32], Duration::ZERO, live, Arc::clone(&stats));
         let token = Token::new(&TOKEN).unwrap();
         server.replay(TABLE, &Change::Initialized);

@@ -28,7 +28,11 @@ const DRAWS_MAX: usize = 8;
 const NONE: u16 = u16::MAX;
 const WORDS: usize = PORTS / 64;
 
+/// A [`PortSet`] of more ports than this is a bitmap, which takes as much memory as the list of so many.
+const LIST_MAX: usize = 4096;
+
 const _: () = assert!(PORTS.is_multiple_of(64));
+const _: () = assert!(LIST_MAX * size_of::<u16>() == size_of::<[u64; 65536 / 64]>());
 const _: () = assert!(TABLE_CAPACITY == PORTS - NEVER_MAPPED.len() - 2);
 const _: () = assert!(TABLE_CAPACITY < NONE as usize && LARGE < TABLE_CAPACITY);
 
@@ -53,6 +57,43 @@ struct Large {
     /// A bit for each port that is taken or not eligible.
     barred: [u64; WORDS],
     taken: usize,
+}
+
+/// A set of ports, of any size in little memory.
+#[derive(Debug)]
+pub struct PortSet(Set);
+
+#[derive(Debug)]
+enum Set {
+    /// Sorted.
+    List(Box<[u16]>),
+    /// A bit for each port.
+    Bitmap(Box<[u64; 65536 / 64]>),
+}
+
+impl PortSet {
+    /// These ports, in any order, and as often as they come.
+    pub fn new(mut ports: Vec<u16>) -> Self {
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.len() <= LIST_MAX {
+            return Self(Set::List(ports.into_boxed_slice()));
+        }
+        let mut bitmap = Box::new([0; _]);
+        for port in ports {
+            let bitmap: &mut [u64; _] = &mut bitmap;
+            bitmap[usize::from(port) / 64] |= 1 << (port % 64);
+        }
+        Self(Set::Bitmap(bitmap))
+    }
+
+    /// Whether `port` is one of them.
+    pub fn contains(&self, port: MappedPort) -> bool {
+        match &self.0 {
+            Set::List(ports) => ports.binary_search(&port.0).is_ok(),
+            Set::Bitmap(bitmap) => bitmap[usize::from(port.0) / 64] & 1 << (port.0 % 64) != 0,
+        }
+    }
 }
 
 impl Ports {

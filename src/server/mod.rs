@@ -24,7 +24,7 @@ use crate::fragments::FragmentNotes;
 use crate::packet::Ipv4;
 use crate::random::{Random, SEED_LENGTH, SecretHash};
 use crate::stats::{Counter, DropReason, Stats};
-use crate::table::TableLimits;
+use crate::table::{Live, TableLimits};
 use crate::validation::{self, Attenuation, ProofKeys, ValidationRate};
 use crate::wire::{
     self, ControlPort, ReportedPacket, Request, RequestKind, Span, Token, VALIDATION_PORT,
@@ -133,6 +133,14 @@ impl Outbox {
     }
 }
 
+/// What is filled but for one part in so many is nearly full: then it is time to know which connections are live.
+const NEARLY_FULL_BUT: usize = 8;
+
+/// Whether so many of at most so many are all, or nearly.
+fn is_nearly_full(used: usize, max: usize) -> bool {
+    used + max / NEARLY_FULL_BUT + 1 >= max
+}
+
 /// How many NAT64s and entries all shards together may have (PROTOCOL.md section 5).
 #[derive(Debug)]
 pub struct Budget {
@@ -158,6 +166,11 @@ impl Budget {
     /// How many entries there are; an empty table counts as one.
     pub fn entries(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Whether tables have to replace their own entries, or soon will.
+    fn is_nearly_used(&self) -> bool {
+        is_nearly_full(self.entries(), self.entries_max)
     }
 
     /// Whether a new NAT64 can be admitted.
@@ -215,8 +228,8 @@ impl AccessList {
 /// Tells on which mapped ports this host has a live TCP connection with the NAT64: those entries are
 /// passed over when one has to go (PROTOCOL.md section 6).
 pub trait LiveConnections: Send {
-    /// Whether `port` of the table's NAT64 has one now.
-    fn is_live(&self, table: TableKey, port: wire::MappedPort) -> bool;
+    /// What is known of `table`, which is full or soon will be. Must not wait.
+    fn of(&mut self, table: TableKey) -> Option<Live<'_>>;
 }
 
 /// Knows of no connection.
@@ -224,8 +237,8 @@ pub trait LiveConnections: Send {
 pub struct NoneKnown;
 
 impl LiveConnections for NoneKnown {
-    fn is_live(&self, _: TableKey, _: wire::MappedPort) -> bool {
-        false
+    fn of(&mut self, _: TableKey) -> Option<Live<'_>> {
+        None
     }
 }
 
@@ -385,6 +398,13 @@ impl Server {
     /// How many NAT64s this shard knows.
     pub fn nat64s(&self) -> usize {
         self.nat64s.len()
+    }
+
+    /// The tables where an entry has to go for a new one, or soon will have to.
+    pub fn nearly_full(&self) -> impl Iterator<Item = TableKey> {
+        let nearly_used = self.config.budget.is_nearly_used();
+        let nearly_full = move |nat64: &Nat64| nearly_used || nat64.is_nearly_full();
+        self.nat64s.iter().filter(move |(_, nat64)| nearly_full(nat64)).map(|(key, _)| key)
     }
 
     /// All entries of all tables: for tests and tools.

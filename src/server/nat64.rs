@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{Context, Exchange, Outbox};
+use super::{Context, Exchange, Outbox, is_nearly_full};
 use crate::change::{Change, TableKey};
 use crate::fragments::FragmentKey;
 use crate::icmp;
@@ -50,6 +50,11 @@ impl Nat64 {
 
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether an entry has to go for a new one, or soon will have to.
+    pub fn is_nearly_full(&self) -> bool {
+        is_nearly_full(self.table.len(), self.table.capacity())
     }
 
     /// Looks at what every request needs, so that it is in the caches.
@@ -663,14 +668,15 @@ impl Nat64 {
         // An empty table has its first entry in the budget already.
         let takes_one = had > 0 && had < self.table.capacity();
         let at_limit = takes_one && !context.budget.take_entry();
-        let live = &context.live;
+        let nearly_full = self.is_nearly_full() || context.budget.is_nearly_used();
+        let Context { live, random, stats, .. } = context;
         let created = self.table.create(
             sought,
             wanted,
             at_limit,
-            |port| live.is_live(table, port),
-            &mut context.random,
-            |change| record(&context.stats, outbox, table, change),
+            if nearly_full { live.of(table) } else { None },
+            random,
+            |change| record(stats, outbox, table, change),
         );
         if takes_one && !at_limit && self.table.len() == had {
             context.budget.give_entry();

@@ -56,6 +56,11 @@ impl List {
         self.newest
     }
 
+    /// The entry at the old end, or [`NONE`].
+    pub fn oldest(self) -> Slot {
+        self.oldest
+    }
+
     /// Puts the entry in `slot`, which is in no such list, at the new end.
     #[inline]
     pub fn push(&mut self, records: &mut Slots<Record>, which: Which, slot: Slot) {

@@ -16,23 +16,23 @@ mod lru;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod victim;
 
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 
 use crate::change::Change;
-use crate::ports::{Ports, TABLE_CAPACITY};
+use crate::ports::{PortSet, Ports, TABLE_CAPACITY};
 use crate::random::{Random, SecretHash};
 use crate::stats::DropReason;
 use crate::wire::{self, Authenticator, Client, ControlPort, ENTRY_LENGTH, MappedPort, Prefix96};
 use index::{Hash, Index};
 use lru::{Links, List, Which};
 use pool::{Keyed, NONE, Place, Pool, Shares, Slots};
+use victim::Search;
 
 pub use pool::Slot;
 
-/// How many entries are looked at when some cannot go, before the least recently used goes all the same.
-const PASSED_OVER_MAX: usize = 1024;
 /// By how much control ports can lower a table's capacity.
 const CAPACITY_LOSS_MAX: usize = 8;
 
@@ -51,6 +51,16 @@ impl Default for TableLimits {
     }
 }
 
+/// On which ports of the NAT64 there were live connections when somebody looked: entries that have one of them
+/// stay, as long as another can go.
+#[derive(Debug, Clone, Copy)]
+pub struct Live<'a> {
+    /// Which look this was: another number each time.
+    pub look: u64,
+    /// The ports.
+    pub ports: &'a PortSet,
+}
+
 /// The entries of one NAT64.
 #[derive(Debug)]
 pub struct Table {
@@ -66,6 +76,7 @@ pub struct Table {
     hash: SecretHash,
     /// The /64s that are heavy or nearly so.
     heavy: Vec<Slot>,
+    search: Search,
     limits: TableLimits,
 }
 
@@ -179,6 +190,7 @@ impl Table {
             ports: Ports::new(handoff_port, hash),
             hash,
             heavy: Vec::new(),
+            search: Search::default(),
             limits,
         }
     }
@@ -358,8 +370,8 @@ impl Table {
 
     /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free,
     /// else on the port of the entry that has to go, else on one drawn from the free ones. At a full table, or
-    /// where `at_limit` says that no entry may be added, one goes; those whose port `must_stay` are passed over
-    /// as long as another can go.
+    /// where `at_limit` says that no entry may be added, one goes; those that are `live` are passed over as long
+    /// as another can go, and count as used by that.
     ///
     /// # Errors
     /// [`DropReason::NoPort`] where nothing can go and nothing is free.
@@ -368,14 +380,14 @@ impl Table {
         sought: HashedClient,
         wanted: Option<MappedPort>,
         at_limit: bool,
-        must_stay: impl Fn(MappedPort) -> bool,
+        live: Option<Live<'_>>,
         random: &mut Random,
         mut changed: impl FnMut(Change),
     ) -> Result<Slot, DropReason> {
         debug_assert!(self.find_hashed(&sought).is_none());
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
         let port = if self.len() >= self.capacity() || at_limit {
-            let victim = self.victim(&sought.client, must_stay).ok_or(DropReason::NoPort)?;
+            let victim = self.victim(&sought.client, live).ok_or(DropReason::NoPort)?;
             let wire::Entry { port, client } = self.entry(victim);
             self.remove(victim);
             changed(Change::Deleted { port, client });
@@ -387,6 +399,7 @@ impl Table {
             }
         };
         let slot = self.insert(port, &sought).ok_or(DropReason::NoPort)?;
+        self.search.added(port, live);
         changed(Change::Created { port, client: sought.client });
         Ok(slot)
     }
@@ -466,30 +479,6 @@ impl Table {
             | Change::IdentityKnown { .. }
             | Change::IdentityForgotten { .. } => {}
         }
-    }
-
-    /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
-    /// heavy, else of the heaviest /64 if any is, else of all.
-    fn victim(&self, client: &Client, must_stay: impl Fn(MappedPort) -> bool) -> Option<Slot> {
-        let own =
-            self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
-        let heaviest = || {
-            let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
-            // Of two that are equally heavy the lower one, so that the choice does not hang on history.
-            heavy.max_by_key(|&subnet| {
-                let subnet = self.subnets.get(subnet);
-                (subnet.entries.get(), std::cmp::Reverse(subnet.prefix))
-            })
-        };
-        let heavy = own.or_else(heaviest).map(|subnet| self.subnets.get(subnet).by_use);
-        let can_go = |slot: &Slot| !must_stay(self.records.get(*slot).port());
-        let first = |list: List, which| {
-            list.oldest_first(&self.records, which).take(PASSED_OVER_MAX).find(can_go)
-        };
-        heavy
-            .and_then(|list| first(list, Which::Subnet))
-            .or_else(|| first(self.by_use, Which::Table))
-            .or_else(|| self.by_use.oldest_first(&self.records, Which::Table).next())
     }
 
     fn is_heavy(&self, subnet: Slot) -> bool {

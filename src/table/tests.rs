@@ -25,14 +25,9 @@ fn create(
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     let slot = table
-        .create(
-            table.hashed(client),
-            wanted.map(MappedPort),
-            false,
-            |_| false,
-            random,
-            |change| changes.push(change),
-        )
+        .create(table.hashed(client), wanted.map(MappedPort), false, None, random, |change| {
+            changes.push(change)
+        })
         .unwrap();
     assert_eq!(table.entry(slot).client, client);
     changes
@@ -82,36 +77,159 @@ fn section_6_a_full_table_replaces_its_least_recently_used() {
     assert_eq!(table.contradiction(), None);
 }
 
-#[test]
-fn section_6_entries_that_must_stay_are_passed_over() {
+/// Who had to go for a new client: the port, if any did.
+fn replaced(table: &mut Table, client: Client, live: Option<Live<'_>>) -> Option<u16> {
+    let mut gone = None;
+    let changed = |change| {
+        if let Change::Deleted { port, .. } = change {
+            gone = Some(port.0);
+        }
+    };
+    let sought = table.hashed(client);
+    table.create(sought, None, false, live, &mut Random::new([3; 32]), changed).unwrap();
+    gone
+}
+
+/// With `clients` on ports from 2000 on, in the order of their use.
+fn filled(client_share: f64, clients: impl ExactSizeIterator<Item = Client>) -> Table {
     let mut random = Random::new([2; 32]);
-    let mut table = table(3, 1.0);
-    for (i, port) in [5001, 5002, 5003].into_iter().enumerate() {
-        create(&mut table, client(1, i as u8, 1, 1), Some(port), &mut random);
+    let mut table = table(clients.len(), client_share);
+    for (client, port) in clients.zip((2000..).filter(|port| ![3544, 6081].contains(port))) {
+        create(&mut table, client, Some(port), &mut random);
     }
-    let mut deleted = |table: &mut Table, host, live: &[u16]| {
-        let mut gone = None;
-        let must_stay = |port: MappedPort| live.contains(&port.0);
-        table
-            .create(
-                table.hashed(client(1, host, 1, 1)),
-                None,
-                false,
-                must_stay,
-                &mut random,
-                |change| {
-                    if let Change::Deleted { port, .. } = change {
-                        gone = Some(port.0);
-                    }
-                },
-            )
-            .unwrap();
+    table
+}
+
+/// A client in a /64 of its own, or nearly.
+fn nth(i: usize) -> Client {
+    client((i >> 8) as u8, i as u8, 1, 1)
+}
+
+#[test]
+fn section_6_live_entries_are_passed_over() {
+    let mut table = filled(1.0, (0..3).map(nth));
+    let mut next = 10;
+    let mut replaced = |look, live: &[u16]| {
+        next += 1;
+        let ports = PortSet::new(live.to_vec());
+        replaced(&mut table, nth(next), Some(Live { look, ports: &ports }))
+    };
+    assert_eq!(replaced(1, &[2000]), Some(2001));
+    // It counts as used by that: what was the next one then is the first to go when nothing is live any more.
+    assert_eq!(replaced(2, &[]), Some(2002));
+    assert_eq!(replaced(3, &[2000, 2001]), Some(2002));
+    assert_eq!(replaced(4, &[]), Some(2000));
+}
+
+#[test]
+fn section_6_more_live_entries_than_are_looked_at_at_once() {
+    const LIVE: u16 = 3 * 4096;
+    let mut table = filled(1.0, (0..20_000).map(nth));
+    let ports = PortSet::new((2000..2000 + LIVE).collect());
+    let live = Some(Live { look: 1, ports: &ports });
+    // No live one goes, however many stand at the old end, and soon it is the least recently used of the others.
+    let gone: Vec<_> =
+        (0..100).map(|i| replaced(&mut table, nth(30_000 + i), live).unwrap()).collect();
+    assert!(gone.iter().all(|&port| port >= 2000 + LIVE), "{gone:?}");
+    let in_order = gone.iter().skip(3).zip(gone.iter().skip(4)).all(|(one, next)| one < next);
+    assert!(in_order, "{gone:?}");
+    assert_eq!(table.contradiction(), None);
+}
+
+#[test]
+fn section_6_the_only_one_that_can_go_is_found_each_time() {
+    let mut table = filled(1.0, (0..20_000).map(nth));
+    let all = 2000..2000 + 20_100;
+    let ports = PortSet::new(all.filter(|&port| port != 15_000).collect());
+    for i in 0..100 {
+        // Never by another look: what may be passed over for one look is used up in the course of this.
+        let live = Some(Live { look: 1, ports: &ports });
+        assert_eq!(replaced(&mut table, nth(30_000 + i), live), Some(15_000), "{i}");
+    }
+    assert_eq!(table.contradiction(), None);
+}
+
+#[test]
+fn section_6_where_all_are_live_the_least_recently_used_goes() {
+    for entries in [3, 20_000] {
+        let mut table = filled(1.0, (0..entries).map(nth));
+        let ports = PortSet::new((0..=u16::MAX).collect());
+        let live = Some(Live { look: 1, ports: &ports });
+        let mut order = ports_by_use(&table);
+        for i in 0..5 {
+            assert_eq!(replaced(&mut table, nth(30_000 + i), live), Some(order[0]));
+            order.rotate_left(1);
+            assert_eq!(ports_by_use(&table), order, "nothing is passed over");
+        }
+        // A free port that has no connection yet is one that can go.
+        let free = PortSet::new((0..=u16::MAX).filter(|&port| port != 65_000).collect());
+        let live = Some(Live { look: 2, ports: &free });
+        replaced(&mut table, nth(40_000), live);
+        let (sought, mut random) = (table.hashed(nth(40_001)), Random::new([3; 32]));
+        table.create(sought, Some(MappedPort(65_000)), false, live, &mut random, drop).unwrap();
+        assert_eq!(replaced(&mut table, nth(40_002), live), Some(65_000));
+        assert_eq!(table.contradiction(), None);
+    }
+}
+
+#[test]
+fn section_6_live_entries_of_a_heavy_64() {
+    // Three of a /64 that is heavy, between others.
+    let of = |subnet, host| client(subnet, host, 1, 1);
+    let clients = [of(1, 1), of(2, 1), of(2, 2), of(3, 1), of(2, 3), of(4, 1)];
+    let heavy = [2001, 2002, 2004];
+    let replaced_by = |client, live: &[u16]| {
+        let mut table = filled(0.4, clients.into_iter());
+        let ports = PortSet::new(live.to_vec());
+        let gone = replaced(&mut table, client, Some(Live { look: 1, ports: &ports })).unwrap();
+        assert_eq!(table.contradiction(), None);
         gone
     };
-    assert_eq!(deleted(&mut table, 10, &[5001]), Some(5002));
-    assert_eq!(deleted(&mut table, 11, &[5001, 5002]), Some(5003));
-    // Where none can go, the least recently used goes.
-    assert_eq!(deleted(&mut table, 12, &[5001, 5002, 5003]), Some(5001));
+    for newcomer in [of(2, 9), of(9, 9)] {
+        assert_eq!(replaced_by(newcomer, &[]), 2001);
+        assert_eq!(replaced_by(newcomer, &[2000, 2001]), 2002);
+        // All that it has are live: others go, as they can.
+        assert_eq!(replaced_by(newcomer, &heavy), 2000);
+        assert_eq!(replaced_by(newcomer, &[&heavy[..], &[2000]].concat()), 2003);
+        // None can: then it pays, as if nobody had looked.
+        assert_eq!(replaced_by(newcomer, &[2000, 2001, 2002, 2003, 2004, 2005]), 2001);
+    }
+}
+
+#[test]
+fn section_6_a_new_look_is_heeded() {
+    let mut table = filled(1.0, (0..20_000).map(nth));
+    let all_but =
+        |ports: &[u16]| PortSet::new((0..=u16::MAX).filter(|p| !ports.contains(p)).collect());
+    let (none, one) = (all_but(&[]), all_but(&[15_000]));
+    // All are live: the search is over for this look, whatever `ports` are.
+    assert_ne!(
+        replaced(&mut table, nth(30_000), Some(Live { look: 1, ports: &none })),
+        Some(15_000)
+    );
+    assert_ne!(
+        replaced(&mut table, nth(30_001), Some(Live { look: 1, ports: &one })),
+        Some(15_000)
+    );
+    // By the next look one can go. Passes were used up until the search went by slots alone...
+    for i in 0..100 {
+        let live = Some(Live { look: 2, ports: &one });
+        assert_eq!(replaced(&mut table, nth(40_000 + i), live), Some(15_000));
+    }
+    assert_eq!(table.search.passes_left[0], 0);
+    // ...and there are new ones for the next.
+    replaced(&mut table, nth(50_000), Some(Live { look: 3, ports: &one }));
+    assert!(table.search.passes_left[0] > 0);
+}
+
+#[test]
+fn section_6_passing_over_is_no_change_and_keeps_the_recorded_use() {
+    let mut table = filled(1.0, (0..3).map(nth));
+    table.set_tick(7);
+    let ports = PortSet::new(vec![2000]);
+    assert_eq!(replaced(&mut table, nth(10), Some(Live { look: 1, ports: &ports })), Some(2001));
+    // Its use is still to be recorded in this tick.
+    assert!(table.touch(table.find(&nth(0)).unwrap(), true));
 }
 
 #[test]
@@ -206,7 +324,8 @@ impl Model {
         port >= 1024 && !barred && self.entries.iter().all(|entry| entry.1 != port)
     }
 
-    fn victim(&self, client: Client, stays: &HashSet<u16>) -> (Client, u16) {
+    /// Those that stay are behind the others after that, as far as they were looked at.
+    fn victim(&mut self, client: Client, stays: &HashSet<u16>) -> (Client, u16) {
         let count = |subnet| self.entries.iter().filter(|entry| entry.0.subnet() == subnet).count();
         let heavy = |subnet| count(subnet) as f64 > self.share * self.capacity as f64;
         let subnets: HashSet<_> = self.entries.iter().map(|entry| entry.0.subnet()).collect();
@@ -215,10 +334,23 @@ impl Model {
             .filter(|&subnet| heavy(subnet))
             .max_by_key(|&subnet| (count(subnet), std::cmp::Reverse(subnet)));
         let of = if heavy(client.subnet()) { Some(client.subnet()) } else { heaviest };
-        let in_heavy = |entry: &&(Client, u16)| of == Some(entry.0.subnet());
-        let can_go = |entry: &&(Client, u16)| !stays.contains(&entry.1);
-        let first = self.entries.iter().filter(in_heavy).find(can_go);
-        *first.or_else(|| self.entries.iter().find(can_go)).unwrap_or(&self.entries[0])
+        let members = |entries: &[(Client, u16)], of: Option<[u8; 8]>| -> Vec<(Client, u16)> {
+            let is_member = |entry: &&(Client, u16)| of.is_none_or(|of| of == entry.0.subnet());
+            entries.iter().filter(is_member).copied().collect()
+        };
+        if self.entries.iter().all(|entry| stays.contains(&entry.1)) {
+            return members(&self.entries, of)[0];
+        }
+        for of in of.map(Some).into_iter().chain([None]) {
+            for entry in members(&self.entries, of) {
+                if !stays.contains(&entry.1) {
+                    return entry;
+                }
+                self.entries.retain(|other| *other != entry);
+                self.entries.push(entry);
+            }
+        }
+        unreachable!("one can go")
     }
 }
 
@@ -260,7 +392,8 @@ proptest! {
         let mut replayed = self::table(capacity, share);
         let mut model = Model { entries: Vec::new(), control: Vec::new(), capacity, share };
         let mut changes = Vec::new();
-        for step in steps {
+        let ports = PortSet::new(stays.iter().copied().collect());
+        for (step, look) in steps.into_iter().zip(1..) {
             changes.clear();
             match step {
                 Step::Want(client, wanted) => {
@@ -277,7 +410,7 @@ proptest! {
                     let victim = full.then(|| model.victim(client, &stays));
                     let slot = table
                         .create(
-                            table.hashed(client), wanted.map(MappedPort), false, |port| stays.contains(&port.0),
+                            table.hashed(client), wanted.map(MappedPort), false, Some(Live { look, ports: &ports }),
                             &mut random, |change| changes.push(change),
                         )
                         .unwrap();

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nat64handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::ports::PortSet;
 use nat64handoff::server::{
     AccessList, Body, Budget, Datagram, LiveConnections, Outbox, Server, ServerConfig,
 };
 use nat64handoff::stats::Stats;
-use nat64handoff::table::TableLimits;
+use nat64handoff::table::{Live, TableLimits};
 use nat64handoff::wire::{ControlPort, HANDOFF_PORT, HEAD_ROOM, MappedPort};
 
 use super::build;
@@ -43,12 +44,25 @@ const AUTHENTICATORS: [&[u8]; 4] = [&[], &[3, 4], &[0x66; 8], &[9; 510]];
 const MAPPED_PORTS: [u16; 8] = [5000, 6000, 1024, 65535, 3544, HANDOFF_PORT, 80, 0];
 const NO_CLIENTS: [&str; 4] = ["::", "ff02::1", "fe80::1", "::ffff:192.0.2.1"];
 
-/// Ports with a live connection: every fourth.
-struct EveryFourth;
+/// Ports with a live connection: every fourth. Each time somebody has looked anew.
+struct EveryFourth {
+    look: u64,
+    ports: PortSet,
+}
+
+impl EveryFourth {
+    fn new() -> Self {
+        Self {
+            look: 0,
+            ports: PortSet::new((0..=u16::MAX).filter(|&port| is_live(port)).collect()),
+        }
+    }
+}
 
 impl LiveConnections for EveryFourth {
-    fn is_live(&self, _: TableKey, port: MappedPort) -> bool {
-        is_live(port.0)
+    fn of(&mut self, _: TableKey) -> Option<Live<'_>> {
+        self.look += 1;
+        Some(Live { look: self.look, ports: &self.ports })
     }
 }
 
@@ -170,7 +184,13 @@ impl World {
         };
         let stats = Arc::new(Stats::default());
         Self {
-            server: Server::new(config, [0x64; 32], Duration::ZERO, Box::new(EveryFourth), stats),
+            server: Server::new(
+                config,
+                [0x64; 32],
+                Duration::ZERO,
+                Box::new(EveryFourth::new()),
+                stats,
+            ),
             budget,
             outbox: Outbox::default(),
             now: Duration::ZERO,

@@ -1,0 +1,139 @@
+//! Which entry goes when another one needs its place (PROTOCOL.md section 6): the least recently used of those
+//! without a live connection, of a heavy /64 first.
+//!
+//! An entry that is passed over counts as used: it moves to the young end of its lists, so that it is not met again
+//! before all others are. This is not recorded: who replays the changes reads which entry went, and after a restart
+//! live connections are looked for anew. All work is bounded. Where very many live entries stand at the old end, as
+//! may be when most of a table is idle connections, another entry than the least recently used goes for once, but
+//! never a live one as long as there is another.
+
+use super::lru::Which;
+use super::pool::{NONE, Slot};
+use super::{Live, Table};
+use crate::wire::{Client, MappedPort};
+
+/// How many live entries are passed over at once, in each of the two lists that are looked through.
+const PASSES_AT_ONCE_MAX: usize = 4096;
+/// How many are for each look at the connections, in each kind of list: so many for each entry, and so many more.
+const PASSES_PER_ENTRY: usize = 4;
+const PASSES_MIN: usize = 4096;
+
+/// What the search for entries that can go has come to since the last look at the connections.
+#[derive(Debug, Default)]
+pub struct Search {
+    look: u64,
+    /// How many more may be passed over, by kind of list.
+    pub(super) passes_left: [u32; 2],
+    /// All entries are live.
+    all_live: bool,
+    /// From which slot on one is looked for that is not.
+    hand: Slot,
+}
+
+impl Search {
+    fn begin(&mut self, look: u64, entries: usize) {
+        if self.look != look {
+            let passes = (PASSES_PER_ENTRY * entries + PASSES_MIN) as u32;
+            *self = Self { look, passes_left: [passes; 2], all_live: false, hand: self.hand };
+        }
+    }
+
+    /// There is a new entry on `port`.
+    pub fn added(&mut self, port: MappedPort, live: Option<Live<'_>>) {
+        if live.is_none_or(|live| !live.ports.contains(port)) {
+            self.all_live = false;
+        }
+    }
+}
+
+impl Table {
+    /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
+    /// heavy, else of the heaviest /64 if any is, else of all. Live ones go only where all are.
+    pub(super) fn victim(&mut self, client: &Client, live: Option<Live<'_>>) -> Option<Slot> {
+        let heavy = self.heavy_for(client);
+        if let Some(live) = live
+            && let Some(slot) = self.search(heavy, live)
+        {
+            return Some(slot);
+        }
+        let list = heavy.map_or(self.by_use, |subnet| self.subnets.get(subnet).by_use);
+        (!self.is_empty()).then(|| list.oldest())
+    }
+
+    /// The /64 that has to make room for `client`, if that is any one.
+    fn heavy_for(&self, client: &Client) -> Option<Slot> {
+        let own =
+            self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
+        let heaviest = || {
+            let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
+            // Of two that are equally heavy the lower one, so that the choice does not hang on history.
+            heavy.max_by_key(|&subnet| {
+                let subnet = self.subnets.get(subnet);
+                (subnet.entries.get(), std::cmp::Reverse(subnet.prefix))
+            })
+        };
+        own.or_else(heaviest)
+    }
+
+    /// An entry that is not live, if there is one.
+    fn search(&mut self, heavy: Option<Slot>, live: Live<'_>) -> Option<Slot> {
+        self.search.begin(live.look, self.len());
+        if self.search.all_live {
+            return None;
+        }
+        // First whether there is one at all: where there is none, nothing is passed over.
+        let Some(any) = self.any(live) else {
+            self.search.all_live = true;
+            return None;
+        };
+        self.search.hand = any;
+        let of_heavy = heavy.and_then(|subnet| {
+            let entries = self.subnets.get(subnet).entries.get();
+            let oldest = |table: &Self| table.subnets.get(subnet).by_use.oldest();
+            self.first(Which::Subnet, usize::from(entries), oldest, live)
+        });
+        let oldest = |table: &Self| table.by_use.oldest();
+        of_heavy.or_else(|| self.first(Which::Table, self.len(), oldest, live)).or_else(|| {
+            self.search.hand = any + 1;
+            Some(any)
+        })
+    }
+
+    /// The least recently used entry of a list that is not live, if it is found soon.
+    fn first(
+        &mut self,
+        which: Which,
+        entries: usize,
+        oldest: impl Fn(&Self) -> Slot,
+        live: Live<'_>,
+    ) -> Option<Slot> {
+        let left = self.search.passes_left[which as usize];
+        let passes_max = entries.min(PASSES_AT_ONCE_MAX).min(left as usize) as u32;
+        let mut passes = 0;
+        let found = loop {
+            let slot = oldest(self);
+            if slot == NONE {
+                break None;
+            }
+            if !live.ports.contains(self.records.get(slot).port()) {
+                break Some(slot);
+            }
+            if passes == passes_max {
+                break None;
+            }
+            self.touch(slot, false);
+            passes += 1;
+        };
+        self.search.passes_left[which as usize] = left - passes;
+        found
+    }
+
+    /// The next entry that is not live, in the order of slots, which is fast.
+    fn any(&self, live: Live<'_>) -> Option<Slot> {
+        let (hand, end) = (self.search.hand, self.records.end());
+        let can_go = |slot: &Slot| {
+            self.records.try_get(*slot).is_some_and(|record| !live.ports.contains(record.port()))
+        };
+        (hand..end).chain(0..hand.min(end)).find(can_go)
+    }
+}
