@@ -40,6 +40,8 @@ mod downloads;
 mod errors;
 #[path = "e2e/limit.rs"]
 mod limit;
+#[path = "e2e/live.rs"]
+mod live;
 #[path = "e2e/mtu.rs"]
 mod mtu;
 #[path = "e2e/reboot.rs"]

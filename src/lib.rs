@@ -75,6 +75,10 @@ pub mod recovery;
 
 pub mod huge_pages;
 
+pub mod sock_diag;
+
+pub mod live;
+
 pub mod serve;
 
 pub mod forwarding;

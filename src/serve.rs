@@ -14,12 +14,13 @@ use crate::backend::{Backend, Io, Waker};
 use crate::change::LogFormat;
 use crate::eventlog::{self, Destination, EventLog};
 use crate::kernel::EventWaker;
+use crate::live::{self, Looking, Watcher};
 use crate::mmsg::Mmsg;
 use crate::random::SEED_LENGTH;
 use crate::reactor::{Clock, Reactor, Trouble};
 use crate::recovery::{Kept, RecoverError, Recovered};
 use crate::ring::{self, Refused, Ring};
-use crate::server::{AccessList, Budget, NoneKnown, Server, ServerConfig};
+use crate::server::{AccessList, Budget, Server, ServerConfig};
 use crate::socket::{self, BindError, ReactorSocket};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::storage::{self, JournalWriter, StateDirectory, Storage, SyncPolicy};
@@ -143,6 +144,8 @@ pub struct Serving {
     budget: Arc<Budget>,
     /// What is said about the state that was found.
     found: Vec<String>,
+    /// Tells the reactors of live connections.
+    _looking: Option<Looking>,
     /// Works in the background, and has the state directory locked, until all is over.
     storage: Option<Storage>,
     /// Keeps it locked where there is no journal.
@@ -180,11 +183,15 @@ impl Serving {
             budget: Arc::clone(&budget),
             access: Arc::new(config.access),
         };
-        let mut servers = shards(&shard_config, &all_stats, clock)?;
+        let (looker, watchers) = live::prepare(config.reactors);
+        let mut servers = shards(&shard_config, &all_stats, watchers, clock)?;
         let kept = Kept { state, sync: config.sync, log: config.log, format: config.log_format };
         let Recovered { storage, lock, journals, log, senders, found } = kept
             .recover(handoff_port, &mut servers, clock, move || on_log_failure())
             .map_err(StartError::Recover)?;
+
+        let looking = looker.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
+        let looking = looking.map_err(say_unseen).ok();
 
         let troubled = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -228,6 +235,7 @@ impl Serving {
             log,
             budget,
             found,
+            _looking: looking,
             storage,
             _lock: lock,
         };
@@ -409,6 +417,15 @@ fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
     }
 }
 
+/// Says what is lost where the kernel does not tell of connections.
+fn say_unseen(why: io::Error) {
+    say(format_args!(
+        "the kernel does not say which TCP connections are live (sock_diag: {why}): a full table may give the \
+         port of an idle one to a new client; let the server open netlink sockets (seccomp filter, \
+         RestrictAddressFamilies=), on a kernel that has tcp_diag"
+    ));
+}
+
 /// Our own messages go to standard error. That it is closed is no reason to fail.
 pub fn say(message: fmt::Arguments<'_>) {
     drop(writeln!(io::stderr(), "nat64handoff: {message}"));
@@ -465,16 +482,16 @@ impl Drop for OnEnd {
 fn shards(
     config: &ServerConfig,
     all_stats: &[Arc<Stats>],
+    watchers: Vec<Watcher>,
     clock: Clock,
 ) -> Result<Vec<Server>, StartError> {
-    let shard = |(number, stats): (usize, &Arc<Stats>)| {
+    let shard = |(number, (stats, watcher)): (usize, (&Arc<Stats>, Watcher))| {
         let validation_rate = share(config.validation_rate, all_stats.len(), number);
         let config = ServerConfig { validation_rate, ..config.clone() };
         let seed = seed().map_err(|error| StartError::System("randomness", error))?;
-        let (live, stats) = (Box::new(NoneKnown), Arc::clone(stats));
-        Ok(Server::new(config, seed, clock.monotonic(), live, stats))
+        Ok(Server::new(config, seed, clock.monotonic(), Box::new(watcher), Arc::clone(stats)))
     };
-    all_stats.iter().enumerate().map(shard).collect()
+    all_stats.iter().zip(watchers).enumerate().map(shard).collect()
 }
 
 /// What shard `number` of `shards` gets of `rate`: at least 1, so that none is shut out.

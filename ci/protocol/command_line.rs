@@ -61,7 +61,7 @@ fn command_line_state_locked() {
 /// answered, and it ends as always. Where io_uring alone will do, it does not start.
 #[test]
 fn command_line_io_uring_refused() {
-    in_a_container(|| {
+    where_io_uring_is_refused(|| {
         // Whatever the other tests use.
         let mut server = Server::start(&["--sync", "always", "--io", "auto"]);
         let nat64 = Nat64::known(&server);
@@ -87,12 +87,52 @@ fn command_line_io_uring_refused() {
     });
 }
 
-/// Runs `test` where io_uring is refused as by the default profile of containers: to its threads and children.
-fn in_a_container(test: impl FnOnce() + Send) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+/// Where the kernel does not tell of connections, as in a sandbox without netlink, the server says what is lost in one
+/// line, and serves.
+#[test]
+fn command_line_sock_diag_refused() {
+    const LOST: &str = "TCP connections are live";
+    let serves = || {
+        let mut server = Server::start(&["--max-entries", "8"]);
+        let nat64 = Nat64::known(&server);
+        for number in 0..100 {
+            nat64.map(Client::nth(number));
+        }
+        server.signal("TERM");
+        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+        server.stderr()
+    };
+    assert!(!serves().contains(LOST), "nothing is lost where it is told");
+    where_netlink_is_refused(|| {
+        let stderr = serves();
+        let said: Vec<_> = stderr.lines().filter(|line| line.contains(LOST)).collect();
+        assert_eq!(said.len(), 1, "{stderr}");
+        assert!(said[0].contains("not permitted") && said[0].contains("netlink"), "{stderr}");
+    });
+}
+
+/// As by the default profile of containers.
+fn where_io_uring_is_refused(test: impl FnOnce() + Send) {
     let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    where_refused(calls.map(|call| (call, Vec::new())), test);
+}
+
+fn where_netlink_is_refused(test: impl FnOnce() + Send) {
+    use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+    let family = libc::AF_NETLINK as u64;
+    let netlink =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family).unwrap();
+    where_refused([(libc::SYS_socket, vec![SeccompRule::new(vec![netlink]).unwrap()])], test);
+}
+
+/// Runs `test` where these system calls are not permitted: to its threads and children.
+fn where_refused<const N: usize>(
+    calls: [(i64, Vec<seccompiler::SeccompRule>); N],
+    test: impl FnOnce() + Send,
+) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     let filter = SeccompFilter::new(
-        calls.into_iter().map(|call| (call, Vec::new())).collect(),
+        calls.into_iter().collect(),
         SeccompAction::Allow,
         SeccompAction::Errno(libc::EPERM as u32),
         std::env::consts::ARCH.try_into().unwrap(),

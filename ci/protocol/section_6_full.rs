@@ -186,7 +186,6 @@ fn section_6_free_port_at_a_full_table() {
 
 /// An entry on whose port this host has a live TCP connection with the NAT64 is passed over.
 #[test]
-#[ignore = "the server does not ask sock_diag yet"]
 fn section_6_live_connections_are_passed_over() {
     let server = Server::start(&[]);
     let nat64 = Nat64::known(&server);

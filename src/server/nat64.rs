@@ -664,11 +664,11 @@ impl Nat64 {
         if outbox.frozen {
             return Err(DropReason::JournalUnavailable);
         }
+        let nearly_full = self.is_nearly_full() || context.budget.is_nearly_used();
         let had = self.table.len();
         // An empty table has its first entry in the budget already.
         let takes_one = had > 0 && had < self.table.capacity();
         let at_limit = takes_one && !context.budget.take_entry();
-        let nearly_full = self.is_nearly_full() || context.budget.is_nearly_used();
         let Context { live, random, stats, .. } = context;
         let created = self.table.create(
             sought,

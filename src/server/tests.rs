@@ -1,8 +1,10 @@
 use super::*;
 use crate::packet::{self, protocol};
+use crate::ports::PortSet;
 use crate::wire::HEAD_ROOM;
 use crate::wire::{Client, Entry, MappedPort, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96};
 use std::net::Ipv6Addr;
+use std::sync::Mutex;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -24,6 +26,10 @@ type Sent = Vec<(SocketAddrV4, Vec<u8>)>;
 
 impl Shard {
     fn new(adjust: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::with_live(Box::new(NoneKnown), adjust)
+    }
+
+    fn with_live(live: Box<dyn LiveConnections>, adjust: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig {
             handoff_port: 64064,
             limits: TableLimits::default(),
@@ -33,7 +39,7 @@ impl Shard {
         };
         adjust(&mut config);
         let stats = Arc::new(Stats::default());
-        let server = Server::new(config, [7; 32], Duration::ZERO, Box::new(NoneKnown), stats);
+        let server = Server::new(config, [7; 32], Duration::ZERO, live, stats);
         Self { server, time: Duration::from_secs(1), outbox: Outbox::default() }
     }
 
@@ -845,4 +851,68 @@ fn what_is_foreseen_never_alters_an_answer() {
         answers > 10_000 && returned_proofs > 50,
         "{answers} answers, {returned_proofs} proofs"
     );
+}
+
+/// Connections that a test says there are, and how often it was asked for them.
+#[derive(Clone)]
+struct Said(Arc<Mutex<(u64, Vec<u16>)>>, Arc<PortSet>);
+
+impl LiveConnections for Said {
+    fn of(&mut self, table: TableKey) -> Option<Live<'_>> {
+        assert_eq!(table, TableKey { local: LOCAL, nat64: NAT64 });
+        let mut said = self.0.lock().unwrap();
+        said.0 += 1;
+        self.1 = Arc::new(PortSet::new(said.1.clone()));
+        Some(Live { look: said.0, ports: &self.1 })
+    }
+}
+
+/// The table is limited by itself, or by what all may hold together.
+#[test]
+fn section_6_live_connections_at_a_full_table() {
+    for of_all in [false, true] {
+        let said = Said(Arc::default(), Arc::new(PortSet::new(Vec::new())));
+        let mut shard = Shard::with_live(Box::new(said.clone()), |config| {
+            match of_all {
+                true => config.budget = Arc::new(Budget::new(100, 16)),
+                false => config.limits.entries_max = 16,
+            }
+            config.limits.client_share = 1.0;
+        });
+        shard.prove(NAT64, CONTROL, TOKEN);
+        let idle = make(&mut shard, CLIENT, 1);
+        // Nobody asks before it is nearly full...
+        for port in 2..13 {
+            make(&mut shard, CLIENT, port);
+        }
+        assert_eq!((said.0.lock().unwrap().0, shard.server.nearly_full().count()), (0, 0));
+        // ...and then for each new client, before one has to go.
+        for port in 13..17 {
+            make(&mut shard, CLIENT, port);
+        }
+        assert_eq!((said.0.lock().unwrap().0, shard.server.nearly_full().count()), (3, 1));
+        // It stays, however many come.
+        said.0.lock().unwrap().1 = vec![idle.port.0];
+        for port in 100..200 {
+            make(&mut shard, CLIENT, port);
+            assert_eq!(shard.outbox.changes.len(), 2, "{:?}", shard.outbox.changes);
+            assert!(!shard.outbox.changes.iter().any(|(_, change)| *change == deleted(idle)));
+        }
+        assert!(shard.server.entries().any(|(_, entry)| entry == idle));
+        // When it is over, it goes in its time.
+        said.0.lock().unwrap().1.clear();
+        let went = (200..216).filter(|&port| {
+            make(&mut shard, CLIENT, port);
+            shard.outbox.changes.iter().any(|(_, change)| *change == deleted(idle))
+        });
+        assert_eq!(went.count(), 1);
+        // While nothing can be recorded, nothing is passed over either.
+        shard.outbox.frozen = true;
+        let asked = said.0.lock().unwrap().0;
+        assert_eq!(
+            shard.dropped(&client_packet(&udp6(CLIENT, 300))),
+            DropReason::JournalUnavailable
+        );
+        assert_eq!(said.0.lock().unwrap().0, asked);
+    }
 }

@@ -1,0 +1,73 @@
+//! An idle connection at a table that is full: the kernel knows that it is live.
+
+use std::net::UdpSocket;
+use std::thread;
+use std::time::Duration;
+
+use crate::eventlog::Kind;
+use crate::field::{Field, SERVICE6, Site};
+use crate::http::Connection;
+use crate::process::{PATIENCE, wait_until};
+use crate::programs::{Gateway, Nginx, Server};
+use crate::udp::Echo;
+
+/// What the server may hold.
+const ENTRIES: usize = 8;
+/// After so long the server has looked at the connections again. It does so every second.
+const LOOKED: Duration = Duration::from_secs(3);
+
+/// So many new clients come by, each with a port of its own.
+fn come_by(site: &Site, clients: usize) {
+    for number in 0..clients {
+        let socket = site.client.inside(|| UdpSocket::bind((site.address, 0)).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let text = format!("here is {number}");
+        socket.send_to(text.as_bytes(), (SERVICE6, Echo::PORT)).unwrap();
+        let mut got = [0; 64];
+        let length = socket.recv(&mut got).unwrap();
+        assert_eq!(&got[..length], text.as_bytes());
+    }
+}
+
+#[test]
+fn idle_connection_survives_a_table_that_is_filled_several_times() {
+    let Some(field) = Field::new() else { return };
+    let site = &field.sites[0];
+    let limit = ENTRIES.to_string();
+    let mut server = Server::start_with(&field, &["--max-entries", &limit, "--client-share", "1"]);
+    let _nginx = Nginx::start(&field);
+    let _echo = Echo::start(&field);
+    let gateway = Gateway::start(site);
+    come_by(site, 1);
+    server.wait_until_known(site.pool);
+
+    let mut connection = Connection::open(site);
+    assert_eq!(connection.get("hello"), b"hello\n");
+    let port = connection.port();
+    let of_connection = |kind| {
+        let entries = server.entries(kind).into_iter();
+        entries.filter(|&(_, _, client, of)| client == site.address && of == port).count()
+    };
+    wait_until("it has an entry", || of_connection(Kind::Created) == 1);
+
+    // Once the table is nearly full it is looked for connections.
+    come_by(site, ENTRIES - 3);
+    thread::sleep(LOOKED);
+    for round in 1..=5 {
+        come_by(site, ENTRIES);
+        let deleted = round * ENTRIES - 1;
+        wait_until("others go", || server.entries(Kind::Deleted).len() >= deleted);
+        assert_eq!(of_connection(Kind::Deleted), 0, "round {round}");
+    }
+    // The NAT64 has nothing but the table to go by, and the connection lives on.
+    gateway.reboot();
+    assert_eq!(connection.get("hello"), b"hello\n");
+    assert_eq!((of_connection(Kind::Created), of_connection(Kind::Deleted)), (1, 0));
+
+    // When it is over its entry goes as any other.
+    drop(connection);
+    thread::sleep(LOOKED);
+    come_by(site, ENTRIES);
+    wait_until("it went in its time", || of_connection(Kind::Deleted) == 1);
+    server.stop();
+}
