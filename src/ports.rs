@@ -299,6 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn a_set_of_ports_has_those_and_no_others() {
+        for count in [0, 1, LIST_MAX, LIST_MAX + 1, 65536 / 3] {
+            // Every third, in no order, and the first one twice.
+            let third = |i: usize| (i * 7919 % count * 3) as u16;
+            let ports: Vec<u16> =
+                (0..count).map(third).chain((0..count.min(1)).map(third)).collect();
+            let set = PortSet::new(ports.clone());
+            let mut wanted = vec![false; 65536];
+            ports.iter().for_each(|&port| wanted[usize::from(port)] = true);
+            assert_eq!(wanted.iter().filter(|&&is_in| is_in).count(), count);
+            for port in 0..=u16::MAX {
+                assert_eq!(set.contains(MappedPort(port)), wanted[usize::from(port)], "{port}");
+            }
+        }
+    }
+
+    #[test]
     fn section_6_eligible_ports() {
         let ports = ports(64064, &[40000]);
         for never in [0, 9, 1023, 3544, 6081, 64064, 40000] {

@@ -393,8 +393,10 @@ proptest! {
         let mut model = Model { entries: Vec::new(), control: Vec::new(), capacity, share };
         let mut changes = Vec::new();
         let ports = PortSet::new(stays.iter().copied().collect());
-        for (step, look) in steps.into_iter().zip(1..) {
+        for (step, number) in steps.into_iter().zip(0..) {
             changes.clear();
+            // Now and then somebody looks anew, and sees the same.
+            let live = Some(Live { look: 1 + number / 5, ports: &ports });
             match step {
                 Step::Want(client, wanted) => {
                     if let Some(slot) = table.find(&client) {
@@ -410,7 +412,7 @@ proptest! {
                     let victim = full.then(|| model.victim(client, &stays));
                     let slot = table
                         .create(
-                            table.hashed(client), wanted.map(MappedPort), false, Some(Live { look, ports: &ports }),
+                            table.hashed(client), wanted.map(MappedPort), false, live,
                             &mut random, |change| changes.push(change),
                         )
                         .unwrap();
