@@ -2,17 +2,18 @@
 //!
 //! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as [`Change`]s;
 //! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries.
-//! The order of use ([`Table::touch`]) is a change only once in a while.
+//! A use ([`Table::touch`]) is a change only once in a while.
 //!
 //! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
 //!
 //! Much of the time that a request takes is spent waiting for memory, so the way to an entry is short: one index
-//! over all entries by all that makes a client, then the entry, and from there, at once, its client's address, its
-//! /64 and its neighbours in the order of use. Records are small enough that a full table takes about 55 octets
+//! over all entries by all that makes a client, then the entry, and from there its client's address: no more is
+//! touched by who finds an entry and uses it. Records are small enough that a full table takes about 55 octets
 //! for each entry where four share a client address, 110 where none does.
 
+mod age;
 mod index;
-mod lru;
+mod members;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -26,9 +27,10 @@ use crate::ports::{PortSet, Ports, TABLE_CAPACITY};
 use crate::random::{Random, SecretHash};
 use crate::stats::DropReason;
 use crate::wire::{self, Authenticator, Client, ControlPort, ENTRY_LENGTH, MappedPort, Prefix96};
+use age::{Queue, UseNumber, Uses};
 use index::{Hash, Index};
-use lru::{Links, List, Which};
-use pool::{Keyed, NONE, Place, Pool, Shares, Slots};
+use members::{Links, Members};
+use pool::{Keyed, Place, Pool, Shares, Slots};
 use victim::Search;
 
 pub use pool::Slot;
@@ -70,12 +72,16 @@ pub struct Table {
     clients: Pool<ClientRecord>,
     prefixes: Pool<PrefixRecord>,
     subnets: Pool<Subnet>,
-    by_use: List,
+    uses: Uses,
     tick: u16,
     ports: Ports,
     hash: SecretHash,
     /// The /64s that are heavy or nearly so.
     heavy: Vec<Slot>,
+    /// The least recently used entries.
+    oldest: Queue,
+    /// Those of /64s that are heavy, or were not long ago.
+    oldest_of: Vec<(Slot, Queue)>,
     search: Search,
     limits: TableLimits,
 }
@@ -117,7 +123,9 @@ struct Record {
     port: NonZeroU16,
     /// The tick in which its use was last recorded.
     used: u16,
-    links: [Links; 2],
+    last_use: UseNumber,
+    /// In the list of its /64.
+    links: Links,
 }
 
 impl Record {
@@ -160,7 +168,7 @@ impl Keyed for PrefixRecord {
 struct Subnet {
     prefix: [u8; 8],
     entries: Shares,
-    by_use: List,
+    members: Members,
 }
 
 impl Keyed for Subnet {
@@ -185,11 +193,13 @@ impl Table {
             clients: Pool::new(),
             prefixes: Pool::new(),
             subnets: Pool::new(),
-            by_use: List::default(),
+            uses: Uses::default(),
             tick: 0,
             ports: Ports::new(handoff_port, hash),
             hash,
             heavy: Vec::new(),
+            oldest: Queue::default(),
+            oldest_of: Vec::new(),
             search: Search::default(),
             limits,
         }
@@ -252,30 +262,17 @@ impl Table {
     pub(crate) fn glance(&self, slot: Slot) -> u64 {
         let record = self.records.get(slot);
         // It may lie across two of their lines.
-        u64::from(record.hash.0) ^ u64::from(record.links[1].newer())
+        u64::from(record.hash.0) ^ u64::from(record.used)
     }
 
-    /// Looks at what stands around the entry in `slot`.
+    /// Looks at what belongs to the entry in `slot`.
     #[inline]
     pub(crate) fn glance_around(&self, slot: Slot) -> u64 {
         let at = self.records.get(slot);
-        let around = |slot: Slot| {
-            self.records
-                .try_get(slot)
-                .map_or(0, |record| record.links[0].newer() ^ record.links[1].newer())
-        };
-        let [table, subnet] = at.links;
-        let mut neighbours =
-            around(table.newer()) ^ around(table.older()) ^ around(self.by_use.newest());
-        if subnet.newer() != NONE {
-            neighbours ^= around(subnet.newer())
-                ^ around(subnet.older())
-                ^ around(self.subnets.get(at.subnet).by_use.newest());
-        }
         let client = self.clients.get(at.client);
         let client = client.address[0] ^ client.authenticator.octets().last().unwrap_or(&0);
         let prefix = self.prefixes.get(at.prefix).prefix[0];
-        u64::from(neighbours) ^ u64::from(client ^ prefix)
+        u64::from(client ^ prefix)
     }
 
     /// The entry that has `port`.
@@ -332,30 +329,52 @@ impl Table {
     /// been in this tick, and `can_record` says that it can.
     #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
+        let number = self.next_use();
         let record = self.records.get_mut(slot);
-        let subnet = record.subnet;
+        record.last_use = number;
         let to_record = can_record && record.used != self.tick;
         if to_record {
             record.used = self.tick;
         }
-        // Many an entry is the newest of its /64, often the only one: then the memory of the /64 can rest.
-        let is_newest = record.links[Which::Subnet as usize].newer() == NONE;
-        self.by_use.touch(&mut self.records, Which::Table, slot);
-        if !is_newest {
-            self.subnets.get_mut(subnet).by_use.touch(&mut self.records, Which::Subnet, slot);
-        }
         to_record
+    }
+
+    #[inline(always)] // As above.
+    fn next_use(&mut self) -> UseNumber {
+        self.uses.next().unwrap_or_else(|| self.number_anew())
+    }
+
+    /// Gives all entries new numbers, in the order of their last use, and returns that of the next use.
+    #[cold]
+    fn number_anew(&mut self) -> UseNumber {
+        let mut number = 0;
+        for slot in self.slots_by_use() {
+            number += 1;
+            self.records.get_mut(slot).last_use = number;
+        }
+        self.oldest.clear();
+        self.oldest_of.clear();
+        number += 1;
+        self.uses.set(number);
+        number
+    }
+
+    fn slots_by_use(&self) -> Vec<Slot> {
+        let mut slots: Vec<_> =
+            self.records.iter().map(|(slot, record)| (record.last_use, slot)).collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// All entries, from the least to the most recently used.
     pub fn by_use(&self) -> impl Iterator<Item = wire::Entry> {
-        self.by_use.oldest_first(&self.records, Which::Table).map(|slot| self.entry(slot))
+        self.slots_by_use().into_iter().map(|slot| self.entry(slot))
     }
 
     /// The changes that make a table like this one from an empty one, the order of use included.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         let mut told = vec![false; TABLE_CAPACITY];
-        self.by_use.oldest_first(&self.records, Which::Table).flat_map(move |slot| {
+        self.slots_by_use().into_iter().flat_map(move |slot| {
             let wire::Entry { port, client } = self.entry(slot);
             let told = &mut told[usize::from(self.records.get(slot).client)];
             let first = !std::mem::replace(told, true);
@@ -502,6 +521,7 @@ impl Table {
         let number = NonZeroU16::new(port.0)?;
         let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
         let prefix = self.share_prefix(client.prefix.0);
+        let last_use = self.next_use();
         let slot = self.records.insert(Record {
             hash,
             client: address,
@@ -510,14 +530,14 @@ impl Table {
             client_port: client.port,
             port: number,
             used: self.tick,
-            links: [Links::default(); 2],
+            last_use,
+            links: Links::default(),
         });
         let records = &self.records;
         self.index.insert(hash, slot, |slot| records.get(slot).hash);
         self.ports.take(port, slot);
-        self.by_use.push(&mut self.records, Which::Table, slot);
         let record = self.subnets.get_mut(subnet);
-        record.by_use.push(&mut self.records, Which::Subnet, slot);
+        record.members.add(&mut self.records, slot);
         let entries = record.entries.get();
         if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
             self.heavy.push(subnet);
@@ -540,7 +560,7 @@ impl Table {
                 slot
             }
             None => {
-                let subnet = Subnet { prefix, entries: Shares::ONE, by_use: List::default() };
+                let subnet = Subnet { prefix, entries: Shares::ONE, members: Members::default() };
                 self.subnets.insert(&self.hash, subnet)
             }
         };
@@ -563,12 +583,15 @@ impl Table {
     fn remove(&mut self, slot: Slot) {
         let hash = self.records.get(slot).hash;
         let &Record { client, prefix, subnet, .. } = self.records.get(slot);
-        self.by_use.unlink(&mut self.records, Which::Table, slot);
         let record = self.subnets.get_mut(subnet);
-        record.by_use.unlink(&mut self.records, Which::Subnet, slot);
+        record.members.remove(&mut self.records, slot);
         let entries = record.entries.get();
         if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
             self.heavy.retain(|&heavy| heavy != subnet);
+        }
+        // Kept while it may soon be heavy again: to look for them costs more than to keep them.
+        if entries == 1 || !self.may_be_heavy(entries.saturating_mul(2)) {
+            self.oldest_of.retain(|&(of, _)| of != subnet);
         }
         if !self.subnets.get_mut(subnet).entries.take() {
             self.subnets.remove(&self.hash, subnet);
@@ -587,10 +610,16 @@ impl Table {
 
     /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
     pub fn contradiction(&self) -> Option<String> {
-        let by_use: Vec<_> = self.by_use.oldest_first(&self.records, Which::Table).collect();
-        let counts = [by_use.len(), self.ports.taken(), self.index.len()];
-        if counts != [self.len(); 3] {
-            return Some(format!("{} entries; {counts:?} by use, ports, in the index", self.len()));
+        let counts = [self.ports.taken(), self.index.len()];
+        if counts != [self.len(); 2] {
+            return Some(format!("{} entries; {counts:?} by ports, in the index", self.len()));
+        }
+        let by_use = self.slots_by_use();
+        let number = |slot: &Slot| self.records.get(*slot).last_use;
+        if !by_use.is_sorted_by(|one, other| number(one) < number(other))
+            || by_use.last().is_some_and(|last| number(last) > self.uses.count())
+        {
+            return Some("two entries have the same number, or one a number to come".into());
         }
         if self.len() > self.capacity() {
             return Some(format!("{} entries, capacity {}", self.len(), self.capacity()));
@@ -605,7 +634,11 @@ impl Table {
             }
         }
         for (slot, subnet) in self.subnets.iter() {
-            let entries = subnet.by_use.oldest_first(&self.records, Which::Subnet).count();
+            let entries = subnet
+                .members
+                .iter(&self.records)
+                .filter(|&member| self.records.get(member).subnet == slot)
+                .count();
             let may_be_heavy = self.may_be_heavy(subnet.entries.get());
             if entries != usize::from(subnet.entries.get())
                 || self.heavy.contains(&slot) != may_be_heavy

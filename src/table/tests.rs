@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -147,6 +147,41 @@ fn section_6_the_only_one_that_can_go_is_found_each_time() {
         assert_eq!(replaced(&mut table, nth(30_000 + i), live), Some(15_000), "{i}");
     }
     assert_eq!(table.contradiction(), None);
+}
+
+/// More than are looked for at once, used again while they wait to go.
+#[test]
+fn section_6_the_least_recently_used_of_many() {
+    const ENTRIES: u32 = 20_000;
+    // A /64 for each; and one that is heavy.
+    let apart = |n: u32| client((n % 251) as u8, (n / 251 % 256) as u8, 1, (n / 64_256) as u16 + 1);
+    let together = |n: u32| client(1, (n % 256) as u8, 1, (n / 256) as u16 + 1);
+    for (clients, share) in [(&apart as &dyn Fn(u32) -> Client, 1.0), (&together, 0.125)] {
+        let mut table = filled(share, (0..ENTRIES).map(clients));
+        let mut order: BTreeMap<u32, Client> = (0..ENTRIES).map(|n| (n, clients(n))).collect();
+        let mut random = Random::new([5; 32]);
+        for now in ENTRIES..3 * ENTRIES {
+            // One that would go soon, or any one.
+            let soon = if now % 2 == 0 { 6000 } else { ENTRIES };
+            let from = order.first_key_value().unwrap().0 + random.below(soon);
+            let (&at, &used) =
+                order.range(from..).next().unwrap_or(order.last_key_value().unwrap());
+            table.touch(table.find(&used).unwrap(), false);
+            order.remove(&at);
+            order.insert(2 * now, used);
+            let (_, oldest) = order.pop_first().unwrap();
+            let mut gone = None;
+            let sought = table.hashed(clients(now));
+            let note = |change| match change {
+                Change::Deleted { client, .. } => gone = Some(client),
+                _ => {}
+            };
+            table.create(sought, None, false, None, &mut random, note).unwrap();
+            assert_eq!(gone, Some(oldest), "{now}");
+            order.insert(2 * now + 1, clients(now));
+        }
+        assert_eq!(table.contradiction(), None);
+    }
 }
 
 #[test]
@@ -386,9 +421,12 @@ proptest! {
         stays in prop::collection::hash_set(5000..5012_u16, 0..6),
         capacity in 1..12_usize,
         share in prop::sample::select(vec![0.125, 0.3, 0.5, 1.0]),
+        // Their numbers may end on the way.
+        uses in prop_oneof![Just(0), UseNumber::MAX - 100..UseNumber::MAX],
     ) {
         let mut random = Random::new([4; 32]);
         let mut table = table(capacity, share);
+        table.uses.set(uses);
         let mut replayed = self::table(capacity, share);
         let mut model = Model { entries: Vec::new(), control: Vec::new(), capacity, share };
         let mut changes = Vec::new();

@@ -1,14 +1,13 @@
 //! Which entry goes when another one needs its place (PROTOCOL.md section 6): the least recently used of those
 //! without a live connection, of a heavy /64 first.
 //!
-//! An entry that is passed over counts as used: it moves to the young end of its lists, so that it is not met again
-//! before all others are. This is not recorded: who replays the changes reads which entry went, and after a restart
+//! An entry that is passed over counts as used, so that it is not met again before all others are. This is not recorded: who replays the changes reads which entry went, and after a restart
 //! live connections are looked for anew. All work is bounded. Where very many live entries stand at the old end, as
 //! may be when most of a table is idle connections, another entry than the least recently used goes for once, but
 //! never a live one as long as there is another.
 
-use super::lru::Which;
-use super::pool::{NONE, Slot};
+use super::age::Queue;
+use super::pool::Slot;
 use super::{Live, Table};
 use crate::wire::{Client, MappedPort};
 
@@ -56,8 +55,7 @@ impl Table {
         {
             return Some(slot);
         }
-        let list = heavy.map_or(self.by_use, |subnet| self.subnets.get(subnet).by_use);
-        (!self.is_empty()).then(|| list.oldest())
+        self.oldest(heavy)
     }
 
     /// The /64 that has to make room for `client`, if that is any one.
@@ -87,34 +85,22 @@ impl Table {
             return None;
         };
         self.search.hand = any;
-        let of_heavy = heavy.and_then(|subnet| {
-            let entries = self.subnets.get(subnet).entries.get();
-            let oldest = |table: &Self| table.subnets.get(subnet).by_use.oldest();
-            self.first(Which::Subnet, usize::from(entries), oldest, live)
-        });
-        let oldest = |table: &Self| table.by_use.oldest();
-        of_heavy.or_else(|| self.first(Which::Table, self.len(), oldest, live)).or_else(|| {
+        let of_heavy = heavy.and_then(|_| self.first(heavy, live));
+        of_heavy.or_else(|| self.first(None, live)).or_else(|| {
             self.search.hand = any + 1;
             Some(any)
         })
     }
 
-    /// The least recently used entry of a list that is not live, if it is found soon.
-    fn first(
-        &mut self,
-        which: Which,
-        entries: usize,
-        oldest: impl Fn(&Self) -> Slot,
-        live: Live<'_>,
-    ) -> Option<Slot> {
-        let left = self.search.passes_left[which as usize];
+    /// The least recently used entry of a /64, or of all, that is not live, if it is found soon.
+    fn first(&mut self, subnet: Option<Slot>, live: Live<'_>) -> Option<Slot> {
+        let kind = usize::from(subnet.is_some());
+        let left = self.search.passes_left[kind];
+        let entries = self.count(subnet);
         let passes_max = entries.min(PASSES_AT_ONCE_MAX).min(left as usize) as u32;
         let mut passes = 0;
         let found = loop {
-            let slot = oldest(self);
-            if slot == NONE {
-                break None;
-            }
+            let slot = self.oldest(subnet)?;
             if !live.ports.contains(self.records.get(slot).port()) {
                 break Some(slot);
             }
@@ -124,8 +110,42 @@ impl Table {
             self.touch(slot, false);
             passes += 1;
         };
-        self.search.passes_left[which as usize] = left - passes;
+        self.search.passes_left[kind] = left - passes;
         found
+    }
+
+    /// How many entries a /64 has, or the table.
+    fn count(&self, subnet: Option<Slot>) -> usize {
+        subnet.map_or(self.len(), |subnet| usize::from(self.subnets.get(subnet).entries.get()))
+    }
+
+    /// The least recently used entry of a /64, or of all.
+    fn oldest(&mut self, subnet: Option<Slot>) -> Option<Slot> {
+        let count = self.count(subnet);
+        let records = &self.records;
+        let queue = match subnet {
+            None => &mut self.oldest,
+            Some(subnet) => {
+                let at = self.oldest_of.iter().position(|&(of, _)| of == subnet);
+                let at = at.unwrap_or_else(|| {
+                    self.oldest_of.push((subnet, Queue::default()));
+                    self.oldest_of.len() - 1
+                });
+                &mut self.oldest_of[at].1
+            }
+        };
+        queue.first(records).or_else(|| {
+            match subnet {
+                None => {
+                    queue.fill(count, records.iter().map(|(slot, record)| (record.last_use, slot)));
+                }
+                Some(subnet) => {
+                    let members = self.subnets.get(subnet).members.iter(records);
+                    queue.fill(count, members.map(|slot| (records.get(slot).last_use, slot)));
+                }
+            }
+            queue.first(records)
+        })
     }
 
     /// The next entry that is not live, in the order of slots, which is fast.
