@@ -1,17 +1,17 @@
 //! Which entries have a live TCP connection: what the kernel says of it, for the reactors (PROTOCOL.md section 6).
 //!
 //! A thread looks at the connections of this host with the NAT64s of *watched* tables, and publishes what it saw. A
-//! table becomes watched when a reactor asks about it, which it does when the table is nearly full, and is watched until
-//! nobody has asked for a minute; then what was seen last stands until somebody does. While no table is watched, the
-//! thread sleeps.
+//! table becomes watched when a reactor asks about it, which it does when the table is nearly full, and is watched
+//! until nobody has asked for a minute; then what was seen last stands until somebody does. While no table is
+//! watched, the thread sleeps.
 //!
 //! A reactor never waits: it reads what is published, and wakes the thread when a table is to become watched. Before
-//! the first look at a table, nothing is known of it.
+//! the first look at a table, nothing is known of it; nor where looks fail, or the thread is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,15 @@ use crate::table::Live;
 
 /// How often watched tables are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A rest is so many times as long as the look before it: looking takes less than 2 % of a core.
+/// A rest is so many times as long as the look before it: looking takes less than 2 % of a core...
 const REST: u32 = 50;
+/// ...but no longer than this: on busy cores, a look takes longer than its work. Nor does a table wait for it that
+/// was never looked at.
+const REST_MAX: Duration = Duration::from_secs(10);
+/// How long what was seen counts while looks fail.
+const COUNTS_FOR: Duration = Duration::from_secs(60);
+/// How long the start waits for the first look at tables that are full already.
+const START_WAITS: Duration = Duration::from_secs(1);
 /// How long a table is watched after it was last asked about.
 const WATCHED_FOR: Duration = Duration::from_secs(60);
 /// How many tables a reactor can ask to be watched before the thread has heard of the first. Others ask again.
@@ -81,6 +88,9 @@ pub struct Watcher {
 impl LiveConnections for Watcher {
     fn of(&mut self, table: TableKey) -> Option<Live<'_>> {
         let Self { published, requests, requested, since, shared } = self;
+        if requests.is_abandoned() {
+            return None;
+        }
         let published = published.load();
         let seen = published.tables.get(&table);
         match seen {
@@ -89,7 +99,6 @@ impl LiveConnections for Watcher {
                     asked.store(true, Ordering::Relaxed);
                 }
             }
-            _ if requests.is_abandoned() => {}
             _ => {
                 if *since != published.number {
                     *since = published.number;
@@ -120,6 +129,9 @@ pub struct Looker {
 /// A table that somebody asked about, now or before.
 struct Watched {
     seen: Seen,
+    /// When that was.
+    seen_at: Duration,
+    /// Until when it is watched.
     until: Duration,
 }
 
@@ -162,8 +174,8 @@ pub fn prepare(reactors: usize) -> (Looker, Vec<Watcher>) {
 }
 
 impl Looker {
-    /// Looks at `tables`, if there are any, before it returns, and then runs on a thread. `trouble` is told once why
-    /// the kernel cannot be asked.
+    /// Runs on a thread from now on. Waits for its first look at `tables`, if there are any, but not for long.
+    /// `trouble` is told once why the kernel could not be asked.
     ///
     /// # Errors
     /// Why it cannot be asked at all, or there is no thread; then nothing is known of any connection.
@@ -173,31 +185,35 @@ impl Looker {
         trouble: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Looking> {
         self.sock_diag = Some(SockDiag::open()?);
-        tables.for_each(|table| self.watch(table, Duration::ZERO));
-        if self.is_watching() {
-            self.look(Duration::ZERO)?;
+        for table in tables {
+            self.watch(table, Duration::ZERO);
         }
-        let looking = Looking(Arc::clone(&self.shared));
-        let run = move || self.run(trouble);
-        thread::Builder::new().name("connections".into()).spawn(run)?;
+        let shared = Arc::clone(&self.shared);
+        let (looked, first_look) = mpsc::channel();
+        let run = move || self.run(trouble, looked);
+        let thread = thread::Builder::new().name("connections".into()).spawn(run)?;
+        // Before there is a reactor that could want to wake it.
+        let _ = shared.thread.set(thread.thread().clone());
+        let looking = Looking(shared);
+        // Nothing is sent: the other end is dropped.
+        let _ = first_look.recv_timeout(START_WAITS);
         Ok(looking)
     }
 
-    fn run(mut self, trouble: impl FnOnce(io::Error)) {
-        // Before it looks for requests: who comes later can wake it.
+    fn run(mut self, trouble: impl FnOnce(io::Error), looked: mpsc::Sender<()>) {
         let shared = Arc::clone(&self.shared);
-        let _ = shared.thread.set(thread::current());
-        let mut trouble = Some(trouble);
+        let (mut trouble, mut looked) = (Some(trouble), Some(looked));
         let start = clock();
-        let (mut next, mut rested, mut is_new) = (Duration::ZERO, Duration::ZERO, false);
+        let (mut next, mut soon, mut is_new) = (Duration::ZERO, Duration::ZERO, false);
         while !shared.stop.load(Ordering::Acquire) {
             let now = start.elapsed();
             is_new |= self.heed_requests(now);
             if !self.is_watching() {
+                looked = None;
                 thread::park();
                 continue;
             }
-            let due = if is_new { rested } else { next.max(rested) };
+            let due = if is_new { soon } else { next };
             if let Some(wait) = due.checked_sub(now).filter(|wait| !wait.is_zero()) {
                 thread::park_timeout(wait);
                 continue;
@@ -210,28 +226,34 @@ impl Looker {
                     trouble(error);
                 }
             }
+            looked = None;
             let end = start.elapsed();
-            (next, rested) = (now + LOOK_EVERY, end + REST * (end - now));
+            let took = end - now;
+            soon = end + took;
+            next = (now + LOOK_EVERY).max(end + (REST * took).min(REST_MAX));
         }
+        drop(looked);
     }
 
-    /// Whether any table became watched.
+    /// Whether any table became watched that was never looked at.
     fn heed_requests(&mut self, now: Duration) -> bool {
         let requests = self.requests.iter_mut();
         let requested: Vec<_> =
             requests.flat_map(|requests| std::iter::from_fn(|| requests.pop().ok())).collect();
-        requested.iter().for_each(|&table| self.watch(table, now));
-        !requested.is_empty()
+        requested.iter().fold(false, |is_new, &table| self.watch(table, now) | is_new)
     }
 
-    fn watch(&mut self, table: TableKey, now: Duration) {
+    /// Whether this table is watched only now, and was never looked at.
+    fn watch(&mut self, table: TableKey, now: Duration) -> bool {
         let watched = self.tables.entry(table).or_insert_with(|| {
             let ports = Arc::new(PortSet::new(Vec::new()));
-            let seen = Seen { look: 0, ports, watched: true, asked: Arc::default() };
-            Watched { seen, until: now }
+            let seen = Seen { look: 0, ports, watched: false, asked: Arc::default() };
+            Watched { seen, seen_at: now, until: now }
         });
+        let is_new = !watched.seen.watched && watched.seen.look == 0;
         watched.seen.watched = true;
         watched.until = now + WATCHED_FOR;
+        is_new
     }
 
     fn is_watching(&self) -> bool {
@@ -241,12 +263,15 @@ impl Looker {
     /// Looks at all watched tables, and publishes what it saw, or that it did not.
     fn look(&mut self, now: Duration) -> io::Result<()> {
         self.looks += 1;
-        let result = self.ask();
+        let result = self.ask(now);
         for table in self.tables.values_mut().filter(|table| table.seen.watched) {
             if table.seen.asked.swap(false, Ordering::Relaxed) {
                 table.until = now + WATCHED_FOR;
             }
             table.seen.watched = now < table.until;
+            if result.is_err() && table.seen_at + COUNTS_FOR < now {
+                table.seen.look = 0;
+            }
         }
         let looked_at = self.tables.iter().filter(|(_, table)| table.seen.look > 0);
         let tables = looked_at.map(|(&key, table)| (key, table.seen.clone())).collect();
@@ -256,7 +281,7 @@ impl Looker {
         result
     }
 
-    fn ask(&mut self) -> io::Result<()> {
+    fn ask(&mut self, now: Duration) -> io::Result<()> {
         let watched = self.tables.iter().filter(|(_, table)| table.seen.watched);
         let mut ports: HashMap<TableKey, Vec<u16>> =
             watched.map(|(&key, _)| (key, Vec::new())).collect();
@@ -275,8 +300,10 @@ impl Looker {
             }
         })?;
         for (table, ports) in ports {
-            if let Some(Watched { seen, .. }) = self.tables.get_mut(&table) {
-                (seen.look, seen.ports) = (self.looks, Arc::new(PortSet::new(ports)));
+            if let Some(watched) = self.tables.get_mut(&table) {
+                watched.seen_at = now;
+                watched.seen.look = self.looks;
+                watched.seen.ports = Arc::new(PortSet::new(ports));
             }
         }
         Ok(())
@@ -343,9 +370,9 @@ mod tests {
         assert!(!looker.heed_requests(at(177)));
         looker.look(at(238)).unwrap();
         assert!(!looker.is_watching());
-        // What was seen last stands, and the table is watched again.
+        // What was seen last stands, and the table is watched again: not at once, as something is known of it.
         assert_eq!(is_live(watcher, table, port), Some(true));
-        assert!(looker.heed_requests(at(300)) && looker.is_watching());
+        assert!(!looker.heed_requests(at(300)) && looker.is_watching());
         let before = looker.looks;
         looker.look(at(300)).unwrap();
         assert_eq!(watcher.of(table).unwrap().look, before + 1);
@@ -353,6 +380,29 @@ mod tests {
         stranger.of(table);
         looker.look(at(301)).unwrap();
         assert!(looker.retired.len() <= 2, "{}", looker.retired.len());
+    }
+
+    #[test]
+    fn what_was_seen_does_not_count_for_ever_while_looks_fail() {
+        let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 5));
+        let (mut looker, mut watchers) = prepare(1);
+        let [watcher] = &mut watchers[..] else { panic!("one") };
+        assert_eq!(is_live(watcher, table, port), None);
+        let at = Duration::from_secs;
+        assert!(looker.heed_requests(at(0)));
+        looker.look(at(0)).unwrap();
+        looker.sock_diag = Some(SockDiag::broken());
+        for (now, known) in [(1, true), (60, true), (61, false)] {
+            assert!(looker.look(at(now)).is_err());
+            assert_eq!(is_live(watcher, table, port).is_some(), known, "{now}");
+        }
+        // It is asked for again, which is nothing new, and known as soon as a look succeeds.
+        assert!(!looker.heed_requests(at(61)));
+        looker.sock_diag = None;
+        looker.look(at(62)).unwrap();
+        assert_eq!(is_live(watcher, table, port), Some(true));
+        drop(looker);
+        assert_eq!(is_live(watcher, table, port), None, "nobody looks any more");
     }
 
     #[test]

@@ -105,6 +105,13 @@ impl SockDiag {
         Ok(opened)
     }
 
+    /// One that fails whenever it is asked.
+    #[cfg(test)]
+    pub fn broken() -> Self {
+        let unconnected = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+        Self { socket: unconnected.into(), buffer: Vec::new(), sequence: 0 }
+    }
+
     /// All live connections with these hosts, and maybe some with others. After an error this is of no use any more.
     ///
     /// # Errors

@@ -674,7 +674,7 @@ impl Nat64 {
             sought,
             wanted,
             at_limit,
-            if nearly_full { live.of(table) } else { None },
+            if nearly_full || at_limit { live.of(table) } else { None },
             random,
             |change| record(stats, outbox, table, change),
         );
