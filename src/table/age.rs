@@ -9,7 +9,7 @@ use super::Record;
 use super::pool::{Slot, Slots};
 
 /// So many are looked for at once.
-const QUEUE_MAX: usize = 4096;
+const QUEUE_MAX: usize = 2048;
 
 /// The number of a use: a later one has a higher.
 pub type UseNumber = u32;
@@ -44,13 +44,18 @@ pub struct Queue(Vec<(UseNumber, Slot)>);
 impl Queue {
     /// The least recently used, if any is left that was not used since.
     pub fn first(&mut self, records: &Slots<Record>) -> Option<Slot> {
-        while let Some(&(last_use, slot)) = self.0.last() {
-            if records.try_get(slot).is_some_and(|record| record.last_use == last_use) {
-                return Some(slot);
+        while let Some(entry) = self.0.last() {
+            if is_unused(entry, records) {
+                return Some(entry.1);
             }
             self.0.pop();
         }
         None
+    }
+
+    /// The same, where the queue must stay as it is.
+    pub fn peek(&self, records: &Slots<Record>) -> Option<Slot> {
+        self.0.iter().rev().find(|entry| is_unused(entry, records)).map(|entry| entry.1)
     }
 
     /// Looks for them anew, among all of the `count` entries.
@@ -78,6 +83,11 @@ impl Queue {
     pub fn clear(&mut self) {
         self.0.clear();
     }
+}
+
+/// Whether the entry is there, and was not used since.
+fn is_unused(&(last_use, slot): &(UseNumber, Slot), records: &Slots<Record>) -> bool {
+    records.try_get(slot).is_some_and(|record| record.last_use == last_use)
 }
 
 /// Keeps the lowest, and returns the highest of them.

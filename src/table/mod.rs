@@ -621,6 +621,15 @@ impl Table {
         {
             return Some("two entries have the same number, or one a number to come".into());
         }
+        let queues = self.oldest_of.iter().map(|(subnet, queue)| (Some(*subnet), queue));
+        for (subnet, queue) in queues.chain([(None, &self.oldest)]) {
+            let is_in =
+                |slot: &&Slot| subnet.is_none_or(|of| self.records.get(**slot).subnet == of);
+            let (first, oldest) = (queue.peek(&self.records), by_use.iter().find(is_in).copied());
+            if first.is_some() && first != oldest {
+                return Some(format!("{subnet:?}: {first:?} would go, and {oldest:?} is older"));
+            }
+        }
         if self.len() > self.capacity() {
             return Some(format!("{} entries, capacity {}", self.len(), self.capacity()));
         }

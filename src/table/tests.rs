@@ -172,9 +172,10 @@ fn section_6_the_least_recently_used_of_many() {
             let (_, oldest) = order.pop_first().unwrap();
             let mut gone = None;
             let sought = table.hashed(clients(now));
-            let note = |change| match change {
-                Change::Deleted { client, .. } => gone = Some(client),
-                _ => {}
+            let note = |change| {
+                if let Change::Deleted { client, .. } = change {
+                    gone = Some(client);
+                }
             };
             table.create(sought, None, false, None, &mut random, note).unwrap();
             assert_eq!(gone, Some(oldest), "{now}");

@@ -1,10 +1,11 @@
-//! Which entry goes when another one needs its place (PROTOCOL.md section 6): the least recently used of those
-//! without a live connection, of a heavy /64 first.
+//! Which entry goes when another one needs its place (PROTOCOL.md section 6): the least recently used of those without
+//! a live connection, of a heavy /64 first.
 //!
-//! An entry that is passed over counts as used, so that it is not met again before all others are. This is not recorded: who replays the changes reads which entry went, and after a restart
-//! live connections are looked for anew. All work is bounded. Where very many live entries stand at the old end, as
-//! may be when most of a table is idle connections, another entry than the least recently used goes for once, but
-//! never a live one as long as there is another.
+//! An entry that is passed over counts as used, so that it is not met again before all others are. This is not
+//! recorded: who replays the changes reads which entry went, and after a restart live connections are looked for anew.
+//! All work is bounded. Where very many live entries stand at the old end, as may be when most of a table is idle
+//! connections, another entry than the least recently used goes for once, but never a live one as long as there is
+//! another.
 
 use super::age::Queue;
 use super::pool::Slot;
@@ -12,10 +13,13 @@ use super::{Live, Table};
 use crate::wire::{Client, MappedPort};
 
 /// How many live entries are passed over at once, in each of the two lists that are looked through.
-const PASSES_AT_ONCE_MAX: usize = 4096;
+const PASSES_AT_ONCE_MAX: usize = 2048;
 /// How many are for each look at the connections, in each kind of list: so many for each entry, and so many more.
 const PASSES_PER_ENTRY: usize = 4;
 const PASSES_MIN: usize = 4096;
+/// A /64 with more than one in so many of all entries is found sooner among all than by its list, which leads to and
+/// fro in memory.
+const MANY: usize = 16;
 
 /// What the search for entries that can go has come to since the last look at the connections.
 #[derive(Debug, Default)]
@@ -135,9 +139,12 @@ impl Table {
             }
         };
         queue.first(records).or_else(|| {
+            let all = records.iter().map(|(slot, record)| (slot, record.subnet, record.last_use));
             match subnet {
-                None => {
-                    queue.fill(count, records.iter().map(|(slot, record)| (record.last_use, slot)));
+                None => queue.fill(count, all.map(|(slot, _, last_use)| (last_use, slot))),
+                Some(subnet) if count > records.len() / MANY => {
+                    let of_subnet = all.filter(|&(_, of, _)| of == subnet);
+                    queue.fill(count, of_subnet.map(|(slot, _, last_use)| (last_use, slot)));
                 }
                 Some(subnet) => {
                     let members = self.subnets.get(subnet).members.iter(records);
