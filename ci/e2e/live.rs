@@ -1,6 +1,7 @@
 //! An idle connection at a table that is full: the kernel knows that it is live.
 
 use std::net::UdpSocket;
+use std::ops::RangeFrom;
 use std::thread;
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ const ENTRIES: usize = 8;
 /// After so long the server has looked at the connections. It does so at once.
 const LOOKED: Duration = Duration::from_secs(3);
 
-/// So many new clients come by, each with a port of its own.
-fn come_by(site: &Site, clients: usize) {
-    for number in 0..clients {
-        let socket = site.client.inside(|| UdpSocket::bind((site.address, 0)).unwrap());
+/// So many new clients come by, each with a port that none had before: the kernel would give one twice.
+fn come_by(site: &Site, ports: &mut RangeFrom<u16>, clients: usize) {
+    for port in ports.take(clients) {
+        let socket = site.client.inside(|| UdpSocket::bind((site.address, port)).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let text = format!("here is {number}");
+        let text = format!("here is {port}");
         socket.send_to(text.as_bytes(), (SERVICE6, Echo::PORT)).unwrap();
         let mut got = [0; 64];
         let length = socket.recv(&mut got).unwrap();
@@ -38,7 +39,9 @@ fn idle_connection_survives_a_table_that_is_filled_several_times() {
     let _nginx = Nginx::start(&field);
     let _echo = Echo::start(&field);
     let gateway = Gateway::start(site);
-    come_by(site, 1);
+    // Below those that the kernel chooses from for the connection.
+    let mut ports = 10_000..;
+    come_by(site, &mut ports, 1);
     server.wait_until_known(site.pool);
 
     let mut connection = Connection::open(site);
@@ -51,10 +54,10 @@ fn idle_connection_survives_a_table_that_is_filled_several_times() {
     wait_until("it has an entry", || of_connection(Kind::Created) == 1);
 
     // Once the table is nearly full it is looked for connections.
-    come_by(site, ENTRIES - 3);
+    come_by(site, &mut ports, ENTRIES - 3);
     thread::sleep(LOOKED);
     for round in 1..=5 {
-        come_by(site, ENTRIES);
+        come_by(site, &mut ports, ENTRIES);
         let deleted = round * ENTRIES - 1;
         wait_until("others go", || server.entries(Kind::Deleted).len() >= deleted);
         assert_eq!(of_connection(Kind::Deleted), 0, "round {round}");
@@ -67,7 +70,7 @@ fn idle_connection_survives_a_table_that_is_filled_several_times() {
     // When it is over its entry goes as any other.
     drop(connection);
     wait_until("it went in its time", || {
-        come_by(site, ENTRIES);
+        come_by(site, &mut ports, ENTRIES);
         of_connection(Kind::Deleted) == 1
     });
     server.stop();
