@@ -18,6 +18,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
+use crate::packet::protocol;
+
 /// With more hosts than these, the kernel tells of all connections over IPv4.
 const HOSTS_MAX: usize = 32;
 /// What the kernel sends at a time is not larger.
@@ -157,9 +159,8 @@ fn invalid(what: &str) -> io::Error {
 
 /// Asks for the TCP connections of `family` in one of `states` with one of `hosts`.
 fn request(family: u8, states: u32, hosts: &[Ipv4Addr], sequence: u32) -> Vec<u8> {
-    const TCP: u8 = 6;
     let mut out = vec![0; HEADER];
-    out.extend([family, TCP, 0, 0]);
+    out.extend([family, protocol::TCP, 0, 0]);
     out.extend(states.to_ne_bytes());
     out.extend([0; SOCKET_ID]);
     let bytecode = bytecode(hosts);

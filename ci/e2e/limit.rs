@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::UdpSocket;
 
 use crate::eventlog::Kind;
-use crate::field::{Field, SERVICE6};
+use crate::field::Field;
 use crate::http::Connection;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server};
@@ -25,12 +25,6 @@ fn full_table_deletes_the_least_recently_used_and_others_live() {
     let _echo = Echo::start(&field);
     let gateway = Gateway::start(site);
 
-    let ask = |socket: &UdpSocket, text: &str| {
-        socket.send_to(text.as_bytes(), (SERVICE6, Echo::PORT)).unwrap();
-        let mut got = [0; 64];
-        let length = socket.recv(&mut got).unwrap();
-        assert_eq!(&got[..length], text.as_bytes());
-    };
     let open = || {
         let socket = site.client.inside(|| UdpSocket::bind((site.address, 0)).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -39,7 +33,7 @@ fn full_table_deletes_the_least_recently_used_and_others_live() {
     let mut sockets = Vec::new();
     for number in 0..CLIENTS {
         let socket = open();
-        ask(&socket, &format!("first of {number}"));
+        Echo::ask(&socket, &format!("first of {number}"));
         server.wait_until_known(site.pool);
         sockets.push(socket);
     }
@@ -69,11 +63,11 @@ fn full_table_deletes_the_least_recently_used_and_others_live() {
     // Those that are held live on, also when the NAT64 has only the table to go by. So does a new one.
     gateway.reboot();
     for (number, socket) in sockets.iter().enumerate().skip(CLIENTS - ENTRIES) {
-        ask(socket, &format!("second of {number}"));
+        Echo::ask(socket, &format!("second of {number}"));
     }
     let mut connection = Connection::open(site);
     assert_eq!(connection.get("hello"), b"hello\n");
     // An old one comes back as a new one.
-    ask(&sockets[0], "back again");
+    Echo::ask(&sockets[0], "back again");
     server.stop();
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::eventlog::Kind;
-use crate::field::{Field, SERVICE6, Site};
+use crate::field::{Field, Site};
 use crate::http::Connection;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server};
@@ -22,11 +22,7 @@ fn come_by(site: &Site, ports: &mut RangeFrom<u16>, clients: usize) {
     for port in ports.take(clients) {
         let socket = site.client.inside(|| UdpSocket::bind((site.address, port)).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let text = format!("here is {port}");
-        socket.send_to(text.as_bytes(), (SERVICE6, Echo::PORT)).unwrap();
-        let mut got = [0; 64];
-        let length = socket.recv(&mut got).unwrap();
-        assert_eq!(&got[..length], text.as_bytes());
+        Echo::ask(&socket, &format!("here is {port}"));
     }
 }
 

@@ -60,6 +60,14 @@ impl Echo {
         let service = Service::start(field, Echo::PORT, |datagram| Some(datagram.to_vec()));
         Echo { _service: service }
     }
+
+    /// Sends `text` to it, and checks that it comes back. The socket has a read timeout.
+    pub fn ask(socket: &UdpSocket, text: &str) {
+        socket.send_to(text.as_bytes(), (SERVICE6, Echo::PORT)).unwrap();
+        let mut got = [0; 64];
+        let length = socket.recv(&mut got).unwrap();
+        assert_eq!(&got[..length], text.as_bytes());
+    }
 }
 
 /// What has room in one packet of 1500 octets on the client's side; one octet more is two fragments.

@@ -12,9 +12,10 @@ use super::pool::Slot;
 use super::{Live, Table};
 use crate::wire::{Client, MappedPort};
 
-/// How many live entries are passed over at once, in each of the two lists that are looked through.
+/// How many live entries are passed over at once, of the heavy /64 and of the whole table.
 const PASSES_AT_ONCE_MAX: usize = 2048;
-/// How many are for each look at the connections, in each kind of list: so many for each entry, and so many more.
+/// How many are for each look at the connections, of heavy /64s and of the whole table: so many for each entry, and
+/// so many more.
 const PASSES_PER_ENTRY: usize = 4;
 const PASSES_MIN: usize = 4096;
 /// A /64 with more than one in so many of all entries is found sooner among all than by its list, which leads to and
@@ -25,7 +26,7 @@ const MANY: usize = 16;
 #[derive(Debug, Default)]
 pub struct Search {
     look: u64,
-    /// How many more may be passed over, by kind of list.
+    /// How many more may be passed over of the whole table, and of heavy /64s.
     pub(super) passes_left: [u32; 2],
     /// All entries are live.
     all_live: bool,
