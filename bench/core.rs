@@ -21,20 +21,20 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nat64handoff::change::{Change, Now, TableKey, Timestamp};
-use nat64handoff::huge_pages;
-use nat64handoff::icmp;
-use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
-use nat64handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
-use nat64handoff::random::Random;
-use nat64handoff::server::{
-    AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig,
-};
-use nat64handoff::table::TableLimits;
-use nat64handoff::wire::{
+use nat64handoff::handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::handoff::message::{
     self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
     PROTOCOL_IDENTIFIER, Token, message_type,
 };
+use nat64handoff::handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
+use nat64handoff::handoff::random::Random;
+use nat64handoff::handoff::server::{
+    AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig,
+};
+use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::ip::icmp;
+use nat64handoff::kernel::huge_pages;
+use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -273,19 +273,19 @@ impl Batch {
         request.table = key(table);
         request.buffer.clear();
         request.buffer.resize(HEAD_ROOM, 0);
-        wire::emit(&mut request.buffer, message_type::TOKEN, &TOKEN);
+        message::emit(&mut request.buffer, message_type::TOKEN, &TOKEN);
         &mut request.buffer
     }
 
     fn client_packet(&mut self, table: usize, client: &Client) {
         let payload = self.next(table);
-        wire::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
+        message::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
         payload.extend_from_slice(&packets::ipv6_udp(from(client), to(client), &DATA));
     }
 
     fn echo(&mut self, table: usize, client: &Client) {
         let payload = self.next(table);
-        wire::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
+        message::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
         let (from, to) = (client.address, *to(client).ip());
         payload.extend_from_slice(&packets::ipv6_echo_request(from, to, 1, 2, &DATA));
     }
@@ -298,8 +298,8 @@ impl Batch {
 
     fn report(&mut self, table: usize, client: Client, port: u16) {
         let payload = self.next(table);
-        wire::emit(payload, message_type::IDENTIFIER, PROTOCOL_IDENTIFIER);
-        wire::emit(payload, message_type::AUTHENTICATOR, &authenticator(&client));
+        message::emit(payload, message_type::IDENTIFIER, PROTOCOL_IDENTIFIER);
+        message::emit(payload, message_type::AUTHENTICATOR, &authenticator(&client));
         payload.extend_from_slice(&Entry { port: MappedPort(port), client }.emit());
     }
 }

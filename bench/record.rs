@@ -18,12 +18,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nat64handoff::change::{Change, Event, EventKind, LogFormat, TableKey, Timestamp};
-use nat64handoff::eventlog::{Destination, EventLog, LogConfig, LogSync};
-use nat64handoff::nat64::WELL_KNOWN_PREFIX;
-use nat64handoff::stats::Stats;
-use nat64handoff::storage::{JournalWriter, RealDisk, Storage, StorageConfig, SyncPolicy};
-use nat64handoff::wire::{Authenticator, Client, MappedPort};
+use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
+use nat64handoff::disk::storage::{JournalWriter, RealDisk, Storage, StorageConfig, SyncPolicy};
+use nat64handoff::handoff::change::{Change, Event, EventKind, LogFormat, TableKey, Timestamp};
+use nat64handoff::handoff::message::{Authenticator, Client, MappedPort};
+use nat64handoff::handoff::stats::Stats;
+use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 
 /// Entries of each round.
 const ENTRIES: u64 = 1 << 17;

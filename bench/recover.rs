@@ -18,17 +18,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nat64handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
-use nat64handoff::server::{Budget, NoneKnown, Server, ServerConfig};
-use nat64handoff::stats::Stats;
-use nat64handoff::storage::{
+use nat64handoff::disk::storage::{
     JournalWriter, RealDisk, Replay, Started, Storage, StorageConfig, SyncPolicy,
 };
-use nat64handoff::table::TableLimits;
-use nat64handoff::wire::{
+use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
+use nat64handoff::handoff::message::{
     self, Authenticator, Client, ControlPort, MappedPort, Token, message_type,
 };
+use nat64handoff::handoff::server::{Budget, NoneKnown, Server, ServerConfig};
+use nat64handoff::handoff::stats::Stats;
+use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 
 /// What embedded packets name as the service.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -252,8 +252,8 @@ fn start(directory: &Path, port: u16, entries: u32) {
 /// `4, 6, IPv6`
 fn request(nat64: u32, client: &Client) -> Vec<u8> {
     let mut payload = Vec::new();
-    wire::emit(&mut payload, message_type::TOKEN, &token_of(nat64));
-    wire::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator(client));
+    message::emit(&mut payload, message_type::TOKEN, &token_of(nat64));
+    message::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator(client));
     let from = SocketAddrV6::new(client.address, client.port, 0, 0);
     let to = SocketAddrV6::new(packets::synthesize(client.prefix, SERVICE), 443, 0, 0);
     payload.extend_from_slice(&packets::ipv6_udp(from, to, &[b'x'; 66]));
@@ -276,7 +276,9 @@ fn first_answer(server: &Running, entries: u32) {
             thread::sleep(Duration::from_millis(1));
         } else if let Ok(length) = control.recv(&mut reply) {
             let entry = &reply[REPLY_ENTRY_AT..length];
-            assert!(entry.starts_with(&wire::header(message_type::ENTRY, wire::ENTRY_LENGTH - 2)));
+            assert!(
+                entry.starts_with(&message::header(message_type::ENTRY, message::ENTRY_LENGTH - 2))
+            );
             let port = TABLE_PORTS + member as u16;
             assert_eq!(entry[2..4], port.to_be_bytes(), "its entry as before");
             return;

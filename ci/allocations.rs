@@ -7,18 +7,18 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::change::{Change, Now, TableKey, Timestamp};
-use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
-use nat64handoff::ports::{PortSet, TABLE_CAPACITY};
-use nat64handoff::server::{
-    AHEAD_MAX, Budget, Datagram, Foreseen, LiveConnections, Outbox, Server, ServerConfig,
-};
-use nat64handoff::stats::{Counter, Stats};
-use nat64handoff::table::{Live, TableLimits};
-use nat64handoff::wire::{
+use nat64handoff::handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::handoff::message::{
     self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
     PROTOCOL_IDENTIFIER, Token, message_type,
 };
+use nat64handoff::handoff::ports::{PortSet, TABLE_CAPACITY};
+use nat64handoff::handoff::server::{
+    AHEAD_MAX, Budget, Datagram, Foreseen, LiveConnections, Outbox, Server, ServerConfig,
+};
+use nat64handoff::handoff::stats::{Counter, Stats};
+use nat64handoff::handoff::table::{Live, TableLimits};
+use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -130,8 +130,8 @@ impl Shard {
 
 fn request(parts: &[(u8, &[u8])], packet: &[u8]) -> Vec<u8> {
     let mut buffer = vec![0; HEAD_ROOM];
-    wire::emit(&mut buffer, message_type::TOKEN, &TOKEN);
-    parts.iter().for_each(|(kind, data)| wire::emit(&mut buffer, *kind, data));
+    message::emit(&mut buffer, message_type::TOKEN, &TOKEN);
+    parts.iter().for_each(|(kind, data)| message::emit(&mut buffer, *kind, data));
     buffer.extend_from_slice(packet);
     buffer
 }

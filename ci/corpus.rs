@@ -7,7 +7,7 @@ mod targets;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nat64handoff::random::Random;
+use nat64handoff::handoff::random::Random;
 use targets::{TARGETS, Target};
 
 /// Mutations of a corpus, besides its files.

@@ -11,7 +11,7 @@ mod cases;
 #[path = "translate/namespace.rs"]
 mod namespace;
 #[allow(dead_code, reason = "shared with the library's tests, which use all of it")]
-#[path = "../src/translate/samples.rs"]
+#[path = "../src/nat64/translate/samples.rs"]
 mod samples;
 
 #[path = "translate/kernel.rs"]

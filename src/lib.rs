@@ -19,75 +19,19 @@
 //! of payloads (2), requests (3), replies (4), validation (5), the table (6), what is done with a request
 //! (7), the event log (8), what survives (9) and the NAT64's side (10).
 //!
-//! The modules stand in the order of their dependencies: each uses only those above it.
+//! Six rooms, each of which uses only those above it.
 
-pub mod stats;
+pub mod ip;
 
-pub mod wire;
-
-pub mod packet;
-
-pub mod change;
-
-pub mod random;
-
-pub mod rate;
-
-pub mod ports;
-
-pub mod table;
-
-pub mod validation;
-
-pub mod icmp;
-
-pub mod fragments;
-
-pub mod translate;
-
-pub mod server;
-
-pub mod journal;
+pub mod handoff;
 
 pub mod nat64;
 
-pub mod gateway;
-
-pub mod backend;
-
-pub mod socket;
-
-pub mod tun;
-
 pub mod kernel;
 
-pub mod ring;
+pub mod disk;
 
-pub mod mmsg;
-
-pub mod storage;
-
-pub mod eventlog;
-
-pub mod reactor;
-
-pub mod recovery;
-
-pub mod huge_pages;
-
-pub mod sock_diag;
-
-pub mod live;
-
-pub mod serve;
-
-pub mod forwarding;
-
-pub mod control;
-
-pub mod demo;
-
-pub mod cli;
+pub mod programs;
 
 #[cfg(test)]
 mod cases;

@@ -9,26 +9,26 @@ use std::process::{self, ExitCode};
 
 use clap::{CommandFactory, Parser};
 
-use nat64handoff::backend::Io;
-use nat64handoff::change::LogFormat;
-use nat64handoff::cli::{
+use nat64handoff::disk::eventlog::Destination;
+use nat64handoff::disk::storage;
+use nat64handoff::disk::storage::SyncPolicy;
+use nat64handoff::handoff::change::LogFormat;
+use nat64handoff::handoff::ports::TABLE_CAPACITY;
+use nat64handoff::handoff::server::AccessList;
+use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::kernel::backend::Io;
+use nat64handoff::kernel::huge_pages;
+use nat64handoff::kernel::ring::{self, Refused};
+use nat64handoff::kernel::socket;
+use nat64handoff::programs::demo::{self, LogTail};
+use nat64handoff::programs::gateway;
+use nat64handoff::programs::options::{
     Cli, Command, DemoOptions, EXIT_USAGE, Environment, GatewayOptions, JournalCommand,
     LogDestination, ServeConfig, ServeOptions,
 };
-use nat64handoff::control::{self, Alarm};
-use nat64handoff::demo::{self, LogTail};
-use nat64handoff::eventlog::Destination;
-use nat64handoff::forwarding;
-use nat64handoff::huge_pages;
-use nat64handoff::ports::TABLE_CAPACITY;
-use nat64handoff::reactor::Clock;
-use nat64handoff::ring::{self, Refused};
-use nat64handoff::serve::{self, Serving, StartError, Totals};
-use nat64handoff::server::AccessList;
-use nat64handoff::socket;
-use nat64handoff::storage;
-use nat64handoff::storage::SyncPolicy;
-use nat64handoff::table::TableLimits;
+use nat64handoff::programs::serve::reactor::Clock;
+use nat64handoff::programs::serve::supervise::{self, Alarm};
+use nat64handoff::programs::serve::{self, Serving, StartError, Totals};
 
 /// Set in the environment of a demo that runs in a network of its own.
 const IN_NAMESPACE: &str = "NAT64HANDOFF_DEMO_IN_NAMESPACE";
@@ -137,7 +137,7 @@ fn serve(options: ServeOptions) -> Result<(), Failure> {
         say(&format_args!("serving {listen} with {reactors} reactors on {io}"));
         Ok::<_, StartError>(serving)
     };
-    let serving = control::supervise(io, &alarm, start).map_err(failed)?.map_err(failed)?;
+    let serving = supervise::supervise(io, &alarm, start).map_err(failed)?.map_err(failed)?;
     let Totals { datagrams, replies, drops, nat64s, lines } = serving.stop().map_err(failed)?;
     say(&format_args!(
         "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
@@ -162,7 +162,7 @@ fn choose_io(wanted: Option<Io>) -> Result<Io, Refused> {
 
 fn gateway(options: &GatewayOptions) -> Result<(), Failure> {
     let config = options.resolve().map_err(usage)?;
-    forwarding::run(&config).map_err(failed)
+    gateway::run(&config).map_err(failed)
 }
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {

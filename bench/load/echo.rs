@@ -11,17 +11,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use nat64handoff::backend::Backend;
-use nat64handoff::change::{LogFormat, Now, TableKey};
-use nat64handoff::eventlog::{Destination, EventLog, LogConfig, LogSync};
-use nat64handoff::kernel::EventWaker;
-use nat64handoff::mmsg::Mmsg;
-use nat64handoff::reactor::{Clock, Reactor, Shard};
-use nat64handoff::ring::Ring;
-use nat64handoff::server::{Datagram, Outbox};
-use nat64handoff::socket::{self, ReactorSocket};
-use nat64handoff::stats::Stats;
-use nat64handoff::wire::{HEAD_ROOM, PAYLOAD_MAX};
+use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
+use nat64handoff::handoff::change::{LogFormat, Now, TableKey};
+use nat64handoff::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
+use nat64handoff::handoff::server::{Datagram, Outbox};
+use nat64handoff::handoff::stats::Stats;
+use nat64handoff::kernel::backend::Backend;
+use nat64handoff::kernel::mmsg::Mmsg;
+use nat64handoff::kernel::ring::Ring;
+use nat64handoff::kernel::socket::{self, ReactorSocket};
+use nat64handoff::kernel::waker::EventWaker;
+use nat64handoff::programs::serve::reactor::{Clock, Reactor, Shard};
 
 use crate::nat64::{CLIENT_REQUEST, MAPPING, REPORT_REQUEST};
 use crate::net;

@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use nat64handoff::nat64::{WELL_KNOWN_PREFIX, packets};
-use nat64handoff::ports::TABLE_CAPACITY;
-use nat64handoff::wire::{self, PROTOCOL_IDENTIFIER, VALIDATION_PORT, message_type};
+use nat64handoff::handoff::message::{self, PROTOCOL_IDENTIFIER, VALIDATION_PORT, message_type};
+use nat64handoff::handoff::ports::TABLE_CAPACITY;
+use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 
 use crate::net::{self, Burst};
 
@@ -30,9 +30,9 @@ const CHALLENGE_PATIENCE: Duration = Duration::from_millis(2);
 const CHALLENGE_TRIES: u32 = 2500;
 
 /// Octets of a message of type 4 or 6 with 16 octets of data.
-const TAG: usize = wire::MESSAGE_HEADER + 16;
+const TAG: usize = message::MESSAGE_HEADER + 16;
 /// `6, 7`: what every reply begins with.
-pub const MAPPING: usize = TAG + wire::ENTRY_LENGTH;
+pub const MAPPING: usize = TAG + message::ENTRY_LENGTH;
 const IPV6: usize = 40;
 const IPV4: usize = 20;
 const UDP: usize = 8;
@@ -42,10 +42,10 @@ pub const CLIENT_REQUEST: usize = 2 * TAG + IPV6 + UDP + DATA.len();
 pub const SERVICE_REQUEST: usize = TAG + IPV4 + UDP + DATA.len();
 /// `1, 4, 6, 7`
 pub const REPORT_REQUEST: usize =
-    wire::MESSAGE_HEADER + PROTOCOL_IDENTIFIER.len() + 2 * TAG + wire::ENTRY_LENGTH;
+    message::MESSAGE_HEADER + PROTOCOL_IDENTIFIER.len() + 2 * TAG + message::ENTRY_LENGTH;
 
 /// Where the address is in what `7` says, from the start of the message.
-const ENTRY_ADDRESS: usize = wire::MESSAGE_HEADER + 2 + 12;
+const ENTRY_ADDRESS: usize = message::MESSAGE_HEADER + 2 + 12;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,8 +137,8 @@ impl Nat64 {
         let token = token_of(number);
 
         let mut client_request = Vec::new();
-        wire::emit(&mut client_request, message_type::TOKEN, &token);
-        wire::emit(&mut client_request, message_type::AUTHENTICATOR, &[0; 16]);
+        message::emit(&mut client_request, message_type::TOKEN, &token);
+        message::emit(&mut client_request, message_type::AUTHENTICATOR, &[0; 16]);
         let from = SocketAddrV6::new(client_address(number, 0), CLIENT_PORT, 0, 0);
         let synthesized = packets::synthesize(WELL_KNOWN_PREFIX, *SERVICE.ip());
         let to = SocketAddrV6::new(synthesized, SERVICE.port(), 0, 0);
@@ -146,7 +146,7 @@ impl Nat64 {
         assert_eq!(client_request.len(), CLIENT_REQUEST);
 
         let mut service_request = Vec::new();
-        wire::emit(&mut service_request, message_type::TOKEN, &token);
+        message::emit(&mut service_request, message_type::TOKEN, &token);
         let to = SocketAddrV4::new(address, 1);
         service_request.extend_from_slice(&packets::ipv4_udp(SERVICE, to, &DATA));
         // No checksum, which IPv4 permits: it would depend on the port.
@@ -154,11 +154,11 @@ impl Nat64 {
         assert_eq!(service_request.len(), SERVICE_REQUEST);
 
         let mut report_request = Vec::new();
-        wire::emit(&mut report_request, message_type::IDENTIFIER, PROTOCOL_IDENTIFIER);
-        wire::emit(&mut report_request, message_type::TOKEN, &token);
-        wire::emit(&mut report_request, message_type::AUTHENTICATOR, &[0; 16]);
+        message::emit(&mut report_request, message_type::IDENTIFIER, PROTOCOL_IDENTIFIER);
+        message::emit(&mut report_request, message_type::TOKEN, &token);
+        message::emit(&mut report_request, message_type::AUTHENTICATOR, &[0; 16]);
         let entry = [&[0; 2], &WELL_KNOWN_PREFIX.0[..], &[0; 16], &CLIENT_PORT.to_be_bytes()];
-        wire::emit(&mut report_request, message_type::ENTRY, &entry.concat());
+        message::emit(&mut report_request, message_type::ENTRY, &entry.concat());
         assert_eq!(report_request.len(), REPORT_REQUEST);
 
         Nat64 {
@@ -222,7 +222,7 @@ impl Nat64 {
     /// `4, IPv4`
     fn with_token(&self, packet: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
-        wire::emit(&mut payload, message_type::TOKEN, &self.token);
+        message::emit(&mut payload, message_type::TOKEN, &self.token);
         payload.extend_from_slice(packet);
         payload
     }
@@ -257,7 +257,7 @@ impl Nat64 {
         match kind {
             Kind::Known | Kind::New => {
                 let request = out.append(&self.client_request);
-                request[TAG + wire::MESSAGE_HEADER..][..16].copy_from_slice(&address);
+                request[TAG + message::MESSAGE_HEADER..][..16].copy_from_slice(&address);
                 request[2 * TAG + 8..][..16].copy_from_slice(&address);
             }
             Kind::Service => {
@@ -266,9 +266,9 @@ impl Nat64 {
             }
             Kind::Report => {
                 let request = out.append(&self.report_request);
-                let entry = REPORT_REQUEST - wire::ENTRY_LENGTH;
+                let entry = REPORT_REQUEST - message::ENTRY_LENGTH;
                 request[entry - 16..][..16].copy_from_slice(&address);
-                request[entry + wire::MESSAGE_HEADER..][..2].copy_from_slice(&port);
+                request[entry + message::MESSAGE_HEADER..][..2].copy_from_slice(&port);
                 request[entry + ENTRY_ADDRESS..][..16].copy_from_slice(&address);
             }
         }
@@ -298,9 +298,9 @@ impl Nat64 {
         let Answer::To(asked, _) = answer else { return answer };
 
         let client_is_right = client_address(self.number, client).octets() == address
-            && reply[..2] == wire::header(message_type::AUTHENTICATOR, 16)
+            && reply[..2] == message::header(message_type::AUTHENTICATOR, 16)
             && reply[2..TAG] == address
-            && entry[..2] == wire::header(message_type::ENTRY, wire::ENTRY_LENGTH - 2)
+            && entry[..2] == message::header(message_type::ENTRY, message::ENTRY_LENGTH - 2)
             && entry[4..16] == WELL_KNOWN_PREFIX.0
             && entry[32..] == CLIENT_PORT.to_be_bytes();
         if !client_is_right {

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::change::{Now, TableKey};
-use nat64handoff::server::{
+use nat64handoff::handoff::change::{Now, TableKey};
+use nat64handoff::handoff::message::{self, HANDOFF_PORT, HEAD_ROOM, RequestKind, VALIDATION_PORT};
+use nat64handoff::handoff::server::{
     Body, Budget, Datagram as Request, NoneKnown, Outbox, Server as Shard, ServerConfig,
 };
-use nat64handoff::stats::Stats;
-use nat64handoff::table::TableLimits;
-use nat64handoff::wire::{self, HANDOFF_PORT, HEAD_ROOM, RequestKind, VALIDATION_PORT};
+use nat64handoff::handoff::stats::Stats;
+use nat64handoff::handoff::table::TableLimits;
 
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::http::Connection;
@@ -124,7 +124,7 @@ fn session_has_requests_of_every_kind() {
 
     for datagram in datagrams(&std::fs::read(&file).unwrap()) {
         if datagram.to.port() == HANDOFF_PORT {
-            wire::parse(&datagram.payload).unwrap();
+            message::parse(&datagram.payload).unwrap();
         }
     }
     if std::env::var_os("NAT64HANDOFF_RECORD").is_some() {
@@ -186,7 +186,7 @@ fn sample_is_answered_alike_by_a_fresh_server() {
     let mut kinds = Vec::new();
     let mut validation: Option<Datagram> = None;
     for request in sample.iter().filter(|datagram| datagram.to.port() == HANDOFF_PORT) {
-        let parsed = wire::parse(&request.payload).unwrap();
+        let parsed = message::parse(&request.payload).unwrap();
         if request.refused {
             kinds.push("refused");
             continue;
@@ -206,7 +206,7 @@ fn sample_is_answered_alike_by_a_fresh_server() {
                 if let Some(port) = expected.peek().and_then(|reply| mapped_port(&reply.payload)) {
                     let at = client_packet.packet.start();
                     let mut hint = Vec::new();
-                    wire::emit(&mut hint, wire::message_type::HINT, &port);
+                    message::emit(&mut hint, message::message_type::HINT, &port);
                     payload.splice(at..at, hint);
                 }
                 "client packet"

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nat64handoff::random::Random;
-use nat64handoff::storage::{
+use nat64handoff::disk::storage::{
     Disk, JournalError, Started, Storage, StorageConfig, StorageError, SyncPolicy, check_at,
     repair_at,
 };
+use nat64handoff::handoff::random::Random;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at};

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::journal::RecordNumber;
-use nat64handoff::random::Random;
-use nat64handoff::storage::{
+use nat64handoff::disk::journal::RecordNumber;
+use nat64handoff::disk::storage::{
     JournalState, Opened, Started, Storage, StorageConfig, StorageError, SyncPolicy,
 };
+use nat64handoff::handoff::random::Random;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at, merged};

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use nat64handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::random::Random;
-use nat64handoff::wire::{Authenticator, Client, ControlPort, MappedPort, Prefix96, Token};
+use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
+use nat64handoff::handoff::message::{
+    Authenticator, Client, ControlPort, MappedPort, Prefix96, Token,
+};
+use nat64handoff::handoff::random::Random;
 
 /// The port that no entry is on.
 pub const HANDOFF_PORT: u16 = 64064;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use nat64handoff::change::{Change, Event, EventKind, TableKey};
-use nat64handoff::storage::{
+use nat64handoff::disk::storage::{
     JournalError, JournalState, Opened, Started, StateDirectory, Storage, StorageConfig,
     StorageError, SyncPolicy, check,
 };
-use nat64handoff::wire::{Client, MappedPort, Prefix96};
+use nat64handoff::handoff::change::{Change, Event, EventKind, TableKey};
+use nat64handoff::handoff::message::{Client, MappedPort, Prefix96};
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at, merged};
@@ -231,7 +231,7 @@ fn epoch_without_its_pointer_is_not_forgotten() {
     let (mut started, _) = start(&disk);
     started.writers[0].append(at(1), &[created(2000)]).unwrap();
     drop(started);
-    nat64handoff::storage::Disk::remove(&disk, &Path::new(ROOT).join("current")).unwrap();
+    nat64handoff::disk::storage::Disk::remove(&disk, &Path::new(ROOT).join("current")).unwrap();
     let mut shards = [Shard::default()];
     let shared = Arc::new(disk.clone());
     let error =

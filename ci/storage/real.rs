@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::storage::{
+use nat64handoff::disk::storage::{
     Opened, RealDisk, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError,
     SyncPolicy,
 };
+use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 

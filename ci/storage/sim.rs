@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nat64handoff::random::Random;
-use nat64handoff::storage::{Boot, Disk, DiskFile};
+use nat64handoff::disk::storage::{Boot, Disk, DiskFile};
+use nat64handoff::handoff::random::Random;
 
 const PAGE: usize = 4096;
 

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use nat64handoff::packet;
+use nat64handoff::ip::packet;
 
 use crate::samples::{Sample, TO_IPV4, TO_IPV6, octets};
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nat64handoff::translate::{
+use nat64handoff::nat64::translate::{
     GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal, Refused,
     Rewrite, ipv4_error, ipv6_error,
 };

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nat64handoff::translate::{
+use nat64handoff::nat64::translate::{
     GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused, Rewrite, ipv4_error,
     ipv6_error,
 };
@@ -149,7 +149,7 @@ fn ours(packet: &[u8], identification: u16) -> Vec<Vec<u8>> {
 
 fn answered(
     translated: Result<Vec<Vec<u8>>, Refused>,
-    answer: impl FnOnce(nat64handoff::translate::IcmpError) -> Option<Vec<u8>>,
+    answer: impl FnOnce(nat64handoff::nat64::translate::IcmpError) -> Option<Vec<u8>>,
 ) -> Vec<Vec<u8>> {
     match translated {
         Ok(packets) => packets,
@@ -224,7 +224,7 @@ fn clear_dont_fragment(packet: &mut [u8]) {
 
 fn mend_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
-    let checksum = nat64handoff::packet::checksum(&[&packet[..20]]);
+    let checksum = nat64handoff::ip::packet::checksum(&[&packet[..20]]);
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 

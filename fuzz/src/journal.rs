@@ -15,15 +15,17 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use nat64handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::journal::{
+use nat64handoff::disk::journal::{
     self, BODY_MAX, Encoder, FileId, FileKind, HEADER_LENGTH, Header, Position,
     RECORD_HEADER_LENGTH, Record, RecordNumber, changes_in, encode_change,
 };
-use nat64handoff::storage::{
+use nat64handoff::disk::storage::{
     Boot, Disk, DiskFile, Storage, StorageConfig, StorageError, SyncPolicy, check_at, repair_at,
 };
-use nat64handoff::wire::{Authenticator, Client, ControlPort, MappedPort, Prefix96, Token};
+use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
+use nat64handoff::handoff::message::{
+    Authenticator, Client, ControlPort, MappedPort, Prefix96, Token,
+};
 
 const ROOT: &str = "/state";
 const EPOCH: u64 = 3;
@@ -523,7 +525,7 @@ fn start(disk: &Memory, shards: usize) -> Start {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let opened = Storage::open_at(disk, Path::new(ROOT), config, shard_of, |_| None, &mut replays);
     let cuts = opened.map(|opened| {
-        let cut = |cut: nat64handoff::storage::Cut| (cut.file, cut.offset, cut.records);
+        let cut = |cut: nat64handoff::disk::storage::Cut| (cut.file, cut.offset, cut.records);
         opened.report.cuts.into_iter().map(cut).collect()
     });
     Start { replayed, cuts }

@@ -14,7 +14,7 @@ pub mod messages;
 pub mod seed;
 
 #[allow(dead_code, reason = "names are for tests")]
-#[path = "../../src/translate/samples.rs"]
+#[path = "../../src/nat64/translate/samples.rs"]
 mod samples;
 
 mod gateway;

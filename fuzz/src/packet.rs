@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use nat64handoff::change::TableKey;
-use nat64handoff::icmp;
-use nat64handoff::packet::{self, Ipv4, Ipv6, Walk, protocol};
+use nat64handoff::handoff::change::TableKey;
+use nat64handoff::ip::icmp;
+use nat64handoff::ip::packet::{self, Ipv4, Ipv6, Walk, protocol};
 
 use super::messages::{icmpv6_sum, sum};
 

@@ -1,7 +1,7 @@
 //! The target `payload`: the parser of control payloads against a plain one.
 
-use nat64handoff::stats::DropReason;
-use nat64handoff::wire::{self, ReportedPacket, RequestKind, Span};
+use nat64handoff::handoff::message::{self, ReportedPacket, RequestKind, Span};
+use nat64handoff::handoff::stats::DropReason;
 
 use super::build;
 use super::messages::{Messages, Shape};
@@ -9,7 +9,7 @@ use super::messages::{Messages, Shape};
 /// `data` is a payload.
 pub fn check(data: &[u8]) {
     let expected = Messages::split(data).and_then(|messages| Some((messages.shape()?, messages)));
-    let (request, shape, messages) = match (wire::parse(data), expected) {
+    let (request, shape, messages) = match (message::parse(data), expected) {
         (Ok(request), Some((shape, messages))) => (request, shape, messages),
         (Err(_), None) => return,
         (parsed, expected) => panic!("parsed {parsed:?}, expected {expected:?}"),
@@ -44,7 +44,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(kind, shape);
     assert_eq!(of(packet), messages.packet);
     if shape == Shape::MultiReport {
-        let groups = wire::multi_report(data)
+        let groups = message::multi_report(data)
             .map(|(authenticator, entry)| (authenticator.of(data), entry.emit().to_vec()));
         let expected = messages.groups().into_iter().map(|(authenticator, entry)| {
             (authenticator.expect("checked by the shape"), build::entry_message(entry))
@@ -54,8 +54,8 @@ pub fn check(data: &[u8]) {
     if let Some(packet) = packet {
         // Nothing behind the packet is looked at, and nothing of the packet may be missing.
         let end = packet.end();
-        assert_eq!(wire::parse(&data[..end]), Ok(request));
-        assert_eq!(wire::parse(&data[..end - 1]), Err(DropReason::PacketTruncated));
+        assert_eq!(message::parse(&data[..end]), Ok(request));
+        assert_eq!(message::parse(&data[..end - 1]), Err(DropReason::PacketTruncated));
     }
     again(&messages, shape);
 }
@@ -64,12 +64,12 @@ pub fn check(data: &[u8]) {
 fn again(messages: &Messages<'_>, shape: Shape) {
     let mut payload = Vec::new();
     for &(kind, data) in &messages.handoff {
-        wire::emit(&mut payload, kind, data);
+        message::emit(&mut payload, kind, data);
     }
     payload.extend_from_slice(messages.packet.unwrap_or_default());
     let again = Messages::split(&payload).expect("what was emitted is well-formed");
     assert_eq!(again.handoff, messages.handoff);
     assert_eq!(again.packet, messages.packet);
     assert_eq!(again.shape(), Some(shape));
-    assert!(wire::parse(&payload).is_ok());
+    assert!(message::parse(&payload).is_ok());
 }

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use nat64handoff::translate::{
+use nat64handoff::nat64::translate::{
     self, Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal, Refused,
     Rewrite, Transport,
 };

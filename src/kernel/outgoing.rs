@@ -11,12 +11,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::ptr;
 
-use crate::backend::Origin;
-use crate::socket::{ReactorSocket, internet_address, socket_address};
-use crate::wire::{IPV4_UDP_HEADERS, PAYLOAD_MAX};
+use crate::handoff::message::{IPV4_UDP_HEADERS, PAYLOAD_MAX};
+use crate::kernel::backend::Origin;
+use crate::kernel::socket::{ReactorSocket, internet_address, socket_address};
 
-use super::control::{HEADER, PKTINFO_SPACE};
-use super::memory::{Mapping, Plain};
+use super::cmsg::{HEADER, PKTINFO_SPACE};
+use super::mapping::{Mapping, Plain};
 
 /// The messages that can wait to be submitted.
 pub(crate) const MESSAGES_MAX: usize = 512;

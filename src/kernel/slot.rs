@@ -10,9 +10,9 @@
 
 use std::mem::size_of;
 
-use crate::wire::{HEAD_ROOM, PAYLOAD_MAX};
+use crate::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
 
-use super::control;
+use super::cmsg;
 
 /// `struct io_uring_recvmsg_out`: four u32, the lengths of name, control and payload, and flags.
 pub(crate) const RING_HEADER: usize = 16;
@@ -25,7 +25,7 @@ pub(crate) const NAME_AT: usize = RECEIVE_START + RING_HEADER;
 /// Where the control data stands.
 pub(crate) const CONTROL_AT: usize = NAME_AT + NAME;
 /// Behind all the control data that there can be.
-pub(crate) const PAYLOAD_AT: usize = CONTROL_AT + control::SPACE_MAX;
+pub(crate) const PAYLOAD_AT: usize = CONTROL_AT + cmsg::SPACE_MAX;
 const PAGE: usize = 4096;
 /// From one slot to the next, in octets. Of a slot, only the pages that were ever used cost memory.
 pub(crate) const SLOT_SIZE: usize = (PAYLOAD_AT + PAYLOAD_MAX).next_multiple_of(PAGE);

@@ -13,7 +13,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use nat64handoff::{ring, socket};
+use nat64handoff::kernel::{ring, socket};
 
 use crate::generator::{KNOWN, Phase, SLICE, Sending, Slice, Stranger, Tally};
 use crate::nat64::{Kind, Nat64, Peer};

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use nat64handoff::socket::steered_to;
+use nat64handoff::kernel::socket::steered_to;
 
 use crate::generator::{KNOWN, Sending};
 use crate::nat64::{Peer, nat64_address};

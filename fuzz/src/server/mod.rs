@@ -12,14 +12,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::change::{Change, Now, TableKey, Timestamp};
-use nat64handoff::ports::PortSet;
-use nat64handoff::server::{
+use nat64handoff::handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::handoff::message::{ControlPort, HANDOFF_PORT, HEAD_ROOM, MappedPort};
+use nat64handoff::handoff::ports::PortSet;
+use nat64handoff::handoff::server::{
     AccessList, Body, Budget, Datagram, LiveConnections, Outbox, Server, ServerConfig,
 };
-use nat64handoff::stats::Stats;
-use nat64handoff::table::{Live, TableLimits};
-use nat64handoff::wire::{ControlPort, HANDOFF_PORT, HEAD_ROOM, MappedPort};
+use nat64handoff::handoff::stats::Stats;
+use nat64handoff::handoff::table::{Live, TableLimits};
 
 use super::build;
 use super::messages::{Entry, Messages, read_validation};
@@ -636,7 +636,7 @@ fn count_rate(sent: &mut Vec<Duration>, now: Duration, limit: usize) {
     assert!(sent.len() <= limit, "more than {limit} in a second");
 }
 
-fn entry(port: MappedPort, client: nat64handoff::wire::Client) -> Entry {
+fn entry(port: MappedPort, client: nat64handoff::handoff::message::Client) -> Entry {
     Entry {
         port: port.0,
         prefix: client.prefix.0,

@@ -1,0 +1,364 @@
+//! The thread: takes events from the queues, in turns, formats them through fern, writes them, and lets
+//! the recorder know.
+//!
+//! Not here: the queues' other ends, and how the thread is started and ended (`eventlog`).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Write};
+use std::mem;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use log::Log;
+use rtrb::Consumer;
+
+use super::output::{LogFile, Output};
+use super::recorder::{Firmness, Recorder};
+use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, Shared, TURN_EVENTS};
+use crate::handoff::change::{Event, LineWriter, LogFormat};
+
+/// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
+#[derive(Clone)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Vec::with_capacity(BATCH_OCTETS))))
+    }
+}
+
+impl Lines {
+    /// Its lines are bare: fern adds nothing to a message but the line feed.
+    fn logger(&self) -> Box<dyn Log> {
+        let output: Box<dyn Write + Send> = Box::new(self.clone());
+        fern::Dispatch::new().chain(output).into_log().1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.lock().write(octets)
+    }
+
+    /// Locks once for the line, not once for each piece of it.
+    fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> io::Result<()> {
+        self.lock().write_fmt(arguments)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells the supervisor when the thread ends too early, by an error or by a panic.
+struct Watch {
+    shared: Arc<Shared>,
+    on_failure: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(on_failure) = self.on_failure.take() {
+            self.shared.failed.store(true, Ordering::Release);
+            on_failure();
+        }
+    }
+}
+
+/// The thread.
+pub(super) struct Logger {
+    queues: Vec<Consumer<Event>>,
+    /// The queue whose turn it is.
+    next: usize,
+    format: LogFormat,
+    writer: LineWriter,
+    /// The lines of one turn: to fern they are one message.
+    turn: String,
+    fern: Box<dyn Log>,
+    /// The lines that are being formatted...
+    lines: Lines,
+    /// ...and those that are being written,
+    batch: Vec<u8>,
+    /// up to here.
+    done: usize,
+    /// Whose lines they are, in order: the shard, and how many.
+    turns: VecDeque<(usize, u64)>,
+    recorder: Recorder,
+    output: Output,
+    /// When it was last woken...
+    woken: Option<Instant>,
+    /// ...and whether that was soon after the time before: see [`Logger::nap`].
+    busy: bool,
+    /// It was said that the log cannot be written.
+    complained: bool,
+    say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
+    watch: Watch,
+}
+
+impl Logger {
+    pub(super) fn new(
+        queues: Vec<Consumer<Event>>,
+        format: LogFormat,
+        output: Output,
+        recorder: Recorder,
+        shared: Arc<Shared>,
+        on_failure: impl FnOnce() + Send + 'static,
+        say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
+    ) -> Self {
+        let lines = Lines::default();
+        Self {
+            queues,
+            next: 0,
+            format,
+            writer: LineWriter::default(),
+            turn: String::with_capacity(TURN_EVENTS * LINE_MAX),
+            fern: lines.logger(),
+            lines,
+            batch: Vec::with_capacity(BATCH_OCTETS),
+            done: 0,
+            turns: VecDeque::new(),
+            recorder,
+            output,
+            woken: None,
+            busy: false,
+            complained: false,
+            say: Box::new(say),
+            watch: Watch { shared, on_failure: Some(Box::new(on_failure)) },
+        }
+    }
+
+    /// Until there are no senders any more, or the log cannot be written.
+    pub(super) fn run(mut self) -> Result<(), io::Error> {
+        let result = self.serve();
+        self.record(Firmness::Firm);
+        if result.is_ok() {
+            self.watch.on_failure = None;
+        }
+        result
+    }
+
+    fn serve(&mut self) -> Result<(), io::Error> {
+        loop {
+            // Read before the queues: what was sent before the last sender went is seen in them.
+            let last = self.shared().senders.load(Ordering::Acquire) == 0
+                || self.shared().give_up.load(Ordering::Acquire);
+            let taken = self.take();
+            if taken > 0 {
+                self.write()?;
+            }
+            self.record_if_due();
+            if self.shared().reopen.swap(false, Ordering::Acquire) {
+                if self.reopen() {
+                    self.record(Firmness::Firm);
+                }
+            } else if taken == 0 && last {
+                return Ok(());
+            } else if taken == 0 {
+                self.sleep();
+            } else if self.busy && !last {
+                self.nap();
+            }
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.watch.shared
+    }
+
+    /// Formats what is in the queues, in turns, as much as fits into a batch.
+    fn take(&mut self) -> usize {
+        let mut taken = 0;
+        let mut idle = 0;
+        while idle < self.queues.len() && self.lines.lock().len() + LINE_MAX <= BATCH_OCTETS {
+            let room = (BATCH_OCTETS - self.lines.lock().len()) / LINE_MAX;
+            let turn = self.next;
+            self.next = (turn + 1) % self.queues.len();
+            let queue = &mut self.queues[turn];
+            let events = queue.slots().min(TURN_EVENTS).min(room);
+            match queue.read_chunk(events) {
+                Ok(chunk) if events > 0 => {
+                    self.turn.clear();
+                    for event in chunk {
+                        self.writer.append(&mut self.turn, &event, self.format);
+                        self.turn.push('\n');
+                    }
+                    // fern appends the last one.
+                    self.turn.pop();
+                    self.fern
+                        .log(&log::Record::builder().args(format_args!("{}", self.turn)).build());
+                    self.turns.push_back((turn, events as u64));
+                    taken += events;
+                    idle = 0;
+                }
+                _ => idle += 1,
+            }
+        }
+        taken
+    }
+
+    /// Writes the formatted lines, all of them, however long that takes.
+    fn write(&mut self) -> Result<(), io::Error> {
+        mem::swap(&mut self.batch, &mut self.lines.lock());
+        self.done = 0;
+        while let Some(rest) = self.batch.get(self.done..).filter(|rest| !rest.is_empty()) {
+            let result = match self.output.write(rest) {
+                Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
+                result => result,
+            };
+            match result {
+                Ok(octets) => {
+                    let written = &rest[..octets.min(rest.len())];
+                    let lines = if written.len() == rest.len() {
+                        self.turns.iter().map(|&(_, left)| left).sum()
+                    } else {
+                        written.iter().filter(|&&octet| octet == b'\n').count() as u64
+                    };
+                    self.done += written.len();
+                    self.shared().written.fetch_add(lines, Ordering::Release);
+                    self.count(lines);
+                    if mem::take(&mut self.complained) {
+                        let name = self.output.name();
+                        (self.say)(format_args!("{name} can be written again; no line is lost"));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.output.is_gone(&error) => return Err(error),
+                Err(error) => self.endure(error)?,
+            }
+        }
+        self.batch.clear();
+        self.done = 0;
+        Ok(())
+    }
+
+    /// Tells the recorder whose lines were written.
+    fn count(&mut self, mut lines: u64) {
+        while lines > 0
+            && let Some((shard, left)) = self.turns.front_mut()
+        {
+            let now = lines.min(*left);
+            self.recorder.wrote(*shard, now);
+            lines -= now;
+            *left -= now;
+            if *left == 0 {
+                self.turns.pop_front();
+            }
+        }
+    }
+
+    /// Octets at the end of what was written that are not a whole line.
+    fn part(&self) -> usize {
+        let written = &self.batch[..self.done];
+        written.iter().rev().take_while(|&&octet| octet != b'\n').count()
+    }
+
+    fn record_if_due(&mut self) {
+        if self.recorder.due(&self.output).is_some_and(|due| due.is_zero()) {
+            self.record(Firmness::Usual);
+        }
+    }
+
+    fn record(&mut self, firmness: Firmness) {
+        let part = self.part() as u64;
+        if let Err(trouble) = self.recorder.record(&mut self.output, part, firmness) {
+            let name = self.output.name();
+            (self.say)(format_args!("{name} {trouble}"));
+        }
+    }
+
+    /// After a write error: says so, once, and waits a while.
+    fn endure(&mut self, error: io::Error) -> Result<(), io::Error> {
+        let busy = error.kind() == io::ErrorKind::WouldBlock;
+        if !busy && !mem::replace(&mut self.complained, true) {
+            let name = self.output.name();
+            (self.say)(format_args!(
+                "{name} cannot be written: {error}; lines are kept and written when it works again"
+            ));
+        }
+        if self.shared().give_up.load(Ordering::Acquire) {
+            return Err(error);
+        }
+        self.record_if_due();
+        // `reopen` and `give_up` end this early. A reactor does so once, when it finds no room: not with each event,
+        // as `asleep` is not set.
+        thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
+        if self.shared().reopen.swap(false, Ordering::Acquire) && self.reopen() {
+            // The new file gets the whole line.
+            let line = self.batch[..self.done].iter().rposition(|&octet| octet == b'\n');
+            self.done = line.map_or(0, |line_feed| line_feed + 1);
+            self.record(Firmness::Firm);
+        }
+        Ok(())
+    }
+
+    /// Whether there is another file now.
+    ///
+    /// The cursor is at the old file's end before there is a new one, and at the new one's start before
+    /// there is a line in it: [`complete`](super::complete()) need not look into more than two files.
+    fn reopen(&mut self) -> bool {
+        let Output::File(log) = &self.output else {
+            return false;
+        };
+        let path = log.path.clone();
+        self.record(Firmness::Firm);
+        match LogFile::open(path) {
+            Ok(new) => {
+                self.output.take_back(self.part() as u64);
+                self.output = Output::File(new);
+                // If the name does not survive a power cut, the lines are written again.
+                let _ = self.output.sync_name();
+                true
+            }
+            Err(error) => {
+                (self.say)(format_args!("{error}; the old file is written on"));
+                false
+            }
+        }
+    }
+
+    /// Lets events gather. Where many batches come, waking this thread for each would cost it, and the reactors,
+    /// more than their lines do; a batch that comes alone is written at once.
+    fn nap(&self) {
+        if self.queues.iter().all(|queue| queue.slots() < TURN_EVENTS) {
+            // `reopen` and `give_up` end this early, and so does a reactor that finds no room.
+            thread::park_timeout(NAP);
+        }
+    }
+
+    /// Until there is something to do. See [`Sender::wake`](super::Sender).
+    fn sleep(&mut self) {
+        self.wait();
+        let now = now();
+        let before = self.woken.replace(now);
+        self.busy = before.is_some_and(|before| now.saturating_duration_since(before) < NAP);
+    }
+
+    fn wait(&self) {
+        let shared = self.shared();
+        shared.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let idle = self.queues.iter().all(|queue| queue.slots() == 0)
+            && shared.senders.load(Ordering::Relaxed) > 0
+            && !shared.reopen.load(Ordering::Relaxed)
+            && !shared.give_up.load(Ordering::Relaxed);
+        if idle {
+            match self.recorder.due(&self.output) {
+                Some(due) => thread::park_timeout(due),
+                None => thread::park(),
+            }
+        }
+        shared.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how often it is woken is the logger's own business")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,240 @@
+//! Counts the lines of each shard as they are written, and keeps the [`Cursor`] behind them.
+//!
+//! The order is always: lines, fdatasync of the log, cursor. So whatever happens, the log has at least
+//! what the cursor says. Not here: the cursor's form (`cursor`).
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::LogSync;
+use super::cursor::{Cursor, CursorFile};
+use super::output::Output;
+
+/// How often the cursor is written if the log is never synced.
+const WRITE_INTERVAL: Duration = Duration::from_millis(100);
+/// One in so many writes of the cursor is synced: what the journal may forget lags behind by as many.
+const WRITES_PER_SYNC: u32 = 16;
+
+/// For each shard, how many of its events the log has for good: the journal may forget them.
+#[derive(Debug, Clone)]
+pub struct Logged(Arc<[AtomicU64]>);
+
+impl Logged {
+    fn new(events: &[u64]) -> Self {
+        Self(events.iter().map(|&events| AtomicU64::new(events)).collect())
+    }
+
+    /// From the start of the epoch; 0 for a shard that does not exist.
+    pub fn get(&self, shard: usize) -> u64 {
+        self.0.get(shard).map_or(0, |events| events.load(Ordering::Acquire))
+    }
+}
+
+/// How much a call of [`Recorder::record`] does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Firmness {
+    /// What is due each interval.
+    Usual,
+    /// The cursor is durable too, afterwards.
+    Firm,
+}
+
+/// Why the cursor stays where it is.
+pub(super) enum Trouble {
+    /// The log's fdatasync failed: nobody knows what is on the disk.
+    Log(io::Error),
+    /// The cursor cannot be written.
+    Cursor(PathBuf, io::Error),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Log(cause) => write!(
+                f,
+                "cannot be synced: {cause}; it is written on, and the journal is kept until the \
+                 next start, which compares them"
+            ),
+            Trouble::Cursor(path, cause) => {
+                write!(f, "has no cursor {}: {cause}; the journal is kept", path.display())
+            }
+        }
+    }
+}
+
+pub(super) struct Recorder {
+    events: Vec<u64>,
+    logged: Logged,
+    sync: LogSync,
+    cursor: Option<CursorFile>,
+    /// When the first line was written that the cursor does not know.
+    dirty_since: Option<Instant>,
+    /// Writes of the cursor since its last sync.
+    writes: u32,
+    /// A sync of the log failed. It is never tried again, as it could succeed without the lines that
+    /// were lost.
+    failed: bool,
+    complained: bool,
+}
+
+impl Recorder {
+    pub(super) fn new(events: Vec<u64>, sync: LogSync, cursor: Option<CursorFile>) -> Self {
+        Self {
+            logged: Logged::new(&events),
+            events,
+            sync,
+            cursor,
+            dirty_since: None,
+            writes: 0,
+            failed: false,
+            complained: false,
+        }
+    }
+
+    pub(super) fn logged(&self) -> Logged {
+        self.logged.clone()
+    }
+
+    /// Whole lines of a shard's events were written.
+    pub(super) fn wrote(&mut self, shard: usize, lines: u64) {
+        self.events[shard] += lines;
+        let needed = self.cursor.is_some() || matches!(self.sync, LogSync::Interval(_));
+        if lines > 0 && needed && !self.failed && self.dirty_since.is_none() {
+            self.dirty_since = Some(now());
+        }
+    }
+
+    /// In how long [`Recorder::record`] is to be called. None: there is nothing to record.
+    pub(super) fn due(&self, output: &Output) -> Option<Duration> {
+        let since = self.dirty_since?;
+        let interval = match self.sync {
+            // Nothing can be compared after a crash: the cursor follows each write.
+            _ if !output.is_regular() => Duration::ZERO,
+            LogSync::Interval(interval) => interval,
+            LogSync::None => WRITE_INTERVAL,
+        };
+        Some(interval.saturating_sub(now().saturating_duration_since(since)))
+    }
+
+    /// Syncs the log and writes the cursor. `part` octets of an unfinished line stand at the log's end.
+    ///
+    /// After an error the cursor is older than it could be, which is safe. Each kind of error is
+    /// returned once.
+    pub(super) fn record(
+        &mut self,
+        output: &mut Output,
+        part: u64,
+        firmness: Firmness,
+    ) -> Result<(), Trouble> {
+        self.dirty_since = None;
+        if self.failed {
+            return Ok(());
+        }
+        let synced = match self.sync {
+            LogSync::None => Ok(()),
+            LogSync::Interval(_) => output.sync(),
+        };
+        if let Err(cause) = synced {
+            self.failed = true;
+            return Err(Trouble::Log(cause));
+        }
+        match self.write_cursor(output, part, firmness) {
+            Ok(()) => {
+                self.complained = false;
+                Ok(())
+            }
+            Err(_) if self.complained => Ok(()),
+            Err(cause) => {
+                self.complained = true;
+                let path = self.cursor.as_ref().map(|cursor| cursor.path().to_owned());
+                Err(Trouble::Cursor(path.unwrap_or_default(), cause))
+            }
+        }
+    }
+
+    fn write_cursor(
+        &mut self,
+        output: &mut Output,
+        part: u64,
+        firmness: Firmness,
+    ) -> io::Result<()> {
+        let Some(file) = &mut self.cursor else {
+            return Ok(());
+        };
+        let mut place = output.place()?;
+        if let Some(place) = &mut place {
+            place.offset = place.offset.saturating_sub(part);
+            place.synced = matches!(self.sync, LogSync::Interval(_));
+        }
+        file.write(&Cursor { events: self.events.clone(), place })?;
+        self.writes += 1;
+        match self.sync {
+            LogSync::None if firmness == Firmness::Usual => file.turn(),
+            _ if firmness == Firmness::Firm || self.writes >= WRITES_PER_SYNC => file.sync()?,
+            _ => return Ok(()),
+        }
+        self.writes = 0;
+        for (logged, &events) in self.logged.0.iter().zip(&self.events) {
+            logged.store(events, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "when to sync is the logger's own business")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::eventlog::Destination;
+
+    #[test]
+    fn an_idle_log_wakes_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
+        let mut output = Output::open(Destination::File(log)).unwrap();
+        for sync in [LogSync::None, LogSync::Interval(Duration::from_secs(3_600))] {
+            let cursor = Cursor { events: vec![0, 0], place: output.place().unwrap() };
+            let file = CursorFile::create(&path, &cursor).unwrap();
+            let mut recorder = Recorder::new(vec![0, 0], sync, Some(file));
+            assert_eq!(recorder.due(&output), None);
+            recorder.wrote(1, 2);
+            assert!(recorder.due(&output).is_some_and(|due| due > Duration::ZERO));
+            assert!(recorder.record(&mut output, 0, Firmness::Usual).is_ok());
+            assert_eq!(recorder.due(&output), None);
+            assert_eq!(Cursor::read(&path).unwrap().events, [0, 2]);
+        }
+        // Without a cursor and without syncs there is nothing to do at all.
+        let mut recorder = Recorder::new(vec![0], LogSync::None, None);
+        recorder.wrote(0, 1);
+        assert_eq!(recorder.due(&output), None);
+    }
+
+    #[test]
+    fn the_journal_may_forget_what_a_synced_cursor_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
+        let mut output = Output::open(Destination::File(log)).unwrap();
+        let file = CursorFile::create(&path, &Cursor { events: vec![0], place: None }).unwrap();
+        let sync = LogSync::Interval(Duration::from_secs(3_600));
+        let mut recorder = Recorder::new(vec![0], sync, Some(file));
+        let logged = recorder.logged();
+        for write in 1..=2 * u64::from(WRITES_PER_SYNC) {
+            recorder.wrote(0, 1);
+            assert!(recorder.record(&mut output, 0, Firmness::Usual).is_ok());
+            let every = u64::from(WRITES_PER_SYNC);
+            assert_eq!(logged.get(0), write / every * every);
+        }
+        recorder.wrote(0, 1);
+        assert!(recorder.record(&mut output, 0, Firmness::Firm).is_ok());
+        assert_eq!(logged.get(0), 2 * u64::from(WRITES_PER_SYNC) + 1);
+        assert_eq!(logged.get(7), 0);
+    }
+}

@@ -1,0 +1,215 @@
+//! The state directory and all files in it (PROTOCOL.md section 9): what was announced survives.
+//!
+//! ```text
+//! state/lock                           who uses it
+//! state/current                        which epoch counts
+//! state/epoch-3/00-00000005.snapshot   shard 0: the state before segment 5
+//! state/epoch-3/00-00000005.journal    shard 0: segments 5, 6, ... in order
+//! state/epoch-3/00-00000006.journal
+//! ```
+//!
+//! An epoch has a fixed number of shards and a fixed handoff port; for others, a new epoch is written beside
+//! it, and then `current` replaced. What is in the files is `journal`'s. Here: [`Storage::open`] reads all
+//! there is, [`Opened::start`] makes it ready to be written, a [`JournalWriter`] for each shard writes, threads
+//! behind it sync, make the next segments and compact. The order at start is: read everything, complete the
+//! event log, start, serve.
+//!
+//! A file gets its name when its header is durable, so that a bad header is always damage. Not here: what
+//! changes mean (`server`), and the event log and its cursor (`eventlog`).
+
+mod check;
+mod compact;
+mod directory;
+mod disk;
+mod epoch;
+mod open;
+mod read;
+mod replay;
+mod sync;
+mod tables;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::handoff::change::{Change, TableKey, Timestamp};
+
+pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
+pub use compact::Compacted;
+pub use directory::{Error, StateDirectory};
+pub use disk::{Boot, Disk, DiskFile, RealDisk};
+pub use open::{Cut, Opened, Report, Started};
+pub use sync::{Logged, Storage, Wake};
+pub use writer::{JournalError, JournalState, JournalWriter};
+
+/// A segment that is as large as this is followed by another.
+pub const SEGMENT_MAX_DEFAULT: u64 = 32 << 20;
+/// Closed segments of so many octets are worth compaction, however small the snapshot is.
+pub const COMPACT_MIN_DEFAULT: u64 = 64 << 20;
+/// So are that many closed segments, however small they are.
+pub const SEGMENTS_MAX_DEFAULT: usize = 64;
+/// How many octets of changes a compaction holds in memory; it reads segments again for more.
+pub const COMPACT_MEMORY_DEFAULT: usize = 64 << 20;
+
+/// When the journal is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Whenever the kernel likes.
+    None,
+    /// Before each reply.
+    Always,
+    /// So often.
+    Interval(Duration),
+}
+
+/// As `--sync` takes it.
+impl fmt::Display for SyncPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            SyncPolicy::None => f.write_str("none"),
+            SyncPolicy::Always => f.write_str("always"),
+            SyncPolicy::Interval(interval) => {
+                write!(f, "interval:{}", humantime::format_duration(interval))
+            }
+        }
+    }
+}
+
+/// How the state is kept.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// How many shards there are now: the number of reactors, at least 1.
+    pub shards: usize,
+    /// The port that requests come in by now.
+    pub handoff_port: u16,
+    /// When what was written is made durable.
+    pub sync: SyncPolicy,
+    /// See [`SEGMENT_MAX_DEFAULT`].
+    pub segment_max: u64,
+    /// See [`COMPACT_MIN_DEFAULT`].
+    pub compact_min: u64,
+    /// See [`SEGMENTS_MAX_DEFAULT`].
+    pub segments_max: usize,
+    /// See [`COMPACT_MEMORY_DEFAULT`].
+    pub compact_memory: usize,
+    /// Whether threads sync, make segments and compact. Without them, [`Storage::sync`] and
+    /// [`Storage::compact`] do it when they are called: for tests.
+    pub threads: bool,
+}
+
+impl StorageConfig {
+    /// With the default thresholds.
+    pub fn new(shards: usize, handoff_port: u16, sync: SyncPolicy) -> Self {
+        Self {
+            shards,
+            handoff_port,
+            sync,
+            segment_max: SEGMENT_MAX_DEFAULT,
+            compact_min: COMPACT_MIN_DEFAULT,
+            segments_max: SEGMENTS_MAX_DEFAULT,
+            compact_memory: COMPACT_MEMORY_DEFAULT,
+            threads: true,
+        }
+    }
+}
+
+/// What recovery rebuilds: the state of one shard, or of some of its tables.
+pub trait Replay: Send {
+    /// Does what `change` says, which happened at `at`.
+    fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change);
+}
+
+impl<F: FnMut(Timestamp, TableKey, &Change) + Send> Replay for F {
+    fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change) {
+        self(at, table, change);
+    }
+}
+
+/// What a user of the directory should do about a [`StorageError`].
+const CHECK: &str = "see what is left with: nat64handoff journal check";
+
+/// Why the state cannot be used. One line: where, what is wrong, what to do.
+#[derive(Debug)]
+pub enum StorageError {
+    /// What is in a file is not what was written.
+    Damaged {
+        /// The state directory.
+        directory: PathBuf,
+        /// The file.
+        file: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A later version of this program wrote it.
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its format.
+        version: u16,
+    },
+    /// It cannot be the state directory now.
+    Directory(Error),
+    /// The system refused something.
+    Io {
+        /// What we tried.
+        action: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl StorageError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |cause| StorageError::Io { action, path, cause }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::Damaged { directory, file, offset, what } => write!(
+                f,
+                "{}, offset {offset}: {what}; {CHECK} {}",
+                file.display(),
+                directory.display()
+            ),
+            StorageError::Newer { file, version } => write!(
+                f,
+                "{}: written by a later version of nat64handoff (format {version}, this one knows \
+                 {}); use that version",
+                file.display(),
+                crate::disk::journal::VERSION
+            ),
+            StorageError::Directory(error) => error.fmt(f),
+            StorageError::Io { action, path, cause } => {
+                write!(f, "cannot {action} {}: {cause}; ", path.display())?;
+                f.write_str(match cause.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        "free some space and start again"
+                    }
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                        "make it writable for this user"
+                    }
+                    _ => "see what the kernel's log says about the disk",
+                })
+            }
+        }
+    }
+}
+
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StorageError::Io { cause, .. } => Some(cause),
+            StorageError::Directory(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Changes on their way from files to those who replay them. Each [`Replay`] has a thread of its own, so that
+//! reading and checking go on while tables are filled; and where a shard has several, the tables are dealt out
+//! among them.
+//!
+//! The order of changes is kept for each table: it stands in the files of one shard, which one thread reads, and
+//! goes to one [`Replay`] by one queue. Should it stand in the files of two, as a reactor that ends by itself takes
+//! its socket out of the group, it still goes to one. Only what was checked comes here.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
+
+use super::Replay;
+use crate::disk::journal::{Record, changes_in};
+use crate::handoff::change::{TableKey, Timestamp};
+
+/// Octets of changes from which on a batch is sent off: it stays in a cache.
+const BATCH_OCTETS: usize = 64 * 1024;
+/// Batches that wait for one [`Replay`]. A snapshot has one table after another: so much must have room that a
+/// few whole tables are in the queues, or all but one would wait for the reader.
+const BATCHES_MAX: usize = 256;
+
+/// Changes of one table at one time.
+struct Run {
+    table: TableKey,
+    time: Timestamp,
+    /// Where they end among the octets of the batch.
+    end: usize,
+}
+
+/// Changes in order, encoded as they were.
+#[derive(Default)]
+pub(super) struct Batch {
+    runs: Vec<Run>,
+    octets: Vec<u8>,
+}
+
+impl Batch {
+    fn replay(&self, to: &mut impl Replay) {
+        let mut start = 0;
+        for &Run { table, time, end } in &self.runs {
+            for change in changes_in(&self.octets[start..end]) {
+                to.replay(time, table, &change);
+            }
+            start = end;
+        }
+    }
+}
+
+/// The queue of one [`Replay`].
+pub(super) fn queue() -> (SyncSender<Batch>, Receiver<Batch>) {
+    mpsc::sync_channel(BATCHES_MAX)
+}
+
+/// Replays until all who deal are gone.
+pub(super) fn replay_all(queue: Receiver<Batch>, to: &mut impl Replay) {
+    queue.into_iter().for_each(|batch| batch.replay(to));
+}
+
+/// Where tables go: the same for all who deal.
+#[derive(Default)]
+pub(super) struct Places(Mutex<HashMap<TableKey, usize>>);
+
+/// Deals out what one thread reads.
+pub(super) struct Dealer<'a, F> {
+    /// Of the first shard's, then the second's...
+    queues: &'a [SyncSender<Batch>],
+    /// ...of which each shard has so many.
+    parts: usize,
+    shard_of: F,
+    /// Each where the fewest octets had gone by then, of those that were dealt where it was met first.
+    all_places: &'a Places,
+    /// Those of the tables that were met here.
+    places: HashMap<TableKey, usize>,
+    last: Option<(TableKey, usize)>,
+    /// For each queue.
+    batches: Vec<Batch>,
+    dealt: Vec<u64>,
+}
+
+impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
+    pub fn new(
+        queues: &'a [SyncSender<Batch>],
+        parts: usize,
+        all_places: &'a Places,
+        shard_of: F,
+    ) -> Self {
+        let batches = queues.iter().map(|_| Batch::default()).collect();
+        let (dealt, places) = (vec![0; queues.len()], HashMap::new());
+        Self { queues, parts, shard_of, all_places, places, last: None, batches, dealt }
+    }
+
+    /// All changes of a record.
+    pub fn deal(&mut self, record: &Record<'_>) {
+        for (table, octets) in record.runs() {
+            let place = self.place(table);
+            self.dealt[place] += octets.len() as u64;
+            let batch = &mut self.batches[place];
+            batch.octets.extend_from_slice(octets);
+            batch.runs.push(Run { table, time: record.time, end: batch.octets.len() });
+            if batch.octets.len() >= BATCH_OCTETS {
+                self.send(place);
+            }
+        }
+    }
+
+    /// Nothing more comes.
+    pub fn finish(mut self) {
+        (0..self.batches.len()).for_each(|place| self.send(place));
+    }
+
+    fn send(&mut self, place: usize) {
+        let batch = std::mem::take(&mut self.batches[place]);
+        // Whoever ends before us has panicked, which is passed on to who waits for its thread.
+        drop(self.queues[place].send(batch));
+    }
+
+    fn place(&mut self, table: TableKey) -> usize {
+        if let Some((_, place)) = self.last.filter(|&(last, _)| last == table) {
+            return place;
+        }
+        let place = *self.places.entry(table).or_insert_with(|| {
+            let mut all = self.all_places.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *all.entry(table).or_insert_with(|| {
+                let first = (self.shard_of)(table.nat64) * self.parts;
+                let places = first..first + self.parts;
+                places.min_by_key(|&place| self.dealt[place]).unwrap_or(first)
+            })
+        });
+        self.last = Some((table, place));
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::disk::journal::{self, FileId, FileKind, Position, RecordNumber};
+    use crate::handoff::change::Change;
+    use crate::handoff::message::MappedPort;
+
+    const SHARDS: usize = 2;
+    const PARTS: usize = 3;
+    const TABLES: u8 = 30;
+    const CHANGES: u16 = 20_000;
+
+    fn shard_of(nat64: Ipv4Addr) -> usize {
+        usize::from(nat64.octets()[3]) % SHARDS
+    }
+
+    /// Changes of all tables through each other, in records of several sizes: more than the batches hold.
+    fn records(seal: journal::Seal) -> Vec<u8> {
+        let changes: Vec<_> = (0..CHANGES)
+            .flat_map(|number| {
+                // Not each time in the same order, and sometimes several of one table in a row.
+                let table = (u32::from(number).wrapping_mul(0x9e37_79b1) >> 16) as u8 % TABLES;
+                let nat64 = Ipv4Addr::new(192, 0, 2, table);
+                let table = TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 };
+                (0..1 + number % 9).map(move |_| (table, Change::Used { port: MappedPort(number) }))
+            })
+            .collect();
+        let mut octets = Vec::new();
+        let mut position = Position { record: RecordNumber(1), event: 0 };
+        for (index, changes) in changes.chunks(777).enumerate() {
+            let time = Timestamp::from_micros(index as u64);
+            journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, changes);
+        }
+        octets
+    }
+
+    #[test]
+    fn each_table_is_replayed_in_order_and_in_one_part_of_its_shard() {
+        let id = FileId { kind: FileKind::Segment, epoch: 1, shard: 0, number: 1 };
+        let seal = id.seal(&[7; 16]);
+        let octets = records(seal);
+        let mut seen: Vec<Vec<(Timestamp, TableKey, Change)>> = vec![Vec::new(); SHARDS * PARTS];
+        let mut expected = Vec::new();
+        thread::scope(|scope| {
+            let mut queues = Vec::new();
+            for seen in &mut seen {
+                let (sender, queue) = queue();
+                queues.push(sender);
+                scope.spawn(move || {
+                    let mut see = |time: Timestamp, table: TableKey, change: &Change| {
+                        seen.push((time, table, change.clone()));
+                    };
+                    replay_all(queue, &mut see);
+                });
+            }
+            let places = Places::default();
+            let mut dealer = Dealer::new(&queues, PARTS, &places, shard_of);
+            let mut rest = &octets[..];
+            while !rest.is_empty() {
+                let record = Record::decode(rest, seal).unwrap();
+                let changes = record.changes();
+                expected.extend(changes.map(|(table, change)| (record.time, table, change)));
+                dealer.deal(&record);
+                rest = &rest[record.length..];
+            }
+            dealer.finish();
+        });
+        assert_eq!(seen.iter().map(Vec::len).sum::<usize>(), expected.len());
+        for table in 0..TABLES {
+            let nat64 = Ipv4Addr::new(192, 0, 2, table);
+            let of = |changes: &[(Timestamp, TableKey, Change)]| -> Vec<_> {
+                changes.iter().filter(|(_, key, _)| key.nat64 == nat64).cloned().collect()
+            };
+            let places: Vec<usize> =
+                (0..seen.len()).filter(|&place| !of(&seen[place]).is_empty()).collect();
+            assert_eq!(places.len(), 1, "{nat64}");
+            assert_eq!(places[0] / PARTS, shard_of(nat64));
+            assert_eq!(of(&seen[places[0]]), of(&expected));
+        }
+        // Every part had something to do.
+        assert!(seen.iter().all(|seen| seen.len() > expected.len() / (4 * SHARDS * PARTS)));
+    }
+
+    #[test]
+    fn a_table_that_several_deal_goes_to_one_part() {
+        let seal = FileId { kind: FileKind::Segment, epoch: 1, shard: 0, number: 1 }.seal(&[7; 16]);
+        let table = |last| {
+            let nat64 = Ipv4Addr::new(192, 0, 2, last);
+            TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 }
+        };
+        let (senders, queues): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| queue()).unzip();
+        let places = Places::default();
+        let deal = |tables: &[u8]| {
+            let used = |&last: &u8| (table(last), Change::Used { port: MappedPort(1024) });
+            let changes: Vec<_> = tables.iter().map(used).collect();
+            let mut octets = Vec::new();
+            let mut position = Position { record: RecordNumber(1), event: 0 };
+            let time = Timestamp::from_micros(0);
+            journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, &changes);
+            let mut dealer = Dealer::new(&senders, PARTS, &places, |_| 0);
+            dealer.deal(&Record::decode(&octets, seal).unwrap());
+            dealer.finish();
+        };
+        // Each alone would put the first that it meets into the first part.
+        deal(&[1, 2, 3]);
+        deal(&[3, 1, 2]);
+        drop(senders);
+        let mut seen = Vec::new();
+        for queue in queues {
+            let mut here = Vec::new();
+            replay_all(queue, &mut |_: Timestamp, table: TableKey, _: &Change| here.push(table));
+            here.sort();
+            seen.push(here);
+        }
+        assert_eq!(seen, [1, 2, 3].map(|last| vec![table(last); 2]));
+    }
+}

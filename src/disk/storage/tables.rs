@@ -1,0 +1,268 @@
+//! The tables of a shard, one after another in the order of their keys, from its files alone: the snapshot is
+//! streamed, and the changes of the segments are held in memory by table, in several passes where they are
+//! too many. Compaction and re-sharding write them again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::StorageError;
+use super::disk::{Boot, Disk};
+use super::epoch::{self, ShardFiles};
+use super::read::{Common, RecordReader, ShardEnd, ShardReader, Step, refuse};
+use crate::disk::journal::{FileId, FileKind, changes_in};
+use crate::handoff::change::{Change, TableKey, Timestamp};
+use crate::handoff::message::MappedPort;
+use crate::handoff::random::SecretHash;
+use crate::handoff::server::Nat64;
+use crate::handoff::table::TableLimits;
+
+/// Which files of a shard are read.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub disk: Arc<dyn Disk>,
+    pub root: PathBuf,
+    pub epoch: u64,
+    pub shard: u16,
+    /// One snapshot, and the segments from it on.
+    pub files: ShardFiles,
+    pub boot: Boot,
+    /// Of the epoch.
+    pub common: Common,
+    /// Passes over what is damaged, and makes changes fit that contradict what is left: for repair.
+    pub tolerant: bool,
+    /// For the tables' indexes.
+    pub hash: SecretHash,
+}
+
+/// A table, made from files.
+pub(super) struct TableState {
+    pub key: TableKey,
+    pub initialized: Timestamp,
+    pub nat64: Nat64,
+}
+
+impl TableState {
+    /// Deletes the entry on `port`, which is becoming a handoff port.
+    pub fn bar(&mut self, port: u16) -> Option<Change> {
+        let table = self.nat64.table();
+        let entry = table.entry(table.find_port(MappedPort(port))?);
+        let change = Change::Deleted { port: entry.port, client: entry.client };
+        self.nat64.apply(&change, 0);
+        Some(change)
+    }
+}
+
+/// The changes of one table, encoded.
+struct Group {
+    first: Timestamp,
+    initialized: Option<Timestamp>,
+    changes: Vec<u8>,
+}
+
+/// What a group takes beyond its octets.
+const GROUP_OVERHEAD: usize = 128;
+
+/// All tables of a [`Source`].
+pub(super) struct Tables {
+    source: Source,
+    memory: usize,
+    snapshot: Option<RecordReader>,
+    /// The next record of the snapshot.
+    ahead: Option<(TableKey, Timestamp, Vec<u8>)>,
+    groups: BTreeMap<TableKey, Group>,
+    /// Where the next pass over the segments begins, if there is one.
+    next_pass: Option<Option<TableKey>>,
+    /// What the first pass found behind the last segment.
+    end: Option<ShardEnd>,
+}
+
+impl Tables {
+    /// Reads nothing but the beginning of the snapshot. Holds about `memory` octets of changes at a time.
+    pub fn new(source: Source, memory: usize) -> Result<Self, StorageError> {
+        let snapshot = match source.files.snapshot() {
+            Some(number) => {
+                let id = Self::snapshot_id(&source, number);
+                let path = epoch::path(&source.root, id);
+                let file =
+                    source.disk.open(&path, false).map_err(StorageError::io("open", &path))?;
+                Some(RecordReader::new(file, id, None).map_err(StorageError::io("read", &path))?)
+            }
+            None => None,
+        };
+        let mut tables = Self {
+            source,
+            memory,
+            snapshot,
+            ahead: None,
+            groups: BTreeMap::new(),
+            next_pass: Some(None),
+            end: None,
+        };
+        tables.advance()?;
+        Ok(tables)
+    }
+
+    fn snapshot_id(source: &Source, number: u64) -> FileId {
+        let Source { epoch, shard, .. } = *source;
+        FileId { kind: FileKind::Snapshot, epoch, shard, number }
+    }
+
+    /// What comes behind the last segment. Known once the first table was asked for.
+    pub fn end(&self) -> Option<&ShardEnd> {
+        self.end.as_ref()
+    }
+
+    /// The key of the next table.
+    pub fn peek(&mut self) -> Result<Option<TableKey>, StorageError> {
+        loop {
+            let in_snapshot = self.ahead.as_ref().map(|ahead| ahead.0);
+            let in_segments = self.groups.first_key_value().map(|(&key, _)| key);
+            let key = in_snapshot.into_iter().chain(in_segments).min();
+            match self.next_pass {
+                Some(from) if key.is_none_or(|key| from.is_none_or(|from| key >= from)) => {
+                    self.pass(from)?;
+                }
+                _ => return Ok(key),
+            }
+        }
+    }
+
+    /// The next table.
+    pub fn next(&mut self) -> Result<Option<TableState>, StorageError> {
+        let Some(key) = self.peek()? else {
+            return Ok(None);
+        };
+        let Source { common, hash, tolerant, .. } = self.source;
+        let mut nat64 = Nat64::new(TableLimits::default(), common.handoff_port, hash);
+        let mut initialized = None;
+        let mut apply = |octets: &[u8]| {
+            for change in changes_in(octets) {
+                if tolerant {
+                    make_room(&mut nat64, &change);
+                }
+                nat64.apply(&change, 0);
+            }
+        };
+        while let Some((_, time, octets)) = self.ahead.take_if(|ahead| ahead.0 == key) {
+            initialized = initialized.or(Some(time));
+            apply(&octets);
+            self.advance()?;
+        }
+        if let Some(group) = self.groups.remove(&key) {
+            initialized = group.initialized.or(initialized).or(Some(group.first));
+            apply(&group.changes);
+        }
+        let initialized = initialized.unwrap_or_default();
+        Ok(Some(TableState { key, initialized, nat64 }))
+    }
+
+    /// Reads the next record of the snapshot. It has changes of one table only.
+    fn advance(&mut self) -> Result<(), StorageError> {
+        let Some(reader) = &mut self.snapshot else {
+            return Ok(());
+        };
+        let number = self.source.files.snapshot().unwrap_or_default();
+        let id = Self::snapshot_id(&self.source, number);
+        let path = epoch::path(&self.source.root, id);
+        loop {
+            let offset = reader.offset();
+            let damaged = match reader.step().map_err(StorageError::io("read", &path))? {
+                Step::Record(record) if record.is_end() => break,
+                Step::Record(record) => {
+                    let mut octets = Vec::with_capacity(record.length);
+                    let mut key = None;
+                    for (table, raw) in record.changes().raw() {
+                        key = key.or(Some(table));
+                        octets.extend_from_slice(raw.octets());
+                    }
+                    if let Some(key) = key {
+                        self.ahead = Some((key, record.time, octets));
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Step::End => "snapshot cut off".into(),
+                Step::Invalid(why) => why.to_string(),
+            };
+            if !self.source.tolerant {
+                return Err(StorageError::Damaged {
+                    directory: self.source.root.clone(),
+                    file: path,
+                    offset,
+                    what: damaged,
+                });
+            }
+            if !reader.skip().map_err(StorageError::io("read", &path))? {
+                break;
+            }
+        }
+        self.snapshot = None;
+        self.ahead = None;
+        Ok(())
+    }
+
+    /// Reads all segments for the tables from `from` on, as many as there is memory for.
+    fn pass(&mut self, from: Option<TableKey>) -> Result<(), StorageError> {
+        let Self { source, memory, groups, .. } = self;
+        let reader = ShardReader {
+            disk: &*source.disk,
+            root: &source.root,
+            epoch: source.epoch,
+            shard: source.shard,
+            files: &source.files,
+            boot: source.boot,
+        };
+        let mut limit: Option<TableKey> = None;
+        let mut used = 0;
+        let mut refuse = refuse(&source.root);
+        let tolerant = source.tolerant;
+        let end = reader.read_segments_only(
+            &mut Some(source.common),
+            &mut |damage| if tolerant { Ok(()) } else { refuse(damage) },
+            &mut |_, record| {
+                for (key, raw) in record.changes().raw() {
+                    if from.is_some_and(|from| key < from)
+                        || limit.is_some_and(|limit| key >= limit)
+                    {
+                        continue;
+                    }
+                    let group = groups.entry(key).or_insert_with(|| {
+                        used += GROUP_OVERHEAD;
+                        Group { first: record.time, initialized: None, changes: Vec::new() }
+                    });
+                    if raw.is_initialized() {
+                        group.initialized = Some(record.time);
+                    }
+                    group.changes.extend_from_slice(raw.octets());
+                    used += raw.octets().len();
+                    while used > *memory && groups.len() > 1 {
+                        if let Some((last, group)) = groups.pop_last() {
+                            used = used.saturating_sub(GROUP_OVERHEAD + group.changes.len());
+                            limit = Some(last);
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        self.end.get_or_insert(end);
+        self.next_pass = limit.map(Some);
+        Ok(())
+    }
+}
+
+/// Deletes what stands in the way of an entry that was created: the deletion was lost.
+fn make_room(nat64: &mut Nat64, change: &Change) {
+    let Change::Created { port, client } = change else {
+        return;
+    };
+    let table = nat64.table();
+    let in_the_way: Vec<Change> = [table.find_port(*port), table.find(client)]
+        .into_iter()
+        .flatten()
+        .map(|slot| table.entry(slot))
+        .map(|entry| Change::Deleted { port: entry.port, client: entry.client })
+        .collect();
+    in_the_way.iter().for_each(|change| nat64.apply(change, 0));
+}

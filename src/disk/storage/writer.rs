@@ -1,0 +1,291 @@
+//! [`JournalWriter`]: the journal of one shard, as its reactor writes it. It waits for no other thread, makes
+//! no file and syncs nothing: `sync` does that behind it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rtrb::{Consumer, Producer};
+
+use super::SyncPolicy;
+use super::disk::DiskFile;
+use super::sync::{Shard, Wake};
+use crate::disk::journal::{self, HEADER_LENGTH, Position, RecordNumber, Seal};
+use crate::handoff::change::{Change, TableKey, Timestamp};
+
+/// Whether the journal takes changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalState {
+    /// It does.
+    Fine,
+    /// Not before [`JournalWriter::retry`] succeeds: there is no room for the last ones.
+    NoSpace,
+    /// Never again: a write failed, or a sync.
+    Failed,
+}
+
+/// Why changes are not in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalError {
+    /// See [`JournalState::NoSpace`].
+    NoSpace,
+    /// See [`JournalState::Failed`].
+    Failed,
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JournalError::NoSpace => "no room for the journal; free some space",
+            JournalError::Failed => {
+                "the journal cannot be written any more; see what the kernel's log says about the \
+                 disk, and start again"
+            }
+        })
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// A segment that is ready to be written, or being written.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub file: Arc<dyn DiskFile>,
+    pub number: u64,
+    pub seal: Seal,
+}
+
+/// Writes the journal of one shard.
+#[derive(Debug)]
+pub struct JournalWriter {
+    shard: Arc<Shard>,
+    /// The segment that is being written, and how long it is.
+    segment: Option<(Segment, u64)>,
+    /// The one after it, as soon as there is one.
+    next_segment: Consumer<Segment>,
+    /// Each segment when its first record is about to be written.
+    begun: Producer<Segment>,
+    position: Position,
+    /// What is to be written at the end of the segment, and how much of it was.
+    pending: Vec<u8>,
+    written: usize,
+    /// Whether the segment ends with what is pending.
+    ends: bool,
+    state: JournalState,
+    cause: Option<io::Error>,
+}
+
+impl JournalWriter {
+    pub(super) fn new(
+        shard: Arc<Shard>,
+        next_segment: Consumer<Segment>,
+        begun: Producer<Segment>,
+        position: Position,
+    ) -> Self {
+        let mut writer = Self {
+            shard,
+            segment: None,
+            next_segment,
+            begun,
+            position,
+            pending: Vec::new(),
+            written: 0,
+            ends: false,
+            state: JournalState::Fine,
+            cause: None,
+        };
+        if !writer.begin() {
+            writer.state = JournalState::NoSpace;
+        }
+        writer
+    }
+
+    /// Writes `changes`, which happened at `time`, and returns the number of the last record of them: they
+    /// may be announced as soon as [`JournalWriter::durable`] has reached it. Nothing is written where there
+    /// is no change.
+    ///
+    /// # Errors
+    /// Where this is [`JournalState::Fine`] before the call and [`JournalState::NoSpace`] after it, the changes
+    /// are kept, and written by [`JournalWriter::retry`]; they have their numbers. In all other cases they are
+    /// refused: make no change unless [`JournalWriter::state`] is fine.
+    pub fn append(
+        &mut self,
+        time: Timestamp,
+        changes: &[(TableKey, Change)],
+    ) -> Result<RecordNumber, JournalError> {
+        match self.state() {
+            JournalState::Fine => {}
+            JournalState::NoSpace => return Err(JournalError::NoSpace),
+            JournalState::Failed => return Err(JournalError::Failed),
+        }
+        if changes.is_empty() {
+            return Ok(self.last());
+        }
+        if !self.begin() {
+            self.state = JournalState::NoSpace;
+            return Err(JournalError::NoSpace);
+        }
+        self.encode(time, changes);
+        self.flush()?;
+        Ok(self.last())
+    }
+
+    /// Tries again to write what there was no room for.
+    ///
+    /// # Errors
+    /// As before, or for good.
+    pub fn retry(&mut self) -> Result<(), JournalError> {
+        match self.state() {
+            JournalState::Fine => Ok(()),
+            JournalState::NoSpace if self.begin() => self.flush(),
+            JournalState::NoSpace => Err(JournalError::NoSpace),
+            JournalState::Failed => Err(JournalError::Failed),
+        }
+    }
+
+    /// The number that the next record will have.
+    pub fn next_number(&self) -> RecordNumber {
+        self.position.record
+    }
+
+    /// The number that the next event will have.
+    pub fn next_event(&self) -> u64 {
+        self.position.event
+    }
+
+    /// The last record that the sync policy promises anything about: all up to it may be announced.
+    pub fn durable(&self) -> RecordNumber {
+        match self.shard.policy {
+            SyncPolicy::Always => RecordNumber(self.shard.synced.load(Ordering::Acquire)),
+            // Written, and nothing more.
+            SyncPolicy::None | SyncPolicy::Interval(_) => {
+                RecordNumber(self.shard.written.load(Ordering::Relaxed))
+            }
+        }
+    }
+
+    /// Whether changes can be made.
+    pub fn state(&mut self) -> JournalState {
+        if self.shard.failed.load(Ordering::Acquire) {
+            self.state = JournalState::Failed;
+        }
+        self.state
+    }
+
+    /// What the system said when the state became other than fine. A failed sync is told elsewhere: see
+    /// [`super::Storage::trouble`].
+    pub fn cause(&self) -> Option<&io::Error> {
+        self.cause.as_ref()
+    }
+
+    /// What to call, from another thread, whenever [`JournalWriter::durable`] has gone on by a sync, and
+    /// when a sync has failed.
+    pub fn set_wake(&self, wake: Arc<Wake>) {
+        self.shard.set_wake(wake);
+    }
+
+    /// Ends the journal, so that the next start has nothing to look for. Waits for the disk.
+    ///
+    /// # Errors
+    /// Where something is not durable now.
+    pub fn close(mut self, time: Timestamp) -> Result<(), JournalError> {
+        let flushed = if self.state() == JournalState::NoSpace { self.flush() } else { Ok(()) };
+        if self.state() == JournalState::Failed {
+            return Err(JournalError::Failed);
+        }
+        self.shard.stop();
+        // Also where there is still no room for the last ones: nobody else syncs those before them any more.
+        self.shard.sync().map_err(|_| JournalError::Failed)?;
+        flushed?;
+        // Where a segment was just closed, the next one says that this is the end.
+        let closed = self.segment.is_none() && self.begin();
+        if let Some((segment, length)) = self.segment.clone()
+            && (closed || length > HEADER_LENGTH as u64)
+        {
+            let last = self.last();
+            journal::encode_end(&mut self.pending, segment.seal, &mut self.position, last, time);
+            self.flush()?;
+            self.shard.sync().map_err(|_| JournalError::Failed)?;
+        }
+        Ok(())
+    }
+
+    fn last(&self) -> RecordNumber {
+        RecordNumber(self.position.record.0.saturating_sub(1))
+    }
+
+    fn encode(&mut self, time: Timestamp, changes: &[(TableKey, Change)]) {
+        let Some((Segment { seal, .. }, length)) = self.segment else {
+            return;
+        };
+        let synced = RecordNumber(self.shard.synced.load(Ordering::Acquire));
+        let Self { pending, position, .. } = self;
+        journal::encode(pending, seal, position, synced, time, changes);
+        let room = self.shard.segment_max.saturating_sub(length);
+        // It ends in the same write, so that there is one write that can fail.
+        self.ends =
+            pending.len() as u64 >= room && self.next_segment.slots() > 0 && self.begun.slots() > 0;
+        if self.ends {
+            journal::encode_end(pending, seal, position, synced, time);
+        }
+    }
+
+    /// Whether there is a segment to write to.
+    fn begin(&mut self) -> bool {
+        if self.segment.is_none()
+            && self.begun.slots() > 0
+            && let Ok(segment) = self.next_segment.pop()
+        {
+            self.shard.begin(segment.number);
+            self.segment = Some((segment.clone(), HEADER_LENGTH as u64));
+            drop(self.begun.push(segment));
+        }
+        self.segment.is_some()
+    }
+
+    fn flush(&mut self) -> Result<(), JournalError> {
+        while self.written < self.pending.len() {
+            let Some((segment, length)) = &self.segment else {
+                break;
+            };
+            let rest = &self.pending[self.written..];
+            match segment.file.write_at(rest, *length + self.written as u64) {
+                Ok(0) => return Err(self.give_up(io::ErrorKind::WriteZero.into())),
+                Ok(n) => self.written += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.give_up(error)),
+            }
+        }
+        if let Some((_, length)) = &mut self.segment {
+            *length += self.pending.len() as u64;
+            self.shard.length.store(*length, Ordering::Relaxed);
+        }
+        self.pending.clear();
+        self.written = 0;
+        if std::mem::take(&mut self.ends) {
+            self.segment = None;
+        }
+        self.state = JournalState::Fine;
+        self.cause = None;
+        self.shard.wrote(self.last());
+        Ok(())
+    }
+
+    fn give_up(&mut self, error: io::Error) -> JournalError {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let refused = match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => {
+                self.state = JournalState::NoSpace;
+                JournalError::NoSpace
+            }
+            _ => {
+                self.state = JournalState::Failed;
+                self.shard.fail(&error);
+                JournalError::Failed
+            }
+        };
+        self.cause = Some(error);
+        refused
+    }
+}

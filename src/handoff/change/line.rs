@@ -1,0 +1,317 @@
+//! The text of a line of the event log, and of the times and addresses in it (PROTOCOL.md section 8).
+//!
+//! By hand, as the log has a line for each new entry: the formatting machinery of the standard library takes
+//! longer for one than all else that the log does with it. Tests compare with that.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{Event, EventKind, LogFormat, Timestamp};
+
+/// The most octets of a line, without its line feed.
+pub const LINE_MAX: usize = "2019-03-18 10:06:28.491727 Initialized".len()
+    + " :65535 []:65535 to  via /96".len()
+    + 2 * "255.255.255.255".len()
+    + 2 * "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
+
+/// `2019-03-18 10:06:28`
+const SECOND_LENGTH: usize = 19;
+const MICROS: u64 = 1_000_000;
+
+/// Writes lines. Knows how the last second is written, as the next line is mostly of the same.
+#[derive(Debug, Clone, Default)]
+pub struct LineWriter {
+    /// Since 1970.
+    second: Option<u64>,
+    date: [u8; SECOND_LENGTH],
+}
+
+impl LineWriter {
+    /// Appends the line of `event`, without a line feed.
+    pub fn append(&mut self, out: &mut String, event: &Event, format: LogFormat) {
+        let mut text = Text::default();
+        self.write(&mut text, event, format);
+        out.push_str(text.as_str());
+    }
+
+    fn write(&mut self, text: &mut Text, event: &Event, format: LogFormat) {
+        self.time(text, event.at);
+        let (name, entry) = match &event.kind {
+            EventKind::Initialized => (" Initialized ", None),
+            EventKind::Created { port, client } => (" Created ", Some((port, client))),
+            EventKind::Deleted { port, client } => (" Deleted ", Some((port, client))),
+            EventKind::Conflict { port, client } => (" Conflict ", Some((port, client))),
+        };
+        text.push(name.as_bytes());
+        text.ipv4(event.table.nat64);
+        if let Some((port, client)) = entry {
+            text.octet(b':');
+            text.decimal(port.0);
+            text.push(b" [");
+            text.ipv6(client.address);
+            text.push(b"]:");
+            text.decimal(client.port);
+        }
+        if format == LogFormat::Full {
+            text.push(b" to ");
+            text.ipv4(event.table.local);
+            if let Some((_, client)) = entry {
+                let mut prefix = [0; 16];
+                prefix[..12].copy_from_slice(&client.prefix.0);
+                text.push(b" via ");
+                text.ipv6(Ipv6Addr::from(prefix));
+                text.push(b"/96");
+            }
+        }
+    }
+
+    fn time(&mut self, text: &mut Text, at: Timestamp) {
+        let second = at.0 / MICROS;
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.date = date(second);
+        }
+        text.push(&self.date);
+        text.octet(b'.');
+        // Below a million.
+        let micros = (at.0 % MICROS) as u32;
+        for unit in [100_000, 10_000, 1_000, 100, 10, 1] {
+            text.octet(b'0' + (micros / unit % 10) as u8);
+        }
+    }
+}
+
+/// RFC 3339 has `T` between date and time and `Z` at the end; the log has a space and nothing.
+fn date(second: u64) -> [u8; SECOND_LENGTH] {
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(second));
+    let mut text = Text::default();
+    // A time up to `Timestamp::MAX` can be written, and is shorter than a line.
+    let _ = fmt::Write::write_fmt(&mut text, format_args!("{time}"));
+    let mut date = [0; SECOND_LENGTH];
+    date.copy_from_slice(&text.octets[..SECOND_LENGTH]);
+    date[10] = b' ';
+    date
+}
+
+/// `2019-03-18 10:06:28.491727`
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Text::default();
+        LineWriter::default().time(&mut text, *self);
+        f.write_str(text.as_str())
+    }
+}
+
+impl Event {
+    /// The line, without its line feed. For many of them there is [`LineWriter`].
+    pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {
+        fmt::from_fn(move |f| {
+            let mut text = Text::default();
+            LineWriter::default().write(&mut text, self, format);
+            f.write_str(text.as_str())
+        })
+    }
+}
+
+/// A line on the stack, so that writing one allocates nothing. ASCII alone.
+struct Text {
+    /// A hexadecimal number is written with four digits even where it has one.
+    octets: [u8; LINE_MAX + 3],
+    length: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { octets: [0; LINE_MAX + 3], length: 0 }
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() > LINE_MAX - self.length {
+            return Err(fmt::Error);
+        }
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.octets[..self.length]).unwrap_or_default()
+    }
+
+    fn octet(&mut self, octet: u8) {
+        self.octets[self.length] = octet;
+        self.length += 1;
+    }
+
+    fn push(&mut self, octets: &[u8]) {
+        self.octets[self.length..self.length + octets.len()].copy_from_slice(octets);
+        self.length += octets.len();
+    }
+
+    fn decimal(&mut self, number: u16) {
+        let digits = 1 + [10, 100, 1_000, 10_000].iter().filter(|&&least| number >= least).count();
+        let mut rest = number;
+        for at in (self.length..self.length + digits).rev() {
+            self.octets[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.length += digits;
+    }
+
+    /// All four digits at once, each in an octet of a word, the first in the lowest; those that are not wanted are
+    /// shifted out, or overwritten by what comes next.
+    fn hexadecimal(&mut self, number: u16) {
+        let digits = (u16::BITS - number.leading_zeros()).div_ceil(4).max(1);
+        let number = u32::from(number) << (4 * (4 - digits));
+        let word =
+            number >> 12 & 0xf | number & 0xf00 | (number & 0xf0) << 12 | (number & 0xf) << 24;
+        let is_letter = (word + 0x0606_0606) >> 4 & 0x0101_0101;
+        let letters = is_letter * u32::from(b'a' - b'9' - 1);
+        let octets = word + 0x3030_3030 + letters;
+        self.octets[self.length..self.length + 4].copy_from_slice(&octets.to_le_bytes());
+        self.length += digits as usize;
+    }
+
+    fn ipv4(&mut self, address: Ipv4Addr) {
+        let [first, rest @ ..] = address.octets();
+        self.decimal(first.into());
+        for octet in rest {
+            self.octet(b'.');
+            self.decimal(octet.into());
+        }
+    }
+
+    /// As RFC 5952 says: lower case, no leading zeros, the first of the longest runs of at least two zero groups
+    /// left out, and addresses that are known to have an IPv4 address in them with that.
+    fn ipv6(&mut self, address: Ipv6Addr) {
+        if let Some(mapped) = address.to_ipv4_mapped() {
+            self.push(b"::ffff:");
+            return self.ipv4(mapped);
+        }
+        let groups = address.segments();
+        let (mut left_out, mut run) = (0..0, 0..0);
+        for (index, &group) in groups.iter().enumerate() {
+            if group != 0 {
+                run = index + 1..index + 1;
+                continue;
+            }
+            run.end = index + 1;
+            if run.len() > left_out.len() {
+                left_out = run.clone();
+            }
+        }
+        if left_out.len() < 2 {
+            return self.groups(&groups);
+        }
+        self.groups(&groups[..left_out.start]);
+        self.push(b"::");
+        self.groups(&groups[left_out.end..]);
+    }
+
+    fn groups(&mut self, groups: &[u16]) {
+        for (index, &group) in groups.iter().enumerate() {
+            if index > 0 {
+                self.octet(b':');
+            }
+            self.hexadecimal(group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handoff::change::TableKey;
+    use crate::handoff::message::{Client, MappedPort, Prefix96};
+
+    /// Groups of which many are zero or small, as in addresses.
+    fn address() -> impl Strategy<Value = Ipv6Addr> {
+        let group = prop_oneof![4 => Just(0), 1 => 0..=0xff_u16, 1 => any::<u16>()];
+        prop_oneof![
+            4 => proptest::array::uniform8(group).prop_map(Ipv6Addr::from),
+            1 => any::<u32>().prop_map(|v4| Ipv4Addr::from(v4).to_ipv6_mapped()),
+            1 => any::<u32>().prop_map(|v4| Ipv6Addr::from_bits(v4.into())),
+        ]
+    }
+
+    fn written(write: impl FnOnce(&mut Text)) -> String {
+        let mut text = Text::default();
+        write(&mut text);
+        text.as_str().to_owned()
+    }
+
+    #[test]
+    fn every_number_in_both_notations() {
+        for number in 0..=u16::MAX {
+            assert_eq!(written(|text| text.decimal(number)), number.to_string());
+            assert_eq!(written(|text| text.hexadecimal(number)), format!("{number:x}"));
+        }
+    }
+
+    /// All that leave zeros out in another way.
+    #[test]
+    fn every_pattern_of_zero_groups() {
+        for pattern in 0_u32..1 << 8 {
+            let groups = std::array::from_fn(|i| (pattern >> i & 1) as u16 * 0xab0);
+            let address = Ipv6Addr::from(groups);
+            assert_eq!(written(|text| text.ipv6(address)), address.to_string());
+        }
+    }
+
+    #[test]
+    fn the_longest_line_fits() {
+        let prefix = Prefix96([0xff; 12]);
+        let client = Client { prefix, address: Ipv6Addr::from([0xff; 16]), port: u16::MAX };
+        let table = TableKey { local: Ipv4Addr::BROADCAST, nat64: Ipv4Addr::BROADCAST };
+        let kind = EventKind::Conflict { port: MappedPort(u16::MAX), client };
+        let line = Event { at: Timestamp::MAX, table, kind }.line(LogFormat::Full).to_string();
+        assert!(line.len() > 150 && line.len() <= LINE_MAX, "{line}");
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_as_the_standard_library_writes_them(v6 in address(), v4: u32) {
+            prop_assert_eq!(written(|text| text.ipv6(v6)), v6.to_string());
+            let v4 = Ipv4Addr::from(v4);
+            prop_assert_eq!(written(|text| text.ipv4(v4)), v4.to_string());
+        }
+
+        #[test]
+        fn times_as_humantime_writes_them(micros in 0..=Timestamp::MAX.as_micros()) {
+            let time = UNIX_EPOCH + Duration::from_micros(micros);
+            let expected = humantime::format_rfc3339_micros(time).to_string();
+            let expected = expected.replace('T', " ").replace('Z', "");
+            prop_assert_eq!(Timestamp::from_micros(micros).to_string(), expected);
+        }
+
+        /// Times that stand still, go on and go back.
+        #[test]
+        fn lines_one_after_another_are_as_each_alone(
+            events in proptest::collection::vec((0_u64..5_000_000, address(), any::<[u16; 2]>()), 1..20),
+        ) {
+            let mut writer = LineWriter::default();
+            for (micros, address, [port, client_port]) in events {
+                let prefix = Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]);
+                let client = Client { prefix, address, port: client_port };
+                let nat64 = Ipv4Addr::new(192, 0, 2, 7);
+                let local = Ipv4Addr::new(203, 0, 113, 5);
+                let at = Timestamp::from_micros(1_552_903_588_491_727 + micros);
+                let kind = EventKind::Created { port: MappedPort(port), client };
+                let event = Event { at, table: TableKey { local, nat64 }, kind };
+                let expected = format!(
+                    "{at} Created {nat64}:{port} [{address}]:{client_port} to {local} via {prefix}"
+                );
+                let mut line = String::from("> ");
+                writer.append(&mut line, &event, LogFormat::Full);
+                prop_assert_eq!(&line, &format!("> {expected}"));
+                prop_assert_eq!(event.line(LogFormat::Full).to_string(), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! [`Change`]: what a request did to a table, and its line in the event log (PROTOCOL.md section 8).
+//!
+//! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log prints
+//! it. Also here: the times that the core is given.
+
+mod line;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::handoff::message::{Authenticator, Client, ControlPort, MappedPort, Token};
+
+pub use line::{LINE_MAX, LineWriter};
+
+/// A point in time: microseconds since 1970-01-01 00:00:00 UTC, at most the year 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// 9999-12-31 23:59:59.999999, the last that can be written with four digits of year.
+    pub const MAX: Timestamp = Timestamp(253_402_300_799_999_999);
+
+    /// From microseconds since the epoch; later times than [`Timestamp::MAX`] become it.
+    pub fn from_micros(micros: u64) -> Self {
+        Self(micros.min(Self::MAX.0))
+    }
+
+    /// Microseconds since the epoch.
+    pub fn as_micros(self) -> u64 {
+        self.0
+    }
+}
+
+/// The time as the core is told it: once for a batch of datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For the event log. May jump when the clock is set.
+    pub wall: Timestamp,
+    /// Since some fixed moment, never backwards: for keys, rates and lifetimes.
+    pub monotonic: Duration,
+}
+
+/// What a table belongs to (PROTOCOL.md section 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableKey {
+    /// The local address that the NAT64 sends its requests to.
+    pub local: Ipv4Addr,
+    /// The public address of the NAT64.
+    pub nat64: Ipv4Addr,
+}
+
+/// One difference in the state of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The table came into being.
+    Initialized,
+    /// An entry came into being.
+    Created {
+        /// Its mapped port.
+        port: MappedPort,
+        /// Its client.
+        client: Client,
+    },
+    /// An entry is gone.
+    Deleted {
+        /// Its mapped port.
+        port: MappedPort,
+        /// Its client.
+        client: Client,
+    },
+    /// A NAT64 reported an entry that the table contradicts. The table is as it was.
+    Conflict {
+        /// The mapped port that was reported.
+        port: MappedPort,
+        /// The client that was reported.
+        client: Client,
+    },
+    /// A control identity proved itself (PROTOCOL.md section 5), and is the most recently used now.
+    IdentityKnown {
+        /// The source port of the control channel.
+        port: ControlPort,
+        /// Its token.
+        token: Token,
+    },
+    /// The authenticator of a client address, new or another than before.
+    AuthenticatorLearned {
+        /// The client's address.
+        address: std::net::Ipv6Addr,
+        /// What the NAT64 will recognize it by.
+        authenticator: Authenticator,
+    },
+    /// A control identity made room for another, as the least recently used of too many.
+    IdentityForgotten {
+        /// The source port of the control channel.
+        port: ControlPort,
+        /// Its token.
+        token: Token,
+    },
+    /// The entry on this port was used, after it had not been for some time: it is the last to go now.
+    Used {
+        /// Its mapped port.
+        port: MappedPort,
+    },
+}
+
+impl Change {
+    /// Whether it has a line in the event log.
+    pub fn is_event(&self) -> bool {
+        matches!(
+            self,
+            Change::Initialized
+                | Change::Created { .. }
+                | Change::Deleted { .. }
+                | Change::Conflict { .. }
+        )
+    }
+
+    /// The line of the event log about this change, if it has one.
+    pub fn event(&self, at: Timestamp, table: TableKey) -> Option<Event> {
+        let kind = match *self {
+            Change::Initialized => EventKind::Initialized,
+            Change::Created { port, client } => EventKind::Created { port, client },
+            Change::Deleted { port, client } => EventKind::Deleted { port, client },
+            Change::Conflict { port, client } => EventKind::Conflict { port, client },
+            Change::IdentityKnown { .. }
+            | Change::AuthenticatorLearned { .. }
+            | Change::IdentityForgotten { .. }
+            | Change::Used { .. } => return None,
+        };
+        Some(Event { at, table, kind })
+    }
+}
+
+/// A line of the event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// When it happened.
+    pub at: Timestamp,
+    /// In which table.
+    pub table: TableKey,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What a line of the event log is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `Change`, whose doc says what they are")]
+pub enum EventKind {
+    Initialized,
+    Created { port: MappedPort, client: Client },
+    Deleted { port: MappedPort, client: Client },
+    Conflict { port: MappedPort, client: Client },
+}
+
+/// How much a line of the event log tells (`--log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Exactly what the original server wrote.
+    #[default]
+    Plain,
+    /// The same, with ` to LOCAL` and, where there is a client, ` via PREFIX/96` appended.
+    Full,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::message::Prefix96;
+
+    fn event(kind: EventKind) -> Event {
+        Event {
+            at: Timestamp::from_micros(1_552_903_588_491_727),
+            table: TableKey {
+                local: Ipv4Addr::new(203, 0, 113, 5),
+                nat64: Ipv4Addr::new(192, 0, 2, 7),
+            },
+            kind,
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            prefix: Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]),
+            address: "2001:db8::17".parse().unwrap(),
+            port: 53186,
+        }
+    }
+
+    #[test]
+    fn section_8_lines() {
+        let line = event(EventKind::Initialized).line(LogFormat::Plain).to_string();
+        assert_eq!(line, "2019-03-18 10:06:28.491727 Initialized 192.0.2.7");
+        let entry = |kind| event(kind).line(LogFormat::Plain).to_string();
+        let (port, client) = (MappedPort(3719), client());
+        assert_eq!(
+            entry(EventKind::Created { port, client }),
+            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186"
+        );
+        assert_eq!(
+            entry(EventKind::Deleted { port, client }),
+            "2019-03-18 10:06:28.491727 Deleted 192.0.2.7:3719 [2001:db8::17]:53186"
+        );
+        assert_eq!(
+            entry(EventKind::Conflict { port, client }),
+            "2019-03-18 10:06:28.491727 Conflict 192.0.2.7:3719 [2001:db8::17]:53186"
+        );
+    }
+
+    #[test]
+    fn section_8_full_lines() {
+        let created = event(EventKind::Created { port: MappedPort(3719), client: client() });
+        assert_eq!(
+            created.line(LogFormat::Full).to_string(),
+            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186 to 203.0.113.5 via 64:ff9b::/96"
+        );
+        assert_eq!(
+            event(EventKind::Initialized).line(LogFormat::Full).to_string(),
+            "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 to 203.0.113.5"
+        );
+    }
+
+    #[test]
+    fn section_8_addresses_as_rfc_5952_says() {
+        for (text, expected) in [
+            ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+            ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+            ("64:ff9b::c000:201", "64:ff9b::c000:201"),
+        ] {
+            let mut client = client();
+            client.address = text.parse().unwrap();
+            let line = event(EventKind::Created { port: MappedPort(1), client })
+                .line(LogFormat::Plain)
+                .to_string();
+            assert!(line.contains(&format!("[{expected}]")), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_at_the_edges() {
+        assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01 00:00:00.000000");
+        assert_eq!(Timestamp::from_micros(u64::MAX).to_string(), "9999-12-31 23:59:59.999999");
+    }
+}

@@ -1,0 +1,545 @@
+//! Control payloads: the octets of PROTOCOL.md sections 2 to 4, parsed once and written in place.
+//!
+//! [`parse`] turns a UDP payload into a [`Request`] that is well-formed by section 3, or into the reason
+//! why it is not. A request refers to its payload by [`Span`]s and borrows nothing, so that the reply can
+//! be written into the very same buffer, in front of the embedded packet. What stands inside an embedded
+//! packet is the business of `packet`.
+
+mod opaque;
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use crate::handoff::stats::DropReason;
+pub use opaque::{Authenticator, Token};
+
+/// The default handoff port (PROTOCOL.md section 1).
+pub const HANDOFF_PORT: u16 = 64064;
+/// Where validation packets go: the discard port (RFC 863).
+pub const VALIDATION_PORT: u16 = 9;
+/// The most data a message can have, in octets.
+pub const MESSAGE_DATA_MAX: usize = 510;
+/// The most octets in a UDP payload over IPv4.
+pub const PAYLOAD_MAX: usize = 65507;
+/// What IPv4 and UDP put in front of a payload, in octets.
+pub const IPV4_UDP_HEADERS: usize = 28;
+/// The octets of a whole message of type 7.
+pub const ENTRY_LENGTH: usize = 34;
+/// The octets of a message's own header.
+pub const MESSAGE_HEADER: usize = 2;
+/// What a reply can need in front of an embedded packet: an authenticator and an entry.
+pub const HEAD_ROOM: usize = MESSAGE_HEADER + MESSAGE_DATA_MAX + ENTRY_LENGTH;
+/// The data of a protocol identifier message.
+pub const PROTOCOL_IDENTIFIER: &[u8; 144] = b"[[ This is the NAT64 handoff protocol. The client is using IPv6. To know their real IP address you need to use this protocol or support IPv6. ]]";
+
+const _: () = assert!(MESSAGE_DATA_MAX == 2 * u8::MAX as usize);
+const _: () = assert!(PAYLOAD_MAX <= u16::MAX as usize);
+
+/// The low nibble of a message's first octet (PROTOCOL.md section 2).
+pub mod message_type {
+    /// Protocol identifier.
+    pub const IDENTIFIER: u8 = 1;
+    /// No-op.
+    pub const NO_OP: u8 = 2;
+    /// Token.
+    pub const TOKEN: u8 = 4;
+    /// Token rotation.
+    pub const ROTATION: u8 = 5;
+    /// Remote IPv6 address authenticator.
+    pub const AUTHENTICATOR: u8 = 6;
+    /// Connection tracking entry.
+    pub const ENTRY: u8 = 7;
+    /// Mapped port hint.
+    pub const HINT: u8 = 8;
+}
+
+const HANDOFF_FORMAT: u8 = 3;
+
+/// A port of the NAT64's public address that stands for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MappedPort(pub u16);
+
+impl fmt::Display for MappedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The port that a NAT64 sends its requests from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControlPort(pub u16);
+
+/// A NAT64 prefix of 96 bits, in network order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix96(pub [u8; 12]);
+
+impl Prefix96 {
+    /// The first 96 bits of `address`.
+    pub fn of(address: Ipv6Addr) -> Self {
+        Self(prefix_of(address.octets()))
+    }
+}
+
+/// `64:ff9b::/96`
+impl fmt::Display for Prefix96 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut octets = [0; 16];
+        octets[..12].copy_from_slice(&self.0);
+        write!(f, "{}/96", Ipv6Addr::from(octets))
+    }
+}
+
+fn prefix_of<const N: usize>(address: [u8; 16]) -> [u8; N] {
+    std::array::from_fn(|i| address[i])
+}
+
+/// Who an entry stands for: an IPv6 address and port, seen through one prefix of the NAT64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// The NAT64 prefix that the client reached the service by.
+    pub prefix: Prefix96,
+    /// The client's address.
+    pub address: Ipv6Addr,
+    /// The client's TCP or UDP port.
+    pub port: u16,
+}
+
+impl Client {
+    /// Whether a client can have this address (PROTOCOL.md section 7): not the unspecified, a loopback,
+    /// multicast, IPv4-mapped or link-local one.
+    #[inline]
+    pub fn can_have(address: Ipv6Addr) -> bool {
+        !(address.is_unspecified()
+            || address.is_loopback()
+            || address.is_multicast()
+            || address.to_ipv4_mapped().is_some()
+            || address.is_unicast_link_local())
+    }
+
+    /// The /64 that the client is in, the unit of fair share.
+    pub fn subnet(&self) -> [u8; 8] {
+        prefix_of(self.address.octets())
+    }
+}
+
+/// The data of a message of type 7: a connection tracking entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The mapped port.
+    pub port: MappedPort,
+    /// Whom it stands for.
+    pub client: Client,
+}
+
+impl Entry {
+    /// From the data of the message. `None` where the length is another.
+    #[inline]
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
+        let data: &[u8; ENTRY_LENGTH - MESSAGE_HEADER] = data.try_into().ok()?;
+        Some(Self {
+            port: MappedPort(u16::from_be_bytes([data[0], data[1]])),
+            client: Client {
+                prefix: Prefix96(std::array::from_fn(|i| data[2 + i])),
+                address: Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| data[14 + i])),
+                port: u16::from_be_bytes([data[30], data[31]]),
+            },
+        })
+    }
+
+    /// The whole message, header included.
+    pub fn emit(&self) -> [u8; ENTRY_LENGTH] {
+        let mut out = [0; ENTRY_LENGTH];
+        let Client { prefix, address, port } = &self.client;
+        emit_entry(&mut out, self.port, &prefix.0, &address.octets(), *port);
+        out
+    }
+}
+
+/// Writes the whole message of an entry whose parts lie apart.
+#[inline]
+pub(crate) fn emit_entry(
+    out: &mut [u8; ENTRY_LENGTH],
+    mapped: MappedPort,
+    prefix: &[u8; 12],
+    address: &[u8; 16],
+    port: u16,
+) {
+    out[..2].copy_from_slice(&header(message_type::ENTRY, ENTRY_LENGTH - MESSAGE_HEADER));
+    out[2..4].copy_from_slice(&mapped.0.to_be_bytes());
+    out[4..16].copy_from_slice(prefix);
+    out[16..32].copy_from_slice(address);
+    out[32..].copy_from_slice(&port.to_be_bytes());
+}
+
+/// A part of a payload: where it starts and how long it is, in octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    start: u16,
+    end: u16,
+}
+
+impl Span {
+    fn new(start: usize, length: usize) -> Self {
+        // A payload that parses has at most PAYLOAD_MAX octets.
+        Self { start: start as u16, end: (start + length) as u16 }
+    }
+
+    /// The offset of its first octet in the payload.
+    pub fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// The offset behind its last octet.
+    pub fn end(self) -> usize {
+        self.end as usize
+    }
+
+    /// Its length in octets.
+    pub fn length(self) -> usize {
+        self.end() - self.start()
+    }
+
+    /// The part of `payload`, which must be the one that was parsed.
+    #[inline]
+    pub fn of(self, payload: &[u8]) -> &[u8] {
+        &payload[self.start()..self.end()]
+    }
+}
+
+/// An embedded packet, cut to the length that its own header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Embedded {
+    /// An IPv4 packet: a whole header, options included, is there.
+    Ipv4(Span),
+    /// An IPv6 packet: a whole fixed header is there.
+    Ipv6(Span),
+}
+
+impl Embedded {
+    /// Where it stands in the payload.
+    pub fn span(self) -> Span {
+        match self {
+            Embedded::Ipv4(span) | Embedded::Ipv6(span) => span,
+        }
+    }
+}
+
+/// A payload that is well-formed by PROTOCOL.md section 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// Type 4.
+    pub token: Span,
+    /// Type 5: the token before a rotation.
+    pub rotation: Option<Span>,
+    /// Type 6, the first.
+    pub authenticator: Option<Span>,
+    /// What is asked.
+    pub kind: RequestKind,
+}
+
+/// The four shapes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind {
+    /// A client's packet missed the NAT64's cache.
+    ClientPacket(ClientPacket),
+    /// A packet of the service missed it.
+    ServicePacket {
+        /// The IPv4 packet.
+        packet: Span,
+    },
+    /// The NAT64 made an entry itself.
+    Report {
+        /// Type 6.
+        authenticator: Span,
+        /// Type 7.
+        entry: Entry,
+        /// A packet may come along.
+        packet: Option<ReportedPacket>,
+    },
+    /// Entries that the NAT64 has cached: see [`multi_report`].
+    MultiReport,
+}
+
+/// The parts of a client packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientPacket {
+    /// Type 6.
+    pub authenticator: Span,
+    /// Type 8.
+    pub hint: Option<MappedPort>,
+    /// The IPv6 packet.
+    pub packet: Span,
+}
+
+/// The packet that came along with a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportedPacket {
+    /// As in a client packet.
+    Client(ClientPacket),
+    /// As in a service packet.
+    Service(Span),
+}
+
+/// One message of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    Handoff { kind: u8, data: Span },
+    Packet(Embedded),
+}
+
+/// The messages of a payload of at most [`PAYLOAD_MAX`] octets. Ends after an embedded packet or the first
+/// error.
+pub(crate) fn messages(
+    payload: &[u8],
+) -> impl Iterator<Item = Result<Message, DropReason>> + use<'_> {
+    Messages { payload, next: 0 }
+}
+
+/// The messages from `next` on. Ends after an embedded packet or the first error.
+struct Messages<'a> {
+    payload: &'a [u8],
+    next: usize,
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Message, DropReason>;
+
+    // What it returns is taken apart at once: a call would go through memory, thrice for each request.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.payload.get(self.next..).filter(|rest| !rest.is_empty())?;
+        let message = match rest[0] >> 4 {
+            HANDOFF_FORMAT => handoff_message(rest, self.next),
+            4 => ipv4_length(rest)
+                .map(|length| Message::Packet(Embedded::Ipv4(Span::new(self.next, length)))),
+            6 => ipv6_length(rest)
+                .map(|length| Message::Packet(Embedded::Ipv6(Span::new(self.next, length)))),
+            _ => Err(DropReason::UnknownFormat),
+        };
+        self.next = match message {
+            Ok(Message::Handoff { data, .. }) => data.end(),
+            _ => self.payload.len(),
+        };
+        Some(message)
+    }
+}
+
+fn handoff_message(rest: &[u8], start: usize) -> Result<Message, DropReason> {
+    let length = 2 * usize::from(*rest.get(1).ok_or(DropReason::MessageTruncated)?);
+    if rest.len() < MESSAGE_HEADER + length {
+        return Err(DropReason::MessageTruncated);
+    }
+    Ok(Message::Handoff { kind: rest[0] & 0x0f, data: Span::new(start + MESSAGE_HEADER, length) })
+}
+
+fn ipv4_length(rest: &[u8]) -> Result<usize, DropReason> {
+    if rest.len() < 20 {
+        return Err(DropReason::PacketTruncated);
+    }
+    let header = usize::from(rest[0] & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+    if header < 20 || total < header || rest.len() < total {
+        return Err(DropReason::PacketTruncated);
+    }
+    Ok(total)
+}
+
+fn ipv6_length(rest: &[u8]) -> Result<usize, DropReason> {
+    if rest.len() < 40 {
+        return Err(DropReason::PacketTruncated);
+    }
+    let total = 40 + usize::from(u16::from_be_bytes([rest[4], rest[5]]));
+    if rest.len() < total {
+        return Err(DropReason::PacketTruncated);
+    }
+    Ok(total)
+}
+
+/// Parses a payload.
+///
+/// # Errors
+/// The reason why it is malformed (PROTOCOL.md section 2) or incomplete (section 3).
+pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
+    match parse_plain(payload) {
+        Some(request) => Ok(request),
+        None => parse_any(payload),
+    }
+}
+
+/// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, at a glance. Where it is any other, or
+/// something is wrong, [`parse_any`] says what.
+#[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
+pub(crate) fn parse_plain(payload: &[u8]) -> Option<Request> {
+    if payload.len() > PAYLOAD_MAX {
+        return None;
+    }
+    const TOKEN: u8 = HANDOFF_FORMAT << 4 | message_type::TOKEN;
+    const AUTHENTICATOR: u8 = HANDOFF_FORMAT << 4 | message_type::AUTHENTICATOR;
+    let &[TOKEN, units, ..] = payload else { return None };
+    let token = Span::new(MESSAGE_HEADER, 2 * usize::from(units));
+    let rest = payload.get(token.end()..)?;
+    match *rest {
+        [AUTHENTICATOR, units, ..] => {
+            let authenticator = Span::new(token.end() + MESSAGE_HEADER, 2 * usize::from(units));
+            let rest = payload.get(authenticator.end()..)?;
+            if rest.first()? >> 4 != 6 {
+                return None;
+            }
+            let packet = Span::new(authenticator.end(), ipv6_length(rest).ok()?);
+            let kind =
+                RequestKind::ClientPacket(ClientPacket { authenticator, hint: None, packet });
+            Some(Request { token, rotation: None, authenticator: Some(authenticator), kind })
+        }
+        [first, ..] if first >> 4 == 4 => {
+            let packet = Span::new(token.end(), ipv4_length(rest).ok()?);
+            let kind = RequestKind::ServicePacket { packet };
+            Some(Request { token, rotation: None, authenticator: None, kind })
+        }
+        _ => None,
+    }
+}
+
+/// As [`parse`], for all shapes.
+#[inline(never)]
+pub(crate) fn parse_any(payload: &[u8]) -> Result<Request, DropReason> {
+    if payload.is_empty() {
+        return Err(DropReason::Empty);
+    }
+    if payload.len() > PAYLOAD_MAX {
+        return Err(DropReason::DatagramTruncated);
+    }
+    let (mut token, mut rotation, mut authenticator) = (None, None, None);
+    let (mut entry, mut hint, mut packet) = (None, None, None);
+    let (mut authenticators, mut entries) = (0_u32, 0_u32);
+    let (mut identified, mut entry_first) = (false, false);
+    for message in (Messages { payload, next: 0 }) {
+        let (kind, data) = match message? {
+            Message::Packet(embedded) => {
+                packet = Some(embedded);
+                break;
+            }
+            Message::Handoff { kind, data } => (kind, data),
+        };
+        match kind {
+            message_type::IDENTIFIER => {
+                if data.of(payload) != PROTOCOL_IDENTIFIER {
+                    return Err(DropReason::BadIdentifier);
+                }
+                identified = true;
+            }
+            message_type::TOKEN => token = token.or(Some(data)),
+            message_type::ROTATION => rotation = rotation.or(Some(data)),
+            message_type::AUTHENTICATOR => {
+                authenticators += 1;
+                authenticator = authenticator.or(Some(data));
+            }
+            message_type::ENTRY => {
+                let parsed = Entry::parse(data.of(payload)).ok_or(DropReason::BadEntryLength)?;
+                entries += 1;
+                entry_first |= authenticators == 0;
+                entry = entry.or(Some(parsed));
+            }
+            message_type::HINT => {
+                let &[high, low] = data.of(payload) else {
+                    return Err(DropReason::BadHintLength);
+                };
+                hint = hint.or(Some(MappedPort(u16::from_be_bytes([high, low]))));
+            }
+            _ => {}
+        }
+    }
+
+    let token = token.ok_or(DropReason::NoToken)?;
+    let client_packet = |packet| {
+        let authenticator = authenticator.ok_or(DropReason::NoAuthenticator)?;
+        Ok(ClientPacket { authenticator, hint, packet })
+    };
+    let kind = match (entry, packet) {
+        (None, None) => return Err(DropReason::NothingAsked),
+        (None, Some(Embedded::Ipv4(packet))) => RequestKind::ServicePacket { packet },
+        (None, Some(Embedded::Ipv6(packet))) => RequestKind::ClientPacket(client_packet(packet)?),
+        (Some(entry), packet) => {
+            if !identified {
+                return Err(DropReason::NoIdentifier);
+            }
+            let authenticator = authenticator.ok_or(DropReason::NoAuthenticator)?;
+            if authenticators == 1 && entries == 1 {
+                let packet = match packet {
+                    None => None,
+                    Some(Embedded::Ipv4(packet)) => Some(ReportedPacket::Service(packet)),
+                    Some(Embedded::Ipv6(packet)) => {
+                        Some(ReportedPacket::Client(client_packet(packet)?))
+                    }
+                };
+                RequestKind::Report { authenticator, entry, packet }
+            } else if entry_first {
+                return Err(DropReason::EntryBeforeAuthenticator);
+            } else if packet.is_some() {
+                return Err(DropReason::PacketInMultiReport);
+            } else {
+                RequestKind::MultiReport
+            }
+        }
+    };
+    Ok(Request { token, rotation, authenticator, kind })
+}
+
+/// The entries of a multi report, each with the authenticator that it belongs to, in order.
+/// `payload` is one that [`parse`] found to be a [`RequestKind::MultiReport`].
+pub fn multi_report(payload: &[u8]) -> impl Iterator<Item = (Span, Entry)> {
+    let mut authenticator = None;
+    (Messages { payload, next: 0 }).filter_map(move |message| {
+        let Ok(Message::Handoff { kind, data }) = message else {
+            return None;
+        };
+        match kind {
+            message_type::AUTHENTICATOR => {
+                authenticator = Some(data);
+                None
+            }
+            message_type::ENTRY => Some((authenticator?, Entry::parse(data.of(payload))?)),
+            _ => None,
+        }
+    })
+}
+
+/// The two octets in front of a message's data. `length` is that of the data: even, at most
+/// [`MESSAGE_DATA_MAX`].
+pub fn header(kind: u8, length: usize) -> [u8; MESSAGE_HEADER] {
+    debug_assert!(kind < 16 && length <= MESSAGE_DATA_MAX && length.is_multiple_of(2));
+    [HANDOFF_FORMAT << 4 | kind, (length / 2) as u8]
+}
+
+/// Appends a message to `out`. `data` is an even number of octets, at most [`MESSAGE_DATA_MAX`].
+pub fn emit(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
+    out.extend_from_slice(&header(kind, data.len()));
+    out.extend_from_slice(data);
+}
+
+/// Writes a message so that it ends where `end` says, and returns where it starts. Its data is moved
+/// from `from` in the same buffer, which it may overlap.
+///
+/// # Panics
+/// Where there is no room in front of `end`: a buffer has [`HEAD_ROOM`].
+#[inline]
+pub fn move_before(buffer: &mut [u8], end: usize, kind: u8, from: std::ops::Range<usize>) -> usize {
+    let length = from.len();
+    let start = end - length - MESSAGE_HEADER;
+    buffer.copy_within(from, end - length);
+    buffer[start..start + MESSAGE_HEADER].copy_from_slice(&header(kind, length));
+    start
+}
+
+/// As [`move_before`], with data from elsewhere.
+///
+/// # Panics
+/// Likewise.
+pub fn write_before(buffer: &mut [u8], end: usize, kind: u8, data: &[u8]) -> usize {
+    let start = end - data.len() - MESSAGE_HEADER;
+    buffer[start..start + MESSAGE_HEADER].copy_from_slice(&header(kind, data.len()));
+    buffer[start + MESSAGE_HEADER..end].copy_from_slice(data);
+    start
+}
+
+#[cfg(test)]
+mod tests;

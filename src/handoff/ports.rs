@@ -1,0 +1,388 @@
+//! Which mapped ports are eligible, which are taken by which entry, and the uniform draw of a free one
+//! (PROTOCOL.md section 6).
+//!
+//! A table of a few entries keeps its ports in a small hash table; a large one in an array over all ports
+//! with a bitmap beside it, so that a free port is found at once however full it is.
+
+use hashbrown::HashTable;
+
+use crate::handoff::message::{ControlPort, MappedPort};
+use crate::handoff::random::{Random, SecretHash};
+
+/// The lowest mapped port.
+pub const MAPPED_PORT_MIN: u16 = 1024;
+/// How many ports there are from [`MAPPED_PORT_MIN`] on.
+pub const PORTS: usize = 65536 - MAPPED_PORT_MIN as usize;
+/// How many entries a table has at the most (PROTOCOL.md section 6).
+pub const TABLE_CAPACITY: usize = 64508;
+/// Never mapped: Teredo's port, and Geneve's, which NAT64s of the successor protocol own.
+pub const NEVER_MAPPED: [u16; 2] = [3544, 6081];
+/// The most control ports that are known at a time: one for each known identity.
+pub const CONTROL_PORTS_MAX: usize = 4;
+
+/// From this many entries on a table has the array: it takes less memory than the hash table then.
+const LARGE: usize = 16384;
+/// Draws in the bitmap before it is counted through.
+const DRAWS_MAX: usize = 8;
+/// No slot: a table has fewer entries than this.
+const NONE: u16 = u16::MAX;
+const WORDS: usize = PORTS / 64;
+
+/// A [`PortSet`] of more ports than this is a bitmap, which takes as much memory as the list of so many.
+const LIST_MAX: usize = 4096;
+
+const _: () = assert!(PORTS.is_multiple_of(64));
+const _: () = assert!(LIST_MAX * size_of::<u16>() == size_of::<[u64; 65536 / 64]>());
+const _: () = assert!(TABLE_CAPACITY == PORTS - NEVER_MAPPED.len() - 2);
+const _: () = assert!(TABLE_CAPACITY < NONE as usize && LARGE < TABLE_CAPACITY);
+
+/// The mapped ports of one table.
+#[derive(Debug)]
+pub struct Ports {
+    handoff: u16,
+    control: Vec<u16>,
+    eligible: usize,
+    map: Map,
+}
+
+#[derive(Debug)]
+enum Map {
+    Small { slots: HashTable<(u16, u16)>, hash: SecretHash },
+    Large(Box<Large>),
+}
+
+#[derive(Debug)]
+struct Large {
+    slots: [u16; PORTS],
+    /// A bit for each port that is taken or not eligible.
+    barred: [u64; WORDS],
+    taken: usize,
+}
+
+/// A set of ports, of any size in little memory.
+#[derive(Debug)]
+pub struct PortSet(Set);
+
+#[derive(Debug)]
+enum Set {
+    /// Sorted.
+    List(Box<[u16]>),
+    /// A bit for each port.
+    Bitmap(Box<[u64; 65536 / 64]>),
+}
+
+impl PortSet {
+    /// These ports, in any order, and as often as they come.
+    pub fn new(mut ports: Vec<u16>) -> Self {
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.len() <= LIST_MAX {
+            return Self(Set::List(ports.into_boxed_slice()));
+        }
+        let mut bitmap = Box::new([0; _]);
+        for port in ports {
+            let bitmap: &mut [u64; _] = &mut bitmap;
+            bitmap[usize::from(port) / 64] |= 1 << (port % 64);
+        }
+        Self(Set::Bitmap(bitmap))
+    }
+
+    /// Whether `port` is one of them.
+    pub fn contains(&self, port: MappedPort) -> bool {
+        match &self.0 {
+            Set::List(ports) => ports.binary_search(&port.0).is_ok(),
+            Set::Bitmap(bitmap) => bitmap[usize::from(port.0) / 64] & 1 << (port.0 % 64) != 0,
+        }
+    }
+}
+
+impl Ports {
+    /// No port taken. `hash` is for the hash table.
+    pub fn new(handoff_port: u16, hash: SecretHash) -> Self {
+        let map = Map::Small { slots: HashTable::new(), hash };
+        let mut ports = Self { handoff: handoff_port, control: Vec::new(), eligible: 0, map };
+        ports.eligible = ports.count_eligible();
+        ports
+    }
+
+    /// Whether an entry may have `port`.
+    pub fn is_eligible(&self, port: MappedPort) -> bool {
+        port.0 >= MAPPED_PORT_MIN
+            && port.0 != self.handoff
+            && !NEVER_MAPPED.contains(&port.0)
+            && !self.control.contains(&port.0)
+    }
+
+    /// How many ports are eligible, taken or not.
+    pub fn eligible(&self) -> usize {
+        self.eligible
+    }
+
+    /// How many ports are taken.
+    pub fn taken(&self) -> usize {
+        match &self.map {
+            Map::Small { slots, .. } => slots.len(),
+            Map::Large(large) => large.taken,
+        }
+    }
+
+    /// The slot of the entry that has `port`.
+    pub fn slot(&self, port: MappedPort) -> Option<u16> {
+        match &self.map {
+            Map::Small { slots, hash } => slots
+                .find(hash.of(&port.0.to_ne_bytes()), |taken| taken.0 == port.0)
+                .map(|taken| taken.1),
+            Map::Large(large) => {
+                let slot = large.slots[index(port.0)?];
+                (slot != NONE).then_some(slot)
+            }
+        }
+    }
+
+    /// Whether `port` is eligible and not taken.
+    pub fn is_free(&self, port: MappedPort) -> bool {
+        self.is_eligible(port) && self.slot(port).is_none()
+    }
+
+    /// Gives `port`, which is free, to the entry in `slot`.
+    pub fn take(&mut self, port: MappedPort, slot: u16) {
+        debug_assert!(self.is_free(port) && slot != NONE);
+        if let Map::Small { slots, .. } = &self.map
+            && slots.len() >= LARGE
+        {
+            self.grow();
+        }
+        match &mut self.map {
+            Map::Small { slots, hash } => {
+                slots.insert_unique(hash.of(&port.0.to_ne_bytes()), (port.0, slot), |taken| {
+                    hash.of(&taken.0.to_ne_bytes())
+                });
+            }
+            Map::Large(large) => large.set(port.0, slot),
+        }
+    }
+
+    /// Takes `port` back from its entry.
+    pub fn release(&mut self, port: MappedPort) {
+        let eligible = self.is_eligible(port);
+        match &mut self.map {
+            Map::Small { slots, hash } => {
+                if let Ok(taken) =
+                    slots.find_entry(hash.of(&port.0.to_ne_bytes()), |taken| taken.0 == port.0)
+                {
+                    taken.remove();
+                }
+            }
+            Map::Large(large) => large.clear(port.0, eligible),
+        }
+    }
+
+    /// From now on the control ports are `control`, and not eligible. None of them may be taken.
+    pub fn set_control(&mut self, control: impl Iterator<Item = ControlPort>) {
+        let old = std::mem::take(&mut self.control);
+        self.control.extend(control.map(|port| port.0).take(CONTROL_PORTS_MAX));
+        self.control.sort_unstable();
+        self.control.dedup();
+        self.eligible = self.count_eligible();
+        for port in old.iter().chain(&self.control).copied() {
+            let free = self.is_free(MappedPort(port));
+            if let (Map::Large(large), Some(index)) = (&mut self.map, index(port)) {
+                let taken = large.slots[index] != NONE;
+                debug_assert!(!taken || !self.control.contains(&port));
+                large.bar(index, !free);
+            }
+        }
+    }
+
+    /// A free port, each as likely as any other, or `None` where there is none.
+    pub fn draw(&self, random: &mut Random) -> Option<MappedPort> {
+        let free = self.eligible.checked_sub(self.taken()).filter(|&free| free > 0)?;
+        for _ in 0..DRAWS_MAX {
+            let port = MappedPort(port(random.below(PORTS as u32) as usize));
+            if self.is_free(port) {
+                return Some(port);
+            }
+        }
+        self.nth_free(random.below(free as u32) as usize)
+    }
+
+    /// The free port with `n` free ones below it.
+    fn nth_free(&self, mut n: usize) -> Option<MappedPort> {
+        match &self.map {
+            Map::Small { .. } => {
+                (0..PORTS).map(|i| MappedPort(port(i))).filter(|&port| self.is_free(port)).nth(n)
+            }
+            Map::Large(large) => {
+                for (i, &barred) in large.barred.iter().enumerate() {
+                    let mut free = !barred;
+                    let here = free.count_ones() as usize;
+                    if n >= here {
+                        n -= here;
+                        continue;
+                    }
+                    for _ in 0..n {
+                        free &= free - 1;
+                    }
+                    return Some(MappedPort(port(i * 64 + free.trailing_zeros() as usize)));
+                }
+                None
+            }
+        }
+    }
+
+    fn count_eligible(&self) -> usize {
+        let mut barred: Vec<u16> = NEVER_MAPPED.into_iter().chain([self.handoff]).collect();
+        barred.extend(&self.control);
+        barred.retain(|&port| port >= MAPPED_PORT_MIN);
+        barred.sort_unstable();
+        barred.dedup();
+        PORTS - barred.len()
+    }
+
+    fn grow(&mut self) {
+        let Map::Small { slots, .. } = &self.map else {
+            return;
+        };
+        let mut large = Box::new(Large { slots: [NONE; PORTS], barred: [0; WORDS], taken: 0 });
+        for i in (0..PORTS).filter(|&i| !self.is_eligible(MappedPort(port(i)))) {
+            large.bar(i, true);
+        }
+        slots.iter().for_each(|&(port, slot)| large.set(port, slot));
+        self.map = Map::Large(large);
+    }
+}
+
+impl Large {
+    fn bar(&mut self, index: usize, barred: bool) {
+        let (word, bit) = (index / 64, 1 << (index % 64));
+        if barred {
+            self.barred[word] |= bit;
+        } else {
+            self.barred[word] &= !bit;
+        }
+    }
+
+    fn set(&mut self, port: u16, slot: u16) {
+        let Some(index) = index(port) else { return };
+        self.slots[index] = slot;
+        self.bar(index, true);
+        self.taken += 1;
+    }
+
+    fn clear(&mut self, port: u16, eligible: bool) {
+        let Some(index) = index(port) else { return };
+        if std::mem::replace(&mut self.slots[index], NONE) != NONE {
+            self.taken -= 1;
+            self.bar(index, !eligible);
+        }
+    }
+}
+
+/// Where `port` stands in the arrays.
+fn index(port: u16) -> Option<usize> {
+    port.checked_sub(MAPPED_PORT_MIN).map(usize::from)
+}
+
+/// The port that stands at `index`, which is below [`PORTS`].
+fn port(index: usize) -> u16 {
+    index as u16 + MAPPED_PORT_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(handoff: u16, control: &[u16]) -> Ports {
+        let mut ports = Ports::new(handoff, SecretHash::new([3; 16]));
+        ports.set_control(control.iter().map(|&port| ControlPort(port)));
+        ports
+    }
+
+    #[test]
+    fn a_set_of_ports_has_those_and_no_others() {
+        for count in [0, 1, LIST_MAX, LIST_MAX + 1, 65536 / 3] {
+            // Every third, in no order, and the first one twice.
+            let third = |i: usize| (i * 7919 % count * 3) as u16;
+            let ports: Vec<u16> =
+                (0..count).map(third).chain((0..count.min(1)).map(third)).collect();
+            let set = PortSet::new(ports.clone());
+            let mut wanted = vec![false; 65536];
+            ports.iter().for_each(|&port| wanted[usize::from(port)] = true);
+            assert_eq!(wanted.iter().filter(|&&is_in| is_in).count(), count);
+            for port in 0..=u16::MAX {
+                assert_eq!(set.contains(MappedPort(port)), wanted[usize::from(port)], "{port}");
+            }
+        }
+    }
+
+    #[test]
+    fn section_6_eligible_ports() {
+        let ports = ports(64064, &[40000]);
+        for never in [0, 9, 1023, 3544, 6081, 64064, 40000] {
+            assert!(!ports.is_eligible(MappedPort(never)), "{never}");
+        }
+        for eligible in [1024, 3543, 3545, 64063, 65535] {
+            assert!(ports.is_eligible(MappedPort(eligible)), "{eligible}");
+        }
+        let all = (0..=u16::MAX).filter(|&port| ports.is_eligible(MappedPort(port))).count();
+        assert_eq!((all, ports.eligible()), (TABLE_CAPACITY, TABLE_CAPACITY));
+    }
+
+    #[test]
+    fn section_6_coinciding_control_ports() {
+        assert_eq!(ports(64064, &[]).eligible(), TABLE_CAPACITY + 1);
+        assert_eq!(ports(64064, &[64064]).eligible(), TABLE_CAPACITY + 1);
+        assert_eq!(ports(64064, &[500]).eligible(), TABLE_CAPACITY + 1);
+        assert_eq!(ports(500, &[3544]).eligible(), TABLE_CAPACITY + 2);
+        assert_eq!(ports(64064, &[5000, 5001, 5000, 5002]).eligible(), TABLE_CAPACITY - 2);
+    }
+
+    /// Fills the whole table, across the change of form, and empties it again.
+    #[test]
+    fn section_6_every_free_port_can_be_drawn() {
+        let mut random = Random::new([5; 32]);
+        let mut ports = ports(64064, &[40000]);
+        let mut order = Vec::new();
+        while let Some(port) = ports.draw(&mut random) {
+            assert!(ports.is_free(port));
+            ports.take(port, order.len() as u16);
+            order.push(port);
+        }
+        assert_eq!((order.len(), ports.taken()), (TABLE_CAPACITY, TABLE_CAPACITY));
+        assert!(order.iter().enumerate().all(|(i, &port)| ports.slot(port) == Some(i as u16)));
+        // The last one is found at once, too, and a control port that is given up is eligible again.
+        ports.release(order[77]);
+        assert_eq!(ports.draw(&mut random), Some(order[77]));
+        ports.set_control([ControlPort(order[77].0)].into_iter());
+        assert_eq!(ports.draw(&mut random), Some(MappedPort(40000)));
+        ports.take(MappedPort(40000), 77);
+        assert_eq!(ports.draw(&mut random), None);
+        for &port in &order {
+            ports.release(port);
+            assert_eq!(ports.slot(port), None);
+        }
+        assert_eq!(ports.taken(), 1);
+    }
+
+    #[test]
+    fn section_6_the_draw_is_uniform() {
+        // Both forms, few ports free: each is drawn about as often as any other.
+        for taken in [0, LARGE + 1, TABLE_CAPACITY - 8] {
+            let mut random = Random::new([9; 32]);
+            let mut ports = ports(64064, &[40000]);
+            for slot in 0..taken {
+                let port = ports.draw(&mut random).unwrap();
+                ports.take(port, slot as u16);
+            }
+            let mut counts = [0_u32; 8];
+            let free: Vec<_> =
+                (0..=u16::MAX).map(MappedPort).filter(|&port| ports.is_free(port)).collect();
+            for _ in 0..8000 {
+                let drawn = ports.draw(&mut random).unwrap();
+                let rank = free.binary_search(&drawn).unwrap();
+                counts[rank * 8 / free.len()] += 1;
+            }
+            assert!(counts.iter().all(|&n| (850..1150).contains(&n)), "{taken}: {counts:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! [`Replayed`]: tables that are filled from what was kept, away from the shard that they will belong to, so that
+//! several threads can fill the tables of one shard.
+
+use std::sync::atomic::Ordering;
+
+use hashbrown::HashMap;
+
+use super::{Nat64, Server};
+use crate::handoff::change::{Change, TableKey};
+use crate::handoff::random::SecretHash;
+use crate::handoff::table::TableLimits;
+
+/// Tables for a [`Server`], see [`Server::replayed`]. They count in no budget yet.
+pub struct Replayed {
+    nat64s: HashMap<TableKey, Box<Nat64>, SecretHash>,
+    /// The one that was changed last. Changes of a table come many in a row.
+    current: Option<(TableKey, Box<Nat64>)>,
+    limits: TableLimits,
+    handoff_port: u16,
+    hash: SecretHash,
+}
+
+impl Replayed {
+    /// As [`Server::replay`].
+    pub fn replay(&mut self, table: TableKey, change: &Change) {
+        match &mut self.current {
+            Some((key, nat64)) if *key == table => nat64.apply(change, 0),
+            _ => self.turn_to(table).apply(change, 0),
+        }
+    }
+
+    fn turn_to(&mut self, table: TableKey) -> &mut Nat64 {
+        self.nat64s.extend(self.current.take());
+        let Self { limits, handoff_port, hash, .. } = *self;
+        let nat64 = self
+            .nat64s
+            .remove(&table)
+            .unwrap_or_else(|| Box::new(Nat64::new(limits, handoff_port, hash)));
+        &mut self.current.insert((table, nat64)).1
+    }
+}
+
+impl Server {
+    /// What fills tables for this shard: no table yet. Of several, each table must be in one.
+    pub fn replayed(&self) -> Replayed {
+        let (limits, handoff_port, hash) =
+            (self.config.limits, self.config.handoff_port, self.context.hash);
+        let nat64s = HashMap::with_hasher(hash);
+        Replayed { nat64s, current: None, limits, handoff_port, hash }
+    }
+
+    /// Takes the tables over.
+    ///
+    /// # Panics
+    /// Where the shard has one of them: a table is replayed in one place.
+    pub fn adopt(&mut self, replayed: Replayed) {
+        let budget = &self.context.budget;
+        for (table, nat64) in replayed.nat64s.into_iter().chain(replayed.current) {
+            budget.nat64s.fetch_add(1, Ordering::Relaxed);
+            budget.entries.fetch_add(nat64.table().len().max(1), Ordering::Relaxed);
+            self.nat64s.adopt(&self.context.hash, table, nat64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::handoff::message::{Client, ControlPort, MappedPort, Prefix96, Token};
+    use crate::handoff::server::{Budget, NoneKnown, ServerConfig};
+    use crate::handoff::stats::Stats;
+
+    fn server() -> Server {
+        let config = ServerConfig {
+            handoff_port: 64064,
+            limits: TableLimits::default(),
+            validation_rate: 1,
+            budget: Arc::new(Budget::new(100, 100)),
+            access: Arc::default(),
+        };
+        let stats = Arc::new(Stats::default());
+        Server::new(config, [1; 32], Duration::ZERO, Box::new(NoneKnown), stats)
+    }
+
+    fn table(number: u8) -> TableKey {
+        let (local, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, number));
+        TableKey { local, nat64 }
+    }
+
+    /// Of several tables through each other; one of them stays empty, another becomes so.
+    fn changes() -> Vec<(TableKey, Change)> {
+        let client = |number: u8| {
+            let address = format!("2001:db8::{number:x}").parse().unwrap();
+            Client { prefix: Prefix96([7; 12]), address, port: 7 }
+        };
+        let mut changes = Vec::new();
+        for number in 1..=6 {
+            let (port, token) = (ControlPort(4000), Token::new(&[number; 4]).unwrap());
+            changes.push((table(number), Change::Initialized));
+            changes.push((table(number), Change::IdentityKnown { port, token }));
+        }
+        for round in 1..=5 {
+            for number in 1..=5 {
+                let (port, client) = (MappedPort(5000 + u16::from(round)), client(round));
+                changes.push((table(number), Change::Created { port, client }));
+                if number == 5 {
+                    changes.push((table(number), Change::Deleted { port, client }));
+                }
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn tables_that_are_adopted_are_as_if_replayed_here() {
+        let (mut whole, mut adopting) = (server(), server());
+        let mut parts = [adopting.replayed(), adopting.replayed()];
+        for (table, change) in changes() {
+            whole.replay(table, &change);
+            parts[usize::from(table.nat64.octets()[3]) % 2].replay(table, &change);
+        }
+        assert_eq!(adopting.config.budget.entries(), 0);
+        parts.into_iter().for_each(|part| adopting.adopt(part));
+        let entries = |server: &Server| {
+            let mut entries: Vec<_> = server.entries().collect();
+            // Within a table they are in the order of use.
+            entries.sort_by_key(|&(table, _)| table);
+            entries
+        };
+        assert_eq!(entries(&adopting), entries(&whole));
+        assert_eq!(entries(&adopting).len(), 4 * 5);
+        let budget =
+            |server: &Server| (server.config.budget.nat64s(), server.config.budget.entries());
+        assert_eq!(budget(&adopting), budget(&whole));
+        assert_eq!(budget(&adopting), (6, 4 * 5 + 2));
+        assert_eq!(adopting.contradiction(), None);
+        assert!((1..=6).all(|n| adopting.is_known(table(n), ControlPort(4000), &[n; 4])));
+    }
+}

@@ -1,0 +1,676 @@
+//! One table: the entries of one NAT64 at one local address (PROTOCOL.md section 6).
+//!
+//! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as [`Change`]s;
+//! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries.
+//! A use ([`Table::touch`]) is a change only once in a while.
+//!
+//! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
+//!
+//! Much of the time that a request takes is spent waiting for memory, so the way to an entry is short: one index
+//! over all entries by all that makes a client, then the entry, and from there its client's address: no more is
+//! touched by who finds an entry and uses it. Records are small enough that a full table takes about 55 octets
+//! for each entry where four share a client address, 110 where none does.
+
+mod age;
+mod index;
+mod members;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod victim;
+
+use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
+
+use crate::handoff::change::Change;
+use crate::handoff::message::{
+    self, Authenticator, Client, ControlPort, ENTRY_LENGTH, MappedPort, Prefix96,
+};
+use crate::handoff::ports::{PortSet, Ports, TABLE_CAPACITY};
+use crate::handoff::random::{Random, SecretHash};
+use crate::handoff::stats::DropReason;
+use age::{Queue, UseNumber, Uses};
+use index::{Hash, Index};
+use members::{Links, Members};
+use pool::{Keyed, Place, Pool, Shares, Slots};
+use victim::Search;
+
+pub use pool::Slot;
+
+/// By how much control ports can lower a table's capacity.
+const CAPACITY_LOSS_MAX: usize = 8;
+
+/// What a table may hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TableLimits {
+    /// The most entries, at most [`TABLE_CAPACITY`].
+    pub entries_max: usize,
+    /// A /64 with more than this part of the capacity is heavy: above 0, at most 1.
+    pub client_share: f64,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self { entries_max: TABLE_CAPACITY, client_share: 0.125 }
+    }
+}
+
+/// On which ports of the NAT64 there were live connections when somebody looked: entries that have one of them
+/// stay, as long as another can go.
+#[derive(Debug, Clone, Copy)]
+pub struct Live<'a> {
+    /// Which look this was: another number each time.
+    pub look: u64,
+    /// The ports.
+    pub ports: &'a PortSet,
+}
+
+/// The entries of one NAT64.
+#[derive(Debug)]
+pub struct Table {
+    records: Slots<Record>,
+    /// All entries, by the hash of their client.
+    index: Index,
+    clients: Pool<ClientRecord>,
+    prefixes: Pool<PrefixRecord>,
+    subnets: Pool<Subnet>,
+    uses: Uses,
+    tick: u16,
+    ports: Ports,
+    hash: SecretHash,
+    /// The /64s that are heavy or nearly so.
+    heavy: Vec<Slot>,
+    /// The least recently used entries.
+    oldest: Queue,
+    /// Those of /64s that are heavy, or were not long ago.
+    oldest_of: Vec<(Slot, Queue)>,
+    search: Search,
+    limits: TableLimits,
+}
+
+/// A client, and the hash by which its entry is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashedClient {
+    /// The client.
+    pub client: Client,
+    hash: Hash,
+}
+
+impl HashedClient {
+    /// `hash` is the one that its table was made with.
+    #[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
+    pub fn new(hash: &SecretHash, client: Client) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = client.prefix.0;
+        let address = client.address.to_bits();
+        let words = [
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from(u32::from_ne_bytes([i, j, k, l])) << 16 | u64::from(client.port),
+            (address >> 64) as u64,
+            address as u64,
+        ];
+        Self { client, hash: Hash(hash.of_words(words) as u32) }
+    }
+}
+
+/// An entry, packed.
+#[derive(Debug)]
+struct Record {
+    hash: Hash,
+    client: Slot,
+    prefix: Slot,
+    /// Its client's, for a shorter way.
+    subnet: Slot,
+    client_port: u16,
+    /// Never 0, so that a slab can mark a free place without an octet more.
+    port: NonZeroU16,
+    /// The tick in which its use was last recorded.
+    used: u16,
+    last_use: UseNumber,
+    /// In the list of its /64.
+    links: Links,
+}
+
+impl Record {
+    fn port(&self) -> MappedPort {
+        MappedPort(self.port.get())
+    }
+}
+
+/// A client address, with what the NAT64 knows it by.
+#[derive(Debug)]
+struct ClientRecord {
+    address: [u8; 16],
+    authenticator: Authenticator,
+    subnet: Slot,
+    entries: Shares,
+}
+
+impl Keyed for ClientRecord {
+    type Key = [u8; 16];
+    fn key(&self) -> [u8; 16] {
+        self.address
+    }
+}
+
+#[derive(Debug)]
+struct PrefixRecord {
+    prefix: [u8; 12],
+    entries: Shares,
+}
+
+impl Keyed for PrefixRecord {
+    type Key = [u8; 12];
+    fn key(&self) -> [u8; 12] {
+        self.prefix
+    }
+}
+
+/// A /64 of clients: the unit of fair share.
+#[derive(Debug)]
+struct Subnet {
+    prefix: [u8; 8],
+    entries: Shares,
+    members: Members,
+}
+
+impl Keyed for Subnet {
+    type Key = [u8; 8];
+    fn key(&self) -> [u8; 8] {
+        self.prefix
+    }
+}
+
+// There are up to 64508 of each of these in each table.
+const _: () = assert!(size_of::<Place<Record>>() == 24);
+const _: () = assert!(size_of::<Place<ClientRecord>>() == 48);
+const _: () = assert!(size_of::<Place<PrefixRecord>>() == 16);
+const _: () = assert!(size_of::<Place<Subnet>>() == 16);
+
+impl Table {
+    /// An empty table. `hash` is for its indexes.
+    pub fn new(limits: TableLimits, handoff_port: u16, hash: SecretHash) -> Self {
+        Self {
+            records: Slots::new(),
+            index: Index::default(),
+            clients: Pool::new(),
+            prefixes: Pool::new(),
+            subnets: Pool::new(),
+            uses: Uses::default(),
+            tick: 0,
+            ports: Ports::new(handoff_port, hash),
+            hash,
+            heavy: Vec::new(),
+            oldest: Queue::default(),
+            oldest_of: Vec::new(),
+            search: Search::default(),
+            limits,
+        }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many entries there can be: fewer than the limit only where control ports leave fewer ports.
+    pub fn capacity(&self) -> usize {
+        self.limits.entries_max.min(self.ports.eligible())
+    }
+
+    /// The entry of `client`.
+    pub fn find(&self, client: &Client) -> Option<Slot> {
+        self.find_hashed(&self.hashed(*client))
+    }
+
+    /// `client`, with its hash in this table.
+    pub fn hashed(&self, client: Client) -> HashedClient {
+        HashedClient::new(&self.hash, client)
+    }
+
+    /// The entry of a client whose hash is known.
+    pub fn find_hashed(&self, sought: &HashedClient) -> Option<Slot> {
+        self.index.find(sought.hash, |slot| self.is_of(self.records.get(slot), sought))
+    }
+
+    /// The same, where the entry is `probable` in a slot, which need not have one any more.
+    #[inline]
+    pub(crate) fn find_near(&self, probable: Option<Slot>, sought: &HashedClient) -> Option<Slot> {
+        let is_there = |slot: &Slot| {
+            self.records.try_get(*slot).is_some_and(|record| self.is_of(record, sought))
+        };
+        probable.filter(is_there).or_else(|| self.find_hashed(sought))
+    }
+
+    #[inline]
+    fn is_of(&self, record: &Record, HashedClient { client, hash }: &HashedClient) -> bool {
+        record.hash == *hash
+            && record.client_port == client.port
+            && self.clients.get(record.client).address == client.address.octets()
+            && self.prefixes.get(record.prefix).prefix == client.prefix.0
+    }
+
+    /// Looks in the index alone: this is the client's entry, if it has one, but for one chance in some ten thousands.
+    pub(crate) fn probable(&self, sought: &HashedClient) -> Option<Slot> {
+        self.index.find(sought.hash, |_| true)
+    }
+
+    /// Looks at the entry in `slot` alone, so that it is in the caches.
+    #[inline]
+    pub(crate) fn glance(&self, slot: Slot) -> u64 {
+        let record = self.records.get(slot);
+        // It may lie across two of their lines.
+        u64::from(record.hash.0) ^ u64::from(record.used)
+    }
+
+    /// Looks at what belongs to the entry in `slot`.
+    #[inline]
+    pub(crate) fn glance_around(&self, slot: Slot) -> u64 {
+        let at = self.records.get(slot);
+        let client = self.clients.get(at.client);
+        let client = client.address[0] ^ client.authenticator.octets().last().unwrap_or(&0);
+        let prefix = self.prefixes.get(at.prefix).prefix[0];
+        u64::from(client ^ prefix)
+    }
+
+    /// The entry that has `port`.
+    pub fn find_port(&self, port: MappedPort) -> Option<Slot> {
+        self.ports.slot(port)
+    }
+
+    /// Whether an entry may have `port`.
+    pub fn is_eligible(&self, port: MappedPort) -> bool {
+        self.ports.is_eligible(port)
+    }
+
+    /// The entry in `slot`.
+    ///
+    /// # Panics
+    /// Where there is none, here and below: a slot is good until the next change.
+    pub fn entry(&self, slot: Slot) -> message::Entry {
+        let record = self.records.get(slot);
+        message::Entry {
+            port: record.port(),
+            client: Client {
+                prefix: Prefix96(self.prefixes.get(record.prefix).prefix),
+                address: Ipv6Addr::from(self.clients.get(record.client).address),
+                port: record.client_port,
+            },
+        }
+    }
+
+    /// The mapped port of the entry in `slot`.
+    pub fn port(&self, slot: Slot) -> MappedPort {
+        self.records.get(slot).port()
+    }
+
+    /// Writes the entry in `slot` as a message: what [`message::Entry::emit`] makes of it.
+    #[inline]
+    pub fn emit_entry(&self, slot: Slot, out: &mut [u8; ENTRY_LENGTH]) {
+        let record = self.records.get(slot);
+        let client = self.clients.get(record.client);
+        let prefix = self.prefixes.get(record.prefix);
+        message::emit_entry(
+            out,
+            record.port(),
+            &prefix.prefix,
+            &client.address,
+            record.client_port,
+        );
+    }
+
+    /// The authenticator of the entry in `slot`: its client's.
+    pub fn authenticator(&self, slot: Slot) -> &Authenticator {
+        &self.clients.get(self.records.get(slot).client).authenticator
+    }
+
+    /// The coarse time for [`Table::touch`]: any number that changes when uses are to be recorded again.
+    pub fn set_tick(&mut self, tick: u16) {
+        self.tick = tick;
+    }
+
+    /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
+    /// been in this tick, and `can_record` says that it can.
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
+    pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
+        let number = self.next_use();
+        let record = self.records.get_mut(slot);
+        record.last_use = number;
+        let to_record = can_record && record.used != self.tick;
+        if to_record {
+            record.used = self.tick;
+        }
+        to_record
+    }
+
+    #[inline(always)] // As above.
+    fn next_use(&mut self) -> UseNumber {
+        self.uses.next().unwrap_or_else(|| self.number_anew())
+    }
+
+    /// Gives all entries new numbers, in the order of their last use, and returns that of the next use.
+    #[cold]
+    fn number_anew(&mut self) -> UseNumber {
+        let mut number = 0;
+        for slot in self.slots_by_use() {
+            number += 1;
+            self.records.get_mut(slot).last_use = number;
+        }
+        self.oldest.clear();
+        self.oldest_of.clear();
+        number += 1;
+        self.uses.set(number);
+        number
+    }
+
+    fn slots_by_use(&self) -> Vec<Slot> {
+        let mut slots: Vec<_> =
+            self.records.iter().map(|(slot, record)| (record.last_use, slot)).collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// All entries, from the least to the most recently used.
+    pub fn by_use(&self) -> impl Iterator<Item = message::Entry> {
+        self.slots_by_use().into_iter().map(|slot| self.entry(slot))
+    }
+
+    /// The changes that make a table like this one from an empty one, the order of use included.
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        let mut told = vec![false; TABLE_CAPACITY];
+        self.slots_by_use().into_iter().flat_map(move |slot| {
+            let message::Entry { port, client } = self.entry(slot);
+            let told = &mut told[usize::from(self.records.get(slot).client)];
+            let first = !std::mem::replace(told, true);
+            let authenticator = self.authenticator(slot);
+            let learned = (first && !authenticator.octets().is_empty()).then(|| {
+                let (address, authenticator) = (client.address, authenticator.clone());
+                Change::AuthenticatorLearned { address, authenticator }
+            });
+            [Some(Change::Created { port, client }), learned].into_iter().flatten()
+        })
+    }
+
+    /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free,
+    /// else on the port of the entry that has to go, else on one drawn from the free ones. At a full table, or
+    /// where `at_limit` says that no entry may be added, one goes; those that are `live` are passed over as long
+    /// as another can go, and count as used by that.
+    ///
+    /// # Errors
+    /// [`DropReason::NoPort`] where nothing can go and nothing is free.
+    pub fn create(
+        &mut self,
+        sought: HashedClient,
+        wanted: Option<MappedPort>,
+        at_limit: bool,
+        live: Option<Live<'_>>,
+        random: &mut Random,
+        mut changed: impl FnMut(Change),
+    ) -> Result<Slot, DropReason> {
+        debug_assert!(self.find_hashed(&sought).is_none());
+        let wanted = wanted.filter(|&port| self.ports.is_free(port));
+        let port = if self.len() >= self.capacity() || at_limit {
+            let victim = self.victim(&sought.client, live).ok_or(DropReason::NoPort)?;
+            let message::Entry { port, client } = self.entry(victim);
+            self.remove(victim);
+            changed(Change::Deleted { port, client });
+            wanted.unwrap_or(port)
+        } else {
+            match wanted {
+                Some(port) => port,
+                None => self.ports.draw(random).ok_or(DropReason::NoPort)?,
+            }
+        };
+        let slot = self.insert(port, &sought).ok_or(DropReason::NoPort)?;
+        self.search.added(port, live);
+        changed(Change::Created { port, client: sought.client });
+        Ok(slot)
+    }
+
+    /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did before,
+    /// or where the address has no entry.
+    pub fn learn(&mut self, address: Ipv6Addr, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        if let Some(client) = self.clients.find(&self.hash, address.octets()) {
+            self.learn_client(client, authenticator, changed);
+        }
+    }
+
+    /// As [`Table::learn`], about the client of the entry in `slot`.
+    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
+    pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        self.learn_client(self.records.get(slot).client, authenticator, changed);
+    }
+
+    #[inline]
+    fn learn_client(&mut self, client: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
+        let client = self.clients.get_mut(client);
+        if client.authenticator.is(authenticator) {
+            return;
+        }
+        let Some(authenticator) = Authenticator::new(authenticator) else {
+            return;
+        };
+        client.authenticator.clone_from(&authenticator);
+        let address = Ipv6Addr::from(client.address);
+        changed(Change::AuthenticatorLearned { address, authenticator });
+    }
+
+    /// Deletes the entry that has mapped `control`, which is becoming a control port.
+    pub fn bar(&mut self, control: ControlPort, changed: impl FnOnce(Change)) {
+        if let Some(slot) = self.find_port(MappedPort(control.0)) {
+            let message::Entry { port, client } = self.entry(slot);
+            let change = Change::Deleted { port, client };
+            self.apply(&change);
+            changed(change);
+        }
+    }
+
+    /// From now on the control ports are `control`; none of them may be mapped: see [`Table::bar`].
+    pub fn set_control_ports(&mut self, control: impl Iterator<Item = ControlPort>) {
+        self.ports.set_control(control);
+    }
+
+    /// Does what `change` says, if it is about entries or authenticators. One that does not fit what the
+    /// table holds (an entry created twice, or deleted without being there) does nothing.
+    pub fn apply(&mut self, change: &Change) {
+        match *change {
+            Change::Created { port, client } => {
+                let sought = self.hashed(client);
+                if self.find_hashed(&sought).is_none() {
+                    self.insert(port, &sought);
+                }
+            }
+            Change::Deleted { port, client } => {
+                if let Some(slot) =
+                    self.find_port(port).filter(|&slot| self.entry(slot).client == client)
+                {
+                    self.remove(slot);
+                }
+            }
+            Change::AuthenticatorLearned { address, ref authenticator } => {
+                if let Some(slot) = self.clients.find(&self.hash, address.octets()) {
+                    self.clients.get_mut(slot).authenticator.clone_from(authenticator);
+                }
+            }
+            Change::Used { port } => {
+                if let Some(slot) = self.find_port(port) {
+                    self.touch(slot, true);
+                }
+            }
+            Change::Initialized
+            | Change::Conflict { .. }
+            | Change::IdentityKnown { .. }
+            | Change::IdentityForgotten { .. } => {}
+        }
+    }
+
+    fn is_heavy(&self, subnet: Slot) -> bool {
+        f64::from(self.subnets.get(subnet).entries.get())
+            > self.limits.client_share * self.capacity() as f64
+    }
+
+    /// Whether a /64 with so many entries may be heavy, whatever the control ports are.
+    fn may_be_heavy(&self, entries: u16) -> bool {
+        let capacity_min = self.limits.entries_max.saturating_sub(CAPACITY_LOSS_MAX);
+        f64::from(entries) > self.limits.client_share * capacity_min as f64
+    }
+
+    /// Adds an entry for a client that has none, unless `port` is not free or there are too many.
+    fn insert(&mut self, port: MappedPort, sought: &HashedClient) -> Option<Slot> {
+        let &HashedClient { client, hash } = sought;
+        if !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY {
+            return None;
+        }
+        // A port that is free is none below 1024.
+        let number = NonZeroU16::new(port.0)?;
+        let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
+        let prefix = self.share_prefix(client.prefix.0);
+        let last_use = self.next_use();
+        let slot = self.records.insert(Record {
+            hash,
+            client: address,
+            prefix,
+            subnet,
+            client_port: client.port,
+            port: number,
+            used: self.tick,
+            last_use,
+            links: Links::default(),
+        });
+        let records = &self.records;
+        self.index.insert(hash, slot, |slot| records.get(slot).hash);
+        self.ports.take(port, slot);
+        let record = self.subnets.get_mut(subnet);
+        record.members.add(&mut self.records, slot);
+        let entries = record.entries.get();
+        if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
+            self.heavy.push(subnet);
+        }
+        Some(slot)
+    }
+
+    /// The records of a client address and of its /64, with one more entry.
+    fn share_client(&mut self, address: [u8; 16], prefix: [u8; 8]) -> (Slot, Slot) {
+        if let Some(slot) = self.clients.find(&self.hash, address) {
+            let client = self.clients.get_mut(slot);
+            client.entries.add();
+            let subnet = client.subnet;
+            self.subnets.get_mut(subnet).entries.add();
+            return (slot, subnet);
+        }
+        let subnet = match self.subnets.find(&self.hash, prefix) {
+            Some(slot) => {
+                self.subnets.get_mut(slot).entries.add();
+                slot
+            }
+            None => {
+                let subnet = Subnet { prefix, entries: Shares::ONE, members: Members::default() };
+                self.subnets.insert(&self.hash, subnet)
+            }
+        };
+        let authenticator = Authenticator::default();
+        let client = ClientRecord { address, authenticator, subnet, entries: Shares::ONE };
+        (self.clients.insert(&self.hash, client), subnet)
+    }
+
+    /// The record of a prefix, with one more entry.
+    fn share_prefix(&mut self, prefix: [u8; 12]) -> Slot {
+        match self.prefixes.find(&self.hash, prefix) {
+            Some(slot) => {
+                self.prefixes.get_mut(slot).entries.add();
+                slot
+            }
+            None => self.prefixes.insert(&self.hash, PrefixRecord { prefix, entries: Shares::ONE }),
+        }
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let hash = self.records.get(slot).hash;
+        let &Record { client, prefix, subnet, .. } = self.records.get(slot);
+        let record = self.subnets.get_mut(subnet);
+        record.members.remove(&mut self.records, slot);
+        let entries = record.entries.get();
+        if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
+            self.heavy.retain(|&heavy| heavy != subnet);
+        }
+        // Kept while it may soon be heavy again: to look for them costs more than to keep them.
+        if entries == 1 || !self.may_be_heavy(entries.saturating_mul(2)) {
+            self.oldest_of.retain(|&(of, _)| of != subnet);
+        }
+        if !self.subnets.get_mut(subnet).entries.take() {
+            self.subnets.remove(&self.hash, subnet);
+        }
+        if !self.clients.get_mut(client).entries.take() {
+            self.clients.remove(&self.hash, client);
+        }
+        if !self.prefixes.get_mut(prefix).entries.take() {
+            self.prefixes.remove(&self.hash, prefix);
+        }
+        let records = &self.records;
+        self.index.remove(hash, slot, |slot| records.get(slot).hash);
+        let record = self.records.remove(slot);
+        self.ports.release(record.port());
+    }
+
+    /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
+    pub fn contradiction(&self) -> Option<String> {
+        let counts = [self.ports.taken(), self.index.len()];
+        if counts != [self.len(); 2] {
+            return Some(format!("{} entries; {counts:?} by ports, in the index", self.len()));
+        }
+        let by_use = self.slots_by_use();
+        let number = |slot: &Slot| self.records.get(*slot).last_use;
+        if !by_use.is_sorted_by(|one, other| number(one) < number(other))
+            || by_use.last().is_some_and(|last| number(last) > self.uses.count())
+        {
+            return Some("two entries have the same number, or one a number to come".into());
+        }
+        let queues = self.oldest_of.iter().map(|(subnet, queue)| (Some(*subnet), queue));
+        for (subnet, queue) in queues.chain([(None, &self.oldest)]) {
+            let is_in =
+                |slot: &&Slot| subnet.is_none_or(|of| self.records.get(**slot).subnet == of);
+            let (first, oldest) = (queue.peek(&self.records), by_use.iter().find(is_in).copied());
+            if first.is_some() && first != oldest {
+                return Some(format!("{subnet:?}: {first:?} would go, and {oldest:?} is older"));
+            }
+        }
+        if self.len() > self.capacity() {
+            return Some(format!("{} entries, capacity {}", self.len(), self.capacity()));
+        }
+        for slot in by_use {
+            let entry = self.entry(slot);
+            if self.find(&entry.client) != Some(slot) || self.find_port(entry.port) != Some(slot) {
+                return Some(format!("{entry:?} is not found both ways"));
+            }
+            if !self.is_eligible(entry.port) {
+                return Some(format!("{entry:?} has a port that is not eligible"));
+            }
+        }
+        for (slot, subnet) in self.subnets.iter() {
+            let entries = subnet
+                .members
+                .iter(&self.records)
+                .filter(|&member| self.records.get(member).subnet == slot)
+                .count();
+            let may_be_heavy = self.may_be_heavy(subnet.entries.get());
+            if entries != usize::from(subnet.entries.get())
+                || self.heavy.contains(&slot) != may_be_heavy
+            {
+                return Some(format!(
+                    "{subnet:?}: {entries} entries, among the heavy: {}",
+                    !may_be_heavy
+                ));
+            }
+        }
+        let sum = |entries: &mut dyn Iterator<Item = u16>| entries.map(usize::from).sum::<usize>();
+        let clients = sum(&mut self.clients.iter().map(|(_, client)| client.entries.get()));
+        let prefixes = sum(&mut self.prefixes.iter().map(|(_, prefix)| prefix.entries.get()));
+        (clients != self.len() || prefixes != self.len()).then(|| {
+            format!("{} entries, {clients} of clients, {prefixes} of prefixes", self.len())
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! Records in slabs, and the keyed hash tables of slots that they are found by.
+//!
+//! Slots are 16 bits: no table has as many records of any kind as there are ports.
+
+use std::num::NonZeroU16;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use crate::handoff::random::SecretHash;
+
+/// The place of a record in its slab.
+pub type Slot = u16;
+/// No slot.
+pub const NONE: Slot = Slot::MAX;
+
+/// Records of one kind.
+#[derive(Debug)]
+pub struct Slots<T>(Slab<T>);
+
+impl<T> Slots<T> {
+    /// Empty.
+    pub fn new() -> Self {
+        Self(Slab::new())
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The record in `slot`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn get(&self, slot: Slot) -> &T {
+        &self.0[usize::from(slot)]
+    }
+
+    /// The record in `slot`, if there is one.
+    pub fn try_get(&self, slot: Slot) -> Option<&T> {
+        self.0.get(usize::from(slot))
+    }
+
+    /// The record in `slot`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn get_mut(&mut self, slot: Slot) -> &mut T {
+        &mut self.0[usize::from(slot)]
+    }
+
+    /// Adds a record.
+    pub fn insert(&mut self, record: T) -> Slot {
+        let slot = self.0.insert(record) as Slot;
+        assert_ne!(slot, NONE, "there are never as many records as there are ports");
+        slot
+    }
+
+    /// Takes the record in `slot` out.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn remove(&mut self, slot: Slot) -> T {
+        self.0.remove(usize::from(slot))
+    }
+
+    /// Behind all slots that have a record.
+    pub fn end(&self) -> Slot {
+        self.0.capacity().min(usize::from(NONE)) as Slot
+    }
+
+    /// All records, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
+        self.0.iter().map(|(slot, record)| (slot as Slot, record))
+    }
+}
+
+/// A record that knows its key.
+pub trait Keyed {
+    /// What it is found by. A remote can choose it, so the hash is keyed.
+    type Key: AsRef<[u8]> + PartialEq + Copy;
+    /// Its key.
+    fn key(&self) -> Self::Key;
+}
+
+/// Records of one kind, found by their key. The hash must always be the same one.
+#[derive(Debug)]
+pub struct Pool<T> {
+    records: Slots<T>,
+    /// By the hash of the key.
+    index: HashTable<Slot>,
+}
+
+impl<T: Keyed> Pool<T> {
+    /// Empty.
+    pub fn new() -> Self {
+        Self { records: Slots::new(), index: HashTable::new() }
+    }
+
+    /// The slot of the record with `key`.
+    pub fn find(&self, hash: &SecretHash, key: T::Key) -> Option<Slot> {
+        self.index.find(hash.of(key.as_ref()), |&slot| self.get(slot).key() == key).copied()
+    }
+
+    /// As [`Slots::get`].
+    pub fn get(&self, slot: Slot) -> &T {
+        self.records.get(slot)
+    }
+
+    /// As [`Slots::get_mut`]. The key must stay as it is.
+    pub fn get_mut(&mut self, slot: Slot) -> &mut T {
+        self.records.get_mut(slot)
+    }
+
+    /// Adds a record, whose key must be new.
+    pub fn insert(&mut self, hash: &SecretHash, record: T) -> Slot {
+        let hash_of = hash.of(record.key().as_ref());
+        let slot = self.records.insert(record);
+        let records = &self.records;
+        let hash_at = |&slot: &Slot| hash.of(records.get(slot).key().as_ref());
+        self.index.insert_unique(hash_of, slot, hash_at);
+        slot
+    }
+
+    /// As [`Slots::remove`].
+    ///
+    /// In a full table's index about half of the places are free, so that one that is given up is as good as
+    /// new: it needs no clearing up however many come and go.
+    pub fn remove(&mut self, hash: &SecretHash, slot: Slot) {
+        let record = self.records.remove(slot);
+        if let Ok(entry) = self.index.find_entry(hash.of(record.key().as_ref()), |&at| at == slot) {
+            entry.remove();
+        }
+    }
+
+    /// As [`Slots::iter`].
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
+        self.records.iter()
+    }
+}
+
+/// How many entries share a record: it is there as long as one does.
+///
+/// That it is never 0 lets a slab mark a free place without an octet more.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares(NonZeroU16);
+
+impl Shares {
+    /// The first.
+    pub const ONE: Self = Self(NonZeroU16::MIN);
+
+    /// How many.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+
+    /// One more.
+    pub fn add(&mut self) {
+        self.0 = self.0.saturating_add(1);
+    }
+
+    /// One less, if that leaves any.
+    pub fn take(&mut self) -> bool {
+        NonZeroU16::new(self.0.get() - 1).map(|left| self.0 = left).is_some()
+    }
+}
+
+/// What a slab keeps for a record: its own type is private, and is laid out like this one.
+pub enum Place<T> {
+    /// Where the next free place is.
+    #[expect(dead_code, reason = "only its size matters")]
+    Vacant(usize),
+    /// A record.
+    #[expect(dead_code, reason = "only its size matters")]
+    Occupied(T),
+}

@@ -1,0 +1,167 @@
+//! Which entry goes when another one needs its place (PROTOCOL.md section 6): the least recently used of those without
+//! a live connection, of a heavy /64 first.
+//!
+//! An entry that is passed over counts as used, so that it is not met again before all others are. This is not
+//! recorded: who replays the changes reads which entry went, and after a restart live connections are looked for anew.
+//! All work is bounded. Where very many live entries stand at the old end, as may be when most of a table is idle
+//! connections, another entry than the least recently used goes for once, but never a live one as long as there is
+//! another.
+
+use super::age::Queue;
+use super::pool::Slot;
+use super::{Live, Table};
+use crate::handoff::message::{Client, MappedPort};
+
+/// How many live entries are passed over at once, of the heavy /64 and of the whole table.
+const PASSES_AT_ONCE_MAX: usize = 2048;
+/// How many are for each look at the connections, of heavy /64s and of the whole table: so many for each entry, and
+/// so many more.
+const PASSES_PER_ENTRY: usize = 4;
+const PASSES_MIN: usize = 4096;
+/// A /64 with more than one in so many of all entries is found sooner among all than by its list, which leads to and
+/// fro in memory.
+const MANY: usize = 16;
+
+/// What the search for entries that can go has come to since the last look at the connections.
+#[derive(Debug, Default)]
+pub struct Search {
+    look: u64,
+    /// How many more may be passed over of the whole table, and of heavy /64s.
+    pub(super) passes_left: [u32; 2],
+    /// All entries are live.
+    all_live: bool,
+    /// From which slot on one is looked for that is not.
+    hand: Slot,
+}
+
+impl Search {
+    fn begin(&mut self, look: u64, entries: usize) {
+        if self.look != look {
+            let passes = (PASSES_PER_ENTRY * entries + PASSES_MIN) as u32;
+            *self = Self { look, passes_left: [passes; 2], all_live: false, hand: self.hand };
+        }
+    }
+
+    /// There is a new entry on `port`.
+    pub fn added(&mut self, port: MappedPort, live: Option<Live<'_>>) {
+        if live.is_none_or(|live| !live.ports.contains(port)) {
+            self.all_live = false;
+        }
+    }
+}
+
+impl Table {
+    /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
+    /// heavy, else of the heaviest /64 if any is, else of all. Live ones go only where all are.
+    pub(super) fn victim(&mut self, client: &Client, live: Option<Live<'_>>) -> Option<Slot> {
+        let heavy = self.heavy_for(client);
+        if let Some(live) = live
+            && let Some(slot) = self.search(heavy, live)
+        {
+            return Some(slot);
+        }
+        self.oldest(heavy)
+    }
+
+    /// The /64 that has to make room for `client`, if that is any one.
+    fn heavy_for(&self, client: &Client) -> Option<Slot> {
+        let own =
+            self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
+        let heaviest = || {
+            let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
+            // Of two that are equally heavy the lower one, so that the choice does not hang on history.
+            heavy.max_by_key(|&subnet| {
+                let subnet = self.subnets.get(subnet);
+                (subnet.entries.get(), std::cmp::Reverse(subnet.prefix))
+            })
+        };
+        own.or_else(heaviest)
+    }
+
+    /// An entry that is not live, if there is one.
+    fn search(&mut self, heavy: Option<Slot>, live: Live<'_>) -> Option<Slot> {
+        self.search.begin(live.look, self.len());
+        if self.search.all_live {
+            return None;
+        }
+        // First whether there is one at all: where there is none, nothing is passed over.
+        let Some(any) = self.any(live) else {
+            self.search.all_live = true;
+            return None;
+        };
+        self.search.hand = any;
+        let of_heavy = heavy.and_then(|_| self.first(heavy, live));
+        of_heavy.or_else(|| self.first(None, live)).or_else(|| {
+            self.search.hand = any + 1;
+            Some(any)
+        })
+    }
+
+    /// The least recently used entry of a /64, or of all, that is not live, if it is found soon.
+    fn first(&mut self, subnet: Option<Slot>, live: Live<'_>) -> Option<Slot> {
+        let kind = usize::from(subnet.is_some());
+        let left = self.search.passes_left[kind];
+        let entries = self.count(subnet);
+        let passes_max = entries.min(PASSES_AT_ONCE_MAX).min(left as usize) as u32;
+        let mut passes = 0;
+        let found = loop {
+            let slot = self.oldest(subnet)?;
+            if !live.ports.contains(self.records.get(slot).port()) {
+                break Some(slot);
+            }
+            if passes == passes_max {
+                break None;
+            }
+            self.touch(slot, false);
+            passes += 1;
+        };
+        self.search.passes_left[kind] = left - passes;
+        found
+    }
+
+    /// How many entries a /64 has, or the table.
+    fn count(&self, subnet: Option<Slot>) -> usize {
+        subnet.map_or(self.len(), |subnet| usize::from(self.subnets.get(subnet).entries.get()))
+    }
+
+    /// The least recently used entry of a /64, or of all.
+    fn oldest(&mut self, subnet: Option<Slot>) -> Option<Slot> {
+        let count = self.count(subnet);
+        let records = &self.records;
+        let queue = match subnet {
+            None => &mut self.oldest,
+            Some(subnet) => {
+                let at = self.oldest_of.iter().position(|&(of, _)| of == subnet);
+                let at = at.unwrap_or_else(|| {
+                    self.oldest_of.push((subnet, Queue::default()));
+                    self.oldest_of.len() - 1
+                });
+                &mut self.oldest_of[at].1
+            }
+        };
+        queue.first(records).or_else(|| {
+            let all = records.iter().map(|(slot, record)| (slot, record.subnet, record.last_use));
+            match subnet {
+                None => queue.fill(count, all.map(|(slot, _, last_use)| (last_use, slot))),
+                Some(subnet) if count > records.len() / MANY => {
+                    let of_subnet = all.filter(|&(_, of, _)| of == subnet);
+                    queue.fill(count, of_subnet.map(|(slot, _, last_use)| (last_use, slot)));
+                }
+                Some(subnet) => {
+                    let members = self.subnets.get(subnet).members.iter(records);
+                    queue.fill(count, members.map(|slot| (records.get(slot).last_use, slot)));
+                }
+            }
+            queue.first(records)
+        })
+    }
+
+    /// The next entry that is not live, in the order of slots, which is fast.
+    fn any(&self, live: Live<'_>) -> Option<Slot> {
+        let (hand, end) = (self.search.hand, self.records.end());
+        let can_go = |slot: &Slot| {
+            self.records.try_get(*slot).is_some_and(|record| !live.ports.contains(record.port()))
+        };
+        (hand..end).chain(0..hand.min(end)).find(can_go)
+    }
+}

@@ -1,0 +1,352 @@
+//! [`Mmsg`]: the [`Backend`] for where io_uring is refused, as in containers: recvmmsg(2) and sendmmsg(2).
+//!
+//! It does what the ring does, by one system call for all replies, one for each socket that it receives by,
+//! and ppoll(2) where there is nothing to receive. For PROTOCOL.md section 4 it keeps the local address.
+//!
+//! It does not wait for a full send queue: what does not go out at once is counted and gone. All its memory
+//! is the kernel's only during a system call.
+
+use std::io::{self, Read};
+use std::mem;
+use std::net::SocketAddrV4;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::ptr;
+use std::time::Duration;
+
+use crate::handoff::message::PAYLOAD_MAX;
+use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, JOINED_MAX, Losses, Origin};
+use crate::kernel::cmsg::{receive_space, received};
+use crate::kernel::mapping::Mapping;
+use crate::kernel::outgoing::{Outgoing, Way};
+use crate::kernel::slot::{CONTROL_AT, NAME, NAME_AT, PAYLOAD_AT, SLOT_SIZE};
+use crate::kernel::socket::ReactorSocket;
+use crate::kernel::waker::EventWaker;
+
+/// The receive buffers: what one turn can take.
+const BUFFERS: usize = BATCH_MAX;
+
+/// The sockets of one reactor.
+pub struct Mmsg {
+    sockets: Vec<ReactorSocket>,
+    event: EventWaker,
+    buffers: Mapping<u8>,
+    /// A header and a vector for each buffer.
+    headers: Mapping<libc::mmsghdr>,
+    vectors: Mapping<libc::iovec>,
+    /// All sockets, and last the waker.
+    polled: Vec<libc::pollfd>,
+    arrivals: Vec<Arrival>,
+    /// The buffers that the arrivals are in: the first so many.
+    buffers_used: usize,
+    /// The socket that is received by first in the next turn, so that none is left out.
+    next: usize,
+    outgoing: Outgoing,
+    losses: Losses,
+    finished: bool,
+}
+
+/// What a failed receive means: whether the reactor can go on.
+///
+/// | errno | meaning |
+/// | --- | --- |
+/// | EAGAIN | there is nothing |
+/// | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | something about an earlier reply |
+/// | EINTR, ENOMEM, ENOBUFS | passing trouble |
+/// | else (EINVAL, EBADF, EFAULT, ...) | our mistake |
+fn can_go_on(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EAGAIN
+                | libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EMSGSIZE
+                | libc::EINTR
+                | libc::ENOMEM
+                | libc::ENOBUFS
+        )
+    )
+}
+
+impl Mmsg {
+    /// For these sockets, and what wakes it.
+    ///
+    /// # Errors
+    /// Where there is no memory or no descriptor to be had.
+    pub fn new(sockets: Vec<ReactorSocket>) -> io::Result<(Self, EventWaker)> {
+        let event = EventWaker::new()?;
+        let readable = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let polled = sockets
+            .iter()
+            .map(|socket| readable(socket.as_fd().as_raw_fd()))
+            .chain([readable(event.as_fd().as_raw_fd())])
+            .collect();
+        let mmsg = Self {
+            event: event.clone(),
+            buffers: Mapping::new(BUFFERS * SLOT_SIZE)?,
+            headers: Mapping::new(BUFFERS)?,
+            vectors: Mapping::new(BUFFERS)?,
+            polled,
+            sockets,
+            arrivals: Vec::with_capacity(BATCH_MAX + JOINED_MAX),
+            buffers_used: 0,
+            next: 0,
+            outgoing: Outgoing::new()?,
+            losses: Losses::default(),
+            finished: false,
+        };
+        Ok((mmsg, event))
+    }
+
+    /// Takes what has arrived, up to a batch.
+    fn receive(&mut self) -> io::Result<()> {
+        for step in 0..self.sockets.len() {
+            let socket = (self.next + step) % self.sockets.len();
+            if self.buffers_used == BUFFERS || self.arrivals.len() >= BATCH_MAX {
+                self.next = socket;
+                return Ok(());
+            }
+            self.receive_by(socket)?;
+        }
+        Ok(())
+    }
+
+    fn receive_by(&mut self, socket: usize) -> io::Result<()> {
+        let bound = *self.sockets[socket].local().ip();
+        let (first, space) = (self.buffers_used, receive_space(bound.is_unspecified()));
+        let count = (BUFFERS - first).min(BATCH_MAX - self.arrivals.len());
+        for buffer in first..first + count {
+            self.prepare(buffer, space);
+        }
+        // SAFETY: the headers were just written, and what they point to is in mappings of ours that no
+        // reference is made to before the call returns.
+        let outcome = unsafe {
+            libc::recvmmsg(
+                self.sockets[socket].as_fd().as_raw_fd(),
+                self.headers.at(first),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        let Ok(count) = usize::try_from(outcome) else {
+            let error = io::Error::last_os_error();
+            return if can_go_on(&error) { Ok(()) } else { Err(error) };
+        };
+        for buffer in first..first + count {
+            // SAFETY: within the mapping, and the kernel is done with it.
+            let libc::mmsghdr { msg_hdr, msg_len } = unsafe { *self.headers.at(buffer) };
+            let slot = self.slot(buffer);
+            let name = &slot[NAME_AT..][..NAME.min(msg_hdr.msg_namelen as usize)];
+            let control = &slot[CONTROL_AT..][..space.min(msg_hdr.msg_controllen)];
+            let received = received(name, control, msg_hdr.msg_flags, bound);
+            match received {
+                Ok(received) => {
+                    let payload = PAYLOAD_AT..PAYLOAD_AT + msg_len as usize;
+                    received.hand_out(socket, buffer, payload, &mut self.arrivals);
+                }
+                Err(flaw) => flaw.count(&mut self.losses),
+            }
+        }
+        self.buffers_used += count;
+        Ok(())
+    }
+
+    /// Writes the header by which a datagram is received into `buffer`.
+    fn prepare(&mut self, buffer: usize, control_space: usize) {
+        let slot = self.buffers.at(buffer * SLOT_SIZE);
+        let vector = self.vectors.at(buffer);
+        let header = self.headers.at(buffer);
+        // SAFETY: all are within their mappings, of which nobody has a reference or the kernel a pointer now.
+        unsafe {
+            let iov_base = slot.add(PAYLOAD_AT).cast();
+            vector.write(libc::iovec { iov_base, iov_len: SLOT_SIZE - PAYLOAD_AT });
+            let header = &mut (*header).msg_hdr;
+            header.msg_name = slot.add(NAME_AT).cast();
+            header.msg_namelen = NAME as libc::socklen_t;
+            header.msg_iov = vector;
+            header.msg_iovlen = 1;
+            header.msg_control = slot.add(CONTROL_AT).cast();
+            header.msg_controllen = control_space;
+            header.msg_flags = 0;
+        }
+    }
+
+    fn slot(&self, buffer: usize) -> &[u8] {
+        assert!(buffer < BUFFERS);
+        // SAFETY: a slot is within the mapping; the kernel writes there only during a receive, which has
+        // `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.buffers.at(buffer * SLOT_SIZE), SLOT_SIZE) }
+    }
+
+    /// Waits until there is something to receive, or the waker was used.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: the array is as long as is said, and the timeout lives until the call returns.
+        let outcome = unsafe {
+            libc::ppoll(
+                self.polled.as_mut_ptr(),
+                self.polled.len() as libc::nfds_t,
+                timeout,
+                ptr::null(),
+            )
+        };
+        if outcome < 0 {
+            let error = io::Error::last_os_error();
+            return if can_go_on(&error) { Ok(()) } else { Err(error) };
+        }
+        if self.polled.last().is_some_and(|waker| waker.revents != 0) {
+            // It is readable, so this does not wait.
+            self.event.file().read_exact(&mut [0; 8])?;
+        }
+        Ok(())
+    }
+
+    /// Sends all replies.
+    fn flush(&mut self) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        self.send_laid_out();
+        let mut all_left = true;
+        while self.outgoing.again() {
+            all_left &= self.send_laid_out() == 0;
+        }
+        self.outgoing.learn(all_left);
+        self.outgoing.clear();
+    }
+
+    /// Returns how many replies are lost.
+    fn send_laid_out(&mut self) -> u64 {
+        let Range { start: mut next, end } = self.outgoing.lay_out();
+        let mut lost = 0;
+        while next < end {
+            let socket = self.outgoing.socket(next);
+            let same = (next..end).take_while(|&message| self.outgoing.socket(message) == socket);
+            let count = same.count();
+            // SAFETY: so many are laid out; who pushed them vouches for the payloads.
+            let outcome = unsafe {
+                libc::sendmmsg(
+                    self.sockets[socket].as_fd().as_raw_fd(),
+                    self.outgoing.headers(next),
+                    count as libc::c_uint,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            match usize::try_from(outcome) {
+                // What stopped it, if anything did, is said when that is tried again.
+                Ok(sent) => next += sent.max(1),
+                Err(_) => {
+                    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                    let refused = match errno {
+                        libc::EINTR => 0,
+                        // The queue is full: also for those behind.
+                        libc::EAGAIN => count,
+                        _ => 1,
+                    };
+                    for message in next..next + refused {
+                        lost += self.outgoing.refuse(message, errno);
+                    }
+                    next += refused;
+                }
+            }
+        }
+        self.losses.send_errors += lost;
+        lost
+    }
+
+    fn make_room(&mut self) {
+        if !self.outgoing.has_room() {
+            self.flush();
+        }
+    }
+}
+
+impl Backend for Mmsg {
+    fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.flush();
+        self.arrivals.clear();
+        self.buffers_used = 0;
+        if self.finished {
+            return Ok(0);
+        }
+        self.receive()?;
+        if self.arrivals.is_empty() && timeout != Some(Duration::ZERO) {
+            self.wait(timeout)?;
+            self.receive()?;
+        }
+        Ok(self.arrivals.len())
+    }
+
+    fn arrival(&mut self, index: usize) -> (&Arrival, &mut [u8]) {
+        let arrival = &self.arrivals[index];
+        assert!(arrival.buffer < BUFFERS);
+        let slot = self.buffers.at(arrival.buffer * SLOT_SIZE);
+        // SAFETY: as in `slot`, and `&mut self` keeps every other reference away.
+        (arrival, unsafe { std::slice::from_raw_parts_mut(slot, SLOT_SIZE) })
+    }
+
+    fn send_in_place(
+        &mut self,
+        index: usize,
+        range: Range<usize>,
+        to: SocketAddrV4,
+    ) -> io::Result<()> {
+        if range.len() > PAYLOAD_MAX {
+            self.losses.send_errors += 1;
+            return Ok(());
+        }
+        self.make_room();
+        let arrival = &self.arrivals[index];
+        let payload = &self.slot(arrival.buffer)[range];
+        let (way, payload, length) =
+            (Way::back(&self.sockets, arrival.origin()), payload.as_ptr(), payload.len());
+        // SAFETY: the buffer is used again only after the flush with which the next turn begins.
+        unsafe { self.outgoing.push(way, to, payload, length) };
+        Ok(())
+    }
+
+    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        assert!(origin.socket < self.sockets.len());
+        if payload.len() > PAYLOAD_MAX {
+            self.losses.send_errors += 1;
+            return Ok(());
+        }
+        self.make_room();
+        let mut copy = self.outgoing.keep(payload);
+        if copy.is_none() {
+            self.flush();
+            copy = self.outgoing.keep(payload);
+        }
+        let Some(copy) = copy else {
+            self.losses.send_errors += 1;
+            return Ok(());
+        };
+        let way = Way::back(&self.sockets, origin);
+        // SAFETY: the copy stays until all was sent and cleared.
+        unsafe { self.outgoing.push(way, to, copy, payload.len()) };
+        Ok(())
+    }
+
+    fn take_losses(&mut self) -> Losses {
+        mem::take(&mut self.losses)
+    }
+
+    fn overflowed(&mut self) -> u64 {
+        self.sockets.iter_mut().map(ReactorSocket::overflowed).sum()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.finished = true;
+        self.flush();
+        self.arrivals.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! What the operating system does for us: clock, entropy, signals, sockets, io_uring, TUN devices, steering, live
+//! connections, huge pages. The only room with `unsafe`, and each block of it says why it is sound.
+//!
+//! Uses nothing of the rooms above but the types that it hands over. Decides nothing of the protocol.
+
+pub mod backend;
+mod cmsg;
+pub mod huge_pages;
+mod mapping;
+pub mod mmsg;
+mod outgoing;
+pub mod ring;
+mod signals;
+mod slot;
+pub mod sock_diag;
+pub mod socket;
+pub mod tun;
+pub mod waker;

@@ -1,0 +1,570 @@
+//! [`Ring`]: the io_uring [`Backend`].
+//!
+//! One multishot receive per socket fills buffers of one queue; a reply is sent from the buffer that
+//! its request came in, and leaves during the submission itself (MSG_DONTWAIT), so that its buffer
+//! can be given back right after. A turn is one system call. For PROTOCOL.md section 4 it keeps the
+//! local address: a reply leaves from the address that its request was sent to.
+//!
+//! It does not look into payloads, or wait for a full send queue: what does not go out at once is
+//! counted and gone, as the network may lose it anyway.
+//!
+//! What of the memory is whose, at any time: a receive buffer is the kernel's until a completion
+//! names it, and ours, as a `Held`, until it is given back. Replies are the kernel's only during
+//! `io_uring_enter`; all completions are taken right after, so that what was refused can be sent
+//! again while it is still there. A ring that is dropped ends its receives first; if the kernel does
+//! not confirm that, the memory is left mapped for good.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::{self, ManuallyDrop};
+use std::net::SocketAddrV4;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+use crate::handoff::message::PAYLOAD_MAX;
+use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, JOINED_MAX, Losses, Origin};
+use crate::kernel::cmsg::receive_space;
+use crate::kernel::mapping::Mapping;
+use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way};
+use crate::kernel::slot::{NAME, RECEIVE_START};
+use crate::kernel::socket::ReactorSocket;
+use crate::kernel::waker::EventWaker;
+
+use buffers::{Buffers, Held};
+
+mod buffers;
+mod received;
+mod refused;
+
+pub use refused::{Refused, probe};
+
+/// The receive buffers of a ring: at most half are handed out, the others are received into meanwhile. What
+/// finds none waits in the socket's queue, where it is seen how much that is: many buffers would be a
+/// second queue behind it, and would push each other out of the caches.
+pub const BUFFERS: u16 = 64;
+/// The most sockets of a ring.
+pub const SOCKETS_MAX: usize = 256;
+
+/// Room for the replies of a batch and for arming everything.
+const SUBMISSIONS: u32 = 1024;
+/// Room for a completion of every buffer and every submission, so that none is put aside.
+const COMPLETIONS: u32 = 4096;
+/// The one group of buffers.
+const BUFFER_GROUP: u16 = 0;
+/// How often, and how long each time, the end of the receives is waited for.
+const FINISH_ROUNDS: u32 = 100;
+const FINISH_WAIT: Duration = Duration::from_millis(10);
+
+/// So many buffers are a batch, even where few datagrams are joined in them.
+const BATCH_BUFFERS: usize = BUFFERS as usize / 2;
+
+const _: () = assert!(BUFFERS.is_power_of_two() && BATCH_BUFFERS > 0);
+// The waker and the cancelling need one submission each.
+const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 2);
+const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
+
+/// The io_uring of one reactor.
+///
+/// It belongs to the thread that made it (IORING_SETUP_SINGLE_ISSUER), and cannot be sent to another.
+pub struct Ring {
+    uring: IoUring,
+    sockets: Vec<ReactorSocket>,
+    /// Which receives the kernel has, by socket.
+    armed: Vec<bool>,
+    /// Whether the kernel has the read of the waker's eventfd.
+    wake_armed: bool,
+    kernel: ManuallyDrop<KernelMemory>,
+    /// What was received, and is not handed out yet: by which socket, where, and how many octets.
+    received: VecDeque<(usize, Held, usize)>,
+    arrivals: Vec<Arrival>,
+    /// The buffers of the arrivals.
+    held: Vec<Held>,
+    losses: Losses,
+    finished: bool,
+}
+
+/// What the kernel has pointers to.
+struct KernelMemory {
+    buffers: Buffers,
+    outgoing: Outgoing,
+    /// Where the value of the eventfd is read to; nobody wants it.
+    wakes: Mapping<u64>,
+}
+
+/// What a completion is of; its user data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Receive(usize),
+    /// Of a message, by its number among those that were laid out.
+    Send(usize),
+    Wake,
+    Cancel,
+}
+
+impl Operation {
+    fn encode(self) -> u64 {
+        match self {
+            Operation::Receive(socket) => socket as u64,
+            Operation::Wake => SOCKETS_MAX as u64,
+            Operation::Cancel => SOCKETS_MAX as u64 + 1,
+            Operation::Send(message) => (SOCKETS_MAX + 2 + message) as u64,
+        }
+    }
+
+    fn decode(user_data: u64) -> Self {
+        match (user_data as usize).checked_sub(SOCKETS_MAX) {
+            None => Operation::Receive(user_data as usize),
+            Some(0) => Operation::Wake,
+            Some(1) => Operation::Cancel,
+            Some(message) => Operation::Send(message - 2),
+        }
+    }
+
+    /// What to do about an operation that failed with `errno`.
+    ///
+    /// | operation | errno | meaning |
+    /// | --- | --- | --- |
+    /// | send | EMSGSIZE, EINVAL, EIO, EOPNOTSUPP | if it was of joined replies: they are sent one by one |
+    /// | send | any | these replies are lost: EAGAIN full queue, EMSGSIZE, ENETUNREACH, EPERM by a firewall, ... |
+    /// | receive | ENOBUFS | every buffer is in use; the datagram waits in the socket |
+    /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | something about an earlier reply |
+    /// | receive, wake | ECANCELED, EINTR, EAGAIN, ENOMEM, EOVERFLOW | passing trouble |
+    /// | receive, wake | else (EINVAL, EBADF, EOPNOTSUPP, ...) | our mistake, or not the kernel we need |
+    /// | cancel | any | what was to be cancelled has ended, or is ending |
+    fn on_error(self, errno: i32) -> Remedy {
+        match (self, errno) {
+            (Operation::Send(message), _) => Remedy::Refused(message),
+            (Operation::Cancel, _) => Remedy::Ignore,
+            (
+                Operation::Receive(_),
+                libc::ENOBUFS
+                | libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EMSGSIZE,
+            )
+            | (
+                Operation::Receive(_) | Operation::Wake,
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::EOVERFLOW,
+            ) => Remedy::ArmAgain,
+            (Operation::Receive(_) | Operation::Wake, _) => Remedy::End,
+        }
+    }
+}
+
+/// What is done about a failed operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    Refused(usize),
+    Ignore,
+    ArmAgain,
+    End,
+}
+
+/// What io_uring_enter's own errors mean: whether the ring can go on.
+///
+/// ETIME and EINTR end a wait. EAGAIN and EBUSY ask to come again, when there is memory and when
+/// completions were taken. Others end the reactor: EBADR says that completions are lost, so that we
+/// no longer know which buffers are ours; EEXIST that this is not the ring's thread.
+fn can_go_on(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}
+
+/// Whether to wait for a completion.
+#[derive(Debug, Clone, Copy)]
+enum Wait {
+    No,
+    UpTo(Option<Duration>),
+}
+
+impl Ring {
+    /// A ring for these sockets, and what wakes it. To be called on the reactor's own thread, which
+    /// then is the only one that can use it.
+    ///
+    /// # Errors
+    /// What the kernel answers; [`Refused::explain`] knows what that means.
+    pub fn new(sockets: Vec<ReactorSocket>) -> io::Result<(Self, EventWaker)> {
+        Self::with_buffers(sockets, BUFFERS)
+    }
+
+    fn with_buffers(sockets: Vec<ReactorSocket>, buffers: u16) -> io::Result<(Self, EventWaker)> {
+        if sockets.len() > SOCKETS_MAX {
+            let text = format!("{} addresses for a reactor, at most {SOCKETS_MAX}", sockets.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let uring = build()?;
+        let event = EventWaker::new()?;
+        let kernel = KernelMemory {
+            buffers: Buffers::new(buffers)?,
+            outgoing: Outgoing::new()?,
+            wakes: Mapping::new(1)?,
+        };
+        let files: Vec<_> = sockets
+            .iter()
+            .map(|socket| socket.as_fd().as_raw_fd())
+            .chain([event.file().as_raw_fd()])
+            .collect();
+        let submitter = uring.submitter();
+        submitter.register_files(&files)?;
+        let address = kernel.buffers.queue_address();
+        // SAFETY: the queue is page-aligned and has as many entries as buffers; the ring's own drop
+        // lets go of it before it is unmapped.
+        unsafe {
+            submitter.register_buf_ring_with_flags(
+                address,
+                kernel.buffers.count(),
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        let ring = Self {
+            armed: vec![false; sockets.len()],
+            uring,
+            sockets,
+            wake_armed: false,
+            kernel: ManuallyDrop::new(kernel),
+            received: VecDeque::with_capacity(usize::from(buffers)),
+            arrivals: Vec::with_capacity(BATCH_MAX + JOINED_MAX),
+            held: Vec::with_capacity(BATCH_BUFFERS),
+            losses: Losses::default(),
+            finished: false,
+        };
+        Ok((ring, event))
+    }
+
+    /// Queues what makes the kernel receive, where it does not. Says whether it all found room.
+    fn arm(&mut self) -> bool {
+        let mut submissions = self.uring.submission();
+        for (index, socket) in self.sockets.iter().enumerate() {
+            if self.armed[index] {
+                continue;
+            }
+            let operation = Operation::Receive(index);
+            let entry = receive(index, socket).user_data(operation.encode());
+            // SAFETY: `receive` says that its pointer is good.
+            self.armed[index] = unsafe { submissions.push(&entry) }.is_ok();
+        }
+        if !self.wake_armed {
+            let file = Fixed(self.sockets.len() as u32);
+            let entry = opcode::Read::new(file, self.kernel.wakes.at(0).cast(), 8)
+                .build()
+                .user_data(Operation::Wake.encode());
+            // SAFETY: the 8 octets belong to the ring and stay until this read has ended.
+            self.wake_armed = unsafe { submissions.push(&entry) }.is_ok();
+        }
+        self.wake_armed && self.armed.iter().all(|&armed| armed)
+    }
+
+    /// Hands everything that is queued to the kernel, and takes what it has completed. Says whether it
+    /// took it all: then every reply has left, or failed, and nothing refers to buffers of ours any more.
+    fn submit(&mut self, wait: Wait) -> io::Result<bool> {
+        self.queue_replies();
+        if !self.enter(wait)? {
+            self.collect()?;
+            return Ok(false);
+        }
+        self.collect()?;
+        let mut all_left = true;
+        while self.kernel.outgoing.again() {
+            self.queue_replies();
+            let whole = self.enter(Wait::No)?;
+            all_left &= self.collect()? == 0;
+            if !whole {
+                return Ok(false);
+            }
+        }
+        self.kernel.outgoing.learn(all_left);
+        self.kernel.outgoing.clear();
+        Ok(true)
+    }
+
+    /// Makes submissions of the replies.
+    fn queue_replies(&mut self) {
+        let mut submissions = self.uring.submission();
+        for message in self.kernel.outgoing.lay_out() {
+            let socket = Fixed(self.kernel.outgoing.socket(message) as u32);
+            let entry = opcode::SendMsg::new(socket, self.kernel.outgoing.header(message))
+                .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(Operation::Send(message).encode());
+            // SAFETY: the message belongs to the ring and is not used again before it was submitted;
+            // who pushed it vouches for the payload.
+            unsafe { submissions.push(&entry) }.expect("room for all messages and all receives");
+        }
+    }
+
+    fn enter(&mut self, wait: Wait) -> io::Result<bool> {
+        let (submitter, mut submissions, mut completions) = self.uring.split();
+        completions.sync();
+        submissions.sync();
+        let mut flags = EnterFlags::empty();
+        let mut arguments = SubmitArgs::new();
+        let timespec;
+        let mut want = 0;
+        if let Wait::UpTo(timeout) = wait {
+            if !completions.is_empty() && submissions.is_empty() {
+                return Ok(true);
+            }
+            flags |= EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+            want = u32::from(completions.is_empty() && timeout != Some(Duration::ZERO));
+            if let Some(timeout) = timeout {
+                timespec = Timespec::from(timeout);
+                arguments = arguments.timespec(&timespec);
+            }
+        } else if submissions.is_empty() {
+            return Ok(true);
+        }
+        let argument = flags.contains(EnterFlags::EXT_ARG).then_some(&arguments);
+        let count = submissions.len() as u32;
+        // SAFETY: with EXT_ARG the argument is what that asks for, and without it there is none; what
+        // the submissions point to was vouched for when they were pushed.
+        let outcome = unsafe { submitter.enter(count, want, flags.bits(), argument) };
+        submissions.sync();
+        match outcome {
+            Err(error) if !can_go_on(&error) => Err(error),
+            _ => Ok(submissions.is_empty()),
+        }
+    }
+
+    /// Takes all completions. Returns how many replies are lost by what was refused.
+    fn collect(&mut self) -> io::Result<u64> {
+        let KernelMemory { buffers, outgoing, .. } = &mut *self.kernel;
+        let mut lost = 0;
+        for completion in self.uring.completion() {
+            let operation = Operation::decode(completion.user_data());
+            let ended = !cqueue::more(completion.flags());
+            match operation {
+                Operation::Receive(index) if ended => self.armed[index] = false,
+                Operation::Wake if ended => self.wake_armed = false,
+                _ => {}
+            }
+            let held = cqueue::buffer_select(completion.flags()).map(|id| {
+                // SAFETY: this completion is the kernel's handing out of the buffer, and is seen once.
+                unsafe { Held::new(id) }
+            });
+            match (usize::try_from(completion.result()), operation, held) {
+                (Ok(length), Operation::Receive(socket), Some(held)) if !self.finished => {
+                    self.received.push_back((socket, held, length));
+                }
+                (Ok(_), _, held) => held.into_iter().for_each(|held| buffers.give(held)),
+                (Err(_), operation, held) => {
+                    held.into_iter().for_each(|held| buffers.give(held));
+                    let errno = -completion.result();
+                    match operation.on_error(errno) {
+                        Remedy::Refused(message) => lost += outgoing.refuse(message, errno),
+                        // What is not armed is armed in the next turn.
+                        Remedy::Ignore | Remedy::ArmAgain => {}
+                        Remedy::End => return Err(io::Error::from_raw_os_error(errno)),
+                    }
+                }
+            }
+        }
+        self.losses.send_errors += lost;
+        Ok(lost)
+    }
+
+    /// Makes a batch of arrivals of what was received.
+    fn hand_out(&mut self) {
+        let buffers = &mut self.kernel.buffers;
+        while self.arrivals.len() < BATCH_MAX && self.held.len() < BATCH_BUFFERS {
+            let Some((socket, held, length)) = self.received.pop_front() else {
+                break;
+            };
+            let octets = &buffers.slot(&held)[RECEIVE_START..][..length];
+            match received::parse(octets, *self.sockets[socket].local().ip()) {
+                Ok((received, start)) => {
+                    let payload = RECEIVE_START + start..RECEIVE_START + length;
+                    received.hand_out(socket, self.held.len(), payload, &mut self.arrivals);
+                    self.held.push(held);
+                }
+                Err(flaw) => {
+                    flaw.count(&mut self.losses);
+                    buffers.give(held);
+                }
+            }
+        }
+    }
+
+    /// Sees to it that one more reply can be queued. Says no only where the kernel does not take
+    /// what is queued already.
+    fn make_room(&mut self) -> io::Result<bool> {
+        if self.kernel.outgoing.has_room() {
+            return Ok(true);
+        }
+        self.submit(Wait::No)
+    }
+
+    /// Whether the kernel has nothing of ours in hand.
+    fn is_quiet(&self) -> bool {
+        !self.wake_armed && !self.armed.contains(&true)
+    }
+
+    /// Ends all receives, and waits until the kernel has confirmed each, for a bounded time.
+    fn quiesce(&mut self) -> io::Result<()> {
+        for _ in 0..FINISH_ROUNDS {
+            // Replies that wait go out first, in order; what is armed only now is cancelled next.
+            let whole = self.submit(Wait::No)?;
+            if whole && self.is_quiet() {
+                return Ok(());
+            }
+            // Asked for in each round, because what is just being worked on is not found.
+            let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
+                .build()
+                .user_data(Operation::Cancel.encode());
+            // SAFETY: this has no pointers. When there is no room for it, the next round has.
+            let _ = unsafe { self.uring.submission().push(&cancel) };
+            self.submit(Wait::UpTo(Some(FINISH_WAIT)))?;
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "io_uring did not end its receives"))
+    }
+}
+
+impl Backend for Ring {
+    fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.arrivals.clear();
+        if self.finished {
+            self.submit(Wait::No)?;
+            return Ok(0);
+        }
+        // The replies first: a receive that is armed may use a buffer that one of them lies in.
+        self.queue_replies();
+        let wait = match self.arm() && self.received.is_empty() {
+            true => Wait::UpTo(timeout),
+            false => Wait::UpTo(Some(Duration::ZERO)),
+        };
+        if !self.submit(wait)? {
+            // Replies that still lie in our buffers: these are not given back yet.
+            return Ok(0);
+        }
+        for held in self.held.drain(..) {
+            self.kernel.buffers.give(held);
+        }
+        self.hand_out();
+        Ok(self.arrivals.len())
+    }
+
+    fn arrival(&mut self, index: usize) -> (&Arrival, &mut [u8]) {
+        let arrival = &self.arrivals[index];
+        (arrival, self.kernel.buffers.slot_mut(&self.held[arrival.buffer]))
+    }
+
+    fn send_in_place(
+        &mut self,
+        index: usize,
+        range: Range<usize>,
+        to: SocketAddrV4,
+    ) -> io::Result<()> {
+        if range.len() > PAYLOAD_MAX || !self.make_room()? {
+            self.losses.send_errors += 1;
+            return Ok(());
+        }
+        let arrival = &self.arrivals[index];
+        let payload = &self.kernel.buffers.slot(&self.held[arrival.buffer])[range];
+        let (way, payload, length) =
+            (Way::back(&self.sockets, arrival.origin()), payload.as_ptr(), payload.len());
+        // SAFETY: the buffer is ours until the turn that submits this has done so.
+        unsafe { self.kernel.outgoing.push(way, to, payload, length) };
+        Ok(())
+    }
+
+    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        assert!(origin.socket < self.sockets.len());
+        if payload.len() > PAYLOAD_MAX || !self.make_room()? {
+            self.losses.send_errors += 1;
+            return Ok(());
+        }
+        let mut copy = self.kernel.outgoing.keep(payload);
+        if copy.is_none() && self.submit(Wait::No)? {
+            copy = self.kernel.outgoing.keep(payload);
+        }
+        let Some(copy) = copy else {
+            self.losses.send_errors += 1;
+            return Ok(());
+        };
+        let way = Way::back(&self.sockets, origin);
+        // SAFETY: the copy stays until all was submitted and cleared.
+        unsafe { self.kernel.outgoing.push(way, to, copy, payload.len()) };
+        Ok(())
+    }
+
+    fn take_losses(&mut self) -> Losses {
+        mem::take(&mut self.losses)
+    }
+
+    fn overflowed(&mut self) -> u64 {
+        self.sockets.iter_mut().map(ReactorSocket::overflowed).sum()
+    }
+
+    /// As the trait says; the arrivals of the last turn are gone. The sockets stay open until the ring
+    /// is dropped, so that their groups stay whole until then.
+    fn finish(&mut self) -> io::Result<()> {
+        self.arrivals.clear();
+        self.finished = true;
+        for (_, held, _) in self.received.drain(..) {
+            self.kernel.buffers.give(held);
+        }
+        self.quiesce()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.finish().is_err() || !self.is_quiet() {
+            // The kernel may still write there: better to lose the memory than to share it.
+            return;
+        }
+        // Lets go of the sockets and the buffers now; closing the ring does it later, at leisure. If
+        // it does not work, closing will.
+        let submitter = self.uring.submitter();
+        let _ = submitter.unregister_files();
+        let _ = submitter.unregister_buf_ring(BUFFER_GROUP);
+        // SAFETY: dropped only here, and `kernel` is not used afterwards. The kernel has confirmed
+        // the end of every operation that could refer to the memory.
+        unsafe { ManuallyDrop::drop(&mut self.kernel) };
+    }
+}
+
+/// The receive of a socket. Of its msghdr only the lengths count, and the kernel copies them when it
+/// is submitted. The two that there are live in statics, so that the pointers are good at any time.
+fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
+    struct Header(libc::msghdr);
+    // SAFETY: its pointers are null and nothing writes to it, so it can be shared.
+    unsafe impl Sync for Header {}
+
+    const fn header(control: usize) -> Header {
+        // SAFETY: null pointers and zero lengths are a valid msghdr.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_namelen = NAME as _;
+        header.msg_controllen = control as _;
+        Header(header)
+    }
+    static BOUND: Header = header(receive_space(false));
+    static WILDCARD: Header = header(receive_space(true));
+
+    let header = if socket.is_wildcard() { &WILDCARD } else { &BOUND };
+    opcode::RecvMsgMulti::new(Fixed(index as u32), &raw const header.0, BUFFER_GROUP).build()
+}
+
+fn build() -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS);
+    let mut faster = builder.clone();
+    match faster.setup_no_sqarray().build(SUBMISSIONS) {
+        // Linux 6.6 is the first to know it.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(SUBMISSIONS),
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests;

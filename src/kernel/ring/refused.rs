@@ -1,0 +1,210 @@
+//! Why io_uring cannot be used here, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::kernel::backend::Backend;
+use crate::kernel::socket::bind_group;
+
+use super::Ring;
+
+/// The first kernel with all that a [`Ring`] needs: IORING_SETUP_DEFER_TASKRUN is the youngest.
+const LINUX_MIN: (u32, u32) = (6, 1);
+
+/// Why this system does not let us use io_uring. Displayed, it is one line that ends in what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The administrator has switched it off: for everyone (2), or for who is not privileged (1).
+    Sysctl(u8),
+    /// A seccomp profile, as containers have by default, or another security module.
+    Seccomp,
+    /// The kernel, whose release this is, lacks it or a part of it.
+    KernelTooOld(String),
+    /// Not enough memory, or not enough that may be locked.
+    Memory,
+    /// Something else.
+    Other(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Sysctl(1) => f.write_str(
+                "io_uring is disabled for unprivileged processes by sysctl \
+                 kernel.io_uring_disabled=1: set it to 0, or run in the group of \
+                 kernel.io_uring_group",
+            ),
+            Refused::Sysctl(value) => write!(
+                f,
+                "io_uring is disabled by sysctl kernel.io_uring_disabled={value}: set it to 0"
+            ),
+            Refused::Seccomp => f.write_str(
+                "io_uring is refused by seccomp or a security module: use a profile that allows \
+                 io_uring_setup, io_uring_enter and io_uring_register, or in a container \
+                 --security-opt seccomp=unconfined",
+            ),
+            Refused::KernelTooOld(release) => write!(
+                f,
+                "io_uring lacks what is needed: use Linux {}.{} or later, this is {release}",
+                LINUX_MIN.0, LINUX_MIN.1
+            ),
+            Refused::Memory => f.write_str(
+                "io_uring did not get its memory: raise RLIMIT_MEMLOCK (`ulimit -l`, LimitMEMLOCK= \
+                 in systemd) or the memory limit",
+            ),
+            Refused::Other(error) => write!(f, "io_uring does not work here: {error}"),
+        }
+    }
+}
+
+impl Error for Refused {}
+
+impl Refused {
+    /// Finds out why the kernel answered a [`Ring`] with `error`.
+    pub fn explain(error: &io::Error) -> Self {
+        let Some(errno) = error.raw_os_error() else {
+            return Refused::Other(error.to_string());
+        };
+        let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        decide(errno, disabled.as_deref(), release.trim())
+    }
+}
+
+/// Tells whether io_uring, with all that a [`Ring`] needs, can be used here, by using it once.
+///
+/// # Errors
+/// Why not.
+pub fn probe() -> Result<(), Refused> {
+    let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let sockets =
+        bind_group(&[anywhere], 1).map_err(|error| Refused::Other(error.to_string()))?.remove(0);
+    let attempt = || {
+        let (mut ring, _waker) = Ring::new(sockets)?;
+        ring.turn(Some(Duration::ZERO))?;
+        ring.finish()
+    };
+    attempt().map_err(|error| Refused::explain(&error))
+}
+
+/// What `errno` means, given kernel.io_uring_disabled, if there is such a thing (Linux 6.6), and the
+/// kernel's release.
+fn decide(errno: i32, disabled: Option<&str>, release: &str) -> Refused {
+    let disabled = disabled.and_then(|text| text.trim().parse().ok());
+    let too_old = version(release).is_some_and(|version| version < LINUX_MIN);
+    match (errno, disabled) {
+        (libc::EPERM, Some(value @ 1..)) => Refused::Sysctl(value),
+        (libc::EPERM | libc::EACCES, _) => Refused::Seccomp,
+        (libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP, _) if too_old => {
+            Refused::KernelTooOld(release.to_owned())
+        }
+        (libc::ENOSYS, _) => Refused::Seccomp,
+        (libc::ENOMEM, _) => Refused::Memory,
+        _ => Refused::Other(io::Error::from_raw_os_error(errno).to_string()),
+    }
+}
+
+/// `6.1.0-13-amd64`
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_from_the_others() {
+        let new = "6.18.44-fc";
+        let old = "5.15.0-91-generic";
+        let table = [
+            (libc::EPERM, Some("2\n"), new, Refused::Sysctl(2)),
+            (libc::EPERM, Some("1\n"), new, Refused::Sysctl(1)),
+            (libc::EPERM, Some("0\n"), new, Refused::Seccomp),
+            (libc::EPERM, None, old, Refused::Seccomp),
+            (libc::EPERM, Some(""), new, Refused::Seccomp),
+            (libc::EACCES, Some("0\n"), new, Refused::Seccomp),
+            (libc::ENOSYS, Some("0\n"), new, Refused::Seccomp),
+            (libc::ENOSYS, None, "4.4.0", Refused::KernelTooOld("4.4.0".into())),
+            (libc::EINVAL, None, old, Refused::KernelTooOld(old.into())),
+            (libc::EINVAL, None, "6.0.19", Refused::KernelTooOld("6.0.19".into())),
+            (libc::ENOMEM, Some("0\n"), new, Refused::Memory),
+        ];
+        for (errno, disabled, release, refused) in table {
+            assert_eq!(decide(errno, disabled, release), refused);
+        }
+        for errno in [libc::EINVAL, libc::EMFILE] {
+            assert!(matches!(decide(errno, None, "6.1.0"), Refused::Other(_)));
+        }
+    }
+
+    #[test]
+    fn each_cause_is_one_line_with_the_next_step() {
+        for (refused, step) in [
+            (Refused::Sysctl(1), "kernel.io_uring_group"),
+            (Refused::Sysctl(2), "kernel.io_uring_disabled=2: set it to 0"),
+            (Refused::Seccomp, "--security-opt seccomp=unconfined"),
+            (Refused::KernelTooOld("5.15.0".into()), "Linux 6.1 or later, this is 5.15.0"),
+            (Refused::Memory, "RLIMIT_MEMLOCK"),
+            (Refused::Other("odd".into()), "odd"),
+        ] {
+            let line = refused.to_string();
+            assert!(line.contains(step), "{line}");
+            assert!(!line.contains(['\n']) && !line.contains("  "), "{line}");
+        }
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
+        assert_eq!(version("6.18-rc1"), Some((6, 18)));
+        assert_eq!(version(""), None);
+        assert_eq!(version("linux"), None);
+    }
+
+    #[test]
+    fn a_seccomp_filter_is_recognized() {
+        let filtered = std::thread::spawn(|| {
+            forbid_io_uring_setup();
+            probe()
+        });
+        assert_eq!(filtered.join().unwrap(), Err(Refused::Seccomp));
+    }
+
+    /// As the default profile of containers does: EPERM. Only for this thread.
+    fn forbid_io_uring_setup() {
+        let instruction = |code, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        // struct seccomp_data begins with the number of the system call.
+        let mut filter = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            instruction(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                0,
+                1,
+                libc::SYS_io_uring_setup as u32,
+            ),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: no pointers; it concerns this thread alone.
+        let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        assert_eq!(privileges, 0);
+        // SAFETY: the program and its filter are live until the call, which copies them, returns.
+        let set = unsafe {
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        assert_eq!(set, 0);
+    }
+
+    #[test]
+    fn a_ring_works_here() {
+        assert_eq!(probe(), Ok(()));
+    }
+}

@@ -1,0 +1,261 @@
+//! Asks the kernel which TCP connections this host has with some hosts: sock_diag over netlink, without any privilege.
+//!
+//! It sees the connections of the network namespace that it is in. A service that listens on `[::]` has its IPv4
+//! clients as `::ffff:a.b.c.d`, so both families are asked. The kernel chooses: nobody pays for the connections with
+//! other hosts but by its walk through them.
+//!
+//! Octets are in the order of the host, but for addresses and ports: `linux/netlink.h`, `linux/inet_diag.h`.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::retry_on_intr;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
+};
+
+use crate::ip::packet::protocol;
+
+/// With more hosts than these, the kernel tells of all connections over IPv4.
+const HOSTS_MAX: usize = 32;
+/// What the kernel sends at a time is not larger.
+const DATAGRAM_MAX: usize = 32 * 1024;
+/// More datagrams are no answer: they would tell of some 200 million connections.
+const DATAGRAMS_MAX: usize = 1 << 20;
+/// The kernel answers at once, or not at all.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the parts of a message are, and to which length they are filled up.
+const HEADER: usize = 16;
+const SOCKET_ID: usize = 48;
+const ALIGNMENT: usize = 4;
+/// Family, state, timer and retransmissions stand in front of the addresses.
+const ID_AT: usize = 4;
+
+/// Types of messages.
+const MESSAGE_NOOP: u16 = 1;
+const MESSAGE_ERROR: u16 = 2;
+const MESSAGE_DONE: u16 = 3;
+const MESSAGE_OVERRUN: u16 = 4;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// A request, for all that match.
+const REQUEST_DUMP: u16 = 0x301;
+
+const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
+
+/// Live is what either end may still send on: not what listens or is over (`CLOSE`, `TIME_WAIT`), nor what the client
+/// has not confirmed (`SYN_RECV`), as that costs a stranger no more than a packet, and its entry is a young one.
+const LIVE: u32 = 1 << ESTABLISHED
+    | 1 << SYN_SENT
+    | 1 << FIN_WAIT1
+    | 1 << FIN_WAIT2
+    | 1 << CLOSE_WAIT
+    | 1 << LAST_ACK
+    | 1 << CLOSING;
+const ESTABLISHED: u32 = 1;
+const SYN_SENT: u32 = 2;
+const FIN_WAIT1: u32 = 4;
+const FIN_WAIT2: u32 = 5;
+const CLOSE_WAIT: u32 = 8;
+const LAST_ACK: u32 = 9;
+const CLOSING: u32 = 11;
+
+/// The attribute that says what matches, and its operations.
+const ATTRIBUTE_BYTECODE: u16 = 1;
+const OP_JUMP: u8 = 1;
+const OP_REMOTE: u8 = 8;
+const OP: u16 = 4;
+/// An operation that compares the remote address with an IPv4 address.
+const OP_REMOTE_IPV4: u16 = OP + 12;
+
+/// A TCP connection of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// Its end here.
+    pub local: SocketAddrV4,
+    /// The other one.
+    pub remote: SocketAddrV4,
+}
+
+/// A socket to ask by.
+#[derive(Debug)]
+pub struct SockDiag {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl SockDiag {
+    /// Opens a socket, and finds out whether it is answered.
+    ///
+    /// # Errors
+    /// That of the kernel.
+    pub fn open() -> io::Result<Self> {
+        let (flags, protocol) = (SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG));
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
+        // To the kernel: then nobody else can send to it.
+        connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        let mut opened = Self { socket, buffer: vec![0; DATAGRAM_MAX], sequence: 0 };
+        // Nothing is in no state.
+        opened.ask(FAMILY_IPV4, 0, &[], &mut |_| ())?;
+        Ok(opened)
+    }
+
+    /// One that fails whenever it is asked.
+    #[cfg(test)]
+    pub fn broken() -> Self {
+        let unconnected = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+        Self { socket: unconnected.into(), buffer: Vec::new(), sequence: 0 }
+    }
+
+    /// All live connections with these hosts, and maybe some with others. After an error this is of no use any more.
+    ///
+    /// # Errors
+    /// That of the kernel, or what is wrong with its answer.
+    pub fn connections(
+        &mut self,
+        hosts: &[Ipv4Addr],
+        mut found: impl FnMut(Connection),
+    ) -> io::Result<()> {
+        self.ask(FAMILY_IPV4, LIVE, hosts, &mut found)?;
+        match self.ask(FAMILY_IPV6, LIVE, hosts, &mut found) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn ask(
+        &mut self,
+        family: u8,
+        states: u32,
+        hosts: &[Ipv4Addr],
+        found: &mut impl FnMut(Connection),
+    ) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = request(family, states, hosts, self.sequence);
+        send(&self.socket, &request, SendFlags::empty())?;
+        for _ in 0..DATAGRAMS_MAX {
+            let receive = || recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC);
+            let (_, length) = retry_on_intr(receive)?;
+            let datagram = self.buffer.get(..length).ok_or_else(|| invalid("is too long"))?;
+            if parse(datagram, self.sequence, found)? {
+                return Ok(());
+            }
+        }
+        Err(invalid("does not end"))
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer {what}"))
+}
+
+/// Asks for the TCP connections of `family` in one of `states` with one of `hosts`.
+fn request(family: u8, states: u32, hosts: &[Ipv4Addr], sequence: u32) -> Vec<u8> {
+    let mut out = vec![0; HEADER];
+    out.extend([family, protocol::TCP, 0, 0]);
+    out.extend(states.to_ne_bytes());
+    out.extend([0; SOCKET_ID]);
+    let bytecode = bytecode(hosts);
+    out.extend((4 + bytecode.len() as u16).to_ne_bytes());
+    out.extend(ATTRIBUTE_BYTECODE.to_ne_bytes());
+    out.extend(bytecode);
+    let length = out.len() as u32;
+    out[..4].copy_from_slice(&length.to_ne_bytes());
+    out[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    out[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
+    out[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    out
+}
+
+/// The program that says whether a connection is with one of `hosts`, or where they are too many or none, with any
+/// IPv4 host. It says yes by jumping to its end, and no by jumping behind it.
+fn bytecode(hosts: &[Ipv4Addr]) -> Vec<u8> {
+    let any = [Ipv4Addr::UNSPECIFIED];
+    let (hosts, bits) = match hosts.len() {
+        1..=HOSTS_MAX => (hosts, 32),
+        _ => (&any[..], 0),
+    };
+    let mut out = Vec::new();
+    for (left, host) in (0..hosts.len() as u16).rev().zip(hosts) {
+        // This one: the next operation, which jumps to the end. Another: the next comparison.
+        out.extend([OP_REMOTE, OP_REMOTE_IPV4 as u8]);
+        out.extend((OP_REMOTE_IPV4 + OP).to_ne_bytes());
+        out.extend([FAMILY_IPV4, bits, 0, 0]);
+        let any_port = -1_i32;
+        out.extend(any_port.to_ne_bytes());
+        out.extend(host.octets());
+        if left > 0 {
+            out.extend([OP_JUMP, OP as u8]);
+            out.extend((left * (OP_REMOTE_IPV4 + OP)).to_ne_bytes());
+        }
+    }
+    out
+}
+
+/// What a datagram tells of the answer to request `sequence`: whether it is the last one.
+fn parse(
+    mut datagram: &[u8],
+    sequence: u32,
+    found: &mut impl FnMut(Connection),
+) -> io::Result<bool> {
+    let cut_off = || invalid("is cut off");
+    while !datagram.is_empty() {
+        let header: &[u8; HEADER] = datagram.first_chunk().ok_or_else(cut_off)?;
+        let [l0, l1, l2, l3, t0, t1, _, _, s0, s1, s2, s3, ..] = *header;
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let data = datagram.get(HEADER..length).ok_or_else(cut_off)?;
+        datagram = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+        if u32::from_ne_bytes([s0, s1, s2, s3]) != sequence {
+            continue;
+        }
+        let code = || data.first_chunk().map(|&code| i32::from_ne_bytes(code)).ok_or_else(cut_off);
+        match u16::from_ne_bytes([t0, t1]) {
+            SOCK_DIAG_BY_FAMILY => {
+                if let Some(connection) = connection(data).ok_or_else(cut_off)? {
+                    found(connection);
+                }
+            }
+            MESSAGE_DONE | MESSAGE_ERROR => match code()? {
+                code if code < 0 => {
+                    return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
+                }
+                _ => return Ok(true),
+            },
+            MESSAGE_OVERRUN => return Err(invalid("is lost")),
+            MESSAGE_NOOP => {}
+            _ => return Err(invalid("is of no kind that is known")),
+        }
+    }
+    Ok(false)
+}
+
+/// The connection in a message, if it is one over IPv4. `None`: it is too short.
+fn connection(data: &[u8]) -> Option<Option<Connection>> {
+    let family = *data.first()?;
+    let id: &[u8; SOCKET_ID] = data.get(ID_AT..)?.first_chunk()?;
+    let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
+    let address = |at: usize| {
+        let octets: [u8; 16] = id[at..at + 16].try_into().expect("16 octets");
+        match family {
+            FAMILY_IPV4 => Some(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3])),
+            FAMILY_IPV6 => Ipv6Addr::from(octets).to_ipv4_mapped(),
+            _ => None,
+        }
+    };
+    let ends = address(4).zip(address(20));
+    Some(ends.map(|(local, remote)| Connection {
+        local: SocketAddrV4::new(local, port(0)),
+        remote: SocketAddrV4::new(remote, port(2)),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

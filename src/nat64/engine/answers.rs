@@ -1,0 +1,255 @@
+//! What a NAT64 makes of a server's payloads (PROTOCOL.md section 4; repairs 2 and 3 of section 10).
+//!
+//! Nothing is believed before its token or authenticator is found to be this NAT64's own.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use super::flow::{self, Flow};
+use super::life::Usage;
+use super::packets::synthesize;
+use super::reply::{Packet, Reply};
+use super::requests::{divide, send_reports};
+use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState};
+use super::{forward, peer_of, whole_ipv4, whole_ipv6};
+use crate::handoff::message::{Client, Entry, Prefix96};
+use crate::ip::packet::{Ipv4, Ipv6};
+
+impl Nat64 {
+    pub(super) fn try_control_payload(
+        &mut self,
+        now: Duration,
+        from: SocketAddrV4,
+        payload: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        if from.port() != self.config.handoff_port {
+            return Err(Ignored::NotHandoffPort);
+        }
+        let server = *from.ip();
+        let reply = Reply::parse(payload)?;
+        if let Some(token) = reply.token
+            && !self.keys.is_token(now, server, token)
+        {
+            return Err(Ignored::BadToken);
+        }
+        let answered = match (reply.authenticator, reply.entry, reply.packet) {
+            (Some(authenticator), Some(entry), packet) => {
+                self.check_entry(server, authenticator, entry)?;
+                let way = packet.map(|packet| self.way(server, entry, packet)).transpose()?;
+                self.answer(now, server, entry, way, actions)?;
+                Some(entry.client)
+            }
+            (Some(authenticator), None, Some(Packet::Ipv6(packet))) => {
+                let view = whole_ipv6(packet)?;
+                if !self.keys.is_authenticator(server, view.destination(), authenticator) {
+                    return Err(Ignored::BadAuthenticator);
+                }
+                self.translated_ipv6(server, view, actions)?;
+                None
+            }
+            (_, None, Some(Packet::Ipv4(packet))) if reply.token.is_some() => {
+                self.returned(now, server, whole_ipv4(packet)?, actions)?;
+                None
+            }
+            _ => return Err(Ignored::Shape),
+        };
+        self.now_alive(now, server, answered, actions)
+    }
+
+    fn check_entry(
+        &self,
+        server: Ipv4Addr,
+        authenticator: &[u8],
+        entry: Entry,
+    ) -> Result<(), Ignored> {
+        let Entry { port, client } = entry;
+        if !self.keys.is_authenticator(server, client.address, authenticator) {
+            return Err(Ignored::BadAuthenticator);
+        }
+        let is_ours = self.config.prefixes.contains(&client.prefix)
+            && Client::can_have(client.address)
+            && client.port != 0;
+        (is_ours && self.is_eligible(port)).then_some(()).ok_or(Ignored::BadEntry)
+    }
+
+    /// Where a packet that came with `entry` goes, if it belongs to that entry and that server.
+    fn way<'a>(
+        &self,
+        server: Ipv4Addr,
+        entry: Entry,
+        packet: Packet<'a>,
+    ) -> Result<Way<'a>, Ignored> {
+        match packet {
+            Packet::Ipv6(packet) => {
+                let view = whole_ipv6(packet)?;
+                let service = synthesize(entry.client.prefix, server);
+                if view.source() == service && view.destination() == entry.client.address {
+                    Ok(Way::Translated(packet))
+                } else if view.destination() == service && flow::is_of_client(view, entry.client) {
+                    Ok(Way::ToService(packet, usage(flow::of_client_packet(view))))
+                } else {
+                    Err(Ignored::PacketMismatch)
+                }
+            }
+            Packet::Ipv4(packet) => {
+                let view = whole_ipv4(packet)?;
+                let address = self.config.address;
+                if view.source() == address && view.destination() == server {
+                    Ok(Way::Translated(packet))
+                } else if view.destination() == address && flow::is_to_port(view, entry.port) {
+                    Ok(Way::ToClient(packet, usage(flow::of_service_packet(view))))
+                } else {
+                    Err(Ignored::PacketMismatch)
+                }
+            }
+        }
+    }
+
+    /// Authenticator and entry, with or without a packet.
+    fn answer(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        entry: Entry,
+        way: Option<Way<'_>>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        let usage = match way {
+            Some(Way::ToService(_, usage) | Way::ToClient(_, usage)) => usage,
+            Some(Way::Translated(_)) | None => None,
+        };
+        let peer = peer_of(&mut self.peers, server)?;
+        if self.entries_held >= ENTRIES_MAX && peer.port_of(&entry.client).is_none() {
+            return Err(Ignored::EntriesLimit);
+        }
+        let before = peer.length();
+        let learned = peer.learn(entry, now, usage);
+        self.entries_held = self.entries_held + peer.length() - before;
+        // The port in use, where it contradicts the answer.
+        let in_use = peer.port_of(&entry.client);
+        if learned.is_err() {
+            self.count(Err(Ignored::Contradicted));
+        }
+        match way {
+            Some(Way::Translated(packet)) => actions.push(deliver(packet)),
+            Some(Way::ToService(packet, _)) => match in_use {
+                Some(port) => actions.push(forward(server, Entry { port, ..entry }, packet)),
+                None => self.other_port(now, server, packet, actions)?,
+            },
+            Some(Way::ToClient(packet, _)) if learned.is_ok() => {
+                actions.push(forward(server, entry, packet));
+            }
+            Some(Way::ToClient(..)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// The server's port for a client stands for another one here, as long as that uses it. Rather than no
+    /// connection, a new one gets another port; the report of it tells the server who is behind that.
+    fn other_port(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        packet: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        let view = whole_ipv6(packet)?;
+        match flow::of_client_packet(view)? {
+            Flow::Transport(flow) if flow.opens => self.own_entry(now, server, flow, view, actions),
+            _ => Ok(()),
+        }
+    }
+
+    /// Authenticator and an IPv6 packet: an answer to the client in the name of the service.
+    fn translated_ipv6(
+        &self,
+        server: Ipv4Addr,
+        packet: Ipv6<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        let prefix = Prefix96::of(packet.source());
+        if !self.config.prefixes.contains(&prefix)
+            || packet.source() != synthesize(prefix, server)
+            || !Client::can_have(packet.destination())
+        {
+            return Err(Ignored::PacketMismatch);
+        }
+        actions.push(deliver(packet.octets()));
+        Ok(())
+    }
+
+    /// Token and an IPv4 packet: one of ours that the server has no entry for, or one after translation.
+    fn returned(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        packet: Ipv4<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        // What it has us say in our own name, it says to itself.
+        if packet.source() == self.config.address && packet.destination() == server {
+            actions.push(deliver(packet.octets()));
+            return Ok(());
+        }
+        if packet.destination() != self.config.address {
+            return Err(Ignored::PacketMismatch);
+        }
+        if let Ok(Flow::Transport(flow)) = flow::of_service_packet(packet)
+            && let Some(client) = self.client_of(server, flow.key.1)
+            && let Some(peer) = self.peers.get_mut(&server)
+        {
+            let port = flow.key.1;
+            peer.touch(&client, now, flow.usage);
+            actions.push(forward(server, Entry { port, client }, packet.octets()));
+            return Ok(());
+        }
+        let packet = packet.octets().to_vec();
+        actions.push(Action::Unmapped { server, packet });
+        Ok(())
+    }
+
+    /// The server answered. Where that is news, it is told all entries (section 10, repair 2) but the one
+    /// of `answered`, which it just told us.
+    fn now_alive(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        answered: Option<Client>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        let peer = peer_of(&mut self.peers, server)?;
+        if peer.state == ServerState::Alive {
+            return Ok(());
+        }
+        peer.state = ServerState::Alive;
+        peer.has_answered = true;
+        peer.forget_reports();
+        let reports = {
+            let others = peer.entries().filter(|entry| Some(entry.client) != answered);
+            divide(&self.keys, now, server, others)
+        };
+        peer.report_all(now, reports);
+        send_reports(&self.keys, now, server, peer, actions);
+        Ok(())
+    }
+}
+
+/// A packet that came with an entry.
+enum Way<'a> {
+    /// To be sent as it is.
+    Translated(&'a [u8]),
+    /// To be translated and sent to the service; how it uses the entry, if it does.
+    ToService(&'a [u8], Option<Usage>),
+    /// Likewise, to the client.
+    ToClient(&'a [u8], Option<Usage>),
+}
+
+fn usage<K>(flow: Result<Flow<K>, Ignored>) -> Option<Usage> {
+    flow.ok().and_then(|flow| flow.usage())
+}
+
+fn deliver(packet: &[u8]) -> Action {
+    let packet = packet.to_vec();
+    Action::Deliver { packet }
+}

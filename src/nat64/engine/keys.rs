@@ -1,0 +1,117 @@
+//! What a NAT64 recognizes servers and clients by: tokens and authenticators, made with keys of its own
+//! (PROTOCOL.md section 2, types 4 to 6).
+//!
+//! Both are SipHash-2-4-128 over addresses, stretched or cut to the configured length. Nothing is kept for
+//! a server or a client.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use siphasher::sip128::SipHasher24;
+use subtle::ConstantTimeEq;
+
+use crate::handoff::random::Random;
+
+/// How long requests carry the token before a rotation, and answers with it are accepted.
+pub const ROTATION_LIFETIME: Duration = Duration::from_secs(60);
+
+type Key = [u8; 16];
+
+/// See [`super::Config::authenticator_key`].
+pub type AuthenticatorKey = Key;
+
+/// The keys of a NAT64, and how long what is made with them is.
+#[derive(Debug)]
+pub(super) struct Keys {
+    token: Key,
+    /// The key before the last rotation, and when it is forgotten.
+    expired: Option<(Key, Duration)>,
+    authenticator: Key,
+    token_length: usize,
+    authenticator_length: usize,
+}
+
+impl Keys {
+    /// Lengths are in units of 2 octets, as on the wire.
+    pub(super) fn draw(random: &mut Random, token_units: u8, authenticator_units: u8) -> Self {
+        Self {
+            token: random.key(),
+            expired: None,
+            authenticator: random.key(),
+            token_length: 2 * usize::from(token_units),
+            authenticator_length: 2 * usize::from(authenticator_units),
+        }
+    }
+
+    pub(super) fn use_authenticator_key(&mut self, key: AuthenticatorKey) {
+        self.authenticator = key;
+    }
+
+    pub(super) fn token_length(&self) -> usize {
+        self.token_length
+    }
+
+    pub(super) fn authenticator_length(&self) -> usize {
+        self.authenticator_length
+    }
+
+    /// Authenticators stay as they are: the server keeps them longer than any rotation lasts.
+    pub(super) fn rotate(&mut self, now: Duration, random: &mut Random) {
+        let forgotten_at = now.saturating_add(ROTATION_LIFETIME);
+        self.expired = Some((self.token, forgotten_at));
+        self.token = random.key();
+    }
+
+    pub(super) fn token(&self, server: Ipv4Addr) -> Vec<u8> {
+        mac(&self.token, &server.octets(), self.token_length)
+    }
+
+    /// The token before the rotation, while one is going on.
+    pub(super) fn token_before(&self, now: Duration, server: Ipv4Addr) -> Option<Vec<u8>> {
+        let (key, forgotten_at) = self.expired?;
+        (now < forgotten_at).then(|| mac(&key, &server.octets(), self.token_length))
+    }
+
+    pub(super) fn is_token(&self, now: Duration, server: Ipv4Addr, token: &[u8]) -> bool {
+        is_same(&self.token(server), token)
+            || self.token_before(now, server).is_some_and(|before| is_same(&before, token))
+    }
+
+    pub(super) fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Vec<u8> {
+        let mut covered = [0; 20];
+        covered[..4].copy_from_slice(&server.octets());
+        covered[4..].copy_from_slice(&client.octets());
+        mac(&self.authenticator, &covered, self.authenticator_length)
+    }
+
+    pub(super) fn is_authenticator(
+        &self,
+        server: Ipv4Addr,
+        client: Ipv6Addr,
+        authenticator: &[u8],
+    ) -> bool {
+        is_same(&self.authenticator(server, client), authenticator)
+    }
+}
+
+fn is_same(expected: &[u8], given: &[u8]) -> bool {
+    expected.ct_eq(given).into()
+}
+
+/// `length` octets: the concatenation of the MACs over block number and `covered`, cut.
+fn mac(key: &Key, covered: &[u8], length: usize) -> Vec<u8> {
+    let hasher = SipHasher24::new_with_key(key);
+    let mut octets = Vec::with_capacity(length.next_multiple_of(16));
+    let mut block = Vec::with_capacity(1 + covered.len());
+    for number in 0_u8.. {
+        if octets.len() >= length {
+            break;
+        }
+        block.clear();
+        block.push(number);
+        block.extend_from_slice(covered);
+        octets.extend_from_slice(&hasher.hash(&block).as_bytes());
+    }
+    octets.truncate(length);
+    octets
+}

@@ -1,0 +1,218 @@
+//! How long an entry lives (RFC 6146 sections 3.5.1, 3.5.2 and 4).
+//!
+//! An entry serves all that one client does from one port with one server. Mostly that is a single session, UDP
+//! or TCP, whose state is followed as the RFC says. Where there are several, the entry lives as long as it would
+//! for the one that needs it longest, and no end of a connection makes that shorter.
+
+use std::time::Duration;
+
+use super::{TCP_ESTABLISHED_LIFETIME, TCP_TRANSITORY_LIFETIME, UDP_LIFETIME};
+
+/// What a packet does to the entry that it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub session: Session,
+    pub segment: Segment,
+    /// It comes from the client, not from the service.
+    pub of_client: bool,
+}
+
+/// One of the sessions of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Session {
+    pub protocol: u8,
+    pub service_port: u16,
+}
+
+/// What a packet means to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// Not TCP.
+    Udp,
+    Syn,
+    Fin,
+    Rst,
+    /// Neither of them.
+    Other,
+}
+
+impl Segment {
+    fn lifetime(self) -> Duration {
+        match self {
+            Segment::Udp => UDP_LIFETIME,
+            Segment::Syn | Segment::Fin | Segment::Rst => TCP_TRANSITORY_LIFETIME,
+            Segment::Other => TCP_ESTABLISHED_LIFETIME,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Life {
+    expires: Duration,
+    sessions: Sessions,
+}
+
+#[derive(Debug)]
+enum Sessions {
+    None,
+    One(Session, Connection),
+    Several,
+}
+
+/// What was seen of a TCP connection.
+#[derive(Debug, Default)]
+struct Connection {
+    /// Both sides spoke.
+    client_spoke: bool,
+    service_spoke: bool,
+    /// Both sides said that they were done.
+    client_done: bool,
+    service_done: bool,
+}
+
+impl Life {
+    /// Of an entry that a packet made, or that nothing is known of.
+    pub(super) fn new(now: Duration, usage: Option<Usage>) -> Self {
+        let mut life = Self { expires: now, sessions: Sessions::None };
+        match usage {
+            Some(usage) => life.go_on(now, usage),
+            None => life.expires = now.saturating_add(UDP_LIFETIME),
+        }
+        life
+    }
+
+    /// No connection needs the entry from then on.
+    pub(super) fn is_over(&self, now: Duration) -> bool {
+        now >= self.expires
+    }
+
+    /// A packet used the entry.
+    pub(super) fn go_on(&mut self, now: Duration, usage: Usage) {
+        let Usage { session, segment, of_client } = usage;
+        match &self.sessions {
+            Sessions::None => self.sessions = Sessions::One(session, Connection::default()),
+            Sessions::One(one, _) if *one != session => self.sessions = Sessions::Several,
+            _ => {}
+        }
+        let until = |lifetime| now.saturating_add(lifetime);
+        let longer = self.expires.max(until(segment.lifetime()));
+        self.expires = match &mut self.sessions {
+            Sessions::One(_, connection) => match connection.follow(segment, of_client) {
+                State::Udp => longer,
+                State::Opening => self.expires.max(until(TCP_TRANSITORY_LIFETIME)),
+                State::Established => self.expires.max(until(TCP_ESTABLISHED_LIFETIME)),
+                State::Ending => until(TCP_TRANSITORY_LIFETIME),
+                State::Ended => self.expires,
+            },
+            Sessions::None | Sessions::Several => longer,
+        };
+    }
+}
+
+/// Of a session, after a packet.
+enum State {
+    Udp,
+    Opening,
+    Established,
+    /// This packet ends it.
+    Ending,
+    /// It ended before.
+    Ended,
+}
+
+impl Connection {
+    fn follow(&mut self, segment: Segment, of_client: bool) -> State {
+        let ended = self.client_done && self.service_done;
+        match segment {
+            Segment::Udp => return State::Udp,
+            Segment::Rst => return State::Ending,
+            // A new one between the same ports.
+            Segment::Syn if ended => *self = Self::default(),
+            _ if ended => return State::Ended,
+            _ => {}
+        }
+        let (spoke, done) = if of_client {
+            (&mut self.client_spoke, &mut self.client_done)
+        } else {
+            (&mut self.service_spoke, &mut self.service_done)
+        };
+        *spoke = true;
+        *done |= segment == Segment::Fin;
+        if self.client_done && self.service_done {
+            State::Ending
+        } else if self.client_spoke && self.service_spoke && segment != Segment::Syn {
+            State::Established
+        } else {
+            State::Opening
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::packet::protocol;
+
+    const HTTP: Session = Session { protocol: protocol::TCP, service_port: 80 };
+    const HTTPS: Session = Session { protocol: protocol::TCP, service_port: 443 };
+    const DNS: Session = Session { protocol: protocol::UDP, service_port: 53 };
+    const MINUTE: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_secs(240);
+    const LONG: Duration = Duration::from_secs(7440);
+
+    /// Plays packets, a minute apart, and says how long the entry lives after the last.
+    fn left(packets: &[(Session, Segment, bool)]) -> Duration {
+        let mut now = Duration::from_secs(1000);
+        let mut life: Option<Life> = None;
+        for &(session, segment, of_client) in packets {
+            now += MINUTE;
+            let usage = Usage { session, segment, of_client };
+            match &mut life {
+                Some(life) => life.go_on(now, usage),
+                None => life = Some(Life::new(now, Some(usage))),
+            }
+        }
+        life.unwrap().expires - now
+    }
+
+    #[test]
+    fn rfc_6146_section_3_5_2_a_connection() {
+        use Segment::{Fin, Other, Rst, Syn};
+        let packets = [(Syn, true), (Syn, false), (Other, true), (Other, false), (Fin, true)];
+        let closing = [(Other, false), (Fin, false), (Other, true)];
+        let all: Vec<_> =
+            packets.iter().chain(&closing).map(|&(segment, side)| (HTTP, segment, side)).collect();
+        let expected = [SHORT, SHORT, LONG, LONG, LONG, LONG, SHORT, SHORT - MINUTE];
+        for (number, &expected) in expected.iter().enumerate() {
+            assert_eq!(left(&all[..=number]), expected, "{number}");
+        }
+        // The same ports once more, and half of an opening.
+        let mut again = all.clone();
+        again.extend([(HTTP, Syn, true), (HTTP, Syn, false), (HTTP, Other, true)]);
+        assert_eq!(left(&again), LONG);
+        // A reset ends it, unless there is more to say.
+        let mut reset = all[..4].to_vec();
+        reset.push((HTTP, Rst, false));
+        assert_eq!(left(&reset), SHORT);
+        reset.push((HTTP, Other, true));
+        assert_eq!(left(&reset), LONG);
+        // What nobody answers is not established.
+        assert_eq!(left(&[(HTTP, Other, true), (HTTP, Other, true)]), SHORT);
+        // A stray SYN does not end what lives.
+        let mut stray = all[..4].to_vec();
+        stray.push((HTTP, Syn, true));
+        assert_eq!(left(&stray), LONG - MINUTE);
+    }
+
+    #[test]
+    fn several_sessions_live_as_long_as_the_longest() {
+        use Segment::{Fin, Other, Syn, Udp};
+        let open = |session| [(session, Syn, true), (session, Syn, false), (session, Other, true)];
+        let close = |session| [(session, Fin, true), (session, Fin, false)];
+        let both = [&open(HTTP)[..], &open(HTTPS), &close(HTTPS)].concat();
+        assert_eq!(left(&both), LONG - 2 * MINUTE);
+        assert_eq!(left(&[(DNS, Udp, true)]), 5 * MINUTE);
+        assert_eq!(left(&[(DNS, Udp, true), (HTTP, Syn, true)]), 4 * MINUTE);
+    }
+}

@@ -1,0 +1,479 @@
+//! [`Nat64`]: the other end of the protocol, as a pure function of what it is told.
+//!
+//! Implements PROTOCOL.md section 10 with its four repairs, and what sections 3 to 5 ask of a NAT64: the
+//! four shapes of a request, the return of validation packets, token rotation, the strict check of what a
+//! server says. It is given packets, payloads and the time, and answers with [`Action`]s; demo, simulation,
+//! load generator and fuzzers carry them out in their own ways.
+//!
+//! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
+//! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
+//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the
+//! packet goes with the request and comes back. And it takes nothing but an ICMP error as a sign that a server
+//! is gone: silence is not one.
+
+mod answers;
+mod flow;
+mod keys;
+mod life;
+pub mod packets;
+mod peer;
+mod reply;
+mod requests;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::time::Duration;
+
+pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
+pub use peer::{REPORT_INTERVAL, REPORT_REPEATS_MAX};
+
+use crate::handoff::message::{
+    Client, ControlPort, Entry, HANDOFF_PORT, MappedPort, PAYLOAD_MAX, Prefix96,
+};
+use crate::handoff::random::{Random, SEED_LENGTH};
+use crate::handoff::stats::counters;
+use crate::ip::packet::{Ipv4, Ipv6};
+use flow::Flow;
+use keys::Keys;
+use packets::extract;
+use peer::Peer;
+use requests::{report, send_reports};
+
+/// How long UDP keeps an entry alive (RFC 6146 section 4).
+pub const UDP_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// How long an established TCP connection does.
+pub const TCP_ESTABLISHED_LIFETIME: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+/// How long a TCP connection that opens or closes does.
+pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
+/// The most octets in a multi report (PROTOCOL.md section 3).
+pub const MULTI_REPORT_MAX: usize = 1232;
+/// The most servers that something is remembered of. Towards others no entries are made.
+pub const SERVERS_MAX: usize = 65_536;
+/// While so many are remembered, those that nobody has an entry towards are forgotten though they answered once: else
+/// a client could fill the memory with them for good. Each is known again with the first report to it.
+const SERVERS_CROWDED: usize = SERVERS_MAX / 2;
+/// The most entries towards all servers together. Beyond it none are made, and none are learned.
+pub const ENTRIES_MAX: usize = 1 << 20;
+/// Entries that expired are looked for this often.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Random ports that are tried before the next free one is taken.
+const PORT_DRAWS: u32 = 32;
+/// Mapped ports that are never used: Teredo and Geneve (PROTOCOL.md section 6).
+const RESERVED_PORTS: [u16; 2] = [3544, 6081];
+/// The lowest mapped port.
+const PORT_MIN: u16 = 1024;
+/// Control ports are drawn from here on.
+const CONTROL_PORT_MIN: u16 = 49152;
+
+/// `64:ff9b::/96`, the well-known prefix (RFC 6052).
+pub const WELL_KNOWN_PREFIX: Prefix96 = Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+/// What the keys, the control port and the mapped ports are drawn from.
+pub type Seed = [u8; SEED_LENGTH];
+
+/// How a NAT64 is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its public address.
+    pub address: Ipv4Addr,
+    /// The prefixes that clients reach it by.
+    pub prefixes: Vec<Prefix96>,
+    /// Where servers listen.
+    pub handoff_port: u16,
+    /// The length of its tokens in units of 2 octets.
+    pub token_units: u8,
+    /// The length of its authenticators in units of 2 octets.
+    pub authenticator_units: u8,
+    /// Whether it suggests the client's own port to the server (type 8).
+    pub hints: bool,
+    /// Whether who carries out its actions remembers first fragments, and so needs no server to know whose the
+    /// later ones are.
+    pub notes: bool,
+    /// What authenticators are made with, where that is to outlive a reboot: else a service that speaks first after
+    /// one is not believed until the client speaks. Whoever knows it can forge authenticators.
+    pub authenticator_key: Option<AuthenticatorKey>,
+}
+
+impl Config {
+    /// The well-known prefix and the default port; tokens and authenticators of 16 octets; no hints.
+    pub fn new(address: Ipv4Addr) -> Self {
+        Self {
+            address,
+            prefixes: vec![WELL_KNOWN_PREFIX],
+            handoff_port: HANDOFF_PORT,
+            token_units: 8,
+            authenticator_units: 8,
+            hints: false,
+            notes: false,
+            authenticator_key: None,
+        }
+    }
+}
+
+/// What the NAT64 believes about the handoff server of an IPv4 host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerState {
+    /// It was never heard of.
+    #[default]
+    Unknown,
+    /// It answered.
+    Alive,
+    /// Its host said that nobody listens.
+    Dead,
+}
+
+/// What is to be done about an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send a control payload from the control port to the handoff port of `server`.
+    Request {
+        /// Whom it goes to.
+        server: Ipv4Addr,
+        /// The UDP payload.
+        payload: Vec<u8>,
+    },
+    /// Translate a packet by means of `entry` and send it on: an IPv6 packet to `server`, an IPv4 packet
+    /// to the client.
+    Forward {
+        /// The host that runs the service.
+        server: Ipv4Addr,
+        /// The client and its mapped port.
+        entry: Entry,
+        /// The packet before translation.
+        packet: Vec<u8>,
+    },
+    /// Send a packet as it is: the server translated it, or it is the answer that translation would give.
+    Deliver {
+        /// IPv4 or IPv6.
+        packet: Vec<u8>,
+    },
+    /// A packet of a service that neither end has an entry for. What the host of the NAT64 does with a
+    /// packet to itself is its own business; validation packets end here.
+    Unmapped {
+        /// The server that returned it.
+        server: Ipv4Addr,
+        /// The IPv4 packet.
+        packet: Vec<u8>,
+    },
+}
+
+counters! {
+/// Why the NAT64 ignored a payload, or dropped a packet.
+Ignored:
+    /// A control payload that does not parse.
+    Malformed = "malformed",
+    /// A control payload from another port than the handoff port.
+    NotHandoffPort = "not_handoff_port",
+    /// A control payload of none of the shapes of PROTOCOL.md section 4.
+    Shape = "shape",
+    /// A token that this NAT64 did not make, or not lately.
+    BadToken = "bad_token",
+    /// An authenticator that this NAT64 did not make for that client.
+    BadAuthenticator = "bad_authenticator",
+    /// An entry of a client that cannot be one, of another prefix, or with a port that cannot be mapped.
+    BadEntry = "bad_entry",
+    /// An answer that contradicts an entry of our own (section 10, repair 3).
+    Contradicted = "contradicted",
+    /// An answer whose packet does not belong to its entry or to its server.
+    PacketMismatch = "packet_mismatch",
+    /// A packet shorter than it says.
+    PacketTruncated = "packet_truncated",
+    /// A packet whose headers cannot be walked.
+    PacketHeaders = "packet_headers",
+    /// A packet that leaves no room for the messages in front of it.
+    PacketTooLong = "packet_too_long",
+    /// A client's packet whose source cannot be a client.
+    ClientAddress = "client_address",
+    /// A packet to no prefix, or to no address, of this NAT64.
+    NotOurs = "not_ours",
+    /// A packet that only the server could have helped with, and it is dead.
+    ServerDead = "server_dead",
+    /// No mapped port is free.
+    NoPort = "no_port",
+    /// More than [`SERVERS_MAX`] servers.
+    ServersLimit = "servers_limit",
+    /// More than [`ENTRIES_MAX`] entries.
+    EntriesLimit = "entries_held_limit",
+}
+
+/// A NAT64, as far as the protocol is concerned.
+#[derive(Debug)]
+pub struct Nat64 {
+    config: Config,
+    random: Random,
+    keys: Keys,
+    control_port: ControlPort,
+    peers: BTreeMap<Ipv4Addr, Peer>,
+    /// The entries of all peers.
+    entries_held: usize,
+    expiry_due: Duration,
+    ignored: [u64; Ignored::ALL.len()],
+}
+
+impl Nat64 {
+    /// A NAT64 that knows nobody.
+    pub fn new(config: Config, seed: Seed) -> Self {
+        let mut random = Random::new(seed);
+        let mut keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
+        if let Some(key) = config.authenticator_key {
+            keys.use_authenticator_key(key);
+        }
+        let control_port = draw_control_port(&mut random, config.handoff_port, None);
+        Self {
+            config,
+            random,
+            keys,
+            control_port,
+            peers: BTreeMap::new(),
+            entries_held: 0,
+            expiry_due: Duration::ZERO,
+            ignored: [0; Ignored::ALL.len()],
+        }
+    }
+
+    /// A packet of a client to one of the prefixes, before translation.
+    pub fn client_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
+        let outcome = self.try_client_packet(now, packet, actions);
+        self.count(outcome);
+    }
+
+    /// A packet to the public address, before translation: anything but control payloads, validation
+    /// packets included.
+    pub fn service_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
+        let outcome = self.try_service_packet(now, packet, actions);
+        self.count(outcome);
+    }
+
+    /// The server and the entry of a client's packet that [`Self::client_packet`] would only have forwarded:
+    /// the same, but that the packet is not copied. `None` where there is more to do, or to refuse.
+    pub fn entry_of_client_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view = whole_ipv6(packet).ok()?;
+        let Ok(Flow::Transport(flow)) = flow::of_client_packet(view) else {
+            return None;
+        };
+        // Whoever has an entry was found to be a client of one of the prefixes.
+        let server = extract(view.destination());
+        Some((server, self.entry_of_client(now, server, &flow)?))
+    }
+
+    /// Likewise, for [`Self::service_packet`].
+    pub fn entry_of_service_packet(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let view =
+            whole_ipv4(packet).ok().filter(|view| view.destination() == self.config.address)?;
+        let Ok(Flow::Transport(flow)) = flow::of_service_packet(view) else {
+            return None;
+        };
+        Some((flow.key.0, self.entry_of_service(now, &flow)?))
+    }
+
+    /// A UDP payload that arrived at the control port.
+    pub fn control_payload(
+        &mut self,
+        now: Duration,
+        from: SocketAddrV4,
+        payload: &[u8],
+        actions: &mut Vec<Action>,
+    ) {
+        let outcome = self.try_control_payload(now, from, payload, actions);
+        self.count(outcome);
+    }
+
+    /// An ICMP port unreachable from `server` about a request. `quoted` is what it quotes of the payload.
+    pub fn port_unreachable(&mut self, now: Duration, server: Ipv4Addr, quoted: &[u8]) {
+        let outcome = self.try_port_unreachable(now, server, quoted);
+        self.count(outcome);
+    }
+
+    /// Everything is forgotten; keys and control port are others than before, but for
+    /// [`Config::authenticator_key`].
+    pub fn reboot(&mut self, seed: Seed) {
+        let before = self.control_port;
+        *self = Self::new(self.config.clone(), seed);
+        if self.control_port == before {
+            let handoff_port = self.config.handoff_port;
+            self.control_port = draw_control_port(&mut self.random, handoff_port, Some(before));
+        }
+    }
+
+    /// Tokens are made with another key. For [`ROTATION_LIFETIME`] requests tell the one before as well.
+    pub fn rotate_token(&mut self, now: Duration) {
+        self.keys.rotate(now, &mut self.random);
+    }
+
+    /// Repeats reports and forgets what expired. To be called about once a second.
+    pub fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let expiry = now >= self.expiry_due;
+        if expiry {
+            self.expiry_due = now.saturating_add(EXPIRY_INTERVAL);
+        }
+        for (&server, peer) in &mut self.peers {
+            if expiry {
+                peer.expire(now);
+            }
+            send_reports(&self.keys, now, server, peer, actions);
+        }
+        if expiry {
+            // That a host said once that nobody listens is learned again by the next report.
+            let crowded = self.peers.len() >= SERVERS_CROWDED;
+            self.peers.retain(|_, peer| peer.length() > 0 || (peer.has_answered && !crowded));
+            self.entries_held = self.peers.values().map(Peer::length).sum();
+        }
+    }
+
+    /// Its public address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.config.address
+    }
+
+    /// Where its requests come from. Drawn from the seed.
+    pub fn control_port(&self) -> ControlPort {
+        self.control_port
+    }
+
+    /// Requests come from `port` now, as whoever owns the socket found out.
+    pub fn use_control_port(&mut self, port: ControlPort) {
+        self.control_port = port;
+    }
+
+    /// What it believes about `server`.
+    pub fn state(&self, server: Ipv4Addr) -> ServerState {
+        self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
+    }
+
+    /// Whether `server` answered since the NAT64 booted.
+    pub fn has_answered(&self, server: Ipv4Addr) -> bool {
+        self.peers.get(&server).is_some_and(|peer| peer.has_answered)
+    }
+
+    /// The mapped port that it has for `client` towards `server`.
+    pub fn port_of(&self, server: Ipv4Addr, client: &Client) -> Option<MappedPort> {
+        self.peers.get(&server)?.port_of(client)
+    }
+
+    /// The client that it has for a mapped port towards `server`.
+    pub fn client_of(&self, server: Ipv4Addr, port: MappedPort) -> Option<Client> {
+        self.peers.get(&server)?.client_of(port)
+    }
+
+    /// All entries towards `server`, in the order of their clients.
+    pub fn entries(&self, server: Ipv4Addr) -> impl Iterator<Item = Entry> {
+        self.peers.get(&server).into_iter().flat_map(Peer::entries)
+    }
+
+    /// How often something was ignored for this reason since the NAT64 booted.
+    pub fn ignored(&self, reason: Ignored) -> u64 {
+        self.ignored[reason as usize]
+    }
+
+    /// The token that it gives `server`.
+    pub fn token(&self, server: Ipv4Addr) -> Vec<u8> {
+        self.keys.token(server)
+    }
+
+    /// The authenticator that it gives `server` for `client`.
+    pub fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Vec<u8> {
+        self.keys.authenticator(server, client)
+    }
+
+    /// A report of `entries` to `server`: a multi report where they are several. Nothing is remembered,
+    /// and whether it is true does not matter.
+    pub fn report(&self, now: Duration, server: Ipv4Addr, entries: &[Entry]) -> Vec<u8> {
+        report(&self.keys, now, server, entries)
+    }
+
+    fn count(&mut self, outcome: Result<(), Ignored>) {
+        if let Err(reason) = outcome {
+            self.ignored[reason as usize] += 1;
+        }
+    }
+
+    fn try_port_unreachable(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        quoted: &[u8],
+    ) -> Result<(), Ignored> {
+        let token = reply::quoted_token(quoted).ok_or(Ignored::Malformed)?;
+        if !self.keys.is_token(now, server, token) {
+            return Err(Ignored::BadToken);
+        }
+        let peer = peer_of(&mut self.peers, server)?;
+        peer.state = ServerState::Dead;
+        peer.forget_reports();
+        Ok(())
+    }
+}
+
+/// The whole packet, cut to its own length.
+fn whole_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Ignored> {
+    let length = match packet {
+        [_, _, _, _, high, low, ..] => 40 + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => return Err(Ignored::PacketTruncated),
+    };
+    let packet = packet.get(..length).ok_or(Ignored::PacketTruncated)?;
+    Ipv6::new(packet).ok_or(Ignored::PacketTruncated)
+}
+
+/// As [`whole_ipv6`].
+fn whole_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Ignored> {
+    let length = match packet {
+        [_, _, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
+        _ => return Err(Ignored::PacketTruncated),
+    };
+    let packet = packet.get(..length).ok_or(Ignored::PacketTruncated)?;
+    Ipv4::new(packet).ok_or(Ignored::PacketTruncated)
+}
+
+fn forward(server: Ipv4Addr, entry: Entry, packet: &[u8]) -> Action {
+    let packet = packet.to_vec();
+    Action::Forward { server, entry, packet }
+}
+
+fn push_request(
+    server: Ipv4Addr,
+    payload: Vec<u8>,
+    actions: &mut Vec<Action>,
+) -> Result<(), Ignored> {
+    if payload.len() > PAYLOAD_MAX {
+        return Err(Ignored::PacketTooLong);
+    }
+    actions.push(Action::Request { server, payload });
+    Ok(())
+}
+
+fn peer_of(peers: &mut BTreeMap<Ipv4Addr, Peer>, server: Ipv4Addr) -> Result<&mut Peer, Ignored> {
+    if peers.len() >= SERVERS_MAX && !peers.contains_key(&server) {
+        return Err(Ignored::ServersLimit);
+    }
+    Ok(peers.entry(server).or_default())
+}
+
+/// Uniform in `min..=65535`.
+fn draw(random: &mut Random, min: u16) -> u16 {
+    min + random.below(u32::from(u16::MAX - min) + 1) as u16
+}
+
+fn draw_control_port(
+    random: &mut Random,
+    handoff_port: u16,
+    before: Option<ControlPort>,
+) -> ControlPort {
+    loop {
+        let port = ControlPort(draw(random, CONTROL_PORT_MIN));
+        if port.0 != handoff_port && Some(port) != before {
+            return port;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What a server's payload says (PROTOCOL.md section 4), before anything in it is believed.
+
+use super::Ignored;
+use crate::handoff::message::{self, Embedded, Entry, Message, PAYLOAD_MAX, message_type};
+
+/// The messages of a payload that matter to a NAT64. Where a type stands more than once, the first counts.
+#[derive(Debug, Default)]
+pub(super) struct Reply<'a> {
+    pub token: Option<&'a [u8]>,
+    pub authenticator: Option<&'a [u8]>,
+    pub entry: Option<Entry>,
+    pub packet: Option<Packet<'a>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Packet<'a> {
+    Ipv4(&'a [u8]),
+    Ipv6(&'a [u8]),
+}
+
+impl<'a> Reply<'a> {
+    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Ignored> {
+        if payload.is_empty() || payload.len() > PAYLOAD_MAX {
+            return Err(Ignored::Malformed);
+        }
+        let mut reply = Self::default();
+        for message in message::messages(payload) {
+            match message.map_err(|_| Ignored::Malformed)? {
+                Message::Packet(Embedded::Ipv4(span)) => {
+                    reply.packet = Some(Packet::Ipv4(span.of(payload)));
+                }
+                Message::Packet(Embedded::Ipv6(span)) => {
+                    reply.packet = Some(Packet::Ipv6(span.of(payload)));
+                }
+                Message::Handoff { kind, data } => reply.take(kind, data.of(payload))?,
+            }
+        }
+        Ok(reply)
+    }
+
+    fn take(&mut self, kind: u8, data: &'a [u8]) -> Result<(), Ignored> {
+        match kind {
+            message_type::TOKEN => self.token = self.token.or(Some(data)),
+            message_type::AUTHENTICATOR => self.authenticator = self.authenticator.or(Some(data)),
+            message_type::ENTRY => {
+                let entry = Entry::parse(data).ok_or(Ignored::Malformed)?;
+                self.entry = self.entry.or(Some(entry));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The token in the part of a request that an ICMP error quotes: from its start, cut anywhere.
+pub(super) fn quoted_token(quoted: &[u8]) -> Option<&[u8]> {
+    let quoted = &quoted[..quoted.len().min(PAYLOAD_MAX)];
+    message::messages(quoted).map_while(Result::ok).find_map(|message| match message {
+        Message::Handoff { kind, data } if kind == message_type::TOKEN => Some(data.of(quoted)),
+        _ => None,
+    })
+}

@@ -1,0 +1,131 @@
+//! What a gateway did and dropped, by name.
+
+use super::Gateway;
+use crate::handoff::stats::counters;
+use crate::nat64::engine::{Ignored, Nat64};
+use crate::nat64::translate::Refusal;
+
+counters! {
+/// Why a gateway dropped a packet, where neither its [`Nat64`] ([`Ignored`]) nor translation ([`Refusal`]) says why.
+Dropped:
+    /// Neither IPv4 nor IPv6, or less than a header.
+    NotIp = "not_ip",
+    /// To none of the prefixes, and not to the public address: what a kernel tells its neighbors, mostly.
+    NotOurs = "elsewhere",
+    /// From a client to the public address: hairpinning.
+    Hairpin = "hairpin",
+    /// From a client with an address behind one of the prefixes (RFC 6146 sections 3.5 and 5.4), or from the public
+    /// address to itself, about itself too. These would go round for ever.
+    Loop = "loop",
+    /// From a client to an IPv4 address that is not one of a single host, or link-local.
+    Destination = "destination",
+    /// An echo request that no identifier is free for.
+    NoIdentifier = "no_identifier",
+    /// An echo message, or an error about one, that nobody has a mapping for.
+    NoEcho = "no_echo",
+    /// A later fragment whose first one was not seen.
+    FragmentUnknown = "fragment_unknown",
+    /// A fragment of a control datagram that runs past the end, or is one too many.
+    FragmentBounds = "fragment_bounds",
+    /// A fragment of a control datagram that overlaps another.
+    FragmentOverlap = "fragment_overlap",
+    /// A control datagram that is shorter than it says, or has a wrong checksum.
+    ControlChecksum = "control_checksum",
+    /// An ICMP error about a control datagram of ours that says nothing of the server.
+    ControlError = "control_error",
+    /// A packet that neither this NAT64 nor the server has an entry for.
+    Unmapped = "unmapped",
+    /// Such a packet, beyond [`super::UNSOLICITED_RATE_MAX`].
+    UnsolicitedRate = "unsolicited_rate",
+    /// An error that was to be told, beyond [`super::ICMP_RATE_MAX`]: counted besides its cause.
+    IcmpRate = "icmp_rate",
+}
+
+counters! {
+/// What a gateway did.
+Done:
+    /// Packets of clients translated to IPv4, before fragmentation.
+    ToIpv4 = "to_ipv4",
+    /// Packets translated to IPv6, before fragmentation.
+    ToIpv6 = "to_ipv6",
+    /// Control payloads sent.
+    Requests = "requests",
+    /// Control payloads received.
+    Answers = "answers",
+    /// Packets sent as a server made them.
+    Delivered = "delivered",
+    /// ICMP and ICMPv6 errors of our own.
+    Errors = "errors",
+}
+
+/// How often what happened.
+#[derive(Debug, Clone)]
+pub(super) struct Counts {
+    done: [u64; Done::ALL.len()],
+    dropped: [u64; Dropped::ALL.len()],
+    refused: [u64; Refusal::ALL.len()],
+    /// By NAT64s before a reboot.
+    ignored_before: [u64; Ignored::ALL.len()],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            done: [0; Done::ALL.len()],
+            dropped: [0; Dropped::ALL.len()],
+            refused: [0; Refusal::ALL.len()],
+            ignored_before: [0; Ignored::ALL.len()],
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn did(&mut self, done: Done) {
+        self.done[done as usize] += 1;
+    }
+
+    pub(super) fn drop(&mut self, reason: Dropped) {
+        self.dropped[reason as usize] += 1;
+    }
+
+    pub(super) fn refuse(&mut self, reason: Refusal) {
+        self.refused[reason as usize] += 1;
+    }
+
+    /// Takes over what a NAT64 counted that is about to reboot.
+    pub(super) fn keep(&mut self, nat64: &Nat64) {
+        for (&reason, count) in Ignored::ALL.iter().zip(&mut self.ignored_before) {
+            *count += nat64.ignored(reason);
+        }
+    }
+}
+
+impl Gateway {
+    /// How often it did this.
+    pub fn done(&self, done: Done) -> u64 {
+        self.counts.done[done as usize]
+    }
+
+    /// How often it dropped something for this reason.
+    pub fn dropped(&self, reason: Dropped) -> u64 {
+        self.counts.dropped[reason as usize]
+    }
+
+    /// How often translation refused something for this reason.
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.counts.refused[reason as usize]
+    }
+
+    /// How often its NAT64 ignored something for this reason, before reboots too.
+    pub fn ignored(&self, reason: Ignored) -> u64 {
+        self.nat64.ignored(reason) + self.counts.ignored_before[reason as usize]
+    }
+
+    /// All drops by name, those that never happened left out.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let dropped = Dropped::ALL.iter().map(|&reason| (reason.name(), self.dropped(reason)));
+        let refused = Refusal::ALL.iter().map(|&reason| (reason.name(), self.refused(reason)));
+        let ignored = Ignored::ALL.iter().map(|&reason| (reason.name(), self.ignored(reason)));
+        dropped.chain(refused).chain(ignored).filter(|&(_, count)| count > 0)
+    }
+}

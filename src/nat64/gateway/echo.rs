@@ -1,0 +1,107 @@
+//! Mappings of ICMP echo (RFC 6146 sections 3.1 and 3.5.3): which client and identifier an identifier of the
+//! public address stands for.
+//!
+//! Like the ports of TCP and UDP they are kept for each server address alone, so only the host that a client
+//! pings can use the client's identifier. At most [`ECHOES_MAX`] of them; at that bound there are no new ones.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::handoff::message::Client;
+use crate::handoff::random::{Random, SecretHash};
+
+/// The most mappings.
+pub const ECHOES_MAX: usize = 65_536;
+/// How long a mapping lives that no packet uses (RFC 6146 section 4: ICMP_DEFAULT).
+pub const ECHO_LIFETIME: Duration = Duration::from_secs(60);
+/// How often those that expired are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Identifiers that are drawn before giving up: where half of them are taken, that fails once in 2^32.
+const DRAWS: u32 = 32;
+
+#[derive(Debug)]
+pub(super) struct Echoes {
+    /// The port of a [`Client`] is its identifier here.
+    clients: HashMap<(Ipv4Addr, Client), Mapping, SecretHash>,
+    identifiers: HashMap<(Ipv4Addr, u16), Client, SecretHash>,
+    expiry_due: Duration,
+}
+
+#[derive(Debug)]
+struct Mapping {
+    identifier: u16,
+    expires: Duration,
+}
+
+impl Echoes {
+    pub(super) fn new(hash: SecretHash) -> Self {
+        Self {
+            clients: HashMap::with_hasher(hash),
+            identifiers: HashMap::with_hasher(hash),
+            expiry_due: Duration::ZERO,
+        }
+    }
+
+    /// The identifier of a client towards `server`: a new one, its own if that is free, where it has none.
+    pub(super) fn identifier(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        client: Client,
+        random: &mut Random,
+    ) -> Option<u16> {
+        let expires = now.saturating_add(ECHO_LIFETIME);
+        if let Some(mapping) = self.clients.get_mut(&(server, client)) {
+            mapping.expires = expires;
+            return Some(mapping.identifier);
+        }
+        if self.clients.len() >= ECHOES_MAX {
+            return None;
+        }
+        let free = |identifier: &u16| !self.identifiers.contains_key(&(server, *identifier));
+        let identifier = Some(client.port).filter(free).or_else(|| {
+            (0..DRAWS).map(|_| random.below(1 << 16) as u16).find(|identifier| free(identifier))
+        })?;
+        self.clients.insert((server, client), Mapping { identifier, expires });
+        self.identifiers.insert((server, identifier), client);
+        Some(identifier)
+    }
+
+    /// Whom a message of `server` with that identifier is for. It is used by that, if `used`.
+    pub(super) fn client(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        identifier: u16,
+        used: bool,
+    ) -> Option<Client> {
+        let client = *self.identifiers.get(&(server, identifier))?;
+        if used && let Some(mapping) = self.clients.get_mut(&(server, client)) {
+            mapping.expires = now.saturating_add(ECHO_LIFETIME);
+        }
+        Some(client)
+    }
+
+    /// The identifier that a client has towards `server`.
+    pub(super) fn identifier_of(&self, server: Ipv4Addr, client: Client) -> Option<u16> {
+        Some(self.clients.get(&(server, client))?.identifier)
+    }
+
+    /// Forgets what expired.
+    pub(super) fn tick(&mut self, now: Duration) {
+        if now < self.expiry_due {
+            return;
+        }
+        self.expiry_due = now.saturating_add(EXPIRY_INTERVAL);
+        let identifiers = &mut self.identifiers;
+        self.clients.retain(|&(server, _), mapping| {
+            let lives = now < mapping.expires;
+            if !lives {
+                identifiers.remove(&(server, mapping.identifier));
+            }
+            lives
+        });
+    }
+}

@@ -1,0 +1,528 @@
+//! [`Gateway`]: a NAT64 (RFC 6146) that translates (RFC 7915) and hands its entries over (PROTOCOL.md section 10),
+//! as a pure function of the packets that reach its device.
+//!
+//! It joins [`Nat64`], which knows whose a packet is, with [`crate::nat64::translate`], which rewrites it, and adds what
+//! both leave to others: ICMP echo, later fragments, the control channel as IPv4 packets of the public address,
+//! fragmented and put together again here, and the ICMP errors that tell senders why a packet went no further.
+//!
+//! Mappings of all kinds are kept for each server address, since each server has a table of its own: so mapping
+//! and filtering are address-dependent (RFC 4787 sections 4.1 and 5). RFC 6146 section 3.1 would have mapping
+//! endpoint-independent: here a client that talks to two servers from one port may have two mapped ports.
+//!
+//! Not done: hairpinning, which is refused (a client cannot be reached through the public address, as the table
+//! of entries is the service's), and fragments that arrive before the first of their packet, unless a server
+//! remembers it.
+
+mod control;
+mod counts;
+mod echo;
+mod outbox;
+mod reassembly;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+pub use counts::{Done, Dropped};
+pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
+pub use outbox::{Notice, Outbox, ServerChange};
+pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
+
+use crate::handoff::change::TableKey;
+use crate::handoff::fragments::FragmentNotes;
+use crate::handoff::message::{Client, Entry, MappedPort, Prefix96};
+use crate::handoff::random::{Random, SecretHash};
+use crate::handoff::rate::Rate;
+use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
+use crate::ip::packet::{Ipv4, Ipv6};
+use crate::nat64::engine::packets::{extract, synthesize};
+use crate::nat64::engine::{self, Action, Nat64, Seed, ServerState};
+use crate::nat64::translate::{
+    self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused,
+    Rewrite, Transport,
+};
+use counts::Counts;
+use echo::Echoes;
+use reassembly::Reassembly;
+
+/// The most ICMP and ICMPv6 errors of our own in a second.
+pub const ICMP_RATE_MAX: u32 = 1000;
+/// The most packets in a second that nobody has an entry for and that go to a server all the same, while it is
+/// not known to be one.
+pub const UNSOLICITED_RATE_MAX: u32 = 1000;
+/// The longest packet: an IPv6 one with all that its length can say.
+const PACKET_MAX: usize = 40 + u16::MAX as usize;
+/// ICMPv6: destination unreachable, administratively prohibited.
+const PROHIBITED: IcmpError = IcmpError { kind: 1, code: 1, word: 0 };
+
+/// How a gateway is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The NAT64's own.
+    pub nat64: engine::Config,
+    /// The MTU of its device, in octets: the same for both versions, at least 1280.
+    pub mtu: u16,
+}
+
+/// A NAT64 with its translation.
+#[derive(Debug)]
+pub struct Gateway {
+    nat64: Nat64,
+    pool: Ipv4Addr,
+    prefixes: Vec<Prefix96>,
+    handoff_port: u16,
+    mtu: u16,
+    limits: Limits,
+    random: Random,
+    notes: FragmentNotes,
+    echoes: Echoes,
+    reassembly: Reassembly,
+    /// Of the next packet that has none of its own.
+    identification: u16,
+    icmp: Rate,
+    unsolicited: Rate,
+    actions: Vec<Action>,
+    buffer: Vec<u8>,
+    counts: Counts,
+}
+
+impl Gateway {
+    /// A gateway that knows nobody. `None` where its MTU is less than 1280.
+    pub fn new(config: Config, seed: Seed) -> Option<Self> {
+        let Config { nat64, mtu } = config;
+        let limits = Limits::new(mtu, mtu)?;
+        let mut random = Random::new(seed);
+        let hash = SecretHash::new(random.key());
+        Some(Self {
+            pool: nat64.address,
+            prefixes: nat64.prefixes.clone(),
+            handoff_port: nat64.handoff_port,
+            mtu,
+            limits,
+            notes: FragmentNotes::new(hash),
+            echoes: Echoes::new(hash),
+            reassembly: Reassembly::default(),
+            identification: random.below(1 << 16) as u16,
+            nat64: Nat64::new(engine::Config { notes: true, ..nat64 }, derived(&mut random)),
+            random,
+            icmp: Rate::default(),
+            unsolicited: Rate::default(),
+            actions: Vec::new(),
+            buffer: vec![0; PACKET_MAX + GROWTH_MAX],
+            counts: Counts::default(),
+        })
+    }
+
+    /// A packet from the device, of either version. What is to be written is left in `out`.
+    pub fn packet(&mut self, now: Duration, packet: &[u8], out: &mut Outbox) {
+        let outcome = match packet.first().map(|octet| octet >> 4) {
+            Some(6) => self.take_from_client(now, packet, out),
+            Some(4) => self.take_from_service(now, packet, out),
+            _ => Err(Dropped::NotIp),
+        };
+        if let Err(reason) = outcome {
+            self.drop(reason);
+        }
+    }
+
+    /// Repeats reports and forgets what expired. To be called about once a second.
+    pub fn tick(&mut self, now: Duration, out: &mut Outbox) {
+        self.with_nat64(now, None, out, |nat64, actions| nat64.tick(now, actions));
+        self.echoes.tick(now);
+    }
+
+    /// Everything is forgotten but the counts; keys and control port are others than before.
+    pub fn reboot(&mut self, seed: Seed) {
+        self.counts.keep(&self.nat64);
+        self.random = Random::new(seed);
+        let hash = SecretHash::new(self.random.key());
+        self.notes = FragmentNotes::new(hash);
+        self.echoes = Echoes::new(hash);
+        self.reassembly.clear();
+        self.nat64.reboot(derived(&mut self.random));
+    }
+
+    /// Tokens are made with another key. See [`Nat64::rotate_token`].
+    pub fn rotate_token(&mut self, now: Duration) {
+        self.nat64.rotate_token(now);
+    }
+
+    /// What it knows of servers and their entries.
+    pub fn nat64(&self) -> &Nat64 {
+        &self.nat64
+    }
+
+    fn drop(&mut self, reason: Dropped) {
+        self.counts.drop(reason);
+    }
+
+    fn did(&mut self, done: Done) {
+        self.counts.did(done);
+    }
+
+    fn take_from_client(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        out: &mut Outbox,
+    ) -> Result<(), Dropped> {
+        let view = Ipv6::new(packet).ok_or(Dropped::NotIp)?;
+        let prefix = view.destination_prefix();
+        if !self.prefixes.contains(&prefix) {
+            return Err(Dropped::NotOurs);
+        }
+        if self.prefixes.contains(&Prefix96::of(view.source())) {
+            return Err(Dropped::Loop);
+        }
+        let server = extract(view.destination());
+        let forbidden = if server == self.pool {
+            Some(Dropped::Hairpin)
+        } else if !is_single_host(server) || server.is_link_local() {
+            // RFC 3927 section 2.7: no router passes on what goes to a link-local address.
+            Some(Dropped::Destination)
+        } else {
+            None
+        };
+        if let Some(reason) = forbidden {
+            self.tell_client(now, PROHIBITED, packet, out);
+            return Err(reason);
+        }
+        let parsed = match Ipv6Packet::parse(packet) {
+            Ok(parsed) => parsed,
+            Err(refused) => {
+                self.refuse_client(now, refused, packet, out);
+                return Ok(());
+            }
+        };
+        match parsed.inside() {
+            Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
+                let client = Client { prefix, address: flow.client, port: flow.client_port };
+                let identifier = self.echoes.identifier(now, server, client, &mut self.random);
+                let port = identifier.ok_or(Dropped::NoIdentifier)?;
+                self.write_ipv4(now, &parsed, server, port, packet, out);
+            }
+            Inside::Error(flow) if flow.transport == Transport::Echo => {
+                // It is about what came from the server.
+                let of = extract(flow.service);
+                let client = client_of(flow);
+                let port = self.echoes.identifier_of(of, client).ok_or(Dropped::NoEcho)?;
+                self.write_ipv4(now, &parsed, of, port, packet, out);
+            }
+            Inside::Later(key) => {
+                if self.notes.find(now, self.table(server), key).is_some() {
+                    self.write_ipv4(now, &parsed, server, 0, packet, out);
+                } else {
+                    self.ask_about_fragment(server)?;
+                    self.client_packet(now, server, packet, out);
+                }
+            }
+            Inside::Flow { fragments, .. } => {
+                if let Some((server, entry)) = self.nat64.entry_of_client_packet(now, packet) {
+                    if let Some(key) = fragments {
+                        self.notes.leave(now, self.table(server), key, entry.client);
+                    }
+                    self.write_ipv4(now, &parsed, server, entry.port.0, packet, out);
+                } else {
+                    self.client_packet(now, server, packet, out);
+                }
+            }
+            Inside::Error(_) => self.client_packet(now, server, packet, out),
+        }
+        Ok(())
+    }
+
+    fn take_from_service(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        out: &mut Outbox,
+    ) -> Result<(), Dropped> {
+        let view = Ipv4::new(packet).ok_or(Dropped::NotIp)?;
+        if view.destination() != self.pool {
+            return Err(Dropped::NotOurs);
+        }
+        if view.source() == self.pool {
+            return Err(Dropped::Loop);
+        }
+        if let Some(outcome) = self.control(now, view, out) {
+            return outcome;
+        }
+        let server = view.source();
+        let parsed = match Ipv4Packet::parse(packet) {
+            Ok(parsed) => parsed,
+            Err(refused) => {
+                self.refuse_service(now, refused, packet, out);
+                return Ok(());
+            }
+        };
+        match parsed.inside() {
+            Inside::Flow { flow, .. } | Inside::Error(flow) if flow.service == self.pool => {
+                return Err(Dropped::Loop);
+            }
+            Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
+                let client = self.echoes.client(now, server, flow.client_port, true);
+                self.write_ipv6(now, &parsed, server, client.ok_or(Dropped::NoEcho)?, packet, out);
+            }
+            Inside::Error(flow) if flow.transport == Transport::Echo => {
+                let of = flow.service;
+                let client = self.echoes.client(now, of, flow.client_port, false);
+                self.write_ipv6(now, &parsed, of, client.ok_or(Dropped::NoEcho)?, packet, out);
+            }
+            Inside::Later(key) => {
+                if let Some(client) = self.notes.find(now, self.table(server), key) {
+                    self.write_ipv6(now, &parsed, server, client, packet, out);
+                } else {
+                    self.ask_about_fragment(server)?;
+                    self.service_packet(now, server, packet, out);
+                }
+            }
+            Inside::Flow { flow, fragments, .. } => {
+                if let Some((server, entry)) = self.nat64.entry_of_service_packet(now, packet) {
+                    if let Some(key) = fragments {
+                        self.notes.leave(now, self.table(server), key, entry.client);
+                    }
+                    self.write_ipv6(now, &parsed, server, entry.client, packet, out);
+                } else {
+                    self.unless_unsolicited(now, server, flow, packet, out)?;
+                }
+            }
+            Inside::Error(flow) => self.unless_unsolicited(now, flow.service, flow, packet, out)?,
+        }
+        Ok(())
+    }
+
+    /// What nobody asked for, as it may come from anywhere, makes few packets of ours.
+    fn unless_unsolicited(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        flow: Flow<Ipv4Addr>,
+        packet: &[u8],
+        out: &mut Outbox,
+    ) -> Result<(), Dropped> {
+        let port = MappedPort(flow.client_port);
+        let solicited = self.nat64.state(server) == ServerState::Alive
+            || self.nat64.client_of(server, port).is_some();
+        if !solicited && !self.unsolicited.take(now, UNSOLICITED_RATE_MAX) {
+            return Err(Dropped::UnsolicitedRate);
+        }
+        self.service_packet(now, server, packet, out);
+        Ok(())
+    }
+
+    fn client_packet(&mut self, now: Duration, server: Ipv4Addr, packet: &[u8], out: &mut Outbox) {
+        self.with_nat64(now, Some(server), out, |nat64, actions| {
+            nat64.client_packet(now, packet, actions);
+        });
+    }
+
+    fn service_packet(&mut self, now: Duration, server: Ipv4Addr, packet: &[u8], out: &mut Outbox) {
+        self.with_nat64(now, Some(server), out, |nat64, actions| {
+            nat64.service_packet(now, packet, actions);
+        });
+    }
+
+    /// A server may remember the first fragment where we do not.
+    fn ask_about_fragment(&self, server: Ipv4Addr) -> Result<(), Dropped> {
+        let alive = self.nat64.state(server) == ServerState::Alive;
+        alive.then_some(()).ok_or(Dropped::FragmentUnknown)
+    }
+
+    /// Tells the NAT64 something, does what it wants, and notes what became of `server`.
+    fn with_nat64(
+        &mut self,
+        now: Duration,
+        server: Option<Ipv4Addr>,
+        out: &mut Outbox,
+        tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
+    ) {
+        let before =
+            server.map(|server| (self.nat64.state(server), self.nat64.has_answered(server)));
+        let mut actions = std::mem::take(&mut self.actions);
+        tell(&mut self.nat64, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(now, action, out);
+        }
+        self.actions = actions;
+        if let (Some(server), Some(before)) = (server, before) {
+            let (before, known) = before;
+            let change = match (before, self.nat64.state(server)) {
+                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) if known => {
+                    ServerChange::Back
+                }
+                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) => {
+                    ServerChange::Known
+                }
+                (ServerState::Alive, ServerState::Dead) => ServerChange::Down,
+                _ => return,
+            };
+            out.notice(server, change);
+        }
+    }
+
+    fn carry_out(&mut self, now: Duration, action: Action, out: &mut Outbox) {
+        match action {
+            Action::Request { server, payload } => self.send_control(server, &payload, out),
+            Action::Forward { server, entry, packet } => {
+                self.forward(now, server, entry, &packet, out);
+            }
+            Action::Deliver { packet } => {
+                self.did(Done::Delivered);
+                out.push(&[&packet]);
+            }
+            Action::Unmapped { .. } => self.drop(Dropped::Unmapped),
+        }
+    }
+
+    /// Translates by an entry, and leaves a note of it for later fragments.
+    fn forward(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        entry: Entry,
+        packet: &[u8],
+        out: &mut Outbox,
+    ) {
+        if packet.first().is_some_and(|octet| octet >> 4 == 6) {
+            match Ipv6Packet::parse(packet) {
+                Ok(parsed) => {
+                    if let Inside::Flow { fragments: Some(key), .. } = parsed.inside() {
+                        self.notes.leave(now, self.table(server), key, entry.client);
+                    }
+                    self.write_ipv4(now, &parsed, server, entry.port.0, packet, out);
+                }
+                Err(refused) => self.refuse_client(now, refused, packet, out),
+            }
+        } else {
+            match Ipv4Packet::parse(packet) {
+                Ok(parsed) => {
+                    if let Inside::Flow { fragments: Some(key), .. } = parsed.inside() {
+                        self.notes.leave(now, self.table(server), key, entry.client);
+                    }
+                    self.write_ipv6(now, &parsed, server, entry.client, packet, out);
+                }
+                Err(refused) => self.refuse_service(now, refused, packet, out),
+            }
+        }
+    }
+
+    fn write_ipv4(
+        &mut self,
+        now: Duration,
+        parsed: &Ipv6Packet<'_>,
+        server: Ipv4Addr,
+        port: u16,
+        packet: &[u8],
+        out: &mut Outbox,
+    ) {
+        let rewrite = Rewrite { client: self.pool, client_port: port, service: server };
+        let identification = self.next_identification();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        match parsed.to_ipv4(&rewrite, identification, &self.limits, &mut buffer) {
+            Ok(packets) => {
+                push_all(packets, out);
+                self.did(Done::ToIpv4);
+            }
+            Err(refused) => self.refuse_client(now, refused, packet, out),
+        }
+        self.buffer = buffer;
+    }
+
+    fn write_ipv6(
+        &mut self,
+        now: Duration,
+        parsed: &Ipv4Packet<'_>,
+        server: Ipv4Addr,
+        client: Client,
+        packet: &[u8],
+        out: &mut Outbox,
+    ) {
+        let service = synthesize(client.prefix, server);
+        let rewrite = Rewrite { client: client.address, client_port: client.port, service };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        match parsed.to_ipv6(&rewrite, &self.limits, &mut buffer) {
+            Ok(packets) => {
+                push_all(packets, out);
+                self.did(Done::ToIpv6);
+            }
+            Err(refused) => self.refuse_service(now, refused, packet, out),
+        }
+        self.buffer = buffer;
+    }
+
+    fn refuse_client(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
+        self.counts.refuse(refused.reason);
+        if let Some(error) = refused.error {
+            self.tell_client(now, error, packet, out);
+        }
+    }
+
+    fn tell_client(&mut self, now: Duration, error: IcmpError, packet: &[u8], out: &mut Outbox) {
+        let Some(view) = Ipv6::new(packet) else {
+            return;
+        };
+        let from = synthesize(view.destination_prefix(), self.pool);
+        let mut message = [0; ICMPV6_ERROR_MAX];
+        if let Some(length) = translate::ipv6_error(error, from, packet, &mut message)
+            && self.may_tell(now)
+        {
+            out.push(&[&message[..length]]);
+        }
+    }
+
+    fn refuse_service(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
+        self.counts.refuse(refused.reason);
+        let mut message = [0; ICMP_ERROR_MAX];
+        if let Some(error) = refused.error
+            && let Some(length) = translate::ipv4_error(error, self.pool, packet, &mut message)
+            && self.may_tell(now)
+        {
+            out.push(&[&message[..length]]);
+        }
+    }
+
+    fn may_tell(&mut self, now: Duration) -> bool {
+        let may = self.icmp.take(now, ICMP_RATE_MAX);
+        if may {
+            self.did(Done::Errors);
+        } else {
+            self.drop(Dropped::IcmpRate);
+        }
+        may
+    }
+
+    fn table(&self, server: Ipv4Addr) -> TableKey {
+        TableKey { local: server, nat64: self.pool }
+    }
+
+    fn next_identification(&mut self) -> u16 {
+        self.identification = self.identification.wrapping_add(1);
+        self.identification
+    }
+}
+
+fn push_all(mut packets: Packets<'_>, out: &mut Outbox) {
+    while let Some(packet) = packets.next_packet() {
+        out.push(&[packet]);
+    }
+}
+
+fn client_of(flow: Flow<Ipv6Addr>) -> Client {
+    let prefix = Prefix96::of(flow.service);
+    Client { prefix, address: flow.client, port: flow.client_port }
+}
+
+/// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E.
+fn is_single_host(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 127 | 224..)
+}
+
+/// A seed for another stream.
+fn derived(random: &mut Random) -> Seed {
+    let mut seed = Seed::default();
+    seed[..16].copy_from_slice(&random.key());
+    seed[16..].copy_from_slice(&random.key());
+    seed
+}
+
+#[cfg(test)]
+mod tests;

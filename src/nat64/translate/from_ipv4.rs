@@ -1,0 +1,288 @@
+//! From IPv4 to IPv6 (RFC 7915 section 4).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::handoff::fragments::FragmentKey;
+use crate::ip::packet::{self, Fragment, IPV6_HEADER, Ipv4, icmp_type, protocol};
+
+use super::icmp::v4;
+use super::quoted::{Error, Quoted4, fragment_header, put_traffic_class};
+use super::upper::{self, Change, ClientIs};
+use super::{
+    FRAGMENT_HEADER, Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV4_DATA_MAX, Inside, Limits, Packets,
+    Refusal, Refused, Rewrite, Transport, behind_prefix_of,
+};
+
+/// Options of one octet: end of the list, and no operation (RFC 791 section 3.1).
+const OPTION_END: u8 = 0;
+const OPTION_NONE: u8 = 1;
+/// Loose and strict source routes.
+const OPTION_LOOSE_ROUTE: u8 = 131;
+const OPTION_STRICT_ROUTE: u8 = 137;
+
+/// An IPv4 packet that can be translated, as far as it alone says.
+#[derive(Debug, Clone, Copy)]
+pub struct Ipv4Packet<'a> {
+    view: Ipv4<'a>,
+    /// The transport header and all behind it.
+    upper: &'a [u8],
+    body: Body<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Body<'a> {
+    Transport(Transport),
+    Later(Transport),
+    Error(Error<'a, Quoted4<'a>>),
+}
+
+impl<'a> Ipv4Packet<'a> {
+    /// Says what `octets` are. What stands behind the packet's own length is ignored. The source is one that a
+    /// single host can have, or the packet an ICMP error. Whose address the destination is, is not asked.
+    ///
+    /// # Errors
+    /// What cannot be translated whatever the mapping.
+    pub fn parse(octets: &'a [u8]) -> Result<Self, Refused> {
+        let view = Ipv4::new(octets).ok_or(Refusal::PacketTruncated)?;
+        let octets = octets
+            .get(..view.total_length())
+            .filter(|octets| octets.len() >= view.header_length())
+            .ok_or(Refusal::PacketTruncated)?;
+        let view = Ipv4::new(octets).ok_or(Refusal::PacketTruncated)?;
+        if !view.checksum_is_right() {
+            return Err(Refusal::HeaderChecksum.into());
+        }
+        if !source_is_right(view) || !is_single_host(view.destination()) {
+            return Err(Refusal::Addresses.into());
+        }
+        check_options(view.options())?;
+        let upper = view.data();
+        let fragment = view.fragment();
+        check_fragment(fragment, upper.len())?;
+        let later = fragment.is_some_and(|fragment| !fragment.first);
+        let body = if view.protocol() == protocol::ICMP {
+            if fragment.is_some() {
+                return Err(Refusal::IcmpFragment.into());
+            }
+            match *upper.first().ok_or(Refusal::HeaderTruncated)? {
+                icmp_type::ECHO_REQUEST | icmp_type::ECHO_REPLY => Body::Transport(Transport::Echo),
+                kind if packet::icmp_is_error(kind) => {
+                    Body::Error(Error::<Quoted4<'_>>::parse(upper, view.destination())?)
+                }
+                _ => return Err(Refusal::IcmpType.into()),
+            }
+        } else {
+            let transport = Transport::of(view.protocol()).ok_or_else(|| {
+                // RFC 6146 section 3.4.
+                Refused::with(Refusal::Protocol, v4::UNREACHABLE, v4::PROTOCOL, 0)
+            })?;
+            if later { Body::Later(transport) } else { Body::Transport(transport) }
+        };
+        if let Body::Transport(transport) = body {
+            transport.check_header(upper)?;
+            // Of a fragment, the rest of what it is summed over is not there (section 4.5, RFC 6146 section 3.4).
+            let none = transport == Transport::Udp && upper::udp_without_checksum(upper);
+            if none && fragment.is_some() {
+                return Err(Refusal::UdpWithoutChecksum.into());
+            }
+        }
+        Ok(Self { view, upper, body })
+    }
+
+    /// By what to look up its mapping.
+    pub fn inside(&self) -> Inside<Ipv4Addr> {
+        let key = |fragment: Fragment| FragmentKey::Ipv4 {
+            source: self.view.source(),
+            destination: self.view.destination(),
+            protocol: self.view.protocol(),
+            identification: fragment.identification,
+        };
+        match (&self.body, self.view.fragment()) {
+            (Body::Error(error), _) => Inside::Error(error.quoted.flow),
+            (Body::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
+            (Body::Transport(transport) | Body::Later(transport), fragment) => {
+                // A transport was checked to have its whole header.
+                let (source, destination) = transport.ports(self.upper).unwrap_or_default();
+                let echo = *transport == Transport::Echo;
+                let flow = Flow {
+                    transport: *transport,
+                    client: self.view.destination(),
+                    client_port: if echo { source } else { destination },
+                    service: self.view.source(),
+                    service_port: if echo { 0 } else { source },
+                };
+                let tcp_flags = transport.tcp_flags(self.upper);
+                Inside::Flow { flow, tcp_flags, fragments: fragment.map(key) }
+            }
+        }
+    }
+
+    /// Writes it as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. An ICMP error of a router has
+    /// the router's address behind the same prefix as its source (RFC 7915 section 4.1, and RFC 5508 section 4.2.1;
+    /// by RFC 6146 sections 3.6 and 3.7 it would be the service's, and no route could be traced).
+    ///
+    /// # Errors
+    /// The time to live ends here, the packet is too big and must not be fragmented, an ICMP error has no
+    /// counterpart, or a UDP checksum is missing.
+    ///
+    /// # Panics
+    /// Where `out` is not longer than the packet by [`GROWTH_MAX`].
+    pub fn to_ipv6<'b>(
+        &self,
+        rewrite: &Rewrite<Ipv6Addr>,
+        limits: &Limits,
+        out: &'b mut [u8],
+    ) -> Result<Packets<'b>, Refused> {
+        assert!(out.len() >= self.view.octets().len() + GROWTH_MAX, "the buffer is too short");
+        if self.view.ttl() <= 1 {
+            return Err(Refused::with(Refusal::HopLimit, v4::TIME_EXCEEDED, 0, 0));
+        }
+        match &self.body {
+            Body::Error(error) => {
+                let counterpart = error.counterpart(limits)?;
+                let router = self.view.source() != error.quoted_destination();
+                let source = if router {
+                    behind_prefix_of(rewrite.service, self.view.source())
+                } else {
+                    rewrite.service
+                };
+                let message = &mut out[IPV6_HEADER..];
+                let length = error.emit(counterpart, source, rewrite, limits, message);
+                let header = self.header(protocol::ICMPV6, source, rewrite.client, limits);
+                let end = IPV6_HEADER + length;
+                Ok(Packets::new(out, &header, end, end, None))
+            }
+            Body::Transport(transport) | Body::Later(transport) => {
+                self.transport_to_ipv6(*transport, rewrite, limits, out)
+            }
+        }
+    }
+
+    fn transport_to_ipv6<'b>(
+        &self,
+        transport: Transport,
+        rewrite: &Rewrite<Ipv6Addr>,
+        limits: &Limits,
+        out: &'b mut [u8],
+    ) -> Result<Packets<'b>, Refused> {
+        let fragment = self.view.fragment();
+        let mtu = if self.view.dont_fragment() { limits.ipv6_mtu } else { limits.ipv6_path_mtu };
+        let whole = IPV6_HEADER + self.upper.len();
+        let too_big = match fragment {
+            None => whole > usize::from(mtu),
+            Some(_) => whole + FRAGMENT_HEADER > usize::from(mtu),
+        };
+        if too_big && self.view.dont_fragment() {
+            let longer = HEADER_DIFFERENCE + if fragment.is_some() { 8 } else { 0 };
+            let mtu = u32::from(limits.ipv6_mtu - longer);
+            let (kind, code) = (v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED);
+            return Err(Refused::with(Refusal::TooBig, kind, code, mtu));
+        }
+        // The whole packet as one fragment of itself, which is then cut.
+        let fragment = fragment.or(too_big.then(|| Fragment {
+            identification: u32::from(self.view.identification()),
+            first: true,
+            more: false,
+            offset: 0,
+        }));
+        let protocol = transport.ipv6_protocol();
+        let next = if fragment.is_some() { protocol::FRAGMENT } else { protocol };
+        let mut header = [0; IPV6_HEADER + FRAGMENT_HEADER];
+        let front = self.header(next, rewrite.service, rewrite.client, limits);
+        header[..IPV6_HEADER].copy_from_slice(&front);
+        let header = match fragment {
+            Some(fragment) => {
+                header[IPV6_HEADER..].copy_from_slice(&fragment_header(protocol, fragment));
+                &header[..]
+            }
+            None => &header[..IPV6_HEADER],
+        };
+        let end = header.len() + self.upper.len();
+        let upper = &mut out[header.len()..end];
+        upper.copy_from_slice(self.upper);
+        if matches!(self.body, Body::Transport(_)) {
+            let made = transport == Transport::Udp && upper::udp_without_checksum(upper);
+            self.change(transport, rewrite).apply(upper);
+            if made {
+                if !limits.make_udp_checksums {
+                    return Err(Refusal::UdpWithoutChecksum.into());
+                }
+                upper::make_udp_checksum(upper, rewrite.service, rewrite.client)?;
+            }
+        }
+        Ok(Packets::new(out, header, end, usize::from(mtu), fragment))
+    }
+
+    fn header(
+        &self,
+        next_header: u8,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        limits: &Limits,
+    ) -> [u8; IPV6_HEADER] {
+        let hop_limit = self.view.ttl() - 1;
+        let mut header = packet::ipv6_header(0, next_header, hop_limit, source, destination);
+        put_traffic_class(&mut header, limits.traffic_class(self.view.type_of_service()));
+        header
+    }
+
+    fn change(&self, transport: Transport, rewrite: &Rewrite<Ipv6Addr>) -> Change {
+        let (from, to) = (self.view.source(), self.view.destination());
+        let (before, after) = if transport == Transport::Echo {
+            (0, upper::icmpv6_pseudo(rewrite.service, rewrite.client, self.upper.len()))
+        } else {
+            (upper::sum4(from, to), upper::sum6(rewrite.service, rewrite.client))
+        };
+        let client_port = rewrite.client_port;
+        Change { transport, client_is: ClientIs::Destination, client_port, before, after }
+    }
+}
+
+/// Section 4.1: options are ignored, but for a source route that still has somewhere to go.
+fn check_options(mut options: &[u8]) -> Result<(), Refused> {
+    while let &[kind, ref rest @ ..] = options {
+        match kind {
+            OPTION_END => break,
+            OPTION_NONE => options = rest,
+            _ => {
+                let length = usize::from(*rest.first().ok_or(Refusal::OptionsMalformed)?);
+                let option = options.get(..length).filter(|option| option.len() >= 2);
+                let option = option.ok_or(Refusal::OptionsMalformed)?;
+                if matches!(kind, OPTION_LOOSE_ROUTE | OPTION_STRICT_ROUTE) {
+                    let pointer = usize::from(*option.get(2).ok_or(Refusal::OptionsMalformed)?);
+                    if pointer <= length {
+                        let (kind, code) = (v4::UNREACHABLE, v4::SOURCE_ROUTE_FAILED);
+                        return Err(Refused::with(Refusal::SourceRoute, kind, code, 0));
+                    }
+                }
+                options = &options[length..];
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refusal> {
+    let Some(fragment) = fragment else {
+        return Ok(());
+    };
+    let end = usize::from(fragment.offset) + length;
+    if (fragment.more && !length.is_multiple_of(8)) || end > IPV4_DATA_MAX {
+        return Err(Refusal::FragmentBounds);
+    }
+    Ok(())
+}
+
+/// Section 4.1: the source is one that a single host can have. An ICMP error tells the client what is wrong from
+/// whatever address it comes, but for a link-local one, which no router passes on.
+fn source_is_right(view: Ipv4<'_>) -> bool {
+    let kind = view.data().first().filter(|_| view.protocol() == protocol::ICMP);
+    let error = kind.is_some_and(|&kind| packet::icmp_is_error(kind));
+    is_single_host(view.source()) || (error && !view.source().is_link_local())
+}
+
+/// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E. And not link-local:
+/// no router passes on what comes from or goes to such an address (RFC 3927 section 2.7).
+pub(super) fn is_single_host(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 127 | 224..) && !address.is_link_local()
+}

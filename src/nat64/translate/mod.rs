@@ -1,0 +1,289 @@
+//! Translation of packets between IPv6 and IPv4, as a stateful NAT64 does it (RFC 7915 with RFC 6146).
+//!
+//! TCP, UDP, ICMP echo, and ICMP errors together with what they quote, whole or in fragments. No state is kept
+//! here: [`Ipv6Packet::parse`] and [`Ipv4Packet::parse`] say what a packet is ([`Inside`]), the caller looks up
+//! whose it is, and gives that back as a [`Rewrite`] to [`Ipv6Packet::to_ipv4`] or [`Ipv4Packet::to_ipv6`].
+//! These write the result into a buffer that the caller lends, out of which [`Packets`] hands one packet after
+//! the other, as fragments where the next link is too narrow for the whole.
+//!
+//! What is not translated is [`Refused`] for a named reason. Where the sender is to be told, there is an
+//! [`IcmpError`] with it, of which [`ipv6_error`] and [`ipv4_error`] make a packet. How many of these leave in a
+//! second, and whether any do, is for the caller to say.
+//!
+//! Hairpinning takes two steps: to IPv4 with the mapping of one client, and that packet to IPv6 with the mapping
+//! of the other. Not done: protocols that RFC 6146 leaves out, ICMP messages in fragments (RFC 7915 section 1.2),
+//! fragments of UDP datagrams without a checksum (RFC 6146 section 3.4 would have them put together), multicast.
+
+mod errors;
+mod from_ipv4;
+mod from_ipv6;
+mod icmp;
+mod packets;
+mod quoted;
+mod upper;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::handoff::fragments::FragmentKey;
+use crate::handoff::stats::{DropReason, counters};
+use crate::ip::packet::IPV4_HEADER;
+
+pub use errors::{ipv4_error, ipv6_error};
+pub use from_ipv4::Ipv4Packet;
+pub use from_ipv6::Ipv6Packet;
+pub use packets::Packets;
+
+/// By how many octets a packet grows at most: the buffer that is lent must be longer than the packet by so many.
+///
+/// Two longer headers with a fragment header each, where one is quoted; up to 128 octets of padding to the
+/// quoted packet (RFC 4884 section 3).
+pub const GROWTH_MAX: usize = 256;
+/// The minimum MTU of IPv6 (RFC 8200 section 5).
+pub const IPV6_MTU_MIN: u16 = 1280;
+/// The minimum MTU of IPv4 (RFC 791 section 3.2).
+pub const IPV4_MTU_MIN: u16 = 68;
+/// The octets of an IPv6 fragment header.
+const FRAGMENT_HEADER: usize = 8;
+/// The longest data that an IPv4 packet can have, put together from fragments too.
+const IPV4_DATA_MAX: usize = u16::MAX as usize - IPV4_HEADER;
+/// By how much an IPv6 header is longer than one of IPv4.
+const HEADER_DIFFERENCE: u16 = 20;
+
+counters! {
+/// Why a packet is not translated. RFC 7915 where nothing else is named.
+Refusal:
+    /// No whole header of this version, or a packet shorter than it says.
+    PacketTruncated = "translate_packet_truncated",
+    /// A header behind the first one, of the transport too, runs past the end.
+    HeaderTruncated = "translate_header_truncated",
+    /// RFC 1812 section 5.2.2: the checksum of the IPv4 header is wrong.
+    HeaderChecksum = "translate_header_checksum",
+    /// Sections 4.1 and 5.1: a source that no single host, or no client, can have, but not that of an ICMP error
+    /// over IPv4; or a group as destination, of the packet that an ICMP error quotes too. Any that is link-local.
+    Addresses = "translate_addresses",
+    /// Section 4.1: an IPv4 source route that has not expired.
+    SourceRoute = "translate_source_route",
+    /// IPv4 options that cannot be told apart, so that there may be a source route among them.
+    OptionsMalformed = "translate_options_malformed",
+    /// More than 8 IPv6 extension headers.
+    ExtensionHeaders = "translate_extension_headers",
+    /// Section 5.1: a routing header with segments left.
+    SegmentsLeft = "translate_segments_left",
+    /// Section 5.1.1: an extension header within the fragments.
+    FragmentedExtension = "translate_fragmented_extension",
+    /// A fragment that is not the last, of a length that is no multiple of 8; or one that ends behind the
+    /// longest packet.
+    FragmentBounds = "translate_fragment_bounds",
+    /// Section 1.2: a fragment of an ICMP message, whose checksum cannot be mended.
+    IcmpFragment = "translate_icmp_fragment",
+    /// RFC 6146 section 3.4: neither TCP nor UDP nor ICMP.
+    Protocol = "translate_protocol",
+    /// Section 4.5: a UDP datagram without a checksum, and none can be, or is to be, made; or one of IPv6, which
+    /// has none without (RFC 8200 section 8.1).
+    UdpWithoutChecksum = "translate_udp_without_checksum",
+    /// Sections 4.2 and 5.2: an ICMP query other than echo, or a type that is not known.
+    IcmpType = "translate_icmp_type",
+    /// Sections 4.2 and 5.2: an ICMP error of a code that has no counterpart.
+    IcmpCode = "translate_icmp_code",
+    /// Figures 3 and 6: a parameter problem that points at what the other header does not have.
+    IcmpPointer = "translate_icmp_pointer",
+    /// An ICMP error with a wrong checksum (RFC 5508 section 4.1).
+    IcmpChecksum = "translate_icmp_checksum",
+    /// An ICMP error that quotes less than what says whom it is about.
+    QuotedTruncated = "translate_quoted_truncated",
+    /// An ICMP error about a fragment without the ports, or of an ICMP message.
+    QuotedFragment = "translate_quoted_fragment",
+    /// An ICMP error about a packet that is not translated: its protocol, ICMP type or headers.
+    QuotedProtocol = "translate_quoted_protocol",
+    /// Sections 4.3 and 5.3: an ICMP error about an ICMP error.
+    QuotedError = "translate_quoted_error",
+    /// An ICMP error that is not sent to the source of the packet that it quotes (RFC 5508 section 4.2).
+    QuotedSource = "translate_quoted_source",
+    /// The time to live, or hop limit, ends here.
+    HopLimit = "translate_hop_limit",
+    /// Too big for the next link, and not to be fragmented.
+    TooBig = "translate_too_big",
+}
+
+/// An ICMP or ICMPv6 error: which of the two is clear from the packet that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpError {
+    /// The type.
+    pub kind: u8,
+    /// The code.
+    pub code: u8,
+    /// What follows the checksum: an MTU, a pointer, or nothing.
+    pub word: u32,
+}
+
+/// Why a packet is not translated, and what its sender is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: Refusal,
+    /// What the sender is told, unless the packet is one about which no error is sent: [`ipv6_error`] and
+    /// [`ipv4_error`] see to that.
+    pub error: Option<IcmpError>,
+}
+
+impl Refused {
+    fn with(reason: Refusal, kind: u8, code: u8, word: u32) -> Self {
+        Self { reason, error: Some(IcmpError { kind, code, word }) }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(reason: Refusal) -> Self {
+        Self { reason, error: None }
+    }
+}
+
+/// What a walk through extension headers refuses, about the packet itself.
+fn refusal_of(reason: DropReason) -> Refusal {
+    match reason {
+        DropReason::ExtensionHeaders => Refusal::ExtensionHeaders,
+        DropReason::SegmentsLeft => Refusal::SegmentsLeft,
+        _ => Refusal::HeaderTruncated,
+    }
+}
+
+/// What is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or ICMPv6 echo requests and replies.
+    Echo,
+}
+
+/// Between whom a packet goes. In one that goes to IPv4 the client is its source, in one from there its
+/// destination; in what an ICMP error quotes it is the other way round, so the roles are the same as those of
+/// the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flow<A> {
+    /// Which transport.
+    pub transport: Transport,
+    /// The address on the client's side of the connection: an IPv4 one is the NAT64's.
+    pub client: A,
+    /// The port on the client's side, or the identifier of an echo.
+    pub client_port: u16,
+    /// The address on the service's side: an IPv6 one is synthesized.
+    pub service: A,
+    /// The service's port; 0 for an echo.
+    pub service_port: u16,
+}
+
+/// What a packet is, in the eyes of a NAT64: by what to look up its mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside<A> {
+    /// TCP, UDP or an ICMP echo: whole, or the first fragment.
+    Flow {
+        /// Between whom.
+        flow: Flow<A>,
+        /// The flags of a TCP segment, else 0.
+        tcp_flags: u8,
+        /// How later fragments of the packet are known, if there are any.
+        fragments: Option<FragmentKey>,
+    },
+    /// An ICMP error about a packet of this flow.
+    Error(Flow<A>),
+    /// A fragment behind the first.
+    Later(FragmentKey),
+}
+
+/// What the addresses and the port on the client's side become: a mapping, or for a fragment behind the first
+/// that of the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewrite<A> {
+    /// What the client's address becomes: to IPv4 the NAT64's, to IPv6 the client's own.
+    pub client: A,
+    /// What the client's port, or the identifier of an echo, becomes.
+    pub client_port: u16,
+    /// What the service's address becomes. To IPv6, its first 96 bits are the prefix of routers as well.
+    pub service: A,
+}
+
+/// MTUs of the two sides, and what RFC 7915 leaves to configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    ipv4_mtu: u16,
+    ipv6_mtu: u16,
+    ipv6_path_mtu: u16,
+    copy_traffic_class: bool,
+    make_udp_checksums: bool,
+}
+
+impl Limits {
+    /// The MTU of the next link on either side, in octets, 68 to 65535 and 1280 to 65535. IPv4 packets that may
+    /// be fragmented are, so that they are no longer than 1280 octets as IPv6. The traffic class is copied, and
+    /// UDP checksums are made where there are none. `None` where an MTU is too small.
+    pub const fn new(ipv4_mtu: u16, ipv6_mtu: u16) -> Option<Self> {
+        if ipv4_mtu < IPV4_MTU_MIN || ipv6_mtu < IPV6_MTU_MIN {
+            return None;
+        }
+        Some(Self {
+            ipv4_mtu,
+            ipv6_mtu,
+            ipv6_path_mtu: IPV6_MTU_MIN,
+            copy_traffic_class: true,
+            make_udp_checksums: true,
+        })
+    }
+
+    /// The smallest MTU of any link in the IPv6 network, where more than 1280 is known of it (RFC 7915 section
+    /// 4.1): less is fragmented. What lies outside of 1280 to the next link's MTU becomes the nearer of them.
+    #[must_use]
+    pub const fn with_ipv6_path_mtu(mut self, mtu: u16) -> Self {
+        self.ipv6_path_mtu = if mtu < IPV6_MTU_MIN {
+            IPV6_MTU_MIN
+        } else if mtu > self.ipv6_mtu {
+            self.ipv6_mtu
+        } else {
+            mtu
+        };
+        self
+    }
+
+    /// Whether the traffic class becomes the type of service and back, or both become 0 (RFC 7915 sections 4.1
+    /// and 5.1).
+    #[must_use]
+    pub const fn with_traffic_class(mut self, copy: bool) -> Self {
+        self.copy_traffic_class = copy;
+        self
+    }
+
+    /// Whether a UDP datagram without a checksum gets one, or is refused (RFC 7915 section 4.5).
+    #[must_use]
+    pub const fn with_udp_checksums(mut self, make: bool) -> Self {
+        self.make_udp_checksums = make;
+        self
+    }
+
+    fn traffic_class(&self, octet: u8) -> u8 {
+        if self.copy_traffic_class { octet } else { 0 }
+    }
+}
+
+/// The service as an IPv6 host: `address` behind the prefix of `service`.
+fn behind_prefix_of(service: Ipv6Addr, address: Ipv4Addr) -> Ipv6Addr {
+    let mut octets = service.octets();
+    octets[12..].copy_from_slice(&address.octets());
+    octets.into()
+}
+
+fn u16_at(octets: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([octets[at], octets[at + 1]])
+}
+
+fn put_u16(octets: &mut [u8], at: usize, word: u16) {
+    octets[at..at + 2].copy_from_slice(&word.to_be_bytes());
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,368 @@
+//! ICMP errors: the packet that they quote, and the extension behind it (RFC 7915 sections 4.3 and 5.3,
+//! RFC 4884).
+//!
+//! A quoted packet is translated as if it went the other way, with the same mapping. It may be cut short
+//! anywhere behind its ports, and its header keeps the lengths of the whole packet.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::ip::icmp::ICMPV6_ERROR_MAX;
+use crate::ip::packet::{
+    self, Fragment, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, icmp_type, protocol,
+};
+
+use super::from_ipv4::is_single_host;
+use super::icmp::{self, Counterpart, Says};
+use super::upper::{self, Change, ClientIs};
+use super::{FRAGMENT_HEADER, Flow, Limits, Refusal, Rewrite, Transport, put_u16};
+
+/// What is said to be quoted has at least so many octets where an extension follows (RFC 4884 section 3).
+const QUOTED_MIN: usize = 128;
+/// An IPv4 packet that comes of IPv6 may be fragmented up to this length (RFC 7915 section 5.1).
+pub(super) const MAY_FRAGMENT_MAX: usize = 1260;
+
+/// An ICMP error, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Error<'a, Q> {
+    kind: u8,
+    code: u8,
+    /// What follows the checksum.
+    word: u32,
+    pub quoted: Q,
+    /// The octets behind the quoted packet, where a length says that they are an extension.
+    extension: &'a [u8],
+}
+
+/// A packet that is quoted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quoted<'a, V, A> {
+    view: V,
+    pub flow: Flow<A>,
+    fragment: Option<Fragment>,
+    /// What is there of the transport header and behind.
+    upper: &'a [u8],
+    /// How much of that the whole packet had.
+    upper_length: usize,
+}
+
+pub(super) type Quoted4<'a> = Quoted<'a, Ipv4<'a>, Ipv4Addr>;
+pub(super) type Quoted6<'a> = Quoted<'a, Ipv6<'a>, Ipv6Addr>;
+
+/// Takes an error message apart whose checksum is right. `length_at` says where RFC 4884 has its length.
+fn split(
+    message: &[u8],
+    length_at: Option<(usize, usize)>,
+) -> Result<(u32, &[u8], &[u8]), Refusal> {
+    let (header, behind) = message.split_at_checked(ICMP_HEADER).ok_or(Refusal::HeaderTruncated)?;
+    let word = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let length = length_at.map_or(0, |(at, unit)| usize::from(header[at]) * unit);
+    // Without a length there is no extension, and one that is longer than all there is says nothing.
+    let (quoted, extension) = match behind.split_at_checked(length) {
+        Some(parts) if length > 0 => parts,
+        _ => (behind, &[][..]),
+    };
+    Ok((word, quoted, extension))
+}
+
+impl<'a> Error<'a, Quoted6<'a>> {
+    /// An ICMPv6 message of an error type, sent from `source` to `destination`.
+    pub(super) fn parse(
+        message: &'a [u8],
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+    ) -> Result<Self, Refusal> {
+        let length_at = icmp::extension_length_v6(message[0]);
+        let (word, quoted, extension) = split(message, length_at)?;
+        if packet::icmpv6_checksum(source, destination, message) != 0 {
+            return Err(Refusal::IcmpChecksum);
+        }
+        let quoted = Quoted6::parse(quoted)?;
+        if quoted.view.source() != destination {
+            return Err(Refusal::QuotedSource);
+        }
+        Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
+    }
+
+    /// What it is as an ICMP error.
+    ///
+    /// # Errors
+    /// What has no counterpart.
+    pub(super) fn counterpart(&self, limits: &Limits) -> Result<Counterpart, Refusal> {
+        let fragment_header = self.quoted.fragment.is_some();
+        icmp::to_ipv4(self.kind, self.code, self.word, fragment_header, limits)
+    }
+
+    /// Writes `counterpart` with the quoted packet as ICMP message to `out`. Returns its length, no more than
+    /// fits into the MTU.
+    pub(super) fn emit(
+        &self,
+        counterpart: Counterpart,
+        rewrite: &Rewrite<Ipv4Addr>,
+        limits: &Limits,
+        out: &mut [u8],
+    ) -> usize {
+        let traffic_class = limits.traffic_class(self.quoted.view.traffic_class());
+        let quoted = self.quoted.emit(rewrite, traffic_class, &mut out[ICMP_HEADER..]);
+        let extension = counterpart.extension(self.extension);
+        let message_max = usize::from(limits.ipv4_mtu) - IPV4_HEADER;
+        let (length, units) = finish(out, quoted, extension, 4, message_max);
+        let [high, low] = match counterpart.says {
+            Says::Mtu(mtu) => mtu.to_be_bytes(),
+            _ => [0, 0],
+        };
+        let pointer = match counterpart.says {
+            Says::Pointer(pointer) => pointer,
+            _ => 0,
+        };
+        let header = [counterpart.kind, counterpart.code, 0, 0, pointer, units, high, low];
+        out[..ICMP_HEADER].copy_from_slice(&header);
+        let checksum = packet::checksum(&[&out[..length]]);
+        put_u16(out, 2, checksum);
+        length
+    }
+}
+
+impl<'a> Error<'a, Quoted4<'a>> {
+    /// An ICMP message of an error type, sent to `destination`.
+    pub(super) fn parse(message: &'a [u8], destination: Ipv4Addr) -> Result<Self, Refusal> {
+        let length_at = icmp::extension_length_v4(message[0]);
+        let (word, quoted, extension) = split(message, length_at)?;
+        if packet::checksum(&[message]) != 0 {
+            return Err(Refusal::IcmpChecksum);
+        }
+        let quoted = Quoted4::parse(quoted)?;
+        if quoted.view.source() != destination {
+            return Err(Refusal::QuotedSource);
+        }
+        // None was sent there, so the error is forged; whoever is at that address is not to hear of it.
+        if !is_single_host(quoted.view.destination()) {
+            return Err(Refusal::Addresses);
+        }
+        Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
+    }
+
+    /// What it is as an ICMPv6 error.
+    ///
+    /// # Errors
+    /// What has no counterpart.
+    pub(super) fn counterpart(&self, limits: &Limits) -> Result<Counterpart, Refusal> {
+        let quoted_length = self.quoted.view.total_length();
+        icmp::to_ipv6(self.kind, self.code, self.word, quoted_length, limits)
+    }
+
+    /// Where the quoted packet went.
+    pub(super) fn quoted_destination(&self) -> Ipv4Addr {
+        self.quoted.view.destination()
+    }
+
+    /// Writes `counterpart` with the quoted packet as ICMPv6 message to `out`, sent from `source` to the client.
+    /// Returns its length, no more than an ICMPv6 error may have (RFC 4443 section 2.4 c).
+    pub(super) fn emit(
+        &self,
+        counterpart: Counterpart,
+        source: Ipv6Addr,
+        rewrite: &Rewrite<Ipv6Addr>,
+        limits: &Limits,
+        out: &mut [u8],
+    ) -> usize {
+        let traffic_class = limits.traffic_class(self.quoted.view.type_of_service());
+        let quoted = self.quoted.emit(rewrite, traffic_class, &mut out[ICMP_HEADER..]);
+        let extension = counterpart.extension(self.extension);
+        let message_max = ICMPV6_ERROR_MAX - IPV6_HEADER;
+        let (length, units) = finish(out, quoted, extension, 8, message_max);
+        let word = match counterpart.says {
+            Says::Nothing => [units, 0, 0, 0],
+            Says::Pointer(pointer) => u32::from(pointer).to_be_bytes(),
+            Says::Mtu(mtu) => u32::from(mtu).to_be_bytes(),
+        };
+        out[..4].copy_from_slice(&[counterpart.kind, counterpart.code, 0, 0]);
+        out[4..ICMP_HEADER].copy_from_slice(&word);
+        let checksum = packet::icmpv6_checksum(source, rewrite.client, &out[..length]);
+        put_u16(out, 2, checksum);
+        length
+    }
+}
+
+impl<'a> Quoted6<'a> {
+    fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
+        let view = Ipv6::new(octets).ok_or(Refusal::QuotedTruncated)?;
+        let end = octets.len().min(IPV6_HEADER + view.payload_length());
+        let walk = view.walk().map_err(|_| Refusal::QuotedProtocol)?;
+        let upper = octets.get(walk.upper_at..end).ok_or(Refusal::QuotedTruncated)?;
+        let upper_length = IPV6_HEADER + view.payload_length() - walk.upper_at;
+        check_fragment(walk.fragment, walk.protocol == protocol::ICMPV6)?;
+        let transport = quoted_transport(
+            walk.protocol,
+            protocol::ICMPV6,
+            upper,
+            [icmp_type::V6_ECHO_REQUEST, icmp_type::V6_ECHO_REPLY],
+            packet::icmpv6_is_error,
+        )?;
+        if IPV4_HEADER + upper_length > usize::from(u16::MAX) {
+            return Err(Refusal::QuotedProtocol);
+        }
+        // It went to the client.
+        let (source, destination) = transport.ports(upper).ok_or(Refusal::QuotedTruncated)?;
+        let flow = Flow {
+            transport,
+            client: view.destination(),
+            client_port: if transport == Transport::Echo { source } else { destination },
+            service: view.source(),
+            service_port: if transport == Transport::Echo { 0 } else { source },
+        };
+        Ok(Self { view, flow, fragment: walk.fragment, upper, upper_length })
+    }
+
+    /// Writes it as IPv4 packet to `out`. Returns its length.
+    fn emit(&self, rewrite: &Rewrite<Ipv4Addr>, traffic_class: u8, out: &mut [u8]) -> usize {
+        let total = IPV4_HEADER + self.upper_length;
+        let (source, destination) = (rewrite.service, rewrite.client);
+        let (header, upper) = out.split_at_mut(IPV4_HEADER);
+        header.fill(0);
+        header[0] = 0x45;
+        header[1] = traffic_class;
+        put_u16(header, 2, total as u16);
+        if let Some(fragment) = self.fragment {
+            put_u16(header, 4, fragment.identification as u16);
+            put_u16(header, 6, u16::from(fragment.more) << 13);
+        } else if total > MAY_FRAGMENT_MAX {
+            header[6] = 0x40;
+        }
+        header[8] = self.view.hop_limit();
+        header[9] = self.flow.transport.ipv4_protocol();
+        header[12..16].copy_from_slice(&source.octets());
+        header[16..20].copy_from_slice(&destination.octets());
+        put_u16(header, 10, packet::checksum(&[header]));
+        let upper = &mut upper[..self.upper.len()];
+        upper.copy_from_slice(self.upper);
+        let (from, to) = (self.view.source(), self.view.destination());
+        let (before, after) = if self.flow.transport == Transport::Echo {
+            (upper::icmpv6_pseudo(from, to, self.upper_length), 0)
+        } else {
+            (upper::sum6(from, to), upper::sum4(source, destination))
+        };
+        let (transport, client_port) = (self.flow.transport, rewrite.client_port);
+        let client_is = ClientIs::Destination;
+        Change { transport, client_is, client_port, before, after }.apply(upper);
+        IPV4_HEADER + self.upper.len()
+    }
+}
+
+impl<'a> Quoted4<'a> {
+    fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
+        let view = Ipv4::new(octets).ok_or(Refusal::QuotedTruncated)?;
+        let header = view.header_length();
+        let end = octets.len().min(view.total_length());
+        let upper = octets.get(header..end).ok_or(Refusal::QuotedTruncated)?;
+        let upper_length = view.total_length() - header;
+        check_fragment(view.fragment(), view.protocol() == protocol::ICMP)?;
+        let transport = quoted_transport(
+            view.protocol(),
+            protocol::ICMP,
+            upper,
+            [icmp_type::ECHO_REQUEST, icmp_type::ECHO_REPLY],
+            packet::icmp_is_error,
+        )?;
+        // It came from the client.
+        let (client_port, service_port) = transport.ports(upper).ok_or(Refusal::QuotedTruncated)?;
+        let (client, service) = (view.source(), view.destination());
+        let flow = Flow { transport, client, client_port, service, service_port };
+        Ok(Self { view, flow, fragment: view.fragment(), upper, upper_length })
+    }
+
+    /// Writes it as IPv6 packet to `out`. Returns its length.
+    fn emit(&self, rewrite: &Rewrite<Ipv6Addr>, traffic_class: u8, out: &mut [u8]) -> usize {
+        let (source, destination) = (rewrite.client, rewrite.service);
+        let (from, to) = (self.view.source(), self.view.destination());
+        let protocol = self.flow.transport.ipv6_protocol();
+        let behind = if self.fragment.is_some() { FRAGMENT_HEADER } else { 0 };
+        let next = if self.fragment.is_some() { protocol::FRAGMENT } else { protocol };
+        let length = behind + self.upper_length;
+        let header = packet::ipv6_header(length, next, self.view.ttl(), source, destination);
+        out[..IPV6_HEADER].copy_from_slice(&header);
+        put_traffic_class(out, traffic_class);
+        if let Some(fragment) = self.fragment {
+            let header = fragment_header(protocol, fragment);
+            out[IPV6_HEADER..IPV6_HEADER + FRAGMENT_HEADER].copy_from_slice(&header);
+        }
+        let upper_at = IPV6_HEADER + behind;
+        let upper = &mut out[upper_at..upper_at + self.upper.len()];
+        upper.copy_from_slice(self.upper);
+        let (before, after) = if self.flow.transport == Transport::Echo {
+            (0, upper::icmpv6_pseudo(source, destination, self.upper_length))
+        } else {
+            (upper::sum4(from, to), upper::sum6(source, destination))
+        };
+        let (transport, client_port) = (self.flow.transport, rewrite.client_port);
+        let client_is = ClientIs::Source;
+        Change { transport, client_is, client_port, before, after }.apply(upper);
+        upper_at + self.upper.len()
+    }
+}
+
+/// The transport of a quoted packet; `echoes` are its types in the ICMP numbered `icmp`.
+fn quoted_transport(
+    protocol: u8,
+    icmp: u8,
+    upper: &[u8],
+    echoes: [u8; 2],
+    is_error: impl Fn(u8) -> bool,
+) -> Result<Transport, Refusal> {
+    if protocol != icmp {
+        return Transport::of(protocol).ok_or(Refusal::QuotedProtocol);
+    }
+    match *upper.first().ok_or(Refusal::QuotedTruncated)? {
+        kind if echoes.contains(&kind) => Ok(Transport::Echo),
+        kind if is_error(kind) => Err(Refusal::QuotedError),
+        _ => Err(Refusal::QuotedProtocol),
+    }
+}
+
+/// Only a first fragment has ports, and none of ICMP was translated.
+fn check_fragment(fragment: Option<Fragment>, icmp: bool) -> Result<(), Refusal> {
+    match fragment {
+        Some(fragment) if !fragment.first || (icmp && fragment.more) => {
+            Err(Refusal::QuotedFragment)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Finishes an error message whose quoted packet, of `quoted` octets, already stands behind the ICMP header in
+/// `out`: cuts it to `message_max` octets, or puts the extension behind it where both fit. Returns the length
+/// of the message, and that of the quoted packet in units of `unit` where an extension follows.
+fn finish(
+    out: &mut [u8],
+    quoted: usize,
+    extension: &[u8],
+    unit: usize,
+    message_max: usize,
+) -> (usize, u8) {
+    let room = message_max.saturating_sub(ICMP_HEADER + extension.len()) / unit * unit;
+    if extension.is_empty() || room < QUOTED_MIN {
+        return ((ICMP_HEADER + quoted).min(message_max), 0);
+    }
+    let units_max = usize::from(u8::MAX);
+    let padded = quoted.max(QUOTED_MIN).next_multiple_of(unit).min(room).min(units_max * unit);
+    let end = ICMP_HEADER + padded;
+    if padded > quoted {
+        out[ICMP_HEADER + quoted..end].fill(0);
+    }
+    out[end..end + extension.len()].copy_from_slice(extension);
+    (end + extension.len(), (padded / unit) as u8)
+}
+
+/// A fragment header for a packet of `next`.
+pub(super) fn fragment_header(next: u8, fragment: Fragment) -> [u8; FRAGMENT_HEADER] {
+    let mut header = [0; FRAGMENT_HEADER];
+    header[0] = next;
+    put_u16(&mut header, 2, fragment.offset | u16::from(fragment.more));
+    header[4..].copy_from_slice(&fragment.identification.to_be_bytes());
+    header
+}
+
+/// Sets the traffic class of an IPv6 header whose flow label is 0.
+pub(super) fn put_traffic_class(header: &mut [u8], traffic_class: u8) {
+    header[0] = 0x60 | traffic_class >> 4;
+    header[1] = traffic_class << 4;
+}

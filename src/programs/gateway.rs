@@ -1,0 +1,306 @@
+//! A [`Gateway`] on a TUN device: the one loop that reads the clock, draws randomness and says what happens.
+//!
+//! Single-threaded: a batch of packets is read, what each of them makes is written at once, and once a second
+//! the gateway gets its tick. A packet that the kernel does not take is counted and lost, as on any link.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::handoff::message::Prefix96;
+use crate::handoff::random::SEED_LENGTH;
+use crate::handoff::rate::Rate;
+use crate::kernel::tun::{self, Signal, Signals, Tun, TunError};
+use crate::nat64::engine::{self, AuthenticatorKey};
+use crate::nat64::gateway::{self, Done, Gateway, Notice, Outbox, ServerChange};
+use crate::programs::serve::reactor::Clock;
+use crate::programs::serve::say;
+
+/// The packets that are read before signals and timers get their turn.
+const BATCH: usize = 64;
+/// The gateway's tick.
+const TICK: Duration = Duration::from_secs(1);
+/// The most lines about servers in a second.
+const LINES_MAX: u32 = 10;
+/// The longest packet that a device with the largest MTU gives.
+const BUFFER: usize = 65_536;
+/// What the kernel has to do for us: pass packets on.
+const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+
+/// How a gateway is to run: complete and valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The public address.
+    pub pool: Ipv4Addr,
+    /// At least one.
+    pub prefixes: Vec<Prefix96>,
+    /// The name of the device.
+    pub tun: String,
+    /// Its MTU, at least 1280.
+    pub mtu: u16,
+    /// Where servers listen.
+    pub handoff_port: u16,
+    /// How often the key of tokens is replaced.
+    pub rotate: Duration,
+    /// Where the key of authenticators is kept, if it is.
+    pub secret: Option<PathBuf>,
+}
+
+/// Why a gateway did not start, or ended by itself.
+#[derive(Debug)]
+pub enum GatewayError {
+    /// There is no device.
+    Tun(TunError),
+    /// The device went away.
+    Gone(String, io::Error),
+    /// The file with the key of authenticators cannot be used.
+    Secret(PathBuf, String),
+    /// The system does not do what must work.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for GatewayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GatewayError::Tun(error) => error.fmt(f),
+            GatewayError::Gone(name, error) => {
+                write!(
+                    f,
+                    "the TUN device {name} is gone: {error}; start the gateway again, to make another"
+                )
+            }
+            GatewayError::Secret(path, cause) => write!(f, "--secret {}: {cause}", path.display()),
+            GatewayError::System(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for GatewayError {}
+
+/// Runs a gateway until a signal ends it.
+///
+/// # Errors
+/// Where it cannot start, or its device goes away.
+pub fn run(config: &Config) -> Result<(), GatewayError> {
+    let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
+    let tun = Tun::open(&config.tun).map_err(GatewayError::Tun)?;
+    tun.set_up(config.mtu, config.pool, &config.prefixes).map_err(GatewayError::Tun)?;
+    let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
+    let nat64 = engine::Config {
+        prefixes: config.prefixes.clone(),
+        handoff_port: config.handoff_port,
+        authenticator_key,
+        ..engine::Config::new(config.pool)
+    };
+    let gateway = Gateway::new(gateway::Config { nat64, mtu: config.mtu }, seed()?)
+        .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
+    let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
+    let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);
+    say(format_args!("gateway {prefixes} -> {pool} on {tun_name}"));
+    warn_of_forwarding();
+    warn_of_pool(config.pool);
+    let mut running = Running {
+        gateway,
+        tun,
+        clock: Clock::new(),
+        outbox: Outbox::default(),
+        unwritten: 0,
+        lines: Rate::default(),
+        unsaid: 0,
+    };
+    let result = running.run(&signals, config.rotate);
+    running.say_counts();
+    result
+}
+
+struct Running {
+    gateway: Gateway,
+    tun: Tun,
+    clock: Clock,
+    outbox: Outbox,
+    /// Packets that the kernel did not take.
+    unwritten: u64,
+    lines: Rate,
+    /// Lines that were too many.
+    unsaid: u64,
+}
+
+impl Running {
+    fn run(&mut self, signals: &Signals, rotate: Duration) -> Result<(), GatewayError> {
+        let mut buffer = vec![0; BUFFER];
+        let mut tick_due = TICK;
+        let mut rotation_due = rotate;
+        loop {
+            let now = self.clock.monotonic();
+            while let Some(signal) = signals.next_signal() {
+                match signal {
+                    Signal::Stop => return Ok(()),
+                    Signal::Flush => {
+                        self.gateway.reboot(seed()?);
+                        say(format_args!("all entries are forgotten, as after a reboot"));
+                    }
+                }
+            }
+            if now >= rotation_due {
+                self.gateway.rotate_token(now);
+                rotation_due = now.saturating_add(rotate);
+            }
+            if now >= tick_due {
+                self.gateway.tick(now, &mut self.outbox);
+                self.empty_outbox(now);
+                tick_due = now.saturating_add(TICK);
+            }
+            let idle = self.batch(now, &mut buffer)?;
+            if idle {
+                let left = tick_due.saturating_sub(self.clock.monotonic());
+                tun::wait(&self.tun, signals, left)
+                    .map_err(|error| GatewayError::System("poll", error))?;
+            }
+        }
+    }
+
+    /// Whether there was less to do than fits into a batch.
+    fn batch(&mut self, now: Duration, buffer: &mut [u8]) -> Result<bool, GatewayError> {
+        for _ in 0..BATCH {
+            let received = self.tun.receive(buffer);
+            let received =
+                received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
+            let Some(length) = received else {
+                return Ok(true);
+            };
+            self.gateway.packet(now, &buffer[..length], &mut self.outbox);
+            self.empty_outbox(now);
+        }
+        Ok(false)
+    }
+
+    fn empty_outbox(&mut self, now: Duration) {
+        for packet in self.outbox.packets() {
+            if self.tun.send(packet).is_err() {
+                self.unwritten += 1;
+            }
+        }
+        for notice in self.outbox.notices() {
+            if self.lines.take(now, LINES_MAX) {
+                say_notice(notice);
+            } else {
+                self.unsaid += 1;
+            }
+        }
+        self.outbox.clear();
+    }
+
+    fn say_counts(&self) {
+        let mut line = String::from("stopped:");
+        for &done in Done::ALL {
+            line.push_str(&format!(" {} {},", done.name(), self.gateway.done(done)));
+        }
+        line.push_str(&format!(" unwritten {}; drops:", self.unwritten));
+        let mut none = true;
+        for (name, count) in self.gateway.drops() {
+            none = false;
+            line.push_str(&format!(" {name} {count}"));
+        }
+        if none {
+            line.push_str(" none");
+        }
+        if self.unsaid > 0 {
+            line.push_str(&format!("; {} lines about servers left out", self.unsaid));
+        }
+        say(format_args!("{line}"));
+    }
+}
+
+fn say_notice(notice: &Notice) {
+    let Notice { server, change } = notice;
+    match change {
+        ServerChange::Known => say(format_args!("server {server} is known")),
+        ServerChange::Back => say(format_args!("server {server} is back")),
+        ServerChange::Down => {
+            say(format_args!("server {server} is down: making entries ourselves"))
+        }
+    }
+}
+
+/// Whoever runs the gateway decides what else is passed on, so this is said and not done.
+fn warn_of_forwarding() {
+    for name in FORWARDING {
+        let value = fs::read_to_string(format!("/proc/sys/{name}"));
+        if value.is_ok_and(|value| value.trim() == "0") {
+            let name = name.replace('/', ".");
+            say(format_args!(
+                "warning: {name} is 0, so nothing reaches the gateway; set it: sysctl -w {name}=1"
+            ));
+        }
+    }
+}
+
+/// Only an address of this host can be bound, unless the system lets everything be.
+fn warn_of_pool(pool: Ipv4Addr) {
+    if UdpSocket::bind((pool, 0)).is_ok() {
+        say(format_args!(
+            "warning: {pool} is an address of this host, so nothing to it reaches the gateway; take it \
+             away from its device, or choose another"
+        ));
+    }
+}
+
+/// The key in the file. Where there is no file, it is made, with a new key.
+fn authenticator_key(path: &Path) -> Result<AuthenticatorKey, GatewayError> {
+    let failed = |cause: String| GatewayError::Secret(path.to_owned(), cause);
+    match fs::read(path) {
+        Ok(octets) => AuthenticatorKey::try_from(octets).map_err(|octets| {
+            let length = octets.len();
+            failed(format!("it has {length} octets, not 16; remove it, and another one is made"))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut key = AuthenticatorKey::default();
+            key.copy_from_slice(&seed()?[..16]);
+            let mut options = OpenOptions::new();
+            let made = options.write(true).create_new(true).mode(0o600).open(path);
+            made.and_then(|mut file| file.write_all(&key)).map_err(|error| {
+                failed(format!("it cannot be made: {error}; name a file in a directory of yours"))
+            })?;
+            Ok(key)
+        }
+        Err(error) => Err(failed(format!("it cannot be read: {error}; name one that can be"))),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the gateway's one place that draws randomness, for the seeds of the pure part"
+)]
+fn seed() -> Result<engine::Seed, GatewayError> {
+    let mut seed = [0; SEED_LENGTH];
+    getrandom::fill(&mut seed)
+        .map_err(|error| GatewayError::System("no randomness", io::Error::other(error)))?;
+    Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_made_once_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let key = authenticator_key(&path).unwrap();
+        assert_ne!(key, AuthenticatorKey::default());
+        assert_eq!(authenticator_key(&path).unwrap(), key);
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(&path, [7; 15]).unwrap();
+        let error = authenticator_key(&path).unwrap_err().to_string();
+        assert!(error.contains("15 octets, not 16; remove it"), "{error}");
+        let nowhere = directory.path().join("none").join("secret");
+        let error = authenticator_key(&nowhere).unwrap_err().to_string();
+        assert!(error.contains("cannot be made"), "{error}");
+    }
+}

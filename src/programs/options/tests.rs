@@ -1,0 +1,426 @@
+//! Every option from every place, and every error.
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::handoff::message::Prefix96;
+use crate::programs::gateway;
+
+fn serve(arguments: &[&str]) -> ServeOptions {
+    let arguments = ["nat64handoff", "serve"].iter().chain(arguments);
+    match Cli::try_parse_from(arguments).unwrap().command {
+        Command::Serve(options) => options,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    Environment {
+        variables: variables.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
+        cpus: Some(3),
+        memory: Some(1 << 30),
+    }
+}
+
+fn resolve(arguments: &[&str], variables: &[(&str, &str)]) -> Result<ServeConfig, String> {
+    serve(arguments).resolve(&environment(variables)).map_err(|error| error.to_string())
+}
+
+fn error(arguments: &[&str]) -> String {
+    resolve(arguments, &[]).unwrap_err()
+}
+
+/// A configuration file with this text, and what comes of it.
+fn file(text: &str) -> Result<ServeConfig, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("n.toml");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    resolve(&["--config", path], &[]).map_err(|error| {
+        assert_eq!(error.lines().count(), 1, "{error}");
+        error.replace(path, "FILE")
+    })
+}
+
+#[test]
+fn definitions_hold() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn defaults() {
+    let config = resolve(&[], &[]).unwrap();
+    assert_eq!(
+        config,
+        ServeConfig {
+            listen: vec!["0.0.0.0:64064".parse().unwrap()],
+            state: "./state".into(),
+            log: LogDestination::Stdout,
+            log_format: LogFormat::Plain,
+            reactors: 3,
+            io: None,
+            sync: SyncPolicy::Interval(Duration::from_millis(100)),
+            journal: true,
+            nat64s_max: 1000,
+            entries_max: (1 << 30) / 4 / 700,
+            client_share: 0.125,
+            validation_rate: 10_000,
+            allow: vec![],
+            deny: vec![],
+        }
+    );
+    assert_eq!(config.port(), 64064);
+}
+
+#[test]
+fn defaults_from_the_machine_are_bounded() {
+    let resolve = |cpus, memory| {
+        let environment = Environment { cpus, memory, ..Environment::default() };
+        let config = ServeOptions::default().resolve(&environment).unwrap();
+        (config.reactors, config.entries_max)
+    };
+    assert_eq!(resolve(None, None), (1, 64_508));
+    assert_eq!(resolve(Some(0), Some(0)), (1, 64_508));
+    assert_eq!(resolve(Some(1000), Some(u64::MAX)), (256, 16_000_000));
+    assert!(memory_total().is_some_and(|octets| octets > 1 << 20));
+}
+
+#[test]
+fn directories_of_systemd() {
+    let variables =
+        [("STATE_DIRECTORY", "/var/lib/n"), ("LOGS_DIRECTORY", "/var/log/n:/var/log/other")];
+    let config = resolve(&[], &variables).unwrap();
+    assert_eq!(config.state, Path::new("/var/lib/n"));
+    let log = LogDestination::File("/var/log/n/events.log".into());
+    assert_eq!(config.log, log);
+    let config = resolve(&["--state", "s", "--log", "-"], &variables).unwrap();
+    assert_eq!(config.state, Path::new("s"));
+    assert_eq!(config.log, LogDestination::Stdout);
+    let config = resolve(&[], &[("STATE_DIRECTORY", ""), ("LOGS_DIRECTORY", ":")]).unwrap();
+    assert_eq!(config.state, Path::new("./state"));
+    assert_eq!(config.log, LogDestination::Stdout);
+}
+
+#[test]
+fn command_line_then_environment_then_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("n.toml");
+    fs::write(
+        &path,
+        "reactors = 1\nmax-nat64s = 1\nvalidation-rate = 1\nallow = ['192.0.2.0/24']\n",
+    )
+    .unwrap();
+    let variables = [
+        ("NAT64HANDOFF_CONFIG", path.to_str().unwrap()),
+        ("NAT64HANDOFF_REACTORS", "2"),
+        ("NAT64HANDOFF_MAX_NAT64S", "2"),
+        ("NAT64HANDOFF_ALLOW", "198.51.100.0/24, 203.0.113.7"),
+        ("NAT64HANDOFF_DENY", ""),
+    ];
+    let config = resolve(&["--reactors", "4"], &variables).unwrap();
+    assert_eq!(config.reactors, 4);
+    assert_eq!(config.nat64s_max, 2);
+    assert_eq!(config.validation_rate, 1);
+    // A list replaces the other, it is not added to it.
+    assert_eq!(
+        config.allow,
+        ["198.51.100.0/24".parse().unwrap(), "203.0.113.7/32".parse().unwrap()]
+    );
+    assert_eq!(config.deny, []);
+}
+
+#[test]
+fn every_option_from_every_place() {
+    let all = [
+        ("listen", "192.0.2.1:5000,192.0.2.2"),
+        ("port", "5000"),
+        ("state", "/s"),
+        ("log", "/l"),
+        ("log-format", "full"),
+        ("reactors", "7"),
+        ("io", "mmsg"),
+        ("sync", "interval:1m 30s"),
+        ("max-nat64s", "8"),
+        ("max-entries", "9"),
+        ("client-share", "0.5"),
+        ("validation-rate", "10"),
+        ("allow", "192.0.2.0/24,198.51.100.1"),
+        ("deny", "192.0.2.128/25"),
+    ];
+    let known: Vec<_> = keys().filter(|key| key != "config").collect();
+    assert_eq!(known, all.map(|(key, _)| key));
+
+    let arguments: Vec<_> = all.iter().map(|(key, value)| format!("--{key}={value}")).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let expected = resolve(&arguments, &[]).unwrap();
+    assert_eq!(expected.listen[1].to_string(), "192.0.2.2:5000");
+    assert_eq!(expected.port(), 5000);
+    assert_eq!(expected.sync, SyncPolicy::Interval(Duration::from_secs(90)));
+    assert_eq!(expected.client_share, 0.5);
+    assert_eq!(expected.io, Some(Io::Mmsg));
+
+    let variables: Vec<_> = all.iter().map(|&(key, value)| (variable_of(key), value)).collect();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    assert_eq!(resolve(&[], &variables).unwrap(), expected);
+
+    let strings: String = all.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
+    assert_eq!(file(&strings).unwrap(), expected);
+    let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
+        log-format = 'full'\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
+        client-share = 0.5\nvalidation-rate = 10\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
+        deny = ['192.0.2.128/25']\n";
+    assert_eq!(file(typed).unwrap(), expected);
+}
+
+#[test]
+fn check_config_prints_what_makes_the_same_configuration() {
+    let arguments = ["--max-entries", "70000", "--allow", "192.0.2.0/24", "--client-share", "1"];
+    let environment = environment(&[
+        ("STATE_DIRECTORY", "/var/lib/a \"quoted\" name"),
+        ("NAT64HANDOFF_SYNC", "always"),
+    ]);
+    let text = serve(&arguments).effective(&environment).unwrap();
+    for line in [
+        "listen = [\"0.0.0.0:64064\"] # default\n",
+        "max-entries = 70000 # command line\n",
+        "sync = \"always\" # environment\n",
+        " # $STATE_DIRECTORY\n",
+        "client-share = 1.0 # command line\n",
+        "deny = [] # default\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert_eq!(file(&text).unwrap(), serve(&arguments).resolve(&environment).unwrap());
+}
+
+#[test]
+fn listen_errors() {
+    for (arguments, expected) in [
+        (
+            &["--listen", "[2001:db8::1]:64064"][..],
+            "--listen: \"[2001:db8::1]:64064\" is IPv6; NAT64s ask over IPv4, \
+             give an IPv4 address of this host",
+        ),
+        (
+            &["--listen=192.0.2.1:64064", "--listen=192.0.2.2:64065"],
+            "--listen: 192.0.2.1:64064 and 192.0.2.2:64065 have different ports; \
+             a server has one port, give the same to all addresses",
+        ),
+        (
+            &["--listen=192.0.2.1", "--listen=192.0.2.1:64064"],
+            "--listen: 192.0.2.1:64064 stands there twice; remove one of them",
+        ),
+        (
+            &["--listen=localhost"],
+            "--listen: \"localhost\" is no IPv4 address with or without a port; \
+             write it like 192.0.2.1:64064",
+        ),
+        (
+            &["--listen=192.0.2.1:0"],
+            "--listen: \"192.0.2.1:0\" has port 0; choose one from 1 to 65535",
+        ),
+        (
+            &["--listen=224.0.0.1"],
+            "--listen: \"224.0.0.1\" is not the address of one host; give one of this host",
+        ),
+        (&["--port=65536"], "--port: \"65536\" is not a whole number from 1 to 65535; give one"),
+    ] {
+        assert_eq!(error(arguments), expected);
+    }
+    for text in ["::", "[::1]", "2001:db8::1"] {
+        assert!(error(&["--listen", text]).contains("is IPv6"), "{text}");
+    }
+    for text in ["", ":64064", "192.0.2.1:", "192.0.2.1:99999", "192.0.2.0/24", "[", "é"] {
+        let text = error(&[&format!("--listen={text}")]);
+        assert!(text.contains("is no IPv4 address"), "{text}");
+    }
+}
+
+#[test]
+fn network_errors() {
+    assert_eq!(
+        error(&["--allow", "192.0.2.7/24"]),
+        "--allow: \"192.0.2.7/24\" has bits set beyond its prefix length; did you mean 192.0.2.0/24?"
+    );
+    assert_eq!(
+        error(&["--deny", "192.0.2.0/33"]),
+        "--deny: \"192.0.2.0/33\" is no IPv4 network; write it like 192.0.2.0/24, or 192.0.2.7"
+    );
+    assert!(error(&["--deny", "2001:db8::/32"]).contains("is IPv6"));
+    assert!(error(&["--deny", "2001:db8::1"]).contains("is IPv6"));
+}
+
+#[test]
+fn other_errors() {
+    for (argument, expected) in [
+        ("--sync=interval:soon", "--sync: \"soon\" is no duration ("),
+        ("--sync=interval:0s", "--sync: \"0s\" is too short or too long; choose 1ms to 1h"),
+        ("--sync=interval:2h", "--sync: \"2h\" is too short"),
+        ("--sync=interval", "--sync: \"interval\" is not known; choose none, always or"),
+        ("--sync=none:", "--sync: \"none:\" is not known"),
+        ("--io=epoll", "--io: \"epoll\" is not known; choose auto, uring or mmsg"),
+        ("--client-share=0", "--client-share: \"0\" is not a number from 0.0009765625"),
+        ("--client-share=1.5", "--client-share: \"1.5\" is not"),
+        ("--client-share=NaN", "--client-share: \"NaN\" is not"),
+        ("--client-share=-1", "--client-share: \"-1\" is not"),
+        ("--reactors=0", "--reactors: \"0\" is not a whole number from 1 to 256"),
+        ("--reactors=257", "--reactors: \"257\" is not"),
+        ("--max-nat64s=many", "--max-nat64s: \"many\" is not"),
+        ("--max-entries=18446744073709551616", "--max-entries: \"18446744073709551616\" is not"),
+        ("--validation-rate=10000001", "--validation-rate: \"10000001\" is not"),
+        ("--log-format=json", "--log-format: \"json\" is no format; choose plain or full"),
+        ("--config=/nowhere/n.toml", "--config: /nowhere/n.toml cannot be read: No such file"),
+    ] {
+        let error = error(&[argument]);
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(error.lines().count(), 1);
+    }
+}
+
+#[test]
+fn errors_name_the_variable() {
+    let error = |name, value| resolve(&[], &[(name, value)]).unwrap_err();
+    assert_eq!(
+        error("NAT64HANDOFF_DENY", "192.0.2.0/24,x"),
+        "NAT64HANDOFF_DENY: \"x\" is no IPv4 network; write it like 192.0.2.0/24, or 192.0.2.7"
+    );
+    assert!(error("NAT64HANDOFF_CONFIG", "/nowhere").starts_with("NAT64HANDOFF_CONFIG: /nowhere"));
+    use std::os::unix::ffi::OsStringExt;
+    let mut environment = environment(&[]);
+    let value = OsString::from_vec(vec![0xff]);
+    environment.variables.insert("NAT64HANDOFF_SYNC".into(), value);
+    let error = ServeOptions::default().resolve(&environment).unwrap_err();
+    assert!(error.to_string().starts_with("NAT64HANDOFF_SYNC: is not UTF-8"));
+}
+
+#[test]
+fn errors_name_the_file() {
+    for (text, expected) in [
+        (
+            "port = 1\nmax-entires = 3\n",
+            "FILE line 2: unknown key \"max-entires\"; did you mean max-entries?",
+        ),
+        (
+            "\n\nmax_entries = 3",
+            "FILE line 3: unknown key \"max_entries\"; did you mean max-entries?",
+        ),
+        (
+            "colour = 'red'",
+            "FILE line 1: unknown key \"colour\"; the keys are listen, port, state, log, log-format, \
+             reactors, io, sync, max-nat64s, max-entries, client-share, validation-rate, allow, deny",
+        ),
+        ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
+        ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),
+        ("reactors = 0", "FILE: reactors: \"0\" is not a whole number from 1 to 256"),
+        ("reactors = -1", "FILE: reactors: \"-1\" is not"),
+        ("client-share = nan", "FILE: client-share: \"NaN\" is not"),
+        ("state = ''", "FILE: state: is empty"),
+        ("listen = []", "FILE: listen: is an empty list"),
+        ("port = 1\nlog = 3", "FILE line 2: invalid type: integer `3`, expected path string"),
+        ("port = true", "FILE line 1: invalid type: boolean `true`, expected a number"),
+        ("allow = [1]", "FILE line 1: invalid type: integer `1`, expected a string"),
+        ("port = 1\nport = 2", "FILE line 2: duplicate key"),
+        ("port = 1\n= =", "FILE line 2: "),
+    ] {
+        let error = file(text).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn distances() {
+    assert_eq!(distance("", ""), 0);
+    assert_eq!(distance("", "abc"), 3);
+    assert_eq!(distance("kitten", "sitting"), 3);
+    assert_eq!(distance("log", "log"), 0);
+}
+
+#[test]
+fn demo_and_version() {
+    let parse = |arguments: &[&str]| Cli::try_parse_from(arguments);
+    match parse(&["nat64handoff", "demo", "--port", "64064"]).unwrap().command {
+        Command::Demo(DemoOptions { port }) => assert_eq!(port, Some(64064)),
+        other => panic!("{other:?}"),
+    }
+    let error = parse(&["nat64handoff", "serve", "--lisen", "x"]).unwrap_err();
+    assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
+    let version = parse(&["nat64handoff", "--version"]).unwrap_err();
+    assert_eq!(version.exit_code(), 0);
+}
+
+fn gateway(arguments: &[&str]) -> Result<gateway::Config, String> {
+    let arguments = ["nat64handoff", "gateway"].iter().chain(arguments);
+    match Cli::try_parse_from(arguments).unwrap().command {
+        Command::Gateway(options) => options.resolve().map_err(|error| error.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn options_of_gateway() {
+    let prefix = |text: &str| Prefix96::of(text.parse().unwrap());
+    let defaults = gateway(&["--pool", "192.0.2.7"]).unwrap();
+    let expected = gateway::Config {
+        pool: Ipv4Addr::new(192, 0, 2, 7),
+        prefixes: vec![prefix("64:ff9b::")],
+        tun: "nat64".into(),
+        mtu: 1500,
+        handoff_port: 64064,
+        rotate: Duration::from_secs(3600),
+        secret: None,
+    };
+    assert_eq!(defaults, expected);
+    let all = [
+        "--pool=192.0.2.7",
+        "--prefix=2001:db8:64::/96,64:ff9b::/96",
+        "--prefix=2001:db8:64:0:0:1::/96",
+        "--tun=tun7",
+        "--mtu=1280",
+        "--handoff-port=6",
+        "--rotate=5m",
+        "--secret=/etc/secret",
+    ];
+    let expected = gateway::Config {
+        prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
+        tun: "tun7".into(),
+        mtu: 1280,
+        handoff_port: 6,
+        rotate: Duration::from_secs(300),
+        secret: Some("/etc/secret".into()),
+        ..defaults
+    };
+    assert_eq!(gateway(&all).unwrap(), expected);
+    assert!(Cli::try_parse_from(["nat64handoff", "gateway"]).is_err());
+}
+
+#[test]
+fn errors_of_gateway() {
+    let good = ["--pool", "192.0.2.7"];
+    for (option, value, expected) in [
+        ("--prefix", "64:ff9b::/64", "has 64 bits"),
+        ("--prefix", "64:ff9b::", "has 128 bits"),
+        ("--prefix", "64:ff9b::1/96", "did you mean 64:ff9b::/96?"),
+        ("--prefix", "192.0.2.0/24", "is no IPv6 prefix"),
+        ("--prefix", "ff02::/96", "cannot be routed"),
+        ("--prefix", "fe80::/96", "cannot be routed"),
+        ("--prefix", "2001:db8:0:0:100::/96", "at 64 to 71"),
+        ("--prefix", "64:ff9b::/96,64:ff9b::/96", "twice"),
+        ("--tun", "", "is no name"),
+        ("--tun", "a/b", "is no name"),
+        ("--tun", "sixteen-letters-", "is no name"),
+        ("--mtu", "1279", "from 1280 to 65535"),
+        ("--mtu", "65536", "from 1280 to 65535"),
+        ("--handoff-port", "0", "from 1 to 65535"),
+        ("--rotate", "1s", "too short"),
+        ("--rotate", "often", "is no duration"),
+    ] {
+        let error = gateway(&[&good[..], &[option, value]].concat()).unwrap_err();
+        assert!(error.starts_with(&format!("{option}: ")), "{error}");
+        assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+    }
+    for pool in
+        ["", "192.0.2", "2001:db8::1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
+    {
+        assert!(gateway(&["--pool", pool]).unwrap_err().starts_with("--pool: "), "{pool}");
+    }
+}

@@ -1,0 +1,396 @@
+//! One thread, one shard: the only loop, and the only reader of the clock.
+//!
+//! A turn of the loop takes a batch of datagrams, lets the shard answer them all, and hands the answers to
+//! the kernel. What an answer announces is recorded before it leaves: see `Reactor::commit`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddrV4;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::disk::eventlog;
+use crate::disk::storage::{JournalState, JournalWriter};
+use crate::handoff::change::{Event, Now, TableKey, Timestamp};
+use crate::handoff::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
+use crate::handoff::stats::{Counter, DropReason, Stats};
+use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
+
+/// Beyond so many octets that are not written in place, a batch is cut: bounds the memory of a reactor.
+const COPIES_MAX: usize = 256 * 1024;
+/// How many replies wait for the disk at the most, and how many octets they have.
+const HELD_MAX: usize = 65_536;
+const HELD_OCTETS_MAX: usize = 16 << 20;
+/// How often it is asked what the sockets had no room for.
+const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
+/// About how many datagrams are answered at the most when it is to stop: more than the queue of a socket holds.
+const LAST_MAX: usize = 16 * BATCH_MAX;
+/// How often a journal that had no room is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// The clock of a reactor, read once for a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts now.
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
+    #[expect(clippy::new_without_default, reason = "reading a clock is not a default")]
+    pub fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// The time.
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+    pub fn now(&self) -> Now {
+        // A wall clock before 1970 is set wrong; the log says so as well as it can.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = Timestamp::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
+        Now { wall, monotonic: self.monotonic() }
+    }
+
+    /// How long ago it was started.
+    pub fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// What a reactor drives: a [`Server`]. A benchmark can put something in its place that does less, to see what
+/// the server adds to the rest.
+pub trait Shard {
+    /// What is known of a datagram before it is answered.
+    type Foreseen: Default;
+
+    /// Looks at datagram `index` of a batch, before the first of them is answered. It was done for those in front.
+    fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Self::Foreseen]);
+
+    /// Brings what a batch will need into the caches.
+    fn look_ahead(&self, batch: &mut [Self::Foreseen]);
+
+    /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
+    fn handle(
+        &mut self,
+        now: &Now,
+        datagram: Datagram<'_>,
+        foreseen: &Self::Foreseen,
+        outbox: &mut Outbox,
+    );
+}
+
+impl Shard for Server {
+    type Foreseen = Foreseen;
+
+    fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Foreseen]) {
+        Server::foresee(self, table, payload, index, batch);
+    }
+
+    fn look_ahead(&self, batch: &mut [Foreseen]) {
+        Server::look_ahead(self, batch);
+    }
+
+    fn handle(
+        &mut self,
+        now: &Now,
+        datagram: Datagram<'_>,
+        foreseen: &Foreseen,
+        outbox: &mut Outbox,
+    ) {
+        self.handle_foreseen(now, datagram, foreseen, outbox);
+    }
+}
+
+/// A shard and what drives it.
+pub struct Reactor<B, S: Shard> {
+    backend: B,
+    shard: S,
+    journal: Option<JournalWriter>,
+    log: eventlog::Sender,
+    clock: Clock,
+    stats: Arc<Stats>,
+    outbox: Outbox,
+    /// What is known of a part of a batch before it is answered.
+    foreseen: Box<[S::Foreseen]>,
+    /// Replies that wait until their record is durable. One about an older record may stand behind one about a
+    /// newer: it waits a little longer than it has to.
+    held: VecDeque<Held>,
+    held_octets: usize,
+    /// Events of a record that could not be written yet.
+    unlogged: Vec<Event>,
+    /// What the journal's state was when somebody was told of it.
+    told: JournalState,
+    /// When it was last asked what the sockets had no room for.
+    overflow_asked: Duration,
+    on_trouble: Box<dyn FnMut(Trouble<'_>) + Send>,
+}
+
+/// What a reactor tells of its journal, once.
+#[derive(Debug)]
+pub enum Trouble<'a> {
+    /// There is no room: nothing new is announced until there is.
+    NoSpace(Option<&'a io::Error>),
+    /// It is written again.
+    Over,
+    /// Nothing new is announced until the server is started again.
+    Failed(Option<&'a io::Error>),
+}
+
+/// A reply that announces what is not durable yet.
+struct Held {
+    after: u64,
+    origin: Origin,
+    to: SocketAddrV4,
+    payload: Box<[u8]>,
+}
+
+impl<B: Backend, S: Shard> Reactor<B, S> {
+    /// A reactor for `shard`, whose counters are `stats`. Without a journal nothing survives it.
+    pub fn new(
+        backend: B,
+        shard: S,
+        journal: Option<JournalWriter>,
+        log: eventlog::Sender,
+        clock: Clock,
+        stats: Arc<Stats>,
+        on_trouble: impl FnMut(Trouble<'_>) + Send + 'static,
+    ) -> Self {
+        Self {
+            backend,
+            shard,
+            journal,
+            log,
+            clock,
+            stats,
+            outbox: Outbox::default(),
+            foreseen: (0..AHEAD_MAX).map(|_| S::Foreseen::default()).collect(),
+            held: VecDeque::new(),
+            held_octets: 0,
+            unlogged: Vec::new(),
+            told: JournalState::Fine,
+            overflow_asked: Duration::ZERO,
+            on_trouble: Box::new(on_trouble),
+        }
+    }
+
+    /// Answers datagrams until `stop` is set and the backend woken. What was received by then is answered,
+    /// and the journal is closed.
+    ///
+    /// # Errors
+    /// What the backend cannot recover from, or a journal that could not be closed.
+    pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        while !stop.load(Ordering::Acquire) {
+            let frozen = self.journal_state() == JournalState::NoSpace;
+            let arrivals = self.backend.turn(frozen.then_some(RETRY_EVERY))?;
+            if frozen {
+                self.retry();
+            }
+            self.release()?;
+            if arrivals > 0 {
+                self.batch(arrivals)?;
+            }
+            self.count_losses();
+        }
+        // What was received by now, but for what comes faster than it can be answered.
+        let mut answered = 0;
+        while answered < LAST_MAX {
+            let arrivals = self.backend.turn(Some(Duration::ZERO))?;
+            if arrivals == 0 {
+                break;
+            }
+            self.batch(arrivals)?;
+            answered += arrivals;
+        }
+        let wall = self.clock.now().wall;
+        let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));
+        if closed.is_ok() {
+            // All is durable now, also what there was no room for before.
+            self.log_unlogged();
+            self.release_up_to(u64::MAX)?;
+        }
+        self.backend.finish()?;
+        self.count_losses();
+        self.count_overflow();
+        closed.map_err(io::Error::other)
+    }
+
+    fn batch(&mut self, arrivals: usize) -> io::Result<()> {
+        let now = self.clock.now();
+        if now.monotonic >= self.overflow_asked + OVERFLOW_EVERY {
+            self.overflow_asked = now.monotonic;
+            self.count_overflow();
+        }
+        self.begin();
+        for index in 0..arrivals {
+            if index % AHEAD_MAX == 0 {
+                self.look_ahead(index..arrivals.min(index + AHEAD_MAX));
+            }
+            let (arrival, buffer) = self.backend.arrival(index);
+            let datagram = Datagram {
+                table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
+                port: arrival.source.port(),
+                payload: arrival.payload.clone(),
+                room: arrival.room,
+                buffer,
+            };
+            self.outbox.datagram = index;
+            let foreseen = &self.foreseen[index % AHEAD_MAX];
+            self.shard.handle(&now, datagram, foreseen, &mut self.outbox);
+            if self.outbox.copies().len() > COPIES_MAX {
+                self.commit(now)?;
+                self.begin();
+            }
+        }
+        self.commit(now)
+    }
+
+    /// The first pass over a part of a batch, of at most [`AHEAD_MAX`].
+    fn look_ahead(&mut self, arrivals: Range<usize>) {
+        let foreseen = &mut self.foreseen[..arrivals.len()];
+        for (place, index) in arrivals.enumerate() {
+            let (arrival, buffer) = self.backend.arrival(index);
+            let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
+            let payload = &buffer[arrival.payload.clone()];
+            self.shard.foresee(table, payload, place, foreseen);
+        }
+        self.shard.look_ahead(foreseen);
+    }
+
+    /// Tells the shard what it can rely on.
+    fn begin(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            self.outbox.record = journal.next_number().0;
+            self.outbox.durable = journal.durable().0;
+            self.outbox.frozen = journal.state() != JournalState::Fine;
+        }
+    }
+
+    /// The one place that decides what comes first: changes are written to the journal, then to the log's
+    /// queue, then the replies that announce them are handed to the kernel.
+    fn commit(&mut self, now: Now) -> io::Result<()> {
+        let written = self.record(now);
+        let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
+        for index in 0..self.outbox.replies.len() {
+            let Reply { datagram, to, ref body, after } = self.outbox.replies[index];
+            if after > durable {
+                let payload: Box<[u8]> = match body {
+                    Body::InPlace(range) => self.backend.arrival(datagram).1[range.clone()].into(),
+                    Body::Copied(range) => self.outbox.copies()[range.clone()].into(),
+                };
+                let origin = self.backend.arrival(datagram).0.origin();
+                self.hold(Held { after, origin, to, payload }, written);
+                continue;
+            }
+            self.stats.add(Counter::Replies, 1);
+            match body {
+                Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
+                Body::Copied(range) => {
+                    let payload = &self.outbox.copies()[range.clone()];
+                    let origin = self.backend.arrival(datagram).0.origin();
+                    self.backend.send_copy(origin, payload, to)?;
+                }
+            }
+        }
+        self.outbox.clear();
+        Ok(())
+    }
+
+    /// Writes the changes of a batch down. Whether all that was ever changed is written.
+    fn record(&mut self, now: Now) -> bool {
+        if self.outbox.changes.is_empty() {
+            return self.journal_state() == JournalState::Fine;
+        }
+        let changes = &self.outbox.changes;
+        let written = match &mut self.journal {
+            Some(journal) => journal.append(now.wall, changes).is_ok(),
+            None => true,
+        };
+        for event in changes.iter().filter_map(|(table, change)| change.event(now.wall, *table)) {
+            if written {
+                self.log.send(event, &self.stats);
+            } else {
+                self.unlogged.push(event);
+            }
+        }
+        self.log.publish();
+        written
+    }
+
+    /// Tries to write what could not be written.
+    fn retry(&mut self) {
+        if let Some(journal) = &mut self.journal
+            && journal.retry().is_ok()
+        {
+            self.log_unlogged();
+        }
+    }
+
+    fn log_unlogged(&mut self) {
+        self.unlogged.drain(..).for_each(|event| self.log.send(event, &self.stats));
+        self.log.publish();
+    }
+
+    /// The journal's state, said aloud when it is another than before. Without a journal all is fine.
+    fn journal_state(&mut self) -> JournalState {
+        let Some(journal) = &mut self.journal else { return JournalState::Fine };
+        let state = journal.state();
+        if state != self.told {
+            self.told = state;
+            (self.on_trouble)(match state {
+                JournalState::Fine => Trouble::Over,
+                JournalState::NoSpace => Trouble::NoSpace(journal.cause()),
+                JournalState::Failed => Trouble::Failed(journal.cause()),
+            });
+        }
+        state
+    }
+
+    /// Keeps a reply until its record is durable. One whose record is not even written is dropped: whoever
+    /// asked will ask again.
+    fn hold(&mut self, reply: Held, written: bool) {
+        let octets = self.held_octets + reply.payload.len();
+        if !written || self.held.len() >= HELD_MAX || octets > HELD_OCTETS_MAX {
+            return self.stats.count_drop(DropReason::JournalUnavailable);
+        }
+        self.held_octets = octets;
+        self.held.push_back(reply);
+    }
+
+    /// Sends what has waited long enough.
+    fn release(&mut self) -> io::Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let failed = journal.state() == JournalState::Failed;
+        let durable = journal.durable().0;
+        self.release_up_to(durable)?;
+        if failed && !self.held.is_empty() {
+            self.stats.count_drops(DropReason::JournalUnavailable, self.held.len() as u64);
+            self.held.clear();
+            self.held_octets = 0;
+        }
+        Ok(())
+    }
+
+    fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
+        while let Some(Held { origin, to, payload, .. }) =
+            self.held.pop_front_if(|held| held.after <= durable)
+        {
+            self.held_octets -= payload.len();
+            self.stats.add(Counter::Replies, 1);
+            self.backend.send_copy(origin, &payload, to)?;
+        }
+        Ok(())
+    }
+
+    fn count_overflow(&mut self) {
+        self.stats.count_drops(DropReason::SocketFull, self.backend.overflowed());
+    }
+
+    fn count_losses(&mut self) {
+        let Losses { truncated, not_unicast, send_errors } = self.backend.take_losses();
+        self.stats.count_drops(DropReason::DatagramTruncated, truncated);
+        self.stats.count_drops(DropReason::NotUnicast, not_unicast);
+        self.stats.add(Counter::SendErrors, send_errors);
+    }
+}

@@ -1,0 +1,65 @@
+//! The control plane: signals, on a tokio-uring runtime of the main thread, or where io_uring is refused on one
+//! of tokio's own. It never touches a packet.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::kernel::backend::Io;
+use crate::programs::serve::{self, Serving};
+
+/// How often the control plane looks whether the background work has something to say.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What [`supervise`] is told by the parts of the server.
+#[derive(Debug, Clone, Default)]
+pub struct Alarm(Arc<Notify>);
+
+impl Alarm {
+    /// A part of the server ended by itself. May be called from any thread.
+    pub fn raise(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Starts the server, and returns it after SIGTERM, SIGINT or an alarm. SIGHUP opens the event log's file anew.
+/// A signal that comes while it starts is heeded when it has: signals are handled before anything else.
+///
+/// # Errors
+/// Where the runtime does not start, or signals cannot be handled; within, where the server does not start.
+pub fn supervise<E>(
+    io: Io,
+    alarm: &Alarm,
+    start: impl FnOnce() -> Result<Serving, E>,
+) -> io::Result<Result<Serving, E>> {
+    let supervised = async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let serving = match start() {
+            Ok(serving) => serving,
+            Err(error) => return Ok(Err(error)),
+        };
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(Ok(serving)),
+                _ = interrupt.recv() => return Ok(Ok(serving)),
+                () = alarm.0.notified() => return Ok(Ok(serving)),
+                _ = hangup.recv() => serving.reopen_log(),
+                _ = look.tick() => {
+                    serving.troubles().iter().for_each(|trouble| serve::say(format_args!("{trouble}")));
+                }
+            }
+        }
+    };
+    match io {
+        Io::Uring => tokio_uring::start(supervised),
+        Io::Mmsg => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(supervised)
+        }
+    }
+}
