@@ -17,16 +17,17 @@ use nat64handoff::handoff::ports::TABLE_CAPACITY;
 use nat64handoff::handoff::server::AccessList;
 use nat64handoff::handoff::table::TableLimits;
 use nat64handoff::kernel::backend::Io;
+use nat64handoff::kernel::clock::Clock;
 use nat64handoff::kernel::huge_pages;
 use nat64handoff::kernel::ring::{self, Refused};
 use nat64handoff::kernel::socket;
+use nat64handoff::kernel::stderr;
 use nat64handoff::programs::demo::{self, LogTail};
 use nat64handoff::programs::gateway;
 use nat64handoff::programs::options::{
     Cli, Command, DemoOptions, EXIT_USAGE, Environment, GatewayOptions, JournalCommand,
     LogDestination, ServeConfig, ServeOptions,
 };
-use nat64handoff::programs::serve::reactor::Clock;
 use nat64handoff::programs::serve::supervise::{self, Alarm};
 use nat64handoff::programs::serve::{self, Serving, StartError, Totals};
 
@@ -66,7 +67,7 @@ fn failed(error: impl Display) -> Failure {
 }
 
 fn say(message: &dyn Display) {
-    serve::say(format_args!("{message}"));
+    stderr::say(format_args!("{message}"));
 }
 
 fn check_config(options: ServeOptions) -> Result<(), Failure> {

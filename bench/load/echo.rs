@@ -17,11 +17,12 @@ use nat64handoff::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
 use nat64handoff::handoff::server::{Datagram, Outbox};
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::kernel::backend::Backend;
+use nat64handoff::kernel::clock::Clock;
 use nat64handoff::kernel::mmsg::Mmsg;
 use nat64handoff::kernel::ring::Ring;
 use nat64handoff::kernel::socket::{self, ReactorSocket};
 use nat64handoff::kernel::waker::EventWaker;
-use nat64handoff::programs::serve::reactor::{Clock, Reactor, Shard};
+use nat64handoff::programs::serve::reactor::{Reactor, Shard};
 
 use crate::nat64::{CLIENT_REQUEST, MAPPING, REPORT_REQUEST};
 use crate::net;

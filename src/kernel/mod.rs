@@ -4,7 +4,9 @@
 //! Uses nothing of the rooms above but the types that it hands over. Decides nothing of the protocol.
 
 pub mod backend;
+pub mod clock;
 mod cmsg;
+pub mod entropy;
 pub mod huge_pages;
 mod mapping;
 pub mod mmsg;
@@ -14,5 +16,6 @@ mod signals;
 mod slot;
 pub mod sock_diag;
 pub mod socket;
+pub mod stderr;
 pub mod tun;
 pub mod waker;

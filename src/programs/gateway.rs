@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::handoff::message::Prefix96;
-use crate::handoff::random::SEED_LENGTH;
 use crate::handoff::rate::Rate;
+use crate::kernel::clock::Clock;
+use crate::kernel::entropy;
+use crate::kernel::stderr::say;
 use crate::kernel::tun::{self, Signal, Signals, Tun, TunError};
 use crate::nat64::engine::{self, AuthenticatorKey};
 use crate::nat64::gateway::{self, Done, Gateway, Notice, Outbox, ServerChange};
-use crate::programs::serve::reactor::Clock;
-use crate::programs::serve::say;
 
 /// The packets that are read before signals and timers get their turn.
 const BATCH: usize = 64;
@@ -96,7 +96,7 @@ pub fn run(config: &Config) -> Result<(), GatewayError> {
         authenticator_key,
         ..engine::Config::new(config.pool)
     };
-    let gateway = Gateway::new(gateway::Config { nat64, mtu: config.mtu }, seed()?)
+    let gateway = Gateway::new(gateway::Config { nat64, mtu: config.mtu }, randomness()?)
         .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
     let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
     let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);
@@ -140,7 +140,7 @@ impl Running {
                 match signal {
                     Signal::Stop => return Ok(()),
                     Signal::Flush => {
-                        self.gateway.reboot(seed()?);
+                        self.gateway.reboot(randomness()?);
                         say(format_args!("all entries are forgotten, as after a reboot"));
                     }
                 }
@@ -258,8 +258,7 @@ fn authenticator_key(path: &Path) -> Result<AuthenticatorKey, GatewayError> {
             failed(format!("it has {length} octets, not 16; remove it, and another one is made"))
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let mut key = AuthenticatorKey::default();
-            key.copy_from_slice(&seed()?[..16]);
+            let key: AuthenticatorKey = randomness()?;
             let mut options = OpenOptions::new();
             let made = options.write(true).create_new(true).mode(0o600).open(path);
             made.and_then(|mut file| file.write_all(&key)).map_err(|error| {
@@ -271,15 +270,8 @@ fn authenticator_key(path: &Path) -> Result<AuthenticatorKey, GatewayError> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the gateway's one place that draws randomness, for the seeds of the pure part"
-)]
-fn seed() -> Result<engine::Seed, GatewayError> {
-    let mut seed = [0; SEED_LENGTH];
-    getrandom::fill(&mut seed)
-        .map_err(|error| GatewayError::System("no randomness", io::Error::other(error)))?;
-    Ok(seed)
+fn randomness<const N: usize>() -> Result<[u8; N], GatewayError> {
+    entropy::octets().map_err(|error| GatewayError::System("no randomness", error))
 }
 
 #[cfg(test)]

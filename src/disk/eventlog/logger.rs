@@ -19,6 +19,7 @@ use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
 use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, Shared, TURN_EVENTS};
 use crate::handoff::change::{Event, LineWriter, LogFormat};
+use crate::kernel::clock;
 
 /// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
 #[derive(Clone)]
@@ -335,7 +336,7 @@ impl Logger {
     /// Until there is something to do. See [`Sender::wake`](super::Sender).
     fn sleep(&mut self) {
         self.wait();
-        let now = now();
+        let now = clock::instant();
         let before = self.woken.replace(now);
         self.busy = before.is_some_and(|before| now.saturating_duration_since(before) < NAP);
     }
@@ -356,9 +357,4 @@ impl Logger {
         }
         shared.asleep.store(false, Ordering::Relaxed);
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how often it is woken is the logger's own business")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -43,6 +43,7 @@ use rtrb::{Producer, PushError, RingBuffer};
 
 use crate::handoff::change::{self, Event, LogFormat};
 use crate::handoff::stats::{Counter, Stats};
+use crate::kernel::stderr::say;
 
 pub use complete::{Completed, complete, known_events};
 use cursor::CursorFile;
@@ -341,11 +342,6 @@ pub struct EventLog {
     ended: mpsc::Receiver<Result<(), io::Error>>,
     shared: Arc<Shared>,
     logged: Logged,
-}
-
-/// A closed standard error is no reason to fail.
-fn say(message: fmt::Arguments<'_>) {
-    drop(writeln!(io::stderr(), "nat64handoff: {message}"));
 }
 
 impl EventLog {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::kernel::clock;
+
 use super::LogSync;
 use super::cursor::{Cursor, CursorFile};
 use super::output::Output;
@@ -104,7 +106,7 @@ impl Recorder {
         self.events[shard] += lines;
         let needed = self.cursor.is_some() || matches!(self.sync, LogSync::Interval(_));
         if lines > 0 && needed && !self.failed && self.dirty_since.is_none() {
-            self.dirty_since = Some(now());
+            self.dirty_since = Some(clock::instant());
         }
     }
 
@@ -117,7 +119,7 @@ impl Recorder {
             LogSync::Interval(interval) => interval,
             LogSync::None => WRITE_INTERVAL,
         };
-        Some(interval.saturating_sub(now().saturating_duration_since(since)))
+        Some(interval.saturating_sub(clock::instant().saturating_duration_since(since)))
     }
 
     /// Syncs the log and writes the cursor. `part` octets of an unfinished line stand at the log's end.
@@ -183,11 +185,6 @@ impl Recorder {
         }
         Ok(())
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "when to sync is the logger's own business")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

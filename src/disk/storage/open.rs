@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::compact::{Compactor, SnapshotWriter};
 use super::disk::{Disk, write_full};
@@ -22,6 +22,7 @@ use super::{JournalWriter, Replay, StateDirectory, StorageConfig, StorageError};
 use crate::disk::journal::{self, FileId, FileKind, Header, Position, RecordNumber};
 use crate::handoff::change::{Change, Event, TableKey, Timestamp};
 use crate::handoff::random::SecretHash;
+use crate::kernel::{clock, entropy};
 
 /// A torn end of a journal that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +195,6 @@ impl Opened {
         Ok(())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "for the report: how long reading took")]
     fn read<R: Replay>(
         &mut self,
         number: u64,
@@ -202,7 +202,7 @@ impl Opened {
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
         shards: &mut [R],
     ) -> Result<(), StorageError> {
-        let begin = Instant::now();
+        let begin = clock::instant();
         let (disk, root) = (&*self.disk, &*self.root);
         let folder = epoch::folder(root, number);
         if !epoch::epochs(disk, root)?.contains(&number) {
@@ -658,10 +658,7 @@ fn is_no_space(error: &std::io::Error) -> bool {
 }
 
 /// For indexes of tables that nobody else sees: remotes chose what is in them.
-#[expect(clippy::disallowed_methods, reason = "a key that nobody knows, for background work")]
 pub(super) fn secret_hash() -> SecretHash {
-    let mut key = [0; 16];
     // Without randomness it is only slower against somebody who knows.
-    let _ = getrandom::fill(&mut key);
-    SecretHash::new(key)
+    SecretHash::new(entropy::octets().unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rtrb::{Consumer, Producer};
 
@@ -22,6 +22,7 @@ use super::writer::Segment;
 use super::{StateDirectory, StorageError, SyncPolicy};
 use crate::disk::journal::{FileId, FileKind, Header, RecordNumber};
 use crate::handoff::change::Timestamp;
+use crate::kernel::clock;
 
 /// What is called when a sync has ended.
 pub type Wake = dyn Fn() + Send + Sync;
@@ -354,10 +355,6 @@ impl Drop for Storage {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "syncs are to begin at intervals, however long one takes"
-)]
 fn look_after(index: usize, shard: &Shard, place: &Place) {
     let _ = shard.thread.set(thread::current());
     let interval = match shard.policy {
@@ -366,7 +363,7 @@ fn look_after(index: usize, shard: &Shard, place: &Place) {
     };
     let mut refused_at = None;
     while !shard.stopped.load(Ordering::Acquire) {
-        let begin = Instant::now();
+        let begin = clock::instant();
         if refused_at.is_none_or(|at| begin.duration_since(at) >= LOOK) {
             refused_at = None;
             if let Err(error) = shard.make_next(index, place) {

@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::handoff::message::{Client, Entry, Prefix96, VALIDATION_PORT};
 use crate::ip::packet::{IPV6_HEADER, Ipv6, icmp_type, icmpv6_checksum};
+use crate::kernel::clock;
 use crate::nat64::engine::packets::{ACK, SYN, extract, ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 
@@ -87,11 +88,7 @@ pub fn can_bind_validation_port() -> io::Result<bool> {
 /// # Errors
 /// The first thing that did not go as it must.
 pub fn run(server: SocketAddrV4, log: &LogTail, out: &mut dyn Write) -> Result<(), Failure> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where the demo reads the clock, for the NAT64s' timers and the summary"
-    )]
-    let started = Instant::now();
+    let started = clock::instant();
     let prefixes = vec![WELL_KNOWN_PREFIX, OWN_PREFIX];
     let mut first = Gateway::start(FIRST, prefixes, server, started)?;
     let mut second = Gateway::start(SECOND, vec![WELL_KNOWN_PREFIX], server, started)?;

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -23,6 +23,7 @@ use crate::handoff::change::TableKey;
 use crate::handoff::ports::PortSet;
 use crate::handoff::server::LiveConnections;
 use crate::handoff::table::Live;
+use crate::kernel::clock;
 use crate::kernel::sock_diag::SockDiag;
 
 /// How often watched tables are looked at.
@@ -203,7 +204,7 @@ impl Looker {
     fn run(mut self, trouble: impl FnOnce(io::Error), looked: mpsc::Sender<()>) {
         let shared = Arc::clone(&self.shared);
         let (mut trouble, mut looked) = (Some(trouble), Some(looked));
-        let start = clock();
+        let start = clock::instant();
         let (mut next, mut soon, mut is_new) = (Duration::ZERO, Duration::ZERO, false);
         while !shared.stop.load(Ordering::Acquire) {
             let now = start.elapsed();
@@ -310,11 +311,6 @@ impl Looker {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "says when to look, and how long that took")]
-fn clock() -> Instant {
-    Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,7 +408,7 @@ mod tests {
         let looking =
             looker.start(std::iter::empty(), |error| panic!("{error}")).expect("sock_diag");
         let mut wait_until = |wanted| {
-            let began = clock();
+            let began = clock::instant();
             while is_live(&mut watchers[0], table, port) != Some(wanted) {
                 assert!(began.elapsed() < Duration::from_secs(20), "never {wanted}");
                 thread::sleep(Duration::from_millis(1));
@@ -422,7 +418,7 @@ mod tests {
         drop((other, ours));
         wait_until(false);
         drop(looking);
-        let began = clock();
+        let began = clock::instant();
         while !watchers[0].requests.is_abandoned() {
             assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
             thread::sleep(Duration::from_millis(1));

@@ -2,7 +2,7 @@
 //! reactor for each core, and knows no signals and no command line.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,17 +13,19 @@ use std::time::Duration;
 use crate::disk::eventlog::{self, Destination, EventLog};
 use crate::disk::storage::{self, JournalWriter, StateDirectory, Storage, SyncPolicy};
 use crate::handoff::change::LogFormat;
-use crate::handoff::random::SEED_LENGTH;
 use crate::handoff::server::{AccessList, Budget, Server, ServerConfig};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::handoff::table::TableLimits;
 use crate::kernel::backend::{Backend, Io, Waker};
+use crate::kernel::clock::Clock;
+use crate::kernel::entropy;
 use crate::kernel::mmsg::Mmsg;
 use crate::kernel::ring::{self, Refused, Ring};
 use crate::kernel::socket::{self, BindError, ReactorSocket};
+use crate::kernel::stderr::say;
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::live::{Looking, Watcher};
-use crate::programs::serve::reactor::{Clock, Reactor, Trouble};
+use crate::programs::serve::reactor::{Reactor, Trouble};
 use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
 
 pub mod live;
@@ -431,11 +433,6 @@ fn say_unseen(why: io::Error) {
     ));
 }
 
-/// Our own messages go to standard error. That it is closed is no reason to fail.
-pub fn say(message: fmt::Arguments<'_>) {
-    drop(writeln!(io::stderr(), "nat64handoff: {message}"));
-}
-
 /// Keeps every reactor's sockets open until none of them receives any more: the kernel steers by the number
 /// of open sockets, and would send a NAT64 to a shard that does not know it.
 struct AllEnd(AtomicUsize);
@@ -493,7 +490,7 @@ fn shards(
     let shard = |(number, (stats, watcher)): (usize, (&Arc<Stats>, Watcher))| {
         let validation_rate = share(config.validation_rate, all_stats.len(), number);
         let config = ServerConfig { validation_rate, ..config.clone() };
-        let seed = seed().map_err(|error| StartError::System("randomness", error))?;
+        let seed = entropy::octets().map_err(|error| StartError::System("randomness", error))?;
         Ok(Server::new(config, seed, clock.monotonic(), Box::new(watcher), Arc::clone(stats)))
     };
     all_stats.iter().zip(watchers).enumerate().map(shard).collect()
@@ -503,16 +500,6 @@ fn shards(
 fn share(rate: u32, shards: usize, number: usize) -> u32 {
     let (shards, number) = (shards as u32, number as u32);
     (rate / shards + u32::from(number < rate % shards)).max(1)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that draws randomness, for the core's seeds"
-)]
-fn seed() -> io::Result<[u8; SEED_LENGTH]> {
-    let mut seed = [0; SEED_LENGTH];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    Ok(seed)
 }
 
 #[cfg(test)]

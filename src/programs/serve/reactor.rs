@@ -1,4 +1,4 @@
-//! One thread, one shard: the only loop, and the only reader of the clock.
+//! One thread, one shard: the only loop, which reads the clock once for a batch.
 //!
 //! A turn of the loop takes a batch of datagrams, lets the shard answer them all, and hands the answers to
 //! the kernel. What an answer announces is recorded before it leaves: see `Reactor::commit`.
@@ -9,14 +9,15 @@ use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
-use crate::handoff::change::{Event, Now, TableKey, Timestamp};
+use crate::handoff::change::{Event, Now, TableKey};
 use crate::handoff::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
+use crate::kernel::clock::Clock;
 
 /// Beyond so many octets that are not written in place, a batch is cut: bounds the memory of a reactor.
 const COPIES_MAX: usize = 256 * 1024;
@@ -29,35 +30,6 @@ const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
 const LAST_MAX: usize = 16 * BATCH_MAX;
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
-
-/// The clock of a reactor, read once for a batch.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    /// Starts now.
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
-    #[expect(clippy::new_without_default, reason = "reading a clock is not a default")]
-    pub fn new() -> Self {
-        Self { start: Instant::now() }
-    }
-
-    /// The time.
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
-    pub fn now(&self) -> Now {
-        // A wall clock before 1970 is set wrong; the log says so as well as it can.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall = Timestamp::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
-        Now { wall, monotonic: self.monotonic() }
-    }
-
-    /// How long ago it was started.
-    pub fn monotonic(&self) -> Duration {
-        self.start.elapsed()
-    }
-}
 
 /// What a reactor drives: a [`Server`]. A benchmark can put something in its place that does less, to see what
 /// the server adds to the rest.

@@ -18,8 +18,8 @@ use crate::disk::storage::{
 use crate::handoff::change::{Change, LogFormat, TableKey, Timestamp};
 use crate::handoff::server::{Replayed, Server};
 use crate::handoff::stats::Stats;
+use crate::kernel::clock::Clock;
 use crate::kernel::socket;
-use crate::programs::serve::reactor::Clock;
 
 /// How far the event log is, in the folder of the epoch.
 const LOG_CURSOR: &str = "log.cursor";

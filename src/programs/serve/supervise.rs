@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::kernel::backend::Io;
-use crate::programs::serve::{self, Serving};
+use crate::kernel::stderr;
+use crate::programs::serve::Serving;
 
 /// How often the control plane looks whether the background work has something to say.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ pub fn supervise<E>(
                 () = alarm.0.notified() => return Ok(Ok(serving)),
                 _ = hangup.recv() => serving.reopen_log(),
                 _ = look.tick() => {
-                    serving.troubles().iter().for_each(|trouble| serve::say(format_args!("{trouble}")));
+                    serving.troubles().iter().for_each(|trouble| stderr::say(format_args!("{trouble}")));
                 }
             }
         }

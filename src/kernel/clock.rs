@@ -1,0 +1,39 @@
+//! The one place that reads a clock. The pure rooms get the time as an argument.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::handoff::change::{Now, Timestamp};
+
+/// Wall clock and monotonic clock together. A reactor reads them once for a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts now.
+    #[expect(clippy::new_without_default, reason = "reading a clock is not a default")]
+    pub fn new() -> Self {
+        Self { start: instant() }
+    }
+
+    /// The time.
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+    pub fn now(&self) -> Now {
+        // A wall clock before 1970 is set wrong; the log says so as well as it can.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = Timestamp::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
+        Now { wall, monotonic: self.monotonic() }
+    }
+
+    /// How long ago it was started.
+    pub fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// The monotonic clock, for who measures how long something of its own took.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
+pub fn instant() -> Instant {
+    Instant::now()
+}
