@@ -1,36 +1,68 @@
-//! nat64handoff: the server side of the NAT64 handoff protocol.
+//! nat64handoff: the server side of the NAT64 handoff protocol, and a NAT64 to talk to it.
 //!
-//! A pure core and a thin shell. The core does no I/O, reads no clock and draws no randomness: all three
-//! are arguments. A datagram goes straight through, and nothing calls back up:
+//! # Six rooms
+//!
+//! A room uses only the rooms above it, and files do not import each other in circles. `ci/tidy.rs`
+//! checks both.
+//!
+//! | room | may | holds |
+//! | --- | --- | --- |
+//! | [`ip`] | compute | what an IP packet says: headers, extension headers, ICMP, checksums |
+//! | [`handoff`] | compute | the protocol, and its server: messages, identities, the table, replies |
+//! | [`nat64`] | compute | the other end: the NAT64's engine, the translation of packets, the gateway |
+//! | [`kernel`] | system calls, `unsafe` | clock, entropy, sockets, io_uring, TUN devices, signals |
+//! | [`disk`] | files, through one trait | the journal, the state directory, the event log |
+//! | [`programs`] | all of it | the options, and the programs: serve, gateway, demo |
+//!
+//! The first three are pure: no I/O, no clock, no randomness, no threads. All that they need to know
+//! of the world is an argument. So the same code runs under the reactor, the tests, the fuzzers and
+//! the benchmarks, and replay after a crash runs the code that ran live.
+//!
+//! The protocol is specified on the page of [`handoff`] (`src/PROTOCOL.md`). Comments, counters and
+//! test names cite its sections.
+//!
+//! # One datagram
+//!
+//! It goes straight through, and nothing calls back up:
 //!
 //! ```text
-//!            kernel: one socket a core, steered by the NAT64's address     socket, ring
-//!                │ batch of datagrams                        ▲ batch of replies
+//!   kernel     one socket a core, steered by the NAT64's address    socket, ring or mmsg
+//!                │ a batch of datagrams                      ▲ a batch of replies
 //!                ▼                                           │
-//!            reactor: records changes, then sends ──► storage, eventlog
-//!                │ handle(now, datagram, outbox)             ▲ replies, changes
+//!   programs   the reactor: records changes, then sends ──► disk: journal, event log
+//!                │ handle(now, datagram, outbox)             ▲ changes, replies
 //!                ▼                                           │
-//!   parse ──► who is it ──► what is inside ──► decide ──► reply in place
-//!   wire      validation    packet             table       server
+//!   handoff    parse ───► whose is it ───► what is inside ───► decide ───► reply in place
+//!              message    identity         ip::packet          table       server
 //! ```
 //!
-//! Comments and test names cite PROTOCOL.md: the protocol as this project implements it, that is
-//! draft-dupont-6man-nat64handoff-00 with every point settled that it leaves open; its sections are those
-//! of payloads (2), requests (3), replies (4), validation (5), the table (6), what is done with a request
-//! (7), the event log (8), what survives (9) and the NAT64's side (10).
-//!
-//! Six rooms, each of which uses only those above it.
+//! 1. The kernel steers by the NAT64's address alone, so a NAT64's tables live in exactly one reactor.
+//! 2. The reactor reads the clock once a batch. It handles a batch in two passes: first it parses all
+//!    datagrams and prefetches what the tables hold for them, then it looks up, decides and replies.
+//! 3. The server returns what to send and the [changes](handoff::change::Change), in order, or the
+//!    [reason](handoff::stats::DropReason) for a drop. A change is what the journal keeps, the event
+//!    log prints, replay applies and the metrics count.
+//! 4. All changes of a batch become one write to the journal. What announces them is sent after that.
+//!    This is the only ordering point, and it is in one function.
 
+#![deny(unsafe_code)]
+
+#[forbid(unsafe_code)]
 pub mod ip;
 
+#[forbid(unsafe_code)]
 pub mod handoff;
 
+#[forbid(unsafe_code)]
 pub mod nat64;
 
+#[expect(unsafe_code, reason = "system calls, and memory that the kernel shares")]
 pub mod kernel;
 
+#[forbid(unsafe_code)]
 pub mod disk;
 
+#[forbid(unsafe_code)]
 pub mod programs;
 
 #[cfg(test)]
