@@ -1,6 +1,8 @@
 //! The program `nat64handoff`: command line, wiring, exit codes (0 after a signal, 2 for usage and
 //! configuration, 1 for anything else).
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
