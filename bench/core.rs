@@ -21,11 +21,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nat64handoff::handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::handoff::change::{Change, Now, Timestamp};
+use nat64handoff::handoff::entry::{Client, ControlPort, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::message::{
-    self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
-    PROTOCOL_IDENTIFIER, Token, message_type,
+    self, HANDOFF_PORT, HEAD_ROOM, PROTOCOL_IDENTIFIER, message_type,
 };
+use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
 use nat64handoff::handoff::random::Random;
 use nat64handoff::handoff::server::{

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
 use nat64handoff::disk::storage::{JournalWriter, RealDisk, Storage, StorageConfig, SyncPolicy};
-use nat64handoff::handoff::change::{Change, Event, EventKind, LogFormat, TableKey, Timestamp};
-use nat64handoff::handoff::message::{Authenticator, Client, MappedPort};
+use nat64handoff::handoff::change::{Change, Event, EventKind, LogFormat, Timestamp};
+use nat64handoff::handoff::entry::{Client, MappedPort, TableKey};
+use nat64handoff::handoff::opaque::Authenticator;
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 

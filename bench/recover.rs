@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use nat64handoff::disk::storage::{
     JournalWriter, RealDisk, Replay, Started, Storage, StorageConfig, SyncPolicy,
 };
-use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::handoff::message::{
-    self, Authenticator, Client, ControlPort, MappedPort, Token, message_type,
-};
+use nat64handoff::handoff::change::{Change, Timestamp};
+use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use nat64handoff::handoff::message::{self, message_type};
+use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::server::{Budget, NoneKnown, Server, ServerConfig};
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;

@@ -7,11 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::handoff::change::{Change, Now, TableKey, Timestamp};
+use nat64handoff::handoff::change::{Change, Now, Timestamp};
+use nat64handoff::handoff::entry::{Client, ControlPort, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::message::{
-    self, Authenticator, Client, ControlPort, Entry, HANDOFF_PORT, HEAD_ROOM, MappedPort,
-    PROTOCOL_IDENTIFIER, Token, message_type,
+    self, HANDOFF_PORT, HEAD_ROOM, PROTOCOL_IDENTIFIER, message_type,
 };
+use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::ports::{PortSet, TABLE_CAPACITY};
 use nat64handoff::handoff::server::{
     AHEAD_MAX, Budget, Datagram, Foreseen, LiveConnections, Outbox, Server, ServerConfig,

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
-use nat64handoff::handoff::change::{LogFormat, Now, TableKey};
+use nat64handoff::handoff::change::{LogFormat, Now};
+use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
 use nat64handoff::handoff::server::{Datagram, Outbox};
 use nat64handoff::handoff::stats::Stats;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::handoff::change::{Now, TableKey};
+use nat64handoff::handoff::change::Now;
+use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::message::{self, HANDOFF_PORT, HEAD_ROOM, RequestKind, VALIDATION_PORT};
 use nat64handoff::handoff::server::{
     Body, Budget, Datagram as Request, NoneKnown, Outbox, Server as Shard, ServerConfig,

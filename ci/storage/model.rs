@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::handoff::message::{
-    Authenticator, Client, ControlPort, MappedPort, Prefix96, Token,
-};
+use nat64handoff::handoff::change::{Change, Timestamp};
+use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use nat64handoff::handoff::message::Prefix96;
+use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::random::Random;
 
 /// The port that no entry is on.

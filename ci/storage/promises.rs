@@ -9,8 +9,9 @@ use nat64handoff::disk::storage::{
     JournalError, JournalState, Opened, Started, StateDirectory, Storage, StorageConfig,
     StorageError, SyncPolicy, check,
 };
-use nat64handoff::handoff::change::{Change, Event, EventKind, TableKey};
-use nat64handoff::handoff::message::{Client, MappedPort, Prefix96};
+use nat64handoff::handoff::change::{Change, Event, EventKind};
+use nat64handoff::handoff::entry::{Client, MappedPort, TableKey};
+use nat64handoff::handoff::message::Prefix96;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at, merged};

@@ -8,7 +8,8 @@ use nat64handoff::disk::storage::{
     Opened, RealDisk, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError,
     SyncPolicy,
 };
-use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
+use nat64handoff::handoff::change::{Change, Timestamp};
+use nat64handoff::handoff::entry::TableKey;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 

@@ -22,10 +22,10 @@ use nat64handoff::disk::journal::{
 use nat64handoff::disk::storage::{
     Boot, Disk, DiskFile, Storage, StorageConfig, StorageError, SyncPolicy, check_at, repair_at,
 };
-use nat64handoff::handoff::change::{Change, TableKey, Timestamp};
-use nat64handoff::handoff::message::{
-    Authenticator, Client, ControlPort, MappedPort, Prefix96, Token,
-};
+use nat64handoff::handoff::change::{Change, Timestamp};
+use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use nat64handoff::handoff::message::Prefix96;
+use nat64handoff::handoff::opaque::{Authenticator, Token};
 
 const ROOT: &str = "/state";
 const EPOCH: u64 = 3;

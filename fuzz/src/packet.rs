@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use nat64handoff::handoff::change::TableKey;
+use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::ip::icmp;
 use nat64handoff::ip::packet::{self, Ipv4, Ipv6, Walk, protocol};
 

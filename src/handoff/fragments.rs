@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::handoff::change::TableKey;
-use crate::handoff::message::Client;
+use crate::handoff::entry::{Client, TableKey};
 use crate::handoff::random::SecretHash;
 
 /// The most notes in a shard.

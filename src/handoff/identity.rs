@@ -1,39 +1,14 @@
-//! Who is a NAT64: token validation (PROTOCOL.md section 5).
+//! Which control identities of a NAT64 are known, and how many packets of unknown ones pass (PROTOCOL.md section 5).
 //!
-//! An address has no state here before it has proved that it receives what is sent to it. What it is
-//! asked to return is a [`Proof`]: a MAC that only we can make and that we can check without having kept
-//! anything. This file knows identities, keys and odds; who is sent what, and when, is `server`'s.
+//! How an identity proves itself is `proof`; who is sent what, and when, is `server`'s.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
-
-use siphasher::sip128::{Hasher128, SipHasher24};
-use std::hash::Hasher;
-use subtle::ConstantTimeEq;
-
-use crate::handoff::change::TableKey;
-use crate::handoff::message::{self, ControlPort, MESSAGE_HEADER, Token, message_type};
+use crate::handoff::entry::ControlPort;
+use crate::handoff::opaque::Token;
 use crate::handoff::ports::CONTROL_PORTS_MAX;
 use crate::handoff::random::Random;
-use crate::handoff::rate::Rate;
-use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, protocol};
 
 /// How many identities are known of a NAT64: the most recently used ones.
 pub const IDENTITIES_MAX: usize = CONTROL_PORTS_MAX;
-/// The octets of a proof.
-pub const PROOF_LENGTH: usize = 16;
-/// How long a key makes proofs. It checks them for as long again.
-pub const KEY_LIFETIME: Duration = Duration::from_secs(60);
-
-/// What the MAC is for, so that no other use of the key could be mistaken for it.
-const DOMAIN: &[u8] = b"nat64handoff proof v1";
-/// The source and destination of the IPv6 form (RFC 6666).
-const DISCARD_ADDRESS: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0);
-/// The source and destination of the IPv4 form (RFC 7600).
-const DUMMY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-
-/// A MAC over who asked: local address, NAT64 address, NAT64 port and token.
-pub type Proof = [u8; PROOF_LENGTH];
 
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]
@@ -104,70 +79,6 @@ impl Identities {
     }
 }
 
-/// The keys that make and check proofs.
-#[derive(Debug)]
-pub struct ProofKeys {
-    current: [u8; 16],
-    previous: [u8; 16],
-    /// When the lifetime of `current` ends.
-    expires: Duration,
-}
-
-impl ProofKeys {
-    /// Fresh ones.
-    pub fn new(now: Duration, random: &mut Random) -> Self {
-        Self { current: random.key(), previous: random.key(), expires: now + KEY_LIFETIME }
-    }
-
-    /// Replaces what has had its time.
-    #[inline]
-    pub fn renew(&mut self, now: Duration, random: &mut Random) {
-        if now >= self.expires {
-            self.replace(now, random);
-        }
-    }
-
-    #[cold]
-    fn replace(&mut self, now: Duration, random: &mut Random) {
-        // Where nothing came in for a while, the new key is as old as if it had been made in time:
-        // else the one before it would check proofs for longer.
-        let in_time = now < self.expires + KEY_LIFETIME;
-        (self.previous, self.expires) = if in_time {
-            (self.current, self.expires + KEY_LIFETIME)
-        } else {
-            (random.key(), now + KEY_LIFETIME)
-        };
-        self.current = random.key();
-    }
-
-    /// The proof that whoever sent `token` from `port` can return.
-    pub fn proof(&self, table: TableKey, port: ControlPort, token: &[u8]) -> Proof {
-        mac(&self.current, table, port, token)
-    }
-
-    /// Whether the last octets of `data` are such a proof, made with the current or the previous key.
-    pub fn verify(&self, table: TableKey, port: ControlPort, token: &[u8], data: &[u8]) -> bool {
-        let Some(proof) = data.last_chunk::<PROOF_LENGTH>() else {
-            return false;
-        };
-        let current = mac(&self.current, table, port, token).ct_eq(proof);
-        let previous = mac(&self.previous, table, port, token).ct_eq(proof);
-        (current | previous).into()
-    }
-}
-
-/// All fields but the last have a fixed length, and SipHash takes the length of the whole in.
-fn mac(key: &[u8; 16], table: TableKey, port: ControlPort, token: &[u8]) -> Proof {
-    let mut mac = SipHasher24::new_with_key(key);
-    mac.write(DOMAIN);
-    mac.write(&table.local.octets());
-    mac.write(&table.nat64.octets());
-    mac.write(&port.0.to_be_bytes());
-    mac.write(&(token.len() as u16).to_be_bytes());
-    mac.write(token);
-    mac.finish128().as_bytes()
-}
-
 /// Lets 60 % of the unknown pass, and never drops two in a row.
 #[derive(Debug)]
 pub struct Attenuation(u32);
@@ -194,66 +105,9 @@ impl Attenuation {
     }
 }
 
-/// The cap on validation packets, a tenth of which only known NAT64 addresses can use.
-#[derive(Debug)]
-pub struct ValidationRate {
-    rate: Rate,
-    limit: u32,
-}
-
-impl ValidationRate {
-    /// At most `limit` in any second.
-    pub fn new(limit: u32) -> Self {
-        Self { rate: Rate::default(), limit }
-    }
-
-    /// Whether one may leave now, to an address that is `known` or not.
-    pub fn take(&mut self, now: Duration, known: bool) -> bool {
-        // Rounded up, so that a small limit reserves something; but the unknown have a chance with any.
-        let reserved = if known || self.limit < 2 { 0 } else { self.limit.div_ceil(10) };
-        self.rate.take(now, self.limit - reserved)
-    }
-}
-
-/// Appends the payload of a validation packet to `out`: the first of the three forms that is not longer
-/// than the request's payload, which has `request_length` octets and is well-formed.
-pub fn emit_validation_packet(
-    out: &mut Vec<u8>,
-    request_length: usize,
-    token: &[u8],
-    authenticator: Option<&[u8]>,
-    proof: &Proof,
-) {
-    let fits = |data: &[u8], header: usize| {
-        MESSAGE_HEADER + data.len() + header + PROOF_LENGTH <= request_length
-    };
-    if let Some(authenticator) = authenticator.filter(|data| fits(data, IPV6_HEADER)) {
-        message::emit(out, message_type::AUTHENTICATOR, authenticator);
-        let address = DISCARD_ADDRESS;
-        let header =
-            packet::ipv6_header(PROOF_LENGTH, protocol::NO_NEXT_HEADER, 1, address, address);
-        out.extend_from_slice(&header);
-        out.extend_from_slice(proof);
-        return;
-    }
-    message::emit(out, message_type::TOKEN, token);
-    if fits(token, IPV4_HEADER) {
-        let (length, address) = (IPV4_HEADER + PROOF_LENGTH, DUMMY_ADDRESS);
-        let header = packet::ipv4_header(length, 1, protocol::NO_NEXT_HEADER, address, address);
-        out.extend_from_slice(&header);
-        out.extend_from_slice(proof);
-    } else {
-        message::emit(out, message_type::NO_OP, proof);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key() -> TableKey {
-        TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) }
-    }
 
     fn token(octets: &[u8]) -> Token {
         Token::new(octets).unwrap()
@@ -281,46 +135,6 @@ mod tests {
     }
 
     #[test]
-    fn section_5_a_proof_is_for_one_identity() {
-        let mut random = Random::new([1; 32]);
-        let keys = ProofKeys::new(Duration::ZERO, &mut random);
-        let port = ControlPort(5000);
-        let mut data = vec![0xee; 11];
-        data.extend_from_slice(&keys.proof(key(), port, &[1, 2]));
-        assert!(keys.verify(key(), port, &[1, 2], &data));
-        assert!(!keys.verify(key(), ControlPort(5001), &[1, 2], &data));
-        assert!(!keys.verify(key(), port, &[1, 3], &data));
-        assert!(!keys.verify(key(), port, &[], &data));
-        assert!(!keys.verify(key(), port, &[1, 2, 0, 0], &data));
-        let swapped = TableKey { local: key().nat64, nat64: key().local };
-        assert!(!keys.verify(swapped, port, &[1, 2], &data));
-        assert!(!keys.verify(key(), port, &[1, 2], &data[..26]));
-        assert!(!keys.verify(key(), port, &[1, 2], &data[12..]));
-        assert!(!ProofKeys::new(Duration::ZERO, &mut random).verify(key(), port, &[1, 2], &data));
-    }
-
-    #[test]
-    fn section_5_a_key_checks_for_two_minutes_at_most() {
-        let port = ControlPort(5000);
-        let accepted_after = |seconds: &[u64]| {
-            let mut random = Random::new([1; 32]);
-            let mut keys = ProofKeys::new(Duration::ZERO, &mut random);
-            let proof = keys.proof(key(), port, &[]);
-            seconds.iter().for_each(|&s| keys.renew(Duration::from_secs(s), &mut random));
-            keys.verify(key(), port, &[], &proof)
-        };
-        assert!(accepted_after(&[59]));
-        assert!(accepted_after(&[60]));
-        assert!(accepted_after(&[60, 119]));
-        assert!(!accepted_after(&[60, 120]));
-        assert!(accepted_after(&[119]));
-        assert!(!accepted_after(&[119, 120]));
-        assert!(!accepted_after(&[61, 119, 178]));
-        assert!(!accepted_after(&[120]));
-        assert!(!accepted_after(&[100_000]));
-    }
-
-    #[test]
     fn section_5_attenuation() {
         let mut random = Random::new([3; 32]);
         let mut attenuation = Attenuation::default();
@@ -330,44 +144,5 @@ mod tests {
         assert!(passed.windows(3).all(|three| !(three[0] && three[1] && three[2])));
         let passed = passed.iter().filter(|&&passed| passed).count();
         assert!((5900..6100).contains(&passed), "{passed}");
-    }
-
-    #[test]
-    fn section_5_a_tenth_is_reserved() {
-        let mut rate = ValidationRate::new(100);
-        let taken = |rate: &mut ValidationRate, known| {
-            (0..200).filter(|_| rate.take(Duration::ZERO, known)).count()
-        };
-        assert_eq!(taken(&mut rate, false), 90);
-        assert_eq!(taken(&mut rate, true), 10);
-    }
-
-    #[test]
-    #[rustfmt::skip]
-    fn section_5_the_three_forms() {
-        let proof: Proof = std::array::from_fn(|i| 0xa0 + i as u8);
-        let emit = |length: usize, authenticator: Option<&[u8]>| {
-            let mut out = Vec::new();
-            emit_validation_packet(&mut out, length, &[1, 2], authenticator, &proof);
-            assert!(out.len() <= length);
-            out
-        };
-        let ipv6 = [
-            0x36, 2, 9, 8, 7, 6,
-            0x60, 0, 0, 0, 0, 16, 59, 1,
-            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
-        assert_eq!(emit(62, Some(&[9, 8, 7, 6])), [&ipv6[..], &proof].concat());
-        let ipv4 = [
-            0x34, 1, 1, 2,
-            0x45, 0, 0, 36, 0, 0, 0x40, 0, 1, 59, 0xf9, 0x8e, 192, 0, 0, 8, 192, 0, 0, 8,
-        ];
-        assert_eq!(emit(61, Some(&[9, 8, 7, 6])), [&ipv4[..], &proof].concat());
-        assert_eq!(emit(40, None), [&ipv4[..], &proof].concat());
-        let no_op = [0x34, 1, 1, 2, 0x32, 8];
-        assert_eq!(emit(39, Some(&[])), [&no_op[..], &proof].concat());
-        assert_eq!(emit(22 + 2, None), [&no_op[..], &proof].concat());
-        assert_eq!(packet::checksum(&[&ipv4[4..]]), 0);
     }
 }

@@ -6,10 +6,14 @@
 #![doc = include_str!("../PROTOCOL.md")]
 
 pub mod change;
+pub mod entry;
 pub mod fragments;
 pub mod identity;
+pub mod line;
 pub mod message;
+pub mod opaque;
 pub mod ports;
+pub mod proof;
 pub mod random;
 pub mod rate;
 pub mod server;

@@ -6,7 +6,7 @@
 
 use hashbrown::HashTable;
 
-use crate::handoff::message::{ControlPort, MappedPort};
+use crate::handoff::entry::{ControlPort, MappedPort};
 use crate::handoff::random::{Random, SecretHash};
 
 /// The lowest mapped port.

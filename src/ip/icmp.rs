@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::handoff::change::TableKey;
+use crate::handoff::entry::TableKey;
 use crate::handoff::stats::DropReason;
 use crate::ip::packet::{
     self, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, Walk, icmp_type, protocol,

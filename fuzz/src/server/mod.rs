@@ -12,8 +12,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nat64handoff::handoff::change::{Change, Now, TableKey, Timestamp};
-use nat64handoff::handoff::message::{ControlPort, HANDOFF_PORT, HEAD_ROOM, MappedPort};
+use nat64handoff::handoff::change::{Change, Now, Timestamp};
+use nat64handoff::handoff::entry::{ControlPort, MappedPort, TableKey};
+use nat64handoff::handoff::message::{HANDOFF_PORT, HEAD_ROOM};
 use nat64handoff::handoff::ports::PortSet;
 use nat64handoff::handoff::server::{
     AccessList, Body, Budget, Datagram, LiveConnections, Outbox, Server, ServerConfig,
@@ -636,7 +637,7 @@ fn count_rate(sent: &mut Vec<Duration>, now: Duration, limit: usize) {
     assert!(sent.len() <= limit, "more than {limit} in a second");
 }
 
-fn entry(port: MappedPort, client: nat64handoff::handoff::message::Client) -> Entry {
+fn entry(port: MappedPort, client: nat64handoff::handoff::entry::Client) -> Entry {
     Entry {
         port: port.0,
         prefix: client.prefix.0,

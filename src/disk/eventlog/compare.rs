@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use super::LINE_MAX;
-use crate::handoff::change::{Event, LineWriter, LogFormat};
+use crate::handoff::change::{Event, LogFormat};
+use crate::handoff::line::LineWriter;
 
 /// Where [`LogFormat::Full`] goes on, and [`LogFormat::Plain`] ends.
 const FULL_FROM: &str = " to ";

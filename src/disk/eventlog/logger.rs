@@ -18,7 +18,8 @@ use rtrb::Consumer;
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
 use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, Shared, TURN_EVENTS};
-use crate::handoff::change::{Event, LineWriter, LogFormat};
+use crate::handoff::change::{Event, LogFormat};
+use crate::handoff::line::LineWriter;
 use crate::kernel::clock;
 
 /// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.

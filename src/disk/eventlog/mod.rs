@@ -41,7 +41,8 @@ use std::time::Duration;
 
 use rtrb::{Producer, PushError, RingBuffer};
 
-use crate::handoff::change::{self, Event, LogFormat};
+use crate::handoff::change::{Event, LogFormat};
+use crate::handoff::line;
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::stderr::say;
 
@@ -77,7 +78,7 @@ const WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
 
-const _: () = assert!(change::LINE_MAX < LINE_MAX);
+const _: () = assert!(line::LINE_MAX < LINE_MAX);
 const _: () = assert!(TURN_EVENTS <= QUEUE_EVENTS);
 const _: () = assert!(TURN_EVENTS * LINE_MAX < BATCH_OCTETS);
 

@@ -2,8 +2,9 @@
 
 use super::output::FILE_MODE;
 use super::*;
-use crate::handoff::change::{EventKind, TableKey, Timestamp};
-use crate::handoff::message::{Client, MappedPort, Prefix96};
+use crate::handoff::change::{EventKind, Timestamp};
+use crate::handoff::entry::{Client, MappedPort, TableKey};
+use crate::handoff::message::Prefix96;
 use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;

@@ -88,8 +88,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crc32c::{crc32c, crc32c_append};
 
-use crate::handoff::change::{Change, TableKey, Timestamp};
-use crate::handoff::message::{Authenticator, Client, ControlPort, MappedPort, Prefix96, Token};
+use crate::handoff::change::{Change, Timestamp};
+use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use crate::handoff::message::Prefix96;
+use crate::handoff::opaque::{Authenticator, Token};
 
 /// The version of the format that is written.
 pub const VERSION: u16 = 1;

@@ -17,7 +17,8 @@ use super::tables::{Source, Tables};
 use crate::disk::journal::{
     self, Encoder, FileId, FileKind, HEADER_LENGTH, Header, Position, RecordNumber, Seal,
 };
-use crate::handoff::change::{Change, TableKey, Timestamp};
+use crate::handoff::change::{Change, Timestamp};
+use crate::handoff::entry::TableKey;
 
 /// How much is written at a time.
 const BUFFER: usize = 1 << 20;

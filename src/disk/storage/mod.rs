@@ -34,7 +34,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::handoff::change::{Change, TableKey, Timestamp};
+use crate::handoff::change::{Change, Timestamp};
+use crate::handoff::entry::TableKey;
 
 pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
 pub use compact::Compacted;

@@ -20,7 +20,8 @@ use super::sync::{Logged, Place, Shard, Storage};
 use super::tables::{Source, TableState, Tables};
 use super::{JournalWriter, Replay, StateDirectory, StorageConfig, StorageError};
 use crate::disk::journal::{self, FileId, FileKind, Header, Position, RecordNumber};
-use crate::handoff::change::{Change, Event, TableKey, Timestamp};
+use crate::handoff::change::{Change, Event, Timestamp};
+use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 use crate::kernel::{clock, entropy};
 

@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Replay;
 use crate::disk::journal::{Record, changes_in};
-use crate::handoff::change::{TableKey, Timestamp};
+use crate::handoff::change::Timestamp;
+use crate::handoff::entry::TableKey;
 
 /// Octets of changes from which on a batch is sent off: it stays in a cache.
 const BATCH_OCTETS: usize = 64 * 1024;
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
     use crate::disk::journal::{self, FileId, FileKind, Position, RecordNumber};
     use crate::handoff::change::Change;
-    use crate::handoff::message::MappedPort;
+    use crate::handoff::entry::MappedPort;
 
     const SHARDS: usize = 2;
     const PARTS: usize = 3;

@@ -12,7 +12,8 @@ use super::SyncPolicy;
 use super::disk::DiskFile;
 use super::sync::{Shard, Wake};
 use crate::disk::journal::{self, HEADER_LENGTH, Position, RecordNumber, Seal};
-use crate::handoff::change::{Change, TableKey, Timestamp};
+use crate::handoff::change::{Change, Timestamp};
+use crate::handoff::entry::TableKey;
 
 /// Whether the journal takes changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

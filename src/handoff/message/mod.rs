@@ -5,13 +5,11 @@
 //! be written into the very same buffer, in front of the embedded packet. What stands inside an embedded
 //! packet is the business of `packet`.
 
-mod opaque;
-
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::stats::DropReason;
-pub use opaque::{Authenticator, Token};
 
 /// The default handoff port (PROTOCOL.md section 1).
 pub const HANDOFF_PORT: u16 = 64064;
@@ -55,20 +53,6 @@ pub mod message_type {
 
 const HANDOFF_FORMAT: u8 = 3;
 
-/// A port of the NAT64's public address that stands for a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MappedPort(pub u16);
-
-impl fmt::Display for MappedPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The port that a NAT64 sends its requests from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ControlPort(pub u16);
-
 /// A NAT64 prefix of 96 bits, in network order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix96(pub [u8; 12]);
@@ -93,46 +77,8 @@ fn prefix_of<const N: usize>(address: [u8; 16]) -> [u8; N] {
     std::array::from_fn(|i| address[i])
 }
 
-/// Who an entry stands for: an IPv6 address and port, seen through one prefix of the NAT64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Client {
-    /// The NAT64 prefix that the client reached the service by.
-    pub prefix: Prefix96,
-    /// The client's address.
-    pub address: Ipv6Addr,
-    /// The client's TCP or UDP port.
-    pub port: u16,
-}
-
-impl Client {
-    /// Whether a client can have this address (PROTOCOL.md section 7): not the unspecified, a loopback,
-    /// multicast, IPv4-mapped or link-local one.
-    #[inline]
-    pub fn can_have(address: Ipv6Addr) -> bool {
-        !(address.is_unspecified()
-            || address.is_loopback()
-            || address.is_multicast()
-            || address.to_ipv4_mapped().is_some()
-            || address.is_unicast_link_local())
-    }
-
-    /// The /64 that the client is in, the unit of fair share.
-    pub fn subnet(&self) -> [u8; 8] {
-        prefix_of(self.address.octets())
-    }
-}
-
-/// The data of a message of type 7: a connection tracking entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// The mapped port.
-    pub port: MappedPort,
-    /// Whom it stands for.
-    pub client: Client,
-}
-
 impl Entry {
-    /// From the data of the message. `None` where the length is another.
+    /// From the data of a message of type 7. `None` where the length is another.
     #[inline]
     pub(crate) fn parse(data: &[u8]) -> Option<Self> {
         let data: &[u8; ENTRY_LENGTH - MESSAGE_HEADER] = data.try_into().ok()?;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::handoff::opaque::Token;
 
 const TOKEN: [u8; 4] = [0x34, 1, 0xaa, 0xbb];
 const AUTHENTICATOR: [u8; 6] = [0x36, 2, 1, 2, 3, 4];

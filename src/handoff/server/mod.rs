@@ -3,9 +3,9 @@
 //! Pure: the clock comes with each datagram, randomness from a seed, and what is to be sent or logged is
 //! left in an [`Outbox`]. Replies are written in place, in front of the embedded packet.
 
-mod foresee;
+mod channels;
 mod nat64;
-mod nat64s;
+mod prefetch;
 mod replayed;
 #[cfg(test)]
 mod tests;
@@ -19,19 +19,20 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use crate::handoff::change::{Change, Now, TableKey};
+use crate::handoff::change::{Change, Now};
+use crate::handoff::entry::{ControlPort, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
-use crate::handoff::identity::{self, Attenuation, ProofKeys, ValidationRate};
-use crate::handoff::message::{
-    self, ControlPort, ReportedPacket, Request, RequestKind, Span, Token, VALIDATION_PORT,
-};
+use crate::handoff::identity::Attenuation;
+use crate::handoff::message::{ReportedPacket, Request, RequestKind, Span, VALIDATION_PORT};
+use crate::handoff::opaque::Token;
+use crate::handoff::proof::{self, ProofKeys, ValidationRate};
 use crate::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::handoff::table::{Live, TableLimits};
 use crate::ip::packet::Ipv4;
-pub use foresee::{AHEAD_MAX, Foreseen};
+use channels::Nat64s;
 pub(crate) use nat64::Nat64;
-use nat64s::Nat64s;
+pub use prefetch::{AHEAD_MAX, Foreseen};
 pub use replayed::Replayed;
 
 /// A request, and whom it came from.
@@ -408,7 +409,7 @@ impl Server {
     }
 
     /// All entries of all tables: for tests and tools.
-    pub fn entries(&self) -> impl Iterator<Item = (TableKey, message::Entry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (TableKey, Entry)> {
         self.nat64s
             .iter()
             .flat_map(|(key, nat64)| nat64.table().by_use().map(move |entry| (key, entry)))
@@ -416,7 +417,7 @@ impl Server {
 
     /// Whether (`port`, `token`) of the table's NAT64 has proved itself.
     pub fn is_known(&self, table: TableKey, port: ControlPort, token: &[u8]) -> bool {
-        let hash = nat64s::hash_of(&self.context.hash, table);
+        let hash = channels::hash_of(&self.context.hash, table);
         let nat64 = self.nat64s.find(hash, table).map(|number| self.nat64s.get(number));
         nat64.is_some_and(|nat64| nat64.is_known(port, token))
     }
@@ -535,7 +536,7 @@ impl Server {
         let to = SocketAddrV4::new(exchange.table.nat64, VALIDATION_PORT);
         self.context.stats.add(Counter::ValidationPackets, 1);
         exchange.outbox.copy(to, 0, |out| {
-            identity::emit_validation_packet(out, payload.len(), token, authenticator, &proof);
+            proof::emit_validation_packet(out, payload.len(), token, authenticator, &proof);
             Ok(())
         })
     }

@@ -7,13 +7,15 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::{Context, Exchange, Outbox, is_nearly_full};
-use crate::handoff::change::{Change, TableKey};
+use crate::handoff::change::Change;
+use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentKey;
 use crate::handoff::identity::{Attenuation, Identities};
 use crate::handoff::message::{
-    self, Client, ClientPacket, ControlPort, ENTRY_LENGTH, MESSAGE_HEADER, MappedPort, PAYLOAD_MAX,
-    Prefix96, ReportedPacket, Request, RequestKind, Span, Token, message_type,
+    self, ClientPacket, ENTRY_LENGTH, MESSAGE_HEADER, PAYLOAD_MAX, Prefix96, ReportedPacket,
+    Request, RequestKind, Span, message_type,
 };
+use crate::handoff::opaque::Token;
 use crate::handoff::random::SecretHash;
 use crate::handoff::rate::Rate;
 use crate::handoff::stats::{Counter, DropReason, Stats};
@@ -175,7 +177,7 @@ impl Nat64 {
     fn report(
         &mut self,
         authenticator: Span,
-        reported: message::Entry,
+        reported: Entry,
         exchange: &mut Exchange<'_>,
         context: &mut Context,
     ) -> Result<(), DropReason> {
@@ -643,13 +645,7 @@ impl Nat64 {
     }
 
     /// The same, to a report: where it says something else, it announces the conflict as well.
-    fn after_report(
-        &self,
-        reported: message::Entry,
-        entry: message::Entry,
-        since: u64,
-        outbox: &Outbox,
-    ) -> u64 {
+    fn after_report(&self, reported: Entry, entry: Entry, since: u64, outbox: &Outbox) -> u64 {
         let after = self.after(entry.port, since);
         if entry == reported { after } else { after.max(outbox.record) }
     }
@@ -748,11 +744,7 @@ enum AuthenticatorFrom {
     Table,
 }
 
-fn emit_entry(
-    out: &mut Vec<u8>,
-    authenticator: &[u8],
-    entry: message::Entry,
-) -> Result<(), DropReason> {
+fn emit_entry(out: &mut Vec<u8>, authenticator: &[u8], entry: Entry) -> Result<(), DropReason> {
     message::emit(out, message_type::AUTHENTICATOR, authenticator);
     out.extend_from_slice(&entry.emit());
     Ok(())

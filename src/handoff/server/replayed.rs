@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use hashbrown::HashMap;
 
 use super::{Nat64, Server};
-use crate::handoff::change::{Change, TableKey};
+use crate::handoff::change::Change;
+use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 use crate::handoff::table::TableLimits;
 
@@ -70,7 +71,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::handoff::message::{Client, ControlPort, MappedPort, Prefix96, Token};
+    use crate::handoff::entry::{Client, ControlPort, MappedPort};
+    use crate::handoff::message::Prefix96;
+    use crate::handoff::opaque::Token;
     use crate::handoff::server::{Budget, NoneKnown, ServerConfig};
     use crate::handoff::stats::Stats;
 

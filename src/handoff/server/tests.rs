@@ -1,8 +1,8 @@
 use super::*;
+use crate::handoff::entry::{Client, Entry, MappedPort};
+use crate::handoff::message;
 use crate::handoff::message::HEAD_ROOM;
-use crate::handoff::message::{
-    Client, Entry, MappedPort, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96,
-};
+use crate::handoff::message::{PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96};
 use crate::handoff::ports::PortSet;
 use crate::ip::packet::{self, protocol};
 use std::net::Ipv6Addr;

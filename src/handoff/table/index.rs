@@ -4,7 +4,7 @@
 //! Open addressing with linear probing: a place has the slot of an entry and half of its hash, so that hardly ever
 //! an entry is looked at in vain, and 16 of them share a line. What goes leaves no mark: those behind it move up.
 
-use super::pool::{NONE, Slot};
+use super::records::{NONE, Slot};
 
 /// The hash of a client. A remote can choose what it is made of, so it must be keyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

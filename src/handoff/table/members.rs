@@ -1,7 +1,7 @@
 //! Lists of the entries of each /64, in no order.
 
 use super::Record;
-use super::pool::{NONE, Slot, Slots};
+use super::records::{NONE, Slot, Slots};
 
 /// The neighbours of an entry in its list.
 #[derive(Debug, Clone, Copy)]

@@ -11,31 +11,31 @@
 //! touched by who finds an entry and uses it. Records are small enough that a full table takes about 55 octets
 //! for each entry where four share a client address, 110 where none does.
 
-mod age;
+mod eviction;
 mod index;
+mod lru;
 mod members;
-mod pool;
+mod records;
 #[cfg(test)]
 mod tests;
-mod victim;
 
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 
 use crate::handoff::change::Change;
-use crate::handoff::message::{
-    self, Authenticator, Client, ControlPort, ENTRY_LENGTH, MappedPort, Prefix96,
-};
+use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
+use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96};
+use crate::handoff::opaque::Authenticator;
 use crate::handoff::ports::{PortSet, Ports, TABLE_CAPACITY};
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::DropReason;
-use age::{Queue, UseNumber, Uses};
+use eviction::Search;
 use index::{Hash, Index};
+use lru::{Queue, UseNumber, Uses};
 use members::{Links, Members};
-use pool::{Keyed, Place, Pool, Shares, Slots};
-use victim::Search;
+use records::{Keyed, Place, Pool, Shares, Slots};
 
-pub use pool::Slot;
+pub use records::Slot;
 
 /// By how much control ports can lower a table's capacity.
 const CAPACITY_LOSS_MAX: usize = 8;
@@ -291,9 +291,9 @@ impl Table {
     ///
     /// # Panics
     /// Where there is none, here and below: a slot is good until the next change.
-    pub fn entry(&self, slot: Slot) -> message::Entry {
+    pub fn entry(&self, slot: Slot) -> Entry {
         let record = self.records.get(slot);
-        message::Entry {
+        Entry {
             port: record.port(),
             client: Client {
                 prefix: Prefix96(self.prefixes.get(record.prefix).prefix),
@@ -308,7 +308,7 @@ impl Table {
         self.records.get(slot).port()
     }
 
-    /// Writes the entry in `slot` as a message: what [`message::Entry::emit`] makes of it.
+    /// Writes the entry in `slot` as a message: what [`Entry::emit`] makes of it.
     #[inline]
     pub fn emit_entry(&self, slot: Slot, out: &mut [u8; ENTRY_LENGTH]) {
         let record = self.records.get(slot);
@@ -375,7 +375,7 @@ impl Table {
     }
 
     /// All entries, from the least to the most recently used.
-    pub fn by_use(&self) -> impl Iterator<Item = message::Entry> {
+    pub fn by_use(&self) -> impl Iterator<Item = Entry> {
         self.slots_by_use().into_iter().map(|slot| self.entry(slot))
     }
 
@@ -383,7 +383,7 @@ impl Table {
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         let mut told = vec![false; TABLE_CAPACITY];
         self.slots_by_use().into_iter().flat_map(move |slot| {
-            let message::Entry { port, client } = self.entry(slot);
+            let Entry { port, client } = self.entry(slot);
             let told = &mut told[usize::from(self.records.get(slot).client)];
             let first = !std::mem::replace(told, true);
             let authenticator = self.authenticator(slot);
@@ -415,7 +415,7 @@ impl Table {
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
         let port = if self.len() >= self.capacity() || at_limit {
             let victim = self.victim(&sought.client, live).ok_or(DropReason::NoPort)?;
-            let message::Entry { port, client } = self.entry(victim);
+            let Entry { port, client } = self.entry(victim);
             self.remove(victim);
             changed(Change::Deleted { port, client });
             wanted.unwrap_or(port)
@@ -462,7 +462,7 @@ impl Table {
     /// Deletes the entry that has mapped `control`, which is becoming a control port.
     pub fn bar(&mut self, control: ControlPort, changed: impl FnOnce(Change)) {
         if let Some(slot) = self.find_port(MappedPort(control.0)) {
-            let message::Entry { port, client } = self.entry(slot);
+            let Entry { port, client } = self.entry(slot);
             let change = Change::Deleted { port, client };
             self.apply(&change);
             changed(change);

@@ -12,7 +12,8 @@ use super::reply::{Packet, Reply};
 use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState};
 use super::{forward, peer_of, whole_ipv4, whole_ipv6};
-use crate::handoff::message::{Client, Entry, Prefix96};
+use crate::handoff::entry::{Client, Entry};
+use crate::handoff::message::Prefix96;
 use crate::ip::packet::{Ipv4, Ipv6};
 
 impl Nat64 {

@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::Ignored;
 use super::life::{Segment, Session, Usage};
 use super::packets::{FIN, RST, SYN};
-use crate::handoff::message::{Client, MappedPort, Prefix96};
+use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::message::Prefix96;
 use crate::ip::packet::{self, ICMP_HEADER, Ipv4, Ipv6, protocol};
 
 /// What a packet is in the eyes of a NAT64. `K` is what its entry is found by.

@@ -28,9 +28,8 @@ use std::time::Duration;
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use peer::{REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
-use crate::handoff::message::{
-    Client, ControlPort, Entry, HANDOFF_PORT, MappedPort, PAYLOAD_MAX, Prefix96,
-};
+use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
+use crate::handoff::message::{HANDOFF_PORT, PAYLOAD_MAX, Prefix96};
 use crate::handoff::random::{Random, SEED_LENGTH};
 use crate::handoff::stats::counters;
 use crate::ip::packet::{Ipv4, Ipv6};

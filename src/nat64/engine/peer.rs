@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ServerState;
 use super::life::{Life, Usage};
-use crate::handoff::message::{Client, Entry, MappedPort};
+use crate::handoff::entry::{Client, Entry, MappedPort};
 
 /// How often a report is repeated (PROTOCOL.md section 10, repair 2).
 pub const REPORT_REPEATS_MAX: u8 = 3;

@@ -1,7 +1,8 @@
 //! What a server's payload says (PROTOCOL.md section 4), before anything in it is believed.
 
 use super::Ignored;
-use crate::handoff::message::{self, Embedded, Entry, Message, PAYLOAD_MAX, message_type};
+use crate::handoff::entry::Entry;
+use crate::handoff::message::{self, Embedded, Message, PAYLOAD_MAX, message_type};
 
 /// The messages of a payload that matter to a NAT64. Where a type stands more than once, the first counts.
 #[derive(Debug, Default)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::keys::Keys;
 use super::peer::Peer;
 use super::{Action, MULTI_REPORT_MAX};
+use crate::handoff::entry::{Client, Entry};
 use crate::handoff::message::{
-    self, Client, ENTRY_LENGTH, Entry, MESSAGE_HEADER, PROTOCOL_IDENTIFIER, message_type,
+    self, ENTRY_LENGTH, MESSAGE_HEADER, PROTOCOL_IDENTIFIER, message_type,
 };
 
 pub(super) fn send_reports(

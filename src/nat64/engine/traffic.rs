@@ -13,7 +13,8 @@ use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, PORT_MIN, RESERVED_PORTS, ServerState, draw,
     forward, peer_of, push_request, whole_ipv4, whole_ipv6,
 };
-use crate::handoff::message::{self, Client, Entry, MappedPort, message_type};
+use crate::handoff::entry::{Client, Entry, MappedPort};
+use crate::handoff::message::{self, message_type};
 use crate::ip::packet::Ipv6;
 
 impl Nat64 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::handoff::message::Client;
+use crate::handoff::entry::Client;
 use crate::handoff::random::{Random, SecretHash};
 
 /// The most mappings.

@@ -27,9 +27,9 @@ pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use outbox::{Notice, Outbox, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 
-use crate::handoff::change::TableKey;
+use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
-use crate::handoff::message::{Client, Entry, MappedPort, Prefix96};
+use crate::handoff::message::Prefix96;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
 use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::handoff::message::Client;
+use crate::handoff::entry::Client;
 use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
 use crate::ip::packet::{
     self, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, icmp_is_error, icmpv6_is_error,

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::handoff::entry::Client;
 use crate::handoff::fragments::FragmentKey;
-use crate::handoff::message::Client;
 use crate::handoff::stats::DropReason;
 use crate::ip::packet::{
     self, Fragment, IPV4_HEADER, IPV6_HEADER, Ipv6, Walk, icmp_type, protocol,

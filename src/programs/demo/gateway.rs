@@ -9,10 +9,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::{Failure, crowd, demand, failure, is_forward, socket, the_request};
-use crate::handoff::message::{
-    self, Client, ControlPort, ENTRY_LENGTH, Entry, MappedPort, Prefix96, VALIDATION_PORT,
-    message_type,
-};
+use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
+use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96, VALIDATION_PORT, message_type};
 use crate::ip::packet::{IPV6_HEADER, protocol, set_ttl, ttl};
 use crate::nat64::engine::packets::{SYN, ipv4_udp, ipv6_tcp, synthesize};
 use crate::nat64::engine::{Action, Config, Nat64, ServerState};

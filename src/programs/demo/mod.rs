@@ -11,7 +11,8 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
-use crate::handoff::message::{Client, Entry, Prefix96, VALIDATION_PORT};
+use crate::handoff::entry::{Client, Entry};
+use crate::handoff::message::{Prefix96, VALIDATION_PORT};
 use crate::ip::packet::{IPV6_HEADER, Ipv6, icmp_type, icmpv6_checksum};
 use crate::kernel::clock;
 use crate::nat64::engine::packets::{ACK, SYN, extract, ipv4_tcp, ipv6_echo_request, ipv6_udp};

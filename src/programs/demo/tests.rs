@@ -1,7 +1,7 @@
 use std::thread;
 
 use super::*;
-use crate::handoff::message::MappedPort;
+use crate::handoff::entry::MappedPort;
 
 const NO_TIME: Duration = Duration::ZERO;
 

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::handoff::change::TableKey;
+use crate::handoff::entry::TableKey;
 use crate::handoff::ports::PortSet;
 use crate::handoff::server::LiveConnections;
 use crate::handoff::table::Live;
@@ -314,7 +314,7 @@ impl Looker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::message::MappedPort;
+    use crate::handoff::entry::MappedPort;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
     /// A connection of this host with `nat64`, which is this host as well: its ends, and the table and the port.

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
-use crate::handoff::change::{Event, Now, TableKey};
+use crate::handoff::change::{Event, Now};
+use crate::handoff::entry::TableKey;
 use crate::handoff::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};

@@ -15,7 +15,8 @@ use crate::disk::storage::{
     JournalWriter, RealDisk, Replay, StateDirectory, Storage, StorageConfig, StorageError,
     SyncPolicy,
 };
-use crate::handoff::change::{Change, LogFormat, TableKey, Timestamp};
+use crate::handoff::change::{Change, LogFormat, Timestamp};
+use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Replayed, Server};
 use crate::handoff::stats::Stats;
 use crate::kernel::clock::Clock;

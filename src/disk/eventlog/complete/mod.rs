@@ -29,7 +29,8 @@ use super::compare::{Comparison, Ending};
 use super::cursor::{Cursor, CursorFile, FileId, Place, Unknown};
 use super::output::{Output, id_of, parent};
 use super::{BATCH_OCTETS, BUSY_INTERVAL, Destination, Error, LINE_MAX};
-use crate::handoff::change::{Event, LineWriter, LogFormat};
+use crate::handoff::change::{Event, LogFormat};
+use crate::handoff::line::LineWriter;
 
 /// No line is shorter, with its line feed: `Initialized` and the shortest address.
 const LINE_MIN: u64 = 47;

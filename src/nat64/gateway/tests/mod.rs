@@ -3,7 +3,7 @@
 use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::*;
-use crate::handoff::message::MappedPort;
+use crate::handoff::entry::MappedPort;
 use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, icmp_type, protocol};
 use crate::nat64::engine::Ignored;
 use crate::nat64::engine::packets::{

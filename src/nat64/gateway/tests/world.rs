@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::handoff::change::{Now, TableKey};
+use crate::handoff::change::Now;
+use crate::handoff::entry::TableKey;
 use crate::handoff::message::HEAD_ROOM;
 use crate::handoff::server::{self, Body, Budget, Datagram, NoneKnown, Server, ServerConfig};
 use crate::handoff::stats::Stats;

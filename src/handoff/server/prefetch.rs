@@ -9,10 +9,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::nat64s::{self, Number};
+use super::channels::{self, Number};
 use super::{Nat64, Server};
-use crate::handoff::change::TableKey;
-use crate::handoff::message::{self, Client, MappedPort, Request, RequestKind};
+use crate::handoff::entry::{Client, MappedPort, TableKey};
+use crate::handoff::message::{self, Request, RequestKind};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
 use crate::ip::packet::{self, Ipv4, Ipv6};
@@ -93,7 +93,7 @@ impl Server {
         let (nat64_hash, nat64) = match before {
             Some(before) if before.table == table => (before.nat64_hash, before.nat64),
             _ => {
-                let hash = nat64s::hash_of(&self.context.hash, table);
+                let hash = channels::hash_of(&self.context.hash, table);
                 (hash, self.nat64s.find(hash, table))
             }
         };

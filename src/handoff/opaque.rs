@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use super::MESSAGE_DATA_MAX;
+use crate::handoff::message::MESSAGE_DATA_MAX;
 
 /// So many octets need no memory of their own: a MAC of 16 does not.
 const INLINE_MAX: usize = 22;

@@ -6,7 +6,7 @@
 //! used since has another number, and is left out; and none is older than those that were not, as numbers only grow.
 
 use super::Record;
-use super::pool::{Slot, Slots};
+use super::records::{Slot, Slots};
 
 /// So many are looked for at once.
 const QUEUE_MAX: usize = 2048;

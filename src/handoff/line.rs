@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Event, EventKind, LogFormat, Timestamp};
+use crate::handoff::change::{Event, EventKind, LogFormat, Timestamp};
 
 /// The most octets of a line, without its line feed.
 pub const LINE_MAX: usize = "2019-03-18 10:06:28.491727 Initialized".len()
@@ -67,7 +67,7 @@ impl LineWriter {
     }
 
     fn time(&mut self, text: &mut Text, at: Timestamp) {
-        let second = at.0 / MICROS;
+        let second = at.as_micros() / MICROS;
         if self.second != Some(second) {
             self.second = Some(second);
             self.date = date(second);
@@ -75,7 +75,7 @@ impl LineWriter {
         text.push(&self.date);
         text.octet(b'.');
         // Below a million.
-        let micros = (at.0 % MICROS) as u32;
+        let micros = (at.as_micros() % MICROS) as u32;
         for unit in [100_000, 10_000, 1_000, 100, 10, 1] {
             text.octet(b'0' + (micros / unit % 10) as u8);
         }
@@ -227,8 +227,83 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::handoff::change::TableKey;
-    use crate::handoff::message::{Client, MappedPort, Prefix96};
+    use crate::handoff::entry::TableKey;
+    use crate::handoff::entry::{Client, MappedPort};
+    use crate::handoff::message::Prefix96;
+
+    fn event(kind: EventKind) -> Event {
+        Event {
+            at: Timestamp::from_micros(1_552_903_588_491_727),
+            table: TableKey {
+                local: Ipv4Addr::new(203, 0, 113, 5),
+                nat64: Ipv4Addr::new(192, 0, 2, 7),
+            },
+            kind,
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            prefix: Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]),
+            address: "2001:db8::17".parse().unwrap(),
+            port: 53186,
+        }
+    }
+
+    #[test]
+    fn section_8_lines() {
+        let line = event(EventKind::Initialized).line(LogFormat::Plain).to_string();
+        assert_eq!(line, "2019-03-18 10:06:28.491727 Initialized 192.0.2.7");
+        let entry = |kind| event(kind).line(LogFormat::Plain).to_string();
+        let (port, client) = (MappedPort(3719), client());
+        assert_eq!(
+            entry(EventKind::Created { port, client }),
+            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186"
+        );
+        assert_eq!(
+            entry(EventKind::Deleted { port, client }),
+            "2019-03-18 10:06:28.491727 Deleted 192.0.2.7:3719 [2001:db8::17]:53186"
+        );
+        assert_eq!(
+            entry(EventKind::Conflict { port, client }),
+            "2019-03-18 10:06:28.491727 Conflict 192.0.2.7:3719 [2001:db8::17]:53186"
+        );
+    }
+
+    #[test]
+    fn section_8_full_lines() {
+        let created = event(EventKind::Created { port: MappedPort(3719), client: client() });
+        assert_eq!(
+            created.line(LogFormat::Full).to_string(),
+            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186 to 203.0.113.5 via 64:ff9b::/96"
+        );
+        assert_eq!(
+            event(EventKind::Initialized).line(LogFormat::Full).to_string(),
+            "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 to 203.0.113.5"
+        );
+    }
+
+    #[test]
+    fn section_8_addresses_as_rfc_5952_says() {
+        for (text, expected) in [
+            ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+            ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+            ("64:ff9b::c000:201", "64:ff9b::c000:201"),
+        ] {
+            let mut client = client();
+            client.address = text.parse().unwrap();
+            let line = event(EventKind::Created { port: MappedPort(1), client })
+                .line(LogFormat::Plain)
+                .to_string();
+            assert!(line.contains(&format!("[{expected}]")), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_at_the_edges() {
+        assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01 00:00:00.000000");
+        assert_eq!(Timestamp::from_micros(u64::MAX).to_string(), "9999-12-31 23:59:59.999999");
+    }
 
     /// Groups of which many are zero or small, as in addresses.
     fn address() -> impl Strategy<Value = Ipv6Addr> {

@@ -7,10 +7,10 @@
 //! connections, another entry than the least recently used goes for once, but never a live one as long as there is
 //! another.
 
-use super::age::Queue;
-use super::pool::Slot;
+use super::lru::Queue;
+use super::records::Slot;
 use super::{Live, Table};
-use crate::handoff::message::{Client, MappedPort};
+use crate::handoff::entry::{Client, MappedPort};
 
 /// How many live entries are passed over at once, of the heavy /64 and of the whole table.
 const PASSES_AT_ONCE_MAX: usize = 2048;

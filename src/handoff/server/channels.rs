@@ -4,7 +4,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::Nat64;
-use crate::handoff::change::TableKey;
+use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 
 /// Found by a hash that is known before the NAT64 is looked for, or by the number that it was found to have: none

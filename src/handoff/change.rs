@@ -3,14 +3,10 @@
 //! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log prints
 //! it. Also here: the times that the core is given.
 
-mod line;
-
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::handoff::message::{Authenticator, Client, ControlPort, MappedPort, Token};
-
-pub use line::{LINE_MAX, LineWriter};
+use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use crate::handoff::opaque::{Authenticator, Token};
 
 /// A point in time: microseconds since 1970-01-01 00:00:00 UTC, at most the year 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -38,15 +34,6 @@ pub struct Now {
     pub wall: Timestamp,
     /// Since some fixed moment, never backwards: for keys, rates and lifetimes.
     pub monotonic: Duration,
-}
-
-/// What a table belongs to (PROTOCOL.md section 1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableKey {
-    /// The local address that the NAT64 sends its requests to.
-    pub local: Ipv4Addr,
-    /// The public address of the NAT64.
-    pub nat64: Ipv4Addr,
 }
 
 /// One difference in the state of a table.
@@ -160,84 +147,4 @@ pub enum LogFormat {
     Plain,
     /// The same, with ` to LOCAL` and, where there is a client, ` via PREFIX/96` appended.
     Full,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::handoff::message::Prefix96;
-
-    fn event(kind: EventKind) -> Event {
-        Event {
-            at: Timestamp::from_micros(1_552_903_588_491_727),
-            table: TableKey {
-                local: Ipv4Addr::new(203, 0, 113, 5),
-                nat64: Ipv4Addr::new(192, 0, 2, 7),
-            },
-            kind,
-        }
-    }
-
-    fn client() -> Client {
-        Client {
-            prefix: Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]),
-            address: "2001:db8::17".parse().unwrap(),
-            port: 53186,
-        }
-    }
-
-    #[test]
-    fn section_8_lines() {
-        let line = event(EventKind::Initialized).line(LogFormat::Plain).to_string();
-        assert_eq!(line, "2019-03-18 10:06:28.491727 Initialized 192.0.2.7");
-        let entry = |kind| event(kind).line(LogFormat::Plain).to_string();
-        let (port, client) = (MappedPort(3719), client());
-        assert_eq!(
-            entry(EventKind::Created { port, client }),
-            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186"
-        );
-        assert_eq!(
-            entry(EventKind::Deleted { port, client }),
-            "2019-03-18 10:06:28.491727 Deleted 192.0.2.7:3719 [2001:db8::17]:53186"
-        );
-        assert_eq!(
-            entry(EventKind::Conflict { port, client }),
-            "2019-03-18 10:06:28.491727 Conflict 192.0.2.7:3719 [2001:db8::17]:53186"
-        );
-    }
-
-    #[test]
-    fn section_8_full_lines() {
-        let created = event(EventKind::Created { port: MappedPort(3719), client: client() });
-        assert_eq!(
-            created.line(LogFormat::Full).to_string(),
-            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186 to 203.0.113.5 via 64:ff9b::/96"
-        );
-        assert_eq!(
-            event(EventKind::Initialized).line(LogFormat::Full).to_string(),
-            "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 to 203.0.113.5"
-        );
-    }
-
-    #[test]
-    fn section_8_addresses_as_rfc_5952_says() {
-        for (text, expected) in [
-            ("2001:DB8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
-            ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
-            ("64:ff9b::c000:201", "64:ff9b::c000:201"),
-        ] {
-            let mut client = client();
-            client.address = text.parse().unwrap();
-            let line = event(EventKind::Created { port: MappedPort(1), client })
-                .line(LogFormat::Plain)
-                .to_string();
-            assert!(line.contains(&format!("[{expected}]")), "{line}");
-        }
-    }
-
-    #[test]
-    fn times_at_the_edges() {
-        assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01 00:00:00.000000");
-        assert_eq!(Timestamp::from_micros(u64::MAX).to_string(), "9999-12-31 23:59:59.999999");
-    }
 }

@@ -1,0 +1,69 @@
+//! [`Entry`]: a client and the mapped port that stands for it, and what names both (PROTOCOL.md sections 1 and 6).
+//!
+//! Types alone: how an entry stands in a message is `message`, which entries there are is `table`.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::handoff::message::Prefix96;
+
+/// What a table belongs to (PROTOCOL.md section 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableKey {
+    /// The local address that the NAT64 sends its requests to.
+    pub local: Ipv4Addr,
+    /// The public address of the NAT64.
+    pub nat64: Ipv4Addr,
+}
+
+/// A port of the NAT64's public address that stands for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MappedPort(pub u16);
+
+impl fmt::Display for MappedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The port that a NAT64 sends its requests from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControlPort(pub u16);
+
+/// Who an entry stands for: an IPv6 address and port, seen through one prefix of the NAT64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// The NAT64 prefix that the client reached the service by.
+    pub prefix: Prefix96,
+    /// The client's address.
+    pub address: Ipv6Addr,
+    /// The client's TCP or UDP port.
+    pub port: u16,
+}
+
+impl Client {
+    /// Whether a client can have this address (PROTOCOL.md section 7): not the unspecified, a loopback,
+    /// multicast, IPv4-mapped or link-local one.
+    #[inline]
+    pub fn can_have(address: Ipv6Addr) -> bool {
+        !(address.is_unspecified()
+            || address.is_loopback()
+            || address.is_multicast()
+            || address.to_ipv4_mapped().is_some()
+            || address.is_unicast_link_local())
+    }
+
+    /// The /64 that the client is in, the unit of fair share.
+    pub fn subnet(&self) -> [u8; 8] {
+        std::array::from_fn(|i| self.address.octets()[i])
+    }
+}
+
+/// A connection tracking entry: the data of a message of type 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The mapped port.
+    pub port: MappedPort,
+    /// Whom it stands for.
+    pub client: Client,
+}
