@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
-use nat64handoff::disk::storage::{JournalWriter, RealDisk, Storage, StorageConfig, SyncPolicy};
+use nat64handoff::disk::fs::RealDisk;
+use nat64handoff::disk::storage::{JournalWriter, Storage, StorageConfig, SyncPolicy};
 use nat64handoff::handoff::change::{Change, Event, EventKind, LogFormat, Timestamp};
 use nat64handoff::handoff::entry::{Client, MappedPort, TableKey};
 use nat64handoff::handoff::opaque::Authenticator;
@@ -184,7 +185,7 @@ fn log_round(entries: u64) -> (f64, f64) {
         cursor: Some(directory.path().join("log.cursor")),
         first_events: vec![0],
     };
-    let (log, mut senders) = EventLog::start(config, || {}).unwrap();
+    let (log, mut senders) = EventLog::start(&RealDisk, config, || {}).unwrap();
     let logger = thread_named("eventlog");
     let before = cpu_of(&logger);
     let stats = Stats::default();

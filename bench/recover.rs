@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nat64handoff::disk::fs::RealDisk;
 use nat64handoff::disk::storage::{
-    JournalWriter, RealDisk, Replay, Started, Storage, StorageConfig, SyncPolicy,
+    JournalWriter, Replay, Started, Storage, StorageConfig, SyncPolicy,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
+use nat64handoff::disk::fs::RealDisk;
 use nat64handoff::handoff::change::{LogFormat, Now};
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
@@ -101,7 +102,7 @@ fn reactor<B: Backend>(
         cursor: None,
         first_events: vec![0],
     };
-    let (_log, mut senders) = EventLog::start(log, || {}).map_err(io::Error::other)?;
+    let (_log, mut senders) = EventLog::start(&RealDisk, log, || {}).map_err(io::Error::other)?;
     let (backend, _waker) = backend(sockets)?;
     let stats = Arc::<Stats>::default();
     let sender = senders.remove(0);

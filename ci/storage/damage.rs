@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nat64handoff::disk::fs::Disk;
 use nat64handoff::disk::storage::{
-    Disk, JournalError, Started, Storage, StorageConfig, StorageError, SyncPolicy, check_at,
-    repair_at,
+    JournalError, Started, Storage, StorageConfig, StorageError, SyncPolicy, check_at, repair_at,
 };
 use nat64handoff::handoff::random::Random;
 

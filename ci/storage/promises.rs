@@ -232,7 +232,7 @@ fn epoch_without_its_pointer_is_not_forgotten() {
     let (mut started, _) = start(&disk);
     started.writers[0].append(at(1), &[created(2000)]).unwrap();
     drop(started);
-    nat64handoff::disk::storage::Disk::remove(&disk, &Path::new(ROOT).join("current")).unwrap();
+    nat64handoff::disk::fs::Disk::remove(&disk, &Path::new(ROOT).join("current")).unwrap();
     let mut shards = [Shard::default()];
     let shared = Arc::new(disk.clone());
     let error =

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nat64handoff::disk::fs::RealDisk;
 use nat64handoff::disk::storage::{
-    Opened, RealDisk, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError,
-    SyncPolicy,
+    Opened, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError, SyncPolicy,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::TableKey;

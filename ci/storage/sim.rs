@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nat64handoff::disk::storage::{Boot, Disk, DiskFile};
+use nat64handoff::disk::fs::{Boot, Disk, DiskFile};
 use nat64handoff::handoff::random::Random;
 
 const PAGE: usize = 4096;

@@ -15,12 +15,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use nat64handoff::disk::fs::{Boot, Disk, DiskFile};
 use nat64handoff::disk::journal::{
     self, BODY_MAX, Encoder, FileId, FileKind, HEADER_LENGTH, Header, Position,
     RECORD_HEADER_LENGTH, Record, RecordNumber, changes_in, encode_change,
 };
 use nat64handoff::disk::storage::{
-    Boot, Disk, DiskFile, Storage, StorageConfig, StorageError, SyncPolicy, check_at, repair_at,
+    Storage, StorageConfig, StorageError, SyncPolicy, check_at, repair_at,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};

@@ -23,14 +23,13 @@
 //!
 //! Not here: when it is written (`recorder`), and what is made of it (`complete`).
 
-use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::output::{parent, sync_directory};
+use super::place::{FileId, Place};
+use crate::disk::fs::{Disk, DiskFile, read_full, write_full, write_new};
 
 /// As many as a slot counts events of.
 pub const SHARDS_MAX: usize = 256;
@@ -41,30 +40,8 @@ const MAGIC: [u8; 8] = *b"N64HCURS";
 const VERSION: u16 = 1;
 const EVENTS_AT: usize = 48;
 const CRC_AT: usize = SLOT_OCTETS - 4;
-/// The state is for nobody else.
-const FILE_MODE: u32 = 0o600;
 
 const _: () = assert!(EVENTS_AT + 8 * SHARDS_MAX <= CRC_AT);
-
-/// A place in a log file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Which file it is, whatever its name.
-    pub file: FileId,
-    /// Octets before this place.
-    pub offset: u64,
-    /// They were on disk before this was written: if they are not there, somebody took them away.
-    pub synced: bool,
-}
-
-/// What a file keeps when it is renamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
-    /// The device that it is on.
-    pub device: u64,
-    /// Its inode there.
-    pub inode: u64,
-}
 
 /// Which events the event log has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,17 +83,15 @@ impl Cursor {
     ///
     /// # Errors
     /// There is none, for the reason that is returned.
-    pub fn read(path: &Path) -> Result<Cursor, Unknown> {
-        let mut octets = Vec::new();
-        match File::open(path) {
-            Ok(file) => file
-                .take(SLOTS * SLOT_OCTETS as u64)
-                .read_to_end(&mut octets)
-                .map_err(Unknown::Unreadable)?,
+    pub fn read(disk: &dyn Disk, path: &Path) -> Result<Cursor, Unknown> {
+        let file = match disk.open(path, false) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unknown::Missing),
             Err(error) => return Err(Unknown::Unreadable(error)),
         };
-        Self::decode(&octets)
+        let mut octets = [0; SLOTS as usize * SLOT_OCTETS];
+        let length = read_full(&*file, &mut octets, 0).map_err(Unknown::Unreadable)?;
+        Self::decode(&octets[..length])
     }
 
     fn decode(octets: &[u8]) -> Result<Cursor, Unknown> {
@@ -200,7 +175,7 @@ fn decode_slot(slot: &[u8; SLOT_OCTETS]) -> Result<(u64, Cursor), Option<u16>> {
 /// A cursor that is kept up to date.
 #[derive(Debug)]
 pub(super) struct CursorFile {
-    file: File,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     sequence: u64,
     /// The slot that may be overwritten.
@@ -209,26 +184,16 @@ pub(super) struct CursorFile {
 
 impl CursorFile {
     /// Makes a new file in place of the one that may be there; when this returns, it is durable.
-    pub(super) fn create(path: &Path, cursor: &Cursor) -> io::Result<CursorFile> {
+    pub(super) fn create(disk: &dyn Disk, path: &Path, cursor: &Cursor) -> io::Result<CursorFile> {
         if !(1..=SHARDS_MAX).contains(&cursor.events.len()) {
             let shards = cursor.events.len();
             return Err(io::Error::other(format!("no cursor for {shards} shards")));
         }
-        let mut name = OsString::from(path);
-        name.push(".tmp");
-        let new = PathBuf::from(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE)
-            .open(&new)?;
-        file.write_all(&cursor.encode(1))?;
-        // The second slot has its blocks from the beginning: later writes need no room.
-        file.write_all(&[0; SLOT_OCTETS])?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_directory(parent(path))?;
+        let file = write_new(disk, path, |file| {
+            write_full(file, &cursor.encode(1), 0)?;
+            // The second slot has its blocks from the beginning: later writes need no room.
+            write_full(file, &[0; SLOT_OCTETS], SLOT_OCTETS as u64)
+        })?;
         Ok(CursorFile { file, path: path.to_owned(), sequence: 1, slot: 1 })
     }
 
@@ -239,14 +204,14 @@ impl CursorFile {
     /// Survives the process when this returns, and the machine after [`CursorFile::sync`].
     pub(super) fn write(&mut self, cursor: &Cursor) -> io::Result<()> {
         let sequence = self.sequence + 1;
-        self.file.write_all_at(&cursor.encode(sequence), self.slot * SLOT_OCTETS as u64)?;
+        write_full(&*self.file, &cursor.encode(sequence), self.slot * SLOT_OCTETS as u64)?;
         self.sequence = sequence;
         Ok(())
     }
 
     /// Makes the last write durable; the next one goes to the other slot.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
+        self.file.sync()?;
         self.turn();
         Ok(())
     }
@@ -260,6 +225,8 @@ impl CursorFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::fs::RealDisk;
+    use std::fs;
 
     fn cursor(shards: usize, offset: u64) -> Cursor {
         Cursor {
@@ -276,24 +243,24 @@ mod tests {
     fn what_is_written_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log.cursor");
-        assert!(matches!(Cursor::read(&path), Err(Unknown::Missing)));
+        assert!(matches!(Cursor::read(&RealDisk, &path), Err(Unknown::Missing)));
         for shards in [1, 2, 255, 256] {
-            let mut file = CursorFile::create(&path, &cursor(shards, 0)).unwrap();
-            assert_eq!(Cursor::read(&path).unwrap(), cursor(shards, 0));
+            let mut file = CursorFile::create(&RealDisk, &path, &cursor(shards, 0)).unwrap();
+            assert_eq!(Cursor::read(&RealDisk, &path).unwrap(), cursor(shards, 0));
             for offset in 1..10 {
                 let mut cursor = cursor(shards, offset);
                 if offset % 4 == 0 {
                     cursor.place = None;
                 }
                 file.write(&cursor).unwrap();
-                assert_eq!(Cursor::read(&path).unwrap(), cursor);
+                assert_eq!(Cursor::read(&RealDisk, &path).unwrap(), cursor);
                 if offset % 3 == 0 {
                     file.sync().unwrap();
                 }
             }
         }
         for shards in [0, 257] {
-            assert!(CursorFile::create(&path, &cursor(shards, 0)).is_err());
+            assert!(CursorFile::create(&RealDisk, &path, &cursor(shards, 0)).is_err());
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -346,7 +313,7 @@ mod tests {
     fn writes_that_are_not_synced_spare_the_slot_that_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log.cursor");
-        let mut file = CursorFile::create(&path, &cursor(1, 0)).unwrap();
+        let mut file = CursorFile::create(&RealDisk, &path, &cursor(1, 0)).unwrap();
         let durable = |file: u64| {
             let octets = fs::read(&path).unwrap();
             let at = usize::try_from(file).unwrap() * SLOT_OCTETS;

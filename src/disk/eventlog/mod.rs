@@ -14,6 +14,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `output` | the opened destination |
+//! | `place` | a place in a log file |
 //! | `cursor` | which events are in the log, as a file |
 //! | `recorder` | counts lines, syncs the log, keeps the cursor |
 //! | `compare` | which of the journal's events some octets of the log lack: a pure function |
@@ -28,6 +29,7 @@ mod complete;
 mod cursor;
 mod logger;
 mod output;
+mod place;
 mod recorder;
 
 use std::fmt;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use rtrb::{Producer, PushError, RingBuffer};
 
+use crate::disk::fs::{Disk, parent};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line;
 use crate::handoff::stats::{Counter, Stats};
@@ -48,9 +51,10 @@ use crate::kernel::stderr::say;
 
 pub use complete::{Completed, complete, known_events};
 use cursor::CursorFile;
-pub use cursor::{Cursor, FileId, Place, SHARDS_MAX, Unknown};
+pub use cursor::{Cursor, SHARDS_MAX, Unknown};
 use logger::Logger;
-use output::{Output, parent};
+use output::Output;
+pub use place::{FileId, Place};
 pub use recorder::Logged;
 use recorder::Recorder;
 
@@ -349,19 +353,21 @@ impl EventLog {
     /// Opens the destination, makes the cursor, and starts the thread. One sender for each shard of
     /// `first_events`.
     ///
-    /// `on_failure` is called, on the logger's thread, if the log ends before its senders do (the reader
+    /// The cursor is on `disk`. `on_failure` is called, on the logger's thread, if the log ends before its senders do (the reader
     /// of standard output went away): the server is to stop then.
     ///
     /// # Errors
     /// The first thing that is missing; then nothing runs.
     pub fn start(
+        disk: &dyn Disk,
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), Error> {
-        Self::start_saying(config, on_failure, say)
+        Self::start_saying(disk, config, on_failure, say)
     }
 
     fn start_saying(
+        disk: &dyn Disk,
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
         say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
@@ -374,7 +380,7 @@ impl EventLog {
                 // `complete` has synced what is before this; that the name is there, as in a rotation.
                 let _ = output.sync_name();
                 let create = output.place().and_then(|place| {
-                    CursorFile::create(&path, &Cursor { events: first_events.clone(), place })
+                    CursorFile::create(disk, &path, &Cursor { events: first_events.clone(), place })
                 });
                 Some(create.map_err(|cause| Error::Cursor { path, cause })?)
             }

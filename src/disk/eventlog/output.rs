@@ -8,8 +8,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::cursor::{FileId, Place};
+use super::place::{FileId, Place};
 use super::{Destination, Error};
+use crate::disk::fs::{Disk, RealDisk, parent};
 
 /// Who may read a new log file: it says who was behind an address.
 pub(super) const FILE_MODE: u32 = 0o640;
@@ -110,7 +111,7 @@ impl Output {
     /// That a file is there, under its name.
     pub(super) fn sync_name(&self) -> io::Result<()> {
         match self {
-            Output::File(LogFile { id: Some(_), path, .. }) => sync_directory(parent(path)),
+            Output::File(LogFile { id: Some(_), path, .. }) => RealDisk.sync_dir(parent(path)),
             _ => Ok(()),
         }
     }
@@ -182,18 +183,6 @@ fn last_octet(path: &Path) -> io::Result<u8> {
     let mut octet = [0];
     file.read_exact(&mut octet)?;
     Ok(octet[0])
-}
-
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes names in a directory durable.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

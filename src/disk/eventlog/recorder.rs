@@ -191,6 +191,7 @@ impl Recorder {
 mod tests {
     use super::*;
     use crate::disk::eventlog::Destination;
+    use crate::disk::fs::RealDisk;
 
     #[test]
     fn an_idle_log_wakes_nobody() {
@@ -199,14 +200,14 @@ mod tests {
         let mut output = Output::open(Destination::File(log)).unwrap();
         for sync in [LogSync::None, LogSync::Interval(Duration::from_secs(3_600))] {
             let cursor = Cursor { events: vec![0, 0], place: output.place().unwrap() };
-            let file = CursorFile::create(&path, &cursor).unwrap();
+            let file = CursorFile::create(&RealDisk, &path, &cursor).unwrap();
             let mut recorder = Recorder::new(vec![0, 0], sync, Some(file));
             assert_eq!(recorder.due(&output), None);
             recorder.wrote(1, 2);
             assert!(recorder.due(&output).is_some_and(|due| due > Duration::ZERO));
             assert!(recorder.record(&mut output, 0, Firmness::Usual).is_ok());
             assert_eq!(recorder.due(&output), None);
-            assert_eq!(Cursor::read(&path).unwrap().events, [0, 2]);
+            assert_eq!(Cursor::read(&RealDisk, &path).unwrap().events, [0, 2]);
         }
         // Without a cursor and without syncs there is nothing to do at all.
         let mut recorder = Recorder::new(vec![0], LogSync::None, None);
@@ -219,7 +220,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
         let mut output = Output::open(Destination::File(log)).unwrap();
-        let file = CursorFile::create(&path, &Cursor { events: vec![0], place: None }).unwrap();
+        let file =
+            CursorFile::create(&RealDisk, &path, &Cursor { events: vec![0], place: None }).unwrap();
         let sync = LogSync::Interval(Duration::from_secs(3_600));
         let mut recorder = Recorder::new(vec![0], sync, Some(file));
         let logged = recorder.logged();

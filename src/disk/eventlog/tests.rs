@@ -2,6 +2,7 @@
 
 use super::output::FILE_MODE;
 use super::*;
+use crate::disk::fs::RealDisk;
 use crate::handoff::change::{EventKind, Timestamp};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::Prefix96;
@@ -102,7 +103,7 @@ fn start_saying(
         move |message: fmt::Arguments<'_>| said.lock().unwrap().push(message.to_string())
     };
     let (log, senders) =
-        EventLog::start_saying(config(destination, reactors), on_failure, say).unwrap();
+        EventLog::start_saying(&RealDisk, config(destination, reactors), on_failure, say).unwrap();
     (log, senders, said)
 }
 
@@ -435,7 +436,7 @@ fn torn_last_line_is_ended_first() {
 fn files_that_cannot_be_opened() {
     let directory = tempfile::tempdir().unwrap();
     let open = |path: PathBuf| {
-        EventLog::start(config(Destination::File(path), 1), || {})
+        EventLog::start(&RealDisk, config(Destination::File(path), 1), || {})
             .map(drop)
             .unwrap_err()
             .to_string()

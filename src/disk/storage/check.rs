@@ -7,12 +7,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, RealDisk};
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::open::{Cut, NewEpoch, secret_hash, shard_count};
 use super::read::{Common, Damage, ShardReader};
 use super::tables::{Source, Tables};
 use super::{COMPACT_MEMORY_DEFAULT, StorageError, directory};
+use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::journal::FileKind;
 use crate::handoff::change::Timestamp;
 use crate::handoff::message::HANDOFF_PORT;

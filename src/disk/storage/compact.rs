@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::StorageError;
-use super::disk::{Disk, DiskFile, write_full};
 use super::epoch::{self, ShardFiles};
 use super::read::{RecordReader, Step};
 use super::sync::{Logged, Shard};
 use super::tables::{Source, Tables};
+use crate::disk::fs::{Disk, DiskFile, parent, temporary, write_full};
 use crate::disk::journal::{
     self, Encoder, FileId, FileKind, HEADER_LENGTH, Header, Position, RecordNumber, Seal,
 };
@@ -26,8 +26,8 @@ const BUFFER: usize = 1 << 20;
 /// A snapshot that is being written, under a temporary name.
 pub(super) struct SnapshotWriter {
     disk: Arc<dyn Disk>,
-    folder: PathBuf,
-    name: String,
+    path: PathBuf,
+    temporary: PathBuf,
     file: Arc<dyn DiskFile>,
     seal: Seal,
     position: Position,
@@ -39,16 +39,15 @@ pub(super) struct SnapshotWriter {
 
 impl SnapshotWriter {
     pub fn new(disk: &Arc<dyn Disk>, root: &Path, header: &Header) -> Result<Self, StorageError> {
-        let folder = epoch::folder(root, header.id.epoch);
-        let name = epoch::file_name(header.id);
-        let path = folder.join(format!("{name}{}", epoch::TEMPORARY));
-        let file = disk.create(&path).map_err(StorageError::io("make", &path))?;
+        let path = epoch::path(root, header.id);
+        let temporary = temporary(&path);
+        let file = disk.create(&temporary).map_err(StorageError::io("make", &temporary))?;
         let mut buffer = Vec::with_capacity(BUFFER);
         buffer.extend_from_slice(&header.encode());
         Ok(Self {
             disk: Arc::clone(disk),
-            folder,
-            name,
+            path,
+            temporary,
             file,
             seal: header.seal(),
             position: Position { record: RecordNumber(1), event: header.next_event },
@@ -57,10 +56,6 @@ impl SnapshotWriter {
             offset: 0,
             finished: false,
         })
-    }
-
-    fn temporary(&self) -> PathBuf {
-        self.folder.join(format!("{}{}", self.name, epoch::TEMPORARY))
     }
 
     /// Appends a table.
@@ -91,7 +86,7 @@ impl SnapshotWriter {
 
     fn flush(&mut self) -> Result<(), StorageError> {
         write_full(&*self.file, &self.buffer, self.offset)
-            .map_err(StorageError::io("write", &self.temporary()))?;
+            .map_err(StorageError::io("write", &self.temporary))?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -103,11 +98,11 @@ impl SnapshotWriter {
         let synced = RecordNumber(position.record.0 - 1);
         journal::encode_end(buffer, *seal, position, synced, *time);
         self.flush()?;
-        let (temporary, path) = (self.temporary(), self.folder.join(&self.name));
-        self.file.sync().map_err(StorageError::io("sync", &temporary))?;
-        self.disk.rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
+        let (temporary, folder) = (&self.temporary, parent(&self.path));
+        self.file.sync().map_err(StorageError::io("sync", temporary))?;
+        self.disk.rename(temporary, &self.path).map_err(StorageError::io("rename", temporary))?;
         self.finished = true;
-        self.disk.sync_dir(&self.folder).map_err(StorageError::io("sync", &self.folder))?;
+        self.disk.sync_dir(folder).map_err(StorageError::io("sync", folder))?;
         Ok(self.offset)
     }
 }
@@ -116,7 +111,7 @@ impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if !self.finished {
             // If it stays, it is removed at the next start.
-            drop(self.disk.remove(&self.temporary()));
+            drop(self.disk.remove(&self.temporary));
         }
     }
 }

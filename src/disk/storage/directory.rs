@@ -9,10 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// The state says who is behind an address, and holds tokens: it is for nobody else.
-pub(super) const DIRECTORY_MODE: u32 = 0o700;
-/// The same for the files in it.
-pub(super) const FILE_MODE: u32 = 0o600;
+use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE};
+
 /// Locked as long as a server uses the directory; contains its process id.
 const LOCK_FILE: &str = "lock";
 /// Says which epoch counts; there from the first start on.

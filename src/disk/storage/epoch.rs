@@ -9,11 +9,9 @@ use crc32c::crc32c;
 
 use super::StorageError;
 use super::directory::CURRENT;
-use super::disk::{Disk, read_full, write_full};
+use crate::disk::fs::{Disk, TEMPORARY, read_full, write_full, write_new};
 use crate::disk::journal::{FileId, FileKind};
 
-/// What the name of a file ends with before it is whole.
-pub(super) const TEMPORARY: &str = ".tmp";
 /// `current` is shorter.
 const CURRENT_MAX: usize = 64;
 
@@ -121,25 +119,8 @@ pub(super) fn put_current_aside(disk: &dyn Disk, root: &Path) -> Result<PathBuf,
 pub(super) fn set_current(disk: &dyn Disk, root: &Path, epoch: u64) -> Result<(), StorageError> {
     let path = root.join(CURRENT);
     let octets = format_current(epoch);
-    let replaced = write_new(disk, root, CURRENT, |file| write_full(file, octets.as_bytes(), 0));
+    let replaced = write_new(disk, &path, |file| write_full(file, octets.as_bytes(), 0));
     replaced.map_err(StorageError::io("replace", &path)).map(drop)
-}
-
-/// Makes a file that has its name only when its content is durable, and then durably.
-pub(super) fn write_new(
-    disk: &dyn Disk,
-    folder: &Path,
-    name: &str,
-    write: impl FnOnce(&dyn super::DiskFile) -> io::Result<()>,
-) -> io::Result<std::sync::Arc<dyn super::DiskFile>> {
-    let temporary = folder.join(format!("{name}{TEMPORARY}"));
-    let file = disk.create(&temporary)?;
-    write(&*file)
-        .and_then(|()| file.sync())
-        .and_then(|()| disk.rename(&temporary, &folder.join(name)))
-        .inspect_err(|_| drop(disk.remove(&temporary)))?;
-    disk.sync_dir(folder)?;
-    Ok(file)
 }
 
 /// The files of one shard.

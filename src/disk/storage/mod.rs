@@ -20,7 +20,6 @@
 mod check;
 mod compact;
 mod directory;
-mod disk;
 mod epoch;
 mod open;
 mod read;
@@ -40,7 +39,6 @@ use crate::handoff::entry::TableKey;
 pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
 pub use compact::Compacted;
 pub use directory::{Error, StateDirectory};
-pub use disk::{Boot, Disk, DiskFile, RealDisk};
 pub use open::{Cut, Opened, Report, Started};
 pub use sync::{Logged, Storage, Wake};
 pub use writer::{JournalError, JournalState, JournalWriter};

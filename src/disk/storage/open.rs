@@ -12,13 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::compact::{Compactor, SnapshotWriter};
-use super::disk::{Disk, write_full};
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::read::{Common, ShardEnd, ShardReader, Tear, refuse};
 use super::replay::{self, Dealer, Places};
 use super::sync::{Logged, Place, Shard, Storage};
 use super::tables::{Source, TableState, Tables};
 use super::{JournalWriter, Replay, StateDirectory, StorageConfig, StorageError};
+use crate::disk::fs::{Boot, Disk, write_full, write_new};
 use crate::disk::journal::{self, FileId, FileKind, Header, Position, RecordNumber};
 use crate::handoff::change::{Change, Event, Timestamp};
 use crate::handoff::entry::TableKey;
@@ -485,7 +485,7 @@ pub(super) struct NewEpoch<'a> {
     pub number: u64,
     pub common: Common,
     pub now: Timestamp,
-    pub boot: super::Boot,
+    pub boot: Boot,
 }
 
 impl NewEpoch<'_> {
@@ -573,10 +573,9 @@ impl NewEpoch<'_> {
         if !changes.is_empty() {
             journal::encode_end(&mut octets, seal, &mut position, none, self.now);
         }
-        let folder = epoch::folder(self.root, self.number);
-        let name = epoch::file_name(header.id);
-        epoch::write_new(&**self.disk, &folder, &name, |file| write_full(file, &octets, 0))
-            .map_err(StorageError::io("make", &folder.join(&name)))?;
+        let path = epoch::path(self.root, header.id);
+        write_new(&**self.disk, &path, |file| write_full(file, &octets, 0))
+            .map_err(StorageError::io("make", &path))?;
         Ok(position)
     }
 }

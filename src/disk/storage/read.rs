@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::StorageError;
-use super::disk::{Boot, Disk, DiskFile, read_full};
 use super::epoch::{self, ShardFiles};
+use crate::disk::fs::{Boot, Disk, DiskFile, read_full};
 use crate::disk::journal::{
     FileId, FileKind, HEADER_LENGTH, Header, HeaderError, Invalid, Position, RECORD_MAX, Record,
     RecordNumber, Seal,

@@ -15,11 +15,11 @@ use std::time::Duration;
 use rtrb::{Consumer, Producer};
 
 use super::compact::{Compacted, Compactor};
-use super::disk::{Disk, write_full};
 use super::epoch;
 use super::read::Common;
 use super::writer::Segment;
 use super::{StateDirectory, StorageError, SyncPolicy};
+use crate::disk::fs::{Disk, write_full, write_new};
 use crate::disk::journal::{FileId, FileKind, Header, RecordNumber};
 use crate::handoff::change::Timestamp;
 use crate::kernel::clock;
@@ -89,12 +89,9 @@ impl Place {
     pub fn make(&self, shard: usize, number: u64) -> Result<Segment, StorageError> {
         let id = FileId { kind: FileKind::Segment, epoch: self.epoch, shard: shard as u16, number };
         let header = self.header(id, RecordNumber(0), 0);
-        let folder = epoch::folder(&self.root, self.epoch);
-        let name = epoch::file_name(id);
-        let file = epoch::write_new(&*self.disk, &folder, &name, |file| {
-            write_full(file, &header.encode(), 0)
-        })
-        .map_err(StorageError::io("make", &folder.join(&name)))?;
+        let path = epoch::path(&self.root, id);
+        let file = write_new(&*self.disk, &path, |file| write_full(file, &header.encode(), 0))
+            .map_err(StorageError::io("make", &path))?;
         Ok(Segment { file, number, seal: header.seal() })
     }
 

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StorageError;
-use super::disk::{Boot, Disk};
 use super::epoch::{self, ShardFiles};
 use super::read::{Common, RecordReader, ShardEnd, ShardReader, Step, refuse};
+use crate::disk::fs::{Boot, Disk};
 use crate::disk::journal::{FileId, FileKind, changes_in};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::{MappedPort, TableKey};

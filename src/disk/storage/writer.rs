@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use rtrb::{Consumer, Producer};
 
 use super::SyncPolicy;
-use super::disk::DiskFile;
 use super::sync::{Shard, Wake};
+use crate::disk::fs::DiskFile;
 use crate::disk::journal::{self, HEADER_LENGTH, Position, RecordNumber, Seal};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;

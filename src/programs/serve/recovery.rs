@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::disk::eventlog::{self, Destination, EventLog, LogConfig, LogSync};
+use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::storage::{
-    JournalWriter, RealDisk, Replay, StateDirectory, Storage, StorageConfig, StorageError,
-    SyncPolicy,
+    JournalWriter, Replay, StateDirectory, Storage, StorageConfig, StorageError, SyncPolicy,
 };
 use crate::handoff::change::{Change, LogFormat, Timestamp};
 use crate::handoff::entry::TableKey;
@@ -91,6 +91,7 @@ impl Kept {
         on_log_failure: impl FnOnce() + Send + 'static,
     ) -> Result<Recovered, RecoverError> {
         let Kept { state, sync, log, format } = self;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let mut found = Vec::new();
         if let Some(mode) = state.tightened_from() {
             let path = state.path().display();
@@ -101,7 +102,7 @@ impl Kept {
             let (sync, first_events) = (LogSync::None, vec![0; shards]);
             let config = LogConfig { destination: log, format, sync, cursor: None, first_events };
             let (log, senders) =
-                EventLog::start(config, on_log_failure).map_err(RecoverError::Log)?;
+                EventLog::start(&*disk, config, on_log_failure).map_err(RecoverError::Log)?;
             let journals = (0..shards).map(|_| None).collect();
             return Ok(Recovered {
                 storage: None,
@@ -118,11 +119,11 @@ impl Kept {
             .flat_map(|server| std::iter::repeat_with(|| server.replayed()).take(parts(shards)))
             .collect();
         let mut opened = Storage::open(
-            Arc::new(RealDisk),
+            Arc::clone(&disk),
             state,
             StorageConfig::new(shards, handoff_port, sync),
             move |nat64| socket::steered_to(nat64, shards),
-            |folder| eventlog::known_events(&log, &folder.join(LOG_CURSOR)),
+            |folder| eventlog::known_events(&RealDisk, &log, &folder.join(LOG_CURSOR)),
             &mut replayed,
         )
         .map_err(RecoverError::Storage)?;
@@ -135,8 +136,8 @@ impl Kept {
         if let Some(folder) = &opened.epoch_folder {
             let unlogged = std::mem::take(&mut opened.unlogged);
             let cursor = folder.join(LOG_CURSOR);
-            (log, _) =
-                eventlog::complete(log, format, &cursor, unlogged).map_err(RecoverError::Log)?;
+            (log, _) = eventlog::complete(&*disk, log, format, &cursor, unlogged)
+                .map_err(RecoverError::Log)?;
         }
 
         // Compaction asks how far the log is, which can be started only when the journal says where it goes on.
@@ -160,7 +161,7 @@ impl Kept {
             first_events: started.first_events.iter().zip(&own).map(first).collect(),
         };
         let (log, mut senders) =
-            EventLog::start(log_config, on_log_failure).map_err(RecoverError::Log)?;
+            EventLog::start(&*disk, log_config, on_log_failure).map_err(RecoverError::Log)?;
         // Set here for the first time, so it takes it.
         drop(logged.set(log.logged()));
         for (sender, events) in senders.iter_mut().zip(own) {

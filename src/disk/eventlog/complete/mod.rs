@@ -26,9 +26,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::compare::{Comparison, Ending};
-use super::cursor::{Cursor, CursorFile, FileId, Place, Unknown};
-use super::output::{Output, id_of, parent};
+use super::cursor::{Cursor, CursorFile, Unknown};
+use super::output::{Output, id_of};
+use super::place::{FileId, Place};
 use super::{BATCH_OCTETS, BUSY_INTERVAL, Destination, Error, LINE_MAX};
+use crate::disk::fs::{Disk, parent};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 
@@ -52,8 +54,8 @@ pub struct Completed {
 
 /// For each shard of the epoch, how many events are in the log for sure. None: unknown, so that
 /// [`complete`] wants all that the journal has.
-pub fn known_events(destination: &Destination, cursor: &Path) -> Option<Vec<u64>> {
-    let cursor = Cursor::read(cursor).ok()?;
+pub fn known_events(disk: &dyn Disk, destination: &Destination, cursor: &Path) -> Option<Vec<u64>> {
+    let cursor = Cursor::read(disk, cursor).ok()?;
     match destination {
         Destination::File(path) if find(path, &cursor).is_doubtful() => None,
         _ => Some(cursor.events),
@@ -69,22 +71,24 @@ pub fn known_events(destination: &Destination, cursor: &Path) -> Option<Vec<u64>
 /// # Errors
 /// The log cannot be read or written, or its cursor cannot be. It is as complete as before, or more.
 pub fn complete(
+    disk: &dyn Disk,
     destination: Destination,
     format: LogFormat,
     cursor: &Path,
     unlogged: Vec<Vec<(u64, Event)>>,
 ) -> Result<(Destination, Completed), Error> {
-    complete_saying(destination, format, cursor, unlogged, super::say)
+    complete_saying(disk, destination, format, cursor, unlogged, super::say)
 }
 
 pub(super) fn complete_saying(
+    disk: &dyn Disk,
     destination: Destination,
     format: LogFormat,
     path: &Path,
     unlogged: Vec<Vec<(u64, Event)>>,
     mut say: impl FnMut(fmt::Arguments<'_>),
 ) -> Result<(Destination, Completed), Error> {
-    let cursor = match Cursor::read(path) {
+    let cursor = match Cursor::read(disk, path) {
         Ok(cursor) if cursor.events.len() == unlogged.len() => Some(cursor),
         // A server that never ran has no cursor, and nothing to write.
         Err(Unknown::Missing) if unlogged.iter().all(Vec::is_empty) => {
@@ -110,6 +114,7 @@ pub(super) fn complete_saying(
         (_, None) => Found::Unknown,
     };
     let mut completion = Completion {
+        disk,
         output: Output::open_as_is(destination)?,
         format,
         counted: cursor.map_or_else(|| vec![0; unlogged.len()], |cursor| cursor.events),
@@ -139,6 +144,7 @@ impl From<io::Error> for Failed {
 }
 
 struct Completion<'a> {
+    disk: &'a dyn Disk,
     output: Output,
     format: LogFormat,
     /// What the cursor says.
@@ -328,7 +334,8 @@ impl Completion<'_> {
         if events.is_empty() {
             return Ok(());
         }
-        CursorFile::create(self.path, &Cursor { events, place }).map_err(Failed::Cursor)?;
+        CursorFile::create(self.disk, self.path, &Cursor { events, place })
+            .map_err(Failed::Cursor)?;
         Ok(())
     }
 }

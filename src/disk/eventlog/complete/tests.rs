@@ -3,6 +3,7 @@
 use super::super::tests::{DEADLINE, Memory, event, scripted};
 use super::super::{EventLog, LogConfig, LogSync, Sender};
 use super::*;
+use crate::disk::fs::RealDisk;
 use crate::handoff::stats::Stats;
 use std::collections::HashMap;
 use std::process::{Command, Stdio};
@@ -63,7 +64,8 @@ impl Scene {
     fn point(&self, log: &Path, offset: u64, events: &[u64]) {
         let file = id_of(&File::open(log).unwrap()).unwrap().unwrap();
         let place = Some(Place { file, offset, synced: false });
-        CursorFile::create(&self.cursor, &Cursor { events: events.to_vec(), place }).unwrap();
+        CursorFile::create(&RealDisk, &self.cursor, &Cursor { events: events.to_vec(), place })
+            .unwrap();
     }
 
     fn destination(&self) -> Destination {
@@ -73,6 +75,7 @@ impl Scene {
     fn complete(&self, unlogged: Events) -> (Completed, Vec<String>) {
         let mut said = Vec::new();
         let (_, completed) = complete_saying(
+            &RealDisk,
             self.destination(),
             LogFormat::Plain,
             &self.cursor,
@@ -85,10 +88,10 @@ impl Scene {
 
     /// What the journal would give, if it had all from the beginning.
     fn recover(&self, to: &[u64]) -> (Completed, Vec<String>) {
-        let known = known_events(&self.destination(), &self.cursor);
+        let known = known_events(&RealDisk, &self.destination(), &self.cursor);
         let from = known.unwrap_or_else(|| vec![0; to.len()]);
         let result = self.complete(events(&from, to));
-        let cursor = Cursor::read(&self.cursor).unwrap();
+        let cursor = Cursor::read(&RealDisk, &self.cursor).unwrap();
         assert_eq!(cursor.events, to);
         assert_eq!(cursor.place.unwrap().offset, fs::metadata(&self.log).unwrap().len());
         // Once more changes nothing.
@@ -141,12 +144,12 @@ fn cursor_is_exact_after_a_clean_stop() {
         let mut last = vec![0, 0, 0];
         for to in [vec![10, 0, 2_000], vec![10, 5, 2_001]] {
             let config = scene.config(sync, last.clone());
-            let (log, mut senders) = EventLog::start(config, || {}).unwrap();
+            let (log, mut senders) = EventLog::start(&RealDisk, config, || {}).unwrap();
             let logged = log.logged();
             send(&mut senders, &last, &to);
             drop(senders);
             log.join(DEADLINE).unwrap();
-            let cursor = Cursor::read(&scene.cursor).unwrap();
+            let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
             assert_eq!(cursor.events, to);
             assert_eq!(cursor.place.unwrap().offset, fs::metadata(&scene.log).unwrap().len());
             assert_eq!((0..3).map(|shard| logged.get(shard)).collect::<Vec<_>>(), to);
@@ -161,8 +164,9 @@ fn cursor_is_exact_after_a_clean_stop() {
 fn cursor_follows_within_the_interval() {
     for sync in [LogSync::None, SOON] {
         let scene = Scene::new();
-        let (log, mut senders) = EventLog::start(scene.config(sync, vec![7, 0]), || {}).unwrap();
-        let read = || Cursor::read(&scene.cursor).unwrap();
+        let (log, mut senders) =
+            EventLog::start(&RealDisk, scene.config(sync, vec![7, 0]), || {}).unwrap();
+        let read = || Cursor::read(&RealDisk, &scene.cursor).unwrap();
         assert_eq!(read(), Cursor { events: vec![7, 0], place: read().place });
         send(&mut senders, &[7, 0], &[8, 3]);
         wait_for(|| read().events == [8, 3]);
@@ -257,7 +261,7 @@ fn shorter_file_gets_all_that_the_journal_has() {
         let scene = Scene::new();
         fs::write(&scene.log, &all[..length]).unwrap();
         scene.point(&scene.log, 5 * line as u64, &[5]);
-        assert_eq!(known_events(&scene.destination(), &scene.cursor), None);
+        assert_eq!(known_events(&RealDisk, &scene.destination(), &scene.cursor), None);
         let (completed, said) = scene.recover(&[6]);
         assert_once(&scene.text(), &[6]);
         assert_eq!(completed.missing_max, 0);
@@ -280,15 +284,16 @@ fn shorter_file_gets_all_that_the_journal_has() {
 #[test]
 fn truncated_file_does_not_get_back_what_was_taken_away() {
     let scene = Scene::new();
-    let (log, mut senders) = EventLog::start(scene.config(SOON, vec![0]), || {}).unwrap();
+    let (log, mut senders) =
+        EventLog::start(&RealDisk, scene.config(SOON, vec![0]), || {}).unwrap();
     send(&mut senders, &[0], &[50]);
-    wait_for(|| Cursor::read(&scene.cursor).unwrap().events == [50]);
+    wait_for(|| Cursor::read(&RealDisk, &scene.cursor).unwrap().events == [50]);
     // As logrotate's `copytruncate` does it.
     let copy = scene.text();
     fs::write(&scene.log, "").unwrap();
     drop(senders);
     log.join(DEADLINE).unwrap();
-    assert_eq!(known_events(&scene.destination(), &scene.cursor), Some(vec![50]));
+    assert_eq!(known_events(&RealDisk, &scene.destination(), &scene.cursor), Some(vec![50]));
     fs::write(&scene.log, lines(&events(&[50], &[51]))).unwrap();
     let (completed, said) = scene.recover(&[53]);
     assert_eq!((completed.appended, completed.strangers), (2, 0));
@@ -364,15 +369,19 @@ fn streams_get_what_the_cursor_does_not_count() {
         })
     };
     let config = LogConfig { destination: writer(), ..scene.config(SOON, vec![0, 0]) };
-    let (log, mut senders) = EventLog::start(config, || {}).unwrap();
+    let (log, mut senders) = EventLog::start(&RealDisk, config, || {}).unwrap();
     send(&mut senders, &[0, 0], &[3, 4]);
-    wait_for(|| Cursor::read(&scene.cursor).unwrap().events == [3, 4]);
+    wait_for(|| Cursor::read(&RealDisk, &scene.cursor).unwrap().events == [3, 4]);
     // As if it were killed now.
     let (_, completed) =
-        complete(writer(), LogFormat::Plain, &scene.cursor, events(&[2, 4], &[5, 6])).unwrap();
+        complete(&RealDisk, writer(), LogFormat::Plain, &scene.cursor, events(&[2, 4], &[5, 6]))
+            .unwrap();
     assert_eq!(completed.appended, 4);
     assert_once(&memory.text(), &[5, 6]);
-    assert_eq!(Cursor::read(&scene.cursor).unwrap(), Cursor { events: vec![5, 6], place: None });
+    assert_eq!(
+        Cursor::read(&RealDisk, &scene.cursor).unwrap(),
+        Cursor { events: vec![5, 6], place: None }
+    );
     drop(senders);
     log.join(DEADLINE).unwrap();
 }
@@ -390,7 +399,8 @@ fn rotation_survives_a_crash_after_each_step() {
             file.write_all(text.as_bytes()).unwrap();
         };
         append(&scene.log, &line(0));
-        let cursor = CursorFile::create(&scene.cursor, &Cursor { events: vec![0], place: None });
+        let cursor =
+            CursorFile::create(&RealDisk, &scene.cursor, &Cursor { events: vec![0], place: None });
         let mut cursor = cursor.unwrap();
         let mut point = |path: &Path, events| {
             let file = File::open(path).unwrap();
@@ -420,7 +430,8 @@ fn rotation_survives_a_crash_after_each_step() {
 #[test]
 fn rotation_moves_the_cursor() {
     let scene = Scene::new();
-    let (log, mut senders) = EventLog::start(scene.config(SOON, vec![0, 0]), || {}).unwrap();
+    let (log, mut senders) =
+        EventLog::start(&RealDisk, scene.config(SOON, vec![0, 0]), || {}).unwrap();
     let mut texts = String::new();
     let mut last = 0;
     for (number, to) in [(1, 100), (2, 100), (3, 5_000)] {
@@ -431,11 +442,11 @@ fn rotation_moves_the_cursor() {
         fs::rename(&scene.log, &renamed).unwrap();
         log.reopen();
         wait_for(|| {
-            let cursor = Cursor::read(&scene.cursor).unwrap();
+            let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
             File::open(&scene.log)
                 .is_ok_and(|file| cursor.place.map(|place| place.file) == id_of(&file).unwrap())
         });
-        let cursor = Cursor::read(&scene.cursor).unwrap();
+        let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
         assert_eq!((cursor.events, cursor.place.unwrap().offset), (vec![to, to], 0));
         assert_eq!(log.logged().get(1), to);
         texts += &fs::read_to_string(&renamed).unwrap();
@@ -452,10 +463,16 @@ fn log_that_cannot_be_completed_is_an_error() {
     scene.point(&scene.log, 0, &[0]);
     fs::remove_file(&scene.log).unwrap();
     std::os::unix::fs::symlink("/dev/full", &scene.log).unwrap();
-    let result = complete(scene.destination(), LogFormat::Plain, &scene.cursor, events(&[0], &[1]));
+    let result = complete(
+        &RealDisk,
+        scene.destination(),
+        LogFormat::Plain,
+        &scene.cursor,
+        events(&[0], &[1]),
+    );
     let error = result.map(drop).unwrap_err().to_string();
     assert!(error.contains("cannot be completed from the journal: No space left"), "{error}");
-    assert_eq!(Cursor::read(&scene.cursor).unwrap().events, [0]);
+    assert_eq!(Cursor::read(&RealDisk, &scene.cursor).unwrap().events, [0]);
 }
 
 /// Not a test: the process that [`killed_at_any_instant`] kills.
@@ -468,7 +485,7 @@ fn child() {
     };
     let directory = PathBuf::from(directory);
     let cursor = directory.join("log.cursor");
-    let first_events = Cursor::read(&cursor).unwrap().events;
+    let first_events = Cursor::read(&RealDisk, &cursor).unwrap().events;
     let config = LogConfig {
         destination: Destination::File(directory.join("events.log")),
         format: LogFormat::Plain,
@@ -476,7 +493,7 @@ fn child() {
         cursor: Some(cursor),
         first_events: first_events.clone(),
     };
-    let (log, senders) = EventLog::start(config, || {}).unwrap();
+    let (log, senders) = EventLog::start(&RealDisk, config, || {}).unwrap();
     let threads: Vec<_> = (1..)
         .zip(senders.into_iter().zip(first_events))
         .map(|(table, (mut sender, first))| {

@@ -1,20 +1,25 @@
-//! What storage asks of a file system, as traits, so that tests can put one beneath it that fails, tears and
+//! What is asked of a file system, as traits, so that tests can put one beneath that fails, tears and
 //! forgets. [`RealDisk`] is `std::fs`.
 //!
-//! Paths are whole. Nothing is durable before [`DiskFile::sync`] for content, and [`Disk::sync_dir`] for
-//! names.
+//! Paths are whole. Content is durable after [`DiskFile::sync`], names after [`Disk::sync_dir`].
+//! [`write_new`] makes a file that is either there with all of its content or not at all.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::directory::{DIRECTORY_MODE, FILE_MODE};
+/// The state says who is behind an address, and holds tokens: it is for nobody else.
+pub const DIRECTORY_MODE: u32 = 0o700;
+/// The same for the files in it.
+pub const FILE_MODE: u32 = 0o600;
+/// The end of a file's name before the file is whole.
+pub const TEMPORARY: &str = ".tmp";
 
-/// Which run of the machine this is.
+/// Identifies a run of the machine.
 pub type Boot = [u8; 16];
 
 /// A file system.
@@ -27,7 +32,7 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file that is there, to read it and, if `write`, to change it.
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives a file or directory another name, in the place of the file that may have it.
+    /// Gives a file or directory another name. A file that has this name is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -35,7 +40,7 @@ pub trait Disk: Send + Sync {
     fn remove_dir(&self, directory: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
-    /// Which run of the machine this is: what was written in the same one and not synced is still there.
+    /// The run of the machine: what was written in the same one and not synced is still there.
     /// Zeros where that is not known.
     fn boot(&self) -> Boot;
 }
@@ -55,7 +60,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 }
 
 /// Reads until `buffer` is full or the file ends.
-pub(super) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -69,7 +74,7 @@ pub(super) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> 
 }
 
 /// Writes all of `octets`.
-pub(super) fn write_full(file: &dyn DiskFile, octets: &[u8], offset: u64) -> io::Result<()> {
+pub fn write_full(file: &dyn DiskFile, octets: &[u8], offset: u64) -> io::Result<()> {
     let mut done = 0;
     while done < octets.len() {
         match file.write_at(&octets[done..], offset + done as u64) {
@@ -80,6 +85,42 @@ pub(super) fn write_full(file: &dyn DiskFile, octets: &[u8], offset: u64) -> io:
         }
     }
     Ok(())
+}
+
+/// Makes a file, in place of the one that may have the name: under a temporary name it is written by
+/// `write` and synced, then it is renamed, and the directory is synced.
+///
+/// # Errors
+/// Where one of these steps is refused. The file that had the name is then still there, unless the
+/// last step, the sync of the directory, failed.
+pub fn write_new(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let temporary = temporary(path);
+    let file = disk.create(&temporary)?;
+    write(&*file)
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.rename(&temporary, path))
+        .inspect_err(|_| drop(disk.remove(&temporary)))?;
+    disk.sync_dir(parent(path))?;
+    Ok(file)
+}
+
+/// The name of a file until it is whole.
+pub fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(TEMPORARY);
+    name.into()
+}
+
+/// The directory that a file is in.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// The file system of the machine.
