@@ -20,8 +20,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use nat64handoff::nat64::engine::{self, WELL_KNOWN_PREFIX};
-use nat64handoff::nat64::gateway::{Config, Done, Gateway, Outbox};
+use nat64handoff::nat64::engine::{Nat64Config, WELL_KNOWN_PREFIX};
+use nat64handoff::nat64::gateway::{Done, Gateway, GatewayConfig, Outbox};
 
 use super::build::{NAT64, SERVICE, entry_message, message};
 use super::messages::{Entry, sum};
@@ -36,7 +36,7 @@ const STEPS_MAX: usize = 100;
 
 /// `data` is a program.
 pub fn check(data: &[u8]) {
-    let config = Config { nat64: engine::Config::new(NAT64), mtu: MTU };
+    let config = GatewayConfig { nat64: Nat64Config::new(NAT64), mtu: MTU };
     let gateway = Gateway::new(config, [7; 32]).expect("the MTU is none too small");
     let mut play = Play {
         gateway,

@@ -17,8 +17,8 @@ use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::kernel::stderr::say;
 use crate::kernel::tun::{self, Signal, Signals, Tun, TunError};
-use crate::nat64::engine::{self, AuthenticatorKey};
-use crate::nat64::gateway::{self, Done, Gateway, Notice, Outbox, ServerChange};
+use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
+use crate::nat64::gateway::{Done, Gateway, GatewayConfig, Notice, Outbox, ServerChange};
 
 /// The packets that are read before signals and timers get their turn.
 const BATCH: usize = 64;
@@ -33,7 +33,7 @@ const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forward
 
 /// How a gateway is to run: complete and valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct GatewaySetup {
     /// The public address.
     pub pool: Ipv4Addr,
     /// At least one.
@@ -85,18 +85,18 @@ impl std::error::Error for GatewayError {}
 ///
 /// # Errors
 /// Where it cannot start, or its device goes away.
-pub fn run(config: &Config) -> Result<(), GatewayError> {
+pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
     let tun = Tun::open(&config.tun).map_err(GatewayError::Tun)?;
     tun.set_up(config.mtu, config.pool, &config.prefixes).map_err(GatewayError::Tun)?;
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
-    let nat64 = engine::Config {
+    let nat64 = Nat64Config {
         prefixes: config.prefixes.clone(),
         handoff_port: config.handoff_port,
         authenticator_key,
-        ..engine::Config::new(config.pool)
+        ..Nat64Config::new(config.pool)
     };
-    let gateway = Gateway::new(gateway::Config { nat64, mtu: config.mtu }, randomness()?)
+    let gateway = Gateway::new(GatewayConfig { nat64, mtu: config.mtu }, randomness()?)
         .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
     let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
     let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);

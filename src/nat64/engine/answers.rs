@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::flow::{self, Flow};
-use super::life::Usage;
+use super::lifetime::Usage;
 use super::packets::synthesize;
 use super::reply::{Packet, Reply};
 use super::requests::{divide, send_reports};

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Ignored;
-use super::life::{Segment, Session, Usage};
+use super::lifetime::{Segment, Session, Usage};
 use super::packets::{FIN, RST, SYN};
 use crate::handoff::entry::{Client, MappedPort};
 use crate::handoff::message::Prefix96;

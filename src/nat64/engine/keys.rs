@@ -17,7 +17,7 @@ pub const ROTATION_LIFETIME: Duration = Duration::from_secs(60);
 
 type Key = [u8; 16];
 
-/// See [`super::Config::authenticator_key`].
+/// See [`super::Nat64Config::authenticator_key`].
 pub type AuthenticatorKey = Key;
 
 /// The keys of a NAT64, and how long what is made with them is.

@@ -7,14 +7,14 @@
 //!
 //! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
 //! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
-//! one, unless [`Config::notes`] says that somebody here does. It keeps no packet while it asks about it: the
+//! one, unless [`Nat64Config::remembers_fragments`] says that somebody here does. It keeps no packet while it asks about it: the
 //! packet goes with the request and comes back. And it takes nothing but an ICMP error as a sign that a server
 //! is gone: silence is not one.
 
 mod answers;
 mod flow;
 mod keys;
-mod life;
+mod lifetime;
 pub mod packets;
 mod peer;
 mod reply;
@@ -73,7 +73,7 @@ pub type Seed = [u8; SEED_LENGTH];
 
 /// How a NAT64 is set up.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct Nat64Config {
     /// Its public address.
     pub address: Ipv4Addr,
     /// The prefixes that clients reach it by.
@@ -88,13 +88,13 @@ pub struct Config {
     pub hints: bool,
     /// Whether who carries out its actions remembers first fragments, and so needs no server to know whose the
     /// later ones are.
-    pub notes: bool,
+    pub remembers_fragments: bool,
     /// What authenticators are made with, where that is to outlive a reboot: else a service that speaks first after
     /// one is not believed until the client speaks. Whoever knows it can forge authenticators.
     pub authenticator_key: Option<AuthenticatorKey>,
 }
 
-impl Config {
+impl Nat64Config {
     /// The well-known prefix and the default port; tokens and authenticators of 16 octets; no hints.
     pub fn new(address: Ipv4Addr) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Config {
             token_units: 8,
             authenticator_units: 8,
             hints: false,
-            notes: false,
+            remembers_fragments: false,
             authenticator_key: None,
         }
     }
@@ -199,7 +199,7 @@ Ignored:
 /// A NAT64, as far as the protocol is concerned.
 #[derive(Debug)]
 pub struct Nat64 {
-    config: Config,
+    config: Nat64Config,
     random: Random,
     keys: Keys,
     control_port: ControlPort,
@@ -212,7 +212,7 @@ pub struct Nat64 {
 
 impl Nat64 {
     /// A NAT64 that knows nobody.
-    pub fn new(config: Config, seed: Seed) -> Self {
+    pub fn new(config: Nat64Config, seed: Seed) -> Self {
         let mut random = Random::new(seed);
         let mut keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
         if let Some(key) = config.authenticator_key {
@@ -293,7 +293,7 @@ impl Nat64 {
     }
 
     /// Everything is forgotten; keys and control port are others than before, but for
-    /// [`Config::authenticator_key`].
+    /// [`Nat64Config::authenticator_key`].
     pub fn reboot(&mut self, seed: Seed) {
         let before = self.control_port;
         *self = Self::new(self.config.clone(), seed);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ServerState;
-use super::life::{Life, Usage};
+use super::lifetime::{Lifetime, Usage};
 use crate::handoff::entry::{Client, Entry, MappedPort};
 
 /// How often a report is repeated (PROTOCOL.md section 10, repair 2).
@@ -30,7 +30,7 @@ pub(super) enum Origin {
 pub(super) struct Mapping {
     pub port: MappedPort,
     pub origin: Origin,
-    life: Life,
+    lifetime: Lifetime,
     /// The report that it stands in, if that has no answer yet.
     report: Option<u64>,
 }
@@ -84,14 +84,14 @@ impl Peer {
         usage: Usage,
     ) -> Option<MappedPort> {
         let mapping = self.entries.get_mut(client)?;
-        mapping.life.go_on(now, usage);
+        mapping.lifetime.go_on(now, usage);
         Some(mapping.port)
     }
 
     /// Adds an entry. The client has none, and the port is free.
-    pub(super) fn insert(&mut self, entry: Entry, origin: Origin, life: Life) {
+    pub(super) fn insert(&mut self, entry: Entry, origin: Origin, lifetime: Lifetime) {
         let Entry { port, client } = entry;
-        let mapping = Mapping { port, origin, life, report: None };
+        let mapping = Mapping { port, origin, lifetime, report: None };
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
@@ -116,7 +116,7 @@ impl Peer {
             if mapping.port == entry.port {
                 mapping.origin = Origin::Server;
                 if let Some(usage) = usage {
-                    mapping.life.go_on(now, usage);
+                    mapping.lifetime.go_on(now, usage);
                 }
                 return Ok(());
             }
@@ -131,14 +131,14 @@ impl Peer {
             self.remove(&holder);
         }
         self.remove(&entry.client);
-        self.insert(entry, Origin::Server, Life::new(now, usage));
+        self.insert(entry, Origin::Server, Lifetime::new(now, usage));
         Ok(())
     }
 
     /// Forgets the entries that no connection needs.
     pub(super) fn expire(&mut self, now: Duration) {
         self.entries.retain(|_, mapping| {
-            let lives = !mapping.life.is_over(now);
+            let lives = !mapping.lifetime.is_over(now);
             if !lives {
                 self.ports.remove(&mapping.port);
             }

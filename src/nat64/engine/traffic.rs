@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::flow::{self, Flow, ServiceKey, Transport};
-use super::life::Life;
+use super::lifetime::Lifetime;
 use super::packets::extract;
 use super::peer::{Origin, Peer};
 use super::requests::{emit_token, report};
@@ -67,7 +67,7 @@ impl Nat64 {
         flow: &Transport<Client>,
     ) -> Option<Entry> {
         let peer = self.peers.get_mut(&server)?;
-        if flow.fragment && asks(peer.state, flow) && !self.config.notes {
+        if flow.fragment && asks(peer.state, flow) && !self.config.remembers_fragments {
             return None;
         }
         let port = peer.touch(&flow.key, now, flow.usage)?;
@@ -82,7 +82,7 @@ impl Nat64 {
     ) -> Option<Entry> {
         let (server, port) = flow.key;
         let peer = self.peers.get_mut(&server)?;
-        if flow.fragment && peer.state == ServerState::Alive && !self.config.notes {
+        if flow.fragment && peer.state == ServerState::Alive && !self.config.remembers_fragments {
             return None;
         }
         let client = peer.client_of(port)?;
@@ -126,7 +126,7 @@ impl Nat64 {
         let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
         let entry = Entry { port, client: flow.key };
         let peer = peer_of(&mut self.peers, server)?;
-        peer.insert(entry, Origin::Own, Life::new(now, Some(flow.usage)));
+        peer.insert(entry, Origin::Own, Lifetime::new(now, Some(flow.usage)));
         self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);
@@ -186,8 +186,9 @@ impl Nat64 {
         match flow::of_service_packet(view)? {
             Flow::Transport(flow) => {
                 let (_, port) = flow.key;
-                let ask =
-                    flow.fragment && !self.config.notes && self.state(server) == ServerState::Alive;
+                let ask = flow.fragment
+                    && !self.config.remembers_fragments
+                    && self.state(server) == ServerState::Alive;
                 let client = self.client_of(server, port).filter(|_| !ask);
                 if let Some(client) = client
                     && let Some(peer) = self.peers.get_mut(&server)

@@ -13,7 +13,7 @@
 //! of entries is the service's), and fragments that arrive before the first of their packet, unless a server
 //! remembers it.
 
-mod control;
+mod channel;
 mod counts;
 mod echo;
 mod outbox;
@@ -35,7 +35,7 @@ use crate::handoff::rate::Rate;
 use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
 use crate::ip::packet::{Ipv4, Ipv6};
 use crate::nat64::engine::packets::{extract, synthesize};
-use crate::nat64::engine::{self, Action, Nat64, Seed, ServerState};
+use crate::nat64::engine::{Action, Nat64, Nat64Config, Seed, ServerState};
 use crate::nat64::translate::{
     self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused,
     Rewrite, Transport,
@@ -56,9 +56,9 @@ const PROHIBITED: IcmpError = IcmpError { kind: 1, code: 1, word: 0 };
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct GatewayConfig {
     /// The NAT64's own.
-    pub nat64: engine::Config,
+    pub nat64: Nat64Config,
     /// The MTU of its device, in octets: the same for both versions, at least 1280.
     pub mtu: u16,
 }
@@ -87,8 +87,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that knows nobody. `None` where its MTU is less than 1280.
-    pub fn new(config: Config, seed: Seed) -> Option<Self> {
-        let Config { nat64, mtu } = config;
+    pub fn new(config: GatewayConfig, seed: Seed) -> Option<Self> {
+        let GatewayConfig { nat64, mtu } = config;
         let limits = Limits::new(mtu, mtu)?;
         let mut random = Random::new(seed);
         let hash = SecretHash::new(random.key());
@@ -102,7 +102,10 @@ impl Gateway {
             echoes: Echoes::new(hash),
             reassembly: Reassembly::default(),
             identification: random.below(1 << 16) as u16,
-            nat64: Nat64::new(engine::Config { notes: true, ..nat64 }, derived(&mut random)),
+            nat64: Nat64::new(
+                Nat64Config { remembers_fragments: true, ..nat64 },
+                derived(&mut random),
+            ),
             random,
             icmp: Rate::default(),
             unsolicited: Rate::default(),

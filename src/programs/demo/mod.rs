@@ -18,10 +18,10 @@ use crate::kernel::clock;
 use crate::nat64::engine::packets::{ACK, SYN, extract, ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 
-mod gateway;
+mod host;
 mod tail;
 
-use gateway::Gateway;
+use host::Nat64Host;
 pub use tail::LogTail;
 
 /// The NAT64 of most scenes.
@@ -91,8 +91,8 @@ pub fn can_bind_validation_port() -> io::Result<bool> {
 pub fn run(server: SocketAddrV4, log: &LogTail, out: &mut dyn Write) -> Result<(), Failure> {
     let started = clock::instant();
     let prefixes = vec![WELL_KNOWN_PREFIX, OWN_PREFIX];
-    let mut first = Gateway::start(FIRST, prefixes, server, started)?;
-    let mut second = Gateway::start(SECOND, vec![WELL_KNOWN_PREFIX], server, started)?;
+    let mut first = Nat64Host::start(FIRST, prefixes, server, started)?;
+    let mut second = Nat64Host::start(SECOND, vec![WELL_KNOWN_PREFIX], server, started)?;
     let mut demo = Demo { log, out, created: 0, deleted: 0, conflicts: 0 };
     demo.validation(&mut first)?;
     let mut known = demo.clients(&mut first)?;
@@ -166,10 +166,10 @@ impl Demo<'_> {
     }
 
     /// A report that was repeated contradicts the table once more each time.
-    fn skip_conflicts(&mut self, gateway: &Gateway, entry: Entry) -> Result<(), Failure> {
-        let expected = event("Conflict", gateway.nat64.address(), entry);
+    fn skip_conflicts(&mut self, host: &Nat64Host, entry: Entry) -> Result<(), Failure> {
+        let expected = event("Conflict", host.nat64.address(), entry);
         let is_expected = |line: &str| tail::event_of(line) == Some(&expected);
-        while gateway.repeated
+        while host.repeated
             && let Some(line) = self.log.next_if(SILENCE, is_expected)
         {
             self.conflicts += 1;
@@ -186,10 +186,10 @@ impl Demo<'_> {
     }
 
     /// A first client speaks while the NAT64 knows no server, and the server no NAT64. Its entry.
-    fn introduce(&mut self, gateway: &mut Gateway, client: Client) -> Result<Entry, Failure> {
-        let address = gateway.nat64.address();
-        let packet = gateway.segment(client, SYN);
-        let actions = gateway.client_packet(&packet);
+    fn introduce(&mut self, host: &mut Nat64Host, client: Client) -> Result<Entry, Failure> {
+        let address = host.nat64.address();
+        let packet = host.segment(client, SYN);
+        let actions = host.client_packet(&packet);
         let [Action::Forward { entry, .. }, Action::Request { payload, .. }] = &actions[..] else {
             return failure(format!("{address} did not make an entry of its own: {actions:?}"));
         };
@@ -199,33 +199,33 @@ impl Demo<'_> {
             socket(client),
             own.port
         ))?;
-        let validation = gateway.provoke_validation(&report, client.address)?;
+        let validation = host.provoke_validation(&report, client.address)?;
         self.say(&format!(
             "the server sends {} octets to port 9 of {address}, and hears them back: it is there",
             validation.len()
         ))?;
-        let actions = gateway.prove(&validation)?;
+        let actions = host.prove(&validation)?;
         self.expect_event(&format!("Initialized {address}"))?;
         let [Action::Unmapped { .. }, Action::Request { payload, .. }] = &actions[..] else {
             return failure(format!("{address} did not report again: {actions:?}"));
         };
         demand(*payload == report, || format!("{address} reported something else"))?;
-        let answer = gateway.exchange(&report)?;
-        gateway.check_answer(&answer, own, &[])?;
-        gateway.take(&answer)?;
+        let answer = host.exchange(&report)?;
+        host.check_answer(&answer, own, &[])?;
+        host.take(&answer)?;
         self.expect_created(address, own)?;
         Ok(own)
     }
 
-    fn validation(&mut self, gateway: &mut Gateway) -> Result<(), Failure> {
+    fn validation(&mut self, host: &mut Nat64Host) -> Result<(), Failure> {
         self.heading(&format!("1. A NAT64 at {FIRST} proves that it is where it says"))?;
         let client = client(WELL_KNOWN_PREFIX, Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x17));
-        self.introduce(gateway, Client { port: 53186, ..client })?;
+        self.introduce(host, Client { port: 53186, ..client })?;
         Ok(())
     }
 
     /// The entries that the server handed out.
-    fn clients(&mut self, gateway: &mut Gateway) -> Result<Vec<Entry>, Failure> {
+    fn clients(&mut self, host: &mut Nat64Host) -> Result<Vec<Entry>, Failure> {
         self.heading("2. Clients get ports, and keep them")?;
         let one = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x55);
         let other = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x75);
@@ -233,8 +233,8 @@ impl Demo<'_> {
         for client in
             [client(WELL_KNOWN_PREFIX, one), client(OWN_PREFIX, one), client(OWN_PREFIX, other)]
         {
-            let packet = gateway.segment(client, SYN);
-            let entry = gateway.ask(&packet, client)?;
+            let packet = host.segment(client, SYN);
+            let entry = host.ask(&packet, client)?;
             self.expect_created(FIRST, entry)?;
             known.push(entry);
         }
@@ -245,14 +245,14 @@ impl Demo<'_> {
         let entry = known[0];
         let Client { address, prefix, port } = entry.client;
         let from = SocketAddrV6::new(address, port, 0, 0);
-        let packet = ipv6_udp(from, gateway.service(prefix), b"again");
-        let actions = gateway.client_packet(&packet);
+        let packet = ipv6_udp(from, host.service(prefix), b"again");
+        let actions = host.client_packet(&packet);
         demand(is_forward(&actions, entry, &packet), || {
             format!("{FIRST} does not use its cache: {actions:?}")
         })?;
-        let request = gateway.client_request(&packet, address);
-        let answer = gateway.exchange(&request)?;
-        gateway.check_answer(&answer, entry, &packet)?;
+        let request = host.client_request(&packet, address);
+        let answer = host.exchange(&request)?;
+        host.check_answer(&answer, entry, &packet)?;
         self.say(&format!(
             "{} speaks again and keeps port {}, cached by the NAT64 and by word of the server",
             socket(entry.client),
@@ -260,16 +260,16 @@ impl Demo<'_> {
         ))?;
 
         let to = SocketAddrV4::new(FIRST, entry.port.0);
-        let service = SocketAddrV4::new(*gateway.server.ip(), 80);
+        let service = SocketAddrV4::new(*host.server.ip(), 80);
         let packet = ipv4_tcp(service, to, SYN | ACK, b"");
-        let actions = gateway.service_packet(&packet);
+        let actions = host.service_packet(&packet);
         demand(is_forward(&actions, entry, &packet), || {
             format!("{FIRST} does not use its cache for the service: {actions:?}")
         })?;
-        let request = gateway.service_request(&packet);
-        let answer = gateway.exchange(&request)?;
-        gateway.check_answer(&answer, entry, &packet)?;
-        let actions = gateway.take(&answer)?;
+        let request = host.service_request(&packet);
+        let answer = host.exchange(&request)?;
+        host.check_answer(&answer, entry, &packet)?;
+        let actions = host.take(&answer)?;
         demand(is_forward(&actions, entry, &packet), || {
             format!("{FIRST} does not send the service's packet on: {actions:?}")
         })?;
@@ -280,35 +280,35 @@ impl Demo<'_> {
         Ok(known)
     }
 
-    fn ping(&mut self, gateway: &mut Gateway) -> Result<(), Failure> {
+    fn ping(&mut self, host: &mut Nat64Host) -> Result<(), Failure> {
         self.heading("3. Ping is answered, without any privilege")?;
         let from = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
-        let to = *gateway.service(WELL_KNOWN_PREFIX).ip();
+        let to = *host.service(WELL_KNOWN_PREFIX).ip();
         let packet = ipv6_echo_request(from, to, 0x1234, 1, b"is anybody there?");
-        let actions = gateway.client_packet(&packet);
+        let actions = host.client_packet(&packet);
         let request = the_request(&actions)?.to_vec();
-        let answer = gateway.exchange(&request)?;
-        let authenticator = gateway.authenticator_message(from);
+        let answer = host.exchange(&request)?;
+        let authenticator = host.authenticator_message(from);
         let Some(reply) = answer.strip_prefix(&authenticator[..]) else {
             return failure("the answer to a ping does not begin with the client's authenticator");
         };
         demand(is_echo_reply(&packet, reply), || {
             "the answer to a ping is no right echo reply".to_owned()
         })?;
-        let actions = gateway.take(&answer)?;
+        let actions = host.take(&answer)?;
         demand(matches!(&actions[..], [Action::Deliver { packet }] if packet == reply), || {
             format!("{FIRST} does not deliver an echo reply: {actions:?}")
         })?;
         self.say(&format!("{from} pings {to}, that is {}: echo reply", extract(to)))
     }
 
-    fn full_table(&mut self, gateway: &mut Gateway) -> Result<(), Failure> {
+    fn full_table(&mut self, host: &mut Nat64Host) -> Result<(), Failure> {
         let capacity = grouped(CAPACITY);
         self.heading(&format!(
             "4. A table of {capacity} entries is full, and one more client comes"
         ))?;
-        let oldest = self.introduce(gateway, crowd(0))?;
-        gateway.fill(1..CAPACITY)?;
+        let oldest = self.introduce(host, crowd(0))?;
+        host.fill(1..CAPACITY)?;
         let mut awaited: BTreeSet<Client> = (1..CAPACITY).map(crowd).collect();
         for number in 0..awaited.len() {
             let text = self.event(number < LINES_SHOWN)?;
@@ -316,7 +316,7 @@ impl Demo<'_> {
                 let client = Client { prefix: WELL_KNOWN_PREFIX, address, port };
                 awaited.take(&client)
             });
-            let entry = created.and_then(|client| gateway.entry_of(client));
+            let entry = created.and_then(|client| host.entry_of(client));
             demand(entry.is_some_and(|entry| event("Created", SECOND, entry) == text), || {
                 format!("the event log says `{text}`, which is not what {SECOND} was told")
             })?;
@@ -326,8 +326,8 @@ impl Demo<'_> {
 
         let late = Client { port: 443, ..crowd(CAPACITY) };
         self.say(&format!("{} comes too late for a free port", socket(late)))?;
-        let packet = gateway.segment(late, SYN);
-        let entry = gateway.ask(&packet, late)?;
+        let packet = host.segment(late, SYN);
+        let entry = host.ask(&packet, late)?;
         self.deleted += 1;
         self.expect_event(&event("Deleted", SECOND, oldest))?;
         self.expect_created(SECOND, entry)?;
@@ -337,16 +337,16 @@ impl Demo<'_> {
         self.say("the least recently used entry is gone, and its port has a new client")
     }
 
-    fn reboot(&mut self, gateway: &mut Gateway, known: &mut [Entry]) -> Result<(), Failure> {
+    fn reboot(&mut self, host: &mut Nat64Host, known: &mut [Entry]) -> Result<(), Failure> {
         self.heading(&format!("5. {FIRST} reboots and forgets everything; old connections go on"))?;
-        let mapped: Vec<Entry> = gateway.nat64.entries(*gateway.server.ip()).collect();
-        gateway.reboot(&mapped)?;
+        let mapped: Vec<Entry> = host.nat64.entries(*host.server.ip()).collect();
+        host.reboot(&mapped)?;
         let entry = known[0];
-        let packet = gateway.segment(entry.client, ACK);
-        let actions = gateway.client_packet(&packet);
+        let packet = host.segment(entry.client, ACK);
+        let actions = host.client_packet(&packet);
         let request = the_request(&actions)?.to_vec();
-        let validation = gateway.provoke_validation(&request, entry.client.address)?;
-        let actions = gateway.prove(&validation)?;
+        let validation = host.provoke_validation(&request, entry.client.address)?;
+        let actions = host.prove(&validation)?;
         demand(matches!(&actions[..], [Action::Unmapped { .. }]), || {
             format!("{FIRST} has something to report after its reboot: {actions:?}")
         })?;
@@ -354,8 +354,8 @@ impl Demo<'_> {
             "its control port and token are new: one round of validation, and it is known again",
         )?;
         for entry in known.iter() {
-            let packet = gateway.segment(entry.client, ACK);
-            let again = gateway.ask(&packet, entry.client)?;
+            let packet = host.segment(entry.client, ACK);
+            let again = host.ask(&packet, entry.client)?;
             demand(again == *entry, || {
                 format!("{} had port {} and has {}", socket(entry.client), entry.port, again.port)
             })?;
@@ -368,21 +368,21 @@ impl Demo<'_> {
         Ok(())
     }
 
-    fn contradiction(&mut self, gateway: &mut Gateway, known: &[Entry]) -> Result<(), Failure> {
+    fn contradiction(&mut self, host: &mut Nat64Host, known: &[Entry]) -> Result<(), Failure> {
         self.heading("6. The server's table is authoritative")?;
         let (entry, other) = (known[0], known[1]);
-        let wrong = Entry { port: gateway.unmapped_port(), ..entry };
+        let wrong = Entry { port: host.unmapped_port(), ..entry };
         self.say(&format!(
             "{FIRST} reports {} on port {}, but it has port {}",
             socket(entry.client),
             wrong.port,
             entry.port
         ))?;
-        let answer = gateway.exchange(&gateway.report(wrong))?;
-        gateway.check_answer(&answer, entry, &[])?;
-        gateway.take(&answer)?;
+        let answer = host.exchange(&host.report(wrong))?;
+        host.check_answer(&answer, entry, &[])?;
+        host.take(&answer)?;
         self.expect_conflict(FIRST, wrong)?;
-        self.skip_conflicts(gateway, wrong)?;
+        self.skip_conflicts(host, wrong)?;
 
         let newcomer = client(WELL_KNOWN_PREFIX, Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x56));
         let wrong = Entry { port: other.port, client: newcomer };
@@ -391,15 +391,15 @@ impl Demo<'_> {
             socket(newcomer),
             other.port
         ))?;
-        let answer = gateway.exchange(&gateway.report(wrong))?;
-        gateway.take(&answer)?;
-        let Some(given) = gateway.entry_of(newcomer) else {
+        let answer = host.exchange(&host.report(wrong))?;
+        host.take(&answer)?;
+        let Some(given) = host.entry_of(newcomer) else {
             return failure("the answer to a report of a taken port has no entry of the client");
         };
-        gateway.check_answer(&answer, given, &[])?;
+        host.check_answer(&answer, given, &[])?;
         self.expect_conflict(FIRST, wrong)?;
         self.expect_created(FIRST, given)?;
-        self.skip_conflicts(gateway, wrong)?;
+        self.skip_conflicts(host, wrong)?;
         self.say("each time the answer says what the table has")
     }
 }

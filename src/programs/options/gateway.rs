@@ -62,7 +62,7 @@ impl GatewayOptions {
     ///
     /// # Errors
     /// The first that means nothing.
-    pub fn resolve(&self) -> Result<gateway::Config, UsageError> {
+    pub fn resolve(&self) -> Result<gateway::GatewaySetup, UsageError> {
         let error = |key: &str| {
             let place = format!("--{key}");
             move |cause| UsageError { place, cause }
@@ -87,7 +87,7 @@ impl GatewayOptions {
         if prefixes.is_empty() {
             prefixes.push(WELL_KNOWN_PREFIX);
         }
-        Ok(gateway::Config {
+        Ok(gateway::GatewaySetup {
             pool: pool(self.pool.trim()).map_err(error("pool"))?,
             prefixes,
             tun: device(self.tun.as_deref().unwrap_or(TUN_DEFAULT)).map_err(error("tun"))?,

@@ -348,7 +348,7 @@ fn demo_and_version() {
     assert_eq!(version.exit_code(), 0);
 }
 
-fn gateway(arguments: &[&str]) -> Result<gateway::Config, String> {
+fn gateway(arguments: &[&str]) -> Result<gateway::GatewaySetup, String> {
     let arguments = ["nat64handoff", "gateway"].iter().chain(arguments);
     match Cli::try_parse_from(arguments).unwrap().command {
         Command::Gateway(options) => options.resolve().map_err(|error| error.to_string()),
@@ -360,7 +360,7 @@ fn gateway(arguments: &[&str]) -> Result<gateway::Config, String> {
 fn options_of_gateway() {
     let prefix = |text: &str| Prefix96::of(text.parse().unwrap());
     let defaults = gateway(&["--pool", "192.0.2.7"]).unwrap();
-    let expected = gateway::Config {
+    let expected = gateway::GatewaySetup {
         pool: Ipv4Addr::new(192, 0, 2, 7),
         prefixes: vec![prefix("64:ff9b::")],
         tun: "nat64".into(),
@@ -380,7 +380,7 @@ fn options_of_gateway() {
         "--rotate=5m",
         "--secret=/etc/secret",
     ];
-    let expected = gateway::Config {
+    let expected = gateway::GatewaySetup {
         prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
         tun: "tun7".into(),
         mtu: 1280,

@@ -81,7 +81,7 @@ fn section_9_a_connection_outlives_a_reboot_when_the_client_speaks() {
 
 #[test]
 fn section_9_with_a_key_that_is_kept_the_service_may_speak_first() {
-    let nat64 = engine::Config { authenticator_key: Some([5; 16]), ..engine::Config::new(POOL) };
+    let nat64 = Nat64Config { authenticator_key: Some([5; 16]), ..Nat64Config::new(POOL) };
     let mut world = World::with(server(), nat64);
     let mapped = loop {
         world.drain();

@@ -13,8 +13,8 @@ use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
 use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, protocol};
 use crate::nat64::engine::packets::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp, ipv6_udp};
-use crate::nat64::engine::{self, ServerState};
-use crate::nat64::gateway::{Config, Gateway, Outbox, ServerChange};
+use crate::nat64::engine::{Nat64Config, ServerState};
+use crate::nat64::gateway::{Gateway, GatewayConfig, Outbox, ServerChange};
 
 pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -50,11 +50,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(handoff: Handoff) -> Self {
-        Self::with(handoff, engine::Config::new(POOL))
+        Self::with(handoff, Nat64Config::new(POOL))
     }
 
-    pub(super) fn with(handoff: Handoff, nat64: engine::Config) -> Self {
-        let config = Config { nat64, mtu: MTU };
+    pub(super) fn with(handoff: Handoff, nat64: Nat64Config) -> Self {
+        let config = GatewayConfig { nat64, mtu: MTU };
         Self {
             gateway: Gateway::new(config, [3; 32]).unwrap(),
             now: Duration::from_secs(100),

@@ -1,4 +1,4 @@
-//! [`Gateway`]: a NAT64 of the demo on real sockets, and what is strictly demanded of each datagram.
+//! [`Nat64Host`]: a NAT64 of the demo on real sockets, and what is strictly demanded of each datagram.
 //!
 //! Loopback loses datagrams, too: every request is repeated until its answer comes, and what then comes twice
 //! is skipped.
@@ -13,7 +13,7 @@ use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96, VALIDATION_PORT, message_type};
 use crate::ip::packet::{IPV6_HEADER, protocol, set_ttl, ttl};
 use crate::nat64::engine::packets::{SYN, ipv4_udp, ipv6_tcp, synthesize};
-use crate::nat64::engine::{Action, Config, Nat64, ServerState};
+use crate::nat64::engine::{Action, Nat64, Nat64Config, ServerState};
 
 /// Requests on their way at once while the table is filled.
 const WINDOW: usize = 64;
@@ -27,7 +27,7 @@ const PROOF: usize = 16;
 const BUFFER: usize = 65_536;
 
 /// A NAT64 and its sockets.
-pub(super) struct Gateway {
+pub(super) struct Nat64Host {
     pub(super) nat64: Nat64,
     control: UdpSocket,
     /// Where validation packets arrive.
@@ -42,15 +42,16 @@ pub(super) struct Gateway {
     pub(super) sent: usize,
 }
 
-impl Gateway {
+impl Nat64Host {
     pub(super) fn start(
         address: Ipv4Addr,
         prefixes: Vec<Prefix96>,
         server: SocketAddrV4,
         started: Instant,
     ) -> Result<Self, Failure> {
-        let config = Config { prefixes, handoff_port: server.port(), ..Config::new(address) };
-        let mut gateway = Self {
+        let config =
+            Nat64Config { prefixes, handoff_port: server.port(), ..Nat64Config::new(address) };
+        let mut host = Self {
             nat64: Nat64::new(config, [0; 32]),
             control: bind(address, 0)?,
             validation: bind(address, VALIDATION_PORT)?,
@@ -61,8 +62,8 @@ impl Gateway {
             repeated: false,
             sent: 0,
         };
-        gateway.reboot(&[])?;
-        Ok(gateway)
+        host.reboot(&[])?;
+        Ok(host)
     }
 
     /// Keys of its own and a new control port, none of the `mapped` ones.

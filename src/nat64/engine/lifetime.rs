@@ -48,7 +48,7 @@ impl Segment {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct Lifetime {
     expires: Duration,
     sessions: Sessions,
 }
@@ -71,15 +71,15 @@ struct Connection {
     service_done: bool,
 }
 
-impl Life {
+impl Lifetime {
     /// Of an entry that a packet made, or that nothing is known of.
     pub(super) fn new(now: Duration, usage: Option<Usage>) -> Self {
-        let mut life = Self { expires: now, sessions: Sessions::None };
+        let mut lifetime = Self { expires: now, sessions: Sessions::None };
         match usage {
-            Some(usage) => life.go_on(now, usage),
-            None => life.expires = now.saturating_add(UDP_LIFETIME),
+            Some(usage) => lifetime.go_on(now, usage),
+            None => lifetime.expires = now.saturating_add(UDP_LIFETIME),
         }
-        life
+        lifetime
     }
 
     /// No connection needs the entry from then on.
@@ -164,16 +164,16 @@ mod tests {
     /// Plays packets, a minute apart, and says how long the entry lives after the last.
     fn left(packets: &[(Session, Segment, bool)]) -> Duration {
         let mut now = Duration::from_secs(1000);
-        let mut life: Option<Life> = None;
+        let mut lifetime: Option<Lifetime> = None;
         for &(session, segment, of_client) in packets {
             now += MINUTE;
             let usage = Usage { session, segment, of_client };
-            match &mut life {
-                Some(life) => life.go_on(now, usage),
-                None => life = Some(Life::new(now, Some(usage))),
+            match &mut lifetime {
+                Some(lifetime) => lifetime.go_on(now, usage),
+                None => lifetime = Some(Lifetime::new(now, Some(usage))),
             }
         }
-        life.unwrap().expires - now
+        lifetime.unwrap().expires - now
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! The four repairs of PROTOCOL.md section 10.
+
+use super::*;
+
+#[test]
+fn section_10_repair_1_old_connections_go_to_the_server() {
+    let mut nat64 = nat64();
+    let one = client(1, 1000);
+    let actions = by_client(&mut nat64, &segment(one, ACK));
+    let request = parse(the_request(&actions)).unwrap();
+    assert!(matches!(request.kind, RequestKind::ClientPacket(_)));
+    assert_eq!(nat64.port_of(SERVER, &one), None);
+    // The server knows it.
+    let payload = answer(&nat64, entry(4000, one), &segment(one, ACK));
+    let actions = by_server(&mut nat64, &payload);
+    assert_eq!(actions, [forward(SERVER, entry(4000, one), &segment(one, ACK))]);
+    // But where nobody listens, it must go on without.
+    let mut nat64 = self::nat64();
+    let asked = by_client(&mut nat64, &segment(one, ACK));
+    nat64.port_unreachable(NOW, SERVER, the_request(&asked));
+    assert_eq!(nat64.state(SERVER), ServerState::Dead);
+    let actions = by_client(&mut nat64, &segment(one, ACK));
+    assert_eq!(the_forwarded(&actions).0.client, one);
+}
+
+#[test]
+fn section_10_repair_2_own_entries_are_reported_when_the_server_is_known() {
+    let mut nat64 = nat64();
+    let mut own = Vec::new();
+    for host in 1..=50 {
+        for port in [1, 2] {
+            let actions = by_client(&mut nat64, &segment(client(host, port), SYN));
+            own.push(the_forwarded(&actions).0);
+            assert_eq!(requests(&actions).len(), 1);
+        }
+    }
+    let payload = returned(&nat64, &service_segment(9));
+    let actions = by_server(&mut nat64, &payload);
+    let mut reported = Vec::new();
+    for payload in requests(&actions) {
+        assert!(payload.len() <= MULTI_REPORT_MAX, "{}", payload.len());
+        assert_eq!(parse(payload).unwrap().kind, RequestKind::MultiReport);
+        for (authenticator, entry) in message::multi_report(payload) {
+            let expected = nat64.authenticator(SERVER, entry.client.address);
+            assert_eq!(authenticator.of(payload), expected);
+            reported.push(entry);
+        }
+    }
+    assert_eq!(reported, own);
+    // One answer is enough for one multi report; the others are repeated.
+    let multi_reports = requests(&actions).len();
+    let payload = answer(&nat64, own[0], &[]);
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    let repeated = tick(&mut nat64, NOW + REPORT_INTERVAL);
+    assert_eq!(requests(&repeated), requests(&actions)[1..]);
+    assert_eq!(repeated.len(), multi_reports - 1);
+}
+
+#[test]
+fn section_10_repair_2_a_report_is_repeated_three_times() {
+    let mut nat64 = nat64();
+    let actions = by_client(&mut nat64, &segment(client(1, 1), SYN));
+    let first = requests(&actions)[0].to_vec();
+    let mut sent = 0;
+    for second in 0..60 {
+        for payload in requests(&tick(&mut nat64, NOW + Duration::from_secs(second))) {
+            assert_eq!(payload, first);
+            sent += 1;
+        }
+    }
+    assert_eq!(sent, REPORT_REPEATS_MAX);
+}
+
+/// All entries in the requests, which are reports.
+fn reported(actions: &[Action]) -> Vec<Entry> {
+    let entries =
+        requests(actions).into_iter().flat_map(|payload| match parse(payload).unwrap().kind {
+            RequestKind::Report { entry, .. } => vec![entry],
+            _ => message::multi_report(payload).map(|(_, entry)| entry).collect(),
+        });
+    entries.collect()
+}
+
+#[test]
+fn section_10_repair_2_an_answer_about_one_client_is_none_to_a_report_of_many() {
+    let mut nat64 = nat64();
+    // Each is reported alone, and a late one of these reports reaches a server that has just begun.
+    let own: Vec<Entry> = (1..=3000)
+        .map(|port| the_forwarded(&by_client(&mut nat64, &segment(client(1, port), SYN))).0)
+        .collect();
+    let payload = answer(&nat64, own[0], &[]);
+    let at_once = reported(&by_server(&mut nat64, &payload));
+    // It answers others, too: some that stand in reports that left, some in reports that did not yet.
+    for &entry in own.iter().skip(5).step_by(31) {
+        let payload = answer(&nat64, entry, &[]);
+        assert_eq!(by_server(&mut nat64, &payload), []);
+    }
+    let soon = NOW + REPORT_INTERVAL / 2;
+    let then = reported(&tick(&mut nat64, soon));
+    let all: Vec<Entry> = [own[..1].to_vec(), at_once.clone(), then].concat();
+    assert!(all == own, "{} of {} are reported", all.len(), own.len());
+    // Those that left at once are repeated, but for the few whose first client the server named by chance.
+    let again = reported(&tick(&mut nat64, NOW + REPORT_INTERVAL));
+    assert!(2 * again.len() > at_once.len(), "{} of {}", again.len(), at_once.len());
+}
+
+#[test]
+fn section_10_repair_3_an_own_entry_in_use_stands() {
+    let mut nat64 = nat64();
+    let one = client(1, 1000);
+    let actions = by_client(&mut nat64, &segment(one, SYN));
+    let (own, _) = the_forwarded(&actions);
+    let other = if own.port.0 == 4000 { 4001 } else { 4000 };
+    // The server has the client on another port.
+    let payload = answer(&nat64, entry(other, one), &segment(one, ACK));
+    let actions = by_server(&mut nat64, &payload);
+    assert_eq!(actions[0], forward(SERVER, own, &segment(one, ACK)));
+    assert_eq!(nat64.port_of(SERVER, &one), Some(own.port));
+    // It has another client on our port.
+    let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &segment(client(2, 2), ACK));
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    assert_eq!(nat64.client_of(SERVER, own.port), Some(one));
+    assert_eq!(nat64.ignored(Ignored::Contradicted), 2);
+    // Where that one opens a connection, it gets another port, and the server hears of it.
+    let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &segment(client(2, 2), SYN));
+    let actions = by_server(&mut nat64, &payload);
+    let (others, packet) = the_forwarded(&actions);
+    assert_eq!((others.client, packet), (client(2, 2), &segment(client(2, 2), SYN)[..]));
+    assert_ne!(others.port, own.port);
+    let [reported] = requests(&actions)[..] else { panic!("{actions:?}") };
+    let RequestKind::Report { entry: reported, .. } = parse(reported).unwrap().kind else {
+        panic!("no report");
+    };
+    assert_eq!(reported, others);
+    // What the server says to that changes nothing, and goes round no more.
+    let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &[]);
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    assert_eq!(nat64.port_of(SERVER, &client(2, 2)), Some(others.port));
+    assert_eq!(tick(&mut nat64, NOW + 60 * REPORT_INTERVAL), []);
+    // When no connection depends on it any more, the server is asked and believed.
+    tick(&mut nat64, NOW + TCP_ESTABLISHED_LIFETIME);
+    let actions = by_client(&mut nat64, &segment(one, SYN));
+    the_request(&actions);
+    let payload = answer(&nat64, entry(other, one), &segment(one, SYN));
+    let actions = by_server(&mut nat64, &payload);
+    assert_eq!(the_forwarded(&actions).0, entry(other, one));
+}
+
+#[test]
+fn section_10_repair_4_icmp_errors_go_to_the_quoted_destination() {
+    let mut nat64 = nat64();
+    let sent = |port| {
+        let from = SocketAddrV4::new(PUBLIC, port);
+        ipv4_tcp(from, SocketAddrV4::new(SERVER, 80), SYN, b"")
+    };
+    let error = icmp_error(&sent(4000));
+    let actions = by_service(&mut nat64, &error);
+    assert!(the_request(&actions).ends_with(&error));
+    // With an entry it goes to the client, without a request.
+    let payload = answer(&nat64, entry(4000, client(1, 1)), &error);
+    let actions = by_server(&mut nat64, &payload);
+    assert_eq!(the_forwarded(&actions), (entry(4000, client(1, 1)), &error[..]));
+    let actions = by_service(&mut nat64, &error);
+    assert_eq!(the_forwarded(&actions), (entry(4000, client(1, 1)), &error[..]));
+}
