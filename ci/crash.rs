@@ -8,28 +8,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 
-#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
-#[path = "protocol/client.rs"]
-mod client;
-#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
-#[path = "protocol/eventlog.rs"]
-mod eventlog;
-#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
-#[path = "protocol/nat64.rs"]
-mod nat64;
-#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
-#[path = "protocol/packet.rs"]
-mod packet;
-#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
-#[path = "protocol/wire.rs"]
-mod wire;
-
 #[path = "crash/ask.rs"]
 mod ask;
 #[path = "crash/field.rs"]
 mod field;
 #[path = "crash/harness.rs"]
 mod harness;
+#[path = "judge/mod.rs"]
+mod judge;
 #[path = "crash/mount.rs"]
 mod mount;
 #[path = "crash/record.rs"]

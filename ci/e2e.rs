@@ -13,9 +13,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 
-#[allow(dead_code, reason = "shared with the protocol tests, which use all of it")]
-#[path = "protocol/eventlog.rs"]
-mod eventlog;
+#[path = "judge/mod.rs"]
+mod judge;
 
 #[path = "e2e/field.rs"]
 mod field;

@@ -6,18 +6,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 
-#[path = "protocol/client.rs"]
-mod client;
-#[path = "protocol/eventlog.rs"]
-mod eventlog;
 #[path = "protocol/harness.rs"]
 mod harness;
-#[path = "protocol/nat64.rs"]
-mod nat64;
-#[path = "protocol/packet.rs"]
-mod packet;
-#[path = "protocol/wire.rs"]
-mod wire;
+#[path = "judge/mod.rs"]
+mod judge;
+#[path = "judge/tests.rs"]
+mod judge_tests;
+#[path = "protocol/random.rs"]
+mod random;
 
 #[path = "protocol/command_line.rs"]
 mod command_line;

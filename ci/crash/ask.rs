@@ -1,10 +1,10 @@
 //! Many look-ups at once, each with the answer that it must have.
 
-use crate::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::harness::PATIENCE;
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4};
-use crate::wire::Reply;
+use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4};
+use crate::judge::wire::Reply;
 use std::collections::HashMap;
 
 /// A request, and what must come back.

@@ -1,9 +1,9 @@
 //! A journal that was damaged on the disk: nothing is skipped silently.
 
 use crate::ask::{check_entries, compare, expect_service};
-use crate::client::{Client, Entry};
 use crate::harness::{Dice, Server, run};
-use crate::nat64::Nat64;
+use crate::judge::client::{Client, Entry};
+use crate::judge::nat64::Nat64;
 use crate::restart::{check_known, map_all};
 use std::path::{Path, PathBuf};
 

@@ -1,14 +1,14 @@
 //! No room on the disk: for the journal, for the event log.
 
 use crate::ask::{check_entries, compare, expect_client, expect_service};
-use crate::client::{Client, Entry};
 use crate::field::Field;
 use crate::harness::{Dice, Server, wait_until};
+use crate::judge::client::{Client, Entry};
+use crate::judge::nat64::Nat64;
+use crate::judge::wire::Reply;
 use crate::mount::{Tmpfs, private_namespace};
-use crate::nat64::Nat64;
 use crate::record::{Record, key};
 use crate::restart::check_known;
-use crate::wire::Reply;
 use crate::worker::Worker;
 use std::collections::HashSet;
 use std::thread;

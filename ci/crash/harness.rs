@@ -1,5 +1,6 @@
 //! A server that is started, killed and started again on the same port, state directory and log.
 
+pub use crate::judge::PATIENCE;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
@@ -11,10 +12,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// How long to wait for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait for what must not come.
-pub const SHORT: Duration = Duration::from_millis(250);
 /// How long a start or an end may take at most.
 pub const START: Duration = Duration::from_secs(10);
 
@@ -227,6 +224,12 @@ impl Server {
             Some(running) => running.stderr.lock().unwrap().clone(),
             None => self.last.clone(),
         }
+    }
+}
+
+impl From<&Server> for SocketAddrV4 {
+    fn from(server: &Server) -> SocketAddrV4 {
+        server.addr()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The event log as it grows over kills, restarts and rotations: every line is read once, strictly,
 //! and replayed.
 
-use crate::client::{Client, PREFIX};
-use crate::eventlog::{Event, Kind};
+use crate::judge::client::{Client, PREFIX};
+use crate::judge::eventlog::{Event, Kind};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -2,12 +2,12 @@
 //! beside the entries.
 
 use crate::ask::{check_entries, compare, expect_service};
-use crate::client::{Client, Entry};
-use crate::eventlog::Kind;
 use crate::harness::{Dice, PATIENCE, Server, wait_until};
-use crate::nat64::Nat64;
-use crate::packet;
-use crate::wire::Reply;
+use crate::judge::client::{Client, Entry};
+use crate::judge::eventlog::Kind;
+use crate::judge::nat64::Nat64;
+use crate::judge::packet;
+use crate::judge::wire::Reply;
 use std::time::Duration;
 
 const CAPACITY: usize = 64508;
@@ -140,10 +140,10 @@ fn oldest_go_first(
     let mut gone: Vec<Entry> = Vec::new();
     wait_until(PATIENCE, || {
         let text = std::fs::read_to_string(&server.log).unwrap();
-        let events = crate::eventlog::parse_all(&text);
+        let events = crate::judge::eventlog::parse_all(&text);
         let deleted = events.iter().filter(|event| event.kind == Kind::Deleted);
         let entry = |(mapped, address, port)| {
-            let client = Client { prefix: crate::client::PREFIX, address, port };
+            let client = Client { prefix: crate::judge::client::PREFIX, address, port };
             client.at(mapped)
         };
         gone = deleted.map(|event| entry(event.entry.unwrap())).collect();

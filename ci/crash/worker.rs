@@ -1,11 +1,11 @@
 //! One NAT64 that keeps the server busy and remembers all that it was told.
 
-use crate::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::harness::Dice;
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4};
+use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4};
+use crate::judge::wire::{self, Reply, payload};
 use crate::record::{Key, key};
-use crate::wire::{self, Reply, payload};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,9 +9,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 
-use crate::eventlog::Kind;
 use crate::field::{Field, SERVICE6};
 use crate::http::Connection;
+use crate::judge::eventlog::Kind;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server, curl};
 

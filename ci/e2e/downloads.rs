@@ -1,7 +1,7 @@
 //! Files from nginx, with the server and without.
 
-use crate::eventlog::Kind;
 use crate::field::{Field, SERVICE, SERVICE6};
+use crate::judge::eventlog::Kind;
 use crate::process::wait_until;
 use crate::programs::{Gateway, Nginx, Server, curl, curl_at};
 

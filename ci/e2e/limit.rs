@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::net::UdpSocket;
 
-use crate::eventlog::Kind;
 use crate::field::Field;
 use crate::http::Connection;
+use crate::judge::eventlog::Kind;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server};
 use crate::udp::Echo;

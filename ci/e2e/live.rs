@@ -5,9 +5,9 @@ use std::ops::RangeFrom;
 use std::thread;
 use std::time::Duration;
 
-use crate::eventlog::Kind;
 use crate::field::{Field, Site};
 use crate::http::Connection;
+use crate::judge::eventlog::Kind;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server};
 use crate::udp::Echo;

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use crate::eventlog::{self, Event, Kind};
 use crate::field::{Field, SERVICE, SERVICE6, Site};
+use crate::judge::eventlog::{self, Event, Kind};
 use crate::process::{Process, run, wait_until};
 
 const NAT64HANDOFF: &str = env!("CARGO_BIN_EXE_nat64handoff");

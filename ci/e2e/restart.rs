@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::eventlog::Kind;
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::http::Connection;
+use crate::judge::eventlog::Kind;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server, curl, known};
 

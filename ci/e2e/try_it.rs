@@ -6,8 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::eventlog::{Event, Kind};
 use crate::field::Field;
+use crate::judge::eventlog::{Event, Kind};
 use crate::process::{command, wait_until};
 
 const TRY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/try");

@@ -1,8 +1,8 @@
 //! What users are told when the command line, the configuration or the machine does not fit.
 
-use crate::client::Client;
 use crate::harness::{self, LOCAL, PATIENCE, Server, free_port};
-use crate::nat64::Nat64;
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,7 @@
 //! Starts the real server on loopback, watches it, stops it.
 
-use crate::eventlog::{self, Event};
+use crate::judge::eventlog::{self, Event};
+pub use crate::judge::{PATIENCE, SHORT};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// How long to wait for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait for what must not come.
-pub const SHORT: Duration = Duration::from_millis(250);
 
 pub struct Server {
     child: Child,
@@ -190,6 +187,12 @@ impl Server {
     }
 }
 
+impl From<&Server> for SocketAddrV4 {
+    fn from(server: &Server) -> SocketAddrV4 {
+        server.addr()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let died = if self.gone { None } else { self.child.try_wait().unwrap() };
@@ -210,6 +213,12 @@ impl Drop for Server {
 
 pub fn events_of(path: &Path) -> Vec<Event> {
     eventlog::parse_all(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+/// The present time, as the log writes it.
+pub fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    eventlog::stamp(now.as_secs(), now.subsec_micros())
 }
 
 /// By the id of a process that this test started.

@@ -1,10 +1,10 @@
 //! More than the server can carry, from a known NAT64 and from strangers: another known NAT64 is answered throughout,
 //! memory stays as it is, what is dropped is counted, and after it all is as before.
 
-use crate::client::{Client, Entry};
 use crate::harness::{PATIENCE, SHORT, Server};
-use crate::nat64::Nat64;
-use crate::wire::Reply;
+use crate::judge::client::{Client, Entry};
+use crate::judge::nat64::Nat64;
+use crate::judge::wire::Reply;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::UdpSocket;

@@ -1,10 +1,10 @@
 //! Messages: formats, types, lengths, what is skipped and what is dropped.
 
-use crate::client::{Client, PUBLIC, SERVICE};
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4};
-use crate::wire::{self, PAYLOAD_MAX, Reply, message, payload};
+use crate::judge::client::{Client, PUBLIC, SERVICE};
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4};
+use crate::judge::wire::{self, PAYLOAD_MAX, Reply, message, payload};
 
 /// Types that are reserved or that the server has no use for are skipped, at any length, wherever
 /// they stand.
@@ -157,7 +157,7 @@ fn section_2_wrong_content_drops_the_payload() {
 fn section_2_tokens_of_all_lengths() {
     let server = Server::start(&[]);
     let nat64 = Nat64::known(&server);
-    let mut random = crate::client::Random::new("tokens");
+    let mut random = crate::random::Random::new("tokens");
     let mut before = nat64.token.clone();
     // By rotation: all lengths. The second request shows that the token was kept.
     for length in (0..256).rev().map(|units| 2 * units) {
@@ -182,7 +182,7 @@ fn section_2_tokens_of_all_lengths() {
 fn section_2_authenticators_of_all_lengths() {
     let server = Server::start(&[]);
     let nat64 = Nat64::known(&server);
-    let mut random = crate::client::Random::new("authenticators");
+    let mut random = crate::random::Random::new("authenticators");
     for length in (0..=510).step_by(2) {
         let client = Client::nth(length as u32);
         let authenticator = random.octets(length);

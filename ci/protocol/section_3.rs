@@ -1,10 +1,10 @@
 //! What a NAT64 sends: the shapes that are answered, and all that is less.
 
-use crate::client::Client;
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet;
-use crate::wire::{self, Reply, payload};
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
+use crate::judge::packet;
+use crate::judge::wire::{self, Reply, payload};
 
 /// Each missing part makes a request incomplete: no answer, no validation packet, no change.
 #[test]
@@ -204,9 +204,12 @@ fn section_3_a_report_with_a_packet() {
     assert_eq!(replies[1], Reply::mapping(&authenticator, entry, &ipv6));
     // A service packet to the port of a client that is reported with it.
     let next = Client::nth(2).at(20002);
-    let packet =
-        packet::Ipv4::udp((crate::client::SERVICE, 53), (crate::client::PUBLIC, 20002), b"answer")
-            .octets();
+    let packet = packet::Ipv4::udp(
+        (crate::judge::client::SERVICE, 53),
+        (crate::judge::client::PUBLIC, 20002),
+        b"answer",
+    )
+    .octets();
     let authenticator = next.client.authenticator();
     nat64.send(&payload(&[&nat64.report_request(&authenticator, next), &packet]));
     assert_eq!(nat64.reply(), Reply::report(&authenticator, next));

@@ -1,12 +1,13 @@
 //! Token validation: the validation packet, attenuation, the proof.
 
-use crate::client::{Client, PUBLIC, Random, SERVICE};
-use crate::eventlog::Kind;
 use crate::harness::{SHORT, Server};
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4};
+use crate::judge::client::{Client, PUBLIC, SERVICE};
+use crate::judge::eventlog::Kind;
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4};
+use crate::judge::wire::{self, Reply, payload};
+use crate::random::Random;
 use crate::section_3::incomplete;
-use crate::wire::{self, Reply, payload};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const MAC: usize = 16;

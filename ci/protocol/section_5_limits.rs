@@ -1,9 +1,9 @@
 //! Limits: `--validation-rate`, `--max-nat64s`, `--max-entries`, `--allow`, `--deny`.
 
-use crate::client::Client;
-use crate::eventlog::Kind;
 use crate::harness::{LOCAL, SHORT, Server, free_port, run};
-use crate::nat64::Nat64;
+use crate::judge::client::Client;
+use crate::judge::eventlog::Kind;
+use crate::judge::nat64::Nat64;
 use std::time::{Duration, Instant};
 
 /// No answer, no validation packet, for whatever it sends.

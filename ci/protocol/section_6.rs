@@ -1,11 +1,12 @@
 //! The table, while it has room: uniqueness, eligible ports, hints, authenticators, control ports.
 
-use crate::client::{Client, OTHER_PREFIX, PUBLIC, Random, SERVICE};
-use crate::eventlog::Kind;
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4};
-use crate::wire::{self, Reply};
+use crate::judge::client::{Client, OTHER_PREFIX, PUBLIC, SERVICE};
+use crate::judge::eventlog::Kind;
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4};
+use crate::judge::wire::{self, Reply};
+use crate::random::Random;
 use std::collections::HashSet;
 
 /// One port for a client, whatever it sends and to whichever port; TCP and UDP alike.
@@ -44,7 +45,7 @@ fn section_6_one_port_for_a_client() {
 fn section_6_clients_are_told_apart() {
     let server = Server::start(&[]);
     let nat64 = Nat64::known(&server);
-    let mut next_prefix = crate::client::PREFIX;
+    let mut next_prefix = crate::judge::client::PREFIX;
     next_prefix[11] = 1;
     let one = Client::parse("2001:db8::17", 53186);
     let clients = [

@@ -1,12 +1,12 @@
 //! The full table: capacity, replacement, what counts as use, fair share. Each test fills one table of
 //! 64508 entries and tries several things on it.
 
-use crate::client::{Client, Entry, PUBLIC, SERVICE};
-use crate::eventlog::Kind;
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4};
-use crate::wire::Reply;
+use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
+use crate::judge::eventlog::Kind;
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4};
+use crate::judge::wire::Reply;
 use std::collections::{HashSet, VecDeque};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 

@@ -1,10 +1,10 @@
 //! Reports and multi reports, row by row of the table in section 6.
 
-use crate::client::{Client, Entry};
-use crate::eventlog::Kind;
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::wire::{self, Reply, payload};
+use crate::judge::client::{Client, Entry};
+use crate::judge::eventlog::Kind;
+use crate::judge::nat64::Nat64;
+use crate::judge::wire::{self, Reply, payload};
 
 type Line = (Kind, Option<(u16, std::net::Ipv6Addr, u16)>);
 
@@ -213,7 +213,7 @@ fn section_6_reports_keep_the_prefix() {
     let server = Server::start(&[]);
     let nat64 = Nat64::known(&server);
     let one = Client::nth(1);
-    let two = one.prefix(crate::client::OTHER_PREFIX);
+    let two = one.prefix(crate::judge::client::OTHER_PREFIX);
     assert_eq!(nat64.report(one.at(20001)).mapped, 20001);
     assert_eq!(nat64.report(two.at(20002)).mapped, 20002);
     assert_eq!(nat64.map(one), 20001);

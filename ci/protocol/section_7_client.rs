@@ -1,12 +1,13 @@
 //! Client packets: TCP and UDP, extension headers, other protocols, source addresses.
 
-use crate::client::{Client, Random};
 use crate::harness::{SHORT, Server};
-use crate::nat64::Nat64;
-use crate::packet::{
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{
     self, DESTINATION, HOP_BY_HOP, ICMPV6, TCP, UDP, chain, ipv6, options, routing,
 };
-use crate::wire::Reply;
+use crate::judge::wire::Reply;
+use crate::random::Random;
 
 /// The client's packet behind these extension headers.
 fn behind(client: Client, headers: &[(u8, Vec<u8>)], last: u8, payload: &[u8]) -> Vec<u8> {

@@ -1,10 +1,12 @@
 //! Fragments: first ones count as what they carry and leave a note, later ones are answered by it.
 
-use crate::client::{Client, PUBLIC, SERVICE};
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet::{self, DESTINATION, HOP_BY_HOP, Ipv4, UDP, chain, fragment6, ipv6, options};
-use crate::wire::Reply;
+use crate::judge::client::{Client, PUBLIC, SERVICE};
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{
+    self, DESTINATION, HOP_BY_HOP, Ipv4, UDP, chain, fragment6, ipv6, options,
+};
+use crate::judge::wire::Reply;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -68,7 +70,7 @@ fn section_7_ipv6_fragments_without_a_note() {
     nat64.ask(&nat64.client_request(b"authen", &first6(client, 77)));
     silent("other identification", &later6(client, 78, 16, false));
     silent("other source", &later6(Client::nth(2), 77, 16, false));
-    let other_prefix = client.prefix(crate::client::OTHER_PREFIX);
+    let other_prefix = client.prefix(crate::judge::client::OTHER_PREFIX);
     silent("other destination", &later6(other_prefix, 77, 16, false));
     let mut last = later6(client, 77, 16, false);
     last[39] ^= 1;

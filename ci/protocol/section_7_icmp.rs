@@ -1,10 +1,11 @@
 //! ICMP and ICMPv6: echo, errors about known and unknown connections, what is dropped, the rate.
 
-use crate::client::{Client, PUBLIC, Random, SERVICE};
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet::{self, DESTINATION, Ipv4, chain, fragment6, icmpv6, ipv6, options};
-use crate::wire::Reply;
+use crate::judge::client::{Client, PUBLIC, SERVICE};
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, DESTINATION, Ipv4, chain, fragment6, icmpv6, ipv6, options};
+use crate::judge::wire::Reply;
+use crate::random::Random;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ fn section_7_echo_is_answered() {
     let (next, octets) = chain(&[options(DESTINATION)], packet::ICMPV6, &plain[40..]);
     let request = ipv6(client.address, client.service(), next, &octets);
     check_echo(&nat64, client, &request, b"idseqdata");
-    let client = client.prefix(crate::client::OTHER_PREFIX);
+    let client = client.prefix(crate::judge::client::OTHER_PREFIX);
     check_echo(&nat64, client, &echo(client, b"idseqdata"), b"idseqdata");
     assert_eq!(server.events_from(1).len(), 1, "an echo makes no entry");
 }
@@ -103,7 +104,7 @@ fn section_7_icmpv6_errors() {
     let server = Server::start(&[]);
     let nat64 = Nat64::known(&server);
     let client = Client::nth(1);
-    let other = client.prefix(crate::client::OTHER_PREFIX);
+    let other = client.prefix(crate::judge::client::OTHER_PREFIX);
     let entries = [client.at(nat64.map(client)), other.at(nat64.map(other))];
     let stored = client.authenticator();
     for entry in entries {
@@ -148,7 +149,7 @@ fn section_7_icmpv6_errors_that_are_dropped() {
     for kind in [1, 2, 3, 4] {
         silent("other port", &error6(kind, client.port(9), packet::UDP));
         silent("other client", &error6(kind, Client::nth(2), packet::TCP));
-        let other = client.prefix(crate::client::OTHER_PREFIX);
+        let other = client.prefix(crate::judge::client::OTHER_PREFIX);
         silent("other prefix", &error6(kind, other, packet::TCP));
         // About a packet in the wrong direction.
         silent("wrong direction", &error6_about(kind, client, &client.udp(b"data")));

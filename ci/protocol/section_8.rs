@@ -1,9 +1,9 @@
 //! The event log: form, order, `--log-format full`, standard output, SIGHUP; stopping and restarting.
 
-use crate::client::{Client, OTHER_PREFIX};
-use crate::eventlog::{self, Kind};
 use crate::harness::{self, PATIENCE, Server, wait_until};
-use crate::nat64::Nat64;
+use crate::judge::client::{Client, OTHER_PREFIX};
+use crate::judge::eventlog::{self, Kind};
+use crate::judge::nat64::Nat64;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[test]
 fn section_8_lines() {
     let server = Server::start(&[]);
-    let before = eventlog::now();
+    let before = harness::now();
     let nat64 = Nat64::known(&server);
     // Addresses that RFC 5952 has rules about.
     let clients = [
@@ -28,7 +28,7 @@ fn section_8_lines() {
     }
     nat64.report(clients[0].at(6000));
     server.events_from(2 + clients.len());
-    let after = eventlog::now();
+    let after = harness::now();
     let text = std::fs::read_to_string(server.log_path()).unwrap();
     let own = nat64.address;
     let expected = [

@@ -1,11 +1,12 @@
 //! Random and mutated payloads, from strangers and from a known NAT64.
 
-use crate::client::{Client, PUBLIC, Random, SERVICE};
 use crate::harness::Server;
-use crate::nat64::Nat64;
-use crate::packet::{self, Ipv4, chain, fragment6, icmpv6, options};
+use crate::judge::client::{Client, PUBLIC, SERVICE};
+use crate::judge::nat64::Nat64;
+use crate::judge::packet::{self, Ipv4, chain, fragment6, icmpv6, options};
+use crate::judge::wire::{self, payload};
+use crate::random::Random;
 use crate::section_3::incomplete;
-use crate::wire::{self, payload};
 
 const TOTAL: usize = 100_000;
 const WARM_UP: usize = 30_000;

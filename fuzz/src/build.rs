@@ -2,12 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::messages::{Entry, IDENTIFIER, icmpv6_sum, sum};
+use super::judge::client::Entry;
+pub use super::judge::client::{PUBLIC as NAT64, SERVICE};
+use super::judge::packet::{self, Ipv4};
 
-/// The service, as an IPv4 host.
-pub const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
-/// The NAT64, as the service sees it.
-pub const NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 /// The ICMPv6 error in [`ipv6`] comes from here.
 const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
 /// How many kinds of packet [`ipv6`] and [`ipv4`] make.
@@ -17,51 +15,22 @@ const HTTPS: u16 = 443;
 /// The octets of a packet that fits into a payload with its messages, but not with an entry more.
 const LARGE: usize = 65_480;
 
-/// A message of section 2.
-pub fn message(kind: u8, data: &[u8]) -> Vec<u8> {
-    [&[0x30 | kind, (data.len() / 2) as u8][..], data].concat()
-}
-
-/// A protocol identifier message.
-pub fn identifier() -> Vec<u8> {
-    message(1, IDENTIFIER)
-}
-
-/// A message of type 7.
-pub fn entry_message(entry: Entry) -> Vec<u8> {
-    let (port, client_port) = (entry.port.to_be_bytes(), entry.client_port.to_be_bytes());
-    message(7, &[&port[..], &entry.prefix, &entry.address.octets(), &client_port].concat())
-}
-
 /// The first octets of TCP or UDP.
 fn transport(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0, 12, 0, 0, b'd', b'a', b't', b'a']]
         .concat()
 }
 
-/// An IPv6 packet.
-fn ipv6_packet(next: u8, source: Ipv6Addr, destination: Ipv6Addr, data: &[u8]) -> Vec<u8> {
-    let length = (data.len() as u16).to_be_bytes();
-    let front = [0x60, 0, 0, 0, length[0], length[1], next, 64];
-    [&front[..], &source.octets(), &destination.octets(), data].concat()
-}
-
-fn icmpv6(kind: u8, source: Ipv6Addr, destination: Ipv6Addr, data: &[u8]) -> Vec<u8> {
-    let mut message = [&[kind, 0, 0, 0, 0, 0, 0, 1][..], data].concat();
-    let checksum = !icmpv6_sum(source, destination, &message);
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
-    message
-}
-
 /// A packet of the client that `entry` stands for (its mapped port does not matter) to the service, of the
 /// kind `kind` modulo [`PACKET_KINDS`]. `id` tells packets apart that come in fragments.
 pub fn ipv6(kind: u8, entry: Entry, id: u8) -> Vec<u8> {
-    let service = [&entry.prefix[..], &SERVICE.octets()].concat();
-    let service = Ipv6Addr::from(<[u8; 16]>::try_from(service).unwrap());
-    let client = entry.address;
-    let udp = transport(entry.client_port, HTTPS);
-    let packet = |next, data: &[u8]| ipv6_packet(next, client, service, data);
+    let (service, client) = (entry.client.service(), entry.client.address);
+    let udp = transport(entry.client.port, HTTPS);
+    let packet = |next, data: &[u8]| packet::ipv6(client, service, next, data);
     let behind = |header: &[u8], data: &[u8]| [header, data].concat();
+    let icmp = |kind, source, data: &[u8]| {
+        packet::icmpv6(source, service, kind, 0, &[&[0, 0, 0, 1], data].concat())
+    };
     match kind % PACKET_KINDS {
         0 => packet(6, &udp),
         1 => packet(17, &udp),
@@ -70,14 +39,14 @@ pub fn ipv6(kind: u8, entry: Entry, id: u8) -> Vec<u8> {
         // A first fragment, and a later one.
         3 => packet(44, &behind(&[17, 0, 0, 1, 0, 0, 0, id], &udp)),
         4 => packet(44, &behind(&[17, 0, 0, 16, 0, 0, 0, id], b"more of it")),
-        5 => packet(58, &icmpv6(128, client, service, b"ping")),
+        5 => icmp(128, client, b"ping"),
         6 => packet(58, &behind(&[128, 0, 0, 0, 0, 0, 0, id], b"a wrong checksum")),
         // Packet too big, from a router, about a packet that went to the client.
         7 => {
-            let about = ipv6_packet(17, service, client, &transport(HTTPS, entry.client_port));
-            ipv6_packet(58, ROUTER, service, &icmpv6(2, ROUTER, service, &about))
+            let about = packet::ipv6(service, client, 17, &transport(HTTPS, entry.client.port));
+            icmp(2, ROUTER, &about)
         }
-        8 => packet(58, &icmpv6(129, client, service, b"pong")),
+        8 => icmp(129, client, b"pong"),
         9 => packet(132, &udp),
         10 => packet(43, &behind(&[17, 0, 4, id & 1, 0, 0, 0, 0], &udp)),
         11 => packet(
@@ -91,71 +60,56 @@ pub fn ipv6(kind: u8, entry: Entry, id: u8) -> Vec<u8> {
         13 => packet(17, &udp[..2]),
         // The same error about a later fragment.
         14 => {
-            let about = behind(&[17, 0, 0, 16, 0, 0, 0, id], &transport(HTTPS, entry.client_port));
-            let about = ipv6_packet(44, service, client, &about);
-            ipv6_packet(58, client, service, &icmpv6(1, client, service, &about))
+            let about = behind(&[17, 0, 0, 16, 0, 0, 0, id], &transport(HTTPS, entry.client.port));
+            let about = packet::ipv6(service, client, 44, &about);
+            icmp(1, client, &about)
         }
         _ => packet(17, &behind(&udp, &vec![0; LARGE - 40 - udp.len()])),
     }
 }
 
-/// An IPv4 packet with `options`, whose flags and offset are `fragment`.
-fn ipv4_packet(
-    protocol: u8,
-    [source, destination]: [Ipv4Addr; 2],
-    fragment: u16,
-    ttl: u8,
-    options: &[u8],
-    data: &[u8],
-) -> Vec<u8> {
-    let header = 20 + options.len();
-    let length = ((header + data.len()) as u16).to_be_bytes();
-    let fragment = fragment.to_be_bytes();
-    let first = 0x40 | (header / 4) as u8;
-    let front =
-        [first, 0, length[0], length[1], 0, 1, fragment[0], fragment[1], ttl, protocol, 0, 0];
-    let mut packet = [&front[..], &source.octets(), &destination.octets(), options, data].concat();
-    let checksum = !sum(&packet[..header]);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet
-}
-
 /// A packet of the service to the NAT64's mapped port `port`, of the kind `kind` modulo [`PACKET_KINDS`].
 pub fn ipv4(kind: u8, port: u16) -> Vec<u8> {
-    const WHOLE: u16 = 0x4000;
-    const MORE: u16 = 0x2000;
-    let to = [SERVICE, NAT64];
     let udp = transport(HTTPS, port);
-    let packet = |protocol, data: &[u8]| ipv4_packet(protocol, to, WHOLE, 64, &[], data);
+    let to = |protocol, data: &[u8]| Ipv4 { id: 1, ..Ipv4::new(SERVICE, NAT64, protocol, data) };
+    let whole = |protocol, data: &[u8]| Ipv4 { dont_fragment: true, ..to(protocol, data) };
     // What the NAT64 sent, and some router has to say about it.
-    let about = |protocol, fragment| {
-        let about =
-            ipv4_packet(protocol, [NAT64, SERVICE], fragment, 1, &[], &transport(port, HTTPS));
-        packet(1, &[&[11, 0, 0, 0, 0, 0, 0, 0][..], &about].concat())
+    let about = |protocol, offset| {
+        let about = Ipv4 {
+            src: NAT64,
+            dst: SERVICE,
+            ttl: 1,
+            offset,
+            dont_fragment: offset == 0,
+            ..to(protocol, &transport(port, HTTPS))
+        };
+        whole(1, &[&[11, 0, 0, 0, 0, 0, 0, 0][..], &about.octets()].concat())
     };
-    match kind % PACKET_KINDS {
-        0 => packet(6, &udp),
-        1 => packet(17, &udp),
-        2 => ipv4_packet(17, to, WHOLE, 64, &[1; 8], &udp),
-        3 => ipv4_packet(17, to, MORE, 64, &[], &udp),
-        4 => ipv4_packet(17, to, 2, 64, &[], b"more of it"),
-        5 => about(6, WHOLE),
-        6 => packet(1, &[8, 0, 0, 0, 0, 0, 0, 1]),
-        7 => packet(1, &[200, 0, 0, 0, 0, 0, 0, 0]),
-        8 => packet(132, &udp),
-        9 => packet(17, &udp[..3]),
-        10 => about(1, WHOLE),
-        11 => ipv4_packet(6, to, WHOLE, (port & 1) as u8, &[], &udp),
-        12 => about(17, 2),
-        13 => ipv4_packet(132, [Ipv4Addr::BROADCAST, NAT64], WHOLE, 64, &[], &udp),
-        14 => ipv4_packet(1, to, MORE, 64, &[], &[8, 0, 0, 0, 0, 0, 0, 1]),
-        _ => packet(17, &[&udp[..], &vec![0; LARGE - 20 - udp.len()]].concat()),
-    }
+    let packet = match kind % PACKET_KINDS {
+        0 => whole(6, &udp),
+        1 => whole(17, &udp),
+        2 => Ipv4 { options: vec![1; 8], ..whole(17, &udp) },
+        3 => Ipv4 { more: true, ..to(17, &udp) },
+        4 => Ipv4 { offset: 16, ..to(17, b"more of it") },
+        5 => about(6, 0),
+        6 => whole(1, &[8, 0, 0, 0, 0, 0, 0, 1]),
+        7 => whole(1, &[200, 0, 0, 0, 0, 0, 0, 0]),
+        8 => whole(132, &udp),
+        9 => whole(17, &udp[..3]),
+        10 => about(1, 0),
+        11 => Ipv4 { ttl: (port & 1) as u8, ..whole(6, &udp) },
+        12 => about(17, 16),
+        13 => Ipv4 { src: Ipv4Addr::BROADCAST, ..whole(132, &udp) },
+        14 => Ipv4 { more: true, ..to(1, &[8, 0, 0, 0, 0, 0, 0, 1]) },
+        _ => whole(17, &[&udp[..], &vec![0; LARGE - 20 - udp.len()]].concat()),
+    };
+    packet.octets()
 }
 
 /// A validation packet as it arrived at port 9 of the NAT64: what is returned to prove that.
 pub fn validation_datagram(payload: &[u8]) -> Vec<u8> {
     let length = (8 + payload.len()) as u16;
     let ports = [64064_u16, 9, length, 0].map(u16::to_be_bytes).concat();
-    ipv4_packet(17, [SERVICE, NAT64], 0, 60, &[], &[&ports, payload].concat())
+    let data = [&ports, payload].concat();
+    Ipv4 { id: 1, ttl: 60, ..Ipv4::new(SERVICE, NAT64, 17, &data) }.octets()
 }

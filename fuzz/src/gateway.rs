@@ -17,14 +17,16 @@
 //! | 8 | a reboot | |
 //! | 9 | a rotation | |
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use nat64handoff::nat64::engine::{Nat64Config, WELL_KNOWN_PREFIX};
 use nat64handoff::nat64::gateway::{Done, Gateway, GatewayConfig, Outbox};
 
-use super::build::{NAT64, SERVICE, entry_message, message};
-use super::messages::{Entry, sum};
+use super::build::{NAT64, SERVICE};
+use super::judge::client::Client;
+use super::judge::packet::{Ipv4, checksum};
+use super::judge::wire::{self, PAYLOAD_MAX, message};
 use super::translate::mend;
 
 /// The MTU of the device: small, so that much is fragmented.
@@ -107,11 +109,12 @@ impl Play {
             }
             5 => {
                 let (port, client_port) = (program.number()?, program.number()?);
-                let entry =
-                    Entry { port, prefix: WELL_KNOWN_PREFIX.0, address: CLIENT, client_port };
+                let client =
+                    Client { prefix: WELL_KNOWN_PREFIX.0, address: CLIENT, port: client_port };
+                let entry = client.at(port);
                 let authenticator = self.gateway.nat64().authenticator(SERVICE, CLIENT);
                 let packet = program.octets()?;
-                let answer = [&message(6, &authenticator), &entry_message(entry), packet].concat();
+                let answer = [&message(6, &authenticator), &wire::entry(entry), packet].concat();
                 self.control(usize::MAX, &answer);
             }
             6 => {
@@ -130,6 +133,7 @@ impl Play {
 
     /// A control payload of the server, in fragments with that much data.
     fn control(&mut self, size: usize, payload: &[u8]) {
+        let payload = &payload[..payload.len().min(PAYLOAD_MAX)];
         let length = (8 + payload.len()) as u16;
         let to = self.gateway.nat64().control_port().0;
         let header = [HANDOFF, to, length, 0].map(u16::to_be_bytes).concat();
@@ -137,10 +141,13 @@ impl Play {
         self.identification += 1;
         let mut offset = 0;
         for part in datagram.chunks(size) {
-            let more = offset + part.len() < datagram.len();
-            let fragment = u16::from(more) << 13 | (offset / 8) as u16;
-            let packet = ipv4(17, self.identification, fragment, part);
-            self.packet(&packet);
+            let packet = Ipv4 {
+                id: self.identification,
+                offset: offset as u16,
+                more: offset + part.len() < datagram.len(),
+                ..Ipv4::new(SERVICE, NAT64, 17, part)
+            };
+            self.packet(&packet.octets());
             offset += part.len();
         }
     }
@@ -166,7 +173,7 @@ impl Play {
             assert_eq!(packet[12..16], NAT64.octets(), "its source is the public address");
             assert_ne!(packet[16..20], NAT64.octets(), "nothing goes round in circles");
             if !delivered {
-                assert_eq!(sum(&packet[..usize::from(packet[0] & 15) * 4]), 0xffff);
+                assert_eq!(checksum(&[&packet[..usize::from(packet[0] & 15) * 4]]), 0);
             }
             let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
             let port = packet.get(22..24).filter(|_| first && packet[9] == 17);
@@ -178,23 +185,8 @@ impl Play {
     }
 }
 
-/// From the server to the NAT64.
-fn ipv4(protocol: u8, identification: u16, fragment: u16, data: &[u8]) -> Vec<u8> {
-    let (length, identification) =
-        (((20 + data.len()) as u16).to_be_bytes(), identification.to_be_bytes());
-    let fragment = fragment.to_be_bytes();
-    let front = [0x45, 0, length[0], length[1], identification[0], identification[1]];
-    let behind = [fragment[0], fragment[1], 64, protocol, 0, 0];
-    let (from, to): (Ipv4Addr, Ipv4Addr) = (SERVICE, NAT64);
-    let mut packet = [&front[..], &behind, &from.octets(), &to.octets(), data].concat();
-    let checksum = !sum(&packet[..20]);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet
-}
-
+/// An ICMP error of the server's kernel.
 fn icmp_port_unreachable(quoted: &[u8]) -> Vec<u8> {
-    let mut message = [&[3, 3, 0, 0, 0, 0, 0, 0], quoted].concat();
-    let checksum = !sum(&message);
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
-    ipv4(1, 0, 0x4000, &message)
+    let icmp = Ipv4::icmp(SERVICE, NAT64, 3, 3, &[&[0; 4], quoted].concat());
+    Ipv4 { id: 0, dont_fragment: true, ..icmp }.octets()
 }

@@ -6,11 +6,11 @@ use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::ip::icmp;
 use nat64handoff::ip::packet::{self, Ipv4, Ipv6, Walk, protocol};
 
-use super::messages::{icmpv6_sum, sum};
+use super::judge::packet::{checksum, icmpv6_checksum};
 
 /// `data` is an IP packet of either version, cut anywhere.
 pub fn check(data: &[u8]) {
-    assert_eq!(!packet::checksum(&[data]), sum(data));
+    assert_eq!(packet::checksum(&[data]), checksum(&[data]));
     match packet::ports(data) {
         Some((source, destination)) => {
             assert_eq!([source.to_be_bytes(), destination.to_be_bytes()].concat(), data[..4]);
@@ -47,7 +47,7 @@ fn ipv6(data: &[u8], view: Ipv6<'_>) {
         let mut mended = data.to_vec();
         if let Some(message) = mended.get_mut(walk.upper_at..).filter(|rest| rest.len() >= 8) {
             message[2..4].fill(0);
-            let checksum = !icmpv6_sum(view.source(), view.destination(), message);
+            let checksum = icmpv6_checksum(view.source(), view.destination(), message);
             message[2..4].copy_from_slice(&checksum.to_be_bytes());
             let replied = echo(&mended, &walk);
             assert_eq!(replied, !view.destination().is_multicast());
@@ -99,7 +99,7 @@ fn echo(data: &[u8], walk: &Walk) -> bool {
     assert_eq!(usize::from(u16::from_be_bytes([reply[4], reply[5]])), request.len());
     assert_eq!(reply[40..42], [129, 0]);
     assert_eq!(reply[44..], request[4..]);
-    assert_eq!(icmpv6_sum(from.source(), from.destination(), &reply[40..]), 0xffff);
+    assert_eq!(icmpv6_checksum(from.source(), from.destination(), &reply[40..]), 0);
     true
 }
 
@@ -121,7 +121,7 @@ fn parameter_problem(data: &[u8], view: Ipv6<'_>, walk: &Walk) {
     assert_eq!(problem[40..42], [4, 1]);
     assert_eq!(problem[44..48], (walk.protocol_at as u32).to_be_bytes());
     assert_eq!(problem[48..], data[..problem.len() - 48]);
-    assert_eq!(icmpv6_sum(back.source(), back.destination(), &problem[40..]), 0xffff);
+    assert_eq!(icmpv6_checksum(back.source(), back.destination(), &problem[40..]), 0);
 }
 
 fn ipv4(data: &[u8], view: Ipv4<'_>) {
@@ -139,13 +139,13 @@ fn ipv4(data: &[u8], view: Ipv4<'_>) {
 fn time_to_live(data: &[u8], header: usize) {
     let mut right = data.to_vec();
     right[10..12].fill(0);
-    let checksum = !sum(&right[..header]);
-    right[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let sum = checksum(&[&right[..header]]);
+    right[10..12].copy_from_slice(&sum.to_be_bytes());
     for ttl in [data[8].wrapping_sub(1), 0, 1, 255] {
         let mut changed = right.clone();
         packet::set_ttl(&mut changed, ttl);
         assert_eq!(packet::ttl(&changed), ttl);
-        assert_eq!(sum(&changed[..header]), 0xffff);
+        assert_eq!(checksum(&[&changed[..header]]), 0);
         changed[8] = right[8];
         changed[10..12].copy_from_slice(&right[10..12]);
         assert_eq!(changed, right);
@@ -173,7 +173,7 @@ fn protocol_unreachable(data: &[u8], view: Ipv4<'_>) {
         assert_eq!(unreachable[16..20], data[12..16]);
         assert_eq!(unreachable[20..22], [3, 2]);
         assert_eq!(unreachable[28..], data[..unreachable.len() - 28]);
-        assert_eq!(sum(&unreachable[..20]), 0xffff);
-        assert_eq!(sum(&unreachable[20..]), 0xffff);
+        assert_eq!(checksum(&[&unreachable[..20]]), 0);
+        assert_eq!(checksum(&[&unreachable[20..]]), 0);
     }
 }

@@ -3,8 +3,7 @@
 use nat64handoff::handoff::message::{self, ReportedPacket, RequestKind, Span};
 use nat64handoff::handoff::stats::DropReason;
 
-use super::build;
-use super::messages::{Messages, Shape};
+use super::judge::wire::{self, Messages, Shape};
 
 /// `data` is a payload.
 pub fn check(data: &[u8]) {
@@ -47,7 +46,7 @@ pub fn check(data: &[u8]) {
         let groups = message::multi_report(data)
             .map(|(authenticator, entry)| (authenticator.of(data), entry.emit().to_vec()));
         let expected = messages.groups().into_iter().map(|(authenticator, entry)| {
-            (authenticator.expect("checked by the shape"), build::entry_message(entry))
+            (authenticator.expect("checked by the shape"), wire::entry(entry))
         });
         assert!(groups.eq(expected));
     }

@@ -5,20 +5,21 @@
 
 use std::net::Ipv6Addr;
 
-use super::build::{
-    PACKET_KINDS, entry_message, identifier, ipv4, ipv6, message, validation_datagram,
-};
-use super::messages::Entry;
+use super::build::{PACKET_KINDS, ipv4, ipv6, validation_datagram};
+use super::judge::client::{Client, Entry, PREFIX};
+use super::judge::wire::{entry as entry_message, identifier, message};
 use super::translate::flag;
 
 /// The last kind of packet is too large for a corpus.
 const SMALL_KINDS: u8 = PACKET_KINDS - 1;
 
 const ENTRY: Entry = Entry {
-    port: 20_000,
-    prefix: [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0],
-    address: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
-    client_port: 53186,
+    mapped: 20_000,
+    client: Client {
+        prefix: PREFIX,
+        address: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+        port: 53186,
+    },
 };
 
 /// The seeds of the target `name`.
@@ -40,10 +41,10 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
 fn packets() -> Vec<Vec<u8>> {
     let small = 0..SMALL_KINDS;
     let mut packets: Vec<_> = small.clone().map(|kind| ipv6(kind, ENTRY, 1)).collect();
-    packets.extend(small.map(|kind| ipv4(kind, ENTRY.port)));
+    packets.extend(small.map(|kind| ipv4(kind, ENTRY.mapped)));
     packets.push(validation_datagram(&[0; 36]));
     // Longer than what is quoted of a packet.
-    for (mut packet, length) in [(ipv4(8, ENTRY.port), 600), (ipv6(9, ENTRY, 0), 1300)] {
+    for (mut packet, length) in [(ipv4(8, ENTRY.mapped), 600), (ipv6(9, ENTRY, 0), 1300)] {
         packet.resize(length, 0);
         packets.push(packet);
     }
@@ -54,7 +55,7 @@ fn payloads() -> Vec<Vec<u8>> {
     let token = || message(4, b"token!");
     let authenticator = || message(6, b"authenticator!");
     let (hint, entry) = (message(8, &20_000_u16.to_be_bytes()), entry_message(ENTRY));
-    let service = [token(), ipv4(1, ENTRY.port)];
+    let service = [token(), ipv4(1, ENTRY.mapped)];
     let client = [token(), authenticator(), ipv6(1, ENTRY, 0)];
     let hinted = [token(), authenticator(), hint, ipv6(0, ENTRY, 0)];
     let rotating = [token(), message(5, b"expired!"), ipv4(0, 1)];
@@ -182,12 +183,12 @@ fn translations() -> Vec<Vec<u8>> {
     let all = flag::TRAFFIC_CLASS | flag::UDP_CHECKSUMS | flag::MEND | flag::PATH_MTU;
     let mut inputs = Vec::new();
     for kind in 0..SMALL_KINDS {
-        for packet in [ipv6(kind, ENTRY, 1), ipv4(kind, ENTRY.port)] {
+        for packet in [ipv6(kind, ENTRY, 1), ipv4(kind, ENTRY.mapped)] {
             inputs.push(input(WIDE, all, &packet));
         }
     }
     // Such as are cut into fragments, and such as must not be.
-    for (mut packet, length) in [(ipv6(0, ENTRY, 1), 1280), (ipv4(0, ENTRY.port), 1400)] {
+    for (mut packet, length) in [(ipv6(0, ENTRY, 1), 1280), (ipv4(0, ENTRY.mapped), 1400)] {
         packet.resize(length, 7);
         inputs.push(input(NARROW, flag::MEND, &packet));
         if packet[0] >> 4 == 4 {
@@ -212,20 +213,21 @@ fn gateways() -> Vec<Vec<u8>> {
         [&[step][..], &(octets.len() as u16).to_be_bytes(), octets].concat()
     };
     let answer = |port: u16, packet: &[u8]| {
-        let ports = [port, ENTRY.client_port].map(u16::to_be_bytes).concat();
+        let ports = [port, ENTRY.client.port].map(u16::to_be_bytes).concat();
         [&[5][..], &ports, &(packet.len() as u16).to_be_bytes(), packet].concat()
     };
     let seconds = |n: u16| [&[0][..], &(10 * n).to_be_bytes()].concat();
     let client = |kind: u8| with(2, &ipv6(kind, ENTRY, 1));
-    let service = |kind: u8| with(2, &ipv4(kind, ENTRY.port));
+    let service = |kind: u8| with(2, &ipv4(kind, ENTRY.mapped));
     // The client's first packet makes it known, so that there is an entry on a port that can be foreseen.
-    let known = [client(1), answer(ENTRY.port, &ipv6(1, ENTRY, 1))].concat();
+    let known = [client(1), answer(ENTRY.mapped, &ipv6(1, ENTRY, 1))].concat();
     let mut programs = Vec::new();
     for kind in 0..SMALL_KINDS {
         programs.push([client(1), client(kind), service(kind)].concat());
         let first = [client(3), service(3)].concat();
         programs.push([known.clone(), first, client(kind), service(kind)].concat());
-        let answers = [answer(ENTRY.port, &ipv6(kind, ENTRY, 1)), answer(7000, &ipv4(kind, 7000))];
+        let answers =
+            [answer(ENTRY.mapped, &ipv6(kind, ENTRY, 1)), answer(7000, &ipv4(kind, 7000))];
         programs.push([known.clone(), answers.concat(), with(6, &ipv4(kind, 1))].concat());
     }
     // A server goes down, comes back, and its NAT64 reboots.
@@ -233,7 +235,7 @@ fn gateways() -> Vec<Vec<u8>> {
     programs
         .push([&down.concat()[..], &known, &[8, 9], &client(1), &seconds(1), &service(1)].concat());
     // Control payloads whole, in fragments, and such as mean nothing.
-    let payload = [message(4, b"token!"), ipv4(1, ENTRY.port)].concat();
+    let payload = [message(4, b"token!"), ipv4(1, ENTRY.mapped)].concat();
     programs.push([with(3, &payload), vec![4, 0], with(0, &payload)[1..].to_vec()].concat());
     // The longest packets, so that control datagrams are fragmented.
     for length in [1241, 1280] {

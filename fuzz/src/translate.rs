@@ -8,7 +8,7 @@ use nat64handoff::nat64::translate::{
     Rewrite, Transport,
 };
 
-use super::messages::{icmpv6_sum, sum};
+use super::judge::packet::{checksum, icmpv6_checksum};
 
 /// What the last octet of the options says.
 pub mod flag {
@@ -82,17 +82,17 @@ pub(super) fn mend(packet: &mut [u8]) {
         packet[4..6].copy_from_slice(&((length - 40) as u16).to_be_bytes());
         if protocol == 58 && length >= at + 4 {
             packet[at + 2..at + 4].fill(0);
-            let checksum = !icmpv6_sum(address(packet, 8), address(packet, 24), &packet[at..]);
+            let checksum = icmpv6_checksum(address(packet, 8), address(packet, 24), &packet[at..]);
             packet[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
         }
     } else {
         packet[2..4].copy_from_slice(&(length as u16).to_be_bytes());
         packet[10..12].fill(0);
-        let checksum = !sum(&packet[..at]);
-        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let sum = checksum(&[&packet[..at]]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
         if protocol == 1 && length >= at + 4 {
             packet[at + 2..at + 4].fill(0);
-            let checksum = !sum(&packet[at..]);
+            let checksum = checksum(&[&packet[at..]]);
             packet[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
         }
     }
@@ -107,7 +107,7 @@ fn adds_up(addresses: &[u8], protocol: u8, message: &[u8]) -> bool {
     let length = (message.len() as u32).to_be_bytes();
     let pseudo = [addresses, &length, &[0, 0, 0, protocol]].concat();
     let pseudo = if protocol == 1 { &[][..] } else { &pseudo };
-    sum(&[pseudo, message].concat()) == 0xffff
+    checksum(&[pseudo, message]) == 0
 }
 
 /// All packets, and that nothing behind them was written.
@@ -157,7 +157,7 @@ fn from_ipv6(octets: &[u8], limits: &Limits, mtu: usize) {
         assert!(packet.len() <= mtu);
         assert_eq!((packet[0], packet[8]), (0x45, octets[7] - 1));
         assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
-        assert_eq!(sum(&packet[..20]), 0xffff);
+        assert_eq!(checksum(&[&packet[..20]]), 0);
         assert_eq!(packet[12..20], [NAT64.octets(), SERVICE4.octets()].concat());
     }
     let (protocol, start, data, more) = data_of(&packets, |packet| {
@@ -275,7 +275,7 @@ fn refused_ipv6(refused: Refused, about: &[u8]) {
     assert_eq!(out[44..48], error.word.to_be_bytes());
     assert_eq!(out[48..length], about[..length - 48]);
     assert_eq!(out[24..40], about[8..24]);
-    assert_eq!(icmpv6_sum(SERVICE, address(about, 8), &out[40..length]), 0xffff);
+    assert_eq!(icmpv6_checksum(SERVICE, address(about, 8), &out[40..length]), 0);
 }
 
 fn refused_ipv4(refused: Refused, about: &[u8]) {
@@ -290,8 +290,8 @@ fn refused_ipv4(refused: Refused, about: &[u8]) {
     let whole = usize::from(u16::from_be_bytes([about[2], about[3]]));
     assert_eq!(length, (whole + 28).min(576));
     assert_eq!(usize::from(u16::from_be_bytes([out[2], out[3]])), length);
-    assert_eq!(sum(&out[..20]), 0xffff);
-    assert_eq!(sum(&out[20..length]), 0xffff);
+    assert_eq!(checksum(&[&out[..20]]), 0);
+    assert_eq!(checksum(&[&out[20..length]]), 0);
     assert_eq!(out[20..22], [error.kind, error.code]);
     assert_eq!(out[24..28], error.word.to_be_bytes());
     assert_eq!(out[28..length], about[..length - 28]);

@@ -1,9 +1,11 @@
 //! What an answer to a known identity must be (PROTOCOL.md sections 4, 6 and 7).
 
 use std::collections::BTreeSet;
-use std::net::{Ipv6Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
-use super::super::messages::{Entry, Messages, Reply, Shape, icmpv6_sum, sum};
+use super::super::judge::client::Entry;
+use super::super::judge::packet::{checksum, header_checksum_holds, icmpv6_checksum_holds};
+use super::super::judge::wire::{Messages, PAYLOAD_MAX, Reply, Shape};
 use super::Nat64;
 
 /// One payload of the server's.
@@ -57,57 +59,69 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Panics where the answer is not the one that PROTOCOL.md says, and tells whose packet it has.
     pub fn check(&self, sent: &Sent) -> Origin {
-        let request = self.request;
-        match Reply::read(&sent.payload) {
-            Reply::Returned { token, packet } => {
-                assert_eq!(Some(token), request.first(4));
-                let asked = request.packet.expect("a packet that nobody sent");
-                assert_eq!(asked[0] >> 4, 4);
-                if sent.in_place {
-                    self.returned(asked, packet);
-                    Origin::Request
-                } else {
-                    assert!(packet.len() <= 576 && packet[20..22] == [3, 2]);
-                    assert_eq!((sum(&packet[..20]), sum(&packet[20..])), (0xffff, 0xffff));
-                    assert_eq!(
-                        (&packet[12..16], &packet[16..20]),
-                        (&asked[16..20], &asked[12..16])
-                    );
-                    assert!(asked.starts_with(&packet[28..]));
-                    Origin::Server
-                }
+        let reply = Reply::parse(&sent.payload).unwrap_or_else(|error| panic!("{error}"));
+        let packet = reply.packet.as_deref();
+        match (reply.token, reply.authenticator, reply.entry, packet) {
+            (Some(token), None, None, Some(packet)) => {
+                assert_eq!(Some(&token[..]), self.request.first(4));
+                self.unmapped(sent, packet)
             }
-            Reply::Message { authenticator, packet } => {
-                assert_eq!(Some(authenticator), request.first(6));
-                let asked = request.packet.expect("a packet that nobody sent");
-                assert_eq!((&packet[8..24], &packet[24..40]), (&asked[24..40], &asked[8..24]));
-                let address =
-                    |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
-                assert_eq!(icmpv6_sum(address(8), address(24), &packet[40..]), 0xffff);
-                match (sent.in_place, packet[40]) {
-                    (true, 129) => assert!(asked.ends_with(&packet[44..])),
-                    (false, 4) => {
-                        assert!(packet.len() <= 1280 && asked.starts_with(&packet[48..]));
-                    }
-                    _ => panic!("an ICMPv6 message of type {}", packet[40]),
-                }
-                Origin::Server
+            (None, Some(authenticator), None, Some(packet)) => {
+                assert_eq!(Some(&authenticator[..]), self.request.first(6));
+                self.icmpv6(sent, packet)
             }
-            Reply::Mapped { authenticator, entry, packet } => {
-                assert!(self.ever_mapped.contains(&entry), "{entry:?} was never there");
-                // About a packet: in front of it where there was room, else copied with it.
-                if sent.in_place || packet.is_some() {
-                    let asked = request.packet.expect("an answer in front of no packet");
-                    let length = 2 + authenticator.len() + 34 + asked.len();
-                    assert_eq!(packet, Some(asked).filter(|_| length <= 65507));
-                    assert_eq!(authenticator, self.nat64.authenticator(entry.address));
-                    self.belongs(entry, asked);
-                } else {
-                    assert_eq!(packet, None);
-                    self.reported(authenticator, entry);
-                }
+            (None, Some(authenticator), Some(entry), packet) => {
+                self.mapped(sent, &authenticator, entry, packet);
                 Origin::Request
             }
+            _ => panic!("no combination of section 4"),
+        }
+    }
+
+    fn asked(&self) -> &[u8] {
+        self.request.packet.expect("a packet that nobody sent")
+    }
+
+    /// A token and an IPv4 packet: the request's own, or an ICMP message about it.
+    fn unmapped(&self, sent: &Sent, packet: &[u8]) -> Origin {
+        let asked = self.asked();
+        assert_eq!(asked[0] >> 4, 4);
+        if sent.in_place {
+            self.returned(asked, packet);
+            return Origin::Request;
+        }
+        assert!(packet.len() <= 576 && packet[20..22] == [3, 2]);
+        assert_eq!((checksum(&[&packet[..20]]), checksum(&[&packet[20..]])), (0, 0));
+        assert_eq!((&packet[12..16], &packet[16..20]), (&asked[16..20], &asked[12..16]));
+        assert!(asked.starts_with(&packet[28..]));
+        Origin::Server
+    }
+
+    /// An authenticator and an ICMPv6 message: an echo reply, or a parameter problem.
+    fn icmpv6(&self, sent: &Sent, packet: &[u8]) -> Origin {
+        let asked = self.asked();
+        assert_eq!((&packet[8..24], &packet[24..40]), (&asked[24..40], &asked[8..24]));
+        assert!(icmpv6_checksum_holds(packet));
+        match (sent.in_place, packet[40]) {
+            (true, 129) => assert!(asked.ends_with(&packet[44..])),
+            (false, 4) => assert!(packet.len() <= 1280 && asked.starts_with(&packet[48..])),
+            _ => panic!("an ICMPv6 message of type {}", packet[40]),
+        }
+        Origin::Server
+    }
+
+    /// An authenticator and an entry.
+    fn mapped(&self, sent: &Sent, authenticator: &[u8], entry: Entry, packet: Option<&[u8]>) {
+        assert!(self.ever_mapped.contains(&entry), "{entry:?} was never there");
+        // About a packet: in front of it where there was room, else copied with it.
+        if sent.in_place || packet.is_some() {
+            let asked = self.asked();
+            let length = 2 + authenticator.len() + 34 + asked.len();
+            assert_eq!(packet, Some(asked).filter(|_| length <= PAYLOAD_MAX));
+            assert_eq!(authenticator, self.nat64.authenticator(entry.client.address));
+            self.belongs(entry, asked);
+        } else {
+            self.reported(authenticator, entry);
         }
     }
 
@@ -115,9 +129,8 @@ impl Answer<'_> {
     fn returned(&self, asked: &[u8], packet: &[u8]) {
         assert!(packet[8] != 0 && packet.len() == asked.len());
         assert!(packet[8] + 1 == asked[8] || self.carries_proof && packet[8] == 1);
-        let header = 4 * usize::from(packet[0] & 15);
-        if sum(&asked[..header]) == 0xffff {
-            assert_eq!(sum(&packet[..header]), 0xffff);
+        if header_checksum_holds(asked) {
+            assert!(header_checksum_holds(packet));
         }
         assert_eq!((&packet[..8], packet[9]), (&asked[..8], asked[9]));
         assert_eq!(packet[12..], asked[12..]);
@@ -134,27 +147,26 @@ impl Answer<'_> {
             // A report that comes along may have made it.
             assert!(self.shape == Shape::Report || self.mapped_before.contains(&entry));
             if let Some(port) = transport_port(packet, 2) {
-                assert_eq!(entry.port, port);
+                assert_eq!(entry.mapped, port);
             }
         } else if let Some(port) = transport_port(packet, 0) {
-            assert_eq!((&entry.prefix[..], entry.client_port), (&packet[24..36], port));
-            assert_eq!(entry.address.octets(), packet[8..24]);
-            assert_eq!(Some(self.nat64.authenticator(entry.address)), self.request.first(6));
+            assert_eq!((&entry.client.prefix[..], entry.client.port), (&packet[24..36], port));
+            assert_eq!(entry.client.address.octets(), packet[8..24]);
+            assert_eq!(Some(self.nat64.authenticator(entry.client.address)), self.request.first(6));
         }
     }
 
     /// The entry is the one of a client that was reported.
     fn reported(&self, authenticator: &[u8], entry: Entry) {
         let groups = self.request.groups();
-        let same_client = |other: Entry| Entry { port: entry.port, ..other } == entry;
         // The one authenticator of a report may stand behind its entry.
         let only = self.request.first(6).filter(|_| self.shape == Shape::Report);
         let is_it = |(own, other): &(Option<&[u8]>, Entry)| {
-            same_client(*other) && own.or(only) == Some(authenticator)
+            other.client == entry.client && own.or(only) == Some(authenticator)
         };
         assert!(groups.iter().any(is_it), "{entry:?} was not reported");
-        if self.shape == Shape::Report && self.nat64.entries.get(&entry.port) == Some(&entry) {
-            assert_eq!(authenticator, self.nat64.authenticator(entry.address));
+        if self.shape == Shape::Report && self.nat64.entries.get(&entry.mapped) == Some(&entry) {
+            assert_eq!(authenticator, self.nat64.authenticator(entry.client.address));
         }
     }
 }

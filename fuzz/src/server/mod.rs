@@ -23,7 +23,8 @@ use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::{Live, TableLimits};
 
 use super::build;
-use super::messages::{Entry, Messages, read_validation};
+use super::judge::client::{Client, Entry};
+use super::judge::wire::{self, Messages, message, read_validation};
 use answer::{Answer, Origin, Sent, count_answers};
 
 const ENTRIES_MAX: usize = 8;
@@ -231,18 +232,18 @@ impl World {
                 };
                 self.request(
                     &asker,
-                    vec![build::identifier(), authenticator, entry],
+                    vec![wire::identifier(), authenticator, entry],
                     &packet,
                     program,
                 );
             }
             7..=9 => {
-                let authenticator = build::message(6, choose(AUTHENTICATORS, program.octet()));
+                let authenticator = message(6, choose(AUTHENTICATORS, program.octet()));
                 let mut messages = vec![authenticator];
                 let hint = program.octet();
                 if hint > 0 {
                     let port = self.mapped_port(&asker.table, hint);
-                    messages.push(build::message(8, &port.to_be_bytes()));
+                    messages.push(message(8, &port.to_be_bytes()));
                 }
                 let packet = self.ipv6(&asker.table, program);
                 self.request(&asker, messages, &packet, program);
@@ -265,22 +266,22 @@ impl World {
         program: &mut Program<'_>,
     ) {
         let shape = program.octet();
-        messages.insert(0, build::message(4, asker.token));
+        messages.insert(0, message(4, asker.token));
         if shape & 1 != 0 {
             messages.reverse();
         }
         if shape & 2 != 0 {
             // A no-op, and a type that does not exist yet.
-            messages.insert(0, build::message(2, b"noop"));
-            messages.insert(0, build::message(15, &[]));
+            messages.insert(0, message(2, b"noop"));
+            messages.insert(0, message(15, &[]));
         }
         if shape & 4 != 0 {
             // Only the first of each type counts.
-            messages.push(build::message(4, b"not this"));
-            messages.push(build::message(8, &[0xff, 0xff]));
+            messages.push(message(4, b"not this"));
+            messages.push(message(8, &[0xff, 0xff]));
         }
         if shape & 8 != 0 {
-            messages.push(build::message(5, choose(TOKENS, shape >> 6)));
+            messages.push(message(5, choose(TOKENS, shape >> 6)));
         }
         let mut payload = messages.concat();
         payload.extend_from_slice(packet);
@@ -295,7 +296,7 @@ impl World {
 
     /// The whole round of section 5.
     fn validate(&mut self, asker: &Asker) {
-        let request = [build::message(4, asker.token), build::ipv4(0, 443)].concat();
+        let request = [message(4, asker.token), build::ipv4(0, 443)].concat();
         // Attenuation drops the first of two at the most.
         for _ in 0..2 {
             if let Some(validation) = self.send(asker, &request) {
@@ -307,7 +308,7 @@ impl World {
 
     fn prove(&mut self, asker: &Asker, validation: &[u8]) {
         let packet = build::validation_datagram(validation);
-        self.send(asker, &[build::message(4, asker.token), packet].concat());
+        self.send(asker, &[message(4, asker.token), packet].concat());
     }
 
     /// Some proof from before, which may be another's, or too old.
@@ -319,7 +320,7 @@ impl World {
     }
 
     fn multi_report(&self, table: &TableKey, program: &mut Program<'_>) -> Vec<Vec<u8>> {
-        let mut messages = vec![build::identifier()];
+        let mut messages = vec![wire::identifier()];
         for _ in 0..program.octet() % 12 {
             let [authenticator, entry] = self.report(table, program);
             // Entries of one client stand behind one authenticator.
@@ -332,9 +333,9 @@ impl World {
     }
 
     fn report(&self, table: &TableKey, program: &mut Program<'_>) -> [Vec<u8>; 2] {
-        let authenticator = build::message(6, choose(AUTHENTICATORS, program.octet()));
+        let authenticator = message(6, choose(AUTHENTICATORS, program.octet()));
         let entry = self.entry(table, program);
-        [authenticator, build::entry_message(entry)]
+        [authenticator, wire::entry(entry)]
     }
 
     fn ipv6(&self, table: &TableKey, program: &mut Program<'_>) -> Vec<u8> {
@@ -369,7 +370,7 @@ impl World {
         };
         let mut prefix = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
         prefix[11] = client >> 4 & 1;
-        Entry { port, prefix, address, client_port: client_port.into() }
+        Client { prefix, address, port: client_port.into() }.at(port)
     }
 
     /// One that is taken, one that is special, or any other.
@@ -558,39 +559,43 @@ impl World {
                 Change::Created { port, client } => {
                     let entry = entry(port, client);
                     assert!(
-                        nat64.is_eligible(entry.port),
+                        nat64.is_eligible(entry.mapped),
                         "{entry:?} on a port that none may have"
                     );
-                    assert!(!NO_CLIENTS.contains(&entry.address.to_string().as_str()));
-                    let twice =
-                        |other: &Entry| Entry { port: 0, ..*other } == Entry { port: 0, ..entry };
+                    assert!(!NO_CLIENTS.contains(&entry.client.address.to_string().as_str()));
+                    let twice = |other: &Entry| other.client == entry.client;
                     assert!(!nat64.entries.values().any(twice), "{entry:?} created twice");
-                    assert_eq!(nat64.entries.insert(entry.port, entry), None);
+                    assert_eq!(nat64.entries.insert(entry.mapped, entry), None);
                     ever_mapped.insert(entry);
                 }
                 Change::Deleted { port, client } => {
                     let entry = entry(port, client);
-                    assert_eq!(nat64.entries.remove(&entry.port), Some(entry));
-                    if !nat64.entries.values().any(|other| other.address == entry.address) {
-                        nat64.authenticators.remove(&entry.address);
+                    assert_eq!(nat64.entries.remove(&entry.mapped), Some(entry));
+                    if !nat64
+                        .entries
+                        .values()
+                        .any(|other| other.client.address == entry.client.address)
+                    {
+                        nat64.authenticators.remove(&entry.client.address);
                     }
                     match changes.get(n + 1) {
                         Some((_, Change::Created { .. })) => assert!(
-                            !is_live(entry.port) || nat64.entries.keys().all(|&port| is_live(port)),
+                            !is_live(entry.mapped)
+                                || nat64.entries.keys().all(|&port| is_live(port)),
                             "an entry in use went before one that was not"
                         ),
                         Some((
                             _,
                             Change::IdentityKnown { .. } | Change::IdentityForgotten { .. },
                         )) => {
-                            assert_eq!(asker.port, entry.port)
+                            assert_eq!(asker.port, entry.mapped)
                         }
                         next => panic!("{entry:?} was deleted for {next:?}"),
                     }
                 }
                 Change::Conflict { port, client } => {
                     let entry = entry(port, client);
-                    assert_ne!(nat64.entries.get(&entry.port), Some(&entry));
+                    assert_ne!(nat64.entries.get(&entry.mapped), Some(&entry));
                 }
                 Change::IdentityKnown { port, token: ref learned } => {
                     assert_eq!((port.0, learned.octets()), (asker.port, token));
@@ -604,7 +609,7 @@ impl World {
                 }
                 Change::AuthenticatorLearned { address, ref authenticator } => {
                     assert_ne!(nat64.authenticator(address), authenticator.octets());
-                    assert!(nat64.entries.values().any(|entry| entry.address == address));
+                    assert!(nat64.entries.values().any(|entry| entry.client.address == address));
                     nat64.authenticators.insert(address, authenticator.octets().to_vec());
                 }
             }
@@ -638,10 +643,5 @@ fn count_rate(sent: &mut Vec<Duration>, now: Duration, limit: usize) {
 }
 
 fn entry(port: MappedPort, client: nat64handoff::handoff::entry::Client) -> Entry {
-    Entry {
-        port: port.0,
-        prefix: client.prefix.0,
-        address: client.address,
-        client_port: client.port,
-    }
+    Client { prefix: client.prefix.0, address: client.address, port: client.port }.at(port.0)
 }

@@ -1,10 +1,78 @@
-//! A second opinion on PROTOCOL.md sections 2 to 5: splits payloads into messages, and says which are a
-//! request, a reply or a validation packet. Slow, plain, and shares no code with the server's parser.
+//! Control payloads (PROTOCOL sections 2 to 5): an encoder, a splitter, and strict readers of replies and
+//! validation packets. Slow, plain, and without any code of the server.
 
+use super::client::{Client, Entry};
+use super::packet::header_checksum_holds;
 use std::net::Ipv6Addr;
 
-/// The content that a message of type 1 must have.
-pub const IDENTIFIER: &[u8] = b"[[ This is the NAT64 handoff protocol. The client is using IPv6. To know their real IP address you need to use this protocol or support IPv6. ]]";
+/// Largest UDP payload over IPv4.
+pub const PAYLOAD_MAX: usize = 65507;
+
+pub const IDENTIFIER: &[u8; 144] = b"[[ This is the NAT64 handoff protocol. The client is using \
+IPv6. To know their real IP address you need to use this protocol or support IPv6. ]]";
+
+/// A handoff message of any type, the length field computed.
+pub fn message(kind: u8, data: &[u8]) -> Vec<u8> {
+    assert!(kind < 16 && data.len().is_multiple_of(2) && data.len() <= 510);
+    let mut octets = vec![0x30 | kind, (data.len() / 2) as u8];
+    octets.extend_from_slice(data);
+    octets
+}
+
+pub fn identifier() -> Vec<u8> {
+    message(1, IDENTIFIER)
+}
+
+pub fn noop(data: &[u8]) -> Vec<u8> {
+    message(2, data)
+}
+
+pub fn token(data: &[u8]) -> Vec<u8> {
+    message(4, data)
+}
+
+pub fn rotation(data: &[u8]) -> Vec<u8> {
+    message(5, data)
+}
+
+pub fn authenticator(data: &[u8]) -> Vec<u8> {
+    message(6, data)
+}
+
+pub fn entry(entry: Entry) -> Vec<u8> {
+    let mut data = Vec::with_capacity(32);
+    data.extend_from_slice(&entry.mapped.to_be_bytes());
+    data.extend_from_slice(&entry.client.prefix);
+    data.extend_from_slice(&entry.client.address.octets());
+    data.extend_from_slice(&entry.client.port.to_be_bytes());
+    message(7, &data)
+}
+
+pub fn hint(port: u16) -> Vec<u8> {
+    message(8, &port.to_be_bytes())
+}
+
+/// A payload of these parts, in this order.
+pub fn payload(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// Every order of the parts.
+pub fn permutations(parts: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
+    if parts.is_empty() {
+        return vec![vec![]];
+    }
+    let mut all = Vec::new();
+    for first in 0..parts.len() {
+        let mut rest = parts.to_vec();
+        let head = rest.remove(first);
+        for mut tail in permutations(&rest) {
+            tail.insert(0, head.clone());
+            all.push(tail);
+        }
+    }
+    all
+}
 
 /// The messages of a payload.
 #[derive(Debug, Default)]
@@ -20,7 +88,7 @@ pub struct Messages<'a> {
 impl<'a> Messages<'a> {
     /// `None` where the payload is malformed by section 2.
     pub fn split(payload: &'a [u8]) -> Option<Self> {
-        if payload.is_empty() || payload.len() > 65507 {
+        if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return None;
         }
         let mut messages = Self::default();
@@ -31,7 +99,7 @@ impl<'a> Messages<'a> {
                     let length = 2 * usize::from(*rest.get(1)?);
                     let data = rest.get(2..2 + length)?;
                     let well_formed = match first & 15 {
-                        1 => data == IDENTIFIER,
+                        1 => data == IDENTIFIER.as_slice(),
                         7 => length == 32,
                         8 => length == 2,
                         _ => true,
@@ -70,7 +138,7 @@ impl<'a> Messages<'a> {
         for &(kind, data) in &self.handoff {
             match kind {
                 6 => authenticator = Some(data),
-                7 => groups.push((authenticator, Entry::read(data))),
+                7 => groups.push((authenticator, parse_entry(data))),
                 _ => {}
             }
         }
@@ -108,76 +176,61 @@ pub enum Shape {
     MultiReport,
 }
 
-/// The data of a message of type 7.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// The mapped port.
-    pub port: u16,
-    /// The NAT64's prefix.
-    pub prefix: [u8; 12],
-    /// The client's address.
-    pub address: Ipv6Addr,
-    /// The client's port.
-    pub client_port: u16,
+/// What the server sent to a control port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    pub token: Option<Vec<u8>>,
+    pub authenticator: Option<Vec<u8>>,
+    pub entry: Option<Entry>,
+    pub packet: Option<Vec<u8>>,
 }
 
-impl Entry {
-    fn read(data: &[u8]) -> Self {
-        let address: [u8; 16] = data[14..30].try_into().unwrap();
-        Self {
-            port: u16::from_be_bytes([data[0], data[1]]),
-            prefix: data[2..14].try_into().unwrap(),
-            address: address.into(),
-            client_port: u16::from_be_bytes([data[30], data[31]]),
+impl Reply {
+    /// Reads a reply. Strict: one of the combinations of section 4, its messages in the order of their
+    /// types, nothing behind the packet.
+    pub fn parse(payload: &[u8]) -> Result<Reply, String> {
+        let messages = Messages::split(payload).ok_or("malformed")?;
+        let kinds: Vec<u8> = messages.handoff.iter().map(|message| message.0).collect();
+        match (&kinds[..], messages.packet.map(|packet| packet[0] >> 4)) {
+            ([4], Some(4)) | ([6], Some(6)) | ([6, 7], _) if messages.behind.is_empty() => {}
+            _ => return Err(format!("not a combination of section 4: {messages:?}")),
         }
+        Ok(Reply {
+            token: messages.first(4).map(<[u8]>::to_vec),
+            authenticator: messages.first(6).map(<[u8]>::to_vec),
+            entry: messages.first(7).map(parse_entry),
+            packet: messages.packet.map(<[u8]>::to_vec),
+        })
+    }
+
+    /// Authenticator, entry and packet.
+    pub fn mapping(authenticator: &[u8], entry: Entry, packet: &[u8]) -> Reply {
+        Reply { packet: Some(packet.to_vec()), ..Reply::report(authenticator, entry) }
+    }
+
+    /// Authenticator and entry: the answer to a report.
+    pub fn report(authenticator: &[u8], entry: Entry) -> Reply {
+        let authenticator = Some(authenticator.to_vec());
+        Reply { token: None, authenticator, entry: Some(entry), packet: None }
+    }
+
+    /// Token and packet: nothing found.
+    pub fn returned(token: &[u8], packet: &[u8]) -> Reply {
+        let (token, packet) = (Some(token.to_vec()), Some(packet.to_vec()));
+        Reply { token, authenticator: None, entry: None, packet }
     }
 }
 
-/// A payload that satisfies section 4.
-#[derive(Debug)]
-pub enum Reply<'a> {
-    /// Token, IPv4 packet.
-    Returned {
-        /// Type 4.
-        token: &'a [u8],
-        /// The packet.
-        packet: &'a [u8],
-    },
-    /// Authenticator, IPv6 packet.
-    Message {
-        /// Type 6.
-        authenticator: &'a [u8],
-        /// The packet.
-        packet: &'a [u8],
-    },
-    /// Authenticator, entry, maybe a packet.
-    Mapped {
-        /// Type 6.
-        authenticator: &'a [u8],
-        /// Type 7.
-        entry: Entry,
-        /// The packet.
-        packet: Option<&'a [u8]>,
-    },
-}
-
-impl<'a> Reply<'a> {
-    /// # Panics
-    /// Where `payload` is anything else, says more than it has to, or in another order.
-    pub fn read(payload: &'a [u8]) -> Self {
-        let messages = Messages::split(payload).expect("a reply that is malformed");
-        assert!(messages.behind.is_empty(), "octets behind the packet of a reply");
-        let is_ipv4 = messages.packet.map(|packet| packet[0] >> 4 == 4);
-        match (&messages.handoff[..], messages.packet, is_ipv4) {
-            (&[(4, token)], Some(packet), Some(true)) => Reply::Returned { token, packet },
-            (&[(6, authenticator)], Some(packet), Some(false)) => {
-                Reply::Message { authenticator, packet }
-            }
-            (&[(6, authenticator), (7, entry)], packet, _) => {
-                Reply::Mapped { authenticator, entry: Entry::read(entry), packet }
-            }
-            _ => panic!("a reply of no known shape: {messages:?}"),
-        }
+/// The data of a message of type 7, which has 32 octets.
+fn parse_entry(data: &[u8]) -> Entry {
+    let address: [u8; 16] = data[14..30].try_into().unwrap();
+    Entry {
+        mapped: u16::from_be_bytes([data[0], data[1]]),
+        client: Client {
+            prefix: data[2..14].try_into().unwrap(),
+            address: Ipv6Addr::from(address),
+            port: u16::from_be_bytes([data[30], data[31]]),
+        },
     }
 }
 
@@ -202,7 +255,7 @@ pub fn read_validation<'a>(payload: &'a [u8], request: &Messages<'_>, length: us
             assert_eq!(back, token);
             assert_eq!((packet[0], packet[8], packet[9]), (0x45, 1, 59));
             assert_eq!(packet[12..20], [192, 0, 0, 8, 192, 0, 0, 8]);
-            assert_eq!(sum(&packet[..20]), 0xffff);
+            assert!(header_checksum_holds(packet));
             assert_eq!(packet.len(), 36);
         }
         (None, &[(4, back), (2, proof)], None) => {
@@ -224,22 +277,4 @@ fn packet_length(packet: &[u8]) -> Option<usize> {
         _ => (40, 40 + field(4)?),
     };
     (header >= 20 && length >= header && packet.len() >= length).then_some(length)
-}
-
-/// The one's complement sum of RFC 1071: 0xffff over what stands with its right checksum.
-pub fn sum(octets: &[u8]) -> u16 {
-    let words = octets
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or_default()));
-    words.fold(0, |sum, word| {
-        let sum = u32::from(sum) + word;
-        (sum + (sum >> 16)) as u16
-    })
-}
-
-/// As [`sum`], over an ICMPv6 message from `source` to `destination` with its pseudo-header.
-pub fn icmpv6_sum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let length = (message.len() as u32).to_be_bytes();
-    let header = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, 58]].concat();
-    sum(&[&header, message].concat())
 }

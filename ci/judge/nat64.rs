@@ -1,9 +1,9 @@
 //! A strict NAT64: a control socket, a socket on port 9, and checks of all that arrives.
 
-use crate::client::{Client, Entry, PUBLIC, SERVICE};
-use crate::harness::{PATIENCE, SHORT, Server};
-use crate::packet::{self, Ipv4};
-use crate::wire::{self, Reply, payload};
+use super::client::{Client, Entry, PUBLIC, SERVICE};
+use super::packet::{self, Ipv4};
+use super::wire::{self, Reply, payload};
+use super::{PATIENCE, SHORT};
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -48,22 +48,22 @@ fn fresh_token() -> Vec<u8> {
 
 impl Nat64 {
     /// At an address of its own, unknown to the server.
-    pub fn unknown(server: &Server) -> Nat64 {
+    pub fn unknown(server: impl Into<SocketAddrV4>) -> Nat64 {
         let (address, discard) = fresh_address();
-        Nat64::assemble(server.addr(), address, Arc::new(discard), 0)
+        Nat64::assemble(server.into(), address, Arc::new(discard), 0)
     }
 
     /// Known to the server.
-    pub fn known(server: &Server) -> Nat64 {
+    pub fn known(server: impl Into<SocketAddrV4>) -> Nat64 {
         let nat64 = Nat64::unknown(server);
         nat64.introduce();
         nat64
     }
 
     /// Unknown, with a control port of the caller's choice.
-    pub fn with_port(server: &Server, port: u16) -> Nat64 {
+    pub fn with_port(server: impl Into<SocketAddrV4>, port: u16) -> Nat64 {
         let (address, discard) = fresh_address();
-        Nat64::assemble(server.addr(), address, Arc::new(discard), port)
+        Nat64::assemble(server.into(), address, Arc::new(discard), port)
     }
 
     fn assemble(
