@@ -21,8 +21,8 @@ use nat64handoff::handoff::table::TableLimits;
 use nat64handoff::kernel::backend::Io;
 use nat64handoff::kernel::clock::Clock;
 use nat64handoff::kernel::huge_pages;
+use nat64handoff::kernel::interface;
 use nat64handoff::kernel::ring::{self, Refused};
-use nat64handoff::kernel::socket;
 use nat64handoff::kernel::stderr;
 use nat64handoff::programs::demo::{self, LogTail};
 use nat64handoff::programs::gateway;
@@ -170,7 +170,7 @@ fn gateway(options: &GatewayOptions) -> Result<(), Failure> {
 
 fn demo(options: DemoOptions) -> Result<(), Failure> {
     if std::env::var_os(IN_NAMESPACE).is_some() {
-        socket::loopback_up().map_err(failed)?;
+        interface::loopback_up().map_err(failed)?;
     } else if !demo::can_bind_validation_port().map_err(failed)? {
         return demo_in_namespace(&options);
     }

@@ -1,5 +1,5 @@
-//! What comes with a datagram: the sender's address, and control messages that tell where it was sent to
-//! (IP_PKTINFO) and of which pieces it was joined (UDP_GRO).
+//! What comes with a datagram: the sender's address, and control messages with its destination
+//! (IP_PKTINFO) and, where the kernel coalesced several datagrams, their length (UDP_GRO).
 
 use std::mem::size_of;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -7,15 +7,15 @@ use std::ops::Range;
 
 use crate::kernel::backend::{Arrival, Losses};
 
-use super::slot::NAME;
-
+/// `struct sockaddr_in`, the name of the sender.
+pub(crate) const NAME: usize = size_of::<libc::sockaddr_in>();
 /// `struct cmsghdr`, padded.
 pub(super) const HEADER: usize = size_of::<libc::cmsghdr>();
 /// The space of a `struct in_pktinfo`.
 pub(super) const PKTINFO_SPACE: usize = space(size_of::<libc::in_pktinfo>());
-/// The space of the length of the pieces, an i32.
+/// The space of the length of coalesced datagrams, an i32.
 const GRO_SPACE: usize = space(size_of::<i32>());
-/// The most that there can be.
+/// The most space that control data takes.
 pub(super) const SPACE_MAX: usize = PKTINFO_SPACE + GRO_SPACE;
 
 const fn space(octets: usize) -> usize {
@@ -23,25 +23,25 @@ const fn space(octets: usize) -> usize {
     unsafe { libc::CMSG_SPACE(octets as u32) as usize }
 }
 
-/// The space for the control data of a socket bound to `bound`: only where that does not tell the
-/// destination is it asked for.
+/// The space for the control data of a socket. The kernel tells a datagram's destination only for a
+/// socket that is `bound_to_all` addresses.
 pub(crate) const fn receive_space(bound_to_all: bool) -> usize {
     if bound_to_all { SPACE_MAX } else { GRO_SPACE }
 }
 
-/// Who sent a datagram, where to, and how long its pieces are.
+/// What is known of a received buffer besides its payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     pub source: SocketAddrV4,
     pub local: Ipv4Addr,
-    /// Where it was joined of several: all but the last are so long.
+    /// Where GRO coalesced several datagrams: the length of each but the last, which may be shorter.
     pub segment: Option<usize>,
 }
 
 /// Why a datagram is not handed out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// It, or what comes with it, does not fit.
+    /// It, or its control data, does not fit into the buffer.
     Truncated,
     /// It was sent to a broadcast or multicast address.
     NotUnicast,
@@ -56,8 +56,8 @@ impl Flaw {
     }
 }
 
-/// Reads what came with a datagram, by a socket bound to `bound`: its whole `name`, and as much `control` data
-/// as there is.
+/// Parses what came with a datagram that a socket bound to `bound` received: the sender's whole `name`
+/// and all `control` data.
 pub(crate) fn received(
     name: &[u8],
     control: &[u8],
@@ -96,8 +96,8 @@ pub(crate) fn received(
 }
 
 impl Received {
-    /// Hands out what stands in `payload` of a buffer whose number in this turn is `buffer`: one datagram, or
-    /// all that were joined.
+    /// Hands out the datagrams in range `payload` of `buffer`, which is its number in this turn: one, or
+    /// all that GRO coalesced.
     pub(crate) fn hand_out(
         &self,
         socket: usize,
@@ -125,8 +125,8 @@ impl Received {
     }
 }
 
-/// `struct in_pktinfo`: interface, our address by which it came in, destination in the header. The
-/// two differ where the destination is not an address of ours alone.
+/// Parses a `struct in_pktinfo`: interface, our address that received it, destination in the header.
+/// The two addresses differ where the destination is broadcast or multicast.
 fn unicast_destination(info: &[u8]) -> Result<Ipv4Addr, Flaw> {
     if info.len() < size_of::<libc::in_pktinfo>() {
         return Err(Flaw::Truncated);
@@ -138,8 +138,7 @@ fn unicast_destination(info: &[u8]) -> Result<Ipv4Addr, Flaw> {
     Ok(destination)
 }
 
-/// # Panics
-/// Where `octets` is too short, here and below: all uses are of parts with a fixed length.
+/// Panics where `octets` is too short, as `u64_at` does: all callers pass parts of a fixed length.
 pub(crate) fn u32_at(octets: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(std::array::from_fn(|i| octets[at + i]))
 }
@@ -189,16 +188,16 @@ pub(crate) mod tests {
         let ours = pktinfo([192, 0, 2, 1], [192, 0, 2, 1]);
         let plain = Received { source: source(), local: LOCAL, segment: None };
         assert_eq!(received(&name(), &[], 0, LOCAL), Ok(plain));
-        let joined = || Received { source: source(), local: LOCAL, segment: Some(150) };
-        assert_eq!(received(&name(), &gro(150), 0, LOCAL), Ok(joined()));
+        let coalesced = || Received { source: source(), local: LOCAL, segment: Some(150) };
+        assert_eq!(received(&name(), &gro(150), 0, LOCAL), Ok(coalesced()));
         for both in [[gro(150), ours.clone()].concat(), [ours.clone(), gro(150)].concat()] {
-            assert_eq!(received(&name(), &both, 0, ANY), Ok(joined()));
+            assert_eq!(received(&name(), &both, 0, ANY), Ok(coalesced()));
             assert_eq!(both.len(), SPACE_MAX);
         }
-        // What we did not ask for is passed over.
+        // What we did not ask for is ignored.
         let other = [message(libc::SOL_SOCKET, libc::SO_TIMESTAMP, &[0; 16]), ours].concat();
         assert_eq!(received(&name(), &other, 0, ANY).unwrap().local, LOCAL);
-        // No length at all is none to cut by.
+        // A length of 0 would never end.
         assert_eq!(received(&name(), &gro(0), 0, LOCAL).unwrap().segment, None);
     }
 
@@ -221,7 +220,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn joined_datagrams_are_handed_out_one_by_one() {
+    fn coalesced_datagrams_are_handed_out_one_by_one() {
         let hand_out = |segment, payload| {
             let mut arrivals = Vec::new();
             Received { source: source(), local: LOCAL, segment }.hand_out(

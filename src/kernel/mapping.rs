@@ -1,32 +1,32 @@
 //! Memory that the kernel reads and writes.
 //!
-//! It is mapped apart from the heap, so that Rust never holds a reference to what the kernel may be
-//! writing, and so that it can be left alone if the kernel does not let go of it.
+//! It is mapped apart from the heap and handed out as raw pointers only, so that Rust never holds a
+//! reference to what the kernel may be writing, and so that it can stay mapped for good if the
+//! kernel does not let go of it.
 
 use std::io;
 use std::marker::PhantomData;
 use std::mem::size_of;
-use std::ptr::{self, NonNull};
 
 use io_uring::types::BufRingEntry;
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
-/// Zeroed memory of its own for `length` values.
+/// Zeroed, page-aligned memory for `length` values of `T`.
 pub(crate) struct Mapping<T> {
-    base: NonNull<T>,
+    memory: MmapRaw,
     length: usize,
-    owns: PhantomData<T>,
+    /// Neither `Send` nor `Sync`, like the pointers that it gives.
+    values: PhantomData<*mut T>,
 }
 
-/// Types that any octets are a valid value of, and that need no drop.
+/// Types for which all octets are valid, and which need no drop.
 ///
 /// # Safety
-/// Only for such types.
+/// Only for such types: a `&mut T` to fresh memory of a [`Mapping`] must be sound.
 pub(crate) unsafe trait Plain {}
 // SAFETY: an integer.
 unsafe impl Plain for u8 {}
-// SAFETY: an integer.
-unsafe impl Plain for u64 {}
-// SAFETY: two integers for the address and length, two for number and tail.
+// SAFETY: only integers: address, length, number, and the queue's tail.
 unsafe impl Plain for BufRingEntry {}
 // SAFETY: a structure of the C interface: a raw pointer and a length.
 unsafe impl Plain for libc::iovec {}
@@ -36,38 +36,20 @@ unsafe impl Plain for libc::mmsghdr {}
 impl<T: Plain> Mapping<T> {
     pub(crate) fn new(length: usize) -> io::Result<Self> {
         let size = length * size_of::<T>();
-        // SAFETY: a new private mapping at an address that the kernel picks touches nothing else.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // A huge page would bring in the pages that nobody touches. Where it cannot be said, there
-        // are none.
-        // SAFETY: advice about the mapping made above changes none of its content.
-        unsafe { libc::madvise(base, size, libc::MADV_NOHUGEPAGE) };
-        let base = NonNull::new(base.cast()).expect("a mapping is not at address 0");
-        Ok(Self { base, length, owns: PhantomData })
+        let memory = MmapOptions::new().len(size).no_reserve_swap().map_anon()?;
+        // A huge page would make resident what nobody touches. A kernel that refuses the advice
+        // has no huge pages.
+        let _ = memory.advise(Advice::NoHugePage);
+        Ok(Self { memory: memory.into(), length, values: PhantomData })
     }
 
+    /// Value `index`. The pointer comes from the mapping itself, so it stays good when a reference to
+    /// the same value is made later.
+    ///
+    /// # Panics
+    /// If there is no such value.
     pub(crate) fn at(&self, index: usize) -> *mut T {
         assert!(index < self.length);
-        // SAFETY: `index` is within the mapping, as was just asserted.
-        unsafe { self.base.as_ptr().add(index) }
-    }
-}
-
-impl<T> Drop for Mapping<T> {
-    fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made, of the same size, and it goes away only here.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.length * size_of::<T>()) };
+        self.memory.as_mut_ptr().cast::<T>().wrapping_add(index)
     }
 }

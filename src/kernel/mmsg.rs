@@ -1,10 +1,11 @@
 //! [`Mmsg`]: the [`Backend`] for where io_uring is refused, as in containers: recvmmsg(2) and sendmmsg(2).
 //!
-//! It does what the ring does, by one system call for all replies, one for each socket that it receives by,
-//! and ppoll(2) where there is nothing to receive. For PROTOCOL.md section 4 it keeps the local address.
+//! It does what the ring does, by one system call for all replies of a socket, one for each socket
+//! that it receives from, and ppoll(2) where there is nothing to receive. As PROTOCOL.md section 4
+//! asks, a reply leaves from the address that its request was sent to.
 //!
-//! It does not wait for a full send queue: what does not go out at once is counted and gone. All its memory
-//! is the kernel's only during a system call.
+//! There is no backpressure on replies: one that does not fit in the send queue is counted and lost.
+//! The kernel has pointers to our memory only during a system call.
 
 use std::io::{self, Read};
 use std::mem;
@@ -15,15 +16,15 @@ use std::ptr;
 use std::time::Duration;
 
 use crate::handoff::message::PAYLOAD_MAX;
-use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, JOINED_MAX, Losses, Origin};
-use crate::kernel::cmsg::{receive_space, received};
+use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, Origin};
+use crate::kernel::cmsg::{NAME, receive_space, received};
 use crate::kernel::mapping::Mapping;
 use crate::kernel::outgoing::{Outgoing, Way};
-use crate::kernel::slot::{CONTROL_AT, NAME, NAME_AT, PAYLOAD_AT, SLOT_SIZE};
+use crate::kernel::slot::{CONTROL_AT, NAME_AT, PAYLOAD_AT, SLOT_SIZE};
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::waker::EventWaker;
 
-/// The receive buffers: what one turn can take.
+/// The receive buffers: one turn takes at most as many datagrams, or batches that GRO coalesced.
 const BUFFERS: usize = BATCH_MAX;
 
 /// The sockets of one reactor.
@@ -31,27 +32,27 @@ pub struct Mmsg {
     sockets: Vec<ReactorSocket>,
     event: EventWaker,
     buffers: Mapping<u8>,
-    /// A header and a vector for each buffer.
+    /// One for each buffer, and so are the vectors.
     headers: Mapping<libc::mmsghdr>,
     vectors: Mapping<libc::iovec>,
-    /// All sockets, and last the waker.
+    /// All sockets, and the waker last. Kept, as rustix's poll would need a new list for each wait.
     polled: Vec<libc::pollfd>,
     arrivals: Vec<Arrival>,
-    /// The buffers that the arrivals are in: the first so many.
+    /// The arrivals are in the first buffers, up to this number.
     buffers_used: usize,
-    /// The socket that is received by first in the next turn, so that none is left out.
+    /// The socket that the next turn receives from first, so that none is starved.
     next: usize,
     outgoing: Outgoing,
     losses: Losses,
     finished: bool,
 }
 
-/// What a failed receive means: whether the reactor can go on.
+/// Whether the reactor can go on after a failed receive or wait.
 ///
 /// | errno | meaning |
 /// | --- | --- |
-/// | EAGAIN | there is nothing |
-/// | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | something about an earlier reply |
+/// | EAGAIN | there is nothing to receive |
+/// | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | about an earlier reply |
 /// | EINTR, ENOMEM, ENOBUFS | passing trouble |
 /// | else (EINVAL, EBADF, EFAULT, ...) | our mistake |
 fn can_go_on(error: &io::Error) -> bool {
@@ -72,10 +73,10 @@ fn can_go_on(error: &io::Error) -> bool {
 }
 
 impl Mmsg {
-    /// For these sockets, and what wakes it.
+    /// A backend for these sockets, and what wakes it.
     ///
     /// # Errors
-    /// Where there is no memory or no descriptor to be had.
+    /// Where the kernel gives us no memory or no descriptor.
     pub fn new(sockets: Vec<ReactorSocket>) -> io::Result<(Self, EventWaker)> {
         let event = EventWaker::new()?;
         let readable = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
@@ -91,7 +92,7 @@ impl Mmsg {
             vectors: Mapping::new(BUFFERS)?,
             polled,
             sockets,
-            arrivals: Vec::with_capacity(BATCH_MAX + JOINED_MAX),
+            arrivals: Vec::with_capacity(BATCH_MAX + COALESCED_MAX),
             buffers_used: 0,
             next: 0,
             outgoing: Outgoing::new()?,
@@ -101,7 +102,7 @@ impl Mmsg {
         Ok((mmsg, event))
     }
 
-    /// Takes what has arrived, up to a batch.
+    /// Receives what has arrived, up to a batch.
     fn receive(&mut self) -> io::Result<()> {
         for step in 0..self.sockets.len() {
             let socket = (self.next + step) % self.sockets.len();
@@ -109,20 +110,20 @@ impl Mmsg {
                 self.next = socket;
                 return Ok(());
             }
-            self.receive_by(socket)?;
+            self.receive_from(socket)?;
         }
         Ok(())
     }
 
-    fn receive_by(&mut self, socket: usize) -> io::Result<()> {
+    fn receive_from(&mut self, socket: usize) -> io::Result<()> {
         let bound = *self.sockets[socket].local().ip();
         let (first, space) = (self.buffers_used, receive_space(bound.is_unspecified()));
         let count = (BUFFERS - first).min(BATCH_MAX - self.arrivals.len());
         for buffer in first..first + count {
             self.prepare(buffer, space);
         }
-        // SAFETY: the headers were just written, and what they point to is in mappings of ours that no
-        // reference is made to before the call returns.
+        // SAFETY: `count` headers were just written. They point to mappings of ours, to which there is no
+        // reference before the call returns.
         let outcome = unsafe {
             libc::recvmmsg(
                 self.sockets[socket].as_fd().as_raw_fd(),
@@ -137,7 +138,7 @@ impl Mmsg {
             return if can_go_on(&error) { Ok(()) } else { Err(error) };
         };
         for buffer in first..first + count {
-            // SAFETY: within the mapping, and the kernel is done with it.
+            // SAFETY: the header is within the mapping, and the kernel has no pointer to it after the call.
             let libc::mmsghdr { msg_hdr, msg_len } = unsafe { *self.headers.at(buffer) };
             let slot = self.slot(buffer);
             let name = &slot[NAME_AT..][..NAME.min(msg_hdr.msg_namelen as usize)];
@@ -155,12 +156,13 @@ impl Mmsg {
         Ok(())
     }
 
-    /// Writes the header by which a datagram is received into `buffer`.
+    /// Writes the header to receive a datagram into `buffer`.
     fn prepare(&mut self, buffer: usize, control_space: usize) {
         let slot = self.buffers.at(buffer * SLOT_SIZE);
         let vector = self.vectors.at(buffer);
         let header = self.headers.at(buffer);
-        // SAFETY: all are within their mappings, of which nobody has a reference or the kernel a pointer now.
+        // SAFETY: all three are within their mappings. Nobody has a reference to them, and the kernel no
+        // pointer. `prepare` is called only before the turn hands out the buffer.
         unsafe {
             let iov_base = slot.add(PAYLOAD_AT).cast();
             vector.write(libc::iovec { iov_base, iov_len: SLOT_SIZE - PAYLOAD_AT });
@@ -177,8 +179,8 @@ impl Mmsg {
 
     fn slot(&self, buffer: usize) -> &[u8] {
         assert!(buffer < BUFFERS);
-        // SAFETY: a slot is within the mapping; the kernel writes there only during a receive, which has
-        // `&mut self`.
+        // SAFETY: a slot is within the mapping. The kernel writes to it only during a receive, and that,
+        // like every other writer, needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.buffers.at(buffer * SLOT_SIZE), SLOT_SIZE) }
     }
 
@@ -189,7 +191,7 @@ impl Mmsg {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: the array is as long as is said, and the timeout lives until the call returns.
+        // SAFETY: the array has the length that is given, and the timeout lives until the call returns.
         let outcome = unsafe {
             libc::ppoll(
                 self.polled.as_mut_ptr(),
@@ -223,7 +225,7 @@ impl Mmsg {
         self.outgoing.clear();
     }
 
-    /// Returns how many replies are lost.
+    /// Sends the messages that are laid out. Returns how many replies are lost.
     fn send_laid_out(&mut self) -> u64 {
         let Range { start: mut next, end } = self.outgoing.lay_out();
         let mut lost = 0;
@@ -231,7 +233,8 @@ impl Mmsg {
             let socket = self.outgoing.socket(next);
             let same = (next..end).take_while(|&message| self.outgoing.socket(message) == socket);
             let count = same.count();
-            // SAFETY: so many are laid out; who pushed them vouches for the payloads.
+            // SAFETY: `count` messages are laid out from `next` on. Their headers point to memory of
+            // `outgoing`, and to payloads that can be read until all is cleared, as `push` demands.
             let outcome = unsafe {
                 libc::sendmmsg(
                     self.sockets[socket].as_fd().as_raw_fd(),
@@ -241,13 +244,13 @@ impl Mmsg {
                 )
             };
             match usize::try_from(outcome) {
-                // What stopped it, if anything did, is said when that is tried again.
+                // If an error stopped it, the next call begins with that message and returns the error.
                 Ok(sent) => next += sent.max(1),
                 Err(_) => {
                     let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
                     let refused = match errno {
                         libc::EINTR => 0,
-                        // The queue is full: also for those behind.
+                        // The queue is full, for the others as well.
                         libc::EAGAIN => count,
                         _ => 1,
                     };
@@ -289,7 +292,8 @@ impl Backend for Mmsg {
         let arrival = &self.arrivals[index];
         assert!(arrival.buffer < BUFFERS);
         let slot = self.buffers.at(arrival.buffer * SLOT_SIZE);
-        // SAFETY: as in `slot`, and `&mut self` keeps every other reference away.
+        // SAFETY: a slot is within the mapping. The kernel writes to it only during a receive, and
+        // `&mut self` excludes that and all other references.
         (arrival, unsafe { std::slice::from_raw_parts_mut(slot, SLOT_SIZE) })
     }
 
@@ -305,11 +309,13 @@ impl Backend for Mmsg {
         }
         self.make_room();
         let arrival = &self.arrivals[index];
-        let payload = &self.slot(arrival.buffer)[range];
-        let (way, payload, length) =
-            (Way::back(&self.sockets, arrival.origin()), payload.as_ptr(), payload.len());
-        // SAFETY: the buffer is used again only after the flush with which the next turn begins.
-        unsafe { self.outgoing.push(way, to, payload, length) };
+        assert!(range.start <= range.end && range.end <= SLOT_SIZE);
+        let payload = self.buffers.at(arrival.buffer * SLOT_SIZE).wrapping_add(range.start);
+        let way = Way::back(&self.sockets, arrival.origin());
+        // SAFETY: the range is within its buffer, which is used again only after the flush at the start
+        // of the next turn. The pointer comes from the mapping, so it stays good when `arrival` makes
+        // a reference to the buffer.
+        unsafe { self.outgoing.push(way, to, payload, range.len()) };
         Ok(())
     }
 
@@ -330,7 +336,7 @@ impl Backend for Mmsg {
             return Ok(());
         };
         let way = Way::back(&self.sockets, origin);
-        // SAFETY: the copy stays until all was sent and cleared.
+        // SAFETY: the copy stays in the arena until all was sent and cleared.
         unsafe { self.outgoing.push(way, to, copy, payload.len()) };
         Ok(())
     }

@@ -2,31 +2,27 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::kernel::backend::Waker;
 
-/// Wakes a backend from any thread, by an eventfd that it reads.
+/// Wakes a backend from any thread, by an eventfd that the backend reads.
 #[derive(Debug, Clone)]
 pub struct EventWaker(Arc<File>);
 
 impl EventWaker {
-    /// A new one. io_uring can only wait for a blocking one, so it is.
+    /// Makes a blocking eventfd: io_uring cannot wait for one that does not block.
     ///
     /// # Errors
-    /// Where there is no more descriptor to be had.
+    /// Where the process may not open another descriptor.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor and nothing else knows it.
-        Ok(Self(Arc::new(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))))
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?.into())))
     }
 
-    /// The file: 8 octets can be read when it was woken.
+    /// The eventfd: 8 octets can be read from it once it was woken.
     pub(crate) fn file(&self) -> &File {
         &self.0
     }

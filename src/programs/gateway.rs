@@ -15,8 +15,9 @@ use crate::handoff::message::Prefix96;
 use crate::handoff::rate::Rate;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
+use crate::kernel::signals::{Signal, Signals};
 use crate::kernel::stderr::say;
-use crate::kernel::tun::{self, Signal, Signals, Tun, TunError};
+use crate::kernel::tun::{self, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, Notice, Outbox, ServerChange};
 

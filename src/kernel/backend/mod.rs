@@ -1,9 +1,10 @@
-//! [`Backend`]: what a reactor needs of the kernel, so that the loop does not know how it is done.
+//! [`Backend`]: what a reactor needs of the kernel, so that its loop is independent of how that is done.
 //!
-//! io_uring is one backend (`ring`), recvmmsg and sendmmsg are the other (`mmsg`). The contract is in terms of
-//! batches: one [`Backend::turn`] hands all queued replies to the kernel and comes back with the datagrams that
-//! arrived. The kernel may have joined several datagrams of one sender (UDP_GRO), and a backend may join the
-//! replies to one NAT64 (UDP_SEGMENT): nobody else sees that, but for [`Arrival::room`].
+//! io_uring is one backend (`ring`), recvmmsg and sendmmsg are the other (`mmsg`). The contract is in
+//! terms of batches: one [`Backend::turn`] hands all queued replies to the kernel and returns the
+//! datagrams that arrived. The kernel may have coalesced several datagrams of one sender (GRO,
+//! UDP_GRO), and a backend may coalesce the replies to one NAT64 (GSO, UDP_SEGMENT). Neither is
+//! visible outside, but for [`Arrival::room`].
 
 use std::fmt;
 use std::io;
@@ -11,23 +12,22 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Duration;
 
-/// With so many datagrams a turn has enough, or with fewer: then it hands them out. Those that were joined to the
-/// last one come on top.
+/// A turn returns at most this many datagrams, plus the rest of the last GRO batch.
 pub const BATCH_MAX: usize = 256;
-/// The most datagrams that the kernel joins (UDP_MAX_SEGMENTS).
-pub const JOINED_MAX: usize = 128;
+/// The most datagrams that the kernel coalesces (UDP_MAX_SEGMENTS).
+pub const COALESCED_MAX: usize = 128;
 
-/// The backends that there are.
+/// The backends, to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
-    /// io_uring: see [`crate::kernel::ring`].
+    /// io_uring: [`crate::kernel::ring`].
     Uring,
-    /// recvmmsg(2) and sendmmsg(2): see [`crate::kernel::mmsg`].
+    /// recvmmsg(2) and sendmmsg(2): [`crate::kernel::mmsg`].
     Mmsg,
 }
 
 impl Io {
-    /// What it is called in an option.
+    /// The value of the option that chooses it.
     pub const fn name(self) -> &'static str {
         match self {
             Io::Uring => "uring",
@@ -48,72 +48,76 @@ impl fmt::Display for Io {
 /// One datagram that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// Which of the reactor's sockets it came by: an index into the list that the backend was made with.
+    /// The reactor's socket that received it: an index into the list that the backend was made with.
     pub socket: usize,
-    /// Who sent it.
+    /// The sender's address and port.
     pub source: SocketAddrV4,
     /// The local address that it was sent to: the reply leaves from there.
     pub local: Ipv4Addr,
-    /// Where its payload stands in its buffer.
+    /// The range of the payload in its buffer.
     pub payload: Range<usize>,
-    /// From here on the buffer is this datagram's, up to the end of its payload. Where it came alone, that is
-    /// [`crate::handoff::message::HEAD_ROOM`] octets or more in front of the payload; where it was joined to another,
-    /// there is no room in front.
+    /// The buffer from here to the end of the payload belongs to this datagram alone. That includes at
+    /// least [`crate::handoff::message::HEAD_ROOM`] octets in front of the payload, except for a
+    /// datagram that GRO coalesced behind another: there the payload begins at `room`.
     pub room: usize,
-    /// Which of the turn's buffers it stands in.
+    /// The number of its buffer in this turn.
     pub(crate) buffer: usize,
 }
 
-/// Which way a reply goes back.
+/// Where a datagram came in, which is where its replies leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// The socket: see [`Arrival::socket`].
+    /// As [`Arrival::socket`].
     pub socket: usize,
-    /// The local address.
+    /// As [`Arrival::local`].
     pub local: Ipv4Addr,
 }
 
 impl Arrival {
-    /// The way that its replies go back, also after the turn.
+    /// Where its replies leave, also after the turn.
     pub fn origin(&self) -> Origin {
         Origin { socket: self.socket, local: self.local }
     }
 }
 
-/// What came of a datagram that could not be handed out.
+/// Counts of datagrams that were not handed out, and of replies that did not leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Losses {
-    /// Cut, because it was longer than a buffer.
+    /// Datagrams longer than a buffer.
     pub truncated: u64,
-    /// Sent to a broadcast or multicast address.
+    /// Datagrams to a broadcast or multicast address.
     pub not_unicast: u64,
-    /// Replies that the kernel refused.
+    /// Replies that the kernel refused, or that were too long.
     pub send_errors: u64,
 }
 
 /// The kernel, seen from a reactor. All memory that the kernel reads or writes belongs to the backend.
 pub trait Backend {
-    /// Hands all queued replies to the kernel, gives the buffers of the turn before back, and waits until
-    /// a datagram is there, a [`Waker`] was used or `timeout` is over. Returns how many datagrams there
-    /// are, fewer than [`BATCH_MAX`] + [`JOINED_MAX`]; 0 is possible at any time.
+    /// Hands all queued replies to the kernel, gives the buffers of the last turn back, and waits until
+    /// a datagram arrives, a [`Waker`] is used or `timeout` has passed. Returns the number of datagrams,
+    /// less than [`BATCH_MAX`] + [`COALESCED_MAX`]. It may return 0 at any time.
     ///
     /// # Errors
     /// What cannot be recovered from: the reactor ends with it.
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize>;
 
-    /// Datagram `index` of this turn, and its whole buffer, of which only the part that begins at
-    /// [`Arrival::room`] and ends with the payload is its own.
+    /// Datagram `index` of this turn and its whole buffer, of which only the part from
+    /// [`Arrival::room`] to the end of the payload belongs to this datagram.
     ///
     /// # Panics
-    /// Where `index` is not below what [`Backend::turn`] returned.
+    /// Where `index` is not less than what [`Backend::turn`] returned.
     fn arrival(&mut self, index: usize) -> (&Arrival, &mut [u8]);
 
-    /// Queues `range` of datagram `index`'s buffer to be sent to `to`, from the address and socket that
-    /// the datagram came by. The buffer must not be changed in that range until the next turn. May hand
-    /// queued replies to the kernel, never waits.
+    /// Queues `range` of datagram `index`'s buffer to be sent to `to`, from the address and the socket
+    /// that received the datagram. The buffer must not change in that range until the next turn. May
+    /// hand queued replies to the kernel, never waits. A reply that the kernel refuses is counted in
+    /// [`Losses`].
     ///
     /// # Errors
     /// As [`Backend::turn`].
+    ///
+    /// # Panics
+    /// Where `range` is not within the buffer.
     fn send_in_place(
         &mut self,
         index: usize,
@@ -121,17 +125,17 @@ pub trait Backend {
         to: SocketAddrV4,
     ) -> io::Result<()>;
 
-    /// As [`Backend::send_in_place`], but sends a copy of `payload`, at any time.
+    /// As [`Backend::send_in_place`], but sends a copy of `payload`, and can be called at any time.
     ///
     /// # Errors
     /// As [`Backend::turn`].
     fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()>;
 
-    /// What was lost since this was last asked.
+    /// What was lost since the last call.
     fn take_losses(&mut self) -> Losses;
 
-    /// How many datagrams the kernel dropped since this was last asked, as the sockets' queues were full. A
-    /// system call for each socket: not for every turn.
+    /// How many datagrams the kernel dropped since the last call because the sockets' queues were full.
+    /// It costs a system call for each socket, too much for every turn.
     fn overflowed(&mut self) -> u64;
 
     /// Hands all queued replies to the kernel and receives nothing more.
@@ -141,7 +145,7 @@ pub trait Backend {
     fn finish(&mut self) -> io::Result<()>;
 }
 
-/// Ends the waiting of a [`Backend::turn`] from another thread.
+/// Ends the wait of a [`Backend::turn`] from another thread.
 pub trait Waker: Send + Sync {
     /// Makes the current turn, or else the next one, return at once.
     fn wake(&self);

@@ -1,6 +1,7 @@
-//! The receive buffers that a ring and the kernel hand to each other.
+//! The receive buffers, which a ring and the kernel hand to each other.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
@@ -8,20 +9,20 @@ use io_uring::types::BufRingEntry;
 use crate::kernel::mapping::Mapping;
 use crate::kernel::slot::{RECEIVE_MAX, RECEIVE_START, SLOT_SIZE};
 
-/// A receive buffer that the kernel has handed to us: as long as this exists, it does not write
-/// there. Neither copied nor made up, so the memory behind it is ours alone.
+/// A receive buffer that the kernel has handed to us, and does not write to while this exists. It
+/// cannot be copied or made up, so the memory behind it is ours alone.
 pub(super) struct Held(u16);
 
 impl Held {
     /// # Safety
-    /// The kernel has just handed out buffer `id` in a completion, which was not seen before.
+    /// The kernel has just handed out buffer `id`, in a completion that was not seen before.
     pub(super) unsafe fn new(id: u16) -> Self {
         Self(id)
     }
 }
 
-/// The receive buffers of a ring, shared by its sockets, and the queue that the kernel takes them
-/// from.
+/// The receive buffers of a ring, shared by its sockets, and the queue from which the kernel takes
+/// them.
 pub(super) struct Buffers {
     slots: Mapping<u8>,
     queue: Mapping<BufRingEntry>,
@@ -53,17 +54,18 @@ impl Buffers {
         self.queue.at(0) as u64
     }
 
-    /// Gives a buffer to the kernel, which may write there from the next `io_uring_enter` on.
+    /// Gives a buffer back to the kernel, which may write to it from now on.
     pub(super) fn give(&mut self, held: Held) {
         let entry = self.queue.at(usize::from(self.tail & (self.count - 1)));
-        // SAFETY: `entry` is within the mapping, and the kernel does not write to it, nor read it
+        // SAFETY: `entry` is within the mapping. The kernel does not write to it, and does not read it
         // before the tail says so. The tail itself, in the first entry, is not touched here.
         let entry = unsafe { &mut *entry };
         entry.set_addr(self.slots.at(self.start(&held) + RECEIVE_START) as u64);
         entry.set_len(RECEIVE_MAX as u32);
         entry.set_bid(held.0);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail stands in the first entry, aligned, in memory that lives as long as self.
+        // SAFETY: the tail is an aligned u16 of the first entry, in memory that lives as long as self.
+        // Nobody else writes to it, and the kernel reads it atomically.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.queue.at(0)).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
@@ -71,16 +73,27 @@ impl Buffers {
     /// The whole slot of a buffer.
     pub(super) fn slot(&self, held: &Held) -> &[u8] {
         let start = self.slots.at(self.start(held));
-        // SAFETY: `held` says that the kernel does not write there and that nobody else has it; a
-        // slot is within the mapping, and `&self` keeps `slot_mut` away.
+        // SAFETY: a slot is within the mapping. The kernel does not write to it while there is a
+        // `Held`, of which there is one, and `&self` excludes the `&mut` of `slot_mut`.
         unsafe { std::slice::from_raw_parts(start, SLOT_SIZE) }
     }
 
     /// The whole slot of a buffer.
     pub(super) fn slot_mut(&mut self, held: &Held) -> &mut [u8] {
         let start = self.slots.at(self.start(held));
-        // SAFETY: as in `slot`, and `&mut self` keeps every other reference away.
+        // SAFETY: a slot is within the mapping. The kernel does not write to it while there is a
+        // `Held`, of which there is one, and `&mut self` excludes all other references.
         unsafe { std::slice::from_raw_parts_mut(start, SLOT_SIZE) }
+    }
+
+    /// Where `range` of a buffer's slot begins. The pointer stays good when there is a reference to the
+    /// slot later, which one from `slot` would not.
+    ///
+    /// # Panics
+    /// Where the range is not within the slot.
+    pub(super) fn part(&self, held: &Held, range: &Range<usize>) -> *const u8 {
+        assert!(range.start <= range.end && range.end <= SLOT_SIZE);
+        self.slots.at(self.start(held)).wrapping_add(range.start)
     }
 
     fn start(&self, held: &Held) -> usize {

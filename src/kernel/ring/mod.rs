@@ -1,23 +1,23 @@
 //! [`Ring`]: the io_uring [`Backend`].
 //!
-//! One multishot receive per socket fills buffers of one queue; a reply is sent from the buffer that
+//! One multishot receive per socket fills buffers of one queue. A reply is sent from the buffer that
 //! its request came in, and leaves during the submission itself (MSG_DONTWAIT), so that its buffer
-//! can be given back right after. A turn is one system call. For PROTOCOL.md section 4 it keeps the
-//! local address: a reply leaves from the address that its request was sent to.
+//! can be given back right after. A turn is one system call. As PROTOCOL.md section 4 asks, a reply
+//! leaves from the address that its request was sent to.
 //!
-//! It does not look into payloads, or wait for a full send queue: what does not go out at once is
-//! counted and gone, as the network may lose it anyway.
+//! It does not look into payloads. There is no backpressure on replies: one that does not fit in the
+//! send queue is counted and lost, as the network may lose it anyway.
 //!
-//! What of the memory is whose, at any time: a receive buffer is the kernel's until a completion
-//! names it, and ours, as a `Held`, until it is given back. Replies are the kernel's only during
-//! `io_uring_enter`; all completions are taken right after, so that what was refused can be sent
-//! again while it is still there. A ring that is dropped ends its receives first; if the kernel does
-//! not confirm that, the memory is left mapped for good.
+//! Who owns which memory, at any time: a receive buffer is the kernel's until a completion names it,
+//! and ours, as a `Held`, until it is given back. Replies are the kernel's only during
+//! `io_uring_enter`; all completions are taken right after, so that a refused reply can be sent again
+//! while its buffer is still held. A ring that is dropped ends its receives first. If the kernel does
+//! not confirm that, the memory stays mapped for good.
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem::{self, ManuallyDrop};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -26,40 +26,41 @@ use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::handoff::message::PAYLOAD_MAX;
-use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, JOINED_MAX, Losses, Origin};
-use crate::kernel::cmsg::receive_space;
+use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, Origin};
+use crate::kernel::cmsg::{NAME, receive_space};
 use crate::kernel::mapping::Mapping;
 use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way};
-use crate::kernel::slot::{NAME, RECEIVE_START};
-use crate::kernel::socket::ReactorSocket;
+use crate::kernel::slot::RECEIVE_START;
+use crate::kernel::socket::{ReactorSocket, bind_group};
 use crate::kernel::waker::EventWaker;
 
 use buffers::{Buffers, Held};
+use operation::{Operation, Remedy, can_go_on};
 
 mod buffers;
+mod operation;
 mod received;
 mod refused;
 
-pub use refused::{Refused, probe};
+pub use operation::SOCKETS_MAX;
+pub use refused::Refused;
 
-/// The receive buffers of a ring: at most half are handed out, the others are received into meanwhile. What
-/// finds none waits in the socket's queue, where it is seen how much that is: many buffers would be a
-/// second queue behind it, and would push each other out of the caches.
+/// The receive buffers of a ring: at most half are handed out, the kernel fills the others meanwhile.
+/// Datagrams without a buffer wait in the socket's queue, whose overflow is counted. More buffers
+/// would be a second queue behind it, and would evict each other from the caches.
 pub const BUFFERS: u16 = 64;
-/// The most sockets of a ring.
-pub const SOCKETS_MAX: usize = 256;
 
-/// Room for the replies of a batch and for arming everything.
+/// Enough for the replies of a batch and for arming everything.
 const SUBMISSIONS: u32 = 1024;
-/// Room for a completion of every buffer and every submission, so that none is put aside.
+/// Enough for a completion of every buffer and every submission, so that none overflows.
 const COMPLETIONS: u32 = 4096;
-/// The one group of buffers.
+/// The number of the only group of buffers.
 const BUFFER_GROUP: u16 = 0;
-/// How often, and how long each time, the end of the receives is waited for.
+/// The end of the receives is waited for at most this often, and this long each time.
 const FINISH_ROUNDS: u32 = 100;
 const FINISH_WAIT: Duration = Duration::from_millis(10);
 
-/// So many buffers are a batch, even where few datagrams are joined in them.
+/// The most buffers that one turn hands out.
 const BATCH_BUFFERS: usize = BUFFERS as usize / 2;
 
 const _: () = assert!(BUFFERS.is_power_of_two() && BATCH_BUFFERS > 0);
@@ -73,106 +74,42 @@ const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
 pub struct Ring {
     uring: IoUring,
     sockets: Vec<ReactorSocket>,
-    /// Which receives the kernel has, by socket.
+    /// For each socket, whether its receive is under way.
     armed: Vec<bool>,
-    /// Whether the kernel has the read of the waker's eventfd.
+    /// Whether the read of the waker's eventfd is under way.
     wake_armed: bool,
     kernel: ManuallyDrop<KernelMemory>,
-    /// What was received, and is not handed out yet: by which socket, where, and how many octets.
+    /// What was received and not handed out yet: the socket, the buffer, and the length in octets.
     received: VecDeque<(usize, Held, usize)>,
     arrivals: Vec<Arrival>,
-    /// The buffers of the arrivals.
+    /// The buffers that the arrivals are in.
     held: Vec<Held>,
     losses: Losses,
     finished: bool,
 }
 
-/// What the kernel has pointers to.
+/// The memory that the kernel has pointers to.
 struct KernelMemory {
     buffers: Buffers,
     outgoing: Outgoing,
-    /// Where the value of the eventfd is read to; nobody wants it.
-    wakes: Mapping<u64>,
+    /// The value of the eventfd is read to here, 8 octets that nobody looks at.
+    wakes: Mapping<u8>,
 }
 
-/// What a completion is of; its user data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Receive(usize),
-    /// Of a message, by its number among those that were laid out.
-    Send(usize),
-    Wake,
-    Cancel,
-}
-
-impl Operation {
-    fn encode(self) -> u64 {
-        match self {
-            Operation::Receive(socket) => socket as u64,
-            Operation::Wake => SOCKETS_MAX as u64,
-            Operation::Cancel => SOCKETS_MAX as u64 + 1,
-            Operation::Send(message) => (SOCKETS_MAX + 2 + message) as u64,
-        }
-    }
-
-    fn decode(user_data: u64) -> Self {
-        match (user_data as usize).checked_sub(SOCKETS_MAX) {
-            None => Operation::Receive(user_data as usize),
-            Some(0) => Operation::Wake,
-            Some(1) => Operation::Cancel,
-            Some(message) => Operation::Send(message - 2),
-        }
-    }
-
-    /// What to do about an operation that failed with `errno`.
-    ///
-    /// | operation | errno | meaning |
-    /// | --- | --- | --- |
-    /// | send | EMSGSIZE, EINVAL, EIO, EOPNOTSUPP | if it was of joined replies: they are sent one by one |
-    /// | send | any | these replies are lost: EAGAIN full queue, EMSGSIZE, ENETUNREACH, EPERM by a firewall, ... |
-    /// | receive | ENOBUFS | every buffer is in use; the datagram waits in the socket |
-    /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | something about an earlier reply |
-    /// | receive, wake | ECANCELED, EINTR, EAGAIN, ENOMEM, EOVERFLOW | passing trouble |
-    /// | receive, wake | else (EINVAL, EBADF, EOPNOTSUPP, ...) | our mistake, or not the kernel we need |
-    /// | cancel | any | what was to be cancelled has ended, or is ending |
-    fn on_error(self, errno: i32) -> Remedy {
-        match (self, errno) {
-            (Operation::Send(message), _) => Remedy::Refused(message),
-            (Operation::Cancel, _) => Remedy::Ignore,
-            (
-                Operation::Receive(_),
-                libc::ENOBUFS
-                | libc::ECONNREFUSED
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::ENETDOWN
-                | libc::EMSGSIZE,
-            )
-            | (
-                Operation::Receive(_) | Operation::Wake,
-                libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::EOVERFLOW,
-            ) => Remedy::ArmAgain,
-            (Operation::Receive(_) | Operation::Wake, _) => Remedy::End,
-        }
-    }
-}
-
-/// What is done about a failed operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Remedy {
-    Refused(usize),
-    Ignore,
-    ArmAgain,
-    End,
-}
-
-/// What io_uring_enter's own errors mean: whether the ring can go on.
+/// Finds out whether a [`Ring`] works on this system, by using one once.
 ///
-/// ETIME and EINTR end a wait. EAGAIN and EBUSY ask to come again, when there is memory and when
-/// completions were taken. Others end the reactor: EBADR says that completions are lost, so that we
-/// no longer know which buffers are ours; EEXIST that this is not the ring's thread.
-fn can_go_on(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
+/// # Errors
+/// Why it does not work.
+pub fn probe() -> Result<(), Refused> {
+    let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let sockets =
+        bind_group(&[anywhere], 1).map_err(|error| Refused::Other(error.to_string()))?.remove(0);
+    let attempt = || {
+        let (mut ring, _waker) = Ring::new(sockets)?;
+        ring.turn(Some(Duration::ZERO))?;
+        ring.finish()
+    };
+    attempt().map_err(|error| Refused::explain(&error))
 }
 
 /// Whether to wait for a completion.
@@ -183,11 +120,11 @@ enum Wait {
 }
 
 impl Ring {
-    /// A ring for these sockets, and what wakes it. To be called on the reactor's own thread, which
-    /// then is the only one that can use it.
+    /// A ring for these sockets, and what wakes it. Call it on the reactor's own thread: no other
+    /// thread can use the ring.
     ///
     /// # Errors
-    /// What the kernel answers; [`Refused::explain`] knows what that means.
+    /// The kernel's error, which [`Refused::explain`] explains.
     pub fn new(sockets: Vec<ReactorSocket>) -> io::Result<(Self, EventWaker)> {
         Self::with_buffers(sockets, BUFFERS)
     }
@@ -202,7 +139,7 @@ impl Ring {
         let kernel = KernelMemory {
             buffers: Buffers::new(buffers)?,
             outgoing: Outgoing::new()?,
-            wakes: Mapping::new(1)?,
+            wakes: Mapping::new(8)?,
         };
         let files: Vec<_> = sockets
             .iter()
@@ -212,8 +149,8 @@ impl Ring {
         let submitter = uring.submitter();
         submitter.register_files(&files)?;
         let address = kernel.buffers.queue_address();
-        // SAFETY: the queue is page-aligned and has as many entries as buffers; the ring's own drop
-        // lets go of it before it is unmapped.
+        // SAFETY: the queue is page-aligned and has `count` entries. It stays mapped until the drop of
+        // the ring, which ends all receives and unregisters it first.
         unsafe {
             submitter.register_buf_ring_with_flags(
                 address,
@@ -229,7 +166,7 @@ impl Ring {
             wake_armed: false,
             kernel: ManuallyDrop::new(kernel),
             received: VecDeque::with_capacity(usize::from(buffers)),
-            arrivals: Vec::with_capacity(BATCH_MAX + JOINED_MAX),
+            arrivals: Vec::with_capacity(BATCH_MAX + COALESCED_MAX),
             held: Vec::with_capacity(BATCH_BUFFERS),
             losses: Losses::default(),
             finished: false,
@@ -237,7 +174,7 @@ impl Ring {
         Ok((ring, event))
     }
 
-    /// Queues what makes the kernel receive, where it does not. Says whether it all found room.
+    /// Queues the receives and the wake that are not under way. Returns whether there was room for all.
     fn arm(&mut self) -> bool {
         let mut submissions = self.uring.submission();
         for (index, socket) in self.sockets.iter().enumerate() {
@@ -246,12 +183,13 @@ impl Ring {
             }
             let operation = Operation::Receive(index);
             let entry = receive(index, socket).user_data(operation.encode());
-            // SAFETY: `receive` says that its pointer is good.
+            // SAFETY: the entry points to a static header, which is good at any time; the buffers that it
+            // selects are the ring's, and stay mapped until the kernel has ended this receive.
             self.armed[index] = unsafe { submissions.push(&entry) }.is_ok();
         }
         if !self.wake_armed {
             let file = Fixed(self.sockets.len() as u32);
-            let entry = opcode::Read::new(file, self.kernel.wakes.at(0).cast(), 8)
+            let entry = opcode::Read::new(file, self.kernel.wakes.at(0), 8)
                 .build()
                 .user_data(Operation::Wake.encode());
             // SAFETY: the 8 octets belong to the ring and stay until this read has ended.
@@ -260,8 +198,9 @@ impl Ring {
         self.wake_armed && self.armed.iter().all(|&armed| armed)
     }
 
-    /// Hands everything that is queued to the kernel, and takes what it has completed. Says whether it
-    /// took it all: then every reply has left, or failed, and nothing refers to buffers of ours any more.
+    /// Hands everything that is queued to the kernel, and takes all completions. Returns whether the
+    /// kernel took everything: then every reply has left or failed, and the kernel has no pointer to a
+    /// held buffer any more.
     fn submit(&mut self, wait: Wait) -> io::Result<bool> {
         self.queue_replies();
         if !self.enter(wait)? {
@@ -283,7 +222,7 @@ impl Ring {
         Ok(true)
     }
 
-    /// Makes submissions of the replies.
+    /// Turns the replies into submissions.
     fn queue_replies(&mut self) {
         let mut submissions = self.uring.submission();
         for message in self.kernel.outgoing.lay_out() {
@@ -293,8 +232,8 @@ impl Ring {
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS)
                 .user_data(Operation::Send(message).encode());
-            // SAFETY: the message belongs to the ring and is not used again before it was submitted;
-            // who pushed it vouches for the payload.
+            // SAFETY: the header, and what it points to, is the ring's and does not change before it was
+            // submitted; whoever pushed a payload promised that it can be read until then.
             unsafe { submissions.push(&entry) }.expect("room for all messages and all receives");
         }
     }
@@ -322,8 +261,8 @@ impl Ring {
         }
         let argument = flags.contains(EnterFlags::EXT_ARG).then_some(&arguments);
         let count = submissions.len() as u32;
-        // SAFETY: with EXT_ARG the argument is what that asks for, and without it there is none; what
-        // the submissions point to was vouched for when they were pushed.
+        // SAFETY: with EXT_ARG the argument is of the type that it asks for, and without it there is
+        // none. The pointers of the submissions are good: see where each was pushed.
         let outcome = unsafe { submitter.enter(count, want, flags.bits(), argument) };
         submissions.sync();
         match outcome {
@@ -332,7 +271,7 @@ impl Ring {
         }
     }
 
-    /// Takes all completions. Returns how many replies are lost by what was refused.
+    /// Takes all completions. Returns how many replies are lost.
     fn collect(&mut self) -> io::Result<u64> {
         let KernelMemory { buffers, outgoing, .. } = &mut *self.kernel;
         let mut lost = 0;
@@ -345,7 +284,7 @@ impl Ring {
                 _ => {}
             }
             let held = cqueue::buffer_select(completion.flags()).map(|id| {
-                // SAFETY: this completion is the kernel's handing out of the buffer, and is seen once.
+                // SAFETY: with this completion the kernel hands out the buffer, and it is seen only once.
                 unsafe { Held::new(id) }
             });
             match (usize::try_from(completion.result()), operation, held) {
@@ -369,7 +308,7 @@ impl Ring {
         Ok(lost)
     }
 
-    /// Makes a batch of arrivals of what was received.
+    /// Turns what was received into the arrivals of a batch.
     fn hand_out(&mut self) {
         let buffers = &mut self.kernel.buffers;
         while self.arrivals.len() < BATCH_MAX && self.held.len() < BATCH_BUFFERS {
@@ -391,8 +330,8 @@ impl Ring {
         }
     }
 
-    /// Sees to it that one more reply can be queued. Says no only where the kernel does not take
-    /// what is queued already.
+    /// Makes room for one more reply. Returns false only where the kernel does not take what is queued
+    /// already.
     fn make_room(&mut self) -> io::Result<bool> {
         if self.kernel.outgoing.has_room() {
             return Ok(true);
@@ -400,7 +339,7 @@ impl Ring {
         self.submit(Wait::No)
     }
 
-    /// Whether the kernel has nothing of ours in hand.
+    /// Whether no operation is under way.
     fn is_quiet(&self) -> bool {
         !self.wake_armed && !self.armed.contains(&true)
     }
@@ -408,16 +347,16 @@ impl Ring {
     /// Ends all receives, and waits until the kernel has confirmed each, for a bounded time.
     fn quiesce(&mut self) -> io::Result<()> {
         for _ in 0..FINISH_ROUNDS {
-            // Replies that wait go out first, in order; what is armed only now is cancelled next.
+            // Replies that wait leave first, in order. A receive that this arms is cancelled next.
             let whole = self.submit(Wait::No)?;
             if whole && self.is_quiet() {
                 return Ok(());
             }
-            // Asked for in each round, because what is just being worked on is not found.
+            // In every round, because an operation that is just being executed is not found.
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
                 .build()
                 .user_data(Operation::Cancel.encode());
-            // SAFETY: this has no pointers. When there is no room for it, the next round has.
+            // SAFETY: the entry has no pointers. Without room for it now, there is in the next round.
             let _ = unsafe { self.uring.submission().push(&cancel) };
             self.submit(Wait::UpTo(Some(FINISH_WAIT)))?;
         }
@@ -432,14 +371,14 @@ impl Backend for Ring {
             self.submit(Wait::No)?;
             return Ok(0);
         }
-        // The replies first: a receive that is armed may use a buffer that one of them lies in.
+        // The replies first: a receive that is armed may fill the buffer of one of them.
         self.queue_replies();
         let wait = match self.arm() && self.received.is_empty() {
             true => Wait::UpTo(timeout),
             false => Wait::UpTo(Some(Duration::ZERO)),
         };
         if !self.submit(wait)? {
-            // Replies that still lie in our buffers: these are not given back yet.
+            // Replies still lie in the held buffers, so these are not given back yet.
             return Ok(0);
         }
         for held in self.held.drain(..) {
@@ -465,11 +404,11 @@ impl Backend for Ring {
             return Ok(());
         }
         let arrival = &self.arrivals[index];
-        let payload = &self.kernel.buffers.slot(&self.held[arrival.buffer])[range];
-        let (way, payload, length) =
-            (Way::back(&self.sockets, arrival.origin()), payload.as_ptr(), payload.len());
-        // SAFETY: the buffer is ours until the turn that submits this has done so.
-        unsafe { self.kernel.outgoing.push(way, to, payload, length) };
+        let payload = self.kernel.buffers.part(&self.held[arrival.buffer], &range);
+        let way = Way::back(&self.sockets, arrival.origin());
+        // SAFETY: the range is within its buffer, which is ours until the turn that submits this has
+        // done so. The pointer stays good when `arrival` makes a reference to the buffer.
+        unsafe { self.kernel.outgoing.push(way, to, payload, range.len()) };
         Ok(())
     }
 
@@ -488,7 +427,7 @@ impl Backend for Ring {
             return Ok(());
         };
         let way = Way::back(&self.sockets, origin);
-        // SAFETY: the copy stays until all was submitted and cleared.
+        // SAFETY: the copy stays in the arena until all was submitted and cleared.
         unsafe { self.kernel.outgoing.push(way, to, copy, payload.len()) };
         Ok(())
     }
@@ -502,7 +441,7 @@ impl Backend for Ring {
     }
 
     /// As the trait says; the arrivals of the last turn are gone. The sockets stay open until the ring
-    /// is dropped, so that their groups stay whole until then.
+    /// is dropped, so that their groups stay complete until then.
     fn finish(&mut self) -> io::Result<()> {
         self.arrivals.clear();
         self.finished = true;
@@ -516,25 +455,25 @@ impl Backend for Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.finish().is_err() || !self.is_quiet() {
-            // The kernel may still write there: better to lose the memory than to share it.
+            // The kernel may still write to the memory, so it must stay mapped.
             return;
         }
-        // Lets go of the sockets and the buffers now; closing the ring does it later, at leisure. If
-        // it does not work, closing will.
+        // Releases the sockets and the buffers now. The kernel would do it some time after the ring is
+        // closed, and does it then if this fails.
         let submitter = self.uring.submitter();
         let _ = submitter.unregister_files();
         let _ = submitter.unregister_buf_ring(BUFFER_GROUP);
-        // SAFETY: dropped only here, and `kernel` is not used afterwards. The kernel has confirmed
-        // the end of every operation that could refer to the memory.
+        // SAFETY: `kernel` is dropped only here, and not used afterwards. The kernel has confirmed the
+        // end of every operation that could refer to the memory.
         unsafe { ManuallyDrop::drop(&mut self.kernel) };
     }
 }
 
-/// The receive of a socket. Of its msghdr only the lengths count, and the kernel copies them when it
-/// is submitted. The two that there are live in statics, so that the pointers are good at any time.
+/// The receive of a socket. The kernel reads only the lengths in its msghdr, when it is submitted. The
+/// two possible ones are statics, so that the pointers are good at any time.
 fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
     struct Header(libc::msghdr);
-    // SAFETY: its pointers are null and nothing writes to it, so it can be shared.
+    // SAFETY: its pointers are null and nothing writes to it, so all threads can read it.
     unsafe impl Sync for Header {}
 
     const fn header(control: usize) -> Header {
@@ -560,7 +499,7 @@ fn build() -> io::Result<IoUring> {
         .setup_cqsize(COMPLETIONS);
     let mut faster = builder.clone();
     match faster.setup_no_sqarray().build(SUBMISSIONS) {
-        // Linux 6.6 is the first to know it.
+        // It exists since Linux 6.6.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(SUBMISSIONS),
         outcome => outcome,
     }

@@ -1,14 +1,14 @@
 //! What a multishot receive leaves in a buffer: a header, the sender, control data, the payload.
-//! Each but the payload takes its full space, whatever of it is used (io_uring_enter(2),
+//! Each but the payload takes its full space, even if only a part is used (io_uring_enter(2),
 //! `io_uring_recvmsg_out`).
 
 use std::net::Ipv4Addr;
 
-use crate::kernel::cmsg::{self, Flaw, Received, receive_space, u32_at};
-use crate::kernel::slot::{NAME, RING_HEADER};
+use crate::kernel::cmsg::{self, Flaw, NAME, Received, receive_space, u32_at};
+use crate::kernel::slot::RING_HEADER;
 
-/// Reads `octets`, as many as the completion says, from a socket bound to `bound`. Returns also where in them
-/// the payload begins.
+/// Parses `octets`, as many as the completion says, received by a socket bound to `bound`. Also returns
+/// the offset of the payload.
 pub(super) fn parse(octets: &[u8], bound: Ipv4Addr) -> Result<(Received, usize), Flaw> {
     let control_space = receive_space(bound.is_unspecified());
     let (header, rest) = octets.split_at_checked(RING_HEADER).ok_or(Flaw::Truncated)?;

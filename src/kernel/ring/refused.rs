@@ -1,32 +1,25 @@
-//! Why io_uring cannot be used here, and what to do about it.
+//! Why io_uring cannot be used on this system, and what to do about it.
 
 use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
 
-use crate::kernel::backend::Backend;
-use crate::kernel::socket::bind_group;
-
-use super::Ring;
-
-/// The first kernel with all that a [`Ring`] needs: IORING_SETUP_DEFER_TASKRUN is the youngest.
+/// The first kernel with all that a ring needs: IORING_SETUP_DEFER_TASKRUN came last.
 const LINUX_MIN: (u32, u32) = (6, 1);
 
-/// Why this system does not let us use io_uring. Displayed, it is one line that ends in what to do.
+/// Why this system does not let us use io_uring. Its text is one line that ends in what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// The administrator has switched it off: for everyone (2), or for who is not privileged (1).
+    /// The administrator has switched it off: for everyone (2), or for unprivileged processes (1).
     Sysctl(u8),
     /// A seccomp profile, as containers have by default, or another security module.
     Seccomp,
-    /// The kernel, whose release this is, lacks it or a part of it.
+    /// The kernel, of this release, lacks io_uring or a part of it.
     KernelTooOld(String),
     /// Not enough memory, or not enough that may be locked.
     Memory,
-    /// Something else.
+    /// Any other error.
     Other(String),
 }
 
@@ -64,7 +57,7 @@ impl fmt::Display for Refused {
 impl Error for Refused {}
 
 impl Refused {
-    /// Finds out why the kernel answered a [`Ring`] with `error`.
+    /// Finds out why a ring failed with `error`.
     pub fn explain(error: &io::Error) -> Self {
         let Some(errno) = error.raw_os_error() else {
             return Refused::Other(error.to_string());
@@ -75,24 +68,8 @@ impl Refused {
     }
 }
 
-/// Tells whether io_uring, with all that a [`Ring`] needs, can be used here, by using it once.
-///
-/// # Errors
-/// Why not.
-pub fn probe() -> Result<(), Refused> {
-    let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-    let sockets =
-        bind_group(&[anywhere], 1).map_err(|error| Refused::Other(error.to_string()))?.remove(0);
-    let attempt = || {
-        let (mut ring, _waker) = Ring::new(sockets)?;
-        ring.turn(Some(Duration::ZERO))?;
-        ring.finish()
-    };
-    attempt().map_err(|error| Refused::explain(&error))
-}
-
-/// What `errno` means, given kernel.io_uring_disabled, if there is such a thing (Linux 6.6), and the
-/// kernel's release.
+/// What `errno` means, given the kernel's release and the value of kernel.io_uring_disabled, where
+/// the kernel has that sysctl (since Linux 6.6).
 fn decide(errno: i32, disabled: Option<&str>, release: &str) -> Refused {
     let disabled = disabled.and_then(|text| text.trim().parse().ok());
     let too_old = version(release).is_some_and(|version| version < LINUX_MIN);
@@ -165,46 +142,5 @@ mod tests {
         assert_eq!(version("6.18-rc1"), Some((6, 18)));
         assert_eq!(version(""), None);
         assert_eq!(version("linux"), None);
-    }
-
-    #[test]
-    fn a_seccomp_filter_is_recognized() {
-        let filtered = std::thread::spawn(|| {
-            forbid_io_uring_setup();
-            probe()
-        });
-        assert_eq!(filtered.join().unwrap(), Err(Refused::Seccomp));
-    }
-
-    /// As the default profile of containers does: EPERM. Only for this thread.
-    fn forbid_io_uring_setup() {
-        let instruction = |code, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        // struct seccomp_data begins with the number of the system call.
-        let mut filter = [
-            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-            instruction(
-                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-                0,
-                1,
-                libc::SYS_io_uring_setup as u32,
-            ),
-            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
-            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        // SAFETY: no pointers; it concerns this thread alone.
-        let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-        assert_eq!(privileges, 0);
-        // SAFETY: the program and its filter are live until the call, which copies them, returns.
-        let set = unsafe {
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-        };
-        assert_eq!(set, 0);
-    }
-
-    #[test]
-    fn a_ring_works_here() {
-        assert_eq!(probe(), Ok(()));
     }
 }

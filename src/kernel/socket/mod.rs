@@ -1,40 +1,48 @@
 //! The sockets of the handoff port: bound, steered, and nobody else's.
 //!
 //! PROTOCOL.md section 1 keeps one table per (local address, NAT64 address), and each reactor has
-//! its own tables, so all that one NAT64 sends must reach the same reactor, whatever port it is sent
-//! from. The reactors' sockets of one address form an SO_REUSEPORT group, and a classic BPF program
-//! picks the socket by the IPv4 source address alone. Section 4 asks for IP_PMTUDISC_OMIT.
+//! its own tables. So everything that one NAT64 sends must reach the same reactor, from whatever port
+//! it is sent. The reactors' sockets of one address form an SO_REUSEPORT group, and a classic BPF
+//! program picks the socket by the IPv4 source address alone. Section 4 asks for IP_PMTUDISC_OMIT.
 //!
-//! A group is made so that no datagram ever sees a part of it: its sockets are deaf (a filter drops
-//! everything) until the last one is bound and the program attached. It is exclusive as well: its
-//! first socket is bound without SO_REUSEPORT, which fails if the port is in use by anyone, also by
-//! a server that has just died and whose ring the kernel has not taken down yet. Only then it is
-//! shared with the others.
+//! A datagram never meets an incomplete group: its sockets are deaf (a filter drops everything) until
+//! the last one is bound and the program is attached. A group is also exclusive: its first socket is
+//! bound without SO_REUSEPORT. That fails if anyone uses the port, also a server that has just died
+//! and whose ring the kernel has not taken down yet. Only then the port is shared with the others.
 //!
-//! Nothing here receives or sends; that is `ring`. IPv6 and dual-stack sockets are not for the
-//! steering program, which reads an IPv4 header.
+//! Nothing here receives or sends: `ring` and `mmsg` do. IPv6 and dual-stack sockets do not work with
+//! the steering program, which reads an IPv4 header.
 
 use std::error::Error;
 use std::ffi::c_int;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_socket_recv_buffer_size,
+    set_socket_recv_buffer_size_force, set_socket_reuseport, set_socket_send_buffer_size,
+    set_socket_send_buffer_size_force,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+
+use crate::kernel::holder::Holder;
+
 /// What each socket may queue in each direction, in octets, as far as the system allows.
 pub const SOCKET_QUEUE_MAX: usize = 4 << 20;
-/// How often a port that is in use is tried, as a rule, before it counts as taken by a process...
+/// After this many failed tries, the port counts as taken if a process has it.
 const BIND_TRIES: u32 = 31;
-/// ...and by none that we see: mostly one that has ended, whose ring and sockets the kernel takes down behind
-/// it, in some 30 ms, but in a second where all cores are busy.
+/// After this many, the port counts as taken even if no process is seen to have it. Mostly its
+/// process has ended, and the kernel still takes down the ring and the sockets: in some 30 ms, but in
+/// a second where all cores are busy.
 const BIND_TRIES_NOBODY: u32 = 501;
-/// How long to wait in between.
+/// The pause between two tries.
 const BIND_INTERVAL: Duration = Duration::from_millis(10);
-/// From then on, each how many tries it is looked up whether a process has it: that reads through all of them.
+/// Tries between two searches of /proc for the port's holder.
 const HOLDER_EVERY: u32 = 25;
 
 /// A bound socket of one reactor.
@@ -42,24 +50,24 @@ const HOLDER_EVERY: u32 = 25;
 pub struct ReactorSocket {
     socket: UdpSocket,
     local: SocketAddrV4,
-    /// What the kernel had dropped when this was last asked.
+    /// The kernel's count of drops when [`ReactorSocket::overflowed`] was last called.
     dropped: u32,
 }
 
 impl ReactorSocket {
-    /// The address that it is bound to, with the port that it really has.
+    /// The address that the socket is bound to, with the port that the kernel picked.
     pub fn local(&self) -> SocketAddrV4 {
         self.local
     }
 
-    /// Whether it is bound to all addresses of the host, so that each datagram brings its
-    /// destination along (IP_PKTINFO).
+    /// Whether the socket is bound to all addresses of the host, so that each datagram comes with its
+    /// destination (IP_PKTINFO).
     pub fn is_wildcard(&self) -> bool {
         self.local.ip().is_unspecified()
     }
 
-    /// How many datagrams the kernel has dropped since this was last asked, mostly as the queue was full: the
-    /// number that SO_RXQ_OVFL tells with each datagram, at no cost for each.
+    /// How many datagrams the kernel has dropped since the last call, mostly because the queue was
+    /// full. SO_RXQ_OVFL tells the same number with each datagram, but costs a little for each.
     pub fn overflowed(&mut self) -> u64 {
         let dropped = dropped(self.socket.as_fd()).unwrap_or(self.dropped);
         let before = std::mem::replace(&mut self.dropped, dropped);
@@ -73,21 +81,21 @@ impl AsFd for ReactorSocket {
     }
 }
 
-/// Why the handoff port could not be had.
+/// Why the handoff port could not be bound.
 #[derive(Debug)]
 pub enum BindError {
-    /// Another socket has it.
+    /// Another socket has the port.
     PortTaken {
         /// The port.
         port: u16,
-        /// Whose socket that is, if it can be told.
+        /// The process with that socket, if it was found.
         holder: Option<Holder>,
     },
-    /// The address is not one of this host's.
+    /// The address does not belong to this host.
     NotLocal(Ipv4Addr),
-    /// The port is a privileged one.
+    /// The port is privileged.
     Forbidden(u16),
-    /// Anything else.
+    /// Any other error of the kernel.
     Other(SocketAddrV4, io::Error),
 }
 
@@ -118,30 +126,15 @@ impl fmt::Display for BindError {
 
 impl Error for BindError {}
 
-/// A process that has a socket open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its name, as in `ps`.
-    pub name: String,
-    /// Its process id.
-    pub pid: u32,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {})", self.name, self.pid)
-    }
-}
-
-/// Binds every address of `listen` for every one of `reactors`. Returns each reactor's sockets, in
-/// the order of `listen`; an address that is named twice is bound once. Port 0 stands for a port
-/// that the kernel picks, the same for all addresses that have it.
+/// Binds every address of `listen` once for each of `reactors`. Returns each reactor's sockets, in
+/// the order of `listen`; an address that is listed twice is bound once. Port 0 stands for a port
+/// that the kernel picks, the same one for all addresses with port 0.
 ///
-/// The group of an address must stay whole while any of its sockets is read: close the sockets only
-/// when all reactors have finished.
+/// The group of an address must stay complete while any of its sockets is read: close the sockets
+/// only when all reactors have finished.
 ///
 /// # Errors
-/// The first address that cannot be had, and why; then none is bound.
+/// Why the first address that cannot be bound failed; then none is bound.
 ///
 /// # Panics
 /// Where `listen` is empty or `reactors` is 0.
@@ -157,7 +150,7 @@ pub fn bind_group(
             addresses.push(address);
         }
     }
-    // The wildcard first: it overlaps with the others, and is exclusive to the whole port.
+    // The wildcard first: it overlaps with all others, so it alone must be exclusive.
     let mut order: Vec<usize> = (0..addresses.len()).collect();
     order.sort_by_key(|&index| !addresses[index].ip().is_unspecified());
     let mut picked_port = 0;
@@ -180,10 +173,10 @@ pub fn bind_group(
         groups[index] = complete_group(first, shared, reactors)
             .map_err(|error| BindError::Other(bound, error))?;
     }
-    // Only now does any of them hear: not before all addresses are there.
+    // No socket hears anything before all addresses are bound.
     for socket in groups.iter_mut().flatten() {
         undeafen(socket).map_err(|error| BindError::Other(socket.local, error))?;
-        // What it did not hear does not count.
+        // The kernel counted what the filter dropped: that was not for us.
         socket.overflowed();
     }
     let mut shards: Vec<Vec<ReactorSocket>> = (0..reactors).map(|_| Vec::new()).collect();
@@ -195,7 +188,7 @@ pub fn bind_group(
     Ok(shards)
 }
 
-/// Which of `reactors` gets the datagrams from `source`.
+/// The number of the reactor, of `reactors`, that gets the datagrams from `source`.
 ///
 /// # Panics
 /// Where `reactors` is 0.
@@ -206,13 +199,13 @@ pub fn steered_to(source: Ipv4Addr, reactors: usize) -> usize {
 
 /// 2^32 divided by the golden ratio: neighbouring addresses get distant products (Knuth, TAOCP 6.4).
 const STEERING_MULTIPLIER: u32 = 0x9e37_79b1;
-/// The low half of a product depends on the low half of the address alone.
+/// Only the high half of a product is used: the low half depends on the low half of the address alone.
 const STEERING_SHIFT: u32 = 16;
-/// Where the source address stands in the IPv4 header.
+/// The offset of the source address in the IPv4 header.
 const SOURCE_ADDRESS: u32 = 12;
 
 /// [`steered_to`] as a classic BPF program, which returns the number of a socket in its group.
-/// A load from the packet gives host order, which is what `u32::from` makes of an address.
+/// A load from the packet converts to host byte order, as `u32::from` does with an address.
 fn steering_program(reactors: u32) -> [libc::sock_filter; 5] {
     [
         instruction(
@@ -233,10 +226,10 @@ fn instruction(code: u32, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
-/// The first socket of a group, deaf, bound to the exclusion of everyone else; or else, where a
-/// wildcard of ours `overlaps`, which excludes them already.
+/// The first socket of a group, deaf, and bound to the exclusion of everyone else. Where a wildcard
+/// of ours `overlaps`, that one excludes them already.
 fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, BindError> {
-    // The kernel lets one bind to these, but a reply cannot leave from them.
+    // The kernel binds to these addresses, but no reply can leave from them.
     if address.ip().is_multicast() || address.ip().is_broadcast() {
         return Err(BindError::NotLocal(*address.ip()));
     }
@@ -244,9 +237,9 @@ fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, Bi
     loop {
         let attempt = open(address).and_then(|socket| {
             if overlaps {
-                share(&socket)?;
+                set_socket_reuseport(&socket, true)?;
             }
-            bind(&socket, address)?;
+            bind(&socket, &address)?;
             bound(socket)
         });
         let error = match attempt {
@@ -255,8 +248,9 @@ fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, Bi
         };
         match error.raw_os_error() {
             Some(libc::EADDRINUSE) => {
-                let look = tries >= BIND_TRIES && (tries - BIND_TRIES).is_multiple_of(HOLDER_EVERY);
-                let holder = look.then(|| holder_of(address)).flatten();
+                let search =
+                    tries >= BIND_TRIES && (tries - BIND_TRIES).is_multiple_of(HOLDER_EVERY);
+                let holder = search.then(|| Holder::of(address)).flatten();
                 if holder.is_some() || tries >= BIND_TRIES_NOBODY {
                     return Err(BindError::PortTaken { port: address.port(), holder });
                 }
@@ -270,8 +264,9 @@ fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, Bi
     }
 }
 
-/// Adds deaf sockets to `first`, which may be `shared` from now on, until there is one for each
-/// reactor, and steers between them.
+/// Adds deaf sockets to `first` until there is one for each reactor, and steers between them. Where
+/// the address is to be `shared`, others of ours can bind to it from now on: those with
+/// SO_REUSEPORT, like this one, and of our user.
 fn complete_group(
     first: ReactorSocket,
     shared: bool,
@@ -279,7 +274,7 @@ fn complete_group(
 ) -> io::Result<Vec<ReactorSocket>> {
     let address = first.local;
     if shared {
-        share(&first.socket)?;
+        set_socket_reuseport(&first.socket, true)?;
     }
     let mut group = vec![first];
     if reactors == 1 {
@@ -287,8 +282,8 @@ fn complete_group(
     }
     while group.len() < reactors {
         let socket = open(address)?;
-        share(&socket)?;
-        bind(&socket, address)?;
+        set_socket_reuseport(&socket, true)?;
+        bind(&socket, &address)?;
         group.push(bound(socket)?);
     }
     let reactors = u32::try_from(reactors).map_err(io::Error::other)?;
@@ -299,67 +294,39 @@ fn complete_group(
 
 /// A socket with all its options that hears nothing yet.
 fn open(address: SocketAddrV4) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers are passed.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor and nothing else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut drop_all = [instruction(libc::BPF_RET | libc::BPF_K, 0)];
     attach(socket.as_fd(), libc::SO_ATTACH_FILTER, &mut drop_all)?;
-    set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT)?;
+    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::OMIT)?;
     if address.ip().is_unspecified() {
-        let on: c_int = 1;
-        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &on)?;
+        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
     }
-    // Without it, datagrams that the kernel joined on their way are taken apart again: no more than that is lost.
-    let _ = set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, &1);
-    let octets = SOCKET_QUEUE_MAX as c_int;
-    for (force, plain) in
-        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
-    {
-        // Without the privilege to force it, the system's own limit applies, and that is no error.
-        if set_option(socket.as_fd(), libc::SOL_SOCKET, force, &octets).is_err() {
-            let _ = set_option(socket.as_fd(), libc::SOL_SOCKET, plain, &octets);
-        }
+    // Without GRO, the kernel splits again what it had coalesced on the way: that only costs time.
+    let _ = set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    // Without the privilege to force a size, the system's own limit applies, and that is no error.
+    if set_socket_recv_buffer_size_force(&socket, SOCKET_QUEUE_MAX).is_err() {
+        let _ = set_socket_recv_buffer_size(&socket, SOCKET_QUEUE_MAX);
+    }
+    if set_socket_send_buffer_size_force(&socket, SOCKET_QUEUE_MAX).is_err() {
+        let _ = set_socket_send_buffer_size(&socket, SOCKET_QUEUE_MAX);
     }
     Ok(socket)
 }
 
-/// Lets others of ours bind to the same address: with SO_REUSEPORT, like this one, and of our user.
-fn share(socket: &impl AsFd) -> io::Result<()> {
-    let on: c_int = 1;
-    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on)
-}
-
 fn undeafen(socket: &ReactorSocket) -> io::Result<()> {
-    let unused: c_int = 0;
-    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &unused)
-}
-
-fn bind(socket: &OwnedFd, address: SocketAddrV4) -> io::Result<()> {
-    let name = socket_address(address);
-    // SAFETY: `name` is a whole sockaddr_in, its length is given, and the call does not keep it.
-    let outcome = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const name).cast(),
-            size_of::<libc::sockaddr_in>() as libc::socklen_t,
-        )
-    };
-    checked(outcome)
+    let unused = 0;
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, unused)
 }
 
 fn bound(socket: OwnedFd) -> io::Result<ReactorSocket> {
     let socket = UdpSocket::from(socket);
     match socket.local_addr()? {
-        std::net::SocketAddr::V4(local) => Ok(ReactorSocket { socket, local, dropped: 0 }),
-        std::net::SocketAddr::V6(_) => unreachable!("an IPv4 socket has an IPv4 address"),
+        SocketAddr::V4(local) => Ok(ReactorSocket { socket, local, dropped: 0 }),
+        SocketAddr::V6(_) => unreachable!("an IPv4 socket has an IPv4 address"),
     }
 }
 
-/// `address` as the kernel wants it.
+/// `address` in the kernel's form.
 pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -369,44 +336,55 @@ pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
-/// `address` as the kernel wants it.
+/// `address` in the kernel's form.
 pub(crate) fn internet_address(address: Ipv4Addr) -> libc::in_addr {
     libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) }
 }
 
+/// Attaches a classic BPF program, which no crate of ours can do for SO_REUSEPORT groups.
 fn attach(
     socket: BorrowedFd<'_>,
     option: c_int,
     program: &mut [libc::sock_filter],
 ) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    set_option(socket, libc::SOL_SOCKET, option, &program)
-}
-
-/// Sets an option to one of the types that the kernel's options have: `c_int`, or for [`attach`]
-/// `sock_fprog`, which must point to a live program.
-fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: `value` is readable for the length that is given, and what it may point to is borrowed
-    // by the callers until the call returns; the kernel keeps no pointer.
+    // SAFETY: the value is a whole sock_fprog, of the length that is given. It points to as many
+    // instructions as it says, which are borrowed until the call returns; the kernel copies them.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
+            libc::SOL_SOCKET,
+            option,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     };
     checked(outcome)
 }
 
-/// The drops that the kernel has counted for a socket (SK_MEMINFO_DROPS of SO_MEMINFO, Linux 4.12).
+/// Sets an option that is an int, where rustix has no function for it.
+fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: `value` can be read for the length that is given, and the kernel keeps no pointer to it.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    checked(outcome)
+}
+
+/// The kernel's count of a socket's drops (SK_MEMINFO_DROPS of SO_MEMINFO, since Linux 4.12).
 fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const SO_MEMINFO: c_int = 55;
     const SK_MEMINFO_DROPS: usize = 8;
     let mut values = [0_u32; SK_MEMINFO_DROPS + 1];
     let mut length = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: both pointers are good for the call; the kernel writes at most `length` octets to the first.
+    // SAFETY: both pointers are good for the call, in which the kernel writes at most `length` octets
+    // to the first, and a length to the second.
     let outcome = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -424,78 +402,6 @@ fn checked(outcome: c_int) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Who has a UDP socket that overlaps with `address`: by the socket's number in /proc/net/udp, and
-/// the process with a descriptor of that number. `None` where we may not look, or where the process
-/// is gone already.
-fn holder_of(address: SocketAddrV4) -> Option<Holder> {
-    let sockets = fs::read_to_string("/proc/net/udp").ok()?;
-    let inodes: Vec<&str> = sockets
-        .lines()
-        .skip(1)
-        .filter_map(udp_line)
-        .filter(|(local, _)| overlap(*local, address))
-        .map(|(_, inode)| inode)
-        .collect();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
-            continue;
-        };
-        let holds = descriptors
-            .flatten()
-            .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .filter_map(|target| socket_inode(target.to_str()?).map(str::to_owned))
-            .any(|inode| inodes.contains(&inode.as_str()));
-        if holds {
-            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            return Some(Holder { name: name.trim_end().to_owned(), pid });
-        }
-    }
-    None
-}
-
-fn overlap(one: SocketAddrV4, other: SocketAddrV4) -> bool {
-    one.port() == other.port()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
-}
-
-/// The local address and the inode in a line of /proc/net/udp. The address is a number in the
-/// host's order, as the kernel prints what it has in memory.
-fn udp_line(line: &str) -> Option<(SocketAddrV4, &str)> {
-    let mut words = line.split_ascii_whitespace();
-    let (address, port) = words.nth(1)?.split_once(':')?;
-    let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let inode = words.nth(7)?;
-    Some((SocketAddrV4::new(address.into(), port), inode))
-}
-
-/// `socket:[12345]`
-fn socket_inode(target: &str) -> Option<&str> {
-    target.strip_prefix("socket:[")?.strip_suffix(']')
-}
-
-/// Sets the loopback interface of this thread's network namespace up: in a new one it is down.
-///
-/// # Errors
-/// As the kernel says; without CAP_NET_ADMIN in the namespace it is refused.
-pub fn loopback_up() -> io::Result<()> {
-    let socket = UdpSocket::from(open(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?);
-    // SAFETY: an ifreq is plain data, for which all zeros are valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
-    }
-    // SAFETY: SIOCGIFFLAGS reads the name in the ifreq and writes its flags.
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
-    // SAFETY: the call before has just written the flags, so this is the union's live field.
-    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
-    // SAFETY: SIOCSIFFLAGS reads the name and the flags in the ifreq.
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use ipnet::Ipv6Net;
 use super::UsageError;
 use super::values::whole_number;
 use crate::handoff::message::{HANDOFF_PORT, Prefix96};
-use crate::kernel::tun::NAME_MAX;
+use crate::kernel::interface::NAME_MAX;
 use crate::nat64::engine::WELL_KNOWN_PREFIX;
 use crate::nat64::translate::IPV6_MTU_MIN;
 use crate::programs::gateway;

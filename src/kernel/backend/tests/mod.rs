@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -10,9 +9,9 @@ use std::time::Instant;
 use super::*;
 use crate::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
 use crate::kernel::mmsg::Mmsg;
-use crate::kernel::outgoing::{ARENA_SIZE, MESSAGES_MAX, SEGMENT_MAX, SEGMENTS_MAX};
+use crate::kernel::outgoing::{ARENA_SIZE, MESSAGES_MAX};
 use crate::kernel::ring::Ring;
-use crate::kernel::socket::{ReactorSocket, bind_group, loopback_up, steered_to};
+use crate::kernel::socket::{ReactorSocket, bind_group, steered_to};
 use crate::kernel::waker::EventWaker;
 
 trait Made: Backend + Sized {
@@ -63,18 +62,17 @@ both! {
     finish_sends_what_is_queued_and_receives_no_more
     backends_come_and_go_under_traffic
     each_reactor_gets_its_sources
-    joined_datagrams_come_one_by_one
-    joined_datagrams_of_every_shape
-    replies_are_joined_where_the_route_takes_it
     what_a_full_queue_drops_is_counted
 }
+
+mod coalesced;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(20));
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
 
-/// More turns than any test needs: what has not arrived by then never will.
+/// More turns than any test needs.
 const TURNS_MAX: usize = 2000;
 
 const LENGTHS: [usize; 6] = [0, 1, 150, 1472, 9000, PAYLOAD_MAX];
@@ -127,7 +125,7 @@ fn receive_all<B: Made>(backend: &mut B, count: usize, mut each: impl FnMut(&mut
 
 fn payload<B: Made>(backend: &mut B, index: usize) -> Vec<u8> {
     let (arrival, buffer) = backend.arrival(index);
-    // Nothing here is joined, where it does not say so.
+    // GRO coalesces nothing in these tests.
     assert!(arrival.payload.start >= arrival.room + HEAD_ROOM);
     buffer[arrival.payload.clone()].to_vec()
 }
@@ -263,8 +261,8 @@ fn many_replies_to_one_request<B: Made>() {
     let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     let client = client();
     client.send_to(b"", server).unwrap();
-    // More than fit in the submission queue, and as copies more than fit in the arena. What the
-    // client's queue cannot take is dropped there, and is not ours to count.
+    // More than fit in the submission queue, and more copies than fit in the arena. The kernel drops
+    // what the client's queue cannot take, which is none of our losses.
     let large = pattern(PAYLOAD_MAX, 0);
     receive_all(&mut backend, 1, |backend, index| {
         let (source, origin) = (backend.arrival(index).0.source, backend.arrival(index).0.origin());
@@ -347,7 +345,7 @@ fn refused_replies_are_counted_and_end_nothing<B: Made>() {
     let client = client();
     client.send_to(b"x", server).unwrap();
     receive_all(&mut backend, 1, |backend, index| {
-        // From a loopback address there is no way out (EINVAL), and broadcasts are refused (EACCES).
+        // No route leads out from a loopback address (EINVAL), and broadcasts are refused (EACCES).
         let out = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
         let origin = backend.arrival(index).0.origin();
         backend.send_copy(origin, b"x", out).unwrap();
@@ -405,18 +403,18 @@ fn a_waker_ends_the_wait_from_another_thread<B: Made>() {
         assert!(took < LONG, "{took:?}");
         other.join().unwrap();
     }
-    // Before the turn, and more than once: seen in the next turn, and then no more.
+    // Several wakes before a turn end that turn, and no later one.
     waker.wake();
     waker.wake();
     assert!(elapsed(|| assert_eq!(backend.turn(None).unwrap(), 0)) < LONG);
     let wait = Duration::from_millis(30);
     assert!(elapsed(|| assert_eq!(backend.turn(Some(wait)).unwrap(), 0)) >= wait);
-    // It can outlive all others of its kind.
+    // The backend has a waker of its own.
     drop(waker);
     burst(&mut backend, server, 10, echo_in_place);
 }
 
-/// The wake may be what tells that replies are durable: with nothing else to end it, the wait would hold them back.
+/// The wake may tell that replies are durable, and nothing else would end a wait that holds them back.
 fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
     let (mut backend, waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     let client = client();
@@ -424,7 +422,7 @@ fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
     let origin = Origin { socket: 0, local: *server.ip() };
     assert_eq!(backend.turn(SHORT).unwrap(), 0);
     for before in [0, 1, MESSAGES_MAX, 3 * MESSAGES_MAX] {
-        // Of alternating length, so that few can be joined: there is not room for all.
+        // Of alternating length, so that few are coalesced: there is no room for all of them.
         for number in 0..4 * MESSAGES_MAX {
             if number == before {
                 waker.wake();
@@ -438,17 +436,14 @@ fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
 }
 
 fn a_signal_ends_the_wait_and_nothing_else<B: Made>() {
-    extern "C" fn ignore(_signal: libc::c_int) {}
-    let handler = ignore as extern "C" fn(libc::c_int);
-    // SAFETY: the handler does nothing, which is safe in any thread; no other test has this signal.
-    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    signal_hook::flag::register(libc::SIGUSR2, Arc::default()).unwrap();
     let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     // SAFETY: no pointers.
     let this = unsafe { libc::pthread_self() };
     let other = thread::spawn(move || {
         thread::sleep(Duration::from_millis(50));
         // SAFETY: the thread joins this one before it ends.
-        assert_eq!(unsafe { libc::pthread_kill(this, libc::SIGUSR1) }, 0);
+        assert_eq!(unsafe { libc::pthread_kill(this, libc::SIGUSR2) }, 0);
     });
     // The first arms, so that the second has nothing to submit and sees the interruption itself.
     assert_eq!(backend.turn(Some(Duration::ZERO)).unwrap(), 0);
@@ -505,7 +500,7 @@ fn backends_come_and_go_under_traffic<B: Made>() {
         })
     };
     for round in 0..60 {
-        // The port is free at once: the backend has let go of its sockets.
+        // The backend has closed its sockets, so the port is free at once.
         let sockets = bind_group(&[server], 1).unwrap().remove(0);
         let (mut backend, _waker) = B::make(sockets).unwrap();
         for _ in 0..round % 4 {
@@ -554,128 +549,6 @@ fn each_reactor_gets_its_sources<B: Made>() {
         sender.send_to(b"x", (Ipv4Addr::LOCALHOST, port)).unwrap();
     }
     reactors.into_iter().for_each(|r| r.join().unwrap());
-}
-
-/// From now on what `socket` sends is cut into datagrams of `segment` octets, and reaches a local receiver in one.
-fn join_what_is_sent(socket: &UdpSocket, segment: usize) {
-    let segment = segment as libc::c_int;
-    // SAFETY: the value is an int of the length that is given, and is not kept.
-    let outcome = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            (&raw const segment).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
-}
-
-fn joined_datagrams_come_one_by_one<B: Made>() {
-    for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
-        let (mut backend, _waker, local) = start::<B>(address);
-        let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, local.port());
-        let client = client();
-        join_what_is_sent(&client, 100);
-        let all = pattern(10 * 100 + 30, 1);
-        client.send_to(&all, server).unwrap();
-        let mut seen = Vec::new();
-        receive_all(&mut backend, 11, |backend, index| {
-            let (arrival, buffer) = backend.arrival(index);
-            let (source, payload, room) = (arrival.source, arrival.payload.clone(), arrival.room);
-            assert_eq!(arrival.local, Ipv4Addr::LOCALHOST);
-            assert!(seen.is_empty() || room == payload.start, "what is in front is another's");
-            seen.extend_from_slice(&buffer[payload.clone()]);
-            backend.send_in_place(index, payload, source).unwrap();
-        });
-        assert_eq!(seen, all);
-        backend.turn(Some(Duration::ZERO)).unwrap();
-        for expected in all.chunks(100) {
-            let mut reply = [0; 200];
-            let length = client.recv(&mut reply).unwrap();
-            assert_eq!(reply[..length], *expected);
-        }
-        assert_eq!(backend.take_losses(), Losses::default());
-    }
-}
-
-fn joined_datagrams_of_every_shape<B: Made>() {
-    let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
-    for (segment, count, last) in
-        [(1, 64, 0), (2, 1, 1), (150, 60, 7), (1400, 40, 1399), (SEGMENT_MAX, SEGMENTS_MAX / 2, 1)]
-    {
-        let client = client();
-        join_what_is_sent(&client, segment);
-        let all = pattern(segment * count + last, segment);
-        client.send_to(&all, server).unwrap();
-        let expected: Vec<&[u8]> = all.chunks(segment).collect();
-        let mut at = 0;
-        receive_all(&mut backend, expected.len(), |backend, index| {
-            let (arrival, buffer) = backend.arrival(index);
-            assert_eq!(&buffer[arrival.payload.clone()], expected[at]);
-            at += 1;
-            echo_any(backend, index);
-        });
-        backend.turn(Some(Duration::ZERO)).unwrap();
-        for expected in expected {
-            let mut reply = vec![0; segment + 1];
-            let length = client.recv(&mut reply).unwrap();
-            assert_eq!(reply[..length], *expected);
-        }
-    }
-    assert_eq!(backend.take_losses(), Losses::default());
-}
-
-fn echo_any<B: Made>(backend: &mut B, index: usize) {
-    let (arrival, buffer) = backend.arrival(index);
-    let (source, origin) = (arrival.source, arrival.origin());
-    let copy = buffer[arrival.payload.clone()].to_vec();
-    backend.send_copy(origin, &copy, source).unwrap();
-}
-
-/// A network of this thread's own, whose loopback has packets of at most 900 octets: longer replies cannot be
-/// joined there. They leave all the same.
-fn replies_are_joined_where_the_route_takes_it<B: Made>() {
-    let in_a_network_of_its_own = || {
-        // SAFETY: no pointers; it concerns this thread alone.
-        let outcome = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(outcome, 0, "needs root: {}", io::Error::last_os_error());
-        loopback_up().unwrap();
-        let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
-        let client = client();
-        for (mtu, length) in [(65_536, 1000), (900, 1000), (900, 1000), (900, 100)] {
-            set_loopback_mtu(mtu);
-            client.send_to(b"x", server).unwrap();
-            let reply = pattern(length, mtu as usize);
-            receive_all(&mut backend, 1, |backend, index| {
-                let (source, origin) =
-                    (backend.arrival(index).0.source, backend.arrival(index).0.origin());
-                (0..20).for_each(|_| backend.send_copy(origin, &reply, source).unwrap());
-            });
-            backend.turn(Some(Duration::ZERO)).unwrap();
-            for _ in 0..20 {
-                let mut received = [0; 2000];
-                let length = client.recv(&mut received).unwrap();
-                assert_eq!(received[..length], reply);
-            }
-            assert_eq!(backend.take_losses(), Losses::default());
-        }
-    };
-    thread::spawn(in_a_network_of_its_own).join().unwrap();
-}
-
-fn set_loopback_mtu(mtu: libc::c_int) {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    // SAFETY: an ifreq is plain data, for which all zeros are valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_mtu = mtu;
-    // SAFETY: SIOCSIFMTU reads the name and the MTU in the ifreq.
-    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &raw const request) };
-    assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
 }
 
 fn what_a_full_queue_drops_is_counted<B: Made>() {

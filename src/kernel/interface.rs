@@ -1,0 +1,62 @@
+//! Network interfaces by name, as the ioctls on them want it.
+
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+/// The longest name of an interface, in octets.
+pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
+
+/// An ioctl's argument about interface `name`, with all else 0.
+///
+/// # Panics
+/// Where the name is longer than [`NAME_MAX`].
+pub(crate) fn request(name: &str) -> libc::ifreq {
+    assert!(name.len() <= NAME_MAX);
+    let mut ifr_name = [0; libc::IFNAMSIZ];
+    for (to, from) in ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_newname: [0; libc::IFNAMSIZ] };
+    libc::ifreq { ifr_name, ifr_ifru }
+}
+
+/// Sets the loopback interface of this thread's network namespace up: in a new one it is down.
+///
+/// # Errors
+/// As the kernel says; without CAP_NET_ADMIN in the namespace it is refused.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut request = request("lo");
+    // The other flags that could be set are off for this interface.
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads the name and the flags in the ifreq.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn loopback_can_be_set_up_in_a_new_namespace() {
+        let outcome = thread::spawn(|| {
+            // SAFETY: no pointers; only this thread, which ends with the test, changes its namespace.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                eprintln!("skipped: may not make a network namespace");
+                return;
+            }
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            let there = (Ipv4Addr::LOCALHOST, 9);
+            assert!(socket.send_to(b"", there).is_err());
+            loopback_up().unwrap();
+            socket.send_to(b"", there).unwrap();
+        });
+        outcome.join().unwrap();
+    }
+}
