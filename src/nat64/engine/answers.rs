@@ -5,13 +5,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::flow::{self, Flow};
-use super::lifetime::Usage;
+use super::packet::{Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
 use super::packets::synthesize;
 use super::reply::{Packet, Reply};
 use super::requests::{divide, send_reports};
-use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState};
-use super::{forward, peer_of, whole_ipv4, whole_ipv6};
+use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::message::Prefix96;
 use crate::ip::packet::{Ipv4, Ipv6};
@@ -37,8 +35,8 @@ impl Nat64 {
         let answered = match (reply.authenticator, reply.entry, reply.packet) {
             (Some(authenticator), Some(entry), packet) => {
                 self.check_entry(server, authenticator, entry)?;
-                let way = packet.map(|packet| self.way(server, entry, packet)).transpose()?;
-                self.answer(now, server, entry, way, actions)?;
+                let destination = packet.map(|packet| self.destination(server, entry, packet));
+                self.answer(now, server, entry, destination.transpose()?, actions)?;
                 Some(entry.client)
             }
             (Some(authenticator), None, Some(Packet::Ipv6(packet))) => {
@@ -75,34 +73,34 @@ impl Nat64 {
     }
 
     /// Where a packet that came with `entry` goes, if it belongs to that entry and that server.
-    fn way<'a>(
+    fn destination<'a>(
         &self,
         server: Ipv4Addr,
         entry: Entry,
         packet: Packet<'a>,
-    ) -> Result<Way<'a>, Ignored> {
+    ) -> Result<Destination<'a>, Ignored> {
         match packet {
-            Packet::Ipv6(packet) => {
-                let view = whole_ipv6(packet)?;
+            Packet::Ipv6(octets) => {
+                let view = whole_ipv6(octets)?;
                 let service = synthesize(entry.client.prefix, server);
                 if view.source() == service && view.destination() == entry.client.address {
-                    Ok(Way::Translated(packet))
-                } else if view.destination() == service && flow::is_of_client(view, entry.client) {
-                    Ok(Way::ToService(packet, usage(flow::of_client_packet(view))))
-                } else {
-                    Err(Ignored::PacketMismatch)
+                    return Ok(Destination::AsItIs(octets));
                 }
+                let packet = Outbound::parse(view)
+                    .ok()
+                    .filter(|packet| view.destination() == service && packet.is_of(entry.client));
+                packet.map(Destination::Service).ok_or(Ignored::PacketMismatch)
             }
-            Packet::Ipv4(packet) => {
-                let view = whole_ipv4(packet)?;
+            Packet::Ipv4(octets) => {
+                let view = whole_ipv4(octets)?;
                 let address = self.config.address;
                 if view.source() == address && view.destination() == server {
-                    Ok(Way::Translated(packet))
-                } else if view.destination() == address && flow::is_to_port(view, entry.port) {
-                    Ok(Way::ToClient(packet, usage(flow::of_service_packet(view))))
-                } else {
-                    Err(Ignored::PacketMismatch)
+                    return Ok(Destination::AsItIs(octets));
                 }
+                let packet = Inbound::parse(view)
+                    .ok()
+                    .filter(|packet| view.destination() == address && packet.is_to(entry.port));
+                packet.map(Destination::Client).ok_or(Ignored::PacketMismatch)
             }
         }
     }
@@ -113,12 +111,13 @@ impl Nat64 {
         now: Duration,
         server: Ipv4Addr,
         entry: Entry,
-        way: Option<Way<'_>>,
+        destination: Option<Destination<'_>>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let usage = match way {
-            Some(Way::ToService(_, usage) | Way::ToClient(_, usage)) => usage,
-            Some(Way::Translated(_)) | None => None,
+        let usage = match &destination {
+            Some(Destination::Service(packet)) => packet.kind.usage(),
+            Some(Destination::Client(packet)) => packet.kind.usage(),
+            Some(Destination::AsItIs(_)) | None => None,
         };
         let peer = peer_of(&mut self.peers, server)?;
         if self.entries_held >= ENTRIES_MAX && peer.port_of(&entry.client).is_none() {
@@ -132,34 +131,40 @@ impl Nat64 {
         if learned.is_err() {
             self.count(Err(Ignored::Contradicted));
         }
-        match way {
-            Some(Way::Translated(packet)) => actions.push(deliver(packet)),
-            Some(Way::ToService(packet, _)) => match in_use {
-                Some(port) => actions.push(forward(server, Entry { port, ..entry }, packet)),
-                None => self.other_port(now, server, packet, actions)?,
+        match destination {
+            Some(Destination::AsItIs(octets)) => actions.push(deliver(octets)),
+            Some(Destination::Service(packet)) => match in_use {
+                Some(port) => {
+                    let entry = Entry { port, ..entry };
+                    actions.push(forward(server, entry, packet.view.octets()));
+                }
+                None => self.other_port(now, server, &packet, actions)?,
             },
-            Some(Way::ToClient(packet, _)) if learned.is_ok() => {
-                actions.push(forward(server, entry, packet));
+            Some(Destination::Client(packet)) if learned.is_ok() => {
+                actions.push(forward(server, entry, packet.view.octets()));
             }
-            Some(Way::ToClient(..)) | None => {}
+            Some(Destination::Client(_)) | None => {}
         }
         Ok(())
     }
 
-    /// The server's port for a client stands for another one here, as long as that uses it. Rather than no
-    /// connection, a new one gets another port; the report of it tells the server who is behind that.
+    /// Another client uses the port that the server has for this one. A new connection gets another
+    /// port rather than none; the report of it tells the server whose that is.
     fn other_port(
         &mut self,
         now: Duration,
         server: Ipv4Addr,
-        packet: &[u8],
+        packet: &Outbound<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let view = whole_ipv6(packet)?;
-        match flow::of_client_packet(view)? {
-            Flow::Transport(flow) if flow.opens => self.own_entry(now, server, flow, view, actions),
-            _ => Ok(()),
+        if let PacketKind::Data(data) = packet.kind
+            && data.opens()
+        {
+            let entry = self.own_entry(now, server, &data)?;
+            actions.push(forward(server, entry, packet.view.octets()));
+            actions.push(self.report_request(now, server, entry));
         }
+        Ok(())
     }
 
     /// Authenticator and an IPv6 packet: an answer to the client in the name of the service.
@@ -196,12 +201,12 @@ impl Nat64 {
         if packet.destination() != self.config.address {
             return Err(Ignored::PacketMismatch);
         }
-        if let Ok(Flow::Transport(flow)) = flow::of_service_packet(packet)
-            && let Some(client) = self.client_of(server, flow.key.1)
+        if let Ok(Inbound { kind: PacketKind::Data(data), .. }) = Inbound::parse(packet)
+            && let (_, port) = data.key
             && let Some(peer) = self.peers.get_mut(&server)
+            && let Some(client) = peer.client_of(port)
         {
-            let port = flow.key.1;
-            peer.touch(&client, now, flow.usage);
+            peer.touch(&client, now, data.usage);
             actions.push(forward(server, Entry { port, client }, packet.octets()));
             return Ok(());
         }
@@ -236,18 +241,14 @@ impl Nat64 {
     }
 }
 
-/// A packet that came with an entry.
-enum Way<'a> {
-    /// To be sent as it is.
-    Translated(&'a [u8]),
-    /// To be translated and sent to the service; how it uses the entry, if it does.
-    ToService(&'a [u8], Option<Usage>),
-    /// Likewise, to the client.
-    ToClient(&'a [u8], Option<Usage>),
-}
-
-fn usage<K>(flow: Result<Flow<K>, Ignored>) -> Option<Usage> {
-    flow.ok().and_then(|flow| flow.usage())
+/// Where a packet that came with an entry is sent.
+enum Destination<'a> {
+    /// To where it says, untranslated.
+    AsItIs(&'a [u8]),
+    /// To the service, after translation.
+    Service(Outbound<'a>),
+    /// To the client, after translation.
+    Client(Inbound<'a>),
 }
 
 fn deliver(packet: &[u8]) -> Action {

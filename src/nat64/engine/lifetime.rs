@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::packets::{FIN, RST, SYN};
 use super::{TCP_ESTABLISHED_LIFETIME, TCP_TRANSITORY_LIFETIME, UDP_LIFETIME};
 
 /// What a packet does to the entry that it uses.
@@ -37,6 +38,16 @@ pub(super) enum Segment {
 }
 
 impl Segment {
+    /// By the flags of a TCP header.
+    pub(super) fn of_flags(flags: u8) -> Self {
+        match flags {
+            flags if flags & RST != 0 => Segment::Rst,
+            flags if flags & SYN != 0 => Segment::Syn,
+            flags if flags & FIN != 0 => Segment::Fin,
+            _ => Segment::Other,
+        }
+    }
+
     fn lifetime(self) -> Duration {
         match self {
             Segment::Udp => UDP_LIFETIME,

@@ -12,9 +12,9 @@
 //! is gone: silence is not one.
 
 mod answers;
-mod flow;
 mod keys;
 mod lifetime;
+mod packet;
 pub mod packets;
 mod peer;
 mod reply;
@@ -26,16 +26,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
+pub use packet::{Inbound, Outbound};
 pub use peer::{REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{HANDOFF_PORT, PAYLOAD_MAX, Prefix96};
 use crate::handoff::random::{Random, SEED_LENGTH};
 use crate::handoff::stats::counters;
-use crate::ip::packet::{Ipv4, Ipv6};
-use flow::Flow;
 use keys::Keys;
-use packets::extract;
+use packet::{DataPacket, PacketKind};
 use peer::Peer;
 use requests::{report, send_reports};
 
@@ -231,47 +230,66 @@ impl Nat64 {
         }
     }
 
-    /// A packet of a client to one of the prefixes, before translation.
+    /// The octets of a packet of a client to one of the prefixes, before translation.
     pub fn client_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
         let outcome = self.try_client_packet(now, packet, actions);
         self.count(outcome);
     }
 
-    /// A packet to the public address, before translation: anything but control payloads, validation
-    /// packets included.
+    /// The octets of a packet to the public address, before translation: anything but control payloads,
+    /// validation packets included.
     pub fn service_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
         let outcome = self.try_service_packet(now, packet, actions);
         self.count(outcome);
     }
 
-    /// The server and the entry of a client's packet that [`Self::client_packet`] would only have forwarded:
-    /// the same, but that the packet is not copied. `None` where there is more to do, or to refuse.
-    pub fn entry_of_client_packet(
+    /// A packet of a client to one of the prefixes. Returns the server and the entry by which the packet is to
+    /// be forwarded, before any of `actions`; `None` where it is not forwarded now.
+    pub fn outbound(
         &mut self,
         now: Duration,
-        packet: &[u8],
+        packet: &Outbound<'_>,
+        actions: &mut Vec<Action>,
     ) -> Option<(Ipv4Addr, Entry)> {
-        let view = whole_ipv6(packet).ok()?;
-        let Ok(Flow::Transport(flow)) = flow::of_client_packet(view) else {
-            return None;
-        };
-        // Whoever has an entry was found to be a client of one of the prefixes.
-        let server = extract(view.destination());
-        Some((server, self.entry_of_client(now, server, &flow)?))
+        let outcome = self.try_outbound(now, packet, actions);
+        outcome.unwrap_or_else(|reason| {
+            self.count(Err(reason));
+            None
+        })
     }
 
-    /// Likewise, for [`Self::service_packet`].
-    pub fn entry_of_service_packet(
+    /// The server and the entry by which a packet to the public address is to be forwarded. Where there is none,
+    /// the server can be asked by [`Self::request_for_inbound`].
+    pub fn entry_of_inbound(
         &mut self,
         now: Duration,
-        packet: &[u8],
+        packet: &Inbound<'_>,
     ) -> Option<(Ipv4Addr, Entry)> {
-        let view =
-            whole_ipv4(packet).ok().filter(|view| view.destination() == self.config.address)?;
-        let Ok(Flow::Transport(flow)) = flow::of_service_packet(view) else {
-            return None;
+        let (server, port) = match packet.kind {
+            PacketKind::Data(DataPacket { key, .. }) | PacketKind::Error(key) => key,
+            PacketKind::LaterFragment | PacketKind::Other => return None,
         };
-        Some((flow.key.0, self.entry_of_service(now, &flow)?))
+        let peer = self.peers.get_mut(&server)?;
+        let client = peer.client_of(port)?;
+        if let PacketKind::Data(data) = packet.kind {
+            let unknown_here = data.fragment && !self.config.remembers_fragments;
+            if unknown_here && peer.state == ServerState::Alive {
+                return None;
+            }
+            peer.touch(&client, now, data.usage);
+        }
+        Some((server, Entry { port, client }))
+    }
+
+    /// Asks the server about a packet to the public address that there is no entry for.
+    pub fn request_for_inbound(
+        &mut self,
+        now: Duration,
+        packet: &Inbound<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let outcome = self.try_request_for_inbound(now, packet, actions);
+        self.count(outcome);
     }
 
     /// A UDP payload that arrived at the control port.
@@ -410,26 +428,6 @@ impl Nat64 {
         peer.forget_reports();
         Ok(())
     }
-}
-
-/// The whole packet, cut to its own length.
-fn whole_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Ignored> {
-    let length = match packet {
-        [_, _, _, _, high, low, ..] => 40 + usize::from(u16::from_be_bytes([*high, *low])),
-        _ => return Err(Ignored::PacketTruncated),
-    };
-    let packet = packet.get(..length).ok_or(Ignored::PacketTruncated)?;
-    Ipv6::new(packet).ok_or(Ignored::PacketTruncated)
-}
-
-/// As [`whole_ipv6`].
-fn whole_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Ignored> {
-    let length = match packet {
-        [_, _, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
-        _ => return Err(Ignored::PacketTruncated),
-    };
-    let packet = packet.get(..length).ok_or(Ignored::PacketTruncated)?;
-    Ipv4::new(packet).ok_or(Ignored::PacketTruncated)
 }
 
 fn forward(server: Ipv4Addr, entry: Entry, packet: &[u8]) -> Action {

@@ -4,14 +4,14 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::flow::{self, Flow, ServiceKey, Transport};
 use super::lifetime::Lifetime;
+use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
 use super::packets::extract;
 use super::peer::{Origin, Peer};
 use super::requests::{emit_token, report};
 use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, PORT_MIN, RESERVED_PORTS, ServerState, draw,
-    forward, peer_of, push_request, whole_ipv4, whole_ipv6,
+    forward, peer_of, push_request,
 };
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::message::{self, message_type};
@@ -21,118 +21,117 @@ impl Nat64 {
     pub(super) fn try_client_packet(
         &mut self,
         now: Duration,
-        packet: &[u8],
+        octets: &[u8],
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let view = whole_ipv6(packet)?;
-        if !Client::can_have(view.source()) {
+        let view = whole_ipv6(octets)?;
+        self.check_client(view)?;
+        let packet = Outbound::parse(view)?;
+        let at = actions.len();
+        if let Some((server, entry)) = self.try_outbound(now, &packet, actions)? {
+            actions.insert(at, forward(server, entry, view.octets()));
+        }
+        Ok(())
+    }
+
+    fn check_client(&self, packet: Ipv6<'_>) -> Result<(), Ignored> {
+        if !Client::can_have(packet.source()) {
             return Err(Ignored::ClientAddress);
         }
-        if !self.config.prefixes.contains(&view.destination_prefix()) {
-            return Err(Ignored::NotOurs);
+        let is_ours = self.config.prefixes.contains(&packet.destination_prefix());
+        is_ours.then_some(()).ok_or(Ignored::NotOurs)
+    }
+
+    /// The packet was found to be one of a client to one of the prefixes.
+    pub(super) fn try_outbound(
+        &mut self,
+        now: Duration,
+        packet: &Outbound<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<Option<(Ipv4Addr, Entry)>, Ignored> {
+        let server = extract(packet.view.destination());
+        if let Some(entry) = self.entry_of_outbound(now, server, packet) {
+            return Ok(Some((server, entry)));
         }
-        let server = extract(view.destination());
         let state = self.state(server);
-        match flow::of_client_packet(view)? {
-            Flow::Transport(flow) => {
-                if let Some(entry) = self.entry_of_client(now, server, &flow) {
-                    actions.push(forward(server, entry, view.octets()));
-                    return Ok(());
-                }
-                if !asks(state, &flow) {
-                    return self.own_entry(now, server, flow, view, actions);
-                }
-            }
-            Flow::Error(client) => {
-                if let Some(port) = self.port_of(server, &client) {
-                    let entry = Entry { port, client };
-                    actions.push(forward(server, entry, view.octets()));
-                    return Ok(());
-                }
-            }
-            Flow::Other => {}
+        if let PacketKind::Data(data) = packet.kind
+            && !asks(state, &data)
+        {
+            let entry = self.own_entry(now, server, &data)?;
+            actions.push(self.report_request(now, server, entry));
+            return Ok(Some((server, entry)));
         }
         if state == ServerState::Dead {
             return Err(Ignored::ServerDead);
         }
-        let payload = self.client_request(now, server, view);
-        push_request(server, payload, actions)
+        let payload = self.client_request(now, server, packet);
+        push_request(server, payload, actions)?;
+        Ok(None)
     }
 
     /// Uses the entry of a client's packet, unless only the server can say whose its fragments are.
-    pub(super) fn entry_of_client(
+    fn entry_of_outbound(
         &mut self,
         now: Duration,
         server: Ipv4Addr,
-        flow: &Transport<Client>,
+        packet: &Outbound<'_>,
     ) -> Option<Entry> {
         let peer = self.peers.get_mut(&server)?;
-        if flow.fragment && asks(peer.state, flow) && !self.config.remembers_fragments {
-            return None;
-        }
-        let port = peer.touch(&flow.key, now, flow.usage)?;
-        Some(Entry { port, client: flow.key })
-    }
-
-    /// Likewise, of a packet of the service.
-    pub(super) fn entry_of_service(
-        &mut self,
-        now: Duration,
-        flow: &Transport<ServiceKey>,
-    ) -> Option<Entry> {
-        let (server, port) = flow.key;
-        let peer = self.peers.get_mut(&server)?;
-        if flow.fragment && peer.state == ServerState::Alive && !self.config.remembers_fragments {
-            return None;
-        }
-        let client = peer.client_of(port)?;
-        peer.touch(&client, now, flow.usage);
+        let (port, client) = match packet.kind {
+            PacketKind::Data(data) => {
+                let unknown_here = data.fragment && !self.config.remembers_fragments;
+                if unknown_here && asks(peer.state, &data) {
+                    return None;
+                }
+                (peer.touch(&data.key, now, data.usage)?, data.key)
+            }
+            PacketKind::Error(client) => (peer.port_of(&client)?, client),
+            PacketKind::LaterFragment | PacketKind::Other => return None,
+        };
         Some(Entry { port, client })
     }
 
     /// `4, [5], 6, [8], IPv6`
-    pub(super) fn client_request(
-        &self,
-        now: Duration,
-        server: Ipv4Addr,
-        packet: Ipv6<'_>,
-    ) -> Vec<u8> {
+    fn client_request(&self, now: Duration, server: Ipv4Addr, packet: &Outbound<'_>) -> Vec<u8> {
         let mut payload = Vec::new();
         emit_token(&self.keys, now, server, &mut payload);
-        let authenticator = self.keys.authenticator(server, packet.source());
+        let authenticator = self.keys.authenticator(server, packet.view.source());
         message::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator);
         if self.config.hints
-            && let Ok(Flow::Transport(flow)) = flow::of_client_packet(packet)
-            && self.is_eligible(MappedPort(flow.key.port))
+            && let PacketKind::Data(DataPacket { key: Client { port, .. }, .. }) = packet.kind
+            && self.is_eligible(MappedPort(port))
         {
-            message::emit(&mut payload, message_type::HINT, &flow.key.port.to_be_bytes());
+            message::emit(&mut payload, message_type::HINT, &port.to_be_bytes());
         }
-        payload.extend_from_slice(packet.octets());
+        payload.extend_from_slice(packet.view.octets());
         payload
     }
 
-    /// Works on as an ordinary NAT64: makes an entry, uses it, and reports it.
+    /// Works on as an ordinary NAT64: makes an entry and uses it. It is to be reported.
     pub(super) fn own_entry(
         &mut self,
         now: Duration,
         server: Ipv4Addr,
-        flow: Transport<Client>,
-        packet: Ipv6<'_>,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Ignored> {
+        data: &DataPacket<Client>,
+    ) -> Result<Entry, Ignored> {
         if self.entries_held >= ENTRIES_MAX {
             return Err(Ignored::EntriesLimit);
         }
         let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
-        let entry = Entry { port, client: flow.key };
+        let entry = Entry { port, client: data.key };
         let peer = peer_of(&mut self.peers, server)?;
-        peer.insert(entry, Origin::Own, Lifetime::new(now, Some(flow.usage)));
+        peer.insert(entry, Origin::Own, Lifetime::new(now, Some(data.usage)));
         self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);
         } // Else one report asks whether it is back; its host answers where it is not.
-        actions.push(forward(server, entry, packet.octets()));
-        push_request(server, report(&self.keys, now, server, &[entry]), actions)
+        Ok(entry)
+    }
+
+    /// The report of an entry that was just made.
+    pub(super) fn report_request(&self, now: Duration, server: Ipv4Addr, entry: Entry) -> Action {
+        let payload = report(&self.keys, now, server, &[entry]);
+        Action::Request { server, payload }
     }
 
     pub(super) fn is_eligible(&self, port: MappedPort) -> bool {
@@ -175,51 +174,45 @@ impl Nat64 {
     pub(super) fn try_service_packet(
         &mut self,
         now: Duration,
-        packet: &[u8],
+        octets: &[u8],
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let view = whole_ipv4(packet)?;
+        let view = whole_ipv4(octets)?;
         if view.destination() != self.config.address {
             return Err(Ignored::NotOurs);
         }
-        let mut server = view.source();
-        match flow::of_service_packet(view)? {
-            Flow::Transport(flow) => {
-                let (_, port) = flow.key;
-                let ask = flow.fragment
-                    && !self.config.remembers_fragments
-                    && self.state(server) == ServerState::Alive;
-                let client = self.client_of(server, port).filter(|_| !ask);
-                if let Some(client) = client
-                    && let Some(peer) = self.peers.get_mut(&server)
-                {
-                    peer.touch(&client, now, flow.usage);
-                    actions.push(forward(server, Entry { port, client }, view.octets()));
-                    return Ok(());
-                }
-            }
-            Flow::Error((about, port)) => {
-                if let Some(client) = self.client_of(about, port) {
-                    actions.push(forward(about, Entry { port, client }, view.octets()));
-                    return Ok(());
-                }
-                server = about; // Repair 4.
-            }
-            Flow::Other => {}
+        let packet = Inbound::parse(view)?;
+        if let Some((server, entry)) = self.entry_of_inbound(now, &packet) {
+            actions.push(forward(server, entry, view.octets()));
+            return Ok(());
         }
+        self.try_request_for_inbound(now, &packet, actions)
+    }
+
+    /// `4, [5], IPv4`
+    pub(super) fn try_request_for_inbound(
+        &self,
+        now: Duration,
+        packet: &Inbound<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Ignored> {
+        let server = match packet.kind {
+            PacketKind::Error((about, _)) => about, // Repair 4.
+            _ => packet.view.source(),
+        };
         let mut payload = Vec::new();
         emit_token(&self.keys, now, server, &mut payload);
-        payload.extend_from_slice(view.octets());
+        payload.extend_from_slice(packet.view.octets());
         push_request(server, payload, actions)
     }
 }
 
 /// Whether a server in this state is asked about a client's packet that there is no entry for.
-fn asks(state: ServerState, flow: &Transport<Client>) -> bool {
+fn asks(state: ServerState, packet: &DataPacket<Client>) -> bool {
     match state {
         ServerState::Alive => true,
         // Repair 1: the server may know a connection that we do not.
-        ServerState::Unknown => !flow.opens,
+        ServerState::Unknown => !packet.opens(),
         ServerState::Dead => false,
     }
 }

@@ -79,7 +79,7 @@ impl Gateway {
         let (port, payload) =
             udp_payload(server, view.destination(), datagram).ok_or(Dropped::ControlChecksum)?;
         self.did(Done::Answers);
-        self.with_nat64(now, Some(server), out, |nat64, actions| {
+        self.hear_of_server(now, server, out, |nat64, actions| {
             nat64.control_payload(now, SocketAddrV4::new(server, port), payload, actions);
         });
         Ok(())
@@ -117,7 +117,7 @@ impl Gateway {
         }
         let server = quoted.destination();
         let payload = quoted.data().get(UDP_HEADER..).unwrap_or_default();
-        self.with_nat64(now, Some(server), out, |nat64, _| {
+        self.hear_of_server(now, server, out, |nat64, _| {
             nat64.port_unreachable(now, server, payload);
         });
         Some(Ok(()))

@@ -27,7 +27,7 @@ pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use outbox::{Notice, Outbox, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 
-use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
+use crate::handoff::entry::{Client, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::message::Prefix96;
 use crate::handoff::random::{Random, SecretHash};
@@ -35,7 +35,7 @@ use crate::handoff::rate::Rate;
 use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
 use crate::ip::packet::{Ipv4, Ipv6};
 use crate::nat64::engine::packets::{extract, synthesize};
-use crate::nat64::engine::{Action, Nat64, Nat64Config, Seed, ServerState};
+use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState};
 use crate::nat64::translate::{
     self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused,
     Rewrite, Transport,
@@ -129,7 +129,7 @@ impl Gateway {
 
     /// Repeats reports and forgets what expired. To be called about once a second.
     pub fn tick(&mut self, now: Duration, out: &mut Outbox) {
-        self.with_nat64(now, None, out, |nat64, actions| nat64.tick(now, actions));
+        self.with_nat64(now, out, |nat64, actions| nat64.tick(now, actions));
         self.echoes.tick(now);
     }
 
@@ -169,68 +169,84 @@ impl Gateway {
         out: &mut Outbox,
     ) -> Result<(), Dropped> {
         let view = Ipv6::new(packet).ok_or(Dropped::NotIp)?;
-        let prefix = view.destination_prefix();
-        if !self.prefixes.contains(&prefix) {
+        self.check_from_client(now, view, out)?;
+        match Ipv6Packet::parse(packet) {
+            Ok(packet) => self.outbound(now, &packet, out),
+            Err(refused) => {
+                self.refuse_client(now, refused, packet, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a client may send from and to these addresses. It is told where it may not.
+    fn check_from_client(
+        &mut self,
+        now: Duration,
+        view: Ipv6<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Dropped> {
+        if !self.prefixes.contains(&view.destination_prefix()) {
             return Err(Dropped::NotOurs);
         }
         if self.prefixes.contains(&Prefix96::of(view.source())) {
             return Err(Dropped::Loop);
         }
         let server = extract(view.destination());
-        let forbidden = if server == self.pool {
-            Some(Dropped::Hairpin)
+        let reason = if server == self.pool {
+            Dropped::Hairpin
         } else if !is_single_host(server) || server.is_link_local() {
             // RFC 3927 section 2.7: no router passes on what goes to a link-local address.
-            Some(Dropped::Destination)
+            Dropped::Destination
         } else {
-            None
+            return Ok(());
         };
-        if let Some(reason) = forbidden {
-            self.tell_client(now, PROHIBITED, packet, out);
-            return Err(reason);
-        }
-        let parsed = match Ipv6Packet::parse(packet) {
-            Ok(parsed) => parsed,
-            Err(refused) => {
-                self.refuse_client(now, refused, packet, out);
-                return Ok(());
-            }
-        };
-        match parsed.inside() {
+        self.tell_client(now, PROHIBITED, view.octets(), out);
+        Err(reason)
+    }
+
+    fn outbound(
+        &mut self,
+        now: Duration,
+        packet: &Ipv6Packet<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Dropped> {
+        let server = extract(packet.view().destination());
+        match packet.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
-                let client = Client { prefix, address: flow.client, port: flow.client_port };
+                let client = client_of(flow);
                 let identifier = self.echoes.identifier(now, server, client, &mut self.random);
                 let port = identifier.ok_or(Dropped::NoIdentifier)?;
-                self.write_ipv4(now, &parsed, server, port, packet, out);
+                self.write_ipv4(now, packet, server, port, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 // It is about what came from the server.
                 let of = extract(flow.service);
                 let client = client_of(flow);
                 let port = self.echoes.identifier_of(of, client).ok_or(Dropped::NoEcho)?;
-                self.write_ipv4(now, &parsed, of, port, packet, out);
+                self.write_ipv4(now, packet, of, port, out);
             }
             Inside::Later(key) => {
                 if self.notes.find(now, self.table(server), key).is_some() {
-                    self.write_ipv4(now, &parsed, server, 0, packet, out);
+                    self.write_ipv4(now, packet, server, 0, out);
                 } else {
-                    self.ask_about_fragment(server)?;
-                    self.client_packet(now, server, packet, out);
+                    self.check_fragment_may_be_known(server)?;
+                    self.outbound_by_entry(now, packet, out);
                 }
             }
-            Inside::Flow { fragments, .. } => {
-                if let Some((server, entry)) = self.nat64.entry_of_client_packet(now, packet) {
-                    if let Some(key) = fragments {
-                        self.notes.leave(now, self.table(server), key, entry.client);
-                    }
-                    self.write_ipv4(now, &parsed, server, entry.port.0, packet, out);
-                } else {
-                    self.client_packet(now, server, packet, out);
-                }
-            }
-            Inside::Error(_) => self.client_packet(now, server, packet, out),
+            Inside::Flow { .. } | Inside::Error(_) => self.outbound_by_entry(now, packet, out),
         }
         Ok(())
+    }
+
+    /// Forwards a client's packet by its entry, or asks the server.
+    fn outbound_by_entry(&mut self, now: Duration, packet: &Ipv6Packet<'_>, out: &mut Outbox) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let outbound = Outbound::translatable(packet);
+        if let Some((server, entry)) = self.nat64.outbound(now, &outbound, &mut actions) {
+            self.forward_outbound(now, server, entry, packet, out);
+        }
+        self.carry_out(now, actions, out);
     }
 
     fn take_from_service(
@@ -249,134 +265,135 @@ impl Gateway {
         if let Some(outcome) = self.control(now, view, out) {
             return outcome;
         }
-        let server = view.source();
-        let parsed = match Ipv4Packet::parse(packet) {
-            Ok(parsed) => parsed,
+        match Ipv4Packet::parse(packet) {
+            Ok(packet) => self.inbound(now, &packet, out),
             Err(refused) => {
                 self.refuse_service(now, refused, packet, out);
-                return Ok(());
+                Ok(())
             }
-        };
-        match parsed.inside() {
+        }
+    }
+
+    fn inbound(
+        &mut self,
+        now: Duration,
+        packet: &Ipv4Packet<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Dropped> {
+        let server = packet.view().source();
+        match packet.inside() {
             Inside::Flow { flow, .. } | Inside::Error(flow) if flow.service == self.pool => {
                 return Err(Dropped::Loop);
             }
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
                 let client = self.echoes.client(now, server, flow.client_port, true);
-                self.write_ipv6(now, &parsed, server, client.ok_or(Dropped::NoEcho)?, packet, out);
+                self.write_ipv6(now, packet, server, client.ok_or(Dropped::NoEcho)?, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 let of = flow.service;
                 let client = self.echoes.client(now, of, flow.client_port, false);
-                self.write_ipv6(now, &parsed, of, client.ok_or(Dropped::NoEcho)?, packet, out);
+                self.write_ipv6(now, packet, of, client.ok_or(Dropped::NoEcho)?, out);
             }
             Inside::Later(key) => {
                 if let Some(client) = self.notes.find(now, self.table(server), key) {
-                    self.write_ipv6(now, &parsed, server, client, packet, out);
+                    self.write_ipv6(now, packet, server, client, out);
                 } else {
-                    self.ask_about_fragment(server)?;
-                    self.service_packet(now, server, packet, out);
+                    self.check_fragment_may_be_known(server)?;
+                    self.request_for_inbound(now, &Inbound::translatable(packet), out);
                 }
             }
-            Inside::Flow { flow, fragments, .. } => {
-                if let Some((server, entry)) = self.nat64.entry_of_service_packet(now, packet) {
-                    if let Some(key) = fragments {
-                        self.notes.leave(now, self.table(server), key, entry.client);
-                    }
-                    self.write_ipv6(now, &parsed, server, entry.client, packet, out);
-                } else {
-                    self.unless_unsolicited(now, server, flow, packet, out)?;
-                }
-            }
-            Inside::Error(flow) => self.unless_unsolicited(now, flow.service, flow, packet, out)?,
+            Inside::Flow { .. } => self.inbound_by_entry(now, server, packet, out)?,
+            Inside::Error(flow) => self.inbound_by_entry(now, flow.service, packet, out)?,
         }
         Ok(())
     }
 
-    /// What nobody asked for, as it may come from anywhere, makes few packets of ours.
-    fn unless_unsolicited(
+    /// Forwards a packet to the public address by its entry towards `server`, or asks that. Rate-limits
+    /// the requests that unsolicited packets cause: these may come from anywhere.
+    fn inbound_by_entry(
         &mut self,
         now: Duration,
         server: Ipv4Addr,
-        flow: Flow<Ipv4Addr>,
-        packet: &[u8],
+        packet: &Ipv4Packet<'_>,
         out: &mut Outbox,
     ) -> Result<(), Dropped> {
-        let port = MappedPort(flow.client_port);
-        let solicited = self.nat64.state(server) == ServerState::Alive
-            || self.nat64.client_of(server, port).is_some();
+        let inbound = Inbound::translatable(packet);
+        if let Some((server, entry)) = self.nat64.entry_of_inbound(now, &inbound) {
+            self.forward_inbound(now, server, entry, packet, out);
+            return Ok(());
+        }
+        let solicited = self.nat64.state(server) == ServerState::Alive;
         if !solicited && !self.unsolicited.take(now, UNSOLICITED_RATE_MAX) {
             return Err(Dropped::UnsolicitedRate);
         }
-        self.service_packet(now, server, packet, out);
+        self.request_for_inbound(now, &inbound, out);
         Ok(())
     }
 
-    fn client_packet(&mut self, now: Duration, server: Ipv4Addr, packet: &[u8], out: &mut Outbox) {
-        self.with_nat64(now, Some(server), out, |nat64, actions| {
-            nat64.client_packet(now, packet, actions);
-        });
-    }
-
-    fn service_packet(&mut self, now: Duration, server: Ipv4Addr, packet: &[u8], out: &mut Outbox) {
-        self.with_nat64(now, Some(server), out, |nat64, actions| {
-            nat64.service_packet(now, packet, actions);
+    fn request_for_inbound(&mut self, now: Duration, packet: &Inbound<'_>, out: &mut Outbox) {
+        self.with_nat64(now, out, |nat64, actions| {
+            nat64.request_for_inbound(now, packet, actions);
         });
     }
 
     /// A server may remember the first fragment where we do not.
-    fn ask_about_fragment(&self, server: Ipv4Addr) -> Result<(), Dropped> {
+    fn check_fragment_may_be_known(&self, server: Ipv4Addr) -> Result<(), Dropped> {
         let alive = self.nat64.state(server) == ServerState::Alive;
         alive.then_some(()).ok_or(Dropped::FragmentUnknown)
     }
 
-    /// Tells the NAT64 something, does what it wants, and notes what became of `server`.
+    /// Tells the NAT64 something and carries out what it wants.
     fn with_nat64(
         &mut self,
         now: Duration,
-        server: Option<Ipv4Addr>,
         out: &mut Outbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
-        let before =
-            server.map(|server| (self.nat64.state(server), self.nat64.has_answered(server)));
         let mut actions = std::mem::take(&mut self.actions);
         tell(&mut self.nat64, &mut actions);
+        self.carry_out(now, actions, out);
+    }
+
+    /// The same where that may change what the NAT64 believes about `server`, of which a notice is left.
+    fn hear_of_server(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        out: &mut Outbox,
+        tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
+    ) {
+        let (before, known) = (self.nat64.state(server), self.nat64.has_answered(server));
+        self.with_nat64(now, out, tell);
+        let change = match (before, self.nat64.state(server)) {
+            (ServerState::Unknown | ServerState::Dead, ServerState::Alive) if known => {
+                ServerChange::Back
+            }
+            (ServerState::Unknown | ServerState::Dead, ServerState::Alive) => ServerChange::Known,
+            (ServerState::Alive, ServerState::Dead) => ServerChange::Down,
+            _ => return,
+        };
+        out.notice(server, change);
+    }
+
+    /// Carries out `actions`, whose capacity is kept for the next.
+    fn carry_out(&mut self, now: Duration, mut actions: Vec<Action>, out: &mut Outbox) {
         for action in actions.drain(..) {
-            self.carry_out(now, action, out);
+            match action {
+                Action::Request { server, payload } => self.send_control(server, &payload, out),
+                Action::Forward { server, entry, packet } => {
+                    self.forward(now, server, entry, &packet, out);
+                }
+                Action::Deliver { packet } => {
+                    self.did(Done::Delivered);
+                    out.push(&[&packet]);
+                }
+                Action::Unmapped { .. } => self.drop(Dropped::Unmapped),
+            }
         }
         self.actions = actions;
-        if let (Some(server), Some(before)) = (server, before) {
-            let (before, known) = before;
-            let change = match (before, self.nat64.state(server)) {
-                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) if known => {
-                    ServerChange::Back
-                }
-                (ServerState::Unknown | ServerState::Dead, ServerState::Alive) => {
-                    ServerChange::Known
-                }
-                (ServerState::Alive, ServerState::Dead) => ServerChange::Down,
-                _ => return,
-            };
-            out.notice(server, change);
-        }
     }
 
-    fn carry_out(&mut self, now: Duration, action: Action, out: &mut Outbox) {
-        match action {
-            Action::Request { server, payload } => self.send_control(server, &payload, out),
-            Action::Forward { server, entry, packet } => {
-                self.forward(now, server, entry, &packet, out);
-            }
-            Action::Deliver { packet } => {
-                self.did(Done::Delivered);
-                out.push(&[&packet]);
-            }
-            Action::Unmapped { .. } => self.drop(Dropped::Unmapped),
-        }
-    }
-
-    /// Translates by an entry, and leaves a note of it for later fragments.
+    /// Forwards a packet that came back from a server.
     fn forward(
         &mut self,
         now: Duration,
@@ -387,45 +404,64 @@ impl Gateway {
     ) {
         if packet.first().is_some_and(|octet| octet >> 4 == 6) {
             match Ipv6Packet::parse(packet) {
-                Ok(parsed) => {
-                    if let Inside::Flow { fragments: Some(key), .. } = parsed.inside() {
-                        self.notes.leave(now, self.table(server), key, entry.client);
-                    }
-                    self.write_ipv4(now, &parsed, server, entry.port.0, packet, out);
-                }
+                Ok(packet) => self.forward_outbound(now, server, entry, &packet, out),
                 Err(refused) => self.refuse_client(now, refused, packet, out),
             }
         } else {
             match Ipv4Packet::parse(packet) {
-                Ok(parsed) => {
-                    if let Inside::Flow { fragments: Some(key), .. } = parsed.inside() {
-                        self.notes.leave(now, self.table(server), key, entry.client);
-                    }
-                    self.write_ipv6(now, &parsed, server, entry.client, packet, out);
-                }
+                Ok(packet) => self.forward_inbound(now, server, entry, &packet, out),
                 Err(refused) => self.refuse_service(now, refused, packet, out),
             }
         }
     }
 
+    /// Translates by an entry, and leaves a note of it for later fragments.
+    fn forward_outbound(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        entry: Entry,
+        packet: &Ipv6Packet<'_>,
+        out: &mut Outbox,
+    ) {
+        if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
+            self.notes.leave(now, self.table(server), key, entry.client);
+        }
+        self.write_ipv4(now, packet, server, entry.port.0, out);
+    }
+
+    /// Likewise.
+    fn forward_inbound(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        entry: Entry,
+        packet: &Ipv4Packet<'_>,
+        out: &mut Outbox,
+    ) {
+        if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
+            self.notes.leave(now, self.table(server), key, entry.client);
+        }
+        self.write_ipv6(now, packet, server, entry.client, out);
+    }
+
     fn write_ipv4(
         &mut self,
         now: Duration,
-        parsed: &Ipv6Packet<'_>,
+        packet: &Ipv6Packet<'_>,
         server: Ipv4Addr,
         port: u16,
-        packet: &[u8],
         out: &mut Outbox,
     ) {
         let rewrite = Rewrite { client: self.pool, client_port: port, service: server };
         let identification = self.next_identification();
         let mut buffer = std::mem::take(&mut self.buffer);
-        match parsed.to_ipv4(&rewrite, identification, &self.limits, &mut buffer) {
+        match packet.to_ipv4(&rewrite, identification, &self.limits, &mut buffer) {
             Ok(packets) => {
                 push_all(packets, out);
                 self.did(Done::ToIpv4);
             }
-            Err(refused) => self.refuse_client(now, refused, packet, out),
+            Err(refused) => self.refuse_client(now, refused, packet.view().octets(), out),
         }
         self.buffer = buffer;
     }
@@ -433,21 +469,20 @@ impl Gateway {
     fn write_ipv6(
         &mut self,
         now: Duration,
-        parsed: &Ipv4Packet<'_>,
+        packet: &Ipv4Packet<'_>,
         server: Ipv4Addr,
         client: Client,
-        packet: &[u8],
         out: &mut Outbox,
     ) {
         let service = synthesize(client.prefix, server);
         let rewrite = Rewrite { client: client.address, client_port: client.port, service };
         let mut buffer = std::mem::take(&mut self.buffer);
-        match parsed.to_ipv6(&rewrite, &self.limits, &mut buffer) {
+        match packet.to_ipv6(&rewrite, &self.limits, &mut buffer) {
             Ok(packets) => {
                 push_all(packets, out);
                 self.did(Done::ToIpv6);
             }
-            Err(refused) => self.refuse_service(now, refused, packet, out),
+            Err(refused) => self.refuse_service(now, refused, packet.view().octets(), out),
         }
         self.buffer = buffer;
     }

@@ -89,6 +89,11 @@ impl<'a> Ipv4Packet<'a> {
         Ok(Self { view, upper, body })
     }
 
+    /// The packet, cut to its own length.
+    pub(crate) fn view(&self) -> Ipv4<'a> {
+        self.view
+    }
+
     /// By what to look up its mapping.
     pub fn inside(&self) -> Inside<Ipv4Addr> {
         let key = |fragment: Fragment| FragmentKey::Ipv4 {

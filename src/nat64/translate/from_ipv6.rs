@@ -91,6 +91,11 @@ impl<'a> Ipv6Packet<'a> {
         Ok(Self { view, walk, upper, body })
     }
 
+    /// The packet, cut to its own length.
+    pub(crate) fn view(&self) -> Ipv6<'a> {
+        self.view
+    }
+
     /// By what to look up its mapping.
     pub fn inside(&self) -> Inside<Ipv6Addr> {
         let key = |fragment: Fragment| FragmentKey::Ipv6 {

@@ -1,0 +1,228 @@
+//! Packets as the engine takes them: parsed once, by itself or by translation.
+//!
+//! A packet's kind is what it says of itself and nothing else. Whether there is an entry for it is
+//! asked in `traffic`.
+
+use std::net::Ipv4Addr;
+
+use super::Ignored;
+use super::lifetime::{Segment, Session, Usage};
+use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::message::Prefix96;
+use crate::ip::packet::{self, ICMP_HEADER, IPV6_HEADER, Ipv4, Ipv6, protocol};
+use crate::nat64::translate::{Flow, Inside, Ipv4Packet, Ipv6Packet, Transport};
+
+/// Where a TCP header has its flags.
+const TCP_FLAGS_AT: usize = 13;
+
+/// A packet of a client, before translation: whole, and cut to its own length.
+#[derive(Debug, Clone, Copy)]
+pub struct Outbound<'a> {
+    pub(super) view: Ipv6<'a>,
+    pub(super) kind: PacketKind<Client>,
+}
+
+/// A packet to the public address, before translation: whole, and cut to its own length.
+#[derive(Debug, Clone, Copy)]
+pub struct Inbound<'a> {
+    pub(super) view: Ipv4<'a>,
+    pub(super) kind: PacketKind<ServiceKey>,
+}
+
+/// What a packet is to a NAT64. `K` is the key of its entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PacketKind<K> {
+    /// TCP or UDP, whole or the first fragment.
+    Data(DataPacket<K>),
+    /// An ICMP error about such a packet that went the other way.
+    Error(K),
+    /// A fragment behind the first, of any protocol.
+    LaterFragment,
+    /// Queries, other protocols.
+    Other,
+}
+
+/// A TCP segment or UDP datagram, or the first fragment of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DataPacket<K> {
+    pub key: K,
+    /// The first of several fragments.
+    pub fragment: bool,
+    pub usage: Usage,
+}
+
+/// The key of a service's packet: the server, and the port of the NAT64 that it talks to.
+pub(super) type ServiceKey = (Ipv4Addr, MappedPort);
+
+impl<'a> Outbound<'a> {
+    /// A packet that translation has parsed.
+    pub fn translatable(packet: &Ipv6Packet<'a>) -> Self {
+        let kind = PacketKind::of(packet.inside(), true, |flow| Client {
+            prefix: Prefix96::of(flow.service),
+            address: flow.client,
+            port: flow.client_port,
+        });
+        Self { view: packet.view(), kind }
+    }
+
+    pub(super) fn parse(view: Ipv6<'a>) -> Result<Self, Ignored> {
+        let walk = view.walk().map_err(|_| Ignored::PacketHeaders)?;
+        let upper = view.octets().get(walk.upper_at..).unwrap_or_default();
+        let kind = if walk.fragment.is_some_and(|fragment| !fragment.first) {
+            PacketKind::LaterFragment
+        } else if packet::has_entries(walk.protocol) {
+            let (port, service_port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
+            let key = Client { prefix: view.destination_prefix(), address: view.source(), port };
+            let fragment = walk.fragment.is_some_and(|fragment| fragment.more);
+            let session = Session { protocol: walk.protocol, service_port };
+            let segment = segment(walk.protocol, upper)?;
+            let usage = Usage { session, segment, of_client: true };
+            PacketKind::Data(DataPacket { key, fragment, usage })
+        } else if walk.protocol == protocol::ICMPV6
+            && upper.first().is_some_and(|&kind| packet::icmpv6_is_error(kind))
+        {
+            let quoted = upper.get(ICMP_HEADER..).and_then(client_of_quoted);
+            quoted.map_or(PacketKind::Other, PacketKind::Error)
+        } else {
+            PacketKind::Other
+        };
+        Ok(Self { view, kind })
+    }
+
+    /// Whether the packet, which came back with `client`'s entry, is one of that client's.
+    pub(super) fn is_of(&self, client: Client) -> bool {
+        match self.kind {
+            PacketKind::Data(DataPacket { key, .. }) | PacketKind::Error(key) => key == client,
+            PacketKind::LaterFragment => self.view.source() == client.address,
+            PacketKind::Other => false,
+        }
+    }
+}
+
+impl<'a> Inbound<'a> {
+    /// A packet that translation has parsed.
+    pub fn translatable(packet: &Ipv4Packet<'a>) -> Self {
+        let kind = PacketKind::of(packet.inside(), false, |flow| {
+            (flow.service, MappedPort(flow.client_port))
+        });
+        Self { view: packet.view(), kind }
+    }
+
+    pub(super) fn parse(view: Ipv4<'a>) -> Result<Self, Ignored> {
+        let (fragment, upper) = (view.fragment(), view.data());
+        let kind = if fragment.is_some_and(|fragment| !fragment.first) {
+            PacketKind::LaterFragment
+        } else if packet::has_entries(view.protocol()) {
+            let (service_port, port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
+            let session = Session { protocol: view.protocol(), service_port };
+            let segment = segment(view.protocol(), upper)?;
+            PacketKind::Data(DataPacket {
+                key: (view.source(), MappedPort(port)),
+                fragment: fragment.is_some(),
+                usage: Usage { session, segment, of_client: false },
+            })
+        } else if view.protocol() == protocol::ICMP
+            && upper.first().is_some_and(|&kind| packet::icmp_is_error(kind))
+        {
+            let quoted = upper.get(ICMP_HEADER..);
+            let key = quoted.and_then(|quoted| service_of_quoted(quoted, view.destination()));
+            key.map_or(PacketKind::Other, PacketKind::Error)
+        } else {
+            PacketKind::Other
+        };
+        Ok(Self { view, kind })
+    }
+
+    /// Whether the packet, which came back with the entry of `port`, is one to that port.
+    pub(super) fn is_to(&self, port: MappedPort) -> bool {
+        match self.kind {
+            PacketKind::Data(DataPacket { key, .. }) | PacketKind::Error(key) => key.1 == port,
+            PacketKind::LaterFragment => true,
+            PacketKind::Other => false,
+        }
+    }
+}
+
+impl<K> PacketKind<K> {
+    fn of<A>(inside: Inside<A>, of_client: bool, key: impl FnOnce(Flow<A>) -> K) -> Self {
+        match inside {
+            Inside::Flow { flow, .. } | Inside::Error(flow)
+                if flow.transport == Transport::Echo =>
+            {
+                PacketKind::Other
+            }
+            Inside::Flow { flow, tcp_flags, fragments } => {
+                let (protocol, segment) = match flow.transport {
+                    Transport::Tcp => (protocol::TCP, Segment::of_flags(tcp_flags)),
+                    Transport::Udp | Transport::Echo => (protocol::UDP, Segment::Udp),
+                };
+                let session = Session { protocol, service_port: flow.service_port };
+                PacketKind::Data(DataPacket {
+                    key: key(flow),
+                    fragment: fragments.is_some(),
+                    usage: Usage { session, segment, of_client },
+                })
+            }
+            Inside::Error(flow) => PacketKind::Error(key(flow)),
+            Inside::Later(_) => PacketKind::LaterFragment,
+        }
+    }
+
+    /// How the packet uses its entry, if it does.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        match self {
+            PacketKind::Data(data) => Some(data.usage),
+            _ => None,
+        }
+    }
+}
+
+impl<K> DataPacket<K> {
+    /// Not a TCP segment of a connection that must have been opened before.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.usage.segment, Segment::Udp | Segment::Syn)
+    }
+}
+
+/// The client that a quoted packet went to.
+fn client_of_quoted(quoted: &[u8]) -> Option<Client> {
+    let quoted = Ipv6::new(quoted)?;
+    let walk = quoted.walk().ok()?;
+    let first = walk.fragment.is_none_or(|fragment| fragment.first);
+    if !first || !packet::has_entries(walk.protocol) {
+        return None;
+    }
+    let (_, port) = packet::ports(quoted.octets().get(walk.upper_at..)?)?;
+    Some(Client { prefix: Prefix96::of(quoted.source()), address: quoted.destination(), port })
+}
+
+/// Section 10, repair 4: the quoted packet went from the NAT64 to the server, so that is its destination.
+fn service_of_quoted(quoted: &[u8], nat64: Ipv4Addr) -> Option<ServiceKey> {
+    let quoted = Ipv4::new(quoted)?;
+    let first = quoted.fragment().is_none_or(|fragment| fragment.first);
+    if !first || quoted.source() != nat64 || !packet::has_entries(quoted.protocol()) {
+        return None;
+    }
+    let (port, _) = packet::ports(quoted.data())?;
+    Some((quoted.destination(), MappedPort(port)))
+}
+
+/// `upper` starts with the header of TCP or UDP, of which the ports are there.
+fn segment(protocol: u8, upper: &[u8]) -> Result<Segment, Ignored> {
+    if protocol != protocol::TCP {
+        return Ok(Segment::Udp);
+    }
+    upper.get(TCP_FLAGS_AT).copied().map(Segment::of_flags).ok_or(Ignored::PacketHeaders)
+}
+
+/// The whole packet, cut to its own length.
+pub(super) fn whole_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Ignored> {
+    let length = IPV6_HEADER + Ipv6::new(packet).ok_or(Ignored::PacketTruncated)?.payload_length();
+    packet.get(..length).and_then(Ipv6::new).ok_or(Ignored::PacketTruncated)
+}
+
+/// As [`whole_ipv6`].
+pub(super) fn whole_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Ignored> {
+    let length = Ipv4::new(packet).ok_or(Ignored::PacketTruncated)?.total_length();
+    packet.get(..length).and_then(Ipv4::new).ok_or(Ignored::PacketTruncated)
+}
