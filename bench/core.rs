@@ -30,7 +30,7 @@ use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
 use nat64handoff::handoff::random::Random;
 use nat64handoff::handoff::server::{
-    AHEAD_MAX, Budget, Datagram, Foreseen, NoneKnown, Outbox, Server, ServerConfig,
+    Batch, Budget, Datagram, NoneKnown, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
 use nat64handoff::handoff::table::TableLimits;
 use nat64handoff::ip::icmp;
@@ -133,7 +133,7 @@ struct Shard {
     ports: Vec<u16>,
     now: Now,
     outbox: Outbox,
-    foreseen: Vec<Foreseen>,
+    prepared: Vec<Prepared>,
     random: Random,
 }
 
@@ -146,17 +146,16 @@ impl Shard {
             budget: Arc::new(Budget::new(usize::MAX, usize::MAX)),
             access: Arc::default(),
         };
-        let live = Box::new(NoneKnown);
-        let server = Server::new(config, [7; 32], Duration::ZERO, live, Arc::default());
+        let server = Server::new(config, [7; 32], Duration::ZERO, Arc::default());
         let mut random = Random::new([1; 32]);
         let barred = [NEVER_MAPPED[0], NEVER_MAPPED[1], HANDOFF_PORT, CONTROL];
         let mut ports: Vec<u16> = (1024..=u16::MAX).filter(|port| !barred.contains(port)).collect();
         shuffle(&mut ports, &mut random);
         ports.truncate(entries);
         let now = Now { wall: Timestamp::from_micros(0), monotonic: Duration::from_secs(1) };
-        let foreseen = (0..AHEAD_MAX).map(|_| Foreseen::default()).collect();
+        let prepared = (0..PREFETCH_MAX).map(|_| Prepared::default()).collect();
         let outbox = Outbox::default();
-        Shard { server, shape, tables, ports, now, outbox, foreseen, random }
+        Shard { server, shape, tables, ports, now, outbox, prepared, random }
     }
 
     fn fill(&mut self) {
@@ -190,7 +189,7 @@ impl Shard {
     fn use_all(&mut self) {
         let mut order: Vec<u32> = (0..self.ports.len() as u32).collect();
         shuffle(&mut order, &mut self.random);
-        let mut batch = Batch::new(256);
+        let mut batch = Requests::new(256);
         for table in 0..self.tables {
             for numbers in order.chunks(256) {
                 batch.clear();
@@ -212,20 +211,22 @@ impl Shard {
 
     /// What is measured.
     #[inline(never)]
-    fn answer(&mut self, batch: &mut Batch) {
+    fn answer(&mut self, batch: &mut Requests) {
         self.outbox.clear();
-        for (chunk, requests) in batch.requests[..batch.length].chunks_mut(AHEAD_MAX).enumerate() {
-            let foreseen = &mut self.foreseen[..requests.len()];
+        let now = Batch::at(self.now);
+        for (chunk, requests) in batch.requests[..batch.length].chunks_mut(PREFETCH_MAX).enumerate()
+        {
+            let prepared = &mut self.prepared[..requests.len()];
             for (index, request) in requests.iter().enumerate() {
                 let payload = &request.buffer[HEAD_ROOM..];
-                self.server.foresee(request.table, payload, index, foreseen);
+                self.server.prepare(request.table, payload, index, prepared);
             }
-            self.server.look_ahead(foreseen);
-            for (index, (request, foreseen)) in requests.iter_mut().zip(&self.foreseen).enumerate()
+            self.server.prefetch(prepared);
+            for (index, (request, prepared)) in requests.iter_mut().zip(&self.prepared).enumerate()
             {
-                self.outbox.datagram = chunk * AHEAD_MAX + index;
-                let datagram = request.datagram();
-                self.server.handle_foreseen(&self.now, datagram, foreseen, &mut self.outbox);
+                let datagram = request.datagram(chunk * PREFETCH_MAX + index);
+                let live = &mut NoneKnown;
+                self.server.handle_prepared(&now, live, datagram, prepared, &mut self.outbox);
             }
         }
     }
@@ -245,22 +246,23 @@ struct Request {
 }
 
 impl Request {
-    fn datagram(&mut self) -> Datagram<'_> {
+    fn datagram(&mut self, index: usize) -> Datagram<'_> {
         let payload = HEAD_ROOM..self.buffer.len();
-        Datagram { table: self.table, port: CONTROL, buffer: &mut self.buffer, payload, room: 0 }
+        let (table, buffer) = (self.table, &mut self.buffer);
+        Datagram { index, table, port: CONTROL, buffer, payload, room: 0 }
     }
 }
 
 /// Requests in buffers that are used again.
-struct Batch {
+struct Requests {
     requests: Vec<Request>,
     length: usize,
 }
 
-impl Batch {
-    fn new(length: usize) -> Batch {
+impl Requests {
+    fn new(length: usize) -> Requests {
         let request = || Request { table: key(0), buffer: Vec::with_capacity(HEAD_ROOM + 256) };
-        Batch { requests: (0..length).map(|_| request()).collect(), length: 0 }
+        Requests { requests: (0..length).map(|_| request()).collect(), length: 0 }
     }
 
     fn clear(&mut self) {
@@ -346,7 +348,7 @@ impl Kind {
     }
 
     /// So many requests at random tables about random entries. `created` counts new clients.
-    fn prepare(self, shard: &mut Shard, batch: &mut Batch, length: usize, created: &mut usize) {
+    fn prepare(self, shard: &mut Shard, batch: &mut Requests, length: usize, created: &mut usize) {
         batch.clear();
         for _ in 0..length {
             let (table, number) = (shard.random_table(), shard.random_entry());
@@ -400,7 +402,7 @@ fn handle(tables: usize, kinds: &[Kind]) {
 }
 
 fn nanoseconds(kind: Kind, shard: &mut Shard, length: usize, created: &mut usize) -> f64 {
-    let mut batch = Batch::new(length);
+    let mut batch = Requests::new(length);
     let mut elapsed = Duration::ZERO;
     // Evicting tells least where all of a table was evicted already.
     let requests = if matches!(kind, Kind::New | Kind::Echo) { REQUESTS / 16 } else { REQUESTS };
@@ -423,7 +425,7 @@ fn once(kind: &str) {
     };
     let mut shard = Shard::new(Shape::FourPorts, 1, TABLE_CAPACITY);
     shard.fill();
-    let mut batch = Batch::new(64);
+    let mut batch = Requests::new(64);
     let mut created = 0;
     for _ in 0..ONCE / 64 {
         kind.prepare(&mut shard, &mut batch, 64, &mut created);

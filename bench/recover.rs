@@ -26,7 +26,7 @@ use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
 use nat64handoff::handoff::message::{self, message_type};
 use nat64handoff::handoff::opaque::{Authenticator, Token};
-use nat64handoff::handoff::server::{Budget, NoneKnown, Server, ServerConfig};
+use nat64handoff::handoff::server::{Budget, Server, ServerConfig};
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;
 use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
@@ -104,7 +104,7 @@ fn server(port: u16, entries: usize) -> Server {
         budget: Arc::new(Budget::new(usize::MAX, entries)),
         access: Arc::default(),
     };
-    Server::new(config, [7; 32], Duration::ZERO, Box::new(NoneKnown), Arc::new(Stats::default()))
+    Server::new(config, [7; 32], Duration::ZERO, Arc::new(Stats::default()))
 }
 
 fn open(state: &Path, port: u16, shards: &mut [impl Replay]) -> Duration {

@@ -15,10 +15,10 @@ use nat64handoff::handoff::message::{
 use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::ports::{PortSet, TABLE_CAPACITY};
 use nat64handoff::handoff::server::{
-    AHEAD_MAX, Budget, Datagram, Foreseen, LiveConnections, Outbox, Server, ServerConfig,
+    Batch, Budget, Datagram, LiveConnections, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
 use nat64handoff::handoff::stats::{Counter, Stats};
-use nat64handoff::handoff::table::{Live, TableLimits};
+use nat64handoff::handoff::table::{LivePorts, TableLimits};
 use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -29,7 +29,7 @@ const TABLE: TableKey =
     TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) };
 const CONTROL: u16 = 40_000;
 const TOKEN: [u8; 16] = *b"token of a NAT64";
-/// Batches of each kind; each asks for [`AHEAD_MAX`] things.
+/// Batches of each kind; each asks for [`PREFETCH_MAX`] things.
 const BATCHES: usize = 64;
 
 fn client(number: usize) -> Client {
@@ -41,16 +41,16 @@ fn authenticator(client: &Client) -> [u8; 16] {
     client.address.octets()
 }
 
-/// Every second port has a live connection, and somebody has always just looked.
+/// Every second port has a live connection, and each time is another poll.
 struct EverySecond {
-    look: u64,
+    poll: u64,
     ports: PortSet,
 }
 
 impl LiveConnections for EverySecond {
-    fn of(&mut self, _: TableKey) -> Option<Live<'_>> {
-        self.look += 1;
-        Some(Live { look: self.look, ports: &self.ports })
+    fn of(&mut self, _: TableKey) -> Option<LivePorts<'_>> {
+        self.poll += 1;
+        Some(LivePorts { poll: self.poll, ports: &self.ports })
     }
 }
 
@@ -58,7 +58,8 @@ struct Shard {
     server: Server,
     stats: Arc<Stats>,
     now: Now,
-    foreseen: Vec<Foreseen>,
+    prepared: Vec<Prepared>,
+    live: EverySecond,
     outbox: Outbox,
     buffers: Vec<Vec<u8>>,
 }
@@ -75,8 +76,8 @@ impl Shard {
         };
         let stats = Arc::new(Stats::default());
         let every_second = ports.iter().map(|port| port.0).filter(|port| port % 2 == 0).collect();
-        let live = Box::new(EverySecond { look: 0, ports: PortSet::new(every_second) });
-        let mut server = Server::new(config, [7; 32], Duration::ZERO, live, Arc::clone(&stats));
+        let live = EverySecond { poll: 0, ports: PortSet::new(every_second) };
+        let mut server = Server::new(config, [7; 32], Duration::ZERO, Arc::clone(&stats));
         let token = Token::new(&TOKEN).unwrap();
         server.replay(TABLE, &Change::Initialized);
         server.replay(TABLE, &Change::IdentityKnown { port: ControlPort(CONTROL), token });
@@ -88,23 +89,25 @@ impl Shard {
             server.replay(TABLE, &Change::AuthenticatorLearned { address, authenticator });
         }
         let now = Now { wall: Timestamp::from_micros(0), monotonic: Duration::from_secs(1) };
-        let foreseen = (0..AHEAD_MAX).map(|_| Foreseen::default()).collect();
+        let prepared = (0..PREFETCH_MAX).map(|_| Prepared::default()).collect();
         let outbox = Outbox::default();
-        Shard { server, stats, now, foreseen, outbox, buffers: Vec::new() }
+        Shard { server, stats, now, prepared, live, outbox, buffers: Vec::new() }
     }
 
     fn answer(&mut self) {
         self.outbox.clear();
-        let foreseen = &mut self.foreseen[..self.buffers.len()];
+        let prepared = &mut self.prepared[..self.buffers.len()];
         for (index, buffer) in self.buffers.iter().enumerate() {
-            self.server.foresee(TABLE, &buffer[HEAD_ROOM..], index, foreseen);
+            self.server.prepare(TABLE, &buffer[HEAD_ROOM..], index, prepared);
         }
-        self.server.look_ahead(foreseen);
-        for (index, (buffer, foreseen)) in self.buffers.iter_mut().zip(&self.foreseen).enumerate() {
+        self.server.prefetch(prepared);
+        let batch = Batch::at(self.now);
+        for (index, (buffer, prepared)) in self.buffers.iter_mut().zip(&self.prepared).enumerate() {
             let payload = HEAD_ROOM..buffer.len();
-            self.outbox.datagram = index;
-            let datagram = Datagram { table: TABLE, port: CONTROL, buffer, payload, room: 0 };
-            self.server.handle_foreseen(&self.now, datagram, foreseen, &mut self.outbox);
+            let datagram =
+                Datagram { index, table: TABLE, port: CONTROL, buffer, payload, room: 0 };
+            let (live, outbox) = (&mut self.live, &mut self.outbox);
+            self.server.handle_prepared(&batch, live, datagram, prepared, outbox);
         }
     }
 
@@ -115,7 +118,8 @@ impl Shard {
         for batch in 0..BATCHES {
             self.now.monotonic += Duration::from_secs(3);
             self.buffers.clear();
-            self.buffers.extend((0..AHEAD_MAX).map(|index| request(batch * AHEAD_MAX + index)));
+            self.buffers
+                .extend((0..PREFETCH_MAX).map(|index| request(batch * PREFETCH_MAX + index)));
             let before = ALLOCATOR.stats();
             self.answer();
             let after = ALLOCATOR.stats();
@@ -123,7 +127,7 @@ impl Shard {
                 allocations += after.allocations - before.allocations;
                 allocations += after.reallocations - before.reallocations;
             }
-            assert_eq!(self.outbox.replies.len(), AHEAD_MAX, "{name}: not all were answered");
+            assert_eq!(self.outbox.replies.len(), PREFETCH_MAX, "{name}: not all were answered");
         }
         allocations
     }
@@ -179,7 +183,7 @@ fn the_steady_state_allocates_nothing() {
     });
     let created = shard.stats.get(Counter::Created);
     let new = shard.allocations("new client", |i| client_packet(&client(TABLE_CAPACITY + i)));
-    assert_eq!(shard.stats.get(Counter::Created) - created, (BATCHES * AHEAD_MAX) as u64);
+    assert_eq!(shard.stats.get(Counter::Created) - created, (BATCHES * PREFETCH_MAX) as u64);
     assert_eq!(shard.server.contradiction(), None);
 
     let counted = [("known", known), ("service", service), ("report", report), ("echo", echo)];

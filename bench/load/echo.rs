@@ -13,10 +13,10 @@ use std::sync::atomic::AtomicBool;
 
 use nat64handoff::disk::eventlog::{Destination, EventLog, LogConfig, LogSync};
 use nat64handoff::disk::fs::RealDisk;
-use nat64handoff::handoff::change::{LogFormat, Now};
+use nat64handoff::handoff::change::LogFormat;
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
-use nat64handoff::handoff::server::{Datagram, Outbox};
+use nat64handoff::handoff::server::{Batch, Datagram, Outbox};
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::kernel::backend::Backend;
 use nat64handoff::kernel::clock::Clock;
@@ -66,26 +66,26 @@ const MAPPED: [u8; MAPPING] = [0x36; MAPPING];
 struct Echo;
 
 impl Shard for Echo {
-    type Foreseen = ();
+    type Prepared = ();
 
-    fn foresee(&self, _: TableKey, _: &[u8], _: usize, _: &mut [()]) {}
+    fn prepare(&self, _: TableKey, _: &[u8], _: usize, _: &mut [()]) {}
 
-    fn look_ahead(&self, _: &mut [()]) {}
+    fn prefetch(&self, _: &mut [()]) {}
 
-    fn handle(&mut self, _: &Now, datagram: Datagram<'_>, _: &(), outbox: &mut Outbox) {
-        let Datagram { table, port, buffer, payload, room } = datagram;
-        let to = SocketAddrV4::new(table.nat64, port);
+    fn handle(&mut self, _: &Batch, datagram: Datagram<'_>, _: &(), outbox: &mut Outbox) {
+        let to = datagram.source();
+        let Datagram { index, buffer, payload, room, .. } = datagram;
         let packet = packet_of(payload);
         if packet.start < room + MAPPING {
             // It does not fail.
-            let _ = outbox.copy(to, 0, |out| {
+            let _ = outbox.copy(index, to, 0, |out| {
                 out.extend_from_slice(&MAPPED);
                 out.extend_from_slice(&buffer[packet]);
                 Ok(())
             });
         } else {
             buffer[packet.start - MAPPING..packet.start].copy_from_slice(&MAPPED);
-            outbox.in_place(to, 0, packet.start - MAPPING..packet.end);
+            outbox.in_place(index, to, 0, packet.start - MAPPING..packet.end);
         }
     }
 }

@@ -13,7 +13,7 @@ use nat64handoff::handoff::change::Now;
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::message::{self, HANDOFF_PORT, HEAD_ROOM, RequestKind, VALIDATION_PORT};
 use nat64handoff::handoff::server::{
-    Body, Budget, Datagram as Request, NoneKnown, Outbox, Server as Shard, ServerConfig,
+    Batch, Body, Budget, Datagram as Request, NoneKnown, Outbox, Server as Shard, ServerConfig,
 };
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;
@@ -151,7 +151,7 @@ impl Replay {
             access: Arc::default(),
         };
         let stats = Arc::new(Stats::default());
-        let shard = Shard::new(config, [5; 32], Duration::ZERO, Box::new(NoneKnown), stats);
+        let shard = Shard::new(config, [5; 32], Duration::ZERO, stats);
         Replay { shard, outbox: Outbox::default(), time: Duration::from_secs(1) }
     }
 
@@ -163,9 +163,10 @@ impl Replay {
         let mut buffer = [&[0; HEAD_ROOM][..], payload].concat();
         let payload = HEAD_ROOM..buffer.len();
         self.outbox.clear();
-        let now = Now { wall: Default::default(), monotonic: self.time };
-        let request = Request { table, port: from.port(), buffer: &mut buffer, payload, room: 0 };
-        self.shard.handle(now, request, &mut self.outbox);
+        let batch = Batch::at(Now { wall: Default::default(), monotonic: self.time });
+        let request =
+            Request { index: 0, table, port: from.port(), buffer: &mut buffer, payload, room: 0 };
+        self.shard.handle(&batch, &mut NoneKnown, request, &mut self.outbox);
         assert_eq!(self.shard.contradiction(), None);
         let sent = self.outbox.replies.iter().map(|reply| {
             let payload = match reply.body.clone() {

@@ -49,8 +49,8 @@ impl Identities {
         }
     }
 
-    /// The one that has to go before another is learned.
-    pub fn least_recently_used_of_too_many(&self) -> Option<(ControlPort, &Token)> {
+    /// The least recently used one, if it has to make room for the next that is learned.
+    pub fn to_evict(&self) -> Option<(ControlPort, &Token)> {
         self.0.get(IDENTITIES_MAX - 1).map(|identity| (identity.port, &identity.token))
     }
 
@@ -69,8 +69,8 @@ impl Identities {
         self.0.iter().map(|identity| identity.port)
     }
 
-    /// Looks at the most recently used, so that it is in the caches.
-    pub fn glance(&self) -> u64 {
+    /// Reads the most recently used one, so that it is in the caches.
+    pub fn prefetch(&self) -> u64 {
         self.0.first().map_or(0, |identity| identity.since)
     }
 

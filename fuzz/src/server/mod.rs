@@ -17,10 +17,10 @@ use nat64handoff::handoff::entry::{ControlPort, MappedPort, TableKey};
 use nat64handoff::handoff::message::{HANDOFF_PORT, HEAD_ROOM};
 use nat64handoff::handoff::ports::PortSet;
 use nat64handoff::handoff::server::{
-    AccessList, Body, Budget, Datagram, LiveConnections, Outbox, Server, ServerConfig,
+    AccessList, Batch, Body, Budget, Datagram, LiveConnections, Outbox, Server, ServerConfig,
 };
 use nat64handoff::handoff::stats::Stats;
-use nat64handoff::handoff::table::{Live, TableLimits};
+use nat64handoff::handoff::table::{LivePorts, TableLimits};
 
 use super::build;
 use super::judge::client::{Client, Entry};
@@ -62,9 +62,9 @@ impl EveryFourth {
 }
 
 impl LiveConnections for EveryFourth {
-    fn of(&mut self, _: TableKey) -> Option<Live<'_>> {
+    fn of(&mut self, _: TableKey) -> Option<LivePorts<'_>> {
         self.asked += 1;
-        Some(Live { look: 1 + self.asked / 8, ports: &self.ports })
+        Some(LivePorts { poll: 1 + self.asked / 8, ports: &self.ports })
     }
 }
 
@@ -166,6 +166,9 @@ struct Proof {
 struct World {
     server: Server,
     budget: Arc<Budget>,
+    live: EveryFourth,
+    /// How many requests there were.
+    asked: usize,
     outbox: Outbox,
     now: Duration,
     nat64s: BTreeMap<TableKey, Nat64>,
@@ -186,13 +189,9 @@ impl World {
         };
         let stats = Arc::new(Stats::default());
         Self {
-            server: Server::new(
-                config,
-                [0x64; 32],
-                Duration::ZERO,
-                Box::new(EveryFourth::new()),
-                stats,
-            ),
+            server: Server::new(config, [0x64; 32], Duration::ZERO, stats),
+            live: EveryFourth::new(),
+            asked: 0,
             budget,
             outbox: Outbox::default(),
             now: Duration::ZERO,
@@ -482,7 +481,9 @@ impl World {
         // packets: where these are copies, they look like answers to reports.
         let alone = payload.len() % 4 < 2 || payload.len() > 60_000;
         let room = if alone { 0 } else { HEAD_ROOM };
+        self.asked += 1;
         let datagram = Datagram {
+            index: self.asked,
             table: asker.table,
             port: asker.port,
             buffer: &mut buffer,
@@ -492,14 +493,14 @@ impl World {
         let wall = Timestamp::from_micros(self.now.as_micros() as u64);
         let drops_before = self.server.stats().dropped_all();
         self.outbox.clear();
-        self.outbox.datagram += 1;
-        self.server.handle(Now { wall, monotonic: self.now }, datagram, &mut self.outbox);
+        let batch = Batch::at(Now { wall, monotonic: self.now });
+        self.server.handle(&batch, &mut self.live, datagram, &mut self.outbox);
 
         assert_eq!(buffer[end..], CANARY);
         assert_eq!(buffer[..room], [0xc5; HEAD_ROOM][..room]);
         let sent: Vec<_> = (self.outbox.replies.iter())
             .map(|reply| {
-                assert_eq!(reply.datagram, self.outbox.datagram);
+                assert_eq!(reply.datagram, self.asked);
                 let (in_place, payload) = match &reply.body {
                     Body::InPlace(range) => {
                         assert!(range.start < range.end && range.end <= end);

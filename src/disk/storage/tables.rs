@@ -14,7 +14,7 @@ use crate::disk::journal::{FileId, FileKind, changes_in};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::{MappedPort, TableKey};
 use crate::handoff::random::SecretHash;
-use crate::handoff::server::Nat64;
+use crate::handoff::server::Channel;
 use crate::handoff::table::TableLimits;
 
 /// Which files of a shard are read.
@@ -39,7 +39,7 @@ pub(super) struct Source {
 pub(super) struct TableState {
     pub key: TableKey,
     pub initialized: Timestamp,
-    pub nat64: Nat64,
+    pub nat64: Channel,
 }
 
 impl TableState {
@@ -134,7 +134,7 @@ impl Tables {
             return Ok(None);
         };
         let Source { common, hash, tolerant, .. } = self.source;
-        let mut nat64 = Nat64::new(TableLimits::default(), common.handoff_port, hash);
+        let mut nat64 = Channel::new(TableLimits::default(), common.handoff_port, hash);
         let mut initialized = None;
         let mut apply = |octets: &[u8]| {
             for change in changes_in(octets) {
@@ -253,7 +253,7 @@ impl Tables {
 }
 
 /// Deletes what stands in the way of an entry that was created: the deletion was lost.
-fn make_room(nat64: &mut Nat64, change: &Change) {
+fn make_room(nat64: &mut Channel, change: &Change) {
     let Change::Created { port, client } = change else {
         return;
     };

@@ -1,60 +1,61 @@
-//! What can be known of a datagram before those ahead of it were answered.
+//! The first pass over a batch: parse, hash and prefetch, before the first datagram is answered.
 //!
-//! A batch is handled in two passes. The first parses its datagrams ([`Server::foresee`]) and looks at the memory
-//! that the second will need ([`Server::look_ahead`]), step by step: first at the NAT64s of all of them, then at the
-//! indexes, then at the entries, then at what stands around these. The steps of one request must wait for each
-//! other, those of different requests need not, so that the processor waits for many of them at once. The second
-//! pass ([`Server::handle_foreseen`]) answers one after the other and relies on nothing that a request may have
-//! changed meanwhile: what was foreseen saves time, and never alters an answer.
+//! [`Server::prepare`] parses a datagram, and [`Server::prefetch`] reads the memory that answers will need, step by
+//! step: first the channels of all datagrams, then the indexes, then the entries, then the records around these. The
+//! steps of one request depend on each other, those of different requests do not, so that the processor waits for many
+//! of them at once. The second pass ([`Server::handle_prepared`]) answers one after the other and relies on nothing
+//! that a request may have changed meanwhile: what was prepared saves time, and never alters an answer.
 
 use std::net::Ipv4Addr;
 
+use super::Server;
+use super::channel::Channel;
 use super::channels::{self, Number};
-use super::{Nat64, Server};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::{self, Request, RequestKind};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
 use crate::ip::packet::{self, Ipv4, Ipv6};
 
-/// How many datagrams are best foreseen and then handled: more of them push each other out of the caches again.
-pub const AHEAD_MAX: usize = 64;
-/// From so many datagrams on, looking ahead pays.
-const LOOK_AHEAD_MIN: usize = 4;
+/// How many datagrams are best prepared at once: more of them push each other out of the caches again.
+pub const PREFETCH_MAX: usize = 64;
+/// With fewer datagrams than this, prefetching costs more than it saves.
+const PREFETCH_MIN: usize = 4;
 
-/// What can be known of one datagram.
+/// What is known of one datagram before those in front of it were answered.
 #[derive(Debug)]
-pub struct Foreseen {
+pub struct Prepared {
     table: TableKey,
-    pub(super) nat64_hash: u64,
-    /// Which NAT64 it comes from, if that was known.
-    pub(super) nat64: Option<Number>,
+    /// The hash of `table`.
+    pub(super) hash: u64,
+    /// Which channel it came by, if there was one.
+    pub(super) channel: Option<Number>,
     pub(super) request: Result<Request, DropReason>,
     wanted: Wanted,
-    /// Where the entry of the client that is wanted was, probably, when somebody looked ahead.
+    /// Where the wanted entry probably was at the time of [`Server::prefetch`].
     pub(super) probable: Option<Slot>,
 }
 
-/// By what an entry will be looked for.
+/// What an entry will be looked up by.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
-    /// It sent the packet: TCP or UDP, not a fragment, from an address and port that a client can have.
+    /// The client that sent the packet: TCP or UDP, not a fragment, from an address and port that a client can have.
     Sender(HashedClient),
-    /// It was reported.
+    /// The client of the entry that was reported.
     Reported(HashedClient),
-    /// A packet was sent there.
+    /// The mapped port that a packet was sent to.
     Port(MappedPort),
     Nothing,
 }
 
 /// Of no datagram.
-impl Default for Foreseen {
+impl Default for Prepared {
     fn default() -> Self {
         let nowhere = Ipv4Addr::UNSPECIFIED;
         Self {
             table: TableKey { local: nowhere, nat64: nowhere },
-            nat64_hash: 0,
-            nat64: None,
+            hash: 0,
+            channel: None,
             request: Err(DropReason::Empty),
             wanted: Wanted::Nothing,
             probable: None,
@@ -62,8 +63,8 @@ impl Default for Foreseen {
     }
 }
 
-impl Foreseen {
-    /// Who sent the client packet that came alone, where that needs no closer look.
+impl Prepared {
+    /// Who sent the client packet, where it came without a report and needs no closer look.
     pub(super) fn sender(&self) -> Option<&HashedClient> {
         match &self.wanted {
             Wanted::Sender(client) => Some(client),
@@ -81,85 +82,87 @@ impl Foreseen {
 }
 
 impl Server {
-    /// Parses the payload of datagram `index` of a batch, which was sent between the addresses of `table`, and
-    /// writes down what is known of it. That of the datagrams in front of it is known already.
+    /// Parses the payload of datagram `index` of a batch, which was sent between the addresses of `table`. The datagrams
+    /// in front of it must be prepared already.
     ///
     /// # Panics
-    /// Where `batch` is not so long.
+    /// Where `batch` has no place `index`.
     #[inline]
-    pub fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Foreseen]) {
-        // Many in a row come from the same NAT64.
+    pub fn prepare(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Prepared]) {
+        // Many datagrams in a row come from the same NAT64.
         let before = index.checked_sub(1).map(|before| &batch[before]);
-        let (nat64_hash, nat64) = match before {
-            Some(before) if before.table == table => (before.nat64_hash, before.nat64),
+        let (hash, channel) = match before {
+            Some(before) if before.table == table => (before.hash, before.channel),
             _ => {
-                let hash = channels::hash_of(&self.context.hash, table);
-                (hash, self.nat64s.find(hash, table))
+                let hash = channels::hash_of(&self.shared.hash, table);
+                (hash, self.admission.channels.find(hash, table))
             }
         };
-        // Piece by piece where it is to be: it is large, and to move it would take longer than to make it. Nor is
-        // the request read back from where it was just written: that is done in pieces of other sizes, and stalls.
-        let foreseen = &mut batch[index];
-        foreseen.table = table;
-        foreseen.nat64_hash = nat64_hash;
-        foreseen.nat64 = nat64;
-        foreseen.probable = None;
+        // Each field is written to its final place: `Prepared` is large, and moving it would take longer than making
+        // it. The request is not read back from there either, which would stall on store forwarding.
+        let prepared = &mut batch[index];
+        prepared.table = table;
+        prepared.hash = hash;
+        prepared.channel = channel;
+        prepared.probable = None;
         match message::parse_plain(payload) {
             Some(request) => {
-                foreseen.wanted = self.wanted(&request, payload).unwrap_or(Wanted::Nothing);
-                foreseen.request = Ok(request);
+                prepared.wanted = self.wanted(&request, payload).unwrap_or(Wanted::Nothing);
+                prepared.request = Ok(request);
             }
-            None => self.foresee_any(payload, foreseen),
+            None => self.prepare_any(payload, prepared),
         }
     }
 
     #[inline(never)]
-    fn foresee_any(&self, payload: &[u8], foreseen: &mut Foreseen) {
-        foreseen.request = message::parse_any(payload);
-        foreseen.wanted = match &foreseen.request {
+    fn prepare_any(&self, payload: &[u8], prepared: &mut Prepared) {
+        prepared.request = message::parse_any(payload);
+        prepared.wanted = match &prepared.request {
             Ok(request) => self.wanted(request, payload).unwrap_or(Wanted::Nothing),
             Err(_) => Wanted::Nothing,
         };
     }
 
-    /// Looks at what [`Server::handle_foreseen`] will need, so that it is in the caches. Changes nothing but what is
-    /// foreseen.
-    pub fn look_ahead(&self, foreseen: &mut [Foreseen]) {
-        if foreseen.len() < LOOK_AHEAD_MIN {
+    /// Reads what [`Server::handle_prepared`] will need, so that it is in the caches. Notes in `batch` where the entries
+    /// probably are, and changes nothing else.
+    pub fn prefetch(&self, batch: &mut [Prepared]) {
+        if batch.len() < PREFETCH_MIN {
             return;
         }
-        let nat64_of = |foreseen: &Foreseen| Some(self.nat64s.get(foreseen.nat64?));
-        // The sum is there so that nobody can say that nothing was looked at.
+        let channel_of = |prepared: &Prepared| Some(self.admission.channels.get(prepared.channel?));
+        // The sum keeps the compiler from leaving the reads out.
         let mut seen = 0;
         let mut last = None;
-        for foreseen in &*foreseen {
-            if last != foreseen.nat64 {
-                last = foreseen.nat64;
-                seen ^= nat64_of(foreseen).map_or(0, Nat64::glance);
+        for prepared in &*batch {
+            if last != prepared.channel {
+                last = prepared.channel;
+                seen ^= channel_of(prepared).map_or(0, Channel::prefetch);
             }
         }
-        for foreseen in &mut *foreseen {
-            foreseen.probable = nat64_of(foreseen).and_then(|nat64| match &foreseen.wanted {
-                Wanted::Sender(client) | Wanted::Reported(client) => nat64.table().probable(client),
-                Wanted::Port(port) => nat64.table().find_port(*port),
+        for prepared in &mut *batch {
+            prepared.probable = channel_of(prepared).and_then(|channel| match &prepared.wanted {
+                Wanted::Sender(client) | Wanted::Reported(client) => {
+                    channel.table().probable(client)
+                }
+                Wanted::Port(port) => channel.table().find_port(*port),
                 Wanted::Nothing => None,
             });
         }
-        for foreseen in &*foreseen {
-            if let (Some(nat64), Some(slot)) = (nat64_of(foreseen), foreseen.probable) {
-                seen ^= nat64.table().glance(slot);
+        for prepared in &*batch {
+            if let (Some(channel), Some(slot)) = (channel_of(prepared), prepared.probable) {
+                seen ^= channel.table().prefetch(slot);
             }
         }
-        for foreseen in &*foreseen {
-            if let (Some(nat64), Some(slot)) = (nat64_of(foreseen), foreseen.probable) {
-                seen ^= nat64.table().glance_around(slot);
+        for prepared in &*batch {
+            if let (Some(channel), Some(slot)) = (channel_of(prepared), prepared.probable) {
+                seen ^= channel.table().prefetch_client(slot);
             }
         }
         std::hint::black_box(seen);
     }
 
     /// The client or the mapped port that a request is about, where that is easily told.
-    #[inline(always)] // Else what it finds is moved, and that stalls.
+    #[inline(always)] // To avoid a store-forwarding stall on what it returns.
     fn wanted(&self, request: &Request, payload: &[u8]) -> Option<Wanted> {
         match request.kind {
             RequestKind::ClientPacket(parts) => {
@@ -172,7 +175,7 @@ impl Server {
                 let (prefix, address) = (view.destination_prefix(), view.source());
                 let client = Client { prefix, address, port };
                 (Client::can_have(address) && port != 0)
-                    .then(|| Wanted::Sender(HashedClient::new(&self.context.hash, client)))
+                    .then(|| Wanted::Sender(HashedClient::new(&self.shared.hash, client)))
             }
             RequestKind::ServicePacket { packet } => {
                 let view = Ipv4::new(packet.of(payload))?;
@@ -181,7 +184,7 @@ impl Server {
                 Some(Wanted::Port(MappedPort(port)))
             }
             RequestKind::Report { entry, .. } => {
-                Some(Wanted::Reported(HashedClient::new(&self.context.hash, entry.client)))
+                Some(Wanted::Reported(HashedClient::new(&self.shared.hash, entry.client)))
             }
             RequestKind::MultiReport => None,
         }

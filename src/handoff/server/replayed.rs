@@ -1,11 +1,10 @@
-//! [`Replayed`]: tables that are filled from what was kept, away from the shard that they will belong to, so that
-//! several threads can fill the tables of one shard.
-
-use std::sync::atomic::Ordering;
+//! [`Replayed`]: tables that are filled from the journal apart from the shard that they will belong to, so that several
+//! threads can fill the tables of one shard.
 
 use hashbrown::HashMap;
 
-use super::{Nat64, Server};
+use super::Server;
+use super::channel::Channel;
 use crate::handoff::change::Change;
 use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
@@ -13,9 +12,9 @@ use crate::handoff::table::TableLimits;
 
 /// Tables for a [`Server`], see [`Server::replayed`]. They count in no budget yet.
 pub struct Replayed {
-    nat64s: HashMap<TableKey, Box<Nat64>, SecretHash>,
-    /// The one that was changed last. Changes of a table come many in a row.
-    current: Option<(TableKey, Box<Nat64>)>,
+    channels: HashMap<TableKey, Box<Channel>, SecretHash>,
+    /// The one that was changed last, as many changes in a row are of the same table.
+    current: Option<(TableKey, Box<Channel>)>,
     limits: TableLimits,
     handoff_port: u16,
     hash: SecretHash,
@@ -25,19 +24,19 @@ impl Replayed {
     /// As [`Server::replay`].
     pub fn replay(&mut self, table: TableKey, change: &Change) {
         match &mut self.current {
-            Some((key, nat64)) if *key == table => nat64.apply(change, 0),
+            Some((key, channel)) if *key == table => channel.apply(change, 0),
             _ => self.turn_to(table).apply(change, 0),
         }
     }
 
-    fn turn_to(&mut self, table: TableKey) -> &mut Nat64 {
-        self.nat64s.extend(self.current.take());
+    fn turn_to(&mut self, table: TableKey) -> &mut Channel {
+        self.channels.extend(self.current.take());
         let Self { limits, handoff_port, hash, .. } = *self;
-        let nat64 = self
-            .nat64s
+        let channel = self
+            .channels
             .remove(&table)
-            .unwrap_or_else(|| Box::new(Nat64::new(limits, handoff_port, hash)));
-        &mut self.current.insert((table, nat64)).1
+            .unwrap_or_else(|| Box::new(Channel::new(limits, handoff_port, hash)));
+        &mut self.current.insert((table, channel)).1
     }
 }
 
@@ -45,9 +44,9 @@ impl Server {
     /// What fills tables for this shard: no table yet. Of several, each table must be in one.
     pub fn replayed(&self) -> Replayed {
         let (limits, handoff_port, hash) =
-            (self.config.limits, self.config.handoff_port, self.context.hash);
-        let nat64s = HashMap::with_hasher(hash);
-        Replayed { nat64s, current: None, limits, handoff_port, hash }
+            (self.config().limits, self.config().handoff_port, self.shared.hash);
+        let channels = HashMap::with_hasher(hash);
+        Replayed { channels, current: None, limits, handoff_port, hash }
     }
 
     /// Takes the tables over.
@@ -55,11 +54,9 @@ impl Server {
     /// # Panics
     /// Where the shard has one of them: a table is replayed in one place.
     pub fn adopt(&mut self, replayed: Replayed) {
-        let budget = &self.context.budget;
-        for (table, nat64) in replayed.nat64s.into_iter().chain(replayed.current) {
-            budget.nat64s.fetch_add(1, Ordering::Relaxed);
-            budget.entries.fetch_add(nat64.table().len().max(1), Ordering::Relaxed);
-            self.nat64s.adopt(&self.context.hash, table, nat64);
+        for (table, channel) in replayed.channels.into_iter().chain(replayed.current) {
+            self.shared.budget.replayed_nat64(channel.table().len());
+            self.admission.channels.adopt(&self.shared.hash, table, channel);
         }
     }
 }
@@ -74,7 +71,7 @@ mod tests {
     use crate::handoff::entry::{Client, ControlPort, MappedPort};
     use crate::handoff::message::Prefix96;
     use crate::handoff::opaque::Token;
-    use crate::handoff::server::{Budget, NoneKnown, ServerConfig};
+    use crate::handoff::server::{Budget, ServerConfig};
     use crate::handoff::stats::Stats;
 
     fn server() -> Server {
@@ -86,7 +83,7 @@ mod tests {
             access: Arc::default(),
         };
         let stats = Arc::new(Stats::default());
-        Server::new(config, [1; 32], Duration::ZERO, Box::new(NoneKnown), stats)
+        Server::new(config, [1; 32], Duration::ZERO, stats)
     }
 
     fn table(number: u8) -> TableKey {
@@ -94,7 +91,7 @@ mod tests {
         TableKey { local, nat64 }
     }
 
-    /// Of several tables through each other; one of them stays empty, another becomes so.
+    /// The changes of several tables, interleaved; one of them stays empty, another becomes so.
     fn changes() -> Vec<(TableKey, Change)> {
         let client = |number: u8| {
             let address = format!("2001:db8::{number:x}").parse().unwrap();
@@ -126,7 +123,7 @@ mod tests {
             whole.replay(table, &change);
             parts[usize::from(table.nat64.octets()[3]) % 2].replay(table, &change);
         }
-        assert_eq!(adopting.config.budget.entries(), 0);
+        assert_eq!(adopting.config().budget.entries(), 0);
         parts.into_iter().for_each(|part| adopting.adopt(part));
         let entries = |server: &Server| {
             let mut entries: Vec<_> = server.entries().collect();
@@ -137,7 +134,7 @@ mod tests {
         assert_eq!(entries(&adopting), entries(&whole));
         assert_eq!(entries(&adopting).len(), 4 * 5);
         let budget =
-            |server: &Server| (server.config.budget.nat64s(), server.config.budget.entries());
+            |server: &Server| (server.config().budget.nat64s(), server.config().budget.entries());
         assert_eq!(budget(&adopting), budget(&whole));
         assert_eq!(budget(&adopting), (6, 4 * 5 + 2));
         assert_eq!(adopting.contradiction(), None);

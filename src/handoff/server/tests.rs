@@ -1,11 +1,14 @@
 use super::*;
-use crate::handoff::entry::{Client, Entry, MappedPort};
-use crate::handoff::message;
-use crate::handoff::message::HEAD_ROOM;
-use crate::handoff::message::{PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96};
+use crate::handoff::change::Now;
+use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::message::{
+    self, HEAD_ROOM, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96, VALIDATION_PORT,
+};
 use crate::handoff::ports::PortSet;
+use crate::handoff::stats::DropReason;
+use crate::handoff::table::LivePorts;
 use crate::ip::packet::{self, protocol};
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddrV4};
 use std::sync::Mutex;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -20,6 +23,8 @@ const SERVICE: &str = "64:ff9b::cb00:7105";
 struct Shard {
     server: Server,
     time: Duration,
+    batch: Batch,
+    live: Box<dyn LiveConnections>,
     outbox: Outbox,
 }
 
@@ -41,8 +46,10 @@ impl Shard {
         };
         adjust(&mut config);
         let stats = Arc::new(Stats::default());
-        let server = Server::new(config, [7; 32], Duration::ZERO, live, stats);
-        Self { server, time: Duration::from_secs(1), outbox: Outbox::default() }
+        let server = Server::new(config, [7; 32], Duration::ZERO, stats);
+        let time = Duration::from_secs(1);
+        let batch = Batch::at(Now { wall: Default::default(), monotonic: time });
+        Self { server, time, batch, live, outbox: Outbox::default() }
     }
 
     /// One with [`NAT64`] known.
@@ -58,27 +65,28 @@ impl Shard {
 
     /// With so many octets in front that can be written to.
     fn send_with_room(&mut self, table: TableKey, port: u16, payload: &[u8], free: usize) -> Sent {
-        let mut foreseen = [Foreseen::default()];
-        self.server.foresee(table, payload, 0, &mut foreseen);
-        self.send_foreseen(table, port, payload, free, &foreseen[0])
+        let mut prepared = [Prepared::default()];
+        self.server.prepare(table, payload, 0, &mut prepared);
+        self.send_prepared(table, port, payload, free, &prepared[0])
     }
 
-    fn send_foreseen(
+    fn send_prepared(
         &mut self,
         table: TableKey,
         port: u16,
         payload: &[u8],
         free: usize,
-        foreseen: &Foreseen,
+        prepared: &Prepared,
     ) -> Sent {
         let mut buffer = vec![0xee; HEAD_ROOM];
         buffer.extend_from_slice(payload);
         let payload = HEAD_ROOM..buffer.len();
         let room = HEAD_ROOM - free;
         self.outbox.clear();
-        let now = Now { wall: Default::default(), monotonic: self.time };
-        let datagram = Datagram { table, port, buffer: &mut buffer, payload, room };
-        self.server.handle_foreseen(&now, datagram, foreseen, &mut self.outbox);
+        self.batch.now.monotonic = self.time;
+        let datagram = Datagram { index: 0, table, port, buffer: &mut buffer, payload, room };
+        let (live, outbox) = (&mut *self.live, &mut self.outbox);
+        self.server.handle_prepared(&self.batch, live, datagram, prepared, outbox);
         assert!(buffer[..room].iter().all(|&octet| octet == 0xee), "another's octets");
         assert_eq!(self.server.contradiction(), None);
         let body = |reply: &Reply| match reply.body.clone() {
@@ -418,7 +426,7 @@ fn section_9_conflicts_are_recorded_before_they_are_answered() {
     let mut shard = Shard::known();
     let [one, two] = [1, 2].map(|port| entry(5000 + port, client(CLIENT, port)));
     shard.ask(&report(b"a1", &[one, two]));
-    (shard.outbox.record, shard.outbox.durable) = (9, 8);
+    (shard.batch.record, shard.batch.durable) = (9, 8);
     let after = |shard: &mut Shard, entries: &[Entry]| {
         shard.ask(&report(b"a1", entries));
         shard.outbox.replies[0].after
@@ -712,7 +720,7 @@ fn two_nat64s_and_two_local_addresses_have_tables_of_their_own() {
 fn section_9_an_answer_waits_for_what_it_announces() {
     let mut shard = Shard::known();
     let mut in_batch = |record, durable, payload: &[u8]| {
-        (shard.outbox.record, shard.outbox.durable) = (record, durable);
+        (shard.batch.record, shard.batch.durable) = (record, durable);
         shard.send(payload);
         shard.outbox.replies.iter().map(|reply| reply.after).collect::<Vec<_>>()
     };
@@ -743,7 +751,7 @@ fn section_9_an_answer_waits_for_what_it_announces() {
 fn section_9_what_cannot_be_recorded_does_not_happen() {
     let mut shard = Shard::known();
     let own = make(&mut shard, CLIENT, 1);
-    shard.outbox.frozen = true;
+    shard.batch.frozen = true;
     let packet = udp6(CLIENT, 1);
     let fresh = [message(4, TOKEN), message(6, b"fresh!"), packet.clone()].concat();
     assert_eq!(shard.ask(&fresh), answer(b"fresh!", own, &packet));
@@ -758,7 +766,7 @@ fn section_9_what_cannot_be_recorded_does_not_happen() {
         assert_eq!(shard.dropped(&refused), DropReason::JournalUnavailable);
         assert_eq!(shard.outbox.changes, []);
     }
-    shard.outbox.frozen = false;
+    shard.batch.frozen = false;
     make(&mut shard, CLIENT, 2);
 }
 
@@ -791,10 +799,10 @@ fn section_9_replay_gives_the_same_shard() {
     assert_eq!(replayed.ask(&service_packet(&packet)), shard.ask(&service_packet(&packet)));
 }
 
-/// One of two shards answers each request alone, the other foresees batches of them: with few clients and small
-/// tables, so that what was foreseen is often not so any more, and with NAT64s that are admitted within a batch.
+/// One of two shards answers each request alone, the other prepares batches of them: with few clients and small
+/// tables, so that what was prepared is often not so any more, and with NAT64s that are admitted within a batch.
 #[test]
-fn what_is_foreseen_never_alters_an_answer() {
+fn what_is_prepared_never_alters_an_answer() {
     let small = |config: &mut ServerConfig| {
         config.limits.entries_max = 40;
         config.validation_rate = 1000;
@@ -832,14 +840,14 @@ fn what_is_foreseen_never_alters_an_answer() {
             (TableKey { local: LOCAL, nat64 }, CONTROL + below(2) as u16, payload)
         };
         let batch: Vec<_> = (0..1 + round % 64).map(|_| request()).collect();
-        let mut foreseen: Vec<_> = batch.iter().map(|_| Foreseen::default()).collect();
+        let mut prepared: Vec<_> = batch.iter().map(|_| Prepared::default()).collect();
         for (index, (table, _, payload)) in batch.iter().enumerate() {
-            batched.server.foresee(*table, payload, index, &mut foreseen);
+            batched.server.prepare(*table, payload, index, &mut prepared);
         }
-        batched.server.look_ahead(&mut foreseen);
-        for ((table, port, payload), foreseen) in batch.iter().zip(&foreseen) {
+        batched.server.prefetch(&mut prepared);
+        for ((table, port, payload), prepared) in batch.iter().zip(&prepared) {
             let sent = alone.send_between(*table, *port, payload);
-            assert_eq!(batched.send_foreseen(*table, *port, payload, HEAD_ROOM, foreseen), sent);
+            assert_eq!(batched.send_prepared(*table, *port, payload, HEAD_ROOM, prepared), sent);
             assert_eq!(batched.outbox.changes, alone.outbox.changes);
             answers += sent.len();
             for (to, octets) in sent.iter().filter(|(to, _)| to.port() == VALIDATION_PORT) {
@@ -860,12 +868,12 @@ fn what_is_foreseen_never_alters_an_answer() {
 struct Said(Arc<Mutex<(u64, Vec<u16>)>>, Arc<PortSet>);
 
 impl LiveConnections for Said {
-    fn of(&mut self, table: TableKey) -> Option<Live<'_>> {
+    fn of(&mut self, table: TableKey) -> Option<LivePorts<'_>> {
         assert_eq!(table, TableKey { local: LOCAL, nat64: NAT64 });
         let mut said = self.0.lock().unwrap();
         said.0 += 1;
         self.1 = Arc::new(PortSet::new(said.1.clone()));
-        Some(Live { look: said.0, ports: &self.1 })
+        Some(LivePorts { poll: said.0, ports: &self.1 })
     }
 }
 
@@ -909,7 +917,7 @@ fn section_6_live_connections_at_a_full_table() {
         });
         assert_eq!(went.count(), 1);
         // While nothing can be recorded, nothing is passed over either.
-        shard.outbox.frozen = true;
+        shard.batch.frozen = true;
         let asked = said.0.lock().unwrap().0;
         assert_eq!(
             shard.dropped(&client_packet(&udp6(CLIENT, 300))),

@@ -9,7 +9,7 @@
 
 use super::lru::Queue;
 use super::records::Slot;
-use super::{Live, Table};
+use super::{LivePorts, Table};
 use crate::handoff::entry::{Client, MappedPort};
 
 /// How many live entries are passed over at once, of the heavy /64 and of the whole table.
@@ -43,7 +43,7 @@ impl Search {
     }
 
     /// There is a new entry on `port`.
-    pub fn added(&mut self, port: MappedPort, live: Option<Live<'_>>) {
+    pub fn added(&mut self, port: MappedPort, live: Option<LivePorts<'_>>) {
         if live.is_none_or(|live| !live.ports.contains(port)) {
             self.all_live = false;
         }
@@ -53,7 +53,7 @@ impl Search {
 impl Table {
     /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
     /// heavy, else of the heaviest /64 if any is, else of all. Live ones go only where all are.
-    pub(super) fn victim(&mut self, client: &Client, live: Option<Live<'_>>) -> Option<Slot> {
+    pub(super) fn victim(&mut self, client: &Client, live: Option<LivePorts<'_>>) -> Option<Slot> {
         let heavy = self.heavy_for(client);
         if let Some(live) = live
             && let Some(slot) = self.search(heavy, live)
@@ -79,8 +79,8 @@ impl Table {
     }
 
     /// An entry that is not live, if there is one.
-    fn search(&mut self, heavy: Option<Slot>, live: Live<'_>) -> Option<Slot> {
-        self.search.begin(live.look, self.len());
+    fn search(&mut self, heavy: Option<Slot>, live: LivePorts<'_>) -> Option<Slot> {
+        self.search.begin(live.poll, self.len());
         if self.search.all_live {
             return None;
         }
@@ -98,7 +98,7 @@ impl Table {
     }
 
     /// The least recently used entry of a /64, or of all, that is not live, if it is found soon.
-    fn first(&mut self, subnet: Option<Slot>, live: Live<'_>) -> Option<Slot> {
+    fn first(&mut self, subnet: Option<Slot>, live: LivePorts<'_>) -> Option<Slot> {
         let kind = usize::from(subnet.is_some());
         let left = self.search.passes_left[kind];
         let entries = self.count(subnet);
@@ -157,7 +157,7 @@ impl Table {
     }
 
     /// The next entry that is not live, in the order of slots, which is fast.
-    fn any(&self, live: Live<'_>) -> Option<Slot> {
+    fn any(&self, live: LivePorts<'_>) -> Option<Slot> {
         let (hand, end) = (self.search.hand, self.records.end());
         let can_go = |slot: &Slot| {
             self.records.try_get(*slot).is_some_and(|record| !live.ports.contains(record.port()))

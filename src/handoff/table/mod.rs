@@ -55,12 +55,12 @@ impl Default for TableLimits {
     }
 }
 
-/// On which ports of the NAT64 there were live connections when somebody looked: entries that have one of them
-/// stay, as long as another can go.
+/// The ports of the NAT64 that had live connections at the last poll: eviction passes over the entries on them, as long
+/// as another can go.
 #[derive(Debug, Clone, Copy)]
-pub struct Live<'a> {
-    /// Which look this was: another number each time.
-    pub look: u64,
+pub struct LivePorts<'a> {
+    /// The number of the poll that saw them: another one each time.
+    pub poll: u64,
     /// The ports.
     pub ports: &'a PortSet,
 }
@@ -254,22 +254,22 @@ impl Table {
             && self.prefixes.get(record.prefix).prefix == client.prefix.0
     }
 
-    /// Looks in the index alone: this is the client's entry, if it has one, but for one chance in some ten thousands.
+    /// The client's entry as the index alone tells it: another one's in about one of 65,536 cases.
     pub(crate) fn probable(&self, sought: &HashedClient) -> Option<Slot> {
         self.index.find(sought.hash, |_| true)
     }
 
-    /// Looks at the entry in `slot` alone, so that it is in the caches.
+    /// Reads the entry in `slot` alone, so that it is in the caches.
     #[inline]
-    pub(crate) fn glance(&self, slot: Slot) -> u64 {
+    pub(crate) fn prefetch(&self, slot: Slot) -> u64 {
         let record = self.records.get(slot);
-        // It may lie across two of their lines.
+        // The record may lie across two cache lines: both are read.
         u64::from(record.hash.0) ^ u64::from(record.used)
     }
 
-    /// Looks at what belongs to the entry in `slot`.
+    /// Reads the client and the prefix of the entry in `slot`, so that they are in the caches.
     #[inline]
-    pub(crate) fn glance_around(&self, slot: Slot) -> u64 {
+    pub(crate) fn prefetch_client(&self, slot: Slot) -> u64 {
         let at = self.records.get(slot);
         let client = self.clients.get(at.client);
         let client = client.address[0] ^ client.authenticator.octets().last().unwrap_or(&0);
@@ -407,7 +407,7 @@ impl Table {
         sought: HashedClient,
         wanted: Option<MappedPort>,
         at_limit: bool,
-        live: Option<Live<'_>>,
+        live: Option<LivePorts<'_>>,
         random: &mut Random,
         mut changed: impl FnMut(Change),
     ) -> Result<Slot, DropReason> {

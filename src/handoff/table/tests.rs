@@ -78,7 +78,7 @@ fn section_6_a_full_table_replaces_its_least_recently_used() {
 }
 
 /// Who had to go for a new client: the port, if any did.
-fn replaced(table: &mut Table, client: Client, live: Option<Live<'_>>) -> Option<u16> {
+fn replaced(table: &mut Table, client: Client, live: Option<LivePorts<'_>>) -> Option<u16> {
     let mut gone = None;
     let changed = |change| {
         if let Change::Deleted { port, .. } = change {
@@ -112,7 +112,7 @@ fn section_6_live_entries_are_passed_over() {
     let mut replaced = |look, live: &[u16]| {
         next += 1;
         let ports = PortSet::new(live.to_vec());
-        replaced(&mut table, nth(next), Some(Live { look, ports: &ports }))
+        replaced(&mut table, nth(next), Some(LivePorts { poll: look, ports: &ports }))
     };
     assert_eq!(replaced(1, &[2000]), Some(2001));
     // It counts as used by that: what was the next one then is the first to go when nothing is live any more.
@@ -126,7 +126,7 @@ fn section_6_more_live_entries_than_are_looked_at_at_once() {
     const LIVE: u16 = 3 * 4096;
     let mut table = filled(1.0, (0..20_000).map(nth));
     let ports = PortSet::new((2000..2000 + LIVE).collect());
-    let live = Some(Live { look: 1, ports: &ports });
+    let live = Some(LivePorts { poll: 1, ports: &ports });
     // No live one goes, however many stand at the old end, and soon it is the least recently used of the others.
     let gone: Vec<_> =
         (0..100).map(|i| replaced(&mut table, nth(30_000 + i), live).unwrap()).collect();
@@ -143,7 +143,7 @@ fn section_6_the_only_one_that_can_go_is_found_each_time() {
     let ports = PortSet::new(all.filter(|&port| port != 15_000).collect());
     for i in 0..100 {
         // Never by another look: what may be passed over for one look is used up in the course of this.
-        let live = Some(Live { look: 1, ports: &ports });
+        let live = Some(LivePorts { poll: 1, ports: &ports });
         assert_eq!(replaced(&mut table, nth(30_000 + i), live), Some(15_000), "{i}");
     }
     assert_eq!(table.contradiction(), None);
@@ -190,7 +190,7 @@ fn section_6_where_all_are_live_the_least_recently_used_goes() {
     for entries in [3, 20_000] {
         let mut table = filled(1.0, (0..entries).map(nth));
         let ports = PortSet::new((0..=u16::MAX).collect());
-        let live = Some(Live { look: 1, ports: &ports });
+        let live = Some(LivePorts { poll: 1, ports: &ports });
         let mut order = ports_by_use(&table);
         for i in 0..5 {
             assert_eq!(replaced(&mut table, nth(30_000 + i), live), Some(order[0]));
@@ -199,7 +199,7 @@ fn section_6_where_all_are_live_the_least_recently_used_goes() {
         }
         // A free port that has no connection yet is one that can go.
         let free = PortSet::new((0..=u16::MAX).filter(|&port| port != 65_000).collect());
-        let live = Some(Live { look: 2, ports: &free });
+        let live = Some(LivePorts { poll: 2, ports: &free });
         replaced(&mut table, nth(40_000), live);
         let (sought, mut random) = (table.hashed(nth(40_001)), Random::new([3; 32]));
         table.create(sought, Some(MappedPort(65_000)), false, live, &mut random, drop).unwrap();
@@ -217,7 +217,8 @@ fn section_6_live_entries_of_a_heavy_64() {
     let replaced_by = |client, live: &[u16]| {
         let mut table = filled(0.4, clients.into_iter());
         let ports = PortSet::new(live.to_vec());
-        let gone = replaced(&mut table, client, Some(Live { look: 1, ports: &ports })).unwrap();
+        let gone =
+            replaced(&mut table, client, Some(LivePorts { poll: 1, ports: &ports })).unwrap();
         assert_eq!(table.contradiction(), None);
         gone
     };
@@ -240,21 +241,21 @@ fn section_6_a_new_look_is_heeded() {
     let (none, one) = (all_but(&[]), all_but(&[15_000]));
     // All are live: the search is over for this look, whatever `ports` are.
     assert_ne!(
-        replaced(&mut table, nth(30_000), Some(Live { look: 1, ports: &none })),
+        replaced(&mut table, nth(30_000), Some(LivePorts { poll: 1, ports: &none })),
         Some(15_000)
     );
     assert_ne!(
-        replaced(&mut table, nth(30_001), Some(Live { look: 1, ports: &one })),
+        replaced(&mut table, nth(30_001), Some(LivePorts { poll: 1, ports: &one })),
         Some(15_000)
     );
     // By the next look one can go. Passes were used up until the search went by slots alone...
     for i in 0..100 {
-        let live = Some(Live { look: 2, ports: &one });
+        let live = Some(LivePorts { poll: 2, ports: &one });
         assert_eq!(replaced(&mut table, nth(40_000 + i), live), Some(15_000));
     }
     assert_eq!(table.search.passes_left[0], 0);
     // ...and there are new ones for the next.
-    replaced(&mut table, nth(50_000), Some(Live { look: 3, ports: &one }));
+    replaced(&mut table, nth(50_000), Some(LivePorts { poll: 3, ports: &one }));
     assert!(table.search.passes_left[0] > 0);
 }
 
@@ -263,7 +264,10 @@ fn section_6_passing_over_is_no_change_and_keeps_the_recorded_use() {
     let mut table = filled(1.0, (0..3).map(nth));
     table.set_tick(7);
     let ports = PortSet::new(vec![2000]);
-    assert_eq!(replaced(&mut table, nth(10), Some(Live { look: 1, ports: &ports })), Some(2001));
+    assert_eq!(
+        replaced(&mut table, nth(10), Some(LivePorts { poll: 1, ports: &ports })),
+        Some(2001)
+    );
     // Its use is still to be recorded in this tick.
     assert!(table.touch(table.find(&nth(0)).unwrap(), true));
 }
@@ -435,7 +439,7 @@ proptest! {
         for (step, number) in steps.into_iter().zip(0..) {
             changes.clear();
             // Now and then somebody looks anew, and sees the same.
-            let live = Some(Live { look: 1 + number / 5, ports: &ports });
+            let live = Some(LivePorts { poll: 1 + number / 5, ports: &ports });
             match step {
                 Step::Want(client, wanted) => {
                     if let Some(slot) = table.find(&client) {

@@ -22,7 +22,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::handoff::entry::TableKey;
 use crate::handoff::ports::PortSet;
 use crate::handoff::server::LiveConnections;
-use crate::handoff::table::Live;
+use crate::handoff::table::LivePorts;
 use crate::kernel::clock;
 use crate::kernel::sock_diag::SockDiag;
 
@@ -87,7 +87,7 @@ pub struct Watcher {
 }
 
 impl LiveConnections for Watcher {
-    fn of(&mut self, table: TableKey) -> Option<Live<'_>> {
+    fn of(&mut self, table: TableKey) -> Option<LivePorts<'_>> {
         let Self { published, requests, requested, since, shared } = self;
         if requests.is_abandoned() {
             return None;
@@ -111,7 +111,7 @@ impl LiveConnections for Watcher {
                 }
             }
         }
-        seen.map(|seen| Live { look: seen.look, ports: &seen.ports })
+        seen.map(|seen| LivePorts { poll: seen.look, ports: &seen.ports })
     }
 }
 
@@ -351,7 +351,7 @@ mod tests {
         looker.look(at(0)).unwrap();
         assert_eq!(is_live(watcher, table, port), Some(true));
         assert_eq!(is_live(watcher, table, MappedPort(1)), Some(false));
-        assert_eq!(stranger.of(table).unwrap().look, 1);
+        assert_eq!(stranger.of(table).unwrap().poll, 1);
         let other = TableKey { local: Ipv4Addr::new(127, 0, 64, 2), ..table };
         assert_eq!(is_live(stranger, other, port), None);
         // The other one is watched from the next look on. The first was asked about just now.
@@ -371,7 +371,7 @@ mod tests {
         assert!(!looker.heed_requests(at(300)) && looker.is_watching());
         let before = looker.looks;
         looker.look(at(300)).unwrap();
-        assert_eq!(watcher.of(table).unwrap().look, before + 1);
+        assert_eq!(watcher.of(table).unwrap().poll, before + 1);
         // No more is kept than a reactor may still look at.
         stranger.of(table);
         looker.look(at(301)).unwrap();

@@ -25,7 +25,7 @@ use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::say;
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::live::{Looking, Watcher};
-use crate::programs::serve::reactor::{Reactor, Trouble};
+use crate::programs::serve::reactor::{Reactor, ServerShard, Trouble};
 use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
 
 pub mod live;
@@ -191,7 +191,7 @@ impl Serving {
             access: Arc::new(config.access),
         };
         let (looker, watchers) = live::prepare(config.reactors);
-        let mut servers = shards(&shard_config, &all_stats, watchers, clock)?;
+        let mut servers = shards(&shard_config, &all_stats, clock)?;
         let kept = Kept { state, sync: config.sync, log: config.log, format: config.log_format };
         let Recovered { storage, lock, journals, log, senders, found } = kept
             .recover(handoff_port, &mut servers, clock, move || on_log_failure())
@@ -205,11 +205,11 @@ impl Serving {
         let all_end = Arc::new(AllEnd(AtomicUsize::new(config.reactors)));
         let (ended_sender, ended) = mpsc::channel();
         let (ready_sender, ready) = mpsc::channel();
-        let shards = servers.into_iter().zip(journals).zip(senders).zip(&all_stats);
+        let shards = servers.into_iter().zip(watchers).zip(journals).zip(senders).zip(&all_stats);
         for (number, (sockets, shard)) in groups.into_iter().zip(shards).enumerate() {
-            let (((server, journal), sender), stats) = shard;
+            let ((((server, live), journal), sender), stats) = shard;
             let seat = Seat {
-                server,
+                shard: ServerShard { server, live },
                 journal,
                 sync: config.sync,
                 log: sender,
@@ -349,7 +349,7 @@ impl Serving {
 
 /// What a reactor is made of, on its way to the reactor's thread.
 struct Seat {
-    server: Server,
+    shard: ServerShard<Watcher>,
     journal: Option<JournalWriter>,
     sync: Option<SyncPolicy>,
     log: eventlog::Sender,
@@ -381,7 +381,7 @@ impl Seat {
         drop(self.ready);
         let say = say_trouble(self.troubled);
         let mut reactor =
-            Reactor::new(backend, self.server, self.journal, self.log, self.clock, self.stats, say);
+            Reactor::new(backend, self.shard, self.journal, self.log, self.clock, self.stats, say);
         let result = reactor.run(&self.stop);
         self.all_end.wait();
         drop(reactor);
@@ -484,16 +484,15 @@ impl Drop for OnEnd {
 fn shards(
     config: &ServerConfig,
     all_stats: &[Arc<Stats>],
-    watchers: Vec<Watcher>,
     clock: Clock,
 ) -> Result<Vec<Server>, StartError> {
-    let shard = |(number, (stats, watcher)): (usize, (&Arc<Stats>, Watcher))| {
+    let shard = |(number, stats): (usize, &Arc<Stats>)| {
         let validation_rate = share(config.validation_rate, all_stats.len(), number);
         let config = ServerConfig { validation_rate, ..config.clone() };
         let seed = entropy::octets().map_err(|error| StartError::System("randomness", error))?;
-        Ok(Server::new(config, seed, clock.monotonic(), Box::new(watcher), Arc::clone(stats)))
+        Ok(Server::new(config, seed, clock.monotonic(), Arc::clone(stats)))
     };
-    all_stats.iter().zip(watchers).enumerate().map(shard).collect()
+    all_stats.iter().enumerate().map(shard).collect()
 }
 
 /// What shard `number` of `shards` gets of `rate`: at least 1, so that none is shut out.

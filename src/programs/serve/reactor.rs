@@ -15,7 +15,9 @@ use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
 use crate::handoff::change::{Event, Now};
 use crate::handoff::entry::TableKey;
-use crate::handoff::server::{AHEAD_MAX, Body, Datagram, Foreseen, Outbox, Reply, Server};
+use crate::handoff::server::{
+    Batch, Body, Datagram, LiveConnections, Outbox, PREFETCH_MAX, Prepared, Reply, Server,
+};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
 use crate::kernel::clock::Clock;
@@ -36,43 +38,51 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// the server adds to the rest.
 pub trait Shard {
     /// What is known of a datagram before it is answered.
-    type Foreseen: Default;
+    type Prepared: Default;
 
-    /// Looks at datagram `index` of a batch, before the first of them is answered. It was done for those in front.
-    fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Self::Foreseen]);
+    /// As [`Server::prepare`].
+    fn prepare(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Self::Prepared]);
 
-    /// Brings what a batch will need into the caches.
-    fn look_ahead(&self, batch: &mut [Self::Foreseen]);
+    /// As [`Server::prefetch`].
+    fn prefetch(&self, batch: &mut [Self::Prepared]);
 
     /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
     fn handle(
         &mut self,
-        now: &Now,
+        batch: &Batch,
         datagram: Datagram<'_>,
-        foreseen: &Self::Foreseen,
+        prepared: &Self::Prepared,
         outbox: &mut Outbox,
     );
 }
 
-impl Shard for Server {
-    type Foreseen = Foreseen;
+/// A server, with its view of the live connections.
+pub struct ServerShard<L> {
+    /// Answers.
+    pub server: Server,
+    /// Is asked when a table is full, or soon will be.
+    pub live: L,
+}
 
-    fn foresee(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Foreseen]) {
-        Server::foresee(self, table, payload, index, batch);
+impl<L: LiveConnections> Shard for ServerShard<L> {
+    type Prepared = Prepared;
+
+    fn prepare(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Prepared]) {
+        self.server.prepare(table, payload, index, batch);
     }
 
-    fn look_ahead(&self, batch: &mut [Foreseen]) {
-        Server::look_ahead(self, batch);
+    fn prefetch(&self, batch: &mut [Prepared]) {
+        self.server.prefetch(batch);
     }
 
     fn handle(
         &mut self,
-        now: &Now,
+        batch: &Batch,
         datagram: Datagram<'_>,
-        foreseen: &Foreseen,
+        prepared: &Prepared,
         outbox: &mut Outbox,
     ) {
-        self.handle_foreseen(now, datagram, foreseen, outbox);
+        self.server.handle_prepared(batch, &mut self.live, datagram, prepared, outbox);
     }
 }
 
@@ -86,7 +96,7 @@ pub struct Reactor<B, S: Shard> {
     stats: Arc<Stats>,
     outbox: Outbox,
     /// What is known of a part of a batch before it is answered.
-    foreseen: Box<[S::Foreseen]>,
+    prepared: Box<[S::Prepared]>,
     /// Replies that wait until their record is durable. One about an older record may stand behind one about a
     /// newer: it waits a little longer than it has to.
     held: VecDeque<Held>,
@@ -138,7 +148,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             clock,
             stats,
             outbox: Outbox::default(),
-            foreseen: (0..AHEAD_MAX).map(|_| S::Foreseen::default()).collect(),
+            prepared: (0..PREFETCH_MAX).map(|_| S::Prepared::default()).collect(),
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
@@ -195,48 +205,52 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.overflow_asked = now.monotonic;
             self.count_overflow();
         }
-        self.begin();
+        let mut batch = self.begin(now);
         for index in 0..arrivals {
-            if index % AHEAD_MAX == 0 {
-                self.look_ahead(index..arrivals.min(index + AHEAD_MAX));
+            if index % PREFETCH_MAX == 0 {
+                self.prefetch(index..arrivals.min(index + PREFETCH_MAX));
             }
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
+                index,
                 table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
                 port: arrival.source.port(),
                 payload: arrival.payload.clone(),
                 room: arrival.room,
                 buffer,
             };
-            self.outbox.datagram = index;
-            let foreseen = &self.foreseen[index % AHEAD_MAX];
-            self.shard.handle(&now, datagram, foreseen, &mut self.outbox);
+            let prepared = &self.prepared[index % PREFETCH_MAX];
+            self.shard.handle(&batch, datagram, prepared, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
-                self.begin();
+                batch = self.begin(now);
             }
         }
         self.commit(now)
     }
 
-    /// The first pass over a part of a batch, of at most [`AHEAD_MAX`].
-    fn look_ahead(&mut self, arrivals: Range<usize>) {
-        let foreseen = &mut self.foreseen[..arrivals.len()];
+    /// The first pass over a part of a batch, of at most [`PREFETCH_MAX`].
+    fn prefetch(&mut self, arrivals: Range<usize>) {
+        let prepared = &mut self.prepared[..arrivals.len()];
         for (place, index) in arrivals.enumerate() {
             let (arrival, buffer) = self.backend.arrival(index);
             let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
             let payload = &buffer[arrival.payload.clone()];
-            self.shard.foresee(table, payload, place, foreseen);
+            self.shard.prepare(table, payload, place, prepared);
         }
-        self.shard.look_ahead(foreseen);
+        self.shard.prefetch(prepared);
     }
 
-    /// Tells the shard what it can rely on.
-    fn begin(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            self.outbox.record = journal.next_number().0;
-            self.outbox.durable = journal.durable().0;
-            self.outbox.frozen = journal.state() != JournalState::Fine;
+    /// What the shard can rely on until the next commit.
+    fn begin(&mut self, now: Now) -> Batch {
+        match &mut self.journal {
+            Some(journal) => Batch {
+                now,
+                record: journal.next_number().0,
+                durable: journal.durable().0,
+                frozen: journal.state() != JournalState::Fine,
+            },
+            None => Batch::at(now),
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::handoff::change::Now;
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::HEAD_ROOM;
-use crate::handoff::server::{self, Body, Budget, Datagram, NoneKnown, Server, ServerConfig};
+use crate::handoff::server::{
+    self, Batch, Body, Budget, Datagram, NoneKnown, Server, ServerConfig,
+};
 use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
 use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, protocol};
@@ -223,7 +225,7 @@ pub(super) fn server() -> Handoff {
         access: Arc::default(),
     };
     let stats = Arc::new(Stats::default());
-    let server = Server::new(config, [7; 32], Duration::ZERO, Box::new(NoneKnown), stats);
+    let server = Server::new(config, [7; 32], Duration::ZERO, stats);
     Handoff::Open(Box::new(server))
 }
 
@@ -239,9 +241,9 @@ pub(super) fn ask(
     let payload = HEAD_ROOM..buffer.len();
     let mut outbox = server::Outbox::default();
     let table = TableKey { local: HOST, nat64: POOL };
-    let datagram = Datagram { table, port, buffer: &mut buffer, payload, room: 0 };
-    let time = Now { wall: Default::default(), monotonic: now };
-    server.handle(time, datagram, &mut outbox);
+    let datagram = Datagram { index: 0, table, port, buffer: &mut buffer, payload, room: 0 };
+    let batch = Batch::at(Now { wall: Default::default(), monotonic: now });
+    server.handle(&batch, &mut NoneKnown, datagram, &mut outbox);
     let body = |reply: &server::Reply| match reply.body.clone() {
         Body::InPlace(range) => buffer[range].to_vec(),
         Body::Copied(range) => outbox.copies()[range].to_vec(),

@@ -1,0 +1,140 @@
+//! [`Admission`]: which channel a request belongs to, and what an unknown identity gets (PROTOCOL.md section 5).
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::ServerConfig;
+use super::channel::Channel;
+use super::channels::Channels;
+use super::exchange::{Exchange, Shared, record};
+use crate::handoff::change::Change;
+use crate::handoff::entry::ControlPort;
+use crate::handoff::identity::Attenuation;
+use crate::handoff::message::{ReportedPacket, Request, RequestKind, VALIDATION_PORT};
+use crate::handoff::opaque::Token;
+use crate::handoff::proof::{self, ValidationRate};
+use crate::handoff::stats::{Counter, DropReason};
+use crate::ip::packet::Ipv4;
+
+/// The channels of a shard, and what decides who gets one.
+pub struct Admission {
+    pub config: ServerConfig,
+    pub channels: Channels,
+    /// For addresses that are not known: they have no state of their own.
+    pub attenuation: Attenuation,
+    pub validation_rate: ValidationRate,
+}
+
+impl Admission {
+    /// Answers a request of a known identity, asks an unknown one for its proof, or says why it gets nothing.
+    #[inline]
+    pub fn receive(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
+        let Exchange { datagram, prepared, effects, .. } = exchange;
+        if datagram.port == 0 {
+            return Err(DropReason::SourcePortZero);
+        }
+        if !self.permits(datagram.table.nat64) {
+            return Err(DropReason::NotAllowed);
+        }
+        let request = prepared.request.as_ref().map_err(|&reason| reason)?;
+        let Shared { keys, random, .. } = &mut *effects.shared;
+        keys.renew(effects.batch.now.monotonic, random);
+        let port = ControlPort(datagram.port);
+        let known = self.channels.find_mut(prepared.channel, prepared.hash, datagram.table);
+        let is_known_nat64 = known.is_some();
+        let mut rotated = false;
+        match known {
+            Some(channel) => {
+                if let Some(since) = channel.recognize(port, datagram.octets(request.token)) {
+                    exchange.known_since = since;
+                    return channel.request(request, false, exchange);
+                }
+                let old = request.rotation.map(|old| datagram.octets(old));
+                // This is a use of the old token: it must not be the one that makes room for its successor.
+                rotated = old.is_some_and(|old| channel.recognize(port, old).is_some());
+            }
+            None => self.config.budget.has_room()?,
+        }
+        if effects.batch.frozen {
+            return Err(DropReason::JournalUnavailable);
+        }
+        let proof = carries_proof(request, exchange);
+        if proof || rotated {
+            self.admit(request, proof, exchange)
+        } else {
+            self.validate(request, exchange, is_known_nat64)
+        }
+    }
+
+    fn permits(&self, nat64: Ipv4Addr) -> bool {
+        self.config.access.permits(nat64)
+    }
+
+    /// The identity of this request has proved itself, or is the successor of one that had.
+    fn admit(
+        &mut self,
+        request: &Request,
+        proof: bool,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, effects, .. } = exchange;
+        let (limits, handoff_port) = (self.config.limits, self.config.handoff_port);
+        let Shared { budget, stats, hash, .. } = &*effects.shared;
+        let make = || {
+            budget.admit()?;
+            record(stats, effects.outbox, effects.table, Change::Initialized);
+            Ok(Channel::new(limits, handoff_port, *hash))
+        };
+        let channel = self.channels.find_or_insert(hash, datagram.table, make)?;
+        // A token that was parsed has a length that a token can have.
+        if let Some(token) = Token::new(datagram.octets(request.token)) {
+            channel.admit(ControlPort(datagram.port), token, effects);
+        }
+        exchange.known_since = effects.batch.record;
+        channel.request(request, proof, exchange)
+    }
+
+    /// Asks an unknown identity for its proof, keeping nothing.
+    fn validate(
+        &mut self,
+        request: &Request,
+        exchange: &mut Exchange<'_>,
+        is_known_nat64: bool,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, prepared, effects, .. } = exchange;
+        let attenuation =
+            match self.channels.find_mut(prepared.channel, prepared.hash, datagram.table) {
+                Some(channel) => channel.attenuation(),
+                None => &mut self.attenuation,
+            };
+        if !attenuation.passes(&mut effects.shared.random) {
+            return Err(DropReason::Attenuated);
+        }
+        if !self.validation_rate.take(effects.now(), is_known_nat64) {
+            return Err(DropReason::ValidationRate);
+        }
+        let token = datagram.octets(request.token);
+        let proof = effects.shared.keys.proof(datagram.table, ControlPort(datagram.port), token);
+        let authenticator = request.authenticator.map(|span| datagram.octets(span));
+        let to = SocketAddrV4::new(datagram.table.nat64, VALIDATION_PORT);
+        effects.shared.stats.add(Counter::ValidationPackets, 1);
+        let length = datagram.payload.len();
+        effects.outbox.copy(datagram.index, to, 0, |out| {
+            proof::emit_validation_packet(out, length, token, authenticator, &proof);
+            Ok(())
+        })
+    }
+}
+
+/// Whether the request returns the proof that was sent to whoever it comes from.
+fn carries_proof(request: &Request, exchange: &Exchange<'_>) -> bool {
+    let (RequestKind::ServicePacket { packet }
+    | RequestKind::Report { packet: Some(ReportedPacket::Service(packet)), .. }) = request.kind
+    else {
+        return false;
+    };
+    let datagram = &exchange.datagram;
+    let (port, token) = (ControlPort(datagram.port), datagram.octets(request.token));
+    Ipv4::new(datagram.octets(packet)).is_some_and(|packet| {
+        exchange.effects.shared.keys.verify(datagram.table, port, token, packet.data())
+    })
+}

@@ -1,0 +1,218 @@
+//! Client packets: IPv6, from a client to the service (PROTOCOL.md section 7).
+
+use super::channel::Channel;
+use super::exchange::{Effects, Exchange};
+use super::reply::AuthenticatorFrom;
+use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::fragments::FragmentKey;
+use crate::handoff::message::{self, ClientPacket, Prefix96, Span, message_type};
+use crate::handoff::stats::DropReason;
+use crate::handoff::table::{HashedClient, Slot};
+use crate::ip::icmp;
+use crate::ip::packet::{self, Fragment, ICMP_HEADER, Ipv6, Walk, icmp_type, protocol};
+
+impl Channel {
+    /// Answers one. Who sent it is mostly known already, by the first pass over the batch.
+    #[inline]
+    pub(super) fn client_packet(
+        &mut self,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        match exchange.prepared.sender() {
+            Some(sender) => {
+                let slot = self.sender(sender, parts.hint, exchange)?;
+                self.answer_client(slot, parts, exchange)
+            }
+            None => self.other_client_packet(parts, exchange),
+        }
+    }
+
+    /// Answers one that needs a closer look.
+    #[inline(never)]
+    fn other_client_packet(
+        &mut self,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let view =
+            Ipv6::new(exchange.datagram.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
+        if !Client::can_have(view.source()) {
+            return Err(DropReason::ClientAddress);
+        }
+        let walk = view.walk()?;
+        let upper = view.octets().get(walk.upper_at..).unwrap_or_default();
+        match walk.fragment {
+            Some(fragment) if !fragment.first => {
+                let client = exchange.effects.noted(note_of(view, fragment));
+                let slot = client.and_then(|client| self.table.find(&client));
+                let slot = slot.ok_or(DropReason::FragmentUnknown)?;
+                self.touch(slot, &mut exchange.effects);
+                self.answer_client(slot, parts, exchange)
+            }
+            _ if packet::has_entries(walk.protocol) => {
+                let (port, _) = packet::ports(upper).ok_or(DropReason::HeaderTruncated)?;
+                if port == 0 {
+                    // No entry has port 0: a report of one would be refused, too.
+                    return Err(DropReason::EntryInvalid);
+                }
+                let client =
+                    Client { prefix: view.destination_prefix(), address: view.source(), port };
+                let first = walk.fragment.filter(|fragment| fragment.more);
+                let note = first.map(|fragment| note_of(view, fragment));
+                let slot = self.sender(&self.table.hashed(client), parts.hint, exchange)?;
+                if let Some(note) = note {
+                    exchange.effects.leave_note(note, client);
+                }
+                self.answer_client(slot, parts, exchange)
+            }
+            _ if walk.protocol == protocol::ICMPV6 => {
+                let kind = *upper.first().ok_or(DropReason::HeaderTruncated)?;
+                self.icmpv6(kind, parts, &walk, exchange)
+            }
+            _ => {
+                self.learn_sender(parts, exchange);
+                self.unrecognized(parts, &walk, exchange)
+            }
+        }
+    }
+
+    /// Finds or creates the entry of whoever sent a packet.
+    #[inline(always)] // As `Channel::touch`.
+    fn sender(
+        &mut self,
+        sender: &HashedClient,
+        hint: Option<MappedPort>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Slot, DropReason> {
+        match self.table.find_near(exchange.prepared.probable, sender) {
+            Some(slot) => {
+                self.touch(slot, &mut exchange.effects);
+                Ok(slot)
+            }
+            None => self.create(*sender, hint, &mut exchange.effects),
+        }
+    }
+
+    /// Answers a client packet that belongs to the entry in `slot`.
+    #[inline(always)] // As `Channel::touch`.
+    fn answer_client(
+        &mut self,
+        slot: Slot,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, effects, .. } = &mut *exchange;
+        self.learn_at(slot, datagram.octets(parts.authenticator), effects);
+        let authenticator = AuthenticatorFrom::Request(datagram.range(parts.authenticator));
+        self.answer(slot, authenticator, parts.packet, exchange);
+        Ok(())
+    }
+
+    /// The address that sent a packet has this authenticator, if it has entries.
+    fn learn_sender(&mut self, parts: ClientPacket, exchange: &mut Exchange<'_>) {
+        let Exchange { datagram, effects, .. } = exchange;
+        if let Some(view) = Ipv6::new(datagram.octets(parts.packet)) {
+            self.learn_address(view.source(), datagram.octets(parts.authenticator), effects);
+        }
+    }
+
+    fn icmpv6(
+        &mut self,
+        kind: u8,
+        parts: ClientPacket,
+        walk: &Walk,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        if packet::icmpv6_is_error(kind) {
+            return self.client_error(parts.packet, walk, exchange);
+        }
+        if kind != icmp_type::V6_ECHO_REQUEST {
+            return Err(DropReason::IcmpIgnored);
+        }
+        if walk.fragment.is_some() {
+            return Err(DropReason::IcmpFragment);
+        }
+        self.learn_sender(parts, exchange);
+        self.echo(parts, walk, exchange)
+    }
+
+    /// Answers an ICMPv6 error: it belongs to the client that the packet it is about went to.
+    fn client_error(
+        &mut self,
+        packet: Span,
+        walk: &Walk,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let about = exchange.datagram.octets(packet).get(walk.upper_at + ICMP_HEADER..);
+        let receiver = about.and_then(receiver_of).ok_or(DropReason::IcmpErrorUnmatched)?;
+        let slot = self.table.find(&receiver).ok_or(DropReason::IcmpErrorUnmatched)?;
+        self.touch(slot, &mut exchange.effects);
+        self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
+        Ok(())
+    }
+
+    /// Answers a ping, as the service's host would.
+    fn echo(
+        &mut self,
+        parts: ClientPacket,
+        walk: &Walk,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, known_since, effects, .. } = exchange;
+        let packet = datagram.range(parts.packet);
+        let authenticator = datagram.range(parts.authenticator);
+        let (index, to) = (datagram.index, datagram.source());
+        let buffer = &mut *datagram.buffer;
+        let start = icmp::echo_reply(buffer, packet.start, packet.end, walk)?;
+        self.take_icmp(effects)?;
+        let start = message::move_before(buffer, start, message_type::AUTHENTICATOR, authenticator);
+        effects.outbox.in_place(index, to, *known_since, start..packet.end);
+        Ok(())
+    }
+
+    /// Answers anything else: the service's host would not know this next header.
+    fn unrecognized(
+        &mut self,
+        parts: ClientPacket,
+        walk: &Walk,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, known_since, effects, .. } = exchange;
+        let about = Ipv6::new(datagram.octets(parts.packet)).ok_or(DropReason::PacketTruncated)?;
+        let authenticator = datagram.octets(parts.authenticator);
+        let (now, rate) = (effects.now(), &mut self.icmp_rate);
+        effects.outbox.copy(datagram.index, datagram.source(), *known_since, |out| {
+            message::emit(out, message_type::AUTHENTICATOR, authenticator);
+            icmp::emit_parameter_problem(out, about, walk)?;
+            rate.take(now, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
+        })
+    }
+
+    /// Uses one of the ICMP messages of our own that this NAT64 can get in a second.
+    fn take_icmp(&mut self, effects: &Effects<'_>) -> Result<(), DropReason> {
+        let taken = self.icmp_rate.take(effects.now(), icmp::RATE_MAX);
+        taken.then_some(()).ok_or(DropReason::IcmpRate)
+    }
+}
+
+/// Which packet a fragment is a part of.
+fn note_of(view: Ipv6<'_>, fragment: Fragment) -> FragmentKey {
+    FragmentKey::Ipv6 {
+        source: view.source(),
+        destination: view.destination(),
+        identification: fragment.identification,
+    }
+}
+
+/// The client that a packet of the service went to, as an ICMPv6 error embeds it.
+fn receiver_of(embedded: &[u8]) -> Option<Client> {
+    let view = Ipv6::new(embedded)?;
+    let walk = view.walk().ok()?;
+    if walk.fragment.is_some_and(|fragment| !fragment.first) || !packet::has_entries(walk.protocol)
+    {
+        return None;
+    }
+    let (_, port) = packet::ports(view.octets().get(walk.upper_at..)?)?;
+    Some(Client { prefix: Prefix96::of(view.source()), address: view.destination(), port })
+}

@@ -1,0 +1,81 @@
+//! [`Exchange`]: one request on its way through the server, in two parts that are borrowed apart: what was asked,
+//! and the [`Effects`] of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::{Batch, Datagram, LiveConnections, Outbox};
+use super::budget::Budget;
+use super::prefetch::Prepared;
+use crate::handoff::change::Change;
+use crate::handoff::entry::{Client, TableKey};
+use crate::handoff::fragments::{FragmentKey, FragmentNotes};
+use crate::handoff::proof::ProofKeys;
+use crate::handoff::random::{Random, SecretHash};
+use crate::handoff::stats::{Counter, Stats};
+
+/// What the channels of a shard share.
+pub struct Shared {
+    pub random: Random,
+    pub keys: ProofKeys,
+    pub hash: SecretHash,
+    pub notes: FragmentNotes,
+    pub budget: Arc<Budget>,
+    pub stats: Arc<Stats>,
+}
+
+/// One request, and what comes of it.
+pub struct Exchange<'a> {
+    pub datagram: Datagram<'a>,
+    pub prepared: &'a Prepared,
+    /// The record that made the identity known that asks. Every reply waits until it is durable.
+    pub known_since: u64,
+    pub effects: Effects<'a>,
+}
+
+/// What a request can change, and what the changes depend on.
+pub struct Effects<'a> {
+    pub table: TableKey,
+    pub batch: &'a Batch,
+    pub live: &'a mut dyn LiveConnections,
+    pub outbox: &'a mut Outbox,
+    pub shared: &'a mut Shared,
+}
+
+impl Effects<'_> {
+    /// Since some fixed moment, never backwards.
+    pub fn now(&self) -> Duration {
+        self.batch.now.monotonic
+    }
+
+    /// Counts a change of this table and passes it on.
+    pub fn record(&mut self, change: Change) {
+        record(&self.shared.stats, self.outbox, self.table, change);
+    }
+
+    /// Whose packet `key` is, if the note of its first fragment says so.
+    pub fn noted(&self, key: FragmentKey) -> Option<Client> {
+        self.shared.notes.find(self.now(), self.table, key)
+    }
+
+    /// Notes whose packet `key` is, for the later fragments.
+    pub fn leave_note(&mut self, key: FragmentKey, client: Client) {
+        self.shared.notes.leave(self.batch.now.monotonic, self.table, key, client);
+    }
+}
+
+/// As [`Effects::record`], where its parts are borrowed apart.
+pub fn record(stats: &Stats, outbox: &mut Outbox, table: TableKey, change: Change) {
+    let counter = match change {
+        Change::Initialized => Counter::Initialized,
+        Change::Created { .. } => Counter::Created,
+        Change::Deleted { .. } => Counter::Deleted,
+        Change::Conflict { .. } => Counter::Conflicts,
+        Change::IdentityKnown { .. } => Counter::IdentitiesLearned,
+        Change::AuthenticatorLearned { .. } => Counter::AuthenticatorsLearned,
+        Change::IdentityForgotten { .. } => Counter::IdentitiesForgotten,
+        Change::Used { .. } => Counter::EntriesUsed,
+    };
+    stats.add(counter, 1);
+    outbox.changes.push((table, change));
+}

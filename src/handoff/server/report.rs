@@ -1,0 +1,134 @@
+//! Reports: entries that a NAT64 made itself, or kept while the server was away (PROTOCOL.md section 6).
+
+use super::channel::Channel;
+use super::exchange::{Effects, Exchange};
+use super::reply::emit_entry;
+use crate::handoff::change::Change;
+use crate::handoff::entry::{Client, Entry, MappedPort};
+use crate::handoff::message::{self, Span};
+use crate::handoff::stats::DropReason;
+use crate::handoff::table::{HashedClient, Slot};
+
+/// An entry that a NAT64 reported.
+struct Reported {
+    port: MappedPort,
+    client: HashedClient,
+    /// Where the table has the client's entry, probably.
+    probable: Option<Slot>,
+}
+
+impl Channel {
+    /// Answers a single report with the table's entry.
+    pub(super) fn report(
+        &mut self,
+        authenticator: Span,
+        reported: Entry,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, prepared, known_since, effects } = exchange;
+        let authenticator = datagram.octets(authenticator);
+        let client = prepared.reported().copied();
+        let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
+        let sought = Reported { port: reported.port, client, probable: prepared.probable };
+        let slot = self.reported_entry(authenticator, sought, effects)?;
+        let entry = self.table.entry(slot);
+        let after = self.durable_before_report(reported, entry, *known_since, effects);
+        let (index, to) = (datagram.index, datagram.source());
+        effects.outbox.copy(index, to, after, |out| emit_entry(out, authenticator, entry))
+    }
+
+    /// Answers each entry that differs from the table's, or else the first.
+    pub(super) fn multi_report(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
+        let Exchange { datagram, known_since: since, effects, .. } = exchange;
+        let (payload, index, to) = (datagram.payload(), datagram.index, datagram.source());
+        let changes = effects.outbox.changes.len();
+        let mut first = None;
+        let mut answered = false;
+        let mut refused = None;
+        for (authenticator, reported) in message::multi_report(payload) {
+            let authenticator = authenticator.of(payload);
+            let client = self.table.hashed(reported.client);
+            let sought = Reported { port: reported.port, client, probable: None };
+            let slot = match self.reported_entry(authenticator, sought, effects) {
+                Ok(slot) => slot,
+                // The last reason is counted when it is known whether the payload got an answer.
+                Err(reason) => {
+                    if let Some(before) = refused.replace(reason) {
+                        effects.shared.stats.count_drop(before);
+                    }
+                    continue;
+                }
+            };
+            let entry = self.table.entry(slot);
+            first = first.or(Some((authenticator, entry)));
+            if entry != reported {
+                let after = self.durable_before_report(reported, entry, *since, effects);
+                let emit = |out: &mut _| emit_entry(out, authenticator, entry);
+                effects.outbox.copy(index, to, after, emit)?;
+                answered = true;
+            }
+        }
+        let Some((authenticator, entry)) = first else {
+            return Err(refused.unwrap_or(DropReason::EntryInvalid));
+        };
+        if let Some(reason) = refused {
+            effects.shared.stats.count_drop(reason);
+        }
+        if answered {
+            return Ok(());
+        }
+        // This one answer speaks for all of the entries, so it waits for all that they changed.
+        let changed = effects.outbox.changes.len() > changes;
+        let after = match changed {
+            true => effects.batch.record.max(*since),
+            false => self.durable_before(entry.port, *since),
+        };
+        effects.outbox.copy(index, to, after, |out| emit_entry(out, authenticator, entry))
+    }
+
+    /// The table is authoritative: it adopts what does not contradict it, and answers with what it has.
+    fn reported_entry(
+        &mut self,
+        authenticator: &[u8],
+        reported: Reported,
+        effects: &mut Effects<'_>,
+    ) -> Result<Slot, DropReason> {
+        let Reported { port, client: sought, probable } = reported;
+        let client = sought.client;
+        if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
+            return Err(DropReason::EntryInvalid);
+        }
+        let known = self.table.find_near(probable, &sought);
+        let agrees = match known {
+            Some(slot) => self.table.port(slot) == port,
+            None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
+        };
+        if !agrees {
+            if effects.batch.frozen {
+                return Err(DropReason::JournalUnavailable);
+            }
+            effects.record(Change::Conflict { port, client });
+        }
+        let slot = match known {
+            Some(slot) => {
+                self.touch(slot, effects);
+                slot
+            }
+            None => self.create(sought, agrees.then_some(port), effects)?,
+        };
+        self.learn_at(slot, authenticator, effects);
+        Ok(slot)
+    }
+
+    /// As [`Channel::durable_before`], for an answer to a report: one that differs from it announces the conflict too.
+    fn durable_before_report(
+        &self,
+        reported: Entry,
+        entry: Entry,
+        since: u64,
+        effects: &Effects<'_>,
+    ) -> u64 {
+        let after = self.durable_before(entry.port, since);
+        if entry == reported { after } else { after.max(effects.batch.record) }
+    }
+}
