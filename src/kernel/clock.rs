@@ -17,22 +17,22 @@ impl Clock {
         Self { start: instant() }
     }
 
-    /// The time.
+    /// The time by both clocks.
     #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
     pub fn now(&self) -> Now {
-        // A wall clock before 1970 is set wrong; the log says so as well as it can.
+        // A wall clock before 1970 is set wrong; the log shows it as 1970.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = Timestamp::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
         Now { wall, monotonic: self.monotonic() }
     }
 
-    /// How long ago it was started.
+    /// The time since [`Clock::new`].
     pub fn monotonic(&self) -> Duration {
         self.start.elapsed()
     }
 }
 
-/// The monotonic clock, for who measures how long something of its own took.
+/// The monotonic clock, to measure how long something took.
 #[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
 pub fn instant() -> Instant {
     Instant::now()

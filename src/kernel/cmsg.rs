@@ -34,7 +34,8 @@ pub(crate) const fn receive_space(bound_to_all: bool) -> usize {
 pub(crate) struct Received {
     pub source: SocketAddrV4,
     pub local: Ipv4Addr,
-    /// Where GRO coalesced several datagrams: the length of each but the last, which may be shorter.
+    /// Where GRO coalesced several datagrams: the length of each but the last, which may be
+    /// shorter.
     pub segment: Option<usize>,
 }
 
@@ -56,8 +57,8 @@ impl Flaw {
     }
 }
 
-/// Parses what came with a datagram that a socket bound to `bound` received: the sender's whole `name`
-/// and all `control` data.
+/// Parses what came with a datagram that a socket bound to `bound` received: the sender's whole
+/// `name` and all `control` data.
 pub(crate) fn received(
     name: &[u8],
     control: &[u8],
@@ -96,8 +97,8 @@ pub(crate) fn received(
 }
 
 impl Received {
-    /// Hands out the datagrams in range `payload` of `buffer`, which is its number in this turn: one, or
-    /// all that GRO coalesced.
+    /// Hands out the datagrams in range `payload` of `buffer`, which is its number in this turn:
+    /// one, or all that GRO coalesced.
     pub(crate) fn hand_out(
         &self,
         socket: usize,
@@ -125,8 +126,8 @@ impl Received {
     }
 }
 
-/// Parses a `struct in_pktinfo`: interface, our address that received it, destination in the header.
-/// The two addresses differ where the destination is broadcast or multicast.
+/// Parses a `struct in_pktinfo`: interface, our address that received it, destination in the
+/// header. The two addresses differ where the destination is broadcast or multicast.
 fn unicast_destination(info: &[u8]) -> Result<Ipv4Addr, Flaw> {
     if info.len() < size_of::<libc::in_pktinfo>() {
         return Err(Flaw::Truncated);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// As many octets of the kernel's randomness as asked for: seeds and keys.
+/// `N` octets of the kernel's randomness, for seeds and keys.
 ///
 /// # Errors
 /// Where the kernel refuses: without `getrandom` and without `/dev/urandom`.

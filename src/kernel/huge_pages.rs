@@ -1,9 +1,10 @@
-//! Huge pages for the tables: with many large ones a request waits a third less for its memory, as the
-//! processor finds the pages in its own tables.
+//! Huge pages for the tables: with many large tables a request waits a third less for memory,
+//! because the processor finds more of the pages in its TLB.
 //!
-//! The C library's malloc asks the kernel for them where GLIBC_TUNABLES says so when a program starts. So a program
-//! that wants them sets that and executes itself once more, before it does anything else. A small server has the
-//! same size with them, as they are made where memory is used in such large pieces.
+//! The C library's malloc asks the kernel for them where GLIBC_TUNABLES says so when a program
+//! starts. So the program sets that variable and executes itself once more, before it does anything
+//! else. A small server does not grow by them: the kernel makes them only where memory is used in
+//! pieces of that size.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -14,12 +15,13 @@ use crate::kernel::signals;
 
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const TUNABLE: &str = "glibc.malloc.hugetlb";
-/// In the environment of who was executed once more: whatever the C library makes of its tunables, that happens once.
+/// Set for the second execution, so that there is no third one whatever becomes of the tunables.
 const EXECUTED: &str = "EXECUTED_BY_NAT64HANDOFF_FOR_HUGE_PAGES";
 
-/// Sees to it that malloc asks for huge pages: executes this program once more, with the same arguments, where nobody
-/// has said anything of that (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0` says no). Returns where that is not to be, or
-/// cannot be: it goes without them.
+/// Makes malloc ask for huge pages: executes this program once more, with the same arguments.
+/// Returns where the user has decided about huge pages already
+/// (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0` says no), and where this is the second execution or it
+/// cannot work. Then the program just goes on.
 pub fn ask() {
     let Some(tunables) = wanted(env::var_os(TUNABLES), env::var_os(EXECUTED).is_some()) else {
         return;
@@ -29,23 +31,24 @@ pub fn ask() {
     }
     let mut arguments = env::args_os();
     if let (Some(name), Ok(program)) = (arguments.next(), env::current_exe()) {
-        // It comes back from there only if it did not work: the program's file was replaced, or the like.
+        // This returns only if it failed, for example because the program's file was replaced.
         let _ = Command::new(program)
             .arg0(name)
             .args(arguments)
             .env(TUNABLES, tunables)
             .env(EXECUTED, "1")
             .exec();
-        // Which has set this to what other programs are used to.
+        // `exec` reset SIGPIPE to its default before it failed; ignore it again.
         signals::ignore_broken_pipes();
     }
 }
 
-/// Whether a C library of this program reads tunables as it starts; `auxv` is what the kernel tells it then. It does
-/// not where the program is linked with none, or where it was given privileges by its file. And where somebody runs
-/// it by calling the loader, the loader is what would be executed.
+/// Whether this program's C library heeds tunables, by the auxiliary vector that the kernel gave
+/// it. It does not where the program is linked statically, or got privileges from its file. And
+/// where the loader was called with the program as an argument, executing again would execute the
+/// loader.
 fn heeds_tunables(auxv: &[u8]) -> bool {
-    /// Where the loader is.
+    /// The loader's address: 0 without a loader, or if the loader itself was executed.
     const AT_BASE: usize = 7;
     const AT_SECURE: usize = 23;
     let mut words = auxv
@@ -62,7 +65,7 @@ fn heeds_tunables(auxv: &[u8]) -> bool {
     cfg!(target_env = "gnu") && base != 0 && secure == 0
 }
 
-/// What the tunables should be instead, if they should.
+/// The tunables to execute the program again with, or `None` if that is not wanted.
 fn wanted(tunables: Option<OsString>, executed: bool) -> Option<OsString> {
     let tunables = tunables.unwrap_or_default();
     let is_said = |one: &[u8]| {

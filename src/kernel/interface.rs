@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn loopback_can_be_set_up_in_a_new_namespace() {
         let outcome = thread::spawn(|| {
-            // SAFETY: no pointers; only this thread, which ends with the test, changes its namespace.
+            // SAFETY: no pointers; only this thread, which ends with the test, changes its
+            // namespace.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
                 eprintln!("skipped: may not make a network namespace");
                 return;

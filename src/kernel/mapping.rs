@@ -43,8 +43,8 @@ impl<T: Plain> Mapping<T> {
         Ok(Self { memory: memory.into(), length, values: PhantomData })
     }
 
-    /// Value `index`. The pointer comes from the mapping itself, so it stays good when a reference to
-    /// the same value is made later.
+    /// Value `index`. The pointer comes from the mapping itself, so it stays good when a reference
+    /// to the same value is made later.
     ///
     /// # Panics
     /// If there is no such value.

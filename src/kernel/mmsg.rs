@@ -1,11 +1,12 @@
-//! [`Mmsg`]: the [`Backend`] for where io_uring is refused, as in containers: recvmmsg(2) and sendmmsg(2).
+//! [`Mmsg`]: the [`Backend`] for where io_uring is refused, as in containers: recvmmsg(2) and
+//! sendmmsg(2).
 //!
 //! It does what the ring does, by one system call for all replies of a socket, one for each socket
 //! that it receives from, and ppoll(2) where there is nothing to receive. As PROTOCOL.md section 4
 //! asks, a reply leaves from the address that its request was sent to.
 //!
-//! There is no backpressure on replies: one that does not fit in the send queue is counted and lost.
-//! The kernel has pointers to our memory only during a system call.
+//! There is no backpressure on replies: one that does not fit in the send queue is counted and
+//! lost. The kernel has pointers to our memory only during a system call.
 
 use std::io::{self, Read};
 use std::mem;
@@ -122,8 +123,8 @@ impl Mmsg {
         for buffer in first..first + count {
             self.prepare(buffer, space);
         }
-        // SAFETY: `count` headers were just written. They point to mappings of ours, to which there is no
-        // reference before the call returns.
+        // SAFETY: `count` headers were just written. They point to mappings of ours, to which there
+        // is no reference before the call returns.
         let outcome = unsafe {
             libc::recvmmsg(
                 self.sockets[socket].as_fd().as_raw_fd(),
@@ -138,7 +139,8 @@ impl Mmsg {
             return if can_go_on(&error) { Ok(()) } else { Err(error) };
         };
         for buffer in first..first + count {
-            // SAFETY: the header is within the mapping, and the kernel has no pointer to it after the call.
+            // SAFETY: the header is within the mapping, and the kernel has no pointer to it after
+            // the call.
             let libc::mmsghdr { msg_hdr, msg_len } = unsafe { *self.headers.at(buffer) };
             let slot = self.slot(buffer);
             let name = &slot[NAME_AT..][..NAME.min(msg_hdr.msg_namelen as usize)];
@@ -161,8 +163,8 @@ impl Mmsg {
         let slot = self.buffers.at(buffer * SLOT_SIZE);
         let vector = self.vectors.at(buffer);
         let header = self.headers.at(buffer);
-        // SAFETY: all three are within their mappings. Nobody has a reference to them, and the kernel no
-        // pointer. `prepare` is called only before the turn hands out the buffer.
+        // SAFETY: all three are within their mappings. Nobody has a reference to them, and the
+        // kernel no pointer. `prepare` is called only before the turn hands out the buffer.
         unsafe {
             let iov_base = slot.add(PAYLOAD_AT).cast();
             vector.write(libc::iovec { iov_base, iov_len: SLOT_SIZE - PAYLOAD_AT });
@@ -179,8 +181,8 @@ impl Mmsg {
 
     fn slot(&self, buffer: usize) -> &[u8] {
         assert!(buffer < BUFFERS);
-        // SAFETY: a slot is within the mapping. The kernel writes to it only during a receive, and that,
-        // like every other writer, needs `&mut self`.
+        // SAFETY: a slot is within the mapping. The kernel writes to it only during a receive, and
+        // that, like every other writer, needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.buffers.at(buffer * SLOT_SIZE), SLOT_SIZE) }
     }
 
@@ -191,7 +193,8 @@ impl Mmsg {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: the array has the length that is given, and the timeout lives until the call returns.
+        // SAFETY: the array has the length that is given, and the timeout lives until the call
+        // returns.
         let outcome = unsafe {
             libc::ppoll(
                 self.polled.as_mut_ptr(),
@@ -218,7 +221,7 @@ impl Mmsg {
         }
         self.send_laid_out();
         let mut all_left = true;
-        while self.outgoing.again() {
+        while self.outgoing.retry() {
             all_left &= self.send_laid_out() == 0;
         }
         self.outgoing.learn(all_left);
@@ -233,8 +236,9 @@ impl Mmsg {
             let socket = self.outgoing.socket(next);
             let same = (next..end).take_while(|&message| self.outgoing.socket(message) == socket);
             let count = same.count();
-            // SAFETY: `count` messages are laid out from `next` on. Their headers point to memory of
-            // `outgoing`, and to payloads that can be read until all is cleared, as `push` demands.
+            // SAFETY: `count` messages are laid out from `next` on. Their headers point to memory
+            // of `outgoing`, and to payloads that can be read until all is cleared, as `push`
+            // demands.
             let outcome = unsafe {
                 libc::sendmmsg(
                     self.sockets[socket].as_fd().as_raw_fd(),
@@ -244,7 +248,8 @@ impl Mmsg {
                 )
             };
             match usize::try_from(outcome) {
-                // If an error stopped it, the next call begins with that message and returns the error.
+                // If an error stopped it, the next call begins with that message and returns the
+                // error.
                 Ok(sent) => next += sent.max(1),
                 Err(_) => {
                     let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
@@ -312,9 +317,9 @@ impl Backend for Mmsg {
         assert!(range.start <= range.end && range.end <= SLOT_SIZE);
         let payload = self.buffers.at(arrival.buffer * SLOT_SIZE).wrapping_add(range.start);
         let way = Way::back(&self.sockets, arrival.origin());
-        // SAFETY: the range is within its buffer, which is used again only after the flush at the start
-        // of the next turn. The pointer comes from the mapping, so it stays good when `arrival` makes
-        // a reference to the buffer.
+        // SAFETY: the range is within its buffer, which is used again only after the flush at the
+        // start of the next turn. The pointer comes from the mapping, so it stays good when
+        // `arrival` makes a reference to the buffer.
         unsafe { self.outgoing.push(way, to, payload, range.len()) };
         Ok(())
     }

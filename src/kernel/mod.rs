@@ -1,7 +1,8 @@
-//! What the operating system does for us: clock, entropy, signals, sockets, io_uring, TUN devices, steering, live
-//! connections, huge pages. The only room with `unsafe`, and each block of it says why it is sound.
+//! What the operating system does for us: clock, entropy, signals, sockets, io_uring, TUN devices,
+//! live TCP connections, huge pages. The only room with `unsafe`, and each block says why it is
+//! sound.
 //!
-//! Uses nothing of the rooms above but the types that it hands over. Decides nothing of the protocol.
+//! It knows no more of the protocol than some types and sizes, and decides nothing of it.
 
 pub mod backend;
 pub mod clock;

@@ -1,9 +1,11 @@
-//! Replies on their way out. Those to the same NAT64 are joined: one message of many segments passes through
-//! the kernel once (UDP_SEGMENT), and on the wire they are as many datagrams as before.
+//! Replies on their way out. Replies to the same NAT64 are coalesced: one message of many segments
+//! passes through the kernel once (GSO, UDP_SEGMENT), and is as many datagrams on the wire as
+//! before.
 //!
-//! A reply is *pushed* as a piece of a message, the messages are *laid out* as sendmsg(2) wants them, and when
-//! the kernel has taken them all is *cleared*. Some devices and routes take no segments; a message that was
-//! refused is pushed again piece by piece, and if that works, such messages are not made any more.
+//! A reply is *pushed* as a segment of a message. The messages are *laid out* as sendmsg(2) wants
+//! them, and *cleared* when the kernel has taken them all. Some devices and routes do not support
+//! GSO: a message that was refused is pushed again as single replies. If that works, such messages
+//! are not made any more.
 
 use std::io;
 use std::mem::{offset_of, size_of};
@@ -18,24 +20,25 @@ use crate::kernel::socket::{ReactorSocket, internet_address, socket_address};
 use super::cmsg::{HEADER, PKTINFO_SPACE};
 use super::mapping::{Mapping, Plain};
 
-/// The messages that can wait to be submitted.
+/// The most messages that wait to be submitted.
 pub(crate) const MESSAGES_MAX: usize = 512;
-/// The replies that can wait to be submitted.
-const PIECES_MAX: usize = 1024;
-/// The octets of copied replies that can wait to be submitted.
+/// The most replies that wait to be submitted.
+const REPLIES_MAX: usize = 1024;
+/// The most octets of copied replies that wait to be submitted.
 pub(crate) const ARENA_SIZE: usize = 1 << 20;
-/// The replies in one message: all kernels with UDP_SEGMENT take so many.
+/// The most replies in one message: what every kernel with UDP_SEGMENT takes.
 pub(crate) const SEGMENTS_MAX: usize = 64;
-/// The longest replies that are joined: what fits in a packet on any path that carries IPv6, tunnels included.
+/// The longest replies that are coalesced: they fit in a packet on any path that carries IPv6,
+/// tunnels included.
 pub(crate) const SEGMENT_MAX: usize = 1280 - IPV4_UDP_HEADERS;
-/// Places to remember by which message the last reply to a NAT64 goes.
+/// Slots of [`Outgoing::recent`].
 const RECENT: usize = 512;
 const NO_MESSAGE: u16 = u16::MAX;
 
 const _: () = assert!(ARENA_SIZE >= PAYLOAD_MAX);
 const _: () = assert!(MESSAGES_MAX < NO_MESSAGE as usize && RECENT.is_power_of_two());
 
-/// The way that replies take: which socket, and where it does not know that itself, from which address.
+/// How replies leave: by which socket and, where that is bound to all addresses, from which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Way {
     pub socket: usize,
@@ -43,35 +46,36 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// The way back of what came from `origin`, by one of these sockets.
+    /// How replies to what came in at `origin` leave.
     pub(crate) fn back(sockets: &[ReactorSocket], Origin { socket, local }: Origin) -> Self {
         let from = sockets[socket].is_wildcard().then_some(local);
         Self { socket, from }
     }
 }
 
-/// One or more replies of equal length, of which the last may be shorter.
+/// One or more replies of equal length, except that the last may be shorter.
 #[derive(Debug)]
 struct Message {
     way: Way,
     to: SocketAddrV4,
-    pieces: u16,
-    /// Whether another piece may follow.
+    replies: u16,
+    /// Whether another reply may follow.
     open: bool,
+    /// The length of each reply but the last.
     segment: usize,
     octets: usize,
     vectors: Range<usize>,
 }
 
-/// One reply.
+/// One reply, and the message that it is in.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct Reply {
     message: u16,
     octets: *const u8,
     length: usize,
 }
 
-/// What a message header points to, besides the payload.
+/// What a message's header points to, besides the payload.
 #[repr(C)]
 struct Extra {
     to: libc::sockaddr_in,
@@ -85,7 +89,7 @@ struct ControlMessage<T> {
     data: T,
 }
 
-// SAFETY: structures of the C interface, of integers.
+// SAFETY: structures of the C interface, which consist of integers.
 unsafe impl Plain for Extra {}
 
 const _: () = assert!(size_of::<ControlMessage<libc::in_pktinfo>>() == PKTINFO_SPACE);
@@ -109,17 +113,17 @@ pub(crate) struct Outgoing {
     arena: Mapping<u8>,
     arena_used: usize,
     messages: Vec<Message>,
-    pieces: Vec<Piece>,
-    /// How many messages, pieces and vectors are laid out already.
+    replies: Vec<Reply>,
+    /// How many messages, replies and vectors are laid out already.
     laid_out: (usize, usize, usize),
-    /// The last message to a NAT64, by a hash of where that is.
+    /// The number of the last message to a NAT64, by a hash of its address and port.
     recent: Box<[u16; RECENT]>,
-    /// The longest replies that are joined now.
+    /// The longest replies that are coalesced from now on.
     segment_max: usize,
-    /// What was refused as joined, to be sent piece by piece.
-    again: Vec<(Way, SocketAddrV4, Piece)>,
-    /// The shortest segment of what was refused.
-    refused: Option<usize>,
+    /// The replies of messages that were refused, to be sent one by one.
+    refused: Vec<(Way, SocketAddrV4, Reply)>,
+    /// The shortest segment of the messages that were refused.
+    refused_segment: Option<usize>,
 }
 
 impl Outgoing {
@@ -127,30 +131,31 @@ impl Outgoing {
         Ok(Self {
             headers: Mapping::new(MESSAGES_MAX)?,
             extras: Mapping::new(MESSAGES_MAX)?,
-            vectors: Mapping::new(PIECES_MAX)?,
+            vectors: Mapping::new(REPLIES_MAX)?,
             arena: Mapping::new(ARENA_SIZE)?,
             arena_used: 0,
             messages: Vec::with_capacity(MESSAGES_MAX),
-            pieces: Vec::with_capacity(PIECES_MAX),
+            replies: Vec::with_capacity(REPLIES_MAX),
             laid_out: (0, 0, 0),
             recent: Box::new([NO_MESSAGE; RECENT]),
             segment_max: SEGMENT_MAX,
-            again: Vec::with_capacity(PIECES_MAX),
-            refused: None,
+            refused: Vec::with_capacity(REPLIES_MAX),
+            refused_segment: None,
         })
     }
 
     /// Whether a reply can be pushed.
     pub(crate) fn has_room(&self) -> bool {
-        self.messages.len() < MESSAGES_MAX && self.pieces.len() < PIECES_MAX
+        self.messages.len() < MESSAGES_MAX && self.replies.len() < REPLIES_MAX
     }
 
-    /// Whether nothing waits.
+    /// Whether no reply waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// Copies `payload` to where it can stay until all is cleared, if there is room.
+    /// Copies `payload` to the arena, where it stays until all is cleared. `None`: there is no
+    /// room.
     pub(crate) fn keep(&mut self, payload: &[u8]) -> Option<*const u8> {
         let range = self.arena_used..self.arena_used + payload.len();
         if range.end > ARENA_SIZE {
@@ -161,7 +166,8 @@ impl Outgoing {
         }
         self.arena_used = range.end;
         let target = self.arena.at(range.start);
-        // SAFETY: the range is within the arena, nothing else has it, and the payload lies elsewhere.
+        // SAFETY: the range is within the arena, in a part that was given to nobody since all was
+        // cleared, so the payload cannot overlap with it.
         unsafe { ptr::copy_nonoverlapping(payload.as_ptr(), target, payload.len()) };
         Some(target)
     }
@@ -169,7 +175,7 @@ impl Outgoing {
     /// Adds a reply.
     ///
     /// # Panics
-    /// Where there is no room.
+    /// Where there is no room: see [`Outgoing::has_room`].
     ///
     /// # Safety
     /// `payload` is readable for `length` octets until all is cleared.
@@ -180,9 +186,9 @@ impl Outgoing {
         payload: *const u8,
         length: usize,
     ) {
-        let recent = &mut self.recent[place(to)];
+        let recent = &mut self.recent[bucket(to)];
         let index = usize::from(*recent);
-        // Only what is not laid out can still grow.
+        // A message that is laid out does not grow.
         let known = self.messages.get_mut(index).filter(|message| {
             index >= self.laid_out.0
                 && message.to == to
@@ -191,7 +197,7 @@ impl Outgoing {
         });
         let message = match known {
             Some(message) => {
-                message.pieces += 1;
+                message.replies += 1;
                 message.octets += length;
                 message.open = length == message.segment;
                 *recent
@@ -203,7 +209,7 @@ impl Outgoing {
                 self.messages.push(Message {
                     way,
                     to,
-                    pieces: 1,
+                    replies: 1,
                     open,
                     segment: length,
                     octets: length,
@@ -213,44 +219,45 @@ impl Outgoing {
                 index as u16
             }
         };
-        assert!(self.pieces.len() < PIECES_MAX);
-        self.pieces.push(Piece { message, octets: payload, length });
+        assert!(self.replies.len() < REPLIES_MAX);
+        self.replies.push(Reply { message, octets: payload, length });
     }
 
-    /// Writes down what was pushed since this was last called, as the kernel wants it: says which messages
-    /// these are.
+    /// Lays out what was pushed since the last call. Returns the numbers of these messages.
     pub(crate) fn lay_out(&mut self) -> Range<usize> {
-        let (first, first_piece, mut vector) = self.laid_out;
+        let (first, first_reply, mut vector) = self.laid_out;
         for message in &mut self.messages[first..] {
             message.vectors = vector..vector;
-            vector += usize::from(message.pieces);
+            vector += usize::from(message.replies);
         }
-        for piece in &self.pieces[first_piece..] {
-            let vectors = &mut self.messages[usize::from(piece.message)].vectors;
+        for reply in &self.replies[first_reply..] {
+            let vectors = &mut self.messages[usize::from(reply.message)].vectors;
             if let Some(last) = vectors.clone().last() {
-                // SAFETY: within the mapping, written below, and the kernel does not have it yet.
+                // SAFETY: the vector is within the mapping and was written below. Its message was
+                // not submitted yet, so the kernel does not read it.
                 let last = unsafe { &mut *self.vectors.at(last) };
-                if ptr::eq(last.iov_base.cast::<u8>().wrapping_add(last.iov_len), piece.octets) {
-                    last.iov_len += piece.length;
+                if ptr::eq(last.iov_base.cast::<u8>().wrapping_add(last.iov_len), reply.octets) {
+                    last.iov_len += reply.length;
                     continue;
                 }
             }
-            let (iov_base, iov_len) = (piece.octets.cast_mut().cast(), piece.length);
-            // SAFETY: within the mapping, as there are no more vectors than pieces; and as above.
+            let (iov_base, iov_len) = (reply.octets.cast_mut().cast(), reply.length);
+            // SAFETY: the vector is within the mapping, as there are no more vectors than replies.
+            // Its message was not submitted yet, so the kernel does not read it.
             unsafe { self.vectors.at(vectors.end).write(libc::iovec { iov_base, iov_len }) };
             vectors.end += 1;
         }
         for index in first..self.messages.len() {
             self.write_header(index);
         }
-        self.laid_out = (self.messages.len(), self.pieces.len(), vector);
+        self.laid_out = (self.messages.len(), self.replies.len(), vector);
         first..self.messages.len()
     }
 
     fn write_header(&mut self, index: usize) {
         let message = &self.messages[index];
-        // SAFETY: within their mappings, whose zeros are valid values, and the kernel reads them only from
-        // their submission to its end: not now.
+        // SAFETY: both are within their mappings, whose zeros are valid values. The message was not
+        // submitted yet, so the kernel does not read them.
         let (header, extra) =
             unsafe { (&mut (*self.headers.at(index)).msg_hdr, &mut *self.extras.at(index)) };
         extra.to = socket_address(message.to);
@@ -260,7 +267,7 @@ impl Outgoing {
         header.msg_iovlen = message.vectors.len();
         header.msg_control = ptr::null_mut();
         header.msg_controllen = 0;
-        if message.pieces > 1 {
+        if message.replies > 1 {
             extra.segment.set(libc::SOL_UDP, libc::UDP_SEGMENT, message.segment as u16);
             header.msg_control = (&raw mut extra.segment).cast();
             header.msg_controllen = size_of::<ControlMessage<u16>>();
@@ -270,77 +277,80 @@ impl Outgoing {
             let ipi_addr = libc::in_addr { s_addr: 0 };
             let from = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
             extra.from.set(libc::IPPROTO_IP, libc::IP_PKTINFO, from);
-            // The segment's length, if there is one, stands right behind.
+            // The segment's length, where there is one, follows.
             header.msg_control = (&raw mut extra.from).cast();
             header.msg_controllen += PKTINFO_SPACE;
         }
     }
 
-    /// Message `index`, which is laid out. Good until all is cleared.
+    /// The header of message `index`, which is laid out. The pointer is good until all is cleared.
     pub(crate) fn header(&self, index: usize) -> *const libc::msghdr {
-        // SAFETY: a field of what lies within the mapping; no reference is made.
+        // SAFETY: the field is within the mapping, and no reference is made to it.
         unsafe { &raw const (*self.headers.at(index)).msg_hdr }
     }
 
-    /// Message `index` and those behind it, as sendmmsg(2) wants them.
+    /// The headers of message `index` and those after it, as sendmmsg(2) wants them.
     pub(crate) fn headers(&self, index: usize) -> *mut libc::mmsghdr {
         self.headers.at(index)
     }
 
-    /// The socket that message `index` goes by.
+    /// The number of the socket by which message `index` leaves.
     pub(crate) fn socket(&self, index: usize) -> usize {
         self.messages[index].way.socket
     }
 
-    /// The kernel refused message `index` with `errno`. How many replies are lost by that: none where they are
-    /// to be tried [`Outgoing::again`].
+    /// Notes that the kernel refused message `index` with `errno`. Returns how many replies are
+    /// lost: none where they are to be sent one by one, by [`Outgoing::retry`].
     pub(crate) fn refuse(&mut self, index: usize, errno: i32) -> u64 {
-        let Some(&Message { way, to, pieces, segment, .. }) = self.messages.get(index) else {
+        let Some(&Message { way, to, replies, segment, .. }) = self.messages.get(index) else {
             return 1;
         };
-        // EMSGSIZE, EINVAL: longer than the route's packets, or more than its device takes; EIO: a device that
-        // computes no checksums.
-        if pieces == 1
+        // EMSGSIZE, EINVAL: longer than the route's packets, or than its device takes; EIO: a
+        // device that computes no checksums.
+        if replies == 1
             || !matches!(errno, libc::EMSGSIZE | libc::EINVAL | libc::EIO | libc::EOPNOTSUPP)
         {
-            return u64::from(pieces);
+            return u64::from(replies);
         }
-        let own = self.pieces.iter().filter(|piece| usize::from(piece.message) == index);
-        self.again.extend(own.map(|&piece| (way, to, piece)));
-        self.refused = Some(self.refused.map_or(segment, |before| before.min(segment)));
+        let own = self.replies.iter().filter(|reply| usize::from(reply.message) == index);
+        self.refused.extend(own.map(|&reply| (way, to, reply)));
+        let shortest = self.refused_segment.map_or(segment, |before| before.min(segment));
+        self.refused_segment = Some(shortest);
         0
     }
 
-    /// The kernel has taken all. Whether some is to be submitted again, as single replies.
-    pub(crate) fn again(&mut self) -> bool {
-        if self.again.is_empty() {
+    /// Pushes the refused replies again, as single ones. Returns false where there are none. Call
+    /// it when the kernel has taken everything, until it returns false.
+    pub(crate) fn retry(&mut self) -> bool {
+        if self.refused.is_empty() {
             return false;
         }
-        let again = std::mem::take(&mut self.again);
+        let mut refused = std::mem::take(&mut self.refused);
         let segment_max = std::mem::replace(&mut self.segment_max, 0);
         self.forget();
-        for &(way, to, Piece { octets, length, .. }) in again.iter().take(MESSAGES_MAX) {
-            // SAFETY: as it was promised for the first time: nothing was cleared since.
+        for (way, to, Reply { octets, length, .. }) in
+            refused.drain(..refused.len().min(MESSAGES_MAX))
+        {
+            // SAFETY: whoever pushed this reply promised that it can be read until all is cleared,
+            // and nothing was cleared since: `forget` leaves the arena alone.
             unsafe { self.push(way, to, octets, length) };
         }
         self.segment_max = segment_max;
-        self.again = again;
-        let rest = self.again.len().min(MESSAGES_MAX);
-        self.again.drain(..rest);
+        self.refused = refused;
         true
     }
 
-    /// What was submitted again as single replies has left, as it is, or was refused as well: `all_left` says
-    /// which. If all have left, then it was the joining.
+    /// After a retry: if every reply left, GSO was at fault, and only shorter segments are used
+    /// from now on.
     pub(crate) fn learn(&mut self, all_left: bool) {
-        if let Some(segment) = self.refused.take()
+        if let Some(segment) = self.refused_segment.take()
             && all_left
         {
             self.segment_max = self.segment_max.min(segment.saturating_sub(1));
         }
     }
 
-    /// All that was pushed has been submitted and sent: its memory is free again.
+    /// Frees the memory of everything that was pushed. Call it when all was submitted and has left.
     pub(crate) fn clear(&mut self) {
         self.forget();
         self.arena_used = 0;
@@ -348,7 +358,7 @@ impl Outgoing {
 
     fn forget(&mut self) {
         self.messages.clear();
-        self.pieces.clear();
+        self.replies.clear();
         self.laid_out = (0, 0, 0);
     }
 }
@@ -357,13 +367,13 @@ impl Message {
     fn takes(&self, length: usize) -> bool {
         self.open
             && (1..=self.segment).contains(&length)
-            && usize::from(self.pieces) < SEGMENTS_MAX
+            && usize::from(self.replies) < SEGMENTS_MAX
             && self.octets + length <= PAYLOAD_MAX
     }
 }
 
-/// Fibonacci hashing: two NAT64s that fall on the same place join a little less, and that is all.
-fn place(to: SocketAddrV4) -> usize {
+/// Fibonacci hashing. Two NAT64s in the same slot only make GSO less effective.
+fn bucket(to: SocketAddrV4) -> usize {
     let key = u32::from(*to.ip()) ^ u32::from(to.port()) << 16;
     (key.wrapping_mul(0x9e37_79b1) >> (u32::BITS - RECENT.trailing_zeros())) as usize
 }
@@ -380,7 +390,8 @@ mod tests {
 
     /// A message as the kernel would read it: to whom, segment size, payload, number of vectors.
     fn read(outgoing: &Outgoing, index: usize) -> (u8, Option<u16>, Vec<u8>, usize) {
-        // SAFETY: laid out, and all that it points to is in the mappings or in the test's payloads.
+        // SAFETY: the message is laid out, and all that it points to is in the mappings of
+        // `outgoing`.
         unsafe {
             let header = &*outgoing.header(index);
             let to = &*header.msg_name.cast::<libc::sockaddr_in>();
@@ -404,19 +415,19 @@ mod tests {
 
     fn push(outgoing: &mut Outgoing, way: Way, to: SocketAddrV4, payload: &[u8]) {
         let kept = outgoing.keep(payload).unwrap();
-        // SAFETY: it is in the arena until all is cleared.
+        // SAFETY: the copy stays in the arena until all is cleared.
         unsafe { outgoing.push(way, to, kept, payload.len()) };
     }
 
     #[test]
-    fn equal_replies_to_one_nat64_are_joined() {
+    fn equal_replies_to_one_nat64_are_coalesced() {
         let mut outgoing = Outgoing::new().unwrap();
         for round in [b"aa", b"bb", b"cc"] {
             push(&mut outgoing, HERE, to(1, 5), round);
             push(&mut outgoing, HERE, to(2, 5), round);
         }
         push(&mut outgoing, HERE, to(1, 5), b"d");
-        // Behind a shorter one there is no more.
+        // A shorter reply is the last of its message.
         push(&mut outgoing, HERE, to(1, 5), b"e");
         push(&mut outgoing, HERE, to(1, 6), b"f");
         push(&mut outgoing, Way { socket: 1, from: None }, to(1, 6), b"g");
@@ -429,7 +440,7 @@ mod tests {
         assert_eq!(read(&outgoing, 4), (1, None, b"g".to_vec(), 1));
         assert_eq!(read(&outgoing, 5), (2, None, b"longer".to_vec(), 1));
         assert_eq!(outgoing.socket(4), 1);
-        // What is laid out does not grow.
+        // A message that is laid out does not grow.
         push(&mut outgoing, HERE, to(2, 5), b"longer");
         assert_eq!(outgoing.lay_out(), 6..7);
         outgoing.clear();
@@ -470,7 +481,7 @@ mod tests {
         assert_eq!(outgoing.lay_out(), 0..2);
         for (index, segment, last) in [(0, Some(2), 1), (1, None, 2)] {
             assert_eq!(read(&outgoing, index).1, segment);
-            // SAFETY: laid out; the first control message is an in_pktinfo.
+            // SAFETY: the message is laid out, and its first control message is an in_pktinfo.
             let info = unsafe {
                 let first = libc::CMSG_FIRSTHDR(outgoing.header(index));
                 assert_eq!((*first).cmsg_type, libc::IP_PKTINFO);
@@ -481,31 +492,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_as_joined_goes_piece_by_piece() {
+    fn what_is_refused_with_gso_is_sent_one_by_one() {
         let mut outgoing = Outgoing::new().unwrap();
-        let joined = |outgoing: &mut Outgoing, length| {
+        let coalesced = |outgoing: &mut Outgoing, length| {
             push(outgoing, HERE, to(9, 5), b"else");
             (0..3).for_each(|_| push(outgoing, HERE, to(1, 5), &vec![1; length]));
             outgoing.lay_out().len()
         };
-        assert_eq!(joined(&mut outgoing, 400), 2);
+        assert_eq!(coalesced(&mut outgoing, 400), 2);
         assert_eq!(outgoing.refuse(0, libc::EMSGSIZE), 1, "a single one is lost");
-        assert_eq!(outgoing.refuse(1, libc::EAGAIN), 3, "there was no room: they are lost");
+        assert_eq!(outgoing.refuse(1, libc::EAGAIN), 3, "a full queue: they are lost");
         assert_eq!(outgoing.refuse(1, libc::EIO), 0);
-        assert!(outgoing.again());
+        assert!(outgoing.retry());
         assert_eq!(outgoing.lay_out(), 0..3);
         assert!((0..3).all(|index| read(&outgoing, index) == (1, None, vec![1; 400], 1)));
-        assert!(!outgoing.again());
-        // Alone they are refused as well: the joining was not at fault.
+        assert!(!outgoing.retry());
+        // Single replies are refused as well: GSO was not at fault.
         outgoing.learn(false);
         outgoing.clear();
-        assert_eq!(joined(&mut outgoing, 400), 2);
+        assert_eq!(coalesced(&mut outgoing, 400), 2);
         assert_eq!(outgoing.refuse(1, libc::EMSGSIZE), 0);
-        assert!(outgoing.again());
+        assert!(outgoing.retry());
         outgoing.learn(true);
         outgoing.clear();
-        assert_eq!(joined(&mut outgoing, 400), 4, "not joined any more");
+        assert_eq!(coalesced(&mut outgoing, 400), 4, "not coalesced any more");
         outgoing.clear();
-        assert_eq!(joined(&mut outgoing, 399), 2, "shorter ones still are");
+        assert_eq!(coalesced(&mut outgoing, 399), 2, "shorter ones still are");
     }
 }

@@ -5,8 +5,8 @@
 //! │ head room   │ ring's header │ name │ control data     │ payload, up to PAYLOAD_MAX octets
 //! ```
 //!
-//! A ring puts the payload right behind the control data that it was told to expect; `mmsg` always puts
-//! it at [`PAYLOAD_AT`].
+//! A ring puts the payload right behind the control data that it was told to expect; `mmsg` always
+//! puts it at [`PAYLOAD_AT`].
 
 use crate::handoff::message::{HEAD_ROOM, PAYLOAD_MAX};
 

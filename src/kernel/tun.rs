@@ -4,8 +4,8 @@
 //! with its descriptor, and its routes with it. `ip`, of iproute2, sets it up. Nothing here looks
 //! into a packet.
 //!
-//! Not the crate tun-rs: it does not know IFF_TUN_EXCL, so it would take over a device that is there
-//! already, and it brings eight more crates for the one ioctl below.
+//! Not the crate tun-rs: it does not know IFF_TUN_EXCL, so it would take over a device that is
+//! there already, and it brings eight more crates for the one ioctl below.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -86,7 +86,8 @@ impl Tun {
         // A device that is there already would outlive this process, and its routes with it.
         let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
-        // SAFETY: TUNSETIFF reads name and flags in the ifreq, and writes the name that the device got.
+        // SAFETY: TUNSETIFF reads name and flags in the ifreq, and writes the name that the device
+        // got.
         let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         if done != 0 {
             return Err(failed(io::Error::last_os_error()));

@@ -1,8 +1,9 @@
-//! [`Backend`]: what a reactor needs of the kernel, so that its loop is independent of how that is done.
+//! [`Backend`]: what a reactor needs of the kernel, so that its loop is independent of how that is
+//! done.
 //!
-//! io_uring is one backend (`ring`), recvmmsg and sendmmsg are the other (`mmsg`). The contract is in
-//! terms of batches: one [`Backend::turn`] hands all queued replies to the kernel and returns the
-//! datagrams that arrived. The kernel may have coalesced several datagrams of one sender (GRO,
+//! io_uring is one backend (`ring`), recvmmsg and sendmmsg are the other (`mmsg`). The contract is
+//! in terms of batches: one [`Backend::turn`] hands all queued replies to the kernel and returns
+//! the datagrams that arrived. The kernel may have coalesced several datagrams of one sender (GRO,
 //! UDP_GRO), and a backend may coalesce the replies to one NAT64 (GSO, UDP_SEGMENT). Neither is
 //! visible outside, but for [`Arrival::room`].
 
@@ -48,7 +49,8 @@ impl fmt::Display for Io {
 /// One datagram that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// The reactor's socket that received it: an index into the list that the backend was made with.
+    /// The reactor's socket that received it: an index into the list that the backend was made
+    /// with.
     pub socket: usize,
     /// The sender's address and port.
     pub source: SocketAddrV4,
@@ -56,8 +58,8 @@ pub struct Arrival {
     pub local: Ipv4Addr,
     /// The range of the payload in its buffer.
     pub payload: Range<usize>,
-    /// The buffer from here to the end of the payload belongs to this datagram alone. That includes at
-    /// least [`crate::handoff::message::HEAD_ROOM`] octets in front of the payload, except for a
+    /// The buffer from here to the end of the payload belongs to this datagram alone. That includes
+    /// at least [`crate::handoff::message::HEAD_ROOM`] octets in front of the payload, except for a
     /// datagram that GRO coalesced behind another: there the payload begins at `room`.
     pub room: usize,
     /// The number of its buffer in this turn.
@@ -91,11 +93,12 @@ pub struct Losses {
     pub send_errors: u64,
 }
 
-/// The kernel, seen from a reactor. All memory that the kernel reads or writes belongs to the backend.
+/// The kernel, seen from a reactor. All memory that the kernel reads or writes belongs to the
+/// backend.
 pub trait Backend {
-    /// Hands all queued replies to the kernel, gives the buffers of the last turn back, and waits until
-    /// a datagram arrives, a [`Waker`] is used or `timeout` has passed. Returns the number of datagrams,
-    /// less than [`BATCH_MAX`] + [`COALESCED_MAX`]. It may return 0 at any time.
+    /// Hands all queued replies to the kernel, gives the buffers of the last turn back, and waits
+    /// until a datagram arrives, a [`Waker`] is used or `timeout` has passed. Returns the number of
+    /// datagrams, less than [`BATCH_MAX`] + [`COALESCED_MAX`]. It may return 0 at any time.
     ///
     /// # Errors
     /// What cannot be recovered from: the reactor ends with it.
@@ -108,10 +111,10 @@ pub trait Backend {
     /// Where `index` is not less than what [`Backend::turn`] returned.
     fn arrival(&mut self, index: usize) -> (&Arrival, &mut [u8]);
 
-    /// Queues `range` of datagram `index`'s buffer to be sent to `to`, from the address and the socket
-    /// that received the datagram. The buffer must not change in that range until the next turn. May
-    /// hand queued replies to the kernel, never waits. A reply that the kernel refuses is counted in
-    /// [`Losses`].
+    /// Queues `range` of datagram `index`'s buffer to be sent to `to`, from the address and the
+    /// socket that received the datagram. The buffer must not change in that range until the next
+    /// turn. May hand queued replies to the kernel, never waits. A reply that the kernel refuses is
+    /// counted in [`Losses`].
     ///
     /// # Errors
     /// As [`Backend::turn`].
@@ -134,8 +137,8 @@ pub trait Backend {
     /// What was lost since the last call.
     fn take_losses(&mut self) -> Losses;
 
-    /// How many datagrams the kernel dropped since the last call because the sockets' queues were full.
-    /// It costs a system call for each socket, too much for every turn.
+    /// How many datagrams the kernel dropped since the last call because the sockets' queues were
+    /// full. It costs a system call for each socket, too much for every turn.
     fn overflowed(&mut self) -> u64;
 
     /// Hands all queued replies to the kernel and receives nothing more.

@@ -57,15 +57,15 @@ impl Buffers {
     /// Gives a buffer back to the kernel, which may write to it from now on.
     pub(super) fn give(&mut self, held: Held) {
         let entry = self.queue.at(usize::from(self.tail & (self.count - 1)));
-        // SAFETY: `entry` is within the mapping. The kernel does not write to it, and does not read it
-        // before the tail says so. The tail itself, in the first entry, is not touched here.
+        // SAFETY: `entry` is within the mapping. The kernel does not write to it, and does not read
+        // it before the tail says so. The tail itself, in the first entry, is not touched here.
         let entry = unsafe { &mut *entry };
         entry.set_addr(self.slots.at(self.start(&held) + RECEIVE_START) as u64);
         entry.set_len(RECEIVE_MAX as u32);
         entry.set_bid(held.0);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail is an aligned u16 of the first entry, in memory that lives as long as self.
-        // Nobody else writes to it, and the kernel reads it atomically.
+        // SAFETY: the tail is an aligned u16 of the first entry, in memory that lives as long as
+        // self. Nobody else writes to it, and the kernel reads it atomically.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.queue.at(0)).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
@@ -86,8 +86,8 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts_mut(start, SLOT_SIZE) }
     }
 
-    /// Where `range` of a buffer's slot begins. The pointer stays good when there is a reference to the
-    /// slot later, which one from `slot` would not.
+    /// Where `range` of a buffer's slot begins. The pointer stays good when there is a reference to
+    /// the slot later, which one from `slot` would not.
     ///
     /// # Panics
     /// Where the range is not within the slot.

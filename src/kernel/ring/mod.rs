@@ -1,18 +1,18 @@
 //! [`Ring`]: the io_uring [`Backend`].
 //!
-//! One multishot receive per socket fills buffers of one queue. A reply is sent from the buffer that
-//! its request came in, and leaves during the submission itself (MSG_DONTWAIT), so that its buffer
-//! can be given back right after. A turn is one system call. As PROTOCOL.md section 4 asks, a reply
-//! leaves from the address that its request was sent to.
+//! One multishot receive per socket fills buffers of one queue. A reply is sent from the buffer
+//! that its request came in, and leaves during the submission itself (MSG_DONTWAIT), so that its
+//! buffer can be given back right after. A turn is one system call. As PROTOCOL.md section 4 asks,
+//! a reply leaves from the address that its request was sent to.
 //!
-//! It does not look into payloads. There is no backpressure on replies: one that does not fit in the
-//! send queue is counted and lost, as the network may lose it anyway.
+//! It does not look into payloads. There is no backpressure on replies: one that does not fit in
+//! the send queue is counted and lost, as the network may lose it anyway.
 //!
-//! Who owns which memory, at any time: a receive buffer is the kernel's until a completion names it,
-//! and ours, as a `Held`, until it is given back. Replies are the kernel's only during
-//! `io_uring_enter`; all completions are taken right after, so that a refused reply can be sent again
-//! while its buffer is still held. A ring that is dropped ends its receives first. If the kernel does
-//! not confirm that, the memory stays mapped for good.
+//! Who owns which memory, at any time: a receive buffer is the kernel's until a completion names
+//! it, and ours, as a `Held`, until it is given back. Replies are the kernel's only during
+//! `io_uring_enter`; all completions are taken right after, so that a refused reply can be sent
+//! again while its buffer is still held. A ring that is dropped ends its receives first. If the
+//! kernel does not confirm that, the memory stays mapped for good.
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,9 +45,9 @@ mod refused;
 pub use operation::SOCKETS_MAX;
 pub use refused::Refused;
 
-/// The receive buffers of a ring: at most half are handed out, the kernel fills the others meanwhile.
-/// Datagrams without a buffer wait in the socket's queue, whose overflow is counted. More buffers
-/// would be a second queue behind it, and would evict each other from the caches.
+/// The receive buffers of a ring: at most half are handed out, the kernel fills the others
+/// meanwhile. Datagrams without a buffer wait in the socket's queue, whose overflow is counted.
+/// More buffers would be a second queue behind it, and would evict each other from the caches.
 pub const BUFFERS: u16 = 64;
 
 /// Enough for the replies of a batch and for arming everything.
@@ -70,7 +70,8 @@ const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
 
 /// The io_uring of one reactor.
 ///
-/// It belongs to the thread that made it (IORING_SETUP_SINGLE_ISSUER), and cannot be sent to another.
+/// It belongs to the thread that made it (IORING_SETUP_SINGLE_ISSUER), and cannot be sent to
+/// another.
 pub struct Ring {
     uring: IoUring,
     sockets: Vec<ReactorSocket>,
@@ -149,8 +150,8 @@ impl Ring {
         let submitter = uring.submitter();
         submitter.register_files(&files)?;
         let address = kernel.buffers.queue_address();
-        // SAFETY: the queue is page-aligned and has `count` entries. It stays mapped until the drop of
-        // the ring, which ends all receives and unregisters it first.
+        // SAFETY: the queue is page-aligned and has `count` entries. It stays mapped until the drop
+        // of the ring, which ends all receives and unregisters it first.
         unsafe {
             submitter.register_buf_ring_with_flags(
                 address,
@@ -174,7 +175,8 @@ impl Ring {
         Ok((ring, event))
     }
 
-    /// Queues the receives and the wake that are not under way. Returns whether there was room for all.
+    /// Queues the receives and the wake that are not under way. Returns whether there was room for
+    /// all.
     fn arm(&mut self) -> bool {
         let mut submissions = self.uring.submission();
         for (index, socket) in self.sockets.iter().enumerate() {
@@ -183,8 +185,9 @@ impl Ring {
             }
             let operation = Operation::Receive(index);
             let entry = receive(index, socket).user_data(operation.encode());
-            // SAFETY: the entry points to a static header, which is good at any time; the buffers that it
-            // selects are the ring's, and stay mapped until the kernel has ended this receive.
+            // SAFETY: the entry points to a static header, which is good at any time; the buffers
+            // that it selects are the ring's, and stay mapped until the kernel has ended this
+            // receive.
             self.armed[index] = unsafe { submissions.push(&entry) }.is_ok();
         }
         if !self.wake_armed {
@@ -198,9 +201,9 @@ impl Ring {
         self.wake_armed && self.armed.iter().all(|&armed| armed)
     }
 
-    /// Hands everything that is queued to the kernel, and takes all completions. Returns whether the
-    /// kernel took everything: then every reply has left or failed, and the kernel has no pointer to a
-    /// held buffer any more.
+    /// Hands everything that is queued to the kernel, and takes all completions. Returns whether
+    /// the kernel took everything: then every reply has left or failed, and the kernel has no
+    /// pointer to a held buffer any more.
     fn submit(&mut self, wait: Wait) -> io::Result<bool> {
         self.queue_replies();
         if !self.enter(wait)? {
@@ -209,7 +212,7 @@ impl Ring {
         }
         self.collect()?;
         let mut all_left = true;
-        while self.kernel.outgoing.again() {
+        while self.kernel.outgoing.retry() {
             self.queue_replies();
             let whole = self.enter(Wait::No)?;
             all_left &= self.collect()? == 0;
@@ -232,8 +235,8 @@ impl Ring {
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS)
                 .user_data(Operation::Send(message).encode());
-            // SAFETY: the header, and what it points to, is the ring's and does not change before it was
-            // submitted; whoever pushed a payload promised that it can be read until then.
+            // SAFETY: the header, and what it points to, is the ring's and does not change before
+            // it was submitted; whoever pushed a payload promised that it can be read until then.
             unsafe { submissions.push(&entry) }.expect("room for all messages and all receives");
         }
     }
@@ -261,8 +264,8 @@ impl Ring {
         }
         let argument = flags.contains(EnterFlags::EXT_ARG).then_some(&arguments);
         let count = submissions.len() as u32;
-        // SAFETY: with EXT_ARG the argument is of the type that it asks for, and without it there is
-        // none. The pointers of the submissions are good: see where each was pushed.
+        // SAFETY: with EXT_ARG the argument is of the type that it asks for, and without it there
+        // is none. The pointers of the submissions are good: see where each was pushed.
         let outcome = unsafe { submitter.enter(count, want, flags.bits(), argument) };
         submissions.sync();
         match outcome {
@@ -284,7 +287,8 @@ impl Ring {
                 _ => {}
             }
             let held = cqueue::buffer_select(completion.flags()).map(|id| {
-                // SAFETY: with this completion the kernel hands out the buffer, and it is seen only once.
+                // SAFETY: with this completion the kernel hands out the buffer, and it is seen only
+                // once.
                 unsafe { Held::new(id) }
             });
             match (usize::try_from(completion.result()), operation, held) {
@@ -330,8 +334,8 @@ impl Ring {
         }
     }
 
-    /// Makes room for one more reply. Returns false only where the kernel does not take what is queued
-    /// already.
+    /// Makes room for one more reply. Returns false only where the kernel does not take what is
+    /// queued already.
     fn make_room(&mut self) -> io::Result<bool> {
         if self.kernel.outgoing.has_room() {
             return Ok(true);
@@ -356,7 +360,8 @@ impl Ring {
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
                 .build()
                 .user_data(Operation::Cancel.encode());
-            // SAFETY: the entry has no pointers. Without room for it now, there is in the next round.
+            // SAFETY: the entry has no pointers. Without room for it now, there is in the next
+            // round.
             let _ = unsafe { self.uring.submission().push(&cancel) };
             self.submit(Wait::UpTo(Some(FINISH_WAIT)))?;
         }
@@ -406,8 +411,8 @@ impl Backend for Ring {
         let arrival = &self.arrivals[index];
         let payload = self.kernel.buffers.part(&self.held[arrival.buffer], &range);
         let way = Way::back(&self.sockets, arrival.origin());
-        // SAFETY: the range is within its buffer, which is ours until the turn that submits this has
-        // done so. The pointer stays good when `arrival` makes a reference to the buffer.
+        // SAFETY: the range is within its buffer, which is ours until the turn that submits this
+        // has done so. The pointer stays good when `arrival` makes a reference to the buffer.
         unsafe { self.kernel.outgoing.push(way, to, payload, range.len()) };
         Ok(())
     }
@@ -440,8 +445,8 @@ impl Backend for Ring {
         self.sockets.iter_mut().map(ReactorSocket::overflowed).sum()
     }
 
-    /// As the trait says; the arrivals of the last turn are gone. The sockets stay open until the ring
-    /// is dropped, so that their groups stay complete until then.
+    /// As the trait says; the arrivals of the last turn are gone. The sockets stay open until the
+    /// ring is dropped, so that their groups stay complete until then.
     fn finish(&mut self) -> io::Result<()> {
         self.arrivals.clear();
         self.finished = true;
@@ -458,19 +463,19 @@ impl Drop for Ring {
             // The kernel may still write to the memory, so it must stay mapped.
             return;
         }
-        // Releases the sockets and the buffers now. The kernel would do it some time after the ring is
-        // closed, and does it then if this fails.
+        // Releases the sockets and the buffers now. The kernel would do it some time after the ring
+        // is closed, and does it then if this fails.
         let submitter = self.uring.submitter();
         let _ = submitter.unregister_files();
         let _ = submitter.unregister_buf_ring(BUFFER_GROUP);
-        // SAFETY: `kernel` is dropped only here, and not used afterwards. The kernel has confirmed the
-        // end of every operation that could refer to the memory.
+        // SAFETY: `kernel` is dropped only here, and not used afterwards. The kernel has confirmed
+        // the end of every operation that could refer to the memory.
         unsafe { ManuallyDrop::drop(&mut self.kernel) };
     }
 }
 
-/// The receive of a socket. The kernel reads only the lengths in its msghdr, when it is submitted. The
-/// two possible ones are statics, so that the pointers are good at any time.
+/// The receive of a socket. The kernel reads only the lengths in its msghdr, when it is submitted.
+/// The two possible ones are statics, so that the pointers are good at any time.
 fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
     struct Header(libc::msghdr);
     // SAFETY: its pointers are null and nothing writes to it, so all threads can read it.

@@ -41,10 +41,10 @@ impl Operation {
     ///
     /// | operation | errno | meaning |
     /// | --- | --- | --- |
-    /// | send | EMSGSIZE, EINVAL, EIO, EOPNOTSUPP | if GSO was used: the replies are sent one by one |
-    /// | send | any | the replies are lost: EAGAIN full queue, ENETUNREACH, EPERM by a firewall, ... |
+    /// | send | EMSGSIZE, EINVAL, EIO, EOPNOTSUPP | if GSO was used: send the replies one by one |
+    /// | send | any | the replies are lost: full queue (EAGAIN), firewall (EPERM), no route, ... |
     /// | receive | ENOBUFS | every buffer is in use; the datagram waits in the socket |
-    /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | about an earlier reply |
+    /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | an earlier reply |
     /// | receive, wake | ECANCELED, EINTR, EAGAIN, ENOMEM, EOVERFLOW | passing trouble |
     /// | receive, wake | else (EINVAL, EBADF, EOPNOTSUPP, ...) | our mistake, or a kernel too old |
     /// | cancel | any | what was to be cancelled has ended, or is ending |

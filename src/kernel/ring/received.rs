@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use crate::kernel::cmsg::{self, Flaw, NAME, Received, receive_space, u32_at};
 use crate::kernel::slot::RING_HEADER;
 
-/// Parses `octets`, as many as the completion says, received by a socket bound to `bound`. Also returns
-/// the offset of the payload.
+/// Parses `octets`, as many as the completion says, received by a socket bound to `bound`. Also
+/// returns the offset of the payload.
 pub(super) fn parse(octets: &[u8], bound: Ipv4Addr) -> Result<(Received, usize), Flaw> {
     let control_space = receive_space(bound.is_unspecified());
     let (header, rest) = octets.split_at_checked(RING_HEADER).ok_or(Flaw::Truncated)?;

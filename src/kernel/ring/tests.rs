@@ -46,7 +46,8 @@ fn too_few_buffers_delay_and_lose_nothing() {
             }
         }
         assert_eq!(ring.take_losses(), Losses::default());
-        // The kernel delivers some 32 datagrams in a turn, so more buffers than that do not run out.
+        // The kernel delivers some 32 datagrams in a turn, so more buffers than that do not run
+        // out.
         assert!(buffers > 8 || ended > 0, "the buffers never ran out");
     }
 }

@@ -1,10 +1,12 @@
-//! Asks the kernel which TCP connections this host has with some hosts: sock_diag over netlink, without any privilege.
+//! Asks the kernel for the TCP connections of this host with given hosts, by sock_diag over
+//! netlink. That needs no privilege.
 //!
-//! It sees the connections of the network namespace that it is in. A service that listens on `[::]` has its IPv4
-//! clients as `::ffff:a.b.c.d`, so both families are asked. The kernel chooses: nobody pays for the connections with
-//! other hosts but by its walk through them.
+//! It sees the connections of its own network namespace. A service that listens on `[::]` has its
+//! IPv4 clients as `::ffff:a.b.c.d`, so both families are asked. The kernel filters: connections
+//! with other hosts cost no more than its walk through them.
 //!
-//! Octets are in the order of the host, but for addresses and ports: `linux/netlink.h`, `linux/inet_diag.h`.
+//! Integers are in host byte order, except addresses and ports: `linux/netlink.h`,
+//! `linux/inet_diag.h`.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -20,36 +22,37 @@ use rustix::net::{
 
 use crate::ip::packet::protocol;
 
-/// With more hosts than these, the kernel tells of all connections over IPv4.
+/// For more hosts than this, the kernel is asked for all connections over IPv4.
 const HOSTS_MAX: usize = 32;
-/// What the kernel sends at a time is not larger.
+/// The kernel sends no longer datagrams.
 const DATAGRAM_MAX: usize = 32 * 1024;
-/// More datagrams are no answer: they would tell of some 200 million connections.
+/// A longer answer is an error: it would have some 200 million connections.
 const DATAGRAMS_MAX: usize = 1 << 20;
-/// The kernel answers at once, or not at all.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The kernel answers at once or not at all, so the wait for a datagram is bounded by this.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the parts of a message are, and to which length they are filled up.
+/// Sizes of `nlmsghdr` and `inet_diag_sockid`; netlink pads to 4.
 const HEADER: usize = 16;
 const SOCKET_ID: usize = 48;
 const ALIGNMENT: usize = 4;
-/// Family, state, timer and retransmissions stand in front of the addresses.
+/// Offset of the `inet_diag_sockid`: after family, state, timer and retransmissions.
 const ID_AT: usize = 4;
 
-/// Types of messages.
+/// Message types.
 const MESSAGE_NOOP: u16 = 1;
 const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 const MESSAGE_OVERRUN: u16 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// A request, for all that match.
+/// Flags of a request for everything that matches.
 const REQUEST_DUMP: u16 = 0x301;
 
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_IPV6: u8 = 10;
 
-/// Live is what either end may still send on: not what listens or is over (`CLOSE`, `TIME_WAIT`), nor what the client
-/// has not confirmed (`SYN_RECV`), as that costs a stranger no more than a packet, and its entry is a young one.
+/// A connection is live while either end may still send: not in `LISTEN`, `CLOSE` and `TIME_WAIT`.
+/// Nor in `SYN_RECV`, before the client has confirmed: anybody can bring that about with a single
+/// forged packet, and the entry is a young one anyway.
 const LIVE: u32 = 1 << ESTABLISHED
     | 1 << SYN_SENT
     | 1 << FIN_WAIT1
@@ -65,7 +68,7 @@ const CLOSE_WAIT: u32 = 8;
 const LAST_ACK: u32 = 9;
 const CLOSING: u32 = 11;
 
-/// The attribute that says what matches, and its operations.
+/// The attribute with the program that filters, and the program's operations.
 const ATTRIBUTE_BYTECODE: u16 = 1;
 const OP_JUMP: u8 = 1;
 const OP_REMOTE: u8 = 8;
@@ -76,13 +79,13 @@ const OP_REMOTE_IPV4: u16 = OP + 12;
 /// A TCP connection of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    /// Its end here.
+    /// Our end.
     pub local: SocketAddrV4,
-    /// The other one.
+    /// The other end.
     pub remote: SocketAddrV4,
 }
 
-/// A socket to ask by.
+/// A netlink socket, connected to the kernel.
 #[derive(Debug)]
 pub struct SockDiag {
     socket: OwnedFd,
@@ -91,33 +94,34 @@ pub struct SockDiag {
 }
 
 impl SockDiag {
-    /// Opens a socket, and finds out whether it is answered.
+    /// Opens a socket, and checks with an empty request that the kernel answers.
     ///
     /// # Errors
-    /// That of the kernel.
+    /// The kernel's.
     pub fn open() -> io::Result<Self> {
         let (flags, protocol) = (SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG));
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
-        // To the kernel: then nobody else can send to it.
+        // Connected to the kernel, so that nobody else can send to the socket.
         connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
         let mut opened = Self { socket, buffer: vec![0; DATAGRAM_MAX], sequence: 0 };
-        // Nothing is in no state.
+        // No connection is in none of the states.
         opened.ask(FAMILY_IPV4, 0, &[], &mut |_| ())?;
         Ok(opened)
     }
 
-    /// One that fails whenever it is asked.
+    /// A socket with which every request fails.
     #[cfg(test)]
     pub fn broken() -> Self {
         let unconnected = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
         Self { socket: unconnected.into(), buffer: Vec::new(), sequence: 0 }
     }
 
-    /// All live connections with these hosts, and maybe some with others. After an error this is of no use any more.
+    /// Calls `found` for each live connection with these hosts, and maybe for some with others.
+    /// After an error the socket must not be used again: a late answer may still arrive.
     ///
     /// # Errors
-    /// That of the kernel, or what is wrong with its answer.
+    /// The kernel's, or that its answer is malformed.
     pub fn connections(
         &mut self,
         hosts: &[Ipv4Addr],
@@ -125,7 +129,7 @@ impl SockDiag {
     ) -> io::Result<()> {
         self.ask(FAMILY_IPV4, LIVE, hosts, &mut found)?;
         match self.ask(FAMILY_IPV6, LIVE, hosts, &mut found) {
-            // A kernel without IPv6.
+            // The kernel has no IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
@@ -157,7 +161,7 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer {what}"))
 }
 
-/// Asks for the TCP connections of `family` in one of `states` with one of `hosts`.
+/// A request for the TCP connections of `family` in one of `states` with one of `hosts`.
 fn request(family: u8, states: u32, hosts: &[Ipv4Addr], sequence: u32) -> Vec<u8> {
     let mut out = vec![0; HEADER];
     out.extend([family, protocol::TCP, 0, 0]);
@@ -175,8 +179,8 @@ fn request(family: u8, states: u32, hosts: &[Ipv4Addr], sequence: u32) -> Vec<u8
     out
 }
 
-/// The program that says whether a connection is with one of `hosts`, or where they are too many or none, with any
-/// IPv4 host. It says yes by jumping to its end, and no by jumping behind it.
+/// The program that accepts connections with one of `hosts`, or, where these are none or too many,
+/// with any IPv4 host. It accepts by jumping to its end, and rejects by jumping beyond it.
 fn bytecode(hosts: &[Ipv4Addr]) -> Vec<u8> {
     let any = [Ipv4Addr::UNSPECIFIED];
     let (hosts, bits) = match hosts.len() {
@@ -185,7 +189,8 @@ fn bytecode(hosts: &[Ipv4Addr]) -> Vec<u8> {
     };
     let mut out = Vec::new();
     for (left, host) in (0..hosts.len() as u16).rev().zip(hosts) {
-        // This one: the next operation, which jumps to the end. Another: the next comparison.
+        // A match continues with the next operation, which jumps to the end. Otherwise the next
+        // comparison follows.
         out.extend([OP_REMOTE, OP_REMOTE_IPV4 as u8]);
         out.extend((OP_REMOTE_IPV4 + OP).to_ne_bytes());
         out.extend([FAMILY_IPV4, bits, 0, 0]);
@@ -200,7 +205,7 @@ fn bytecode(hosts: &[Ipv4Addr]) -> Vec<u8> {
     out
 }
 
-/// What a datagram tells of the answer to request `sequence`: whether it is the last one.
+/// Parses a datagram of the answer to request `sequence`. Returns whether it is the last one.
 fn parse(
     mut datagram: &[u8],
     sequence: u32,
@@ -237,7 +242,7 @@ fn parse(
     Ok(false)
 }
 
-/// The connection in a message, if it is one over IPv4. `None`: it is too short.
+/// The connection in a message, if it is over IPv4. The outer `None`: the message is too short.
 fn connection(data: &[u8]) -> Option<Option<Connection>> {
     let family = *data.first()?;
     let id: &[u8; SOCKET_ID] = data.get(ID_AT..)?.first_chunk()?;

@@ -212,8 +212,8 @@ fn connections_of_this_host() {
     assert_eq!(found, [first[0], second[0]]);
     assert_eq!(live(&[third]), [other[0]]);
     assert_eq!(live(&[Ipv4Addr::new(127, 0, 64, 14)]), []);
-    // From the other side the host is the one that all tests share. Likewise where there is no filter, or one of as
-    // many hosts as may be.
+    // From the other side the host is the one that all tests share. Likewise where there is no
+    // filter, or one of as many hosts as may be.
     let local = *first[0].local.ip();
     let mut many: Vec<_> = (0..HOSTS_MAX as u8).map(|i| Ipv4Addr::new(127, 0, 65, i)).collect();
     many[HOSTS_MAX - 1] = local;

@@ -1,17 +1,19 @@
 //! The sockets of the handoff port: bound, steered, and nobody else's.
 //!
 //! PROTOCOL.md section 1 keeps one table per (local address, NAT64 address), and each reactor has
-//! its own tables. So everything that one NAT64 sends must reach the same reactor, from whatever port
-//! it is sent. The reactors' sockets of one address form an SO_REUSEPORT group, and a classic BPF
-//! program picks the socket by the IPv4 source address alone. Section 4 asks for IP_PMTUDISC_OMIT.
+//! its own tables. So everything that one NAT64 sends must reach the same reactor, from whatever
+//! port it is sent. The reactors' sockets of one address form an SO_REUSEPORT group, and a classic
+//! BPF program picks the socket by the IPv4 source address alone. Section 4 asks for
+//! IP_PMTUDISC_OMIT.
 //!
-//! A datagram never meets an incomplete group: its sockets are deaf (a filter drops everything) until
-//! the last one is bound and the program is attached. A group is also exclusive: its first socket is
-//! bound without SO_REUSEPORT. That fails if anyone uses the port, also a server that has just died
-//! and whose ring the kernel has not taken down yet. Only then the port is shared with the others.
+//! A datagram never meets an incomplete group: its sockets are deaf (a filter drops everything)
+//! until the last one is bound and the program is attached. A group is also exclusive: its first
+//! socket is bound without SO_REUSEPORT. That fails if anyone uses the port, also a server that has
+//! just died and whose ring the kernel has not taken down yet. Only then the port is shared with
+//! the others.
 //!
-//! Nothing here receives or sends: `ring` and `mmsg` do. IPv6 and dual-stack sockets do not work with
-//! the steering program, which reads an IPv4 header.
+//! Nothing here receives or sends: `ring` and `mmsg` do. IPv6 and dual-stack sockets do not work
+//! with the steering program, which reads an IPv4 header.
 
 use std::error::Error;
 use std::ffi::c_int;
@@ -37,8 +39,8 @@ pub const SOCKET_QUEUE_MAX: usize = 4 << 20;
 /// After this many failed tries, the port counts as taken if a process has it.
 const BIND_TRIES: u32 = 31;
 /// After this many, the port counts as taken even if no process is seen to have it. Mostly its
-/// process has ended, and the kernel still takes down the ring and the sockets: in some 30 ms, but in
-/// a second where all cores are busy.
+/// process has ended, and the kernel still takes down the ring and the sockets: in some 30 ms, but
+/// in a second where all cores are busy.
 const BIND_TRIES_NOBODY: u32 = 501;
 /// The pause between two tries.
 const BIND_INTERVAL: Duration = Duration::from_millis(10);
@@ -60,8 +62,8 @@ impl ReactorSocket {
         self.local
     }
 
-    /// Whether the socket is bound to all addresses of the host, so that each datagram comes with its
-    /// destination (IP_PKTINFO).
+    /// Whether the socket is bound to all addresses of the host, so that each datagram comes with
+    /// its destination (IP_PKTINFO).
     pub fn is_wildcard(&self) -> bool {
         self.local.ip().is_unspecified()
     }
@@ -197,9 +199,11 @@ pub fn steered_to(source: Ipv4Addr, reactors: usize) -> usize {
     hash as usize % reactors
 }
 
-/// 2^32 divided by the golden ratio: neighbouring addresses get distant products (Knuth, TAOCP 6.4).
+/// 2^32 divided by the golden ratio: neighbouring addresses get distant products (Knuth, TAOCP
+/// 6.4).
 const STEERING_MULTIPLIER: u32 = 0x9e37_79b1;
-/// Only the high half of a product is used: the low half depends on the low half of the address alone.
+/// Only the high half of a product is used: the low half depends on the low half of the address
+/// alone.
 const STEERING_SHIFT: u32 = 16;
 /// The offset of the source address in the IPv4 header.
 const SOURCE_ADDRESS: u32 = 12;
@@ -364,7 +368,8 @@ fn attach(
 
 /// Sets an option that is an int, where rustix has no function for it.
 fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    // SAFETY: `value` can be read for the length that is given, and the kernel keeps no pointer to it.
+    // SAFETY: `value` can be read for the length that is given, and the kernel keeps no pointer to
+    // it.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -383,8 +388,8 @@ fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const SK_MEMINFO_DROPS: usize = 8;
     let mut values = [0_u32; SK_MEMINFO_DROPS + 1];
     let mut length = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: both pointers are good for the call, in which the kernel writes at most `length` octets
-    // to the first, and a length to the second.
+    // SAFETY: both pointers are good for the call, in which the kernel writes at most `length`
+    // octets to the first, and a length to the second.
     let outcome = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

@@ -142,7 +142,8 @@ fn a_port_that_becomes_free_in_time_is_had() {
     dying.join().unwrap();
 }
 
-/// As after `kill -9`: there is no process any more, but a ring, which the kernel takes its time to take down.
+/// As after `kill -9`: there is no process any more, but a ring, which the kernel takes its time to
+/// take down.
 #[test]
 fn a_port_that_only_a_ring_has_is_waited_for() {
     let Ok(ring) = io_uring::IoUring::new(2) else { return };

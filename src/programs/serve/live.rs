@@ -1,12 +1,15 @@
-//! Which entries have a live TCP connection: what the kernel says of it, for the reactors (PROTOCOL.md section 6).
+//! Which entries have a live TCP connection: what the kernel says, for the reactors (PROTOCOL.md
+//! section 6).
 //!
-//! A thread looks at the connections of this host with the NAT64s of *watched* tables, and publishes what it saw. A
-//! table becomes watched when a reactor asks about it, which it does when the table is nearly full, and is watched
-//! until nobody has asked for a minute; then what was seen last stands until somebody does. While no table is
-//! watched, the thread sleeps.
+//! A thread, the [`Poller`], asks the kernel for this host's connections with the NAT64s of
+//! *watched* tables, and publishes a snapshot. A table becomes watched when a reactor asks about
+//! it, which it does when the table is nearly full. It is watched until no reactor has asked for a
+//! minute; its last snapshot stays published until one asks again. While no table is watched, the
+//! thread sleeps.
 //!
-//! A reactor never waits: it reads what is published, and wakes the thread when a table is to become watched. Before
-//! the first look at a table, nothing is known of it; nor where looks fail, or the thread is gone.
+//! A reactor never waits: its [`View`] reads the snapshot, and wakes the thread when a table is to
+//! become watched. Nothing is known of a table before its first poll, nor while polls fail for
+//! long, nor without the thread.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -26,42 +29,43 @@ use crate::handoff::table::LivePorts;
 use crate::kernel::clock;
 use crate::kernel::sock_diag::SockDiag;
 
-/// How often watched tables are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A rest is so many times as long as the look before it: looking takes less than 2 % of a core...
-const REST: u32 = 50;
-/// ...but no longer than this: on busy cores, a look takes longer than its work. Nor does a table wait for it that
-/// was never looked at.
-const REST_MAX: Duration = Duration::from_secs(10);
-/// How long what was seen counts while looks fail.
-const COUNTS_FOR: Duration = Duration::from_secs(60);
-/// How long the start waits for the first look at tables that are full already.
-const START_WAITS: Duration = Duration::from_secs(1);
-/// How long a table is watched after it was last asked about.
+/// From one poll of the watched tables to the next, at least.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Pause = 50 * duration of the last poll: under 2 % of a core.
+const PAUSE_FACTOR: u32 = 50;
+/// The longest pause: on busy cores a poll takes longer than its work. A table that was never
+/// polled does not wait for the pause.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A table's ports are forgotten when polls have failed for this long.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+/// The start waits at most this long for the first poll of tables that are full already.
+const START_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A table is watched for this long after a reactor last asked about it.
 const WATCHED_FOR: Duration = Duration::from_secs(60);
-/// How many tables a reactor can ask to be watched before the thread has heard of the first. Others ask again.
+/// The most tables that one reactor can request before the thread takes the first request. It
+/// requests the others when it asks again.
 const REQUESTS_MAX: usize = 1024;
 
 /// What is known of a table.
 #[derive(Debug, Clone)]
 struct Seen {
-    /// The last look at it, from 1 on.
-    look: u64,
+    /// The number of its last poll, from 1 on; 0 where nothing is known.
+    poll: u64,
     ports: Arc<PortSet>,
-    /// Whether it goes on being looked at.
+    /// Whether it will be polled again.
     watched: bool,
-    /// Set by the reactor that asks.
+    /// Set by a reactor that asks.
     asked: Arc<AtomicBool>,
 }
 
 /// What is known of all tables.
 #[derive(Debug, Default)]
-struct Published {
+struct Snapshot {
     number: u64,
     tables: HashMap<TableKey, Seen>,
 }
 
-/// What the thread and those who use it share.
+/// What the thread and the views share besides the snapshots.
 #[derive(Debug, Default)]
 struct Shared {
     thread: OnceLock<Thread>,
@@ -76,24 +80,24 @@ impl Shared {
     }
 }
 
-/// A reactor's view.
-pub struct Watcher {
-    published: Cache<Arc<ArcSwap<Published>>, Arc<Published>>,
+/// A reactor's view of the live connections.
+pub struct View {
+    published: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     requests: Producer<TableKey>,
-    /// What was requested since the publication of this number: once is enough.
+    /// The tables requested since snapshot `since`: once is enough.
     requested: HashSet<TableKey>,
     since: u64,
     shared: Arc<Shared>,
 }
 
-impl LiveConnections for Watcher {
+impl LiveConnections for View {
     fn of(&mut self, table: TableKey) -> Option<LivePorts<'_>> {
         let Self { published, requests, requested, since, shared } = self;
         if requests.is_abandoned() {
             return None;
         }
-        let published = published.load();
-        let seen = published.tables.get(&table);
+        let snapshot = published.load();
+        let seen = snapshot.tables.get(&table);
         match seen {
             Some(Seen { watched: true, asked, .. }) => {
                 if !asked.load(Ordering::Relaxed) {
@@ -101,8 +105,8 @@ impl LiveConnections for Watcher {
                 }
             }
             _ => {
-                if *since != published.number {
-                    *since = published.number;
+                if *since != snapshot.number {
+                    *since = snapshot.number;
                     requested.clear();
                 }
                 if !requested.contains(&table) && requests.push(table).is_ok() {
@@ -111,106 +115,108 @@ impl LiveConnections for Watcher {
                 }
             }
         }
-        seen.map(|seen| LivePorts { poll: seen.look, ports: &seen.ports })
+        seen.map(|seen| LivePorts { poll: seen.poll, ports: &seen.ports })
     }
 }
 
-/// The thread, before it runs.
-pub struct Looker {
+/// Polls the kernel: the thread, before it runs.
+pub struct Poller {
     sock_diag: Option<SockDiag>,
     requests: Vec<Consumer<TableKey>>,
-    published: Arc<ArcSwap<Published>>,
-    /// What was published before and a reactor may still have: so that it never falls to a reactor to free it.
-    retired: Vec<Arc<Published>>,
+    published: Arc<ArcSwap<Snapshot>>,
+    /// Former snapshots that a reactor may still have: kept, so that no reactor has to free one.
+    retired: Vec<Arc<Snapshot>>,
     tables: HashMap<TableKey, Watched>,
-    looks: u64,
+    /// How many polls there were.
+    polls: u64,
     shared: Arc<Shared>,
 }
 
-/// A table that somebody asked about, now or before.
+/// A table that is watched, or was.
 struct Watched {
     seen: Seen,
-    /// When that was.
+    /// The time of its last successful poll.
     seen_at: Duration,
-    /// Until when it is watched.
+    /// It is watched until then.
     until: Duration,
 }
 
-/// Ends the thread when it is dropped: soon, but nobody waits for it.
-pub struct Looking(Arc<Shared>);
+/// The running thread. To drop this ends it soon, without waiting for it.
+pub struct Polling(Arc<Shared>);
 
-impl Drop for Looking {
+impl Drop for Polling {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::Release);
         self.0.wake();
     }
 }
 
-/// A thread that does not run yet, and a view for each reactor.
-pub fn prepare(reactors: usize) -> (Looker, Vec<Watcher>) {
-    let published: Arc<ArcSwap<Published>> = Arc::default();
+/// A poller that does not run yet, and a view for each reactor.
+pub fn prepare(reactors: usize) -> (Poller, Vec<View>) {
+    let published: Arc<ArcSwap<Snapshot>> = Arc::default();
     let shared: Arc<Shared> = Arc::default();
     let view = |_| {
         let (requests, consumer) = RingBuffer::new(REQUESTS_MAX);
-        let watcher = Watcher {
+        let view = View {
             published: Cache::new(Arc::clone(&published)),
             requests,
             requested: HashSet::new(),
             since: 0,
             shared: Arc::clone(&shared),
         };
-        (consumer, watcher)
+        (consumer, view)
     };
-    let (requests, watchers) = (0..reactors).map(view).unzip();
-    let looker = Looker {
+    let (requests, views) = (0..reactors).map(view).unzip();
+    let poller = Poller {
         sock_diag: None,
         requests,
         published,
         retired: Vec::new(),
         tables: HashMap::new(),
-        looks: 0,
+        polls: 0,
         shared,
     };
-    (looker, watchers)
+    (poller, views)
 }
 
-impl Looker {
-    /// Runs on a thread from now on. Waits for its first look at `tables`, if there are any, but not for long.
-    /// `trouble` is told once why the kernel could not be asked.
+impl Poller {
+    /// Starts the thread. Waits for its first poll of `tables`, if there are any, but not for long.
+    /// `trouble` is called with the first error of a poll, and not again.
     ///
     /// # Errors
-    /// Why it cannot be asked at all, or there is no thread; then nothing is known of any connection.
+    /// Where sock_diag does not work at all, or there is no thread. Then no connection is ever
+    /// known.
     pub fn start(
         mut self,
         tables: impl Iterator<Item = TableKey>,
         trouble: impl FnOnce(io::Error) + Send + 'static,
-    ) -> io::Result<Looking> {
+    ) -> io::Result<Polling> {
         self.sock_diag = Some(SockDiag::open()?);
         for table in tables {
             self.watch(table, Duration::ZERO);
         }
         let shared = Arc::clone(&self.shared);
-        let (looked, first_look) = mpsc::channel();
-        let run = move || self.run(trouble, looked);
+        let (polled, first_poll) = mpsc::channel();
+        let run = move || self.run(trouble, polled);
         let thread = thread::Builder::new().name("connections".into()).spawn(run)?;
-        // Before there is a reactor that could want to wake it.
+        // No reactor runs yet that could want to wake the thread.
         let _ = shared.thread.set(thread.thread().clone());
-        let looking = Looking(shared);
-        // Nothing is sent: the other end is dropped.
-        let _ = first_look.recv_timeout(START_WAITS);
-        Ok(looking)
+        let polling = Polling(shared);
+        // Nothing is sent: this ends when the other end is dropped.
+        let _ = first_poll.recv_timeout(START_WAIT_MAX);
+        Ok(polling)
     }
 
-    fn run(mut self, trouble: impl FnOnce(io::Error), looked: mpsc::Sender<()>) {
+    fn run(mut self, trouble: impl FnOnce(io::Error), polled: mpsc::Sender<()>) {
         let shared = Arc::clone(&self.shared);
-        let (mut trouble, mut looked) = (Some(trouble), Some(looked));
+        let (mut trouble, mut polled) = (Some(trouble), Some(polled));
         let start = clock::instant();
         let (mut next, mut soon, mut is_new) = (Duration::ZERO, Duration::ZERO, false);
         while !shared.stop.load(Ordering::Acquire) {
             let now = start.elapsed();
-            is_new |= self.heed_requests(now);
+            is_new |= self.take_requests(now);
             if !self.is_watching() {
-                looked = None;
+                polled = None;
                 thread::park();
                 continue;
             }
@@ -220,38 +226,38 @@ impl Looker {
                 continue;
             }
             is_new = false;
-            if let Err(error) = self.look(now) {
-                // Whatever is still under way by this socket, nobody wants it any more.
+            if let Err(error) = self.poll(now) {
+                // The next poll opens another socket: a late answer may still arrive by this one.
                 self.sock_diag = None;
                 if let Some(trouble) = trouble.take() {
                     trouble(error);
                 }
             }
-            looked = None;
+            polled = None;
             let end = start.elapsed();
             let took = end - now;
             soon = end + took;
-            next = (now + LOOK_EVERY).max(end + (REST * took).min(REST_MAX));
+            next = (now + POLL_EVERY).max(end + (PAUSE_FACTOR * took).min(PAUSE_MAX));
         }
-        drop(looked);
+        drop(polled);
     }
 
-    /// Whether any table became watched that was never looked at.
-    fn heed_requests(&mut self, now: Duration) -> bool {
+    /// Returns whether a table became watched of which nothing is known yet.
+    fn take_requests(&mut self, now: Duration) -> bool {
         let requests = self.requests.iter_mut();
         let requested: Vec<_> =
             requests.flat_map(|requests| std::iter::from_fn(|| requests.pop().ok())).collect();
         requested.iter().fold(false, |is_new, &table| self.watch(table, now) | is_new)
     }
 
-    /// Whether this table is watched only now, and was never looked at.
+    /// Returns whether the table was not watched before and nothing is known of it yet.
     fn watch(&mut self, table: TableKey, now: Duration) -> bool {
         let watched = self.tables.entry(table).or_insert_with(|| {
             let ports = Arc::new(PortSet::new(Vec::new()));
-            let seen = Seen { look: 0, ports, watched: false, asked: Arc::default() };
+            let seen = Seen { poll: 0, ports, watched: false, asked: Arc::default() };
             Watched { seen, seen_at: now, until: now }
         });
-        let is_new = !watched.seen.watched && watched.seen.look == 0;
+        let is_new = !watched.seen.watched && watched.seen.poll == 0;
         watched.seen.watched = true;
         watched.until = now + WATCHED_FOR;
         is_new
@@ -261,24 +267,24 @@ impl Looker {
         self.tables.values().any(|table| table.seen.watched)
     }
 
-    /// Looks at all watched tables, and publishes what it saw, or that it did not.
-    fn look(&mut self, now: Duration) -> io::Result<()> {
-        self.looks += 1;
+    /// Polls all watched tables, and publishes a snapshot also where that fails.
+    fn poll(&mut self, now: Duration) -> io::Result<()> {
+        self.polls += 1;
         let result = self.ask(now);
         for table in self.tables.values_mut().filter(|table| table.seen.watched) {
             if table.seen.asked.swap(false, Ordering::Relaxed) {
                 table.until = now + WATCHED_FOR;
             }
             table.seen.watched = now < table.until;
-            if result.is_err() && table.seen_at + COUNTS_FOR < now {
-                table.seen.look = 0;
+            if result.is_err() && table.seen_at + KEPT_FOR < now {
+                table.seen.poll = 0;
             }
         }
-        let looked_at = self.tables.iter().filter(|(_, table)| table.seen.look > 0);
-        let tables = looked_at.map(|(&key, table)| (key, table.seen.clone())).collect();
-        let published = Arc::new(Published { number: self.looks, tables });
-        self.retired.push(self.published.swap(published));
-        self.retired.retain(|published| Arc::strong_count(published) > 1);
+        let known = self.tables.iter().filter(|(_, table)| table.seen.poll > 0);
+        let tables = known.map(|(&key, table)| (key, table.seen.clone())).collect();
+        let snapshot = Arc::new(Snapshot { number: self.polls, tables });
+        self.retired.push(self.published.swap(snapshot));
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         result
     }
 
@@ -303,7 +309,7 @@ impl Looker {
         for (table, ports) in ports {
             if let Some(watched) = self.tables.get_mut(&table) {
                 watched.seen_at = now;
-                watched.seen.look = self.looks;
+                watched.seen.poll = self.polls;
                 watched.seen.ports = Arc::new(PortSet::new(ports));
             }
         }
@@ -317,7 +323,8 @@ mod tests {
     use crate::handoff::entry::MappedPort;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-    /// A connection of this host with `nat64`, which is this host as well: its ends, and the table and the port.
+    /// A connection of this host with `nat64`, an address of this host too: its ends, its table and
+    /// port.
     fn connect(nat64: Ipv4Addr) -> (TcpStream, TcpStream, TableKey, MappedPort) {
         let listener = TcpListener::bind((nat64, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -331,85 +338,86 @@ mod tests {
         (ours, other, table, MappedPort(remote.port()))
     }
 
-    fn is_live(watcher: &mut Watcher, table: TableKey, port: MappedPort) -> Option<bool> {
-        watcher.of(table).map(|live| live.ports.contains(port))
+    fn is_live(view: &mut View, table: TableKey, port: MappedPort) -> Option<bool> {
+        view.of(table).map(|live| live.ports.contains(port))
     }
 
     #[test]
     fn section_6_a_watched_table_is_looked_at_until_nobody_asks() {
         let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 1));
-        let (mut looker, mut watchers) = prepare(2);
-        let [watcher, stranger] = &mut watchers[..] else { panic!("two") };
+        let (mut poller, mut views) = prepare(2);
+        let [view, stranger] = &mut views[..] else { panic!("two") };
         let at = Duration::from_secs;
-        assert_eq!((looker.heed_requests(at(0)), looker.is_watching()), (false, false));
-        // It is told once, however often the reactor asks.
+        assert_eq!((poller.take_requests(at(0)), poller.is_watching()), (false, false));
+        // However often the reactor asks, it requests the table once.
         for _ in 0..3 {
-            assert_eq!(is_live(watcher, table, port), None);
+            assert_eq!(is_live(view, table, port), None);
         }
-        assert_eq!((looker.requests[0].slots(), looker.requests[1].slots()), (1, 0));
-        assert!(looker.heed_requests(at(0)) && looker.is_watching());
-        looker.look(at(0)).unwrap();
-        assert_eq!(is_live(watcher, table, port), Some(true));
-        assert_eq!(is_live(watcher, table, MappedPort(1)), Some(false));
+        assert_eq!((poller.requests[0].slots(), poller.requests[1].slots()), (1, 0));
+        assert!(poller.take_requests(at(0)) && poller.is_watching());
+        poller.poll(at(0)).unwrap();
+        assert_eq!(is_live(view, table, port), Some(true));
+        assert_eq!(is_live(view, table, MappedPort(1)), Some(false));
         assert_eq!(stranger.of(table).unwrap().poll, 1);
         let other = TableKey { local: Ipv4Addr::new(127, 0, 64, 2), ..table };
         assert_eq!(is_live(stranger, other, port), None);
-        // The other one is watched from the next look on. The first was asked about just now.
-        assert!(looker.heed_requests(at(59)));
-        looker.look(at(59)).unwrap();
+        // The other table is watched from now on. The first one was just asked about.
+        assert!(poller.take_requests(at(59)));
+        poller.poll(at(59)).unwrap();
         assert_eq!(is_live(stranger, other, port), Some(false));
-        assert_eq!(is_live(watcher, table, port), Some(true));
-        looker.look(at(118)).unwrap();
-        assert_eq!(is_live(watcher, table, port), Some(true));
-        looker.look(at(177)).unwrap();
-        assert!(looker.is_watching());
-        assert!(!looker.heed_requests(at(177)));
-        looker.look(at(238)).unwrap();
-        assert!(!looker.is_watching());
-        // What was seen last stands, and the table is watched again: not at once, as something is known of it.
-        assert_eq!(is_live(watcher, table, port), Some(true));
-        assert!(!looker.heed_requests(at(300)) && looker.is_watching());
-        let before = looker.looks;
-        looker.look(at(300)).unwrap();
-        assert_eq!(watcher.of(table).unwrap().poll, before + 1);
-        // No more is kept than a reactor may still look at.
+        assert_eq!(is_live(view, table, port), Some(true));
+        poller.poll(at(118)).unwrap();
+        assert_eq!(is_live(view, table, port), Some(true));
+        poller.poll(at(177)).unwrap();
+        assert!(poller.is_watching());
+        assert!(!poller.take_requests(at(177)));
+        poller.poll(at(238)).unwrap();
+        assert!(!poller.is_watching());
+        // The last snapshot stays, and the table is watched again, without haste as something is
+        // known.
+        assert_eq!(is_live(view, table, port), Some(true));
+        assert!(!poller.take_requests(at(300)) && poller.is_watching());
+        let before = poller.polls;
+        poller.poll(at(300)).unwrap();
+        assert_eq!(view.of(table).unwrap().poll, before + 1);
+        // Only the snapshots are kept that a reactor may still read.
         stranger.of(table);
-        looker.look(at(301)).unwrap();
-        assert!(looker.retired.len() <= 2, "{}", looker.retired.len());
+        poller.poll(at(301)).unwrap();
+        assert!(poller.retired.len() <= 2, "{}", poller.retired.len());
     }
 
     #[test]
-    fn what_was_seen_does_not_count_for_ever_while_looks_fail() {
+    fn a_snapshot_is_forgotten_while_polls_fail() {
         let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 5));
-        let (mut looker, mut watchers) = prepare(1);
-        let [watcher] = &mut watchers[..] else { panic!("one") };
-        assert_eq!(is_live(watcher, table, port), None);
+        let (mut poller, mut views) = prepare(1);
+        let [view] = &mut views[..] else { panic!("one") };
+        assert_eq!(is_live(view, table, port), None);
         let at = Duration::from_secs;
-        assert!(looker.heed_requests(at(0)));
-        looker.look(at(0)).unwrap();
-        looker.sock_diag = Some(SockDiag::broken());
+        assert!(poller.take_requests(at(0)));
+        poller.poll(at(0)).unwrap();
+        poller.sock_diag = Some(SockDiag::broken());
         for (now, known) in [(1, true), (60, true), (61, false)] {
-            assert!(looker.look(at(now)).is_err());
-            assert_eq!(is_live(watcher, table, port).is_some(), known, "{now}");
+            assert!(poller.poll(at(now)).is_err());
+            assert_eq!(is_live(view, table, port).is_some(), known, "{now}");
         }
-        // It is asked for again, which is nothing new, and known as soon as a look succeeds.
-        assert!(!looker.heed_requests(at(61)));
-        looker.sock_diag = None;
-        looker.look(at(62)).unwrap();
-        assert_eq!(is_live(watcher, table, port), Some(true));
-        drop(looker);
-        assert_eq!(is_live(watcher, table, port), None, "nobody looks any more");
+        // It is still watched, and known as soon as a poll succeeds.
+        assert!(!poller.take_requests(at(61)));
+        poller.sock_diag = None;
+        poller.poll(at(62)).unwrap();
+        assert_eq!(is_live(view, table, port), Some(true));
+        drop(poller);
+        assert_eq!(is_live(view, table, port), None, "nobody polls any more");
     }
 
     #[test]
     fn section_6_the_thread_looks_at_once_and_again() {
         let (ours, other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 3));
-        let (looker, mut watchers) = prepare(1);
-        let looking =
-            looker.start(std::iter::empty(), |error| panic!("{error}")).expect("sock_diag");
+        let (poller, mut views) = prepare(1);
+        let polling =
+            poller.start(std::iter::empty(), |error| panic!("{error}")).expect("sock_diag");
         let mut wait_until = |wanted| {
             let began = clock::instant();
-            while is_live(&mut watchers[0], table, port) != Some(wanted) {
+            while is_live(&mut views[0], table, port) != Some(wanted) {
                 assert!(began.elapsed() < Duration::from_secs(20), "never {wanted}");
                 thread::sleep(Duration::from_millis(1));
             }
@@ -417,9 +425,9 @@ mod tests {
         wait_until(true);
         drop((other, ours));
         wait_until(false);
-        drop(looking);
+        drop(polling);
         let began = clock::instant();
-        while !watchers[0].requests.is_abandoned() {
+        while !views[0].requests.is_abandoned() {
             assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
             thread::sleep(Duration::from_millis(1));
         }
@@ -428,19 +436,19 @@ mod tests {
     #[test]
     fn section_6_full_tables_are_known_from_the_start() {
         let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 4));
-        let (looker, mut watchers) = prepare(1);
-        let _looking = looker.start([table].into_iter(), |error| panic!("{error}")).unwrap();
-        assert_eq!(is_live(&mut watchers[0], table, port), Some(true));
+        let (poller, mut views) = prepare(1);
+        let _polling = poller.start([table].into_iter(), |error| panic!("{error}")).unwrap();
+        assert_eq!(is_live(&mut views[0], table, port), Some(true));
     }
 
     #[test]
     fn a_thread_that_never_ran_is_asked_for_nothing() {
-        let (looker, mut watchers) = prepare(1);
-        drop(looker);
+        let (poller, mut views) = prepare(1);
+        drop(poller);
         let table = TableKey { local: Ipv4Addr::LOCALHOST, nat64: Ipv4Addr::LOCALHOST };
         for _ in 0..3 {
-            assert!(watchers[0].of(table).is_none());
+            assert!(views[0].of(table).is_none());
         }
-        assert!(watchers[0].requested.is_empty());
+        assert!(views[0].requested.is_empty());
     }
 }

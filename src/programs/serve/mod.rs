@@ -24,7 +24,7 @@ use crate::kernel::ring::{self, Refused, Ring};
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::say;
 use crate::kernel::waker::EventWaker;
-use crate::programs::serve::live::{Looking, Watcher};
+use crate::programs::serve::live::{Polling, View};
 use crate::programs::serve::reactor::{Reactor, ServerShard, Trouble};
 use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
 
@@ -152,7 +152,7 @@ pub struct Serving {
     /// What is said about the state that was found.
     found: Vec<String>,
     /// Tells the reactors of live connections.
-    _looking: Option<Looking>,
+    _polling: Option<Polling>,
     /// Works in the background, and has the state directory locked, until all is over.
     storage: Option<Storage>,
     /// Keeps it locked where there is no journal.
@@ -190,22 +190,22 @@ impl Serving {
             budget: Arc::clone(&budget),
             access: Arc::new(config.access),
         };
-        let (looker, watchers) = live::prepare(config.reactors);
+        let (poller, views) = live::prepare(config.reactors);
         let mut servers = shards(&shard_config, &all_stats, clock)?;
         let kept = Kept { state, sync: config.sync, log: config.log, format: config.log_format };
         let Recovered { storage, lock, journals, log, senders, found } = kept
             .recover(handoff_port, &mut servers, clock, move || on_log_failure())
             .map_err(StartError::Recover)?;
 
-        let looking = looker.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
-        let looking = looking.map_err(say_unseen).ok();
+        let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
+        let polling = polling.map_err(say_unseen).ok();
 
         let troubled = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let all_end = Arc::new(AllEnd(AtomicUsize::new(config.reactors)));
         let (ended_sender, ended) = mpsc::channel();
         let (ready_sender, ready) = mpsc::channel();
-        let shards = servers.into_iter().zip(watchers).zip(journals).zip(senders).zip(&all_stats);
+        let shards = servers.into_iter().zip(views).zip(journals).zip(senders).zip(&all_stats);
         for (number, (sockets, shard)) in groups.into_iter().zip(shards).enumerate() {
             let ((((server, live), journal), sender), stats) = shard;
             let seat = Seat {
@@ -242,7 +242,7 @@ impl Serving {
             log,
             budget,
             found,
-            _looking: looking,
+            _polling: polling,
             storage,
             _lock: lock,
         };
@@ -349,7 +349,7 @@ impl Serving {
 
 /// What a reactor is made of, on its way to the reactor's thread.
 struct Seat {
-    shard: ServerShard<Watcher>,
+    shard: ServerShard<View>,
     journal: Option<JournalWriter>,
     sync: Option<SyncPolicy>,
     log: eventlog::Sender,

@@ -12,8 +12,8 @@ both! {
     replies_are_coalesced_where_the_route_takes_it
 }
 
-/// From now on the kernel cuts what `socket` sends into datagrams of `segment` octets. A local receiver
-/// with UDP_GRO gets them in one piece.
+/// From now on the kernel cuts what `socket` sends into datagrams of `segment` octets. A local
+/// receiver with UDP_GRO gets them in one piece.
 fn segment_what_is_sent(socket: &UdpSocket, segment: usize) {
     let segment = segment as libc::c_int;
     // SAFETY: the value is an int of the length that is given, and is not kept.

@@ -261,8 +261,8 @@ fn many_replies_to_one_request<B: Made>() {
     let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     let client = client();
     client.send_to(b"", server).unwrap();
-    // More than fit in the submission queue, and more copies than fit in the arena. The kernel drops
-    // what the client's queue cannot take, which is none of our losses.
+    // More than fit in the submission queue, and more copies than fit in the arena. The kernel
+    // drops what the client's queue cannot take, which is none of our losses.
     let large = pattern(PAYLOAD_MAX, 0);
     receive_all(&mut backend, 1, |backend, index| {
         let (source, origin) = (backend.arrival(index).0.source, backend.arrival(index).0.origin());
@@ -414,7 +414,8 @@ fn a_waker_ends_the_wait_from_another_thread<B: Made>() {
     burst(&mut backend, server, 10, echo_in_place);
 }
 
-/// The wake may tell that replies are durable, and nothing else would end a wait that holds them back.
+/// The wake may tell that replies are durable, and nothing else would end a wait that holds them
+/// back.
 fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
     let (mut backend, waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     let client = client();
