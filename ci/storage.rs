@@ -13,5 +13,7 @@ mod model;
 mod promises;
 #[path = "storage/real.rs"]
 mod real;
+#[path = "storage/samples.rs"]
+mod samples;
 #[path = "storage/sim.rs"]
 mod sim;

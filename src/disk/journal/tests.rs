@@ -1,4 +1,13 @@
+use std::net::Ipv4Addr;
+
+use crc32c::crc32c;
+
+use super::change::kind;
 use super::*;
+use crate::handoff::change::{Change, Timestamp};
+use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use crate::handoff::message::Prefix96;
+use crate::handoff::opaque::{Authenticator, Token};
 
 const SEGMENT: FileId = FileId { kind: FileKind::Segment, epoch: 3, shard: 1, number: 5 };
 

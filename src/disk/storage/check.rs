@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::epoch::{self, EpochFiles, ShardFiles};
-use super::open::{Cut, NewEpoch, secret_hash, shard_count};
-use super::read::{Common, Damage, ShardReader};
-use super::tables::{Source, Tables};
+use super::new_epoch::NewEpoch;
+use super::open::Cut;
+use super::read::{Common, Damage, ShardReader, shard_count};
+use super::tables::{Source, Tables, secret_hash};
 use super::{COMPACT_MEMORY_DEFAULT, StorageError, directory};
 use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::journal::FileKind;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use super::StorageError;
 use super::epoch::{self, ShardFiles};
 use super::read::{RecordReader, Step};
-use super::sync::{Logged, Shard};
+use super::shard::{LogProgress, ShardState};
 use super::tables::{Source, Tables};
 use crate::disk::fs::{Disk, DiskFile, parent, temporary, write_full};
 use crate::disk::journal::{
@@ -129,8 +129,8 @@ pub struct Compacted {
 pub(super) struct Compactor {
     /// All but its files.
     pub source: Source,
-    pub shard: Arc<Shard>,
-    pub logged: Arc<Logged>,
+    pub shard: Arc<ShardState>,
+    pub logged: Arc<LogProgress>,
     pub snapshot_octets: u64,
     pub compact_min: u64,
     pub segments_max: usize,

@@ -21,9 +21,12 @@ mod check;
 mod compact;
 mod directory;
 mod epoch;
+mod new_epoch;
 mod open;
 mod read;
 mod replay;
+mod shard;
+mod start;
 mod sync;
 mod tables;
 mod writer;
@@ -39,8 +42,10 @@ use crate::handoff::entry::TableKey;
 pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
 pub use compact::Compacted;
 pub use directory::{Error, StateDirectory};
-pub use open::{Cut, Opened, Report, Started};
-pub use sync::{Logged, Storage, Wake};
+pub use open::{Cut, Opened, Report};
+pub use shard::{LogProgress, Wake};
+pub use start::Started;
+pub use sync::Storage;
 pub use writer::{JournalError, JournalState, JournalWriter};
 
 /// A segment that is as large as this is followed by another.

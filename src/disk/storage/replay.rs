@@ -59,21 +59,21 @@ pub(super) fn replay_all(queue: Receiver<Batch>, to: &mut impl Replay) {
     queue.into_iter().for_each(|batch| batch.replay(to));
 }
 
-/// Where tables go: the same for all who deal.
+/// The part that each table was dealt to: the same for all dealers.
 #[derive(Default)]
-pub(super) struct Places(Mutex<HashMap<TableKey, usize>>);
+pub(super) struct Parts(Mutex<HashMap<TableKey, usize>>);
 
 /// Deals out what one thread reads.
 pub(super) struct Dealer<'a, F> {
-    /// Of the first shard's, then the second's...
+    /// One for each part: those of the first shard, then those of the second, and so on.
     queues: &'a [SyncSender<Batch>],
-    /// ...of which each shard has so many.
+    /// Parts of each shard.
     parts: usize,
     shard_of: F,
-    /// Each where the fewest octets had gone by then, of those that were dealt where it was met first.
-    all_places: &'a Places,
-    /// Those of the tables that were met here.
-    places: HashMap<TableKey, usize>,
+    /// A table is dealt to the part that had got the fewest octets from the dealer that met it first.
+    all_parts: &'a Parts,
+    /// The parts of the tables that this dealer met.
+    known_parts: HashMap<TableKey, usize>,
     last: Option<(TableKey, usize)>,
     /// For each queue.
     batches: Vec<Batch>,
@@ -84,53 +84,53 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
     pub fn new(
         queues: &'a [SyncSender<Batch>],
         parts: usize,
-        all_places: &'a Places,
+        all_parts: &'a Parts,
         shard_of: F,
     ) -> Self {
         let batches = queues.iter().map(|_| Batch::default()).collect();
-        let (dealt, places) = (vec![0; queues.len()], HashMap::new());
-        Self { queues, parts, shard_of, all_places, places, last: None, batches, dealt }
+        let (dealt, known_parts) = (vec![0; queues.len()], HashMap::new());
+        Self { queues, parts, shard_of, all_parts, known_parts, last: None, batches, dealt }
     }
 
     /// All changes of a record.
     pub fn deal(&mut self, record: &Record<'_>) {
         for (table, octets) in record.runs() {
-            let place = self.place(table);
-            self.dealt[place] += octets.len() as u64;
-            let batch = &mut self.batches[place];
+            let part = self.part_of(table);
+            self.dealt[part] += octets.len() as u64;
+            let batch = &mut self.batches[part];
             batch.octets.extend_from_slice(octets);
             batch.runs.push(Run { table, time: record.time, end: batch.octets.len() });
             if batch.octets.len() >= BATCH_OCTETS {
-                self.send(place);
+                self.send(part);
             }
         }
     }
 
     /// Nothing more comes.
     pub fn finish(mut self) {
-        (0..self.batches.len()).for_each(|place| self.send(place));
+        (0..self.batches.len()).for_each(|part| self.send(part));
     }
 
-    fn send(&mut self, place: usize) {
-        let batch = std::mem::take(&mut self.batches[place]);
-        // Whoever ends before us has panicked, which is passed on to who waits for its thread.
-        drop(self.queues[place].send(batch));
+    fn send(&mut self, part: usize) {
+        let batch = std::mem::take(&mut self.batches[part]);
+        // A receiver ends early only by a panic, which its scope passes on.
+        drop(self.queues[part].send(batch));
     }
 
-    fn place(&mut self, table: TableKey) -> usize {
-        if let Some((_, place)) = self.last.filter(|&(last, _)| last == table) {
-            return place;
+    fn part_of(&mut self, table: TableKey) -> usize {
+        if let Some((_, part)) = self.last.filter(|&(last, _)| last == table) {
+            return part;
         }
-        let place = *self.places.entry(table).or_insert_with(|| {
-            let mut all = self.all_places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = *self.known_parts.entry(table).or_insert_with(|| {
+            let mut all = self.all_parts.0.lock().unwrap_or_else(PoisonError::into_inner);
             *all.entry(table).or_insert_with(|| {
                 let first = (self.shard_of)(table.nat64) * self.parts;
-                let places = first..first + self.parts;
-                places.min_by_key(|&place| self.dealt[place]).unwrap_or(first)
+                let parts = first..first + self.parts;
+                parts.min_by_key(|&part| self.dealt[part]).unwrap_or(first)
             })
         });
-        self.last = Some((table, place));
-        place
+        self.last = Some((table, part));
+        part
     }
 }
 
@@ -191,8 +191,8 @@ mod tests {
                     replay_all(queue, &mut see);
                 });
             }
-            let places = Places::default();
-            let mut dealer = Dealer::new(&queues, PARTS, &places, shard_of);
+            let all_parts = Parts::default();
+            let mut dealer = Dealer::new(&queues, PARTS, &all_parts, shard_of);
             let mut rest = &octets[..];
             while !rest.is_empty() {
                 let record = Record::decode(rest, seal).unwrap();
@@ -227,7 +227,7 @@ mod tests {
             TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 }
         };
         let (senders, queues): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| queue()).unzip();
-        let places = Places::default();
+        let all_parts = Parts::default();
         let deal = |tables: &[u8]| {
             let used = |&last: &u8| (table(last), Change::Used { port: MappedPort(1024) });
             let changes: Vec<_> = tables.iter().map(used).collect();
@@ -235,7 +235,7 @@ mod tests {
             let mut position = Position { record: RecordNumber(1), event: 0 };
             let time = Timestamp::from_micros(0);
             journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, &changes);
-            let mut dealer = Dealer::new(&senders, PARTS, &places, |_| 0);
+            let mut dealer = Dealer::new(&senders, PARTS, &all_parts, |_| 0);
             dealer.deal(&Record::decode(&octets, seal).unwrap());
             dealer.finish();
         };

@@ -9,9 +9,8 @@ use std::sync::atomic::Ordering;
 use rtrb::{Consumer, Producer};
 
 use super::SyncPolicy;
-use super::sync::{Shard, Wake};
-use crate::disk::fs::DiskFile;
-use crate::disk::journal::{self, HEADER_LENGTH, Position, RecordNumber, Seal};
+use super::shard::{Segment, ShardState, Wake};
+use crate::disk::journal::{self, HEADER_LENGTH, Position, RecordNumber};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
 
@@ -49,18 +48,10 @@ impl fmt::Display for JournalError {
 
 impl std::error::Error for JournalError {}
 
-/// A segment that is ready to be written, or being written.
-#[derive(Debug, Clone)]
-pub(super) struct Segment {
-    pub file: Arc<dyn DiskFile>,
-    pub number: u64,
-    pub seal: Seal,
-}
-
 /// Writes the journal of one shard.
 #[derive(Debug)]
 pub struct JournalWriter {
-    shard: Arc<Shard>,
+    shard: Arc<ShardState>,
     /// The segment that is being written, and how long it is.
     segment: Option<(Segment, u64)>,
     /// The one after it, as soon as there is one.
@@ -79,7 +70,7 @@ pub struct JournalWriter {
 
 impl JournalWriter {
     pub(super) fn new(
-        shard: Arc<Shard>,
+        shard: Arc<ShardState>,
         next_segment: Consumer<Segment>,
         begun: Producer<Segment>,
         position: Position,

@@ -1,0 +1,179 @@
+//! One change as octets.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::fields::Fields;
+use crate::handoff::change::Change;
+use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
+use crate::handoff::message::Prefix96;
+use crate::handoff::opaque::{Authenticator, Token};
+
+/// The most octets of a change, the table that it is in included.
+pub(super) const CHANGE_MAX: usize = 9 + 1 + 16 + 1 + 2 * u8::MAX as usize;
+
+pub(super) mod kind {
+    pub const TABLE: u8 = 1;
+    pub const INITIALIZED: u8 = 2;
+    pub const CREATED: u8 = 3;
+    pub const DELETED: u8 = 4;
+    pub const CONFLICT: u8 = 5;
+    pub const IDENTITY_KNOWN: u8 = 6;
+    pub const AUTHENTICATOR_LEARNED: u8 = 7;
+    pub const IDENTITY_FORGOTTEN: u8 = 8;
+    pub const USED: u8 = 9;
+    pub const END: u8 = 10;
+}
+
+/// Appends one change, without its table.
+pub fn encode_change(out: &mut Vec<u8>, change: &Change) {
+    let mut entry = |kind, port: MappedPort, client: &Client| {
+        let mut octets = [0; 33];
+        octets[0] = kind;
+        octets[1..3].copy_from_slice(&port.0.to_be_bytes());
+        octets[3..15].copy_from_slice(&client.prefix.0);
+        octets[15..31].copy_from_slice(&client.address.octets());
+        octets[31..].copy_from_slice(&client.port.to_be_bytes());
+        out.extend_from_slice(&octets);
+    };
+    match change {
+        Change::Initialized => out.push(kind::INITIALIZED),
+        Change::Created { port, client } => entry(kind::CREATED, *port, client),
+        Change::Deleted { port, client } => entry(kind::DELETED, *port, client),
+        Change::Conflict { port, client } => entry(kind::CONFLICT, *port, client),
+        Change::IdentityKnown { port, token } => {
+            encode_identity(out, kind::IDENTITY_KNOWN, *port, token);
+        }
+        Change::IdentityForgotten { port, token } => {
+            encode_identity(out, kind::IDENTITY_FORGOTTEN, *port, token);
+        }
+        Change::AuthenticatorLearned { address, authenticator } => {
+            out.push(kind::AUTHENTICATOR_LEARNED);
+            out.extend_from_slice(&address.octets());
+            encode_opaque(out, authenticator.octets());
+        }
+        Change::Used { port } => {
+            out.push(kind::USED);
+            out.extend_from_slice(&port.0.to_be_bytes());
+        }
+    }
+}
+
+fn encode_identity(out: &mut Vec<u8>, kind: u8, port: ControlPort, token: &Token) {
+    out.push(kind);
+    out.extend_from_slice(&port.0.to_be_bytes());
+    encode_opaque(out, token.octets());
+}
+
+fn encode_opaque(out: &mut Vec<u8>, octets: &[u8]) {
+    // A token or authenticator has an even length of at most 510.
+    out.push((octets.len() / 2) as u8);
+    out.extend_from_slice(octets);
+}
+
+/// A change as it stands in a record.
+#[derive(Debug, Clone, Copy)]
+pub struct RawChange<'a>(pub(super) &'a [u8]);
+
+impl<'a> RawChange<'a> {
+    /// Its octets: what [`encode_change`] writes.
+    pub fn octets(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether it has a line in the event log.
+    pub fn is_event(self) -> bool {
+        matches!(
+            self.0.first(),
+            Some(&(kind::INITIALIZED | kind::CREATED | kind::DELETED | kind::CONFLICT))
+        )
+    }
+
+    /// Whether it is [`Change::Initialized`].
+    pub fn is_initialized(self) -> bool {
+        self.0 == [kind::INITIALIZED]
+    }
+
+    /// What it says.
+    pub fn decode(self) -> Option<Change> {
+        decode_change(&mut Fields(self.0))
+    }
+}
+
+/// The changes that [`encode_change`] wrote one after another. Ends before the first that it did not write.
+pub fn changes_in(octets: &[u8]) -> impl Iterator<Item = Change> {
+    let mut fields = Fields(octets);
+    std::iter::from_fn(move || decode_change(&mut fields))
+}
+
+/// Goes behind a change without looking into it. All octets of the right length are a change.
+pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
+    match fields.u8()? {
+        kind::INITIALIZED => {}
+        kind::CREATED | kind::DELETED | kind::CONFLICT => drop(fields.slice(32)?),
+        kind::IDENTITY_KNOWN | kind::IDENTITY_FORGOTTEN => {
+            fields.u16()?;
+            fields.opaque()?;
+        }
+        kind::AUTHENTICATOR_LEARNED => {
+            fields.slice(16)?;
+            fields.opaque()?;
+        }
+        kind::USED => drop(fields.u16()?),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn decode_change(fields: &mut Fields<'_>) -> Option<Change> {
+    let change = match fields.u8()? {
+        kind::INITIALIZED => Change::Initialized,
+        kind::CREATED => {
+            let (port, client) = fields.entry()?;
+            Change::Created { port, client }
+        }
+        kind::DELETED => {
+            let (port, client) = fields.entry()?;
+            Change::Deleted { port, client }
+        }
+        kind::CONFLICT => {
+            let (port, client) = fields.entry()?;
+            Change::Conflict { port, client }
+        }
+        kind::IDENTITY_KNOWN => {
+            let port = ControlPort(fields.u16()?);
+            Change::IdentityKnown { port, token: Token::new(fields.opaque()?)? }
+        }
+        kind::IDENTITY_FORGOTTEN => {
+            let port = ControlPort(fields.u16()?);
+            Change::IdentityForgotten { port, token: Token::new(fields.opaque()?)? }
+        }
+        kind::AUTHENTICATOR_LEARNED => {
+            let address = Ipv6Addr::from(fields.take::<16>()?);
+            let authenticator = Authenticator::new(fields.opaque()?)?;
+            Change::AuthenticatorLearned { address, authenticator }
+        }
+        kind::USED => Change::Used { port: MappedPort(fields.u16()?) },
+        _ => return None,
+    };
+    Some(change)
+}
+
+impl Fields<'_> {
+    /// Which table the changes here are of, where that is said here.
+    pub(super) fn tables(&mut self, table: &mut Option<TableKey>) -> Option<()> {
+        while self.0.first() == Some(&kind::TABLE) {
+            self.u8()?;
+            let (local, nat64) = (self.take()?, self.take()?);
+            let [local, nat64] = [local, nat64].map(|octets: [u8; 4]| Ipv4Addr::from(octets));
+            *table = Some(TableKey { local, nat64 });
+        }
+        Some(())
+    }
+
+    fn entry(&mut self) -> Option<(MappedPort, Client)> {
+        let port = MappedPort(self.u16()?);
+        let prefix = Prefix96(self.take()?);
+        let address = Ipv6Addr::from(self.take::<16>()?);
+        Some((port, Client { prefix, address, port: self.u16()? }))
+    }
+}
