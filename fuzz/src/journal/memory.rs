@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use nat64handoff::disk::fs::{Boot, Disk, DiskFile};
 
 /// Files in memory. Everything is durable at once.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Memory {
     files: Arc<Mutex<BTreeMap<PathBuf, Content>>>,
     pub boot: Boot,
@@ -25,6 +25,10 @@ fn not_found() -> io::Error {
 }
 
 impl Memory {
+    pub fn new(boot: Boot) -> Self {
+        Self { files: Arc::default(), boot }
+    }
+
     pub fn put(&self, path: PathBuf, content: Vec<u8>) {
         self.files.lock().unwrap().insert(path, Arc::new(Mutex::new(content)));
     }

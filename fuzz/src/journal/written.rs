@@ -137,7 +137,7 @@ impl State {
         let boots: [Boot; 3] = [[1; 16], [2; 16], [0; 16]];
         let (then, now) = (options & 3, options >> 2 & 3);
         let boot_then = boots[usize::from(then % 3)];
-        let disk = Memory { boot: boots[usize::from(now % 3)], ..Memory::default() };
+        let disk = Memory::new(boots[usize::from(now % 3)]);
         let power_cut = boot_then != disk.boot && boot_then != [0; 16] && disk.boot != [0; 16];
         let name = format!("epoch-{EPOCH}");
         let current = format!("{name} {:08x}\n", crc32c(name.as_bytes()));

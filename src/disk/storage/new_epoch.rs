@@ -61,10 +61,7 @@ impl NewEpoch<'_> {
             writers.push(SnapshotWriter::new(self.disk, self.root, &header)?);
         }
         let mut deleted: Vec<Vec<(TableKey, Change)>> = vec![Vec::new(); usize::from(shards)];
-        loop {
-            let Some((key, index)) = least(&mut sources)? else {
-                break;
-            };
+        while let Some((key, index)) = least(&mut sources)? {
             let Some(mut table) = sources[index].next()? else {
                 break;
             };
