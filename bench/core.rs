@@ -29,11 +29,11 @@ use nat64handoff::handoff::message::{
 use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::ports::{NEVER_MAPPED, TABLE_CAPACITY};
 use nat64handoff::handoff::random::Random;
+use nat64handoff::handoff::rate::ICMP_RATE_MAX;
 use nat64handoff::handoff::server::{
     Batch, Budget, Datagram, NoneKnown, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
 use nat64handoff::handoff::table::TableLimits;
-use nat64handoff::ip::icmp;
 use nat64handoff::kernel::huge_pages;
 use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -53,7 +53,7 @@ const ROUNDS: usize = 7;
 /// Requests of each kind in a round.
 const REQUESTS: usize = 1 << 17;
 /// Of one NAT64, at once: no more than that are answered in a second.
-const ECHOES_MAX: usize = icmp::RATE_MAX as usize;
+const ECHOES_MAX: usize = ICMP_RATE_MAX as usize;
 /// More than the largest full table has, and the list of its clients that fills it.
 const FULL_TABLE_OCTETS_MAX: usize = 16 << 20;
 /// For tools that count instructions.

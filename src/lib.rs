@@ -33,7 +33,7 @@
 //!                │ handle(now, datagram, outbox)             ▲ changes, replies
 //!                ▼                                           │
 //!   handoff    parse ───► whose is it ───► what is inside ───► decide ───► reply in place
-//!              message    identity         ip::packet          table       server
+//!              message    identity         ip::flow            table       server
 //! ```
 //!
 //! 1. The kernel steers by the NAT64's address alone, so a NAT64's tables live in exactly one reactor.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use nat64handoff::ip::packet;
+use nat64handoff::ip::checksum::checksum;
 
 use crate::samples::{Sample, TO_IPV4, TO_IPV6, octets};
 
@@ -62,7 +62,7 @@ pub fn mend(packet: &mut [u8]) {
         let at = usize::from(packet[0] & 15) * 4;
         put(packet, 2, &(length as u16).to_be_bytes());
         put(packet, 10, &[0, 0]);
-        let checksum = packet::checksum(&[&packet[..at]]);
+        let checksum = checksum(&[&packet[..at]]);
         put(packet, 10, &checksum.to_be_bytes());
         (packet[9], at, packet[12..20].to_vec())
     };
@@ -76,7 +76,7 @@ pub fn mend(packet: &mut [u8]) {
     let length = ((length - at) as u32).to_be_bytes();
     let pseudo = [&addresses[..], &length, &[0, 0, 0, protocol]].concat();
     let pseudo = if protocol == 1 { &[][..] } else { &pseudo };
-    let checksum = packet::checksum(&[pseudo, &packet[at..]]);
+    let checksum = checksum(&[pseudo, &packet[at..]]);
     put(packet, checksum_at, &checksum.to_be_bytes());
 }
 

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nat64handoff::ip::icmp::IcmpError;
 use nat64handoff::nat64::translate::{
-    GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal, Refused,
-    Rewrite, ipv4_error, ipv6_error,
+    GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refusal, Refused, Rewrite,
+    ipv4_error, ipv6_error,
 };
 
 use crate::cases::{CLIENT, CLIENT4, SERVICE4};
@@ -132,16 +133,14 @@ fn to_ipv6(packet: &[u8], to: &Tun) -> Result<(), Refused> {
 }
 
 fn answer_ipv6(error: IcmpError, about: &[u8], to: &Tun) {
-    let mut out = [0; 1280];
-    if let Some(length) = ipv6_error(error, SERVICE, about, &mut out) {
-        to.send(&out[..length]);
+    if let Some(told) = ipv6_error(error, SERVICE, about) {
+        to.send(&[&told.headers, told.quoted].concat());
     }
 }
 
 fn answer_ipv4(error: IcmpError, about: &[u8], to: &Tun) {
-    let mut out = [0; 576];
-    if let Some(length) = ipv4_error(error, CLIENT4, about, &mut out) {
-        to.send(&out[..length]);
+    if let Some(told) = ipv4_error(error, CLIENT4, about) {
+        to.send(&[&told.headers, told.quoted].concat());
     }
 }
 

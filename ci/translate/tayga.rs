@@ -131,8 +131,7 @@ fn ours(packet: &[u8], identification: u16) -> Vec<Vec<u8>> {
             parsed.to_ipv4(&rewrite, identification, &LIMITS, &mut out).map(collect)
         });
         answered(translated, |error| {
-            let mut out = [0; 1280];
-            ipv6_error(error, TAYGA6, packet, &mut out).map(|length| out[..length].to_vec())
+            ipv6_error(error, TAYGA6, packet).map(|told| [&told.headers, told.quoted].concat())
         })
     } else {
         let translated = Ipv4Packet::parse(packet).and_then(|parsed| {
@@ -141,15 +140,14 @@ fn ours(packet: &[u8], identification: u16) -> Vec<Vec<u8>> {
             parsed.to_ipv6(&rewrite, &LIMITS, &mut out).map(collect)
         });
         answered(translated, |error| {
-            let mut out = [0; 576];
-            ipv4_error(error, TAYGA4, packet, &mut out).map(|length| out[..length].to_vec())
+            ipv4_error(error, TAYGA4, packet).map(|told| [&told.headers, told.quoted].concat())
         })
     }
 }
 
 fn answered(
     translated: Result<Vec<Vec<u8>>, Refused>,
-    answer: impl FnOnce(nat64handoff::nat64::translate::IcmpError) -> Option<Vec<u8>>,
+    answer: impl FnOnce(nat64handoff::ip::icmp::IcmpError) -> Option<Vec<u8>>,
 ) -> Vec<Vec<u8>> {
     match translated {
         Ok(packets) => packets,
@@ -224,7 +222,7 @@ fn clear_dont_fragment(packet: &mut [u8]) {
 
 fn mend_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
-    let checksum = nat64handoff::ip::packet::checksum(&[&packet[..20]]);
+    let checksum = nat64handoff::ip::checksum::checksum(&[&packet[..20]]);
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 

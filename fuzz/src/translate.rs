@@ -41,11 +41,10 @@ pub fn check(data: &[u8]) {
     let ipv4_mtu = u16::from_be_bytes([ipv4_high, ipv4_low]).max(68);
     let ipv6_mtu = u16::from_be_bytes([ipv6_high, ipv6_low]).max(1280);
     let path_mtu = if flags & flag::PATH_MTU > 0 { ipv6_mtu } else { 1280 };
-    let limits = Limits::new(ipv4_mtu, ipv6_mtu)
-        .expect("none is below its minimum")
-        .with_traffic_class(flags & flag::TRAFFIC_CLASS > 0)
-        .with_udp_checksums(flags & flag::UDP_CHECKSUMS > 0)
-        .with_ipv6_path_mtu(path_mtu);
+    let mut limits = Limits::new(ipv4_mtu, ipv6_mtu).expect("none is below its minimum");
+    limits.copy_traffic_class = flags & flag::TRAFFIC_CLASS > 0;
+    limits.make_udp_checksums = flags & flag::UDP_CHECKSUMS > 0;
+    limits.ipv6_path_mtu = path_mtu;
     let mut packet = packet.to_vec();
     if flags & flag::MEND > 0 {
         mend(&mut packet);
@@ -112,13 +111,11 @@ fn adds_up(addresses: &[u8], protocol: u8, message: &[u8]) -> bool {
 
 /// All packets, and that nothing behind them was written.
 fn collect(mut packets: Packets<'_>) -> Vec<Vec<u8>> {
-    let several = packets.fragmented();
     let mut all = Vec::new();
     while let Some(packet) = packets.next_packet() {
         all.push(packet.to_vec());
     }
     assert!(packets.next_packet().is_none());
-    assert_eq!(several, all.len() > 1);
     assert!(!all.is_empty());
     all
 }
@@ -263,12 +260,13 @@ fn refused_ipv6(refused: Refused, about: &[u8]) {
     let Some(error) = refused.error else {
         return;
     };
-    let mut out = [0xc5; 1280];
-    let Some(length) = translate::ipv6_error(error, SERVICE, about, &mut out) else {
+    let Some(told) = translate::ipv6_error(error, SERVICE, about) else {
         assert!(about[24] == 0xff || about[6] == 58 || matches!(about[6], 0 | 43 | 44 | 60));
         return;
     };
     let whole = usize::from(u16::from_be_bytes([about[4], about[5]])) + 40;
+    let out = [&told.headers, told.quoted].concat();
+    let length = out.len();
     assert_eq!(length, (whole + 48).min(1280));
     assert_eq!(usize::from(u16::from_be_bytes([out[4], out[5]])) + 40, length);
     assert_eq!(out[40..42], [error.kind, error.code]);
@@ -282,12 +280,13 @@ fn refused_ipv4(refused: Refused, about: &[u8]) {
     let Some(error) = refused.error else {
         return;
     };
-    let mut out = [0xc5; 576];
-    let Some(length) = translate::ipv4_error(error, NAT64, about, &mut out) else {
+    let Some(told) = translate::ipv4_error(error, NAT64, about) else {
         assert!(about[9] == 1 || about[6] & 0x1f > 0 || about[7] > 0);
         return;
     };
     let whole = usize::from(u16::from_be_bytes([about[2], about[3]]));
+    let out = [&told.headers, told.quoted].concat();
+    let length = out.len();
     assert_eq!(length, (whole + 28).min(576));
     assert_eq!(usize::from(u16::from_be_bytes([out[2], out[3]])), length);
     assert_eq!(checksum(&[&out[..20]]), 0);

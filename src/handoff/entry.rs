@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::handoff::message::Prefix96;
+use crate::ip::address::{Prefix96, is_routable_client};
 
 /// What a table belongs to (PROTOCOL.md section 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,15 +42,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whether a client can have this address (PROTOCOL.md section 7): not the unspecified, a loopback,
-    /// multicast, IPv4-mapped or link-local one.
+    /// Whether a client can have this address (PROTOCOL.md section 7).
     #[inline]
     pub fn can_have(address: Ipv6Addr) -> bool {
-        !(address.is_unspecified()
-            || address.is_loopback()
-            || address.is_multicast()
-            || address.to_ipv4_mapped().is_some()
-            || address.is_unicast_link_local())
+        is_routable_client(address)
     }
 
     /// The /64 that the client is in, the unit of fair share.

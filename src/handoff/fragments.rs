@@ -4,43 +4,18 @@
 //! [`NOTES_MAX`] notes in a shard, the oldest out first, each for [`NOTE_LIFETIME`].
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use crate::handoff::entry::{Client, TableKey};
 use crate::handoff::random::SecretHash;
+use crate::ip::fragment::FragmentKey;
 
 /// The most notes in a shard.
 pub const NOTES_MAX: usize = 1024;
 /// How long a note is good.
 pub const NOTE_LIFETIME: Duration = Duration::from_secs(15);
-
-/// Which packet a fragment is a part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FragmentKey {
-    /// RFC 8200 section 4.5.
-    Ipv6 {
-        /// The source address.
-        source: Ipv6Addr,
-        /// The destination address.
-        destination: Ipv6Addr,
-        /// The identification.
-        identification: u32,
-    },
-    /// RFC 791 section 3.2.
-    Ipv4 {
-        /// The source address.
-        source: Ipv4Addr,
-        /// The destination address.
-        destination: Ipv4Addr,
-        /// The protocol.
-        protocol: u8,
-        /// The identification.
-        identification: u32,
-    },
-}
 
 /// The notes of a shard.
 #[derive(Debug)]
@@ -85,6 +60,8 @@ impl FragmentNotes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use crate::handoff::message::Prefix96;
 
     const TABLE: TableKey =

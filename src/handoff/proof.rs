@@ -14,7 +14,8 @@ use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::message::{self, MESSAGE_HEADER, message_type};
 use crate::handoff::random::Random;
 use crate::handoff::rate::Rate;
-use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, protocol};
+use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
+use crate::ip::{ipv4, ipv6};
 
 /// The octets of a proof.
 pub const PROOF_LENGTH: usize = 16;
@@ -131,8 +132,7 @@ pub fn emit_validation_packet(
     if let Some(authenticator) = authenticator.filter(|data| fits(data, IPV6_HEADER)) {
         message::emit(out, message_type::AUTHENTICATOR, authenticator);
         let address = DISCARD_ADDRESS;
-        let header =
-            packet::ipv6_header(PROOF_LENGTH, protocol::NO_NEXT_HEADER, 1, address, address);
+        let header = ipv6::header(PROOF_LENGTH, protocol::NO_NEXT_HEADER, 1, address, address);
         out.extend_from_slice(&header);
         out.extend_from_slice(proof);
         return;
@@ -140,7 +140,7 @@ pub fn emit_validation_packet(
     message::emit(out, message_type::TOKEN, token);
     if fits(token, IPV4_HEADER) {
         let (length, address) = (IPV4_HEADER + PROOF_LENGTH, DUMMY_ADDRESS);
-        let header = packet::ipv4_header(length, 1, protocol::NO_NEXT_HEADER, address, address);
+        let header = ipv4::header(length, 1, protocol::NO_NEXT_HEADER, address, address);
         out.extend_from_slice(&header);
         out.extend_from_slice(proof);
     } else {
@@ -151,6 +151,7 @@ pub fn emit_validation_packet(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ip::checksum::checksum;
 
     fn key() -> TableKey {
         TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) }
@@ -232,6 +233,6 @@ mod tests {
         let no_op = [0x34, 1, 1, 2, 0x32, 8];
         assert_eq!(emit(39, Some(&[])), [&no_op[..], &proof].concat());
         assert_eq!(emit(22 + 2, None), [&no_op[..], &proof].concat());
-        assert_eq!(packet::checksum(&[&ipv4[4..]]), 0);
+        assert_eq!(checksum(&[&ipv4[4..]]), 0);
     }
 }

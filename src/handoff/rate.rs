@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// The most ICMP messages of our own to one NAT64 in a second, echo replies included (PROTOCOL.md
+/// section 7).
+pub const ICMP_RATE_MAX: u32 = 100;
+
 /// The length of a slot.
 const SLOT: Duration = Duration::from_millis(100);
 /// The current slot, and as many before it as make a second.

@@ -5,6 +5,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ip::flow::Truncated;
+use crate::ip::icmp::IcmpRefusal;
+use crate::ip::ipv6::WalkError;
+
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident: $($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
         $(#[$meta])*
@@ -103,6 +107,32 @@ DropReason:
     IcmpRate = "icmp_rate",
     /// Section 7: a packet to be returned had no time to live left.
     TtlExpired = "ttl_expired",
+}
+
+impl From<WalkError> for DropReason {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::TooMany => DropReason::ExtensionHeaders,
+            WalkError::SegmentsLeft { .. } => DropReason::SegmentsLeft,
+            WalkError::Truncated => DropReason::HeaderTruncated,
+        }
+    }
+}
+
+impl From<Truncated> for DropReason {
+    fn from(_: Truncated) -> Self {
+        DropReason::HeaderTruncated
+    }
+}
+
+impl From<IcmpRefusal> for DropReason {
+    fn from(refusal: IcmpRefusal) -> Self {
+        match refusal {
+            IcmpRefusal::Truncated => DropReason::HeaderTruncated,
+            IcmpRefusal::Checksum => DropReason::EchoChecksum,
+            IcmpRefusal::Forbidden => DropReason::IcmpForbidden,
+        }
+    }
 }
 
 counters! {

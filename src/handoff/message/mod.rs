@@ -5,11 +5,11 @@
 //! be written into the very same buffer, in front of the embedded packet. What stands inside an embedded
 //! packet is the business of `packet`.
 
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::stats::DropReason;
+pub use crate::ip::address::Prefix96;
 
 /// The default handoff port (PROTOCOL.md section 1).
 pub const HANDOFF_PORT: u16 = 64064;
@@ -52,30 +52,6 @@ pub mod message_type {
 }
 
 const HANDOFF_FORMAT: u8 = 3;
-
-/// A NAT64 prefix of 96 bits, in network order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix96(pub [u8; 12]);
-
-impl Prefix96 {
-    /// The first 96 bits of `address`.
-    pub fn of(address: Ipv6Addr) -> Self {
-        Self(prefix_of(address.octets()))
-    }
-}
-
-/// `64:ff9b::/96`
-impl fmt::Display for Prefix96 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut octets = [0; 16];
-        octets[..12].copy_from_slice(&self.0);
-        write!(f, "{}/96", Ipv6Addr::from(octets))
-    }
-}
-
-fn prefix_of<const N: usize>(address: [u8; 16]) -> [u8; N] {
-    std::array::from_fn(|i| address[i])
-}
 
 impl Entry {
     /// From the data of a message of type 7. `None` where the length is another.
@@ -396,7 +372,7 @@ pub(crate) fn parse_any(payload: &[u8]) -> Result<Request, DropReason> {
     }
 
     let token = token.ok_or(DropReason::NoToken)?;
-    let client_packet = |packet| {
+    let client_packet = |packet| -> Result<_, DropReason> {
         let authenticator = authenticator.ok_or(DropReason::NoAuthenticator)?;
         Ok(ClientPacket { authenticator, hint, packet })
     };

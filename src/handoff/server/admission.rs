@@ -13,7 +13,7 @@ use crate::handoff::message::{ReportedPacket, Request, RequestKind, VALIDATION_P
 use crate::handoff::opaque::Token;
 use crate::handoff::proof::{self, ValidationRate};
 use crate::handoff::stats::{Counter, DropReason};
-use crate::ip::packet::Ipv4;
+use crate::ip::ipv4::Ipv4;
 
 /// The channels of a shard, and what decides who gets one.
 pub struct Admission {
@@ -79,7 +79,7 @@ impl Admission {
         let Exchange { datagram, effects, .. } = exchange;
         let (limits, handoff_port) = (self.config.limits, self.config.handoff_port);
         let Shared { budget, stats, hash, .. } = &*effects.shared;
-        let make = || {
+        let make = || -> Result<_, DropReason> {
             budget.admit()?;
             record(stats, effects.outbox, effects.table, Change::Initialized);
             Ok(Channel::new(limits, handoff_port, *hash))

@@ -4,12 +4,13 @@ use super::channel::Channel;
 use super::exchange::{Effects, Exchange};
 use super::reply::AuthenticatorFrom;
 use crate::handoff::entry::{Client, MappedPort};
-use crate::handoff::fragments::FragmentKey;
 use crate::handoff::message::{self, ClientPacket, Prefix96, Span, message_type};
+use crate::handoff::rate::ICMP_RATE_MAX;
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
+use crate::ip::flow::{self, Class};
 use crate::ip::icmp;
-use crate::ip::packet::{self, Fragment, ICMP_HEADER, Ipv6, Walk, icmp_type, protocol};
+use crate::ip::ipv6::{Ipv6, Walk};
 
 impl Channel {
     /// Answers one. Who sent it is mostly known already, by the first pass over the batch.
@@ -41,17 +42,15 @@ impl Channel {
             return Err(DropReason::ClientAddress);
         }
         let walk = view.walk()?;
-        let upper = view.octets().get(walk.upper_at..).unwrap_or_default();
-        match walk.fragment {
-            Some(fragment) if !fragment.first => {
-                let client = exchange.effects.noted(note_of(view, fragment));
+        match flow::classify_ipv6(view, &walk)? {
+            Class::Later(fragment) => {
+                let client = exchange.effects.noted(view.fragment_key(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
                 let slot = slot.ok_or(DropReason::FragmentUnknown)?;
                 self.touch(slot, &mut exchange.effects);
                 self.answer_client(slot, parts, exchange)
             }
-            _ if packet::has_entries(walk.protocol) => {
-                let (port, _) = packet::ports(upper).ok_or(DropReason::HeaderTruncated)?;
+            Class::Ports { source_port: port, .. } => {
                 if port == 0 {
                     // No entry has port 0: a report of one would be refused, too.
                     return Err(DropReason::EntryInvalid);
@@ -59,18 +58,28 @@ impl Channel {
                 let client =
                     Client { prefix: view.destination_prefix(), address: view.source(), port };
                 let first = walk.fragment.filter(|fragment| fragment.more);
-                let note = first.map(|fragment| note_of(view, fragment));
+                let note = first.map(|fragment| view.fragment_key(fragment));
                 let slot = self.sender(&self.table.hashed(client), parts.hint, exchange)?;
                 if let Some(note) = note {
                     exchange.effects.leave_note(note, client);
                 }
                 self.answer_client(slot, parts, exchange)
             }
-            _ if walk.protocol == protocol::ICMPV6 => {
-                let kind = *upper.first().ok_or(DropReason::HeaderTruncated)?;
-                self.icmpv6(kind, parts, &walk, exchange)
+            Class::Error(quoted) => {
+                let receiver = receiver_of(quoted).ok_or(DropReason::IcmpErrorUnmatched)?;
+                self.client_error(parts.packet, &receiver, exchange)
             }
-            _ => {
+            Class::Icmp(kind) => {
+                if kind.ok_or(DropReason::HeaderTruncated)? != icmp::v6::ECHO_REQUEST {
+                    return Err(DropReason::IcmpIgnored);
+                }
+                if walk.fragment.is_some() {
+                    return Err(DropReason::IcmpFragment);
+                }
+                self.learn_sender(parts, exchange);
+                self.echo(parts, &walk, exchange)
+            }
+            Class::Other => {
                 self.learn_sender(parts, exchange);
                 self.unrecognized(parts, &walk, exchange)
             }
@@ -117,36 +126,14 @@ impl Channel {
         }
     }
 
-    fn icmpv6(
-        &mut self,
-        kind: u8,
-        parts: ClientPacket,
-        walk: &Walk,
-        exchange: &mut Exchange<'_>,
-    ) -> Result<(), DropReason> {
-        if packet::icmpv6_is_error(kind) {
-            return self.client_error(parts.packet, walk, exchange);
-        }
-        if kind != icmp_type::V6_ECHO_REQUEST {
-            return Err(DropReason::IcmpIgnored);
-        }
-        if walk.fragment.is_some() {
-            return Err(DropReason::IcmpFragment);
-        }
-        self.learn_sender(parts, exchange);
-        self.echo(parts, walk, exchange)
-    }
-
     /// Answers an ICMPv6 error: it belongs to the client that the packet it is about went to.
     fn client_error(
         &mut self,
         packet: Span,
-        walk: &Walk,
+        receiver: &Client,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let about = exchange.datagram.octets(packet).get(walk.upper_at + ICMP_HEADER..);
-        let receiver = about.and_then(receiver_of).ok_or(DropReason::IcmpErrorUnmatched)?;
-        let slot = self.table.find(&receiver).ok_or(DropReason::IcmpErrorUnmatched)?;
+        let slot = self.table.find(receiver).ok_or(DropReason::IcmpErrorUnmatched)?;
         self.touch(slot, &mut exchange.effects);
         self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
         Ok(())
@@ -184,35 +171,21 @@ impl Channel {
         let (now, rate) = (effects.now(), &mut self.icmp_rate);
         effects.outbox.copy(datagram.index, datagram.source(), *known_since, |out| {
             message::emit(out, message_type::AUTHENTICATOR, authenticator);
-            icmp::emit_parameter_problem(out, about, walk)?;
-            rate.take(now, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
+            icmp::parameter_problem(about, walk)?.append_to(out);
+            rate.take(now, ICMP_RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
         })
     }
 
     /// Uses one of the ICMP messages of our own that this NAT64 can get in a second.
     fn take_icmp(&mut self, effects: &Effects<'_>) -> Result<(), DropReason> {
-        let taken = self.icmp_rate.take(effects.now(), icmp::RATE_MAX);
+        let taken = self.icmp_rate.take(effects.now(), ICMP_RATE_MAX);
         taken.then_some(()).ok_or(DropReason::IcmpRate)
     }
 }
 
-/// Which packet a fragment is a part of.
-fn note_of(view: Ipv6<'_>, fragment: Fragment) -> FragmentKey {
-    FragmentKey::Ipv6 {
-        source: view.source(),
-        destination: view.destination(),
-        identification: fragment.identification,
-    }
-}
-
-/// The client that a packet of the service went to, as an ICMPv6 error embeds it.
-fn receiver_of(embedded: &[u8]) -> Option<Client> {
-    let view = Ipv6::new(embedded)?;
-    let walk = view.walk().ok()?;
-    if walk.fragment.is_some_and(|fragment| !fragment.first) || !packet::has_entries(walk.protocol)
-    {
-        return None;
-    }
-    let (_, port) = packet::ports(view.octets().get(walk.upper_at..)?)?;
-    Some(Client { prefix: Prefix96::of(view.source()), address: view.destination(), port })
+/// The client that a packet of the service went to, as an ICMPv6 error quotes it.
+fn receiver_of(quoted: &[u8]) -> Option<Client> {
+    let quoted = flow::quoted_ipv6(quoted).ok()?;
+    let prefix = Prefix96::of(quoted.source);
+    Some(Client { prefix, address: quoted.destination, port: quoted.destination_port })
 }

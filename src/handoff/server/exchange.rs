@@ -9,10 +9,11 @@ use super::budget::Budget;
 use super::prefetch::Prepared;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, TableKey};
-use crate::handoff::fragments::{FragmentKey, FragmentNotes};
+use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::proof::ProofKeys;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::{Counter, Stats};
+use crate::ip::fragment::FragmentKey;
 
 /// What the channels of a shard share.
 pub struct Shared {

@@ -15,7 +15,9 @@ use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::{self, Request, RequestKind};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
-use crate::ip::packet::{self, Ipv4, Ipv6};
+use crate::ip::flow::{self, Class};
+use crate::ip::ipv4::Ipv4;
+use crate::ip::ipv6::Ipv6;
 
 /// How many datagrams are best prepared at once: more of them push each other out of the caches again.
 pub const PREFETCH_MAX: usize = 64;
@@ -168,10 +170,13 @@ impl Server {
             RequestKind::ClientPacket(parts) => {
                 let view = Ipv6::new(parts.packet.of(payload))?;
                 let walk = view.walk().ok()?;
-                if walk.fragment.is_some() || !packet::has_entries(walk.protocol) {
+                let Ok(Class::Ports { source_port: port, .. }) = flow::classify_ipv6(view, &walk)
+                else {
+                    return None;
+                };
+                if walk.fragment.is_some() {
                     return None;
                 }
-                let (port, _) = packet::ports(view.octets().get(walk.upper_at..)?)?;
                 let (prefix, address) = (view.destination_prefix(), view.source());
                 let client = Client { prefix, address, port };
                 (Client::can_have(address) && port != 0)
@@ -179,9 +184,12 @@ impl Server {
             }
             RequestKind::ServicePacket { packet } => {
                 let view = Ipv4::new(packet.of(payload))?;
-                let ports = packet::ports(view.data());
-                let (_, port) = ports.filter(|_| packet::has_entries(view.protocol()))?;
-                Some(Wanted::Port(MappedPort(port)))
+                match flow::classify_ipv4(view) {
+                    Ok(Class::Ports { destination_port, .. }) => {
+                        Some(Wanted::Port(MappedPort(destination_port)))
+                    }
+                    _ => None,
+                }
             }
             RequestKind::Report { entry, .. } => {
                 Some(Wanted::Reported(HashedClient::new(&self.shared.hash, entry.client)))

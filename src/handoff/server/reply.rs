@@ -12,7 +12,7 @@ use crate::handoff::message::{
 };
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::Slot;
-use crate::ip::packet;
+use crate::ip::ipv4;
 
 /// Which authenticator an answer carries.
 pub enum AuthenticatorFrom {
@@ -121,8 +121,8 @@ pub fn return_packet(
     let (token, packet) = (datagram.range(token), datagram.range(packet));
     let (index, to) = (datagram.index, datagram.source());
     let octets = &mut datagram.buffer[packet.clone()];
-    let ttl = next_ttl(packet::ttl(octets)).ok_or(DropReason::TtlExpired)?;
-    packet::set_ttl(octets, ttl);
+    let ttl = next_ttl(ipv4::ttl(octets)).ok_or(DropReason::TtlExpired)?;
+    ipv4::set_ttl(octets, ttl);
     let start = message::move_before(datagram.buffer, packet.start, message_type::TOKEN, token);
     effects.outbox.in_place(index, to, *known_since, start..packet.end);
     Ok(())

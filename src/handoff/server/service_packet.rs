@@ -4,12 +4,13 @@ use super::channel::Channel;
 use super::exchange::{Effects, Exchange};
 use super::reply::{AuthenticatorFrom, return_packet};
 use crate::handoff::entry::{ControlPort, MappedPort};
-use crate::handoff::fragments::FragmentKey;
 use crate::handoff::message::{self, Span, message_type};
+use crate::handoff::rate::ICMP_RATE_MAX;
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::Slot;
+use crate::ip::flow::{self, Class, QuotedError};
 use crate::ip::icmp;
-use crate::ip::packet::{self, Fragment, ICMP_HEADER, Ipv4, protocol};
+use crate::ip::ipv4::Ipv4;
 
 /// What a service packet belongs to.
 enum Owner {
@@ -46,7 +47,7 @@ impl Channel {
             });
         };
         if let Some(fragment) = view.fragment().filter(|fragment| fragment.first) {
-            effects.leave_note(note_of(view, fragment), self.table.entry(slot).client);
+            effects.leave_note(view.fragment_key(fragment), self.table.entry(slot).client);
         }
         self.touch(slot, effects);
         self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
@@ -55,36 +56,28 @@ impl Channel {
 
     #[inline]
     fn owner(&self, view: Ipv4<'_>, effects: &Effects<'_>) -> Result<Owner, DropReason> {
-        match view.fragment() {
-            Some(fragment) if !fragment.first => {
-                let client = effects.noted(note_of(view, fragment));
+        match flow::classify_ipv4(view)? {
+            Class::Later(fragment) => {
+                let client = effects.noted(view.fragment_key(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
                 slot.map(|slot| Owner::Entry(Some(slot))).ok_or(DropReason::FragmentUnknown)
             }
-            _ if packet::has_entries(view.protocol()) => {
-                let (_, port) = packet::ports(view.data()).ok_or(DropReason::HeaderTruncated)?;
-                Ok(Owner::Entry(self.table.find_port(MappedPort(port))))
+            Class::Ports { destination_port, .. } => {
+                Ok(Owner::Entry(self.table.find_port(MappedPort(destination_port))))
             }
-            _ if view.protocol() == protocol::ICMP => self.icmp_owner(view),
-            _ => Ok(Owner::Protocol),
+            // An ICMP error belongs to the entry that the packet it quotes was translated by.
+            Class::Error(quoted) => match flow::quoted_ipv4(quoted) {
+                Ok(quoted) => {
+                    Ok(Owner::Entry(self.table.find_port(MappedPort(quoted.source_port))))
+                }
+                Err(QuotedError::NoPorts) => Ok(Owner::Entry(None)),
+                Err(QuotedError::NoTransport) => Err(DropReason::IcmpErrorUnmatched),
+            },
+            Class::Icmp(kind) if !icmp::v4::is_query(kind.ok_or(DropReason::HeaderTruncated)?) => {
+                Err(DropReason::IcmpIgnored)
+            }
+            Class::Icmp(_) | Class::Other => Ok(Owner::Protocol),
         }
-    }
-
-    /// An ICMP error belongs to the entry that the packet it is about was translated by.
-    fn icmp_owner(&self, view: Ipv4<'_>) -> Result<Owner, DropReason> {
-        let kind = *view.data().first().ok_or(DropReason::HeaderTruncated)?;
-        if packet::icmp_is_query(kind) {
-            return Ok(Owner::Protocol);
-        }
-        if !packet::icmp_is_error(kind) {
-            return Err(DropReason::IcmpIgnored);
-        }
-        let about = view.data().get(ICMP_HEADER..).and_then(Ipv4::new);
-        let about = about.filter(|about| packet::has_entries(about.protocol()));
-        let about = about.ok_or(DropReason::IcmpErrorUnmatched)?;
-        let is_first = about.fragment().is_none_or(|fragment| fragment.first);
-        let ports = packet::ports(about.data()).filter(|_| is_first);
-        Ok(Owner::Entry(ports.and_then(|(port, _)| self.table.find_port(MappedPort(port)))))
     }
 
     /// Answers anything else: no host behind the NAT64 would know this protocol.
@@ -96,21 +89,12 @@ impl Channel {
     ) -> Result<(), DropReason> {
         let Exchange { datagram, known_since, effects, .. } = exchange;
         let about = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
+        let between = (datagram.table.local, datagram.table.nat64);
         let (now, rate) = (effects.now(), &mut self.icmp_rate);
         effects.outbox.copy(datagram.index, datagram.source(), *known_since, |out| {
             message::emit(out, message_type::TOKEN, datagram.octets(token));
-            icmp::emit_protocol_unreachable(out, about, datagram.table)?;
-            rate.take(now, icmp::RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
+            icmp::protocol_unreachable(about, between)?.append_to(out);
+            rate.take(now, ICMP_RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
         })
-    }
-}
-
-/// Which packet a fragment is a part of.
-fn note_of(view: Ipv4<'_>, fragment: Fragment) -> FragmentKey {
-    FragmentKey::Ipv4 {
-        source: view.source(),
-        destination: view.destination(),
-        protocol: view.protocol(),
-        identification: fragment.identification,
     }
 }

@@ -7,7 +7,8 @@ use crate::handoff::message::{
 use crate::handoff::ports::PortSet;
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::LivePorts;
-use crate::ip::packet::{self, protocol};
+use crate::ip::fields::protocol;
+use crate::ip::{checksum, ipv4, ipv6};
 use std::net::{Ipv6Addr, SocketAddrV4};
 use std::sync::Mutex;
 
@@ -165,12 +166,12 @@ fn returned(nat64: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
 }
 
 fn ip4(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, data: &[u8]) -> Vec<u8> {
-    [&packet::ipv4_header(20 + data.len(), 64, protocol, source, destination), data].concat()
+    [&ipv4::header(20 + data.len(), 64, protocol, source, destination), data].concat()
 }
 
 fn ip6(next_header: u8, source: &str, destination: &str, data: &[u8]) -> Vec<u8> {
     let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-    [&packet::ipv6_header(data.len(), next_header, 64, source, destination), data].concat()
+    [&ipv6::header(data.len(), next_header, 64, source, destination), data].concat()
 }
 
 /// Transport headers: only the ports are looked at.
@@ -265,7 +266,7 @@ fn section_5_proof_initializes_and_is_returned_with_ttl_1() {
     let proof = service_packet(&packet);
     let reply = shard.ask(&proof);
     assert_eq!(shard.events(), [Change::Initialized]);
-    packet::set_ttl(&mut packet, 1);
+    ipv4::set_ttl(&mut packet, 1);
     assert_eq!(reply, service_packet(&packet));
     // Another validation packet was under way: its proof is one still, and nothing is initialized again.
     assert_eq!(shard.ask(&proof), service_packet(&packet));
@@ -550,7 +551,7 @@ fn section_7_ping_and_other_icmpv6() {
         let (source, destination): (Ipv6Addr, Ipv6Addr) =
             (CLIENT.parse().unwrap(), SERVICE.parse().unwrap());
         let mut data = [kind, 0, 0, 0, 1, 2, 3, 4, 5];
-        let checksum = packet::icmpv6_checksum(source, destination, &data);
+        let checksum = checksum::icmpv6(source, destination, &data);
         data[2..4].copy_from_slice(&checksum.to_be_bytes());
         ip6(protocol::ICMPV6, CLIENT, SERVICE, &data)
     };
@@ -612,10 +613,10 @@ fn section_7_service_packets() {
     // Not found: returned, one hop older, until there is none left.
     let mut packet = to_mapped(own.port.0 ^ 1);
     let reply = shard.ask(&service_packet(&packet));
-    packet::set_ttl(&mut packet, 63);
+    ipv4::set_ttl(&mut packet, 63);
     assert_eq!(reply, service_packet(&packet));
     for ttl in [1, 0] {
-        packet::set_ttl(&mut packet, ttl);
+        ipv4::set_ttl(&mut packet, ttl);
         assert_eq!(shard.dropped(&service_packet(&packet)), DropReason::TtlExpired);
     }
     // The client speaks with another authenticator: that is the one from now on.
@@ -637,7 +638,7 @@ fn section_7_icmp_errors_and_other_protocols() {
     assert_eq!(shard.ask(&service_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
     let mut packet = about(protocol::UDP, own.port.0 ^ 1);
     let reply = shard.ask(&service_packet(&packet));
-    packet::set_ttl(&mut packet, 63);
+    ipv4::set_ttl(&mut packet, 63);
     assert_eq!(reply, service_packet(&packet));
     assert_eq!(shard.dropped(&service_packet(&about(1, 1))), DropReason::IcmpErrorUnmatched);
     for data in [&[8, 0, 0, 0, 0, 0, 0, 0][..], &[42, 0, 0, 0]] {

@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
-use crate::ip::packet::protocol;
+use crate::ip::fields::protocol;
 
 /// For more hosts than this, the kernel is asked for all connections over IPv4.
 const HOSTS_MAX: usize = 32;

@@ -12,7 +12,8 @@ use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::message::Prefix96;
-use crate::ip::packet::{Ipv4, Ipv6};
+use crate::ip::ipv4::Ipv4;
+use crate::ip::ipv6::Ipv6;
 
 impl Nat64 {
     pub(super) fn try_control_payload(

@@ -163,7 +163,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ip::packet::protocol;
+    use crate::ip::fields::protocol;
 
     const HTTP: Session = Session { protocol: protocol::TCP, service_port: 80 };
     const HTTPS: Session = Session { protocol: protocol::TCP, service_port: 443 };

@@ -9,11 +9,12 @@ use super::Ignored;
 use super::lifetime::{Segment, Session, Usage};
 use crate::handoff::entry::{Client, MappedPort};
 use crate::handoff::message::Prefix96;
-use crate::ip::packet::{self, ICMP_HEADER, IPV6_HEADER, Ipv4, Ipv6, protocol};
-use crate::nat64::translate::{Flow, Inside, Ipv4Packet, Ipv6Packet, Transport};
-
-/// Where a TCP header has its flags.
-const TCP_FLAGS_AT: usize = 13;
+use crate::ip::fields::protocol;
+use crate::ip::flow::{Class, Truncated, classify_ipv4, classify_ipv6, quoted_ipv4, quoted_ipv6};
+use crate::ip::ipv4::Ipv4;
+use crate::ip::ipv6::Ipv6;
+use crate::ip::transport::Transport;
+use crate::nat64::translate::{Flow, Inside, Ipv4Packet, Ipv6Packet};
 
 /// A packet of a client, before translation: whole, and cut to its own length.
 #[derive(Debug, Clone, Copy)]
@@ -67,24 +68,22 @@ impl<'a> Outbound<'a> {
 
     pub(super) fn parse(view: Ipv6<'a>) -> Result<Self, Ignored> {
         let walk = view.walk().map_err(|_| Ignored::PacketHeaders)?;
-        let upper = view.octets().get(walk.upper_at..).unwrap_or_default();
-        let kind = if walk.fragment.is_some_and(|fragment| !fragment.first) {
-            PacketKind::LaterFragment
-        } else if packet::has_entries(walk.protocol) {
-            let (port, service_port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
-            let key = Client { prefix: view.destination_prefix(), address: view.source(), port };
-            let fragment = walk.fragment.is_some_and(|fragment| fragment.more);
-            let session = Session { protocol: walk.protocol, service_port };
-            let segment = segment(walk.protocol, upper)?;
-            let usage = Usage { session, segment, of_client: true };
-            PacketKind::Data(DataPacket { key, fragment, usage })
-        } else if walk.protocol == protocol::ICMPV6
-            && upper.first().is_some_and(|&kind| packet::icmpv6_is_error(kind))
-        {
-            let quoted = upper.get(ICMP_HEADER..).and_then(client_of_quoted);
-            quoted.map_or(PacketKind::Other, PacketKind::Error)
-        } else {
-            PacketKind::Other
+        let kind = match classify_ipv6(view, &walk)? {
+            Class::Ports { transport, source_port, destination_port } => {
+                let (prefix, address) = (view.destination_prefix(), view.source());
+                let session = Session { protocol: walk.protocol, service_port: destination_port };
+                let segment = segment(transport, view.upper(&walk))?;
+                PacketKind::Data(DataPacket {
+                    key: Client { prefix, address, port: source_port },
+                    fragment: walk.fragment.is_some_and(|fragment| fragment.more),
+                    usage: Usage { session, segment, of_client: true },
+                })
+            }
+            Class::Error(quoted) => {
+                client_of_quoted(quoted).map_or(PacketKind::Other, PacketKind::Error)
+            }
+            Class::Later(_) => PacketKind::LaterFragment,
+            Class::Icmp(_) | Class::Other => PacketKind::Other,
         };
         Ok(Self { view, kind })
     }
@@ -109,26 +108,22 @@ impl<'a> Inbound<'a> {
     }
 
     pub(super) fn parse(view: Ipv4<'a>) -> Result<Self, Ignored> {
-        let (fragment, upper) = (view.fragment(), view.data());
-        let kind = if fragment.is_some_and(|fragment| !fragment.first) {
-            PacketKind::LaterFragment
-        } else if packet::has_entries(view.protocol()) {
-            let (service_port, port) = packet::ports(upper).ok_or(Ignored::PacketHeaders)?;
-            let session = Session { protocol: view.protocol(), service_port };
-            let segment = segment(view.protocol(), upper)?;
-            PacketKind::Data(DataPacket {
-                key: (view.source(), MappedPort(port)),
-                fragment: fragment.is_some(),
-                usage: Usage { session, segment, of_client: false },
-            })
-        } else if view.protocol() == protocol::ICMP
-            && upper.first().is_some_and(|&kind| packet::icmp_is_error(kind))
-        {
-            let quoted = upper.get(ICMP_HEADER..);
-            let key = quoted.and_then(|quoted| service_of_quoted(quoted, view.destination()));
-            key.map_or(PacketKind::Other, PacketKind::Error)
-        } else {
-            PacketKind::Other
+        let kind = match classify_ipv4(view)? {
+            Class::Ports { transport, source_port, destination_port } => {
+                let session = Session { protocol: view.protocol(), service_port: source_port };
+                let segment = segment(transport, view.data())?;
+                PacketKind::Data(DataPacket {
+                    key: (view.source(), MappedPort(destination_port)),
+                    fragment: view.fragment().is_some(),
+                    usage: Usage { session, segment, of_client: false },
+                })
+            }
+            Class::Error(quoted) => {
+                let key = service_of_quoted(quoted, view.destination());
+                key.map_or(PacketKind::Other, PacketKind::Error)
+            }
+            Class::Later(_) => PacketKind::LaterFragment,
+            Class::Icmp(_) | Class::Other => PacketKind::Other,
         };
         Ok(Self { view, kind })
     }
@@ -186,43 +181,35 @@ impl<K> DataPacket<K> {
 
 /// The client that a quoted packet went to.
 fn client_of_quoted(quoted: &[u8]) -> Option<Client> {
-    let quoted = Ipv6::new(quoted)?;
-    let walk = quoted.walk().ok()?;
-    let first = walk.fragment.is_none_or(|fragment| fragment.first);
-    if !first || !packet::has_entries(walk.protocol) {
-        return None;
-    }
-    let (_, port) = packet::ports(quoted.octets().get(walk.upper_at..)?)?;
-    Some(Client { prefix: Prefix96::of(quoted.source()), address: quoted.destination(), port })
+    let quoted = quoted_ipv6(quoted).ok()?;
+    let prefix = Prefix96::of(quoted.source);
+    Some(Client { prefix, address: quoted.destination, port: quoted.destination_port })
 }
 
 /// Section 10, repair 4: the quoted packet went from the NAT64 to the server, so that is its destination.
 fn service_of_quoted(quoted: &[u8], nat64: Ipv4Addr) -> Option<ServiceKey> {
-    let quoted = Ipv4::new(quoted)?;
-    let first = quoted.fragment().is_none_or(|fragment| fragment.first);
-    if !first || quoted.source() != nat64 || !packet::has_entries(quoted.protocol()) {
-        return None;
-    }
-    let (port, _) = packet::ports(quoted.data())?;
-    Some((quoted.destination(), MappedPort(port)))
+    let quoted = quoted_ipv4(quoted).ok().filter(|quoted| quoted.source == nat64)?;
+    Some((quoted.destination, MappedPort(quoted.source_port)))
 }
 
 /// `upper` starts with the header of TCP or UDP, of which the ports are there.
-fn segment(protocol: u8, upper: &[u8]) -> Result<Segment, Ignored> {
-    if protocol != protocol::TCP {
-        return Ok(Segment::Udp);
+fn segment(transport: Transport, upper: &[u8]) -> Result<Segment, Ignored> {
+    let flags = transport.tcp_flags(upper).ok_or(Truncated)?;
+    Ok(if transport == Transport::Tcp { Segment::of_flags(flags) } else { Segment::Udp })
+}
+
+impl From<Truncated> for Ignored {
+    fn from(_: Truncated) -> Self {
+        Ignored::PacketHeaders
     }
-    upper.get(TCP_FLAGS_AT).copied().map(Segment::of_flags).ok_or(Ignored::PacketHeaders)
 }
 
 /// The whole packet, cut to its own length.
 pub(super) fn whole_ipv6(packet: &[u8]) -> Result<Ipv6<'_>, Ignored> {
-    let length = IPV6_HEADER + Ipv6::new(packet).ok_or(Ignored::PacketTruncated)?.payload_length();
-    packet.get(..length).and_then(Ipv6::new).ok_or(Ignored::PacketTruncated)
+    Ipv6::whole(packet).ok_or(Ignored::PacketTruncated)
 }
 
 /// As [`whole_ipv6`].
 pub(super) fn whole_ipv4(packet: &[u8]) -> Result<Ipv4<'_>, Ignored> {
-    let length = Ipv4::new(packet).ok_or(Ignored::PacketTruncated)?.total_length();
-    packet.get(..length).and_then(Ipv4::new).ok_or(Ignored::PacketTruncated)
+    Ipv4::whole(packet).ok_or(Ignored::PacketTruncated)
 }

@@ -5,8 +5,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
-use crate::handoff::message::Prefix96;
-use crate::ip::packet::{IPV4_HEADER, IPV6_HEADER, checksum, icmp_type, icmpv6_checksum, protocol};
+pub use crate::ip::address::{extract, synthesize};
+use crate::ip::fields::IPV4_HEADER;
+use crate::ip::transport::Transport;
+use crate::ip::{checksum, icmp, ipv4, ipv6};
 
 /// TCP: the connection is to be closed.
 pub const FIN: u8 = 0x01;
@@ -19,30 +21,16 @@ pub const ACK: u8 = 0x10;
 
 const HOP_LIMIT: u8 = 64;
 
-/// The address by which a client reaches `address` through a NAT64 with `prefix` (RFC 6052).
-pub fn synthesize(prefix: Prefix96, address: Ipv4Addr) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    octets[..12].copy_from_slice(&prefix.0);
-    octets[12..].copy_from_slice(&address.octets());
-    octets.into()
-}
-
-/// The IPv4 address within an address that [`synthesize`] made.
-pub fn extract(address: Ipv6Addr) -> Ipv4Addr {
-    let [.., a, b, c, d] = address.octets();
-    Ipv4Addr::new(a, b, c, d)
-}
-
 /// A TCP segment with `flags` in an IPv6 packet. `data` beyond 65,515 octets is cut off.
 pub fn ipv6_tcp(from: SocketAddrV6, to: SocketAddrV6, flags: u8, data: &[u8]) -> Vec<u8> {
     let segment = tcp(from.port(), to.port(), flags, data);
-    ipv6(*from.ip(), *to.ip(), protocol::TCP, segment)
+    ipv6_packet(*from.ip(), *to.ip(), Transport::Tcp, segment)
 }
 
 /// A UDP datagram in an IPv6 packet. `data` beyond 65,507 octets is cut off.
 pub fn ipv6_udp(from: SocketAddrV6, to: SocketAddrV6, data: &[u8]) -> Vec<u8> {
     let datagram = udp(from.port(), to.port(), data);
-    ipv6(*from.ip(), *to.ip(), protocol::UDP, datagram)
+    ipv6_packet(*from.ip(), *to.ip(), Transport::Udp, datagram)
 }
 
 /// An ICMPv6 echo request. `data` beyond 65,507 octets is cut off.
@@ -53,23 +41,23 @@ pub fn ipv6_echo_request(
     sequence: u16,
     data: &[u8],
 ) -> Vec<u8> {
-    let mut message = vec![icmp_type::V6_ECHO_REQUEST, 0, 0, 0];
+    let mut message = vec![icmp::v6::ECHO_REQUEST, 0, 0, 0];
     message.extend_from_slice(&identifier.to_be_bytes());
     message.extend_from_slice(&sequence.to_be_bytes());
     message.extend_from_slice(cut(data));
-    ipv6(from, to, protocol::ICMPV6, message)
+    ipv6_packet(from, to, Transport::Echo, message)
 }
 
 /// A TCP segment with `flags` in an IPv4 packet. `data` beyond 65,495 octets is cut off.
 pub fn ipv4_tcp(from: SocketAddrV4, to: SocketAddrV4, flags: u8, data: &[u8]) -> Vec<u8> {
     let segment = tcp(from.port(), to.port(), flags, data);
-    ipv4(*from.ip(), *to.ip(), protocol::TCP, segment)
+    ipv4_packet(*from.ip(), *to.ip(), Transport::Tcp, segment)
 }
 
 /// A UDP datagram in an IPv4 packet. `data` beyond 65,507 octets is cut off.
 pub fn ipv4_udp(from: SocketAddrV4, to: SocketAddrV4, data: &[u8]) -> Vec<u8> {
     let datagram = udp(from.port(), to.port(), data);
-    ipv4(*from.ip(), *to.ip(), protocol::UDP, datagram)
+    ipv4_packet(*from.ip(), *to.ip(), Transport::Udp, datagram)
 }
 
 /// What fits behind the longer of the headers, with some room: no length field can overflow.
@@ -99,64 +87,28 @@ fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// Where `protocol` has its checksum, from the start of its header.
-fn checksum_at(protocol: u8) -> usize {
-    match protocol {
-        protocol::TCP => 16,
-        protocol::UDP => 6,
-        _ => 2,
-    }
+fn ipv6_packet(from: Ipv6Addr, to: Ipv6Addr, transport: Transport, mut upper: Vec<u8>) -> Vec<u8> {
+    let next = transport.ipv6_protocol();
+    let pseudo = checksum::pseudo_ipv6(from, to, next, upper.len());
+    let sum = checksum::with_pseudo(pseudo, &[&upper]);
+    checksum::put(&mut upper, transport, sum);
+    [&ipv6::header(upper.len(), next, HOP_LIMIT, from, to)[..], &upper].concat()
 }
 
-/// A UDP checksum of 0 means none, so it is sent as its other representation (RFC 768).
-fn put_checksum(upper: &mut [u8], protocol: u8, sum: u16) {
-    let sum = if sum == 0 && protocol == protocol::UDP { 0xffff } else { sum };
-    let at = checksum_at(protocol);
-    upper[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-}
-
-fn ipv6(from: Ipv6Addr, to: Ipv6Addr, next: u8, mut upper: Vec<u8>) -> Vec<u8> {
-    let length = upper.len() as u16;
-    let sum = if next == protocol::ICMPV6 {
-        icmpv6_checksum(from, to, &upper)
-    } else {
-        let pseudo = [0, 0, 0, next];
-        let wide = u32::from(length).to_be_bytes();
-        checksum(&[&from.octets(), &to.octets(), &wide, &pseudo, &upper])
-    };
-    put_checksum(&mut upper, next, sum);
-    let mut packet = Vec::with_capacity(IPV6_HEADER + upper.len());
-    packet.extend_from_slice(&[0x60, 0, 0, 0]);
-    packet.extend_from_slice(&length.to_be_bytes());
-    packet.extend_from_slice(&[next, HOP_LIMIT]);
-    packet.extend_from_slice(&from.octets());
-    packet.extend_from_slice(&to.octets());
-    packet.append(&mut upper);
-    packet
-}
-
-fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, mut upper: Vec<u8>) -> Vec<u8> {
-    let length = (upper.len() as u16).to_be_bytes();
-    let pseudo = [0, protocol];
-    let sum = checksum(&[&from.octets(), &to.octets(), &pseudo, &length, &upper]);
-    put_checksum(&mut upper, protocol, sum);
-    let mut packet = vec![0; IPV4_HEADER];
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&((IPV4_HEADER + upper.len()) as u16).to_be_bytes());
-    packet[6] = 0x40; // do not fragment
-    packet[8] = HOP_LIMIT;
-    packet[9] = protocol;
-    packet[12..16].copy_from_slice(&from.octets());
-    packet[16..20].copy_from_slice(&to.octets());
-    let sum = checksum(&[&packet]);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet.append(&mut upper);
-    packet
+fn ipv4_packet(from: Ipv4Addr, to: Ipv4Addr, transport: Transport, mut upper: Vec<u8>) -> Vec<u8> {
+    let protocol = transport.ipv4_protocol();
+    let pseudo = checksum::pseudo_ipv4(from, to, protocol, upper.len());
+    let sum = checksum::with_pseudo(pseudo, &[&upper]);
+    checksum::put(&mut upper, transport, sum);
+    let header = ipv4::header(IPV4_HEADER + upper.len(), HOP_LIMIT, protocol, from, to);
+    [&header[..], &upper].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ip::checksum::checksum;
+    use crate::ip::fields::{IPV6_HEADER, protocol};
 
     fn v6(text: &str) -> SocketAddrV6 {
         text.parse().unwrap()
@@ -164,14 +116,6 @@ mod tests {
 
     fn v4(text: &str) -> SocketAddrV4 {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn synthesized_addresses() {
-        let prefix = Prefix96::of("64:ff9b::".parse().unwrap());
-        let address = synthesize(prefix, Ipv4Addr::new(203, 0, 113, 5));
-        assert_eq!(address.to_string(), "64:ff9b::cb00:7105");
-        assert_eq!(extract(address), Ipv4Addr::new(203, 0, 113, 5));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::message::{self, message_type};
-use crate::ip::packet::Ipv6;
+use crate::ip::ipv6::Ipv6;
 
 impl Nat64 {
     pub(super) fn try_client_packet(

@@ -4,16 +4,19 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::{Done, Dropped, Gateway, Outbox};
-use crate::handoff::fragments::FragmentKey;
-use crate::ip::packet::{self, ICMP_HEADER, IPV4_HEADER, Ipv4, icmp_type, protocol};
+use super::{Done, Dropped, Gateway, Outbox, push_all};
+use crate::ip::checksum::{self, checksum};
+use crate::ip::fields::{
+    ICMP_HEADER, IPV4_HEADER, UDP_HEADER, ipv4 as field, ports as port_field, protocol, put_u16,
+    u16_at, udp,
+};
+use crate::ip::fragment::Packets;
+use crate::ip::icmp;
+use crate::ip::ipv4::{self, Ipv4};
+use crate::ip::transport::{Transport, ports};
 
-/// The octets of a UDP header.
-const UDP_HEADER: usize = 8;
 /// What our own packets start with.
 const TTL: u8 = 64;
-/// ICMP: the code of destination unreachable that says that nobody listens.
-const CODE_PORT: u8 = 3;
 
 impl Gateway {
     /// What belongs to the control channel is dealt with here; `None` where a packet does not. It is one to the
@@ -47,12 +50,7 @@ impl Gateway {
         let Some(fragment) = view.fragment() else {
             return self.is_to_control_port(data).then(|| self.take_datagram(now, view, data, out));
         };
-        let key = FragmentKey::Ipv4 {
-            source: view.source(),
-            destination: view.destination(),
-            protocol: view.protocol(),
-            identification: fragment.identification,
-        };
+        let key = view.fragment_key(fragment);
         let ours = if fragment.first {
             self.is_to_control_port(data)
         } else {
@@ -65,7 +63,7 @@ impl Gateway {
     }
 
     fn is_to_control_port(&self, datagram: &[u8]) -> bool {
-        packet::ports(datagram).is_some_and(|(_, to)| to == self.nat64.control_port().0)
+        ports(datagram).is_some_and(|(_, to)| to == self.nat64.control_port().0)
     }
 
     fn take_datagram(
@@ -96,11 +94,11 @@ impl Gateway {
         let (&[kind, code, ..], quoted) = message.split_at_checked(ICMP_HEADER)? else {
             return None;
         };
-        if view.fragment().is_some() || !packet::icmp_is_error(kind) {
+        if view.fragment().is_some() || !icmp::v4::is_error(kind) {
             return None;
         }
         let quoted = Ipv4::new(quoted)?;
-        let (from, to) = packet::ports(quoted.data())?;
+        let (from, to) = ports(quoted.data())?;
         let first = quoted.fragment().is_none_or(|fragment| fragment.first);
         let ours = first
             && quoted.protocol() == protocol::UDP
@@ -109,10 +107,10 @@ impl Gateway {
         if !ours {
             return None;
         }
-        if packet::checksum(&[message]) != 0 {
+        if checksum(&[message]) != 0 {
             return Some(Err(Dropped::ControlChecksum));
         }
-        if (kind, code) != (icmp_type::UNREACHABLE, CODE_PORT) {
+        if (kind, code) != (icmp::v4::UNREACHABLE, icmp::v4::PORT) {
             return Some(Err(Dropped::ControlError));
         }
         let server = quoted.destination();
@@ -127,61 +125,37 @@ impl Gateway {
     pub(super) fn send_control(&mut self, server: Ipv4Addr, payload: &[u8], out: &mut Outbox) {
         self.did(Done::Requests);
         let length = UDP_HEADER + payload.len();
-        let mut header = [0; UDP_HEADER];
-        header[..2].copy_from_slice(&self.nat64.control_port().0.to_be_bytes());
-        header[2..4].copy_from_slice(&self.handoff_port.to_be_bytes());
-        header[4..6].copy_from_slice(&(length as u16).to_be_bytes());
-        let sum = udp_checksum(self.pool, server, &[&header, payload]);
-        header[6..].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes());
+        let end = IPV4_HEADER + length;
+        let datagram = &mut self.buffer[IPV4_HEADER..end];
+        datagram[..UDP_HEADER].fill(0);
+        datagram[UDP_HEADER..].copy_from_slice(payload);
+        put_u16(datagram, port_field::SOURCE, self.nat64.control_port().0);
+        put_u16(datagram, port_field::DESTINATION, self.handoff_port);
+        put_u16(datagram, udp::LENGTH, length as u16);
+        let sum = udp_checksum(self.pool, server, datagram);
+        checksum::put(datagram, Transport::Udp, sum);
         let identification = self.next_identification();
-        let data_max = (usize::from(self.mtu) - IPV4_HEADER) & !7;
-        let data = &mut self.buffer[..length];
-        data[..UDP_HEADER].copy_from_slice(&header);
-        data[UDP_HEADER..].copy_from_slice(payload);
-        for (number, part) in data.chunks(data_max).enumerate() {
-            let offset = number * data_max;
-            let more = offset + part.len() < length;
-            let mut header = packet::ipv4_header(
-                IPV4_HEADER + part.len(),
-                TTL,
-                protocol::UDP,
-                self.pool,
-                server,
-            );
-            header[4..6].copy_from_slice(&identification.to_be_bytes());
-            let field = u16::from(more) << 13 | (offset / 8) as u16;
-            header[6..8].copy_from_slice(&field.to_be_bytes());
-            header[10..12].fill(0);
-            let checksum = packet::checksum(&[&header]);
-            header[10..12].copy_from_slice(&checksum.to_be_bytes());
-            out.push(&[&header, part]);
-        }
+        let mut header = ipv4::draft(end, TTL, protocol::UDP, self.pool, server);
+        put_u16(&mut header, field::IDENTIFICATION, identification);
+        put_u16(&mut header, field::FLAGS_AND_OFFSET, 0);
+        push_all(Packets::new(&mut self.buffer, &header, end, usize::from(self.mtu), None), out);
     }
 }
 
 /// Source port and payload of a UDP datagram that is as long as it says. Its checksum may be 0: none.
 fn udp_payload(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Option<(u16, &[u8])> {
-    let (port, _) = packet::ports(datagram)?;
-    let &[_, _, _, _, high, low, sum_high, sum_low, ..] = datagram else {
-        return None;
-    };
-    let datagram = datagram.get(..usize::from(u16::from_be_bytes([high, low])))?;
+    let header: &[u8; UDP_HEADER] = datagram.first_chunk()?;
+    let datagram = datagram.get(..usize::from(u16_at(header, udp::LENGTH)))?;
     let payload = datagram.get(UDP_HEADER..)?;
-    let summed = (sum_high, sum_low) != (0, 0);
-    if summed && udp_checksum(from, to, &[datagram]) != 0 {
+    let summed = u16_at(header, udp::CHECKSUM) != 0;
+    if summed && udp_checksum(from, to, datagram) != 0 {
         return None;
     }
-    Some((port, payload))
+    Some((u16_at(header, port_field::SOURCE), payload))
 }
 
-/// Over `parts`, each but the last of even length, and the pseudo-header (RFC 768).
-fn udp_checksum(from: Ipv4Addr, to: Ipv4Addr, parts: &[&[u8]]) -> u16 {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let pseudo = packet::sum(&[
-        &from.octets(),
-        &to.octets(),
-        &[0, protocol::UDP],
-        &(length as u16).to_be_bytes(),
-    ]);
-    packet::checksum_update(packet::checksum(parts), 0, pseudo)
+/// The checksum of a UDP datagram (RFC 768); 0 over one that has a right checksum.
+fn udp_checksum(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> u16 {
+    let pseudo = checksum::pseudo_ipv4(from, to, protocol::UDP, datagram.len());
+    checksum::with_pseudo(pseudo, &[datagram])
 }

@@ -32,13 +32,15 @@ use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::message::Prefix96;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
-use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
-use crate::ip::packet::{Ipv4, Ipv6};
+use crate::ip::address::is_routable_host;
+use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::ipv4::Ipv4;
+use crate::ip::ipv6::Ipv6;
 use crate::nat64::engine::packets::{extract, synthesize};
 use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState};
 use crate::nat64::translate::{
-    self, Flow, GROWTH_MAX, IcmpError, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused,
-    Rewrite, Transport,
+    self, Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused, Rewrite,
+    Transport,
 };
 use counts::Counts;
 use echo::Echoes;
@@ -52,7 +54,7 @@ pub const UNSOLICITED_RATE_MAX: u32 = 1000;
 /// The longest packet: an IPv6 one with all that its length can say.
 const PACKET_MAX: usize = 40 + u16::MAX as usize;
 /// ICMPv6: destination unreachable, administratively prohibited.
-const PROHIBITED: IcmpError = IcmpError { kind: 1, code: 1, word: 0 };
+const PROHIBITED: IcmpError = IcmpError { kind: v6::UNREACHABLE, code: v6::PROHIBITED, word: 0 };
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -195,8 +197,7 @@ impl Gateway {
         let server = extract(view.destination());
         let reason = if server == self.pool {
             Dropped::Hairpin
-        } else if !is_single_host(server) || server.is_link_local() {
-            // RFC 3927 section 2.7: no router passes on what goes to a link-local address.
+        } else if !is_routable_host(server) {
             Dropped::Destination
         } else {
             return Ok(());
@@ -499,22 +500,20 @@ impl Gateway {
             return;
         };
         let from = synthesize(view.destination_prefix(), self.pool);
-        let mut message = [0; ICMPV6_ERROR_MAX];
-        if let Some(length) = translate::ipv6_error(error, from, packet, &mut message)
+        if let Some(message) = translate::ipv6_error(error, from, packet)
             && self.may_tell(now)
         {
-            out.push(&[&message[..length]]);
+            out.push(&[&message.headers, message.quoted]);
         }
     }
 
     fn refuse_service(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
         self.counts.refuse(refused.reason);
-        let mut message = [0; ICMP_ERROR_MAX];
         if let Some(error) = refused.error
-            && let Some(length) = translate::ipv4_error(error, self.pool, packet, &mut message)
+            && let Some(message) = translate::ipv4_error(error, self.pool, packet)
             && self.may_tell(now)
         {
-            out.push(&[&message[..length]]);
+            out.push(&[&message.headers, message.quoted]);
         }
     }
 
@@ -547,11 +546,6 @@ fn push_all(mut packets: Packets<'_>, out: &mut Outbox) {
 fn client_of(flow: Flow<Ipv6Addr>) -> Client {
     let prefix = Prefix96::of(flow.service);
     Client { prefix, address: flow.client, port: flow.client_port }
-}
-
-/// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E.
-fn is_single_host(address: Ipv4Addr) -> bool {
-    !matches!(address.octets()[0], 0 | 127 | 224..)
 }
 
 /// A seed for another stream.

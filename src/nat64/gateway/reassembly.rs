@@ -8,8 +8,7 @@
 use std::time::Duration;
 
 use super::Dropped;
-use crate::handoff::fragments::FragmentKey;
-use crate::ip::packet::{Fragment, IPV4_HEADER};
+use crate::ip::fragment::{Fragment, FragmentKey, IPV4_DATA_MAX as DATA_MAX};
 
 /// The most packets that are incomplete at once.
 pub const PACKETS_MAX: usize = 64;
@@ -17,8 +16,6 @@ pub const PACKETS_MAX: usize = 64;
 pub const FRAGMENTS_MAX: usize = 128;
 /// How long a packet may be incomplete.
 pub const PACKET_LIFETIME: Duration = Duration::from_secs(15);
-/// The longest data of an IPv4 packet.
-const DATA_MAX: usize = u16::MAX as usize - IPV4_HEADER;
 
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {

@@ -2,15 +2,20 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::handoff::fragments::FragmentKey;
-use crate::ip::packet::{self, Fragment, IPV6_HEADER, Ipv4, icmp_type, protocol};
+use crate::ip::address::{Prefix96, is_routable_host, synthesize};
+use crate::ip::checksum;
+use crate::ip::fields::{FRAGMENT_HEADER, IPV6_HEADER, protocol};
+use crate::ip::flow::{Class, classify_ipv4};
+use crate::ip::fragment::{Fragment, IPV4_DATA_MAX};
+use crate::ip::icmp::{IcmpError, v4};
+use crate::ip::ipv4::Ipv4;
+use crate::ip::ipv6;
 
-use super::icmp::v4;
-use super::quoted::{Error, Quoted4, fragment_header, put_traffic_class};
+use super::quoted::{Error, Quoted4};
 use super::upper::{self, Change, ClientIs};
 use super::{
-    FRAGMENT_HEADER, Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV4_DATA_MAX, Inside, Limits, Packets,
-    Refusal, Refused, Rewrite, Transport, behind_prefix_of,
+    Flow, GROWTH_MAX, HEADER_DIFFERENCE, Inside, Limits, Packets, Refusal, Refused, Rewrite,
+    Transport,
 };
 
 /// Options of one octet: end of the list, and no operation (RFC 791 section 3.1).
@@ -19,6 +24,12 @@ const OPTION_NONE: u8 = 1;
 /// Loose and strict source routes.
 const OPTION_LOOSE_ROUTE: u8 = 131;
 const OPTION_STRICT_ROUTE: u8 = 137;
+
+/// RFC 6146 section 3.4.
+const UNKNOWN_PROTOCOL: Refused = Refused {
+    reason: Refusal::Protocol,
+    error: Some(IcmpError { kind: v4::UNREACHABLE, code: v4::PROTOCOL, word: 0 }),
+};
 
 /// An IPv4 packet that can be translated, as far as it alone says.
 #[derive(Debug, Clone, Copy)]
@@ -43,44 +54,33 @@ impl<'a> Ipv4Packet<'a> {
     /// # Errors
     /// What cannot be translated whatever the mapping.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Refused> {
-        let view = Ipv4::new(octets).ok_or(Refusal::PacketTruncated)?;
-        let octets = octets
-            .get(..view.total_length())
-            .filter(|octets| octets.len() >= view.header_length())
-            .ok_or(Refusal::PacketTruncated)?;
-        let view = Ipv4::new(octets).ok_or(Refusal::PacketTruncated)?;
+        let view = Ipv4::whole(octets).ok_or(Refusal::PacketTruncated)?;
         if !view.checksum_is_right() {
             return Err(Refusal::HeaderChecksum.into());
         }
-        if !source_is_right(view) || !is_single_host(view.destination()) {
+        if !source_is_right(view) || !is_routable_host(view.destination()) {
             return Err(Refusal::Addresses.into());
         }
         check_options(view.options())?;
         let upper = view.data();
         let fragment = view.fragment();
         check_fragment(fragment, upper.len())?;
-        let later = fragment.is_some_and(|fragment| !fragment.first);
-        let body = if view.protocol() == protocol::ICMP {
-            if fragment.is_some() {
-                return Err(Refusal::IcmpFragment.into());
+        if view.protocol() == protocol::ICMP && fragment.is_some() {
+            return Err(Refusal::IcmpFragment.into());
+        }
+        let body = match classify_ipv4(view).map_err(|_| Refusal::HeaderTruncated)? {
+            Class::Ports { transport, .. } => Body::Transport(transport),
+            Class::Icmp(kind) if v4::is_echo(kind.ok_or(Refusal::HeaderTruncated)?) => {
+                Body::Transport(Transport::Echo)
             }
-            match *upper.first().ok_or(Refusal::HeaderTruncated)? {
-                icmp_type::ECHO_REQUEST | icmp_type::ECHO_REPLY => Body::Transport(Transport::Echo),
-                kind if packet::icmp_is_error(kind) => {
-                    Body::Error(Error::<Quoted4<'_>>::parse(upper, view.destination())?)
-                }
-                _ => return Err(Refusal::IcmpType.into()),
-            }
-        } else {
-            let transport = Transport::of(view.protocol()).ok_or_else(|| {
-                // RFC 6146 section 3.4.
-                Refused::with(Refusal::Protocol, v4::UNREACHABLE, v4::PROTOCOL, 0)
-            })?;
-            if later { Body::Later(transport) } else { Body::Transport(transport) }
+            Class::Icmp(_) => return Err(Refusal::IcmpType.into()),
+            Class::Error(_) => Body::Error(Error::<Quoted4<'_>>::parse(upper, view.destination())?),
+            Class::Later(_) => Body::Later(Transport::of(view.protocol()).ok_or(UNKNOWN_PROTOCOL)?),
+            Class::Other => return Err(UNKNOWN_PROTOCOL),
         };
         if let Body::Transport(transport) = body {
-            transport.check_header(upper)?;
-            // Of a fragment, the rest of what it is summed over is not there (section 4.5, RFC 6146 section 3.4).
+            upper::check_header(transport, upper)?;
+            // A fragment has not all that the checksum is over (section 4.5, RFC 6146 section 3.4).
             let none = transport == Transport::Udp && upper::udp_without_checksum(upper);
             if none && fragment.is_some() {
                 return Err(Refusal::UdpWithoutChecksum.into());
@@ -96,12 +96,7 @@ impl<'a> Ipv4Packet<'a> {
 
     /// By what to look up its mapping.
     pub fn inside(&self) -> Inside<Ipv4Addr> {
-        let key = |fragment: Fragment| FragmentKey::Ipv4 {
-            source: self.view.source(),
-            destination: self.view.destination(),
-            protocol: self.view.protocol(),
-            identification: fragment.identification,
-        };
+        let key = |fragment| self.view.fragment_key(fragment);
         match (&self.body, self.view.fragment()) {
             (Body::Error(error), _) => Inside::Error(error.quoted.flow),
             (Body::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
@@ -116,7 +111,7 @@ impl<'a> Ipv4Packet<'a> {
                     service: self.view.source(),
                     service_port: if echo { 0 } else { source },
                 };
-                let tcp_flags = transport.tcp_flags(self.upper);
+                let tcp_flags = transport.tcp_flags(self.upper).unwrap_or_default();
                 Inside::Flow { flow, tcp_flags, fragments: fragment.map(key) }
             }
         }
@@ -147,7 +142,7 @@ impl<'a> Ipv4Packet<'a> {
                 let counterpart = error.counterpart(limits)?;
                 let router = self.view.source() != error.quoted_destination();
                 let source = if router {
-                    behind_prefix_of(rewrite.service, self.view.source())
+                    synthesize(Prefix96::of(rewrite.service), self.view.source())
                 } else {
                     rewrite.service
                 };
@@ -171,7 +166,7 @@ impl<'a> Ipv4Packet<'a> {
         out: &'b mut [u8],
     ) -> Result<Packets<'b>, Refused> {
         let fragment = self.view.fragment();
-        let mtu = if self.view.dont_fragment() { limits.ipv6_mtu } else { limits.ipv6_path_mtu };
+        let mtu = if self.view.dont_fragment() { limits.ipv6_mtu } else { limits.path_mtu() };
         let whole = IPV6_HEADER + self.upper.len();
         let too_big = match fragment {
             None => whole > usize::from(mtu),
@@ -197,7 +192,7 @@ impl<'a> Ipv4Packet<'a> {
         header[..IPV6_HEADER].copy_from_slice(&front);
         let header = match fragment {
             Some(fragment) => {
-                header[IPV6_HEADER..].copy_from_slice(&fragment_header(protocol, fragment));
+                header[IPV6_HEADER..].copy_from_slice(&fragment.ipv6_header(protocol));
                 &header[..]
             }
             None => &header[..IPV6_HEADER],
@@ -226,15 +221,23 @@ impl<'a> Ipv4Packet<'a> {
         limits: &Limits,
     ) -> [u8; IPV6_HEADER] {
         let hop_limit = self.view.ttl() - 1;
-        let mut header = packet::ipv6_header(0, next_header, hop_limit, source, destination);
-        put_traffic_class(&mut header, limits.traffic_class(self.view.type_of_service()));
+        let mut header = ipv6::header(0, next_header, hop_limit, source, destination);
+        ipv6::set_traffic_class(&mut header, limits.traffic_class(self.view.type_of_service()));
         header
     }
 
     fn change(&self, transport: Transport, rewrite: &Rewrite<Ipv6Addr>) -> Change {
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if transport == Transport::Echo {
-            (0, upper::icmpv6_pseudo(rewrite.service, rewrite.client, self.upper.len()))
+            (
+                0,
+                checksum::pseudo_ipv6(
+                    rewrite.service,
+                    rewrite.client,
+                    protocol::ICMPV6,
+                    self.upper.len(),
+                ),
+            )
         } else {
             (upper::sum4(from, to), upper::sum6(rewrite.service, rewrite.client))
         };
@@ -282,12 +285,6 @@ fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refus
 /// whatever address it comes, but for a link-local one, which no router passes on.
 fn source_is_right(view: Ipv4<'_>) -> bool {
     let kind = view.data().first().filter(|_| view.protocol() == protocol::ICMP);
-    let error = kind.is_some_and(|&kind| packet::icmp_is_error(kind));
-    is_single_host(view.source()) || (error && !view.source().is_link_local())
-}
-
-/// RFC 1122 section 3.2.1.3: neither this network, nor loopback, nor a group, nor of class E. And not link-local:
-/// no router passes on what comes from or goes to such an address (RFC 3927 section 2.7).
-pub(super) fn is_single_host(address: Ipv4Addr) -> bool {
-    !matches!(address.octets()[0], 0 | 127 | 224..) && !address.is_link_local()
+    let is_error = kind.is_some_and(|&kind| v4::is_error(kind));
+    is_routable_host(view.source()) || (is_error && !view.source().is_link_local())
 }

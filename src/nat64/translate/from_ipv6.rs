@@ -2,19 +2,26 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::handoff::entry::Client;
-use crate::handoff::fragments::FragmentKey;
-use crate::handoff::stats::DropReason;
-use crate::ip::packet::{
-    self, Fragment, IPV4_HEADER, IPV6_HEADER, Ipv6, Walk, icmp_type, protocol,
-};
+use crate::ip::address::is_routable_client;
+use crate::ip::checksum;
+use crate::ip::fields::{IPV4_HEADER, ipv4 as field, protocol, put_u16};
+use crate::ip::flow::{Class, classify_ipv6};
+use crate::ip::fragment::{Fragment, IPV4_DATA_MAX};
+use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::ipv4;
+use crate::ip::ipv6::{Ipv6, Walk};
 
-use super::icmp::v6;
 use super::quoted::{Error, MAY_FRAGMENT_MAX, Quoted6};
 use super::upper::{self, Change, ClientIs};
 use super::{
-    Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV4_DATA_MAX, IPV6_MTU_MIN, Inside, Limits, Packets,
-    Refusal, Refused, Rewrite, Transport, put_u16, refusal_of,
+    Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV6_MTU_MIN, Inside, Limits, Packets, Refusal, Refused,
+    Rewrite, Transport,
+};
+
+/// RFC 6146 section 3.4.
+const UNKNOWN_PROTOCOL: Refused = Refused {
+    reason: Refusal::Protocol,
+    error: Some(IcmpError { kind: v6::UNREACHABLE, code: v6::PORT, word: 0 }),
 };
 
 /// An IPv6 packet that can be translated, as far as it alone says.
@@ -41,48 +48,32 @@ impl<'a> Ipv6Packet<'a> {
     /// # Errors
     /// What cannot be translated whatever the mapping.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Refused> {
-        let view = Ipv6::new(octets).ok_or(Refusal::PacketTruncated)?;
-        let octets =
-            octets.get(..IPV6_HEADER + view.payload_length()).ok_or(Refusal::PacketTruncated)?;
-        let view = Ipv6::new(octets).ok_or(Refusal::PacketTruncated)?;
-        if !Client::can_have(view.source()) || view.destination().is_multicast() {
+        let view = Ipv6::whole(octets).ok_or(Refusal::PacketTruncated)?;
+        if !is_routable_client(view.source()) || view.destination().is_multicast() {
             return Err(Refusal::Addresses.into());
         }
-        let walk = view.walk_to().map_err(|end| match end.reason {
-            DropReason::SegmentsLeft => Refused::with(
-                Refusal::SegmentsLeft,
-                v6::PARAMETER_PROBLEM,
-                v6::HEADER_FIELD,
-                end.at as u32,
-            ),
-            reason => refusal_of(reason).into(),
-        })?;
-        let upper = &octets[walk.upper_at..];
-        check_fragment(octets, &walk, upper.len())?;
-        let later = walk.fragment.is_some_and(|fragment| !fragment.first);
-        let body = if walk.protocol == protocol::ICMPV6 {
-            if walk.fragment.is_some_and(|fragment| fragment.more || !fragment.first) {
-                return Err(Refusal::IcmpFragment.into());
+        let walk = view.walk()?;
+        let upper = view.upper(&walk);
+        check_fragment(view.octets(), &walk, upper.len())?;
+        let fragmented = |fragment: Fragment| fragment.more || !fragment.first;
+        if walk.protocol == protocol::ICMPV6 && walk.fragment.is_some_and(fragmented) {
+            return Err(Refusal::IcmpFragment.into());
+        }
+        let body = match classify_ipv6(view, &walk).map_err(|_| Refusal::HeaderTruncated)? {
+            Class::Ports { transport, .. } => Body::Transport(transport),
+            Class::Icmp(kind) if v6::is_echo(kind.ok_or(Refusal::HeaderTruncated)?) => {
+                Body::Transport(Transport::Echo)
             }
-            match *upper.first().ok_or(Refusal::HeaderTruncated)? {
-                icmp_type::V6_ECHO_REQUEST | icmp_type::V6_ECHO_REPLY => {
-                    Body::Transport(Transport::Echo)
-                }
-                kind if packet::icmpv6_is_error(kind) => {
-                    let (source, destination) = (view.source(), view.destination());
-                    Body::Error(Error::<Quoted6<'_>>::parse(upper, source, destination)?)
-                }
-                _ => return Err(Refusal::IcmpType.into()),
+            Class::Icmp(_) => return Err(Refusal::IcmpType.into()),
+            Class::Error(_) => {
+                let (source, destination) = (view.source(), view.destination());
+                Body::Error(Error::<Quoted6<'_>>::parse(upper, source, destination)?)
             }
-        } else {
-            let transport = Transport::of(walk.protocol).ok_or_else(|| {
-                // RFC 6146 section 3.4.
-                Refused::with(Refusal::Protocol, v6::UNREACHABLE, v6::PORT, 0)
-            })?;
-            if later { Body::Later(transport) } else { Body::Transport(transport) }
+            Class::Later(_) => Body::Later(Transport::of(walk.protocol).ok_or(UNKNOWN_PROTOCOL)?),
+            Class::Other => return Err(UNKNOWN_PROTOCOL),
         };
         if let Body::Transport(transport) = body {
-            transport.check_header(upper)?;
+            upper::check_header(transport, upper)?;
             // RFC 8200 section 8.1: over IPv6 there is none without.
             if transport == Transport::Udp && upper::udp_without_checksum(upper) {
                 return Err(Refusal::UdpWithoutChecksum.into());
@@ -98,11 +89,7 @@ impl<'a> Ipv6Packet<'a> {
 
     /// By what to look up its mapping.
     pub fn inside(&self) -> Inside<Ipv6Addr> {
-        let key = |fragment: Fragment| FragmentKey::Ipv6 {
-            source: self.view.source(),
-            destination: self.view.destination(),
-            identification: fragment.identification,
-        };
+        let key = |fragment| self.view.fragment_key(fragment);
         match (&self.body, self.walk.fragment) {
             (Body::Error(error), _) => Inside::Error(error.quoted.flow),
             (Body::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
@@ -113,7 +100,7 @@ impl<'a> Ipv6Packet<'a> {
                 let flow =
                     Flow { transport: *transport, client, client_port, service, service_port };
                 let fragments = fragment.filter(|fragment| fragment.more).map(key);
-                let tcp_flags = transport.tcp_flags(self.upper);
+                let tcp_flags = transport.tcp_flags(self.upper).unwrap_or_default();
                 Inside::Flow { flow, tcp_flags, fragments }
             }
         }
@@ -161,17 +148,14 @@ impl<'a> Ipv6Packet<'a> {
                 (*transport, end)
             }
         };
-        let mut header = [0; IPV4_HEADER];
-        header[0] = 0x45;
-        header[1] = limits.traffic_class(self.view.traffic_class());
+        let (protocol, client) = (transport.ipv4_protocol(), rewrite.client);
+        let mut header = ipv4::draft(end, hop_limit - 1, protocol, client, rewrite.service);
+        header[field::TYPE_OF_SERVICE] = limits.traffic_class(self.view.traffic_class());
         let own = self.walk.fragment.map(|fragment| fragment.identification as u16);
-        put_u16(&mut header, 4, own.unwrap_or(identification));
-        if !self.may_fragment(end) {
-            header[6] = 0x40;
+        put_u16(&mut header, field::IDENTIFICATION, own.unwrap_or(identification));
+        if self.may_fragment(end) {
+            put_u16(&mut header, field::FLAGS_AND_OFFSET, 0);
         }
-        (header[8], header[9]) = (hop_limit - 1, transport.ipv4_protocol());
-        header[12..16].copy_from_slice(&rewrite.client.octets());
-        header[16..].copy_from_slice(&rewrite.service.octets());
         Ok(Packets::new(out, &header, end, mtu, self.walk.fragment))
     }
 
@@ -183,7 +167,7 @@ impl<'a> Ipv6Packet<'a> {
     fn change(&self, transport: Transport, rewrite: &Rewrite<Ipv4Addr>) -> Change {
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if transport == Transport::Echo {
-            (upper::icmpv6_pseudo(from, to, self.upper.len()), 0)
+            (checksum::pseudo_ipv6(from, to, protocol::ICMPV6, self.upper.len()), 0)
         } else {
             (upper::sum6(from, to), upper::sum4(rewrite.client, rewrite.service))
         };

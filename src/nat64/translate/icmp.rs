@@ -1,38 +1,9 @@
 //! The types and codes of ICMP errors and their counterparts: the tables of RFC 7915 sections 4.2 and 5.2.
 
+use crate::ip::fields::ipv6::NEXT_HEADER;
+use crate::ip::icmp::{v4, v6};
+
 use super::{HEADER_DIFFERENCE, IPV4_MTU_MIN, IPV6_MTU_MIN, Limits, Refusal};
-
-/// ICMP types.
-pub(super) mod v4 {
-    pub const UNREACHABLE: u8 = 3;
-    pub const TIME_EXCEEDED: u8 = 11;
-    pub const PARAMETER_PROBLEM: u8 = 12;
-    /// Codes of [`UNREACHABLE`].
-    pub const HOST: u8 = 1;
-    pub const PROTOCOL: u8 = 2;
-    pub const PORT: u8 = 3;
-    pub const FRAGMENTATION_NEEDED: u8 = 4;
-    pub const SOURCE_ROUTE_FAILED: u8 = 5;
-    pub const HOST_PROHIBITED: u8 = 10;
-}
-
-/// ICMPv6 types.
-pub(super) mod v6 {
-    pub const UNREACHABLE: u8 = 1;
-    pub const PACKET_TOO_BIG: u8 = 2;
-    pub const TIME_EXCEEDED: u8 = 3;
-    pub const PARAMETER_PROBLEM: u8 = 4;
-    /// Codes of [`UNREACHABLE`].
-    pub const NO_ROUTE: u8 = 0;
-    pub const PROHIBITED: u8 = 1;
-    pub const PORT: u8 = 4;
-    /// Codes of [`PARAMETER_PROBLEM`].
-    pub const HEADER_FIELD: u8 = 0;
-    pub const NEXT_HEADER: u8 = 1;
-}
-
-/// Where the next header field of an IPv6 header stands.
-const NEXT_HEADER_AT: u8 = 6;
 
 /// Likely MTUs (RFC 1191 section 7.1), for routers that name none.
 const PLATEAUS: [u16; 11] = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
@@ -131,7 +102,7 @@ pub(super) fn to_ipv6(
     let unreachable = |code| Counterpart::new(v6::UNREACHABLE, code, Says::Nothing);
     Ok(match (kind, code) {
         (v4::UNREACHABLE, v4::PROTOCOL) => {
-            let pointer = Says::Pointer(NEXT_HEADER_AT);
+            let pointer = Says::Pointer(NEXT_HEADER as u8);
             Counterpart::new(v6::PARAMETER_PROBLEM, v6::NEXT_HEADER, pointer)
         }
         (v4::UNREACHABLE, v4::PORT) => unreachable(v6::PORT),

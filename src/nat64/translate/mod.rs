@@ -18,20 +18,19 @@ mod errors;
 mod from_ipv4;
 mod from_ipv6;
 mod icmp;
-mod packets;
 mod quoted;
 mod upper;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use crate::handoff::fragments::FragmentKey;
-use crate::handoff::stats::{DropReason, counters};
-use crate::ip::packet::IPV4_HEADER;
+use crate::handoff::stats::counters;
+use crate::ip::fragment::FragmentKey;
+pub use crate::ip::fragment::Packets;
+use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::ipv6::WalkError;
+pub use crate::ip::transport::Transport;
 
 pub use errors::{ipv4_error, ipv6_error};
 pub use from_ipv4::Ipv4Packet;
 pub use from_ipv6::Ipv6Packet;
-pub use packets::Packets;
 
 /// By how many octets a packet grows at most: the buffer that is lent must be longer than the packet by so many.
 ///
@@ -42,10 +41,6 @@ pub const GROWTH_MAX: usize = 256;
 pub const IPV6_MTU_MIN: u16 = 1280;
 /// The minimum MTU of IPv4 (RFC 791 section 3.2).
 pub const IPV4_MTU_MIN: u16 = 68;
-/// The octets of an IPv6 fragment header.
-const FRAGMENT_HEADER: usize = 8;
-/// The longest data that an IPv4 packet can have, put together from fragments too.
-const IPV4_DATA_MAX: usize = u16::MAX as usize - IPV4_HEADER;
 /// By how much an IPv6 header is longer than one of IPv4.
 const HEADER_DIFFERENCE: u16 = 20;
 
@@ -105,17 +100,6 @@ Refusal:
     TooBig = "translate_too_big",
 }
 
-/// An ICMP or ICMPv6 error: which of the two is clear from the packet that it is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IcmpError {
-    /// The type.
-    pub kind: u8,
-    /// The code.
-    pub code: u8,
-    /// What follows the checksum: an MTU, a pointer, or nothing.
-    pub word: u32,
-}
-
 /// Why a packet is not translated, and what its sender is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
@@ -138,24 +122,20 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// What a walk through extension headers refuses, about the packet itself.
-fn refusal_of(reason: DropReason) -> Refusal {
-    match reason {
-        DropReason::ExtensionHeaders => Refusal::ExtensionHeaders,
-        DropReason::SegmentsLeft => Refusal::SegmentsLeft,
-        _ => Refusal::HeaderTruncated,
+/// About the packet itself; about a quoted one it is [`Refusal::QuotedProtocol`].
+impl From<WalkError> for Refused {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::TooMany => Refusal::ExtensionHeaders.into(),
+            WalkError::SegmentsLeft { at } => Refused::with(
+                Refusal::SegmentsLeft,
+                v6::PARAMETER_PROBLEM,
+                v6::HEADER_FIELD,
+                at as u32,
+            ),
+            WalkError::Truncated => Refusal::HeaderTruncated.into(),
+        }
     }
-}
-
-/// What is translated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP or ICMPv6 echo requests and replies.
-    Echo,
 }
 
 /// Between whom a packet goes. In one that goes to IPv4 the client is its source, in one from there its
@@ -210,15 +190,21 @@ pub struct Rewrite<A> {
 pub struct Limits {
     ipv4_mtu: u16,
     ipv6_mtu: u16,
-    ipv6_path_mtu: u16,
-    copy_traffic_class: bool,
-    make_udp_checksums: bool,
+    /// The smallest MTU of any link in the IPv6 network, where that is known to be more than 1280
+    /// (RFC 7915 section 4.1): IPv4 packets that may be fragmented are, so that they are no longer
+    /// as IPv6. Taken for 1280 where it is less, and for the next link's MTU where it is more.
+    pub ipv6_path_mtu: u16,
+    /// Whether the traffic class becomes the type of service and back, or both become 0 (RFC 7915
+    /// sections 4.1 and 5.1).
+    pub copy_traffic_class: bool,
+    /// Whether a UDP datagram without a checksum gets one, or is refused (RFC 7915 section 4.5).
+    pub make_udp_checksums: bool,
 }
 
 impl Limits {
-    /// The MTU of the next link on either side, in octets, 68 to 65535 and 1280 to 65535. IPv4 packets that may
-    /// be fragmented are, so that they are no longer than 1280 octets as IPv6. The traffic class is copied, and
-    /// UDP checksums are made where there are none. `None` where an MTU is too small.
+    /// The MTU of the next link on either side, in octets, 68 to 65535 and 1280 to 65535. The path MTU
+    /// is 1280, the traffic class is copied, and UDP checksums are made where there are none. `None`
+    /// where an MTU is too small.
     pub const fn new(ipv4_mtu: u16, ipv6_mtu: u16) -> Option<Self> {
         if ipv4_mtu < IPV4_MTU_MIN || ipv6_mtu < IPV6_MTU_MIN {
             return None;
@@ -232,53 +218,14 @@ impl Limits {
         })
     }
 
-    /// The smallest MTU of any link in the IPv6 network, where more than 1280 is known of it (RFC 7915 section
-    /// 4.1): less is fragmented. What lies outside of 1280 to the next link's MTU becomes the nearer of them.
-    #[must_use]
-    pub const fn with_ipv6_path_mtu(mut self, mtu: u16) -> Self {
-        self.ipv6_path_mtu = if mtu < IPV6_MTU_MIN {
-            IPV6_MTU_MIN
-        } else if mtu > self.ipv6_mtu {
-            self.ipv6_mtu
-        } else {
-            mtu
-        };
-        self
-    }
-
-    /// Whether the traffic class becomes the type of service and back, or both become 0 (RFC 7915 sections 4.1
-    /// and 5.1).
-    #[must_use]
-    pub const fn with_traffic_class(mut self, copy: bool) -> Self {
-        self.copy_traffic_class = copy;
-        self
-    }
-
-    /// Whether a UDP datagram without a checksum gets one, or is refused (RFC 7915 section 4.5).
-    #[must_use]
-    pub const fn with_udp_checksums(mut self, make: bool) -> Self {
-        self.make_udp_checksums = make;
-        self
+    /// The longest IPv6 packet that the IPv6 network is known to carry.
+    fn path_mtu(&self) -> u16 {
+        self.ipv6_path_mtu.clamp(IPV6_MTU_MIN, self.ipv6_mtu)
     }
 
     fn traffic_class(&self, octet: u8) -> u8 {
         if self.copy_traffic_class { octet } else { 0 }
     }
-}
-
-/// The service as an IPv6 host: `address` behind the prefix of `service`.
-fn behind_prefix_of(service: Ipv6Addr, address: Ipv4Addr) -> Ipv6Addr {
-    let mut octets = service.octets();
-    octets[12..].copy_from_slice(&address.octets());
-    octets.into()
-}
-
-fn u16_at(octets: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([octets[at], octets[at + 1]])
-}
-
-fn put_u16(octets: &mut [u8], at: usize, word: u16) {
-    octets[at..at + 2].copy_from_slice(&word.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -3,17 +3,21 @@
 use proptest::prelude::*;
 
 use super::samples::{TO_IPV4, TO_IPV6, octets};
-use super::tests::{CLIENT, CLIENT4, LIMITS, SERVICE, SERVICE4, mend_header, to_ipv4, to_ipv6};
+use super::tests::{
+    CLIENT, CLIENT4, LIMITS, SERVICE, SERVICE4, mend_header, octets_of, to_ipv4, to_ipv6,
+};
 use super::*;
-use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
-use crate::ip::packet::{self, Ipv4, Ipv6, protocol};
+use crate::ip::checksum::checksum;
+use crate::ip::fields::{protocol, put_u16, u16_at};
+use crate::ip::ipv4::{self, Ipv4};
+use crate::ip::ipv6::{self, Ipv6};
 
 /// Whether the checksum of `upper` is right, whichever transport it is.
 fn adds_up(addresses: &[u8], protocol: u8, upper: &[u8]) -> bool {
     let length = (upper.len() as u32).to_be_bytes();
     match protocol {
-        protocol::ICMP => packet::checksum(&[upper]) == 0,
-        _ => packet::checksum(&[addresses, &length, &[0, 0, 0, protocol], upper]) == 0,
+        protocol::ICMP => checksum(&[upper]) == 0,
+        _ => checksum(&[addresses, &length, &[0, 0, 0, protocol], upper]) == 0,
     }
 }
 
@@ -27,8 +31,8 @@ fn mend_upper(addresses: &[u8], protocol: u8, upper: &mut [u8]) {
     upper[at..at + 2].fill(0);
     let length = (upper.len() as u32).to_be_bytes();
     let sum = match protocol {
-        protocol::ICMP => packet::checksum(&[upper]),
-        _ => packet::checksum(&[addresses, &length, &[0, 0, 0, protocol], upper]),
+        protocol::ICMP => checksum(&[upper]),
+        _ => checksum(&[addresses, &length, &[0, 0, 0, protocol], upper]),
     };
     let sum = if sum == 0 && protocol == protocol::UDP { 0xffff } else { sum };
     put_u16(upper, at, sum);
@@ -89,7 +93,7 @@ fn upper(ipv6: bool) -> impl Strategy<Value = (u8, Vec<u8>)> {
 /// A packet of the client, whole and right.
 fn ipv6_packet() -> impl Strategy<Value = Vec<u8>> {
     (upper(true), any::<u8>(), 2..=255_u8).prop_map(|((protocol, mut upper), class, hop_limit)| {
-        let mut packet = packet::ipv6_header(upper.len(), protocol, hop_limit, CLIENT, SERVICE);
+        let mut packet = ipv6::header(upper.len(), protocol, hop_limit, CLIENT, SERVICE);
         packet[0] |= class >> 4;
         packet[1] |= class << 4;
         mend_upper(&packet[8..40], protocol, &mut upper);
@@ -102,7 +106,7 @@ fn ipv4_packet() -> impl Strategy<Value = Vec<u8>> {
     (upper(false), any::<[u8; 3]>(), 2..=255_u8, any::<bool>()).prop_map(
         |((protocol, mut upper), [class, high, low], ttl, dont_fragment)| {
             let length = 20 + upper.len();
-            let header = packet::ipv4_header(length, ttl, protocol, SERVICE4, CLIENT4);
+            let header = ipv4::header(length, ttl, protocol, SERVICE4, CLIENT4);
             mend_upper(&header[12..20], protocol, &mut upper);
             let mut packet = [&header[..], &upper].concat();
             (packet[1], packet[4], packet[5]) = (class, high, low);
@@ -114,8 +118,10 @@ fn ipv4_packet() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (68..2000_u16, 1280..2000_u16, 1280..2000_u16)
-        .prop_map(|(ipv4, ipv6, path)| Limits::new(ipv4, ipv6).unwrap().with_ipv6_path_mtu(path))
+    (68..2000_u16, 1280..2000_u16, 1280..2000_u16).prop_map(|(ipv4, ipv6, path)| Limits {
+        ipv6_path_mtu: path,
+        ..Limits::new(ipv4, ipv6).unwrap()
+    })
 }
 
 /// A sample with a few octets changed, its lengths and checksums of the outside mended or not.
@@ -174,12 +180,10 @@ fn holds_of_any(octets: &[u8], limits: &Limits) {
             }
         }
         Err(Refused { error: Some(error), .. }) => {
-            let mut out = [0; ICMPV6_ERROR_MAX];
-            if let Some(length) = ipv6_error(error, SERVICE, octets, &mut out) {
-                assert!(adds_up(&out[8..40], 58, &out[40..length]));
+            if let Some(out) = ipv6_error(error, SERVICE, octets).map(octets_of) {
+                assert!(adds_up(&out[8..40], 58, &out[40..]));
                 // RFC 4443 section 2.4 (e.1).
-                let mut answer = [0; ICMPV6_ERROR_MAX];
-                assert_eq!(ipv6_error(error, SERVICE, &out[..length], &mut answer), None);
+                assert_eq!(ipv6_error(error, SERVICE, &out), None);
             }
         }
         Err(_) => {}
@@ -192,20 +196,18 @@ fn holds_of_any(octets: &[u8], limits: &Limits) {
                 assert_eq!(view.payload_length() + 40, packet.len());
                 assert!(packet.len() <= usize::from(limits.ipv6_mtu));
                 let dont_fragment = octets[6] & 0x40 != 0;
-                let path_mtu = usize::from(limits.ipv6_path_mtu);
+                let path_mtu = usize::from(limits.path_mtu());
                 assert!(dont_fragment || packet.len() <= path_mtu);
                 assert_eq!(view.destination(), CLIENT);
                 assert_eq!(view.hop_limit(), octets[8] - 1);
             }
         }
         Err(Refused { error: Some(error), .. }) => {
-            let mut out = [0; ICMP_ERROR_MAX];
-            if let Some(length) = ipv4_error(error, CLIENT4, octets, &mut out) {
-                assert_eq!(packet::checksum(&[&out[20..length]]), 0);
-                assert_eq!(packet::checksum(&[&out[..20]]), 0);
+            if let Some(out) = ipv4_error(error, CLIENT4, octets).map(octets_of) {
+                assert_eq!(checksum(&[&out[20..]]), 0);
+                assert_eq!(checksum(&[&out[..20]]), 0);
                 // RFC 1122 section 3.2.2.
-                let mut answer = [0; ICMP_ERROR_MAX];
-                assert_eq!(ipv4_error(error, CLIENT4, &out[..length], &mut answer), None);
+                assert_eq!(ipv4_error(error, CLIENT4, &out), None);
             }
         }
         Err(_) => {}
@@ -243,7 +245,7 @@ proptest! {
             Ok(packets) => {
                 let (protocol, data) = reassemble6(&packets);
                 prop_assert!(adds_up(&packets[0][8..40], protocol, &data));
-                let mtu = if dont_fragment { limits.ipv6_mtu } else { limits.ipv6_path_mtu };
+                let mtu = if dont_fragment { limits.ipv6_mtu } else { limits.path_mtu() };
                 prop_assert!(packets.iter().all(|packet| packet.len() <= usize::from(mtu)));
                 prop_assert!(!dont_fragment || packets.len() == 1);
             }
@@ -303,7 +305,7 @@ proptest! {
     #[test]
     fn fragments_translate_like_the_whole(packet in ipv4_packet(), size in 3..12_usize) {
         prop_assume!(packet[9] != 1);
-        let whole = to_ipv6(&packet, &LIMITS.with_ipv6_path_mtu(1500));
+        let whole = to_ipv6(&packet, &Limits { ipv6_path_mtu: 1500, ..LIMITS });
         prop_assume!(whole.is_ok() && whole.as_ref().unwrap().len() == 1);
         let mut data = Vec::new();
         let pieces = packet[20..].chunks(8 * size).collect::<Vec<_>>();

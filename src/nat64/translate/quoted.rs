@@ -6,15 +6,21 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::ip::icmp::ICMPV6_ERROR_MAX;
-use crate::ip::packet::{
-    self, Fragment, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, icmp_type, protocol,
+use crate::ip::address::is_routable_host;
+use crate::ip::checksum::{self, checksum};
+use crate::ip::fields::{
+    FRAGMENT_HEADER, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, icmp as field, ipv4 as field4,
+    protocol, put_u16, u32_at,
 };
+use crate::ip::flow::{Class, Truncated, classify_ipv4, classify_ipv6};
+use crate::ip::fragment::Fragment;
+use crate::ip::icmp::{ICMPV6_ERROR_MAX, v4, v6};
+use crate::ip::ipv4::{self, Ipv4};
+use crate::ip::ipv6::{self, Ipv6};
 
-use super::from_ipv4::is_single_host;
 use super::icmp::{self, Counterpart, Says};
 use super::upper::{self, Change, ClientIs};
-use super::{FRAGMENT_HEADER, Flow, Limits, Refusal, Rewrite, Transport, put_u16};
+use super::{Flow, Limits, Refusal, Rewrite, Transport};
 
 /// What is said to be quoted has at least so many octets where an extension follows (RFC 4884 section 3).
 const QUOTED_MIN: usize = 128;
@@ -54,7 +60,7 @@ fn split(
     length_at: Option<(usize, usize)>,
 ) -> Result<(u32, &[u8], &[u8]), Refusal> {
     let (header, behind) = message.split_at_checked(ICMP_HEADER).ok_or(Refusal::HeaderTruncated)?;
-    let word = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let word = u32_at(header, field::WORD.start);
     let length = length_at.map_or(0, |(at, unit)| usize::from(header[at]) * unit);
     // Without a length there is no extension, and one that is longer than all there is says nothing.
     let (quoted, extension) = match behind.split_at_checked(length) {
@@ -73,7 +79,7 @@ impl<'a> Error<'a, Quoted6<'a>> {
     ) -> Result<Self, Refusal> {
         let length_at = icmp::extension_length_v6(message[0]);
         let (word, quoted, extension) = split(message, length_at)?;
-        if packet::icmpv6_checksum(source, destination, message) != 0 {
+        if checksum::icmpv6(source, destination, message) != 0 {
             return Err(Refusal::IcmpChecksum);
         }
         let quoted = Quoted6::parse(quoted)?;
@@ -116,8 +122,8 @@ impl<'a> Error<'a, Quoted6<'a>> {
         };
         let header = [counterpart.kind, counterpart.code, 0, 0, pointer, units, high, low];
         out[..ICMP_HEADER].copy_from_slice(&header);
-        let checksum = packet::checksum(&[&out[..length]]);
-        put_u16(out, 2, checksum);
+        let checksum = checksum(&[&out[..length]]);
+        put_u16(out, field::CHECKSUM, checksum);
         length
     }
 }
@@ -127,7 +133,7 @@ impl<'a> Error<'a, Quoted4<'a>> {
     pub(super) fn parse(message: &'a [u8], destination: Ipv4Addr) -> Result<Self, Refusal> {
         let length_at = icmp::extension_length_v4(message[0]);
         let (word, quoted, extension) = split(message, length_at)?;
-        if packet::checksum(&[message]) != 0 {
+        if checksum(&[message]) != 0 {
             return Err(Refusal::IcmpChecksum);
         }
         let quoted = Quoted4::parse(quoted)?;
@@ -135,7 +141,7 @@ impl<'a> Error<'a, Quoted4<'a>> {
             return Err(Refusal::QuotedSource);
         }
         // None was sent there, so the error is forged; whoever is at that address is not to hear of it.
-        if !is_single_host(quoted.view.destination()) {
+        if !is_routable_host(quoted.view.destination()) {
             return Err(Refusal::Addresses);
         }
         Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
@@ -177,8 +183,8 @@ impl<'a> Error<'a, Quoted4<'a>> {
         };
         out[..4].copy_from_slice(&[counterpart.kind, counterpart.code, 0, 0]);
         out[4..ICMP_HEADER].copy_from_slice(&word);
-        let checksum = packet::icmpv6_checksum(source, rewrite.client, &out[..length]);
-        put_u16(out, 2, checksum);
+        let checksum = checksum::icmpv6(source, rewrite.client, &out[..length]);
+        put_u16(out, field::CHECKSUM, checksum);
         length
     }
 }
@@ -186,18 +192,12 @@ impl<'a> Error<'a, Quoted4<'a>> {
 impl<'a> Quoted6<'a> {
     fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
         let view = Ipv6::new(octets).ok_or(Refusal::QuotedTruncated)?;
-        let end = octets.len().min(IPV6_HEADER + view.payload_length());
         let walk = view.walk().map_err(|_| Refusal::QuotedProtocol)?;
-        let upper = octets.get(walk.upper_at..end).ok_or(Refusal::QuotedTruncated)?;
+        let view = Ipv6::whole(octets).unwrap_or(view);
+        let upper = view.octets().get(walk.upper_at..).ok_or(Refusal::QuotedTruncated)?;
         let upper_length = IPV6_HEADER + view.payload_length() - walk.upper_at;
         check_fragment(walk.fragment, walk.protocol == protocol::ICMPV6)?;
-        let transport = quoted_transport(
-            walk.protocol,
-            protocol::ICMPV6,
-            upper,
-            [icmp_type::V6_ECHO_REQUEST, icmp_type::V6_ECHO_REPLY],
-            packet::icmpv6_is_error,
-        )?;
+        let transport = transport_of(classify_ipv6(view, &walk), v6::is_echo)?;
         if IPV4_HEADER + upper_length > usize::from(u16::MAX) {
             return Err(Refusal::QuotedProtocol);
         }
@@ -218,26 +218,22 @@ impl<'a> Quoted6<'a> {
         let total = IPV4_HEADER + self.upper_length;
         let (source, destination) = (rewrite.service, rewrite.client);
         let (header, upper) = out.split_at_mut(IPV4_HEADER);
-        header.fill(0);
-        header[0] = 0x45;
-        header[1] = traffic_class;
-        put_u16(header, 2, total as u16);
+        let (hop_limit, protocol) = (self.view.hop_limit(), self.flow.transport.ipv4_protocol());
+        header.copy_from_slice(&ipv4::draft(total, hop_limit, protocol, source, destination));
+        header[field4::TYPE_OF_SERVICE] = traffic_class;
         if let Some(fragment) = self.fragment {
-            put_u16(header, 4, fragment.identification as u16);
-            put_u16(header, 6, u16::from(fragment.more) << 13);
-        } else if total > MAY_FRAGMENT_MAX {
-            header[6] = 0x40;
+            let more = if fragment.more { field4::MORE_FRAGMENTS } else { 0 };
+            put_u16(header, field4::IDENTIFICATION, fragment.identification as u16);
+            put_u16(header, field4::FLAGS_AND_OFFSET, more);
+        } else if total <= MAY_FRAGMENT_MAX {
+            put_u16(header, field4::FLAGS_AND_OFFSET, 0);
         }
-        header[8] = self.view.hop_limit();
-        header[9] = self.flow.transport.ipv4_protocol();
-        header[12..16].copy_from_slice(&source.octets());
-        header[16..20].copy_from_slice(&destination.octets());
-        put_u16(header, 10, packet::checksum(&[header]));
+        ipv4::set_checksum(header);
         let upper = &mut upper[..self.upper.len()];
         upper.copy_from_slice(self.upper);
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if self.flow.transport == Transport::Echo {
-            (upper::icmpv6_pseudo(from, to, self.upper_length), 0)
+            (checksum::pseudo_ipv6(from, to, protocol::ICMPV6, self.upper_length), 0)
         } else {
             (upper::sum6(from, to), upper::sum4(source, destination))
         };
@@ -251,18 +247,13 @@ impl<'a> Quoted6<'a> {
 impl<'a> Quoted4<'a> {
     fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
         let view = Ipv4::new(octets).ok_or(Refusal::QuotedTruncated)?;
-        let header = view.header_length();
-        let end = octets.len().min(view.total_length());
-        let upper = octets.get(header..end).ok_or(Refusal::QuotedTruncated)?;
-        let upper_length = view.total_length() - header;
+        let total = view.total_length();
+        let upper_length =
+            total.checked_sub(view.header_length()).ok_or(Refusal::QuotedTruncated)?;
+        let view = Ipv4::whole(octets).unwrap_or(view);
+        let upper = view.data();
         check_fragment(view.fragment(), view.protocol() == protocol::ICMP)?;
-        let transport = quoted_transport(
-            view.protocol(),
-            protocol::ICMP,
-            upper,
-            [icmp_type::ECHO_REQUEST, icmp_type::ECHO_REPLY],
-            packet::icmp_is_error,
-        )?;
+        let transport = transport_of(classify_ipv4(view), v4::is_echo)?;
         // It came from the client.
         let (client_port, service_port) = transport.ports(upper).ok_or(Refusal::QuotedTruncated)?;
         let (client, service) = (view.source(), view.destination());
@@ -278,18 +269,18 @@ impl<'a> Quoted4<'a> {
         let behind = if self.fragment.is_some() { FRAGMENT_HEADER } else { 0 };
         let next = if self.fragment.is_some() { protocol::FRAGMENT } else { protocol };
         let length = behind + self.upper_length;
-        let header = packet::ipv6_header(length, next, self.view.ttl(), source, destination);
+        let header = ipv6::header(length, next, self.view.ttl(), source, destination);
         out[..IPV6_HEADER].copy_from_slice(&header);
-        put_traffic_class(out, traffic_class);
+        ipv6::set_traffic_class(out, traffic_class);
         if let Some(fragment) = self.fragment {
-            let header = fragment_header(protocol, fragment);
+            let header = fragment.ipv6_header(protocol);
             out[IPV6_HEADER..IPV6_HEADER + FRAGMENT_HEADER].copy_from_slice(&header);
         }
         let upper_at = IPV6_HEADER + behind;
         let upper = &mut out[upper_at..upper_at + self.upper.len()];
         upper.copy_from_slice(self.upper);
         let (before, after) = if self.flow.transport == Transport::Echo {
-            (0, upper::icmpv6_pseudo(source, destination, self.upper_length))
+            (0, checksum::pseudo_ipv6(source, destination, protocol::ICMPV6, self.upper_length))
         } else {
             (upper::sum4(from, to), upper::sum6(source, destination))
         };
@@ -300,21 +291,18 @@ impl<'a> Quoted4<'a> {
     }
 }
 
-/// The transport of a quoted packet; `echoes` are its types in the ICMP numbered `icmp`.
-fn quoted_transport(
-    protocol: u8,
-    icmp: u8,
-    upper: &[u8],
-    echoes: [u8; 2],
-    is_error: impl Fn(u8) -> bool,
+/// The transport of a quoted packet. `is_echo` is asked about ICMP types of its IP version.
+fn transport_of(
+    class: Result<Class<'_>, Truncated>,
+    is_echo: impl Fn(u8) -> bool,
 ) -> Result<Transport, Refusal> {
-    if protocol != icmp {
-        return Transport::of(protocol).ok_or(Refusal::QuotedProtocol);
-    }
-    match *upper.first().ok_or(Refusal::QuotedTruncated)? {
-        kind if echoes.contains(&kind) => Ok(Transport::Echo),
-        kind if is_error(kind) => Err(Refusal::QuotedError),
-        _ => Err(Refusal::QuotedProtocol),
+    match class {
+        Ok(Class::Ports { transport, .. }) => Ok(transport),
+        Ok(Class::Icmp(Some(kind))) if is_echo(kind) => Ok(Transport::Echo),
+        Ok(Class::Error(_)) => Err(Refusal::QuotedError),
+        Ok(Class::Later(_)) => Err(Refusal::QuotedFragment),
+        Ok(Class::Icmp(None)) | Err(Truncated) => Err(Refusal::QuotedTruncated),
+        Ok(Class::Icmp(Some(_)) | Class::Other) => Err(Refusal::QuotedProtocol),
     }
 }
 
@@ -350,19 +338,4 @@ fn finish(
     }
     out[end..end + extension.len()].copy_from_slice(extension);
     (end + extension.len(), (padded / unit) as u8)
-}
-
-/// A fragment header for a packet of `next`.
-pub(super) fn fragment_header(next: u8, fragment: Fragment) -> [u8; FRAGMENT_HEADER] {
-    let mut header = [0; FRAGMENT_HEADER];
-    header[0] = next;
-    put_u16(&mut header, 2, fragment.offset | u16::from(fragment.more));
-    header[4..].copy_from_slice(&fragment.identification.to_be_bytes());
-    header
-}
-
-/// Sets the traffic class of an IPv6 header whose flow label is 0.
-pub(super) fn put_traffic_class(header: &mut [u8], traffic_class: u8) {
-    header[0] = 0x60 | traffic_class >> 4;
-    header[1] = traffic_class << 4;
 }

@@ -2,8 +2,13 @@
 
 use super::samples::{Sample, TO_IPV4, TO_IPV6, octets};
 use super::*;
-use crate::ip::icmp::{ICMP_ERROR_MAX, ICMPV6_ERROR_MAX};
-use crate::ip::packet::{self, Ipv4, Ipv6};
+use crate::ip::address::{Prefix96, synthesize};
+use crate::ip::checksum::{self, checksum};
+use crate::ip::fields::put_u16;
+use crate::ip::icmp::ErrorPacket;
+use crate::ip::ipv4::{self, Ipv4};
+use crate::ip::ipv6::{self, Ipv6};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(super) const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x17);
 pub(super) const SERVICE: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xcb00, 0x7105);
@@ -50,11 +55,15 @@ fn from4(name: &str) -> Vec<u8> {
     sample(&TO_IPV6, name)
 }
 
+pub(super) fn octets_of<const N: usize>(error: ErrorPacket<'_, N>) -> Vec<u8> {
+    [&error.headers, error.quoted].concat()
+}
+
 /// Mends the checksum of an IPv4 header.
 pub(super) fn mend_header(packet: &mut [u8]) {
     let header = usize::from(packet[0] & 15) * 4;
     packet[10..12].fill(0);
-    let sum = packet::checksum(&[&packet[..header]]);
+    let sum = checksum(&[&packet[..header]]);
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
@@ -259,7 +268,7 @@ fn every_truncation_of_a_quoted_packet() {
             let mut packet = cut(&whole, 48 + quoted);
             let view = Ipv6::new(&whole).unwrap();
             packet[42..44].fill(0);
-            let sum = packet::icmpv6_checksum(view.source(), view.destination(), &packet[40..]);
+            let sum = checksum::icmpv6(view.source(), view.destination(), &packet[40..]);
             packet[42..44].copy_from_slice(&sum.to_be_bytes());
             let result = to_ipv4(&packet, &LIMITS);
             if quoted < ports_end {
@@ -267,7 +276,7 @@ fn every_truncation_of_a_quoted_packet() {
             } else {
                 let packets = result.unwrap();
                 assert_eq!(packets[0].len(), 20 + 8 + quoted - 20, "{name} {quoted}");
-                assert_eq!(packet::checksum(&[&packets[0][20..]]), 0, "{name} {quoted}");
+                assert_eq!(checksum(&[&packets[0][20..]]), 0, "{name} {quoted}");
             }
         }
     }
@@ -276,7 +285,7 @@ fn every_truncation_of_a_quoted_packet() {
         for quoted in 0..whole.len() - 28 {
             let mut packet = cut(&whole, 28 + quoted);
             packet[22..24].fill(0);
-            let sum = packet::checksum(&[&packet[20..]]);
+            let sum = checksum(&[&packet[20..]]);
             packet[22..24].copy_from_slice(&sum.to_be_bytes());
             let result = to_ipv6(&packet, &LIMITS);
             if quoted < ports_end {
@@ -286,7 +295,7 @@ fn every_truncation_of_a_quoted_packet() {
                 assert_eq!(packets[0].len(), 40 + 8 + quoted + 20, "{name} {quoted}");
                 let view = Ipv6::new(&packets[0]).unwrap();
                 let (source, destination) = (view.source(), view.destination());
-                let sum = packet::icmpv6_checksum(source, destination, &packets[0][40..]);
+                let sum = checksum::icmpv6(source, destination, &packets[0][40..]);
                 assert_eq!(sum, 0, "{name} {quoted}");
             }
         }
@@ -309,7 +318,7 @@ fn hop_limits_end_here() {
 
 #[test]
 fn traffic_class_may_be_left_behind() {
-    let limits = LIMITS.with_traffic_class(false);
+    let limits = Limits { copy_traffic_class: false, ..LIMITS };
     assert_eq!(to_ipv4(&from6("tcp"), &limits).unwrap()[0][1], 0);
     assert_eq!(to_ipv6(&from4("tcp"), &limits).unwrap()[0][..2], [0x60, 0]);
     assert_eq!(to_ipv4(&from6("quoted_udp"), &limits).unwrap()[0][29], 0);
@@ -318,7 +327,7 @@ fn traffic_class_may_be_left_behind() {
 
 #[test]
 fn rfc7915_4_5_udp_without_checksum() {
-    let limits = LIMITS.with_udp_checksums(false);
+    let limits = Limits { make_udp_checksums: false, ..LIMITS };
     let refusal = Refusal::UdpWithoutChecksum;
     assert_eq!(refused(to_ipv6(&from4("udp_without_checksum"), &limits)), refusal);
     let mut fragment = from4("first_fragment");
@@ -344,7 +353,7 @@ fn checksums_of_zero() {
         let length = (udp.len() - 64) as u32;
         let pseudo = [&udp[8..40], &length.to_be_bytes(), &[0, 0, 0, 17]].concat();
         udp[70..72].fill(0);
-        let sum = packet::checksum(&[&pseudo, &udp[64..]]);
+        let sum = checksum(&[&pseudo, &udp[64..]]);
         let sum = if sum == 0 { 0xffff } else { sum };
         udp[70..72].copy_from_slice(&sum.to_be_bytes());
         let out = &to_ipv4(udp, &LIMITS).unwrap()[0];
@@ -362,12 +371,11 @@ fn rfc7915_5_1_routing_header_with_segments_left() {
     packet[59] = 1;
     let expected = Refused::with(Refusal::SegmentsLeft, 4, 0, 59);
     assert_eq!(to_ipv4(&packet, &LIMITS), Err(expected));
-    let mut out = [0; ICMPV6_ERROR_MAX];
-    let length = ipv6_error(expected.error.unwrap(), SERVICE, &packet, &mut out).unwrap();
+    let out = octets_of(ipv6_error(expected.error.unwrap(), SERVICE, &packet).unwrap());
     assert_eq!(out[40..42], [4, 0]);
     assert_eq!(out[44..48], [0, 0, 0, 59]);
-    assert_eq!(out[48..length], packet);
-    assert_eq!(packet::icmpv6_checksum(SERVICE, CLIENT, &out[40..length]), 0);
+    assert_eq!(out[48..], packet);
+    assert_eq!(checksum::icmpv6(SERVICE, CLIENT, &out[40..]), 0);
 }
 
 #[test]
@@ -378,11 +386,10 @@ fn rfc7915_4_1_source_routes() {
         mend_header(&mut packet);
         let expected = Refused::with(Refusal::SourceRoute, 3, 5, 0);
         assert_eq!(to_ipv6(&packet, &LIMITS), Err(expected));
-        let mut out = [0; ICMP_ERROR_MAX];
-        let length = ipv4_error(expected.error.unwrap(), CLIENT4, &packet, &mut out).unwrap();
+        let out = octets_of(ipv4_error(expected.error.unwrap(), CLIENT4, &packet).unwrap());
         assert_eq!(out[20..22], [3, 5]);
-        assert_eq!(out[28..length], packet);
-        assert_eq!(packet::checksum(&[&out[20..length]]), 0);
+        assert_eq!(out[28..], packet);
+        assert_eq!(checksum(&[&out[20..]]), 0);
         packet[22] = 8;
         mend_header(&mut packet);
         assert!(to_ipv6(&packet, &LIMITS).is_ok());
@@ -413,8 +420,8 @@ fn rfc7915_4_1_icmp_errors_from_any_address() {
         for name in ["quoted_udp", "quoted_tcp_cut", "quoted_echo"] {
             let packets = from(name, source).unwrap();
             let view = Ipv6::new(&packets[0]).unwrap();
-            assert_eq!(view.source(), behind_prefix_of(SERVICE, source.into()), "{name}");
-            let sum = packet::icmpv6_checksum(view.source(), CLIENT, &packets[0][40..]);
+            assert_eq!(view.source(), synthesize(Prefix96::of(SERVICE), source.into()), "{name}");
+            let sum = checksum::icmpv6(view.source(), CLIENT, &packets[0][40..]);
             assert_eq!(sum, 0, "{name}");
         }
         assert_eq!(from("echo_request", source), Err(Refusal::Addresses.into()));
@@ -493,13 +500,13 @@ fn segment(length: usize) -> Vec<u8> {
 }
 
 fn ipv6_packet(length: usize) -> Vec<u8> {
-    let header = packet::ipv6_header(length - 40, 6, 64, CLIENT, SERVICE);
+    let header = ipv6::header(length - 40, 6, 64, CLIENT, SERVICE);
     [&header[..], &segment(length - 40)].concat()
 }
 
 /// Identification 7.
 fn ipv4_packet(length: usize, dont_fragment: bool) -> Vec<u8> {
-    let header = packet::ipv4_header(length, 64, 6, SERVICE4, CLIENT4);
+    let header = ipv4::header(length, 64, 6, SERVICE4, CLIENT4);
     let mut packet = [&header[..], &segment(length - 20)].concat();
     packet[5] = 7;
     packet[6] = if dont_fragment { 0x40 } else { 0 };
@@ -542,7 +549,7 @@ fn rfc7915_5_1_fragments_for_a_narrow_link() {
 fn rfc7915_5_1_1_fragments_of_a_fragment() {
     // The third to the last of a packet, 1448 octets at 2896, on a link of 1000.
     let data: Vec<u8> = (0..1448_u32).map(|n| n as u8).collect();
-    let header = packet::ipv6_header(8 + data.len(), 44, 64, CLIENT, SERVICE);
+    let header = ipv6::header(8 + data.len(), 44, 64, CLIENT, SERVICE);
     let fragment = [6, 0, 0x0b, 0x51, 1, 2, 3, 4];
     let packet = [&header[..], &fragment, &data].concat();
     let packets = to_ipv4(&packet, &Limits::new(1000, 1500).unwrap()).unwrap();
@@ -564,7 +571,7 @@ fn rfc7915_4_1_fragments_of_1280_octets() {
     assert_eq!(packets[1][4..8], [0x01, 0x00, 44, 63]);
     assert_eq!(packets[1][40..48], [6, 0, 0x04, 0xd0, 0, 0, 0, 7], "at 1232");
     // As the network is known to carry 1500.
-    let wide = LIMITS.with_ipv6_path_mtu(1500);
+    let wide = Limits { ipv6_path_mtu: 1500, ..LIMITS };
     assert_eq!(to_ipv6(&ipv4_packet(1480, false), &wide).unwrap()[0].len(), 1500);
     assert_eq!(to_ipv6(&packet, &wide).unwrap()[0].len(), 1496);
     // Nothing is fragmented that must not be.
@@ -586,8 +593,10 @@ fn limits_have_limits() {
     assert!(Limits::new(67, 1280).is_none());
     assert!(Limits::new(68, 1279).is_none());
     let limits = Limits::new(68, 1400).unwrap();
-    assert_eq!(limits.with_ipv6_path_mtu(1401).ipv6_path_mtu, 1400);
-    assert_eq!(limits.with_ipv6_path_mtu(0).ipv6_path_mtu, 1280);
+    assert_eq!(limits.path_mtu(), 1280);
+    assert_eq!(Limits { ipv6_path_mtu: 1401, ..limits }.path_mtu(), 1400);
+    assert_eq!(Limits { ipv6_path_mtu: 1300, ..limits }.path_mtu(), 1300);
+    assert_eq!(Limits { ipv6_path_mtu: 0, ..limits }.path_mtu(), 1280);
 }
 
 /// The longest quoted packet on the narrowest link, and an extension that has no room.
@@ -596,7 +605,7 @@ fn errors_fit_into_the_mtu() {
     let mut limits = Limits::new(68, 1280).unwrap();
     let packets = to_ipv4(&from6("extension_long"), &limits).unwrap();
     assert_eq!((packets.len(), packets[0].len(), packets[0][25]), (1, 68, 0));
-    assert_eq!(packet::checksum(&[&packets[0][20..]]), 0);
+    assert_eq!(checksum(&[&packets[0][20..]]), 0);
     limits = Limits::new(20 + 8 + 128 + 12, 1280).unwrap();
     let packets = to_ipv4(&from6("extension_long"), &limits).unwrap();
     assert_eq!((packets[0].len(), packets[0][25]), (168, 32), "the quoted packet is cut");
@@ -606,7 +615,7 @@ fn errors_fit_into_the_mtu() {
     mend_header(&mut long[28..]);
     put_u16(&mut long, 2, 1500);
     put_u16(&mut long, 22, 0);
-    let sum = packet::checksum(&[&long[20..]]);
+    let sum = checksum(&[&long[20..]]);
     put_u16(&mut long, 22, sum);
     mend_header(&mut long);
     let packets = to_ipv6(&long, &LIMITS).unwrap();
@@ -616,8 +625,8 @@ fn errors_fit_into_the_mtu() {
 #[test]
 fn no_error_about_what_must_not_have_one() {
     let error = IcmpError { kind: 3, code: 0, word: 0 };
-    let mut out = [0; ICMPV6_ERROR_MAX];
-    let mut about = |packet: &[u8]| ipv6_error(error, SERVICE, packet, &mut out);
+    let about =
+        |packet: &[u8]| ipv6_error(error, SERVICE, packet).map(|error| octets_of(error).len());
     assert_eq!(about(&from6("tcp")), Some(48 + from6("tcp").len()));
     assert_eq!(about(&from6("echo_request")), Some(48 + from6("echo_request").len()));
     assert_eq!(about(&[&from6("tcp")[..], &[0; 2000]].concat()), Some(48 + from6("tcp").len()));
@@ -638,8 +647,8 @@ fn no_error_about_what_must_not_have_one() {
     assert_eq!(about(&icmp_later), None, "which may be of an error");
     assert_eq!(about(&cut(&from6("echo_request"), 40)), None);
 
-    let mut out = [0; ICMP_ERROR_MAX];
-    let mut about = |packet: &[u8]| ipv4_error(error, CLIENT4, packet, &mut out);
+    let about =
+        |packet: &[u8]| ipv4_error(error, CLIENT4, packet).map(|error| octets_of(error).len());
     assert_eq!(about(&from4("tcp")), Some(28 + from4("tcp").len()));
     assert_eq!(about(&from4("echo_request")), Some(28 + from4("echo_request").len()));
     assert_eq!(about(&ipv4_packet(1500, true)), Some(576));

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::{Failure, crowd, demand, failure, is_forward, socket, the_request};
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96, VALIDATION_PORT, message_type};
-use crate::ip::packet::{IPV6_HEADER, protocol, set_ttl, ttl};
+use crate::ip::fields::{IPV6_HEADER, protocol};
+use crate::ip::ipv4::{set_ttl, ttl};
 use crate::nat64::engine::packets::{SYN, ipv4_udp, ipv6_tcp, synthesize};
 use crate::nat64::engine::{Action, Nat64, Nat64Config, ServerState};
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::message::{Prefix96, VALIDATION_PORT};
-use crate::ip::packet::{IPV6_HEADER, Ipv6, icmp_type, icmpv6_checksum};
+use crate::ip::fields::IPV6_HEADER;
+use crate::ip::ipv6::Ipv6;
+use crate::ip::{checksum, icmp};
 use crate::kernel::clock;
 use crate::nat64::engine::packets::{ACK, SYN, extract, ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
@@ -428,9 +430,9 @@ fn is_echo_reply(request: &[u8], reply: &[u8]) -> bool {
         && view.destination() == asked.source()
         && reply[4..7] == request[4..7]
         && answer.len() == question.len()
-        && answer[..2] == [icmp_type::V6_ECHO_REPLY, 0]
+        && answer[..2] == [icmp::v6::ECHO_REPLY, 0]
         && answer[4..] == question[4..]
-        && icmpv6_checksum(view.source(), view.destination(), answer) == 0
+        && checksum::icmpv6(view.source(), view.destination(), answer) == 0
 }
 
 fn client(prefix: Prefix96, address: Ipv6Addr) -> Client {

@@ -66,7 +66,7 @@ fn echo_replies_are_checked() {
     assert!(!is_echo_reply(&request, &reply));
     reply[40] = 129;
     reply[42..44].fill(0);
-    let sum = icmpv6_checksum(to, from, &reply[40..]);
+    let sum = checksum::icmpv6(to, from, &reply[40..]);
     reply[42..44].copy_from_slice(&sum.to_be_bytes());
     assert!(is_echo_reply(&request, &reply));
     for at in 8..reply.len() {

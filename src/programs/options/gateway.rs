@@ -11,6 +11,7 @@ use ipnet::Ipv6Net;
 use super::UsageError;
 use super::values::whole_number;
 use crate::handoff::message::{HANDOFF_PORT, Prefix96};
+use crate::ip::address::is_single_host;
 use crate::kernel::interface::NAME_MAX;
 use crate::nat64::engine::WELL_KNOWN_PREFIX;
 use crate::nat64::translate::IPV6_MTU_MIN;
@@ -105,7 +106,7 @@ impl GatewayOptions {
 
 fn pool(text: &str) -> Result<Ipv4Addr, String> {
     match text.parse::<Ipv4Addr>() {
-        Ok(address) if matches!(address.octets()[0], 0 | 127 | 224..) => {
+        Ok(address) if !is_single_host(address) => {
             Err(format!("{text:?} is not the address of one host; give one that is routed here"))
         }
         Ok(address) => Ok(address),

@@ -4,7 +4,7 @@ use super::packets::*;
 use super::*;
 use crate::handoff::message::{self, message_type};
 use crate::handoff::message::{PROTOCOL_IDENTIFIER, RequestKind, parse};
-use crate::ip::packet::icmp_type;
+use crate::ip::icmp;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const FROM: SocketAddrV4 = SocketAddrV4::new(SERVER, HANDOFF_PORT);
@@ -130,7 +130,7 @@ fn alive(nat64: &mut Nat64) {
 /// A router's error about `about`, which went from the NAT64 to a server.
 fn icmp_error(about: &[u8]) -> Vec<u8> {
     let router = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 0);
-    let message = [&[icmp_type::UNREACHABLE, 1, 0, 0, 0, 0, 0, 0][..], about].concat();
+    let message = [&[icmp::v4::UNREACHABLE, 1, 0, 0, 0, 0, 0, 0][..], about].concat();
     let mut packet = ipv4_udp(router, SocketAddrV4::new(PUBLIC, 0), &message);
     packet.drain(20..28);
     let length = packet.len() as u16;

@@ -4,7 +4,11 @@ use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::*;
 use crate::handoff::entry::MappedPort;
-use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, icmp_type, protocol};
+use crate::ip::checksum::{self, checksum};
+use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
+use crate::ip::icmp::{v4, v6};
+use crate::ip::transport::ports;
+use crate::ip::{ipv4, ipv6};
 use crate::nat64::engine::Ignored;
 use crate::nat64::engine::packets::{
     ACK, FIN, RST, SYN, ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp,
@@ -31,7 +35,7 @@ fn an_ordinary_host_sees_an_ordinary_nat64() {
         }
         // UDP from the same port shares the entry.
         let there = world.at_host(&udp6(40_000, b"query"));
-        assert_eq!(packet::ports(&there[20..]), Some((mapped, 53)));
+        assert_eq!(ports(&there[20..]), Some((mapped, 53)));
         let back = world.at_client(&udp4(53, mapped, b"answer"));
         assert_eq!(&back[48..], b"answer");
         // One report, and its repetitions where nobody says a word; then no more.
@@ -178,7 +182,7 @@ fn a_control_datagram_that_is_no_good() {
     assert_eq!(overlap.len(), 2);
     world.send(&overlap[0]);
     overlap[1][7] -= 1; // 8 octets further in front
-    let sum = packet::checksum_update(u16::from_be_bytes([overlap[1][10], overlap[1][11]]), 1, 0);
+    let sum = checksum::update(u16::from_be_bytes([overlap[1][10], overlap[1][11]]), 1, 0);
     overlap[1][10..12].copy_from_slice(&sum.to_be_bytes());
     assert_eq!(world.dropped(&overlap[1]), "fragment_overlap");
 }
@@ -194,7 +198,7 @@ fn packets_of_the_whole_mtu_go_through_the_control_channel() {
     assert_eq!(&there[28..], &data[..]);
     assert_eq!(world.requests, requests + 1);
     // A service that speaks first after a reboot: the answer brings its packet back.
-    let (mapped, _) = packet::ports(&there[20..]).unwrap();
+    let (mapped, _) = ports(&there[20..]).unwrap();
     let back = world.at_client(&udp4(53, mapped, &data[..1400]));
     // No more than 1280 octets go into the IPv6 network at once, unless they must stay together.
     assert_eq!(back.len(), 1448);
@@ -205,17 +209,17 @@ fn echo_works_with_and_without_a_server() {
     for mut world in [World::new(Handoff::Closed), World::new(Handoff::Silent), World::known()] {
         let requests = world.requests;
         let there = world.at_host(&echo6(17));
-        assert_eq!(there[20], icmp_type::ECHO_REQUEST);
+        assert_eq!(there[20], v4::ECHO_REQUEST);
         let identifier = u16::from_be_bytes([there[24], there[25]]);
         let reply = |from| {
             let mut reply = there.clone();
-            reply[20..24].copy_from_slice(&[icmp_type::ECHO_REPLY, 0, 0, 0]);
-            let sum = packet::checksum(&[&reply[20..]]);
+            reply[20..24].copy_from_slice(&[v4::ECHO_REPLY, 0, 0, 0]);
+            let sum = checksum(&[&reply[20..]]);
             reply[22..24].copy_from_slice(&sum.to_be_bytes());
             ip4(protocol::ICMP, from, POOL, &reply[20..])
         };
         let back = world.at_client(&reply(HOST));
-        assert_eq!(back[40], icmp_type::V6_ECHO_REPLY);
+        assert_eq!(back[40], v6::ECHO_REPLY);
         assert_eq!(&back[44..], &echo6(17)[44..]);
         assert_eq!(world.dropped(&reply(ROUTER)), "no_echo");
         // An error about it is the pinging client's.
@@ -270,19 +274,19 @@ fn errors_of_routers_reach_the_client_and_the_host() {
         assert_eq!(view.source(), synthesize(Prefix96::of(SERVICE), ROUTER));
         let (kind, code, quoted) = error6(&back);
         assert_eq!((kind, code), (1, 0));
-        assert_eq!(packet::ports(&quoted[40..]), Some((40_000, 80)));
+        assert_eq!(ports(&quoted[40..]), Some((40_000, 80)));
         // The other way: a router of the client's says that a packet of the host is too big.
-        let (mapped, _) = packet::ports(&there[20..]).unwrap();
+        let (mapped, _) = ports(&there[20..]).unwrap();
         let packet = world.at_client(&tcp4(mapped, SYN | ACK));
         let mut message = [&[2, 0, 0, 0, 0, 0, 0x05, 0x14], &packet[..]].concat(); // MTU 1300
         let router = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
-        let sum = packet::icmpv6_checksum(router, SERVICE, &message);
+        let sum = checksum::icmpv6(router, SERVICE, &message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        let header = packet::ipv6_header(message.len(), protocol::ICMPV6, 64, router, SERVICE);
+        let header = ipv6::header(message.len(), protocol::ICMPV6, 64, router, SERVICE);
         let there = world.at_host(&[&header[..], &message].concat());
         assert_eq!(there[20..22], [3, 4]);
         assert_eq!(u16::from_be_bytes([there[26], there[27]]), 1280);
-        assert_eq!(packet::ports(&there[48..]), Some((80, mapped)));
+        assert_eq!(ports(&there[48..]), Some((80, mapped)));
     }
 }
 
@@ -310,7 +314,7 @@ fn fragments_both_ways() {
         }
         assert_eq!(transport_sum(POOL, HOST, protocol::UDP, &whole), 0);
         assert_eq!(&whole[8..], &data[..]);
-        let (mapped, _) = packet::ports(&whole).unwrap();
+        let (mapped, _) = ports(&whole).unwrap();
 
         let answer = udp4(53, mapped, &data);
         let parts = fragments4(&answer, 0x4321, 1500);
@@ -360,7 +364,7 @@ fn senders_are_told_why() {
     assert_eq!(error6(&told).2, &packet[..]);
     // So does the time to live.
     let mut packet = tcp4(mapped, ACK);
-    packet::set_ttl(&mut packet, 1);
+    ipv4::set_ttl(&mut packet, 1);
     world.send(&packet);
     let told = world.to_host.pop_front().unwrap();
     assert_eq!((told[9], told[20], told[21]), (protocol::ICMP, 11, 0));
@@ -489,7 +493,7 @@ fn a_rotation_is_not_noticed() {
 fn every_truncation_of_every_kind_of_packet() {
     let mut world = World::known();
     let there = world.at_host(&tcp6(40_000, SYN));
-    let (mapped, _) = packet::ports(&there[20..]).unwrap();
+    let (mapped, _) = ports(&there[20..]).unwrap();
     let control = world.gateway.nat64().control_port().0;
     let kinds = [
         tcp6(40_000, ACK),
@@ -517,7 +521,7 @@ fn every_truncation_of_every_kind_of_packet() {
             } else if packet[0] >> 4 == 4 && cut >= IPV4_HEADER {
                 shorter[2..4].copy_from_slice(&(cut as u16).to_be_bytes());
                 shorter[10..12].fill(0);
-                let sum = packet::checksum(&[&shorter[..20]]);
+                let sum = checksum(&[&shorter[..20]]);
                 shorter[10..12].copy_from_slice(&sum.to_be_bytes());
             }
             world.gateway.packet(world.now, &shorter, &mut outbox);

@@ -13,7 +13,11 @@ use crate::handoff::server::{
 };
 use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
-use crate::ip::packet::{self, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, protocol};
+use crate::ip::checksum::checksum;
+use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
+use crate::ip::ipv4::{self, Ipv4};
+use crate::ip::ipv6::Ipv6;
+use crate::ip::transport::ports;
 use crate::nat64::engine::packets::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp, ipv6_udp};
 use crate::nat64::engine::{Nat64Config, ServerState};
 use crate::nat64::gateway::{Gateway, GatewayConfig, Outbox, ServerChange};
@@ -125,7 +129,7 @@ impl World {
     pub(super) fn is_control(&self, packet: &[u8]) -> bool {
         let view = Ipv4::new(packet).unwrap();
         let later = view.fragment().is_some_and(|fragment| !fragment.first);
-        let to = packet::ports(view.data()).map(|(_, to)| to);
+        let to = ports(view.data()).map(|(_, to)| to);
         view.protocol() == protocol::UDP
             && ((later && !self.partial.is_empty()) || (!later && to == Some(HANDOFF)))
     }
@@ -144,7 +148,7 @@ impl World {
             self.partial = view.data().to_vec();
         }
         let datagram = std::mem::take(&mut self.partial);
-        let (from, to) = packet::ports(&datagram).unwrap();
+        let (from, to) = ports(&datagram).unwrap();
         assert_eq!((from, to), (self.gateway.nat64().control_port().0, HANDOFF));
         assert_eq!(usize::from(u16::from_be_bytes([datagram[4], datagram[5]])), datagram.len());
         assert_eq!(transport_sum(POOL, HOST, protocol::UDP, &datagram), 0, "UDP checksum");
@@ -206,12 +210,12 @@ impl World {
         let there = self.at_host(&tcp6(client_port, flags));
         let view = Ipv4::new(&there).unwrap();
         assert_eq!((view.source(), view.destination()), (POOL, HOST));
-        let (mapped, to) = packet::ports(view.data()).unwrap();
+        let (mapped, to) = ports(view.data()).unwrap();
         assert_eq!(to, 80);
         let back = self.at_client(&tcp4(mapped, answer));
         let view = Ipv6::new(&back).unwrap();
         assert_eq!((view.source(), view.destination()), (SERVICE, CLIENT));
-        assert_eq!(packet::ports(&back[40..]), Some((80, client_port)));
+        assert_eq!(ports(&back[40..]), Some((80, client_port)));
         mapped
     }
 }
@@ -257,7 +261,7 @@ pub(super) fn ask(
 
 pub(super) fn transport_sum(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, upper: &[u8]) -> u16 {
     let length = (upper.len() as u16).to_be_bytes();
-    packet::checksum(&[&from.octets(), &to.octets(), &[0, protocol], &length, upper])
+    checksum(&[&from.octets(), &to.octets(), &[0, protocol], &length, upper])
 }
 
 /// What holds for each packet that the gateway writes: lengths, checksums, the MTU.
@@ -270,7 +274,7 @@ pub(super) fn check(packet: &[u8]) {
         assert_eq!(view.source(), POOL);
         if view.fragment().is_none() {
             let sum = match view.protocol() {
-                protocol::ICMP => packet::checksum(&[view.data()]),
+                protocol::ICMP => checksum(&[view.data()]),
                 other => transport_sum(view.source(), view.destination(), other, view.data()),
             };
             assert_eq!(sum, 0, "{packet:02x?}");
@@ -285,7 +289,7 @@ pub(super) fn check(packet: &[u8]) {
             let length = (upper.len() as u32).to_be_bytes();
             let pseudo = [0, 0, 0, walk.protocol];
             let (from, to) = (view.source().octets(), view.destination().octets());
-            assert_eq!(packet::checksum(&[&from, &to, &length, &pseudo, upper]), 0);
+            assert_eq!(checksum(&[&from, &to, &length, &pseudo, upper]), 0);
         }
     }
 }
@@ -319,13 +323,13 @@ pub(super) fn echo6(identifier: u16) -> Vec<u8> {
 }
 
 pub(super) fn ip4(protocol: u8, from: Ipv4Addr, to: Ipv4Addr, data: &[u8]) -> Vec<u8> {
-    [&packet::ipv4_header(IPV4_HEADER + data.len(), 64, protocol, from, to), data].concat()
+    [&ipv4::header(IPV4_HEADER + data.len(), 64, protocol, from, to), data].concat()
 }
 
 /// An ICMP message to the public address: an error about `quoted`, or a query.
 pub(super) fn icmp4(from: Ipv4Addr, kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
     let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0], quoted].concat();
-    let sum = packet::checksum(&[&message]);
+    let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     ip4(protocol::ICMP, from, POOL, &message)
 }
@@ -345,7 +349,7 @@ pub(super) fn fragments4(packet: &[u8], identification: u16, mtu: usize) -> Vec<
         let field = u16::from(more) << 13 | (offset / 8) as u16;
         header[6..8].copy_from_slice(&field.to_be_bytes());
         header[10..12].fill(0);
-        let sum = packet::checksum(&[&header]);
+        let sum = checksum(&[&header]);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
         [&header, part].concat()
     };
