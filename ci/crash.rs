@@ -10,9 +10,11 @@
 
 #[path = "crash/ask.rs"]
 mod ask;
+#[path = "crash/dice.rs"]
+mod dice;
 #[path = "crash/field.rs"]
 mod field;
-#[path = "crash/harness.rs"]
+#[path = "harness/mod.rs"]
 mod harness;
 #[path = "judge/mod.rs"]
 mod judge;
@@ -20,6 +22,8 @@ mod judge;
 mod mount;
 #[path = "crash/record.rs"]
 mod record;
+#[path = "crash/server.rs"]
+mod server;
 #[path = "crash/worker.rs"]
 mod worker;
 

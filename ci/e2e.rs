@@ -13,8 +13,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 
+#[path = "harness/process.rs"]
+mod child;
 #[path = "judge/mod.rs"]
 mod judge;
+#[path = "harness/threads.rs"]
+mod threads;
 
 #[path = "e2e/field.rs"]
 mod field;
@@ -28,6 +32,8 @@ mod pcap;
 mod process;
 #[path = "e2e/programs.rs"]
 mod programs;
+#[path = "harness/skip.rs"]
+mod skip;
 
 #[path = "e2e/capture.rs"]
 mod capture;

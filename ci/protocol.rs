@@ -6,7 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 
-#[path = "protocol/harness.rs"]
+#[path = "harness/mod.rs"]
 mod harness;
 #[path = "judge/mod.rs"]
 mod judge;
@@ -14,6 +14,8 @@ mod judge;
 mod judge_tests;
 #[path = "protocol/random.rs"]
 mod random;
+#[path = "harness/threads.rs"]
+mod threads;
 
 #[path = "protocol/command_line.rs"]
 mod command_line;
@@ -47,5 +49,7 @@ mod section_7_icmp;
 mod section_7_service;
 #[path = "protocol/section_8.rs"]
 mod section_8;
+#[path = "protocol/server.rs"]
+mod server;
 #[path = "protocol/soak.rs"]
 mod soak;

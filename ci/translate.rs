@@ -13,6 +13,8 @@ mod namespace;
 #[allow(dead_code, reason = "shared with the library's tests, which use all of it")]
 #[path = "../src/nat64/translate/samples.rs"]
 mod samples;
+#[path = "harness/skip.rs"]
+mod skip;
 
 #[path = "translate/kernel.rs"]
 mod kernel;

@@ -67,3 +67,7 @@ pub mod programs;
 
 #[cfg(test)]
 mod cases;
+
+#[cfg(test)]
+#[path = "../ci/harness/skip.rs"]
+mod skip;

@@ -1,6 +1,6 @@
 //! Many look-ups at once, each with the answer that it must have.
 
-use crate::harness::PATIENCE;
+use crate::judge::PATIENCE;
 use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};

@@ -1,8 +1,10 @@
 //! Whether these tests can tell: with a server that was never killed all must agree, and whatever is
 //! taken away from what it has must be missed.
 
+use crate::dice::Dice;
 use crate::field::Field;
-use crate::harness::{Dice, PATIENCE, wait_until};
+use crate::harness::wait_until;
+use crate::judge::PATIENCE;
 use crate::record::Record;
 use crate::worker::Worker;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,10 +1,12 @@
 //! A journal that was damaged on the disk: nothing is skipped silently.
 
 use crate::ask::{check_entries, compare, expect_service};
-use crate::harness::{Dice, Server, run};
+use crate::dice::Dice;
+use crate::harness::run;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::restart::{check_known, map_all};
+use crate::server::Server;
 use std::path::{Path, PathBuf};
 
 const ONE: [&str; 2] = ["--reactors", "1"];
@@ -61,7 +63,8 @@ fn flip(path: &Path, octets: &[u8], at: usize, bit: usize) {
 }
 
 fn journal(verb: &str, server: &Server) -> (i32, String) {
-    run(&["journal", verb, server.state.to_str().unwrap()])
+    let (code, out, err) = run(&["journal", verb, server.state.to_str().unwrap()]);
+    (code, out + &err)
 }
 
 fn name(path: &Path) -> String {

@@ -1,12 +1,15 @@
 //! A server, its NAT64s under load, its log; and the comparison of the three.
 
 use crate::ask::{Wrong, compare, expect_client, expect_service};
-use crate::harness::{Dice, PATIENCE, Server, wait_until};
+use crate::dice::Dice;
+use crate::harness::wait_until;
+use crate::judge::PATIENCE;
 use crate::judge::client::{Entry, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::Reply;
 use crate::record::{Record, key};
+use crate::server::Server;
 use crate::worker::{Answer, Worker};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,14 +1,16 @@
 //! No room on the disk: for the journal, for the event log.
 
 use crate::ask::{check_entries, compare, expect_client, expect_service};
+use crate::dice::Dice;
 use crate::field::Field;
-use crate::harness::{Dice, Server, wait_until};
+use crate::harness::wait_until;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::judge::wire::Reply;
-use crate::mount::{Tmpfs, private_namespace};
+use crate::mount::Tmpfs;
 use crate::record::{Record, key};
 use crate::restart::check_known;
+use crate::server::Server;
 use crate::worker::Worker;
 use std::collections::HashSet;
 use std::thread;
@@ -105,9 +107,6 @@ fn mentions_room(line: &str) -> bool {
 /// it goes on by itself when there is room; kill -9, and all that was announced is there.
 #[test]
 fn crash_no_room_for_the_journal() {
-    if !private_namespace("crash_no_room_for_the_journal") {
-        return;
-    }
     let options = ["--reactors", "1", "--max-entries", "20000"];
     let mut server = Server::new();
     let tmpfs = Tmpfs::mount(&server.state, STATE_KIB);
@@ -169,9 +168,6 @@ fn crash_no_room_for_the_journal() {
 /// Killed while the disk is full, started when there is room.
 #[test]
 fn crash_killed_with_no_room_for_the_journal() {
-    if !private_namespace("crash_killed_with_no_room_for_the_journal") {
-        return;
-    }
     let options = ["--reactors", "1", "--max-entries", "5000"];
     let mut server = Server::new();
     let tmpfs = Tmpfs::mount(&server.state, STATE_KIB);
@@ -212,10 +208,7 @@ fn check_logged(server: &Server, new: &Newcomers) {
 }
 
 /// A server whose log has a small file system of its own, full; its NAT64s under load.
-fn full_log(test: &str) -> Option<(Field, Tmpfs)> {
-    if !private_namespace(test) {
-        return None;
-    }
+fn full_log(test: &str) -> (Field, Tmpfs) {
     let mut dice = Dice::new(test);
     let mut server = Server::new();
     let place = server.directory.path().join("log");
@@ -230,15 +223,15 @@ fn full_log(test: &str) -> Option<(Field, Tmpfs)> {
     field.in_load(2000, |_, _| thread::sleep(Duration::from_millis(500)));
     let said = field.server.stderr();
     assert!(said.lines().any(mentions_room), "standard error does not say so:\n{said}");
-    Some((field, tmpfs))
+    (field, tmpfs)
 }
 
 /// No room for the log: lines wait, none is lost or cut in two when there is room.
 #[test]
 fn crash_no_room_for_the_log() {
-    let Some((mut field, tmpfs)) = full_log("crash_no_room_for_the_log") else { return };
+    let (mut field, tmpfs) = full_log("crash_no_room_for_the_log");
     tmpfs.make_room();
-    thread::sleep(NOTICE);
+    field.workers.iter_mut().for_each(Worker::catch_up);
     field.workers.iter_mut().for_each(Worker::give_up);
     field.check_log("with room for the log again");
     field.finish(&["--reactors", "2"]);
@@ -247,8 +240,7 @@ fn crash_no_room_for_the_log() {
 /// Killed meanwhile: the log is completed from the journal.
 #[test]
 fn crash_killed_with_no_room_for_the_log() {
-    let test = "crash_killed_with_no_room_for_the_log";
-    let Some((mut field, tmpfs)) = full_log(test) else { return };
+    let (mut field, tmpfs) = full_log("crash_killed_with_no_room_for_the_log");
     field.server.kill();
     field.workers.iter_mut().for_each(Worker::drain);
     tmpfs.make_room();

@@ -1,8 +1,10 @@
 //! kill -9 under load, again and again, on one state directory and one log. What any NAT64 was ever told
 //! must be so afterwards, and must stand in the log once.
 
+use crate::dice::Dice;
 use crate::field::Field;
-use crate::harness::{Dice, PATIENCE, wait_until};
+use crate::harness::wait_until;
+use crate::judge::PATIENCE;
 use crate::worker::Worker;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Small file systems, in a mount namespace of the calling thread alone: what is mounted here is not
 //! seen elsewhere, and is gone with the thread and its children, whatever happens.
 
+use crate::harness::skip::cannot_run;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
@@ -11,9 +12,8 @@ pub struct Tmpfs {
     path: PathBuf,
 }
 
-/// Gives this thread, and the servers that it starts, a mount namespace of their own. If that is
-/// refused, says so; the test is skipped then.
-pub fn private_namespace(test: &str) -> bool {
+/// Gives this thread, and the servers that it starts, a mount namespace of their own.
+fn private_namespace() {
     let (none, root) = (CString::new("none").unwrap(), CString::new("/").unwrap());
     // SAFETY: both calls get flags and strings that live long enough; only this thread changes.
     let done = unsafe {
@@ -28,14 +28,14 @@ pub fn private_namespace(test: &str) -> bool {
     };
     if !done {
         let error = std::io::Error::last_os_error();
-        eprintln!("{test}: skipped: no mount namespace of its own (wants root): {error}");
+        cannot_run(&format!("a mount namespace: run it as root ({error})"));
     }
-    done
 }
 
 impl Tmpfs {
-    /// Makes the directory and mounts on it.
+    /// Makes the directory and mounts on it, in a namespace of this thread and what it starts.
     pub fn mount(path: &Path, kib: usize) -> Tmpfs {
+        private_namespace();
         std::fs::create_dir_all(path).unwrap();
         let tmpfs = CString::new("tmpfs").unwrap();
         let target = CString::new(path.as_os_str().as_bytes()).unwrap();

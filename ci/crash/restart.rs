@@ -2,12 +2,15 @@
 //! beside the entries.
 
 use crate::ask::{check_entries, compare, expect_service};
-use crate::harness::{Dice, PATIENCE, Server, wait_until};
+use crate::dice::Dice;
+use crate::harness::wait_until;
+use crate::judge::PATIENCE;
 use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet;
 use crate::judge::wire::Reply;
+use crate::server::Server;
 use std::time::Duration;
 
 const CAPACITY: usize = 64508;
@@ -183,6 +186,7 @@ fn crash_refreshed_authenticators_survive() {
     for (entry, fresh) in entries.iter().zip(&fresh) {
         assert_eq!(nat64.map_with(entry.client, fresh), entry.mapped);
     }
+    // The bound for a refreshed authenticator to be kept: nothing tells when it is.
     std::thread::sleep(Duration::from_millis(1500));
     for clean in [false, true] {
         if clean {

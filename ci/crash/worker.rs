@@ -1,10 +1,11 @@
 //! One NAT64 that keeps the server busy and remembers all that it was told.
 
-use crate::harness::Dice;
+use crate::dice::Dice;
 use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::{self, Reply, payload};
+use crate::judge::{PATIENCE, SHORT};
 use crate::record::{Key, key};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
@@ -133,6 +134,26 @@ impl Worker {
         self.pending = Pending::default();
     }
 
+    /// Asks, again where that is lost, until an answer comes: all that was asked before has been read. Twice, as
+    /// an answer that announces a change may be later than one that does not.
+    pub fn catch_up(&mut self) {
+        for _ in 0..2 {
+            let start = Instant::now();
+            loop {
+                let packet = self.send_service(7);
+                while self.pending.packets.contains_key(&packet)
+                    && let Some(octets) = self.receive(SHORT)
+                {
+                    self.take(&octets);
+                }
+                if !self.pending.packets.contains_key(&packet) {
+                    break;
+                }
+                assert!(start.elapsed() < PATIENCE, "{} is not answered", self.nat64.address);
+            }
+        }
+    }
+
     /// Takes what has arrived; what else is under way will not be answered any more.
     pub fn give_up(&mut self) {
         self.drain();
@@ -240,9 +261,9 @@ impl Worker {
             }
             (70..72, Some(old)) => self.send_report(old),
             (72..74, _) => self.send_rotation(),
-            (74..85, Some(old)) => self.send_service(old.mapped),
+            (74..85, Some(old)) => drop(self.send_service(old.mapped)),
             (85.., Some(old)) => self.send_client(old.client, None),
-            (_, None) => self.send_service(7),
+            (_, None) => drop(self.send_service(7)),
         }
     }
 
@@ -259,11 +280,13 @@ impl Worker {
         self.nat64.send(&parts);
     }
 
-    fn send_service(&mut self, mapped: u16) {
+    /// The packet.
+    fn send_service(&mut self, mapped: u16) -> Vec<u8> {
         let mark = self.mark();
         let packet = Ipv4::udp((SERVICE, 443), (PUBLIC, mapped), &mark).octets();
         self.pending.packets.insert(packet.clone(), Expected::Service(mapped));
         self.nat64.send(&self.nat64.service_request(&packet));
+        packet
     }
 
     fn send_report(&mut self, entry: Entry) {

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::namespace::Namespace;
+use crate::skip::cannot_run;
 
 /// The address of the service.
 pub const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -36,30 +37,36 @@ pub struct Site {
 }
 
 impl Field {
-    /// One NAT64. `None`, and a line that says why, where there is no privilege for it.
-    pub fn new() -> Option<Field> {
+    /// One NAT64.
+    pub fn new() -> Field {
         Field::with(&[Narrow::default()])
     }
 
     /// Two NAT64s.
-    pub fn of_two() -> Option<Field> {
+    pub fn of_two() -> Field {
         Field::with(&[Narrow::default(), Narrow::default()])
     }
 
     /// One NAT64, with a router on each side. Between it and the routers packets have no more than so many
     /// octets.
-    pub fn narrow(clients: u16, servers: u16) -> Option<Field> {
+    pub fn narrow(clients: u16, servers: u16) -> Field {
         Field::with(&[Narrow { clients: Some(clients), servers: Some(servers) }])
     }
 
-    fn with(sites: &[Narrow]) -> Option<Field> {
+    /// A test that cannot have one ends here.
+    pub fn can_be() {
         // SAFETY: takes nothing and cannot fail.
         if unsafe { libc::geteuid() } != 0 {
-            let test = std::thread::current();
-            eprintln!("{}: skipped: wants root", test.name().unwrap_or_default());
-            return None;
+            cannot_run("network namespaces: run it as root");
+        }
+        if !Path::new("/dev/net/tun").exists() {
+            cannot_run("/dev/net/tun: load the module tun");
         }
         install();
+    }
+
+    fn with(sites: &[Narrow]) -> Field {
+        Field::can_be();
         let server = Namespace::new();
         server.ip(&format!("address add {SERVICE}/32 dev lo"));
         let folder = tempfile::tempdir().unwrap();
@@ -67,7 +74,7 @@ impl Field {
             let secret = folder.path().join(format!("secret-{number}"));
             Site::new(number, narrow, &server, secret)
         });
-        Some(Field { sites: sites.collect(), server, folder })
+        Field { sites: sites.collect(), server, folder }
     }
 
     /// The first client.
@@ -179,5 +186,7 @@ fn install() {
             false => String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     });
-    assert!(wrong.is_empty(), "{wrong}");
+    if !wrong.is_empty() {
+        cannot_run(wrong);
+    }
 }

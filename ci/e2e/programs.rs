@@ -50,6 +50,10 @@ impl Server {
         self.process.stop();
     }
 
+    pub fn wait_for_look(&self) {
+        self.process.wait_for_look();
+    }
+
     /// What happened so far. That the log does not contradict itself is checked here.
     pub fn events(&self) -> Vec<Event> {
         let events = eventlog::parse_all(&std::fs::read_to_string(&self.log).unwrap_or_default());

@@ -103,14 +103,14 @@ fn check_datagrams(field: &Field) {
 
 #[test]
 fn datagrams_of_all_lengths_come_back_without_a_server() {
-    let Some(field) = Field::new() else { return };
+    let field = Field::new();
     let _gateway = Gateway::start(&field.sites[0]);
     check_datagrams(&field);
 }
 
 #[test]
 fn datagrams_of_all_lengths_come_back_with_a_server() {
-    let Some(field) = Field::new() else { return };
+    let field = Field::new();
     let (mut server, _gateway, _nginx) = known(&field);
     check_datagrams(&field);
     server.stop();
@@ -147,7 +147,7 @@ fn dns_answer(question: &[u8]) -> Option<Vec<u8>> {
 
 #[test]
 fn dig_asks_a_name_server() {
-    let Some(field) = Field::new() else { return };
+    let field = Field::new();
     let mut server = Server::start(&field);
     let gateway = Gateway::start(&field.sites[0]);
     let _names = Service::start(&field, 53, dns_answer);
@@ -192,14 +192,14 @@ fn ping(field: &Field) {
 
 #[test]
 fn ping_is_answered_without_a_server() {
-    let Some(field) = Field::new() else { return };
+    let field = Field::new();
     let _gateway = Gateway::start(&field.sites[0]);
     ping(&field);
 }
 
 #[test]
 fn ping_is_answered_with_a_server() {
-    let Some(field) = Field::new() else { return };
+    let field = Field::new();
     let (mut server, gateway, _nginx) = known(&field);
     ping(&field);
     gateway.reboot();

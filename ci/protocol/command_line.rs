@@ -1,9 +1,12 @@
 //! What users are told when the command line, the configuration or the machine does not fit.
 
-use crate::harness::{self, LOCAL, PATIENCE, Server, free_port};
+use crate::harness::process::Process;
+use crate::harness::program::{LOCAL, SERVING, command, free_port, without_variables};
+use crate::harness::run;
+use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
-use std::io::{BufRead, BufReader};
+use crate::server::Server;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,7 +18,7 @@ fn serve(directory: &Path, listen: &str, extra: &[&str]) -> (i32, String) {
         arguments.extend(["--state", state.to_str().unwrap()]);
     }
     arguments.extend(extra);
-    let (code, stdout, stderr) = harness::run(&arguments);
+    let (code, stdout, stderr) = run(&arguments);
     assert_eq!(stdout, "", "standard output is for events");
     assert!(!stderr.contains("panicked"), "{stderr}");
     (code, stderr)
@@ -72,8 +75,7 @@ fn command_line_io_uring_refused() {
         let said: Vec<_> = stderr.lines().filter(|line| line.contains("io_uring")).collect();
         assert_eq!(said.len(), 1, "{stderr}");
         assert!(said[0].contains("recvmmsg") && said[0].contains("seccomp"), "{stderr}");
-        server.signal("TERM");
-        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+        server.stop();
 
         let directory = tempfile::tempdir().unwrap();
         let listen = format!("{LOCAL}:{}", free_port());
@@ -81,7 +83,7 @@ fn command_line_io_uring_refused() {
         assert_eq!(code, 1);
         one_line(&stderr, "seccomp");
 
-        let (code, stdout, stderr) = harness::run(&["demo"]);
+        let (code, stdout, stderr) = run(&["demo"]);
         assert_eq!(code, 0, "{stderr}");
         assert!(stdout.contains("all went as it must"), "{stdout}");
     });
@@ -98,8 +100,7 @@ fn command_line_sock_diag_refused() {
         for number in 0..100 {
             nat64.map(Client::nth(number));
         }
-        server.signal("TERM");
-        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+        server.stop();
         server.stderr()
     };
     assert!(!serves().contains(LOST), "nothing is lost where it is told");
@@ -155,11 +156,11 @@ fn tunables_of(mut command: Command) -> (String, String) {
     let listen = format!("{LOCAL}:{}", free_port());
     command.args(["serve", "--listen", &listen, "--log", "-"]);
     command.arg("--state").arg(directory.path());
-    let mut child = command.spawn().unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(said.any(|line| line.starts_with("nat64handoff: serving")), "it did not start");
+    let mut process = Process::spawn(&mut command);
+    assert!(process.says(SERVING, PATIENCE), "it did not start:\n{}", process.said());
+    let id = process.id;
     let of = |name: &str| {
-        std::fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap().replace('\0', "\n")
+        std::fs::read_to_string(format!("/proc/{id}/{name}")).unwrap().replace('\0', "\n")
     };
     let variable = format!("{TUNABLES}=");
     let environment = of("environ");
@@ -173,8 +174,8 @@ fn tunables_of(mut command: Command) -> (String, String) {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
     assert_ne!(ignored & 1 << (libc::SIGPIPE - 1), 0, "who reads no more ends it");
-    harness::signal(&child, "TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0));
     (tunables.join(":"), called)
 }
 
@@ -182,12 +183,12 @@ fn tunables_of(mut command: Command) -> (String, String) {
 fn command_line_huge_pages() {
     const HUGE: &str = "glibc.malloc.hugetlb=1";
     let program = env!("CARGO_BIN_EXE_nat64handoff");
-    assert_eq!(tunables_of(harness::command()), (HUGE.to_owned(), program.to_owned()));
+    assert_eq!(tunables_of(command()), (HUGE.to_owned(), program.to_owned()));
     for (set, kept) in [
         ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0".to_owned()),
         ("glibc.malloc.mxfast=0", format!("glibc.malloc.mxfast=0:{HUGE}")),
     ] {
-        let mut command = harness::command();
+        let mut command = command();
         command.env(TUNABLES, set);
         assert_eq!(tunables_of(command), (kept, program.to_owned()));
     }
@@ -197,7 +198,7 @@ fn command_line_huge_pages() {
     let copy = directory.path().join("copy");
     std::fs::copy(program, &copy).unwrap();
     let script = r#"exec 9<"$0" && rm "$0" && exec /proc/self/fd/9 "$@""#;
-    let mut command = harness::command_of("sh");
+    let mut command = without_variables(Command::new("sh"));
     command.args(["-c", script]).arg(&copy);
     assert_eq!(tunables_of(command), (String::new(), "/proc/self/fd/9".to_owned()));
     assert!(!copy.exists());
@@ -237,7 +238,7 @@ fn command_line_log_not_writable() {
     let state = directory.path().join("state");
     let log = directory.path().join("missing").join("events.log");
     let listen = format!("{LOCAL}:{}", free_port());
-    let (code, _, stderr) = harness::run(&[
+    let (code, _, stderr) = run(&[
         "serve",
         "--listen",
         &listen,
@@ -274,7 +275,7 @@ fn command_line_usage_errors() {
         assert!(!stderr.trim().is_empty());
     }
     for wrong in [&["no-such-command"][..], &[], &["who"], &["who", "nonsense"]] {
-        let (code, _, stderr) = harness::run(wrong);
+        let (code, _, stderr) = run(wrong);
         assert_eq!(code, 2, "{wrong:?}\n{stderr}");
     }
 }
@@ -326,7 +327,7 @@ fn command_line_configuration_file() {
 #[test]
 fn command_line_other_commands() {
     for good in [&["--help"][..], &["--version"], &["serve", "--help"], &["completions", "bash"]] {
-        let (code, stdout, stderr) = harness::run(good);
+        let (code, stdout, stderr) = run(good);
         assert_eq!(code, 0, "{good:?}\n{stderr}");
         assert!(!stdout.trim().is_empty(), "{good:?}");
     }

@@ -1,10 +1,11 @@
 //! More than the server can carry, from a known NAT64 and from strangers: another known NAT64 is answered throughout,
 //! memory stays as it is, what is dropped is counted, and after it all is as before.
 
-use crate::harness::{PATIENCE, SHORT, Server};
+use crate::judge::SHORT;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::judge::wire::Reply;
+use crate::server::Server;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -172,8 +173,7 @@ fn overload_sheds_and_ends() {
     while asking.try_reply(SHORT).is_some() {}
     asking.fence();
     assert_eq!(asking.find(asker.entry.mapped).map(|found| found.0), Some(asker.entry));
-    server.signal("TERM");
-    assert!(server.wait_exit(PATIENCE).success());
+    server.stop();
     let told = drops_told(&server.stderr());
     assert!(told >= dropped, "{told} drops counted, the kernel dropped {dropped}");
 }

@@ -1,10 +1,10 @@
 //! Messages: formats, types, lengths, what is skipped and what is dropped.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::{self, PAYLOAD_MAX, Reply, message, payload};
+use crate::server::Server;
 
 /// Types that are reserved or that the server has no use for are skipped, at any length, wherever
 /// they stand.

@@ -1,10 +1,10 @@
 //! What a NAT64 sends: the shapes that are answered, and all that is less.
 
-use crate::harness::Server;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet;
 use crate::judge::wire::{self, Reply, payload};
+use crate::server::Server;
 
 /// Each missing part makes a request incomplete: no answer, no validation packet, no change.
 #[test]
@@ -139,7 +139,7 @@ fn section_3_multi_reports_have_groups() {
         &wire::entry(two.at(20003)),
     ]);
     nat64.send(&request);
-    if let Some(reply) = nat64.try_reply(crate::harness::SHORT) {
+    if let Some(reply) = nat64.try_reply(crate::judge::SHORT) {
         assert_eq!(reply, Reply::report(b"groupB", two.at(20003)));
     }
 }

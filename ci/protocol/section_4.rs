@@ -1,10 +1,10 @@
 //! Where answers go and what they are made of. The strict reader checks form, order and sender of
 //! every reply in all the other tests too.
 
-use crate::harness::Server;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::judge::wire::{self, Reply, payload};
+use crate::server::Server;
 use std::net::Ipv4Addr;
 
 /// To the port that the request came from, whichever of the NAT64's.

@@ -1,6 +1,6 @@
 //! Token validation: the validation packet, attenuation, the proof.
 
-use crate::harness::{SHORT, Server};
+use crate::judge::SHORT;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
@@ -8,6 +8,7 @@ use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::{self, Reply, payload};
 use crate::random::Random;
 use crate::section_3::incomplete;
+use crate::server::Server;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const MAC: usize = 16;
@@ -158,7 +159,7 @@ fn section_5_attenuation_starts_at_two() {
         for (number, passes) in [true, true, false].into_iter().enumerate() {
             let nat64 = &nat64s[number % senders];
             nat64.send(&nat64.service_request(&nat64.unmapped_packet()));
-            let patience = if passes { crate::harness::PATIENCE } else { SHORT };
+            let patience = if passes { crate::judge::PATIENCE } else { SHORT };
             assert_eq!(nat64.try_challenge(patience).is_some(), passes, "request {number}");
         }
     }
@@ -377,12 +378,13 @@ fn section_5_macs_differ_by_identity() {
 
 /// The key is replaced every 60 s; a proof made with the previous key is accepted, an older one not.
 #[test]
-#[ignore = "takes two minutes"]
+#[ignore = "takes two minutes: ci/test runs it"]
 fn section_5_old_proofs_expire() {
     let server = Server::start(&[]);
     let (early, late) = (Nat64::unknown(&server), Nat64::unknown(&server));
     let old = early.challenge(&early.service_request(&early.unmapped_packet()));
     let older = late.challenge(&late.service_request(&late.unmapped_packet()));
+    // The time itself is what this is about.
     std::thread::sleep(std::time::Duration::from_secs(58));
     early.prove(&old);
     std::thread::sleep(std::time::Duration::from_secs(64));

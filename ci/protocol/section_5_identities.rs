@@ -1,11 +1,12 @@
 //! Known identities: rotation, the four most recent ones, reboots.
 
-use crate::harness::{SHORT, Server};
+use crate::judge::SHORT;
 use crate::judge::client::Client;
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet;
 use crate::judge::wire::{self, Reply, payload};
+use crate::server::Server;
 
 /// A service packet that is not found, with a rotation.
 fn rotate(nat64: &Nat64, expired: &[u8]) -> Option<Reply> {

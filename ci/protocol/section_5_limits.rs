@@ -1,9 +1,12 @@
 //! Limits: `--validation-rate`, `--max-nat64s`, `--max-entries`, `--allow`, `--deny`.
 
-use crate::harness::{LOCAL, SHORT, Server, free_port, run};
+use crate::harness::program::{LOCAL, free_port};
+use crate::harness::run;
+use crate::judge::SHORT;
 use crate::judge::client::Client;
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
+use crate::server::Server;
 use std::time::{Duration, Instant};
 
 /// No answer, no validation packet, for whatever it sends.
@@ -31,6 +34,7 @@ fn section_5_validation_rate() {
         let mut arrived = 0;
         for _ in 0..count {
             stranger.send(&request);
+            // The flood is no denser than this.
             std::thread::sleep(Duration::from_millis(2));
             while stranger.waiting_challenge().is_some() {
                 arrived += 1;

@@ -1,12 +1,12 @@
 //! The table, while it has room: uniqueness, eligible ports, hints, authenticators, control ports.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, OTHER_PREFIX, PUBLIC, SERVICE};
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::{self, Reply};
 use crate::random::Random;
+use crate::server::Server;
 use std::collections::HashSet;
 
 /// One port for a client, whatever it sends and to whichever port; TCP and UDP alike.

@@ -1,12 +1,12 @@
 //! The full table: capacity, replacement, what counts as use, fair share. Each test fills one table of
 //! 64508 entries and tries several things on it.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::Reply;
+use crate::server::Server;
 use std::collections::{HashSet, VecDeque};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 
@@ -206,8 +206,8 @@ fn section_6_live_connections_are_passed_over() {
         .collect();
     nat64.fill(&entries);
     let mut expected = Expected::after_filling(&server);
-    // The kernel is asked as soon as the table is nearly full, by a thread that may have to wait for its turn.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // The kernel is asked as soon as the table is nearly full, by a thread of its own.
+    server.wait_for_look();
     for number in 0..3 {
         let victim = entries[1 + number as usize];
         assert_eq!(nat64.map(stranger(number)), victim.mapped);

@@ -1,10 +1,10 @@
 //! Reports and multi reports, row by row of the table in section 6.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
 use crate::judge::wire::{self, Reply, payload};
+use crate::server::Server;
 
 type Line = (Kind, Option<(u16, std::net::Ipv6Addr, u16)>);
 
@@ -199,7 +199,7 @@ fn section_6_mapped_port_0() {
     let nat64 = Nat64::known(&server);
     let client = Client::nth(1);
     nat64.send(&nat64.report_request(b"authen", client.at(0)));
-    if let Some(reply) = nat64.try_reply(crate::harness::SHORT) {
+    if let Some(reply) = nat64.try_reply(crate::judge::SHORT) {
         let entry = reply.entry.unwrap();
         assert!(nat64.is_eligible(entry.mapped));
         assert_eq!(reply, Reply::report(b"authen", client.at(entry.mapped)));

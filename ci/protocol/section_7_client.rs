@@ -1,6 +1,6 @@
 //! Client packets: TCP and UDP, extension headers, other protocols, source addresses.
 
-use crate::harness::{SHORT, Server};
+use crate::judge::SHORT;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{
@@ -8,6 +8,7 @@ use crate::judge::packet::{
 };
 use crate::judge::wire::Reply;
 use crate::random::Random;
+use crate::server::Server;
 
 /// The client's packet behind these extension headers.
 fn behind(client: Client, headers: &[(u8, Vec<u8>)], last: u8, payload: &[u8]) -> Vec<u8> {

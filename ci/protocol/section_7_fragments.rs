@@ -1,12 +1,12 @@
 //! Fragments: first ones count as what they carry and leave a note, later ones are answered by it.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{
     self, DESTINATION, HOP_BY_HOP, Ipv4, UDP, chain, fragment6, ipv6, options,
 };
 use crate::judge::wire::Reply;
+use crate::server::Server;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -214,6 +214,7 @@ fn section_7_fragment_notes_expire() {
     let entry = client.at(nat64.map(client));
     nat64.ask(&nat64.client_request(b"authen", &first6(client, 77)));
     nat64.ask(&nat64.service_request(&first4(entry.mapped, 77).octets()));
+    // The time itself is what this is about.
     std::thread::sleep(Duration::from_secs(12));
     // Still there. (The first is not asked again before 15 s are over: whether use prolongs a note
     // is not said.)

@@ -1,11 +1,11 @@
 //! Service packets: found, not found, other protocols.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4};
 use crate::judge::wire::Reply;
 use crate::random::Random;
+use crate::server::Server;
 use std::net::Ipv4Addr;
 
 /// Found: the stored 6, 7, and the packet unchanged, whatever its TTL, options or size.

@@ -1,9 +1,11 @@
 //! The event log: form, order, `--log-format full`, standard output, SIGHUP; stopping and restarting.
 
-use crate::harness::{self, PATIENCE, Server, wait_until};
+use crate::harness::wait_until;
+use crate::judge::PATIENCE;
 use crate::judge::client::{Client, OTHER_PREFIX};
 use crate::judge::eventlog::{self, Kind};
 use crate::judge::nat64::Nat64;
+use crate::server::Server;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use std::time::Duration;
 #[test]
 fn section_8_lines() {
     let server = Server::start(&[]);
-    let before = harness::now();
+    let before = crate::server::now();
     let nat64 = Nat64::known(&server);
     // Addresses that RFC 5952 has rules about.
     let clients = [
@@ -28,7 +30,7 @@ fn section_8_lines() {
     }
     nat64.report(clients[0].at(6000));
     server.events_from(2 + clients.len());
-    let after = harness::now();
+    let after = crate::server::now();
     let text = std::fs::read_to_string(server.log_path()).unwrap();
     let own = nat64.address;
     let expected = [
@@ -56,7 +58,8 @@ fn section_8_lines() {
 #[test]
 fn section_8_full_format() {
     let second = Ipv4Addr::new(127, 0, 0, 2);
-    let mut server = Server::start_on(&[harness::LOCAL, second], &["--log-format", "full"]);
+    let mut server =
+        Server::start_on(&[crate::harness::program::LOCAL, second], &["--log-format", "full"]);
     server.check_log = false;
     let nat64 = Nat64::known(&server);
     let client = Client::parse("2001:db8::17", 53186);
@@ -106,8 +109,8 @@ fn section_8_sighup_reopens_the_log() {
     std::fs::rename(server.log_path(), &old).unwrap();
     // Until the signal, the old file is written.
     nat64.map(Client::nth(1));
-    assert!(wait_until(PATIENCE, || harness::events_of(&old).len() == 3));
-    server.signal("HUP");
+    assert!(wait_until(PATIENCE, || crate::server::events_of(&old).len() == 3));
+    server.signal(libc::SIGHUP);
     let mut count = 2;
     assert!(wait_until(PATIENCE, || {
         nat64.map(Client::nth(count));
@@ -115,24 +118,26 @@ fn section_8_sighup_reopens_the_log() {
         server.log_path().exists() && !server.events().is_empty()
     }));
     let total = 1 + count as usize;
-    let both = || [harness::events_of(&old), server.events()].concat();
+    let both = || [crate::server::events_of(&old), server.events()].concat();
     assert!(wait_until(PATIENCE, || both().len() == total));
     eventlog::check_consistency(&both());
     for (number, event) in both()[1..].iter().enumerate() {
         assert_eq!(event.entry.unwrap().1, Client::nth(number as u32).address);
     }
     // Once more, without a rename: the log goes on where it is.
-    server.signal("HUP");
-    std::thread::sleep(Duration::from_millis(100));
     nat64.map(Client::nth(count));
-    assert!(wait_until(PATIENCE, || both().len() == total + 1));
+    server.signal(libc::SIGHUP);
+    for more in 1..100 {
+        nat64.map(Client::nth(count + more));
+    }
+    assert!(wait_until(PATIENCE, || both().len() == total + 100));
     nat64.fence();
 }
 
 /// SIGTERM and SIGINT: exit code 0 within a second, everything logged.
 #[test]
 fn section_8_stopping() {
-    for signal in ["TERM", "INT"] {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut server = Server::start(&[]);
         let nat64 = Nat64::known(&server);
         // So many that the log has some way to go, the last ones without waiting for answers.
@@ -144,7 +149,7 @@ fn section_8_stopping() {
         (3000..3040).for_each(|number| nat64.send(&request(number)));
         server.signal(signal);
         let status = server.wait_exit(Duration::from_secs(1));
-        assert_eq!(status.code(), Some(0), "after SIG{signal}\n{}", server.stderr());
+        assert_eq!(status.code(), Some(0), "after signal {signal}\n{}", server.stderr());
         let events = server.events();
         assert!(events.len() > 3000, "the queue is not drained: {}", events.len());
         // What was answered last is in the log.
@@ -163,7 +168,9 @@ fn section_9_restarts() {
     let mut server = Server::start(&[]);
     let nat64 = Nat64::known(&server);
     let mut ports = Vec::new();
-    for (round, signal) in ["TERM", "KILL", "INT", "KILL"].into_iter().enumerate() {
+    for (round, signal) in
+        [libc::SIGTERM, libc::SIGKILL, libc::SIGINT, libc::SIGKILL].into_iter().enumerate()
+    {
         for number in 0..100 {
             ports.push(nat64.map(Client::nth(100 * round as u32 + number)));
         }

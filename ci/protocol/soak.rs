@@ -1,12 +1,12 @@
 //! Random and mutated payloads, from strangers and from a known NAT64.
 
-use crate::harness::Server;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet::{self, Ipv4, chain, fragment6, icmpv6, options};
 use crate::judge::wire::{self, payload};
 use crate::random::Random;
 use crate::section_3::incomplete;
+use crate::server::Server;
 
 const TOTAL: usize = 100_000;
 const WARM_UP: usize = 30_000;
@@ -144,7 +144,7 @@ fn settle(known: &Nat64) {
 }
 
 fn wait_for_client(server: &Server, client: Client) -> bool {
-    crate::harness::wait_until(crate::harness::PATIENCE, || {
+    crate::harness::wait_until(crate::judge::PATIENCE, || {
         let last = server.events().into_iter().next_back();
         last.is_some_and(|event| event.entry.is_some_and(|entry| entry.1 == client.address))
     })

@@ -1,5 +1,6 @@
 //! A network namespace for the calling thread, and packets in and out of its devices.
 
+use crate::skip::cannot_run;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,33 +17,29 @@ const SOON: Duration = Duration::from_millis(50);
 const PACKET_MAX: usize = 65_536;
 
 /// Gives this thread, and what it starts, a network namespace of its own, without IPv6 on new devices unless
-/// that is asked for. If that is refused, says so; the test is skipped then.
-pub fn private_namespace(test: &str, ipv6: bool) -> bool {
+/// that is asked for.
+pub fn private_namespace(ipv6: bool) {
     // SAFETY: takes flags alone; only this thread changes.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         let error = io::Error::last_os_error();
-        eprintln!("{test}: skipped: no network namespace of its own (wants root): {error}");
-        return false;
+        cannot_run(&format!("a network namespace: run it as root ({error})"));
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        cannot_run("/dev/net/tun: load the module tun");
     }
     for devices in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{devices}/disable_ipv6");
         std::fs::write(path, if ipv6 { "0" } else { "1" }).unwrap();
     }
-    true
 }
 
-/// Installs Debian packages if `program` is missing. Says what to do if that fails; the test is skipped then.
-pub fn install(test: &str, program: &str, packages: &[&str]) -> bool {
-    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    let found = || folders.iter().any(|folder| Path::new(folder).join(program).exists());
-    if !found() {
-        let mut install = Command::new("apt-get");
-        let _ = install.args(["install", "-y", "-qq"]).args(packages).output();
+/// Installs the Debian package of `program` if it is missing.
+pub fn install(program: &str) {
+    let packages = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/packages");
+    let output = Command::new(packages).arg(program).output().unwrap();
+    if !output.status.success() {
+        cannot_run(&String::from_utf8_lossy(&output.stderr));
     }
-    if !found() {
-        eprintln!("{test}: skipped: no {program}; install it with: apt-get install {packages:?}");
-    }
-    found()
 }
 
 /// Runs `ip` in this thread's namespace.

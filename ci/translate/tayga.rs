@@ -234,13 +234,9 @@ fn hex(packets: &[Vec<u8>]) -> String {
 /// Every case is translated alike, or an exception; and every exception is still one.
 #[test]
 fn octet_by_octet() {
-    const NAME: &str = "tayga::octet_by_octet";
-    if !install(NAME, "ip", &["iproute2"])
-        || !install(NAME, "tayga", &["tayga"])
-        || !private_namespace(NAME, false)
-    {
-        return;
-    }
+    install("ip");
+    install("tayga");
+    private_namespace(false);
     let tayga = Tayga::start();
     let mut used = [0; EXCEPTIONS.len()];
     let (mut alike, mut wrong) = (0, 0);

@@ -1,7 +1,7 @@
 //! The first inputs of each target: one for every kind of thing that PROTOCOL.md tells apart. What the
 //! fuzzer made of them stands beside them in `fuzz/corpus`.
 //!
-//! `cargo test --test corpus -- --ignored write_seeds` writes them.
+//! `CORPUS_WRITE=1 cargo test --test corpus seeds` writes them.
 
 use std::net::Ipv6Addr;
 

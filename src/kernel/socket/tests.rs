@@ -146,7 +146,7 @@ fn a_port_that_becomes_free_in_time_is_had() {
 /// take down.
 #[test]
 fn a_port_that_only_a_ring_has_is_waited_for() {
-    let Ok(ring) = io_uring::IoUring::new(2) else { return };
+    let Ok(ring) = io_uring::IoUring::new(2) else { crate::skip::cannot_run("io_uring") };
     let predecessor = bind_first(ANY_PORT, false).unwrap();
     let address = predecessor.local();
     ring.submitter().register_files(&[predecessor.socket.as_raw_fd()]).unwrap();

@@ -441,14 +441,18 @@ fn a_signal_ends_the_wait_and_nothing_else<B: Made>() {
     let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     // SAFETY: no pointers.
     let this = unsafe { libc::pthread_self() };
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
     let other = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(50));
-        // SAFETY: the thread joins this one before it ends.
-        assert_eq!(unsafe { libc::pthread_kill(this, libc::SIGUSR2) }, 0);
+        // Again and again, as the wait may not have begun yet.
+        while is_over.recv_timeout(Duration::from_millis(50)).is_err() {
+            // SAFETY: the thread joins this one before it ends.
+            assert_eq!(unsafe { libc::pthread_kill(this, libc::SIGUSR2) }, 0);
+        }
     });
     // The first arms, so that the second has nothing to submit and sees the interruption itself.
     assert_eq!(backend.turn(Some(Duration::ZERO)).unwrap(), 0);
     assert!(elapsed(|| assert_eq!(backend.turn(Some(LONG)).unwrap(), 0)) < LONG);
+    over.send(()).unwrap();
     other.join().unwrap();
     burst(&mut backend, server, 10, echo_in_place);
 }

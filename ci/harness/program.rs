@@ -1,0 +1,60 @@
+//! The program under test: its command line, a run of it, and a port for it to serve on.
+
+use super::process::Process;
+use super::skip::cannot_run;
+use crate::judge::PATIENCE;
+use crate::judge::nat64::DISCARD;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// What it says when it serves.
+pub const SERVING: &str = "nat64handoff: serving";
+
+/// A UDP port that nobody has: below the ephemeral ones, which control sockets use, and above those that
+/// tests map by name.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) + 97 * std::process::id();
+        let port = 24_000 + (step % 8_000) as u16;
+        if UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+pub fn command() -> Command {
+    without_variables(Command::new(env!("CARGO_BIN_EXE_nat64handoff")))
+}
+
+/// Of what could change what the program does.
+pub fn without_variables(mut command: Command) -> Command {
+    for variable in
+        ["STATE_DIRECTORY", "LOGS_DIRECTORY", "LISTEN_FDS", "NOTIFY_SOCKET", "GLIBC_TUNABLES"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Where NAT64s listen on their port. A test that has one cannot run without.
+pub fn wants_discard_port() {
+    let bound = UdpSocket::bind((Ipv4Addr::new(127, 0, 1, 255), DISCARD));
+    if bound.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+        cannot_run(
+            "UDP port 9 of loopback addresses: run it as root, or with CAP_NET_BIND_SERVICE",
+        );
+    }
+}
+
+/// Runs the program until it ends: exit code, standard output, standard error.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    let mut process = Process::spawn(command().args(arguments));
+    let status = process.wait(PATIENCE);
+    let (out, err) = (process.stdout.get(), process.stderr.get());
+    let status = status.unwrap_or_else(|| panic!("{arguments:?} does not end\n{err}"));
+    (status.code().unwrap_or(-1), out, err)
+}
