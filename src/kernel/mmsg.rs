@@ -25,7 +25,7 @@ use crate::kernel::slot::{CONTROL_AT, NAME_AT, PAYLOAD_AT, SLOT_SIZE};
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::waker::EventWaker;
 
-/// The receive buffers: one turn takes at most as many datagrams, or batches that GRO coalesced.
+/// The receive buffers, and so the most datagrams or GRO batches that one turn takes.
 const BUFFERS: usize = BATCH_MAX;
 
 /// The sockets of one reactor.

@@ -1,7 +1,7 @@
 //! Signals of the process.
 //!
-//! The gateway polls for them together with its TUN device: each signal that means something writes
-//! to a socket that is polled. The server gets its signals from tokio, as its other events.
+//! The gateway polls for them together with its TUN device: a signal writes to a socket that is
+//! polled as well. The server gets its signals from tokio, like all events of its control plane.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,7 +28,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on these signals have no other effect than to be read here. SIGHUP has none at all.
+    /// From now on, SIGTERM, SIGINT and SIGUSR1 only make something to read here. SIGHUP is
+    /// ignored.
     ///
     /// # Errors
     /// Where the process may not open another descriptor.
@@ -70,8 +71,8 @@ fn has_come(mut receiver: &UnixStream) -> bool {
     }
 }
 
-/// Makes writing to a pipe or socket that nobody reads an error of the write, and no end of the
-/// program: as every Rust program has it when it starts.
+/// Ignores SIGPIPE, as the Rust runtime does at the start of a program: to write to a closed pipe
+/// or socket is an error of the write, and does not end the program.
 pub(crate) fn ignore_broken_pipes() {
     // SAFETY: no handler is set, so nothing of ours is called.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };

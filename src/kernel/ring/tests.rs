@@ -85,7 +85,7 @@ fn a_seccomp_filter_is_recognized() {
     assert_eq!(filtered.join().unwrap(), Err(Refused::Seccomp));
 }
 
-/// As the default profile of containers does: EPERM. Only for this thread.
+/// For this thread, io_uring_setup fails with EPERM, as with the default profile of containers.
 fn forbid_io_uring_setup() {
     let instruction = |code, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;

@@ -57,7 +57,7 @@ fn an_answer_in_octets() {
     let (last, found) = parsed(&ANSWER);
     assert!(last.unwrap());
     assert_eq!(found, connections());
-    // In two datagrams.
+    // The same in two datagrams.
     let (first, second) = ANSWER.split_at(88);
     let (last, found) = parsed(first);
     assert_eq!((last.unwrap(), found), (false, connections()[..1].to_vec()));
@@ -78,7 +78,7 @@ fn every_truncation() {
             _ => assert_eq!(last.unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}"),
         }
     }
-    // Whole by its own length, and too short for what it is.
+    // Messages whose length field is right, but that are too short for their type.
     for length in 0..16 + 4 + 48 {
         let mut message = ANSWER[..length].to_vec();
         if let Some(field) = message.first_chunk_mut() {
@@ -99,7 +99,7 @@ fn other_messages() {
         let length = 16 + data.len() as u8;
         [&[length, 0, 0, 0, kind, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0], data].concat()
     };
-    // EPERM, and nothing more is read.
+    // An error, EPERM, ends the answer.
     let refused = [&message(2, &(-1_i32).to_ne_bytes()), &ANSWER[..]].concat();
     let (result, found) = parsed(&refused);
     assert_eq!((result.unwrap_err().kind(), found), (io::ErrorKind::PermissionDenied, vec![]));
@@ -110,7 +110,7 @@ fn other_messages() {
     parsed(&message(3, &i32::MIN.to_ne_bytes())).0.unwrap_err();
     parsed(&message(4, &[])).0.unwrap_err();
     parsed(&message(99, &[])).0.unwrap_err();
-    // A no-op of an odd length, filled up.
+    // A no-op of an odd length, padded.
     let (last, found) = parsed(&[&message(1, &[7])[..], &[0, 0, 0], &ANSWER].concat());
     assert_eq!((last.unwrap(), found), (true, connections().to_vec()));
     // The answer to another request.
@@ -130,10 +130,10 @@ fn a_request_in_octets() {
     expected.extend([0; 48]);
     expected.extend([
         40, 0,  1, 0,
-        // Is it the first host? Then on to the jump to the end, else behind that.
+        // The first host? A match continues with the jump to the end, anything else after it.
         8, 16,  20, 0,  2, 32, 0, 0,  255, 255, 255, 255,  192, 0, 2, 7,
         1, 4,  20, 0,
-        // Is it the second? Then on to the end, else behind that.
+        // The second host? A match continues at the end, anything else beyond it.
         8, 16,  20, 0,  2, 32, 0, 0,  255, 255, 255, 255,  192, 0, 2, 9,
     ]);
     expected[0] = expected.len() as u8;
@@ -165,7 +165,7 @@ proptest! {
     }
 }
 
-/// What this host's kernel says of connections with any of `hosts`.
+/// The live connections of this host with `hosts`.
 fn live(hosts: &[Ipv4Addr]) -> Vec<Connection> {
     let mut found = Vec::new();
     SockDiag::open().unwrap().connections(hosts, |connection| found.push(connection)).unwrap();
@@ -187,7 +187,7 @@ fn ends(client: &TcpStream) -> [Connection; 2] {
 
 #[test]
 fn connections_of_this_host() {
-    // Beside many others that the kernel leaves out.
+    // The kernel has many other connections, and leaves them out.
     let [one, two, third] = [11, 12, 13].map(|last| Ipv4Addr::new(127, 0, 64, last));
     let listeners = [
         TcpListener::bind((one, 0)).unwrap(),
@@ -203,17 +203,17 @@ fn connections_of_this_host() {
     let clients = [(&listeners[0], one), (&listeners[1], two), (&listeners[2], third)]
         .map(|(l, ip)| connect(l, ip));
     let [first, second, other] = [0, 1, 2].map(|i| ends(&clients[i]));
-    // A socket of `[::]` has it as a v4-mapped one.
+    // A socket of `[::]` has a v4-mapped address.
     assert!(accepted[1].local_addr().unwrap().is_ipv6());
 
-    // The ends here that are connected with these hosts: no listening one, no other.
+    // Only the ends that are connected with these hosts, and no listening socket.
     let mut found = live(&[one, two]);
     found.sort_by_key(|connection| *connection.remote.ip());
     assert_eq!(found, [first[0], second[0]]);
     assert_eq!(live(&[third]), [other[0]]);
     assert_eq!(live(&[Ipv4Addr::new(127, 0, 64, 14)]), []);
-    // From the other side the host is the one that all tests share. Likewise where there is no
-    // filter, or one of as many hosts as may be.
+    // The other ends are all on this one host. They are found with a filter, without one, and with
+    // the most hosts that a filter has.
     let local = *first[0].local.ip();
     let mut many: Vec<_> = (0..HOSTS_MAX as u8).map(|i| Ipv4Addr::new(127, 0, 65, i)).collect();
     many[HOSTS_MAX - 1] = local;
@@ -223,11 +223,11 @@ fn connections_of_this_host() {
         assert!(found.iter().all(|connection| connection.remote.port() != 0), "{found:?}");
     }
 
-    // Half-closed it is live for both.
+    // Half-closed, it is live at both ends.
     clients[1].shutdown(Shutdown::Write).unwrap();
     assert_eq!(live(&[two]), [second[0]]);
     assert!(live(&[local]).contains(&second[1]));
-    // Closed from both sides it is not; the one that closed first is in TIME_WAIT.
+    // Closed by both, it is not live; the end that closed first is in TIME_WAIT.
     drop(accepted.remove(1));
     let mut tries = 0..2000;
     while !live(&[two]).is_empty() || live(&[local]).contains(&second[1]) {

@@ -1,4 +1,4 @@
-//! The sockets of the handoff port: bound, steered, and nobody else's.
+//! The sockets of the handoff port: bound exclusively, and steered by the NAT64's address.
 //!
 //! PROTOCOL.md section 1 keeps one table per (local address, NAT64 address), and each reactor has
 //! its own tables. So everything that one NAT64 sends must reach the same reactor, from whatever

@@ -38,9 +38,9 @@ fn a_source_stays_with_its_reactor_whatever_its_port() {
     for (reactor, shard) in shards.iter().enumerate() {
         let received = numbers_received(shard);
         assert!(received.iter().all(|(source, _)| steered_to(*source.ip(), REACTORS) == reactor));
-        // Even would be a third of all; a quarter says that neighbours spread.
+        // A third of all would be even; a quarter shows that neighbours spread.
         assert!(received.len() >= usize::from(SOURCES) * PORTS as usize / 4);
-        // A source has all its ports here or none.
+        // All ports of a source are here, or none is.
         assert_eq!(received.len() % PORTS as usize, 0);
     }
 }
@@ -142,8 +142,7 @@ fn a_port_that_becomes_free_in_time_is_had() {
     dying.join().unwrap();
 }
 
-/// As after `kill -9`: there is no process any more, but a ring, which the kernel takes its time to
-/// take down.
+/// As after `kill -9`: the process is gone, but the kernel has not taken its ring down yet.
 #[test]
 fn a_port_that_only_a_ring_has_is_waited_for() {
     let Ok(ring) = io_uring::IoUring::new(2) else { crate::skip::cannot_run("io_uring") };

@@ -82,7 +82,7 @@ fn sockets(addresses: &[Ipv4Addr]) -> Vec<ReactorSocket> {
     bind_group(&listen, 1).unwrap().remove(0)
 }
 
-/// A backend on one address, and that.
+/// A backend that listens on one address, its waker and that address.
 fn start<B: Made>(address: Ipv4Addr) -> (B, EventWaker, SocketAddrV4) {
     let sockets = sockets(&[address]);
     let local = sockets[0].local();
@@ -107,7 +107,7 @@ fn pattern(length: usize, seed: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 7 + i / 251 + seed) as u8).collect()
 }
 
-/// Turns until `count` datagrams were seen by `each`.
+/// Turns until `each` has seen `count` datagrams.
 fn receive_all<B: Made>(backend: &mut B, count: usize, mut each: impl FnMut(&mut B, usize)) {
     let mut seen = 0;
     for _ in 0..TURNS_MAX {
@@ -238,7 +238,7 @@ fn flood_from<B: Made>(
 
 fn a_burst_comes_through_in_order<B: Made>() {
     let (mut backend, _waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
-    // The client's own queue has room for few small datagrams.
+    // The client's own queue has room for only a few hundred small datagrams.
     burst(&mut backend, server, 200, echo_in_place);
     flood(&mut backend, server, 2000, |_, _| ());
 }
@@ -449,7 +449,7 @@ fn a_signal_ends_the_wait_and_nothing_else<B: Made>() {
             assert_eq!(unsafe { libc::pthread_kill(this, libc::SIGUSR2) }, 0);
         }
     });
-    // The first arms, so that the second has nothing to submit and sees the interruption itself.
+    // The first turn arms the receives, so that the second only waits and is interrupted itself.
     assert_eq!(backend.turn(Some(Duration::ZERO)).unwrap(), 0);
     assert!(elapsed(|| assert_eq!(backend.turn(Some(LONG)).unwrap(), 0)) < LONG);
     over.send(()).unwrap();
@@ -467,7 +467,7 @@ fn a_datagram_after_a_long_silence_is_received<B: Made>() {
         thread::sleep(Duration::from_millis(300));
         client().send_to(b"late", server).unwrap();
     });
-    // Without a timeout: only the datagram can end this.
+    // There is no timeout, so only the datagram can end this.
     while backend.turn(None).unwrap() == 0 {}
     assert_eq!(payload(&mut backend, 0), b"late");
     late.join().unwrap();
