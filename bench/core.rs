@@ -1,16 +1,19 @@
-//! What the pure core costs, without any I/O: `cargo bench --bench core`. Tokens and authenticators have 16 octets.
+//! What the pure core costs, without any I/O: `cargo bench --bench core`. Tokens and authenticators
+//! have 16 octets.
 //!
-//! `handle`: nanoseconds for each request of a batch, by kind, for one full table and for `BENCH_TABLES` (default
-//! 1000; they need 4 GiB) of them: random NAT64s, random entries, caches as cold as that makes them. Requests are
-//! written into their buffers before the clock runs, as the kernel would. Medians of several rounds, low and high.
+//! `handle`: nanoseconds for each request of a batch, by kind, for one full table and for
+//! `BENCH_TABLES` (default 1000, which need 4 GiB). NAT64s and entries are random, so that caches
+//! are cold. Requests are written into their buffers before the clock starts, as the kernel would.
+//! Prints the median of several rounds, the lowest and the highest.
 //!
-//! `memory`: octets for each entry, all of the NAT64 in: what was asked of the allocator, and what became resident,
-//! its bookkeeping included. Each line is measured in a process of its own; 1000 full tables need up to 8 GiB, and where
-//! there is less they are fewer.
+//! `memory`: octets for each entry, with all that the NAT64 has: what was asked of the allocator,
+//! and what became resident, the allocator's own bookkeeping included. Each line is measured in a
+//! process of its own. 1000 full tables need up to 8 GiB; where there is less, there are fewer
+//! tables.
 //!
-//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only those. `once KIND`
-//! answers a fixed number of requests of that kind at one full table, for tools that count instructions, and says
-//! which command to use.
+//! Names of parts or of kinds (`client`, `service`, `report`, `echo`, `new`) as arguments run only
+//! those. `once KIND` answers a fixed number of requests of that kind at one full table, for tools
+//! that count instructions, and prints the command to use.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -41,30 +44,30 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Where the server is, and what embedded packets name as the service.
+/// The address of the server, and of the service that embedded packets are to or from.
 const LOCAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 const CONTROL: u16 = 40_000;
 const TOKEN: [u8; 16] = *b"token of a NAT64";
-/// What embedded UDP datagrams carry: a client packet has 150 octets then, as in `load`.
+/// Octets in an embedded UDP datagram: a client packet has 150 octets then, as in `load`.
 const DATA: [u8; 66] = [b'x'; 66];
-/// Requests that are handed over at once.
+/// Requests in a batch.
 const BATCHES: [usize; 3] = [1, 64, 256];
 const ROUNDS: usize = 7;
 /// Requests of each kind in a round.
 const REQUESTS: usize = 1 << 17;
-/// Of one NAT64, at once: no more than that are answered in a second.
+/// The most ICMP requests of one NAT64 in a second: more are not answered.
 const ECHOES_MAX: usize = ICMP_RATE_MAX as usize;
-/// More than the largest full table has, and the list of its clients that fills it.
+/// More octets than a full table takes, the list of its clients included.
 const FULL_TABLE_OCTETS_MAX: usize = 16 << 20;
-/// For tools that count instructions.
+/// Requests of `once`.
 const ONCE: usize = 1 << 16;
 
 fn main() {
-    // What cargo passes on is not for us, but for the names of parts.
+    // Arguments that begin with a hyphen are what cargo passes on.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // As the server does; but a tool that counts instructions would lose sight of what is executed.
+    // As the server does; but a tool that counts instructions would not follow the exec.
     if arguments.first() != Some(&"once") {
         huge_pages::ask();
     }
@@ -184,8 +187,8 @@ impl Shard {
         }
     }
 
-    /// Uses all entries in an order of its own, table by table: none has its neighbour in the order of use beside
-    /// it in memory.
+    /// Uses all entries, table by table, in an order in which neighbours are not neighbours in
+    /// memory.
     fn use_all(&mut self) {
         let mut order: Vec<u32> = (0..self.ports.len() as u32).collect();
         shuffle(&mut order, &mut self.random);
@@ -209,7 +212,7 @@ impl Shard {
         self.random.below(self.ports.len() as u32) as usize
     }
 
-    /// What is measured.
+    /// Answers a batch: the part that is measured.
     #[inline(never)]
     fn answer(&mut self, batch: &mut Requests) {
         self.outbox.clear();
@@ -347,7 +350,7 @@ impl Kind {
         }
     }
 
-    /// So many requests at random tables about random entries. `created` counts new clients.
+    /// Makes `length` requests to random tables about random entries. `created` counts new clients.
     fn prepare(self, shard: &mut Shard, batch: &mut Requests, length: usize, created: &mut usize) {
         batch.clear();
         for _ in 0..length {
@@ -365,7 +368,7 @@ impl Kind {
             }
         }
         if matches!(self, Kind::Echo) {
-            // Only so many are answered in a second.
+            // The answers of a second are limited.
             shard.now.monotonic += Duration::from_secs(3);
         }
     }
@@ -404,7 +407,7 @@ fn handle(tables: usize, kinds: &[Kind]) {
 fn nanoseconds(kind: Kind, shard: &mut Shard, length: usize, created: &mut usize) -> f64 {
     let mut batch = Requests::new(length);
     let mut elapsed = Duration::ZERO;
-    // Evicting tells least where all of a table was evicted already.
+    // Few, so that evictions do not replace the whole table.
     let requests = if matches!(kind, Kind::New | Kind::Echo) { REQUESTS / 16 } else { REQUESTS };
     for _ in 0..requests / length {
         kind.prepare(shard, &mut batch, length, created);
@@ -416,7 +419,7 @@ fn nanoseconds(kind: Kind, shard: &mut Shard, length: usize, created: &mut usize
     elapsed.as_nanos() as f64 / requests as f64
 }
 
-/// `kind` is the name of one.
+/// `kind` is the name of a [`Kind`].
 fn once(kind: &str) {
     let Some(kind) = Kind::ALL.into_iter().find(|known| known.name() == kind) else {
         let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
@@ -448,14 +451,14 @@ fn once(kind: &str) {
 
 fn memory(tables: usize) {
     println!("memory: octets for each entry, all of the NAT64 in");
-    // One full table is as large as another: where memory is short, fewer tell as much.
+    // Full tables are all of one size, so where memory is short, fewer will do.
     let full_tables = tables.min(available_octets() / FULL_TABLE_OCTETS_MAX).max(1);
     println!(
         "{:<28}{:>8}{:>8}{:>12}{:>12}",
         "clients", "tables", "entries", "asked for", "resident"
     );
     let lines = [
-        // So many small tables that what the process needs for itself is nothing.
+        // Many small tables, so that the memory of the process itself does not count.
         ("distinct", 1, 10_000),
         ("four", 100, 1000),
         ("distinct", 100, 1000),

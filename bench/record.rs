@@ -1,14 +1,14 @@
-//! What it costs to write a new entry down: `cargo bench --bench record`.
+//! What it costs to record a new entry: `cargo bench --bench record`.
 //!
-//! `journal`: [`JournalWriter::append`] to a file, in batches as a reactor has them. An entry is a `Created` and
-//! an `AuthenticatorLearned`; with "evicting", a `Deleted` before them.
+//! `journal`: [`JournalWriter::append`] to a file, in batches of the size that a reactor has. An
+//! entry is a `Created` and an `AuthenticatorLearned`; with "evicting", a `Deleted` before them.
 //!
-//! `log`: the event log to a file, one line an entry. The sender does in between what a reactor would: something
-//! else, for [`PACE`] an entry. The logger's CPU is that of its thread; the sender's is the time that it sends,
-//! wakes and waits included.
+//! `log`: the event log to a file, one line an entry. Between two entries, the sender does other
+//! work for [`PACE`], as a reactor would. The logger's CPU is that of its thread; the sender's is
+//! the time that it spends on sending, waking the logger and waiting for it.
 //!
-//! Names of parts as arguments run only those. Figures are nanoseconds of CPU an entry (a line), medians of
-//! `BENCH_ROUNDS` (default 7), and contain the kernel's part.
+//! Names of parts as arguments run only those. Figures are nanoseconds of CPU an entry (a line),
+//! the kernel's included; medians of `BENCH_ROUNDS` (default 7).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -30,12 +30,12 @@ use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 /// Entries of each round.
 const ENTRIES: u64 = 1 << 17;
 const BATCHES: [usize; 5] = [1, 16, 32, 64, 256];
-/// What a reactor does for an entry besides.
+/// The time that a reactor spends on an entry besides the log.
 const PACE: Duration = Duration::from_micros(3);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 fn main() {
-    // What cargo passes on is not for us, but for the names of parts.
+    // Arguments that begin with a hyphen are what cargo passes on.
     let parts: Vec<String> =
         std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
     let wanted = |name: &str| parts.is_empty() || parts.iter().any(|part| part == name);
@@ -65,7 +65,7 @@ fn port(number: u64) -> MappedPort {
     MappedPort(1024 + (number % 64_000) as u16)
 }
 
-/// Of one thread, by its number.
+/// The CPU time of the thread of this number.
 fn cpu_of(thread: &str) -> Duration {
     let times = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap();
     Duration::from_nanos(times.split(' ').next().unwrap().parse().unwrap())
@@ -175,7 +175,7 @@ fn log(rounds: usize) {
     }
 }
 
-/// What the sender and the logger took for a line.
+/// Nanoseconds a line, of the sender and of the logger.
 fn log_round(entries: u64) -> (f64, f64) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let config = LogConfig {

@@ -1,12 +1,13 @@
 //! How long a start takes: `cargo bench --bench recover`.
 //!
-//! A state of `BENCH_ENTRIES` entries (with commas for several; default 1000000) is made by the library's own
-//! writer and compacted when nine tenths of it are there: a snapshot, and in segments what is too young for it.
-//! Files are in the page cache.
+//! The library's own writer makes a state of `BENCH_ENTRIES` entries (with commas for several;
+//! default 1000000). It is compacted when nine tenths of it are there, so that there is a snapshot,
+//! and segments with the rest. Files are in the page cache.
 //!
-//! `read`: the time that [`Storage::open_at`] takes where nothing is done with the changes: reading, checking and
-//! decoding. `fill`: the same where they fill the tables of a [`Server`]. `start`: from exec of the whole server
-//! to the first answer to a known client. Names of parts as arguments run only those.
+//! `read`: the time of [`Storage::open_at`] when nothing is done with the changes: reading,
+//! checking and decoding. `fill`: the same, when they fill the tables of a [`Server`]. `start`:
+//! from exec of the whole server to the first answer to a known client. Names of parts as arguments
+//! run only those.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -31,19 +32,19 @@ use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;
 use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 
-/// What embedded packets name as the service.
+/// The service that embedded packets are to or from.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 /// Entries of each table, and where their ports begin.
 const TABLE_ENTRIES: u32 = 50_000;
 const TABLE_PORTS: u16 = 10_000;
 const TABLE_CONTROL: u16 = 61_000;
-/// How often `read` and `fill` are measured.
+/// Measurements of `read` and of `fill`.
 const ROUNDS: usize = 5;
 /// `6, 7, IPv6`: where the entry begins.
 const REPLY_ENTRY_AT: usize = 2 + 16;
 
 fn main() {
-    // What cargo passes on is not for us, but for the names of parts.
+    // Arguments that begin with a hyphen are what cargo passes on.
     let parts: Vec<String> =
         std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
     let wanted = |name: &str| parts.is_empty() || parts.iter().any(|part| part == name);
@@ -83,7 +84,7 @@ fn main() {
     }
 }
 
-/// The median, and what it is for each of the entries.
+/// The median, in all and for each entry.
 fn measure(name: &str, what: impl Fn() -> Duration) {
     let mut times: Vec<Duration> = (0..ROUNDS).map(|_| what()).collect();
     times.sort();
@@ -133,7 +134,7 @@ fn client(nat64: u32, number: u32) -> Client {
     Client { prefix: WELL_KNOWN_PREFIX, address, port: 40_000 }
 }
 
-/// What the NAT64 knows a client by; that it is secret makes no difference here.
+/// The authenticator of a client. Here it need not be secret.
 fn authenticator(client: &Client) -> [u8; 16] {
     client.address.octets()
 }
@@ -180,7 +181,7 @@ fn build(state: &Path, port: u16, entries: u32) {
     writer.close(now).unwrap();
 }
 
-/// How much is in the files whose names end so.
+/// The octets in the files whose names end in this.
 fn octets_of(state: &Path, extension: &str) -> u64 {
     let epochs = fs::read_dir(state).unwrap().map(|entry| entry.unwrap().path());
     epochs
@@ -221,7 +222,7 @@ impl Running {
     }
 }
 
-/// A port that nobody has now, beyond those that the system gives by itself and those of the tables here.
+/// A free port, outside the ephemeral range and the ports of the tables here.
 fn free_port() -> u16 {
     (62_000..64_000)
         .find(|&port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok())

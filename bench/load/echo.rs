@@ -1,8 +1,8 @@
-//! Servers that do no work: what is left when the protocol is taken away.
+//! Servers without a protocol: what is left of the server when it is taken away.
 //!
-//! `uring` and `mmsg` are the server's own reactor with a shard that gives a fixed answer: the limit for the server.
-//! `tokio` is what most would write. Each answers with as many octets as the server would, written in place in
-//! front of the packet, as the server does.
+//! `uring` and `mmsg` are the server's own reactor with a shard that gives a fixed answer: the
+//! lower limit of what the server can cost. `tokio` is what most would write. The answers have the
+//! length of the server's, and are written in place in front of the packet, as the server's are.
 
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
@@ -29,7 +29,7 @@ use nat64handoff::programs::serve::reactor::{Reactor, Shard};
 use crate::nat64::{CLIENT_REQUEST, MAPPING, REPORT_REQUEST};
 use crate::net;
 
-/// The echoes there are, and what they are.
+/// The echoes: name and meaning.
 pub const ECHOES: [(&str, &str); 3] = [
     ("uring", "the reactor on io_uring, a fixed reply"),
     ("mmsg", "the same on recvmmsg and sendmmsg"),
@@ -60,7 +60,7 @@ fn packet_of(payload: Range<usize>) -> Range<usize> {
     start..payload.end
 }
 
-/// What stands in front of the packet: nobody reads it.
+/// What is written in front of the packet. Nobody reads it.
 const MAPPED: [u8; MAPPING] = [0x36; MAPPING];
 
 struct Echo;

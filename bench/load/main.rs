@@ -1,27 +1,31 @@
 //! The whole server under load, against an echo: `cargo bench --bench load` (root, for UDP port 9).
 //!
-//! A load on the last core, a process under test on the first; both on loopback. What is compared alternates
-//! within each round, each ratio is that of one round, and what is printed is the median of the ratios, with the
-//! lowest and the highest. CPU time is that of all threads of the process, from /proc/PID/task/*/schedstat, for
-//! each request that was answered. An echo that stands in a table twice shows how much is noise.
+//! A load on the last core, a process under test on the first; both on loopback. What is compared
+//! alternates within each round, each ratio is that of one round, and what is printed is the median
+//! of the ratios, with the lowest and the highest. CPU time is that of all threads of the process,
+//! from /proc/PID/task/*/schedstat, for each request that was answered. An echo that stands in a
+//! table twice shows how much is noise.
 //!
 //! | part | what is measured |
 //! | --- | --- |
-//! | `known` | clients that the table has; 1, 16, 256 NAT64s; plain, and 16 requests joined in a datagram |
-//! | `create` | clients that are new: journal and event log in files |
+//! | `known` | known clients; 1, 16, 256 NAT64s; plain, and 16 requests as GSO segments |
+//! | `create` | new clients: journal and event log in files |
 //! | `mix` | known clients, service packets, new clients, reports |
 //! | `latency` | at a tenth of what the server can carry |
 //! | `reactors` | two reactors against one |
-//! | `overload` | twice of what the server can carry, with strangers and without |
+//! | `overload` | twice what the server can carry, with strangers and without |
 //! | `compare` | io_uring and tokio, without the protocol |
 //!
-//! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are (default 5).
+//! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are
+//! (default 5).
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | `net` | many datagrams in one system call; the `unsafe` |
 //! | `nat64` | a NAT64 of the load: requests, and what their replies must be |
-//! | `generator` | closed and open loop, loss, latency |
+//! | `generator` | the load, and the closed loop |
+//! | `open_loop` | the open loop |
+//! | `tally` | loss and latency |
 //! | `process` | starts what is measured, reads its CPU time |
 //! | `echo` | servers without a protocol; this program again, as a child |
 //! | `report` | rounds, ratios, tables, goals |
@@ -36,9 +40,11 @@ mod echo;
 mod generator;
 mod nat64;
 mod net;
+mod open_loop;
 mod parts;
 mod process;
 mod report;
+mod tally;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,7 +57,7 @@ fn main() -> ExitCode {
         echo.join().expect("an echo that ends well").expect("an echo");
         return ExitCode::SUCCESS;
     }
-    // What cargo passes on is not for us, but for the names of parts.
+    // Arguments that begin with a hyphen are what cargo passes on.
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|name| !name.starts_with('-')).collect();
     for name in &wanted {

@@ -1,7 +1,8 @@
-//! One NAT64 of the load: its sockets, the validation, its requests, and what their replies must be.
+//! One NAT64 of the load: its sockets, the validation, its requests, and what their replies must
+//! be.
 //!
-//! Requests are made from templates: only the client is written into them. A client's address has its number
-//! and the complement of it, so that the checksum of its packets is always the same.
+//! Requests are made from templates, into which only the client is written. A client's address has
+//! its number and the complement of it, so that the checksum of its packets is always the same.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,23 +16,23 @@ use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
 
 use crate::net::{self, Burst};
 
-/// What embedded packets name as the service.
+/// The service that embedded packets are to or from.
 const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 443);
 const CLIENT_PORT: u16 = 40_000;
 const DATA: [u8; 66] = [b'x'; 66];
-/// Clients are visited in an order of no use to caches; an odd stride visits all of them.
+/// Clients are visited in an order that does not help caches. An odd stride visits all of them.
 const STRIDE: u32 = 2_654_435_761;
-/// No table is filled up by new clients.
+/// Clients of a NAT64, known and new: they do not fill its table.
 const CLIENTS_MAX: u32 = TABLE_CAPACITY as u32 - 1000;
-/// How long a reply is waited for.
+/// The longest wait for a reply.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long a validation packet is waited for: the server does not send one for each request.
+/// The wait for a validation packet before the next try: the server does not answer each with one.
 const CHALLENGE_PATIENCE: Duration = Duration::from_millis(2);
 const CHALLENGE_TRIES: u32 = 2500;
 
 /// Octets of a message of type 4 or 6 with 16 octets of data.
 const TAG: usize = message::MESSAGE_HEADER + 16;
-/// `6, 7`: what every reply begins with.
+/// Octets of `6, 7`, with which every reply begins.
 pub const MAPPING: usize = TAG + message::ENTRY_LENGTH;
 const IPV6: usize = 40;
 const IPV4: usize = 20;
@@ -44,10 +45,10 @@ pub const SERVICE_REQUEST: usize = TAG + IPV4 + UDP + DATA.len();
 pub const REPORT_REQUEST: usize =
     message::MESSAGE_HEADER + PROTOCOL_IDENTIFIER.len() + 2 * TAG + message::ENTRY_LENGTH;
 
-/// Where the address is in what `7` says, from the start of the message.
+/// The offset of the client's address in a message of type 7.
 const ENTRY_ADDRESS: usize = message::MESSAGE_HEADER + 2 + 12;
 
-/// What is asked.
+/// The kinds of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A packet of a client that the table has.
@@ -60,7 +61,7 @@ pub enum Kind {
     Report,
 }
 
-/// How long the reply to `kind` is.
+/// The length of the reply to `kind`.
 const fn reply_length(kind: Kind) -> usize {
     match kind {
         Kind::Known | Kind::New => MAPPING + CLIENT_REQUEST - 2 * TAG,
@@ -69,7 +70,7 @@ const fn reply_length(kind: Kind) -> usize {
     }
 }
 
-/// Who answers.
+/// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// The server: replies must be right.
@@ -87,11 +88,11 @@ pub struct Asked {
     pub at: u64,
 }
 
-/// What came of a reply.
+/// Which request a reply answers.
 pub enum Answer {
-    /// It is the answer to this one; so many asked before it will hardly be answered any more.
+    /// This one. The number of requests before it that have no reply: they are probably lost.
     To(Asked, usize),
-    /// To one that had been given up.
+    /// One that had been given up.
     Late,
 }
 
@@ -107,7 +108,7 @@ pub struct Nat64 {
     report_request: Vec<u8>,
     /// The mapped port of each known client, and 0 until it is seen.
     ports: Vec<u16>,
-    /// How many known clients were asked for.
+    /// Requests about known clients so far.
     turns: u32,
     /// The next new client.
     next_new: u32,
@@ -126,7 +127,7 @@ fn token_of(number: u32) -> [u8; 16] {
 }
 
 impl Nat64 {
-    /// Has `known` clients, a power of 2, that the server has yet to hear of.
+    /// With `known` clients, a power of 2, of which the server does not know yet.
     pub fn new(number: u32, known: u32, peer: Peer, server: SocketAddrV4) -> Nat64 {
         assert!(known.is_power_of_two() && known <= CLIENTS_MAX);
         let address = nat64_address(number);
@@ -179,8 +180,8 @@ impl Nat64 {
         }
     }
 
-    /// Proves that it is where it says. The server may not be there yet, and may not want to hear of it at once.
-    /// An echo has only to be there.
+    /// Proves its address. The server may not listen yet, and may not validate the first request.
+    /// Of an echo, waits until it listens.
     pub fn introduce(&self) {
         if self.peer == Peer::Echo {
             let mut reply = [0; 2048];
@@ -227,12 +228,12 @@ impl Nat64 {
         payload
     }
 
-    /// How many known clients it has.
+    /// The number of known clients.
     pub fn known(&self) -> u32 {
         self.ports.len() as u32
     }
 
-    /// After all known clients were asked for: that no two have the same port.
+    /// Asserts that no two known clients have the same port, after all of them had a reply.
     pub fn check_ports(&self) {
         if self.peer == Peer::Server {
             let mut ports = self.ports.clone();
@@ -275,10 +276,10 @@ impl Nat64 {
         self.asked.push_back(Asked { kind, client, at });
     }
 
-    /// Finds out which request a reply answers. The server answers one NAT64 mostly in order.
+    /// Finds out which request a reply answers. The server answers a NAT64 mostly in order.
     ///
     /// # Panics
-    /// Where it is wrong.
+    /// When the reply is wrong.
     pub fn answered(&mut self, reply: &[u8]) -> Answer {
         if self.peer == Peer::Echo {
             let is_its = |asked: &Asked| reply_length(asked.kind) == reply.len();

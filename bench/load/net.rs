@@ -1,7 +1,7 @@
-//! Many datagrams in one system call, each way: sendmmsg, recvmmsg, UDP_SEGMENT, UDP_GRO. All of the load's
-//! `unsafe` is here.
+//! Many datagrams in one system call, each way: sendmmsg and recvmmsg, with GSO (UDP_SEGMENT) and
+//! GRO (UDP_GRO). All of the load's `unsafe` is here.
 //!
-//! Nothing here allocates once a burst has been as long as it gets.
+//! Nothing here allocates any more after the longest burst was sent.
 
 use std::ffi::c_int;
 use std::io;
@@ -10,17 +10,17 @@ use std::net::UdpSocket;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// How many requests a joined datagram has.
+/// Requests, as segments, in a datagram of [`Sending::Joined`](crate::generator::Sending::Joined).
 pub const JOINED: usize = 16;
-/// How many a datagram has where as much as possible is to be sent.
+/// Requests, as segments, in a datagram of a flood.
 pub const FLOODED: usize = 64;
-/// What each socket may queue, in octets: more than a window's replies.
+/// The receive buffer of each socket, in octets: more than the replies to all that is under way.
 const QUEUE_OCTETS: c_int = 4 << 20;
 /// The most datagrams that are received at once.
 const MESSAGES: usize = 64;
-/// A joined datagram can be as long as this, in octets.
+/// The longest coalesced datagram, in octets.
 const BUFFER: usize = 1 << 16;
-/// Sockets of 256 NAT64s, towards several servers.
+/// Open files: sockets of 256 NAT64s, towards several servers.
 const FILES_MAX: libc::rlim_t = 8192;
 
 /// Room for one control message with a number in it.
@@ -42,15 +42,15 @@ pub fn raise_files_limit() {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
 }
 
-/// Room for what comes, and replies that were joined are taken as they are.
+/// A large receive buffer, and GRO: coalesced replies are received as they are.
 pub fn prepare(socket: &UdpSocket) {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, QUEUE_OCTETS);
-    // Without the privilege the system's limit stands.
+    // Without the privilege, the system's limit applies.
     let _ = try_set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_OCTETS);
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
 }
 
-/// Each datagram is received by itself.
+/// Turns GRO off: each datagram is received by itself.
 pub fn take_apart(socket: &UdpSocket) {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 0);
 }
@@ -88,7 +88,7 @@ impl Burst {
         self.requests.clear();
     }
 
-    /// Appends a copy, and lets it be changed.
+    /// Appends a copy, which the caller may change.
     pub fn append(&mut self, request: &[u8]) -> &mut [u8] {
         let start = self.octets.len();
         self.octets.extend_from_slice(request);
@@ -96,8 +96,8 @@ impl Burst {
         &mut self.octets[start..]
     }
 
-    /// Sends all of them, so many in one datagram. Returns how many datagrams the socket had no room for; only one
-    /// that does not block has none.
+    /// Sends all of them, `each` in one datagram. Returns the number of datagrams that the socket
+    /// had no room for: 0 if it blocks.
     pub fn send(&mut self, socket: &UdpSocket, each: usize) -> usize {
         self.iovecs.clear();
         for requests in self.requests.chunks(each) {
@@ -118,7 +118,8 @@ impl Burst {
             if each > 1 {
                 let request = self.requests[number * each].len() as u16;
                 header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-                // SAFETY: these only calculate; that the room suffices is asserted above for an int.
+                // SAFETY: these only calculate; that the room suffices is asserted above for an
+                // int.
                 unsafe {
                     header.msg_hdr.msg_controllen = libc::CMSG_SPACE(2) as _;
                     let message = libc::CMSG_FIRSTHDR(&header.msg_hdr);
@@ -132,8 +133,8 @@ impl Burst {
         }
         let mut rest = &mut self.headers[..];
         while !rest.is_empty() {
-            // SAFETY: the headers refer to `iovecs` and `controls`, and these to `octets`; none of them
-            // changed since.
+            // SAFETY: the headers refer to `iovecs` and `controls`, and these to `octets`; none of
+            // them changed since.
             let sent = unsafe {
                 libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, 0)
             };
@@ -151,7 +152,7 @@ impl Burst {
     }
 }
 
-/// What came, from one socket at a time.
+/// Received datagrams, of one socket at a time.
 pub struct Inbox {
     octets: Vec<u8>,
     controls: Vec<Control>,
@@ -184,7 +185,7 @@ impl Inbox {
         Inbox { octets, controls, iovecs, headers, replies: Vec::new() }
     }
 
-    /// Takes what is there; where nothing is and `wait`, waits as long as the socket's timeout says. Joined
+    /// Receives what is there, or, with `wait`, waits for the socket's timeout at most. Coalesced
     /// replies are taken apart. `false`: nothing came.
     pub fn receive(&mut self, socket: &UdpSocket, wait: bool) -> bool {
         self.replies.clear();
@@ -193,7 +194,8 @@ impl Inbox {
         }
         let flags = if wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         debug_assert_eq!(self.iovecs.len(), self.controls.len());
-        // SAFETY: the headers refer to `iovecs`, `octets` and `controls`, which live and have not moved.
+        // SAFETY: the headers refer to `iovecs`, `octets` and `controls`, which live and have not
+        // moved.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -222,13 +224,13 @@ impl Inbox {
         true
     }
 
-    /// What the last receive brought.
+    /// The replies of the last receive.
     pub fn replies(&self) -> impl Iterator<Item = &[u8]> {
         self.replies.iter().map(|range| &self.octets[range.clone()])
     }
 }
 
-/// How long the datagrams were that this one was joined of; all but the last.
+/// The length of the datagrams that this one is coalesced from. The last one may be shorter.
 fn segment_of(header: &libc::msghdr) -> Option<usize> {
     // SAFETY: the kernel has written the control messages and their length.
     let message = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;

@@ -10,22 +10,23 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long a server may take to end.
+/// The longest time that a server may take to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// CPU time by thread.
 pub type Cpu = BTreeMap<String, Duration>;
 
-/// A process that answers. It ends with this.
+/// A process that answers. It is killed when this is dropped.
 pub struct Process {
     child: Child,
     pub address: SocketAddrV4,
-    /// Its state, log and messages.
+    /// With its state, log and messages.
     directory: TempDir,
 }
 
-/// Runs what is appended on the first `count` cores. It does not outlive this process, however that ends: a server
-/// that nobody asks any more would keep its port, and whatever it has inherited, for ever.
+/// A command that runs what is appended to it on the first `count` cores. It is killed when this
+/// process ends in any way: a server that is left over would keep its port, and what it inherited,
+/// for ever.
 fn on_cores(count: usize) -> Command {
     let mut command = Command::new("setpriv");
     let cores = format!("0-{}", count - 1);
@@ -34,7 +35,7 @@ fn on_cores(count: usize) -> Command {
 }
 
 impl Process {
-    /// `nat64handoff serve`, with so many reactors, on so many cores.
+    /// `nat64handoff serve`, with this number of reactors, each on a core of its own.
     pub fn server(reactors: usize, options: &[&str]) -> Process {
         let mut command = on_cores(reactors);
         command
@@ -75,7 +76,7 @@ impl Process {
         Process { child, address, directory }
     }
 
-    /// What each of its threads has used so far.
+    /// The CPU time of each of its threads so far.
     pub fn cpu(&self) -> Cpu {
         let mut threads = Cpu::new();
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
@@ -93,7 +94,7 @@ impl Process {
         threads
     }
 
-    /// What each of its threads has used since `before`.
+    /// The CPU time of each of its threads since `before`.
     pub fn cpu_since(&self, before: &Cpu) -> Cpu {
         let since = |(name, cpu): (String, Duration)| {
             let cpu = cpu.saturating_sub(before.get(&name).copied().unwrap_or_default());
@@ -102,19 +103,19 @@ impl Process {
         self.cpu().into_iter().map(since).collect()
     }
 
-    /// How many datagrams its sockets had no room for.
+    /// Datagrams that its sockets had no room for.
     pub fn socket_drops(&self) -> u64 {
         sockets(self.address.port()).map(|socket| socket.drops).sum()
     }
 
-    /// What it has in memory now, in KiB.
+    /// Its resident memory now, in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).expect("VmRSS")
     }
 
-    /// Ends the server; what it counted. `None` where it did not say so in time.
+    /// Ends the server and returns what it counted, or `None` if it did not say so in time.
     pub fn stop(mut self) -> Option<Totals> {
         let id = self.child.id().to_string();
         let asked = Command::new("kill").args(["-s", "TERM", &id]).status();
@@ -126,7 +127,7 @@ impl Process {
         Totals::parse(&self.messages())
     }
 
-    /// What it had to say.
+    /// Its messages.
     pub fn messages(&self) -> String {
         fs::read_to_string(self.directory.path().join("stderr")).unwrap_or_default()
     }
@@ -139,7 +140,7 @@ impl Drop for Process {
     }
 }
 
-/// What a server says of itself when it ends.
+/// The totals that a server prints when it ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Totals {
     pub datagrams: u64,
@@ -160,20 +161,21 @@ impl Totals {
         })
     }
 
-    /// The datagrams that the kernel dropped: each of the others was answered, or dropped for another reason.
+    /// The datagrams that the kernel dropped: each of the others was answered, or dropped for
+    /// another reason.
     pub fn socket_full(self) -> u64 {
         (self.drops + self.replies).saturating_sub(self.datagrams)
     }
 }
 
-/// A UDP socket of this host, as the kernel tells of it.
+/// A UDP socket of this host, as the kernel describes it.
 pub struct Socket {
     /// Octets of memory that its queue takes.
     pub queued: u64,
     pub drops: u64,
 }
 
-/// Those with this local port.
+/// The sockets with this local port.
 pub fn sockets(port: u16) -> impl Iterator<Item = Socket> {
     let local = format!(":{port:04X}");
     let all = fs::read_to_string("/proc/net/udp").expect("/proc/net/udp");
@@ -187,7 +189,7 @@ pub fn sockets(port: u16) -> impl Iterator<Item = Socket> {
     all.lines().filter_map(its).collect::<Vec<_>>().into_iter()
 }
 
-/// A port that nobody has now, beyond those that the system gives by itself.
+/// A free port, outside the ephemeral range.
 pub fn free_port() -> u16 {
     (62_000..64_000)
         .find(|&port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok())

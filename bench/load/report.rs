@@ -1,13 +1,14 @@
-//! Measuring and telling: samples, ratios of one round, medians, tables, and the lines that `bench/run` collects.
+//! Samples, ratios of one round, medians, tables, and the lines that `bench/run` collects.
 
 use std::thread;
 use std::time::Duration;
 
-use crate::generator::{Load, Tally};
+use crate::generator::Load;
 use crate::nat64::{Nat64, Peer};
 use crate::process::{Cpu, Process};
+use crate::tally::Tally;
 
-/// A process, and a load that only it gets.
+/// A process, and the load that is sent to it.
 pub struct Target {
     pub name: String,
     pub process: Process,
@@ -15,7 +16,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// With these NAT64s, each of so many clients; nothing is known to it yet.
+    /// With these NAT64s, each with `known` clients. The process does not know them yet.
     pub fn new(
         name: &str,
         process: Process,
@@ -28,7 +29,8 @@ impl Target {
         Target { name: name.to_owned(), process, load }
     }
 
-    /// What a load costs. `settle` is for what is still to be done after the last reply: log, syncs.
+    /// Measures what a load costs. `settle` is the time for what follows the last reply: log,
+    /// syncs.
     pub fn measure(&mut self, settle: Duration, load: impl FnOnce(&mut Load) -> Tally) -> Sample {
         let before = self.process.cpu();
         let tally = load(&mut self.load);
@@ -38,7 +40,7 @@ impl Target {
     }
 }
 
-/// What a load was answered, and what that cost.
+/// The replies to a load, and what they cost.
 pub struct Sample {
     pub tally: Tally,
     pub cpu: Duration,
@@ -46,7 +48,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Of all threads, for each request that was answered.
+    /// CPU time of all threads, for each request that was answered.
     pub fn micros(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.tally.answered.max(1) as f64
     }
@@ -57,13 +59,13 @@ impl Sample {
     }
 }
 
-/// The samples of each variant, by round; the last variant is what the others are compared with.
+/// The samples of each variant, by round. The others are compared with the last variant.
 pub struct Rounds {
     names: Vec<String>,
     samples: Vec<Vec<Sample>>,
 }
 
-/// A median, and between what.
+/// A median, the lowest value and the highest.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
     pub median: f64,
@@ -89,7 +91,7 @@ impl Rounds {
         self.samples[variant].push(sample);
     }
 
-    /// Measures each target in turn, another one first in each round.
+    /// Measures the targets one after the other, and begins each round with another one.
     pub fn measure(
         targets: &mut [Target],
         rounds: usize,
@@ -162,8 +164,8 @@ impl Rounds {
     }
 }
 
-/// A line that `bench/run` makes its last table of. `limit` is a bound from above, or where it begins with `>` from
-/// below.
+/// Prints a line from which `bench/run` makes its last table. `limit` is an upper bound, or a lower
+/// one if it begins with `>`.
 pub fn goal(what: &str, limit: &str, measured: Spread) {
     let Spread { median, low, high } = measured;
     println!("goal | {what} | {limit} | {median:.2} ({low:.2}-{high:.2})");

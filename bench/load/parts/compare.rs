@@ -22,7 +22,7 @@ pub fn run(rounds: usize) -> Result<(), String> {
         let name = format!("server, --io {io}");
         targets.push(target(&name, Process::server(1, &options), Peer::Server));
     }
-    // The last is what the others are compared with.
+    // The others are compared with the last.
     for (name, what) in ECHOES.into_iter().rev() {
         println!("echo {name}: {what}");
         targets.push(target(&format!("echo {name}"), Process::echo(name), Peer::Echo));

@@ -1,4 +1,4 @@
-//! Clients that are new: each is an entry, a record in the journal and a line in the event log.
+//! New clients: each is an entry, a record in the journal and a line in the event log.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::report::{Rounds, Sample, Target, goal};
 const NAT64S: u32 = 16;
 /// In each round; each round has processes of its own, as tables grow.
 const CLIENTS: u64 = 16 * 8192;
-/// What the event log, syncs and compaction have still to do belongs to it.
+/// The time for the event log, syncs and compaction to finish, which is measured too.
 const SETTLE: Duration = Duration::from_millis(250);
 const TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -1,4 +1,4 @@
-//! Clients that the table has: nothing changes, nothing is written down.
+//! Known clients: nothing changes, and nothing is recorded.
 
 use crate::generator::{KNOWN, Sending};
 use crate::parts::{NO_END, SETTLE, TIME, server_and_echoes};

@@ -1,19 +1,21 @@
-//! How long an answer takes when there is little to do: an open loop at a tenth of what the server can carry.
+//! Latency at a low load: an open loop at a tenth of what the server can carry.
 //!
-//! On a busy machine one moment without the core spoils the slowest hundredth of a long measurement. So there are many
-//! short ones, server and echoes in turn, and the ratio is the median of theirs; and the load leaves out what was
-//! under way while it did not run itself. "echo, again" shows what is noise.
+//! On a busy machine, one moment without the core spoils the p99 of a long measurement. So there
+//! are many short ones, server and echoes in turn, and the ratio is the median of theirs. The load
+//! leaves out what was under way while it did not run itself. "echo, again" shows how much is
+//! noise.
 
 use std::time::Duration;
 
-use crate::generator::{KNOWN, Phase, Sending};
+use crate::generator::{KNOWN, Sending};
+use crate::open_loop::Phase;
 use crate::parts::{NO_END, SETTLE, TIME, server_and_echoes};
 use crate::report::{Rounds, goal};
 
 const NAT64S: u32 = 16;
 const CLIENTS: u32 = 4096;
 const LISTENED: Duration = Duration::from_millis(100);
-/// Measurements of each, for each round.
+/// Measurements of each target in a round.
 const TURNS: usize = 6;
 
 pub fn run(rounds: usize) -> Result<(), String> {

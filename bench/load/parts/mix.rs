@@ -10,7 +10,7 @@ use crate::report::Rounds;
 const NAT64S: u32 = 16;
 const CLIENTS: u32 = 4096;
 const SETTLE: Duration = Duration::from_millis(250);
-/// 20 requests, in an order that repeats itself.
+/// 20 requests, which are repeated in this order.
 const ORDER: &str = "kkkskkkknkkkkskkkrkk";
 
 pub fn run(rounds: usize) -> Result<(), String> {

@@ -14,7 +14,7 @@ use crate::nat64::Peer;
 use crate::process::Process;
 use crate::report::Target;
 
-/// What is run for a number of rounds; or why it says nothing.
+/// Runs a number of rounds. An error says why there is no result.
 type Part = fn(usize) -> Result<(), String>;
 
 /// By name.
@@ -28,14 +28,14 @@ pub const PARTS: [(&str, Part); 7] = [
     ("compare", compare::run),
 ];
 
-/// What is left to do after a load that changes nothing.
+/// The time to settle after a load that changes nothing.
 const SETTLE: Duration = Duration::from_millis(5);
 /// More requests than there is time for.
 const NO_END: u64 = u64::MAX;
-/// How long a measurement of what changes nothing takes.
+/// The time of a measurement in which nothing changes.
 const TIME: Duration = Duration::from_millis(300);
 
-/// The server with its defaults, the echo, and the echo once more; each knows all NAT64s and their clients.
+/// The server with its defaults, the echo, and the echo again. Each knows all NAT64s and clients.
 fn server_and_echoes(nat64s: u32, known: u32) -> Vec<Target> {
     let target = |name, process, peer| {
         let mut target = Target::new(name, process, peer, 0..nat64s, known);

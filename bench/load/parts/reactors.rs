@@ -1,10 +1,10 @@
 //! Two reactors, each with half of the NAT64s, against one with all of them.
 //!
-//! Throughput in the open would take a core for each reactor and more than one for the load, which is slower than
-//! two reactors. So nothing here is throughput. What is shown is whether reactors get in each other's way: each has
-//! the requests of its NAT64s and the CPU time of its thread, so its core could carry the one divided by the other,
-//! and these are added. What cores share besides (memory, the last cache) counts as far as both ran at once; on two
-//! cores the second reactor shares its core with the load.
+//! Throughput would take a core for each reactor and more than one for the load, which is slower
+//! than two reactors. So throughput is not measured, but whether reactors get in each other's way.
+//! Each has the requests of its NAT64s and the CPU time of its thread: the quotient is what its
+//! core could carry, and the quotients are added. What cores share (memory, the last cache) counts
+//! as far as both ran at once. On two cores, the second reactor shares its core with the load.
 
 use std::time::Duration;
 
@@ -61,8 +61,8 @@ pub fn run(rounds: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// What the cores of the reactors could carry, if each had all the load that it can take. All NAT64s ask equally
-/// often.
+/// What the cores of the reactors could carry, in requests a second, if each had all the load that
+/// it can take. All NAT64s ask equally often.
 fn could_carry(sample: &Sample) -> f64 {
     let reactors = sample.threads.iter().filter(|(name, _)| name.starts_with("reactor"));
     let cpu: Vec<Duration> = reactors.map(|(_, &cpu)| cpu).collect();
