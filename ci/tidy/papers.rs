@@ -227,26 +227,17 @@ pub fn tests_run(tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::new(path, 1, "a test program that cargo does not know", remedy));
         }
     }
-    let script = tree.text("ci/test").replace("\\\n", " ");
-    let commands: Vec<&str> = script.lines().filter(|line| runs_tests(line)).collect();
-    let all = commands.iter().any(|line| !line.split_whitespace().any(selects));
+    // The script takes the names of the programs from the lines behind `[[test]]`.
+    let manifest = tree.text("Cargo.toml");
     for (name, path) in tests(tree) {
-        let named = commands.iter().any(|line| line.contains(&format!("--test {name}")));
-        if !all && !named {
-            let what = format!("ci/test does not run the test program `{name}`");
-            findings.push(Finding::new(&path, 1, what, "run it there"));
+        let row = format!("[[test]]\nname = \"{name}\"\npath = \"ci/{name}.rs\"\n");
+        if !manifest.contains(&row) || !tree.text("ci/test").contains(r"^\[\[test\]\]") {
+            let what = format!("ci/test does not find the test program `{name}`");
+            let remedy = "give it the name of its file, in the line behind [[test]]";
+            findings.push(Finding::new(&path, 1, what, remedy));
         }
     }
     findings
-}
-
-fn runs_tests(line: &str) -> bool {
-    !line.trim_start().starts_with('#') && line.contains("cargo test") && !line.contains("step ")
-}
-
-/// Whether an argument of `cargo test` leaves out other test programs.
-fn selects(argument: &str) -> bool {
-    ["--test", "--lib", "--bin", "--bins", "--doc", "--no-run"].contains(&argument)
 }
 
 /// Name and path of each test program.
@@ -318,15 +309,21 @@ mod canaries {
 
     #[test]
     fn tests_run_refuses_a_test_that_nothing_runs() {
-        let manifest = ("Cargo.toml", "[[test]]\nname = \"a\"\npath = \"ci/a.rs\"");
+        let script = ("ci/test", r"sed -n '/^\[\[test\]\]/{n; p}' Cargo.toml");
+        let manifest = ("Cargo.toml", "[[test]]\nname = \"a\"\npath = \"ci/a.rs\"\n");
+        let swapped = ("Cargo.toml", "[[test]]\npath = \"ci/a.rs\"\nname = \"a\"\n");
+        let renamed = ("Cargo.toml", "[[test]]\nname = \"b\"\npath = \"ci/a.rs\"\n");
         let a = ("ci/a.rs", "");
-        let unknown = [manifest, a, ("ci/b.rs", ""), ("ci/test", "cargo test")];
-        assert_eq!(tests_run(&Tree::of(&unknown)).len(), 1);
-        for bad in ["", "# cargo test", "cargo test --lib", "cargo test --test b"] {
-            assert_eq!(tests_run(&Tree::of(&[manifest, a, ("ci/test", bad)])).len(), 1, "{bad}");
-        }
-        for fine in ["cargo test --locked", "cargo test --lib --test a"] {
-            assert!(tests_run(&Tree::of(&[manifest, a, ("ci/test", fine)])).is_empty(), "{fine}");
+        assert!(tests_run(&Tree::of(&[manifest, a, script])).is_empty());
+        for bad in [
+            [manifest, a, ("ci/test", "cargo test --test b")].as_slice(),
+            &[swapped, a, script],
+            &[renamed, a, script],
+            &[manifest, a, ("ci/b.rs", ""), script],
+            &[manifest, a, ("ci/b/main.rs", ""), script],
+        ] {
+            let found = tests_run(&Tree::of(bad));
+            assert_eq!(found.len(), 1, "{found:?}");
         }
     }
 }
