@@ -12,8 +12,9 @@ pub fn modules(tree: &Tree) -> Vec<Finding> {
         let folder = file.path.strip_suffix(".rs")?;
         let what = format!("a module with parts, beside {folder}/");
         let remedy = "move it to mod.rs in that folder";
-        let parts = tree.has(folder) && !roots.contains(&file.path);
-        parts.then(|| Finding::new(&file.path, 1, what, remedy))
+        let has_parts = tree.rust(&[folder]).next().is_some();
+        (has_parts && !roots.contains(&file.path))
+            .then(|| Finding::new(&file.path, 1, what, remedy))
     });
     beside.collect()
 }
