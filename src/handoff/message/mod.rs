@@ -226,7 +226,7 @@ struct Messages<'a> {
 impl Iterator for Messages<'_> {
     type Item = Result<Message, DropReason>;
 
-    // What it returns is taken apart at once: a call would go through memory, thrice for each request.
+    // Inlined, as a call would return each message through memory, three times for each request.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.payload.get(self.next..).filter(|rest| !rest.is_empty())?;
@@ -288,9 +288,9 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
     }
 }
 
-/// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, at a glance. Where it is any other, or
-/// something is wrong, [`parse_any`] says what.
-#[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
+/// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, without the loop over messages. `None` where
+/// it is any other or malformed: [`parse_any`] tells which.
+#[inline(always)] // To avoid a store-forwarding stall on the returned struct.
 pub(crate) fn parse_plain(payload: &[u8]) -> Option<Request> {
     if payload.len() > PAYLOAD_MAX {
         return None;
@@ -330,80 +330,115 @@ pub(crate) fn parse_any(payload: &[u8]) -> Result<Request, DropReason> {
     if payload.len() > PAYLOAD_MAX {
         return Err(DropReason::DatagramTruncated);
     }
-    let (mut token, mut rotation, mut authenticator) = (None, None, None);
-    let (mut entry, mut hint, mut packet) = (None, None, None);
-    let (mut authenticators, mut entries) = (0_u32, 0_u32);
-    let (mut identified, mut entry_first) = (false, false);
+    let mut parts = Parts::default();
     for message in (Messages { payload, next: 0 }) {
-        let (kind, data) = match message? {
-            Message::Packet(embedded) => {
-                packet = Some(embedded);
-                break;
-            }
-            Message::Handoff { kind, data } => (kind, data),
-        };
+        match message? {
+            Message::Packet(embedded) => parts.packet = Some(embedded),
+            Message::Handoff { kind, data } => parts.add(kind, data, payload)?,
+        }
+    }
+    let token = parts.token.ok_or(DropReason::NoToken)?;
+    let kind = parts.request_kind()?;
+    Ok(Request { token, rotation: parts.rotation, authenticator: parts.authenticator, kind })
+}
+
+/// The messages of a payload that count: the first of each type.
+#[derive(Default)]
+struct Parts {
+    token: Option<Span>,
+    rotation: Option<Span>,
+    authenticator: Option<Span>,
+    entry: Option<Entry>,
+    hint: Option<MappedPort>,
+    packet: Option<Embedded>,
+    /// There is a protocol identifier.
+    identified: bool,
+    /// How many messages of type 6 there are.
+    authenticators: u32,
+    /// How many messages of type 7 there are.
+    entries: u32,
+    /// An entry stands before the first authenticator.
+    entry_first: bool,
+}
+
+impl Parts {
+    #[inline]
+    fn add(&mut self, kind: u8, data: Span, payload: &[u8]) -> Result<(), DropReason> {
         match kind {
             message_type::IDENTIFIER => {
                 if data.of(payload) != PROTOCOL_IDENTIFIER {
                     return Err(DropReason::BadIdentifier);
                 }
-                identified = true;
+                self.identified = true;
             }
-            message_type::TOKEN => token = token.or(Some(data)),
-            message_type::ROTATION => rotation = rotation.or(Some(data)),
+            message_type::TOKEN => self.token = self.token.or(Some(data)),
+            message_type::ROTATION => self.rotation = self.rotation.or(Some(data)),
             message_type::AUTHENTICATOR => {
-                authenticators += 1;
-                authenticator = authenticator.or(Some(data));
+                self.authenticators += 1;
+                self.authenticator = self.authenticator.or(Some(data));
             }
             message_type::ENTRY => {
-                let parsed = Entry::parse(data.of(payload)).ok_or(DropReason::BadEntryLength)?;
-                entries += 1;
-                entry_first |= authenticators == 0;
-                entry = entry.or(Some(parsed));
+                let entry = Entry::parse(data.of(payload)).ok_or(DropReason::BadEntryLength)?;
+                self.entries += 1;
+                self.entry_first |= self.authenticators == 0;
+                self.entry = self.entry.or(Some(entry));
             }
             message_type::HINT => {
                 let &[high, low] = data.of(payload) else {
                     return Err(DropReason::BadHintLength);
                 };
-                hint = hint.or(Some(MappedPort(u16::from_be_bytes([high, low]))));
+                self.hint = self.hint.or(Some(MappedPort(u16::from_be_bytes([high, low]))));
             }
             _ => {}
         }
+        Ok(())
     }
 
-    let token = token.ok_or(DropReason::NoToken)?;
-    let client_packet = |packet| -> Result<_, DropReason> {
-        let authenticator = authenticator.ok_or(DropReason::NoAuthenticator)?;
-        Ok(ClientPacket { authenticator, hint, packet })
-    };
-    let kind = match (entry, packet) {
-        (None, None) => return Err(DropReason::NothingAsked),
-        (None, Some(Embedded::Ipv4(packet))) => RequestKind::ServicePacket { packet },
-        (None, Some(Embedded::Ipv6(packet))) => RequestKind::ClientPacket(client_packet(packet)?),
-        (Some(entry), packet) => {
-            if !identified {
-                return Err(DropReason::NoIdentifier);
+    /// Which of the shapes of section 3 the messages have.
+    #[inline]
+    fn request_kind(&self) -> Result<RequestKind, DropReason> {
+        match (self.entry, self.packet) {
+            (None, None) => Err(DropReason::NothingAsked),
+            (None, Some(Embedded::Ipv4(packet))) => Ok(RequestKind::ServicePacket { packet }),
+            (None, Some(Embedded::Ipv6(packet))) => {
+                Ok(RequestKind::ClientPacket(self.client_packet(packet)?))
             }
-            let authenticator = authenticator.ok_or(DropReason::NoAuthenticator)?;
-            if authenticators == 1 && entries == 1 {
-                let packet = match packet {
-                    None => None,
-                    Some(Embedded::Ipv4(packet)) => Some(ReportedPacket::Service(packet)),
-                    Some(Embedded::Ipv6(packet)) => {
-                        Some(ReportedPacket::Client(client_packet(packet)?))
-                    }
-                };
-                RequestKind::Report { authenticator, entry, packet }
-            } else if entry_first {
-                return Err(DropReason::EntryBeforeAuthenticator);
-            } else if packet.is_some() {
-                return Err(DropReason::PacketInMultiReport);
-            } else {
-                RequestKind::MultiReport
-            }
+            (Some(entry), packet) => self.report_kind(entry, packet),
         }
-    };
-    Ok(Request { token, rotation, authenticator, kind })
+    }
+
+    #[inline]
+    fn report_kind(
+        &self,
+        entry: Entry,
+        packet: Option<Embedded>,
+    ) -> Result<RequestKind, DropReason> {
+        if !self.identified {
+            return Err(DropReason::NoIdentifier);
+        }
+        let authenticator = self.authenticator.ok_or(DropReason::NoAuthenticator)?;
+        if self.authenticators == 1 && self.entries == 1 {
+            let packet = match packet {
+                None => None,
+                Some(Embedded::Ipv4(packet)) => Some(ReportedPacket::Service(packet)),
+                Some(Embedded::Ipv6(packet)) => {
+                    Some(ReportedPacket::Client(self.client_packet(packet)?))
+                }
+            };
+            Ok(RequestKind::Report { authenticator, entry, packet })
+        } else if self.entry_first {
+            Err(DropReason::EntryBeforeAuthenticator)
+        } else if packet.is_some() {
+            Err(DropReason::PacketInMultiReport)
+        } else {
+            Ok(RequestKind::MultiReport)
+        }
+    }
+
+    fn client_packet(&self, packet: Span) -> Result<ClientPacket, DropReason> {
+        let authenticator = self.authenticator.ok_or(DropReason::NoAuthenticator)?;
+        Ok(ClientPacket { authenticator, hint: self.hint, packet })
+    }
 }
 
 /// The entries of a multi report, each with the authenticator that it belongs to, in order.

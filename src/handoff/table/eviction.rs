@@ -7,7 +7,7 @@
 //! connections, another entry than the least recently used goes for once, but never a live one as long as there is
 //! another.
 
-use super::lru::Queue;
+use super::lru::LruQueue;
 use super::records::Slot;
 use super::{LivePorts, Table};
 use crate::handoff::entry::{Client, MappedPort};
@@ -129,14 +129,14 @@ impl Table {
         let count = self.count(subnet);
         let records = &self.records;
         let queue = match subnet {
-            None => &mut self.oldest,
+            None => &mut self.lru,
             Some(subnet) => {
-                let at = self.oldest_of.iter().position(|&(of, _)| of == subnet);
+                let at = self.lru_of.iter().position(|&(of, _)| of == subnet);
                 let at = at.unwrap_or_else(|| {
-                    self.oldest_of.push((subnet, Queue::default()));
-                    self.oldest_of.len() - 1
+                    self.lru_of.push((subnet, LruQueue::default()));
+                    self.lru_of.len() - 1
                 });
-                &mut self.oldest_of[at].1
+                &mut self.lru_of[at].1
             }
         };
         queue.first(records).or_else(|| {

@@ -1,7 +1,7 @@
 //! Entries by the hash of their client: the first step of nearly every request, made so that it costs one line of
 //! the caches.
 //!
-//! Open addressing with linear probing: a place has the slot of an entry and half of its hash, so that hardly ever
+//! Open addressing with linear probing: a bucket has the slot of an entry and half of its hash, so that hardly ever
 //! an entry is looked at in vain, and 16 of them share a line. What goes leaves no mark: those behind it move up.
 
 use super::records::{NONE, Slot};
@@ -23,21 +23,21 @@ impl Hash {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Bucket {
     tag: u16,
     /// [`NONE`] where it is free.
     slot: Slot,
 }
 
-const FREE: Place = Place { tag: 0, slot: NONE };
-/// An index begins with so many places, a power of two.
-const PLACES_MIN: usize = 8;
+const FREE: Bucket = Bucket { tag: 0, slot: NONE };
+/// An index begins with so many buckets, a power of two.
+const BUCKETS_MIN: usize = 8;
 
 /// Slots by hash.
 #[derive(Debug, Default)]
 pub struct Index {
     /// None, or a power of two. At least a quarter is free.
-    places: Vec<Place>,
+    buckets: Vec<Bucket>,
     taken: usize,
 }
 
@@ -57,9 +57,9 @@ impl Index {
     /// Adds a slot that is not there. `hash_of` is for those that are.
     pub fn insert(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
         debug_assert_ne!(slot, NONE);
-        if 4 * (self.taken + 1) > 3 * self.places.len() {
-            let places = vec![FREE; (2 * self.places.len()).max(PLACES_MIN)];
-            for Place { slot, .. } in std::mem::replace(&mut self.places, places) {
+        if 4 * (self.taken + 1) > 3 * self.buckets.len() {
+            let buckets = vec![FREE; (2 * self.buckets.len()).max(BUCKETS_MIN)];
+            for Bucket { slot, .. } in std::mem::replace(&mut self.buckets, buckets) {
                 if slot != NONE {
                     self.put(hash_of(slot), slot);
                 }
@@ -76,41 +76,41 @@ impl Index {
     pub fn remove(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
         let (mut hole, _) =
             self.search(hash, |at, _| at == slot).expect("what has a record is in the index");
-        let mask = self.places.len() - 1;
+        let mask = self.buckets.len() - 1;
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
-            let place = self.places[at];
-            if place.slot == NONE {
+            let bucket = self.buckets[at];
+            if bucket.slot == NONE {
                 break;
             }
             // It may move up to the hole unless its search begins behind that.
-            let from_home = at.wrapping_sub(hash_of(place.slot).home(mask)) & mask;
+            let from_home = at.wrapping_sub(hash_of(bucket.slot).home(mask)) & mask;
             if from_home >= at.wrapping_sub(hole) & mask {
-                self.places[hole] = place;
+                self.buckets[hole] = bucket;
                 hole = at;
             }
         }
-        self.places[hole] = FREE;
+        self.buckets[hole] = FREE;
         self.taken -= 1;
     }
 
-    /// Into the first free place of its search. There is one.
+    /// Into the first free bucket of its search. There is one.
     fn put(&mut self, hash: Hash, slot: Slot) {
-        let mask = self.places.len() - 1;
+        let mask = self.buckets.len() - 1;
         let mut at = hash.home(mask);
-        while self.places[at].slot != NONE {
+        while self.buckets[at].slot != NONE {
             at = (at + 1) & mask;
         }
-        self.places[at] = Place { tag: hash.tag(), slot };
+        self.buckets[at] = Bucket { tag: hash.tag(), slot };
     }
 
     #[inline]
     fn search(&self, hash: Hash, is_it: impl Fn(Slot, u16) -> bool) -> Option<(usize, Slot)> {
-        let mask = self.places.len().checked_sub(1)?;
+        let mask = self.buckets.len().checked_sub(1)?;
         let mut at = hash.home(mask);
         loop {
-            let Place { tag, slot } = self.places[at];
+            let Bucket { tag, slot } = self.buckets[at];
             if slot == NONE {
                 return None;
             }
@@ -135,8 +135,8 @@ mod tests {
 
     fn assert_alike(index: &Index, model: &Model) {
         assert_eq!(index.len(), model.len());
-        assert!(4 * index.taken <= 3 * index.places.len());
-        assert_eq!(index.places.iter().filter(|place| place.slot != NONE).count(), model.len());
+        assert!(4 * index.taken <= 3 * index.buckets.len());
+        assert_eq!(index.buckets.iter().filter(|bucket| bucket.slot != NONE).count(), model.len());
         for (&slot, &hash) in model {
             assert_eq!(index.find(Hash(hash), |at| at == slot), Some(slot));
             assert_eq!(index.find(Hash(!hash), |at| at == slot), None, "of another hash");
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_search_goes_on_at_the_other_end() {
-        // The last two places of eight are where all searches begin.
+        // The last two buckets of eight are where all searches begin.
         let hash_of = |slot: Slot| Hash(6 + u32::from(slot) % 2);
         let mut index = Index::default();
         (0..6).for_each(|slot| index.insert(hash_of(slot), slot, hash_of));
@@ -185,13 +185,13 @@ mod tests {
         let hash_of = |slot: Slot| Hash(u32::from(slot).wrapping_mul(0x9e37_79b1).rotate_left(9));
         let mut index = Index::default();
         (0..NONE).for_each(|slot| index.insert(hash_of(slot), slot, hash_of));
-        assert_eq!(index.places.len(), 1 << 17);
-        assert_eq!(size_of::<Place>(), 4);
+        assert_eq!(index.buckets.len(), 1 << 17);
+        assert_eq!(size_of::<Bucket>(), 4);
         for slot in 0..NONE {
             assert_eq!(index.find(hash_of(slot), |at| at == slot), Some(slot));
             index.remove(hash_of(slot), slot, hash_of);
         }
         assert_eq!(index.len(), 0);
-        assert!(index.places.iter().all(|place| place.slot == NONE));
+        assert!(index.buckets.iter().all(|bucket| bucket.slot == NONE));
     }
 }

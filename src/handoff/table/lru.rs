@@ -5,7 +5,7 @@
 //! go, those with the lowest numbers are looked for, [`QUEUE_MAX`] at once, and queue from then on. One that was
 //! used since has another number, and is left out; and none is older than those that were not, as numbers only grow.
 
-use super::Record;
+use super::EntryRecord;
 use super::records::{Slot, Slots};
 
 /// So many are looked for at once.
@@ -39,11 +39,11 @@ impl Uses {
 
 /// The least recently used entries of a table or a /64, as they were when they were looked for.
 #[derive(Debug, Default)]
-pub struct Queue(Vec<(UseNumber, Slot)>);
+pub struct LruQueue(Vec<(UseNumber, Slot)>);
 
-impl Queue {
+impl LruQueue {
     /// The least recently used, if any is left that was not used since.
-    pub fn first(&mut self, records: &Slots<Record>) -> Option<Slot> {
+    pub fn first(&mut self, records: &Slots<EntryRecord>) -> Option<Slot> {
         while let Some(entry) = self.0.last() {
             if is_unused(entry, records) {
                 return Some(entry.1);
@@ -54,7 +54,7 @@ impl Queue {
     }
 
     /// The same, where the queue must stay as it is.
-    pub fn peek(&self, records: &Slots<Record>) -> Option<Slot> {
+    pub fn peek(&self, records: &Slots<EntryRecord>) -> Option<Slot> {
         self.0.iter().rev().find(|entry| is_unused(entry, records)).map(|entry| entry.1)
     }
 
@@ -86,7 +86,7 @@ impl Queue {
 }
 
 /// Whether the entry is there, and was not used since.
-fn is_unused(&(last_use, slot): &(UseNumber, Slot), records: &Slots<Record>) -> bool {
+fn is_unused(&(last_use, slot): &(UseNumber, Slot), records: &Slots<EntryRecord>) -> bool {
     records.try_get(slot).is_some_and(|record| record.last_use == last_use)
 }
 
@@ -111,7 +111,7 @@ mod tests {
                     as [&dyn Fn(usize) -> UseNumber; 3]
             {
                 let mut all: Vec<_> = (0..count).map(|n| (number(n), n as Slot)).collect();
-                let mut queue = Queue::default();
+                let mut queue = LruQueue::default();
                 queue.fill(count, all.iter().copied());
                 all.sort_unstable();
                 all.truncate(QUEUE_MAX);

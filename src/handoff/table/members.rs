@@ -1,6 +1,6 @@
 //! Lists of the entries of each /64, in no order.
 
-use super::Record;
+use super::EntryRecord;
 use super::records::{NONE, Slot, Slots};
 
 /// The neighbours of an entry in its list.
@@ -28,7 +28,7 @@ impl Default for Members {
 
 impl Members {
     /// Adds the entry in `slot`, which is in no list.
-    pub fn add(&mut self, records: &mut Slots<Record>, slot: Slot) {
+    pub fn add(&mut self, records: &mut Slots<EntryRecord>, slot: Slot) {
         records.get_mut(slot).links = Links { next: self.0, previous: NONE };
         if self.0 != NONE {
             records.get_mut(self.0).links.previous = slot;
@@ -37,7 +37,7 @@ impl Members {
     }
 
     /// Takes the entry in `slot` out of this list, which it is in.
-    pub fn remove(&mut self, records: &mut Slots<Record>, slot: Slot) {
+    pub fn remove(&mut self, records: &mut Slots<EntryRecord>, slot: Slot) {
         let Links { next, previous } = std::mem::take(&mut records.get_mut(slot).links);
         match previous {
             NONE => self.0 = next,
@@ -49,7 +49,10 @@ impl Members {
     }
 
     /// Its entries.
-    pub fn iter<'a>(&self, records: &'a Slots<Record>) -> impl Iterator<Item = Slot> + use<'a> {
+    pub fn iter<'a>(
+        &self,
+        records: &'a Slots<EntryRecord>,
+    ) -> impl Iterator<Item = Slot> + use<'a> {
         let mut next = self.0;
         std::iter::from_fn(move || {
             let slot = (next != NONE).then_some(next)?;

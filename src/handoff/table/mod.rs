@@ -11,6 +11,7 @@
 //! touched by who finds an entry and uses it. Records are small enough that a full table takes about 55 octets
 //! for each entry where four share a client address, 110 where none does.
 
+mod check;
 mod eviction;
 mod index;
 mod lru;
@@ -31,9 +32,9 @@ use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::DropReason;
 use eviction::Search;
 use index::{Hash, Index};
-use lru::{Queue, UseNumber, Uses};
+use lru::{LruQueue, UseNumber, Uses};
 use members::{Links, Members};
-use records::{Keyed, Place, Pool, Shares, Slots};
+use records::{Keyed, Pool, Shares, SlabEntry, Slots};
 
 pub use records::Slot;
 
@@ -68,12 +69,12 @@ pub struct LivePorts<'a> {
 /// The entries of one NAT64.
 #[derive(Debug)]
 pub struct Table {
-    records: Slots<Record>,
+    records: Slots<EntryRecord>,
     /// All entries, by the hash of their client.
     index: Index,
     clients: Pool<ClientRecord>,
     prefixes: Pool<PrefixRecord>,
-    subnets: Pool<Subnet>,
+    subnets: Pool<SubnetRecord>,
     uses: Uses,
     tick: u16,
     ports: Ports,
@@ -81,9 +82,9 @@ pub struct Table {
     /// The /64s that are heavy or nearly so.
     heavy: Vec<Slot>,
     /// The least recently used entries.
-    oldest: Queue,
+    lru: LruQueue,
     /// Those of /64s that are heavy, or were not long ago.
-    oldest_of: Vec<(Slot, Queue)>,
+    lru_of: Vec<(Slot, LruQueue)>,
     search: Search,
     limits: TableLimits,
 }
@@ -114,7 +115,7 @@ impl HashedClient {
 
 /// An entry, packed.
 #[derive(Debug)]
-struct Record {
+struct EntryRecord {
     hash: Hash,
     client: Slot,
     prefix: Slot,
@@ -130,7 +131,7 @@ struct Record {
     links: Links,
 }
 
-impl Record {
+impl EntryRecord {
     fn port(&self) -> MappedPort {
         MappedPort(self.port.get())
     }
@@ -167,13 +168,13 @@ impl Keyed for PrefixRecord {
 
 /// A /64 of clients: the unit of fair share.
 #[derive(Debug)]
-struct Subnet {
+struct SubnetRecord {
     prefix: [u8; 8],
     entries: Shares,
     members: Members,
 }
 
-impl Keyed for Subnet {
+impl Keyed for SubnetRecord {
     type Key = [u8; 8];
     fn key(&self) -> [u8; 8] {
         self.prefix
@@ -181,10 +182,10 @@ impl Keyed for Subnet {
 }
 
 // There are up to 64508 of each of these in each table.
-const _: () = assert!(size_of::<Place<Record>>() == 24);
-const _: () = assert!(size_of::<Place<ClientRecord>>() == 48);
-const _: () = assert!(size_of::<Place<PrefixRecord>>() == 16);
-const _: () = assert!(size_of::<Place<Subnet>>() == 16);
+const _: () = assert!(size_of::<SlabEntry<EntryRecord>>() == 24);
+const _: () = assert!(size_of::<SlabEntry<ClientRecord>>() == 48);
+const _: () = assert!(size_of::<SlabEntry<PrefixRecord>>() == 16);
+const _: () = assert!(size_of::<SlabEntry<SubnetRecord>>() == 16);
 
 impl Table {
     /// An empty table. `hash` is for its indexes.
@@ -200,8 +201,8 @@ impl Table {
             ports: Ports::new(handoff_port, hash),
             hash,
             heavy: Vec::new(),
-            oldest: Queue::default(),
-            oldest_of: Vec::new(),
+            lru: LruQueue::default(),
+            lru_of: Vec::new(),
             search: Search::default(),
             limits,
         }
@@ -247,7 +248,7 @@ impl Table {
     }
 
     #[inline]
-    fn is_of(&self, record: &Record, HashedClient { client, hash }: &HashedClient) -> bool {
+    fn is_of(&self, record: &EntryRecord, HashedClient { client, hash }: &HashedClient) -> bool {
         record.hash == *hash
             && record.client_port == client.port
             && self.clients.get(record.client).address == client.address.octets()
@@ -360,8 +361,8 @@ impl Table {
             number += 1;
             self.records.get_mut(slot).last_use = number;
         }
-        self.oldest.clear();
-        self.oldest_of.clear();
+        self.lru.clear();
+        self.lru_of.clear();
         number += 1;
         self.uses.set(number);
         number
@@ -530,7 +531,7 @@ impl Table {
         let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
         let prefix = self.share_prefix(client.prefix.0);
         let last_use = self.next_use();
-        let slot = self.records.insert(Record {
+        let slot = self.records.insert(EntryRecord {
             hash,
             client: address,
             prefix,
@@ -568,7 +569,8 @@ impl Table {
                 slot
             }
             None => {
-                let subnet = Subnet { prefix, entries: Shares::ONE, members: Members::default() };
+                let subnet =
+                    SubnetRecord { prefix, entries: Shares::ONE, members: Members::default() };
                 self.subnets.insert(&self.hash, subnet)
             }
         };
@@ -590,7 +592,7 @@ impl Table {
 
     fn remove(&mut self, slot: Slot) {
         let hash = self.records.get(slot).hash;
-        let &Record { client, prefix, subnet, .. } = self.records.get(slot);
+        let &EntryRecord { client, prefix, subnet, .. } = self.records.get(slot);
         let record = self.subnets.get_mut(subnet);
         record.members.remove(&mut self.records, slot);
         let entries = record.entries.get();
@@ -599,7 +601,7 @@ impl Table {
         }
         // Kept while it may soon be heavy again: to look for them costs more than to keep them.
         if entries == 1 || !self.may_be_heavy(entries.saturating_mul(2)) {
-            self.oldest_of.retain(|&(of, _)| of != subnet);
+            self.lru_of.retain(|&(of, _)| of != subnet);
         }
         if !self.subnets.get_mut(subnet).entries.take() {
             self.subnets.remove(&self.hash, subnet);
@@ -614,63 +616,5 @@ impl Table {
         self.index.remove(hash, slot, |slot| records.get(slot).hash);
         let record = self.records.remove(slot);
         self.ports.release(record.port());
-    }
-
-    /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
-    pub fn contradiction(&self) -> Option<String> {
-        let counts = [self.ports.taken(), self.index.len()];
-        if counts != [self.len(); 2] {
-            return Some(format!("{} entries; {counts:?} by ports, in the index", self.len()));
-        }
-        let by_use = self.slots_by_use();
-        let number = |slot: &Slot| self.records.get(*slot).last_use;
-        if !by_use.is_sorted_by(|one, other| number(one) < number(other))
-            || by_use.last().is_some_and(|last| number(last) > self.uses.count())
-        {
-            return Some("two entries have the same number, or one a number to come".into());
-        }
-        let queues = self.oldest_of.iter().map(|(subnet, queue)| (Some(*subnet), queue));
-        for (subnet, queue) in queues.chain([(None, &self.oldest)]) {
-            let is_in =
-                |slot: &&Slot| subnet.is_none_or(|of| self.records.get(**slot).subnet == of);
-            let (first, oldest) = (queue.peek(&self.records), by_use.iter().find(is_in).copied());
-            if first.is_some() && first != oldest {
-                return Some(format!("{subnet:?}: {first:?} would go, and {oldest:?} is older"));
-            }
-        }
-        if self.len() > self.capacity() {
-            return Some(format!("{} entries, capacity {}", self.len(), self.capacity()));
-        }
-        for slot in by_use {
-            let entry = self.entry(slot);
-            if self.find(&entry.client) != Some(slot) || self.find_port(entry.port) != Some(slot) {
-                return Some(format!("{entry:?} is not found both ways"));
-            }
-            if !self.is_eligible(entry.port) {
-                return Some(format!("{entry:?} has a port that is not eligible"));
-            }
-        }
-        for (slot, subnet) in self.subnets.iter() {
-            let entries = subnet
-                .members
-                .iter(&self.records)
-                .filter(|&member| self.records.get(member).subnet == slot)
-                .count();
-            let may_be_heavy = self.may_be_heavy(subnet.entries.get());
-            if entries != usize::from(subnet.entries.get())
-                || self.heavy.contains(&slot) != may_be_heavy
-            {
-                return Some(format!(
-                    "{subnet:?}: {entries} entries, among the heavy: {}",
-                    !may_be_heavy
-                ));
-            }
-        }
-        let sum = |entries: &mut dyn Iterator<Item = u16>| entries.map(usize::from).sum::<usize>();
-        let clients = sum(&mut self.clients.iter().map(|(_, client)| client.entries.get()));
-        let prefixes = sum(&mut self.prefixes.iter().map(|(_, prefix)| prefix.entries.get()));
-        (clients != self.len() || prefixes != self.len()).then(|| {
-            format!("{} entries, {clients} of clients, {prefixes} of prefixes", self.len())
-        })
     }
 }

@@ -167,7 +167,7 @@ impl Shares {
 }
 
 /// What a slab keeps for a record: its own type is private, and is laid out like this one.
-pub enum Place<T> {
+pub enum SlabEntry<T> {
     /// Where the next free place is.
     #[expect(dead_code, reason = "only its size matters")]
     Vacant(usize),

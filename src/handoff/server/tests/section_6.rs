@@ -1,0 +1,147 @@
+//! PROTOCOL.md section 6. The table: reports, control ports, live connections.
+
+use super::*;
+
+#[test]
+fn section_6_a_control_port_that_was_mapped() {
+    let mut shard = Shard::known();
+    shard.ask(&hinted(41000, &udp6(CLIENT, 1)));
+    shard.prove(NAT64, 41000, b"second");
+    assert_eq!(shard.events(), [deleted(entry(41000, client(CLIENT, 1)))]);
+    let hinted = shard.ask(&hinted(41000, &udp6(CLIENT, 1)));
+    assert_ne!(hinted[18..20], 41000_u16.to_be_bytes());
+}
+
+#[test]
+fn section_6_reports() {
+    let mut shard = Shard::known();
+    let (one, two, three) = (client(CLIENT, 1), client(CLIENT, 2), client(CLIENT, 3));
+    // Adopted, then agreed with.
+    assert_eq!(
+        shard.ask(&report(b"a1", &[entry(5000, one)])),
+        answer(b"a1", entry(5000, one), &[])
+    );
+    assert_eq!(shard.events(), [created(entry(5000, one))]);
+    assert_eq!(
+        shard.ask(&report(b"a2", &[entry(5000, one)])),
+        answer(b"a2", entry(5000, one), &[])
+    );
+    assert_eq!(shard.outbox.changes.len(), 1, "the authenticator is another");
+    // The client has another port.
+    assert_eq!(
+        shard.ask(&report(b"a2", &[entry(5001, one)])),
+        answer(b"a2", entry(5000, one), &[])
+    );
+    assert_eq!(shard.events(), [conflict(entry(5001, one))]);
+    // The port is taken, or not eligible.
+    for (port, client) in [(5000, two), (3544, three)] {
+        let reply = shard.ask(&report(b"a2", &[entry(port, client)]));
+        let events = shard.events();
+        let [Change::Conflict { .. }, Change::Created { port: own, .. }] = events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(events[0], conflict(entry(port, client)));
+        assert_ne!(own.0, port);
+        assert_eq!(reply, answer(b"a2", entry(own.0, client), &[]));
+    }
+    // What cannot be an entry.
+    for bad in [entry(0, one), entry(5000, client(CLIENT, 0)), entry(5000, client("fe80::1", 1))] {
+        assert_eq!(shard.dropped(&report(b"a2", &[bad])), DropReason::EntryInvalid);
+    }
+}
+
+#[test]
+fn section_6_multi_reports() {
+    let mut shard = Shard::known();
+    let [one, two, three] = [1, 2, 3].map(|port| entry(5000 + port, client(CLIENT, port)));
+    // None differs: exactly the first.
+    assert_eq!(shard.ask(&report(b"a1", &[one, two])), answer(b"a1", one, &[]));
+    assert_eq!(shard.events(), [created(one), created(two)]);
+    // Each that differs is answered, under its own authenticator.
+    let other = client("2001:db8::99", 9);
+    let payload = [
+        report(b"a1", &[one, entry(6000, two.client), entry(0, one.client)]),
+        message(6, b"b1"),
+        entry(5001, other).emit().to_vec(),
+        three.emit().to_vec(),
+    ];
+    let sent = shard.send(&payload.concat());
+    let own = shard.server.entries().find(|(_, entry)| entry.client == other).unwrap().1;
+    let replies: Vec<_> = sent.into_iter().map(|(_, reply)| reply).collect();
+    assert_eq!(replies, [answer(b"a1", two, &[]), answer(b"b1", own, &[])]);
+    let expected = [
+        conflict(entry(6000, two.client)),
+        conflict(entry(5001, other)),
+        created(own),
+        created(three),
+    ];
+    assert_eq!(shard.events(), expected);
+    assert_eq!(shard.server.stats().dropped(DropReason::EntryInvalid), 1);
+    let nothing = report(b"a1", &[entry(0, one.client), entry(0, two.client)]);
+    assert_eq!(shard.send(&nothing), []);
+    assert_eq!(shard.server.stats().dropped(DropReason::EntryInvalid), 3);
+}
+
+/// Connections that a test says there are, and how often it was asked for them.
+#[derive(Clone)]
+struct Said(Arc<Mutex<(u64, Vec<u16>)>>, Arc<PortSet>);
+
+impl LiveConnections for Said {
+    fn of(&mut self, table: TableKey) -> Option<LivePorts<'_>> {
+        assert_eq!(table, TableKey { local: LOCAL, nat64: NAT64 });
+        let mut said = self.0.lock().unwrap();
+        said.0 += 1;
+        self.1 = Arc::new(PortSet::new(said.1.clone()));
+        Some(LivePorts { poll: said.0, ports: &self.1 })
+    }
+}
+
+/// The table is limited by itself, or by what all may hold together.
+#[test]
+fn section_6_live_connections_at_a_full_table() {
+    for of_all in [false, true] {
+        let said = Said(Arc::default(), Arc::new(PortSet::new(Vec::new())));
+        let mut shard = Shard::with_live(Box::new(said.clone()), |config| {
+            match of_all {
+                true => config.budget = Arc::new(Budget::new(100, 16)),
+                false => config.limits.entries_max = 16,
+            }
+            config.limits.client_share = 1.0;
+        });
+        shard.prove(NAT64, CONTROL, TOKEN);
+        let idle = make(&mut shard, CLIENT, 1);
+        // Nobody asks before it is nearly full...
+        for port in 2..13 {
+            make(&mut shard, CLIENT, port);
+        }
+        assert_eq!((said.0.lock().unwrap().0, shard.server.nearly_full().count()), (0, 0));
+        // ...and then for each new client, before one has to go.
+        for port in 13..17 {
+            make(&mut shard, CLIENT, port);
+        }
+        assert_eq!((said.0.lock().unwrap().0, shard.server.nearly_full().count()), (3, 1));
+        // It stays, however many come.
+        said.0.lock().unwrap().1 = vec![idle.port.0];
+        for port in 100..200 {
+            make(&mut shard, CLIENT, port);
+            assert_eq!(shard.outbox.changes.len(), 2, "{:?}", shard.outbox.changes);
+            assert!(!shard.outbox.changes.iter().any(|(_, change)| *change == deleted(idle)));
+        }
+        assert!(shard.server.entries().any(|(_, entry)| entry == idle));
+        // When it is over, it goes in its time.
+        said.0.lock().unwrap().1.clear();
+        let went = (200..216).filter(|&port| {
+            make(&mut shard, CLIENT, port);
+            shard.outbox.changes.iter().any(|(_, change)| *change == deleted(idle))
+        });
+        assert_eq!(went.count(), 1);
+        // While nothing can be recorded, nothing is passed over either.
+        shard.batch.frozen = true;
+        let asked = said.0.lock().unwrap().0;
+        assert_eq!(
+            shard.dropped(&client_packet(&udp6(CLIENT, 300))),
+            DropReason::JournalUnavailable
+        );
+        assert_eq!(said.0.lock().unwrap().0, asked);
+    }
+}
