@@ -1,7 +1,8 @@
-//! [`Change`]: what a request did to a table, and its line in the event log (PROTOCOL.md section 8).
+//! [`Change`]: what a request did to a table, and its line in the event log (PROTOCOL.md section
+//! 8).
 //!
-//! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log prints
-//! it. Also here: the times that the core is given.
+//! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log
+//! prints it. Also here: the times that the core is given.
 
 use std::time::Duration;
 
@@ -83,7 +84,8 @@ pub enum Change {
         /// Its token.
         token: Token,
     },
-    /// The entry on this port was used, after it had not been for some time: it is the last to go now.
+    /// The entry on this port was used, after it had not been for some time: it is the last to go
+    /// now.
     Used {
         /// Its mapped port.
         port: MappedPort,

@@ -1,4 +1,5 @@
-//! [`Entry`]: a client and the mapped port that stands for it, and what names both (PROTOCOL.md sections 1 and 6).
+//! [`Entry`]: a client and the mapped port that stands for it, and what names both (PROTOCOL.md
+//! sections 1 and 6).
 //!
 //! Types alone: how an entry stands in a message is `message`, which entries there are is `table`.
 

@@ -1,7 +1,8 @@
 //! Which entry the later fragments of a packet belong to (PROTOCOL.md section 7).
 //!
-//! Only a first fragment has ports. It leaves a note, by which the others are answered: at most
-//! [`NOTES_MAX`] notes in a shard, the oldest out first, each for [`NOTE_LIFETIME`].
+//! Only a first fragment has ports. It leaves a note, by which the others are answered. A shard
+//! keeps at most [`NOTES_MAX`] notes, evicts the oldest first, and each is good for
+//! [`NOTE_LIFETIME`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,7 +38,8 @@ impl FragmentNotes {
         Self { notes: HashMap::with_hasher(hash), order: VecDeque::new() }
     }
 
-    /// The packet `key` belongs to the entry of `client`. A note that is there is renewed in its place.
+    /// The packet `key` belongs to the entry of `client`. A note that is there is renewed in its
+    /// place.
     pub fn leave(&mut self, now: Duration, table: TableKey, key: FragmentKey, client: Client) {
         let note = Note { client, expires: now + NOTE_LIFETIME };
         if self.notes.insert((table, key), note).is_some() {

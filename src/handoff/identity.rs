@@ -1,4 +1,5 @@
-//! Which control identities of a NAT64 are known, and how many packets of unknown ones pass (PROTOCOL.md section 5).
+//! Which control identities of a NAT64 are known, and how many packets of unknown ones pass
+//! (PROTOCOL.md section 5).
 //!
 //! How an identity proves itself is `proof`; who is sent what, and when, is `server`'s.
 
@@ -29,8 +30,8 @@ impl Identities {
         self.position(port, token).is_some()
     }
 
-    /// A known (`port`, `token`) is the most recently used from now on. Returns the number of the record that
-    /// made it known.
+    /// A known (`port`, `token`) is the most recently used from now on. Returns the number of the
+    /// record that made it known.
     #[inline]
     pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
         let position = self.position(port, token)?;
@@ -40,8 +41,8 @@ impl Identities {
         self.0.first().map(|identity| identity.since)
     }
 
-    /// (`port`, `token`) is known and the most recently used from now on: record `since` says so. At most
-    /// [`IDENTITIES_MAX`] are kept.
+    /// (`port`, `token`) is known and the most recently used from now on: record `since` says so.
+    /// At most [`IDENTITIES_MAX`] are kept.
     pub fn learn(&mut self, port: ControlPort, token: Token, since: u64) {
         if self.recognize(port, token.octets()).is_none() {
             self.0.truncate(IDENTITIES_MAX - 1);

@@ -1,7 +1,8 @@
-//! The text of a line of the event log, and of the times and addresses in it (PROTOCOL.md section 8).
+//! The text of a line of the event log, and of the times and addresses in it (PROTOCOL.md section
+//! 8).
 //!
-//! By hand, as the log has a line for each new entry: the formatting machinery of the standard library takes
-//! longer for one than all else that the log does with it. Tests compare with that.
+//! By hand, as the log has a line for each new entry: the formatting machinery of the standard
+//! library takes longer for one than all else that the log does with it. Tests compare with that.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -162,8 +163,8 @@ impl Text {
         self.length += digits;
     }
 
-    /// All four digits at once, each in an octet of a word, the first in the lowest; those that are not wanted are
-    /// shifted out, or overwritten by what comes next.
+    /// All four digits at once, each in an octet of a word, the first in the lowest; those that are
+    /// not wanted are shifted out, or overwritten by what comes next.
     fn hexadecimal(&mut self, number: u16) {
         let digits = (u16::BITS - number.leading_zeros()).div_ceil(4).max(1);
         let number = u32::from(number) << (4 * (4 - digits));
@@ -185,8 +186,9 @@ impl Text {
         }
     }
 
-    /// As RFC 5952 says: lower case, no leading zeros, the first of the longest runs of at least two zero groups
-    /// left out, and addresses that are known to have an IPv4 address in them with that.
+    /// As RFC 5952 says: lower case, no leading zeros, the first of the longest runs of at least
+    /// two zero groups left out, and addresses that are known to have an IPv4 address in them with
+    /// that.
     fn ipv6(&mut self, address: Ipv6Addr) {
         if let Some(mapped) = address.to_ipv4_mapped() {
             self.push(b"::ffff:");

@@ -1,5 +1,5 @@
-//! The server's side of the protocol: messages, identities, proofs, the table, the server. Pure: the
-//! clock and randomness are arguments, and it does no I/O.
+//! The server's side of the protocol: messages, identities, proofs, the table, the server. Pure:
+//! the clock and randomness are arguments, and it does no I/O.
 //!
 //! It implements sections 2 to 8 of the protocol, which the rest of this page specifies.
 //!

@@ -5,9 +5,9 @@ use std::hash::{Hash, Hasher};
 
 use crate::handoff::message::MESSAGE_DATA_MAX;
 
-/// So many octets need no memory of their own: a MAC of 16 does not.
+/// Up to this many octets stand in the value itself, without an allocation: a MAC of 16 does.
 const INLINE_MAX: usize = 22;
-/// Most NAT64s choose a MAC of so many octets.
+/// The length of the MAC that most NAT64s choose, in octets.
 const MAC_LENGTH: usize = 16;
 
 const _: () = assert!(size_of::<Octets>() == 24 && size_of::<Authenticator>() == 24);
@@ -44,7 +44,7 @@ impl Octets {
     #[inline]
     fn is(&self, octets: &[u8]) -> bool {
         let own = self.get();
-        // A MAC, mostly: compared as words, without a call.
+        // Mostly a MAC, which is compared as words, without a call.
         match (own.as_array::<MAC_LENGTH>(), octets.as_array::<MAC_LENGTH>()) {
             (Some(own), Some(octets)) => own == octets,
             _ => own == octets,
@@ -61,7 +61,8 @@ macro_rules! opaque {
         pub struct $name(Octets);
 
         impl $name {
-            /// `None` where the length is odd or over [`MESSAGE_DATA_MAX`]: no message can carry that.
+            /// `None` where the length is odd or over [`MESSAGE_DATA_MAX`]: no message can carry
+            /// that.
             pub fn new(octets: &[u8]) -> Option<Self> {
                 Octets::new(octets).map(Self)
             }

@@ -1,8 +1,8 @@
-//! Which mapped ports are eligible, which are taken by which entry, and the uniform draw of a free one
-//! (PROTOCOL.md section 6).
+//! Which mapped ports are eligible, which are taken by which entry, and the uniform draw of a free
+//! one (PROTOCOL.md section 6).
 //!
-//! A table of a few entries keeps its ports in a small hash table; a large one in an array over all ports
-//! with a bitmap beside it, so that a free port is found at once however full it is.
+//! A table of a few entries keeps its ports in a small hash table; a large one in an array over all
+//! ports with a bitmap beside it, so that a free port is found quickly however full the table is.
 
 use hashbrown::HashTable;
 
@@ -28,7 +28,8 @@ const DRAWS_MAX: usize = 8;
 const NONE: u16 = u16::MAX;
 const WORDS: usize = PORTS / 64;
 
-/// A [`PortSet`] of more ports than this is a bitmap, which takes as much memory as the list of so many.
+/// A [`PortSet`] of more ports than this is a bitmap, which takes as much memory as a list of this
+/// length.
 const LIST_MAX: usize = 4096;
 
 const _: () = assert!(PORTS.is_multiple_of(64));
@@ -72,7 +73,7 @@ enum Set {
 }
 
 impl PortSet {
-    /// These ports, in any order, and as often as they come.
+    /// These ports, in any order; duplicates count once.
     pub fn new(mut ports: Vec<u16>) -> Self {
         ports.sort_unstable();
         ports.dedup();
@@ -350,7 +351,8 @@ mod tests {
         }
         assert_eq!((order.len(), ports.taken()), (TABLE_CAPACITY, TABLE_CAPACITY));
         assert!(order.iter().enumerate().all(|(i, &port)| ports.slot(port) == Some(i as u16)));
-        // The last one is found at once, too, and a control port that is given up is eligible again.
+        // The last one is found at once, too, and a control port that is given up is eligible
+        // again.
         ports.release(order[77]);
         assert_eq!(ports.draw(&mut random), Some(order[77]));
         ports.set_control([ControlPort(order[77].0)].into_iter());

@@ -1,7 +1,8 @@
 //! [`Proof`]: how an identity proves that it receives what is sent to it (PROTOCOL.md section 5).
 //!
-//! A NAT64 has no state here before it has proved that. What it is asked to return is a MAC that only we can make
-//! and that we can check without having kept anything. Who is sent a validation packet, and when, is `server`'s.
+//! A NAT64 has no state here before it has proved that. What it is asked to return is a MAC that
+//! only we can make and that we can check without having kept anything. Who is sent a validation
+//! packet, and when, is `server`'s.
 
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -73,7 +74,8 @@ impl ProofKeys {
         mac(&self.current, table, port, token)
     }
 
-    /// Whether the last octets of `data` are such a proof, made with the current or the previous key.
+    /// Whether the last octets of `data` are such a proof, made with the current or the previous
+    /// key.
     pub fn verify(&self, table: TableKey, port: ControlPort, token: &[u8], data: &[u8]) -> bool {
         let Some(proof) = data.last_chunk::<PROOF_LENGTH>() else {
             return false;
@@ -111,14 +113,15 @@ impl ValidationRate {
 
     /// Whether one may leave now, to an address that is `known` or not.
     pub fn take(&mut self, now: Duration, known: bool) -> bool {
-        // Rounded up, so that a small limit reserves something; but the unknown have a chance with any.
+        // Rounded up, so that a small limit reserves something; but the unknown have a chance with
+        // any.
         let reserved = if known || self.limit < 2 { 0 } else { self.limit.div_ceil(10) };
         self.rate.take(now, self.limit - reserved)
     }
 }
 
-/// Appends the payload of a validation packet to `out`: the first of the three forms that is not longer
-/// than the request's payload, which has `request_length` octets and is well-formed.
+/// Appends the payload of a validation packet to `out`: the first of the three forms that is not
+/// longer than the request's payload, which has `request_length` octets and is well-formed.
 pub fn emit_validation_packet(
     out: &mut Vec<u8>,
     request_length: usize,

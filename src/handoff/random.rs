@@ -1,7 +1,8 @@
 //! [`Random`]: numbers that nobody outside can predict, from a seed that the shell draws.
 //!
-//! The core draws no randomness of its own: given the same seed and the same requests, it does the same.
-//! Mapped ports must be unpredictable (RFC 6056), and the keys of proofs secret, so this is ChaCha.
+//! The core draws no randomness of its own: given the same seed and the same requests, it does the
+//! same. Mapped ports must be unpredictable (RFC 6056), and the keys of proofs secret, so this is
+//! ChaCha.
 //!
 //! [`SecretHash`] is how whatever a remote can choose is hashed.
 
@@ -37,7 +38,7 @@ impl Random {
     }
 }
 
-/// A keyed hash: who does not know the key cannot make keys that collide.
+/// A keyed hash: without the key, nobody can choose values that collide.
 #[derive(Debug, Clone, Copy)]
 pub struct SecretHash {
     key: (u64, u64),
@@ -62,11 +63,13 @@ impl SecretHash {
         self.build_hasher().hash(octets)
     }
 
-    /// The hash of a key of a fixed length, an even number of words. That of its octets is another.
+    /// NH hash of `N` words, `N` even and at most 4. Not equal to [`SecretHash::of`] on the same
+    /// octets.
     ///
-    /// This is NH of UMAC (RFC 4418 section 5.2), with words of 64 bits: two keys collide in it with a probability
-    /// of 2^-64 for who does not know the secret. A product with its halves folded makes 64 bits of the 128.
-    #[inline(always)] // As a call it goes through memory.
+    /// NH is that of UMAC (RFC 4418 section 5.2), with words of 64 bits: without the secret, two
+    /// keys that collide are found with a probability of 2^-64. A product with its halves folded
+    /// reduces 128 bits to 64.
+    #[inline(always)] // A call would pass the words through memory.
     pub fn of_words<const N: usize>(&self, words: [u64; N]) -> u64 {
         const { assert!(N <= WORDS_MAX && N.is_multiple_of(2)) };
         let mut sum = 0_u128;
@@ -101,7 +104,8 @@ mod tests {
         assert_ne!(a.key(), Random::new([8; 32]).key());
     }
 
-    /// Keys that differ in few bits, as addresses and ports do, spread over all values of any few bits of the hash.
+    /// Keys that differ in few bits, as addresses and ports do, spread over all values of any few
+    /// bits of the hash.
     #[test]
     fn hashes_of_words_spread() {
         let hash = SecretHash::new([5; 16]);

@@ -1,4 +1,5 @@
-//! [`Rate`]: at most so many in any second, exactly: no burst beyond it at the edge of a window.
+//! [`Rate`]: a rate limit that holds in any second, with no burst beyond it at the edge of a
+//! window.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ pub const ICMP_RATE_MAX: u32 = 100;
 
 /// The length of a slot.
 const SLOT: Duration = Duration::from_millis(100);
-/// The current slot, and as many before it as make a second.
+/// The current slot, and those before it that make a second.
 const SLOTS: usize = 11;
 
 const _: () = assert!((SLOTS as u128 - 1) * SLOT.as_millis() == 1000);

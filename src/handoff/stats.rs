@@ -1,7 +1,7 @@
 //! Why a payload was dropped, and the counters of a shard.
 //!
-//! A [`DropReason`] is the error type of the whole core and the key of a counter at once, so no early
-//! exit can be silent. Nothing here formats or logs: the per-packet path only counts.
+//! A [`DropReason`] is the error type of the whole core and the key of a counter at once, so no
+//! early exit can be silent. Nothing here formats or logs: the per-packet path only counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,8 +76,8 @@ DropReason:
     Attenuated = "attenuated",
     /// Section 5: an unknown identity, beyond `--validation-rate`.
     ValidationRate = "validation_rate",
-    /// Section 6: a reported entry with a client address that cannot be one, or a port 0; or a client packet from
-    /// port 0.
+    /// Section 6: a reported entry with a client address that cannot be one, or a port 0; or a
+    /// client packet from port 0.
     EntryInvalid = "entry_invalid",
     /// Section 6: no mapped port is eligible and free, and no entry can go.
     NoPort = "no_port",
@@ -101,7 +101,8 @@ DropReason:
     IcmpErrorUnmatched = "icmp_error_unmatched",
     /// Section 7: an ICMP or ICMPv6 message that asks nothing of us.
     IcmpIgnored = "icmp_ignored",
-    /// Section 7: RFC 4443 section 2.4 or RFC 1122 section 3.2.2 forbids an ICMP error about this packet.
+    /// Section 7: RFC 4443 section 2.4 or RFC 1122 section 3.2.2 forbids an ICMP error about this
+    /// packet.
     IcmpForbidden = "icmp_forbidden",
     /// Section 7: beyond 100 ICMP messages of our own a second to one NAT64.
     IcmpRate = "icmp_rate",

@@ -1,9 +1,9 @@
 //! Control payloads: the octets of PROTOCOL.md sections 2 to 4, parsed once and written in place.
 //!
-//! [`parse`] turns a UDP payload into a [`Request`] that is well-formed by section 3, or into the reason
-//! why it is not. A request refers to its payload by [`Span`]s and borrows nothing, so that the reply can
-//! be written into the very same buffer, in front of the embedded packet. What stands inside an embedded
-//! packet is the business of `packet`.
+//! [`parse`] turns a UDP payload into a [`Request`] that is well-formed by section 3, or into the
+//! reason why it is not. A request refers to its payload by [`Span`]s and borrows nothing, so that
+//! the reply can be written into the very same buffer, in front of the embedded packet. What stands
+//! inside an embedded packet is the business of `packet`.
 
 use std::net::Ipv6Addr;
 
@@ -209,8 +209,8 @@ pub(crate) enum Message {
     Packet(Embedded),
 }
 
-/// The messages of a payload of at most [`PAYLOAD_MAX`] octets. Ends after an embedded packet or the first
-/// error.
+/// The messages of a payload of at most [`PAYLOAD_MAX`] octets. Ends after an embedded packet or
+/// the first error.
 pub(crate) fn messages(
     payload: &[u8],
 ) -> impl Iterator<Item = Result<Message, DropReason>> + use<'_> {
@@ -288,8 +288,8 @@ pub fn parse(payload: &[u8]) -> Result<Request, DropReason> {
     }
 }
 
-/// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, without the loop over messages. `None` where
-/// it is any other or malformed: [`parse_any`] tells which.
+/// The two shapes that nearly all requests have, `4, 6, IPv6` and `4, IPv4`, without the loop over
+/// messages. `None` where it is any other or malformed: [`parse_any`] tells which.
 #[inline(always)] // To avoid a store-forwarding stall on the returned struct.
 pub(crate) fn parse_plain(payload: &[u8]) -> Option<Request> {
     if payload.len() > PAYLOAD_MAX {
@@ -473,8 +473,8 @@ pub fn emit(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
     out.extend_from_slice(data);
 }
 
-/// Writes a message so that it ends where `end` says, and returns where it starts. Its data is moved
-/// from `from` in the same buffer, which it may overlap.
+/// Writes a message so that it ends where `end` says, and returns where it starts. Its data is
+/// moved from `from` in the same buffer, which it may overlap.
 ///
 /// # Panics
 /// Where there is no room in front of `end`: a buffer has [`HEAD_ROOM`].

@@ -189,7 +189,8 @@ fn section_3_shapes() {
 fn section_3_truncation_at_every_octet() {
     for (name, payload) in shapes() {
         for length in 0..payload.len() {
-            // A cut may leave a shorter valid request; it must never leave one with more than it has.
+            // A cut may leave a shorter valid request; it must never leave one with more than it
+            // has.
             if let Ok(request) = parse(&payload[..length]) {
                 assert!(request.token.end() <= length, "{name} cut to {length}");
                 assert!(
@@ -276,7 +277,7 @@ fn in_place_writing_survives_overlap() {
     assert_eq!(buffer[..6], [0x34, 1, 9, 9, 0x36, 3]);
 }
 
-/// What is read at a glance is what is read part by part, and it is read at a glance where it can be.
+/// Wherever `parse_plain` finds a request, `parse_any` finds the same one, and it finds many.
 #[test]
 fn section_3_plain_shapes_at_a_glance() {
     let mut plain = 0;

@@ -1,4 +1,5 @@
-//! [`Admission`]: which channel a request belongs to, and what an unknown identity gets (PROTOCOL.md section 5).
+//! [`Admission`]: which channel a request belongs to, and what an unknown identity gets
+//! (PROTOCOL.md section 5).
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -25,7 +26,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Answers a request of a known identity, asks an unknown one for its proof, or says why it gets nothing.
+    /// Answers a request of a known identity, asks an unknown one for its proof, or says why it
+    /// gets nothing.
     #[inline]
     pub fn receive(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
         let Exchange { datagram, prepared, effects, .. } = exchange;
@@ -49,7 +51,8 @@ impl Admission {
                     return channel.request(request, false, exchange);
                 }
                 let old = request.rotation.map(|old| datagram.octets(old));
-                // This is a use of the old token: it must not be the one that makes room for its successor.
+                // This is a use of the old token: it must not be the one that makes room for its
+                // successor.
                 rotated = old.is_some_and(|old| channel.recognize(port, old).is_some());
             }
             None => self.config.budget.has_room()?,

@@ -1,5 +1,5 @@
-//! What the shell and the server hand each other: a [`Batch`] of [`Datagram`]s goes in, replies and changes come out
-//! in an [`Outbox`].
+//! What the shell and the server hand each other: a [`Batch`] of [`Datagram`]s goes in, replies and
+//! changes come out in an [`Outbox`].
 
 use std::net::SocketAddrV4;
 use std::ops::Range;
@@ -30,11 +30,12 @@ impl Batch {
     }
 }
 
-/// Tells on which mapped ports this host has a live TCP connection with the NAT64: eviction passes over those entries
-/// (PROTOCOL.md section 6).
+/// Tells on which mapped ports this host has a live TCP connection with the NAT64: eviction passes
+/// over those entries (PROTOCOL.md section 6).
 ///
-/// An argument of [`Server::handle`](super::Server::handle), as the time is. It is asked rather than told, as most
-/// batches need no answer, and what is known of all tables is too much to pass on with each.
+/// An argument of [`Server::handle`](super::Server::handle), as the time is. It is asked rather
+/// than told, as most batches need no answer, and what is known of all tables is too much to pass
+/// on with each.
 pub trait LiveConnections: Send {
     /// What is known of `table`, which is full or soon will be. Must not wait.
     fn of(&mut self, table: TableKey) -> Option<LivePorts<'_>>;
@@ -63,9 +64,9 @@ pub struct Datagram<'a> {
     pub buffer: &'a mut [u8],
     /// Where the payload stands in the buffer.
     pub payload: Range<usize>,
-    /// From here on the buffer can be written to. A reply that has no room in front of its packet is written
-    /// elsewhere; with [`HEAD_ROOM`](crate::handoff::message::HEAD_ROOM) octets in front of the payload there is
-    /// always room.
+    /// From here on the buffer can be written to. A reply that has no room in front of its packet
+    /// is written elsewhere; with [`HEAD_ROOM`](crate::handoff::message::HEAD_ROOM) octets in front
+    /// of the payload there is always room.
     pub room: usize,
 }
 
@@ -114,8 +115,8 @@ pub struct Reply {
     pub after: u64,
 }
 
-/// What came of a batch of datagrams, in order. It is kept from batch to batch, and allocates no more once it is large
-/// enough.
+/// What came of a batch of datagrams, in order. It is kept from batch to batch, and allocates no
+/// more once it is large enough.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// What is to be sent.
@@ -143,7 +144,8 @@ impl Outbox {
         self.replies.push(Reply { datagram: index, to, body: Body::InPlace(range), after });
     }
 
-    /// Replies to datagram `index` with a payload that `emit` appends; nothing is sent where that fails.
+    /// Replies to datagram `index` with a payload that `emit` appends; nothing is sent where that
+    /// fails.
     ///
     /// # Errors
     /// Those of `emit`.

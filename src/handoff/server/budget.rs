@@ -1,9 +1,10 @@
 //! [`Budget`]: how many NAT64s and entries all shards together may have (PROTOCOL.md section 5).
 //!
-//! The one thing in the pure rooms that several threads change: it is shared by all shards, so that a limit refuses
-//! nobody as long as any shard leaves room. A quota for each shard would need no atomics, and would refuse a new NAT64
-//! in a full shard beside an empty one. The counters order nothing but themselves, hence `Relaxed`; and they are in no
-//! replayed decision, as what they decided stands in the journal.
+//! The one thing in the pure rooms that several threads change: it is shared by all shards, so that
+//! a limit refuses nobody as long as any shard leaves room. A quota for each shard would need no
+//! atomics, and would refuse a new NAT64 in a full shard beside an empty one. The counters order
+//! nothing but themselves, hence `Relaxed`; and they are in no replayed decision, as what they
+//! decided stands in the journal.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -82,7 +83,8 @@ impl Budget {
         self.entries.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a NAT64 whose table has `entries`, whatever the limits are: it was admitted before a restart.
+    /// Counts a NAT64 whose table has `entries`, whatever the limits are: it was admitted before a
+    /// restart.
     pub(super) fn replayed_nat64(&self, entries: usize) {
         self.nat64s.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(weight(entries), Ordering::Relaxed);
@@ -96,7 +98,7 @@ impl Budget {
     }
 }
 
-/// What a table with so many entries counts.
+/// What a table with `entries` counts.
 pub(super) fn weight(entries: usize) -> usize {
     entries.max(1)
 }

@@ -1,6 +1,8 @@
-//! [`Channel`]: one NAT64 at one local address (PROTOCOL.md section 1), with its table and who may speak for it.
+//! [`Channel`]: one NAT64 at one local address (PROTOCOL.md section 1), with its table and who may
+//! speak for it.
 //!
-//! What it answers stands in `report`, `client_packet`, `service_packet` and `reply`; here is what they share.
+//! What it answers stands in `report`, `client_packet`, `service_packet` and `reply`; here is what
+//! they share.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -30,7 +32,7 @@ pub struct Channel {
     /// For unknown identities of this address.
     attenuation: Attenuation,
     pub(super) icmp_rate: Rate,
-    /// The record of each entry that was not durable when last looked at, by mapped port...
+    /// The records of entries, by mapped port, that may not be durable yet...
     unstable: HashMap<u16, u64, SecretHash>,
     /// ...and the last of these records.
     newest: u64,
@@ -83,7 +85,8 @@ impl Channel {
         if had > 1 && self.table.len() < had {
             effects.shared.budget.give_entry();
         }
-        // The order of use is not journaled, so replay could not repeat this choice: the eviction itself is a change.
+        // The order of use is not journaled, so replay could not repeat this choice: the eviction
+        // itself is a change.
         if let Some((port, token)) = self.identities.to_evict() {
             let change = Change::IdentityForgotten { port, token: token.clone() };
             self.apply(&change, effects.batch.record);
@@ -98,7 +101,8 @@ impl Channel {
     pub fn apply(&mut self, change: &Change, since: u64) {
         match change {
             Change::IdentityKnown { port, token } => {
-                // A change before this one deleted the entry on this port, if there was one: nothing happens here.
+                // A change before this one deleted the entry on this port, if there was one:
+                // nothing happens here.
                 self.table.bar(*port, |_| {});
                 self.identities.learn(*port, token.clone(), since);
                 self.table.set_control_ports(self.identities.control_ports());
@@ -163,13 +167,14 @@ impl Channel {
         }
     }
 
-    /// The record that must be durable before an answer about `port` may leave, to an identity known `since`.
+    /// The record that must be durable before an answer about `port` may leave, to an identity
+    /// known `since`.
     pub(super) fn durable_before(&self, port: MappedPort, since: u64) -> u64 {
         self.unstable.get(&port.0).map_or(since, |&record| record.max(since))
     }
 
     /// The entry in `slot` was used.
-    #[inline(always)] // Counted: as a call, it and the others cost a known client 4 % more instructions.
+    #[inline(always)] // Measured: as calls, it and the others so marked cost a known client 4 % more instructions.
     pub(super) fn touch(&mut self, slot: Slot, effects: &mut Effects<'_>) {
         if self.table.touch(slot, !effects.batch.frozen) {
             let port = self.table.entry(slot).port;

@@ -7,8 +7,8 @@ use super::channel::Channel;
 use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 
-/// They are found by a hash that is known before the channel is looked for, or by the number that it was found to
-/// have. A channel never goes, so a number stays good.
+/// They are found by a hash that is known before the channel is looked for, or by the number that
+/// it was found to have. A channel is never removed, so a number stays good.
 #[derive(Default)]
 pub struct Channels {
     channels: Vec<(TableKey, Box<Channel>)>,

@@ -1,5 +1,5 @@
-//! [`Exchange`]: one request on its way through the server, in two parts that are borrowed apart: what was asked,
-//! and the [`Effects`] of it.
+//! [`Exchange`]: one request on its way through the server, in two parts that are borrowed apart:
+//! what was asked, and the [`Effects`] of it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,10 +1,11 @@
-//! [`Server`]: the pure state of one shard, and [`Server::handle`], which answers a datagram (PROTOCOL.md sections 5 to 7).
+//! [`Server`]: the pure state of one shard, and [`Server::handle`], which answers a datagram
+//! (PROTOCOL.md sections 5 to 7).
 //!
-//! The time, the live connections and a seed are arguments, and what is to be sent or recorded is left in an
-//! [`Outbox`]. Replies are written in place, in front of the embedded packet.
+//! The time, the live connections and a seed are arguments, and what is to be sent or recorded is
+//! left in an [`Outbox`]. Replies are written in place, in front of the embedded packet.
 //!
-//! A datagram goes from `prefetch` (parsed) to `admission` (who is it), `channel` and its branches `client_packet`,
-//! `service_packet` and `report` (what is asked), and to `reply`.
+//! A datagram goes from `prefetch` (parsed) to `admission` (who is it), `channel` and its branches
+//! `client_packet`, `service_packet` and `report` (what is asked), and to `reply`.
 
 mod admission;
 mod batch;
@@ -133,8 +134,8 @@ impl Server {
         self.handle_prepared(batch, live, datagram, &prepared[0], outbox);
     }
 
-    /// As [`Server::handle`]. `prepared` is what [`Server::prepare`] made of this datagram; any others of the batch may
-    /// have been answered since.
+    /// As [`Server::handle`]. `prepared` is what [`Server::prepare`] made of this datagram; any
+    /// others of the batch may have been answered since.
     ///
     /// # Panics
     /// Likewise.
@@ -204,7 +205,8 @@ impl Server {
         channel.is_some_and(|channel| channel.is_known(port, token))
     }
 
-    /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every entry.
+    /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every
+    /// entry.
     pub fn contradiction(&self) -> Option<String> {
         let tables = || self.channels().iter().map(|(_, channel)| channel.table());
         let entries: usize = tables().map(|table| budget::weight(table.len())).sum();

@@ -1,10 +1,11 @@
 //! The first pass over a batch: parse, hash and prefetch, before the first datagram is answered.
 //!
-//! [`Server::prepare`] parses a datagram, and [`Server::prefetch`] reads the memory that answers will need, step by
-//! step: first the channels of all datagrams, then the indexes, then the entries, then the records around these. The
-//! steps of one request depend on each other, those of different requests do not, so that the processor waits for many
-//! of them at once. The second pass ([`Server::handle_prepared`]) answers one after the other and relies on nothing
-//! that a request may have changed meanwhile: what was prepared saves time, and never alters an answer.
+//! [`Server::prepare`] parses a datagram, and [`Server::prefetch`] reads the memory that answers
+//! will need, step by step: first the channels of all datagrams, then the indexes, then the
+//! entries, then the records around these. The steps of one request depend on each other, those of
+//! different requests do not, so that the processor waits for many of them at once. The second pass
+//! ([`Server::handle_prepared`]) answers one after the other and relies on nothing that a request
+//! may have changed meanwhile: what was prepared saves time, and never alters an answer.
 
 use std::net::Ipv4Addr;
 
@@ -19,7 +20,8 @@ use crate::ip::flow::{self, Class};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 
-/// How many datagrams are best prepared at once: more of them push each other out of the caches again.
+/// How many datagrams are best prepared at once: more of them push each other out of the caches
+/// again.
 pub const PREFETCH_MAX: usize = 64;
 /// With fewer datagrams than this, prefetching costs more than it saves.
 const PREFETCH_MIN: usize = 4;
@@ -41,7 +43,8 @@ pub struct Prepared {
 /// What an entry will be looked up by.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
-    /// The client that sent the packet: TCP or UDP, not a fragment, from an address and port that a client can have.
+    /// The client that sent the packet: TCP or UDP, not a fragment, from an address and port that a
+    /// client can have.
     Sender(HashedClient),
     /// The client of the entry that was reported.
     Reported(HashedClient),
@@ -84,8 +87,8 @@ impl Prepared {
 }
 
 impl Server {
-    /// Parses the payload of datagram `index` of a batch, which was sent between the addresses of `table`. The datagrams
-    /// in front of it must be prepared already.
+    /// Parses the payload of datagram `index` of a batch, which was sent between the addresses of
+    /// `table`. The datagrams in front of it must be prepared already.
     ///
     /// # Panics
     /// Where `batch` has no place `index`.
@@ -100,8 +103,9 @@ impl Server {
                 (hash, self.admission.channels.find(hash, table))
             }
         };
-        // Each field is written to its final place: `Prepared` is large, and moving it would take longer than making
-        // it. The request is not read back from there either, which would stall on store forwarding.
+        // Each field is written to its final place: `Prepared` is large, and moving it would take
+        // longer than making it. The request is not read back from there either, which would stall
+        // on store forwarding.
         let prepared = &mut batch[index];
         prepared.table = table;
         prepared.hash = hash;
@@ -125,8 +129,8 @@ impl Server {
         };
     }
 
-    /// Reads what [`Server::handle_prepared`] will need, so that it is in the caches. Notes in `batch` where the entries
-    /// probably are, and changes nothing else.
+    /// Reads what [`Server::handle_prepared`] will need, so that it is in the caches. Notes in
+    /// `batch` where the entries probably are, and changes nothing else.
     pub fn prefetch(&self, batch: &mut [Prepared]) {
         if batch.len() < PREFETCH_MIN {
             return;

@@ -1,5 +1,5 @@
-//! [`Replayed`]: tables that are filled from the journal apart from the shard that they will belong to, so that several
-//! threads can fill the tables of one shard.
+//! [`Replayed`]: tables that are filled from the journal apart from the shard that they will belong
+//! to, so that several threads can fill the tables of one shard.
 
 use hashbrown::HashMap;
 

@@ -1,5 +1,5 @@
-//! What the server sends (PROTOCOL.md section 4): answers with an entry, written in place in front of the packet that
-//! is answered, and packets that are returned.
+//! What the server sends (PROTOCOL.md section 4): answers with an entry, written in place in front
+//! of the packet that is answered, and packets that are returned.
 
 use std::net::SocketAddrV4;
 use std::ops::Range;
@@ -23,7 +23,8 @@ pub enum AuthenticatorFrom {
 }
 
 impl Channel {
-    /// Replies with authenticator, entry and packet, in place, or without the packet where that would be too long.
+    /// Replies with authenticator, entry and packet, in place, or without the packet where that
+    /// would be too long.
     #[inline]
     pub(super) fn answer(
         &self,
@@ -64,8 +65,8 @@ impl Channel {
         exchange.effects.outbox.in_place(index, to, after, start..end);
     }
 
-    /// As [`Channel::answer`], where the buffer has no room in front of the packet, as behind another datagram of a
-    /// GRO batch.
+    /// As [`Channel::answer`], where the buffer has no room in front of the packet, as behind
+    /// another datagram of a GRO batch.
     fn answer_elsewhere(
         &self,
         slot: Slot,
@@ -86,7 +87,8 @@ impl Channel {
         let _ = exchange.effects.outbox.copy(datagram.index, to, after, |out| {
             let at = out.len();
             match packet.start.checked_sub(front) {
-                // One copy takes along whatever stands in front of the packet, which is then written over.
+                // One copy takes along whatever stands in front of the packet, which is then
+                // written over.
                 Some(start) => out.extend_from_slice(&buffer[start..packet.end]),
                 None => {
                     out.resize(at + front, 0);
@@ -110,7 +112,8 @@ pub fn emit_entry(out: &mut Vec<u8>, authenticator: &[u8], entry: Entry) -> Resu
     Ok(())
 }
 
-/// Sends a packet back with the token, in place. `next_ttl` says its time to live from the one it had.
+/// Sends a packet back with the token, in place. `next_ttl` says its time to live from the one it
+/// had.
 pub fn return_packet(
     token: Span,
     packet: Span,

@@ -1,4 +1,5 @@
-//! Reports: entries that a NAT64 made itself, or kept while the server was away (PROTOCOL.md section 6).
+//! Reports: entries that a NAT64 made itself, or kept while the server was away (PROTOCOL.md
+//! section 6).
 
 use super::channel::Channel;
 use super::exchange::{Effects, Exchange};
@@ -86,7 +87,8 @@ impl Channel {
         effects.outbox.copy(index, to, after, |out| emit_entry(out, authenticator, entry))
     }
 
-    /// The table is authoritative: it adopts what does not contradict it, and answers with what it has.
+    /// The table is authoritative: it adopts what does not contradict it, and answers with what it
+    /// has.
     fn reported_entry(
         &mut self,
         authenticator: &[u8],
@@ -120,7 +122,8 @@ impl Channel {
         Ok(slot)
     }
 
-    /// As [`Channel::durable_before`], for an answer to a report: one that differs from it announces the conflict too.
+    /// As [`Channel::durable_before`], for an answer to a report: one that differs from it
+    /// announces the conflict too.
     fn durable_before_report(
         &self,
         reported: Entry,

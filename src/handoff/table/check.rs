@@ -1,10 +1,12 @@
-//! What contradicts itself in a table, for tests and fuzzing: the table keeps the same entries in several structures.
+//! What contradicts itself in a table, for tests and fuzzing: the table keeps the same entries in
+//! several structures.
 
 use super::Table;
 use super::records::Slot;
 
 impl Table {
-    /// The first contradiction between two of its structures, if there is any. Looks at every entry.
+    /// The first contradiction between two of its structures, if there is any. Looks at every
+    /// entry.
     pub fn contradiction(&self) -> Option<String> {
         let by_use = self.slots_by_use();
         None.or_else(|| self.wrong_counts())

@@ -1,44 +1,46 @@
-//! Which entry goes when another one needs its place (PROTOCOL.md section 6): the least recently used of those without
-//! a live connection, of a heavy /64 first.
+//! Eviction (PROTOCOL.md section 6): the least recently used entry without a live connection, of a
+//! heavy /64 first.
 //!
-//! An entry that is passed over counts as used, so that it is not met again before all others are. This is not
-//! recorded: who replays the changes reads which entry went, and after a restart live connections are looked for anew.
-//! All work is bounded. Where very many live entries stand at the old end, as may be when most of a table is idle
-//! connections, another entry than the least recently used goes for once, but never a live one as long as there is
-//! another.
+//! An entry that is passed over counts as used, so that the search meets all others before it meets
+//! this one again. That is not recorded: replay reads in the journal which entry was evicted, and
+//! after a restart the connections are polled anew. All work is bounded. Where very many of the
+//! least recently used entries are live, as in a table of idle connections, the search may end at
+//! an entry that is not the least recently used of the others, but never at a live one as long as
+//! there is another.
 
 use super::lru::LruQueue;
 use super::records::Slot;
 use super::{LivePorts, Table};
 use crate::handoff::entry::{Client, MappedPort};
 
-/// How many live entries are passed over at once, of the heavy /64 and of the whole table.
+/// The most live entries that one eviction passes over, in the heavy /64 and in the whole table
+/// each.
 const PASSES_AT_ONCE_MAX: usize = 2048;
-/// How many are for each look at the connections, of heavy /64s and of the whole table: so many for each entry, and
-/// so many more.
+/// Entries that may be passed over between two polls of the connections, in heavy /64s and in the
+/// whole table each: `PASSES_PER_ENTRY` * entries + `PASSES_MIN`.
 const PASSES_PER_ENTRY: usize = 4;
 const PASSES_MIN: usize = 4096;
-/// A /64 with more than one in so many of all entries is found sooner among all than by its list, which leads to and
-/// fro in memory.
-const MANY: usize = 16;
+/// The entries of a /64 with more than 1/16 of all are found sooner by a scan of all records than
+/// by the list of the /64, which jumps to and fro in memory.
+const SCAN_SHARE: usize = 16;
 
-/// What the search for entries that can go has come to since the last look at the connections.
+/// The state of the search for entries that can be evicted, since the last poll of the connections.
 #[derive(Debug, Default)]
 pub struct Search {
-    look: u64,
-    /// How many more may be passed over of the whole table, and of heavy /64s.
+    poll: u64,
+    /// How many more entries may be passed over, in the whole table and in heavy /64s.
     pub(super) passes_left: [u32; 2],
     /// All entries are live.
     all_live: bool,
-    /// From which slot on one is looked for that is not.
+    /// The slot at which the search for one that is not live goes on.
     hand: Slot,
 }
 
 impl Search {
-    fn begin(&mut self, look: u64, entries: usize) {
-        if self.look != look {
+    fn begin(&mut self, poll: u64, entries: usize) {
+        if self.poll != poll {
             let passes = (PASSES_PER_ENTRY * entries + PASSES_MIN) as u32;
-            *self = Self { look, passes_left: [passes; 2], all_live: false, hand: self.hand };
+            *self = Self { poll, passes_left: [passes; 2], all_live: false, hand: self.hand };
         }
     }
 
@@ -51,9 +53,14 @@ impl Search {
 }
 
 impl Table {
-    /// Which entry goes when `client` needs one: the least recently used of its own /64 if that is
-    /// heavy, else of the heaviest /64 if any is, else of all. Live ones go only where all are.
-    pub(super) fn victim(&mut self, client: &Client, live: Option<LivePorts<'_>>) -> Option<Slot> {
+    /// The entry to evict for a new one of `client`: the least recently used of its own /64 if that
+    /// is heavy, else of the heaviest /64 if any is, else of all. A live one only where all are
+    /// live.
+    pub(super) fn to_evict(
+        &mut self,
+        client: &Client,
+        live: Option<LivePorts<'_>>,
+    ) -> Option<Slot> {
         let heavy = self.heavy_for(client);
         if let Some(live) = live
             && let Some(slot) = self.search(heavy, live)
@@ -63,13 +70,14 @@ impl Table {
         self.oldest(heavy)
     }
 
-    /// The /64 that has to make room for `client`, if that is any one.
+    /// The heavy /64 that has to make room for `client`, if there is one.
     fn heavy_for(&self, client: &Client) -> Option<Slot> {
         let own =
             self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
         let heaviest = || {
             let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
-            // Of two that are equally heavy the lower one, so that the choice does not hang on history.
+            // Of two that are equally heavy the lower one, so that the choice does not depend on
+            // history.
             heavy.max_by_key(|&subnet| {
                 let subnet = self.subnets.get(subnet);
                 (subnet.entries.get(), std::cmp::Reverse(subnet.prefix))
@@ -84,7 +92,7 @@ impl Table {
         if self.search.all_live {
             return None;
         }
-        // First whether there is one at all: where there is none, nothing is passed over.
+        // Whether there is one at all comes first: if all are live, nothing may be passed over.
         let Some(any) = self.any(live) else {
             self.search.all_live = true;
             return None;
@@ -97,7 +105,8 @@ impl Table {
         })
     }
 
-    /// The least recently used entry of a /64, or of all, that is not live, if it is found soon.
+    /// The least recently used entry of a /64, or of all, that is not live, within the bounds on
+    /// passes.
     fn first(&mut self, subnet: Option<Slot>, live: LivePorts<'_>) -> Option<Slot> {
         let kind = usize::from(subnet.is_some());
         let left = self.search.passes_left[kind];
@@ -143,7 +152,7 @@ impl Table {
             let all = records.iter().map(|(slot, record)| (slot, record.subnet, record.last_use));
             match subnet {
                 None => queue.fill(count, all.map(|(slot, _, last_use)| (last_use, slot))),
-                Some(subnet) if count > records.len() / MANY => {
+                Some(subnet) if count > records.len() / SCAN_SHARE => {
                     let of_subnet = all.filter(|&(_, of, _)| of == subnet);
                     queue.fill(count, of_subnet.map(|(slot, _, last_use)| (last_use, slot)));
                 }

@@ -1,8 +1,9 @@
-//! Entries by the hash of their client: the first step of nearly every request, made so that it costs one line of
-//! the caches.
+//! Entries by the hash of their client: the first step of nearly every request, which mostly reads
+//! a single cache line.
 //!
-//! Open addressing with linear probing: a bucket has the slot of an entry and half of its hash, so that hardly ever
-//! an entry is looked at in vain, and 16 of them share a line. What goes leaves no mark: those behind it move up.
+//! Open addressing with linear probing and backward-shift deletion: no tombstones. A bucket has the
+//! slot of an entry and half of its hash, so that an entry of another client is hardly ever read,
+//! and 16 buckets share a cache line.
 
 use super::records::{NONE, Slot};
 
@@ -11,12 +12,12 @@ use super::records::{NONE, Slot};
 pub struct Hash(pub u32);
 
 impl Hash {
-    /// Where the search for it begins.
+    /// The bucket at which its search begins.
     fn home(self, mask: usize) -> usize {
         self.0 as usize & mask
     }
 
-    /// What is kept of it.
+    /// The half of it that a bucket keeps.
     fn tag(self) -> u16 {
         (self.0 >> 16) as u16
     }
@@ -30,7 +31,7 @@ struct Bucket {
 }
 
 const FREE: Bucket = Bucket { tag: 0, slot: NONE };
-/// An index begins with so many buckets, a power of two.
+/// The buckets of the smallest index, a power of two.
 const BUCKETS_MIN: usize = 8;
 
 /// Slots by hash.

@@ -1,14 +1,16 @@
-//! Which entry was used least recently, found out when one has to go.
+//! LRU: which entry was used least recently, found when one has to be evicted.
 //!
-//! Each use has a number, and an entry has that of its last one. So a use costs a number in a record that is at hand
-//! anyway; a list in the order of use would have the memory of four more records moved for it. When an entry has to
-//! go, those with the lowest numbers are looked for, [`QUEUE_MAX`] at once, and queue from then on. One that was
-//! used since has another number, and is left out; and none is older than those that were not, as numbers only grow.
+//! Uses are numbered, and each entry keeps the number of its last one. So a use writes one number
+//! to a record that is in the caches anyway, where a linked list in the order of use would touch
+//! four more records. An eviction searches all entries for the [`QUEUE_MAX`] lowest numbers, and
+//! the next evictions take them from that queue. An entry that was used meanwhile has another
+//! number than in the queue, and is skipped. Those that are left are the oldest still, as numbers
+//! only grow.
 
 use super::EntryRecord;
 use super::records::{Slot, Slots};
 
-/// So many are looked for at once.
+/// The most entries that one search puts into a queue.
 const QUEUE_MAX: usize = 2048;
 
 /// The number of a use: a later one has a higher.
@@ -19,30 +21,31 @@ pub type UseNumber = u32;
 pub struct Uses(UseNumber);
 
 impl Uses {
-    /// The number of the next use. `None` where they are used up: the entries must be numbered anew.
+    /// The number of the next use. `None` after the last number: then the entries must be numbered
+    /// anew.
     #[inline]
     pub fn next(&mut self) -> Option<UseNumber> {
         self.0 = self.0.checked_add(1)?;
         Some(self.0)
     }
 
-    /// How many there were.
+    /// The number of the last use.
     pub fn count(&self) -> UseNumber {
         self.0
     }
 
-    /// So many are counted now.
+    /// Makes `uses` the number of the last use.
     pub fn set(&mut self, uses: UseNumber) {
         self.0 = uses;
     }
 }
 
-/// The least recently used entries of a table or a /64, as they were when they were looked for.
+/// The least recently used entries of a table or a /64 at the time of the last search.
 #[derive(Debug, Default)]
 pub struct LruQueue(Vec<(UseNumber, Slot)>);
 
 impl LruQueue {
-    /// The least recently used, if any is left that was not used since.
+    /// The least recently used entry, if any is left that was not used since the search.
     pub fn first(&mut self, records: &Slots<EntryRecord>) -> Option<Slot> {
         while let Some(entry) = self.0.last() {
             if is_unused(entry, records) {
@@ -53,12 +56,12 @@ impl LruQueue {
         None
     }
 
-    /// The same, where the queue must stay as it is.
+    /// As [`LruQueue::first`], without removing the entries that were used since.
     pub fn peek(&self, records: &Slots<EntryRecord>) -> Option<Slot> {
         self.0.iter().rev().find(|entry| is_unused(entry, records)).map(|entry| entry.1)
     }
 
-    /// Looks for them anew, among all of the `count` entries.
+    /// Searches the `count` entries for the least recently used ones.
     pub fn fill(&mut self, count: usize, entries: impl Iterator<Item = (UseNumber, Slot)>) {
         let oldest = &mut self.0;
         oldest.clear();
@@ -79,18 +82,18 @@ impl LruQueue {
         oldest.sort_unstable_by(|one, other| other.cmp(one));
     }
 
-    /// None are known any more.
+    /// Forgets all of them.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-/// Whether the entry is there, and was not used since.
+/// Whether the entry still exists and was not used since the search.
 fn is_unused(&(last_use, slot): &(UseNumber, Slot), records: &Slots<EntryRecord>) -> bool {
     records.try_get(slot).is_some_and(|record| record.last_use == last_use)
 }
 
-/// Keeps the lowest, and returns the highest of them.
+/// Keeps the [`QUEUE_MAX`] lowest numbers, and returns the highest of these.
 fn cut(oldest: &mut Vec<(UseNumber, Slot)>) -> UseNumber {
     let (_, &mut (highest, _), _) = oldest.select_nth_unstable(QUEUE_MAX - 1);
     oldest.truncate(QUEUE_MAX);

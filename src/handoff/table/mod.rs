@@ -1,15 +1,15 @@
 //! One table: the entries of one NAT64 at one local address (PROTOCOL.md section 6).
 //!
-//! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as [`Change`]s;
-//! [`Table::apply`] does what a change says and decides nothing, so replaying the changes gives the same entries.
-//! A use ([`Table::touch`]) is a change only once in a while.
+//! [`Table::create`], [`Table::learn`] and [`Table::bar`] decide, and say what they did as
+//! [`Change`]s; [`Table::apply`] does what a change says and decides nothing, so replaying the
+//! changes gives the same entries. A use ([`Table::touch`]) is a change only once in a while.
 //!
 //! Nothing here knows of payloads, clocks or identities, and nothing is deleted for being idle.
 //!
-//! Much of the time that a request takes is spent waiting for memory, so the way to an entry is short: one index
-//! over all entries by all that makes a client, then the entry, and from there its client's address: no more is
-//! touched by who finds an entry and uses it. Records are small enough that a full table takes about 55 octets
-//! for each entry where four share a client address, 110 where none does.
+//! Much of the time that a request takes is spent waiting for memory, so a look-up and a use read
+//! little of it: one index by the hash of the whole client, then the record of the entry, and from
+//! there that of its client's address. A full table takes about 55 octets for each entry where four
+//! share a client address, 110 where none does.
 
 mod check;
 mod eviction;
@@ -38,7 +38,7 @@ use records::{Keyed, Pool, Shares, SlabEntry, Slots};
 
 pub use records::Slot;
 
-/// By how much control ports can lower a table's capacity.
+/// The most entries by which control ports lower a table's capacity.
 const CAPACITY_LOSS_MAX: usize = 8;
 
 /// What a table may hold.
@@ -56,8 +56,8 @@ impl Default for TableLimits {
     }
 }
 
-/// The ports of the NAT64 that had live connections at the last poll: eviction passes over the entries on them, as long
-/// as another can go.
+/// The ports of the NAT64 that had live connections at the last poll: eviction passes over the
+/// entries on them, as long as another can go.
 #[derive(Debug, Clone, Copy)]
 pub struct LivePorts<'a> {
     /// The number of the poll that saw them: another one each time.
@@ -99,7 +99,7 @@ pub struct HashedClient {
 
 impl HashedClient {
     /// `hash` is the one that its table was made with.
-    #[inline(always)] // Else its result is moved in pieces of other sizes than it was made of, and that stalls.
+    #[inline(always)] // To avoid a store-forwarding stall on the returned struct.
     pub fn new(hash: &SecretHash, client: Client) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = client.prefix.0;
         let address = client.address.to_bits();
@@ -119,10 +119,10 @@ struct EntryRecord {
     hash: Hash,
     client: Slot,
     prefix: Slot,
-    /// Its client's, for a shorter way.
+    /// That of its client, kept here to save a look-up.
     subnet: Slot,
     client_port: u16,
-    /// Never 0, so that a slab can mark a free place without an octet more.
+    /// Never 0, so that a slab needs no additional octet to mark a vacant entry.
     port: NonZeroU16,
     /// The tick in which its use was last recorded.
     used: u16,
@@ -218,7 +218,8 @@ impl Table {
         self.len() == 0
     }
 
-    /// How many entries there can be: fewer than the limit only where control ports leave fewer ports.
+    /// How many entries there can be: fewer than the limit only where control ports leave fewer
+    /// ports.
     pub fn capacity(&self) -> usize {
         self.limits.entries_max.min(self.ports.eligible())
     }
@@ -238,7 +239,8 @@ impl Table {
         self.index.find(sought.hash, |slot| self.is_of(self.records.get(slot), sought))
     }
 
-    /// The same, where the entry is `probable` in a slot, which need not have one any more.
+    /// As [`Table::find_hashed`], where the entry is probably in slot `probable`, which may be
+    /// empty by now.
     #[inline]
     pub(crate) fn find_near(&self, probable: Option<Slot>, sought: &HashedClient) -> Option<Slot> {
         let is_there = |slot: &Slot| {
@@ -329,14 +331,15 @@ impl Table {
         &self.clients.get(self.records.get(slot).client).authenticator
     }
 
-    /// The coarse time for [`Table::touch`]: any number that changes when uses are to be recorded again.
+    /// The coarse time for [`Table::touch`]: any number that changes when uses are to be recorded
+    /// again.
     pub fn set_tick(&mut self, tick: u16) {
         self.tick = tick;
     }
 
-    /// The entry in `slot` was used: it is the last to go now. Whether that is to be recorded, as it has not
-    /// been in this tick, and `can_record` says that it can.
-    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
+    /// The entry in `slot` was used: it is the most recently used now. Returns whether that is to
+    /// be recorded: it has not been in this tick, and `can_record` says that it can be.
+    #[inline(always)] // Measured: as calls, these cost a known client 4 % more instructions.
     pub fn touch(&mut self, slot: Slot, can_record: bool) -> bool {
         let number = self.next_use();
         let record = self.records.get_mut(slot);
@@ -353,7 +356,8 @@ impl Table {
         self.uses.next().unwrap_or_else(|| self.number_anew())
     }
 
-    /// Gives all entries new numbers, in the order of their last use, and returns that of the next use.
+    /// Gives all entries new numbers, in the order of their last use, and returns that of the next
+    /// use.
     #[cold]
     fn number_anew(&mut self) -> UseNumber {
         let mut number = 0;
@@ -396,10 +400,11 @@ impl Table {
         })
     }
 
-    /// Makes an entry for the client that was `sought`, which has none: on `wanted` if that is eligible and free,
-    /// else on the port of the entry that has to go, else on one drawn from the free ones. At a full table, or
-    /// where `at_limit` says that no entry may be added, one goes; those that are `live` are passed over as long
-    /// as another can go, and count as used by that.
+    /// Makes an entry for the client that was `sought`, which has none. In a full table, or where
+    /// `at_limit` says that no entry may be added, another one is evicted; those that are `live`
+    /// are passed over as long as another can go, and count as used by that. The port is `wanted`
+    /// if that is eligible and free, else that of the evicted entry, else one drawn from the free
+    /// ones.
     ///
     /// # Errors
     /// [`DropReason::NoPort`] where nothing can go and nothing is free.
@@ -415,9 +420,9 @@ impl Table {
         debug_assert!(self.find_hashed(&sought).is_none());
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
         let port = if self.len() >= self.capacity() || at_limit {
-            let victim = self.victim(&sought.client, live).ok_or(DropReason::NoPort)?;
-            let Entry { port, client } = self.entry(victim);
-            self.remove(victim);
+            let evicted = self.to_evict(&sought.client, live).ok_or(DropReason::NoPort)?;
+            let Entry { port, client } = self.entry(evicted);
+            self.remove(evicted);
             changed(Change::Deleted { port, client });
             wanted.unwrap_or(port)
         } else {
@@ -432,8 +437,8 @@ impl Table {
         Ok(slot)
     }
 
-    /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did before,
-    /// or where the address has no entry.
+    /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did
+    /// before, or where the address has no entry.
     pub fn learn(&mut self, address: Ipv6Addr, authenticator: &[u8], changed: impl FnOnce(Change)) {
         if let Some(client) = self.clients.find(&self.hash, address.octets()) {
             self.learn_client(client, authenticator, changed);
@@ -441,7 +446,7 @@ impl Table {
     }
 
     /// As [`Table::learn`], about the client of the entry in `slot`.
-    #[inline(always)] // Counted: as calls, these cost a known client 4 % more instructions.
+    #[inline(always)] // Measured: as calls, these cost a known client 4 % more instructions.
     pub fn learn_at(&mut self, slot: Slot, authenticator: &[u8], changed: impl FnOnce(Change)) {
         self.learn_client(self.records.get(slot).client, authenticator, changed);
     }
@@ -475,8 +480,8 @@ impl Table {
         self.ports.set_control(control);
     }
 
-    /// Does what `change` says, if it is about entries or authenticators. One that does not fit what the
-    /// table holds (an entry created twice, or deleted without being there) does nothing.
+    /// Does what `change` says, if it is about entries or authenticators. One that does not fit
+    /// what the table holds (an entry created twice, or deleted without being there) does nothing.
     pub fn apply(&mut self, change: &Change) {
         match *change {
             Change::Created { port, client } => {
@@ -514,7 +519,7 @@ impl Table {
             > self.limits.client_share * self.capacity() as f64
     }
 
-    /// Whether a /64 with so many entries may be heavy, whatever the control ports are.
+    /// Whether a /64 with `entries` may be heavy, whatever the control ports are.
     fn may_be_heavy(&self, entries: u16) -> bool {
         let capacity_min = self.limits.entries_max.saturating_sub(CAPACITY_LOSS_MAX);
         f64::from(entries) > self.limits.client_share * capacity_min as f64
@@ -599,7 +604,7 @@ impl Table {
         if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
             self.heavy.retain(|&heavy| heavy != subnet);
         }
-        // Kept while it may soon be heavy again: to look for them costs more than to keep them.
+        // Kept while the /64 may soon be heavy again: a search costs more than the memory.
         if entries == 1 || !self.may_be_heavy(entries.saturating_mul(2)) {
             self.lru_of.retain(|&(of, _)| of != subnet);
         }

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use crate::handoff::random::SecretHash;
 
-/// The place of a record in its slab.
+/// The index of a record in its slab.
 pub type Slot = u16;
 /// No slot.
 pub const NONE: Slot = Slot::MAX;
@@ -125,8 +125,8 @@ impl<T: Keyed> Pool<T> {
 
     /// As [`Slots::remove`].
     ///
-    /// In a full table's index about half of the places are free, so that one that is given up is as good as
-    /// new: it needs no clearing up however many come and go.
+    /// About half of a full table's index is free, so that removals leave no tombstones that would
+    /// have to be cleared up, however many entries come and go.
     pub fn remove(&mut self, hash: &SecretHash, slot: Slot) {
         let record = self.records.remove(slot);
         if let Ok(entry) = self.index.find_entry(hash.of(record.key().as_ref()), |&at| at == slot) {
@@ -142,7 +142,7 @@ impl<T: Keyed> Pool<T> {
 
 /// How many entries share a record: it is there as long as one does.
 ///
-/// That it is never 0 lets a slab mark a free place without an octet more.
+/// Never 0, so that a slab needs no additional octet to mark a vacant entry.
 #[derive(Debug, Clone, Copy)]
 pub struct Shares(NonZeroU16);
 
@@ -168,7 +168,7 @@ impl Shares {
 
 /// What a slab keeps for a record: its own type is private, and is laid out like this one.
 pub enum SlabEntry<T> {
-    /// Where the next free place is.
+    /// The index of the next vacant one.
     #[expect(dead_code, reason = "only its size matters")]
     Vacant(usize),
     /// A record.

@@ -115,7 +115,8 @@ fn section_6_live_entries_are_passed_over() {
         replaced(&mut table, nth(next), Some(LivePorts { poll: look, ports: &ports }))
     };
     assert_eq!(replaced(1, &[2000]), Some(2001));
-    // It counts as used by that: what was the next one then is the first to go when nothing is live any more.
+    // It counts as used by that: what was the next one then is the first to go when nothing is live
+    // any more.
     assert_eq!(replaced(2, &[]), Some(2002));
     assert_eq!(replaced(3, &[2000, 2001]), Some(2002));
     assert_eq!(replaced(4, &[]), Some(2000));
@@ -127,7 +128,8 @@ fn section_6_more_live_entries_than_are_looked_at_at_once() {
     let mut table = filled(1.0, (0..20_000).map(nth));
     let ports = PortSet::new((2000..2000 + LIVE).collect());
     let live = Some(LivePorts { poll: 1, ports: &ports });
-    // No live one goes, however many stand at the old end, and soon it is the least recently used of the others.
+    // No live one is evicted, however many are the oldest, and soon it is the least recently used
+    // of the others.
     let gone: Vec<_> =
         (0..100).map(|i| replaced(&mut table, nth(30_000 + i), live).unwrap()).collect();
     assert!(gone.iter().all(|&port| port >= 2000 + LIVE), "{gone:?}");
@@ -142,14 +144,14 @@ fn section_6_the_only_one_that_can_go_is_found_each_time() {
     let all = 2000..2000 + 20_100;
     let ports = PortSet::new(all.filter(|&port| port != 15_000).collect());
     for i in 0..100 {
-        // Never by another look: what may be passed over for one look is used up in the course of this.
+        // Always the same poll: the passes that one poll allows are used up in the course of this.
         let live = Some(LivePorts { poll: 1, ports: &ports });
         assert_eq!(replaced(&mut table, nth(30_000 + i), live), Some(15_000), "{i}");
     }
     assert_eq!(table.contradiction(), None);
 }
 
-/// More than are looked for at once, used again while they wait to go.
+/// More than one search queues, used again while they are queued.
 #[test]
 fn section_6_the_least_recently_used_of_many() {
     const ENTRIES: u32 = 20_000;
@@ -228,7 +230,7 @@ fn section_6_live_entries_of_a_heavy_64() {
         // All that it has are live: others go, as they can.
         assert_eq!(replaced_by(newcomer, &heavy), 2000);
         assert_eq!(replaced_by(newcomer, &[&heavy[..], &[2000]].concat()), 2003);
-        // None can: then it pays, as if nobody had looked.
+        // None can: then it pays, as if nothing were known of connections.
         assert_eq!(replaced_by(newcomer, &[2000, 2001, 2002, 2003, 2004, 2005]), 2001);
     }
 }
@@ -239,7 +241,7 @@ fn section_6_a_new_look_is_heeded() {
     let all_but =
         |ports: &[u16]| PortSet::new((0..=u16::MAX).filter(|p| !ports.contains(p)).collect());
     let (none, one) = (all_but(&[]), all_but(&[15_000]));
-    // All are live: the search is over for this look, whatever `ports` are.
+    // All are live: the search is over for this poll, whatever `ports` are.
     assert_ne!(
         replaced(&mut table, nth(30_000), Some(LivePorts { poll: 1, ports: &none })),
         Some(15_000)
@@ -248,7 +250,7 @@ fn section_6_a_new_look_is_heeded() {
         replaced(&mut table, nth(30_001), Some(LivePorts { poll: 1, ports: &one })),
         Some(15_000)
     );
-    // By the next look one can go. Passes were used up until the search went by slots alone...
+    // By the next poll one can go. Passes were used up until the search went by slots alone...
     for i in 0..100 {
         let live = Some(LivePorts { poll: 2, ports: &one });
         assert_eq!(replaced(&mut table, nth(40_000 + i), live), Some(15_000));
@@ -364,7 +366,7 @@ impl Model {
         port >= 1024 && !barred && self.entries.iter().all(|entry| entry.1 != port)
     }
 
-    /// Those that stay are behind the others after that, as far as they were looked at.
+    /// Those that are passed over are the most recently used after that.
     fn victim(&mut self, client: Client, stays: &HashSet<u16>) -> (Client, u16) {
         let count = |subnet| self.entries.iter().filter(|entry| entry.0.subnet() == subnet).count();
         let heavy = |subnet| count(subnet) as f64 > self.share * self.capacity as f64;
@@ -419,7 +421,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(crate::cases::config())]
 
-    /// The table does what the naive model does, step by step, and its changes replayed give it again.
+    /// The table does what the naive model does, step by step, and its changes replayed give it
+    /// again.
     #[test]
     fn section_6_as_the_naive_model(
         steps in prop::collection::vec(any_step(), 1..80),
@@ -438,7 +441,7 @@ proptest! {
         let ports = PortSet::new(stays.iter().copied().collect());
         for (step, number) in steps.into_iter().zip(0..) {
             changes.clear();
-            // Now and then somebody looks anew, and sees the same.
+            // Now and then there is a new poll, which sees the same.
             let live = Some(LivePorts { poll: 1 + number / 5, ports: &ports });
             match step {
                 Step::Want(client, wanted) => {

@@ -71,7 +71,7 @@ impl Shard {
         self.send_with_room(table, port, payload, HEAD_ROOM)
     }
 
-    /// With so many octets in front that can be written to.
+    /// With `free` octets in front that can be written to.
     fn send_with_room(&mut self, table: TableKey, port: u16, payload: &[u8], free: usize) -> Sent {
         let mut prepared = [Prepared::default()];
         self.server.prepare(table, payload, 0, &mut prepared);
@@ -181,7 +181,7 @@ fn ip6(next_header: u8, source: &str, destination: &str, data: &[u8]) -> Vec<u8>
     [&ipv6::header(data.len(), next_header, 64, source, destination), data].concat()
 }
 
-/// Transport headers: only the ports are looked at.
+/// Transport headers, of which only the ports are read.
 fn transport(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 16]].concat()
 }
@@ -305,8 +305,9 @@ fn two_nat64s_and_two_local_addresses_have_tables_of_their_own() {
     assert_eq!(shard.server.entries().count(), 1);
 }
 
-/// One of two shards answers each request alone, the other prepares batches of them: with few clients and small
-/// tables, so that what was prepared is often not so any more, and with NAT64s that are admitted within a batch.
+/// One of two shards answers each request alone, the other prepares batches of them: with few
+/// clients and small tables, so that what was prepared is often not so any more, and with NAT64s
+/// that are admitted within a batch.
 #[test]
 fn what_is_prepared_never_alters_an_answer() {
     let small = |config: &mut ServerConfig| {

@@ -28,7 +28,8 @@ fn section_5_proof_initializes_and_is_returned_with_ttl_1() {
     assert_eq!(shard.events(), [Change::Initialized]);
     ipv4::set_ttl(&mut packet, 1);
     assert_eq!(reply, service_packet(&packet));
-    // Another validation packet was under way: its proof is one still, and nothing is initialized again.
+    // Another validation packet was under way: its proof is one still, and nothing is initialized
+    // again.
     assert_eq!(shard.ask(&proof), service_packet(&packet));
     assert_eq!(shard.outbox.changes, []);
 }

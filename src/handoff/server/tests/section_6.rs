@@ -128,7 +128,7 @@ fn section_6_live_connections_at_a_full_table() {
             assert!(!shard.outbox.changes.iter().any(|(_, change)| *change == deleted(idle)));
         }
         assert!(shard.server.entries().any(|(_, entry)| entry == idle));
-        // When it is over, it goes in its time.
+        // When the connection is over, it is evicted in its turn.
         said.0.lock().unwrap().1.clear();
         let went = (200..216).filter(|&port| {
             make(&mut shard, CLIENT, port);
