@@ -56,7 +56,7 @@ impl Table {
     /// The entry to evict for a new one of `client`: the least recently used of its own /64 if that
     /// is heavy, else of the heaviest /64 if any is, else of all. A live one only where all are
     /// live.
-    pub(super) fn to_evict(
+    pub(super) fn choose_evicted(
         &mut self,
         client: &Client,
         live: Option<LivePorts<'_>>,
