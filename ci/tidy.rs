@@ -26,8 +26,7 @@ static TREE: LazyLock<Tree> = LazyLock::new(Tree::read);
 
 /// Rules that a file, or a folder, does not keep yet. A row that has become needless fails.
 const NOT_YET: &[(&str, &str)] = &[
-    ("a_room_uses_only_rooms_above_it", "src/ip/"),
-    ("links_lead_somewhere", "fuzz/"),
+    ("links_lead_somewhere", ".github/"),
     ("imports_form_no_circles", "src/"),
     ("files_are_short", "fuzz/"),
     ("files_are_short", "src/"),
@@ -38,7 +37,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("comments_are_as_wide_as_code", "fuzz/"),
     ("comments_are_as_wide_as_code", "src/"),
     ("attributes_give_reasons", "ci/"),
-    ("every_test_is_run", "ci/"),
 ];
 
 fn check(rule: &str, findings: &[Finding]) {

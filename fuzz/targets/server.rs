@@ -1,4 +1,4 @@
-//! The fuzz target `server`: what it checks is in `src/server.rs`.
+//! The fuzz target `server`: what it checks is in `src/server`.
 
 #![no_main]
 
