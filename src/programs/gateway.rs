@@ -11,7 +11,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::handoff::message::Prefix96;
 use crate::handoff::rate::Rate;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
@@ -20,6 +19,7 @@ use crate::kernel::stderr::say;
 use crate::kernel::tun::{self, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, Notice, Outbox, ServerChange};
+use crate::programs::options::GatewaySetup;
 
 /// The packets that are read before signals and timers get their turn.
 const BATCH: usize = 64;
@@ -31,25 +31,6 @@ const LINES_MAX: u32 = 10;
 const BUFFER: usize = 65_536;
 /// What the kernel has to do for us: pass packets on.
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
-
-/// How a gateway is to run: complete and valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GatewaySetup {
-    /// The public address.
-    pub pool: Ipv4Addr,
-    /// At least one.
-    pub prefixes: Vec<Prefix96>,
-    /// The name of the device.
-    pub tun: String,
-    /// Its MTU, at least 1280.
-    pub mtu: u16,
-    /// Where servers listen.
-    pub handoff_port: u16,
-    /// How often the key of tokens is replaced.
-    pub rotate: Duration,
-    /// Where the key of authenticators is kept, if it is.
-    pub secret: Option<PathBuf>,
-}
 
 /// Why a gateway did not start, or ended by itself.
 #[derive(Debug)]

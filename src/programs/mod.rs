@@ -1,6 +1,9 @@
 //! The programs that `nat64handoff` is: serve, gateway, demo, and the command line that they share.
 
 pub mod demo;
+pub mod exit;
 pub mod gateway;
+pub mod journal;
+pub mod manual;
 pub mod options;
 pub mod serve;

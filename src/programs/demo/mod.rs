@@ -20,6 +20,7 @@ use crate::kernel::clock;
 use crate::nat64::engine::packets::{ACK, SYN, extract, ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 
+pub mod command;
 mod host;
 mod tail;
 

@@ -97,27 +97,23 @@ impl Write for Mistaken {
 fn play(destination: Box<dyn Write + Send>, log: &LogTail) -> (Result<(), Failure>, String) {
     use crate::disk::eventlog::Destination;
     use crate::disk::storage::SyncPolicy;
-    use crate::handoff::change::LogFormat;
-    use crate::handoff::server::AccessList;
-    use crate::handoff::table::TableLimits;
-    use crate::programs::serve::{self, Serving};
+    use crate::kernel::backend::Io;
+    use crate::programs::options::{Environment, ServeConfig, ServeOptions};
+    use crate::programs::serve::Serving;
 
     let state = tempfile::tempdir().unwrap();
-    let config = serve::Config {
+    let config = ServeConfig {
         listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)],
         state: state.path().join("state"),
-        log: Destination::Writer(destination),
-        log_format: LogFormat::Plain,
         reactors: 1,
-        io: crate::kernel::backend::Io::Uring,
+        io: Some(Io::Uring),
         nat64s_max: 16,
         entries_max: 1 << 20,
-        limits: TableLimits::default(),
-        validation_rate: 10_000,
-        access: AccessList { allow: Vec::new(), deny: Vec::new() },
-        sync: Some(SyncPolicy::None),
+        sync: SyncPolicy::None,
+        ..ServeOptions::default().resolve(&Environment::default()).unwrap()
     };
-    let serving = Serving::start(config, || {}).unwrap();
+    let log_to = Destination::Writer(destination);
+    let serving = Serving::start_with_log(config, log_to, || {}).unwrap();
     let mut out = Vec::new();
     let result = run(serving.listen()[0], log, &mut out);
     serving.stop().unwrap();

@@ -1,110 +1,91 @@
-//! The options of `gateway`.
+//! The options of `gateway`: one row an option, of the command line alone.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use ipnet::Ipv6Net;
 
-use super::UsageError;
+use super::about::About;
+use super::config::{Configuration, Options, options};
+use super::environment::Environment;
+use super::layers::{Layers, Origin, Row, UsageError};
 use super::values::whole_number;
-use crate::handoff::message::{HANDOFF_PORT, Prefix96};
+use crate::handoff::message::Prefix96;
 use crate::ip::address::is_single_host;
 use crate::kernel::interface::NAME_MAX;
-use crate::nat64::engine::WELL_KNOWN_PREFIX;
 use crate::nat64::translate::IPV6_MTU_MIN;
-use crate::programs::gateway;
 
-const MTUS: RangeInclusive<u64> = IPV6_MTU_MIN as u64..=65_535;
-const MTU_DEFAULT: u16 = 1500;
-const PORTS: RangeInclusive<u64> = 1..=65_535;
-const TUN_DEFAULT: &str = "nat64";
 const ROTATIONS: RangeInclusive<Duration> = Duration::from_mins(2)..=Duration::from_hours(24 * 365);
-const ROTATION_DEFAULT: Duration = Duration::from_hours(1);
 const PREFIXES_MAX: usize = 64;
 
-/// Options of `gateway`, as they were written: nothing is checked.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
-pub struct GatewayOptions {
-    /// The public IPv4 address; it must be routed to this host, and not be an address of this host
-    #[arg(long, value_name = "ADDRESS")]
-    pub pool: String,
+options! {
+    /// How a gateway is to run: complete and valid.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct GatewaySetup;
+    mod rows;
 
-    /// A prefix of 96 bits that clients reach it by; may be repeated [default: 64:ff9b::/96]
-    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
-    pub prefix: Vec<String>,
+    pub pool: Ipv4Addr =
+        "The public IPv4 address; it must be routed to this host, and not be an address of this host",
+        Row::word("pool", "ADDRESS", |text| pool_address(text.trim())).required();
 
-    /// Name of the TUN device [default: nat64]
-    #[arg(long, value_name = "NAME")]
-    pub tun: Option<String>,
+    pub prefixes: Vec<Prefix96> =
+        "A prefix of 96 bits that clients reach it by; may be repeated",
+        Row::list("prefix", "PREFIX", |list, _| prefixes_of(list)).default("64:ff9b::/96");
 
-    /// MTU of the TUN device, 1280 to 65535 octets [default: 1500]
-    #[arg(long, value_name = "N")]
-    pub mtu: Option<String>,
+    pub tun: String =
+        "Name of the TUN device",
+        Row::word("tun", "NAME", device).default("nat64");
 
-    /// The UDP port of handoff servers [default: 64064]
-    #[arg(long, value_name = "N")]
-    pub handoff_port: Option<String>,
+    pub mtu: u16 =
+        "MTU of the TUN device, 1280 to 65535 octets",
+        Row::number("mtu", "N", |text| whole_number(text, IPV6_MTU_MIN..=u16::MAX)).default("1500");
 
-    /// How often the key of the tokens is replaced, 2m to 365d [default: 1h]
-    #[arg(long, value_name = "DURATION")]
-    pub rotate: Option<String>,
+    pub handoff_port: u16 =
+        "The UDP port of handoff servers",
+        Row::number("handoff-port", "N", |text| whole_number(text, 1..=u16::MAX)).default("64064");
 
-    /// File with the key of the authenticators; made if it does not exist. With it, a service that speaks
-    /// first after a restart reaches its client at once [default: another key at each start]
-    #[arg(long, value_name = "FILE")]
-    pub secret: Option<PathBuf>,
+    pub rotate: Duration =
+        "How often the key of the tokens is replaced, 2m to 365d",
+        Row::word("rotate", "DURATION", rotation).default("1h");
+
+    pub secret: Option<PathBuf> =
+        "File with the key of the authenticators; made if it does not exist. With it, a service that \
+         speaks first after a restart reaches its client at once",
+        Row::path("secret", "FILE", |path| Ok(Some(path.to_owned())))
+            .default_with("another key at each start", |_| Ok((None, Origin::Default)));
 }
+
+/// The options of `gateway`.
+pub type GatewayOptions = Options<GatewaySetup>;
 
 impl GatewayOptions {
     /// What these options come to.
     ///
     /// # Errors
     /// The first that means nothing.
-    pub fn resolve(&self) -> Result<gateway::GatewaySetup, UsageError> {
-        let error = |key: &str| {
-            let place = format!("--{key}");
-            move |cause| UsageError { place, cause }
-        };
-        let number = |key: &str, text: &Option<String>, range, default: u16| match text {
-            None => Ok(default),
-            Some(text) => whole_number(text, range).map(|n| n as u16).map_err(error(key)),
-        };
-        let mut prefixes = Vec::new();
-        for text in &self.prefix {
-            let prefix = prefix(text.trim()).map_err(error("prefix"))?;
-            if prefixes.contains(&prefix) {
-                let cause = format!("{prefix} stands there twice; remove one of them");
-                return Err(error("prefix")(cause));
-            }
-            prefixes.push(prefix);
-        }
-        if prefixes.len() > PREFIXES_MAX {
-            let cause = format!("there are more than {PREFIXES_MAX} of them; leave some out");
-            return Err(error("prefix")(cause));
-        }
-        if prefixes.is_empty() {
-            prefixes.push(WELL_KNOWN_PREFIX);
-        }
-        Ok(gateway::GatewaySetup {
-            pool: pool(self.pool.trim()).map_err(error("pool"))?,
-            prefixes,
-            tun: device(self.tun.as_deref().unwrap_or(TUN_DEFAULT)).map_err(error("tun"))?,
-            mtu: number("mtu", &self.mtu, MTUS, MTU_DEFAULT)?,
-            handoff_port: number("handoff-port", &self.handoff_port, PORTS, HANDOFF_PORT)?,
-            rotate: self
-                .rotate
-                .as_deref()
-                .map_or(Ok(ROTATION_DEFAULT), rotation)
-                .map_err(error("rotate"))?,
-            secret: self.secret.clone(),
-        })
+    pub fn resolve(self) -> Result<GatewaySetup, UsageError> {
+        GatewaySetup::take(&mut Layers::new(self.written, &Environment::default()))
     }
 }
 
-fn pool(text: &str) -> Result<Ipv4Addr, String> {
+fn prefixes_of(list: &[&str]) -> Result<Vec<Prefix96>, String> {
+    let mut prefixes = Vec::new();
+    for text in list {
+        let prefix = prefix(text.trim())?;
+        if prefixes.contains(&prefix) {
+            return Err(format!("{prefix} stands there twice; remove one of them"));
+        }
+        prefixes.push(prefix);
+    }
+    if prefixes.len() > PREFIXES_MAX {
+        return Err(format!("there are more than {PREFIXES_MAX} of them; leave some out"));
+    }
+    Ok(prefixes)
+}
+
+fn pool_address(text: &str) -> Result<Ipv4Addr, String> {
     match text.parse::<Ipv4Addr>() {
         Ok(address) if !is_single_host(address) => {
             Err(format!("{text:?} is not the address of one host; give one that is routed here"))

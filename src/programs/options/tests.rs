@@ -1,10 +1,40 @@
 //! Every option from every place, and every error.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
 use clap::CommandFactory;
 
+use super::about::{About, variable_of};
+use super::environment::memory_total;
 use super::*;
+use crate::disk::storage::SyncPolicy;
+use crate::handoff::change::LogFormat;
 use crate::handoff::message::Prefix96;
-use crate::programs::gateway;
+use crate::kernel::backend::Io;
+use crate::programs::exit::EXIT_USAGE;
+
+/// A value of each option of `serve` that is not its default.
+const SERVE: [(&str, &str); 14] = [
+    ("listen", "192.0.2.1:5000,192.0.2.2"),
+    ("port", "5000"),
+    ("state", "/s"),
+    ("log", "/l"),
+    ("log-format", "full"),
+    ("reactors", "7"),
+    ("io", "mmsg"),
+    ("sync", "interval:1m 30s"),
+    ("max-nat64s", "8"),
+    ("max-entries", "9"),
+    ("client-share", "0.5"),
+    ("validation-rate", "10"),
+    ("allow", "192.0.2.0/24,198.51.100.1"),
+    ("deny", "192.0.2.128/25"),
+];
 
 fn serve(arguments: &[&str]) -> ServeOptions {
     let arguments = ["nat64handoff", "serve"].iter().chain(arguments);
@@ -69,7 +99,7 @@ fn defaults() {
             deny: vec![],
         }
     );
-    assert_eq!(config.port(), 64064);
+    assert_eq!(config.listen[0].port(), 64064);
 }
 
 #[test]
@@ -131,30 +161,16 @@ fn command_line_then_environment_then_file() {
 
 #[test]
 fn every_option_from_every_place() {
-    let all = [
-        ("listen", "192.0.2.1:5000,192.0.2.2"),
-        ("port", "5000"),
-        ("state", "/s"),
-        ("log", "/l"),
-        ("log-format", "full"),
-        ("reactors", "7"),
-        ("io", "mmsg"),
-        ("sync", "interval:1m 30s"),
-        ("max-nat64s", "8"),
-        ("max-entries", "9"),
-        ("client-share", "0.5"),
-        ("validation-rate", "10"),
-        ("allow", "192.0.2.0/24,198.51.100.1"),
-        ("deny", "192.0.2.128/25"),
-    ];
-    let known: Vec<_> = keys().filter(|key| key != "config").collect();
-    assert_eq!(known, all.map(|(key, _)| key));
+    let all = SERVE;
+    let table = ServeConfig::table();
+    let keys: Vec<_> = table.iter().filter(|about| about.in_file).map(|about| about.name).collect();
+    assert_eq!(keys, all.map(|(key, _)| key));
 
     let arguments: Vec<_> = all.iter().map(|(key, value)| format!("--{key}={value}")).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let expected = resolve(&arguments, &[]).unwrap();
     assert_eq!(expected.listen[1].to_string(), "192.0.2.2:5000");
-    assert_eq!(expected.port(), 5000);
+    assert_eq!(expected.listen[0].port(), 5000);
     assert_eq!(expected.sync, SyncPolicy::Interval(Duration::from_secs(90)));
     assert_eq!(expected.client_share, 0.5);
     assert_eq!(expected.io, Some(Io::Mmsg));
@@ -170,6 +186,83 @@ fn every_option_from_every_place() {
         client-share = 0.5\nvalidation-rate = 10\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\n";
     assert_eq!(file(typed).unwrap(), expected);
+}
+
+/// The rows about options in one of README's tables, as `--option VALUE` and default.
+fn rows_of_readme(section: &str) -> BTreeSet<(String, String)> {
+    let readme = include_str!("../../../README.md");
+    let (_, section) = readme.split_once(&format!("\n## {section}\n")).unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `--"));
+    rows.map(|row| {
+        let row = row.replace("\\|", "\0").replace('`', "");
+        let cells: Vec<_> = row.split('|').map(|cell| cell.trim().replace('\0', "|")).collect();
+        (cells[1].clone(), cells[2].clone())
+    })
+    .collect()
+}
+
+fn rows_of_table(table: &[About]) -> BTreeSet<(String, String)> {
+    let shown = table.iter().filter(|about| about.is_shown());
+    shown
+        .map(|about| {
+            let default = about.default.unwrap_or_default().to_owned();
+            (format!("--{} {}", about.name, about.value), default)
+        })
+        .collect()
+}
+
+#[test]
+fn readme_has_a_row_for_each_option() {
+    let serve = rows_of_readme("Options");
+    assert_eq!(serve, rows_of_table(&ServeConfig::table()));
+    assert!(serve.contains(&("--max-nat64s N".to_owned(), "1000".to_owned())), "{serve:?}");
+    assert_eq!(rows_of_readme("A NAT64 to talk to"), rows_of_table(&GatewaySetup::table()));
+}
+
+#[test]
+fn manual_and_help_have_each_option() {
+    let text = String::from_utf8(crate::programs::manual::man().unwrap()).unwrap();
+    let manual = text.replace("\\-", "-").replace("\\*(Aq", "'");
+    for (name, table) in [("serve", ServeConfig::table()), ("gateway", GatewaySetup::table())] {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut(name).unwrap().render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for about in table {
+            let default = about.default.map(|default| format!(" [default: {default}]"));
+            let says = format!("{}{}", about.help, default.unwrap_or_default());
+            let option = format!("--{} <{}>", about.name, about.value);
+            let is_shown = about.is_shown();
+            assert!(!about.help.is_empty(), "{option}");
+            assert_eq!(help.contains(&format!("{option} {says}")), is_shown, "{option}: {help}");
+            let roff = format!("\\fB--{}\\fR \\fI<{}>\\fR\n{says}\n", about.name, about.value);
+            assert_eq!(manual.contains(&roff), is_shown, "{roff}: {manual}");
+        }
+    }
+}
+
+#[test]
+fn check_config_has_each_option_from_variable_and_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("n.toml");
+    for (key, value) in SERVE {
+        // The port is a part of the addresses.
+        let shown = if key == "port" { "listen" } else { key };
+        let origin_of = |environment: &Environment| {
+            let text = ServeOptions::default().effective(environment).unwrap();
+            let begin = format!("{shown} = ");
+            let line = text.lines().find(|line| line.starts_with(&begin)).unwrap();
+            line.split_once(" # ").unwrap().1.to_owned()
+        };
+        // Of a list, one item: without --port, two of the addresses have different ports.
+        let value = value.split(',').next().unwrap();
+        assert_eq!(origin_of(&environment(&[])), "default", "{key}");
+        assert_eq!(origin_of(&environment(&[(&variable_of(key), value)])), "environment", "{key}");
+        fs::write(&path, format!("{key} = '{value}'\n")).unwrap();
+        let file = path.to_str().unwrap();
+        let from_file = environment(&[("NAT64HANDOFF_CONFIG", file)]);
+        assert_eq!(origin_of(&from_file), format!("{file:?}"), "{key}");
+    }
 }
 
 #[test]
@@ -328,14 +421,6 @@ fn errors_name_the_file() {
 }
 
 #[test]
-fn distances() {
-    assert_eq!(distance("", ""), 0);
-    assert_eq!(distance("", "abc"), 3);
-    assert_eq!(distance("kitten", "sitting"), 3);
-    assert_eq!(distance("log", "log"), 0);
-}
-
-#[test]
 fn demo_and_version() {
     let parse = |arguments: &[&str]| Cli::try_parse_from(arguments);
     match parse(&["nat64handoff", "demo", "--port", "64064"]).unwrap().command {
@@ -348,7 +433,7 @@ fn demo_and_version() {
     assert_eq!(version.exit_code(), 0);
 }
 
-fn gateway(arguments: &[&str]) -> Result<gateway::GatewaySetup, String> {
+fn gateway(arguments: &[&str]) -> Result<GatewaySetup, String> {
     let arguments = ["nat64handoff", "gateway"].iter().chain(arguments);
     match Cli::try_parse_from(arguments).unwrap().command {
         Command::Gateway(options) => options.resolve().map_err(|error| error.to_string()),
@@ -360,7 +445,7 @@ fn gateway(arguments: &[&str]) -> Result<gateway::GatewaySetup, String> {
 fn options_of_gateway() {
     let prefix = |text: &str| Prefix96::of(text.parse().unwrap());
     let defaults = gateway(&["--pool", "192.0.2.7"]).unwrap();
-    let expected = gateway::GatewaySetup {
+    let expected = GatewaySetup {
         pool: Ipv4Addr::new(192, 0, 2, 7),
         prefixes: vec![prefix("64:ff9b::")],
         tun: "nat64".into(),
@@ -380,7 +465,7 @@ fn options_of_gateway() {
         "--rotate=5m",
         "--secret=/etc/secret",
     ];
-    let expected = gateway::GatewaySetup {
+    let expected = GatewaySetup {
         prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
         tun: "tun7".into(),
         mtu: 1280,

@@ -1,18 +1,27 @@
-//! The values of options: text to what it means, or why it means nothing. A message ends in what to write
-//! instead; where the text stands is added by whoever asked.
+//! The values of options: text to what it means, or why it means nothing. A message ends in what to
+//! write instead; the caller adds where the text stands. And back: a value to how a TOML file
+//! writes it.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{CLIENT_SHARE, SYNC_INTERVAL};
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
 use crate::kernel::backend::Io;
 
-pub(super) fn whole_number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+const SYNC_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+const CLIENT_SHARE: RangeInclusive<f64> = 1.0 / 1024.0..=1.0;
+
+pub(super) fn whole_number<T>(text: &str, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
     let text = text.trim();
     match text.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
@@ -42,7 +51,7 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// `None` where it is left to us.
+/// `None` for `auto`: the server chooses.
 pub(super) fn io(text: &str) -> Result<Option<Io>, String> {
     match text {
         "auto" => Ok(None),
@@ -76,7 +85,7 @@ pub(super) fn not_empty(path: &Path) -> Result<PathBuf, String> {
     Ok(path.to_owned())
 }
 
-pub(super) fn listen_addresses(list: &[String], port: u16) -> Result<Vec<SocketAddrV4>, String> {
+pub(super) fn listen_addresses(list: &[&str], port: u16) -> Result<Vec<SocketAddrV4>, String> {
     let mut addresses: Vec<SocketAddrV4> = Vec::with_capacity(list.len());
     for text in list {
         let address = listen_address(text.trim(), port)?;
@@ -99,7 +108,7 @@ pub(super) fn listen_addresses(list: &[String], port: u16) -> Result<Vec<SocketA
     Ok(addresses)
 }
 
-pub(super) fn listen_address(text: &str, port: u16) -> Result<SocketAddrV4, String> {
+fn listen_address(text: &str, port: u16) -> Result<SocketAddrV4, String> {
     let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, port)));
     let Ok(address) = address else {
         let bare = text.trim_matches(['[', ']']);
@@ -120,11 +129,11 @@ pub(super) fn listen_address(text: &str, port: u16) -> Result<SocketAddrV4, Stri
     Ok(address)
 }
 
-pub(super) fn networks(list: &[String]) -> Result<Vec<Ipv4Net>, String> {
+pub(super) fn networks(list: &[&str]) -> Result<Vec<Ipv4Net>, String> {
     list.iter().map(|text| network(text.trim())).collect()
 }
 
-pub(super) fn network(text: &str) -> Result<Ipv4Net, String> {
+fn network(text: &str) -> Result<Ipv4Net, String> {
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Ok(Ipv4Net::from(address));
     }
@@ -141,4 +150,16 @@ pub(super) fn network(text: &str) -> Result<Ipv4Net, String> {
             Err(format!("{text:?} is no IPv4 network; write it like 192.0.2.0/24, or 192.0.2.7"))
         }
     }
+}
+
+pub(super) fn integer(number: &usize) -> toml::Value {
+    toml::Value::Integer(i64::try_from(*number).unwrap_or(i64::MAX))
+}
+
+pub(super) fn path(path: &Path) -> toml::Value {
+    toml::Value::String(path.to_string_lossy().into_owned())
+}
+
+pub(super) fn strings<T: ToString>(items: &[T]) -> toml::Value {
+    toml::Value::Array(items.iter().map(|item| item.to_string().into()).collect())
 }

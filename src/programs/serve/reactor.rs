@@ -1,7 +1,8 @@
 //! One thread, one shard: the only loop, which reads the clock once for a batch.
 //!
-//! A turn of the loop takes a batch of datagrams, lets the shard answer them all, and hands the answers to
-//! the kernel. What an answer announces is recorded before it leaves: see `Reactor::commit`.
+//! A turn of the loop receives a batch of datagrams, lets the shard answer them all, and hands the
+//! answers to the kernel. A change is recorded before the answer that announces it leaves: see
+//! `Reactor::commit`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,22 +23,24 @@ use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
 use crate::kernel::clock::Clock;
 
-/// Beyond so many octets that are not written in place, a batch is cut: bounds the memory of a reactor.
+/// A batch is cut when its replies that are not written in place have more octets: bounds the memory
+/// of a reactor.
 const COPIES_MAX: usize = 256 * 1024;
-/// How many replies wait for the disk at the most, and how many octets they have.
+/// The most replies that wait for the disk, and the most octets in them.
 const HELD_MAX: usize = 65_536;
 const HELD_OCTETS_MAX: usize = 16 << 20;
-/// How often it is asked what the sockets had no room for.
+/// How often the kernel is asked how many datagrams found the sockets full.
 const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
-/// About how many datagrams are answered at the most when it is to stop: more than the queue of a socket holds.
+/// The most datagrams that are answered after the reactor is told to stop, plus less than one batch:
+/// more than the queue of a socket holds.
 const LAST_MAX: usize = 16 * BATCH_MAX;
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
-/// What a reactor drives: a [`Server`]. A benchmark can put something in its place that does less, to see what
-/// the server adds to the rest.
+/// What a reactor drives: a [`Server`]. A benchmark can drive something that does less, to measure
+/// what the server adds.
 pub trait Shard {
-    /// What is known of a datagram before it is answered.
+    /// What is known about a datagram before it is answered.
     type Prepared: Default;
 
     /// As [`Server::prepare`].
@@ -58,9 +61,9 @@ pub trait Shard {
 
 /// A server, with its view of the live connections.
 pub struct ServerShard<L> {
-    /// Answers.
+    /// The shard's state.
     pub server: Server,
-    /// Is asked when a table is full, or soon will be.
+    /// Asked when a table is full, or nearly.
     pub live: L,
 }
 
@@ -95,33 +98,33 @@ pub struct Reactor<B, S: Shard> {
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
-    /// What is known of a part of a batch before it is answered.
+    /// What is known about the datagrams of a part of a batch before they are answered.
     prepared: Box<[S::Prepared]>,
-    /// Replies that wait until their record is durable. One about an older record may stand behind one about a
-    /// newer: it waits a little longer than it has to.
+    /// Replies that wait until their record is durable, first in, first out: a reply about an older
+    /// record may wait behind one about a newer record, a little longer than it must.
     held: VecDeque<Held>,
     held_octets: usize,
     /// Events of a record that could not be written yet.
     unlogged: Vec<Event>,
-    /// What the journal's state was when somebody was told of it.
+    /// The state of the journal that was reported last.
     told: JournalState,
-    /// When it was last asked what the sockets had no room for.
+    /// When the kernel was last asked for [`DropReason::SocketFull`].
     overflow_asked: Duration,
     on_trouble: Box<dyn FnMut(Trouble<'_>) + Send>,
 }
 
-/// What a reactor tells of its journal, once.
+/// What a reactor reports about its journal, once for each change.
 #[derive(Debug)]
 pub enum Trouble<'a> {
     /// There is no room: nothing new is announced until there is.
     NoSpace(Option<&'a io::Error>),
-    /// It is written again.
+    /// The journal is written again.
     Over,
     /// Nothing new is announced until the server is started again.
     Failed(Option<&'a io::Error>),
 }
 
-/// A reply that announces what is not durable yet.
+/// A reply that announces a change that is not durable yet.
 struct Held {
     after: u64,
     origin: Origin,
@@ -158,8 +161,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
     }
 
-    /// Answers datagrams until `stop` is set and the backend woken. What was received by then is answered,
-    /// and the journal is closed.
+    /// Answers datagrams until `stop` is set and the backend woken. What was received by then is
+    /// answered, and the journal is closed.
     ///
     /// # Errors
     /// What the backend cannot recover from, or a journal that could not be closed.
@@ -176,7 +179,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             }
             self.count_losses();
         }
-        // What was received by now, but for what comes faster than it can be answered.
+        // What was received by now; the limit is for requests that come faster than they are
+        // answered.
         let mut answered = 0;
         while answered < LAST_MAX {
             let arrivals = self.backend.turn(Some(Duration::ZERO))?;
@@ -189,7 +193,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let wall = self.clock.now().wall;
         let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));
         if closed.is_ok() {
-            // All is durable now, also what there was no room for before.
+            // Now everything is durable, including what the journal had no room for before.
             self.log_unlogged();
             self.release_up_to(u64::MAX)?;
         }
@@ -254,8 +258,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
     }
 
-    /// The one place that decides what comes first: changes are written to the journal, then to the log's
-    /// queue, then the replies that announce them are handed to the kernel.
+    /// The one place that decides what comes first: changes are written to the journal, then to the
+    /// log's queue, then the replies that announce them are handed to the kernel.
     fn commit(&mut self, now: Now) -> io::Result<()> {
         let written = self.record(now);
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
@@ -284,7 +288,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         Ok(())
     }
 
-    /// Writes the changes of a batch down. Whether all that was ever changed is written.
+    /// Writes the changes of a batch to the journal, and their events to the log's queue. When that
+    /// is full, this waits: backpressure, because an audit log must not lose lines. Returns whether
+    /// the journal has all changes up to now.
     fn record(&mut self, now: Now) -> bool {
         if self.outbox.changes.is_empty() {
             return self.journal_state() == JournalState::Fine;
@@ -305,7 +311,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         written
     }
 
-    /// Tries to write what could not be written.
+    /// Tries again to write what the journal had no room for.
     fn retry(&mut self) {
         if let Some(journal) = &mut self.journal
             && journal.retry().is_ok()
@@ -319,7 +325,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.log.publish();
     }
 
-    /// The journal's state, said aloud when it is another than before. Without a journal all is fine.
+    /// The journal's state, which is reported when it has changed. Without a journal it is fine.
     fn journal_state(&mut self) -> JournalState {
         let Some(journal) = &mut self.journal else { return JournalState::Fine };
         let state = journal.state();
@@ -334,8 +340,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         state
     }
 
-    /// Keeps a reply until its record is durable. One whose record is not even written is dropped: whoever
-    /// asked will ask again.
+    /// Keeps a reply until its record is durable. A reply whose record is not even written is
+    /// dropped: the NAT64 will ask again.
     fn hold(&mut self, reply: Held, written: bool) {
         let octets = self.held_octets + reply.payload.len();
         if !written || self.held.len() >= HELD_MAX || octets > HELD_OCTETS_MAX {
@@ -345,7 +351,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.held.push_back(reply);
     }
 
-    /// Sends what has waited long enough.
+    /// Sends the replies whose record has become durable.
     fn release(&mut self) -> io::Result<()> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
         let failed = journal.state() == JournalState::Failed;

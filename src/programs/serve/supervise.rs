@@ -1,5 +1,5 @@
-//! The control plane: signals, on a tokio-uring runtime of the main thread, or where io_uring is refused on one
-//! of tokio's own. It never touches a packet.
+//! The control plane: signals, on the main thread, in a runtime of tokio-uring or, where io_uring
+//! is refused, of tokio. It never touches a packet.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 
 use crate::kernel::backend::Io;
 use crate::kernel::stderr;
-use crate::programs::serve::Serving;
+use crate::programs::serve::stop::Serving;
 
-/// How often the control plane looks whether the background work has something to say.
+/// How often the control plane asks the background work for troubles.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What [`supervise`] is told by the parts of the server.
+/// How the parts of the server wake [`supervise`].
 #[derive(Debug, Clone, Default)]
 pub struct Alarm(Arc<Notify>);
 
@@ -26,11 +26,13 @@ impl Alarm {
     }
 }
 
-/// Starts the server, and returns it after SIGTERM, SIGINT or an alarm. SIGHUP opens the event log's file anew.
-/// A signal that comes while it starts is heeded when it has: signals are handled before anything else.
+/// Starts the server, and returns it after SIGTERM, SIGINT or an alarm. SIGHUP reopens the event
+/// log's file. A signal that comes while the server starts is handled when it has started: handlers
+/// are installed before anything else.
 ///
 /// # Errors
-/// Where the runtime does not start, or signals cannot be handled; within, where the server does not start.
+/// Where the runtime does not start, or signals cannot be handled; within, where the server does
+/// not start.
 pub fn supervise<E>(
     io: Io,
     alarm: &Alarm,

@@ -1,0 +1,33 @@
+//! `nat64handoff journal`: what is damaged in the state directory of a server that does not run.
+
+use std::io::{self, Write};
+
+use crate::disk::storage;
+use crate::kernel::clock::Clock;
+use crate::programs::exit::ExitError;
+use crate::programs::options::JournalCommand;
+
+/// Checks or repairs a state directory.
+///
+/// # Errors
+/// Also where the check finds damage, so that scripts see it.
+pub fn run(command: JournalCommand) -> Result<(), ExitError> {
+    match command {
+        JournalCommand::Check { dir } => {
+            let checked = storage::check(&dir).map_err(ExitError::failed)?;
+            write!(io::stdout(), "{checked}").map_err(ExitError::failed)?;
+            if !checked.is_good() {
+                return Err(ExitError::failed(format_args!(
+                    "{0} is damaged; keep a copy of it, then: nat64handoff journal repair {0}",
+                    dir.display()
+                )));
+            }
+        }
+        JournalCommand::Repair { dir } => {
+            let now = Clock::new().now().wall;
+            let repaired = storage::repair(&dir, now).map_err(ExitError::failed)?;
+            write!(io::stdout(), "{repaired}").map_err(ExitError::failed)?;
+        }
+    }
+    Ok(())
+}

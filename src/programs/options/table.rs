@@ -1,0 +1,215 @@
+//! The options of `serve`: one row an option.
+//!
+//! A row is all that there is to an option: its name (and with it the environment variable and the
+//! key in the file), its help, the check of its value, its default, how `check-config` shows it,
+//! and the field of [`ServeConfig`] that it makes. A row of README's table goes with it; a test
+//! compares the two.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+
+use super::about::About;
+use super::config::{Configuration, Options, options};
+use super::environment::Environment;
+use super::layers::{Layers, Origin, Row, UsageError};
+use super::values::{
+    self, integer, listen_addresses, networks, not_empty, path, strings, sync_policy, whole_number,
+};
+use crate::disk::storage::SyncPolicy;
+use crate::handoff::change::LogFormat;
+use crate::kernel::backend::Io;
+
+/// The bounds of the default of `--max-entries`. The lower one is a full table of one NAT64: the
+/// ports from 1024 on without the reserved ones.
+const ENTRIES_DEFAULT_MIN: u64 = 64_508;
+const ENTRIES_DEFAULT_MAX: u64 = 16_000_000;
+/// By default, entries may take this part of the memory: a quarter.
+const ENTRIES_MEMORY_SHARE: u64 = 4;
+/// Octets of an entry that has a client of its own, with the longest authenticator.
+const ENTRY_OCTETS: u64 = 700;
+const REACTORS_MAX: usize = 256;
+
+options! {
+    /// How the server is to run: complete and valid.
+    #[derive(Debug, Clone, PartialEq)]
+    struct ServeConfig;
+    mod rows;
+
+    pub listen: Vec<SocketAddrV4> =
+        "IPv4 address and port to take requests at; may be repeated, with the same port",
+        Row::list("listen", "ADDR[:PORT]", |list, layers| {
+            let (port, _) = layers.find(&port()).map_err(|error| error.cause)?;
+            listen_addresses(list, port)
+        })
+        .default_with("0.0.0.0:64064", |layers| {
+            let (port, origin) = layers.find(&port())?;
+            Ok((vec![SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)], origin))
+        })
+        .shown(|addresses| strings(addresses));
+
+    let port: u16 =
+        "The port of each --listen that names none",
+        Row::number("port", "N", |text| whole_number(text, 1..=u16::MAX)).default("64064");
+
+    pub state: PathBuf =
+        "Directory for the state; made if it does not exist",
+        Row::path("state", "DIR", not_empty)
+            .default_with("$STATE_DIRECTORY or ./state", |layers| {
+                Ok(match layers.environment.directory("STATE_DIRECTORY") {
+                    Some(directory) => (directory, Origin::Variable("STATE_DIRECTORY")),
+                    None => ("./state".into(), Origin::Default),
+                })
+            })
+            .shown(|directory| path(directory));
+
+    pub log: LogDestination =
+        "File to append the event log to, - for standard output",
+        Row::path("log", "FILE|-", |path| not_empty(path).map(LogDestination::of))
+            .default_with("$LOGS_DIRECTORY/events.log or -", |layers| {
+                Ok(match layers.environment.directory("LOGS_DIRECTORY") {
+                    Some(directory) => {
+                        let file = LogDestination::File(directory.join("events.log"));
+                        (file, Origin::Variable("LOGS_DIRECTORY"))
+                    }
+                    None => (LogDestination::Stdout, Origin::Default),
+                })
+            })
+            .shown(|log| path(log.path()));
+
+    pub log_format: LogFormat =
+        "full: name the local address and the NAT64 prefix in each line, too",
+        Row::word("log-format", "plain|full", values::log_format)
+            .default("plain")
+            .shown(|format| match format {
+                LogFormat::Plain => "plain".into(),
+                LogFormat::Full => "full".into(),
+            });
+
+    pub reactors: usize =
+        "Number of threads that handle requests, 1 to 256",
+        Row::number("reactors", "N", |text| whole_number(text, 1..=REACTORS_MAX))
+            .default_with("one per available CPU", |layers| {
+                let cpus = layers.environment.cpus.unwrap_or(1);
+                Ok((cpus.clamp(1, REACTORS_MAX), Origin::Default))
+            })
+            .shown(integer);
+
+    pub io: Option<Io> =
+        "How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by \
+         io_uring where it is allowed",
+        Row::word("io", "auto|uring|mmsg", values::io)
+            .default("auto")
+            .shown(|io| io.map_or("auto", Io::name).into());
+
+    pub sync: SyncPolicy =
+        "When the journal is made durable: whenever the kernel likes, before each answer that \
+         depends on it, or so often",
+        Row::word("sync", "none|always|interval:DURATION", sync_policy)
+            .default("interval:100ms")
+            .shown(|sync| sync.to_string().into());
+
+    pub journal: bool =
+        "Keep no journal: nothing survives. For measurements",
+        Row::switch("no-journal", || false).without(|_| Ok((true, Origin::Default)));
+
+    pub nat64s_max: usize =
+        "NAT64s to serve at most; further ones get no answer",
+        Row::number("max-nat64s", "N", |text| whole_number(text, 1..=1_000_000))
+            .default("1000")
+            .shown(integer);
+
+    pub entries_max: usize =
+        "Entries to hold at most, for all NAT64s together",
+        Row::number("max-entries", "N", |text| whole_number(text, 1..=1_000_000_000))
+            .default_with("what fits in a quarter of the memory", |layers| {
+                let memory = layers.environment.memory.unwrap_or(0);
+                let entries = memory / ENTRIES_MEMORY_SHARE / ENTRY_OCTETS;
+                let entries = entries.clamp(ENTRIES_DEFAULT_MIN, ENTRIES_DEFAULT_MAX);
+                Ok((entries as usize, Origin::Default))
+            })
+            .shown(integer);
+
+    pub client_share: f64 =
+        "Share of a NAT64's ports that one client network (/64) may have, 1/1024 to 1",
+        Row::number("client-share", "F", values::client_share).default("0.125").shown(|&share| share.into());
+
+    pub validation_rate: u32 =
+        "Validation packets to send at most in a second",
+        Row::number("validation-rate", "N", |text| whole_number(text, 1..=10_000_000))
+            .default("10000")
+            .shown(|&rate| i64::from(rate).into());
+
+    pub allow: Vec<Ipv4Net> =
+        "Serve only NAT64s in this network; may be repeated",
+        Row::list("allow", "CIDR", |list, _| networks(list))
+            .default_with("all", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|networks| strings(networks));
+
+    pub deny: Vec<Ipv4Net> =
+        "Do not serve NAT64s in this network, even if allowed; may be repeated",
+        Row::list("deny", "CIDR", |list, _| networks(list))
+            .default_with("none", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|networks| strings(networks));
+
+    let file: Option<PathBuf> =
+        "TOML file with options",
+        Row::path("config", "FILE", |path| Ok(Some(path.to_owned())))
+            .without(|_| Ok((None, Origin::Default)))
+            .not_in_file();
+}
+
+/// Where the event log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogDestination {
+    /// Standard output.
+    Stdout,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+impl LogDestination {
+    fn of(path: PathBuf) -> Self {
+        if path == Path::new("-") { LogDestination::Stdout } else { LogDestination::File(path) }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            LogDestination::Stdout => Path::new("-"),
+            LogDestination::File(path) => path,
+        }
+    }
+}
+
+/// The options of `serve`.
+pub type ServeOptions = Options<ServeConfig>;
+
+impl ServeOptions {
+    /// What these options of the command line, the environment and the file that either names come
+    /// to.
+    ///
+    /// # Errors
+    /// The first value that means nothing.
+    pub fn resolve(self, environment: &Environment) -> Result<ServeConfig, UsageError> {
+        ServeConfig::take(&mut self.layers(environment)?)
+    }
+
+    /// The same as a TOML file, with where each value comes from: the output of `check-config`.
+    ///
+    /// # Errors
+    /// Those of [`Self::resolve`].
+    pub fn effective(self, environment: &Environment) -> Result<String, UsageError> {
+        let mut layers = self.layers(environment)?;
+        let config = ServeConfig::take(&mut layers)?;
+        Ok(config.lines(&layers))
+    }
+
+    fn layers(self, environment: &Environment) -> Result<Layers<'_>, UsageError> {
+        let table = ServeConfig::table();
+        let mut layers = Layers::new(self.written, environment);
+        layers.add_variables(&table)?;
+        layers.add_file(&rows::file(), &table)?;
+        Ok(layers)
+    }
+}

@@ -1,0 +1,46 @@
+//! What `nat64handoff serve` does, from options to the last line; and `check-config`.
+
+use crate::kernel::huge_pages;
+use crate::kernel::stderr::say;
+use crate::programs::exit::ExitError;
+use crate::programs::options::{Environment, ServeConfig, ServeOptions};
+use crate::programs::serve::start::{StartError, choose_io};
+use crate::programs::serve::stop::{Serving, Totals};
+use crate::programs::serve::supervise::{self, Alarm};
+
+/// Runs a server until a signal ends it.
+///
+/// # Errors
+/// Where an option is wrong, or the server does not start or ends by itself.
+pub fn run(options: ServeOptions) -> Result<(), ExitError> {
+    huge_pages::ask();
+    let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
+    let io = choose_io(config.io).map_err(ExitError::failed)?;
+    let config = ServeConfig { io: Some(io), ..config };
+    let alarm = Alarm::default();
+    let raise = alarm.clone();
+    let start = || {
+        let serving = Serving::start(config, move || raise.raise())?;
+        serving.found().iter().for_each(|line| say(format_args!("{line}")));
+        let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
+        let (listen, reactors) = (listen.join(", "), serving.reactors());
+        say(format_args!("serving {listen} with {reactors} reactors on {io}"));
+        Ok::<_, StartError>(serving)
+    };
+    let supervised = supervise::supervise(io, &alarm, start).map_err(ExitError::failed)?;
+    let serving = supervised.map_err(ExitError::failed)?;
+    let Totals { datagrams, replies, drops, nat64s, lines } =
+        serving.stop().map_err(ExitError::failed)?;
+    say(format_args!(
+        "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
+    ));
+    Ok(())
+}
+
+/// The configuration that [`run`] would use, as a TOML file with where each value comes from.
+///
+/// # Errors
+/// Where an option is wrong.
+pub fn check(options: ServeOptions) -> Result<String, ExitError> {
+    options.effective(&Environment::of_process()).map_err(ExitError::usage)
+}

@@ -1,0 +1,226 @@
+//! A server is started: state directory, sockets, state, event log, and one reactor for each core.
+
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+
+use crate::disk::eventlog::Destination;
+use crate::disk::storage::{self, StateDirectory};
+use crate::handoff::server::{AccessList, Budget, Server, ServerConfig};
+use crate::handoff::stats::Stats;
+use crate::handoff::table::TableLimits;
+use crate::kernel::backend::Io;
+use crate::kernel::clock::Clock;
+use crate::kernel::entropy;
+use crate::kernel::ring::{self, Refused};
+use crate::kernel::socket::{self, BindError, ReactorSocket};
+use crate::kernel::stderr::say;
+use crate::kernel::waker::EventWaker;
+use crate::programs::options::{LogDestination, ServeConfig};
+use crate::programs::serve::live;
+use crate::programs::serve::reactor::ServerShard;
+use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
+use crate::programs::serve::stop::Serving;
+use crate::programs::serve::thread::{Common, Reports, Seat};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// io_uring cannot be used.
+    #[error(transparent)]
+    Refused(Refused),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(storage::Error),
+    /// The state in it, or the event log, cannot be used.
+    #[error(transparent)]
+    Recover(RecoverError),
+    /// The handoff port cannot be bound.
+    #[error(transparent)]
+    Bind(BindError),
+    /// The system gives us no thread, or no randomness.
+    #[error("no {0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+impl Serving {
+    /// Starts everything; when this returns, requests are answered. `on_failure` is called, on
+    /// another thread, when a part ends by itself: [`Serving::stop`] says why.
+    ///
+    /// # Errors
+    /// The first thing that is missing; then nothing runs.
+    pub fn start(
+        config: ServeConfig,
+        on_failure: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let log = match &config.log {
+            LogDestination::Stdout => Destination::Stdout,
+            LogDestination::File(path) => Destination::File(path.clone()),
+        };
+        Self::start_with_log(config, log, on_failure)
+    }
+
+    /// [`Serving::start`] with the event log in another place than the configuration says.
+    ///
+    /// # Errors
+    /// Those of [`Serving::start`].
+    pub fn start_with_log(
+        config: ServeConfig,
+        log: Destination,
+        on_failure: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let io = choose_io(config.io).map_err(StartError::Refused)?;
+        let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
+        let groups =
+            socket::bind_group(&config.listen, config.reactors).map_err(StartError::Bind)?;
+        let listen: Vec<_> = groups[0].iter().map(ReactorSocket::local).collect();
+        let handoff_port = listen[0].port();
+
+        let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
+        let on_log_failure = Arc::clone(&on_failure);
+        let clock = Clock::new();
+        let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
+        let stats: Vec<_> = (0..config.reactors).map(|_| Arc::<Stats>::default()).collect();
+        let (poller, views) = live::prepare(config.reactors);
+        let shard_config = shard_config(&config, handoff_port, Arc::clone(&budget));
+        let mut servers = shards(&shard_config, &stats, clock)?;
+        let sync = config.journal.then_some(config.sync);
+        let kept = Kept { state, sync, log, format: config.log_format };
+        let Recovered { storage, lock, journals, log, senders, found } = kept
+            .recover(handoff_port, &mut servers, clock, move || on_log_failure())
+            .map_err(StartError::Recover)?;
+
+        let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
+        let polling = polling.map_err(say_unseen).ok();
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let (common, Reports { ready, ended }) =
+            Common::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
+        let parts = servers.into_iter().zip(views).zip(journals).zip(senders).zip(&stats);
+        for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
+            let ((((server, live), journal), log), stats) = parts;
+            let shard = ServerShard { server, live };
+            let stats = Arc::clone(stats);
+            let seat = Seat { shard, journal, log, stats, common: common.clone() };
+            seat.spawn(number, io, sockets).map_err(|error| StartError::System("thread", error))?;
+        }
+        // `recv` must fail when a reactor ended before it could report.
+        drop(common);
+        let serving = Serving {
+            listen,
+            stop,
+            wakers: Vec::new(),
+            stats,
+            ended,
+            log,
+            budget,
+            found,
+            _polling: polling,
+            storage,
+            _lock: lock,
+        };
+        serving.when_ready(config.reactors, &ready, io)
+    }
+
+    /// Waits until all reactors receive.
+    fn when_ready(
+        mut self,
+        reactors: usize,
+        ready: &mpsc::Receiver<io::Result<EventWaker>>,
+        io: Io,
+    ) -> Result<Self, StartError> {
+        for _ in 0..reactors {
+            match ready.recv() {
+                Ok(Ok(waker)) => self.wakers.push(waker),
+                Ok(Err(error)) => {
+                    drop(self.stop());
+                    return Err(match io {
+                        Io::Uring => StartError::Refused(Refused::explain(&error)),
+                        Io::Mmsg => {
+                            StartError::System("memory or descriptors for a reactor", error)
+                        }
+                    });
+                }
+                Err(_) => {
+                    let error = io::Error::other("a reactor ended at its start");
+                    return Err(StartError::System("reactor", error));
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The way to receive and send: the wanted one, or else io_uring where it can be used.
+///
+/// # Errors
+/// Where io_uring is wanted, and refused.
+pub fn choose_io(wanted: Option<Io>) -> Result<Io, Refused> {
+    if wanted == Some(Io::Mmsg) {
+        return Ok(Io::Mmsg);
+    }
+    match ring::probe() {
+        Ok(()) => Ok(Io::Uring),
+        Err(refused) if wanted.is_some() => Err(refused),
+        Err(refused) => {
+            say(format_args!("using recvmmsg and sendmmsg instead: {refused}"));
+            Ok(Io::Mmsg)
+        }
+    }
+}
+
+/// Says what is lost where the kernel cannot be asked for live connections.
+fn say_unseen(why: io::Error) {
+    say(format_args!(
+        "the kernel does not say which TCP connections are live (sock_diag: {why}): a full table may give the \
+         port of an idle one to a new client; let the server open netlink sockets (seccomp filter, \
+         RestrictAddressFamilies=), on a kernel that has tcp_diag"
+    ));
+}
+
+/// The configuration of a shard, but for the rate, which is still that of all shards together.
+fn shard_config(config: &ServeConfig, handoff_port: u16, budget: Arc<Budget>) -> ServerConfig {
+    let access = AccessList { allow: config.allow.clone(), deny: config.deny.clone() };
+    ServerConfig {
+        handoff_port,
+        limits: TableLimits { client_share: config.client_share, ..TableLimits::default() },
+        validation_rate: config.validation_rate,
+        budget,
+        access: Arc::new(access),
+    }
+}
+
+/// The shards, one for each of `all_stats`, that share what `config` says.
+fn shards(
+    config: &ServerConfig,
+    all_stats: &[Arc<Stats>],
+    clock: Clock,
+) -> Result<Vec<Server>, StartError> {
+    let shard = |(number, stats): (usize, &Arc<Stats>)| {
+        let validation_rate = share(config.validation_rate, all_stats.len(), number);
+        let config = ServerConfig { validation_rate, ..config.clone() };
+        let seed = entropy::octets().map_err(|error| StartError::System("randomness", error))?;
+        Ok(Server::new(config, seed, clock.monotonic(), Arc::clone(stats)))
+    };
+    all_stats.iter().enumerate().map(shard).collect()
+}
+
+/// The part of `rate` that shard `number` of `shards` gets: at least 1, so that none is shut out.
+fn share(rate: u32, shards: usize, number: usize) -> u32 {
+    let (shards, number) = (shards as u32, number as u32);
+    (rate / shards + u32::from(number < rate % shards)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn section_5_the_rate_is_divided() {
+        for (rate, shards) in [(10_000, 1), (10_000, 3), (7, 2), (64, 64)] {
+            let shares: Vec<_> = (0..shards).map(|number| share(rate, shards, number)).collect();
+            assert_eq!(shares.iter().sum::<u32>(), rate, "{shares:?}");
+        }
+        assert_eq!(share(1, 2, 1), 1);
+    }
+}

@@ -1,0 +1,152 @@
+//! [`Serving`]: a server that runs, and how it is stopped.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use crate::disk::eventlog::{self, EventLog};
+use crate::disk::storage::{StateDirectory, Storage};
+use crate::handoff::server::Budget;
+use crate::handoff::stats::{Counter, DropReason, Stats};
+use crate::kernel::backend::Waker;
+use crate::kernel::waker::EventWaker;
+use crate::programs::serve::live::Polling;
+
+/// How long reactors may take to finish once they are told to, before the log stops waiting...
+const REACTORS_DEADLINE: Duration = Duration::from_millis(300);
+/// ...and how many such waits follow: a reactor saves its state, and the disk may be slow.
+const SAVE_WAITS_MAX: u32 = 30;
+/// How long the log may take to write the events that were sent to it.
+const LOG_DEADLINE: Duration = Duration::from_millis(400);
+
+/// Why a server that ran did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// A reactor ended by itself.
+    #[error("a reactor ended: {0}")]
+    Reactor(io::Error),
+    /// This number of reactors did not end in time.
+    #[error("{0} reactors did not end in time")]
+    Stuck(usize),
+    /// Lines of the event log are missing.
+    #[error(transparent)]
+    Log(eventlog::Error),
+}
+
+/// What a server did, for its last line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Replies sent, validation packets included.
+    pub replies: u64,
+    /// Drops, of all reasons.
+    pub drops: u64,
+    /// NAT64s known at the end.
+    pub nat64s: usize,
+    /// Lines in the event log.
+    pub lines: u64,
+}
+
+/// A server that runs.
+pub struct Serving {
+    pub(super) listen: Vec<SocketAddrV4>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) wakers: Vec<EventWaker>,
+    pub(super) stats: Vec<Arc<Stats>>,
+    /// How each reactor ended.
+    pub(super) ended: mpsc::Receiver<io::Result<()>>,
+    pub(super) log: EventLog,
+    pub(super) budget: Arc<Budget>,
+    /// See [`Serving::found`].
+    pub(super) found: Vec<String>,
+    /// Polls the kernel for live connections.
+    pub(super) _polling: Option<Polling>,
+    /// Works in the background, and keeps the state directory locked until it is dropped.
+    pub(super) storage: Option<Storage>,
+    /// Keeps it locked where there is no journal.
+    pub(super) _lock: Option<StateDirectory>,
+}
+
+impl Serving {
+    /// The addresses it is bound to, with the port that the kernel chose where 0 was asked for.
+    pub fn listen(&self) -> &[SocketAddrV4] {
+        &self.listen
+    }
+
+    /// What an operator should know about the state that was found, a line each.
+    pub fn found(&self) -> &[String] {
+        &self.found
+    }
+
+    /// The troubles of the journal's background work since the last call.
+    pub fn troubles(&self) -> Vec<String> {
+        let storage = self.storage.iter();
+        storage
+            .flat_map(|storage| (0..self.reactors()).filter_map(|shard| storage.trouble(shard)))
+            .collect()
+    }
+
+    /// The number of reactors that receive.
+    pub fn reactors(&self) -> usize {
+        self.wakers.len()
+    }
+
+    /// The sum of a counter over all shards.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.stats.iter().map(|stats| stats.get(counter)).sum()
+    }
+
+    /// How often a payload was dropped for `reason`, in all shards.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.stats.iter().map(|stats| stats.dropped(reason)).sum()
+    }
+
+    /// Reopens the log's file: see [`EventLog::reopen`].
+    pub fn reopen_log(&self) {
+        self.log.reopen();
+    }
+
+    /// Stops receiving, drains the queues, and saves the state: within a second if the disk works.
+    ///
+    /// # Errors
+    /// A part that ended by itself before, or not in time, or a log that could not be written.
+    pub fn stop(self) -> Result<Totals, StopError> {
+        self.stop.store(true, Ordering::Release);
+        self.wakers.iter().for_each(Waker::wake);
+        let mut result = Ok(());
+        let mut running = self.wakers.len();
+        let mut waits = 0;
+        while running > 0 {
+            match self.ended.recv_timeout(REACTORS_DEADLINE) {
+                Ok(ended) => {
+                    running -= 1;
+                    result = result.and(ended.map_err(StopError::Reactor));
+                }
+                Err(_) if waits < SAVE_WAITS_MAX => {
+                    waits += 1;
+                    // The reactors may wait for room in the log's queue. The log gives up then:
+                    // the journal has all events, and the next start completes the log.
+                    if self.log.unwritten() > 0 {
+                        self.log.give_up();
+                    }
+                }
+                Err(_) => {
+                    result = result.and(Err(StopError::Stuck(running)));
+                    break;
+                }
+            }
+        }
+        let totals = Totals {
+            datagrams: self.count(Counter::Datagrams),
+            replies: self.count(Counter::Replies),
+            drops: self.stats.iter().map(|stats| stats.dropped_all()).sum(),
+            nat64s: self.budget.nat64s(),
+            lines: 0,
+        };
+        let lines = self.log.join(LOG_DEADLINE).map_err(StopError::Log);
+        result.and(lines).map(|lines| Totals { lines, ..totals })
+    }
+}

@@ -1,0 +1,212 @@
+//! The thread of a reactor, from its backend to its end.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crate::disk::eventlog;
+use crate::disk::storage::{JournalWriter, SyncPolicy};
+use crate::handoff::stats::Stats;
+use crate::kernel::backend::{Backend, Io, Waker};
+use crate::kernel::clock::Clock;
+use crate::kernel::mmsg::Mmsg;
+use crate::kernel::ring::Ring;
+use crate::kernel::socket::ReactorSocket;
+use crate::kernel::stderr::say;
+use crate::kernel::waker::EventWaker;
+use crate::programs::serve::live::View;
+use crate::programs::serve::reactor::{Reactor, ServerShard, Trouble};
+
+/// A reactor that has stopped checks this many times, at these intervals, whether the others have,
+/// too: one of them may be stuck.
+const ALL_END_TRIES: u32 = 200;
+const ALL_END_INTERVAL: Duration = Duration::from_millis(1);
+
+/// What the threads of all reactors share.
+#[derive(Clone)]
+pub(super) struct Common {
+    sync: Option<SyncPolicy>,
+    clock: Clock,
+    stop: Arc<AtomicBool>,
+    /// How many journals cannot be written.
+    troubled: Arc<AtomicUsize>,
+    all_end: Arc<AllEnd>,
+    ready: mpsc::Sender<io::Result<EventWaker>>,
+    ended: mpsc::Sender<io::Result<()>>,
+    on_failure: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Where the threads of all reactors report.
+pub(super) struct Reports {
+    /// Each reactor sends here when it receives, or why it cannot.
+    pub(super) ready: mpsc::Receiver<io::Result<EventWaker>>,
+    /// Each reactor that was ready sends here how it ended.
+    pub(super) ended: mpsc::Receiver<io::Result<()>>,
+}
+
+impl Common {
+    /// For this number of reactors, that end when `stop` is set. When one ends by itself, it calls
+    /// `on_failure`.
+    pub(super) fn new(
+        reactors: usize,
+        sync: Option<SyncPolicy>,
+        clock: Clock,
+        stop: Arc<AtomicBool>,
+        on_failure: Arc<dyn Fn() + Send + Sync>,
+    ) -> (Self, Reports) {
+        let (ended_sender, ended) = mpsc::channel();
+        let (ready_sender, ready) = mpsc::channel();
+        let common = Self {
+            sync,
+            clock,
+            stop,
+            troubled: Arc::default(),
+            all_end: Arc::new(AllEnd(AtomicUsize::new(reactors))),
+            ready: ready_sender,
+            ended: ended_sender,
+            on_failure,
+        };
+        (common, Reports { ready, ended })
+    }
+}
+
+/// What a reactor is made of, on its way to the reactor's thread.
+pub(super) struct Seat {
+    pub(super) shard: ServerShard<View>,
+    pub(super) journal: Option<JournalWriter>,
+    pub(super) log: eventlog::Sender,
+    pub(super) stats: Arc<Stats>,
+    pub(super) common: Common,
+}
+
+impl Seat {
+    /// Starts the thread of reactor `number`.
+    pub(super) fn spawn(
+        self,
+        number: usize,
+        io: Io,
+        sockets: Vec<ReactorSocket>,
+    ) -> io::Result<()> {
+        let on_end = OnEnd {
+            end: Some(self.common.ended.clone()),
+            tell: Arc::clone(&self.common.on_failure),
+        };
+        // On the thread itself, because a ring belongs to the thread that made it.
+        let run = move || match io {
+            Io::Uring => self.run(on_end, Ring::new(sockets)),
+            Io::Mmsg => self.run(on_end, Mmsg::new(sockets)),
+        };
+        thread::Builder::new().name(format!("reactor-{number}")).spawn(run).map(drop)
+    }
+
+    /// The life of a reactor.
+    fn run<B: Backend>(self, mut on_end: OnEnd, backend: io::Result<(B, EventWaker)>) {
+        let Common { sync, clock, stop, troubled, all_end, ready, .. } = self.common;
+        let (backend, waker) = match backend {
+            Ok(made) => made,
+            Err(error) => {
+                // Reported by this channel, so not by the other, too.
+                on_end.forget();
+                return drop(ready.send(Err(error)));
+            }
+        };
+        if let (Some(journal), Some(SyncPolicy::Always)) = (&self.journal, sync) {
+            let waker = waker.clone();
+            journal.set_wake(Arc::new(move || waker.wake()));
+        }
+        drop(ready.send(Ok(waker)));
+        // `recv` must fail when all others have sent and one ended before it could.
+        drop(ready);
+        let say = say_trouble(troubled);
+        let mut reactor =
+            Reactor::new(backend, self.shard, self.journal, self.log, clock, self.stats, say);
+        let result = reactor.run(&stop);
+        all_end.wait();
+        drop(reactor);
+        on_end.say(result, &stop);
+    }
+}
+
+/// Prints what the reactors report about their journals, once for all of them.
+fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
+    let cause =
+        |cause: Option<&io::Error>| cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let mut counted = false;
+    move |trouble| match trouble {
+        Trouble::NoSpace(why) => {
+            counted = true;
+            if troubled.fetch_add(1, Ordering::AcqRel) == 0 {
+                say(format_args!(
+                    "there is no room for the journal{}: new clients get no answer until there is, \
+                     known ones are served; free some space",
+                    cause(why)
+                ));
+            }
+        }
+        Trouble::Over => {
+            counted = false;
+            if troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
+                say(format_args!("the journal is written again"));
+            }
+        }
+        Trouble::Failed(why) => {
+            if std::mem::take(&mut counted) {
+                troubled.fetch_sub(1, Ordering::AcqRel);
+            }
+            say(format_args!(
+                "a journal cannot be written any more{}: its new clients get no answer, known ones are \
+                 served; see what the kernel's log says about the disk, and start again",
+                cause(why)
+            ));
+        }
+    }
+}
+
+/// Keeps every reactor's sockets open until none of them receives any more: the kernel steers by
+/// the number of open sockets, and would send a NAT64 to a shard that does not know it.
+struct AllEnd(AtomicUsize);
+
+impl AllEnd {
+    fn wait(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+        for _ in 0..ALL_END_TRIES {
+            if self.0.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            thread::sleep(ALL_END_INTERVAL);
+        }
+    }
+}
+
+/// Reports how a reactor ended, also when it panicked.
+struct OnEnd {
+    end: Option<mpsc::Sender<io::Result<()>>>,
+    tell: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl OnEnd {
+    fn forget(&mut self) {
+        self.end = None;
+    }
+
+    fn say(&mut self, result: io::Result<()>, stop: &AtomicBool) {
+        let by_itself = !stop.load(Ordering::Acquire);
+        if let Some(end) = self.end.take() {
+            // Fails where the server was dropped: then nobody waits for it.
+            drop(end.send(result));
+        }
+        if by_itself {
+            (self.tell)();
+        }
+    }
+}
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        if self.end.is_some() {
+            self.say(Err(io::Error::other("it panicked")), &AtomicBool::new(false));
+        }
+    }
+}
