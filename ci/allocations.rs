@@ -1,6 +1,6 @@
-//! In the steady state a request allocates nothing: known clients, service packets, reports, pings, and new clients
-//! at a full table, where another goes for each, past those with live connections. One test only, as the allocator
-//! counts for the whole process.
+//! In the steady state a request allocates nothing: known clients, service packets, reports, pings,
+//! and new clients at a full table, where another goes for each, past those with live connections.
+//! One test only, as the allocator counts for the whole process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -111,8 +111,8 @@ impl Shard {
         }
     }
 
-    /// Answers batches of what `request` writes; how often memory was asked for meanwhile. The first few do not
-    /// count, as buffers that are kept grow to their size.
+    /// Answers batches of what `request` writes; how often memory was asked for meanwhile. The
+    /// first few do not count, as buffers that are kept grow to their size.
     fn allocations(&mut self, name: &str, mut request: impl FnMut(usize) -> Vec<u8>) -> usize {
         let mut allocations = 0;
         for batch in 0..BATCHES {

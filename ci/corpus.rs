@@ -1,5 +1,5 @@
-//! Replays the fuzzing corpora, and mutations of them, on a stable toolchain and without a fuzzer: what
-//! fuzzing found once cannot come back unseen. `ci/fuzz` looks for more.
+//! Replays the fuzzing corpora, and mutations of them, on a stable toolchain and without a fuzzer:
+//! what fuzzing found once cannot come back unseen. `ci/fuzz` looks for more.
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;

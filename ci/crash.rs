@@ -1,9 +1,9 @@
-//! Black-box tests of PROTOCOL section 9, what survives what: the real binary is killed, its disk is
-//! full, its journal is damaged, and what it says afterwards is compared with what it had said before.
-//! Nothing here uses the library. The strict NAT64 is that of the protocol tests.
+//! Black-box tests of PROTOCOL section 9, what survives what: the real binary is killed, its disk
+//! is full, its journal is damaged, and what it says afterwards is compared with what it had said
+//! before. Nothing here uses the library. The strict NAT64 is that of the protocol tests.
 //!
-//! They need root: NAT64s listen on UDP port 9 of 127.0.0.0/8, full disks are small tmpfs in a mount
-//! namespace of their own. `NAT64HANDOFF_KILLS=1000` kills more often than the default;
+//! They need root: NAT64s listen on UDP port 9 of 127.0.0.0/8, full disks are small tmpfs in a
+//! mount namespace of their own. `NAT64HANDOFF_KILLS=1000` kills more often than the default;
 //! `NAT64HANDOFF_SEED` repeats the choices of a run (not its timing).
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]

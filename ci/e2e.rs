@@ -1,5 +1,6 @@
-//! End to end: real kernels, curl, nginx, dig and ping, through the gateway and the server, in network
-//! namespaces: a client that has IPv6 alone, a NAT64, and the host of a service that has IPv4 alone.
+//! End to end: real kernels, curl, nginx, dig and ping, through the gateway and the server, in
+//! network namespaces: a client that has IPv6 alone, a NAT64, and the host of a service that has
+//! IPv4 alone.
 //!
 //! ```text
 //!   client                     NAT64                       server
@@ -7,9 +8,9 @@
 //!                  IPv6        192.0.2.7 in 64:ff9b::/96    203.0.113.5   IPv4
 //! ```
 //!
-//! Tests run beside each other: namespaces have no names, and are gone with the test, whatever happens to it;
-//! so are the processes in them. They need root, and say so where they are skipped; the Debian packages that
-//! are missing are installed by `ci/packages`.
+//! Tests run beside each other: namespaces have no names, and are gone with the test, whatever
+//! happens to it; so are the processes in them. They need root, and say so where they are skipped;
+//! the Debian packages that are missing are installed by `ci/packages`.
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 

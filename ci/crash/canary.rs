@@ -1,5 +1,5 @@
-//! Whether these tests can tell: with a server that was never killed all must agree, and whatever is
-//! taken away from what it has must be missed.
+//! Whether these tests can tell: with a server that was never killed all must agree, and whatever
+//! is taken away from what it has must be missed.
 
 use crate::dice::Dice;
 use crate::field::Field;

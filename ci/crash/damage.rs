@@ -37,7 +37,8 @@ fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The journal with the most in it, and how many octets that is: room that was only set aside is zeros.
+/// The journal with the most in it, and how many octets that is: room that was only set aside is
+/// zeros.
 fn largest_journal(server: &Server) -> (PathBuf, Vec<u8>, usize) {
     let mut files = Vec::new();
     files_below(&server.state, &mut files);
@@ -105,8 +106,8 @@ fn crash_flipped_octet_after_a_clean_stop() {
     flipped_octet(true, CLIENTS as usize / 10);
 }
 
-/// Refused, with one line that names the file, the offset and the command that tells more; repaired by
-/// command only; entries before and after the damage are there.
+/// Refused, with one line that names the file, the offset and the command that tells more; repaired
+/// by command only; entries before and after the damage are there.
 fn flipped_octet(clean: bool, lost_max: usize) {
     let mut dice = Dice::new("crash_flipped_octet");
     let (mut server, nat64, entries) = prepared(clean);

@@ -36,7 +36,8 @@ impl Field {
         Field { server, record, workers }
     }
 
-    /// All NAT64s are busy while something happens to the server; then they take what still arrived.
+    /// All NAT64s are busy while something happens to the server; then they take what still
+    /// arrived.
     pub fn in_load(&mut self, news_max: u32, happens: impl FnOnce(&mut Server, &mut Record)) {
         let Field { server, record, workers } = self;
         // Unknown ones come one at a time.
@@ -154,8 +155,8 @@ fn lacks(record: &mut Record, worker: &Worker) -> Option<String> {
     Some(format!("the report of {silent:?} by {address} was answered otherwise, no Conflict"))
 }
 
-/// Conflict lines are those of reports that were made, each once. Where the answer agreed there is none,
-/// but at a full table: the port's owner may be the one that has to go for the newcomer.
+/// Conflict lines are those of reports that were made, each once. Where the answer agreed there is
+/// none, but at a full table: the port's owner may be the one that has to go for the newcomer.
 fn check_conflicts(record: &Record, worker: &Worker) {
     let address = worker.nat64.address;
     let Some(table) = record.tables.get(&address) else { return };
@@ -200,8 +201,8 @@ fn check_tokens(worker: &mut Worker, what: &str) {
     }
 }
 
-/// The server's answers are what the log replays to, for all ports that had to do with the last round
-/// and for some others (or all that the log names).
+/// The server's answers are what the log replays to, for all ports that had to do with the last
+/// round and for some others (or all that the log names).
 fn check_table(worker: &mut Worker, record: &mut Record, what: &str, full: bool) {
     let address = worker.nat64.address;
     if !worker.is_known {

@@ -103,8 +103,8 @@ fn mentions_room(line: &str) -> bool {
     ["space", "enospc", "full", "room"].iter().any(|word| line.contains(word))
 }
 
-/// A full state directory: no new entry is announced, known ones are served, standard error says so once;
-/// it goes on by itself when there is room; kill -9, and all that was announced is there.
+/// A full state directory: no new entry is announced, known ones are served, standard error says so
+/// once; it goes on by itself when there is room; kill -9, and all that was announced is there.
 #[test]
 fn crash_no_room_for_the_journal() {
     let options = ["--reactors", "1", "--max-entries", "20000"];

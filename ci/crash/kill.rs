@@ -1,5 +1,5 @@
-//! kill -9 under load, again and again, on one state directory and one log. What any NAT64 was ever told
-//! must be so afterwards, and must stand in the log once.
+//! kill -9 under load, again and again, on one state directory and one log. What any NAT64 was ever
+//! told must be so afterwards, and must stand in the log once.
 
 use crate::dice::Dice;
 use crate::field::Field;
@@ -64,8 +64,8 @@ fn crash_kill_sync_always() {
     });
 }
 
-/// A tenth of the rounds of the others, each with a kill between logrotate's rename and SIGHUP: the lines
-/// that the dead server owes belong to a file that has another name now.
+/// A tenth of the rounds of the others, each with a kill between logrotate's rename and SIGHUP: the
+/// lines that the dead server owes belong to a file that has another name now.
 #[test]
 fn crash_kill_between_rename_and_reopen() {
     let mut dice = Dice::new("crash_kill_between_rename_and_reopen");

@@ -1,5 +1,5 @@
-//! Small file systems, in a mount namespace of the calling thread alone: what is mounted here is not
-//! seen elsewhere, and is gone with the thread and its children, whatever happens.
+//! Small file systems, in a mount namespace of the calling thread alone: what is mounted here is
+//! not seen elsewhere, and is gone with the thread and its children, whatever happens.
 
 use crate::harness::skip::cannot_run;
 use std::ffi::CString;

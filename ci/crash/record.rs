@@ -9,7 +9,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-/// Mapped port, client address and port. All clients here have one prefix: the log does not name it.
+/// Mapped port, client address and port. All clients here have one prefix: the log does not name
+/// it.
 pub type Key = (u16, Ipv6Addr, u16);
 
 pub fn key(mapped: u16, client: Client) -> Key {
@@ -93,8 +94,8 @@ impl Record {
         }
     }
 
-    /// After the server has ended: nothing may be half, and what was read while the log grew is what
-    /// stands there now.
+    /// After the server has ended: nothing may be half, and what was read while the log grew is
+    /// what stands there now.
     pub fn check_final(&mut self) {
         self.feed();
         let rest = read_from(&self.files[self.reading], self.offset);

@@ -1,5 +1,5 @@
-//! Stopping and starting without load: one server at a time, a start that is immediate, what is kept
-//! beside the entries.
+//! Stopping and starting without load: one server at a time, a start that is immediate, what is
+//! kept beside the entries.
 
 use crate::ask::{check_entries, compare, expect_service};
 use crate::dice::Dice;
@@ -32,8 +32,8 @@ pub fn check_known(what: &str, nat64: &Nat64) {
     assert_eq!(reply, Some(Reply::returned(&nat64.token, &aged)), "{what}: {}", nat64.address);
 }
 
-/// A second server on the same state directory: exit code 1, one line with the directory and the first's
-/// number; the first lives on.
+/// A second server on the same state directory: exit code 1, one line with the directory and the
+/// first's number; the first lives on.
 #[test]
 fn crash_second_server_names_the_first() {
     let mut first = Server::started(&[]);
@@ -83,8 +83,8 @@ fn crash_other_number_of_reactors() {
     }
 }
 
-/// A table of 64508 entries: SIGTERM, and the server is ready again in less than half a second. A full
-/// table goes on with replacing what was made first.
+/// A table of 64508 entries: SIGTERM, and the server is ready again in less than half a second. A
+/// full table goes on with replacing what was made first.
 #[test]
 fn crash_clean_stop_then_immediate_start() {
     let mut server = Server::started(&[]);
@@ -128,8 +128,8 @@ fn crash_order_of_creation_survives() {
     check_entries("after SIGTERM", &nat64, &entries[LIMIT / 2..]);
 }
 
-/// New clients push out entries among the first so many, and each takes the place of one. (The order is
-/// promised to within an hour only: not which of them.)
+/// New clients push out entries among the first so many, and each takes the place of one. (The
+/// order is promised to within an hour only: not which of them.)
 fn oldest_go_first(
     what: &str,
     server: &Server,

@@ -22,6 +22,13 @@ pub struct Server {
     last: String,
 }
 
+/// How long the main thread was ready to run and did not, as others did.
+fn waited_for_a_core(process: u32) -> Duration {
+    let schedstat = std::fs::read_to_string(format!("/proc/{process}/schedstat"));
+    let waited = schedstat.ok().and_then(|text| text.split(' ').nth(1)?.parse().ok());
+    Duration::from_nanos(waited.unwrap_or(0))
+}
+
 impl Server {
     /// Not started yet.
     pub fn new() -> Server {
@@ -57,13 +64,13 @@ impl Server {
         self.running = Some((Process::spawn(&mut self.serve(extra)), since));
     }
 
-    /// How long after the spawn it was ready.
+    /// How long after the spawn it was ready, without the time in which others had the cores.
     pub fn wait_ready(&mut self) -> Duration {
         let (process, since) = self.running.as_mut().expect("spawned");
         if !process.says(SERVING, START) {
             panic!("the server does not start: {:?}\n{}", process.ended(), process.said());
         }
-        since.elapsed()
+        since.elapsed().saturating_sub(waited_for_a_core(process.id))
     }
 
     pub fn start(&mut self, extra: &[&str]) -> Duration {

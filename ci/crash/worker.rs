@@ -29,7 +29,8 @@ pub struct Worker {
     /// All that was announced, in order, and how much of it has been checked.
     pub told: Vec<Entry>,
     pub checked: usize,
-    /// What was reported against the table, as far as this end knows, and whether the answer said so.
+    /// What was reported against the table, as far as this end knows, and whether the answer said
+    /// so.
     pub conflicts: HashMap<Key, Answer>,
     pub answered: usize,
     pending: Pending,
@@ -134,8 +135,8 @@ impl Worker {
         self.pending = Pending::default();
     }
 
-    /// Asks, again where that is lost, until an answer comes: all that was asked before has been read. Twice, as
-    /// an answer that announces a change may be later than one that does not.
+    /// Asks, again where that is lost, until an answer comes: all that was asked before has been
+    /// read. Twice, as an answer that announces a change may be later than one that does not.
     pub fn catch_up(&mut self) {
         for _ in 0..2 {
             let start = Instant::now();

@@ -1,5 +1,5 @@
-//! What goes over the control channel, as tcpdump sees it. `ci/e2e/samples/control.pcap` is such a capture, for
-//! readers (`tcpdump -r`, Wireshark); here a fresh server is asked the same again.
+//! What goes over the control channel, as tcpdump sees it. `ci/e2e/samples/control.pcap` is such a
+//! capture, for readers (`tcpdump -r`, Wireshark); here a fresh server is asked the same again.
 //!
 //! `NAT64HANDOFF_RECORD=1 cargo test --test e2e session` records it anew.
 
@@ -26,7 +26,8 @@ use crate::programs::{Gateway, Nginx, Server, curl};
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/e2e/samples/control.pcap");
 
-/// The types of a payload's messages, in order, each with its data. An embedded packet is told by its version.
+/// The types of a payload's messages, in order, each with its data. An embedded packet is told by
+/// its version.
 fn messages(payload: &[u8]) -> Vec<(String, &[u8])> {
     let mut found = Vec::new();
     let mut rest = payload;
@@ -196,7 +197,8 @@ fn sample_is_answered_alike_by_a_fresh_server() {
         let mut payload = request.payload.clone();
         kinds.push(match parsed.kind {
             RequestKind::ServicePacket { packet } if is_validation(packet.of(&payload)) => {
-                // It proves something to the server of the capture. Ours gets back what it sent itself.
+                // It proves something to the server of the capture. Ours gets back what it sent
+                // itself.
                 let sent = validation.take().expect("a validation packet to return");
                 payload.truncate(packet.start());
                 payload.extend(ipv4_udp(&sent));

@@ -1,4 +1,5 @@
-//! What the network says when something does not work: the client must hear it, from whichever side it comes.
+//! What the network says when something does not work: the client must hear it, from whichever side
+//! it comes.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -45,7 +46,8 @@ fn hop(field: &Field, hops: u8) -> String {
     let arguments = ["-6", "-n", "-c", "1", "-W", "5", "-t", &hops, &service];
     let output = run(field.client(), "ping", &arguments);
     let text = String::from_utf8(output.stdout).unwrap();
-    // `From 2001:db8::1 icmp_seq=1 Time exceeded: Hop limit`, `64 bytes from 2001:db8::1: icmp_seq=1 ttl=...`
+    // `From 2001:db8::1 icmp_seq=1 Time exceeded: Hop limit`, `64 bytes from 2001:db8::1:
+    // icmp_seq=1 ttl=...`
     let (who, what) = text.lines().nth(1).unwrap().split_once(" icmp_seq=1 ").expect(&text);
     let who = who.rsplit(' ').next().unwrap().trim_end_matches(':');
     let what = if what.starts_with("ttl=") { "is there" } else { what };
@@ -62,7 +64,8 @@ fn each_hop_on_the_way_says_that_time_is_exceeded() {
         "2001:db8::1 Time exceeded: Hop limit",
         "2001:db8:0:1::1 Time exceeded: Hop limit",
         "64:ff9b::c000:207 Time exceeded: Hop limit",
-        // The NAT64's kernel again, now with IPv4: 198.51.100.1; the router of the servers: 198.51.100.2.
+        // The NAT64's kernel again, now with IPv4: 198.51.100.1; the router of the servers:
+        // 198.51.100.2.
         "64:ff9b::c633:6401 Time exceeded: Hop limit",
         "64:ff9b::c633:6402 Time exceeded: Hop limit",
         "64:ff9b::cb00:7105 is there",

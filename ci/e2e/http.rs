@@ -32,8 +32,8 @@ impl Connection {
         self.try_get(file, PATIENCE).unwrap_or_else(|error| panic!("GET {file}: {error}"))
     }
 
-    /// Whether there is no answer: the connection was reset, or nothing comes for a time in which a request
-    /// is repeated several times.
+    /// Whether there is no answer: the connection was reset, or nothing comes for a time in which a
+    /// request is repeated several times.
     pub fn is_dead(&mut self) -> bool {
         self.try_get("hello", DEAD_AFTER).is_err()
     }

@@ -60,7 +60,8 @@ fn full_table_deletes_the_least_recently_used_and_others_live() {
     assert_eq!(deleted, old, "they go in the order in which they came");
     assert!(new.iter().all(|port| held.values().any(|held| held == port)));
 
-    // Those that are held live on, also when the NAT64 has only the table to go by. So does a new one.
+    // Those that are held live on, also when the NAT64 has only the table to go by. So does a new
+    // one.
     gateway.reboot();
     for (number, socket) in sockets.iter().enumerate().skip(CLIENTS - ENTRIES) {
         Echo::ask(socket, &format!("second of {number}"));

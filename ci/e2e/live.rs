@@ -13,7 +13,8 @@ use crate::udp::Echo;
 /// What the server may hold.
 const ENTRIES: usize = 8;
 
-/// So many new clients come by, each with a port that none had before: the kernel would give one twice.
+/// So many new clients come by, each with a port that none had before: the kernel would give one
+/// twice.
 fn come_by(site: &Site, ports: &mut RangeFrom<u16>, clients: usize) {
     for port in ports.take(clients) {
         let socket = site.client.inside(|| UdpSocket::bind((site.address, port)).unwrap());

@@ -33,8 +33,9 @@ fn check_found_out(sender: &Namespace, receiver: &str, mtu: u16) {
     assert!(route.contains(&format!(" mtu {mtu} ")), "not {mtu}: {route}");
 }
 
-/// The way through the NAT64 to the narrow link comes first: once a kernel knows the MTU of a path, it asks the
-/// other one for segments that fit. Each version's packets differ by 20 octets from the other's.
+/// The way through the NAT64 to the narrow link comes first: once a kernel knows the MTU of a path,
+/// it asks the other one for segments that fit. Each version's packets differ by 20 octets from the
+/// other's.
 fn check(field: &Field, clients: u16, servers: u16) {
     let site = &field.sites[0];
     let nginx = Nginx::start(field);
@@ -89,7 +90,8 @@ fn servers_behind_1280_octets() {
     check_both(1500, 1280);
 }
 
-/// Shorter than any IPv6 packet need be: the NAT64's packets are then fragmented on their way (RFC 7915 5.1).
+/// Shorter than any IPv6 packet need be: the NAT64's packets are then fragmented on their way (RFC
+/// 7915 5.1).
 #[test]
 fn servers_behind_1000_octets() {
     check_both(1500, 1000);

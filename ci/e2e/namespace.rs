@@ -36,8 +36,8 @@ impl Namespace {
         namespace
     }
 
-    /// Does something with the calling thread in the namespace: sockets that it opens belong to it, and
-    /// so do the processes that it starts.
+    /// Does something with the calling thread in the namespace: sockets that it opens belong to it,
+    /// and so do the processes that it starts.
     pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
         struct Back(File);
         impl Drop for Back {

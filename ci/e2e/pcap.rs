@@ -1,4 +1,5 @@
-//! UDP datagrams in a capture of tcpdump's: microseconds, little-endian, Ethernet, IPv4 without options.
+//! UDP datagrams in a capture of tcpdump's: microseconds, little-endian, Ethernet, IPv4 without
+//! options.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

@@ -1,4 +1,5 @@
-//! The NAT64 forgets all it knows. With the server, connections do not notice; without, they are dead.
+//! The NAT64 forgets all it knows. With the server, connections do not notice; without, they are
+//! dead.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -152,8 +153,8 @@ fn service_reaches_idle_clients_after_a_reboot() {
     server.stop();
 }
 
-/// Where the key of authenticators is gone, too, the NAT64 believes what the server says about a client when that
-/// has spoken again, on whatever connection (PROTOCOL.md section 6).
+/// Where the key of authenticators is gone, too, the NAT64 believes what the server says about a
+/// client when that has spoken again, on whatever connection (PROTOCOL.md section 6).
 #[test]
 fn service_reaches_clients_that_spoke_again_after_a_reboot_without_the_secret() {
     let field = Field::new();

@@ -12,7 +12,8 @@ use crate::judge::eventlog::Kind;
 use crate::process::{PATIENCE, wait_until};
 use crate::programs::{Gateway, Nginx, Server, curl, known};
 
-/// Connections that send back what they get, until `over` is true; counts the messages that came back.
+/// Connections that send back what they get, until `over` is true; counts the messages that came
+/// back.
 fn echo_traffic(field: &Field, over: &AtomicBool, echoes: &AtomicU64) {
     let listener = field.server.inside(|| TcpListener::bind((SERVICE, 7)).unwrap());
     let address = SocketAddr::from((SERVICE6, 7));
@@ -100,8 +101,8 @@ fn new_connections_work_while_the_server_is_stopped_and_are_reported_when_it_is_
     assert_eq!(curl(site, "hello").unwrap(), b"hello\n");
     assert_eq!(before.get("hello"), b"hello\n");
 
-    // When it is back, the next new client makes the NAT64 ask; then the server learns what was made
-    // meanwhile, and is asked for new entries again.
+    // When it is back, the next new client makes the NAT64 ask; then the server learns what was
+    // made meanwhile, and is asked for new entries again.
     server = Server::start(&field);
     curl(site, "hello").unwrap();
     let accesses = nginx.accesses(6);
@@ -119,7 +120,8 @@ fn new_connections_work_while_the_server_is_stopped_and_are_reported_when_it_is_
     server.stop();
 }
 
-/// New connections come all the time, from several clients at once, while the server comes and goes.
+/// New connections come all the time, from several clients at once, while the server comes and
+/// goes.
 #[test]
 fn every_new_connection_works_and_is_in_the_log_while_the_server_comes_and_goes() {
     let field = Field::new();
@@ -157,8 +159,8 @@ fn every_new_connection_works_and_is_in_the_log_while_the_server_comes_and_goes(
         let named: HashSet<u16> = named.collect();
         accesses.iter().all(|access| named.contains(&access.port))
     });
-    // The server may have made an entry, and died before it said so: then the NAT64 made another, for the same client,
-    // and reports it against the table.
+    // The server may have made an entry, and died before it said so: then the NAT64 made another,
+    // for the same client, and reports it against the table.
     let created = server.entries(Kind::Created);
     for (_, _, client, port) in server.entries(Kind::Conflict) {
         assert!(created.iter().any(|&(_, _, one, its_port)| (one, its_port) == (client, port)));

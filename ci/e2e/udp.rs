@@ -70,7 +70,8 @@ impl Echo {
     }
 }
 
-/// What has room in one packet of 1500 octets on the client's side; one octet more is two fragments.
+/// What has room in one packet of 1500 octets on the client's side; one octet more is two
+/// fragments.
 const UNFRAGMENTED: usize = 1500 - 40 - 8;
 
 fn check_datagrams(field: &Field) {
@@ -116,8 +117,8 @@ fn datagrams_of_all_lengths_come_back_with_a_server() {
     server.stop();
 }
 
-/// The answer to a question for the address of `size-N.example`, with so many octets of text (TXT) or an
-/// address (A).
+/// The answer to a question for the address of `size-N.example`, with so many octets of text (TXT)
+/// or an address (A).
 fn dns_answer(question: &[u8]) -> Option<Vec<u8>> {
     const TXT: u16 = 16;
     let (header, rest) = question.split_at_checked(12)?;

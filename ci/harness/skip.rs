@@ -3,8 +3,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Fails the test with what it wants. `ci/test` names a file by `CI_SKIPS`: what stands there was not
-/// tested, and is counted as skipped instead of failed.
+/// Fails the test with what it wants. `ci/test` names a file by `CI_SKIPS`: what stands there was
+/// not tested, and is counted as skipped instead of failed.
 pub fn cannot_run(wants: &str) -> ! {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");

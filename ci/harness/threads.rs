@@ -2,8 +2,8 @@
 
 use std::fs::read_to_string;
 
-/// How often the thread that asks the kernel for live connections has gone to rest so far. When it is two more
-/// it has looked once at least from beginning to end.
+/// How often the thread that asks the kernel for live connections has gone to rest so far. When it
+/// is two more it has looked once at least from beginning to end.
 pub fn looks(process: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let its = tasks.map(|task| task.unwrap().path()).find(|task| {

@@ -105,8 +105,9 @@ pub fn parse_all(text: &str) -> Vec<Event> {
 }
 
 /// Replays a log from the beginning: `Initialized` once and first for each NAT64, a `Created` only
-/// on a free port and for a client that has none, a `Deleted` only of what stands there, times never
-/// going back within one NAT64. The one-line form hides prefixes, so clients are checked by port.
+/// on a free port and for a client that has none, a `Deleted` only of what stands there, times
+/// never going back within one NAT64. The one-line form hides prefixes, so clients are checked by
+/// port.
 pub fn check_consistency(events: &[Event]) {
     let mut tables: HashMap<(Ipv4Addr, String), HashMap<u16, (Ipv6Addr, u16)>> = HashMap::new();
     let mut times: HashMap<Ipv4Addr, &str> = HashMap::new();

@@ -1,5 +1,6 @@
-//! The judge of what the server does: a codec of messages, packets and event log lines, and a strict
-//! NAT64. All of it is written from the protocol's description alone and uses nothing of the library.
+//! The judge of what the server does: a codec of messages, packets and event log lines, and a
+//! strict NAT64. All of it is written from the protocol's description alone and uses nothing of the
+//! library.
 
 #![allow(dead_code, reason = "each test program needs another part of the one judge")]
 

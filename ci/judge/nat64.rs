@@ -22,8 +22,8 @@ pub struct Nat64 {
     pub serial: Cell<u16>,
 }
 
-/// An address of 127.0.2.0-127.0.254.255 that no other test has, with its port 9. The demo, which one of them runs,
-/// has those of 127.0.1.0/24.
+/// An address of 127.0.2.0-127.0.254.255 that no other test has, with its port 9. The demo, which
+/// one of them runs, has those of 127.0.1.0/24.
 fn fresh_address() -> (Ipv4Addr, UdpSocket) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const ADDRESSES: u32 = 253 * 256;

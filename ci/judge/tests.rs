@@ -1,4 +1,5 @@
-//! The judge is judged by literal octets and lines. The protocol tests run these, once for all programs.
+//! The judge is judged by literal octets and lines. The protocol tests run these, once for all
+//! programs.
 
 use super::judge::client::{Client, Entry};
 use super::judge::eventlog::{Event, Kind, rfc5952, stamp};

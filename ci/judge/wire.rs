@@ -1,5 +1,5 @@
-//! Control payloads (PROTOCOL sections 2 to 5): an encoder, a splitter, and strict readers of replies and
-//! validation packets. Slow, plain, and without any code of the server.
+//! Control payloads (PROTOCOL sections 2 to 5): an encoder, a splitter, and strict readers of
+//! replies and validation packets. Slow, plain, and without any code of the server.
 
 use super::client::{Client, Entry};
 use super::packet::header_checksum_holds;
@@ -186,8 +186,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Reads a reply. Strict: one of the combinations of section 4, its messages in the order of their
-    /// types, nothing behind the packet.
+    /// Reads a reply. Strict: one of the combinations of section 4, its messages in the order of
+    /// their types, nothing behind the packet.
     pub fn parse(payload: &[u8]) -> Result<Reply, String> {
         let messages = Messages::split(payload).ok_or("malformed")?;
         let kinds: Vec<u8> = messages.handoff.iter().map(|message| message.0).collect();

@@ -60,8 +60,8 @@ fn command_line_state_locked() {
     nat64.map(Client::nth(1));
 }
 
-/// Where a container's filter refuses io_uring, the server runs without it and says so in one line; all is
-/// answered, and it ends as always. Where io_uring alone will do, it does not start.
+/// Where a container's filter refuses io_uring, the server runs without it and says so in one line;
+/// all is answered, and it ends as always. Where io_uring alone will do, it does not start.
 #[test]
 fn command_line_io_uring_refused() {
     where_io_uring_is_refused(|| {
@@ -89,8 +89,8 @@ fn command_line_io_uring_refused() {
     });
 }
 
-/// Where the kernel does not tell of connections, as in a sandbox without netlink, the server says what is lost in one
-/// line, and serves.
+/// Where the kernel does not tell of connections, as in a sandbox without netlink, the server says
+/// what is lost in one line, and serves.
 #[test]
 fn command_line_sock_diag_refused() {
     const LOST: &str = "TCP connections are live";
@@ -149,8 +149,8 @@ fn where_refused<const N: usize>(
 
 const TUNABLES: &str = "GLIBC_TUNABLES";
 
-/// Starts `command` with `serve` and what it needs, and looks at it when it serves: its environment's tunables, and
-/// what it was called.
+/// Starts `command` with `serve` and what it needs, and looks at it when it serves: its
+/// environment's tunables, and what it was called.
 fn tunables_of(mut command: Command) -> (String, String) {
     let directory = tempfile::tempdir().unwrap();
     let listen = format!("{LOCAL}:{}", free_port());

@@ -1,5 +1,6 @@
-//! More than the server can carry, from a known NAT64 and from strangers: another known NAT64 is answered throughout,
-//! memory stays as it is, what is dropped is counted, and after it all is as before.
+//! More than the server can carry, from a known NAT64 and from strangers: another known NAT64 is
+//! answered throughout, memory stays as it is, what is dropped is counted, and after it all is as
+//! before.
 
 use crate::judge::SHORT;
 use crate::judge::client::{Client, Entry};
@@ -103,6 +104,21 @@ impl Asker<'_> {
     }
 }
 
+/// What is asked now is answered soon. It may still find the queue full.
+fn time_to_normal(asker: &mut Asker<'_>, ended: Instant) -> Option<Duration> {
+    loop {
+        let number = asker.ask();
+        thread::sleep(ASK_EVERY);
+        let mut since = None;
+        while let Some((serial, _)) = asker.answer() {
+            since = (serial == number).then(|| ended.elapsed()).or(since);
+        }
+        if since.is_some() || ended.elapsed() > NORMAL_AFTER + SLACK {
+            return since;
+        }
+    }
+}
+
 #[test]
 fn overload_sheds_and_ends() {
     let mut server = Server::start_single(&[]);
@@ -151,18 +167,7 @@ fn overload_sheds_and_ends() {
     assert!(dropped > sent / 20, "{dropped} of {sent} dropped: that was no overload");
     assert!(longest <= WINDOW, "a known NAT64 waited {longest:?} for any answer");
 
-    // What is asked now is answered soon. It may still find the queue full.
-    let normal = loop {
-        let number = asker.ask();
-        thread::sleep(ASK_EVERY);
-        let mut since = None;
-        while let Some((serial, _)) = asker.answer() {
-            since = (serial == number).then(|| ended.elapsed()).or(since);
-        }
-        if since.is_some() || ended.elapsed() > NORMAL_AFTER + SLACK {
-            break since;
-        }
-    };
+    let normal = time_to_normal(&mut asker, ended);
     println!("as before after {normal:?}");
     assert!(normal.is_some_and(|normal| normal <= NORMAL_AFTER + SLACK), "no answer at once");
     let (warm, now) = (warm.expect("longer than the warm-up"), server.resident_kib());

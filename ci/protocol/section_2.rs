@@ -297,8 +297,8 @@ fn section_2_octets_after_the_packet_are_ignored() {
     nat64.silent("authenticator last", &request);
 }
 
-/// Requests up to the largest UDP payload are answered; an answer that would be larger comes without
-/// the packet (section 7).
+/// Requests up to the largest UDP payload are answered; an answer that would be larger comes
+/// without the packet (section 7).
 #[test]
 fn section_2_payloads_up_to_65507_octets() {
     let server = Server::start(&[]);

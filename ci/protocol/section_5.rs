@@ -376,7 +376,8 @@ fn section_5_macs_differ_by_identity() {
     assert_eq!(macs.len(), count);
 }
 
-/// The key is replaced every 60 s; a proof made with the previous key is accepted, an older one not.
+/// The key is replaced every 60 s; a proof made with the previous key is accepted, an older one
+/// not.
 #[test]
 #[ignore = "takes two minutes: ci/test runs it"]
 fn section_5_old_proofs_expire() {

@@ -18,8 +18,8 @@ fn rotate(nat64: &Nat64, expired: &[u8]) -> Option<Reply> {
     reply.inspect(|reply| assert_eq!(*reply, expected))
 }
 
-/// A type 5 with a known token, from the same port: the new token is known at once and the request is
-/// processed; the old token stays known.
+/// A type 5 with a known token, from the same port: the new token is known at once and the request
+/// is processed; the old token stays known.
 #[test]
 fn section_5_rotation_with_a_known_token() {
     let server = Server::start(&[]);
@@ -86,7 +86,8 @@ fn section_5_rotation_in_an_incomplete_request() {
     assert!(!new.is_known());
 }
 
-/// The four most recently used identities are known; a fifth pushes out the least recently used one.
+/// The four most recently used identities are known; a fifth pushes out the least recently used
+/// one.
 #[test]
 fn section_5_four_identities_are_known() {
     let server = Server::start(&[]);

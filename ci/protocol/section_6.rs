@@ -205,8 +205,8 @@ fn section_6_strangers_refresh_nothing() {
     assert_eq!(nat64.find(mapped), Some((client.at(mapped), client.authenticator())));
 }
 
-/// When a control port becomes known that an entry has mapped, that entry is deleted, and the port is
-/// not given out again while it is known.
+/// When a control port becomes known that an entry has mapped, that entry is deleted, and the port
+/// is not given out again while it is known.
 #[test]
 fn section_6_a_control_port_is_not_mapped() {
     let server = Server::start(&[]);

@@ -1,5 +1,5 @@
-//! The full table: capacity, replacement, what counts as use, fair share. Each test fills one table of
-//! 64508 entries and tries several things on it.
+//! The full table: capacity, replacement, what counts as use, fair share. Each test fills one table
+//! of 64508 entries and tries several things on it.
 
 use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::judge::eventlog::Kind;
@@ -51,13 +51,9 @@ fn stranger(number: u32) -> Client {
     Client::nth(0x0100_0000 + number)
 }
 
-/// Filled by client packets, each client in a /64 of its own: every eligible port is given out once.
-/// Then: least recently used goes, its port is reused; what counts as use; hints and reports for taken
-/// ports; another control port.
-#[test]
-fn section_6_full_table_of_client_packets() {
-    let server = Server::start(&[]);
-    let nat64 = Nat64::known(&server);
+/// Fills the table, each client in a /64 of its own: every eligible port is given out once. The
+/// ports, by client.
+fn fill_by_client_packets(nat64: &Nat64) -> Vec<u16> {
     let mut ports = vec![0u16; CAPACITY];
     let requests = (0..CAPACITY as u32).map(|number| {
         let client = Client::nth(number);
@@ -72,10 +68,12 @@ fn section_6_full_table_of_client_packets() {
     let eligible: HashSet<_> = (1024..=65535).filter(|&port| nat64.is_eligible(port)).collect();
     assert_eq!(eligible.len(), CAPACITY);
     assert_eq!(ports.iter().copied().collect::<HashSet<_>>(), eligible);
-    let mut expected = Expected::after_filling(&server);
-    let old = |number: usize| Client::nth(number as u32).at(ports[number]);
+    ports
+}
 
-    // Use the first eight, each in another way.
+/// Uses the first eight, each in another way.
+fn use_eight(nat64: &Nat64, ports: &[u16], expected: &mut Expected) {
+    let old = |number: usize| Client::nth(number as u32).at(ports[number]);
     assert_eq!(nat64.map(old(0).client), ports[0]);
     assert_eq!(nat64.find(ports[1]), Some((old(1), old(1).client.authenticator())));
     assert_eq!(nat64.report(old(2)), old(2));
@@ -94,6 +92,19 @@ fn section_6_full_table_of_client_packets() {
     assert_eq!(answer, Reply::mapping(&old(5).client.authenticator(), old(5), &error));
     let answer = nat64.ask(&nat64.multi_request(&[old(6), old(7)]));
     assert_eq!(answer, Reply::report(&old(6).client.authenticator(), old(6)));
+}
+
+/// Filled by client packets, each client in a /64 of its own: every eligible port is given out
+/// once. Then: least recently used goes, its port is reused; what counts as use; hints and reports
+/// for taken ports; another control port.
+#[test]
+fn section_6_full_table_of_client_packets() {
+    let server = Server::start(&[]);
+    let nat64 = Nat64::known(&server);
+    let ports = fill_by_client_packets(&nat64);
+    let mut expected = Expected::after_filling(&server);
+    let old = |number: usize| Client::nth(number as u32).at(ports[number]);
+    use_eight(&nat64, &ports, &mut expected);
     // These do not use what they do not look up: strangers, the holder of a reported port.
     let unknown = nat64.other_token(b"unknown!");
     unknown.send(&unknown.client_request(b"authen", &old(8).client.udp(b"")));
@@ -134,8 +145,8 @@ fn section_6_full_table_of_client_packets() {
     }
     expected.check(&server);
 
-    // A second control port, which is mapped as all are: its entry is deleted, and the capacity is one
-    // less, so the next client replaces another entry.
+    // A second control port, which is mapped as all are: its entry is deleted, and the capacity is
+    // one less, so the next client replaces another entry.
     let other = nat64.other_port(0);
     let (holder, _) = nat64.find(other.port()).unwrap();
     other.introduce();
@@ -148,8 +159,8 @@ fn section_6_full_table_of_client_packets() {
     expected.check(&server);
 }
 
-/// A control port below 1024 leaves one more port than entries are allowed: then a hint or a report can
-/// name a free port at a full table. All clients live in one /64 and have the whole table.
+/// A control port below 1024 leaves one more port than entries are allowed: then a hint or a report
+/// can name a free port at a full table. All clients live in one /64 and have the whole table.
 #[test]
 fn section_6_free_port_at_a_full_table() {
     let server = Server::start(&[]);
@@ -217,8 +228,29 @@ fn section_6_live_connections_are_passed_over() {
     expected.check(&server);
 }
 
-/// Fair share: a /64 with more than an eighth of the capacity (8063.5) pushes out itself, and others push
-/// it out, the heaviest first; below that the whole table's least recently used entry goes.
+/// The heavier /64 pays until they are equal again, and so on until none is heavy any more: only
+/// the sum is certain.
+fn until_none_is_heavy(
+    nat64: &Nat64,
+    light: &mut VecDeque<Entry>,
+    heavy: &mut VecDeque<Entry>,
+    new_stranger: &mut impl FnMut() -> Client,
+) {
+    const NOT_HEAVY: usize = CAPACITY / 8;
+    while light.len() > NOT_HEAVY || heavy.len() > NOT_HEAVY {
+        let mapped = nat64.map(new_stranger());
+        let even = light.len() == heavy.len();
+        let from = if light[0].mapped == mapped { &mut *light } else { &mut *heavy };
+        let (victim, left) = (from.pop_front().unwrap(), from.len());
+        assert_eq!(victim.mapped, mapped);
+        assert!(left >= NOT_HEAVY, "a /64 that is not heavy paid");
+        assert!(even || light.len() == heavy.len(), "not the heaviest paid");
+    }
+}
+
+/// Fair share: a /64 with more than an eighth of the capacity (8063.5) pushes out itself, and
+/// others push it out, the heaviest first; below that the whole table's least recently used entry
+/// goes.
 #[test]
 fn section_6_fair_share() {
     let server = Server::start(&["--client-share", "0.125"]);
@@ -278,18 +310,7 @@ fn section_6_fair_share() {
     assert_eq!(victim.mapped, mapped);
     expected.replaced(victim, new.at(mapped));
     expected.check(&server);
-    // The heavier one pays until they are equal again, and so on until none is heavy any more:
-    // only the sum is certain.
-    const NOT_HEAVY: usize = CAPACITY / 8;
-    while light.len() > NOT_HEAVY || heavy.len() > NOT_HEAVY {
-        let mapped = nat64.map(new_stranger());
-        let even = light.len() == heavy.len();
-        let from = if light[0].mapped == mapped { &mut light } else { &mut heavy };
-        let (victim, left) = (from.pop_front().unwrap(), from.len());
-        assert_eq!(victim.mapped, mapped);
-        assert!(left >= NOT_HEAVY, "a /64 that is not heavy paid");
-        assert!(even || light.len() == heavy.len(), "not the heaviest paid");
-    }
+    until_none_is_heavy(&nat64, &mut light, &mut heavy, &mut new_stranger);
     // Nobody is heavy: the whole table's oldest, for strangers and for members alike.
     let goes = |from: &mut VecDeque<Entry>, new: Client| {
         let victim = from.pop_front().unwrap();

@@ -191,8 +191,8 @@ fn section_6_impossible_entries_are_ignored() {
     assert_eq!(log(&server, 4), expected);
 }
 
-/// Mapped port 0: ignored (as an entry with port 0), or a conflict (as a port that is not eligible):
-/// the text fits either. It is never adopted.
+/// Mapped port 0: ignored (as an entry with port 0), or a conflict (as a port that is not
+/// eligible): the text fits either. It is never adopted.
 #[test]
 fn section_6_mapped_port_0() {
     let server = Server::start(&[]);

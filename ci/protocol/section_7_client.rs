@@ -174,7 +174,8 @@ fn section_7_other_next_headers_are_a_parameter_problem() {
     assert_eq!(server.events_from(1).len(), 1, "only Initialized");
 }
 
-/// Never about a packet to a multicast address (RFC 4443, section 2.4), nor without a usable source.
+/// Never about a packet to a multicast address (RFC 4443, section 2.4), nor without a usable
+/// source.
 #[test]
 fn section_7_no_parameter_problem_about_multicast() {
     let server = Server::start(&[]);
@@ -239,8 +240,8 @@ fn section_7_impossible_sources_are_dropped() {
     }
 }
 
-/// The destination's last 32 bits and the outer addresses are not compared; checksums of TCP and UDP are
-/// not the server's business (a packet is translated elsewhere).
+/// The destination's last 32 bits and the outer addresses are not compared; checksums of TCP and
+/// UDP are not the server's business (a packet is translated elsewhere).
 #[test]
 fn section_7_destinations_are_not_compared() {
     let server = Server::start(&[]);

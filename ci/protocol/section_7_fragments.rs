@@ -151,8 +151,8 @@ fn section_7_ipv4_fragments() {
     assert_eq!(reply, Reply::mapping(&client.authenticator(), entry, &packet));
 }
 
-/// Without a note: dropped. A first fragment to a port that is not mapped goes back as any packet, and
-/// leaves no note.
+/// Without a note: dropped. A first fragment to a port that is not mapped goes back as any packet,
+/// and leaves no note.
 #[test]
 fn section_7_ipv4_fragments_without_a_note() {
     let server = Server::start(&[]);

@@ -99,8 +99,8 @@ fn error6_about(kind: u8, client: Client, about: &[u8]) -> Vec<u8> {
     icmpv6(router, client.service(), kind, 0, &[&[0, 0, 5, 0][..], about].concat())
 }
 
-/// ICMPv6 errors about a known connection: 6 (the client's stored one), 7 and the packet. The router's
-/// authenticator replaces nothing.
+/// ICMPv6 errors about a known connection: 6 (the client's stored one), 7 and the packet. The
+/// router's authenticator replaces nothing.
 #[test]
 fn section_7_icmpv6_errors() {
     let server = Server::start(&[]);

@@ -37,8 +37,8 @@ fn section_7_service_packets_that_are_found() {
     }
 }
 
-/// Not found: returned with the token, the TTL decreased, the header checksum right; nothing else of it
-/// is changed.
+/// Not found: returned with the token, the TTL decreased, the header checksum right; nothing else
+/// of it is changed.
 #[test]
 fn section_7_service_packets_that_are_not_found() {
     let server = Server::start(&[]);
@@ -142,8 +142,8 @@ fn section_7_icmp_echo_is_unreachable() {
     }
 }
 
-/// Within the limits of RFC 1122, section 3.2.2: not about later fragments, nor to or about addresses
-/// that are not a single host's.
+/// Within the limits of RFC 1122, section 3.2.2: not about later fragments, nor to or about
+/// addresses that are not a single host's.
 #[test]
 fn section_7_no_unreachable_where_rfc_1122_forbids_it() {
     let server = Server::start(&[]);

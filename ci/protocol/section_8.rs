@@ -1,4 +1,5 @@
-//! The event log: form, order, `--log-format full`, standard output, SIGHUP; stopping and restarting.
+//! The event log: form, order, `--log-format full`, standard output, SIGHUP; stopping and
+//! restarting.
 
 use crate::harness::wait_until;
 use crate::judge::PATIENCE;
@@ -161,8 +162,8 @@ fn section_8_stopping() {
     }
 }
 
-/// Stopped or killed: entries and tokens are known after a restart, without a new validation round, and
-/// each event stands in the log exactly once.
+/// Stopped or killed: entries and tokens are known after a restart, without a new validation round,
+/// and each event stands in the log exactly once.
 #[test]
 fn section_9_restarts() {
     let mut server = Server::start(&[]);

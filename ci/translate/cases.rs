@@ -13,7 +13,8 @@ pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 pub const SERVICE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xd246, 0, 0, 0, 0xcb00, 0x7105);
 pub const SERVICE4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 
-/// The prefix of the samples. TAYGA translates no documentation addresses with it (RFC 6052 section 3.1).
+/// The prefix of the samples. TAYGA translates no documentation addresses with it (RFC 6052 section
+/// 3.1).
 const WELL_KNOWN: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// A packet with a name.
@@ -26,7 +27,8 @@ fn case(name: impl Into<String>, packet: Vec<u8>) -> Case {
     Case { name: name.into(), packet: other_prefix(packet) }
 }
 
-/// The same packet with the prefix of [`SERVICE`], which adds up to 0 too: all checksums stay as they are.
+/// The same packet with the prefix of [`SERVICE`], which adds up to 0 too: all checksums stay as
+/// they are.
 pub fn other_prefix(mut packet: Vec<u8>) -> Vec<u8> {
     for at in 0..packet.len().saturating_sub(WELL_KNOWN.len()) {
         if packet[at..].starts_with(&WELL_KNOWN) {

@@ -1,8 +1,8 @@
 //! The kernel gets what is made and answers it; it drops what has a wrong checksum or length.
 //!
-//! Both ends are in one namespace: a client at 2001:db8::17 behind one TUN device, the service at 203.0.113.5
-//! behind another, and between them nothing but translation, so that not even the kernel's own sockets have a
-//! way around it. Ports are mapped to others.
+//! Both ends are in one namespace: a client at 2001:db8::17 behind one TUN device, the service at
+//! 203.0.113.5 behind another, and between them nothing but translation, so that not even the
+//! kernel's own sockets have a way around it. Ports are mapped to others.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -16,8 +16,8 @@ const SOON: Duration = Duration::from_millis(50);
 /// Longer than any packet.
 const PACKET_MAX: usize = 65_536;
 
-/// Gives this thread, and what it starts, a network namespace of its own, without IPv6 on new devices unless
-/// that is asked for.
+/// Gives this thread, and what it starts, a network namespace of its own, without IPv6 on new
+/// devices unless that is asked for.
 pub fn private_namespace(ipv6: bool) {
     // SAFETY: takes flags alone; only this thread changes.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
@@ -72,7 +72,8 @@ impl Tun {
             *to = from as libc::c_char;
         }
         request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
-        // SAFETY: the request lives as long as the call, and is of the kind that it reads and writes.
+        // SAFETY: the request lives as long as the call, and is of the kind that it reads and
+        // writes.
         let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         assert_eq!(done, 0, "{name}: {}", io::Error::last_os_error());
         Tun { file }
@@ -102,7 +103,8 @@ fn is_ready(descriptor: RawFd, time: Duration) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) == 1 }
 }
 
-/// The kernel's side of a device, past its IP: what is sent here goes out of it, what comes in is received.
+/// The kernel's side of a device, past its IP: what is sent here goes out of it, what comes in is
+/// received.
 pub struct Wire {
     socket: OwnedFd,
     device: i32,

@@ -1,4 +1,5 @@
-//! TAYGA (Debian's package) gets each packet, and what comes of it is compared with ours, octet by octet.
+//! TAYGA (Debian's package) gets each packet, and what comes of it is compared with ours, octet by
+//! octet.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -72,7 +73,8 @@ impl Tayga {
         self.wire.receive(Duration::from_millis(50)).is_some_and(|packet| packet.ends_with(FIRST))
     }
 
-    /// All that comes of a packet, which may be nothing: an echo request behind it says when that is all.
+    /// All that comes of a packet, which may be nothing: an echo request behind it says when that
+    /// is all.
     fn translate(&self, packet: &[u8]) -> Vec<Vec<u8>> {
         self.wire.send(packet);
         self.wire.send(&echo_request(LAST));
@@ -121,7 +123,8 @@ fn port_of<A>(inside: Inside<A>) -> u16 {
     }
 }
 
-/// What we make of a packet, ports unchanged: translated, or an ICMP error to its sender, or nothing.
+/// What we make of a packet, ports unchanged: translated, or an ICMP error to its sender, or
+/// nothing.
 fn ours(packet: &[u8], identification: u16) -> Vec<Vec<u8>> {
     let mut out = vec![0; packet.len() + GROWTH_MAX];
     if packet[0] >> 4 == 6 {
@@ -155,7 +158,8 @@ fn answered(
     }
 }
 
-/// Where TAYGA 0.9.2 does something else, and what decides. `*` stands for any end of a case's name.
+/// Where TAYGA 0.9.2 does something else, and what decides. `*` stands for any end of a case's
+/// name.
 const EXCEPTIONS: [(u8, &str, &str); 20] = [
     (
         6,
@@ -195,9 +199,10 @@ const EXCEPTIONS: [(u8, &str, &str); 20] = [
     (4, "source route", "RFC 7915 4.1: an unexpired one is refused"),
 ];
 
-/// What TAYGA made, but for two things that concern every packet: it sets DF where a packet has no more than
-/// 1260 octets (RFC 7915 section 5.1 wants it clear), of quoted ones too, and sends ICMP errors of its own
-/// without it and with identification 0 (RFC 6864 sections 4.1 and 4.3: only with DF may all have the same).
+/// What TAYGA made, but for two things that concern every packet: it sets DF where a packet has no
+/// more than 1260 octets (RFC 7915 section 5.1 wants it clear), of quoted ones too, and sends ICMP
+/// errors of its own without it and with identification 0 (RFC 6864 sections 4.1 and 4.3: only with
+/// DF may all have the same).
 fn normalized(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] >> 4 == 6 {
         return packet;

@@ -1,4 +1,5 @@
-//! Makes what a NAT64 sends: payloads and the packets within, of every kind that PROTOCOL.md tells apart.
+//! Makes what a NAT64 sends: payloads and the packets within, of every kind that PROTOCOL.md tells
+//! apart.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,8 +22,8 @@ fn transport(source: u16, destination: u16) -> Vec<u8> {
         .concat()
 }
 
-/// A packet of the client that `entry` stands for (its mapped port does not matter) to the service, of the
-/// kind `kind` modulo [`PACKET_KINDS`]. `id` tells packets apart that come in fragments.
+/// A packet of the client that `entry` stands for (its mapped port does not matter) to the service,
+/// of the kind `kind` modulo [`PACKET_KINDS`]. `id` tells packets apart that come in fragments.
 pub fn ipv6(kind: u8, entry: Entry, id: u8) -> Vec<u8> {
     let (service, client) = (entry.client.service(), entry.client.address);
     let udp = transport(entry.client.port, HTTPS);
@@ -68,7 +69,8 @@ pub fn ipv6(kind: u8, entry: Entry, id: u8) -> Vec<u8> {
     }
 }
 
-/// A packet of the service to the NAT64's mapped port `port`, of the kind `kind` modulo [`PACKET_KINDS`].
+/// A packet of the service to the NAT64's mapped port `port`, of the kind `kind` modulo
+/// [`PACKET_KINDS`].
 pub fn ipv4(kind: u8, port: u16) -> Vec<u8> {
     let udp = transport(HTTPS, port);
     let to = |protocol, data: &[u8]| Ipv4 { id: 1, ..Ipv4::new(SERVICE, NAT64, protocol, data) };

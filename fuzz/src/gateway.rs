@@ -1,8 +1,9 @@
-//! The target `gateway`: a little program of packets and payloads for a whole gateway. Nothing panics, and each
-//! packet that it writes is as long as it says, fits its device, and comes from where it may.
+//! The target `gateway`: a little program of packets and payloads for a whole gateway. Nothing
+//! panics, and each packet that it writes is as long as it says, fits its device, and comes from
+//! where it may.
 //!
-//! A program is steps, one after the other: an octet that says what, then what that needs. Octets with their
-//! length in front are `octets`:
+//! A program is steps, one after the other: an octet that says what, then what that needs. Octets
+//! with their length in front are `octets`:
 //!
 //! | octet | step | needs |
 //! | --- | --- | --- |
@@ -10,8 +11,8 @@
 //! | 1 | a packet | octets |
 //! | 2 | a packet, its lengths and checksums mended | octets |
 //! | 3 | a control payload | octets |
-//! | 4 | the same, but in fragments | octets of data in each, in eights (1), octets |
-//! | 5 | a server's answer with authenticator, entry and packet | mapped port (2), client port (2), octets |
+//! | 4 | the same, but in fragments | data in each, in eights (1), octets |
+//! | 5 | an answer: authenticator, entry, packet | mapped port (2), client port (2), octets |
 //! | 6 | a server's answer with token and packet | octets |
 //! | 7 | nobody listens: an ICMP error about the last request | |
 //! | 8 | a reboot | |

@@ -1,12 +1,14 @@
-//! What the fuzz targets check, free of any fuzzer, so that the corpora can be replayed by `ci/corpus.rs` on
-//! a stable toolchain.
+//! What the fuzz targets check, free of any fuzzer, so that the corpora can be replayed by
+//! `ci/corpus.rs` on a stable toolchain.
 //!
-//! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the ICMP
-//! messages made from them, [`server`] a whole shard under a little program of requests, [`journal`] the
-//! reader of the state directory, whatever happened to its files, [`translate`] the translation of packets
-//! between IPv6 and IPv4, [`gateway`] a whole NAT64 under a little program. [`seed`] makes the first inputs of each.
+//! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the
+//! ICMP messages made from them, [`server`] a whole shard under a little program of requests,
+//! [`journal`] the reader of the state directory, whatever happened to its files, [`translate`] the
+//! translation of packets between IPv6 and IPv4, [`gateway`] a whole NAT64 under a little program.
+//! [`seed`] makes the first inputs of each.
 //!
-//! What a result must be is said by [`judge`], the tests' own codec, which uses nothing of the library.
+//! What a result must be is said by [`judge`], the tests' own codec, which uses nothing of the
+//! library.
 
 pub mod build;
 #[path = "../../ci/judge/mod.rs"]

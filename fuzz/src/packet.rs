@@ -1,4 +1,5 @@
-//! The target `packet`: the views of embedded packets, and the ICMP messages that are made from them.
+//! The target `packet`: the views of embedded packets, and the ICMP messages that are made from
+//! them.
 
 use std::net::Ipv4Addr;
 
@@ -57,7 +58,8 @@ fn ipv6(data: &[u8], view: Ipv6<'_>) {
     }
 }
 
-/// Where the number of the upper layer stands and where that begins, if section 7 lets us walk there.
+/// Where the number of the upper layer stands and where that begins, if section 7 lets us walk
+/// there.
 fn plain_walk(data: &[u8]) -> Option<(usize, usize)> {
     let (mut next_at, mut at) = (6, 40);
     for walked in 0..=8 {

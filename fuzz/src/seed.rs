@@ -1,5 +1,5 @@
-//! The first inputs of each target: one for every kind of thing that PROTOCOL.md tells apart. What the
-//! fuzzer made of them stands beside them in `fuzz/corpus`.
+//! The first inputs of each target: one for every kind of thing that PROTOCOL.md tells apart. What
+//! the fuzzer made of them stands beside them in `fuzz/corpus`.
 //!
 //! `CORPUS_WRITE=1 cargo test --test corpus seeds` writes them.
 
@@ -219,7 +219,8 @@ fn gateways() -> Vec<Vec<u8>> {
     let seconds = |n: u16| [&[0][..], &(10 * n).to_be_bytes()].concat();
     let client = |kind: u8| with(2, &ipv6(kind, ENTRY, 1));
     let service = |kind: u8| with(2, &ipv4(kind, ENTRY.mapped));
-    // The client's first packet makes it known, so that there is an entry on a port that can be foreseen.
+    // The client's first packet makes it known, so that there is an entry on a port that can be
+    // foreseen.
     let known = [client(1), answer(ENTRY.mapped, &ipv6(1, ENTRY, 1))].concat();
     let mut programs = Vec::new();
     for kind in 0..SMALL_KINDS {

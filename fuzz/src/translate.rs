@@ -1,5 +1,5 @@
-//! The target `translate`: translation in both directions, the ICMP errors made of what is refused, and that
-//! what comes out goes in again.
+//! The target `translate`: translation in both directions, the ICMP errors made of what is refused,
+//! and that what comes out goes in again.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -31,7 +31,8 @@ const TO_IPV4: Rewrite<Ipv4Addr> =
 const TO_IPV6: Rewrite<Ipv6Addr> = Rewrite { client: CLIENT, client_port: 443, service: SERVICE };
 const IDENTIFICATION: u16 = 0xabcd;
 
-/// `data` is options (two octets for the MTU of either side, and flags), and an IP packet of either version, cut anywhere.
+/// `data` is options (two octets for the MTU of either side, and flags), and an IP packet of either
+/// version, cut anywhere.
 pub fn check(data: &[u8]) {
     let Some((&[ipv4_high, ipv4_low, ipv6_high, ipv6_low, flags], packet)) =
         data.split_first_chunk()
@@ -63,7 +64,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The number of a packet's transport and where it starts, if nothing stands between it and the fixed header.
+/// The number of a packet's transport and where it starts, if nothing stands between it and the
+/// fixed header.
 fn transport(packet: &[u8]) -> Option<(u8, usize)> {
     match packet.first()? >> 4 {
         4 => Some((*packet.get(9)?, 4 * usize::from(packet[0] & 15))),
@@ -101,7 +103,8 @@ fn address(packet: &[u8], at: usize) -> Ipv6Addr {
     Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap())
 }
 
-/// Whether the checksum of a whole TCP, UDP or ICMP message is right; `addresses` are those of either version.
+/// Whether the checksum of a whole TCP, UDP or ICMP message is right; `addresses` are those of
+/// either version.
 fn adds_up(addresses: &[u8], protocol: u8, message: &[u8]) -> bool {
     let length = (message.len() as u32).to_be_bytes();
     let pseudo = [addresses, &length, &[0, 0, 0, protocol]].concat();
@@ -120,8 +123,9 @@ fn collect(mut packets: Packets<'_>) -> Vec<Vec<u8>> {
     all
 }
 
-/// What the packets of one translation have behind their headers, in a row, and which transport it is; `first`
-/// says of a packet its protocol, where its data start, their offset, and whether more follow.
+/// What the packets of one translation have behind their headers, in a row, and which transport it
+/// is; `first` says of a packet its protocol, where its data start, their offset, and whether more
+/// follow.
 fn data_of(
     packets: &[Vec<u8>],
     fields: impl Fn(&[u8]) -> (u8, usize, usize, bool),
@@ -215,7 +219,8 @@ fn from_ipv4(octets: &[u8], limits: &Limits, mtu: usize) {
     } else {
         assert_eq!(data.len(), upper.len());
         let without = before == 17 && whole && upper[6..8] == [0, 0];
-        // Over nothing but zeros, 0 is wrong for 0xffff; but what is changed is the difference, which is right.
+        // Over nothing but zeros, 0 is wrong for 0xffff; but what is changed is the difference,
+        // which is right.
         let zeros = before == 1 && upper.iter().all(|&octet| octet == 0);
         let right = zeros || adds_up(&octets[12..20], before, upper);
         // One that is made is over the datagram's own length.
@@ -231,8 +236,9 @@ fn from_ipv4(octets: &[u8], limits: &Limits, mtu: usize) {
     }
 }
 
-/// What is inside of a packet that was translated, against what was before. It goes on the same way, so what
-/// parses it takes the service for the client, and finds the client's port where it looks for the service's.
+/// What is inside of a packet that was translated, against what was before. It goes on the same
+/// way, so what parses it takes the service for the client, and finds the client's port where it
+/// looks for the service's.
 fn same_kind<A, B>(before: &Inside<A>, after: &Inside<B>, port: u16) {
     let same = |before: &Flow<A>, after: &Flow<B>| {
         assert_eq!(before.transport, after.transport);

@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 use super::super::judge::client::Entry;
 use super::super::judge::packet::{checksum, header_checksum_holds, icmpv6_checksum_holds};
 use super::super::judge::wire::{Messages, PAYLOAD_MAX, Reply, Shape};
-use super::Nat64;
+use super::model::Nat64;
 
 /// One payload of the server's.
 pub struct Sent {
@@ -125,7 +125,8 @@ impl Answer<'_> {
         }
     }
 
-    /// The packet comes back with another time to live, and a header checksum that is as right as it was.
+    /// The packet comes back with another time to live, and a header checksum that is as right as
+    /// it was.
     fn returned(&self, asked: &[u8], packet: &[u8]) {
         assert!(packet[8] != 0 && packet.len() == asked.len());
         assert!(packet[8] + 1 == asked[8] || self.carries_proof && packet[8] == 1);
@@ -171,8 +172,8 @@ impl Answer<'_> {
     }
 }
 
-/// The source (`at` 0) or destination port (`at` 2) of a TCP or UDP packet that has nothing between its
-/// header and them, and is not a later fragment.
+/// The source (`at` 0) or destination port (`at` 2) of a TCP or UDP packet that has nothing between
+/// its header and them, and is not a later fragment.
 fn transport_port(packet: &[u8], at: usize) -> Option<u16> {
     let (protocol, data) = match packet[0] >> 4 {
         4 if packet[6] & 0x1f != 0 || packet[7] != 0 => return None,
