@@ -1,4 +1,4 @@
-//! The fuzz target `journal`: what it checks is in `src/journal.rs`.
+//! The fuzz target `journal`: what it checks is in `src/journal`.
 
 #![no_main]
 
