@@ -26,8 +26,8 @@ pub enum Class<'a> {
     },
     /// A fragment behind the first, of any protocol: its connection is that of the first.
     Later(Fragment),
-    /// An ICMP error of the packet's own IP version, with the packet that it quotes, which may be cut
-    /// short anywhere. See [`quoted_ipv6`] and [`quoted_ipv4`].
+    /// An ICMP error of the packet's own IP version, with the packet that it quotes, which may be
+    /// cut short anywhere. See [`quoted_ipv6`] and [`quoted_ipv4`].
     Error(&'a [u8]),
     /// Another ICMP message of the packet's own IP version, and its type if that is there.
     Icmp(Option<u8>),
@@ -39,7 +39,8 @@ pub enum Class<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated;
 
-/// The connection of a packet that an ICMP error quotes. The error goes the other way: to its source.
+/// The connection of a packet that an ICMP error quotes. The error goes the other way: to its
+/// source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quoted<A> {
     /// Who sent the quoted packet.

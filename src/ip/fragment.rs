@@ -52,6 +52,13 @@ impl Fragment {
         }
     }
 
+    /// Whether its data can have this length: a multiple of 8 octets unless it is the last, and not
+    /// past the end of the longest packet.
+    pub fn can_have(self, length: usize) -> bool {
+        let end = usize::from(self.offset) + length;
+        (!self.more || length.is_multiple_of(8)) && end <= IPV4_DATA_MAX
+    }
+
     /// The IPv6 fragment header that says so. `next` is the number of the header behind it.
     pub fn ipv6_header(self, next: u8) -> [u8; FRAGMENT_HEADER] {
         let mut header = [0; FRAGMENT_HEADER];
@@ -95,8 +102,9 @@ pub enum FragmentKey {
 
 /// A packet that is sent whole, or cut into fragments where the next link is too narrow for it.
 ///
-/// The whole packet lies in the buffer once. Each fragment is made where its data lie, and its header
-/// is written over the end of the data before, which were handed out already: nothing is copied.
+/// The whole packet lies in the buffer once. Each fragment is made where its data lie, and its
+/// header is written over the end of the data before, which were handed out already: nothing is
+/// copied.
 #[derive(Debug)]
 pub struct Packets<'b> {
     buffer: &'b mut [u8],
@@ -115,11 +123,12 @@ pub struct Packets<'b> {
 }
 
 impl<'b> Packets<'b> {
-    /// A packet with `header`: IPv4 without options, IPv6, or IPv6 with a fragment header. In `buffer`
-    /// its data follow room for that header, up to `end`. No packet will be longer than `packet_max`.
-    /// `fragment` is what the packet says of itself where it is a fragment already.
+    /// A packet with `header`: IPv4 without options, IPv6, or IPv6 with a fragment header. In
+    /// `buffer` its data follow room for that header, up to `end`. No packet will be longer than
+    /// `packet_max`. `fragment` is what the packet says of itself where it is a fragment already.
     ///
-    /// Length, offset and checksum in `header` may be anything, as they are written for each packet.
+    /// Length, offset and checksum in `header` may be anything, as they are written for each
+    /// packet.
     pub fn new(
         buffer: &'b mut [u8],
         header: &[u8],

@@ -1,7 +1,8 @@
 //! ICMP and ICMPv6: types and codes, what they mean, and the messages that we originate.
 //!
-//! [`v6_error`] and [`v4_error`] are the only writers of errors. About which packets there may be one
-//! is said by [`v6_allows_error`] and [`v4_allows_error`]; from and to which addresses, by the caller.
+//! [`v6_error`] and [`v4_error`] are the only writers of errors. About which packets there may be
+//! one is said by [`v6_allows_error`] and [`v4_allows_error`]; from and to which addresses, by the
+//! caller.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -192,8 +193,8 @@ pub fn v4_error(error: IcmpError, from: Ipv4Addr, about: Ipv4<'_>) -> V4Error<'_
     ErrorPacket { headers, quoted }
 }
 
-/// Whether RFC 4443 section 2.4 (e) allows an error about this packet: one between single hosts that
-/// is not an ICMPv6 error or redirect, nor may be one whose header is not there.
+/// Whether RFC 4443 section 2.4 (e) allows an error about this packet: one between single hosts
+/// that is not an ICMPv6 error or redirect, nor may be one whose header is not there.
 pub fn v6_allows_error(about: Ipv6<'_>) -> bool {
     if about.destination().is_multicast() || about.source().is_multicast() {
         return false;
@@ -250,9 +251,9 @@ pub fn protocol_unreachable(
     Ok(v4_error(error, destination, about))
 }
 
-/// Turns an ICMPv6 echo request into its reply, in place. The packet is `buffer[packet_at..end]`, and
-/// its ICMPv6 message stands where `walk` ended. Returns where the reply starts: behind the request's
-/// extension headers.
+/// Turns an ICMPv6 echo request into its reply, in place. The packet is `buffer[packet_at..end]`,
+/// and its ICMPv6 message stands where `walk` ended. Returns where the reply starts: behind the
+/// request's extension headers.
 ///
 /// # Errors
 /// A message that is not whole or has a wrong checksum, or a request to a group.

@@ -111,7 +111,8 @@ impl<'a> Ipv4<'a> {
     }
 }
 
-/// A header without options, for a whole packet of `total_length` octets that is not to be fragmented.
+/// A header without options, for a whole packet of `total_length` octets that is not to be
+/// fragmented.
 pub fn header(
     total_length: usize,
     ttl: u8,

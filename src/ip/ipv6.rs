@@ -128,7 +128,8 @@ impl<'a> Ipv6<'a> {
         }
     }
 
-    /// What stands behind the extension headers that `walk` passed. Empty where the packet ends before.
+    /// What stands behind the extension headers that `walk` passed. Empty where the packet ends
+    /// before.
     #[inline]
     pub fn upper(self, walk: &Walk) -> &'a [u8] {
         self.octets.get(walk.upper_at..).unwrap_or_default()

@@ -61,7 +61,8 @@ impl Transport {
         }
     }
 
-    /// Source and destination port, or an echo's identifier and 0. `None` where `upper` ends before.
+    /// Source and destination port, or an echo's identifier and 0. `None` where `upper` ends
+    /// before.
     pub fn ports(self, upper: &[u8]) -> Option<(u16, u16)> {
         match self {
             Self::Tcp | Self::Udp => ports(upper),

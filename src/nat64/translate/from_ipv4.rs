@@ -6,13 +6,13 @@ use crate::ip::address::{Prefix96, is_routable_host, synthesize};
 use crate::ip::checksum;
 use crate::ip::fields::{FRAGMENT_HEADER, IPV6_HEADER, protocol};
 use crate::ip::flow::{Class, classify_ipv4};
-use crate::ip::fragment::{Fragment, IPV4_DATA_MAX};
+use crate::ip::fragment::Fragment;
 use crate::ip::icmp::{IcmpError, v4};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6;
 
-use super::quoted::{Error, Quoted4};
-use super::upper::{self, Change, ClientIs};
+use super::quoted::{ErrorMessage, Quoted4};
+use super::upper::{self, ClientIs, Update};
 use super::{
     Flow, GROWTH_MAX, HEADER_DIFFERENCE, Inside, Limits, Packets, Refusal, Refused, Rewrite,
     Transport,
@@ -31,7 +31,7 @@ const UNKNOWN_PROTOCOL: Refused = Refused {
     error: Some(IcmpError { kind: v4::UNREACHABLE, code: v4::PROTOCOL, word: 0 }),
 };
 
-/// An IPv4 packet that can be translated, as far as it alone says.
+/// An IPv4 packet that nothing in itself keeps from being translated.
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv4Packet<'a> {
     view: Ipv4<'a>,
@@ -44,15 +44,15 @@ pub struct Ipv4Packet<'a> {
 enum Body<'a> {
     Transport(Transport),
     Later(Transport),
-    Error(Error<'a, Quoted4<'a>>),
+    Error(ErrorMessage<'a, Quoted4<'a>>),
 }
 
 impl<'a> Ipv4Packet<'a> {
-    /// Says what `octets` are. What stands behind the packet's own length is ignored. The source is one that a
-    /// single host can have, or the packet an ICMP error. Whose address the destination is, is not asked.
+    /// Parses the packet that `octets` start with. Its source must be the address of a single host,
+    /// unless it is an ICMP error. Whose address its destination is, is not checked.
     ///
     /// # Errors
-    /// What cannot be translated whatever the mapping.
+    /// The packet cannot be translated with any mapping.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Refused> {
         let view = Ipv4::whole(octets).ok_or(Refusal::PacketTruncated)?;
         if !view.checksum_is_right() {
@@ -74,7 +74,9 @@ impl<'a> Ipv4Packet<'a> {
                 Body::Transport(Transport::Echo)
             }
             Class::Icmp(_) => return Err(Refusal::IcmpType.into()),
-            Class::Error(_) => Body::Error(Error::<Quoted4<'_>>::parse(upper, view.destination())?),
+            Class::Error(_) => {
+                Body::Error(ErrorMessage::<Quoted4<'_>>::parse(upper, view.destination())?)
+            }
             Class::Later(_) => Body::Later(Transport::of(view.protocol()).ok_or(UNKNOWN_PROTOCOL)?),
             Class::Other => return Err(UNKNOWN_PROTOCOL),
         };
@@ -94,7 +96,7 @@ impl<'a> Ipv4Packet<'a> {
         self.view
     }
 
-    /// By what to look up its mapping.
+    /// The key of its mapping.
     pub fn inside(&self) -> Inside<Ipv4Addr> {
         let key = |fragment| self.view.fragment_key(fragment);
         match (&self.body, self.view.fragment()) {
@@ -117,16 +119,17 @@ impl<'a> Ipv4Packet<'a> {
         }
     }
 
-    /// Writes it as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. An ICMP error of a router has
-    /// the router's address behind the same prefix as its source (RFC 7915 section 4.1, and RFC 5508 section 4.2.1;
-    /// by RFC 6146 sections 3.6 and 3.7 it would be the service's, and no route could be traced).
+    /// Writes the packet as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. The source of
+    /// a router's ICMP error is the router's address behind the prefix of the service (RFC 7915
+    /// section 4.1, RFC 5508 section 4.2.1). By RFC 6146 sections 3.6 and 3.7 it would be the
+    /// service's address, and no route could be traced.
     ///
     /// # Errors
-    /// The time to live ends here, the packet is too big and must not be fragmented, an ICMP error has no
-    /// counterpart, or a UDP checksum is missing.
+    /// The time to live is used up, the packet is too big and must not be fragmented, an ICMP error
+    /// has no counterpart, or a UDP checksum is missing.
     ///
     /// # Panics
-    /// Where `out` is not longer than the packet by [`GROWTH_MAX`].
+    /// `out` is not longer than the packet by [`GROWTH_MAX`].
     pub fn to_ipv6<'b>(
         &self,
         rewrite: &Rewrite<Ipv6Addr>,
@@ -178,7 +181,7 @@ impl<'a> Ipv4Packet<'a> {
             let (kind, code) = (v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED);
             return Err(Refused::with(Refusal::TooBig, kind, code, mtu));
         }
-        // The whole packet as one fragment of itself, which is then cut.
+        // A packet that is to be cut starts as one fragment with all its data.
         let fragment = fragment.or(too_big.then(|| Fragment {
             identification: u32::from(self.view.identification()),
             first: true,
@@ -202,7 +205,7 @@ impl<'a> Ipv4Packet<'a> {
         upper.copy_from_slice(self.upper);
         if matches!(self.body, Body::Transport(_)) {
             let made = transport == Transport::Udp && upper::udp_without_checksum(upper);
-            self.change(transport, rewrite).apply(upper);
+            self.update(transport, rewrite).apply(upper);
             if made {
                 if !limits.make_udp_checksums {
                     return Err(Refusal::UdpWithoutChecksum.into());
@@ -226,7 +229,7 @@ impl<'a> Ipv4Packet<'a> {
         header
     }
 
-    fn change(&self, transport: Transport, rewrite: &Rewrite<Ipv6Addr>) -> Change {
+    fn update(&self, transport: Transport, rewrite: &Rewrite<Ipv6Addr>) -> Update {
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if transport == Transport::Echo {
             (
@@ -242,11 +245,11 @@ impl<'a> Ipv4Packet<'a> {
             (upper::sum4(from, to), upper::sum6(rewrite.service, rewrite.client))
         };
         let client_port = rewrite.client_port;
-        Change { transport, client_is: ClientIs::Destination, client_port, before, after }
+        Update { transport, client_is: ClientIs::Destination, client_port, before, after }
     }
 }
 
-/// Section 4.1: options are ignored, but for a source route that still has somewhere to go.
+/// Section 4.1: options are ignored, except for a source route that is not used up.
 fn check_options(mut options: &[u8]) -> Result<(), Refused> {
     while let &[kind, ref rest @ ..] = options {
         match kind {
@@ -271,18 +274,12 @@ fn check_options(mut options: &[u8]) -> Result<(), Refused> {
 }
 
 fn check_fragment(fragment: Option<Fragment>, length: usize) -> Result<(), Refusal> {
-    let Some(fragment) = fragment else {
-        return Ok(());
-    };
-    let end = usize::from(fragment.offset) + length;
-    if (fragment.more && !length.is_multiple_of(8)) || end > IPV4_DATA_MAX {
-        return Err(Refusal::FragmentBounds);
-    }
-    Ok(())
+    let holds = fragment.is_none_or(|fragment| fragment.can_have(length));
+    holds.then_some(()).ok_or(Refusal::FragmentBounds)
 }
 
-/// Section 4.1: the source is one that a single host can have. An ICMP error tells the client what is wrong from
-/// whatever address it comes, but for a link-local one, which no router passes on.
+/// Section 4.1: the source must be a single host. An ICMP error is useful to the client whatever
+/// its source, unless that is link-local, which no router passes on.
 fn source_is_right(view: Ipv4<'_>) -> bool {
     let kind = view.data().first().filter(|_| view.protocol() == protocol::ICMP);
     let is_error = kind.is_some_and(|&kind| v4::is_error(kind));

@@ -6,13 +6,13 @@ use crate::ip::address::is_routable_client;
 use crate::ip::checksum;
 use crate::ip::fields::{IPV4_HEADER, ipv4 as field, protocol, put_u16};
 use crate::ip::flow::{Class, classify_ipv6};
-use crate::ip::fragment::{Fragment, IPV4_DATA_MAX};
+use crate::ip::fragment::Fragment;
 use crate::ip::icmp::{IcmpError, v6};
 use crate::ip::ipv4;
 use crate::ip::ipv6::{Ipv6, Walk};
 
-use super::quoted::{Error, MAY_FRAGMENT_MAX, Quoted6};
-use super::upper::{self, Change, ClientIs};
+use super::quoted::{ErrorMessage, MAY_FRAGMENT_MAX, Quoted6};
+use super::upper::{self, ClientIs, Update};
 use super::{
     Flow, GROWTH_MAX, HEADER_DIFFERENCE, IPV6_MTU_MIN, Inside, Limits, Packets, Refusal, Refused,
     Rewrite, Transport,
@@ -24,7 +24,7 @@ const UNKNOWN_PROTOCOL: Refused = Refused {
     error: Some(IcmpError { kind: v6::UNREACHABLE, code: v6::PORT, word: 0 }),
 };
 
-/// An IPv6 packet that can be translated, as far as it alone says.
+/// An IPv6 packet that nothing in itself keeps from being translated.
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv6Packet<'a> {
     view: Ipv6<'a>,
@@ -38,15 +38,15 @@ pub struct Ipv6Packet<'a> {
 enum Body<'a> {
     Transport(Transport),
     Later(Transport),
-    Error(Error<'a, Quoted6<'a>>),
+    Error(ErrorMessage<'a, Quoted6<'a>>),
 }
 
 impl<'a> Ipv6Packet<'a> {
-    /// Says what `octets` are. What stands behind the packet's own length is ignored. The source is one that a
-    /// client can have, of an ICMPv6 error too. Whether a destination has the prefix is not asked.
+    /// Parses the packet that `octets` start with. Its source must be an address that a client can
+    /// have, also that of an ICMPv6 error. The prefix of its destination is not checked.
     ///
     /// # Errors
-    /// What cannot be translated whatever the mapping.
+    /// The packet cannot be translated with any mapping.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Refused> {
         let view = Ipv6::whole(octets).ok_or(Refusal::PacketTruncated)?;
         if !is_routable_client(view.source()) || view.destination().is_multicast() {
@@ -67,14 +67,14 @@ impl<'a> Ipv6Packet<'a> {
             Class::Icmp(_) => return Err(Refusal::IcmpType.into()),
             Class::Error(_) => {
                 let (source, destination) = (view.source(), view.destination());
-                Body::Error(Error::<Quoted6<'_>>::parse(upper, source, destination)?)
+                Body::Error(ErrorMessage::<Quoted6<'_>>::parse(upper, source, destination)?)
             }
             Class::Later(_) => Body::Later(Transport::of(walk.protocol).ok_or(UNKNOWN_PROTOCOL)?),
             Class::Other => return Err(UNKNOWN_PROTOCOL),
         };
         if let Body::Transport(transport) = body {
             upper::check_header(transport, upper)?;
-            // RFC 8200 section 8.1: over IPv6 there is none without.
+            // RFC 8200 section 8.1: over IPv6 every datagram has one.
             if transport == Transport::Udp && upper::udp_without_checksum(upper) {
                 return Err(Refusal::UdpWithoutChecksum.into());
             }
@@ -87,7 +87,7 @@ impl<'a> Ipv6Packet<'a> {
         self.view
     }
 
-    /// By what to look up its mapping.
+    /// The key of its mapping.
     pub fn inside(&self) -> Inside<Ipv6Addr> {
         let key = |fragment| self.view.fragment_key(fragment);
         match (&self.body, self.walk.fragment) {
@@ -106,14 +106,15 @@ impl<'a> Ipv6Packet<'a> {
         }
     }
 
-    /// Writes it as IPv4 to `out`, from `rewrite.client` to `rewrite.service`. `identification` is given to a
-    /// packet that has none of its own, and is to be another for each (RFC 7915 section 5.1).
+    /// Writes the packet as IPv4 to `out`, from `rewrite.client` to `rewrite.service`. A packet
+    /// without a fragment header gets `identification`, which must differ from packet to packet
+    /// (RFC 7915 section 5.1).
     ///
     /// # Errors
-    /// The hop limit ends here, the packet is too big, or an ICMPv6 error has no counterpart.
+    /// The hop limit is used up, the packet is too big, or an ICMPv6 error has no counterpart.
     ///
     /// # Panics
-    /// Where `out` is not longer than the packet by [`GROWTH_MAX`].
+    /// `out` is not longer than the packet by [`GROWTH_MAX`].
     pub fn to_ipv4<'b>(
         &self,
         rewrite: &Rewrite<Ipv4Addr>,
@@ -143,7 +144,7 @@ impl<'a> Ipv6Packet<'a> {
                 let upper = &mut out[IPV4_HEADER..end];
                 upper.copy_from_slice(self.upper);
                 if matches!(self.body, Body::Transport(_)) {
-                    self.change(*transport, rewrite).apply(upper);
+                    self.update(*transport, rewrite).apply(upper);
                 }
                 (*transport, end)
             }
@@ -159,12 +160,13 @@ impl<'a> Ipv6Packet<'a> {
         Ok(Packets::new(out, &header, end, mtu, self.walk.fragment))
     }
 
-    /// Whether it may be fragmented as an IPv4 packet of `length` octets (RFC 7915 sections 5.1 and 5.1.1).
+    /// Whether the packet may be fragmented where it has `length` octets as IPv4 (RFC 7915 sections
+    /// 5.1 and 5.1.1).
     fn may_fragment(&self, length: usize) -> bool {
         length <= MAY_FRAGMENT_MAX || self.walk.fragment.is_some()
     }
 
-    fn change(&self, transport: Transport, rewrite: &Rewrite<Ipv4Addr>) -> Change {
+    fn update(&self, transport: Transport, rewrite: &Rewrite<Ipv4Addr>) -> Update {
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if transport == Transport::Echo {
             (checksum::pseudo_ipv6(from, to, protocol::ICMPV6, self.upper.len()), 0)
@@ -172,7 +174,7 @@ impl<'a> Ipv6Packet<'a> {
             (upper::sum6(from, to), upper::sum4(rewrite.client, rewrite.service))
         };
         let client_port = rewrite.client_port;
-        Change { transport, client_is: ClientIs::Source, client_port, before, after }
+        Update { transport, client_is: ClientIs::Source, client_port, before, after }
     }
 }
 
@@ -192,9 +194,5 @@ fn check_fragment(octets: &[u8], walk: &Walk, length: usize) -> Result<(), Refus
     ) {
         return Err(Refusal::FragmentedExtension);
     }
-    let end = usize::from(fragment.offset) + length;
-    if (fragment.more && !length.is_multiple_of(8)) || end > IPV4_DATA_MAX {
-        return Err(Refusal::FragmentBounds);
-    }
-    Ok(())
+    fragment.can_have(length).then_some(()).ok_or(Refusal::FragmentBounds)
 }

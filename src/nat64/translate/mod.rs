@@ -1,23 +1,26 @@
-//! Translation of packets between IPv6 and IPv4, as a stateful NAT64 does it (RFC 7915 with RFC 6146).
+//! Translation of packets between IPv6 and IPv4, as a stateful NAT64 does it (RFC 7915 with RFC
+//! 6146).
 //!
-//! TCP, UDP, ICMP echo, and ICMP errors together with what they quote, whole or in fragments. No state is kept
-//! here: [`Ipv6Packet::parse`] and [`Ipv4Packet::parse`] say what a packet is ([`Inside`]), the caller looks up
-//! whose it is, and gives that back as a [`Rewrite`] to [`Ipv6Packet::to_ipv4`] or [`Ipv4Packet::to_ipv6`].
-//! These write the result into a buffer that the caller lends, out of which [`Packets`] hands one packet after
-//! the other, as fragments where the next link is too narrow for the whole.
+//! It translates TCP, UDP, ICMP echo, and ICMP errors with the packet that they quote, whole or in
+//! fragments. It is stateless: [`Ipv6Packet::parse`] and [`Ipv4Packet::parse`] say what a packet is
+//! ([`Inside`]), the caller looks up the mapping, and passes that as a [`Rewrite`] to
+//! [`Ipv6Packet::to_ipv4`] or [`Ipv4Packet::to_ipv6`]. These write the result into the caller's
+//! buffer. From there [`Packets`] returns one packet after the other: fragments, where the next
+//! link is too narrow for the whole packet.
 //!
-//! What is not translated is [`Refused`] for a named reason. Where the sender is to be told, there is an
-//! [`IcmpError`] with it, of which [`ipv6_error`] and [`ipv4_error`] make a packet. How many of these leave in a
-//! second, and whether any do, is for the caller to say.
+//! A packet that is not translated is [`Refused`] for a named reason. If its sender should be told,
+//! the refusal has an [`IcmpError`], and [`ipv6_error`] and [`ipv4_error`] make a packet of that.
+//! The caller limits their rate.
 //!
-//! Hairpinning takes two steps: to IPv4 with the mapping of one client, and that packet to IPv6 with the mapping
-//! of the other. Not done: protocols that RFC 6146 leaves out, ICMP messages in fragments (RFC 7915 section 1.2),
-//! fragments of UDP datagrams without a checksum (RFC 6146 section 3.4 would have them put together), multicast.
+//! Hairpinning takes two steps: to IPv4 with the mapping of one client, then to IPv6 with the
+//! mapping of the other. Not done: protocols that RFC 6146 leaves out, ICMP messages in fragments
+//! (RFC 7915 section 1.2), fragments of UDP datagrams without a checksum (which RFC 6146 section
+//! 3.4 would reassemble), multicast.
 
+mod counterparts;
 mod errors;
 mod from_ipv4;
 mod from_ipv6;
-mod icmp;
 mod quoted;
 mod upper;
 
@@ -32,16 +35,16 @@ pub use errors::{ipv4_error, ipv6_error};
 pub use from_ipv4::Ipv4Packet;
 pub use from_ipv6::Ipv6Packet;
 
-/// By how many octets a packet grows at most: the buffer that is lent must be longer than the packet by so many.
+/// The caller's buffer must be this many octets longer than the packet: the most that one grows.
 ///
-/// Two longer headers with a fragment header each, where one is quoted; up to 128 octets of padding to the
-/// quoted packet (RFC 4884 section 3).
+/// That is two longer headers with a fragment header each, where one is quoted, and up to 128
+/// octets of padding behind the quoted packet (RFC 4884 section 3).
 pub const GROWTH_MAX: usize = 256;
 /// The minimum MTU of IPv6 (RFC 8200 section 5).
 pub const IPV6_MTU_MIN: u16 = 1280;
 /// The minimum MTU of IPv4 (RFC 791 section 3.2).
 pub const IPV4_MTU_MIN: u16 = 68;
-/// By how much an IPv6 header is longer than one of IPv4.
+/// An IPv6 header is longer than an IPv4 header by this many octets.
 const HEADER_DIFFERENCE: u16 = 20;
 
 counters! {
@@ -53,8 +56,9 @@ Refusal:
     HeaderTruncated = "translate_header_truncated",
     /// RFC 1812 section 5.2.2: the checksum of the IPv4 header is wrong.
     HeaderChecksum = "translate_header_checksum",
-    /// Sections 4.1 and 5.1: a source that no single host, or no client, can have, but not that of an ICMP error
-    /// over IPv4; or a group as destination, of the packet that an ICMP error quotes too. Any that is link-local.
+    /// Sections 4.1 and 5.1: a source that no single host, or no client, can have, except for that
+    /// of an ICMP error over IPv4; a group as destination, also of a quoted packet; any link-local
+    /// address.
     Addresses = "translate_addresses",
     /// Section 4.1: an IPv4 source route that has not expired.
     SourceRoute = "translate_source_route",
@@ -66,25 +70,26 @@ Refusal:
     SegmentsLeft = "translate_segments_left",
     /// Section 5.1.1: an extension header within the fragments.
     FragmentedExtension = "translate_fragmented_extension",
-    /// A fragment that is not the last, of a length that is no multiple of 8; or one that ends behind the
-    /// longest packet.
+    /// A fragment that is not the last and whose length is no multiple of 8, or one that ends
+    /// behind the end of the longest packet.
     FragmentBounds = "translate_fragment_bounds",
-    /// Section 1.2: a fragment of an ICMP message, whose checksum cannot be mended.
+    /// Section 1.2: a fragment of an ICMP message, whose checksum cannot be updated.
     IcmpFragment = "translate_icmp_fragment",
     /// RFC 6146 section 3.4: neither TCP nor UDP nor ICMP.
     Protocol = "translate_protocol",
-    /// Section 4.5: a UDP datagram without a checksum, and none can be, or is to be, made; or one of IPv6, which
-    /// has none without (RFC 8200 section 8.1).
+    /// Section 4.5: a UDP datagram without a checksum, where none can be made or is to be made.
+    /// Over IPv6 there are none (RFC 8200 section 8.1).
     UdpWithoutChecksum = "translate_udp_without_checksum",
     /// Sections 4.2 and 5.2: an ICMP query other than echo, or a type that is not known.
     IcmpType = "translate_icmp_type",
     /// Sections 4.2 and 5.2: an ICMP error of a code that has no counterpart.
     IcmpCode = "translate_icmp_code",
-    /// Figures 3 and 6: a parameter problem that points at what the other header does not have.
+    /// Figures 3 and 6: a parameter problem that points at a field that the other header does not
+    /// have.
     IcmpPointer = "translate_icmp_pointer",
     /// An ICMP error with a wrong checksum (RFC 5508 section 4.1).
     IcmpChecksum = "translate_icmp_checksum",
-    /// An ICMP error that quotes less than what says whom it is about.
+    /// An ICMP error that quotes too little to tell which connection it is about.
     QuotedTruncated = "translate_quoted_truncated",
     /// An ICMP error about a fragment without the ports, or of an ICMP message.
     QuotedFragment = "translate_quoted_fragment",
@@ -92,7 +97,8 @@ Refusal:
     QuotedProtocol = "translate_quoted_protocol",
     /// Sections 4.3 and 5.3: an ICMP error about an ICMP error.
     QuotedError = "translate_quoted_error",
-    /// An ICMP error that is not sent to the source of the packet that it quotes (RFC 5508 section 4.2).
+    /// An ICMP error that is not sent to the source of the packet that it quotes (RFC 5508 section
+    /// 4.2).
     QuotedSource = "translate_quoted_source",
     /// The time to live, or hop limit, ends here.
     HopLimit = "translate_hop_limit",
@@ -103,10 +109,10 @@ Refusal:
 /// Why a packet is not translated, and what its sender is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Why.
+    /// The reason, which has a counter.
     pub reason: Refusal,
-    /// What the sender is told, unless the packet is one about which no error is sent: [`ipv6_error`] and
-    /// [`ipv4_error`] see to that.
+    /// What the sender is told. [`ipv6_error`] and [`ipv4_error`] make nothing of it where no error
+    /// about the packet is allowed.
     pub error: Option<IcmpError>,
 }
 
@@ -122,7 +128,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// About the packet itself; about a quoted one it is [`Refusal::QuotedProtocol`].
+/// Of the packet itself. In a quoted packet each of these is [`Refusal::QuotedProtocol`].
 impl From<WalkError> for Refused {
     fn from(error: WalkError) -> Self {
         match error {
@@ -138,50 +144,51 @@ impl From<WalkError> for Refused {
     }
 }
 
-/// Between whom a packet goes. In one that goes to IPv4 the client is its source, in one from there its
-/// destination; in what an ICMP error quotes it is the other way round, so the roles are the same as those of
-/// the error.
+/// The connection of a packet. The client is the source of a packet to IPv4 and the destination of
+/// a packet from there. In a packet that an ICMP error quotes it is the other way round, so that
+/// client and service are the same as those of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow<A> {
-    /// Which transport.
+    /// TCP, UDP or echo.
     pub transport: Transport,
-    /// The address on the client's side of the connection: an IPv4 one is the NAT64's.
+    /// The client's address; in IPv4 that of the NAT64.
     pub client: A,
-    /// The port on the client's side, or the identifier of an echo.
+    /// The client's port, or the identifier of an echo; in IPv4 the mapped one.
     pub client_port: u16,
-    /// The address on the service's side: an IPv6 one is synthesized.
+    /// The service's address; in IPv6 a synthesized one.
     pub service: A,
     /// The service's port; 0 for an echo.
     pub service_port: u16,
 }
 
-/// What a packet is, in the eyes of a NAT64: by what to look up its mapping.
+/// What a packet is to a NAT64: the key of its mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inside<A> {
     /// TCP, UDP or an ICMP echo: whole, or the first fragment.
     Flow {
-        /// Between whom.
+        /// Its connection.
         flow: Flow<A>,
         /// The flags of a TCP segment, else 0.
         tcp_flags: u8,
-        /// How later fragments of the packet are known, if there are any.
+        /// The key of later fragments, if there are any.
         fragments: Option<FragmentKey>,
     },
-    /// An ICMP error about a packet of this flow.
+    /// An ICMP error about a packet of this connection.
     Error(Flow<A>),
     /// A fragment behind the first.
     Later(FragmentKey),
 }
 
-/// What the addresses and the port on the client's side become: a mapping, or for a fragment behind the first
-/// that of the first one.
+/// What addresses and client's port become: a mapping. A later fragment has the mapping of the
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewrite<A> {
-    /// What the client's address becomes: to IPv4 the NAT64's, to IPv6 the client's own.
+    /// Replaces the client's address: to IPv4 the NAT64's, to IPv6 the client's own.
     pub client: A,
-    /// What the client's port, or the identifier of an echo, becomes.
+    /// Replaces the client's port, or the identifier of an echo.
     pub client_port: u16,
-    /// What the service's address becomes. To IPv6, its first 96 bits are the prefix of routers as well.
+    /// Replaces the service's address. To IPv6, routers are given the prefix of this address as
+    /// well.
     pub service: A,
 }
 
@@ -202,9 +209,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The MTU of the next link on either side, in octets, 68 to 65535 and 1280 to 65535. The path MTU
-    /// is 1280, the traffic class is copied, and UDP checksums are made where there are none. `None`
-    /// where an MTU is too small.
+    /// The MTU of the next link on either side, in octets, 68 to 65535 and 1280 to 65535. The path
+    /// MTU is 1280, the traffic class is copied, and UDP checksums are made where there are none.
+    /// `None` where an MTU is too small.
     pub const fn new(ipv4_mtu: u16, ipv6_mtu: u16) -> Option<Self> {
         if ipv4_mtu < IPV4_MTU_MIN || ipv6_mtu < IPV6_MTU_MIN {
             return None;

@@ -1,4 +1,5 @@
-//! What holds of every packet: checksums that add up, nothing longer than its limit, and there and back again.
+//! What holds of every packet: checksums that add up, nothing longer than its limit, and there and
+//! back again.
 
 use proptest::prelude::*;
 
@@ -38,7 +39,8 @@ fn mend_upper(addresses: &[u8], protocol: u8, upper: &mut [u8]) {
     put_u16(upper, at, sum);
 }
 
-/// Puts fragments together again, which come in order, and says which protocol they are of. The last may be missing.
+/// Puts fragments together again, which come in order, and says which protocol they are of. The
+/// last may be missing.
 fn reassemble4(packets: &[Vec<u8>]) -> (u8, Vec<u8>) {
     let mut data = Vec::new();
     for (n, octets) in packets.iter().enumerate() {
@@ -145,7 +147,8 @@ fn mutation() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-/// As far as there is something to mend: the length of the packet, the checksums of header and ICMP message.
+/// As far as there is something to mend: the length of the packet, the checksums of header and ICMP
+/// message.
 fn mend_all(packet: &mut [u8]) {
     let length = packet.len();
     if let Some(view) = Ipv6::new(packet) {
@@ -217,7 +220,8 @@ fn holds_of_any(octets: &[u8], limits: &Limits) {
 proptest! {
     #![proptest_config(crate::cases::config())]
 
-    /// All the receiver of an IPv4 packet can check is right, whether it came in one piece or in several.
+    /// All the receiver of an IPv4 packet can check is right, whether it came in one piece or in
+    /// several.
     #[test]
     fn ipv4_checksums_add_up(packet in ipv6_packet(), limits in limits()) {
         match to_ipv4(&packet, &limits) {
@@ -259,8 +263,8 @@ proptest! {
         }
     }
 
-    /// The client's packet reaches the service, which sends the same packet back: what the client gets is what
-    /// it sent, with addresses and ports the other way round, and two hops less.
+    /// The client's packet reaches the service, which sends the same packet back: what the client
+    /// gets is what it sent, with addresses and ports the other way round, and two hops less.
     #[test]
     fn there_and_back(packet in ipv6_packet()) {
         prop_assume!(packet[7] > 2);

@@ -1,8 +1,8 @@
-//! ICMP errors: the packet that they quote, and the extension behind it (RFC 7915 sections 4.3 and 5.3,
-//! RFC 4884).
+//! ICMP errors: the packet that they quote, and the extension behind it (RFC 7915 sections 4.3 and
+//! 5.3, RFC 4884).
 //!
-//! A quoted packet is translated as if it went the other way, with the same mapping. It may be cut short
-//! anywhere behind its ports, and its header keeps the lengths of the whole packet.
+//! A quoted packet is translated as if it went the other way, with the same mapping. It may be cut
+//! short anywhere behind its ports, and its header says the length of the whole packet.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,43 +18,46 @@ use crate::ip::icmp::{ICMPV6_ERROR_MAX, v4, v6};
 use crate::ip::ipv4::{self, Ipv4};
 use crate::ip::ipv6::{self, Ipv6};
 
-use super::icmp::{self, Counterpart, Says};
-use super::upper::{self, Change, ClientIs};
+use super::counterparts::{self, Counterpart, Detail};
+use super::upper::{self, ClientIs, Update};
 use super::{Flow, Limits, Refusal, Rewrite, Transport};
 
-/// What is said to be quoted has at least so many octets where an extension follows (RFC 4884 section 3).
+/// The least length of the quoted packet, padding included, where an extension follows (RFC 4884
+/// section 3).
 const QUOTED_MIN: usize = 128;
-/// An IPv4 packet that comes of IPv6 may be fragmented up to this length (RFC 7915 section 5.1).
+/// IPv4 packets made from IPv6 may be fragmented up to this length, in octets (RFC 7915 section
+/// 5.1).
 pub(super) const MAY_FRAGMENT_MAX: usize = 1260;
 
-/// An ICMP error, taken apart.
+/// An ICMP error in its parts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Error<'a, Q> {
+pub(super) struct ErrorMessage<'a, Q> {
     kind: u8,
     code: u8,
     /// What follows the checksum.
     word: u32,
     pub quoted: Q,
-    /// The octets behind the quoted packet, where a length says that they are an extension.
+    /// What stands behind the quoted packet, if a length says that there is an extension.
     extension: &'a [u8],
 }
 
-/// A packet that is quoted.
+/// A quoted packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoted<'a, V, A> {
     view: V,
     pub flow: Flow<A>,
     fragment: Option<Fragment>,
-    /// What is there of the transport header and behind.
+    /// The transport header and all behind it, as far as it was quoted.
     upper: &'a [u8],
-    /// How much of that the whole packet had.
+    /// The octets that the whole packet had of that.
     upper_length: usize,
 }
 
 pub(super) type Quoted4<'a> = Quoted<'a, Ipv4<'a>, Ipv4Addr>;
 pub(super) type Quoted6<'a> = Quoted<'a, Ipv6<'a>, Ipv6Addr>;
 
-/// Takes an error message apart whose checksum is right. `length_at` says where RFC 4884 has its length.
+/// Splits an error message into the word behind its checksum, the quoted packet and the extension.
+/// `length_at` is the offset of the length of RFC 4884, and its unit.
 fn split(
     message: &[u8],
     length_at: Option<(usize, usize)>,
@@ -62,7 +65,7 @@ fn split(
     let (header, behind) = message.split_at_checked(ICMP_HEADER).ok_or(Refusal::HeaderTruncated)?;
     let word = u32_at(header, field::WORD.start);
     let length = length_at.map_or(0, |(at, unit)| usize::from(header[at]) * unit);
-    // Without a length there is no extension, and one that is longer than all there is says nothing.
+    // Without a length there is no extension; a length that runs past the end is ignored.
     let (quoted, extension) = match behind.split_at_checked(length) {
         Some(parts) if length > 0 => parts,
         _ => (behind, &[][..]),
@@ -70,14 +73,14 @@ fn split(
     Ok((word, quoted, extension))
 }
 
-impl<'a> Error<'a, Quoted6<'a>> {
+impl<'a> ErrorMessage<'a, Quoted6<'a>> {
     /// An ICMPv6 message of an error type, sent from `source` to `destination`.
     pub(super) fn parse(
         message: &'a [u8],
         source: Ipv6Addr,
         destination: Ipv6Addr,
     ) -> Result<Self, Refusal> {
-        let length_at = icmp::extension_length_v6(message[0]);
+        let length_at = counterparts::extension_length_v6(message[0]);
         let (word, quoted, extension) = split(message, length_at)?;
         if checksum::icmpv6(source, destination, message) != 0 {
             return Err(Refusal::IcmpChecksum);
@@ -89,17 +92,17 @@ impl<'a> Error<'a, Quoted6<'a>> {
         Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
     }
 
-    /// What it is as an ICMP error.
+    /// The same as an ICMP error.
     ///
     /// # Errors
-    /// What has no counterpart.
+    /// It has no counterpart.
     pub(super) fn counterpart(&self, limits: &Limits) -> Result<Counterpart, Refusal> {
         let fragment_header = self.quoted.fragment.is_some();
-        icmp::to_ipv4(self.kind, self.code, self.word, fragment_header, limits)
+        counterparts::to_ipv4(self.kind, self.code, self.word, fragment_header, limits)
     }
 
-    /// Writes `counterpart` with the quoted packet as ICMP message to `out`. Returns its length, no more than
-    /// fits into the MTU.
+    /// Writes the ICMP message of `counterpart` and the quoted packet to `out`. Returns its length:
+    /// at most what fits into the MTU.
     pub(super) fn emit(
         &self,
         counterpart: Counterpart,
@@ -112,12 +115,12 @@ impl<'a> Error<'a, Quoted6<'a>> {
         let extension = counterpart.extension(self.extension);
         let message_max = usize::from(limits.ipv4_mtu) - IPV4_HEADER;
         let (length, units) = finish(out, quoted, extension, 4, message_max);
-        let [high, low] = match counterpart.says {
-            Says::Mtu(mtu) => mtu.to_be_bytes(),
+        let [high, low] = match counterpart.detail {
+            Detail::Mtu(mtu) => mtu.to_be_bytes(),
             _ => [0, 0],
         };
-        let pointer = match counterpart.says {
-            Says::Pointer(pointer) => pointer,
+        let pointer = match counterpart.detail {
+            Detail::Pointer(pointer) => pointer,
             _ => 0,
         };
         let header = [counterpart.kind, counterpart.code, 0, 0, pointer, units, high, low];
@@ -128,10 +131,10 @@ impl<'a> Error<'a, Quoted6<'a>> {
     }
 }
 
-impl<'a> Error<'a, Quoted4<'a>> {
+impl<'a> ErrorMessage<'a, Quoted4<'a>> {
     /// An ICMP message of an error type, sent to `destination`.
     pub(super) fn parse(message: &'a [u8], destination: Ipv4Addr) -> Result<Self, Refusal> {
-        let length_at = icmp::extension_length_v4(message[0]);
+        let length_at = counterparts::extension_length_v4(message[0]);
         let (word, quoted, extension) = split(message, length_at)?;
         if checksum(&[message]) != 0 {
             return Err(Refusal::IcmpChecksum);
@@ -140,29 +143,29 @@ impl<'a> Error<'a, Quoted4<'a>> {
         if quoted.view.source() != destination {
             return Err(Refusal::QuotedSource);
         }
-        // None was sent there, so the error is forged; whoever is at that address is not to hear of it.
+        // No packet was sent there, so the error is forged, and no host may be told about it.
         if !is_routable_host(quoted.view.destination()) {
             return Err(Refusal::Addresses);
         }
         Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
     }
 
-    /// What it is as an ICMPv6 error.
+    /// The same as an ICMPv6 error.
     ///
     /// # Errors
-    /// What has no counterpart.
+    /// It has no counterpart.
     pub(super) fn counterpart(&self, limits: &Limits) -> Result<Counterpart, Refusal> {
         let quoted_length = self.quoted.view.total_length();
-        icmp::to_ipv6(self.kind, self.code, self.word, quoted_length, limits)
+        counterparts::to_ipv6(self.kind, self.code, self.word, quoted_length, limits)
     }
 
-    /// Where the quoted packet went.
+    /// The destination of the quoted packet.
     pub(super) fn quoted_destination(&self) -> Ipv4Addr {
         self.quoted.view.destination()
     }
 
-    /// Writes `counterpart` with the quoted packet as ICMPv6 message to `out`, sent from `source` to the client.
-    /// Returns its length, no more than an ICMPv6 error may have (RFC 4443 section 2.4 c).
+    /// Writes the ICMPv6 message of `counterpart` and the quoted packet to `out`, from `source` to
+    /// the client. Returns its length: at most that of an ICMPv6 error (RFC 4443 section 2.4 c).
     pub(super) fn emit(
         &self,
         counterpart: Counterpart,
@@ -176,10 +179,10 @@ impl<'a> Error<'a, Quoted4<'a>> {
         let extension = counterpart.extension(self.extension);
         let message_max = ICMPV6_ERROR_MAX - IPV6_HEADER;
         let (length, units) = finish(out, quoted, extension, 8, message_max);
-        let word = match counterpart.says {
-            Says::Nothing => [units, 0, 0, 0],
-            Says::Pointer(pointer) => u32::from(pointer).to_be_bytes(),
-            Says::Mtu(mtu) => u32::from(mtu).to_be_bytes(),
+        let word = match counterpart.detail {
+            Detail::Nothing => [units, 0, 0, 0],
+            Detail::Pointer(pointer) => u32::from(pointer).to_be_bytes(),
+            Detail::Mtu(mtu) => u32::from(mtu).to_be_bytes(),
         };
         out[..4].copy_from_slice(&[counterpart.kind, counterpart.code, 0, 0]);
         out[4..ICMP_HEADER].copy_from_slice(&word);
@@ -201,7 +204,7 @@ impl<'a> Quoted6<'a> {
         if IPV4_HEADER + upper_length > usize::from(u16::MAX) {
             return Err(Refusal::QuotedProtocol);
         }
-        // It went to the client.
+        // The quoted packet went to the client.
         let (source, destination) = transport.ports(upper).ok_or(Refusal::QuotedTruncated)?;
         let flow = Flow {
             transport,
@@ -213,7 +216,7 @@ impl<'a> Quoted6<'a> {
         Ok(Self { view, flow, fragment: walk.fragment, upper, upper_length })
     }
 
-    /// Writes it as IPv4 packet to `out`. Returns its length.
+    /// Writes the packet as IPv4 to `out`. Returns its length.
     fn emit(&self, rewrite: &Rewrite<Ipv4Addr>, traffic_class: u8, out: &mut [u8]) -> usize {
         let total = IPV4_HEADER + self.upper_length;
         let (source, destination) = (rewrite.service, rewrite.client);
@@ -239,7 +242,7 @@ impl<'a> Quoted6<'a> {
         };
         let (transport, client_port) = (self.flow.transport, rewrite.client_port);
         let client_is = ClientIs::Destination;
-        Change { transport, client_is, client_port, before, after }.apply(upper);
+        Update { transport, client_is, client_port, before, after }.apply(upper);
         IPV4_HEADER + self.upper.len()
     }
 }
@@ -254,14 +257,14 @@ impl<'a> Quoted4<'a> {
         let upper = view.data();
         check_fragment(view.fragment(), view.protocol() == protocol::ICMP)?;
         let transport = transport_of(classify_ipv4(view), v4::is_echo)?;
-        // It came from the client.
+        // The quoted packet came from the client.
         let (client_port, service_port) = transport.ports(upper).ok_or(Refusal::QuotedTruncated)?;
         let (client, service) = (view.source(), view.destination());
         let flow = Flow { transport, client, client_port, service, service_port };
         Ok(Self { view, flow, fragment: view.fragment(), upper, upper_length })
     }
 
-    /// Writes it as IPv6 packet to `out`. Returns its length.
+    /// Writes the packet as IPv6 to `out`. Returns its length.
     fn emit(&self, rewrite: &Rewrite<Ipv6Addr>, traffic_class: u8, out: &mut [u8]) -> usize {
         let (source, destination) = (rewrite.client, rewrite.service);
         let (from, to) = (self.view.source(), self.view.destination());
@@ -286,7 +289,7 @@ impl<'a> Quoted4<'a> {
         };
         let (transport, client_port) = (self.flow.transport, rewrite.client_port);
         let client_is = ClientIs::Source;
-        Change { transport, client_is, client_port, before, after }.apply(upper);
+        Update { transport, client_is, client_port, before, after }.apply(upper);
         upper_at + self.upper.len()
     }
 }
@@ -306,7 +309,7 @@ fn transport_of(
     }
 }
 
-/// Only a first fragment has ports, and none of ICMP was translated.
+/// Refuses fragments that were never translated: of ICMP, and those without ports.
 fn check_fragment(fragment: Option<Fragment>, icmp: bool) -> Result<(), Refusal> {
     match fragment {
         Some(fragment) if !fragment.first || (icmp && fragment.more) => {
@@ -316,9 +319,10 @@ fn check_fragment(fragment: Option<Fragment>, icmp: bool) -> Result<(), Refusal>
     }
 }
 
-/// Finishes an error message whose quoted packet, of `quoted` octets, already stands behind the ICMP header in
-/// `out`: cuts it to `message_max` octets, or puts the extension behind it where both fit. Returns the length
-/// of the message, and that of the quoted packet in units of `unit` where an extension follows.
+/// Finishes an error message in `out`, where `quoted` octets of the quoted packet stand behind the
+/// ICMP header: cuts it to `message_max` octets, or appends the extension where both fit. Returns
+/// the length of the message in octets, and that of the quoted packet in units of `unit` if an
+/// extension follows.
 fn finish(
     out: &mut [u8],
     quoted: usize,

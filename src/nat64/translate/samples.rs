@@ -1,8 +1,9 @@
-//! Packets and what becomes of them, octet by octet: worked out apart from the code under test, each checksum
-//! summed up over the whole.
+//! Packets and what becomes of them, octet by octet: worked out apart from the code under test,
+//! each checksum summed up over the whole.
 //!
 //! The client is [2001:db8::17]:53186, mapped to 192.0.2.7:3719; the service 203.0.113.5:443 behind
-//! 64:ff9b::/96; a router is 198.51.100.1, or 2001:db8:ffff::1. A packet without identification gets 0x1234.
+//! 64:ff9b::/96; a router is 198.51.100.1, or 2001:db8:ffff::1. A packet without identification
+//! gets 0x1234.
 
 /// A packet, and what it becomes.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,8 @@
-//! The transport header: what changes in it, and its checksum with that (RFC 7915 sections 4.5 and 5.5).
+//! What translation changes in a transport header, and its checksum (RFC 7915 sections 4.5 and
+//! 5.5).
 //!
-//! Checksums are mended by what changed (RFC 1624), so one that was wrong stays wrong, and the receiver sees it.
+//! A checksum is updated by what changed (RFC 1624). One that was wrong stays wrong, and the
+//! receiver sees it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,42 +18,43 @@ pub(super) fn check_header(transport: Transport, upper: &[u8]) -> Result<(), Ref
     whole.then_some(()).ok_or(Refusal::HeaderTruncated)
 }
 
-/// Whether the UDP datagram, or first fragment of one, has no checksum. `upper` starts with a whole header.
+/// Whether a UDP datagram, or the first fragment of one, has no checksum. `upper` starts with a
+/// whole header.
 pub(super) fn udp_without_checksum(upper: &[u8]) -> bool {
     u16_at(upper, udp::CHECKSUM) == 0
 }
 
-/// The sum over what a pseudo-header has of the addresses alone.
+/// The sum over the addresses of an IPv4 pseudo-header.
 pub(super) fn sum4(source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
     sum(&[&source.octets(), &destination.octets()])
 }
 
-/// The sum over what a pseudo-header has of the addresses alone.
+/// The sum over the addresses of an IPv6 pseudo-header.
 pub(super) fn sum6(source: Ipv6Addr, destination: Ipv6Addr) -> u16 {
     sum(&[&source.octets(), &destination.octets()])
 }
 
-/// Which of its ports a packet has on the client's side.
+/// Which of a packet's two ends the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientIs {
     Source,
     Destination,
 }
 
-/// What changes in a transport header.
+/// A change of a transport header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Change {
+pub(super) struct Update {
     pub transport: Transport,
     pub client_is: ClientIs,
     pub client_port: u16,
-    /// The sums over the pseudo-headers before and after, or the parts of them that differ.
+    /// Sums over the two pseudo-headers, or over the parts in which they differ.
     pub before: u16,
     pub after: u16,
 }
 
-impl Change {
-    /// Makes the change. `upper` has at least the ports; where it is cut before the checksum, there is none to
-    /// mend. An echo's type is changed into its counterpart.
+impl Update {
+    /// Makes the change. `upper` has at least the ports. A checksum that was cut off is not
+    /// updated. An echo's type becomes its counterpart.
     pub(super) fn apply(self, upper: &mut [u8]) {
         let port_at = match (self.transport, self.client_is) {
             (Transport::Echo, _) => field::IDENTIFIER,
@@ -63,25 +66,26 @@ impl Change {
         put_u16(upper, port_at, self.client_port);
         if self.transport == Transport::Echo {
             before = sum(&[&before.to_be_bytes(), &upper[..2]]);
-            upper[0] = counterpart(upper[0]);
+            upper[field::TYPE] = echo_counterpart(upper[field::TYPE]);
             after = sum(&[&after.to_be_bytes(), &upper[..2]]);
         }
         let at = self.transport.checksum_at();
-        let Some(&[high, low]) = upper.get(at..at + 2) else {
+        if upper.len() < at + 2 {
             return;
-        };
-        let old = u16::from_be_bytes([high, low]);
-        let none = self.transport == Transport::Udp && old == 0;
-        if !none {
+        }
+        let old = u16_at(upper, at);
+        let is_absent = self.transport == Transport::Udp && old == 0;
+        if !is_absent {
             checksum::put(upper, self.transport, checksum::update(old, before, after));
         }
     }
 }
 
-/// Gives a UDP datagram that has none its checksum over IPv6. `upper` has at least a whole header.
+/// Writes the checksum over IPv6 of a UDP datagram that has none. `upper` has at least a whole
+/// header.
 ///
 /// # Errors
-/// A length that the datagram cannot have.
+/// The datagram cannot have the length that its header says.
 pub(super) fn make_udp_checksum(
     upper: &mut [u8],
     source: Ipv6Addr,
@@ -97,8 +101,8 @@ pub(super) fn make_udp_checksum(
     Ok(())
 }
 
-/// An echo's type in the other ICMP.
-fn counterpart(kind: u8) -> u8 {
+/// The type of an echo message in the other ICMP.
+fn echo_counterpart(kind: u8) -> u8 {
     match kind {
         v4::ECHO_REQUEST => v6::ECHO_REQUEST,
         v4::ECHO_REPLY => v6::ECHO_REPLY,

@@ -1,4 +1,5 @@
-//! The types and codes of ICMP errors and their counterparts: the tables of RFC 7915 sections 4.2 and 5.2.
+//! The types and codes of ICMP errors and their counterparts: the tables of RFC 7915 sections 4.2
+//! and 5.2.
 
 use crate::ip::fields::ipv6::NEXT_HEADER;
 use crate::ip::icmp::{v4, v6};
@@ -10,12 +11,12 @@ const PLATEAUS: [u16; 11] = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 
 
 /// What an error says beyond type and code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Says {
+pub(super) enum Detail {
     /// Nothing; an extension may follow (RFC 4884).
     Nothing,
-    /// An octet of the quoted packet's header is wrong, this one.
+    /// This octet of the quoted packet's header is wrong.
     Pointer(u8),
-    /// The packet was too big, this would have done.
+    /// The packet was too big; one of this size would have fitted.
     Mtu(u16),
 }
 
@@ -24,22 +25,23 @@ pub(super) enum Says {
 pub(super) struct Counterpart {
     pub kind: u8,
     pub code: u8,
-    pub says: Says,
+    pub detail: Detail,
 }
 
 impl Counterpart {
-    const fn new(kind: u8, code: u8, says: Says) -> Self {
-        Self { kind, code, says }
+    const fn new(kind: u8, code: u8, detail: Detail) -> Self {
+        Self { kind, code, detail }
     }
 
-    /// What it keeps of an extension: errors with an MTU or a pointer have none in ICMPv6 (RFC 4884 section 4.6).
+    /// What remains of an extension: in ICMPv6, errors with an MTU or a pointer have none (RFC 4884
+    /// section 4.6).
     pub(super) fn extension(self, extension: &[u8]) -> &[u8] {
-        if self.says == Says::Nothing { extension } else { &[] }
+        if self.detail == Detail::Nothing { extension } else { &[] }
     }
 }
 
-/// What an ICMPv6 error is as an ICMP error. `word` follows its checksum, `fragment_header` says whether the
-/// quoted packet has one.
+/// The ICMP counterpart of an ICMPv6 error. `word` follows its checksum; `fragment_header` says
+/// whether the quoted packet has one.
 ///
 /// # Errors
 /// What section 5.2 drops.
@@ -50,7 +52,7 @@ pub(super) fn to_ipv4(
     fragment_header: bool,
     limits: &Limits,
 ) -> Result<Counterpart, Refusal> {
-    let unreachable = |code| Counterpart::new(v4::UNREACHABLE, code, Says::Nothing);
+    let unreachable = |code| Counterpart::new(v4::UNREACHABLE, code, Detail::Nothing);
     Ok(match (kind, code) {
         (v6::UNREACHABLE, 0 | 2 | 3) => unreachable(v4::HOST),
         (v6::UNREACHABLE, 1) => unreachable(v4::HOST_PROHIBITED),
@@ -59,13 +61,13 @@ pub(super) fn to_ipv4(
             let named = u16::try_from(word).unwrap_or(u16::MAX);
             let longer = if fragment_header { HEADER_DIFFERENCE + 8 } else { HEADER_DIFFERENCE };
             let ipv6_mtu = named.min(limits.ipv6_mtu).saturating_sub(longer);
-            let mtu = Says::Mtu(ipv6_mtu.min(limits.ipv4_mtu).max(IPV4_MTU_MIN));
+            let mtu = Detail::Mtu(ipv6_mtu.min(limits.ipv4_mtu).max(IPV4_MTU_MIN));
             Counterpart::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu)
         }
-        (v6::TIME_EXCEEDED, code) => Counterpart::new(v4::TIME_EXCEEDED, code, Says::Nothing),
+        (v6::TIME_EXCEEDED, code) => Counterpart::new(v4::TIME_EXCEEDED, code, Detail::Nothing),
         (v6::PARAMETER_PROBLEM, v6::HEADER_FIELD) => {
             let pointer = ipv4_pointer(word).ok_or(Refusal::IcmpPointer)?;
-            Counterpart::new(v4::PARAMETER_PROBLEM, 0, Says::Pointer(pointer))
+            Counterpart::new(v4::PARAMETER_PROBLEM, 0, Detail::Pointer(pointer))
         }
         (v6::PARAMETER_PROBLEM, v6::NEXT_HEADER) => unreachable(v4::PROTOCOL),
         (v6::UNREACHABLE | v6::PARAMETER_PROBLEM, _) => return Err(Refusal::IcmpCode),
@@ -87,8 +89,8 @@ fn ipv4_pointer(pointer: u32) -> Option<u8> {
     }
 }
 
-/// What an ICMP error is as an ICMPv6 error. `word` follows its checksum; the quoted packet's total length
-/// is `quoted_length`, so says its header.
+/// The ICMPv6 counterpart of an ICMP error. `word` follows its checksum; `quoted_length` is the
+/// total length that the quoted packet's header says.
 ///
 /// # Errors
 /// What section 4.2 drops.
@@ -99,10 +101,10 @@ pub(super) fn to_ipv6(
     quoted_length: usize,
     limits: &Limits,
 ) -> Result<Counterpart, Refusal> {
-    let unreachable = |code| Counterpart::new(v6::UNREACHABLE, code, Says::Nothing);
+    let unreachable = |code| Counterpart::new(v6::UNREACHABLE, code, Detail::Nothing);
     Ok(match (kind, code) {
         (v4::UNREACHABLE, v4::PROTOCOL) => {
-            let pointer = Says::Pointer(NEXT_HEADER as u8);
+            let pointer = Detail::Pointer(NEXT_HEADER as u8);
             Counterpart::new(v6::PARAMETER_PROBLEM, v6::NEXT_HEADER, pointer)
         }
         (v4::UNREACHABLE, v4::PORT) => unreachable(v6::PORT),
@@ -112,16 +114,16 @@ pub(super) fn to_ipv6(
                 named => named,
             };
             let ipv4_mtu = named.min(limits.ipv4_mtu).saturating_add(HEADER_DIFFERENCE);
-            let mtu = Says::Mtu(ipv4_mtu.min(limits.ipv6_mtu).max(IPV6_MTU_MIN));
+            let mtu = Detail::Mtu(ipv4_mtu.min(limits.ipv6_mtu).max(IPV6_MTU_MIN));
             Counterpart::new(v6::PACKET_TOO_BIG, 0, mtu)
         }
         (v4::UNREACHABLE, 0 | 1 | 5..=8 | 11 | 12) => unreachable(v6::NO_ROUTE),
         (v4::UNREACHABLE, 9 | 10 | 13 | 15) => unreachable(v6::PROHIBITED),
-        (v4::TIME_EXCEEDED, code) => Counterpart::new(v6::TIME_EXCEEDED, code, Says::Nothing),
+        (v4::TIME_EXCEEDED, code) => Counterpart::new(v6::TIME_EXCEEDED, code, Detail::Nothing),
         (v4::PARAMETER_PROBLEM, 0 | 2) => {
             let [pointer, ..] = word.to_be_bytes();
             let pointer = ipv6_pointer(pointer).ok_or(Refusal::IcmpPointer)?;
-            let pointer = Says::Pointer(pointer);
+            let pointer = Detail::Pointer(pointer);
             Counterpart::new(v6::PARAMETER_PROBLEM, v6::HEADER_FIELD, pointer)
         }
         (v4::UNREACHABLE | v4::PARAMETER_PROBLEM, _) => return Err(Refusal::IcmpCode),
@@ -143,14 +145,15 @@ fn ipv6_pointer(pointer: u8) -> Option<u8> {
     }
 }
 
-/// The greatest plateau below `length` (section 4.2). One that is below the minimum of IPv6 becomes that later.
+/// The greatest plateau below `length` (section 4.2). The caller raises it to the minimum MTU of
+/// IPv6.
 fn plateau(length: usize) -> u16 {
     let below = |&plateau: &u16| usize::from(plateau) < length;
     PLATEAUS.into_iter().find(below).unwrap_or(IPV4_MTU_MIN)
 }
 
-/// An octet of the ICMP error that says how long the quoted packet is with its padding, and its unit in octets,
-/// where an extension may follow (RFC 4884 section 4).
+/// Where an extension may follow: the octet of the ICMP error that says how long the quoted packet
+/// is, padding included, and the unit of that in octets (RFC 4884 section 4).
 pub(super) fn extension_length_v4(kind: u8) -> Option<(usize, usize)> {
     matches!(kind, v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER_PROBLEM).then_some((5, 4))
 }
@@ -166,12 +169,12 @@ mod tests {
 
     const LIMITS: Limits = Limits::new(1400, 1500).unwrap();
 
-    fn v6(kind: u8, code: u8, word: u32) -> Result<(u8, u8, Says), Refusal> {
-        to_ipv4(kind, code, word, false, &LIMITS).map(|it| (it.kind, it.code, it.says))
+    fn v6(kind: u8, code: u8, word: u32) -> Result<(u8, u8, Detail), Refusal> {
+        to_ipv4(kind, code, word, false, &LIMITS).map(|it| (it.kind, it.code, it.detail))
     }
 
-    fn v4(kind: u8, code: u8, word: u32) -> Result<(u8, u8, Says), Refusal> {
-        to_ipv6(kind, code, word, 1500, &LIMITS).map(|it| (it.kind, it.code, it.says))
+    fn v4(kind: u8, code: u8, word: u32) -> Result<(u8, u8, Detail), Refusal> {
+        to_ipv6(kind, code, word, 1500, &LIMITS).map(|it| (it.kind, it.code, it.detail))
     }
 
     /// Section 5.2, line by line.
@@ -180,10 +183,10 @@ mod tests {
         let codes = [Ok(1), Ok(10), Ok(1), Ok(1), Ok(3)];
         for code in 0..=255 {
             let expected = codes.get(usize::from(code)).copied().unwrap_or(Err(Refusal::IcmpCode));
-            assert_eq!(v6(1, code, 0), expected.map(|code| (3, code, Says::Nothing)), "{code}");
-            assert_eq!(v6(3, code, 0), Ok((11, code, Says::Nothing)));
+            assert_eq!(v6(1, code, 0), expected.map(|code| (3, code, Detail::Nothing)), "{code}");
+            assert_eq!(v6(3, code, 0), Ok((11, code, Detail::Nothing)));
         }
-        assert_eq!(v6(4, 1, 40), Ok((3, 2, Says::Nothing)));
+        assert_eq!(v6(4, 1, 40), Ok((3, 2, Detail::Nothing)));
         assert_eq!(v6(4, 2, 0), Err(Refusal::IcmpCode));
         for kind in [0, 5, 100, 127, 130, 137, 255] {
             assert_eq!(v6(kind, 0, 0), Err(Refusal::IcmpType), "{kind}");
@@ -204,7 +207,7 @@ mod tests {
             _ => None,
         };
         for pointer in (0..50).chain([256, 1 << 24, u32::MAX]) {
-            let expected = figure(pointer).map(|pointer| (12, 0, Says::Pointer(pointer)));
+            let expected = figure(pointer).map(|pointer| (12, 0, Detail::Pointer(pointer)));
             assert_eq!(v6(4, 0, pointer), expected.ok_or(Refusal::IcmpPointer), "{pointer}");
         }
     }
@@ -230,7 +233,7 @@ mod tests {
             (1280, true, 68, 1280, 68),
         ] {
             let counterpart = mtu(named, fragment_header, ipv4, ipv6);
-            assert_eq!(counterpart, Counterpart::new(3, 4, Says::Mtu(expected)), "{named}");
+            assert_eq!(counterpart, Counterpart::new(3, 4, Detail::Mtu(expected)), "{named}");
         }
     }
 
@@ -239,15 +242,15 @@ mod tests {
     fn rfc7915_4_2_types_and_codes() {
         for code in 0..=255 {
             let expected = match code {
-                2 => Ok((4, 1, Says::Pointer(6))),
-                3 => Ok((1, 4, Says::Nothing)),
-                4 => Ok((2, 0, Says::Mtu(1420))),
-                0 | 1 | 5 | 6 | 7 | 8 | 11 | 12 => Ok((1, 0, Says::Nothing)),
-                9 | 10 | 13 | 15 => Ok((1, 1, Says::Nothing)),
+                2 => Ok((4, 1, Detail::Pointer(6))),
+                3 => Ok((1, 4, Detail::Nothing)),
+                4 => Ok((2, 0, Detail::Mtu(1420))),
+                0 | 1 | 5 | 6 | 7 | 8 | 11 | 12 => Ok((1, 0, Detail::Nothing)),
+                9 | 10 | 13 | 15 => Ok((1, 1, Detail::Nothing)),
                 _ => Err(Refusal::IcmpCode),
             };
             assert_eq!(v4(3, code, 1492), expected, "{code}");
-            assert_eq!(v4(11, code, 0), Ok((3, code, Says::Nothing)));
+            assert_eq!(v4(11, code, 0), Ok((3, code, Detail::Nothing)));
         }
         assert_eq!(v4(12, 1, 0), Err(Refusal::IcmpCode));
         assert_eq!(v4(12, 3, 0), Err(Refusal::IcmpCode));
@@ -284,7 +287,7 @@ mod tests {
         ];
         for pointer in 0..=255_u8 {
             let expected = figure.get(usize::from(pointer)).copied().flatten();
-            let expected = expected.map(|pointer| (4, 0, Says::Pointer(pointer)));
+            let expected = expected.map(|pointer| (4, 0, Detail::Pointer(pointer)));
             for code in [0, 2] {
                 let word = u32::from(pointer) << 24 | 0xff_ffff;
                 assert_eq!(v4(12, code, word), expected.ok_or(Refusal::IcmpPointer), "{pointer}");
@@ -292,7 +295,8 @@ mod tests {
         }
     }
 
-    /// max(1280, min(named + 20, MTU of IPv6, MTU of IPv4 + 20)), the named one a plateau where it is 0.
+    /// max(1280, min(named + 20, MTU of IPv6, MTU of IPv4 + 20)), the named one a plateau where it
+    /// is 0.
     #[test]
     fn rfc7915_4_2_fragmentation_needed() {
         for (named, quoted_length, ipv4, ipv6, expected) in [
@@ -312,7 +316,7 @@ mod tests {
         ] {
             let limits = Limits::new(ipv4, ipv6).unwrap();
             let counterpart = to_ipv6(3, 4, named, quoted_length, &limits).unwrap();
-            assert_eq!(counterpart, Counterpart::new(2, 0, Says::Mtu(expected)), "{named}");
+            assert_eq!(counterpart, Counterpart::new(2, 0, Detail::Mtu(expected)), "{named}");
         }
     }
 }
