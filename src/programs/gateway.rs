@@ -3,14 +3,15 @@
 //! Single-threaded: a batch of packets is read, what each of them makes is written at once, and once a second
 //! the gateway gets its tick. A packet that the kernel does not take is counted and lost, as on any link.
 
-use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use thiserror::Error;
+
+use crate::disk::fs::{RealDisk, write_full, write_new};
 use crate::handoff::rate::Rate;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
@@ -33,35 +34,21 @@ const BUFFER: usize = 65_536;
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
 /// Why a gateway did not start, or ended by itself.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum GatewayError {
     /// There is no device.
-    Tun(TunError),
-    /// The device went away.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// The device, of this name, went away.
+    #[error("the TUN device {0} is gone: {1}; start the gateway again, to make another")]
     Gone(String, io::Error),
-    /// The file with the key of authenticators cannot be used.
+    /// The file with the key of authenticators cannot be used, and why.
+    #[error("--secret {path}: {cause}", path = .0.display(), cause = .1)]
     Secret(PathBuf, String),
-    /// The system does not do what must work.
+    /// The system refused what must work.
+    #[error("{0}: {1}")]
     System(&'static str, io::Error),
 }
-
-impl fmt::Display for GatewayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GatewayError::Tun(error) => error.fmt(f),
-            GatewayError::Gone(name, error) => {
-                write!(
-                    f,
-                    "the TUN device {name} is gone: {error}; start the gateway again, to make another"
-                )
-            }
-            GatewayError::Secret(path, cause) => write!(f, "--secret {}: {cause}", path.display()),
-            GatewayError::System(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for GatewayError {}
 
 /// Runs a gateway until a signal ends it.
 ///
@@ -69,8 +56,8 @@ impl std::error::Error for GatewayError {}
 /// Where it cannot start, or its device goes away.
 pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
-    let tun = Tun::open(&config.tun).map_err(GatewayError::Tun)?;
-    tun.set_up(config.mtu, config.pool, &config.prefixes).map_err(GatewayError::Tun)?;
+    let tun = Tun::open(&config.tun)?;
+    tun.set_up(config.mtu, config.pool, &config.prefixes)?;
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
     let nat64 = Nat64Config {
         prefixes: config.prefixes.clone(),
@@ -234,22 +221,21 @@ fn warn_of_pool(pool: Ipv4Addr) {
 /// The key in the file. Where there is no file, it is made, with a new key.
 fn authenticator_key(path: &Path) -> Result<AuthenticatorKey, GatewayError> {
     let failed = |cause: String| GatewayError::Secret(path.to_owned(), cause);
-    match fs::read(path) {
-        Ok(octets) => AuthenticatorKey::try_from(octets).map_err(|octets| {
-            let length = octets.len();
-            failed(format!("it has {length} octets, not 16; remove it, and another one is made"))
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let key: AuthenticatorKey = randomness()?;
-            let mut options = OpenOptions::new();
-            let made = options.write(true).create_new(true).mode(0o600).open(path);
-            made.and_then(|mut file| file.write_all(&key)).map_err(|error| {
-                failed(format!("it cannot be made: {error}; name a file in a directory of yours"))
-            })?;
-            Ok(key)
-        }
-        Err(error) => Err(failed(format!("it cannot be read: {error}; name one that can be"))),
+    let mut read = fs::read(path);
+    if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        let key: AuthenticatorKey = randomness()?;
+        write_new(&RealDisk, path, |file| write_full(file, &key, 0)).map_err(|error| {
+            failed(format!("it cannot be made: {error}; name a file in a directory of yours"))
+        })?;
+        // Another gateway may have made the file at the same time: what is kept is what counts.
+        read = fs::read(path);
     }
+    let octets =
+        read.map_err(|error| failed(format!("it cannot be read: {error}; name one that can be")))?;
+    AuthenticatorKey::try_from(octets).map_err(|octets| {
+        let length = octets.len();
+        failed(format!("it has {length} octets, not 16; remove it, and another one is made"))
+    })
 }
 
 fn randomness<const N: usize>() -> Result<[u8; N], GatewayError> {
@@ -259,6 +245,7 @@ fn randomness<const N: usize>() -> Result<[u8; N], GatewayError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::fs::temporary;
 
     #[test]
     fn the_secret_is_made_once_and_kept() {
@@ -270,6 +257,12 @@ mod tests {
         let mode =
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
+        // What a gateway that was killed left of a file does not count.
+        fs::remove_file(&path).unwrap();
+        let rest = temporary(&path);
+        fs::write(&rest, [7; 3]).unwrap();
+        assert_ne!(authenticator_key(&path).unwrap(), key);
+        assert!(!rest.exists());
         fs::write(&path, [7; 15]).unwrap();
         let error = authenticator_key(&path).unwrap_err().to_string();
         assert!(error.contains("15 octets, not 16; remove it"), "{error}");

@@ -1,6 +1,7 @@
-//! What a NAT64 makes of a server's payloads (PROTOCOL.md section 4; repairs 2 and 3 of section 10).
+//! What a NAT64 does with a server's payloads (PROTOCOL.md section 4; repairs 2 and 3 of section
+//! 10).
 //!
-//! Nothing is believed before its token or authenticator is found to be this NAT64's own.
+//! Nothing is believed before its token or authenticator is verified.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Nat64 {
         (is_ours && self.is_eligible(port)).then_some(()).ok_or(Ignored::BadEntry)
     }
 
-    /// Where a packet that came with `entry` goes, if it belongs to that entry and that server.
+    /// Where to send a packet that came with `entry`, if it belongs to that entry and that server.
     fn destination<'a>(
         &self,
         server: Ipv4Addr,
@@ -106,7 +107,7 @@ impl Nat64 {
         }
     }
 
-    /// Authenticator and entry, with or without a packet.
+    /// An answer of authenticator and entry, with or without a packet.
     fn answer(
         &mut self,
         now: Duration,
@@ -127,7 +128,7 @@ impl Nat64 {
         let before = peer.length();
         let learned = peer.learn(entry, now, usage);
         self.entries_held = self.entries_held + peer.length() - before;
-        // The port in use, where it contradicts the answer.
+        // Differs from the answer's where that contradicts an entry of our own.
         let in_use = peer.port_of(&entry.client);
         if learned.is_err() {
             self.count(Err(Ignored::Contradicted));
@@ -168,7 +169,8 @@ impl Nat64 {
         Ok(())
     }
 
-    /// Authenticator and an IPv6 packet: an answer to the client in the name of the service.
+    /// An answer of authenticator and IPv6 packet: the server replies to the client for the
+    /// service.
     fn translated_ipv6(
         &self,
         server: Ipv4Addr,
@@ -186,7 +188,8 @@ impl Nat64 {
         Ok(())
     }
 
-    /// Token and an IPv4 packet: one of ours that the server has no entry for, or one after translation.
+    /// An answer of token and IPv4 packet: the server has no entry for a packet that we sent it, or
+    /// has translated one.
     fn returned(
         &mut self,
         now: Duration,
@@ -194,7 +197,7 @@ impl Nat64 {
         packet: Ipv4<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        // What it has us say in our own name, it says to itself.
+        // A translated packet in our name must be one to the server itself.
         if packet.source() == self.config.address && packet.destination() == server {
             actions.push(deliver(packet.octets()));
             return Ok(());
@@ -216,8 +219,8 @@ impl Nat64 {
         Ok(())
     }
 
-    /// The server answered. Where that is news, it is told all entries (section 10, repair 2) but the one
-    /// of `answered`, which it just told us.
+    /// The server answered. If it was not alive before, all entries are reported to it (section 10,
+    /// repair 2) except that of `answered`, which this very answer named.
     fn now_alive(
         &mut self,
         now: Duration,

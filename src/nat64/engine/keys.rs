@@ -1,8 +1,8 @@
-//! What a NAT64 recognizes servers and clients by: tokens and authenticators, made with keys of its own
-//! (PROTOCOL.md section 2, types 4 to 6).
+//! Tokens and authenticators, by which a NAT64 recognizes servers and clients (PROTOCOL.md section
+//! 2, types 4 to 6).
 //!
-//! Both are SipHash-2-4-128 over addresses, stretched or cut to the configured length. Nothing is kept for
-//! a server or a client.
+//! Both are SipHash-2-4-128 over addresses with a key of the NAT64's, stretched or cut to the
+//! configured length. No state is kept per server or client.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::handoff::random::Random;
 
-/// How long requests carry the token before a rotation, and answers with it are accepted.
+/// How long after a rotation requests carry the token before, and answers with it are accepted.
 pub const ROTATION_LIFETIME: Duration = Duration::from_secs(60);
 
 type Key = [u8; 16];
@@ -20,12 +20,12 @@ type Key = [u8; 16];
 /// See [`super::Nat64Config::authenticator_key`].
 pub type AuthenticatorKey = Key;
 
-/// The keys of a NAT64, and how long what is made with them is.
+/// The keys of a NAT64, and the lengths of its tokens and authenticators in octets.
 #[derive(Debug)]
 pub(super) struct Keys {
     token: Key,
-    /// The key before the last rotation, and when it is forgotten.
-    expired: Option<(Key, Duration)>,
+    /// The key before the last rotation, and until when it is accepted.
+    token_before: Option<(Key, Duration)>,
     authenticator: Key,
     token_length: usize,
     authenticator_length: usize,
@@ -36,7 +36,7 @@ impl Keys {
     pub(super) fn draw(random: &mut Random, token_units: u8, authenticator_units: u8) -> Self {
         Self {
             token: random.key(),
-            expired: None,
+            token_before: None,
             authenticator: random.key(),
             token_length: 2 * usize::from(token_units),
             authenticator_length: 2 * usize::from(authenticator_units),
@@ -55,10 +55,11 @@ impl Keys {
         self.authenticator_length
     }
 
-    /// Authenticators stay as they are: the server keeps them longer than any rotation lasts.
+    /// Replaces the key of tokens. That of authenticators stays: the server keeps authenticators
+    /// for longer than a rotation takes.
     pub(super) fn rotate(&mut self, now: Duration, random: &mut Random) {
         let forgotten_at = now.saturating_add(ROTATION_LIFETIME);
-        self.expired = Some((self.token, forgotten_at));
+        self.token_before = Some((self.token, forgotten_at));
         self.token = random.key();
     }
 
@@ -66,9 +67,9 @@ impl Keys {
         mac(&self.token, &server.octets(), self.token_length)
     }
 
-    /// The token before the rotation, while one is going on.
+    /// The token before the last rotation, as long as it is accepted.
     pub(super) fn token_before(&self, now: Duration, server: Ipv4Addr) -> Option<Vec<u8>> {
-        let (key, forgotten_at) = self.expired?;
+        let (key, forgotten_at) = self.token_before?;
         (now < forgotten_at).then(|| mac(&key, &server.octets(), self.token_length))
     }
 

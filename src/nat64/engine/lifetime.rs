@@ -1,13 +1,15 @@
 //! How long an entry lives (RFC 6146 sections 3.5.1, 3.5.2 and 4).
 //!
-//! An entry serves all that one client does from one port with one server. Mostly that is a single session, UDP
-//! or TCP, whose state is followed as the RFC says. Where there are several, the entry lives as long as it would
-//! for the one that needs it longest, and no end of a connection makes that shorter.
+//! An entry serves all sessions of one client port with one server. Usually that is one session,
+//! UDP or TCP, whose state is tracked as the RFC says. Where there are several, the entry lives as
+//! long as the session with the longest lifetime needs, and the end of a connection does not
+//! shorten that.
 
 use std::time::Duration;
 
 use super::packets::{FIN, RST, SYN};
 use super::{TCP_ESTABLISHED_LIFETIME, TCP_TRANSITORY_LIFETIME, UDP_LIFETIME};
+use crate::ip::transport::Transport;
 
 /// What a packet does to the entry that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) struct Usage {
 /// One of the sessions of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Session {
-    pub protocol: u8,
+    pub transport: Transport,
     pub service_port: u16,
 }
 
@@ -33,14 +35,15 @@ pub(super) enum Segment {
     Syn,
     Fin,
     Rst,
-    /// Neither of them.
+    /// TCP with none of these flags.
     Other,
 }
 
 impl Segment {
-    /// By the flags of a TCP header.
-    pub(super) fn of_flags(flags: u8) -> Self {
+    /// `flags` are those of a TCP header, and do not matter for UDP.
+    pub(super) fn of(transport: Transport, flags: u8) -> Self {
         match flags {
+            _ if transport != Transport::Tcp => Segment::Udp,
             flags if flags & RST != 0 => Segment::Rst,
             flags if flags & SYN != 0 => Segment::Syn,
             flags if flags & FIN != 0 => Segment::Fin,
@@ -57,7 +60,7 @@ impl Segment {
     }
 }
 
-/// See the module.
+/// Until when an entry lives, and the sessions that decide it.
 #[derive(Debug)]
 pub(super) struct Lifetime {
     expires: Duration,
@@ -71,35 +74,35 @@ enum Sessions {
     Several,
 }
 
-/// What was seen of a TCP connection.
+/// The tracked state of a TCP connection.
 #[derive(Debug, Default)]
 struct Connection {
-    /// Both sides spoke.
+    /// Which sides sent a segment.
     client_spoke: bool,
     service_spoke: bool,
-    /// Both sides said that they were done.
+    /// Which sides sent a FIN.
     client_done: bool,
     service_done: bool,
 }
 
 impl Lifetime {
-    /// Of an entry that a packet made, or that nothing is known of.
+    /// Of a new entry, and of the packet that made it. Without a packet it lives as for UDP.
     pub(super) fn new(now: Duration, usage: Option<Usage>) -> Self {
         let mut lifetime = Self { expires: now, sessions: Sessions::None };
         match usage {
-            Some(usage) => lifetime.go_on(now, usage),
+            Some(usage) => lifetime.refresh(now, usage),
             None => lifetime.expires = now.saturating_add(UDP_LIFETIME),
         }
         lifetime
     }
 
-    /// No connection needs the entry from then on.
-    pub(super) fn is_over(&self, now: Duration) -> bool {
+    /// Whether no connection needs the entry any more.
+    pub(super) fn has_expired(&self, now: Duration) -> bool {
         now >= self.expires
     }
 
     /// A packet used the entry.
-    pub(super) fn go_on(&mut self, now: Duration, usage: Usage) {
+    pub(super) fn refresh(&mut self, now: Duration, usage: Usage) {
         let Usage { session, segment, of_client } = usage;
         match &self.sessions {
             Sessions::None => self.sessions = Sessions::One(session, Connection::default()),
@@ -121,7 +124,7 @@ impl Lifetime {
     }
 }
 
-/// Of a session, after a packet.
+/// The state of a session after a packet.
 enum State {
     Udp,
     Opening,
@@ -163,16 +166,15 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ip::fields::protocol;
 
-    const HTTP: Session = Session { protocol: protocol::TCP, service_port: 80 };
-    const HTTPS: Session = Session { protocol: protocol::TCP, service_port: 443 };
-    const DNS: Session = Session { protocol: protocol::UDP, service_port: 53 };
+    const HTTP: Session = Session { transport: Transport::Tcp, service_port: 80 };
+    const HTTPS: Session = Session { transport: Transport::Tcp, service_port: 443 };
+    const DNS: Session = Session { transport: Transport::Udp, service_port: 53 };
     const MINUTE: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_secs(240);
     const LONG: Duration = Duration::from_secs(7440);
 
-    /// Plays packets, a minute apart, and says how long the entry lives after the last.
+    /// How long an entry lives after the last of these packets, which are a minute apart.
     fn left(packets: &[(Session, Segment, bool)]) -> Duration {
         let mut now = Duration::from_secs(1000);
         let mut lifetime: Option<Lifetime> = None;
@@ -180,7 +182,7 @@ mod tests {
             now += MINUTE;
             let usage = Usage { session, segment, of_client };
             match &mut lifetime {
-                Some(lifetime) => lifetime.go_on(now, usage),
+                Some(lifetime) => lifetime.refresh(now, usage),
                 None => lifetime = Some(Lifetime::new(now, Some(usage))),
             }
         }
@@ -198,19 +200,19 @@ mod tests {
         for (number, &expected) in expected.iter().enumerate() {
             assert_eq!(left(&all[..=number]), expected, "{number}");
         }
-        // The same ports once more, and half of an opening.
+        // The same ports are opened once more.
         let mut again = all.clone();
         again.extend([(HTTP, Syn, true), (HTTP, Syn, false), (HTTP, Other, true)]);
         assert_eq!(left(&again), LONG);
-        // A reset ends it, unless there is more to say.
+        // A reset ends it, unless more segments follow.
         let mut reset = all[..4].to_vec();
         reset.push((HTTP, Rst, false));
         assert_eq!(left(&reset), SHORT);
         reset.push((HTTP, Other, true));
         assert_eq!(left(&reset), LONG);
-        // What nobody answers is not established.
+        // Without an answer it is not established.
         assert_eq!(left(&[(HTTP, Other, true), (HTTP, Other, true)]), SHORT);
-        // A stray SYN does not end what lives.
+        // A stray SYN does not shorten an established connection's lifetime.
         let mut stray = all[..4].to_vec();
         stray.push((HTTP, Syn, true));
         assert_eq!(left(&stray), LONG - MINUTE);

@@ -1,15 +1,15 @@
 //! [`Nat64`]: the other end of the protocol, as a pure function of what it is told.
 //!
-//! Implements PROTOCOL.md section 10 with its four repairs, and what sections 3 to 5 ask of a NAT64: the
-//! four shapes of a request, the return of validation packets, token rotation, the strict check of what a
-//! server says. It is given packets, payloads and the time, and answers with [`Action`]s; demo, simulation,
-//! load generator and fuzzers carry them out in their own ways.
+//! Implements PROTOCOL.md section 10 with its four repairs, and what sections 3 to 5 ask of a
+//! NAT64: the four shapes of a request, the return of validation packets, token rotation, the
+//! strict check of what a server says. Its inputs are packets, payloads and the time; its outputs
+//! are [`Action`]s, which the gateway, the demo and the tests carry out in their own ways.
 //!
-//! It does not translate: [`Action::Forward`] names the entry that a translator would use. It keeps no
-//! mappings for ICMP queries and no fragments: a fragment goes to the server, which remembers the first
-//! one, unless [`Nat64Config::remembers_fragments`] says that somebody here does. It keeps no packet while it asks about it: the
-//! packet goes with the request and comes back. And it takes nothing but an ICMP error as a sign that a server
-//! is gone: silence is not one.
+//! It does not translate: [`Action::Forward`] names the entry that a translator uses. It keeps no
+//! mappings for ICMP queries. It keeps no fragments: a fragment is sent to the server, which
+//! remembers the first one, unless the caller does ([`Nat64Config::remembers_fragments`]). It
+//! queues no packet while it asks about it: the request carries the packet, and the answer brings
+//! it back. Only an ICMP error is a sign that a server is gone; silence is not.
 
 mod answers;
 mod keys;
@@ -38,30 +38,31 @@ use packet::{DataPacket, PacketKind};
 use peer::Peer;
 use requests::{report, send_reports};
 
-/// How long UDP keeps an entry alive (RFC 6146 section 4).
+/// How long an entry lives after a UDP datagram used it (RFC 6146 section 4: UDP_DEFAULT).
 pub const UDP_LIFETIME: Duration = Duration::from_secs(5 * 60);
-/// How long an established TCP connection does.
+/// How long an entry with an established TCP connection lives (TCP_EST).
 pub const TCP_ESTABLISHED_LIFETIME: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
-/// How long a TCP connection that opens or closes does.
+/// How long an entry lives whose TCP connection opens or closes (TCP_TRANS).
 pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
-/// The most octets in a multi report (PROTOCOL.md section 3).
+/// The maximum length of a multi report, in octets (PROTOCOL.md section 3).
 pub const MULTI_REPORT_MAX: usize = 1232;
-/// The most servers that something is remembered of. Towards others no entries are made.
+/// The maximum number of servers of which state is kept. No entries are made towards others.
 pub const SERVERS_MAX: usize = 65_536;
-/// While so many are remembered, those that nobody has an entry towards are forgotten though they answered once: else
-/// a client could fill the memory with them for good. Each is known again with the first report to it.
+/// From this many servers on, those without entries are forgotten although they answered once.
+/// Otherwise a client could fill the memory with them for good. The first report to such a server
+/// makes it known again.
 const SERVERS_CROWDED: usize = SERVERS_MAX / 2;
-/// The most entries towards all servers together. Beyond it none are made, and none are learned.
+/// The maximum number of entries, of all servers together. Beyond it none are made or learned.
 pub const ENTRIES_MAX: usize = 1 << 20;
-/// Entries that expired are looked for this often.
+/// Time between two searches for expired entries.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Random ports that are tried before the next free one is taken.
 const PORT_DRAWS: u32 = 32;
-/// Mapped ports that are never used: Teredo and Geneve (PROTOCOL.md section 6).
+/// Ports that are never mapped: Teredo and Geneve (PROTOCOL.md section 6).
 const RESERVED_PORTS: [u16; 2] = [3544, 6081];
 /// The lowest mapped port.
 const PORT_MIN: u16 = 1024;
-/// Control ports are drawn from here on.
+/// The lowest control port: that of the dynamic ports (RFC 6335 section 6).
 const CONTROL_PORT_MIN: u16 = 49152;
 
 /// `64:ff9b::/96`, the well-known prefix (RFC 6052).
@@ -73,28 +74,30 @@ pub type Seed = [u8; SEED_LENGTH];
 /// How a NAT64 is set up.
 #[derive(Debug, Clone)]
 pub struct Nat64Config {
-    /// Its public address.
+    /// The public address.
     pub address: Ipv4Addr,
-    /// The prefixes that clients reach it by.
+    /// The prefixes by which clients reach it.
     pub prefixes: Vec<Prefix96>,
-    /// Where servers listen.
+    /// The UDP port on which servers listen.
     pub handoff_port: u16,
-    /// The length of its tokens in units of 2 octets.
+    /// The length of tokens, in units of 2 octets.
     pub token_units: u8,
-    /// The length of its authenticators in units of 2 octets.
+    /// The length of authenticators, in units of 2 octets.
     pub authenticator_units: u8,
-    /// Whether it suggests the client's own port to the server (type 8).
+    /// Whether requests suggest the client's own port to the server (type 8).
     pub hints: bool,
-    /// Whether who carries out its actions remembers first fragments, and so needs no server to know whose the
+    /// Whether the caller remembers first fragments, so that it knows without a server whose the
     /// later ones are.
     pub remembers_fragments: bool,
-    /// What authenticators are made with, where that is to outlive a reboot: else a service that speaks first after
-    /// one is not believed until the client speaks. Whoever knows it can forge authenticators.
+    /// The key of authenticators, where that is to outlive a reboot. Without it, the server's
+    /// answer to a service that speaks first after a reboot is not believed until the client has
+    /// spoken. Whoever knows the key can forge authenticators.
     pub authenticator_key: Option<AuthenticatorKey>,
 }
 
 impl Nat64Config {
-    /// The well-known prefix and the default port; tokens and authenticators of 16 octets; no hints.
+    /// The well-known prefix and the default port; tokens and authenticators of 16 octets; no
+    /// hints.
     pub fn new(address: Ipv4Addr) -> Self {
         Self {
             address,
@@ -112,27 +115,27 @@ impl Nat64Config {
 /// What the NAT64 believes about the handoff server of an IPv4 host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ServerState {
-    /// It was never heard of.
+    /// Nothing was heard of it.
     #[default]
     Unknown,
     /// It answered.
     Alive,
-    /// Its host said that nobody listens.
+    /// Its host reported that nobody listens on the handoff port.
     Dead,
 }
 
-/// What is to be done about an input.
+/// What the caller is to do about an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Send a control payload from the control port to the handoff port of `server`.
     Request {
-        /// Whom it goes to.
+        /// The address that it is sent to.
         server: Ipv4Addr,
         /// The UDP payload.
         payload: Vec<u8>,
     },
-    /// Translate a packet by means of `entry` and send it on: an IPv6 packet to `server`, an IPv4 packet
-    /// to the client.
+    /// Translate a packet by `entry` and send it on: an IPv6 packet to `server`, an IPv4 packet to
+    /// the client.
     Forward {
         /// The host that runs the service.
         server: Ipv4Addr,
@@ -141,13 +144,14 @@ pub enum Action {
         /// The packet before translation.
         packet: Vec<u8>,
     },
-    /// Send a packet as it is: the server translated it, or it is the answer that translation would give.
+    /// Send a packet as it is: the server translated it, or made it in place of a translated
+    /// answer.
     Deliver {
         /// IPv4 or IPv6.
         packet: Vec<u8>,
     },
-    /// A packet of a service that neither end has an entry for. What the host of the NAT64 does with a
-    /// packet to itself is its own business; validation packets end here.
+    /// A packet of a service for which neither this NAT64 nor the server has an entry. The caller
+    /// may take it for one to its own host, or drop it. Validation packets end here.
     Unmapped {
         /// The server that returned it.
         server: Ipv4Addr,
@@ -165,11 +169,11 @@ Ignored:
     NotHandoffPort = "not_handoff_port",
     /// A control payload of none of the shapes of PROTOCOL.md section 4.
     Shape = "shape",
-    /// A token that this NAT64 did not make, or not lately.
+    /// A token that this NAT64 did not make, or that a rotation has outdated.
     BadToken = "bad_token",
     /// An authenticator that this NAT64 did not make for that client.
     BadAuthenticator = "bad_authenticator",
-    /// An entry of a client that cannot be one, of another prefix, or with a port that cannot be mapped.
+    /// An entry of an impossible client, of another prefix, or with a port that is never mapped.
     BadEntry = "bad_entry",
     /// An answer that contradicts an entry of our own (section 10, repair 3).
     Contradicted = "contradicted",
@@ -179,13 +183,13 @@ Ignored:
     PacketTruncated = "packet_truncated",
     /// A packet whose headers cannot be walked.
     PacketHeaders = "packet_headers",
-    /// A packet that leaves no room for the messages in front of it.
+    /// A packet too long for a payload together with the messages in front of it.
     PacketTooLong = "packet_too_long",
     /// A client's packet whose source cannot be a client.
     ClientAddress = "client_address",
-    /// A packet to no prefix, or to no address, of this NAT64.
+    /// A packet to none of this NAT64's prefixes, or not to its public address.
     NotOurs = "not_ours",
-    /// A packet that only the server could have helped with, and it is dead.
+    /// A packet about which only the server could be asked, and it is dead.
     ServerDead = "server_dead",
     /// No mapped port is free.
     NoPort = "no_port",
@@ -195,7 +199,7 @@ Ignored:
     EntriesLimit = "entries_held_limit",
 }
 
-/// A NAT64, as far as the protocol is concerned.
+/// The handoff protocol's side of a NAT64: its entries, and what it knows of servers.
 #[derive(Debug)]
 pub struct Nat64 {
     config: Nat64Config,
@@ -203,14 +207,14 @@ pub struct Nat64 {
     keys: Keys,
     control_port: ControlPort,
     peers: BTreeMap<Ipv4Addr, Peer>,
-    /// The entries of all peers.
+    /// The sum of the peers' lengths.
     entries_held: usize,
     expiry_due: Duration,
     ignored: [u64; Ignored::ALL.len()],
 }
 
 impl Nat64 {
-    /// A NAT64 that knows nobody.
+    /// A NAT64 that has just booted: without entries.
     pub fn new(config: Nat64Config, seed: Seed) -> Self {
         let mut random = Random::new(seed);
         let mut keys = Keys::draw(&mut random, config.token_units, config.authenticator_units);
@@ -236,15 +240,16 @@ impl Nat64 {
         self.count(outcome);
     }
 
-    /// The octets of a packet to the public address, before translation: anything but control payloads,
-    /// validation packets included.
+    /// The octets of a packet to the public address, before translation: anything but control
+    /// payloads, validation packets included.
     pub fn service_packet(&mut self, now: Duration, packet: &[u8], actions: &mut Vec<Action>) {
         let outcome = self.try_service_packet(now, packet, actions);
         self.count(outcome);
     }
 
-    /// A packet of a client to one of the prefixes. Returns the server and the entry by which the packet is to
-    /// be forwarded, before any of `actions`; `None` where it is not forwarded now.
+    /// A client's packet that was found to be to one of the prefixes. Returns the server and the
+    /// entry by which to forward it, before `actions` are carried out; `None` where it is not
+    /// forwarded now.
     pub fn outbound(
         &mut self,
         now: Duration,
@@ -258,8 +263,8 @@ impl Nat64 {
         })
     }
 
-    /// The server and the entry by which a packet to the public address is to be forwarded. Where there is none,
-    /// the server can be asked by [`Self::request_for_inbound`].
+    /// The server and the entry by which to forward a packet to the public address. Where there is
+    /// none, [`Self::request_for_inbound`] asks the server.
     pub fn entry_of_inbound(
         &mut self,
         now: Duration,
@@ -281,7 +286,7 @@ impl Nat64 {
         Some((server, Entry { port, client }))
     }
 
-    /// Asks the server about a packet to the public address that there is no entry for.
+    /// Asks the server about a packet to the public address for which there is no entry.
     pub fn request_for_inbound(
         &mut self,
         now: Duration,
@@ -304,14 +309,15 @@ impl Nat64 {
         self.count(outcome);
     }
 
-    /// An ICMP port unreachable from `server` about a request. `quoted` is what it quotes of the payload.
+    /// An ICMP port unreachable from `server` about a request. `quoted` is the part of the payload
+    /// that it quotes.
     pub fn port_unreachable(&mut self, now: Duration, server: Ipv4Addr, quoted: &[u8]) {
         let outcome = self.try_port_unreachable(now, server, quoted);
         self.count(outcome);
     }
 
-    /// Everything is forgotten; keys and control port are others than before, but for
-    /// [`Nat64Config::authenticator_key`].
+    /// Forgets everything and draws a new control port and new keys, except where
+    /// [`Nat64Config::authenticator_key`] is given.
     pub fn reboot(&mut self, seed: Seed) {
         let before = self.control_port;
         *self = Self::new(self.config.clone(), seed);
@@ -321,12 +327,13 @@ impl Nat64 {
         }
     }
 
-    /// Tokens are made with another key. For [`ROTATION_LIFETIME`] requests tell the one before as well.
+    /// Replaces the key of tokens. For [`ROTATION_LIFETIME`], requests carry the token before as
+    /// well.
     pub fn rotate_token(&mut self, now: Duration) {
         self.keys.rotate(now, &mut self.random);
     }
 
-    /// Repeats reports and forgets what expired. To be called about once a second.
+    /// Repeats reports and removes expired entries. To be called about once a second.
     pub fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let expiry = now >= self.expiry_due;
         if expiry {
@@ -339,29 +346,29 @@ impl Nat64 {
             send_reports(&self.keys, now, server, peer, actions);
         }
         if expiry {
-            // That a host said once that nobody listens is learned again by the next report.
+            // Whether nobody listens on a host is learned again from the next report to it.
             let crowded = self.peers.len() >= SERVERS_CROWDED;
             self.peers.retain(|_, peer| peer.length() > 0 || (peer.has_answered && !crowded));
             self.entries_held = self.peers.values().map(Peer::length).sum();
         }
     }
 
-    /// Its public address.
+    /// The public address.
     pub fn address(&self) -> Ipv4Addr {
         self.config.address
     }
 
-    /// Where its requests come from. Drawn from the seed.
+    /// The source port of requests, drawn from the seed.
     pub fn control_port(&self) -> ControlPort {
         self.control_port
     }
 
-    /// Requests come from `port` now, as whoever owns the socket found out.
+    /// Replaces the drawn control port by that of the caller's socket.
     pub fn use_control_port(&mut self, port: ControlPort) {
         self.control_port = port;
     }
 
-    /// What it believes about `server`.
+    /// What is believed about `server`. [`ServerState::Unknown`] where nothing was heard of it.
     pub fn state(&self, server: Ipv4Addr) -> ServerState {
         self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
     }
@@ -371,12 +378,12 @@ impl Nat64 {
         self.peers.get(&server).is_some_and(|peer| peer.has_answered)
     }
 
-    /// The mapped port that it has for `client` towards `server`.
+    /// The mapped port of `client` towards `server`.
     pub fn port_of(&self, server: Ipv4Addr, client: &Client) -> Option<MappedPort> {
         self.peers.get(&server)?.port_of(client)
     }
 
-    /// The client that it has for a mapped port towards `server`.
+    /// The client behind a mapped port towards `server`.
     pub fn client_of(&self, server: Ipv4Addr, port: MappedPort) -> Option<Client> {
         self.peers.get(&server)?.client_of(port)
     }
@@ -386,23 +393,23 @@ impl Nat64 {
         self.peers.get(&server).into_iter().flat_map(Peer::entries)
     }
 
-    /// How often something was ignored for this reason since the NAT64 booted.
+    /// How many payloads and packets were ignored for this reason since the NAT64 booted.
     pub fn ignored(&self, reason: Ignored) -> u64 {
         self.ignored[reason as usize]
     }
 
-    /// The token that it gives `server`.
+    /// The current token for `server`.
     pub fn token(&self, server: Ipv4Addr) -> Vec<u8> {
         self.keys.token(server)
     }
 
-    /// The authenticator that it gives `server` for `client`.
+    /// The authenticator of `client` for `server`.
     pub fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Vec<u8> {
         self.keys.authenticator(server, client)
     }
 
-    /// A report of `entries` to `server`: a multi report where they are several. Nothing is remembered,
-    /// and whether it is true does not matter.
+    /// The payload of a report of `entries` to `server`: a multi report where there are several. No
+    /// answer is awaited, and the entries need not be in the table.
     pub fn report(&self, now: Duration, server: Ipv4Addr, entries: &[Entry]) -> Vec<u8> {
         report(&self.keys, now, server, entries)
     }

@@ -1,7 +1,7 @@
-//! Packets as the engine takes them: parsed once, by itself or by translation.
+//! Packets as the engine takes them: parsed once, by the engine or by translation.
 //!
-//! A packet's kind is what it says of itself and nothing else. Whether there is an entry for it is
-//! asked in `traffic`.
+//! A packet's kind depends on the packet alone. Whether there is an entry for it is asked in
+//! `traffic`.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,6 @@ use super::Ignored;
 use super::lifetime::{Segment, Session, Usage};
 use crate::handoff::entry::{Client, MappedPort};
 use crate::handoff::message::Prefix96;
-use crate::ip::fields::protocol;
 use crate::ip::flow::{Class, Truncated, classify_ipv4, classify_ipv6, quoted_ipv4, quoted_ipv6};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
@@ -52,7 +51,7 @@ pub(super) struct DataPacket<K> {
     pub usage: Usage,
 }
 
-/// The key of a service's packet: the server, and the port of the NAT64 that it talks to.
+/// The key of a service's packet: the server, and the mapped port that the packet is to.
 pub(super) type ServiceKey = (Ipv4Addr, MappedPort);
 
 impl<'a> Outbound<'a> {
@@ -71,7 +70,7 @@ impl<'a> Outbound<'a> {
         let kind = match classify_ipv6(view, &walk)? {
             Class::Ports { transport, source_port, destination_port } => {
                 let (prefix, address) = (view.destination_prefix(), view.source());
-                let session = Session { protocol: walk.protocol, service_port: destination_port };
+                let session = Session { transport, service_port: destination_port };
                 let segment = segment(transport, view.upper(&walk))?;
                 PacketKind::Data(DataPacket {
                     key: Client { prefix, address, port: source_port },
@@ -110,7 +109,7 @@ impl<'a> Inbound<'a> {
     pub(super) fn parse(view: Ipv4<'a>) -> Result<Self, Ignored> {
         let kind = match classify_ipv4(view)? {
             Class::Ports { transport, source_port, destination_port } => {
-                let session = Session { protocol: view.protocol(), service_port: source_port };
+                let session = Session { transport, service_port: source_port };
                 let segment = segment(transport, view.data())?;
                 PacketKind::Data(DataPacket {
                     key: (view.source(), MappedPort(destination_port)),
@@ -147,11 +146,9 @@ impl<K> PacketKind<K> {
                 PacketKind::Other
             }
             Inside::Flow { flow, tcp_flags, fragments } => {
-                let (protocol, segment) = match flow.transport {
-                    Transport::Tcp => (protocol::TCP, Segment::of_flags(tcp_flags)),
-                    Transport::Udp | Transport::Echo => (protocol::UDP, Segment::Udp),
-                };
-                let session = Session { protocol, service_port: flow.service_port };
+                let segment = Segment::of(flow.transport, tcp_flags);
+                let session =
+                    Session { transport: flow.transport, service_port: flow.service_port };
                 PacketKind::Data(DataPacket {
                     key: key(flow),
                     fragment: fragments.is_some(),
@@ -173,29 +170,28 @@ impl<K> PacketKind<K> {
 }
 
 impl<K> DataPacket<K> {
-    /// Not a TCP segment of a connection that must have been opened before.
+    /// Whether it can open a connection: any TCP segment but a SYN belongs to one that is open.
     pub(super) fn opens(&self) -> bool {
         matches!(self.usage.segment, Segment::Udp | Segment::Syn)
     }
 }
 
-/// The client that a quoted packet went to.
+/// The client to which a quoted packet was sent.
 fn client_of_quoted(quoted: &[u8]) -> Option<Client> {
     let quoted = quoted_ipv6(quoted).ok()?;
     let prefix = Prefix96::of(quoted.source);
     Some(Client { prefix, address: quoted.destination, port: quoted.destination_port })
 }
 
-/// Section 10, repair 4: the quoted packet went from the NAT64 to the server, so that is its destination.
+/// Section 10, repair 4: the NAT64 sent the quoted packet to the server, which is its destination.
 fn service_of_quoted(quoted: &[u8], nat64: Ipv4Addr) -> Option<ServiceKey> {
     let quoted = quoted_ipv4(quoted).ok().filter(|quoted| quoted.source == nat64)?;
     Some((quoted.destination, MappedPort(quoted.source_port)))
 }
 
-/// `upper` starts with the header of TCP or UDP, of which the ports are there.
+/// `upper` starts with a header of TCP or UDP, of which at least the ports are there.
 fn segment(transport: Transport, upper: &[u8]) -> Result<Segment, Ignored> {
-    let flags = transport.tcp_flags(upper).ok_or(Truncated)?;
-    Ok(if transport == Transport::Tcp { Segment::of_flags(flags) } else { Segment::Udp })
+    Ok(Segment::of(transport, transport.tcp_flags(upper).ok_or(Truncated)?))
 }
 
 impl From<Truncated> for Ignored {

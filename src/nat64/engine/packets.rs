@@ -1,7 +1,7 @@
-//! Whole packets for demos, simulations and tests: what clients send, what a service sends, and a UDP
-//! payload as the IPv4 packet in which it reaches the NAT64.
+//! Builders of whole packets for the demo and tests: those of clients and services, and the IPv4
+//! packet in which a UDP payload reaches the NAT64.
 //!
-//! Lengths and checksums are right; there are no options, no extension headers and no fragments.
+//! Lengths and checksums are right. There are no options, extension headers or fragments.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -10,13 +10,13 @@ use crate::ip::fields::IPV4_HEADER;
 use crate::ip::transport::Transport;
 use crate::ip::{checksum, icmp, ipv4, ipv6};
 
-/// TCP: the connection is to be closed.
+/// TCP: no more data from the sender.
 pub const FIN: u8 = 0x01;
-/// TCP: the connection is to be opened.
+/// TCP: synchronize sequence numbers.
 pub const SYN: u8 = 0x02;
-/// TCP: the connection is broken off.
+/// TCP: reset the connection.
 pub const RST: u8 = 0x04;
-/// TCP: data arrived.
+/// TCP: the acknowledgment field is significant.
 pub const ACK: u8 = 0x10;
 
 const HOP_LIMIT: u8 = 64;
@@ -60,7 +60,7 @@ pub fn ipv4_udp(from: SocketAddrV4, to: SocketAddrV4, data: &[u8]) -> Vec<u8> {
     ipv4_packet(*from.ip(), *to.ip(), Transport::Udp, datagram)
 }
 
-/// What fits behind the longer of the headers, with some room: no length field can overflow.
+/// Cuts data to what fits behind the headers of either version, so that no length field overflows.
 fn cut(data: &[u8]) -> &[u8] {
     &data[..data.len().min(usize::from(u16::MAX) - IPV4_HEADER - 8)]
 }

@@ -1,5 +1,5 @@
-//! What a NAT64 keeps for one server: whether it is alive, the entries both ways, the reports it awaits
-//! an answer to.
+//! What a NAT64 keeps for one server: its state, the entries by client and by port, and the reports
+//! that await an answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use super::ServerState;
 use super::lifetime::{Lifetime, Usage};
 use crate::handoff::entry::{Client, Entry, MappedPort};
 
-/// How often a report is repeated (PROTOCOL.md section 10, repair 2).
+/// How many times a report is repeated (PROTOCOL.md section 10, repair 2).
 pub const REPORT_REPEATS_MAX: u8 = 3;
-/// How long the answer to a report may take, the first time; twice as long each time after.
+/// How long the first answer to a report may take. The time doubles with each repetition.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// The reports that leave at once; the next as many follow [`REPORT_SPACING`] later.
+/// Reports are sent in bursts of this many, [`REPORT_SPACING`] apart.
 const REPORTS_AT_ONCE: usize = 64;
-/// See [`REPORTS_AT_ONCE`].
+/// Time between two bursts of [`REPORTS_AT_ONCE`].
 const REPORT_SPACING: Duration = Duration::from_millis(100);
 
-/// Who made an entry.
+/// Who made an entry, or confirmed it last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The server said so, or agreed.
+    /// The server made or confirmed it.
     Server,
-    /// The NAT64 did, for want of a server.
+    /// The NAT64 made it without the server.
     Own,
 }
 
@@ -31,11 +31,11 @@ pub(super) struct Mapping {
     pub port: MappedPort,
     pub origin: Origin,
     lifetime: Lifetime,
-    /// The report that it stands in, if that has no answer yet.
+    /// The report that names it, while that awaits an answer.
     report: Option<u64>,
 }
 
-/// A report whose answer is awaited.
+/// A report that awaits an answer.
 #[derive(Debug)]
 struct Report {
     clients: Vec<Client>,
@@ -43,14 +43,14 @@ struct Report {
     due: Duration,
 }
 
-/// Section 10, repair 3: an answer that is not cached, because own mappings in use contradict it.
+/// Section 10, repair 3: an answer was not cached, because it contradicts an own entry in use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contradicted;
 
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub state: ServerState,
-    /// It was alive once.
+    /// Whether it was alive since the NAT64 booted.
     pub has_answered: bool,
     entries: BTreeMap<Client, Mapping>,
     ports: BTreeMap<MappedPort, Client>,
@@ -71,12 +71,12 @@ impl Peer {
         self.entries.iter().map(|(&client, mapping)| Entry { port: mapping.port, client })
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn length(&self) -> usize {
         self.entries.len()
     }
 
-    /// The client's entry, which a packet uses.
+    /// Refreshes the client's entry, which a packet uses. Returns its port.
     pub(super) fn touch(
         &mut self,
         client: &Client,
@@ -84,7 +84,7 @@ impl Peer {
         usage: Usage,
     ) -> Option<MappedPort> {
         let mapping = self.entries.get_mut(client)?;
-        mapping.lifetime.go_on(now, usage);
+        mapping.lifetime.refresh(now, usage);
         Some(mapping.port)
     }
 
@@ -103,8 +103,8 @@ impl Peer {
         }
     }
 
-    /// Takes over what the server says. Its table is authoritative: what was cached gives way, but not
-    /// what connections depend on that began without it.
+    /// Caches an entry that the server named. Its table is authoritative: cached entries that
+    /// contradict it are removed, but not own entries, on which connections may depend.
     pub(super) fn learn(
         &mut self,
         entry: Entry,
@@ -116,7 +116,7 @@ impl Peer {
             if mapping.port == entry.port {
                 mapping.origin = Origin::Server;
                 if let Some(usage) = usage {
-                    mapping.lifetime.go_on(now, usage);
+                    mapping.lifetime.refresh(now, usage);
                 }
                 return Ok(());
             }
@@ -135,10 +135,10 @@ impl Peer {
         Ok(())
     }
 
-    /// Forgets the entries that no connection needs.
+    /// Removes the expired entries.
     pub(super) fn expire(&mut self, now: Duration) {
         self.entries.retain(|_, mapping| {
-            let lives = !mapping.lifetime.is_over(now);
+            let lives = !mapping.lifetime.has_expired(now);
             if !lives {
                 self.ports.remove(&mapping.port);
             }
@@ -146,7 +146,7 @@ impl Peer {
         });
     }
 
-    /// A report of `client` alone left just now.
+    /// A report of `client` alone is being sent.
     pub(super) fn sent_report(&mut self, client: Client, now: Duration) {
         let due = now.saturating_add(REPORT_INTERVAL);
         self.await_answer(Report { clients: vec![client], sent: 1, due });
@@ -163,7 +163,8 @@ impl Peer {
         self.reports.insert(id, report);
     }
 
-    /// Reports clients, who have entries, spread over time: the first leave with [`Self::due_reports`].
+    /// Schedules reports of clients that have entries, spread over time. [`Self::due_reports`]
+    /// sends them.
     pub(super) fn report_all(&mut self, now: Duration, reports: Vec<Vec<Client>>) {
         let mut due = now;
         for (number, clients) in reports.into_iter().enumerate() {
@@ -174,8 +175,9 @@ impl Peer {
         }
     }
 
-    /// The server said this of a client. It has seen the report that the client stands in if that is how it answers
-    /// one (PROTOCOL.md section 6): with what differs, or with the first. Anything else answers something else.
+    /// The server named this entry. That answers the report that names the client if it is what
+    /// PROTOCOL.md section 6 has a report answered with: an entry that differs, or the first one.
+    /// Any other entry answers something else.
     fn answered(&mut self, entry: Entry) {
         let Some(mapping) = self.entries.get_mut(&entry.client) else {
             return;
@@ -190,12 +192,12 @@ impl Peer {
         }
     }
 
-    /// Expects no answers any more.
+    /// Awaits no answers any more.
     pub(super) fn forget_reports(&mut self) {
         self.reports.clear();
     }
 
-    /// What each report that is due says by now. It is not due again before its interval is over.
+    /// The current entries of each report that is due. Schedules its next repetition.
     pub(super) fn due_reports(&mut self, now: Duration) -> Vec<Vec<Entry>> {
         let mut due = Vec::new();
         let entries = &self.entries;

@@ -1,10 +1,10 @@
-//! What a server's payload says (PROTOCOL.md section 4), before anything in it is believed.
+//! Parses a server's payload (PROTOCOL.md section 4). Nothing in it is verified here.
 
 use super::Ignored;
 use crate::handoff::entry::Entry;
 use crate::handoff::message::{self, Embedded, Message, PAYLOAD_MAX, message_type};
 
-/// The messages of a payload that matter to a NAT64. Where a type stands more than once, the first counts.
+/// The messages of a payload that matter to a NAT64. Of several of one type, the first counts.
 #[derive(Debug, Default)]
 pub(super) struct Reply<'a> {
     pub token: Option<&'a [u8]>,
@@ -53,7 +53,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The token in the part of a request that an ICMP error quotes: from its start, cut anywhere.
+/// The token in the start of a request that an ICMP error quotes. It may be cut short anywhere.
 pub(super) fn quoted_token(quoted: &[u8]) -> Option<&[u8]> {
     let quoted = &quoted[..quoted.len().min(PAYLOAD_MAX)];
     message::messages(quoted).map_while(Result::ok).find_map(|message| match message {

@@ -1,4 +1,5 @@
-//! The requests of a NAT64 that are made from entries: reports and multi reports (PROTOCOL.md section 3).
+//! The requests of a NAT64 that are made from entries: reports and multi reports (PROTOCOL.md
+//! section 3).
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub(super) fn emit_token(keys: &Keys, now: Duration, server: Ipv4Addr, payload: 
     }
 }
 
-/// `1, 4, [5], (6, 7...)...`. The token before a rotation is left out where the payload would become longer
-/// than [`MULTI_REPORT_MAX`].
+/// `1, 4, [5], (6, 7...)...`. The token before a rotation is left out where the payload would
+/// become longer than [`MULTI_REPORT_MAX`].
 pub(super) fn report(keys: &Keys, now: Duration, server: Ipv4Addr, entries: &[Entry]) -> Vec<u8> {
     let mut groups = Vec::new();
     let mut address = None;
@@ -68,16 +69,16 @@ pub(super) fn divide(
     let token = MESSAGE_HEADER + keys.token_length();
     let rotation = keys.token_before(now, server).map_or(0, |_| token);
     let head = identifier + token + rotation;
-    // Without it where not even one group would fit, as `report` does.
+    // `report` leaves the rotation out where not even one group would fit otherwise.
     let head = if head + group > MULTI_REPORT_MAX { identifier + token } else { head };
 
     let mut reports: Vec<Vec<Client>> = Vec::new();
     let mut length = usize::MAX;
     for Entry { client, .. } in entries {
         let last = reports.last_mut();
-        let goes_on = last.as_ref().and_then(|report| report.last()).map(|last| last.address)
+        let same_group = last.as_ref().and_then(|report| report.last()).map(|last| last.address)
             == Some(client.address);
-        let more = if goes_on { ENTRY_LENGTH } else { group };
+        let more = if same_group { ENTRY_LENGTH } else { group };
         match last {
             Some(report) if length.saturating_add(more) <= MULTI_REPORT_MAX => {
                 report.push(client);

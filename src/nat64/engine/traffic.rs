@@ -1,5 +1,5 @@
-//! What a NAT64 makes of packets (PROTOCOL.md sections 3 and 10, repairs 1 and 4): it has an entry for them, makes
-//! one, or asks the server.
+//! What a NAT64 does with packets (PROTOCOL.md sections 3 and 10, repairs 1 and 4): it forwards
+//! them by an entry that it has or makes, or asks the server.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Nat64 {
         is_ours.then_some(()).ok_or(Ignored::NotOurs)
     }
 
-    /// The packet was found to be one of a client to one of the prefixes.
+    /// The packet was found to be from a possible client to one of the prefixes.
     pub(super) fn try_outbound(
         &mut self,
         now: Duration,
@@ -69,7 +69,8 @@ impl Nat64 {
         Ok(None)
     }
 
-    /// Uses the entry of a client's packet, unless only the server can say whose its fragments are.
+    /// Finds and refreshes the entry of a client's packet. `None` for a first fragment that only
+    /// the server remembers.
     fn entry_of_outbound(
         &mut self,
         now: Duration,
@@ -107,7 +108,7 @@ impl Nat64 {
         payload
     }
 
-    /// Works on as an ordinary NAT64: makes an entry and uses it. It is to be reported.
+    /// Makes an entry as an ordinary NAT64 does, without a server. It is to be reported.
     pub(super) fn own_entry(
         &mut self,
         now: Duration,
@@ -124,7 +125,7 @@ impl Nat64 {
         self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);
-        } // Else one report asks whether it is back; its host answers where it is not.
+        } // Else one report, not repeated, asks whether the server is back.
         Ok(entry)
     }
 
@@ -141,7 +142,7 @@ impl Nat64 {
             && port.0 != self.control_port.0
     }
 
-    /// How many ports there are for which [`Self::is_eligible`] holds.
+    /// The number of ports for which [`Self::is_eligible`] holds.
     pub(super) fn ports_eligible(&self) -> usize {
         let [teredo, geneve] = RESERVED_PORTS;
         let mut never = [teredo, geneve, self.config.handoff_port, self.control_port.0];
@@ -151,9 +152,9 @@ impl Nat64 {
         usize::from(u16::MAX - PORT_MIN) + 1 - never
     }
 
-    /// A port that no client has towards `server`: a random one, or the next free after one.
+    /// A port that no client has towards `server`: a random one, or the next free one after it.
     pub(super) fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
-        // Where all are taken, each packet of a new client would search them all to find that out.
+        // Else each packet of a new client would search all ports to find that none is free.
         let taken = self.peers.get(&server).map_or(0, Peer::length);
         if taken >= self.ports_eligible() {
             return None;
@@ -207,7 +208,7 @@ impl Nat64 {
     }
 }
 
-/// Whether a server in this state is asked about a client's packet that there is no entry for.
+/// Whether a server in this state is asked about a client's packet for which there is no entry.
 fn asks(state: ServerState, packet: &DataPacket<Client>) -> bool {
     match state {
         ServerState::Alive => true,

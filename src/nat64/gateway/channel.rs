@@ -1,5 +1,5 @@
-//! The control channel (PROTOCOL.md section 1) as IPv4 packets between the control port of the public address and
-//! the handoff port of a server.
+//! The control channel (PROTOCOL.md section 1) as IPv4 packets between the control port of the
+//! public address and the handoff port of a server.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::ip::icmp;
 use crate::ip::ipv4::{self, Ipv4};
 use crate::ip::transport::{Transport, ports};
 
-/// What our own packets start with.
+/// The time to live of our own packets.
 const TTL: u8 = 64;
 
 impl Gateway {
-    /// What belongs to the control channel is dealt with here; `None` where a packet does not. It is one to the
-    /// public address.
+    /// Handles a packet to the public address if it belongs to the control channel; `None` where it
+    /// does not.
     pub(super) fn control(
         &mut self,
         now: Duration,
@@ -30,7 +30,7 @@ impl Gateway {
         let end = view.total_length();
         let whole = end >= view.header_length() && view.octets().len() >= end;
         if !whole || !view.checksum_is_right() {
-            return None; // Translation says what is wrong.
+            return None; // Translation refuses and counts it.
         }
         let data = &view.octets()[view.header_length()..end];
         match view.protocol() {
@@ -121,7 +121,7 @@ impl Gateway {
         Some(Ok(()))
     }
 
-    /// Sends a control payload, in fragments where the device is too narrow. It has at most 65507 octets.
+    /// Sends a control payload of at most 65,507 octets, in fragments where it exceeds the MTU.
     pub(super) fn send_control(&mut self, server: Ipv4Addr, payload: &[u8], out: &mut Outbox) {
         self.did(Done::Requests);
         let length = UDP_HEADER + payload.len();
@@ -142,7 +142,8 @@ impl Gateway {
     }
 }
 
-/// Source port and payload of a UDP datagram that is as long as it says. Its checksum may be 0: none.
+/// Source port and payload of a UDP datagram. `None` where it is shorter than its length field
+/// says, or where its checksum is neither right nor 0, which means none.
 fn udp_payload(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Option<(u16, &[u8])> {
     let header: &[u8; UDP_HEADER] = datagram.first_chunk()?;
     let datagram = datagram.get(..usize::from(u16_at(header, udp::LENGTH)))?;

@@ -1,4 +1,4 @@
-//! What a gateway did and dropped, by name.
+//! Counters of what a gateway did and dropped.
 
 use super::Gateway;
 use crate::handoff::stats::counters;
@@ -6,38 +6,41 @@ use crate::nat64::engine::{Ignored, Nat64};
 use crate::nat64::translate::Refusal;
 
 counters! {
-/// Why a gateway dropped a packet, where neither its [`Nat64`] ([`Ignored`]) nor translation ([`Refusal`]) says why.
+/// Why a gateway dropped a packet. The engine's reasons are [`Ignored`], those of translation are
+/// [`Refusal`].
 Dropped:
     /// Neither IPv4 nor IPv6, or less than a header.
     NotIp = "not_ip",
-    /// To none of the prefixes, and not to the public address: what a kernel tells its neighbors, mostly.
+    /// To none of the prefixes and not to the public address: mostly what a kernel sends to its
+    /// neighbors.
     NotOurs = "elsewhere",
     /// From a client to the public address: hairpinning.
     Hairpin = "hairpin",
-    /// From a client with an address behind one of the prefixes (RFC 6146 sections 3.5 and 5.4), or from the public
-    /// address to itself, about itself too. These would go round for ever.
+    /// A packet that would loop forever: from a client with an address behind one of the prefixes
+    /// (RFC 6146 sections 3.5 and 5.4), or from the public address to itself, or an error about
+    /// such a packet.
     Loop = "loop",
     /// From a client to an IPv4 address that is not one of a single host, or link-local.
     Destination = "destination",
-    /// An echo request that no identifier is free for.
+    /// An echo request for which no identifier is free.
     NoIdentifier = "no_identifier",
-    /// An echo message, or an error about one, that nobody has a mapping for.
+    /// An echo message, or an error about one, for which there is no mapping.
     NoEcho = "no_echo",
-    /// A later fragment whose first one was not seen.
+    /// A later fragment whose first fragment was not seen.
     FragmentUnknown = "fragment_unknown",
-    /// A fragment of a control datagram that runs past the end, or is one too many.
+    /// A fragment of a control datagram that exceeds the datagram, or the number of its fragments.
     FragmentBounds = "fragment_bounds",
     /// A fragment of a control datagram that overlaps another.
     FragmentOverlap = "fragment_overlap",
     /// A control datagram that is shorter than it says, or has a wrong checksum.
     ControlChecksum = "control_checksum",
-    /// An ICMP error about a control datagram of ours that says nothing of the server.
+    /// An ICMP error about a control datagram of ours that is not a sign that nobody listens.
     ControlError = "control_error",
-    /// A packet that neither this NAT64 nor the server has an entry for.
+    /// A packet for which neither this NAT64 nor the server has an entry.
     Unmapped = "unmapped",
-    /// Such a packet, beyond [`super::UNSOLICITED_RATE_MAX`].
+    /// An unsolicited packet beyond [`super::UNSOLICITED_RATE_MAX`].
     UnsolicitedRate = "unsolicited_rate",
-    /// An error that was to be told, beyond [`super::ICMP_RATE_MAX`]: counted besides its cause.
+    /// An ICMP error of our own beyond [`super::ICMP_RATE_MAX`]. Its cause is counted as well.
     IcmpRate = "icmp_rate",
 }
 
@@ -58,13 +61,13 @@ Done:
     Errors = "errors",
 }
 
-/// How often what happened.
+/// All counters of a gateway.
 #[derive(Debug, Clone)]
 pub(super) struct Counts {
     done: [u64; Done::ALL.len()],
     dropped: [u64; Dropped::ALL.len()],
     refused: [u64; Refusal::ALL.len()],
-    /// By NAT64s before a reboot.
+    /// Counted by the engine before reboots, which reset its own counters.
     ignored_before: [u64; Ignored::ALL.len()],
 }
 
@@ -92,7 +95,7 @@ impl Counts {
         self.refused[reason as usize] += 1;
     }
 
-    /// Takes over what a NAT64 counted that is about to reboot.
+    /// Adds the counters of an engine that is about to reboot.
     pub(super) fn keep(&mut self, nat64: &Nat64) {
         for (&reason, count) in Ignored::ALL.iter().zip(&mut self.ignored_before) {
             *count += nat64.ignored(reason);
@@ -101,27 +104,27 @@ impl Counts {
 }
 
 impl Gateway {
-    /// How often it did this.
+    /// How many times it did this.
     pub fn done(&self, done: Done) -> u64 {
         self.counts.done[done as usize]
     }
 
-    /// How often it dropped something for this reason.
+    /// How many packets it dropped for this reason.
     pub fn dropped(&self, reason: Dropped) -> u64 {
         self.counts.dropped[reason as usize]
     }
 
-    /// How often translation refused something for this reason.
+    /// How many packets translation refused for this reason.
     pub fn refused(&self, reason: Refusal) -> u64 {
         self.counts.refused[reason as usize]
     }
 
-    /// How often its NAT64 ignored something for this reason, before reboots too.
+    /// How many inputs the engine ignored for this reason, those before reboots included.
     pub fn ignored(&self, reason: Ignored) -> u64 {
         self.nat64.ignored(reason) + self.counts.ignored_before[reason as usize]
     }
 
-    /// All drops by name, those that never happened left out.
+    /// All drops by name, except those that never happened.
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let dropped = Dropped::ALL.iter().map(|&reason| (reason.name(), self.dropped(reason)));
         let refused = Refusal::ALL.iter().map(|&reason| (reason.name(), self.refused(reason)));

@@ -1,8 +1,8 @@
-//! Mappings of ICMP echo (RFC 6146 sections 3.1 and 3.5.3): which client and identifier an identifier of the
-//! public address stands for.
+//! Mappings of ICMP echo (RFC 6146 sections 3.1 and 3.5.3): from an identifier of the public
+//! address to a client and its identifier.
 //!
-//! Like the ports of TCP and UDP they are kept for each server address alone, so only the host that a client
-//! pings can use the client's identifier. At most [`ECHOES_MAX`] of them; at that bound there are no new ones.
+//! Like the ports of TCP and UDP they are kept per server address, so only the host that a client
+//! pings can use the client's mapping. There are at most [`ECHOES_MAX`]; beyond it none are made.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,18 +12,19 @@ use hashbrown::HashMap;
 use crate::handoff::entry::Client;
 use crate::handoff::random::{Random, SecretHash};
 
-/// The most mappings.
+/// The maximum number of mappings.
 pub const ECHOES_MAX: usize = 65_536;
-/// How long a mapping lives that no packet uses (RFC 6146 section 4: ICMP_DEFAULT).
+/// How long a mapping lives after a packet used it (RFC 6146 section 4: ICMP_DEFAULT).
 pub const ECHO_LIFETIME: Duration = Duration::from_secs(60);
-/// How often those that expired are looked for.
+/// Time between two searches for expired mappings.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
-/// Identifiers that are drawn before giving up: where half of them are taken, that fails once in 2^32.
+/// Identifiers that are drawn before giving up. With half of them taken, that fails once in 2^32
+/// times.
 const DRAWS: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Echoes {
-    /// The port of a [`Client`] is its identifier here.
+    /// In place of the [`Client`]'s port stands its identifier.
     clients: HashMap<(Ipv4Addr, Client), Mapping, SecretHash>,
     identifiers: HashMap<(Ipv4Addr, u16), Client, SecretHash>,
     expiry_due: Duration,
@@ -44,7 +45,8 @@ impl Echoes {
         }
     }
 
-    /// The identifier of a client towards `server`: a new one, its own if that is free, where it has none.
+    /// The mapped identifier of a client towards `server`. Where there is none it is made: the
+    /// client's own if that is free, else a random one.
     pub(super) fn identifier(
         &mut self,
         now: Duration,
@@ -69,7 +71,8 @@ impl Echoes {
         Some(identifier)
     }
 
-    /// Whom a message of `server` with that identifier is for. It is used by that, if `used`.
+    /// The client to which a message of `server` with that identifier is sent. Refreshes the
+    /// mapping if `used`.
     pub(super) fn client(
         &mut self,
         now: Duration,
@@ -84,12 +87,12 @@ impl Echoes {
         Some(client)
     }
 
-    /// The identifier that a client has towards `server`.
+    /// The mapped identifier of a client towards `server`, where there is one. Does not refresh it.
     pub(super) fn identifier_of(&self, server: Ipv4Addr, client: Client) -> Option<u16> {
         Some(self.clients.get(&(server, client))?.identifier)
     }
 
-    /// Forgets what expired.
+    /// Removes expired mappings.
     pub(super) fn tick(&mut self, now: Duration) {
         if now < self.expiry_due {
             return;

@@ -1,17 +1,21 @@
-//! [`Gateway`]: a NAT64 (RFC 6146) that translates (RFC 7915) and hands its entries over (PROTOCOL.md section 10),
-//! as a pure function of the packets that reach its device.
+//! [`Gateway`]: a NAT64 (RFC 6146) that translates (RFC 7915) and hands its entries over
+//! (PROTOCOL.md section 10), as a pure function of the packets that its device receives.
 //!
-//! It joins [`Nat64`], which knows whose a packet is, with [`crate::nat64::translate`], which rewrites it, and adds what
-//! both leave to others: ICMP echo, later fragments, the control channel as IPv4 packets of the public address,
-//! fragmented and put together again here, and the ICMP errors that tell senders why a packet went no further.
+//! It combines [`Nat64`], which has the entries, with [`crate::nat64::translate`], which rewrites
+//! packets, and adds what neither does: ICMP echo, later fragments, the control channel as IPv4
+//! packets of the public address, with fragmentation and reassembly, and ICMP errors to senders.
 //!
-//! Mappings of all kinds are kept for each server address, since each server has a table of its own: so mapping
-//! and filtering are address-dependent (RFC 4787 sections 4.1 and 5). RFC 6146 section 3.1 would have mapping
-//! endpoint-independent: here a client that talks to two servers from one port may have two mapped ports.
+//! A packet is parsed once, by translation: the engine takes the result. Only what a server returns
+//! is parsed twice, since the engine verifies it before it may be translated.
 //!
-//! Not done: hairpinning, which is refused (a client cannot be reached through the public address, as the table
-//! of entries is the service's), and fragments that arrive before the first of their packet, unless a server
-//! remembers it.
+//! Mappings of all kinds are kept per server address, since each server has a table of its own: so
+//! mapping and filtering are address-dependent (RFC 4787 sections 4.1 and 5). RFC 6146 section 3.1
+//! asks for endpoint-independent mapping: here a client that talks to two servers from one port may
+//! have two mapped ports.
+//!
+//! Not done: hairpinning, which is refused, since the table of entries is the service's and no
+//! client can be reached through the public address; and fragments that arrive before the first of
+//! their packet, unless a server remembers that.
 
 mod channel;
 mod counts;
@@ -46,10 +50,10 @@ use counts::Counts;
 use echo::Echoes;
 use reassembly::Reassembly;
 
-/// The most ICMP and ICMPv6 errors of our own in a second.
+/// The maximum number of ICMP and ICMPv6 errors of our own per second.
 pub const ICMP_RATE_MAX: u32 = 1000;
-/// The most packets in a second that nobody has an entry for and that go to a server all the same, while it is
-/// not known to be one.
+/// The maximum number of unsolicited packets per second that cause requests: those without an
+/// entry, from hosts that are not known to be servers.
 pub const UNSOLICITED_RATE_MAX: u32 = 1000;
 /// The longest packet: an IPv6 one with all that its length can say.
 const PACKET_MAX: usize = 40 + u16::MAX as usize;
@@ -59,9 +63,9 @@ const PROHIBITED: IcmpError = IcmpError { kind: v6::UNREACHABLE, code: v6::PROHI
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
-    /// The NAT64's own.
+    /// Of the NAT64 in it.
     pub nat64: Nat64Config,
-    /// The MTU of its device, in octets: the same for both versions, at least 1280.
+    /// The MTU of its device in octets, the same for both IP versions; at least 1280.
     pub mtu: u16,
 }
 
@@ -78,7 +82,7 @@ pub struct Gateway {
     notes: FragmentNotes,
     echoes: Echoes,
     reassembly: Reassembly,
-    /// Of the next packet that has none of its own.
+    /// The IPv4 identification that was used last for a packet that brought none.
     identification: u16,
     icmp: Rate,
     unsolicited: Rate,
@@ -88,7 +92,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that knows nobody. `None` where its MTU is less than 1280.
+    /// A gateway that has just booted: without entries. `None` where its MTU is less than 1280.
     pub fn new(config: GatewayConfig, seed: Seed) -> Option<Self> {
         let GatewayConfig { nat64, mtu } = config;
         let limits = Limits::new(mtu, mtu)?;
@@ -117,7 +121,7 @@ impl Gateway {
         })
     }
 
-    /// A packet from the device, of either version. What is to be written is left in `out`.
+    /// A packet from the device, of either IP version. What is to be written is appended to `out`.
     pub fn packet(&mut self, now: Duration, packet: &[u8], out: &mut Outbox) {
         let outcome = match packet.first().map(|octet| octet >> 4) {
             Some(6) => self.take_from_client(now, packet, out),
@@ -129,13 +133,13 @@ impl Gateway {
         }
     }
 
-    /// Repeats reports and forgets what expired. To be called about once a second.
+    /// Repeats reports and removes expired state. To be called about once a second.
     pub fn tick(&mut self, now: Duration, out: &mut Outbox) {
         self.with_nat64(now, out, |nat64, actions| nat64.tick(now, actions));
         self.echoes.tick(now);
     }
 
-    /// Everything is forgotten but the counts; keys and control port are others than before.
+    /// Forgets everything except the counts. See [`Nat64::reboot`].
     pub fn reboot(&mut self, seed: Seed) {
         self.counts.keep(&self.nat64);
         self.random = Random::new(seed);
@@ -146,12 +150,12 @@ impl Gateway {
         self.nat64.reboot(derived(&mut self.random));
     }
 
-    /// Tokens are made with another key. See [`Nat64::rotate_token`].
+    /// Replaces the key of tokens. See [`Nat64::rotate_token`].
     pub fn rotate_token(&mut self, now: Duration) {
         self.nat64.rotate_token(now);
     }
 
-    /// What it knows of servers and their entries.
+    /// The engine, with what it knows of servers and their entries.
     pub fn nat64(&self) -> &Nat64 {
         &self.nat64
     }
@@ -181,7 +185,8 @@ impl Gateway {
         }
     }
 
-    /// Whether a client may send from and to these addresses. It is told where it may not.
+    /// Whether a client may send from and to these addresses. Tells it where the destination is
+    /// prohibited.
     fn check_from_client(
         &mut self,
         now: Duration,
@@ -221,7 +226,7 @@ impl Gateway {
                 self.write_ipv4(now, packet, server, port, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
-                // It is about what came from the server.
+                // The quoted packet came from the server.
                 let of = extract(flow.service);
                 let client = client_of(flow);
                 let port = self.echoes.identifier_of(of, client).ok_or(Dropped::NoEcho)?;
@@ -309,8 +314,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Forwards a packet to the public address by its entry towards `server`, or asks that. Rate-limits
-    /// the requests that unsolicited packets cause: these may come from anywhere.
+    /// Forwards a packet to the public address by its entry towards `server`, or asks that.
+    /// Rate-limits the requests that unsolicited packets cause, since anybody can send these.
     fn inbound_by_entry(
         &mut self,
         now: Duration,
@@ -337,13 +342,13 @@ impl Gateway {
         });
     }
 
-    /// A server may remember the first fragment where we do not.
+    /// A server that is alive may remember a first fragment of which there is no note here.
     fn check_fragment_may_be_known(&self, server: Ipv4Addr) -> Result<(), Dropped> {
         let alive = self.nat64.state(server) == ServerState::Alive;
         alive.then_some(()).ok_or(Dropped::FragmentUnknown)
     }
 
-    /// Tells the NAT64 something and carries out what it wants.
+    /// Gives the engine an input and carries out its actions.
     fn with_nat64(
         &mut self,
         now: Duration,
@@ -355,7 +360,7 @@ impl Gateway {
         self.carry_out(now, actions, out);
     }
 
-    /// The same where that may change what the NAT64 believes about `server`, of which a notice is left.
+    /// The same for an input that may change the state of `server`. Leaves a notice where it does.
     fn hear_of_server(
         &mut self,
         now: Duration,
@@ -376,7 +381,7 @@ impl Gateway {
         out.notice(server, change);
     }
 
-    /// Carries out `actions`, whose capacity is kept for the next.
+    /// Carries out `actions`, whose allocation is kept for the next input.
     fn carry_out(&mut self, now: Duration, mut actions: Vec<Action>, out: &mut Outbox) {
         for action in actions.drain(..) {
             match action {
@@ -416,7 +421,7 @@ impl Gateway {
         }
     }
 
-    /// Translates by an entry, and leaves a note of it for later fragments.
+    /// Translates a client's packet by its entry, of which it leaves a note for later fragments.
     fn forward_outbound(
         &mut self,
         now: Duration,
@@ -431,7 +436,7 @@ impl Gateway {
         self.write_ipv4(now, packet, server, entry.port.0, out);
     }
 
-    /// Likewise.
+    /// The same for a packet to the public address.
     fn forward_inbound(
         &mut self,
         now: Duration,
@@ -548,7 +553,7 @@ fn client_of(flow: Flow<Ipv6Addr>) -> Client {
     Client { prefix, address: flow.client, port: flow.client_port }
 }
 
-/// A seed for another stream.
+/// The seed of an independent generator.
 fn derived(random: &mut Random) -> Seed {
     let mut seed = Seed::default();
     seed[..16].copy_from_slice(&random.key());

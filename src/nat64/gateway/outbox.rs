@@ -1,8 +1,8 @@
-//! What a gateway wants written to its device, and said of its servers.
+//! What a gateway wants its caller to write to the device and to log about servers.
 
 use std::net::Ipv4Addr;
 
-/// Packets, one behind the other in a buffer that is kept from one input to the next, and [`Notice`]s.
+/// Packets, contiguous in a buffer that is reused from one input to the next, and [`Notice`]s.
 #[derive(Debug, Default)]
 pub struct Outbox {
     octets: Vec<u8>,
@@ -11,46 +11,46 @@ pub struct Outbox {
     notices: Vec<Notice>,
 }
 
-/// A server became another than it was.
+/// The state of a server changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
-    /// Its address.
+    /// The server's address.
     pub server: Ipv4Addr,
-    /// What became of it.
+    /// The new state.
     pub change: ServerChange,
 }
 
-/// What became of a server.
+/// The state that a server has changed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerChange {
     /// It answered for the first time.
     Known,
-    /// It answered, and its host said so far that nobody listens.
+    /// It answered again, after its host had reported that nobody listens.
     Back,
-    /// It answered so far, and its host says that nobody listens.
+    /// Its host reports that nobody listens, after it had answered.
     Down,
 }
 
 impl Outbox {
-    /// The packets, in the order in which they are to be written.
+    /// The packets, in the order of writing.
     pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| &self.octets[start..end])
     }
 
-    /// The notices, in the order of what happened.
+    /// The notices, oldest first.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
 
-    /// Forgets all, and keeps the room.
+    /// Removes everything and keeps the allocations.
     pub fn clear(&mut self) {
         self.octets.clear();
         self.ends.clear();
         self.notices.clear();
     }
 
-    /// A packet made of `parts`.
+    /// Appends a packet that is the concatenation of `parts`.
     pub(super) fn push(&mut self, parts: &[&[u8]]) {
         parts.iter().for_each(|part| self.octets.extend_from_slice(part));
         self.ends.push(self.octets.len());

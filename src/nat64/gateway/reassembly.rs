@@ -1,25 +1,26 @@
-//! Puts control datagrams together again that were fragmented on their way (RFC 791 section 3.2, RFC 815).
+//! Reassembly of control datagrams (RFC 791 section 3.2, RFC 815).
 //!
-//! Only what begins with a first fragment to the control port is kept. At most [`PACKETS_MAX`] packets are
-//! incomplete at once, the oldest out first, each for [`PACKET_LIFETIME`], of at most [`FRAGMENTS_MAX`] fragments:
-//! so all together never take more than `PACKETS_MAX` times 64 KiB. A fragment that comes twice is ignored; one
-//! that overlaps another ends the whole packet, as RFC 5722 has it for IPv6.
+//! Only packets whose first fragment is to the control port, and arrives first, are kept. At most
+//! [`PACKETS_MAX`] packets are incomplete at once, each for at most [`PACKET_LIFETIME`] and of at
+//! most [`FRAGMENTS_MAX`] fragments; the oldest is evicted for a new one. So together they never
+//! take more than `PACKETS_MAX` times 64 KiB. A duplicate fragment is ignored; one that overlaps
+//! another discards the whole packet, as RFC 5722 has it for IPv6.
 
 use std::time::Duration;
 
 use super::Dropped;
 use crate::ip::fragment::{Fragment, FragmentKey, IPV4_DATA_MAX as DATA_MAX};
 
-/// The most packets that are incomplete at once.
+/// The maximum number of packets that are incomplete at once.
 pub const PACKETS_MAX: usize = 64;
-/// The most fragments of one packet: more than the longest has where links carry 576 octets.
+/// The maximum number of fragments of one packet: more than the longest has at an MTU of 576.
 pub const FRAGMENTS_MAX: usize = 128;
-/// How long a packet may be incomplete.
+/// How long a packet may be incomplete before it is discarded.
 pub const PACKET_LIFETIME: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
-    /// In the order in which their first fragments came.
+    /// Oldest first.
     packets: Vec<Partial>,
 }
 
@@ -28,14 +29,14 @@ struct Partial {
     key: FragmentKey,
     expires: Duration,
     data: Vec<u8>,
-    /// Where each fragment's data start and end, in order.
+    /// Start and end of each fragment's data, in ascending order.
     parts: Vec<(usize, usize)>,
-    /// The length of all data, once the last fragment is there.
+    /// The length of all data, once the last fragment has arrived.
     length: Option<usize>,
 }
 
 impl Reassembly {
-    /// Whether the packet `key` is one that is put together.
+    /// Whether the packet `key` is being reassembled.
     pub(super) fn knows(&self, now: Duration, key: FragmentKey) -> bool {
         self.packets.iter().any(|packet| packet.key == key && now < packet.expires)
     }
@@ -44,7 +45,10 @@ impl Reassembly {
         self.packets.clear();
     }
 
-    /// Takes a fragment. Returns the data of the whole packet where it was the last that was missing.
+    /// Adds a fragment. Returns the data of the whole packet when that completes it.
+    ///
+    /// # Errors
+    /// The fragment is out of bounds or overlaps another. The packet is discarded.
     pub(super) fn take(
         &mut self,
         now: Duration,
@@ -79,7 +83,7 @@ impl Reassembly {
 }
 
 impl Partial {
-    /// Whether it is complete now.
+    /// Adds a fragment. Returns whether the packet is complete.
     fn add(&mut self, fragment: Fragment, data: &[u8]) -> Result<bool, Dropped> {
         let start = usize::from(fragment.offset);
         let end = start + data.len();
@@ -108,7 +112,7 @@ impl Partial {
             self.data.resize(end, 0);
         }
         self.data[start..end].copy_from_slice(data);
-        // Without overlaps, they leave no hole where their lengths add up.
+        // There are no overlaps, so there is no hole if the lengths add up.
         let there: usize = self.parts.iter().map(|(start, end)| end - start).sum();
         Ok(self.length == Some(there))
     }
@@ -139,7 +143,7 @@ mod tests {
             for (number, &part) in order.iter().enumerate() {
                 let (start, end, more) = parts[part];
                 let fragment = fragment(start as u16, more);
-                // The same once more changes nothing, but for the last, which begins another packet.
+                // A duplicate changes nothing. One of the last fragment would begin a new packet.
                 for _ in 0..if number < 2 { 2 } else { 1 } {
                     let taken = reassembly.take(AT, key(1), fragment, &whole[start..end]);
                     let expected = (number == 2).then(|| whole.clone());
@@ -192,7 +196,7 @@ mod tests {
             reassembly.take(AT, key(number), fragment(0, true), &[0; 8]).unwrap();
             assert!(reassembly.packets.len() <= PACKETS_MAX);
         }
-        // The latest are those that are still there.
+        // The oldest were evicted.
         assert!(reassembly.knows(AT, key(999)) && !reassembly.knows(AT, key(0)));
         let mut reassembly = Reassembly::default();
         for number in 0..FRAGMENTS_MAX {

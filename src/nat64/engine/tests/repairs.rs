@@ -47,7 +47,7 @@ fn section_10_repair_2_own_entries_are_reported_when_the_server_is_known() {
         }
     }
     assert_eq!(reported, own);
-    // One answer is enough for one multi report; the others are repeated.
+    // One answer answers one multi report; the others are repeated.
     let multi_reports = requests(&actions).len();
     let payload = answer(&nat64, own[0], &[]);
     assert_eq!(by_server(&mut nat64, &payload), []);
@@ -90,7 +90,7 @@ fn section_10_repair_2_an_answer_about_one_client_is_none_to_a_report_of_many() 
         .collect();
     let payload = answer(&nat64, own[0], &[]);
     let at_once = reported(&by_server(&mut nat64, &payload));
-    // It answers others, too: some that stand in reports that left, some in reports that did not yet.
+    // It also names clients of reports that were sent, and of some that were not yet.
     for &entry in own.iter().skip(5).step_by(31) {
         let payload = answer(&nat64, entry, &[]);
         assert_eq!(by_server(&mut nat64, &payload), []);
@@ -99,7 +99,7 @@ fn section_10_repair_2_an_answer_about_one_client_is_none_to_a_report_of_many() 
     let then = reported(&tick(&mut nat64, soon));
     let all: Vec<Entry> = [own[..1].to_vec(), at_once.clone(), then].concat();
     assert!(all == own, "{} of {} are reported", all.len(), own.len());
-    // Those that left at once are repeated, but for the few whose first client the server named by chance.
+    // Those sent at once are repeated, except the few whose first client was named by chance.
     let again = reported(&tick(&mut nat64, NOW + REPORT_INTERVAL));
     assert!(2 * again.len() > at_once.len(), "{} of {}", again.len(), at_once.len());
 }
@@ -121,7 +121,7 @@ fn section_10_repair_3_an_own_entry_in_use_stands() {
     assert_eq!(by_server(&mut nat64, &payload), []);
     assert_eq!(nat64.client_of(SERVER, own.port), Some(one));
     assert_eq!(nat64.ignored(Ignored::Contradicted), 2);
-    // Where that one opens a connection, it gets another port, and the server hears of it.
+    // Where that client opens a connection, it gets another port, which is reported.
     let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &segment(client(2, 2), SYN));
     let actions = by_server(&mut nat64, &payload);
     let (others, packet) = the_forwarded(&actions);
@@ -132,7 +132,7 @@ fn section_10_repair_3_an_own_entry_in_use_stands() {
         panic!("no report");
     };
     assert_eq!(reported, others);
-    // What the server says to that changes nothing, and goes round no more.
+    // The answer to that changes nothing and causes no further request.
     let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &[]);
     assert_eq!(by_server(&mut nat64, &payload), []);
     assert_eq!(nat64.port_of(SERVER, &client(2, 2)), Some(others.port));

@@ -1,4 +1,4 @@
-//! What is remembered and for how long, the bounds of it, and packets that nothing is remembered of.
+//! The state that is kept, its bounds, and packets without state.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn a_dead_server_comes_back() {
     let cached = entry(4000, client(1, 1));
     let payload = answer(&nat64, cached, &[]);
     by_server(&mut nat64, &payload);
-    // Without the token anybody could say so.
+    // Without the token anybody could forge it.
     let request = [&message(message_type::TOKEN, &[0; 16])[..], &service_segment(9)].concat();
     nat64.port_unreachable(NOW, SERVER, &request);
     nat64.port_unreachable(NOW, SERVER, &[]);
@@ -19,7 +19,7 @@ fn a_dead_server_comes_back() {
     assert_eq!(nat64.state(SERVER), ServerState::Alive);
     nat64.port_unreachable(NOW, SERVER, &request[..18]);
     assert_eq!(nat64.state(SERVER), ServerState::Dead);
-    // What is cached is used; the rest is made here and reported once.
+    // Cached entries are used; others are made without the server and reported once.
     let actions = by_client(&mut nat64, &segment(client(1, 1), ACK));
     assert_eq!(actions, [forward(SERVER, cached, &segment(client(1, 1), ACK))]);
     let actions = by_client(&mut nat64, &segment(client(2, 2), SYN));
@@ -29,7 +29,7 @@ fn a_dead_server_comes_back() {
     let ping = ipv6_echo_request(client(1, 1).address, *service().ip(), 1, 1, b"");
     assert_eq!(by_client(&mut nat64, &ping), []);
     assert_eq!(nat64.ignored(Ignored::ServerDead), 1);
-    // It answers that report, so it is alive and told everything else.
+    // An answer to that report shows that it is alive: all other entries are reported.
     let payload = answer(&nat64, own, &[]);
     let actions = by_server(&mut nat64, &payload);
     assert_eq!(requests(&actions), [nat64.report(NOW, SERVER, &[cached])]);
@@ -108,7 +108,7 @@ fn servers_without_entries_are_forgotten_where_there_are_many() {
 }
 
 #[test]
-fn packets_that_are_none_of_its_business() {
+fn foreign_and_broken_packets_are_ignored() {
     let mut nat64 = nat64();
     let good = segment(client(1, 1), ACK);
     for length in 0..good.len() {

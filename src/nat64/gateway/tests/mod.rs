@@ -296,7 +296,8 @@ fn fragments_both_ways() {
         let data: Vec<u8> = (0..3000).map(|i| i as u8).collect();
         let parts = fragments6(&udp6(44_000, &data), 0x1234_5678, 1200);
         assert_eq!(parts.len(), 3);
-        // Out of order: nobody knows whose it is, unless there is a server to ask, who does not either.
+        // Out of order: nobody knows whose it is, unless there is a server to ask, who does not
+        // either.
         world.drain();
         world.send(&parts[1]);
         assert!(world.to_host.is_empty());
