@@ -1,7 +1,9 @@
-//! A [`Gateway`] on a TUN device: the one loop that reads the clock, draws randomness and says what happens.
+//! A [`Gateway`] on a TUN device: the loop that gives it packets, the time and randomness, and logs
+//! what happens.
 //!
-//! Single-threaded: a batch of packets is read, what each of them makes is written at once, and once a second
-//! the gateway gets its tick. A packet that the kernel does not take is counted and lost, as on any link.
+//! It is single-threaded: it reads packets one by one and writes the output of each at once.
+//! Between batches it handles signals and timers. A packet that the kernel does not take is counted
+//! and lost, as on any link.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,15 +24,15 @@ use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, Notice, Outbox, ServerChange};
 use crate::programs::options::GatewaySetup;
 
-/// The packets that are read before signals and timers get their turn.
+/// How many packets are read between two looks at signals and timers.
 const BATCH: usize = 64;
-/// The gateway's tick.
+/// Time between two ticks of the gateway.
 const TICK: Duration = Duration::from_secs(1);
-/// The most lines about servers in a second.
+/// The maximum number of lines about servers per second.
 const LINES_MAX: u32 = 10;
-/// The longest packet that a device with the largest MTU gives.
+/// Longer than any packet: the maximum MTU is 65,535.
 const BUFFER: usize = 65_536;
-/// What the kernel has to do for us: pass packets on.
+/// The kernel settings without which no packet is forwarded to the device.
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
 /// Why a gateway did not start, or ended by itself.
@@ -91,10 +93,10 @@ struct Running {
     tun: Tun,
     clock: Clock,
     outbox: Outbox,
-    /// Packets that the kernel did not take.
+    /// The number of packets that the kernel did not take.
     unwritten: u64,
     lines: Rate,
-    /// Lines that were too many.
+    /// The number of lines left out because of [`LINES_MAX`].
     unsaid: u64,
 }
 
@@ -132,7 +134,7 @@ impl Running {
         }
     }
 
-    /// Whether there was less to do than fits into a batch.
+    /// Handles up to [`BATCH`] packets. Returns whether there are no more for now.
     fn batch(&mut self, now: Duration, buffer: &mut [u8]) -> Result<bool, GatewayError> {
         for _ in 0..BATCH {
             let received = self.tun.receive(buffer);
@@ -195,7 +197,7 @@ fn say_notice(notice: &Notice) {
     }
 }
 
-/// Whoever runs the gateway decides what else is passed on, so this is said and not done.
+/// Forwarding is a decision about all of the host, so the gateway only warns.
 fn warn_of_forwarding() {
     for name in FORWARDING {
         let value = fs::read_to_string(format!("/proc/sys/{name}"));
@@ -208,7 +210,7 @@ fn warn_of_forwarding() {
     }
 }
 
-/// Only an address of this host can be bound, unless the system lets everything be.
+/// Warns if the public address can be bound: then it is one of this host.
 fn warn_of_pool(pool: Ipv4Addr) {
     if UdpSocket::bind((pool, 0)).is_ok() {
         say(format_args!(

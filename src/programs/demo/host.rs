@@ -1,7 +1,7 @@
-//! [`Nat64Host`]: a NAT64 of the demo on real sockets, and what is strictly demanded of each datagram.
+//! [`Nat64Host`]: a NAT64 of the demo on real sockets, with strict checks of each datagram.
 //!
-//! Loopback loses datagrams, too: every request is repeated until its answer comes, and what then comes twice
-//! is skipped.
+//! Loopback loses datagrams too: every request is repeated until its answer comes, and further
+//! answers to it are skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,15 +16,15 @@ use crate::ip::ipv4::{set_ttl, ttl};
 use crate::nat64::engine::packets::{SYN, ipv4_udp, ipv6_tcp, synthesize};
 use crate::nat64::engine::{Action, Nat64, Nat64Config, ServerState};
 
-/// Requests on their way at once while the table is filled.
+/// Requests in flight at once while the table is filled.
 const WINDOW: usize = 64;
-/// How long an answer may take before the request is repeated: loopback loses datagrams too.
+/// How long an answer may take before the request is repeated.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
-/// How often a request is sent at most. Validation never drops two in a row.
+/// How many times a request is sent at most. Validation never drops two in a row.
 const ATTEMPTS_MAX: u32 = 10;
-/// The octets of the server's proof.
+/// The length of the server's proof, in octets.
 const PROOF: usize = 16;
-/// The longest payload.
+/// Longer than any payload.
 const BUFFER: usize = 65_536;
 
 /// A NAT64 and its sockets.
@@ -35,10 +35,10 @@ pub(super) struct Nat64Host {
     validation: UdpSocket,
     pub(super) server: SocketAddrV4,
     started: Instant,
-    /// Changes with every boot.
+    /// The number of boots, of which keys are derived.
     boot: u8,
     buffer: Vec<u8>,
-    /// The last request had to be sent more than once.
+    /// Whether the last request was sent more than once.
     pub(super) repeated: bool,
     pub(super) sent: usize,
 }
@@ -67,7 +67,7 @@ impl Nat64Host {
         Ok(host)
     }
 
-    /// Keys of its own and a new control port, none of the `mapped` ones.
+    /// Reboots with new keys and a new control port that is none of the `mapped` ones.
     pub(super) fn reboot(&mut self, mapped: &[Entry]) -> Result<(), Failure> {
         self.boot += 1;
         let [.., host] = self.nat64.address().octets();
@@ -106,7 +106,7 @@ impl Nat64Host {
         Some(Entry { port, client })
     }
 
-    /// A port that it has for nobody.
+    /// A port that is mapped to no client.
     pub(super) fn unmapped_port(&self) -> MappedPort {
         let taken = |port| self.nat64.client_of(*self.server.ip(), port).is_some();
         let mut ports = (20_000..30_000).map(MappedPort);
@@ -127,7 +127,7 @@ impl Nat64Host {
         message
     }
 
-    /// As if nothing were cached.
+    /// The request that the packet would cause if nothing were cached.
     pub(super) fn client_request(&self, packet: &[u8], client: Ipv6Addr) -> Vec<u8> {
         [&self.token_message(), &self.authenticator_message(client), packet].concat()
     }
@@ -153,7 +153,7 @@ impl Nat64Host {
         actions
     }
 
-    /// Has the NAT64 take an answer.
+    /// Gives the NAT64 an answer.
     pub(super) fn take(&mut self, payload: &[u8]) -> Result<Vec<Action>, Failure> {
         let mut actions = Vec::new();
         let now = self.now();
@@ -190,7 +190,7 @@ impl Nat64Host {
         failure(format!("{} does not answer {address}: {request:02x?}", self.server))
     }
 
-    /// A request that was repeated may be answered more than once: waits for what comes late.
+    /// Waits for late answers: a request that was repeated may have several.
     fn skip_repeated(&mut self) -> Result<(), Failure> {
         if self.repeated {
             for socket in [&self.control, &self.validation] {
@@ -200,7 +200,8 @@ impl Nat64Host {
         Ok(())
     }
 
-    /// Sends a request of an unknown NAT64 until a validation packet comes to port 9, which is returned.
+    /// Sends a request of an unknown NAT64 until a validation packet comes to port 9, which is
+    /// returned.
     pub(super) fn provoke_validation(
         &mut self,
         request: &[u8],
@@ -227,7 +228,7 @@ impl Nat64Host {
         failure(format!("no validation packet comes to port 9 of {address}"))
     }
 
-    /// Returns a validation packet to the server, as a packet of the service that matches nothing.
+    /// Returns a validation packet to the server, as a service's packet without an entry.
     pub(super) fn prove(&mut self, validation: &[u8]) -> Result<Vec<Action>, Failure> {
         let to = SocketAddrV4::new(self.nat64.address(), VALIDATION_PORT);
         let mut packet = ipv4_udp(self.server, to, validation);
@@ -238,7 +239,8 @@ impl Nat64Host {
         set_ttl(&mut packet, 1);
         let returned = self.service_request(&packet);
         set_ttl(&mut packet, decreased);
-        // Where that was lost, the next one is no proof any more, but a packet that matches nothing.
+        // Where that was lost, the next one is no proof any more, but a packet that matches
+        // nothing.
         let returned_again = self.repeated && answer == self.service_request(&packet);
         demand(answer == returned || returned_again, || {
             format!("the proof is not returned as it must be: {answer:02x?}")
@@ -272,7 +274,7 @@ impl Nat64Host {
         Ok(entry)
     }
 
-    /// Authenticator, entry, packet: to the last octet.
+    /// Demands that the answer consists of authenticator, entry and packet, and of nothing else.
     pub(super) fn check_answer(
         &self,
         answer: &[u8],
@@ -286,7 +288,7 @@ impl Nat64Host {
         })
     }
 
-    /// New clients, [`WINDOW`] of them at a time.
+    /// Has new clients send their first segments, at most [`WINDOW`] of which await an answer.
     pub(super) fn fill(&mut self, numbers: std::ops::Range<usize>) -> Result<(), Failure> {
         let mut numbers = numbers.map(crowd);
         let mut awaited: BTreeMap<Client, (Vec<u8>, Vec<u8>)> = BTreeMap::new();
@@ -335,7 +337,7 @@ impl Nat64Host {
     }
 }
 
-/// An IPv6 header with nothing behind it but the proof (PROTOCOL.md section 5, step 4, the first form).
+/// The IPv6 header in front of the proof (PROTOCOL.md section 5, step 4, the first form).
 #[rustfmt::skip]
 const VALIDATION_HEADER: [u8; IPV6_HEADER] = [
     0x60, 0, 0, 0, 0, PROOF as u8, protocol::NO_NEXT_HEADER, 1,
@@ -354,7 +356,8 @@ fn bind(address: Ipv4Addr, port: u16) -> Result<UdpSocket, Failure> {
     }
 }
 
-/// The length of the next payload, if one comes in time. It must be the server's.
+/// The length of the next payload, if one comes within the socket's timeout. It must be the
+/// server's.
 fn receive(
     socket: &UdpSocket,
     server: SocketAddrV4,

@@ -1,9 +1,11 @@
-//! `nat64handoff demo`: the server that was just started, and NAT64s ([`crate::nat64::engine::Nat64`]) on sockets of this very
-//! process, talk over loopback; every datagram and every log line is checked.
+//! `nat64handoff demo`: the server that was just started and NAT64s
+//! ([`crate::nat64::engine::Nat64`]) on sockets of the same process talk over loopback. Every
+//! datagram and every log line is checked.
 //!
-//! Shows PROTOCOL.md sections 5 (validation), 6 (the table, when it is full and when it is contradicted),
-//! 7 (client packets, service packets, ping), 8 (the log) and 9 (a NAT64 that reboots). It neither starts
-//! nor stops the server. Clients and services are packets only: nothing is translated or routed.
+//! Shows PROTOCOL.md sections 5 (validation), 6 (the table, when it is full and when it is
+//! contradicted), 7 (client packets, service packets, ping), 8 (the log) and 9 (a NAT64 that
+//! reboots). It neither starts nor stops the server. Clients and services are packets only: nothing
+//! is translated or routed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,7 +37,7 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 2);
 const OWN_PREFIX: Prefix96 = Prefix96([0x20, 0x01, 0x0d, 0xb8, 0, 0x64, 0, 0, 0, 0, 0, 0]);
 /// The capacity of a table (PROTOCOL.md section 6).
 const CAPACITY: usize = 64_508;
-/// How many subnets the clients of the full table are spread over: none of them is heavy.
+/// The number of subnets of the full table's clients, large enough that none is a heavy hitter.
 const SUBNETS: usize = 1024;
 /// Lines of the full table that are printed.
 const LINES_SHOWN: usize = 3;
@@ -44,7 +46,7 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the log must be silent at the end.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// Why the demo failed: what did not go as it must, in one line.
+/// What did not go as it must, in one line.
 #[derive(Debug)]
 pub struct Failure(String);
 
@@ -56,7 +58,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Of the standard output only: sockets say what was tried.
+/// Only for standard output: failures of sockets tell what was tried.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self(format!("the demo cannot print: {error}"))
@@ -71,10 +73,10 @@ fn demand(holds: bool, text: impl FnOnce() -> String) -> Result<(), Failure> {
     if holds { Ok(()) } else { failure(text()) }
 }
 
-/// Whether this process may have UDP port 9 of the demo's NAT64s, where validation packets arrive.
+/// Whether this process may bind UDP port 9 of the demo's NAT64s, where validation packets arrive.
 ///
 /// # Errors
-/// When that is impossible for another reason than privilege: somebody else has it, most likely.
+/// It cannot be bound for another reason than privilege; most likely it is in use.
 pub fn can_bind_validation_port() -> io::Result<bool> {
     for address in [FIRST, SECOND] {
         match UdpSocket::bind((address, VALIDATION_PORT)) {
@@ -86,8 +88,8 @@ pub fn can_bind_validation_port() -> io::Result<bool> {
     Ok(true)
 }
 
-/// Plays all scenes with the server at `server`, whose event log goes to `log`, and tells on `out` what
-/// happens.
+/// Plays all scenes with the server at `server`, whose event log is written to `log`, and describes
+/// them on `out`.
 ///
 /// # Errors
 /// The first thing that did not go as it must.
@@ -117,7 +119,7 @@ pub fn run(server: SocketAddrV4, log: &LogTail, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// What the scenes share.
+/// The state that the scenes share.
 struct Demo<'a> {
     log: &'a LogTail,
     out: &'a mut dyn Write,
@@ -168,7 +170,7 @@ impl Demo<'_> {
         self.expect_event(&event("Conflict", nat64, entry))
     }
 
-    /// A report that was repeated contradicts the table once more each time.
+    /// Skips further conflicts: each repetition of a report contradicts the table once more.
     fn skip_conflicts(&mut self, host: &Nat64Host, entry: Entry) -> Result<(), Failure> {
         let expected = event("Conflict", host.nat64.address(), entry);
         let is_expected = |line: &str| tail::event_of(line) == Some(&expected);
@@ -188,7 +190,8 @@ impl Demo<'_> {
         }
     }
 
-    /// A first client speaks while the NAT64 knows no server, and the server no NAT64. Its entry.
+    /// A first client sends a packet while the NAT64 and the server do not know each other. Returns
+    /// its entry.
     fn introduce(&mut self, host: &mut Nat64Host, client: Client) -> Result<Entry, Failure> {
         let address = host.nat64.address();
         let packet = host.segment(client, SYN);
@@ -227,7 +230,7 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// The entries that the server handed out.
+    /// Returns the entries that the server made.
     fn clients(&mut self, host: &mut Nat64Host) -> Result<Vec<Entry>, Failure> {
         self.heading("2. Clients get ports, and keep them")?;
         let one = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x55);

@@ -1,4 +1,4 @@
-//! [`LogTail`]: the end of the event log that the demo reads, and what it makes of a line.
+//! [`LogTail`]: an event log that the demo reads as it is written, and the parser of its lines.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,13 +6,13 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What a line's time looks like: a digit for each `0`.
+/// The format of a line's time, with `0` for any digit.
 const TIME: &[u8] = b"0000-00-00 00:00:00.000000 ";
 
 /// An event log in memory: one clone is its destination, another is read line by line.
 ///
-/// It prints nothing itself: the reader does, so that lines and what is said about them stand in order and
-/// the log's thread never waits for a terminal.
+/// It prints nothing itself. The reader does, so that the log's lines and the demo's own stay in
+/// order and the log's thread never waits for a terminal.
 #[derive(Debug, Clone, Default)]
 pub struct LogTail(Arc<Shared>);
 
@@ -25,7 +25,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Text {
     lines: VecDeque<String>,
-    /// A line whose end has not been written yet.
+    /// The start of a line whose end has not been written yet.
     begun: Vec<u8>,
 }
 
@@ -40,7 +40,8 @@ impl LogTail {
         self.next_if(timeout, |_| true)
     }
 
-    /// The next line, if one comes within `timeout` and is `wanted`. Another stays the next.
+    /// The next line, if one comes within `timeout` and is `wanted`. Any other line is not
+    /// consumed.
     pub fn next_if(&self, timeout: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let (mut text, _) = self
             .0
@@ -77,7 +78,7 @@ impl Write for LogTail {
     }
 }
 
-/// What a line says behind its time. `None` where that is not written as it must be.
+/// The event in a line, behind its time. `None` where the time is malformed.
 pub(super) fn event_of(line: &str) -> Option<&str> {
     let (time, event) = line.split_at_checked(TIME.len())?;
     let is_time = time

@@ -120,7 +120,8 @@ fn play(destination: Box<dyn Write + Send>, log: &LogTail) -> (Result<(), Failur
     (result, String::from_utf8(out).unwrap())
 }
 
-/// The whole demo, where port 9 can be had and io_uring is allowed. One test, since there is one port 9.
+/// The whole demo, where port 9 can be had and io_uring is allowed. One test, since there is one
+/// port 9.
 #[test]
 fn all_scenes() {
     if !can_bind_validation_port().unwrap_or(false) || crate::kernel::ring::probe().is_err() {
