@@ -37,8 +37,9 @@ use nat64handoff::handoff::server::{
     Batch, Budget, Datagram, NoneKnown, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
 use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::ip::{address::synthesize, build};
 use nat64handoff::kernel::huge_pages;
-use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
+use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -286,20 +287,20 @@ impl Requests {
     fn client_packet(&mut self, table: usize, client: &Client) {
         let payload = self.next(table);
         message::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
-        payload.extend_from_slice(&packets::ipv6_udp(from(client), to(client), &DATA));
+        payload.extend_from_slice(&build::ipv6_udp(from(client), to(client), &DATA));
     }
 
     fn echo(&mut self, table: usize, client: &Client) {
         let payload = self.next(table);
         message::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
         let (from, to) = (client.address, *to(client).ip());
-        payload.extend_from_slice(&packets::ipv6_echo_request(from, to, 1, 2, &DATA));
+        payload.extend_from_slice(&build::ipv6_echo_request(from, to, 1, 2, &DATA));
     }
 
     fn service_packet(&mut self, table: usize, port: u16) {
         let to = SocketAddrV4::new(key(table).nat64, port);
         let from = SocketAddrV4::new(LOCAL, 443);
-        self.next(table).extend_from_slice(&packets::ipv4_udp(from, to, &DATA));
+        self.next(table).extend_from_slice(&build::ipv4_udp(from, to, &DATA));
     }
 
     fn report(&mut self, table: usize, client: Client, port: u16) {
@@ -315,7 +316,7 @@ fn from(client: &Client) -> SocketAddrV6 {
 }
 
 fn to(client: &Client) -> SocketAddrV6 {
-    SocketAddrV6::new(packets::synthesize(client.prefix, LOCAL), 443, 0, 0)
+    SocketAddrV6::new(synthesize(client.prefix, LOCAL), 443, 0, 0)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -30,7 +30,8 @@ use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::server::{Budget, Server, ServerConfig};
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;
-use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
+use nat64handoff::ip::{address::synthesize, build};
+use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 
 /// The service that embedded packets are to or from.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -257,8 +258,8 @@ fn request(nat64: u32, client: &Client) -> Vec<u8> {
     message::emit(&mut payload, message_type::TOKEN, &token_of(nat64));
     message::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator(client));
     let from = SocketAddrV6::new(client.address, client.port, 0, 0);
-    let to = SocketAddrV6::new(packets::synthesize(client.prefix, SERVICE), 443, 0, 0);
-    payload.extend_from_slice(&packets::ipv6_udp(from, to, &[b'x'; 66]));
+    let to = SocketAddrV6::new(synthesize(client.prefix, SERVICE), 443, 0, 0);
+    payload.extend_from_slice(&build::ipv6_udp(from, to, &[b'x'; 66]));
     payload
 }
 

@@ -19,7 +19,8 @@ use nat64handoff::handoff::server::{
 };
 use nat64handoff::handoff::stats::{Counter, Stats};
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
-use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
+use nat64handoff::ip::{address::synthesize, build};
+use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -143,8 +144,8 @@ fn request(parts: &[(u8, &[u8])], packet: &[u8]) -> Vec<u8> {
 
 fn client_packet(client: &Client) -> Vec<u8> {
     let from = SocketAddrV6::new(client.address, client.port, 0, 0);
-    let to = SocketAddrV6::new(packets::synthesize(client.prefix, TABLE.local), 443, 0, 0);
-    let packet = packets::ipv6_udp(from, to, &[b'x'; 66]);
+    let to = SocketAddrV6::new(synthesize(client.prefix, TABLE.local), 443, 0, 0);
+    let packet = build::ipv6_udp(from, to, &[b'x'; 66]);
     request(&[(message_type::AUTHENTICATOR, &authenticator(client))], &packet)
 }
 
@@ -165,7 +166,7 @@ fn the_steady_state_allocates_nothing() {
     let known = shard.allocations("client packet", |i| client_packet(&client(scattered(i))));
     let service = shard.allocations("service packet", |i| {
         let to = SocketAddrV4::new(TABLE.nat64, ports[scattered(i)].0);
-        request(&[], &packets::ipv4_udp(SocketAddrV4::new(TABLE.local, 443), to, b"answer"))
+        request(&[], &build::ipv4_udp(SocketAddrV4::new(TABLE.local, 443), to, b"answer"))
     });
     let report = shard.allocations("report", |i| {
         let (port, client) = (ports[scattered(i)], client(scattered(i)));
@@ -177,8 +178,8 @@ fn the_steady_state_allocates_nothing() {
     });
     let echo = shard.allocations("echo request", |i| {
         let client = client(scattered(i));
-        let to = packets::synthesize(client.prefix, TABLE.local);
-        let packet = packets::ipv6_echo_request(client.address, to, 1, 2, b"ping");
+        let to = synthesize(client.prefix, TABLE.local);
+        let packet = build::ipv6_echo_request(client.address, to, 1, 2, b"ping");
         request(&[(message_type::AUTHENTICATOR, &authenticator(&client))], &packet)
     });
     let created = shard.stats.get(Counter::Created);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use nat64handoff::handoff::message::{self, PROTOCOL_IDENTIFIER, VALIDATION_PORT, message_type};
 use nat64handoff::handoff::ports::TABLE_CAPACITY;
-use nat64handoff::nat64::engine::{WELL_KNOWN_PREFIX, packets};
+use nat64handoff::ip::{address::synthesize, build};
+use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 
 use crate::net::{self, Burst};
 
@@ -141,15 +142,15 @@ impl Nat64 {
         message::emit(&mut client_request, message_type::TOKEN, &token);
         message::emit(&mut client_request, message_type::AUTHENTICATOR, &[0; 16]);
         let from = SocketAddrV6::new(client_address(number, 0), CLIENT_PORT, 0, 0);
-        let synthesized = packets::synthesize(WELL_KNOWN_PREFIX, *SERVICE.ip());
+        let synthesized = synthesize(WELL_KNOWN_PREFIX, *SERVICE.ip());
         let to = SocketAddrV6::new(synthesized, SERVICE.port(), 0, 0);
-        client_request.extend_from_slice(&packets::ipv6_udp(from, to, &DATA));
+        client_request.extend_from_slice(&build::ipv6_udp(from, to, &DATA));
         assert_eq!(client_request.len(), CLIENT_REQUEST);
 
         let mut service_request = Vec::new();
         message::emit(&mut service_request, message_type::TOKEN, &token);
         let to = SocketAddrV4::new(address, 1);
-        service_request.extend_from_slice(&packets::ipv4_udp(SERVICE, to, &DATA));
+        service_request.extend_from_slice(&build::ipv4_udp(SERVICE, to, &DATA));
         // No checksum, which IPv4 permits: it would depend on the port.
         service_request[TAG + IPV4 + 6..][..2].fill(0);
         assert_eq!(service_request.len(), SERVICE_REQUEST);
@@ -205,7 +206,7 @@ impl Nat64 {
         let discard = discard.expect("UDP port 9, for root");
         discard.set_read_timeout(Some(CHALLENGE_PATIENCE)).unwrap();
         let anywhere = SocketAddrV4::new(self.address, 7);
-        let anything = packets::ipv4_udp(SERVICE, anywhere, b"anything");
+        let anything = build::ipv4_udp(SERVICE, anywhere, b"anything");
         let mut challenge = [0; 2048];
         let length = (0..CHALLENGE_TRIES)
             .find_map(|_| {
@@ -215,7 +216,7 @@ impl Nat64 {
             })
             .expect("a validation packet");
         let here = SocketAddrV4::new(self.address, VALIDATION_PORT);
-        let proof = packets::ipv4_udp(self.server, here, &challenge[..length]);
+        let proof = build::ipv4_udp(self.server, here, &challenge[..length]);
         self.control.send(&self.with_token(&proof)).unwrap();
         self.control.recv(&mut challenge).expect("an answer to the proof");
     }

@@ -101,6 +101,15 @@ pub(crate) mod ports {
 pub(crate) mod tcp {
     pub const FLAGS: usize = 13;
     pub const CHECKSUM: usize = 16;
+
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
 }
 
 /// The UDP header.

@@ -7,12 +7,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::packet::{Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
-use super::packets::synthesize;
 use super::reply::{Packet, Reply};
 use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::message::Prefix96;
+use crate::ip::address::synthesize;
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 

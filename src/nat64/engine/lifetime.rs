@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::packets::{FIN, RST, SYN};
 use super::{TCP_ESTABLISHED_LIFETIME, TCP_TRANSITORY_LIFETIME, UDP_LIFETIME};
+use crate::ip::fields::tcp::{FIN, RST, SYN};
 use crate::ip::transport::Transport;
 
 /// What a packet does to the entry that it uses.

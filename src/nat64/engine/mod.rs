@@ -15,7 +15,6 @@ mod answers;
 mod keys;
 mod lifetime;
 mod packet;
-pub mod packets;
 mod peer;
 mod reply;
 mod requests;

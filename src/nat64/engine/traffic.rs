@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::lifetime::Lifetime;
 use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
-use super::packets::extract;
 use super::peer::{Origin, Peer};
 use super::requests::{emit_token, report};
 use super::{
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::message::{self, message_type};
+use crate::ip::address::extract;
 use crate::ip::ipv6::Ipv6;
 
 impl Nat64 {

@@ -36,11 +36,10 @@ use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::message::Prefix96;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
-use crate::ip::address::is_routable_host;
+use crate::ip::address::{extract, is_routable_host, synthesize};
 use crate::ip::icmp::{IcmpError, v6};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
-use crate::nat64::engine::packets::{extract, synthesize};
 use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState};
 use crate::nat64::translate::{
     self, Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused, Rewrite,

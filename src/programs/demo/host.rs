@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use super::{Failure, crowd, demand, failure, is_forward, socket, the_request};
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96, VALIDATION_PORT, message_type};
+use crate::ip::address::synthesize;
+use crate::ip::build::{ipv4_udp, ipv6_tcp};
+use crate::ip::fields::tcp::SYN;
 use crate::ip::fields::{IPV6_HEADER, protocol};
 use crate::ip::ipv4::{set_ttl, ttl};
-use crate::nat64::engine::packets::{SYN, ipv4_udp, ipv6_tcp, synthesize};
 use crate::nat64::engine::{Action, Nat64, Nat64Config, ServerState};
 
 /// Requests in flight at once while the table is filled.

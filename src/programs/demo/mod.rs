@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::message::{Prefix96, VALIDATION_PORT};
+use crate::ip::address::extract;
+use crate::ip::build::{ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::ip::fields::IPV6_HEADER;
+use crate::ip::fields::tcp::{ACK, SYN};
 use crate::ip::ipv6::Ipv6;
 use crate::ip::{checksum, icmp};
 use crate::kernel::clock;
-use crate::nat64::engine::packets::{ACK, SYN, extract, ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 
 pub mod command;

@@ -1,9 +1,11 @@
 use std::net::SocketAddrV6;
 
-use super::packets::*;
 use super::*;
 use crate::handoff::message::{self, message_type};
 use crate::handoff::message::{PROTOCOL_IDENTIFIER, RequestKind, parse};
+use crate::ip::address::synthesize;
+use crate::ip::build::*;
+use crate::ip::fields::tcp::{ACK, SYN};
 use crate::ip::icmp;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);

@@ -4,15 +4,14 @@ use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::*;
 use crate::handoff::entry::MappedPort;
+use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp};
 use crate::ip::checksum::{self, checksum};
+use crate::ip::fields::tcp::{ACK, FIN, RST, SYN};
 use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
 use crate::ip::icmp::{v4, v6};
 use crate::ip::transport::ports;
 use crate::ip::{ipv4, ipv6};
 use crate::nat64::engine::Ignored;
-use crate::nat64::engine::packets::{
-    ACK, FIN, RST, SYN, ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp,
-};
 use world::*;
 
 mod world;

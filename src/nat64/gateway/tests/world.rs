@@ -13,12 +13,12 @@ use crate::handoff::server::{
 };
 use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
+use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp, ipv6_udp};
 use crate::ip::checksum::checksum;
 use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
 use crate::ip::ipv4::{self, Ipv4};
 use crate::ip::ipv6::Ipv6;
 use crate::ip::transport::ports;
-use crate::nat64::engine::packets::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp, ipv6_udp};
 use crate::nat64::engine::{Nat64Config, ServerState};
 use crate::nat64::gateway::{Gateway, GatewayConfig, Outbox, ServerChange};
 

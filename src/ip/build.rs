@@ -1,23 +1,13 @@
 //! Builders of whole packets for the demo and tests: those of clients and services, and the IPv4
-//! packet in which a UDP payload reaches the NAT64.
+//! packet in which a UDP payload reaches a NAT64.
 //!
 //! Lengths and checksums are right. There are no options, extension headers or fragments.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
-pub use crate::ip::address::{extract, synthesize};
-use crate::ip::fields::IPV4_HEADER;
-use crate::ip::transport::Transport;
-use crate::ip::{checksum, icmp, ipv4, ipv6};
-
-/// TCP: no more data from the sender.
-pub const FIN: u8 = 0x01;
-/// TCP: synchronize sequence numbers.
-pub const SYN: u8 = 0x02;
-/// TCP: reset the connection.
-pub const RST: u8 = 0x04;
-/// TCP: the acknowledgment field is significant.
-pub const ACK: u8 = 0x10;
+use super::fields::{IPV4_HEADER, TCP_HEADER, UDP_HEADER};
+use super::transport::Transport;
+use super::{checksum, icmp, ipv4, ipv6};
 
 const HOP_LIMIT: u8 = 64;
 
@@ -62,26 +52,28 @@ pub fn ipv4_udp(from: SocketAddrV4, to: SocketAddrV4, data: &[u8]) -> Vec<u8> {
 
 /// Cuts data to what fits behind the headers of either version, so that no length field overflows.
 fn cut(data: &[u8]) -> &[u8] {
-    &data[..data.len().min(usize::from(u16::MAX) - IPV4_HEADER - 8)]
+    &data[..data.len().min(usize::from(u16::MAX) - IPV4_HEADER - UDP_HEADER)]
 }
 
 fn tcp(from: u16, to: u16, flags: u8, data: &[u8]) -> Vec<u8> {
-    let mut segment = vec![0; 20];
+    let mut segment = vec![0; TCP_HEADER];
     segment[..2].copy_from_slice(&from.to_be_bytes());
     segment[2..4].copy_from_slice(&to.to_be_bytes());
     segment[12] = 5 << 4; // the header's length in words
     segment[13] = flags;
     segment[14..16].copy_from_slice(&u16::MAX.to_be_bytes()); // window
-    segment.extend_from_slice(&data[..data.len().min(usize::from(u16::MAX) - IPV4_HEADER - 20)]);
+    segment.extend_from_slice(
+        &data[..data.len().min(usize::from(u16::MAX) - IPV4_HEADER - TCP_HEADER)],
+    );
     segment
 }
 
 fn udp(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
     let data = cut(data);
-    let mut datagram = Vec::with_capacity(8 + data.len());
+    let mut datagram = Vec::with_capacity(UDP_HEADER + data.len());
     datagram.extend_from_slice(&from.to_be_bytes());
     datagram.extend_from_slice(&to.to_be_bytes());
-    datagram.extend_from_slice(&((8 + data.len()) as u16).to_be_bytes());
+    datagram.extend_from_slice(&((UDP_HEADER + data.len()) as u16).to_be_bytes());
     datagram.extend_from_slice(&[0, 0]);
     datagram.extend_from_slice(data);
     datagram
@@ -108,6 +100,7 @@ fn ipv4_packet(from: Ipv4Addr, to: Ipv4Addr, transport: Transport, mut upper: Ve
 mod tests {
     use super::*;
     use crate::ip::checksum::checksum;
+    use crate::ip::fields::tcp::{ACK, SYN};
     use crate::ip::fields::{IPV6_HEADER, protocol};
 
     fn v6(text: &str) -> SocketAddrV6 {
