@@ -22,7 +22,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use nat64handoff::nat64::engine::{Nat64Config, WELL_KNOWN_PREFIX};
-use nat64handoff::nat64::gateway::{Done, Gateway, GatewayConfig, Outbox};
+use nat64handoff::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox};
 
 use super::build::{NAT64, SERVICE};
 use super::judge::client::Client;
@@ -44,7 +44,7 @@ pub fn check(data: &[u8]) {
     let mut play = Play {
         gateway,
         now: Duration::from_secs(1),
-        outbox: Outbox::default(),
+        outbox: GatewayOutbox::default(),
         request: Vec::new(),
         identification: 0,
     };
@@ -83,7 +83,7 @@ impl<'a> Program<'a> {
 struct Play {
     gateway: Gateway,
     now: Duration,
-    outbox: Outbox,
+    outbox: GatewayOutbox,
     /// The first packet of the last control datagram that was sent.
     request: Vec<u8>,
     identification: u16,

@@ -21,7 +21,7 @@ use crate::kernel::signals::{Signal, Signals};
 use crate::kernel::stderr::say;
 use crate::kernel::tun::{self, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
-use crate::nat64::gateway::{Done, Gateway, GatewayConfig, Notice, Outbox, ServerChange};
+use crate::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange};
 use crate::programs::options::GatewaySetup;
 
 /// How many packets are read between two looks at signals and timers.
@@ -78,7 +78,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         gateway,
         tun,
         clock: Clock::new(),
-        outbox: Outbox::default(),
+        outbox: GatewayOutbox::default(),
         unwritten: 0,
         lines: Rate::default(),
         unsaid: 0,
@@ -92,7 +92,7 @@ struct Running {
     gateway: Gateway,
     tun: Tun,
     clock: Clock,
-    outbox: Outbox,
+    outbox: GatewayOutbox,
     /// The number of packets that the kernel did not take.
     unwritten: u64,
     lines: Rate,

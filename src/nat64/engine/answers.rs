@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::packet::{Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
-use super::reply::{Packet, Reply};
+use super::reply::{Packet, ServerReply};
 use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
@@ -28,7 +28,7 @@ impl Nat64 {
             return Err(Ignored::NotHandoffPort);
         }
         let server = *from.ip();
-        let reply = Reply::parse(payload)?;
+        let reply = ServerReply::parse(payload)?;
         if let Some(token) = reply.token
             && !self.keys.is_token(now, server, token)
         {
@@ -37,8 +37,8 @@ impl Nat64 {
         let answered = match (reply.authenticator, reply.entry, reply.packet) {
             (Some(authenticator), Some(entry), packet) => {
                 self.check_entry(server, authenticator, entry)?;
-                let destination = packet.map(|packet| self.destination(server, entry, packet));
-                self.answer(now, server, entry, destination.transpose()?, actions)?;
+                let delivery = packet.map(|packet| self.delivery(server, entry, packet));
+                self.answer(now, server, entry, delivery.transpose()?, actions)?;
                 Some(entry.client)
             }
             (Some(authenticator), None, Some(Packet::Ipv6(packet))) => {
@@ -75,34 +75,34 @@ impl Nat64 {
     }
 
     /// Where to send a packet that came with `entry`, if it belongs to that entry and that server.
-    fn destination<'a>(
+    fn delivery<'a>(
         &self,
         server: Ipv4Addr,
         entry: Entry,
         packet: Packet<'a>,
-    ) -> Result<Destination<'a>, Ignored> {
+    ) -> Result<Delivery<'a>, Ignored> {
         match packet {
             Packet::Ipv6(octets) => {
                 let view = whole_ipv6(octets)?;
                 let service = synthesize(entry.client.prefix, server);
                 if view.source() == service && view.destination() == entry.client.address {
-                    return Ok(Destination::AsItIs(octets));
+                    return Ok(Delivery::AsItIs(octets));
                 }
                 let packet = Outbound::parse(view)
                     .ok()
                     .filter(|packet| view.destination() == service && packet.is_of(entry.client));
-                packet.map(Destination::Service).ok_or(Ignored::PacketMismatch)
+                packet.map(Delivery::ToService).ok_or(Ignored::PacketMismatch)
             }
             Packet::Ipv4(octets) => {
                 let view = whole_ipv4(octets)?;
                 let address = self.config.address;
                 if view.source() == address && view.destination() == server {
-                    return Ok(Destination::AsItIs(octets));
+                    return Ok(Delivery::AsItIs(octets));
                 }
                 let packet = Inbound::parse(view)
                     .ok()
                     .filter(|packet| view.destination() == address && packet.is_to(entry.port));
-                packet.map(Destination::Client).ok_or(Ignored::PacketMismatch)
+                packet.map(Delivery::ToClient).ok_or(Ignored::PacketMismatch)
             }
         }
     }
@@ -113,13 +113,13 @@ impl Nat64 {
         now: Duration,
         server: Ipv4Addr,
         entry: Entry,
-        destination: Option<Destination<'_>>,
+        delivery: Option<Delivery<'_>>,
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
-        let usage = match &destination {
-            Some(Destination::Service(packet)) => packet.kind.usage(),
-            Some(Destination::Client(packet)) => packet.kind.usage(),
-            Some(Destination::AsItIs(_)) | None => None,
+        let usage = match &delivery {
+            Some(Delivery::ToService(packet)) => packet.kind.usage(),
+            Some(Delivery::ToClient(packet)) => packet.kind.usage(),
+            Some(Delivery::AsItIs(_)) | None => None,
         };
         let peer = peer_of(&mut self.peers, server)?;
         if self.entries_held >= ENTRIES_MAX && peer.port_of(&entry.client).is_none() {
@@ -133,19 +133,19 @@ impl Nat64 {
         if learned.is_err() {
             self.count(Err(Ignored::Contradicted));
         }
-        match destination {
-            Some(Destination::AsItIs(octets)) => actions.push(deliver(octets)),
-            Some(Destination::Service(packet)) => match in_use {
+        match delivery {
+            Some(Delivery::AsItIs(octets)) => actions.push(deliver(octets)),
+            Some(Delivery::ToService(packet)) => match in_use {
                 Some(port) => {
                     let entry = Entry { port, ..entry };
                     actions.push(forward(server, entry, packet.view.octets()));
                 }
                 None => self.other_port(now, server, &packet, actions)?,
             },
-            Some(Destination::Client(packet)) if learned.is_ok() => {
+            Some(Delivery::ToClient(packet)) if learned.is_ok() => {
                 actions.push(forward(server, entry, packet.view.octets()));
             }
-            Some(Destination::Client(_)) | None => {}
+            Some(Delivery::ToClient(_)) | None => {}
         }
         Ok(())
     }
@@ -246,13 +246,13 @@ impl Nat64 {
 }
 
 /// Where a packet that came with an entry is sent.
-enum Destination<'a> {
+enum Delivery<'a> {
     /// To where it says, untranslated.
     AsItIs(&'a [u8]),
     /// To the service, after translation.
-    Service(Outbound<'a>),
+    ToService(Outbound<'a>),
     /// To the client, after translation.
-    Client(Inbound<'a>),
+    ToClient(Inbound<'a>),
 }
 
 fn deliver(packet: &[u8]) -> Action {

@@ -15,7 +15,7 @@ use crate::ip::transport::Transport;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Usage {
     pub session: Session,
-    pub segment: Segment,
+    pub segment: SegmentKind,
     /// It comes from the client, not from the service.
     pub of_client: bool,
 }
@@ -29,7 +29,7 @@ pub(super) struct Session {
 
 /// What a packet means to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(super) enum SegmentKind {
     /// Not TCP.
     Udp,
     Syn,
@@ -39,23 +39,23 @@ pub(super) enum Segment {
     Other,
 }
 
-impl Segment {
+impl SegmentKind {
     /// `flags` are those of a TCP header, and do not matter for UDP.
     pub(super) fn of(transport: Transport, flags: u8) -> Self {
         match flags {
-            _ if transport != Transport::Tcp => Segment::Udp,
-            flags if flags & RST != 0 => Segment::Rst,
-            flags if flags & SYN != 0 => Segment::Syn,
-            flags if flags & FIN != 0 => Segment::Fin,
-            _ => Segment::Other,
+            _ if transport != Transport::Tcp => SegmentKind::Udp,
+            flags if flags & RST != 0 => SegmentKind::Rst,
+            flags if flags & SYN != 0 => SegmentKind::Syn,
+            flags if flags & FIN != 0 => SegmentKind::Fin,
+            _ => SegmentKind::Other,
         }
     }
 
     fn lifetime(self) -> Duration {
         match self {
-            Segment::Udp => UDP_LIFETIME,
-            Segment::Syn | Segment::Fin | Segment::Rst => TCP_TRANSITORY_LIFETIME,
-            Segment::Other => TCP_ESTABLISHED_LIFETIME,
+            SegmentKind::Udp => UDP_LIFETIME,
+            SegmentKind::Syn | SegmentKind::Fin | SegmentKind::Rst => TCP_TRANSITORY_LIFETIME,
+            SegmentKind::Other => TCP_ESTABLISHED_LIFETIME,
         }
     }
 }
@@ -70,13 +70,13 @@ pub(super) struct Lifetime {
 #[derive(Debug)]
 enum Sessions {
     None,
-    One(Session, Connection),
+    One(Session, TcpConnection),
     Several,
 }
 
 /// The tracked state of a TCP connection.
 #[derive(Debug, Default)]
-struct Connection {
+struct TcpConnection {
     /// Which sides sent a segment.
     client_spoke: bool,
     service_spoke: bool,
@@ -105,7 +105,7 @@ impl Lifetime {
     pub(super) fn refresh(&mut self, now: Duration, usage: Usage) {
         let Usage { session, segment, of_client } = usage;
         match &self.sessions {
-            Sessions::None => self.sessions = Sessions::One(session, Connection::default()),
+            Sessions::None => self.sessions = Sessions::One(session, TcpConnection::default()),
             Sessions::One(one, _) if *one != session => self.sessions = Sessions::Several,
             _ => {}
         }
@@ -113,11 +113,11 @@ impl Lifetime {
         let longer = self.expires.max(until(segment.lifetime()));
         self.expires = match &mut self.sessions {
             Sessions::One(_, connection) => match connection.follow(segment, of_client) {
-                State::Udp => longer,
-                State::Opening => self.expires.max(until(TCP_TRANSITORY_LIFETIME)),
-                State::Established => self.expires.max(until(TCP_ESTABLISHED_LIFETIME)),
-                State::Ending => until(TCP_TRANSITORY_LIFETIME),
-                State::Ended => self.expires,
+                SessionState::Udp => longer,
+                SessionState::Opening => self.expires.max(until(TCP_TRANSITORY_LIFETIME)),
+                SessionState::Established => self.expires.max(until(TCP_ESTABLISHED_LIFETIME)),
+                SessionState::Ending => until(TCP_TRANSITORY_LIFETIME),
+                SessionState::Ended => self.expires,
             },
             Sessions::None | Sessions::Several => longer,
         };
@@ -125,7 +125,7 @@ impl Lifetime {
 }
 
 /// The state of a session after a packet.
-enum State {
+enum SessionState {
     Udp,
     Opening,
     Established,
@@ -135,15 +135,15 @@ enum State {
     Ended,
 }
 
-impl Connection {
-    fn follow(&mut self, segment: Segment, of_client: bool) -> State {
+impl TcpConnection {
+    fn follow(&mut self, segment: SegmentKind, of_client: bool) -> SessionState {
         let ended = self.client_done && self.service_done;
         match segment {
-            Segment::Udp => return State::Udp,
-            Segment::Rst => return State::Ending,
+            SegmentKind::Udp => return SessionState::Udp,
+            SegmentKind::Rst => return SessionState::Ending,
             // A new one between the same ports.
-            Segment::Syn if ended => *self = Self::default(),
-            _ if ended => return State::Ended,
+            SegmentKind::Syn if ended => *self = Self::default(),
+            _ if ended => return SessionState::Ended,
             _ => {}
         }
         let (spoke, done) = if of_client {
@@ -152,13 +152,13 @@ impl Connection {
             (&mut self.service_spoke, &mut self.service_done)
         };
         *spoke = true;
-        *done |= segment == Segment::Fin;
+        *done |= segment == SegmentKind::Fin;
         if self.client_done && self.service_done {
-            State::Ending
-        } else if self.client_spoke && self.service_spoke && segment != Segment::Syn {
-            State::Established
+            SessionState::Ending
+        } else if self.client_spoke && self.service_spoke && segment != SegmentKind::Syn {
+            SessionState::Established
         } else {
-            State::Opening
+            SessionState::Opening
         }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(7440);
 
     /// How long an entry lives after the last of these packets, which are a minute apart.
-    fn left(packets: &[(Session, Segment, bool)]) -> Duration {
+    fn left(packets: &[(Session, SegmentKind, bool)]) -> Duration {
         let mut now = Duration::from_secs(1000);
         let mut lifetime: Option<Lifetime> = None;
         for &(session, segment, of_client) in packets {
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn rfc_6146_section_3_5_2_a_connection() {
-        use Segment::{Fin, Other, Rst, Syn};
+        use SegmentKind::{Fin, Other, Rst, Syn};
         let packets = [(Syn, true), (Syn, false), (Other, true), (Other, false), (Fin, true)];
         let closing = [(Other, false), (Fin, false), (Other, true)];
         let all: Vec<_> =
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn several_sessions_live_as_long_as_the_longest() {
-        use Segment::{Fin, Other, Syn, Udp};
+        use SegmentKind::{Fin, Other, Syn, Udp};
         let open = |session| [(session, Syn, true), (session, Syn, false), (session, Other, true)];
         let close = |session| [(session, Fin, true), (session, Fin, false)];
         let both = [&open(HTTP)[..], &open(HTTPS), &close(HTTPS)].concat();

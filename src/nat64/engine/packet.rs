@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::Ignored;
-use super::lifetime::{Segment, Session, Usage};
+use super::lifetime::{SegmentKind, Session, Usage};
 use crate::handoff::entry::{Client, MappedPort};
 use crate::handoff::message::Prefix96;
 use crate::ip::flow::{Class, Truncated, classify_ipv4, classify_ipv6, quoted_ipv4, quoted_ipv6};
@@ -146,7 +146,7 @@ impl<K> PacketKind<K> {
                 PacketKind::Other
             }
             Inside::Flow { flow, tcp_flags, fragments } => {
-                let segment = Segment::of(flow.transport, tcp_flags);
+                let segment = SegmentKind::of(flow.transport, tcp_flags);
                 let session =
                     Session { transport: flow.transport, service_port: flow.service_port };
                 PacketKind::Data(DataPacket {
@@ -172,7 +172,7 @@ impl<K> PacketKind<K> {
 impl<K> DataPacket<K> {
     /// Whether it can open a connection: any TCP segment but a SYN belongs to one that is open.
     pub(super) fn opens(&self) -> bool {
-        matches!(self.usage.segment, Segment::Udp | Segment::Syn)
+        matches!(self.usage.segment, SegmentKind::Udp | SegmentKind::Syn)
     }
 }
 
@@ -190,8 +190,8 @@ fn service_of_quoted(quoted: &[u8], nat64: Ipv4Addr) -> Option<ServiceKey> {
 }
 
 /// `upper` starts with a header of TCP or UDP, of which at least the ports are there.
-fn segment(transport: Transport, upper: &[u8]) -> Result<Segment, Ignored> {
-    Ok(Segment::of(transport, transport.tcp_flags(upper).ok_or(Truncated)?))
+fn segment(transport: Transport, upper: &[u8]) -> Result<SegmentKind, Ignored> {
+    Ok(SegmentKind::of(transport, transport.tcp_flags(upper).ok_or(Truncated)?))
 }
 
 impl From<Truncated> for Ignored {

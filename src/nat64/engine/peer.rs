@@ -19,7 +19,7 @@ const REPORT_SPACING: Duration = Duration::from_millis(100);
 
 /// Who made an entry, or confirmed it last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum EntryOrigin {
     /// The server made or confirmed it.
     Server,
     /// The NAT64 made it without the server.
@@ -27,9 +27,9 @@ pub(super) enum Origin {
 }
 
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(super) struct PeerEntry {
     pub port: MappedPort,
-    pub origin: Origin,
+    pub origin: EntryOrigin,
     lifetime: Lifetime,
     /// The report that names it, while that awaits an answer.
     report: Option<u64>,
@@ -37,7 +37,7 @@ pub(super) struct Mapping {
 
 /// A report that awaits an answer.
 #[derive(Debug)]
-struct Report {
+struct PendingReport {
     clients: Vec<Client>,
     sent: u8,
     due: Duration,
@@ -52,9 +52,9 @@ pub(super) struct Peer {
     pub state: ServerState,
     /// Whether it was alive since the NAT64 booted.
     pub has_answered: bool,
-    entries: BTreeMap<Client, Mapping>,
+    entries: BTreeMap<Client, PeerEntry>,
     ports: BTreeMap<MappedPort, Client>,
-    reports: BTreeMap<u64, Report>,
+    reports: BTreeMap<u64, PendingReport>,
     next_report: u64,
 }
 
@@ -89,9 +89,9 @@ impl Peer {
     }
 
     /// Adds an entry. The client has none, and the port is free.
-    pub(super) fn insert(&mut self, entry: Entry, origin: Origin, lifetime: Lifetime) {
+    pub(super) fn insert(&mut self, entry: Entry, origin: EntryOrigin, lifetime: Lifetime) {
         let Entry { port, client } = entry;
-        let mapping = Mapping { port, origin, lifetime, report: None };
+        let mapping = PeerEntry { port, origin, lifetime, report: None };
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
@@ -114,24 +114,24 @@ impl Peer {
         self.answered(entry);
         if let Some(mapping) = self.entries.get_mut(&entry.client) {
             if mapping.port == entry.port {
-                mapping.origin = Origin::Server;
+                mapping.origin = EntryOrigin::Server;
                 if let Some(usage) = usage {
                     mapping.lifetime.refresh(now, usage);
                 }
                 return Ok(());
             }
-            if mapping.origin == Origin::Own {
+            if mapping.origin == EntryOrigin::Own {
                 return Err(Contradicted);
             }
         }
         if let Some(holder) = self.client_of(entry.port) {
-            if self.entries.get(&holder).is_some_and(|mapping| mapping.origin == Origin::Own) {
+            if self.entries.get(&holder).is_some_and(|mapping| mapping.origin == EntryOrigin::Own) {
                 return Err(Contradicted);
             }
             self.remove(&holder);
         }
         self.remove(&entry.client);
-        self.insert(entry, Origin::Server, Lifetime::new(now, usage));
+        self.insert(entry, EntryOrigin::Server, Lifetime::new(now, usage));
         Ok(())
     }
 
@@ -149,10 +149,10 @@ impl Peer {
     /// A report of `client` alone is being sent.
     pub(super) fn sent_report(&mut self, client: Client, now: Duration) {
         let due = now.saturating_add(REPORT_INTERVAL);
-        self.await_answer(Report { clients: vec![client], sent: 1, due });
+        self.await_answer(PendingReport { clients: vec![client], sent: 1, due });
     }
 
-    fn await_answer(&mut self, report: Report) {
+    fn await_answer(&mut self, report: PendingReport) {
         let id = self.next_report;
         self.next_report += 1;
         for client in &report.clients {
@@ -171,7 +171,7 @@ impl Peer {
             if number > 0 && number.is_multiple_of(REPORTS_AT_ONCE) {
                 due = due.saturating_add(REPORT_SPACING);
             }
-            self.await_answer(Report { clients, sent: 0, due });
+            self.await_answer(PendingReport { clients, sent: 0, due });
         }
     }
 

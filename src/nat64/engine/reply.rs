@@ -6,7 +6,7 @@ use crate::handoff::message::{self, Embedded, Message, PAYLOAD_MAX, message_type
 
 /// The messages of a payload that matter to a NAT64. Of several of one type, the first counts.
 #[derive(Debug, Default)]
-pub(super) struct Reply<'a> {
+pub(super) struct ServerReply<'a> {
     pub token: Option<&'a [u8]>,
     pub authenticator: Option<&'a [u8]>,
     pub entry: Option<Entry>,
@@ -19,7 +19,7 @@ pub(super) enum Packet<'a> {
     Ipv6(&'a [u8]),
 }
 
-impl<'a> Reply<'a> {
+impl<'a> ServerReply<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Ignored> {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return Err(Ignored::Malformed);

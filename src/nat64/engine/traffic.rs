@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::lifetime::Lifetime;
 use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
-use super::peer::{Origin, Peer};
+use super::peer::{EntryOrigin, Peer};
 use super::requests::{emit_token, report};
 use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, PORT_MIN, RESERVED_PORTS, ServerState, draw,
@@ -121,7 +121,7 @@ impl Nat64 {
         let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
         let entry = Entry { port, client: data.key };
         let peer = peer_of(&mut self.peers, server)?;
-        peer.insert(entry, Origin::Own, Lifetime::new(now, Some(data.usage)));
+        peer.insert(entry, EntryOrigin::Own, Lifetime::new(now, Some(data.usage)));
         self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);

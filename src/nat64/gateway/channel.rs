@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::{Done, Dropped, Gateway, Outbox, push_all};
+use super::{Done, Dropped, Gateway, GatewayOutbox, push_all};
 use crate::ip::checksum::{self, checksum};
 use crate::ip::fields::{
     ICMP_HEADER, IPV4_HEADER, UDP_HEADER, ipv4 as field, ports as port_field, protocol, put_u16,
@@ -25,7 +25,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         view: Ipv4<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Option<Result<(), Dropped>> {
         let end = view.total_length();
         let whole = end >= view.header_length() && view.octets().len() >= end;
@@ -45,7 +45,7 @@ impl Gateway {
         now: Duration,
         view: Ipv4<'_>,
         data: &[u8],
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Option<Result<(), Dropped>> {
         let Some(fragment) = view.fragment() else {
             return self.is_to_control_port(data).then(|| self.take_datagram(now, view, data, out));
@@ -71,7 +71,7 @@ impl Gateway {
         now: Duration,
         view: Ipv4<'_>,
         datagram: &[u8],
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let server = view.source();
         let (port, payload) =
@@ -89,7 +89,7 @@ impl Gateway {
         now: Duration,
         view: Ipv4<'_>,
         message: &[u8],
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Option<Result<(), Dropped>> {
         let (&[kind, code, ..], quoted) = message.split_at_checked(ICMP_HEADER)? else {
             return None;
@@ -122,7 +122,12 @@ impl Gateway {
     }
 
     /// Sends a control payload of at most 65,507 octets, in fragments where it exceeds the MTU.
-    pub(super) fn send_control(&mut self, server: Ipv4Addr, payload: &[u8], out: &mut Outbox) {
+    pub(super) fn send_control(
+        &mut self,
+        server: Ipv4Addr,
+        payload: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
         self.did(Done::Requests);
         let length = UDP_HEADER + payload.len();
         let end = IPV4_HEADER + length;

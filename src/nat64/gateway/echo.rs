@@ -25,13 +25,13 @@ const DRAWS: u32 = 32;
 #[derive(Debug)]
 pub(super) struct Echoes {
     /// In place of the [`Client`]'s port stands its identifier.
-    clients: HashMap<(Ipv4Addr, Client), Mapping, SecretHash>,
+    clients: HashMap<(Ipv4Addr, Client), EchoMapping, SecretHash>,
     identifiers: HashMap<(Ipv4Addr, u16), Client, SecretHash>,
     expiry_due: Duration,
 }
 
 #[derive(Debug)]
-struct Mapping {
+struct EchoMapping {
     identifier: u16,
     expires: Duration,
 }
@@ -66,7 +66,7 @@ impl Echoes {
         let identifier = Some(client.port).filter(free).or_else(|| {
             (0..DRAWS).map(|_| random.below(1 << 16) as u16).find(|identifier| free(identifier))
         })?;
-        self.clients.insert((server, client), Mapping { identifier, expires });
+        self.clients.insert((server, client), EchoMapping { identifier, expires });
         self.identifiers.insert((server, identifier), client);
         Some(identifier)
     }

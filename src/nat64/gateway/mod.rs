@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub use counts::{Done, Dropped};
 pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
-pub use outbox::{Notice, Outbox, ServerChange};
+pub use outbox::{GatewayOutbox, Notice, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 
 use crate::handoff::entry::{Client, Entry, TableKey};
@@ -121,7 +121,7 @@ impl Gateway {
     }
 
     /// A packet from the device, of either IP version. What is to be written is appended to `out`.
-    pub fn packet(&mut self, now: Duration, packet: &[u8], out: &mut Outbox) {
+    pub fn packet(&mut self, now: Duration, packet: &[u8], out: &mut GatewayOutbox) {
         let outcome = match packet.first().map(|octet| octet >> 4) {
             Some(6) => self.take_from_client(now, packet, out),
             Some(4) => self.take_from_service(now, packet, out),
@@ -133,7 +133,7 @@ impl Gateway {
     }
 
     /// Repeats reports and removes expired state. To be called about once a second.
-    pub fn tick(&mut self, now: Duration, out: &mut Outbox) {
+    pub fn tick(&mut self, now: Duration, out: &mut GatewayOutbox) {
         self.with_nat64(now, out, |nat64, actions| nat64.tick(now, actions));
         self.echoes.tick(now);
     }
@@ -171,7 +171,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         packet: &[u8],
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let view = Ipv6::new(packet).ok_or(Dropped::NotIp)?;
         self.check_from_client(now, view, out)?;
@@ -190,7 +190,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         view: Ipv6<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         if !self.prefixes.contains(&view.destination_prefix()) {
             return Err(Dropped::NotOurs);
@@ -214,7 +214,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         packet: &Ipv6Packet<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let server = extract(packet.view().destination());
         match packet.inside() {
@@ -245,7 +245,12 @@ impl Gateway {
     }
 
     /// Forwards a client's packet by its entry, or asks the server.
-    fn outbound_by_entry(&mut self, now: Duration, packet: &Ipv6Packet<'_>, out: &mut Outbox) {
+    fn outbound_by_entry(
+        &mut self,
+        now: Duration,
+        packet: &Ipv6Packet<'_>,
+        out: &mut GatewayOutbox,
+    ) {
         let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(packet);
         if let Some((server, entry)) = self.nat64.outbound(now, &outbound, &mut actions) {
@@ -258,7 +263,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         packet: &[u8],
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let view = Ipv4::new(packet).ok_or(Dropped::NotIp)?;
         if view.destination() != self.pool {
@@ -283,7 +288,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         packet: &Ipv4Packet<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let server = packet.view().source();
         match packet.inside() {
@@ -320,7 +325,7 @@ impl Gateway {
         now: Duration,
         server: Ipv4Addr,
         packet: &Ipv4Packet<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let inbound = Inbound::translatable(packet);
         if let Some((server, entry)) = self.nat64.entry_of_inbound(now, &inbound) {
@@ -335,7 +340,12 @@ impl Gateway {
         Ok(())
     }
 
-    fn request_for_inbound(&mut self, now: Duration, packet: &Inbound<'_>, out: &mut Outbox) {
+    fn request_for_inbound(
+        &mut self,
+        now: Duration,
+        packet: &Inbound<'_>,
+        out: &mut GatewayOutbox,
+    ) {
         self.with_nat64(now, out, |nat64, actions| {
             nat64.request_for_inbound(now, packet, actions);
         });
@@ -351,7 +361,7 @@ impl Gateway {
     fn with_nat64(
         &mut self,
         now: Duration,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
         let mut actions = std::mem::take(&mut self.actions);
@@ -364,7 +374,7 @@ impl Gateway {
         &mut self,
         now: Duration,
         server: Ipv4Addr,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
         let (before, known) = (self.nat64.state(server), self.nat64.has_answered(server));
@@ -381,7 +391,7 @@ impl Gateway {
     }
 
     /// Carries out `actions`, whose allocation is kept for the next input.
-    fn carry_out(&mut self, now: Duration, mut actions: Vec<Action>, out: &mut Outbox) {
+    fn carry_out(&mut self, now: Duration, mut actions: Vec<Action>, out: &mut GatewayOutbox) {
         for action in actions.drain(..) {
             match action {
                 Action::Request { server, payload } => self.send_control(server, &payload, out),
@@ -405,7 +415,7 @@ impl Gateway {
         server: Ipv4Addr,
         entry: Entry,
         packet: &[u8],
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) {
         if packet.first().is_some_and(|octet| octet >> 4 == 6) {
             match Ipv6Packet::parse(packet) {
@@ -427,7 +437,7 @@ impl Gateway {
         server: Ipv4Addr,
         entry: Entry,
         packet: &Ipv6Packet<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) {
         if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
             self.notes.leave(now, self.table(server), key, entry.client);
@@ -442,7 +452,7 @@ impl Gateway {
         server: Ipv4Addr,
         entry: Entry,
         packet: &Ipv4Packet<'_>,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) {
         if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
             self.notes.leave(now, self.table(server), key, entry.client);
@@ -456,7 +466,7 @@ impl Gateway {
         packet: &Ipv6Packet<'_>,
         server: Ipv4Addr,
         port: u16,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) {
         let rewrite = Rewrite { client: self.pool, client_port: port, service: server };
         let identification = self.next_identification();
@@ -477,7 +487,7 @@ impl Gateway {
         packet: &Ipv4Packet<'_>,
         server: Ipv4Addr,
         client: Client,
-        out: &mut Outbox,
+        out: &mut GatewayOutbox,
     ) {
         let service = synthesize(client.prefix, server);
         let rewrite = Rewrite { client: client.address, client_port: client.port, service };
@@ -492,14 +502,26 @@ impl Gateway {
         self.buffer = buffer;
     }
 
-    fn refuse_client(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
+    fn refuse_client(
+        &mut self,
+        now: Duration,
+        refused: Refused,
+        packet: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
         self.counts.refuse(refused.reason);
         if let Some(error) = refused.error {
             self.tell_client(now, error, packet, out);
         }
     }
 
-    fn tell_client(&mut self, now: Duration, error: IcmpError, packet: &[u8], out: &mut Outbox) {
+    fn tell_client(
+        &mut self,
+        now: Duration,
+        error: IcmpError,
+        packet: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
         let Some(view) = Ipv6::new(packet) else {
             return;
         };
@@ -511,7 +533,13 @@ impl Gateway {
         }
     }
 
-    fn refuse_service(&mut self, now: Duration, refused: Refused, packet: &[u8], out: &mut Outbox) {
+    fn refuse_service(
+        &mut self,
+        now: Duration,
+        refused: Refused,
+        packet: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
         self.counts.refuse(refused.reason);
         if let Some(error) = refused.error
             && let Some(message) = translate::ipv4_error(error, self.pool, packet)
@@ -541,7 +569,7 @@ impl Gateway {
     }
 }
 
-fn push_all(mut packets: Packets<'_>, out: &mut Outbox) {
+fn push_all(mut packets: Packets<'_>, out: &mut GatewayOutbox) {
     while let Some(packet) = packets.next_packet() {
         out.push(&[packet]);
     }

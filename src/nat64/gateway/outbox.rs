@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 /// Packets, contiguous in a buffer that is reused from one input to the next, and [`Notice`]s.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct GatewayOutbox {
     octets: Vec<u8>,
     /// Where each packet ends.
     ends: Vec<usize>,
@@ -31,7 +31,7 @@ pub enum ServerChange {
     Down,
 }
 
-impl Outbox {
+impl GatewayOutbox {
     /// The packets, in the order of writing.
     pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());

@@ -14,16 +14,16 @@ const TIME: &[u8] = b"0000-00-00 00:00:00.000000 ";
 /// It prints nothing itself. The reader does, so that the log's lines and the demo's own stay in
 /// order and the log's thread never waits for a terminal.
 #[derive(Debug, Clone, Default)]
-pub struct LogTail(Arc<Shared>);
+pub struct LogTail(Arc<TailShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    text: Mutex<Text>,
+struct TailShared {
+    text: Mutex<TailText>,
     more: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Text {
+struct TailText {
     lines: VecDeque<String>,
     /// The start of a line whose end has not been written yet.
     begun: Vec<u8>,
@@ -51,7 +51,7 @@ impl LogTail {
         text.lines.pop_front_if(|line| wanted(line))
     }
 
-    fn text(&self) -> MutexGuard<'_, Text> {
+    fn text(&self) -> MutexGuard<'_, TailText> {
         self.0.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

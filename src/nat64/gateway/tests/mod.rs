@@ -253,7 +253,7 @@ fn echo_mappings_are_bounded() {
         let service =
             synthesize(Prefix96::of(SERVICE), Ipv4Addr::from(0xcb00_7100 + number as u32 % 4));
         let from = Ipv6Addr::from(u128::from(CLIENT) + number as u128);
-        let mut outbox = Outbox::default();
+        let mut outbox = GatewayOutbox::default();
         let packet = ipv6_echo_request(from, service, 1, 1, b"");
         world.gateway.packet(world.now, &packet, &mut outbox);
         assert_eq!(outbox.packets().count(), 1);
@@ -511,7 +511,7 @@ fn every_truncation_of_every_kind_of_packet() {
     ];
     for packet in kinds {
         for cut in 0..packet.len() {
-            let mut outbox = Outbox::default();
+            let mut outbox = GatewayOutbox::default();
             world.gateway.packet(world.now, &packet[..cut], &mut outbox);
             outbox.packets().for_each(check);
             // And saying of itself that it is whole.

@@ -20,7 +20,7 @@ use crate::ip::ipv4::{self, Ipv4};
 use crate::ip::ipv6::Ipv6;
 use crate::ip::transport::ports;
 use crate::nat64::engine::{Nat64Config, ServerState};
-use crate::nat64::gateway::{Gateway, GatewayConfig, Outbox, ServerChange};
+use crate::nat64::gateway::{Gateway, GatewayConfig, GatewayOutbox, ServerChange};
 
 pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -94,7 +94,7 @@ impl World {
     /// Gives the gateway a packet, and carries about what comes of it until nothing more does.
     pub(super) fn send(&mut self, packet: &[u8]) {
         let mut queue = VecDeque::from([packet.to_vec()]);
-        let mut outbox = Outbox::default();
+        let mut outbox = GatewayOutbox::default();
         while let Some(packet) = queue.pop_front() {
             self.gateway.packet(self.now, &packet, &mut outbox);
             self.carry(&mut outbox, &mut queue);
@@ -102,7 +102,7 @@ impl World {
     }
 
     pub(super) fn tick(&mut self) {
-        let (mut outbox, mut queue) = (Outbox::default(), VecDeque::new());
+        let (mut outbox, mut queue) = (GatewayOutbox::default(), VecDeque::new());
         self.gateway.tick(self.now, &mut outbox);
         self.carry(&mut outbox, &mut queue);
         while let Some(packet) = queue.pop_front() {
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    pub(super) fn carry(&mut self, outbox: &mut Outbox, queue: &mut VecDeque<Vec<u8>>) {
+    pub(super) fn carry(&mut self, outbox: &mut GatewayOutbox, queue: &mut VecDeque<Vec<u8>>) {
         for packet in outbox.packets() {
             check(packet);
             match packet[0] >> 4 {
