@@ -9,11 +9,10 @@
 
 #[path = "translate/cases.rs"]
 mod cases;
+#[path = "judge/mod.rs"]
+mod judge;
 #[path = "translate/namespace.rs"]
 mod namespace;
-#[allow(dead_code, reason = "shared with the library's tests, which use all of it")]
-#[path = "../src/nat64/translate/samples.rs"]
-mod samples;
 #[path = "harness/skip.rs"]
 mod skip;
 

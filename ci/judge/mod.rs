@@ -8,6 +8,8 @@ pub mod client;
 pub mod eventlog;
 pub mod nat64;
 pub mod packet;
+#[path = "../../src/nat64/translate/samples.rs"]
+pub mod samples;
 pub mod wire;
 
 use std::time::Duration;

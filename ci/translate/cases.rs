@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nat64handoff::ip::checksum::checksum;
 
-use crate::samples::{Sample, TO_IPV4, TO_IPV6, octets};
+use crate::judge::samples::{Sample, TO_IPV4, TO_IPV6, octets};
 
 /// The client, and the address that stands for it.
 pub const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x17);

@@ -15,8 +15,8 @@ use nat64handoff::nat64::translate::{
 use crate::cases::{
     CLIENT, CLIENT4, Case, SERVICE, SERVICE4, ipv4_cases, ipv6_cases, mend, other_prefix,
 };
+use crate::judge::samples::{TO_IPV4, octets};
 use crate::namespace::{PATIENCE, Wire, device_number, install, ip, private_namespace};
-use crate::samples::{TO_IPV4, octets};
 
 const TAYGA4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 const TAYGA6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 1);

@@ -15,10 +15,6 @@ pub mod build;
 pub mod judge;
 pub mod seed;
 
-#[allow(dead_code, reason = "names are for tests")]
-#[path = "../../src/nat64/translate/samples.rs"]
-mod samples;
-
 mod gateway;
 mod journal;
 mod packet;

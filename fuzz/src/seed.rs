@@ -198,10 +198,10 @@ fn translations() -> Vec<Vec<u8>> {
         packet.resize(1500, 7);
         inputs.push(input(NARROW, flag::MEND, &packet));
     }
-    let samples = super::samples::TO_IPV4.iter().chain(&super::samples::TO_IPV6);
+    let samples = super::judge::samples::TO_IPV4.iter().chain(&super::judge::samples::TO_IPV6);
     for (sample, flags) in samples.zip([all, flag::TRAFFIC_CLASS].into_iter().cycle()) {
         for packet in [sample.from, sample.to] {
-            inputs.push(input(WIDE, flags, &super::samples::octets(packet)));
+            inputs.push(input(WIDE, flags, &super::judge::samples::octets(packet)));
         }
     }
     inputs
