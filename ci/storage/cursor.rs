@@ -79,7 +79,7 @@ impl World {
     }
 
     /// Completes the log, starts it and writes some events. Errors are the disk's.
-    fn live(&mut self) -> Result<(), eventlog::Error> {
+    fn live(&mut self) -> Result<(), eventlog::LogError> {
         let destination = Destination::File(self.log());
         let known = eventlog::known_events(&self.disk, &destination, &self.cursor);
         let unlogged = (0..2).map(|shard| {

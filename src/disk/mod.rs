@@ -5,3 +5,12 @@ pub mod eventlog;
 pub mod fs;
 pub mod journal;
 pub mod storage;
+
+use crate::handoff::random::SecretHash;
+use crate::kernel::entropy;
+
+/// For indexes that only this process sees, of what remotes chose.
+fn secret_hash() -> SecretHash {
+    // Where the kernel refuses randomness, the worst case is a slow start.
+    SecretHash::new(entropy::octets().unwrap_or_default())
+}

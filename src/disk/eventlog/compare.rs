@@ -10,11 +10,12 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use super::LINE_MAX;
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
+use crate::handoff::random::SecretHash;
 
 /// Where [`LogFormat::Full`] goes on, and [`LogFormat::Plain`] ends.
 const FULL_FROM: &str = " to ";
@@ -44,7 +45,8 @@ pub(super) struct Comparison<'a> {
     heads: HashMap<u64, usize>,
     /// ...and from each to the next one with this hash.
     next: Vec<usize>,
-    hasher: RandomState,
+    /// Keyed: remotes chose what is in the lines.
+    hash: SecretHash,
     /// For one line that is formatted, to save allocations.
     text: String,
     lines: LineWriter,
@@ -63,7 +65,7 @@ pub(super) struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    pub(super) fn new(pending: &'a [Vec<(u64, Event)>]) -> Self {
+    pub(super) fn new(pending: &'a [Vec<(u64, Event)>], hash: SecretHash) -> Self {
         let mut events = 0;
         let starts = pending
             .iter()
@@ -79,7 +81,7 @@ impl<'a> Comparison<'a> {
             found: vec![false; events],
             heads: HashMap::with_capacity(events),
             next: vec![NONE; events],
-            hasher: RandomState::new(),
+            hash,
             text: String::with_capacity(LINE_MAX),
             lines: LineWriter::default(),
             line: Vec::with_capacity(LINE_MAX),
@@ -92,7 +94,7 @@ impl<'a> Comparison<'a> {
         // From the last to the first, so that a chain begins with the first.
         for number in (0..events).rev() {
             comparison.format(number, LogFormat::Plain);
-            let hash = comparison.hasher.hash_one(comparison.text.as_bytes());
+            let hash = comparison.hash.hash_one(comparison.text.as_bytes());
             comparison.next[number] = comparison.heads.insert(hash, number).unwrap_or(NONE);
         }
         comparison
@@ -202,7 +204,7 @@ impl<'a> Comparison<'a> {
     /// Whether there is an event for this line; from now on there is not.
     fn find(&mut self, line: &str) -> bool {
         let plain = line.split_once(FULL_FROM).map_or(line, |(plain, _)| plain);
-        let hash = self.hasher.hash_one(plain.as_bytes());
+        let hash = self.hash.hash_one(plain.as_bytes());
         let Some(&head) = self.heads.get(&hash) else {
             return false;
         };
@@ -270,7 +272,7 @@ mod tests {
 
     /// What a completed file says, and how it ended before.
     fn completed(tail: &[u8], pending: &Pending) -> (Vec<u8>, Ending) {
-        let mut comparison = Comparison::new(pending);
+        let mut comparison = Comparison::new(pending, SecretHash::new([7; 16]));
         comparison.begin(0);
         comparison.feed(tail);
         let ending = comparison.end();
@@ -363,7 +365,7 @@ mod tests {
         let lines: Vec<_> =
             pending[0].iter().map(|(_, event)| text(event, LogFormat::Plain)).collect();
         let tail = format!("{}# by hand\n\n{}\u{1f}\u{fffd}", lines[0], lines[2]);
-        let mut comparison = Comparison::new(&pending);
+        let mut comparison = Comparison::new(&pending, SecretHash::new([7; 16]));
         comparison.begin(1_000);
         comparison.feed(tail.as_bytes());
         assert_eq!(comparison.end(), Ending::Strange);
@@ -431,7 +433,7 @@ mod tests {
             prop_assert_ne!(ending, Ending::Strange);
             assert_once_in_order(&octets, &rest);
 
-            let mut comparison = Comparison::new(&rest);
+            let mut comparison = Comparison::new(&rest, SecretHash::new([7; 16]));
             comparison.begin(0);
             tail.chunks(piece).for_each(|piece| comparison.feed(piece));
             prop_assert_eq!(comparison.end(), ending);

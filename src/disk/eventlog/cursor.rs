@@ -28,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::place::{FileId, Place};
+use super::place::{Inode, LogPosition};
 use crate::disk::fs::{Disk, DiskFile, read_full, write_full, write_new};
 
 /// As many as a slot counts events of.
@@ -49,7 +49,7 @@ pub struct Cursor {
     /// For each shard, how many, counted from the start of the epoch.
     pub events: Vec<u64>,
     /// Behind the last of their lines, if the log is a regular file.
-    pub place: Option<Place>,
+    pub position: Option<LogPosition>,
 }
 
 /// Why it is not known which events the log has.
@@ -125,11 +125,11 @@ impl Cursor {
         put(8, &VERSION.to_le_bytes());
         put(10, &shards.to_le_bytes());
         put(16, &sequence.to_le_bytes());
-        if let Some(place) = self.place {
-            put(12, &(1 + u32::from(place.synced)).to_le_bytes());
-            put(24, &place.file.device.to_le_bytes());
-            put(32, &place.file.inode.to_le_bytes());
-            put(40, &place.offset.to_le_bytes());
+        if let Some(position) = self.position {
+            put(12, &(1 + u32::from(position.synced)).to_le_bytes());
+            put(24, &position.file.device.to_le_bytes());
+            put(32, &position.file.inode.to_le_bytes());
+            put(40, &position.offset.to_le_bytes());
         }
         for (shard, events) in self.events.iter().enumerate() {
             put(EVENTS_AT + 8 * shard, &events.to_le_bytes());
@@ -159,17 +159,17 @@ fn decode_slot(slot: &[u8; SLOT_OCTETS]) -> Result<(u64, Cursor), Option<u16>> {
     if u16_at(8) != VERSION || !(1..=SHARDS_MAX).contains(&shards) {
         return Err(None);
     }
-    let place = match slot[12..16] {
+    let position = match slot[12..16] {
         [0, 0, 0, 0] => None,
-        [kind @ 1..=2, 0, 0, 0] => Some(Place {
-            file: FileId { device: u64_at(24), inode: u64_at(32) },
+        [kind @ 1..=2, 0, 0, 0] => Some(LogPosition {
+            file: Inode { device: u64_at(24), inode: u64_at(32) },
             offset: u64_at(40),
             synced: kind == 2,
         }),
         _ => return Err(None),
     };
     let events = (0..shards).map(|shard| u64_at(EVENTS_AT + 8 * shard)).collect();
-    Ok((u64_at(16), Cursor { events, place }))
+    Ok((u64_at(16), Cursor { events, position }))
 }
 
 /// A cursor that is kept up to date.
@@ -231,8 +231,8 @@ mod tests {
     fn cursor(shards: usize, offset: u64) -> Cursor {
         Cursor {
             events: (0..shards as u64).map(|shard| 1_000 * offset + shard).collect(),
-            place: Some(Place {
-                file: FileId { device: 7, inode: 1 << 40 },
+            position: Some(LogPosition {
+                file: Inode { device: 7, inode: 1 << 40 },
                 offset,
                 synced: offset % 2 == 1,
             }),
@@ -250,7 +250,7 @@ mod tests {
             for offset in 1..10 {
                 let mut cursor = cursor(shards, offset);
                 if offset % 4 == 0 {
-                    cursor.place = None;
+                    cursor.position = None;
                 }
                 file.write(&cursor).unwrap();
                 assert_eq!(Cursor::read(&RealDisk, &path).unwrap(), cursor);

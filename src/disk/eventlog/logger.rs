@@ -17,7 +17,8 @@ use rtrb::Consumer;
 
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
-use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, Shared, TURN_EVENTS};
+use super::sender::Shared;
+use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, TURN_EVENTS};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 use crate::kernel::clock;

@@ -14,11 +14,13 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `output` | the opened destination |
-//! | `place` | a place in a log file |
+//! | `error` | what can go wrong |
+//! | `place` | a position in a log file |
 //! | `cursor` | which events are in the log, as a file |
 //! | `recorder` | counts lines, syncs the log, keeps the cursor |
 //! | `compare` | which of the journal's events some octets of the log lack: a pure function |
 //! | `complete` | finds those octets after a crash, and writes what is missing |
+//! | `sender` | the reactors' ends of the queues |
 //! | `logger` | the thread |
 //!
 //! Not here: what a line says (`change`), when to reopen (`control`) or to stop (`serve`), rotation itself
@@ -27,36 +29,40 @@
 mod compare;
 mod complete;
 mod cursor;
+mod error;
 mod logger;
 mod output;
 mod place;
 mod recorder;
+mod sender;
 
 use std::fmt;
-use std::io::{self, Write};
-use std::mem;
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rtrb::{Producer, PushError, RingBuffer};
+use rtrb::RingBuffer;
 
-use crate::disk::fs::{Disk, parent};
-use crate::handoff::change::{Event, LogFormat};
+use crate::disk::fs::Disk;
+use crate::handoff::change::LogFormat;
 use crate::handoff::line;
-use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::stderr::say;
 
 pub use complete::{Completed, complete, known_events};
 use cursor::CursorFile;
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
+pub use error::LogError;
 use logger::Logger;
+pub use output::Destination;
 use output::Output;
-pub use place::{FileId, Place};
+pub use place::{Inode, LogPosition};
 pub use recorder::Logged;
 use recorder::Recorder;
+pub use sender::Sender;
+use sender::Shared;
 
 /// Events that a queue holds before its reactor has to wait.
 pub const QUEUE_EVENTS: usize = 8192;
@@ -70,31 +76,15 @@ const TURN_EVENTS: usize = 256;
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The same, for a destination that is only slow (a pipe or terminal in non-blocking mode).
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
-/// How long the thread looks away between two batches while reactors have woken it more often than this. It is
-/// the latest that a line is written when nothing hinders it.
+/// While reactors wake the thread more often than this, it sleeps this long between two batches. So it is also
+/// the delay of a line when nothing hinders it.
 const NAP: Duration = Duration::from_millis(2);
-/// How often a reactor looks for room in its queue before it begins to sleep in between.
-const WAIT_SPINS: u32 = 100;
-/// The first such sleep; each is twice as long as the one before...
-const WAIT_MIN: Duration = Duration::from_micros(20);
-/// ...up to this.
-const WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
 
 const _: () = assert!(line::LINE_MAX < LINE_MAX);
 const _: () = assert!(TURN_EVENTS <= QUEUE_EVENTS);
 const _: () = assert!(TURN_EVENTS * LINE_MAX < BATCH_OCTETS);
-
-/// Where the event log goes.
-pub enum Destination {
-    /// Standard output. When its reader goes away, the log has failed.
-    Stdout,
-    /// Appended to a file, which is created if need be, in a directory that exists.
-    File(PathBuf),
-    /// Anything else. It may write less than it was asked to; it is never flushed.
-    Writer(Box<dyn Write + Send>),
-}
 
 /// When lines are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,226 +107,6 @@ pub struct LogConfig {
     pub cursor: Option<PathBuf>,
     /// For each shard, the number of its next event: all before it are in the log.
     pub first_events: Vec<u64>,
-}
-
-/// Why there is no event log, or not all of it.
-#[derive(Debug)]
-pub enum Error {
-    /// The file cannot be opened.
-    Open {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// Standard output cannot be used.
-    Stdout(io::Error),
-    /// The cursor cannot be made.
-    Cursor {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// What a crash left unwritten cannot be written now.
-    Incomplete {
-        /// The log, as [`EventLog`] calls it in its messages.
-        log: String,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The system gives us no thread.
-    Thread(io::Error),
-    /// The log ended before everything was written.
-    Unwritten {
-        /// The log, as [`EventLog`] calls it in its messages.
-        log: String,
-        /// How many lines are missing.
-        lines: u64,
-        /// The write error behind it, if there was one.
-        cause: Option<io::Error>,
-    },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Open { path, cause } => {
-                let directory = parent(path);
-                write!(f, "the event log {} cannot be opened: ", path.display())?;
-                match cause.kind() {
-                    io::ErrorKind::NotFound => write!(
-                        f,
-                        "there is no directory {0}; create it, or choose another file with --log",
-                        directory.display()
-                    ),
-                    io::ErrorKind::PermissionDenied => write!(
-                        f,
-                        "{cause}; make it writable for this user, or choose another file with --log"
-                    ),
-                    _ => write!(f, "{cause}; choose another file with --log"),
-                }
-            }
-            Error::Stdout(cause) => write!(
-                f,
-                "the event log cannot be written to standard output: {cause}; \
-                 choose a file with --log"
-            ),
-            Error::Cursor { path, cause } => write!(
-                f,
-                "the cursor of the event log, {}, cannot be written: {cause}; \
-                 make room, or see that the state directory is writable for this user",
-                path.display()
-            ),
-            Error::Incomplete { log, cause } => write!(
-                f,
-                "{log} cannot be completed from the journal: {cause}; make it readable, writable and \
-                 large enough, and start again"
-            ),
-            Error::Thread(cause) => write!(
-                f,
-                "the event log gets no thread: {cause}; see the limit on tasks of this service"
-            ),
-            Error::Unwritten { log, lines, cause } => {
-                let plural = if *lines == 1 { "" } else { "s" };
-                write!(f, "{lines} line{plural} could not be written to {log}: ")?;
-                match cause {
-                    Some(cause) => cause.fmt(f),
-                    None => f.write_str("it took too long"),
-                }
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Open { cause, .. }
-            | Error::Cursor { cause, .. }
-            | Error::Incomplete { cause, .. }
-            | Error::Stdout(cause)
-            | Error::Thread(cause) => Some(cause),
-            Error::Unwritten { cause, .. } => cause.as_ref().map(|cause| cause as _),
-        }
-    }
-}
-
-/// What the reactors, the thread and the supervisor know of each other.
-#[derive(Default)]
-struct Shared {
-    /// The thread sleeps, or is about to: whoever has news wakes it.
-    asleep: AtomicBool,
-    /// Senders that were not dropped yet.
-    senders: AtomicUsize,
-    /// The path is to be opened anew.
-    reopen: AtomicBool,
-    /// Nobody waits any more: not for room in a queue, not for the next attempt after an error.
-    give_up: AtomicBool,
-    /// The thread ended before its work did.
-    failed: AtomicBool,
-    /// Events in the queues, ever: added up at the end of a batch.
-    sent: AtomicU64,
-    /// Lines written.
-    written: AtomicU64,
-    /// Events that found no room in a queue that nobody empties.
-    lost: AtomicU64,
-}
-
-impl Shared {
-    fn unwritten(&self) -> u64 {
-        // `written` first: then what is written meanwhile cannot make the difference negative for long,
-        // and lines written before their batch was published make it zero.
-        let written = self.written.load(Ordering::Acquire);
-        let sent = self.sent.load(Ordering::Acquire);
-        sent.saturating_sub(written) + self.lost.load(Ordering::Relaxed)
-    }
-}
-
-/// The reactor's end.
-pub struct Sender {
-    queue: Producer<Event>,
-    /// In the queue, and not yet in `Shared::sent`.
-    unpublished: u64,
-    /// An event was lost. All after it are, too: the cursor counts lines, and takes them for the first ones.
-    lost: bool,
-    thread: Thread,
-    shared: Arc<Shared>,
-}
-
-impl Sender {
-    /// Puts an event into the queue. When there is no room, waits until there is; when there never will
-    /// be, counts the event as lost. A sleeping logger does not notice before [`Sender::publish`].
-    pub fn send(&mut self, event: Event, stats: &Stats) {
-        if self.lost {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        match self.queue.push(event) {
-            Ok(()) => self.unpublished += 1,
-            Err(PushError::Full(event)) => self.wait(event, stats),
-        }
-    }
-
-    /// At the end of a batch: wakes the logger, if it sleeps.
-    pub fn publish(&mut self) {
-        if self.unpublished > 0 {
-            self.shared.sent.fetch_add(mem::take(&mut self.unpublished), Ordering::Release);
-            self.wake();
-        }
-    }
-
-    /// The counterpart of [`Logger::sleep`]. Of our write (to the queue) and our read (of `asleep`), and
-    /// its write (of `asleep`) and its read (of the queue), the fences let at least one read see the
-    /// other's write.
-    fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.shared.asleep.load(Ordering::Relaxed)
-            && self.shared.asleep.swap(false, Ordering::Relaxed)
-        {
-            self.thread.unpark();
-        }
-    }
-
-    #[cold]
-    fn wait(&mut self, mut event: Event, stats: &Stats) {
-        self.publish();
-        // It may look away, which does not end by itself for long enough.
-        self.thread.unpark();
-        let mut turns = 0;
-        let mut pause = WAIT_MIN;
-        loop {
-            if self.queue.is_abandoned() || self.shared.give_up.load(Ordering::Relaxed) {
-                self.lost = true;
-                self.shared.lost.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            match turns {
-                0 => stats.add(Counter::LogQueueWaits, 1),
-                1..WAIT_SPINS => std::hint::spin_loop(),
-                _ => {
-                    thread::sleep(pause);
-                    pause = (2 * pause).min(WAIT_MAX);
-                }
-            }
-            turns = WAIT_SPINS.min(turns + 1);
-            match self.queue.push(event) {
-                Ok(()) => {
-                    self.unpublished += 1;
-                    return;
-                }
-                Err(PushError::Full(back)) => event = back,
-            }
-        }
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        self.publish();
-        self.shared.senders.fetch_sub(1, Ordering::Release);
-        self.wake();
-    }
 }
 
 /// The supervisor's end.
@@ -362,7 +132,7 @@ impl EventLog {
         disk: &dyn Disk,
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
-    ) -> Result<(EventLog, Vec<Sender>), Error> {
+    ) -> Result<(EventLog, Vec<Sender>), LogError> {
         Self::start_saying(disk, config, on_failure, say)
     }
 
@@ -371,7 +141,7 @@ impl EventLog {
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
         say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
-    ) -> Result<(EventLog, Vec<Sender>), Error> {
+    ) -> Result<(EventLog, Vec<Sender>), LogError> {
         let LogConfig { destination, format, sync, cursor, first_events } = config;
         let mut output = Output::open(destination)?;
         let name = output.name();
@@ -379,10 +149,14 @@ impl EventLog {
             Some(path) => {
                 // `complete` has synced what is before this; that the name is there, as in a rotation.
                 let _ = output.sync_name();
-                let create = output.place().and_then(|place| {
-                    CursorFile::create(disk, &path, &Cursor { events: first_events.clone(), place })
+                let create = output.position().and_then(|position| {
+                    CursorFile::create(
+                        disk,
+                        &path,
+                        &Cursor { events: first_events.clone(), position },
+                    )
                 });
-                Some(create.map_err(|cause| Error::Cursor { path, cause })?)
+                Some(create.map_err(|cause| LogError::Cursor { path, cause })?)
             }
             None => None,
         };
@@ -403,7 +177,7 @@ impl EventLog {
                 // When nobody wants to know any more, nobody needs to.
                 let _ = end.send(result);
             })
-            .map_err(Error::Thread)?;
+            .map_err(LogError::Thread)?;
         let senders = producers
             .into_iter()
             .map(|queue| Sender {
@@ -450,7 +224,7 @@ impl EventLog {
 
     /// Waits until everything is written, which takes that all senders were dropped. After `deadline` it
     /// gives up. Returns the number of lines written, ever.
-    pub fn join(self, deadline: Duration) -> Result<u64, Error> {
+    pub fn join(self, deadline: Duration) -> Result<u64, LogError> {
         let mut end = self.ended.recv_timeout(deadline);
         if matches!(end, Err(mpsc::RecvTimeoutError::Timeout)) {
             self.give_up();
@@ -467,7 +241,7 @@ impl EventLog {
         };
         match (self.shared.unwritten(), cause) {
             (0, None) => Ok(self.shared.written.load(Ordering::Acquire)),
-            (lines, cause) => Err(Error::Unwritten { log: self.name, lines, cause }),
+            (lines, cause) => Err(LogError::Unwritten { log: self.name, lines, cause }),
         }
     }
 }

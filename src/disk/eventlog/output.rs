@@ -8,12 +8,22 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::place::{FileId, Place};
-use super::{Destination, Error};
+use super::error::LogError;
+use super::place::{Inode, LogPosition};
 use crate::disk::fs::{Disk, RealDisk, parent};
 
 /// Who may read a new log file: it says who was behind an address.
 pub(super) const FILE_MODE: u32 = 0o640;
+
+/// Where the event log goes.
+pub enum Destination {
+    /// Standard output. When its reader goes away, the log has failed.
+    Stdout,
+    /// Appended to a file, which is created if need be, in a directory that exists.
+    File(PathBuf),
+    /// Anything else. It may write less than it was asked to; it is never flushed.
+    Writer(Box<dyn Write + Send>),
+}
 
 /// The opened destination.
 pub(super) enum Output {
@@ -26,12 +36,12 @@ pub(super) enum Output {
 pub(super) struct LogFile {
     pub(super) file: File,
     pub(super) path: PathBuf,
-    /// None: it is a device or a pipe.
-    pub(super) id: Option<FileId>,
+    /// None for a device or a pipe.
+    pub(super) id: Option<Inode>,
 }
 
 impl Output {
-    pub(super) fn open(destination: Destination) -> Result<Self, Error> {
+    pub(super) fn open(destination: Destination) -> Result<Self, LogError> {
         match destination {
             Destination::Stdout => stdout().map(Output::Stdout),
             Destination::File(path) => LogFile::open(path).map(Output::File),
@@ -39,8 +49,8 @@ impl Output {
         }
     }
 
-    /// The same, and whatever stands at the end of a file remains.
-    pub(super) fn open_as_is(destination: Destination) -> Result<Self, Error> {
+    /// As [`Output::open`], but half a line at the end of a file stays as it is.
+    pub(super) fn open_as_is(destination: Destination) -> Result<Self, LogError> {
         match destination {
             Destination::File(path) => LogFile::open_as_is(path).map(Output::File),
             destination => Self::open(destination),
@@ -71,28 +81,28 @@ impl Output {
         }
     }
 
-    /// Whether it makes no sense to try again. A named pipe can get a new reader, a pipe cannot.
+    /// Whether another attempt is useless. A named pipe can get a new reader, a pipe cannot.
     pub(super) fn is_gone(&self, error: &io::Error) -> bool {
         error.kind() == io::ErrorKind::BrokenPipe && !matches!(self, Output::File(..))
     }
 
-    /// Behind what was written last, if that is a place in a regular file. Not known to be synced.
-    pub(super) fn place(&mut self) -> io::Result<Option<Place>> {
+    /// The position after what was written last, in a regular file. Not known to be synced.
+    pub(super) fn position(&mut self) -> io::Result<Option<LogPosition>> {
         match self {
             Output::File(LogFile { file, id: Some(id), .. }) => {
                 // Not the length: others may have appended something, which is not ours.
-                Ok(Some(Place { file: *id, offset: file.stream_position()?, synced: false }))
+                Ok(Some(LogPosition { file: *id, offset: file.stream_position()?, synced: false }))
             }
             _ => Ok(None),
         }
     }
 
-    /// Where the next line goes, if that is a place in a regular file.
-    pub(super) fn end(&mut self) -> io::Result<Option<Place>> {
+    /// The position of the next line, in a regular file.
+    pub(super) fn end(&mut self) -> io::Result<Option<LogPosition>> {
         if let Output::File(LogFile { file, id: Some(_), .. }) = self {
             file.seek(SeekFrom::End(0))?;
         }
-        self.place()
+        self.position()
     }
 
     /// Whether what was written can be read again, after a crash.
@@ -108,7 +118,7 @@ impl Output {
         }
     }
 
-    /// That a file is there, under its name.
+    /// Makes the name of the file durable.
     pub(super) fn sync_name(&self) -> io::Result<()> {
         match self {
             Output::File(LogFile { id: Some(_), path, .. }) => RealDisk.sync_dir(parent(path)),
@@ -116,8 +126,8 @@ impl Output {
         }
     }
 
-    /// Takes back the last `octets`, a part of a line, from a file to which nothing is written any more.
-    /// If that fails, they remain: no harm is done.
+    /// Removes the last `octets`, a part of a line, from a file to which nothing is written any more.
+    /// If that fails, they stay: no harm is done.
     pub(super) fn take_back(&mut self, octets: u64) {
         if let Output::File(LogFile { file, id: Some(_), .. }) = self
             && octets > 0
@@ -132,19 +142,19 @@ impl Output {
 
 impl LogFile {
     /// Opens or creates it, and ends the part of a line that may stand at its end.
-    pub(super) fn open(path: PathBuf) -> Result<LogFile, Error> {
+    pub(super) fn open(path: PathBuf) -> Result<LogFile, LogError> {
         let mut log = Self::open_as_is(path)?;
         match log.end_line() {
             Ok(()) => Ok(log),
-            Err(cause) => Err(Error::Open { path: log.path, cause }),
+            Err(cause) => Err(LogError::Open { path: log.path, cause }),
         }
     }
 
-    pub(super) fn open_as_is(path: PathBuf) -> Result<LogFile, Error> {
+    pub(super) fn open_as_is(path: PathBuf) -> Result<LogFile, LogError> {
         let open = || {
             let mut file =
                 OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&path)?;
-            let id = id_of(&file)?;
+            let id = inode_of(&file)?;
             if id.is_some() {
                 file.seek(SeekFrom::End(0))?;
             }
@@ -152,7 +162,7 @@ impl LogFile {
         };
         match open() {
             Ok((file, id)) => Ok(LogFile { file, path, id }),
-            Err(cause) => Err(Error::Open { path, cause }),
+            Err(cause) => Err(LogError::Open { path, cause }),
         }
     }
 
@@ -166,14 +176,14 @@ impl LogFile {
 }
 
 /// Not `io::stdout()`, which has a buffer of its own between us and write(2).
-fn stdout() -> Result<File, Error> {
-    io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(Error::Stdout)
+fn stdout() -> Result<File, LogError> {
+    io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(LogError::Stdout)
 }
 
-/// None: it is not a regular file.
-pub(super) fn id_of(file: &File) -> io::Result<Option<FileId>> {
+/// None where it is not a regular file.
+pub(super) fn inode_of(file: &File) -> io::Result<Option<Inode>> {
     let metadata = file.metadata()?;
-    let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+    let id = Inode { device: metadata.dev(), inode: metadata.ino() };
     Ok(metadata.is_file().then_some(id))
 }
 
@@ -197,7 +207,7 @@ mod tests {
         assert_eq!(output.write(b"one\nhal").unwrap(), 7);
         output.take_back(3);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
-        assert_eq!(output.place().unwrap().unwrap().offset, 4);
+        assert_eq!(output.position().unwrap().unwrap().offset, 4);
         // Not when somebody else has written something behind it.
         assert_eq!(output.write(b"hal").unwrap(), 3);
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();

@@ -1,21 +1,21 @@
-//! A place in a log file.
+//! A position in a log file.
 
-/// A place in a log file.
+/// A position in a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Which file it is, whatever its name.
-    pub file: FileId,
-    /// Octets before this place.
+pub struct LogPosition {
+    /// The file, whatever its name.
+    pub file: Inode,
+    /// Octets before this position.
     pub offset: u64,
-    /// They were on disk before this was written: if they are not there, somebody took them away.
+    /// Whether those octets were synced: if they are missing, somebody removed them.
     pub synced: bool,
 }
 
-/// What a file keeps when it is renamed.
+/// What identifies a file when it is renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
-    /// The device that it is on.
+pub struct Inode {
+    /// The device that the file is on.
     pub device: u64,
-    /// Its inode there.
+    /// The number of the inode on that device.
     pub inode: u64,
 }

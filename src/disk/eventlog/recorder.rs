@@ -167,12 +167,12 @@ impl Recorder {
         let Some(file) = &mut self.cursor else {
             return Ok(());
         };
-        let mut place = output.place()?;
-        if let Some(place) = &mut place {
-            place.offset = place.offset.saturating_sub(part);
-            place.synced = matches!(self.sync, LogSync::Interval(_));
+        let mut position = output.position()?;
+        if let Some(position) = &mut position {
+            position.offset = position.offset.saturating_sub(part);
+            position.synced = matches!(self.sync, LogSync::Interval(_));
         }
-        file.write(&Cursor { events: self.events.clone(), place })?;
+        file.write(&Cursor { events: self.events.clone(), position })?;
         self.writes += 1;
         match self.sync {
             LogSync::None if firmness == Firmness::Usual => file.turn(),
@@ -199,7 +199,7 @@ mod tests {
         let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
         let mut output = Output::open(Destination::File(log)).unwrap();
         for sync in [LogSync::None, LogSync::Interval(Duration::from_secs(3_600))] {
-            let cursor = Cursor { events: vec![0, 0], place: output.place().unwrap() };
+            let cursor = Cursor { events: vec![0, 0], position: output.position().unwrap() };
             let file = CursorFile::create(&RealDisk, &path, &cursor).unwrap();
             let mut recorder = Recorder::new(vec![0, 0], sync, Some(file));
             assert_eq!(recorder.due(&output), None);
@@ -221,7 +221,8 @@ mod tests {
         let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
         let mut output = Output::open(Destination::File(log)).unwrap();
         let file =
-            CursorFile::create(&RealDisk, &path, &Cursor { events: vec![0], place: None }).unwrap();
+            CursorFile::create(&RealDisk, &path, &Cursor { events: vec![0], position: None })
+                .unwrap();
         let sync = LogSync::Interval(Duration::from_secs(3_600));
         let mut recorder = Recorder::new(vec![0], sync, Some(file));
         let logged = recorder.logged();

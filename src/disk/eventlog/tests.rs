@@ -3,11 +3,13 @@
 use super::output::FILE_MODE;
 use super::*;
 use crate::disk::fs::RealDisk;
-use crate::handoff::change::{EventKind, Timestamp};
+use crate::handoff::change::{Event, EventKind, Timestamp};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::Prefix96;
+use crate::handoff::stats::{Counter, Stats};
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
@@ -222,7 +224,7 @@ fn shutdown_without_a_log_says_how_much_is_missing() {
     let (log, senders, said) = start_saying(full(), 2, || {});
     send_all(senders, 1_000);
     match log.join(Duration::from_millis(250)) {
-        Err(error @ Error::Unwritten { lines: 2_000, .. }) => assert_eq!(
+        Err(error @ LogError::Unwritten { lines: 2_000, .. }) => assert_eq!(
             error.to_string(),
             "2000 lines could not be written to the event log /dev/full: \
              No space left on device (os error 28)"
@@ -240,7 +242,7 @@ fn shutdown_without_a_log_says_how_much_is_missing() {
     log.give_up();
     reactor.join().unwrap();
     match log.join(DEADLINE) {
-        Err(Error::Unwritten { lines: 50_000, .. }) => {}
+        Err(LogError::Unwritten { lines: 50_000, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -278,7 +280,7 @@ fn hanging_write_does_not_hang_the_shutdown() {
     let (log, senders, _) = start_saying(destination, 1, || {});
     send_all(senders, 3);
     match log.join(Duration::from_millis(50)) {
-        Err(error @ Error::Unwritten { lines: 3, .. }) => {
+        Err(error @ LogError::Unwritten { lines: 3, .. }) => {
             assert!(error.to_string().ends_with("it took too long"));
         }
         other => panic!("{other:?}"),
@@ -299,7 +301,7 @@ fn broken_pipe_stops_the_log_and_tells_the_supervisor() {
     told.recv_timeout(DEADLINE).unwrap();
     assert!(log.failed());
     match log.join(DEADLINE) {
-        Err(Error::Unwritten { lines, cause: Some(cause), .. }) => {
+        Err(LogError::Unwritten { lines, cause: Some(cause), .. }) => {
             assert_eq!(lines, 3 * QUEUE_EVENTS as u64);
             assert_eq!(cause.kind(), io::ErrorKind::BrokenPipe);
         }

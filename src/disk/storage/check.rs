@@ -11,10 +11,11 @@ use super::epoch::{self, EpochFiles, ShardFiles};
 use super::new_epoch::NewEpoch;
 use super::open::Cut;
 use super::read::{Common, Damage, ShardReader, shard_count};
-use super::tables::{Source, Tables, secret_hash};
+use super::tables::{Source, Tables};
 use super::{COMPACT_MEMORY_DEFAULT, StorageError, directory};
 use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::journal::FileKind;
+use crate::disk::secret_hash;
 use crate::handoff::change::Timestamp;
 use crate::handoff::message::HANDOFF_PORT;
 

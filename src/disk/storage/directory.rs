@@ -31,86 +31,67 @@ pub struct StateDirectory {
 }
 
 /// Why a directory cannot be the state directory.
-#[derive(Debug)]
-pub enum Error {
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
     /// Something else has this name.
+    #[error(
+        "{} is not a directory; choose another place for the state with --state",
+        .0.display()
+    )]
     NotADirectory(PathBuf),
     /// Another server has locked it.
+    #[error(
+        "state directory {} is in use by {}; \
+         stop that server, or choose another directory with --state",
+        path.display(),
+        pid.map_or("another nat64handoff".into(), |pid| format!("nat64handoff (pid {pid})"))
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// The process that holds the lock, if it has said so already.
+        /// The process that holds the lock, if the lock file names it already.
         pid: Option<u32>,
     },
     /// Nobody has ever kept state in it.
+    #[error(
+        "there is no state in {}; name the directory that the server has as --state",
+        .0.display()
+    )]
     NoState(PathBuf),
     /// Everybody can change what is in it.
+    #[error(
+        "state directory {path} can be changed by everybody; \
+         chmod 700 {path}, or choose a directory of its own with --state",
+        path = .0.display()
+    )]
     WorldWritable(PathBuf),
     /// It cannot be made, read, written or locked.
+    #[error(
+        "state directory {} cannot be {action} by {}: {cause}; {}",
+        path.display(),
+        User::current(),
+        what_to_do(cause)
+    )]
     Unusable {
         /// The directory.
         path: PathBuf,
         /// What we tried.
         action: &'static str,
         /// What the system said.
+        #[source]
         cause: io::Error,
     },
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::NotADirectory(path) => write!(
-                f,
-                "{} is not a directory; choose another place for the state with --state",
-                path.display()
-            ),
-            Error::InUse { path, pid } => {
-                write!(f, "state directory {} is in use by ", path.display())?;
-                match pid {
-                    Some(pid) => write!(f, "nat64handoff (pid {pid})")?,
-                    None => f.write_str("another nat64handoff")?,
-                }
-                f.write_str("; stop that server, or choose another directory with --state")
-            }
-            Error::NoState(path) => write!(
-                f,
-                "there is no state in {}; name the directory that the server has as --state",
-                path.display()
-            ),
-            Error::WorldWritable(path) => write!(
-                f,
-                "state directory {0} can be changed by everybody; \
-                 chmod 700 {0}, or choose a directory of its own with --state",
-                path.display()
-            ),
-            Error::Unusable { path, action, cause } => {
-                write!(
-                    f,
-                    "state directory {} cannot be {action} by {}: {cause}; ",
-                    path.display(),
-                    User::current()
-                )?;
-                f.write_str(match cause.kind() {
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                        "make it writable for this user, or choose another one with --state"
-                    }
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        "free some space, or choose another one with --state"
-                    }
-                    _ => "choose another one with --state",
-                })
-            }
+fn what_to_do(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "make it writable for this user, or choose another one with --state"
         }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Unusable { cause, .. } => Some(cause),
-            _ => None,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space, or choose another one with --state"
         }
+        _ => "choose another one with --state",
     }
 }
 
@@ -120,12 +101,12 @@ impl StateDirectory {
     ///
     /// One that is there already, and open to others, is made private if it is evidently meant for us:
     /// we own it, and it is empty or has our state in it. Somebody else's directory is left as it is.
-    pub fn open(path: impl Into<PathBuf>) -> Result<StateDirectory, Error> {
+    pub fn open(path: impl Into<PathBuf>) -> Result<StateDirectory, DirectoryError> {
         let path = path.into();
         create(&path)?;
         let unusable = |action| {
             let path = path.clone();
-            move |cause| Error::Unusable { path, action, cause }
+            move |cause| DirectoryError::Unusable { path, action, cause }
         };
         // Before anything is put into it.
         let empty = fs::read_dir(&path).map_err(unusable("read"))?.next().is_none();
@@ -143,7 +124,7 @@ impl StateDirectory {
                 .map_err(unusable("made private"))?;
             tightened_from = Some(mode);
         } else if mode & OTHERS_WRITE != 0 {
-            return Err(Error::WorldWritable(path));
+            return Err(DirectoryError::WorldWritable(path));
         }
         Ok(StateDirectory { path, tightened_from, _lock: lock })
     }
@@ -159,19 +140,20 @@ impl StateDirectory {
     }
 }
 
-fn create(path: &Path) -> Result<(), Error> {
+fn create(path: &Path) -> Result<(), DirectoryError> {
     let result = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
     match result {
         Ok(()) if path.is_dir() => Ok(()),
         Err(cause) if !path.exists() => {
-            Err(Error::Unusable { path: path.to_owned(), action: "created", cause })
+            Err(DirectoryError::Unusable { path: path.to_owned(), action: "created", cause })
         }
-        _ => Err(Error::NotADirectory(path.to_owned())),
+        _ => Err(DirectoryError::NotADirectory(path.to_owned())),
     }
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
-    let unusable = |action, cause| Error::Unusable { path: path.to_owned(), action, cause };
+fn lock(path: &Path) -> Result<File, DirectoryError> {
+    let unusable =
+        |action, cause| DirectoryError::Unusable { path: path.to_owned(), action, cause };
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -192,23 +174,24 @@ fn lock(path: &Path) -> Result<File, Error> {
 ///
 /// # Errors
 /// Where it is in use, or is no state directory.
-pub(super) fn lock_existing(path: &Path) -> Result<Option<File>, Error> {
+pub(super) fn lock_existing(path: &Path) -> Result<Option<File>, DirectoryError> {
     if !path.is_dir() {
-        return Err(Error::NotADirectory(path.to_owned()));
+        return Err(DirectoryError::NotADirectory(path.to_owned()));
     }
-    let unusable = |action, cause| Error::Unusable { path: path.to_owned(), action, cause };
+    let unusable =
+        |action, cause| DirectoryError::Unusable { path: path.to_owned(), action, cause };
     match File::open(path.join(LOCK_FILE)) {
         Ok(lock) => take(&lock, path).map(|()| Some(lock)),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => path
             .join(CURRENT)
             .is_file()
             .then_some(None)
-            .ok_or_else(|| Error::NoState(path.to_owned())),
+            .ok_or_else(|| DirectoryError::NoState(path.to_owned())),
         Err(cause) => Err(unusable("read", cause)),
     }
 }
 
-fn take(mut lock: &File, path: &Path) -> Result<(), Error> {
+fn take(mut lock: &File, path: &Path) -> Result<(), DirectoryError> {
     match lock.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
@@ -216,10 +199,10 @@ fn take(mut lock: &File, path: &Path) -> Result<(), Error> {
             // Without the number, the message is less helpful and still true.
             let length = lock.read(&mut pid).unwrap_or(0);
             let pid = str::from_utf8(&pid[..length]).unwrap_or_default().trim().parse().ok();
-            Err(Error::InUse { path: path.to_owned(), pid })
+            Err(DirectoryError::InUse { path: path.to_owned(), pid })
         }
         Err(TryLockError::Error(cause)) => {
-            Err(Error::Unusable { path: path.to_owned(), action: "locked", cause })
+            Err(DirectoryError::Unusable { path: path.to_owned(), action: "locked", cause })
         }
     }
 }
@@ -317,7 +300,7 @@ mod tests {
         // A server that has locked it and not yet said who it is.
         fs::write(path.join(LOCK_FILE), "").unwrap();
         let error = StateDirectory::open(&path).unwrap_err();
-        assert!(matches!(error, Error::InUse { pid: None, .. }), "{error}");
+        assert!(matches!(error, DirectoryError::InUse { pid: None, .. }), "{error}");
         drop(first);
         StateDirectory::open(&path).unwrap();
     }
@@ -387,7 +370,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = made(parent.path(), "tmp", 0o1777);
         let error = StateDirectory::open(&path).unwrap_err();
-        assert!(matches!(error, Error::WorldWritable(_)), "{error}");
+        assert!(matches!(error, DirectoryError::WorldWritable(_)), "{error}");
         assert!(error.to_string().contains("chmod 700"), "{error}");
         assert_eq!(mode(&path), 0o1777);
     }
@@ -398,11 +381,11 @@ mod tests {
         let path = parent.path().join("file");
         fs::write(&path, "").unwrap();
         let error = StateDirectory::open(&path).unwrap_err();
-        assert!(matches!(error, Error::NotADirectory(_)), "{error}");
+        assert!(matches!(error, DirectoryError::NotADirectory(_)), "{error}");
         let error = StateDirectory::open(path.join("state")).unwrap_err();
-        assert!(matches!(error, Error::Unusable { .. }), "{error}");
+        assert!(matches!(error, DirectoryError::Unusable { .. }), "{error}");
         let error = StateDirectory::open("").unwrap_err();
-        assert!(matches!(error, Error::NotADirectory(_)), "{error}");
+        assert!(matches!(error, DirectoryError::NotADirectory(_)), "{error}");
     }
 
     /// `/proc` takes no files, not even from root.
@@ -414,7 +397,7 @@ mod tests {
             text.starts_with("state directory /proc/self/fdinfo cannot be written by "),
             "{text}"
         );
-        let error = Error::Unusable {
+        let error = DirectoryError::Unusable {
             path: "/srv/state".into(),
             action: "created",
             cause: io::Error::from_raw_os_error(libc::EACCES),

@@ -36,12 +36,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use thiserror::Error;
+
+use crate::disk::journal::VERSION;
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
 
 pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
 pub use compact::Compacted;
-pub use directory::{Error, StateDirectory};
+pub use directory::{DirectoryError, StateDirectory};
 pub use open::{Cut, Opened, Report};
 pub use shard::{LogProgress, Wake};
 pub use start::Started;
@@ -135,20 +138,26 @@ impl<F: FnMut(Timestamp, TableKey, &Change) + Send> Replay for F {
 const CHECK: &str = "see what is left with: nat64handoff journal check";
 
 /// Why the state cannot be used. One line: where, what is wrong, what to do.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum StorageError {
     /// What is in a file is not what was written.
+    #[error("{}, offset {offset}: {what}; {CHECK} {}", file.display(), directory.display())]
     Damaged {
         /// The state directory.
         directory: PathBuf,
         /// The file.
         file: PathBuf,
-        /// Where in the file.
+        /// Octets before the damage.
         offset: u64,
         /// What is wrong.
         what: String,
     },
     /// A later version of this program wrote it.
+    #[error(
+        "{}: written by a later version of nat64handoff (format {version}, this one knows \
+         {VERSION}); use that version",
+        file.display()
+    )]
     Newer {
         /// The file.
         file: PathBuf,
@@ -156,64 +165,36 @@ pub enum StorageError {
         version: u16,
     },
     /// It cannot be the state directory now.
-    Directory(Error),
+    #[error("{0}")]
+    Directory(#[source] DirectoryError),
     /// The system refused something.
+    #[error("cannot {action} {}: {cause}; {}", path.display(), what_to_do(cause))]
     Io {
         /// What we tried.
         action: &'static str,
         /// With which file or directory.
         path: PathBuf,
         /// What the system said.
+        #[source]
         cause: io::Error,
     },
+}
+
+fn what_to_do(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space and start again"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "make it writable for this user"
+        }
+        _ => "see what the kernel's log says about the disk",
+    }
 }
 
 impl StorageError {
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |cause| StorageError::Io { action, path, cause }
-    }
-}
-
-impl fmt::Display for StorageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StorageError::Damaged { directory, file, offset, what } => write!(
-                f,
-                "{}, offset {offset}: {what}; {CHECK} {}",
-                file.display(),
-                directory.display()
-            ),
-            StorageError::Newer { file, version } => write!(
-                f,
-                "{}: written by a later version of nat64handoff (format {version}, this one knows \
-                 {}); use that version",
-                file.display(),
-                crate::disk::journal::VERSION
-            ),
-            StorageError::Directory(error) => error.fmt(f),
-            StorageError::Io { action, path, cause } => {
-                write!(f, "cannot {action} {}: {cause}; ", path.display())?;
-                f.write_str(match cause.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        "free some space and start again"
-                    }
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                        "make it writable for this user"
-                    }
-                    _ => "see what the kernel's log says about the disk",
-                })
-            }
-        }
-    }
-}
-
-impl std::error::Error for StorageError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            StorageError::Io { cause, .. } => Some(cause),
-            StorageError::Directory(error) => Some(error),
-            _ => None,
-        }
     }
 }

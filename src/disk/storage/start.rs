@@ -11,9 +11,10 @@ use super::open::{Found, Opened};
 use super::read::{Common, ShardEnd};
 use super::shard::{LogProgress, SegmentMaker, ShardState};
 use super::sync::Storage;
-use super::tables::{Source, Tables, secret_hash};
+use super::tables::{Source, Tables};
 use super::{JournalWriter, StorageError};
 use crate::disk::journal::RecordNumber;
+use crate::disk::secret_hash;
 use crate::handoff::change::{Event, Timestamp};
 
 /// State that is ready to be written.

@@ -16,7 +16,6 @@ use crate::handoff::entry::{MappedPort, TableKey};
 use crate::handoff::random::SecretHash;
 use crate::handoff::server::Channel;
 use crate::handoff::table::TableLimits;
-use crate::kernel::entropy;
 
 /// Which files of a shard are read.
 #[derive(Clone)]
@@ -266,10 +265,4 @@ fn make_room(nat64: &mut Channel, change: &Change) {
         .map(|entry| Change::Deleted { port: entry.port, client: entry.client })
         .collect();
     in_the_way.iter().for_each(|change| nat64.apply(change, 0));
-}
-
-/// For the indexes of tables that only this process sees: remotes chose what is in them.
-pub(super) fn secret_hash() -> SecretHash {
-    // Where the kernel refuses randomness, the worst case is a slow start.
-    SecretHash::new(entropy::octets().unwrap_or_default())
 }

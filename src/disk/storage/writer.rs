@@ -1,12 +1,12 @@
 //! [`JournalWriter`]: the journal of one shard, as its reactor writes it. It waits for no other thread, makes
 //! no file and syncs nothing: `sync` does that behind it.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rtrb::{Consumer, Producer};
+use thiserror::Error;
 
 use super::SyncPolicy;
 use super::shard::{Segment, ShardState, Wake};
@@ -26,27 +26,18 @@ pub enum JournalState {
 }
 
 /// Why changes are not in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum JournalError {
     /// See [`JournalState::NoSpace`].
+    #[error("no room for the journal; free some space")]
     NoSpace,
     /// See [`JournalState::Failed`].
+    #[error(
+        "the journal cannot be written any more; see what the kernel's log says about the \
+         disk, and start again"
+    )]
     Failed,
 }
-
-impl fmt::Display for JournalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            JournalError::NoSpace => "no room for the journal; free some space",
-            JournalError::Failed => {
-                "the journal cannot be written any more; see what the kernel's log says about the \
-                 disk, and start again"
-            }
-        })
-    }
-}
-
-impl std::error::Error for JournalError {}
 
 /// Writes the journal of one shard.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ pub enum RecoverError {
     Storage(StorageError),
     /// The event log cannot be completed, or started.
     #[error(transparent)]
-    Log(eventlog::Error),
+    Log(eventlog::LogError),
 }
 
 /// What survives a run, and where it is.

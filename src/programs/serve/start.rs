@@ -31,7 +31,7 @@ pub enum StartError {
     Refused(Refused),
     /// The state directory cannot be used.
     #[error(transparent)]
-    State(storage::Error),
+    State(storage::DirectoryError),
     /// The state in it, or the event log, cannot be used.
     #[error(transparent)]
     Recover(RecoverError),

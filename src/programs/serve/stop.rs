@@ -32,7 +32,7 @@ pub enum StopError {
     Stuck(usize),
     /// Lines of the event log are missing.
     #[error(transparent)]
-    Log(eventlog::Error),
+    Log(eventlog::LogError),
 }
 
 /// What a server did, for its last line.

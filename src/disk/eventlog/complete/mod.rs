@@ -27,10 +27,13 @@ use std::thread;
 
 use super::compare::{Comparison, Ending};
 use super::cursor::{Cursor, CursorFile, Unknown};
-use super::output::{Output, id_of};
-use super::place::{FileId, Place};
-use super::{BATCH_OCTETS, BUSY_INTERVAL, Destination, Error, LINE_MAX};
+use super::error::LogError;
+use super::output::Destination;
+use super::output::{Output, inode_of};
+use super::place::{Inode, LogPosition};
+use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX};
 use crate::disk::fs::{Disk, parent};
+use crate::disk::secret_hash;
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 
@@ -76,7 +79,7 @@ pub fn complete(
     format: LogFormat,
     cursor: &Path,
     unlogged: Vec<Vec<(u64, Event)>>,
-) -> Result<(Destination, Completed), Error> {
+) -> Result<(Destination, Completed), LogError> {
     complete_saying(disk, destination, format, cursor, unlogged, super::say)
 }
 
@@ -87,7 +90,7 @@ pub(super) fn complete_saying(
     path: &Path,
     unlogged: Vec<Vec<(u64, Event)>>,
     mut say: impl FnMut(fmt::Arguments<'_>),
-) -> Result<(Destination, Completed), Error> {
+) -> Result<(Destination, Completed), LogError> {
     let cursor = match Cursor::read(disk, path) {
         Ok(cursor) if cursor.events.len() == unlogged.len() => Some(cursor),
         // A server that never ran has no cursor, and nothing to write.
@@ -125,8 +128,8 @@ pub(super) fn complete_saying(
     let name = completion.output.name();
     found.explain(&name, &mut say);
     completion.run(&found).map_err(|error| match error {
-        Failed::Log(cause) => Error::Incomplete { log: name.clone(), cause },
-        Failed::Cursor(cause) => Error::Cursor { path: path.to_owned(), cause },
+        Failed::Log(cause) => LogError::Incomplete { log: name.clone(), cause },
+        Failed::Cursor(cause) => LogError::Cursor { path: path.to_owned(), cause },
     })?;
     completion.done.explain(&name, &mut say);
     Ok((completion.output.close(), completion.done))
@@ -170,11 +173,11 @@ impl Completion<'_> {
             }
         }
         let unlogged = std::mem::take(&mut self.unlogged);
-        let mut comparison = Comparison::new(&unlogged);
+        let mut comparison = Comparison::new(&unlogged, secret_hash());
         if self.output.is_regular() {
             // Nothing that a crash leaves in a new file may be taken for the old one's.
             if matches!(found, Found::Gone)
-                && self.output.place()?.is_some_and(|place| place.offset == 0)
+                && self.output.position()?.is_some_and(|position| position.offset == 0)
             {
                 self.move_cursor(self.counted.clone())?;
             }
@@ -206,7 +209,7 @@ impl Completion<'_> {
             return Ok(());
         };
         let file = OpenOptions::new().read(true).write(true).open(&log.path)?;
-        if id_of(&file)? != log.id {
+        if inode_of(&file)? != log.id {
             return Err(io::Error::other("it was renamed just now"));
         }
         match self.read(&file, from, lookback, comparison)? {
@@ -330,11 +333,11 @@ impl Completion<'_> {
     /// To the end of the log.
     fn move_cursor(&mut self, events: Vec<u64>) -> Result<(), Failed> {
         // Completed, and synced.
-        let place = self.output.end()?.map(|place| Place { synced: true, ..place });
+        let position = self.output.end()?.map(|position| LogPosition { synced: true, ..position });
         if events.is_empty() {
             return Ok(());
         }
-        CursorFile::create(self.disk, self.path, &Cursor { events, place })
+        CursorFile::create(self.disk, self.path, &Cursor { events, position })
             .map_err(Failed::Cursor)?;
         Ok(())
     }
@@ -391,11 +394,11 @@ impl Found {
 
 /// Looks for the cursor's file, first where it was.
 fn find(log: &Path, cursor: &Cursor) -> Found {
-    let Some(Place { file: id, offset, synced }) = cursor.place else {
+    let Some(LogPosition { file: id, offset, synced }) = cursor.position else {
         return Found::Elsewhere;
     };
     let is_it = |metadata: &fs::Metadata| {
-        metadata.is_file() && id == FileId { device: metadata.dev(), inode: metadata.ino() }
+        metadata.is_file() && id == Inode { device: metadata.dev(), inode: metadata.ino() }
     };
     if let Ok(metadata) = fs::metadata(log)
         && is_it(&metadata)

@@ -62,9 +62,9 @@ impl Scene {
 
     /// Points to this offset of this file.
     fn point(&self, log: &Path, offset: u64, events: &[u64]) {
-        let file = id_of(&File::open(log).unwrap()).unwrap().unwrap();
-        let place = Some(Place { file, offset, synced: false });
-        CursorFile::create(&RealDisk, &self.cursor, &Cursor { events: events.to_vec(), place })
+        let file = inode_of(&File::open(log).unwrap()).unwrap().unwrap();
+        let position = Some(LogPosition { file, offset, synced: false });
+        CursorFile::create(&RealDisk, &self.cursor, &Cursor { events: events.to_vec(), position })
             .unwrap();
     }
 
@@ -93,7 +93,7 @@ impl Scene {
         let result = self.complete(events(&from, to));
         let cursor = Cursor::read(&RealDisk, &self.cursor).unwrap();
         assert_eq!(cursor.events, to);
-        assert_eq!(cursor.place.unwrap().offset, fs::metadata(&self.log).unwrap().len());
+        assert_eq!(cursor.position.unwrap().offset, fs::metadata(&self.log).unwrap().len());
         // Once more changes nothing.
         let (again, said) = self.complete(events(to, to));
         assert_eq!((again, said), (Completed::default(), vec![]));
@@ -151,7 +151,7 @@ fn cursor_is_exact_after_a_clean_stop() {
             log.join(DEADLINE).unwrap();
             let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
             assert_eq!(cursor.events, to);
-            assert_eq!(cursor.place.unwrap().offset, fs::metadata(&scene.log).unwrap().len());
+            assert_eq!(cursor.position.unwrap().offset, fs::metadata(&scene.log).unwrap().len());
             assert_eq!((0..3).map(|shard| logged.get(shard)).collect::<Vec<_>>(), to);
             assert_eq!(scene.recover(&to), (Completed::default(), vec![]));
             last = to;
@@ -167,10 +167,10 @@ fn cursor_follows_within_the_interval() {
         let (log, mut senders) =
             EventLog::start(&RealDisk, scene.config(sync, vec![7, 0]), || {}).unwrap();
         let read = || Cursor::read(&RealDisk, &scene.cursor).unwrap();
-        assert_eq!(read(), Cursor { events: vec![7, 0], place: read().place });
+        assert_eq!(read(), Cursor { events: vec![7, 0], position: read().position });
         send(&mut senders, &[7, 0], &[8, 3]);
         wait_for(|| read().events == [8, 3]);
-        assert_eq!(read().place.unwrap().offset, fs::metadata(&scene.log).unwrap().len());
+        assert_eq!(read().position.unwrap().offset, fs::metadata(&scene.log).unwrap().len());
         // The cursor is synced from time to time: then the journal may forget.
         let mut last = 3;
         wait_for(|| {
@@ -380,7 +380,7 @@ fn streams_get_what_the_cursor_does_not_count() {
     assert_once(&memory.text(), &[5, 6]);
     assert_eq!(
         Cursor::read(&RealDisk, &scene.cursor).unwrap(),
-        Cursor { events: vec![5, 6], place: None }
+        Cursor { events: vec![5, 6], position: None }
     );
     drop(senders);
     log.join(DEADLINE).unwrap();
@@ -399,14 +399,18 @@ fn rotation_survives_a_crash_after_each_step() {
             file.write_all(text.as_bytes()).unwrap();
         };
         append(&scene.log, &line(0));
-        let cursor =
-            CursorFile::create(&RealDisk, &scene.cursor, &Cursor { events: vec![0], place: None });
+        let cursor = CursorFile::create(
+            &RealDisk,
+            &scene.cursor,
+            &Cursor { events: vec![0], position: None },
+        );
         let mut cursor = cursor.unwrap();
         let mut point = |path: &Path, events| {
             let file = File::open(path).unwrap();
-            let (file, offset) = (id_of(&file).unwrap().unwrap(), file.metadata().unwrap().len());
-            let place = Some(Place { file, offset, synced: true });
-            cursor.write(&Cursor { events: vec![events], place }).unwrap();
+            let (file, offset) =
+                (inode_of(&file).unwrap().unwrap(), file.metadata().unwrap().len());
+            let position = Some(LogPosition { file, offset, synced: true });
+            cursor.write(&Cursor { events: vec![events], position }).unwrap();
             cursor.sync().unwrap();
         };
         point(&scene.log, 1);
@@ -443,11 +447,12 @@ fn rotation_moves_the_cursor() {
         log.reopen();
         wait_for(|| {
             let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
-            File::open(&scene.log)
-                .is_ok_and(|file| cursor.place.map(|place| place.file) == id_of(&file).unwrap())
+            File::open(&scene.log).is_ok_and(|file| {
+                cursor.position.map(|position| position.file) == inode_of(&file).unwrap()
+            })
         });
         let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
-        assert_eq!((cursor.events, cursor.place.unwrap().offset), (vec![to, to], 0));
+        assert_eq!((cursor.events, cursor.position.unwrap().offset), (vec![to, to], 0));
         assert_eq!(log.logged().get(1), to);
         texts += &fs::read_to_string(&renamed).unwrap();
     }

@@ -1,0 +1,81 @@
+//! What can go wrong with the event log, as one line: what, why, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::disk::fs::parent;
+
+/// Why there is no event log, or not all of it.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The file cannot be opened.
+    #[error("the event log {} cannot be opened: {}", path.display(), why_not_opened(path, cause))]
+    Open {
+        /// The log file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Standard output cannot be used.
+    #[error("the event log cannot be written to standard output: {0}; choose a file with --log")]
+    Stdout(#[source] io::Error),
+    /// The cursor cannot be made.
+    #[error(
+        "the cursor of the event log, {}, cannot be written: {cause}; \
+         make room, or see that the state directory is writable for this user",
+        path.display()
+    )]
+    Cursor {
+        /// The cursor's file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// What a crash left unwritten cannot be written now.
+    #[error(
+        "{log} cannot be completed from the journal: {cause}; make it readable, writable and \
+         large enough, and start again"
+    )]
+    Incomplete {
+        /// The log, as [`EventLog`](super::EventLog) calls it in its messages.
+        log: String,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The system gives us no thread.
+    #[error("the event log gets no thread: {0}; see the limit on tasks of this service")]
+    Thread(#[source] io::Error),
+    /// The log ended before everything was written.
+    #[error(
+        "{lines} line{} could not be written to {log}: {}",
+        if *lines == 1 { "" } else { "s" },
+        cause.as_ref().map_or("it took too long".to_owned(), io::Error::to_string)
+    )]
+    Unwritten {
+        /// The log, as [`EventLog`](super::EventLog) calls it in its messages.
+        log: String,
+        /// Lines that are missing.
+        lines: u64,
+        /// The write error, if there was one.
+        #[source]
+        cause: Option<io::Error>,
+    },
+}
+
+fn why_not_opened(path: &Path, cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::NotFound => format!(
+            "there is no directory {0}; create it, or choose another file with --log",
+            parent(path).display()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("{cause}; make it writable for this user, or choose another file with --log")
+        }
+        _ => format!("{cause}; choose another file with --log"),
+    }
+}

@@ -1,0 +1,136 @@
+//! The reactors' ends of the queues, and what reactors, logger and supervisor know of each other.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rtrb::{Producer, PushError};
+
+use crate::handoff::change::Event;
+use crate::handoff::stats::{Counter, Stats};
+
+/// Attempts to push into a full queue before the reactor sleeps between them.
+const WAIT_SPINS: u32 = 100;
+/// The first such sleep; each is twice as long as the one before, up to [`WAIT_MAX`].
+const WAIT_MIN: Duration = Duration::from_micros(20);
+/// The longest such sleep.
+const WAIT_MAX: Duration = Duration::from_millis(1);
+
+/// What the reactors, the thread and the supervisor know of each other.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// The thread sleeps, or is about to: whoever adds events or requests wakes it.
+    pub asleep: AtomicBool,
+    /// Senders that were not dropped yet.
+    pub senders: AtomicUsize,
+    /// The path is to be opened anew.
+    pub reopen: AtomicBool,
+    /// Nobody waits any more: not for room in a queue, not for the next attempt after an error.
+    pub give_up: AtomicBool,
+    /// The thread ended before its work did.
+    pub failed: AtomicBool,
+    /// Events put into the queues since the start; added at the end of each batch.
+    pub sent: AtomicU64,
+    /// Lines written since the start.
+    pub written: AtomicU64,
+    /// Events that found no room in a queue that is not emptied any more.
+    pub lost: AtomicU64,
+}
+
+impl Shared {
+    pub fn unwritten(&self) -> u64 {
+        // `written` first: then what is written meanwhile cannot make the difference negative for long,
+        // and lines written before their batch was published make it zero.
+        let written = self.written.load(Ordering::Acquire);
+        let sent = self.sent.load(Ordering::Acquire);
+        sent.saturating_sub(written) + self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// The reactor's end of the queue.
+pub struct Sender {
+    pub(super) queue: Producer<Event>,
+    /// Events in the queue that `Shared::sent` does not count yet.
+    pub(super) unpublished: u64,
+    /// An event was lost. So are all later ones: the cursor counts lines from the first on, so there must be
+    /// no line behind a gap.
+    pub(super) lost: bool,
+    pub(super) thread: Thread,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Sender {
+    /// Puts an event into the queue. A full queue is backpressure: the reactor waits until there is room. When
+    /// there never will be, the event is counted as lost. A sleeping logger is woken by [`Sender::publish`].
+    pub fn send(&mut self, event: Event, stats: &Stats) {
+        if self.lost {
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        match self.queue.push(event) {
+            Ok(()) => self.unpublished += 1,
+            Err(PushError::Full(event)) => self.wait(event, stats),
+        }
+    }
+
+    /// To be called at the end of a batch: wakes the logger, if it sleeps.
+    pub fn publish(&mut self) {
+        if self.unpublished > 0 {
+            self.shared.sent.fetch_add(mem::take(&mut self.unpublished), Ordering::Release);
+            self.wake();
+        }
+    }
+
+    /// The counterpart of the logger's `wait`. We write the queue and read `asleep`; it writes `asleep` and reads
+    /// the queue. The fences make at least one of the reads see the other side's write.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::Relaxed)
+            && self.shared.asleep.swap(false, Ordering::Relaxed)
+        {
+            self.thread.unpark();
+        }
+    }
+
+    #[cold]
+    fn wait(&mut self, mut event: Event, stats: &Stats) {
+        self.publish();
+        // The logger may be in `nap`, longer than we want to wait: wake it.
+        self.thread.unpark();
+        let mut turns = 0;
+        let mut pause = WAIT_MIN;
+        loop {
+            if self.queue.is_abandoned() || self.shared.give_up.load(Ordering::Relaxed) {
+                self.lost = true;
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            match turns {
+                0 => stats.add(Counter::LogQueueWaits, 1),
+                1..WAIT_SPINS => std::hint::spin_loop(),
+                _ => {
+                    thread::sleep(pause);
+                    pause = (2 * pause).min(WAIT_MAX);
+                }
+            }
+            turns = WAIT_SPINS.min(turns + 1);
+            match self.queue.push(event) {
+                Ok(()) => {
+                    self.unpublished += 1;
+                    return;
+                }
+                Err(PushError::Full(back)) => event = back,
+            }
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.publish();
+        self.shared.senders.fetch_sub(1, Ordering::Release);
+        self.wake();
+    }
+}
