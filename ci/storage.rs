@@ -1,5 +1,5 @@
-//! Tests the storage as a whole, on a disk in memory that fails, tears and forgets, and on a real one.
-//! What holds throughout: announced implies recovered.
+//! Tests the storage as a whole, on a disk in memory that fails, tears and forgets, and on a real
+//! one. What holds throughout: announced implies recovered.
 
 #[path = "storage/cursor.rs"]
 mod cursor;

@@ -1,6 +1,6 @@
-//! The cursor of the event log on a disk that fails at each operation in turn and loses its power. The
-//! log itself is a real file and keeps all that was written. What holds throughout: the journal may
-//! forget only events that a durable cursor counts, and no line is lost or written twice.
+//! The cursor of the event log on a disk that fails at each operation in turn and loses its power.
+//! The log itself is a real file and keeps all that was written. What holds throughout: the journal
+//! may forget only events that a durable cursor counts, and no line is lost or written twice.
 
 use std::fs;
 use std::io;
@@ -114,7 +114,8 @@ impl World {
         Ok(())
     }
 
-    /// The cursor that is there counts all that the journal may have forgotten, and no more than there is.
+    /// The cursor that is there counts all that the journal may have forgotten, and no more than
+    /// there is.
     fn check_cursor(&self, what: &str) {
         match Cursor::read(&self.disk, &self.cursor) {
             Ok(Cursor { events, .. }) => {
@@ -194,7 +195,8 @@ fn canary_cursor_on_a_disk_that_does_not_sync() {
     assert!(caught, "the test does not see a disk that loses what was synced");
 }
 
-/// A file that is written anew has the old content or the new one, and the new one once it was said so.
+/// A file that is written anew has the old content or the new one, and the new one once it was said
+/// so.
 #[test]
 fn every_operation_of_a_new_file_fails_in_turn() {
     let path = Path::new(ROOT).join("file");

@@ -1,5 +1,6 @@
-//! Lives of a server on a disk that fails at each of its operations in turn, loses its power at each, and is
-//! started again with another number of shards. Nothing here runs in threads, so that a seed is a run.
+//! Lives of a server on a disk that fails at each of its operations in turn, loses its power at
+//! each, and is started again with another number of shards. Nothing here runs in threads, so that
+//! a seed is a run.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -56,9 +57,9 @@ struct Past {
     states: Vec<Model>,
     /// Of each batch.
     numbers: Vec<RecordNumber>,
-    /// How many of the states were announced.
+    /// The number of states that were announced.
     announced: usize,
-    /// How many of them no power cut may take.
+    /// The number of states that no power cut may take.
     promised: usize,
 }
 
@@ -210,7 +211,7 @@ fn policies() -> [SyncPolicy; 3] {
     [SyncPolicy::Always, INTERVAL, SyncPolicy::None]
 }
 
-/// How many runs: more by an environment variable.
+/// The number of runs: more by an environment variable.
 fn runs(few: u64) -> u64 {
     let factor = std::env::var("NAT64HANDOFF_TEST_FACTOR").ok();
     few * factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
@@ -235,7 +236,8 @@ fn lives_end_by_power_cuts_kills_and_stops() {
     }
 }
 
-/// Each operation of a life in turn goes wrong, once or for good; then the process or the power goes.
+/// Each operation of a life in turn goes wrong, once or for good; then the process or the power
+/// goes.
 #[test]
 fn every_operation_fails_in_turn() {
     let faults = [

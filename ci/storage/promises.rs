@@ -1,4 +1,5 @@
-//! One promise at a time: what a full disk, a failed sync, another port and a log that lags behind lead to.
+//! One promise at a time: what a full disk, a failed sync, another port and a log that lags behind
+//! lead to.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;

@@ -1,11 +1,11 @@
-//! State directories that an earlier version of the program wrote: they still open, mean the same, and
-//! give the same lines of the event log. `samples/` has for each the directory, its event log, and the
-//! tables that it holds.
+//! State directories that an earlier version of the program wrote: they still open, mean the same,
+//! and give the same lines of the event log. `samples/` has for each the directory, its event log,
+//! and the tables that it holds.
 //!
-//! - `one-reactor`: three starts of one reactor, the last of them stopped before it wrote anything. A
-//!   full table evicts, a conflict, an entry on a port that became a control port, five tokens of one
-//!   NAT64 of which the first is forgotten, an empty token, a token and an authenticator of the greatest
-//!   lengths, two prefixes.
+//! - `one-reactor`: three starts of one reactor, the last of them stopped before it wrote anything.
+//!   A full table evicts, a conflict, an entry on a port that became a control port, five tokens of
+//!   one NAT64 of which the first is forgotten, an empty token, a token and an authenticator of the
+//!   greatest lengths, two prefixes.
 //! - `three-reactors`: the same state in a new epoch of three shards, snapshots with content, more
 //!   changes, and a process that was killed in the middle of a write.
 
@@ -156,7 +156,8 @@ fn check_sample(name: &str, checked: &str, clean: bool) {
     assert_eq!(sample.complete(&cursor, unlogged.clone()).appended, 0);
     assert_eq!(fs::read_to_string(sample.path("events.log")).unwrap(), log);
 
-    // Without a log, the journal gives these lines once more. Those of shards come one shard after the other.
+    // Without a log, the journal gives these lines once more. Those of shards come one shard after
+    // the other.
     fs::remove_file(&cursor).unwrap();
     fs::remove_file(sample.path("events.log")).unwrap();
     assert_eq!(sample.complete(&cursor, unlogged).appended, events as u64);

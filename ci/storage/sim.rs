@@ -1,5 +1,6 @@
-//! A disk in memory: it can fail at any operation, and forgets at a power cut what was not synced, as a whole,
-//! by pages or in the middle of a write. Names that were not synced with their directory come and go alike.
+//! A disk in memory: it can fail at any operation, and forgets at a power cut what was not synced,
+//! as a whole, by pages or in the middle of a write. Names that were not synced with their
+//! directory come and go alike.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! What is asked of a file system, as traits, so that tests can put one beneath that fails, tears and
-//! forgets. [`RealDisk`] is `std::fs`.
+//! What is asked of a file system, as traits, so that tests can put one in its place that fails,
+//! tears and forgets. [`RealDisk`] is `std::fs`.
 //!
 //! Paths are whole. Content is durable after [`DiskFile::sync`], names after [`Disk::sync_dir`].
 //! [`write_new`] makes a file that is either there with all of its content or not at all.
@@ -53,9 +53,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes content and length durable.
     fn sync(&self) -> io::Result<()>;
-    /// Cuts the file off.
+    /// Cuts the file off after `length` octets.
     fn truncate(&self, length: u64) -> io::Result<()>;
-    /// How long the file is.
+    /// Octets of the file.
     fn length(&self) -> io::Result<u64>;
 }
 
@@ -87,8 +87,8 @@ pub fn write_full(file: &dyn DiskFile, octets: &[u8], offset: u64) -> io::Result
     Ok(())
 }
 
-/// Makes a file, in place of the one that may have the name: under a temporary name it is written by
-/// `write` and synced, then it is renamed, and the directory is synced.
+/// Makes a file, in place of the one that may have the name: under a temporary name it is written
+/// by `write` and synced, then it is renamed, and the directory is synced.
 ///
 /// # Errors
 /// Where one of these steps is refused. The file that had the name is then still there, unless the

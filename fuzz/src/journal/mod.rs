@@ -4,7 +4,8 @@
 //! - octets that are read as a header, as a record's body behind checksums that fit, and as a file;
 //! - a program that writes the files of a state directory, and then flips octets of them: what
 //!   `Storage::open_at` has to say of that is known exactly;
-//! - the same, and any other damage: what it replays must be what was written, in order, from the beginning.
+//! - the same, and any other damage: what it replays must be what was written, in order, from the
+//!   beginning.
 //!
 //! | file | what it has |
 //! | --- | --- |
@@ -14,7 +15,8 @@
 //! | `written` | the program that writes files, and what it wrote |
 //! | `read` | the damage, and what a start says of it |
 //!
-//! Octets are never made up where a checksum covers them: the fuzzer could make up the checksum as well.
+//! Octets are never made up where a checksum covers them: the fuzzer could make up the checksum as
+//! well.
 
 mod codec;
 mod input;

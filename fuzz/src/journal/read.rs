@@ -20,7 +20,7 @@ use super::written::{HANDOFF_PORT, Happened, ROOT, State, Written, shard_of, tim
 const FLIPS_MAX: u8 = 3;
 const DAMAGES_MAX: u8 = 6;
 
-/// What comes of a start: what was replayed, and how many ends were cut off.
+/// What a start did: what was replayed, and the ends that were cut off.
 struct Start {
     replayed: Vec<Vec<Happened>>,
     cuts: Result<Vec<(PathBuf, u64, u64)>, StorageError>,

@@ -236,7 +236,7 @@ impl Shard {
         shard
     }
 
-    /// What replaying all up to so many records gives.
+    /// What a replay of the first `records` records gives.
     pub fn up_to(&self, records: usize) -> Vec<Happened> {
         let records = self.records[..records].iter().flat_map(|record| &record.changes);
         self.snapshot.iter().chain(records).cloned().collect()

@@ -1,9 +1,9 @@
 //! Which of the journal's events some octets of the log lack, and whether those end in half a line.
 //!
-//! Pure: octets go in, in pieces of any size, and what is missing comes out. Each line of the log stands
-//! for one event that has this line, in either format; of several, for the first that no line stood for
-//! yet. An event without a line is missing. Time and memory grow linearly with the events, and not at
-//! all with the octets.
+//! Pure: octets go in, in pieces of any size, and what is missing comes out. A line of the log
+//! stands for an event whose line it is, in either format. Where several events have the same line,
+//! it stands for the first of them that had none yet. An event without a line is missing. Time and
+//! memory grow linearly with the events, and not at all with the octets.
 //!
 //! Not here: where the octets are found, and what is done to the file (`complete`).
 
@@ -17,7 +17,7 @@ use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 use crate::handoff::random::SecretHash;
 
-/// Where [`LogFormat::Full`] goes on, and [`LogFormat::Plain`] ends.
+/// What follows the end of a [`LogFormat::Plain`] line in [`LogFormat::Full`].
 const FULL_FROM: &str = " to ";
 /// The end of a chain.
 const NONE: usize = usize::MAX;
@@ -35,30 +35,30 @@ pub(super) enum Ending {
 
 /// The comparison, while octets come in.
 pub(super) struct Comparison<'a> {
-    /// Of each shard, in order.
+    /// For each shard its events with their numbers, in order.
     pending: &'a [Vec<(u64, Event)>],
-    /// Events are numbered through all shards. The number of each shard's first.
+    /// Events are indexed through all shards. This is the index of each shard's first.
     starts: Vec<usize>,
     /// Whether there is a line for it.
     found: Vec<bool>,
-    /// Hash of a plain line, to the first event without a line that has it...
+    /// From the hash of a plain line to the first event that has it and no line yet.
     heads: HashMap<u64, usize>,
-    /// ...and from each to the next one with this hash.
+    /// From an event to the next one with the same hash.
     next: Vec<usize>,
-    /// Keyed: remotes chose what is in the lines.
+    /// Keyed, as remotes chose what is in the lines.
     hash: SecretHash,
-    /// For one line that is formatted, to save allocations.
+    /// One formatted line, kept to save allocations.
     text: String,
     lines: LineWriter,
-    /// The line that is being read, up to `LINE_MAX`...
+    /// The line that is being read, up to `LINE_MAX` octets.
     line: Vec<u8>,
-    /// ...where it begins...
+    /// The offset at which that line begins.
     line_at: u64,
-    /// ...and how many octets of zero came behind that: a power cut can leave them in a file.
+    /// Octets of zero after that line: a power cut can leave them in a file.
     zeros: u64,
-    /// It cannot be a line of ours, nor half of one.
+    /// The line cannot be ours, nor half of one of ours.
     odd: bool,
-    /// Where the next octet is.
+    /// The offset of the next octet.
     offset: u64,
     /// Whole lines that stand for no event.
     strangers: u64,
@@ -112,7 +112,7 @@ impl<'a> Comparison<'a> {
         self.odd = true;
     }
 
-    /// As many octets as there happen to be.
+    /// Takes octets, a piece of any size.
     pub(super) fn feed(&mut self, octets: &[u8]) {
         for piece in octets.split_inclusive(|&octet| octet == b'\n') {
             self.offset += piece.len() as u64;
@@ -127,7 +127,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// There are no more octets in this file.
+    /// Ends a file, and says how it ended.
     pub(super) fn end(&mut self) -> Ending {
         if self.offset == self.line_at {
             return Ending::Whole;
@@ -138,17 +138,17 @@ impl<'a> Comparison<'a> {
         if half { Ending::Half(self.line_at) } else { Ending::Strange }
     }
 
-    /// How many whole lines stood for no event.
+    /// The number of whole lines that stood for no event.
     pub(super) fn strangers(&self) -> u64 {
         self.strangers
     }
 
-    /// How many events are pending.
+    /// The number of pending events.
     pub(super) fn events(&self) -> usize {
         self.found.len()
     }
 
-    /// Events without a line: those of a shard in order, and, as far as that allows, in order of time.
+    /// Events without a line, in order of time as far as the order within each shard allows.
     pub(super) fn missing(&self) -> impl Iterator<Item = (u64, Event)> {
         let next_of = |shard: usize, from: usize| {
             let start = self.starts[shard];
@@ -201,7 +201,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Whether there is an event for this line; from now on there is not.
+    /// Whether there is an event for this line. The event is taken: another such line needs
+    /// another.
     fn find(&mut self, line: &str) -> bool {
         let plain = line.split_once(FULL_FROM).map_or(line, |(plain, _)| plain);
         let hash = self.hash.hash_one(plain.as_bytes());
@@ -216,7 +217,7 @@ impl<'a> Comparison<'a> {
             return false;
         }
         self.found[number] = true;
-        // What was found at the front of the chain need not be looked at again.
+        // The chain begins with the first event that has no line yet.
         let mut head = head;
         while head != NONE && self.found[head] {
             head = self.next[head];
@@ -237,13 +238,14 @@ impl<'a> Comparison<'a> {
         if self.found[number] {
             return false;
         }
-        // It begins with the plain one.
+        // A full line begins with the plain one.
         self.format(number, LogFormat::Full);
         self.text.as_bytes().starts_with(half)
     }
 
     fn format(&mut self, number: usize, format: LogFormat) {
-        // Shards without events begin at the same number as the next one: the last one has it.
+        // A shard without events starts at the same index as the next one: the last such shard has
+        // it.
         let shard = self.starts.partition_point(|&start| start <= number) - 1;
         let (_, event) = self.pending[shard][number - self.starts[shard]];
         self.text.clear();

@@ -1,25 +1,26 @@
 //! The log cursor: how much of a shard's events the event log has, and where it ends.
 //!
-//! The file (`log.cursor`, in the folder of the epoch) has two slots of [`SLOT_OCTETS`] each, at 0 and
-//! behind that. The valid one with the higher sequence number counts. All numbers are little endian:
+//! The file (`log.cursor`, in the folder of the epoch) has two slots of [`SLOT_OCTETS`] each, at 0
+//! and behind that. The valid one with the higher sequence number counts. All numbers are little
+//! endian:
 //!
 //! | octets | field |
 //! | --- | --- |
 //! | 0..8 | `N64HCURS` |
 //! | 8..10 | version: 1 |
 //! | 10..12 | shards: 1 to 256 |
-//! | 12..16 | 0: the log is no file, and 24..48 are 0; 1: it is; 2: and was synced before this was written |
+//! | 12..16 | 0: the log is no file, 24..48 are 0; 1: it is a file; 2: a file, synced before |
 //! | 16..24 | sequence number, one more with each write |
 //! | 24..32 | device of the file |
 //! | 32..40 | inode of the file |
 //! | 40..48 | offset behind the last of the counted lines |
-//! | 48.. | for each shard, how many of its events are in the log, from the start of the epoch |
+//! | 48.. | for each shard, its events in the log, from the start of the epoch |
 //! | ..4092 | zeros |
 //! | 4092..4096 | CRC32C of all before |
 //!
-//! A slot that is known to be on disk is never overwritten before the other one is, too: a torn write
-//! leaves the older cursor. An older cursor is always safe, because more lines are then compared with
-//! the journal; that is why not each write of it needs to be synced.
+//! A slot that is known to be on disk is not overwritten before the other slot is on disk too, so a
+//! torn write leaves the older cursor. An older cursor is always safe: more lines are then compared
+//! with the journal. That is why not each write of the cursor needs a sync.
 //!
 //! Not here: when it is written (`recorder`), and what is made of it (`complete`).
 
@@ -31,9 +32,9 @@ use std::sync::Arc;
 use super::place::{Inode, LogPosition};
 use crate::disk::fs::{Disk, DiskFile, read_full, write_full, write_new};
 
-/// As many as a slot counts events of.
+/// Shards that a slot has room for.
 pub const SHARDS_MAX: usize = 256;
-/// A page: a process that is killed while it writes one leaves all of it or nothing.
+/// A page: a process that is killed while it writes one leaves the whole page or nothing of it.
 const SLOT_OCTETS: usize = 4096;
 const SLOTS: u64 = 2;
 const MAGIC: [u8; 8] = *b"N64HCURS";
@@ -46,9 +47,9 @@ const _: () = assert!(EVENTS_AT + 8 * SHARDS_MAX <= CRC_AT);
 /// Which events the event log has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// For each shard, how many, counted from the start of the epoch.
+    /// For each shard, the number of its events in the log, from the start of the epoch.
     pub events: Vec<u64>,
-    /// Behind the last of their lines, if the log is a regular file.
+    /// The end of the last of their lines, if the log is a regular file.
     pub position: Option<LogPosition>,
 }
 
@@ -82,7 +83,7 @@ impl Cursor {
     /// Reads the newer of the file's valid slots.
     ///
     /// # Errors
-    /// There is none, for the reason that is returned.
+    /// Where there is no usable cursor.
     pub fn read(disk: &dyn Disk, path: &Path) -> Result<Cursor, Unknown> {
         let file = match disk.open(path, false) {
             Ok(file) => file,
@@ -119,7 +120,7 @@ impl Cursor {
         let mut put = |at: usize, octets: &[u8]| {
             slot[at..at + octets.len()].copy_from_slice(octets);
         };
-        // `CursorFile` takes no more than SHARDS_MAX.
+        // Cannot truncate: `CursorFile::create` refuses more than SHARDS_MAX.
         let shards = self.events.len() as u16;
         put(0, &MAGIC);
         put(8, &VERSION.to_le_bytes());
@@ -183,7 +184,7 @@ pub(super) struct CursorFile {
 }
 
 impl CursorFile {
-    /// Makes a new file in place of the one that may be there; when this returns, it is durable.
+    /// Makes the file anew, durably.
     pub(super) fn create(disk: &dyn Disk, path: &Path, cursor: &Cursor) -> io::Result<CursorFile> {
         if !(1..=SHARDS_MAX).contains(&cursor.events.len()) {
             let shards = cursor.events.len();
@@ -191,7 +192,7 @@ impl CursorFile {
         }
         let file = write_new(disk, path, |file| {
             write_full(file, &cursor.encode(1), 0)?;
-            // The second slot has its blocks from the beginning: later writes need no room.
+            // Allocates the second slot, so that later writes need no more room on the disk.
             write_full(file, &[0; SLOT_OCTETS], SLOT_OCTETS as u64)
         })?;
         Ok(CursorFile { file, path: path.to_owned(), sequence: 1, slot: 1 })
@@ -201,7 +202,8 @@ impl CursorFile {
         &self.path
     }
 
-    /// Survives the process when this returns, and the machine after [`CursorFile::sync`].
+    /// What was written survives a killed process; [`CursorFile::sync`] makes it survive a power
+    /// cut.
     pub(super) fn write(&mut self, cursor: &Cursor) -> io::Result<()> {
         let sequence = self.sequence + 1;
         write_full(&*self.file, &cursor.encode(sequence), self.slot * SLOT_OCTETS as u64)?;
@@ -216,7 +218,7 @@ impl CursorFile {
         Ok(())
     }
 
-    /// Without a sync, for those who want none.
+    /// Turns to the other slot without a sync.
     pub(super) fn turn(&mut self) {
         self.slot = (self.slot + 1) % SLOTS;
     }

@@ -1,5 +1,5 @@
-//! The thread: takes events from the queues, in turns, formats them through fern, writes them, and lets
-//! the recorder know.
+//! The thread: takes events from the queues, in turns, formats them through fern, writes them, and
+//! lets the recorder know.
 //!
 //! Not here: the queues' other ends, and how the thread is started and ended (`eventlog`).
 
@@ -34,7 +34,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Its lines are bare: fern adds nothing to a message but the line feed.
+    /// A logger that adds nothing to a message but the line feed.
     fn logger(&self) -> Box<dyn Log> {
         let output: Box<dyn Write + Send> = Box::new(self.clone());
         fern::Dispatch::new().chain(output).into_log().1
@@ -85,21 +85,21 @@ pub(super) struct Logger {
     /// The lines of one turn: to fern they are one message.
     turn: String,
     fern: Box<dyn Log>,
-    /// The lines that are being formatted...
+    /// The lines that are being formatted.
     lines: Lines,
-    /// ...and those that are being written,
+    /// The lines that are being written.
     batch: Vec<u8>,
-    /// up to here.
+    /// Octets of `batch` that are written.
     done: usize,
-    /// Whose lines they are, in order: the shard, and how many.
+    /// Whose lines these are, in order: shard and number of lines.
     turns: VecDeque<(usize, u64)>,
     recorder: Recorder,
     output: Output,
-    /// When it was last woken...
+    /// When the thread was last woken.
     woken: Option<Instant>,
-    /// ...and whether that was soon after the time before: see [`Logger::nap`].
+    /// Whether that was within [`NAP`] of the time before: see [`Logger::nap`].
     busy: bool,
-    /// It was said that the log cannot be written.
+    /// Whether it was said that the log cannot be written.
     complained: bool,
     say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
     watch: Watch,
@@ -137,7 +137,7 @@ impl Logger {
         }
     }
 
-    /// Until there are no senders any more, or the log cannot be written.
+    /// Runs until all senders are dropped, or the log cannot be written.
     pub(super) fn run(mut self) -> Result<(), io::Error> {
         let result = self.serve();
         self.record(Firmness::Firm);
@@ -149,7 +149,8 @@ impl Logger {
 
     fn serve(&mut self) -> Result<(), io::Error> {
         loop {
-            // Read before the queues: what was sent before the last sender went is seen in them.
+            // Loaded before the queues are read, so that all that the last sender sent is seen in
+            // them.
             let last = self.shared().senders.load(Ordering::Acquire) == 0
                 || self.shared().give_up.load(Ordering::Acquire);
             let taken = self.take();
@@ -289,8 +290,8 @@ impl Logger {
             return Err(error);
         }
         self.record_if_due();
-        // `reopen` and `give_up` end this early. A reactor does so once, when it finds no room: not with each event,
-        // as `asleep` is not set.
+        // `reopen` and `give_up` end this early. A reactor that finds no room does so once, not
+        // with each event, as `asleep` is not set.
         thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
         if self.shared().reopen.swap(false, Ordering::Acquire) && self.reopen() {
             // The new file gets the whole line.
@@ -301,10 +302,11 @@ impl Logger {
         Ok(())
     }
 
-    /// Whether there is another file now.
+    /// Opens the log's path anew. Returns whether there is another file now.
     ///
-    /// The cursor is at the old file's end before there is a new one, and at the new one's start before
-    /// there is a line in it: [`complete`](super::complete()) need not look into more than two files.
+    /// The cursor moves to the end of the old file before the new file exists, and to the start of
+    /// the new file before it has a line. So [`complete`](super::complete()) never needs more than
+    /// two files.
     fn reopen(&mut self) -> bool {
         let Output::File(log) = &self.output else {
             return false;
@@ -326,16 +328,16 @@ impl Logger {
         }
     }
 
-    /// Lets events gather. Where many batches come, waking this thread for each would cost it, and the reactors,
-    /// more than their lines do; a batch that comes alone is written at once.
+    /// Lets events gather. Under load, waking this thread for each batch would cost it and the
+    /// reactors more than the lines do. A batch that comes alone is written at once.
     fn nap(&self) {
         if self.queues.iter().all(|queue| queue.slots() < TURN_EVENTS) {
-            // `reopen` and `give_up` end this early, and so does a reactor that finds no room.
+            // `reopen`, `give_up` and a reactor under backpressure end this early.
             thread::park_timeout(NAP);
         }
     }
 
-    /// Until there is something to do. See [`Sender::wake`](super::Sender).
+    /// Sleeps until there is something to do. See `Sender::wake`.
     fn sleep(&mut self) {
         self.wait();
         let now = clock::instant();

@@ -1,15 +1,16 @@
 //! The event log: from the reactors to the file, without losing a line (PROTOCOL.md section 8).
 //!
-//! Every reactor has a [`Sender`], the one end of a bounded queue; at the other end of all of them one
-//! thread formats the events and writes them through fern. All lines of a table come from one reactor
-//! and therefore stay in order. When the log cannot be written, the queues fill and the reactors wait:
-//! this is an audit log, and what it does not say must not have happened. A batch that comes alone is written at
-//! once; where many come, the thread looks for them every two milliseconds instead of being woken for each.
+//! Every reactor has a [`Sender`], the one end of a bounded queue; at the other end of all of them
+//! one thread formats the events and writes them through fern. All lines of a table come from one
+//! reactor and therefore stay in order. When the log cannot be written, the queues fill, and
+//! backpressure makes the reactors wait: this is an audit log, and what it does not say must not
+//! have happened. A batch that comes alone is written at once; under load the thread polls every
+//! two milliseconds instead of being woken for each batch.
 //!
 //! What each end may assume: an event that was sent is written once, as one whole line, unless
-//! [`EventLog::join`] says that it was not. After a crash, [`complete()`] writes from the journal what
-//! the log lacks, so that this holds across processes (PROTOCOL.md section 9); the [`Cursor`] says
-//! where to look.
+//! [`EventLog::join`] says that it was not. After a crash, [`complete()`] writes from the journal
+//! what the log lacks, so that this holds across processes (PROTOCOL.md section 9); the [`Cursor`]
+//! says where to look.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -23,8 +24,8 @@
 //! | `sender` | the reactors' ends of the queues |
 //! | `logger` | the thread |
 //!
-//! Not here: what a line says (`change`), when to reopen (`control`) or to stop (`serve`), rotation itself
-//! (logrotate), and the journal (`storage`).
+//! Not here: what a line says (`change`), when to reopen (`control`) or to stop (`serve`), rotation
+//! itself (logrotate), and the journal (`storage`).
 
 mod compare;
 mod complete;
@@ -66,18 +67,19 @@ use sender::Shared;
 
 /// Events that a queue holds before its reactor has to wait.
 pub const QUEUE_EVENTS: usize = 8192;
-/// Octets of formatted lines in memory; while they are there, nothing more is taken from the queues.
+/// Octets of formatted lines in memory; while they are there, nothing more is taken from the
+/// queues.
 pub const BATCH_OCTETS: usize = 256 * 1024;
-/// More than the longest line has, in octets, with its line feed.
+/// Upper bound of a line's octets, with its line feed.
 const LINE_MAX: usize = 256;
 /// Events taken from one queue before it is the next one's turn.
 const TURN_EVENTS: usize = 256;
-/// How long after a write error the next attempt is made.
+/// Time between a write error and the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The same, for a destination that is only slow (a pipe or terminal in non-blocking mode).
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
-/// While reactors wake the thread more often than this, it sleeps this long between two batches. So it is also
-/// the delay of a line when nothing hinders it.
+/// While reactors wake the thread more often than this, it sleeps this long between two batches. So
+/// it is also the delay of a line when nothing hinders it.
 const NAP: Duration = Duration::from_millis(2);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
@@ -91,15 +93,15 @@ const _: () = assert!(TURN_EVENTS * LINE_MAX < BATCH_OCTETS);
 pub enum LogSync {
     /// Left to the kernel: lines survive the process, and not a power cut.
     None,
-    /// So long after the first of them, at the latest.
+    /// At the latest this long after the first line that is not durable.
     Interval(Duration),
 }
 
-/// What the log is, and where it stands.
+/// What the log is, and how far it is.
 pub struct LogConfig {
     /// Where it goes.
     pub destination: Destination,
-    /// How much a line tells.
+    /// The format of its lines.
     pub format: LogFormat,
     /// When lines are made durable.
     pub sync: LogSync,
@@ -123,11 +125,11 @@ impl EventLog {
     /// Opens the destination, makes the cursor, and starts the thread. One sender for each shard of
     /// `first_events`.
     ///
-    /// The cursor is on `disk`. `on_failure` is called, on the logger's thread, if the log ends before its senders do (the reader
-    /// of standard output went away): the server is to stop then.
+    /// The cursor is on `disk`. `on_failure` is called, on the logger's thread, if the log ends
+    /// before its senders do (the reader of standard output went away): the server is to stop then.
     ///
     /// # Errors
-    /// The first thing that is missing; then nothing runs.
+    /// Where the log, the cursor or the thread cannot be had. Then nothing runs.
     pub fn start(
         disk: &dyn Disk,
         config: LogConfig,
@@ -147,7 +149,8 @@ impl EventLog {
         let name = output.name();
         let cursor = match cursor {
             Some(path) => {
-                // `complete` has synced what is before this; that the name is there, as in a rotation.
+                // `complete` has synced the lines before this. This syncs the name; if that fails,
+                // lines are written again after a power cut, as in a rotation.
                 let _ = output.sync_name();
                 let create = output.position().and_then(|position| {
                     CursorFile::create(
@@ -174,7 +177,7 @@ impl EventLog {
             .name("eventlog".to_owned())
             .spawn(move || {
                 let result = logger.run();
-                // When nobody wants to know any more, nobody needs to.
+                // The supervisor may be gone: then nobody needs the result.
                 let _ = end.send(result);
             })
             .map_err(LogError::Thread)?;
@@ -192,8 +195,9 @@ impl EventLog {
         Ok((log, senders))
     }
 
-    /// Opens the file's path anew, soon, on the logger's thread: logrotate has renamed it. Lines that
-    /// are formatted already go to the old file. If the new one cannot be opened, the old one is kept.
+    /// Opens the file's path anew, soon, on the logger's thread: logrotate has renamed it. Lines
+    /// that are formatted already go to the old file. If the new one cannot be opened, the old one
+    /// is kept.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.thread.thread().unpark();
@@ -204,26 +208,29 @@ impl EventLog {
         self.shared.failed.load(Ordering::Acquire)
     }
 
-    /// From now on nobody waits: reactors lose events that find no room, and the thread ends at the next
-    /// write error or when the queues are empty. For a server that has to stop while the log cannot be
-    /// written.
+    /// From now on nobody waits: reactors lose events that find no room, and the thread ends at the
+    /// next write error or when the queues are empty. For a server that has to stop while the log
+    /// cannot be written.
     pub fn give_up(&self) {
         self.shared.give_up.store(true, Ordering::Release);
         self.thread.thread().unpark();
     }
 
-    /// How many events of each shard the journal need not keep for the log.
+    /// The number of events of each shard that the journal need not keep for the log.
     pub fn logged(&self) -> Logged {
         self.logged.clone()
     }
 
-    /// Events that were sent, and not written until now.
+    /// The number of events that were sent and are not written yet.
     pub fn unwritten(&self) -> u64 {
         self.shared.unwritten()
     }
 
-    /// Waits until everything is written, which takes that all senders were dropped. After `deadline` it
-    /// gives up. Returns the number of lines written, ever.
+    /// Waits until everything is written; all senders must be dropped for that. After `deadline` it
+    /// gives up. Returns the number of lines written since the start.
+    ///
+    /// # Errors
+    /// Where lines are missing.
     pub fn join(self, deadline: Duration) -> Result<u64, LogError> {
         let mut end = self.ended.recv_timeout(deadline);
         if matches!(end, Err(mpsc::RecvTimeoutError::Timeout)) {

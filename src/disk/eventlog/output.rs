@@ -1,4 +1,4 @@
-//! The opened destination of the event log, and which file that is.
+//! The destination of the event log, opened.
 //!
 //! Not here: what is written, and what becomes of write errors (`logger`).
 
@@ -12,7 +12,7 @@ use super::error::LogError;
 use super::place::{Inode, LogPosition};
 use crate::disk::fs::{Disk, RealDisk, parent};
 
-/// Who may read a new log file: it says who was behind an address.
+/// Mode of a new log file: the group may read it, others not, as it says who was behind an address.
 pub(super) const FILE_MODE: u32 = 0o640;
 
 /// Where the event log goes.
@@ -90,7 +90,7 @@ impl Output {
     pub(super) fn position(&mut self) -> io::Result<Option<LogPosition>> {
         match self {
             Output::File(LogFile { file, id: Some(id), .. }) => {
-                // Not the length: others may have appended something, which is not ours.
+                // Not the length: others may have appended something that is not ours.
                 Ok(Some(LogPosition { file: *id, offset: file.stream_position()?, synced: false }))
             }
             _ => Ok(None),
@@ -126,8 +126,8 @@ impl Output {
         }
     }
 
-    /// Removes the last `octets`, a part of a line, from a file to which nothing is written any more.
-    /// If that fails, they stay: no harm is done.
+    /// Removes the last `octets`, a part of a line, from a file to which nothing is written any
+    /// more. If that fails, they stay: no harm is done.
     pub(super) fn take_back(&mut self, octets: u64) {
         if let Output::File(LogFile { file, id: Some(_), .. }) = self
             && octets > 0
@@ -208,7 +208,7 @@ mod tests {
         output.take_back(3);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
         assert_eq!(output.position().unwrap().unwrap().offset, 4);
-        // Not when somebody else has written something behind it.
+        // Not when somebody else has appended something.
         assert_eq!(output.write(b"hal").unwrap(), 3);
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
         output.take_back(3);

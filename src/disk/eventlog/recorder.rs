@@ -1,7 +1,7 @@
 //! Counts the lines of each shard as they are written, and keeps the [`Cursor`] behind them.
 //!
-//! The order is always: lines, fdatasync of the log, cursor. So whatever happens, the log has at least
-//! what the cursor says. Not here: the cursor's form (`cursor`).
+//! The order is always: lines, fdatasync of the log, cursor. So whatever happens, the log has at
+//! least what the cursor says. Not here: the cursor's form (`cursor`).
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,11 @@ use super::output::Output;
 
 /// How often the cursor is written if the log is never synced.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
-/// One in so many writes of the cursor is synced: what the journal may forget lags behind by as many.
+/// Writes of the cursor for each sync of it. What the journal may forget lags behind by as many
+/// writes.
 const WRITES_PER_SYNC: u32 = 16;
 
-/// For each shard, how many of its events the log has for good: the journal may forget them.
+/// For each shard, the number of its events that the log has durably: the journal may forget them.
 #[derive(Debug, Clone)]
 pub struct Logged(Arc<[AtomicU64]>);
 
@@ -41,7 +42,7 @@ impl Logged {
 pub(super) enum Firmness {
     /// What is due each interval.
     Usual,
-    /// The cursor is durable too, afterwards.
+    /// The cursor is made durable, too.
     Firm,
 }
 
@@ -77,8 +78,8 @@ pub(super) struct Recorder {
     dirty_since: Option<Instant>,
     /// Writes of the cursor since its last sync.
     writes: u32,
-    /// A sync of the log failed. It is never tried again, as it could succeed without the lines that
-    /// were lost.
+    /// A sync of the log failed. It is never tried again, as it could succeed without the lines
+    /// that were lost.
     failed: bool,
     complained: bool,
 }
@@ -110,7 +111,7 @@ impl Recorder {
         }
     }
 
-    /// In how long [`Recorder::record`] is to be called. None: there is nothing to record.
+    /// Time until [`Recorder::record`] is due. None where there is nothing to record.
     pub(super) fn due(&self, output: &Output) -> Option<Duration> {
         let since = self.dirty_since?;
         let interval = match self.sync {
@@ -122,7 +123,8 @@ impl Recorder {
         Some(interval.saturating_sub(clock::instant().saturating_duration_since(since)))
     }
 
-    /// Syncs the log and writes the cursor. `part` octets of an unfinished line stand at the log's end.
+    /// Syncs the log and writes the cursor. `part` octets of an unfinished line stand at the log's
+    /// end.
     ///
     /// After an error the cursor is older than it could be, which is safe. Each kind of error is
     /// returned once.

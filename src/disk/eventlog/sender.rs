@@ -41,8 +41,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn unwritten(&self) -> u64 {
-        // `written` first: then what is written meanwhile cannot make the difference negative for long,
-        // and lines written before their batch was published make it zero.
+        // `written` first: then what is written meanwhile cannot make the difference negative for
+        // long, and lines written before their batch was published make it zero.
         let written = self.written.load(Ordering::Acquire);
         let sent = self.sent.load(Ordering::Acquire);
         sent.saturating_sub(written) + self.lost.load(Ordering::Relaxed)
@@ -54,16 +54,17 @@ pub struct Sender {
     pub(super) queue: Producer<Event>,
     /// Events in the queue that `Shared::sent` does not count yet.
     pub(super) unpublished: u64,
-    /// An event was lost. So are all later ones: the cursor counts lines from the first on, so there must be
-    /// no line behind a gap.
+    /// An event was lost. So are all later ones: the cursor counts lines from the first on, so
+    /// there must be no line behind a gap.
     pub(super) lost: bool,
     pub(super) thread: Thread,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Sender {
-    /// Puts an event into the queue. A full queue is backpressure: the reactor waits until there is room. When
-    /// there never will be, the event is counted as lost. A sleeping logger is woken by [`Sender::publish`].
+    /// Puts an event into the queue. A full queue is backpressure: the reactor waits until there is
+    /// room. When there never will be, the event is counted as lost. A sleeping logger is woken by
+    /// [`Sender::publish`].
     pub fn send(&mut self, event: Event, stats: &Stats) {
         if self.lost {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
@@ -83,8 +84,9 @@ impl Sender {
         }
     }
 
-    /// The counterpart of the logger's `wait`. We write the queue and read `asleep`; it writes `asleep` and reads
-    /// the queue. The fences make at least one of the reads see the other side's write.
+    /// The counterpart of the logger's `wait`. We write the queue and read `asleep`; it writes
+    /// `asleep` and reads the queue. The fences make at least one of the reads see the other side's
+    /// write.
     fn wake(&self) {
         fence(Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::Relaxed)

@@ -8,7 +8,7 @@ use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
 use crate::handoff::message::Prefix96;
 use crate::handoff::opaque::{Authenticator, Token};
 
-/// The most octets of a change, the table that it is in included.
+/// The most octets of a change with its table.
 pub(super) const CHANGE_MAX: usize = 9 + 1 + 16 + 1 + 2 * u8::MAX as usize;
 
 pub(super) mod kind {
@@ -93,19 +93,20 @@ impl<'a> RawChange<'a> {
         self.0 == [kind::INITIALIZED]
     }
 
-    /// What it says.
+    /// The change, where the octets are one.
     pub fn decode(self) -> Option<Change> {
         decode_change(&mut Fields(self.0))
     }
 }
 
-/// The changes that [`encode_change`] wrote one after another. Ends before the first that it did not write.
+/// The changes that [`encode_change`] wrote one after another. Ends before the first that it did
+/// not write.
 pub fn changes_in(octets: &[u8]) -> impl Iterator<Item = Change> {
     let mut fields = Fields(octets);
     std::iter::from_fn(move || decode_change(&mut fields))
 }
 
-/// Goes behind a change without looking into it. All octets of the right length are a change.
+/// Skips a change without decoding it. All octets of the right length are a change.
 pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
     match fields.u8()? {
         kind::INITIALIZED => {}
@@ -159,7 +160,7 @@ fn decode_change(fields: &mut Fields<'_>) -> Option<Change> {
 }
 
 impl Fields<'_> {
-    /// Which table the changes here are of, where that is said here.
+    /// Takes the table of the changes that follow, where one stands here.
     pub(super) fn tables(&mut self, table: &mut Option<TableKey>) -> Option<()> {
         while self.0.first() == Some(&kind::TABLE) {
             self.u8()?;

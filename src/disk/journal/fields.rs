@@ -1,4 +1,5 @@
-//! Numbers and octets, taken from the front of a slice: what headers, records and changes are decoded with.
+//! Numbers and octets, taken from the front of a slice: what headers, records and changes are
+//! decoded with.
 
 /// Octets that are taken from the front.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ pub enum FileKind {
     Snapshot = 2,
 }
 
-/// Which file of a state directory one is: what its name says, and its header once more.
+/// Identifies a file of a state directory: its name and its header both say this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     /// What it is.
@@ -59,7 +59,7 @@ impl FileId {
 pub struct Header {
     /// Which file it is.
     pub id: FileId,
-    /// How many shards the epoch has.
+    /// Shards of the epoch.
     pub shards: u16,
     /// The port that requests came in by. No entry is mapped to it.
     pub handoff_port: u16,
@@ -76,9 +76,9 @@ pub struct Header {
 /// Why octets are no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderError {
-    /// There are too few.
+    /// There are fewer than [`HEADER_LENGTH`].
     Truncated,
-    /// It is not one of ours, or damaged.
+    /// The magic, the checksum or a field is wrong.
     Damaged,
     /// A later version of this program wrote it.
     Newer(u16),
@@ -102,7 +102,7 @@ impl Header {
         self.id.seal(&self.boot)
     }
 
-    /// What stands for [`Header::boot`] in the first octets of a file, be they damaged or not.
+    /// The octets at the place of [`Header::boot`], in a header that may be damaged.
     pub fn boot_in(octets: &[u8; HEADER_LENGTH]) -> [u8; 16] {
         std::array::from_fn(|i| octets[60 + i])
     }

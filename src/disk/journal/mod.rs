@@ -1,15 +1,15 @@
 //! The journal's format: changes as records, and records in files. This page is its documentation.
 //!
-//! A pure codec: octets in, [`Record`]s out, and back. It knows no files; `storage` writes, reads and
-//! replaces them. Decoding never panics and never yields what was not written.
+//! A pure codec: octets in, [`Record`]s out, and back. It knows no files; `storage` writes, reads
+//! and replaces them. Decoding never panics and never yields what was not written.
 //!
 //! All numbers are unsigned and in network order.
 //!
 //! # Files
 //!
-//! A file is a header and then records, without gaps. It is a *segment* (changes as they happened) or a
-//! *snapshot* (changes that make the state that all earlier segments of its shard led to). Segments of a
-//! shard are numbered without gaps; snapshot *n* is the state before segment *n*.
+//! A file is a header and then records, without gaps. It is a *segment* (changes as they happened)
+//! or a *snapshot* (changes that make the state that all earlier segments of its shard led to).
+//! Segments of a shard are numbered without gaps; snapshot *n* is the state before segment *n*.
 //!
 //! | at | octets | header |
 //! | --- | --- | --- |
@@ -18,7 +18,7 @@
 //! | 10 | 1 | kind: 1 segment, 2 snapshot |
 //! | 11 | 1 | 0 |
 //! | 12 | 2 | shard, from 0 |
-//! | 14 | 2 | how many shards the epoch has |
+//! | 14 | 2 | shards of the epoch |
 //! | 16 | 8 | epoch |
 //! | 24 | 8 | number of the file |
 //! | 32 | 8 | snapshot: number of the record that comes next in the segments; segment: 0 |
@@ -29,8 +29,8 @@
 //! | 60 | 16 | boot: which run of the machine made the file (0: not known) |
 //! | 76 | 4 | CRC32C of the octets before it |
 //!
-//! In every version the first 10 octets mean this, the header has 80 octets, and its last 4 are this
-//! checksum.
+//! In every version the first 10 octets mean this, the header has 80 octets, and its last 4 are
+//! this checksum.
 //!
 //! # Records
 //!
@@ -38,18 +38,19 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | length of the body, 1 to 262144 |
 //! | 4 | 8 | number of the record |
-//! | 12 | 8 | how many events of the shard came before the record |
-//! | 20 | 8 | number of the last record of the shard that was known to be synced when this was written |
+//! | 12 | 8 | events of the shard before the record |
+//! | 20 | 8 | number of the last record of the shard that was known to be synced by then |
 //! | 28 | 8 | time of all changes in the record, in microseconds since 1970 |
 //! | 36 | 4 | CRC32C of the body |
 //! | 40 | 4 | CRC32C of the *seal* and then of the octets before it |
 //! | 44 | | body: changes |
 //!
-//! The seal is kind (1 octet), shard (2), epoch (8), number (8) and boot (16) of the file, so that a record
-//! counts in its own file alone; and since no remote knows the boot, nothing that one sends, like a token,
-//! looks like a record when damage is searched for the next. Records of a shard are numbered from 1 in an epoch, through all of its segments;
-//! those of a snapshot from 1, for themselves. The two checksums are apart so that a flipped octet is
-//! found wherever it is: the length is checked before it is used.
+//! The seal is kind (1 octet), shard (2), epoch (8), number (8) and boot (16) of the file, so that
+//! a record is valid in its own file alone. No remote knows the boot, so nothing that it sends,
+//! like a token, can look like a record when the next one is searched for behind damage. The
+//! records of a shard are numbered from 1 through all segments of an epoch; those of a snapshot
+//! from 1 in each snapshot. There are two checksums so that the length is checked before it is
+//! used, and a flipped octet is found wherever it is.
 //!
 //! An *event* is a change that has a line in the event log (`Initialized`, `Created`, `Deleted`,
 //! `Conflict`) and stands in a segment. Those of a shard are numbered from 0 in an epoch.
@@ -60,28 +61,29 @@
 //!
 //! | octet | change | fields |
 //! | --- | --- | --- |
-//! | 1 | the changes that follow, up to the record's end, are of this table | local address (4), NAT64 address (4) |
+//! | 1 | the table of the changes that follow, up to the next 1 | local address (4), NAT64 address (4) |
 //! | 2 | `Initialized` | |
 //! | 3 | `Created` | mapped port (2), prefix (12), client address (16), client port (2) |
 //! | 4 | `Deleted` | as `Created` |
 //! | 5 | `Conflict` | as `Created` |
 //! | 6 | `IdentityKnown` | control port (2), half the token's length (1), token |
-//! | 7 | `AuthenticatorLearned` | client address (16), half the authenticator's length (1), authenticator |
+//! | 7 | `AuthenticatorLearned` | client address (16), half its length (1), authenticator |
 //! | 8 | `IdentityForgotten` | as `IdentityKnown` |
 //! | 9 | `Used` | mapped port (2) |
 //! | 10 | the file ends with this record, of which this is the only change | |
 //!
-//! A snapshot has each table once, in the order of their keys. A table starts a new record, whose first
-//! change is `Initialized`, with the time of that. Then come its identities and its entries, both from the
-//! least to the most recently used. It ends with an end record.
+//! A snapshot has each table once, in the order of their keys. A table starts a new record, whose
+//! first change is `Initialized` and whose time is that of the initialization. Then come its
+//! identities and its entries, both from the least to the most recently used. The snapshot ends
+//! with an end record.
 //!
 //! # What is torn, and what is damaged
 //!
-//! A writer that was killed leaves a part of a record, or a few records, at the end of the last segment:
-//! nothing valid is behind that. A machine that lost its power may also leave a hole, with valid records
-//! behind it; then no record behind it says that what is missing had been synced, and the machine has
-//! another boot than the file. Both were announced to nobody who was promised more, and are cut. All else
-//! that is not as described here is damage, and never skipped without being told to.
+//! A writer that was killed leaves a part of a record, or a few records, at the end of the last
+//! segment: nothing valid is behind that. A power cut may also leave a hole with valid records
+//! behind it; then no record behind the hole says that the missing ones had been synced, and the
+//! machine has another boot than the file. The sync policy had promised neither, and both are cut
+//! off. Everything else that is not as described here is damage, and only a repair skips it.
 
 mod change;
 mod fields;

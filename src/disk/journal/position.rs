@@ -1,4 +1,4 @@
-//! Numbers of records and events, and where they stand.
+//! Numbers of records and events.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ impl fmt::Display for RecordNumber {
     }
 }
 
-/// What the records of a shard are numbered with, and when.
+/// The numbers at a point of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The number of the next record.

@@ -21,7 +21,7 @@ pub const RECORD_MAX: usize = RECORD_HEADER_LENGTH + BODY_MAX;
 const _: () = assert!(CHANGE_MAX <= BODY_MAX);
 
 /// Appends records of `changes` to `out`: as few as their sizes allow, none if there is no change.
-/// `position` goes on to what comes behind them.
+/// `position` advances to that of the next record.
 pub fn encode(
     out: &mut Vec<u8>,
     seal: Seal,
@@ -98,7 +98,8 @@ impl<'a> Encoder<'a> {
         encode_change(self.out, change);
     }
 
-    /// Completes the record, or takes it back where it has no change. Returns what comes next.
+    /// Completes the record, or removes it where it has no change. Returns the position of the next
+    /// one.
     pub fn finish(self) -> Position {
         let Self { out, start, seal, position, events, synced, time, .. } = self;
         let (header, body) = out[start..].split_at_mut(RECORD_HEADER_LENGTH);
@@ -130,11 +131,11 @@ impl<'a> Encoder<'a> {
 pub struct Record<'a> {
     /// Its number.
     pub number: RecordNumber,
-    /// How many events came before it.
+    /// Events of the shard before it.
     pub event: u64,
     /// The last record that was known to be synced when it was written.
     pub synced: RecordNumber,
-    /// When its changes happened.
+    /// The time of all its changes.
     pub time: Timestamp,
     /// Its octets, header included.
     pub length: usize,
@@ -144,7 +145,7 @@ pub struct Record<'a> {
 /// Why octets are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalid {
-    /// So far good, but this many octets are needed.
+    /// The octets so far are good, but this many are needed.
     Incomplete(usize),
     /// The header is not one of this file.
     Header,
@@ -222,7 +223,7 @@ impl<'a> Record<'a> {
         Changes { rest: Fields(self.body), table: None }
     }
 
-    /// Its changes as they stand there, in order: those of one table in a row together, for [`changes_in`].
+    /// Its changes, encoded, in order: consecutive ones of a table together, for [`changes_in`].
     pub fn runs(&self) -> impl Iterator<Item = (TableKey, &'a [u8])> {
         let (mut rest, mut table) = (Fields(self.body), None);
         std::iter::from_fn(move || {
@@ -237,7 +238,7 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// How many of its changes are events.
+    /// The number of its changes that are events.
     pub fn events(&self) -> u64 {
         let mut changes = self.changes();
         let mut events = 0;
@@ -256,7 +257,7 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// All of them as they stand there, without allocating.
+    /// All of them, encoded, without allocating.
     pub fn raw(mut self) -> impl Iterator<Item = (TableKey, RawChange<'a>)> {
         std::iter::from_fn(move || self.step())
     }

@@ -1,5 +1,6 @@
-//! `nat64handoff journal check` and `repair`: what is damaged, what that costs, and a new epoch from what is
-//! left. Checking changes nothing; repairing keeps the damaged files beside the new ones.
+//! `nat64handoff journal check` and `repair`: what is damaged, what that costs, and a new epoch
+//! from what is left. Checking changes nothing; repairing keeps the damaged files beside the new
+//! ones.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -26,15 +27,15 @@ pub struct Loss {
     pub shard: usize,
     /// The file.
     pub file: PathBuf,
-    /// Where in it.
+    /// Offset of the damage in the file.
     pub offset: u64,
-    /// How many octets cannot be read.
+    /// Octets that cannot be read.
     pub octets: u64,
     /// What is wrong.
     pub what: String,
     /// The numbers of the first and last record that are lost, if that can be told.
     pub records: Option<(u64, u64)>,
-    /// When the last change before it and the first behind it happened, if there are such.
+    /// The times of the last change before the damage and of the first after it, if there are such.
     pub between: (Option<Timestamp>, Option<Timestamp>),
 }
 
@@ -66,13 +67,13 @@ pub struct Checked {
     pub epoch: Option<u64>,
     /// What is wrong with the file that says which epoch counts.
     pub current: Option<String>,
-    /// How many shards the epoch has.
+    /// Shards of the epoch.
     pub shards: usize,
-    /// How many records are valid.
+    /// Valid records.
     pub records: u64,
-    /// How many octets the files have.
+    /// Octets of its files.
     pub octets: u64,
-    /// Torn ends, which the next start cuts off by itself.
+    /// Torn ends, which the next start cuts off.
     pub torn: Vec<Cut>,
     /// What only a repair passes over.
     pub losses: Vec<Loss>,
@@ -112,7 +113,7 @@ impl fmt::Display for Checked {
 pub struct Repaired {
     /// What was wrong before.
     pub checked: Checked,
-    /// The new epoch and how many tables and entries it has; `None` where nothing was to be repaired.
+    /// The new epoch, its tables and its entries; `None` where nothing was to be repaired.
     pub made: Option<(u64, usize, usize)>,
     /// Where the damaged files are now.
     pub aside: Option<PathBuf>,
@@ -165,7 +166,8 @@ pub fn check_at(disk: &dyn Disk, root: &Path) -> Result<Checked, StorageError> {
     }
 }
 
-/// The epoch that counts, or the one that most likely does, and what is wrong with what says so.
+/// The epoch that counts or, where `current` is wrong, most likely counts; and what is wrong with
+/// `current`.
 fn which(disk: &dyn Disk, root: &Path) -> Result<(Option<u64>, Option<String>), StorageError> {
     let epochs = epoch::epochs(disk, root)?;
     let wrong = match epoch::current(disk, root) {
@@ -175,7 +177,8 @@ fn which(disk: &dyn Disk, root: &Path) -> Result<(Option<u64>, Option<String>), 
         Err(StorageError::Damaged { file, what, .. }) => format!("{}: {what}", file.display()),
         Err(error) => return Err(error),
     };
-    // Of several, one is left from a change of epochs: a whole one before one in parts.
+    // Several epochs are left by a start that was killed while it changed them: prefer one without
+    // damage.
     let mut likely = None;
     for &number in &epochs {
         let checked = check_epoch(disk, root, number)?;
@@ -184,7 +187,7 @@ fn which(disk: &dyn Disk, root: &Path) -> Result<(Option<u64>, Option<String>), 
     }
     match likely {
         Some((.., number)) => Ok((Some(number), Some(wrong))),
-        // A directory that was never used.
+        // The directory was never used.
         None if epoch::current(disk, root).is_ok_and(|current| current.is_none()) => {
             Ok((None, None))
         }
@@ -244,8 +247,8 @@ fn check_epoch(disk: &dyn Disk, root: &Path, number: u64) -> Result<Checked, Sto
     Ok(checked)
 }
 
-/// Makes a new epoch from all that is valid in a state directory that no server uses, and puts the damaged one
-/// aside. Does nothing where nothing is damaged.
+/// Makes a new epoch from all that is valid in a state directory that no server uses, and puts the
+/// damaged one aside. Does nothing where nothing is damaged.
 ///
 /// # Errors
 /// Where it is in use, cannot be read, or cannot be written. What there was is still there then.
@@ -273,7 +276,7 @@ pub fn repair_at(
         return Ok(Repaired { checked, made: None, aside: None });
     };
     if checked.losses.is_empty() {
-        // Only what says that it counts was wrong.
+        // Only `current` was wrong.
         epoch::set_current(&**disk, root, number)?;
         let aside = None;
         return Ok(Repaired { checked, made: None, aside });
@@ -303,7 +306,7 @@ pub fn repair_at(
         entries.set(entries.get() + table.nat64.table().len());
         source
     })?;
-    // Aside before the other counts: an epoch that does not is removed at start.
+    // Moved aside before the new epoch counts: a start removes every other epoch.
     let folder = epoch::folder(root, number);
     let aside = root.join(format!("epoch-{number}.damaged"));
     disk.rename(&folder, &aside).map_err(StorageError::io("rename", &folder))?;
@@ -313,7 +316,7 @@ pub fn repair_at(
     Ok(Repaired { checked, made, aside: Some(aside) })
 }
 
-/// What most headers say: the first that can be read.
+/// What the first readable header says, as all should.
 fn common_of(
     disk: &dyn Disk,
     root: &Path,

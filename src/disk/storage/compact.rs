@@ -1,8 +1,8 @@
-//! Compaction: a snapshot and the closed segments behind it become a newer snapshot, on files alone. A reactor
-//! does not notice. It runs on `std::fs` in a thread of its own: streaming through two files needs no ring.
+//! Compaction folds a snapshot and the closed segments after it into a newer snapshot. It works on
+//! files alone, in a thread of its own; the reactors are not involved.
 //!
-//! Killed at any step, it leaves either the old files or the new snapshot: that gets its name when it is
-//! durable, and only then are the old ones removed.
+//! Killed at any step, it leaves either the old files or the new snapshot: the snapshot gets its
+//! name when it is durable, and only then are the old files removed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::disk::journal::{
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
 
-/// How much is written at a time.
+/// Octets that are written at a time.
 const BUFFER: usize = 1 << 20;
 
 /// A snapshot that is being written, under a temporary name.
@@ -75,7 +75,7 @@ impl SnapshotWriter {
             {
                 record.add(key, &change);
             }
-            // No change in a snapshot is an event: that it was one is long ago.
+            // Changes in a snapshot are not events: the log has had them for long.
             position.record = record.finish_without_events().record;
             if self.buffer.len() >= BUFFER {
                 self.flush()?;
@@ -92,7 +92,7 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Makes it durable and gives it its name. How long it is.
+    /// Makes the snapshot durable and gives it its name. Returns its octets.
     pub fn finish(mut self) -> Result<u64, StorageError> {
         let Self { buffer, seal, position, time, .. } = &mut self;
         let synced = RecordNumber(position.record.0 - 1);
@@ -110,7 +110,7 @@ impl SnapshotWriter {
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if !self.finished {
-            // If it stays, it is removed at the next start.
+            // If this fails, the next start removes the file.
             drop(self.disk.remove(&self.temporary));
         }
     }
@@ -119,15 +119,15 @@ impl Drop for SnapshotWriter {
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
-    /// How many segments went into the snapshot.
+    /// Segments that were folded into the snapshot.
     pub segments: usize,
-    /// How long the snapshot is, in octets.
+    /// Octets of the snapshot.
     pub octets: u64,
 }
 
 /// Compacts one shard.
 pub(super) struct Compactor {
-    /// All but its files.
+    /// Without its files: they are listed for each compaction.
     pub source: Source,
     pub shard: Arc<ShardState>,
     pub logged: Arc<LogProgress>,
@@ -169,7 +169,8 @@ impl Compactor {
         if closed.is_empty() || !(due || even_if_small) {
             return Ok(None);
         }
-        // The log takes what it misses from segments: they go when it has everything that is in them.
+        // After a crash the log is completed from segments, so they stay until it has all of their
+        // events.
         let logged = (self.logged)(usize::from(self.source.shard));
         let mut next = None;
         for number in (snapshot + 1..=open_segment).rev() {
@@ -192,21 +193,21 @@ impl Compactor {
         Ok(Some(Compacted { segments: segments.len(), octets }))
     }
 
-    /// Of the first record of a segment.
+    /// The position of the first record of a segment.
     fn first_position(&self, number: u64) -> Result<Option<Position>, StorageError> {
         let id = self.id(FileKind::Segment, number);
         let path = epoch::path(&self.source.root, id);
         let file = self.source.disk.open(&path, false).map_err(StorageError::io("open", &path))?;
         let mut reader =
             RecordReader::new(file, id, None).map_err(StorageError::io("read", &path))?;
-        // In the one that is written to, a record may be there in part.
+        // The segment that is being written may end with a part of a record.
         Ok(match reader.step().map_err(StorageError::io("read", &path))? {
             Step::Record(record) => Some(Position { record: record.number, event: record.event }),
             Step::Invalid(_) | Step::End => None,
         })
     }
 
-    /// Writes the new snapshot and says how long it is, or nothing where the server stops meanwhile.
+    /// Writes the new snapshot and returns its octets; `None` where the server stops meanwhile.
     fn write(
         &self,
         snapshot: u64,
@@ -248,7 +249,7 @@ impl Compactor {
         writer.finish().map(Some)
     }
 
-    /// Removes what snapshot `number` stands for.
+    /// Removes the files that snapshot `number` replaces.
     fn remove_before(&self, number: u64, files: &ShardFiles) -> Result<(), StorageError> {
         let Source { disk, root, epoch, .. } = &self.source;
         let snapshots = files.snapshots.iter().map(|&number| (FileKind::Snapshot, number));

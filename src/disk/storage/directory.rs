@@ -11,9 +11,9 @@ use std::process;
 
 use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE};
 
-/// Locked as long as a server uses the directory; contains its process id.
+/// Locked as long as a server uses the directory. Contains the server's process id.
 const LOCK_FILE: &str = "lock";
-/// Says which epoch counts; there from the first start on.
+/// Names the epoch that counts. It exists from the first start on.
 pub(super) const CURRENT: &str = "current";
 /// Written and removed, to see that this can be done.
 const PROBE_FILE: &str = "probe";
@@ -96,11 +96,12 @@ fn what_to_do(cause: &io::Error) -> &'static str {
 }
 
 impl StateDirectory {
-    /// Makes the directory, with its parents, if it is not there; sees that it is a writable directory;
-    /// locks it against a second server.
+    /// Makes the directory, with its parents, if it is not there; sees that it is a writable
+    /// directory; locks it against a second server.
     ///
-    /// One that is there already, and open to others, is made private if it is evidently meant for us:
-    /// we own it, and it is empty or has our state in it. Somebody else's directory is left as it is.
+    /// One that is there already, and open to others, is made private if it is evidently meant for
+    /// us: we own it, and it is empty or has our state in it. Somebody else's directory is left as
+    /// it is.
     pub fn open(path: impl Into<PathBuf>) -> Result<StateDirectory, DirectoryError> {
         let path = path.into();
         create(&path)?;
@@ -108,7 +109,7 @@ impl StateDirectory {
             let path = path.clone();
             move |cause| DirectoryError::Unusable { path, action, cause }
         };
-        // Before anything is put into it.
+        // Looked up before anything is put into it.
         let empty = fs::read_dir(&path).map_err(unusable("read"))?.next().is_none();
         let known = path.join(LOCK_FILE).is_file() && path.join(CURRENT).is_file();
         let lock = lock(&path)?;
@@ -134,7 +135,7 @@ impl StateDirectory {
         &self.path
     }
 
-    /// The permissions that it had, if others had some and we took them away: to be told to the user.
+    /// The mode that it had, if we took permissions from others: to be told to the user.
     pub fn tightened_from(&self) -> Option<u32> {
         self.tightened_from
     }
@@ -169,8 +170,8 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
     Ok(lock)
 }
 
-/// Locks a state directory that is there already, and changes nothing in it. `None`: nobody has ever locked it,
-/// so nobody does now.
+/// Locks a state directory that is there already, and changes nothing in it. `None`: nobody has
+/// ever locked it, so nobody does now.
 ///
 /// # Errors
 /// Where it is in use, or is no state directory.

@@ -1,5 +1,5 @@
-//! Names: epochs, their files, and `current`, which says which epoch counts. A change of names is durable
-//! when a function here returns.
+//! Names: epochs, their files, and `current`, which says which epoch counts. A change of names is
+//! durable when a function here returns.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use super::directory::CURRENT;
 use crate::disk::fs::{Disk, TEMPORARY, read_full, write_full, write_new};
 use crate::disk::journal::{FileId, FileKind};
 
-/// `current` is shorter.
+/// Upper bound of the octets of `current`.
 const CURRENT_MAX: usize = 64;
 
 /// The folder of an epoch.
@@ -50,7 +50,7 @@ fn parse_file_name(name: &str, epoch: u64) -> Option<FileId> {
     (file_name(id) == name).then_some(id)
 }
 
-/// All epochs that there are folders of, in order.
+/// All epochs that have a folder, in order.
 pub(super) fn epochs(disk: &dyn Disk, root: &Path) -> Result<Vec<u64>, StorageError> {
     let names = disk.list(root).map_err(StorageError::io("read", root))?;
     let mut epochs: Vec<u64> = names
@@ -65,7 +65,7 @@ pub(super) fn epochs(disk: &dyn Disk, root: &Path) -> Result<Vec<u64>, StorageEr
     Ok(epochs)
 }
 
-/// Beyond every epoch that there is or was, put aside or not.
+/// A number above those of all epochs, of those put aside too.
 pub(super) fn unused(disk: &dyn Disk, root: &Path) -> Result<u64, StorageError> {
     let names = disk.list(root).map_err(StorageError::io("read", root))?;
     let numbers = names.iter().filter_map(|name| {
@@ -108,14 +108,14 @@ fn parse_current(octets: &[u8]) -> Option<u64> {
     (format_current(epoch) == text).then_some(epoch)
 }
 
-/// Gives the file that says which epoch counts another name, and returns that.
+/// Renames `current`, and returns its new path.
 pub(super) fn put_current_aside(disk: &dyn Disk, root: &Path) -> Result<PathBuf, StorageError> {
     let (path, aside) = (root.join(CURRENT), root.join(format!("{CURRENT}.damaged")));
     let moved = disk.rename(&path, &aside).and_then(|()| disk.sync_dir(root));
     moved.map_err(StorageError::io("put aside", &path)).map(|()| aside)
 }
 
-/// From now on `epoch` counts.
+/// Makes `epoch` the one that counts.
 pub(super) fn set_current(disk: &dyn Disk, root: &Path, epoch: u64) -> Result<(), StorageError> {
     let path = root.join(CURRENT);
     let octets = format_current(epoch);

@@ -8,14 +8,14 @@
 //! state/epoch-3/00-00000006.journal
 //! ```
 //!
-//! An epoch has a fixed number of shards and a fixed handoff port; for others, a new epoch is written beside
-//! it, and then `current` replaced. What is in the files is `journal`'s. Here: [`Storage::open`] reads all
-//! there is, [`Opened::start`] makes it ready to be written, a [`JournalWriter`] for each shard writes, threads
-//! behind it sync, make the next segments and compact. The order at start is: read everything, complete the
-//! event log, start, serve.
+//! An epoch has a fixed number of shards and a fixed handoff port. When one of them changes, a new
+//! epoch is written beside it, and then `current` is replaced. What is in the files is `journal`'s.
+//! Here: [`Storage::open`] reads all there is, [`Opened::start`] makes it ready to be written, a
+//! [`JournalWriter`] for each shard writes, threads behind it sync, make the next segments and
+//! compact. The order at start is: read everything, complete the event log, start, serve.
 //!
-//! A file gets its name when its header is durable, so that a bad header is always damage. Not here: what
-//! changes mean (`server`), and the event log and its cursor (`eventlog`).
+//! A file gets its name when its header is durable, so a bad header is always damage. Not here:
+//! what changes mean (`server`), and the event log and its cursor (`eventlog`).
 
 mod check;
 mod compact;
@@ -51,23 +51,23 @@ pub use start::Started;
 pub use sync::Storage;
 pub use writer::{JournalError, JournalState, JournalWriter};
 
-/// A segment that is as large as this is followed by another.
+/// Octets at which a segment is closed.
 pub const SEGMENT_MAX_DEFAULT: u64 = 32 << 20;
-/// Closed segments of so many octets are worth compaction, however small the snapshot is.
+/// Octets of closed segments that are worth a compaction, however small the snapshot is.
 pub const COMPACT_MIN_DEFAULT: u64 = 64 << 20;
-/// So are that many closed segments, however small they are.
+/// Closed segments that are worth a compaction, however small they are.
 pub const SEGMENTS_MAX_DEFAULT: usize = 64;
-/// How many octets of changes a compaction holds in memory; it reads segments again for more.
+/// Octets of changes that a compaction holds in memory; for more it reads the segments again.
 pub const COMPACT_MEMORY_DEFAULT: usize = 64 << 20;
 
 /// When the journal is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// Whenever the kernel likes.
+    /// Left to the kernel.
     None,
     /// Before each reply.
     Always,
-    /// So often.
+    /// At this interval.
     Interval(Duration),
 }
 
@@ -87,9 +87,9 @@ impl fmt::Display for SyncPolicy {
 /// How the state is kept.
 #[derive(Debug, Clone)]
 pub struct StorageConfig {
-    /// How many shards there are now: the number of reactors, at least 1.
+    /// Shards from now on: the number of reactors, at least 1.
     pub shards: usize,
-    /// The port that requests come in by now.
+    /// The handoff port from now on.
     pub handoff_port: u16,
     /// When what was written is made durable.
     pub sync: SyncPolicy,
@@ -122,9 +122,9 @@ impl StorageConfig {
     }
 }
 
-/// What recovery rebuilds: the state of one shard, or of some of its tables.
+/// What replay rebuilds: the state of one shard, or of some of its tables.
 pub trait Replay: Send {
-    /// Does what `change` says, which happened at `at`.
+    /// Applies `change`, which happened at `at`.
     fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change);
 }
 

@@ -1,5 +1,5 @@
-//! An epoch written anew, from the tables of another: where the number of shards or the port changes, and by a
-//! repair.
+//! Writes an epoch from the tables of another one: when the number of shards or the port changes,
+//! and for a repair.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl NewEpoch<'_> {
         Ok(Written { ends, events })
     }
 
-    /// Every shard has the segment that its snapshot stands before.
+    /// Writes segment 0, which has the changes that snapshot 0 does not have.
     fn first_segment(
         &self,
         shard: u16,

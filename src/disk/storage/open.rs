@@ -1,4 +1,5 @@
-//! The first half of a start: [`Storage::open`] reads what there is, replays it, and cuts off what is torn.
+//! The first half of a start: [`Storage::open`] reads what there is, replays it, and cuts off what
+//! is torn.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -23,13 +24,13 @@ use crate::kernel::clock;
 /// A torn end of a journal that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
-    /// Of which file.
+    /// The file.
     pub file: PathBuf,
-    /// Where.
+    /// The length that was left.
     pub offset: u64,
-    /// How many octets.
+    /// Octets that were cut off.
     pub octets: u64,
-    /// How many whole records were behind a hole. They had not been synced when the power went.
+    /// Whole records among them, behind a hole. They had not been synced before the power cut.
     pub records: u64,
 }
 
@@ -38,15 +39,15 @@ pub struct Cut {
 pub struct Report {
     /// The epoch that was read, if there was one.
     pub epoch: Option<u64>,
-    /// How many shards it has.
+    /// Shards of the epoch.
     pub shards: usize,
-    /// How many octets were read.
+    /// Octets that were read.
     pub octets: u64,
-    /// How many records were read.
+    /// Records that were read.
     pub records: u64,
-    /// How long it took.
+    /// Duration of reading and replay.
     pub took: Duration,
-    /// Whether the server before was stopped, not killed.
+    /// Whether the previous server was stopped, not killed.
     pub clean: bool,
     /// What was cut off.
     pub cuts: Vec<Cut>,
@@ -96,16 +97,20 @@ pub struct Opened {
     pub report: Report,
     /// The folder of the epoch that was read, with the log's cursor in it.
     pub epoch_folder: Option<PathBuf>,
-    /// For each shard of that epoch the events that the log may not have, with their numbers, in order.
+    /// For each shard of that epoch the events that the log may not have, with their numbers, in
+    /// order.
     pub unlogged: Vec<Vec<(u64, Event)>>,
 }
 
 impl Storage {
-    /// Reads all state in a directory: cuts off what is torn, and gives all changes, in order for each table,
-    /// to the shard in `shards` that `shard_of` says. There are as many as `config` says; or the same number of
-    /// parts of each, one shard's after the other's, and each table goes to one of its shard's. Each works in
-    /// a thread of its own. `cursor` reads from the folder of the epoch how many events of each of its shards the
-    /// event log has, if that is known.
+    /// Reads all state in a directory, cuts off what is torn, and replays all changes, in order for
+    /// each table.
+    ///
+    /// `shards` has the same number of parts for each shard of `config`, at least one: those of the
+    /// first shard, then those of the second, and so on. A table is replayed to one part of the
+    /// shard that `shard_of` returns. Each part works in a thread of its own. `cursor` reads from
+    /// the folder of the epoch the number of events of each of its shards that the event log has,
+    /// if that is known.
     ///
     /// # Errors
     /// Where anything is damaged or cannot be read. Nothing was changed then.
@@ -123,7 +128,7 @@ impl Storage {
         Ok(opened)
     }
 
-    /// As [`Storage::open`], in a directory that nobody locks: for disks that are not real.
+    /// As [`Storage::open`], in a directory without a lock: for disks that are not real.
     pub fn open_at<R: Replay>(
         disk: Arc<dyn Disk>,
         root: &Path,
@@ -154,7 +159,7 @@ impl Storage {
 }
 
 impl Opened {
-    /// Without a current epoch there must be none with anything in it.
+    /// Where no epoch is current, no epoch may have changes.
     fn refuse_orphans(&self) -> Result<(), StorageError> {
         for number in epoch::epochs(&*self.disk, &self.root)? {
             let files = epoch::files(&*self.disk, &self.root, number)?;
@@ -235,8 +240,8 @@ impl Opened {
         Ok(())
     }
 
-    /// Makes durable what was read, and cuts off what was not. Later segments are removed from the last to
-    /// the first, so that a crash in between leaves no hole.
+    /// Makes durable what was read, and cuts off what was not. Later segments are removed from the
+    /// last to the first, so that a crash in between leaves no hole.
     fn settle(&self, found: &Found, shard: u16, end: &ShardEnd) -> Result<(), StorageError> {
         let disk = &*self.disk;
         let folder = epoch::folder(&self.root, found.number);
@@ -250,7 +255,8 @@ impl Opened {
             disk.remove(&path).map_err(StorageError::io("remove", &path))?;
             disk.sync_dir(&folder).map_err(StorageError::io("sync", &folder))?;
         }
-        // Also after a clean stop: its last sync may have failed. Where nothing is to be written it costs nothing.
+        // Also after a clean stop, whose last sync may have failed. Costs nothing where nothing is
+        // dirty.
         for &number in files.segments.iter().filter(|&&n| (end.snapshot..=last).contains(&n)) {
             let path = epoch::path(&self.root, id(number));
             let file = disk.open(&path, true).map_err(StorageError::io("open", &path))?;
@@ -269,11 +275,11 @@ struct EpochReader<'a> {
     root: &'a Path,
     number: u64,
     files: &'a EpochFiles,
-    /// Its shards.
+    /// The number of its shards.
     count: u16,
-    /// For each shard, the events that the log has; none for those that are not named.
+    /// For each shard the number of events that the log has; 0 for those beyond the end.
     logged: Vec<u64>,
-    /// The [`Replay`]s of each shard.
+    /// The number of [`Replay`]s of each shard.
     parts: usize,
 }
 

@@ -1,10 +1,11 @@
-//! Changes on their way from files to those who replay them. Each [`Replay`] has a thread of its own, so that
-//! reading and checking go on while tables are filled; and where a shard has several, the tables are dealt out
-//! among them.
+//! Replay: takes changes from the threads that read files to the tables. Each [`Replay`] has a
+//! thread of its own, so that files are read and checked while tables are filled. Where a shard
+//! has several, its tables are dealt out among them.
 //!
-//! The order of changes is kept for each table: it stands in the files of one shard, which one thread reads, and
-//! goes to one [`Replay`] by one queue. Should it stand in the files of two, as a reactor that ends by itself takes
-//! its socket out of the group, it still goes to one. Only what was checked comes here.
+//! The changes of a table stay in order: they stand in the files of one shard, which one thread
+//! reads, and go to one [`Replay`] by one queue. A table may stand in the files of two shards, as
+//! a reactor that ends by itself takes its socket out of the group; it still goes to one
+//! [`Replay`]. Only checked records come here.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -16,17 +17,17 @@ use crate::disk::journal::{Record, changes_in};
 use crate::handoff::change::Timestamp;
 use crate::handoff::entry::TableKey;
 
-/// Octets of changes from which on a batch is sent off: it stays in a cache.
+/// Octets of changes at which a batch is sent: it still fits in a cache.
 const BATCH_OCTETS: usize = 64 * 1024;
-/// Batches that wait for one [`Replay`]. A snapshot has one table after another: so much must have room that a
-/// few whole tables are in the queues, or all but one would wait for the reader.
+/// Batches that wait for one [`Replay`]. A snapshot has one table after another, so the queues must
+/// hold a few whole tables: else all threads but one would wait for the reader.
 const BATCHES_MAX: usize = 256;
 
 /// Changes of one table at one time.
 struct Run {
     table: TableKey,
     time: Timestamp,
-    /// Where they end among the octets of the batch.
+    /// Their end in the octets of the batch.
     end: usize,
 }
 
@@ -54,7 +55,7 @@ pub(super) fn queue() -> (SyncSender<Batch>, Receiver<Batch>) {
     mpsc::sync_channel(BATCHES_MAX)
 }
 
-/// Replays until all who deal are gone.
+/// Replays until all dealers are dropped.
 pub(super) fn replay_all(queue: Receiver<Batch>, to: &mut impl Replay) {
     queue.into_iter().for_each(|batch| batch.replay(to));
 }
@@ -70,12 +71,13 @@ pub(super) struct Dealer<'a, F> {
     /// Parts of each shard.
     parts: usize,
     shard_of: F,
-    /// A table is dealt to the part that had got the fewest octets from the dealer that met it first.
+    /// A table is dealt to the part that had got the fewest octets from the dealer that met it
+    /// first.
     all_parts: &'a Parts,
     /// The parts of the tables that this dealer met.
     known_parts: HashMap<TableKey, usize>,
     last: Option<(TableKey, usize)>,
-    /// For each queue.
+    /// One for each part.
     batches: Vec<Batch>,
     dealt: Vec<u64>,
 }
@@ -92,7 +94,7 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
         Self { queues, parts, shard_of, all_parts, known_parts, last: None, batches, dealt }
     }
 
-    /// All changes of a record.
+    /// Deals all changes of a record.
     pub fn deal(&mut self, record: &Record<'_>) {
         for (table, octets) in record.runs() {
             let part = self.part_of(table);
@@ -106,7 +108,7 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
         }
     }
 
-    /// Nothing more comes.
+    /// Sends what is left.
     pub fn finish(mut self) {
         (0..self.batches.len()).for_each(|part| self.send(part));
     }
@@ -152,7 +154,8 @@ mod tests {
         usize::from(nat64.octets()[3]) % SHARDS
     }
 
-    /// Changes of all tables through each other, in records of several sizes: more than the batches hold.
+    /// Changes of all tables through each other, in records of several sizes: more than the batches
+    /// hold.
     fn records(seal: journal::Seal) -> Vec<u8> {
         let changes: Vec<_> = (0..CHANGES)
             .flat_map(|number| {

@@ -1,8 +1,8 @@
-//! What a reactor and the threads behind it share about a shard: how far the journal is written and synced,
-//! and the segments that go from one to the other.
+//! What a reactor and the threads behind it share about a shard: how far the journal is written and
+//! synced, and the segments that go from one to the other.
 //!
-//! A sync that failed is never tried again: the kernel may have thrown away what it could not write. The
-//! shard takes no more changes then.
+//! A sync that failed is never tried again: the kernel may have thrown away what it could not
+//! write. The shard takes no more changes then.
 
 use std::fmt;
 use std::io;
@@ -25,8 +25,8 @@ pub type Wake = dyn Fn() + Send + Sync;
 /// The number of events of a shard that are durably in the event log.
 pub type LogProgress = dyn Fn(usize) -> u64 + Send + Sync;
 
-/// Segments the reactor has begun and the sync thread has not yet collected: at most two, as segments are
-/// made one at a time.
+/// Segments the reactor has begun and the sync thread has not yet collected: at most two, as
+/// segments are made one at a time.
 const BEGUN_MAX: usize = 4;
 
 /// A segment that is ready to be written, or being written.
@@ -44,7 +44,7 @@ pub(super) struct ShardState {
     pub segment_max: u64,
     /// The last record that was written.
     pub written: AtomicU64,
-    /// The last that is known to be synced.
+    /// The last record that is known to be synced.
     pub synced: AtomicU64,
     /// The number of the segment that is written to; all before it are closed.
     pub segment: AtomicU64,
@@ -110,13 +110,13 @@ impl SegmentMaker {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is inside is whole between any two statements.
+    // A panic cannot leave it half changed: each change of what is inside is one statement.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ShardState {
-    /// A shard, all of whose records up to `last` are synced, and the writer's ends of its queues. The next
-    /// segment will be `next_number`.
+    /// A shard, all of whose records up to `last` are synced, and the writer's ends of its queues.
+    /// The next segment will be `next_number`.
     pub fn new(
         policy: SyncPolicy,
         segment_max: u64,
@@ -174,13 +174,13 @@ impl ShardState {
         }
     }
 
-    /// The thread behind the shard ends soon.
+    /// Asks the sync thread to end.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.unpark();
     }
 
-    /// No more changes, for good.
+    /// From now on the shard takes no more changes.
     pub fn fail(&self, cause: &io::Error) {
         self.failed.store(true, Ordering::Release);
         self.tell(format!("the journal failed: {cause}"));
@@ -196,7 +196,8 @@ impl ShardState {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("failed before"));
         }
-        // Loaded before the queue is emptied: what was written by now is in a segment that was begun by now.
+        // Loaded before the queue is emptied: what was written by now is in a segment that was
+        // begun by now.
         let written = self.written.load(Ordering::Acquire);
         let SyncSide { begun, dirty, .. } = &mut *side;
         dirty.extend(std::iter::from_fn(|| begun.pop().ok()));
@@ -210,7 +211,7 @@ impl ShardState {
                 return Err(error);
             }
         }
-        // The last one may be written to again.
+        // The last segment may be written to again.
         dirty.drain(..dirty.len().saturating_sub(1));
         self.synced.store(written, Ordering::Release);
         drop(side);

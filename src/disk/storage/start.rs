@@ -1,5 +1,5 @@
-//! The second half of a start: [`Opened::start`] makes what is to be written next, in the epoch that was read
-//! or in a new one where shards or port are others.
+//! The second half of a start: [`Opened::start`] makes the next segments, in the epoch that was
+//! read, or in a new one where the number of shards or the port changed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,13 +25,14 @@ pub struct Started {
     pub writers: Vec<JournalWriter>,
     /// The folder of the epoch that counts now.
     pub epoch_folder: PathBuf,
-    /// Whether this is another epoch than the one that was read: events are numbered from 0 again, and the log
-    /// has none of them.
+    /// Whether this is another epoch than the one that was read: events are numbered from 0 again,
+    /// and the log has none of them.
     pub is_new_epoch: bool,
     /// For each shard the number of its next event.
     pub first_events: Vec<u64>,
-    /// For each shard the events that starting made (deletions from what is the handoff port now), in order. The
-    /// first has number 0 of a new epoch, and the last is just before [`Started::first_events`].
+    /// For each shard the events that starting made (deletions from what is the handoff port now),
+    /// in order. The first has number 0 of a new epoch, and the last is just before
+    /// [`Started::first_events`].
     pub events: Vec<Vec<Event>>,
 }
 
@@ -40,17 +41,17 @@ struct Begin {
     number: u64,
     common: Common,
     ends: Vec<ShardEnd>,
-    /// For each shard the events that making it new brought; none where it is not new.
+    /// For each shard the events that writing a new epoch made; none where it is not new.
     events: Vec<Vec<Event>>,
     is_new: bool,
 }
 
 impl Opened {
-    /// Makes the state ready to be written. The log must have everything in [`Opened::unlogged`] by now.
-    /// `logged` says from now on how many events of each new shard it has.
+    /// Makes the state ready to be written. The log must have everything in [`Opened::unlogged`] by
+    /// now. `logged` returns from now on the number of events of a shard that the log has.
     ///
     /// # Errors
-    /// Where the disk refuses. What there was is still there then.
+    /// Where the disk refuses. Then the state is as it was.
     pub fn start(self, now: Timestamp, logged: Arc<LogProgress>) -> Result<Started, StorageError> {
         let same = |found: &&Found| {
             found.ends.len() == self.config.shards
@@ -159,7 +160,7 @@ impl Opened {
         let mut sources = Vec::new();
         if let Some(found) = &self.found {
             for (shard, files) in &found.files.shards {
-                // A file that is no shard's of this epoch was not read either.
+                // Files of shards that the epoch does not have were not read either.
                 let Some(end) = found.ends.get(usize::from(*shard)) else { continue };
                 let number = end.snapshot;
                 let last = end.last_segment.unwrap_or(number);

@@ -1,5 +1,5 @@
-//! [`Storage`]: what works behind the reactors. A thread for each shard syncs what its reactor wrote and makes
-//! the next segment; one for all shards compacts.
+//! [`Storage`]: what works behind the reactors. A thread for each shard syncs what its reactor
+//! wrote and makes the next segment; one for all shards compacts.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,8 @@ use crate::kernel::clock;
 /// Interval at which a segment that could not be made is tried again, and compaction is considered.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The files of a running server, and the threads that look after them. [`super::JournalWriter`]s write.
-/// Dropping it ends the threads, and no more: see [`super::JournalWriter::close`].
+/// The files of a running server, and the threads that look after them. [`super::JournalWriter`]s
+/// write. Dropping it ends the threads, and no more: see [`super::JournalWriter::close`].
 pub struct Storage {
     directory: Option<StateDirectory>,
     shards: Vec<Arc<ShardState>>,
@@ -84,13 +84,13 @@ impl Storage {
         self.directory.as_ref()
     }
 
-    /// Where it is.
+    /// The path of the state directory.
     pub fn path(&self) -> &Path {
         &self.maker.root
     }
 
-    /// The last trouble of a shard that its reactor has not been told of, once: a sync that failed, a segment
-    /// that could not be made, a compaction that could not be done.
+    /// The last trouble of a shard that its reactor has not been told of, once: a sync that failed,
+    /// a segment that could not be made, a compaction that could not be done.
     pub fn trouble(&self, shard: usize) -> Option<String> {
         lock(&self.shards.get(shard)?.trouble).take()
     }
@@ -98,7 +98,7 @@ impl Storage {
     /// Does now what the thread of `shard` does by itself: sync, and make the next segment.
     ///
     /// # Errors
-    /// Where one of both was not possible.
+    /// Where the sync or the new segment failed.
     pub fn sync(&self, shard: usize) -> Result<(), StorageError> {
         let Some(state) = self.shards.get(shard) else {
             return Ok(());
@@ -107,11 +107,11 @@ impl Storage {
         state.make_next(shard, &self.maker)
     }
 
-    /// Does now what the compacting thread does by itself; `even_if_small`: whatever the thresholds say.
-    /// Nothing is done for segments whose events are not yet in the log.
+    /// Does now what the compacting thread does by itself; `even_if_small`: whatever the thresholds
+    /// say. Nothing is done for segments whose events are not yet in the log.
     ///
     /// # Errors
-    /// Where it was not possible. All is as it was then.
+    /// Where it failed. Then all is as it was.
     pub fn compact(
         &self,
         shard: usize,
@@ -127,11 +127,11 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // A compaction that is under way sees it between two tables.
+        // A running compaction checks for this between two tables.
         self.shards.iter().for_each(|shard| shard.stop());
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
-            // It has nothing to say: a thread that panicked has said it.
+            // A thread has no result, and a panic was reported by the thread itself.
             drop(thread.join());
         }
     }
@@ -153,7 +153,7 @@ fn sync_loop(index: usize, shard: &ShardState, maker: &SegmentMaker) {
                 shard.tell(error.to_string());
             }
         }
-        // Nobody waits for a sync with `none`, but what is closed is let go of.
+        // With `none` nobody waits for a sync; it is done so that closed segments can be dropped.
         if (shard.policy != SyncPolicy::None || shard.has_closed()) && shard.sync().is_err() {
             return;
         }

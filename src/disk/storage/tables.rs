@@ -1,6 +1,6 @@
-//! The tables of a shard, one after another in the order of their keys, from its files alone: the snapshot is
-//! streamed, and the changes of the segments are held in memory by table, in several passes where they are
-//! too many. Compaction and re-sharding write them again.
+//! The tables of a shard, one after another in the order of their keys, from its files alone: the
+//! snapshot is streamed, and the changes of the segments are held in memory by table, in several
+//! passes where they are too many. Compaction and re-sharding write them again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,9 +27,9 @@ pub(super) struct Source {
     /// One snapshot, and the segments from it on.
     pub files: ShardFiles,
     pub boot: Boot,
-    /// Of the epoch.
+    /// What the headers of the epoch say.
     pub common: Common,
-    /// Passes over what is damaged, and makes changes fit that contradict what is left: for repair.
+    /// For a repair: skips damage, and resolves contradictions that the lost changes leave.
     pub tolerant: bool,
     /// For the tables' indexes.
     pub hash: SecretHash,
@@ -60,7 +60,7 @@ struct Group {
     changes: Vec<u8>,
 }
 
-/// What a group takes beyond its octets.
+/// Octets of memory that a group takes beyond its changes.
 const GROUP_OVERHEAD: usize = 128;
 
 /// All tables of a [`Source`].
@@ -71,14 +71,15 @@ pub(super) struct Tables {
     /// The next record of the snapshot.
     ahead: Option<(TableKey, Timestamp, Vec<u8>)>,
     groups: BTreeMap<TableKey, Group>,
-    /// Where the next pass over the segments begins, if there is one.
+    /// The first key of the next pass over the segments, if there is one.
     next_pass: Option<Option<TableKey>>,
-    /// What the first pass found behind the last segment.
+    /// The end of the shard, as the first pass found it.
     end: Option<ShardEnd>,
 }
 
 impl Tables {
-    /// Reads nothing but the beginning of the snapshot. Holds about `memory` octets of changes at a time.
+    /// Reads only the beginning of the snapshot. `memory`: octets of changes that are held at a
+    /// time.
     pub fn new(source: Source, memory: usize) -> Result<Self, StorageError> {
         let snapshot = match source.files.snapshot() {
             Some(number) => {
@@ -108,7 +109,7 @@ impl Tables {
         FileId { kind: FileKind::Snapshot, epoch, shard, number }
     }
 
-    /// What comes behind the last segment. Known once the first table was asked for.
+    /// The end of the shard. Known once the first table was asked for.
     pub fn end(&self) -> Option<&ShardEnd> {
         self.end.as_ref()
     }
@@ -202,7 +203,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Reads all segments for the tables from `from` on, as many as there is memory for.
+    /// Reads all segments, and keeps the changes of the tables from `from` on that there is memory
+    /// for.
     fn pass(&mut self, from: Option<TableKey>) -> Result<(), StorageError> {
         let Self { source, memory, groups, .. } = self;
         let reader = ShardReader {
@@ -252,7 +254,7 @@ impl Tables {
     }
 }
 
-/// Deletes what stands in the way of an entry that was created: the deletion was lost.
+/// Deletes the entries that contradict one that was created: their deletion was lost.
 fn make_room(nat64: &mut Channel, change: &Change) {
     let Change::Created { port, client } = change else {
         return;

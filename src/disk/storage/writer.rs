@@ -1,5 +1,5 @@
-//! [`JournalWriter`]: the journal of one shard, as its reactor writes it. It waits for no other thread, makes
-//! no file and syncs nothing: `sync` does that behind it.
+//! [`JournalWriter`]: the journal of one shard, as its reactor writes it. It waits for no other
+//! thread, makes no file and syncs nothing: the thread in `sync` does that.
 
 use std::io;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::handoff::entry::TableKey;
 pub enum JournalState {
     /// It does.
     Fine,
-    /// Not before [`JournalWriter::retry`] succeeds: there is no room for the last ones.
+    /// Not before [`JournalWriter::retry`] succeeds: there is no room for the last changes.
     NoSpace,
-    /// Never again: a write failed, or a sync.
+    /// Never again: a write or a sync failed.
     Failed,
 }
 
@@ -43,14 +43,14 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct JournalWriter {
     shard: Arc<ShardState>,
-    /// The segment that is being written, and how long it is.
+    /// The segment that is being written, and its octets.
     segment: Option<(Segment, u64)>,
-    /// The one after it, as soon as there is one.
+    /// The segment after it, as soon as it is made.
     next_segment: Consumer<Segment>,
-    /// Each segment when its first record is about to be written.
+    /// Takes each segment when it is begun.
     begun: Producer<Segment>,
     position: Position,
-    /// What is to be written at the end of the segment, and how much of it was.
+    /// Octets to be written at the end of the segment, of which the first `written` are.
     pending: Vec<u8>,
     written: usize,
     /// Whether the segment ends with what is pending.
@@ -84,14 +84,14 @@ impl JournalWriter {
         writer
     }
 
-    /// Writes `changes`, which happened at `time`, and returns the number of the last record of them: they
-    /// may be announced as soon as [`JournalWriter::durable`] has reached it. Nothing is written where there
-    /// is no change.
+    /// Writes `changes`, which happened at `time`, and returns the number of the last record of
+    /// them: they may be announced as soon as [`JournalWriter::durable`] has reached it. Nothing is
+    /// written where there is no change.
     ///
     /// # Errors
-    /// Where this is [`JournalState::Fine`] before the call and [`JournalState::NoSpace`] after it, the changes
-    /// are kept, and written by [`JournalWriter::retry`]; they have their numbers. In all other cases they are
-    /// refused: make no change unless [`JournalWriter::state`] is fine.
+    /// Where the state is [`JournalState::Fine`] before the call and [`JournalState::NoSpace`]
+    /// after it, the changes are kept with their numbers, and written by [`JournalWriter::retry`].
+    /// In all other cases they are refused: make no change unless [`JournalWriter::state`] is fine.
     pub fn append(
         &mut self,
         time: Timestamp,
@@ -114,7 +114,7 @@ impl JournalWriter {
         Ok(self.last())
     }
 
-    /// Tries again to write what there was no room for.
+    /// Tries again to write the changes there was no room for.
     ///
     /// # Errors
     /// As before, or for good.
@@ -137,11 +137,12 @@ impl JournalWriter {
         self.position.event
     }
 
-    /// The last record that the sync policy promises anything about: all up to it may be announced.
+    /// The last record that is as durable as the sync policy asks for: all up to it may be
+    /// announced.
     pub fn durable(&self) -> RecordNumber {
         match self.shard.policy {
             SyncPolicy::Always => RecordNumber(self.shard.synced.load(Ordering::Acquire)),
-            // Written, and nothing more.
+            // These policies promise that a record is written, not that it is synced.
             SyncPolicy::None | SyncPolicy::Interval(_) => {
                 RecordNumber(self.shard.written.load(Ordering::Relaxed))
             }
@@ -156,32 +157,33 @@ impl JournalWriter {
         self.state
     }
 
-    /// What the system said when the state became other than fine. A failed sync is told elsewhere: see
+    /// The system's error that made the state other than fine. For a failed sync see
     /// [`super::Storage::trouble`].
     pub fn cause(&self) -> Option<&io::Error> {
         self.cause.as_ref()
     }
 
-    /// What to call, from another thread, whenever [`JournalWriter::durable`] has gone on by a sync, and
-    /// when a sync has failed.
+    /// Sets what the sync thread calls when a sync has advanced [`JournalWriter::durable`] or has
+    /// failed.
     pub fn set_wake(&self, wake: Arc<Wake>) {
         self.shard.set_wake(wake);
     }
 
-    /// Ends the journal, so that the next start has nothing to look for. Waits for the disk.
+    /// Ends the journal with an end record, as after a clean stop. Waits for the disk.
     ///
     /// # Errors
-    /// Where something is not durable now.
+    /// Where a change could not be made durable.
     pub fn close(mut self, time: Timestamp) -> Result<(), JournalError> {
         let flushed = if self.state() == JournalState::NoSpace { self.flush() } else { Ok(()) };
         if self.state() == JournalState::Failed {
             return Err(JournalError::Failed);
         }
         self.shard.stop();
-        // Also where there is still no room for the last ones: nobody else syncs those before them any more.
+        // Also where there is still no room for the last changes: nobody else syncs the ones before
+        // them.
         self.shard.sync().map_err(|_| JournalError::Failed)?;
         flushed?;
-        // Where a segment was just closed, the next one says that this is the end.
+        // Where a segment was just closed, the end record goes into the next one.
         let closed = self.segment.is_none() && self.begin();
         if let Some((segment, length)) = self.segment.clone()
             && (closed || length > HEADER_LENGTH as u64)
@@ -206,7 +208,7 @@ impl JournalWriter {
         let Self { pending, position, .. } = self;
         journal::encode(pending, seal, position, synced, time, changes);
         let room = self.shard.segment_max.saturating_sub(length);
-        // It ends in the same write, so that there is one write that can fail.
+        // The end record is part of the same write, so that only one write can fail.
         self.ends =
             pending.len() as u64 >= room && self.next_segment.slots() > 0 && self.begun.slots() > 0;
         if self.ends {
@@ -214,7 +216,7 @@ impl JournalWriter {
         }
     }
 
-    /// Whether there is a segment to write to.
+    /// Begins the next segment if none is open. Returns whether there is one to write to.
     fn begin(&mut self) -> bool {
         if self.segment.is_none()
             && self.begun.slots() > 0

@@ -1,20 +1,23 @@
 //! Completes the log from the journal, after a crash: every line stands in it once.
 //!
 //! The [`Cursor`] says which file the log was, and where lines begin that may be compared with the
-//! journal's events. Compared are: that file from there on, by whatever name in the same directory; and
-//! if another file has the log's name by now (logrotate), the end of that one. What neither of them has
-//! is appended to the file that has the name.
+//! journal's events. That file is compared from there on, whatever its name in the same directory
+//! is. If another file has the log's name by now (logrotate), the end of that one is compared too.
+//! Lines that neither has are appended to the file that has the name.
 //!
-//! - Half a line at the end is cut if it is the beginning of a missing one, and else ended.
-//! - A line that is no event's was written by somebody else. It stays.
+//! - Half a line at the end is cut off if it is the beginning of a missing line; else it gets a
+//!   line feed.
+//! - A line that belongs to no event was written by somebody else. It stays.
 //! - The file is gone, or compressed: what the cursor counts was in it; the rest is written.
-//! - The file is shorter than the cursor says, and had been synced: somebody has truncated it. The same.
+//! - The file is shorter than the cursor says, and had been synced: somebody has truncated it. The
+//!   same.
 //! - It is shorter, and had not been synced: a power cut, most likely. All that the journal has is
 //!   compared with its end.
 //! - There is no cursor: the same.
 //! - Standard output: what the cursor does not count is written. It cannot be read.
 //!
-//! A crash in here is repeated by the next one: the cursor moves when all is done.
+//! A crash during completion does no harm: the cursor moves at the end, so the next start does all
+//! again.
 //!
 //! Not here: which lines are missing (`compare`), and the journal.
 
@@ -45,18 +48,18 @@ const READ_OCTETS: usize = 64 * 1024;
 /// What [`complete`] found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Completed {
-    /// Lines that were missing, and are written now.
+    /// Lines that were missing and are written now.
     pub appended: u64,
     /// Octets of half a line that were cut off.
     pub cut: u64,
-    /// Lines where only ours should be, which are no event's.
+    /// Lines of no event, where only ours should be.
     pub strangers: u64,
-    /// At most so many lines may be missing that the journal does not have any more.
+    /// Upper bound of the lines that may be missing and that the journal does not have any more.
     pub missing_max: u64,
 }
 
-/// For each shard of the epoch, how many events are in the log for sure. None: unknown, so that
-/// [`complete`] wants all that the journal has.
+/// For each shard of the epoch, the number of events that are surely in the log. None where that is
+/// not known: then [`complete`] needs all events that the journal has.
 pub fn known_events(disk: &dyn Disk, destination: &Destination, cursor: &Path) -> Option<Vec<u64>> {
     let cursor = Cursor::read(disk, cursor).ok()?;
     match destination {
@@ -65,14 +68,15 @@ pub fn known_events(disk: &dyn Disk, destination: &Destination, cursor: &Path) -
     }
 }
 
-/// Writes what the log lacks of `unlogged`: for each shard of the epoch that ends, events with their
-/// numbers, in order. Then the cursor counts them, durably. Returns the destination, for
+/// Writes what the log lacks of `unlogged`: for each shard of the epoch that ends, events with
+/// their numbers, in order. Then the cursor counts them, durably. Returns the destination, for
 /// [`EventLog::start`](super::EventLog::start).
 ///
 /// To be called before anything is removed from the journal, or counted anew.
 ///
 /// # Errors
-/// The log cannot be read or written, or its cursor cannot be. It is as complete as before, or more.
+/// The log cannot be read or written, or its cursor cannot be. It is as complete as before, or
+/// more.
 pub fn complete(
     disk: &dyn Disk,
     destination: Destination,
@@ -150,17 +154,17 @@ struct Completion<'a> {
     disk: &'a dyn Disk,
     output: Output,
     format: LogFormat,
-    /// What the cursor says.
+    /// The cursor's counts.
     counted: Vec<u64>,
     unlogged: Vec<Vec<(u64, Event)>>,
-    /// The cursor's.
+    /// The cursor's path.
     path: &'a Path,
     done: Completed,
 }
 
 impl Completion<'_> {
     fn run(&mut self, found: &Found) -> Result<(), Failed> {
-        // Taken before those are forgotten that the log has.
+        // Computed before the events that the log has are dropped from the list.
         let ends: Vec<u64> = self
             .unlogged
             .iter()
@@ -175,7 +179,7 @@ impl Completion<'_> {
         let unlogged = std::mem::take(&mut self.unlogged);
         let mut comparison = Comparison::new(&unlogged, secret_hash());
         if self.output.is_regular() {
-            // Nothing that a crash leaves in a new file may be taken for the old one's.
+            // A new file must not be compared as if it were the old one after another crash.
             if matches!(found, Found::Gone)
                 && self.output.position()?.is_some_and(|position| position.offset == 0)
             {
@@ -190,7 +194,7 @@ impl Completion<'_> {
 
     /// Reads what there is of the log, and leaves whole lines at its end.
     fn compare(&mut self, found: &Found, comparison: &mut Comparison<'_>) -> io::Result<()> {
-        // Lines that are to be found stand at the end, one after the other.
+        // The lines that are searched for stand together at the end.
         let lookback = (comparison.events() as u64 + 1).saturating_mul(LINE_MAX as u64);
         let (old, from) = match found {
             Found::Same { offset } => (None, Some(*offset)),
@@ -220,7 +224,8 @@ impl Completion<'_> {
         Ok(())
     }
 
-    /// From an offset where a line begins, or else the end of the file, with lines before ours.
+    /// Reads from an offset where a line begins; without one, the last `lookback` octets of the
+    /// file, which may have lines before ours.
     fn read(
         &mut self,
         file: &File,
@@ -267,7 +272,8 @@ impl Completion<'_> {
         file.set_len(at)
     }
 
-    /// How many lines the journal cannot give back, at most, and nobody can tell whether they are there.
+    /// Upper bound of the lines that the journal has forgotten and of which nobody can tell whether
+    /// the log has them.
     fn missing_max(
         &mut self,
         found: &Found,
@@ -275,7 +281,7 @@ impl Completion<'_> {
         comparison: &Comparison<'_>,
     ) -> u64 {
         let Found::Short { length, offset, synced: false, .. } = found else {
-            // Lines of events that the journal forgot are nobody's.
+            // Lines of events that the journal forgot were counted as strangers.
             let forgotten = unlogged
                 .iter()
                 .zip(&self.counted)
@@ -285,7 +291,7 @@ impl Completion<'_> {
             self.done.strangers = strangers.saturating_sub(forgotten);
             return forgotten.saturating_sub(strangers);
         };
-        // If its first event is there, all before it are.
+        // If a shard's first pending event has a line, all before it have one.
         let before = unlogged
             .iter()
             .zip(&self.counted)
@@ -330,9 +336,9 @@ impl Completion<'_> {
         Ok(())
     }
 
-    /// To the end of the log.
+    /// Moves the cursor to the end of the log.
     fn move_cursor(&mut self, events: Vec<u64>) -> Result<(), Failed> {
-        // Completed, and synced.
+        // `append` has synced the log.
         let position = self.output.end()?.map(|position| LogPosition { synced: true, ..position });
         if events.is_empty() {
             return Ok(());
@@ -346,13 +352,13 @@ impl Completion<'_> {
 /// What became of the file that the cursor names.
 #[derive(Debug)]
 enum Found {
-    /// It is the log.
+    /// It still is the log.
     Same { offset: u64 },
     /// It has another name, in the same directory.
     Renamed { path: PathBuf, offset: u64 },
-    /// It is shorter than it was. With the other name, if it has one.
+    /// It is shorter than it was. `path` is its other name, if it has one.
     Short { path: Option<PathBuf>, length: u64, offset: u64, synced: bool },
-    /// It is not there.
+    /// It is not in the directory.
     Gone,
     /// The log was no file, or is none now.
     Elsewhere,
@@ -410,10 +416,10 @@ fn find(log: &Path, cursor: &Cursor) -> Found {
         return Found::Same { offset };
     }
     let mut directories = vec![parent(log).to_owned()];
-    // A symbolic link's target is renamed in its own directory.
+    // The target of a symbolic link is renamed in the target's directory.
     directories.extend(fs::canonicalize(log).ok().map(|path| parent(&path).to_owned()));
     for directory in directories {
-        // Entries that vanish meanwhile are not it.
+        // Directory entries that vanish meanwhile are skipped.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if let Ok(metadata) = entry.metadata()
                 && is_it(&metadata)

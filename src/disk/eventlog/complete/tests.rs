@@ -549,8 +549,8 @@ fn killed_at_any_instant() {
         child.kill().unwrap();
         child.wait().unwrap();
 
-        // The journal has more than any file: as much as there are whole lines, and at least that of
-        // which the kill may have left half.
+        // The journal has more than any file: as much as there are whole lines, and at least that
+        // of which the kill may have left half.
         let files = || {
             let mut files: Vec<_> = fs::read_dir(scene.directory.path())
                 .unwrap()

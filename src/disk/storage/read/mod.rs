@@ -1,5 +1,5 @@
-//! Reads the files of a shard in order, finds out where one is torn or damaged, and decides which of both
-//! it is (`journal`, last section).
+//! Reads the files of a shard in order, finds out where one is torn or damaged, and decides which
+//! of both it is (`journal`, last section).
 
 mod records;
 mod segments;
@@ -17,13 +17,14 @@ use crate::disk::journal::{
 
 pub(super) use records::{RecordReader, Step};
 
-/// Something that is not as it was written, with valid records behind it or where nothing can be torn.
+/// Something that is not as it was written, with valid records behind it or where nothing can be
+/// torn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Damage {
     pub id: FileId,
     pub offset: u64,
     pub what: String,
-    /// How many octets are not readable, as far as can be told.
+    /// Octets that are not readable, as far as can be told.
     pub octets: u64,
     /// The first and the last record that are missing, where that can be told.
     pub records: Option<(RecordNumber, RecordNumber)>,
@@ -34,9 +35,9 @@ pub(super) struct Damage {
 pub(super) struct Tear {
     pub id: FileId,
     pub offset: u64,
-    /// How many octets the file has from there on.
+    /// Octets of the file from there on.
     pub octets: u64,
-    /// How many valid records are behind a hole, and go with it.
+    /// Valid records behind a hole, which go with it.
     pub records: u64,
 }
 
@@ -47,17 +48,17 @@ pub(super) struct Common {
     pub handoff_port: u16,
 }
 
-/// What there is of a shard.
+/// What was read of a shard, and where it ends.
 #[derive(Debug, Clone)]
 pub(super) struct ShardEnd {
-    /// What comes next.
+    /// The position of the next record.
     pub position: Position,
     /// The snapshot that counts.
     pub snapshot: u64,
     pub snapshot_octets: u64,
     /// The last segment that has a record.
     pub last_segment: Option<u64>,
-    /// Of all segments from the snapshot on.
+    /// Octets of all segments from the snapshot on.
     pub segment_octets: u64,
     /// Whether it ends as after a clean stop.
     pub ended: bool,
@@ -75,9 +76,9 @@ pub(super) struct ShardReader<'a> {
     pub boot: Boot,
 }
 
-/// What to do about damage: `Err` ends it, else reading goes on behind it.
+/// Called for each damage. `Err` ends the reading; else it goes on behind the damage.
 pub(super) type OnDamage<'a> = &'a mut dyn FnMut(Damage) -> Result<(), StorageError>;
-/// What to do with each record, the file that it is in, and where.
+/// Called for each record, with the file that it is in.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(FileId, &Record<'_>) -> Result<(), StorageError>;
 
 /// Refuses damage.
@@ -189,7 +190,7 @@ impl ShardReader<'_> {
     }
 }
 
-/// How many shards an epoch has, from the first header that can be read.
+/// The number of shards of an epoch, from the first header that can be read.
 pub(super) fn shard_count(
     disk: &dyn Disk,
     root: &Path,

@@ -21,7 +21,7 @@ struct Remainder {
 
 /// What an invalid stretch of a segment is.
 enum Verdict {
-    /// The end of the journal was torn off, and so many valid records behind a hole go with it.
+    /// The end of the journal was torn off. `records`: valid records behind a hole, which go with it.
     Torn { records: u64 },
     /// Damage. Reading goes on at `resume`, or else in the next segment.
     Damaged { octets: u64, records: Option<(RecordNumber, RecordNumber)>, resume: Option<u64> },
@@ -49,7 +49,8 @@ struct Progress<'a> {
 }
 
 impl ShardReader<'_> {
-    /// Reads the segments from the snapshot on. `known`: the position of the first record is that of `end`.
+    /// Reads the segments from the snapshot on. `known`: the position of the first record is that
+    /// of `end`.
     pub(super) fn read_segments(
         &self,
         known: bool,

@@ -82,7 +82,8 @@ impl ShardReader<'_> {
                 _ => None,
             };
             let records = next.map(|next| progress.gap(next.number));
-            // Reported before the record behind it is taken: who refuses damage must not see that one.
+            // Reported before the record behind it is taken: who refuses damage must not see that
+            // one.
             on_damage(Damage { id, offset, what, octets, records })?;
             if let Some(record) = next {
                 progress.take(&record)?;
