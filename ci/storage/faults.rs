@@ -81,6 +81,18 @@ impl World {
         Self { disk, policy, random: Random::new(octets), pasts: Vec::new(), time: 0, seed }
     }
 
+    /// For each shard, changes that go on from what was recovered.
+    fn changers(&self, recovered: &Model, shards: usize) -> Vec<Changer> {
+        (0..shards)
+            .map(|shard| {
+                let mut changer = Changer::new(self.seed.wrapping_add(self.time), TABLES);
+                changer.model.0 = recovered.0.clone();
+                changer.model.0.retain(|key, _| shard_of(shards)(key.nat64) == shard);
+                changer
+            })
+            .collect()
+    }
+
     /// Starts, works for some steps, and is gone again. Errors are the disk's.
     fn live(&mut self, shards: usize, steps: usize, stop: bool) -> Result<(), StorageError> {
         let (opened, recovered) = open(&self.disk, shards, self.policy)?;
@@ -88,14 +100,7 @@ impl World {
         let started = opened.start(at(self.time), Arc::new(|_| u64::MAX))?;
         let Started { storage, mut writers, .. } = started;
         let of = shard_of(shards);
-        let mut changers: Vec<Changer> = (0..shards)
-            .map(|shard| {
-                let mut changer = Changer::new(self.seed.wrapping_add(self.time), TABLES);
-                changer.model.0 = recovered.0.clone();
-                changer.model.0.retain(|key, _| of(key.nat64) == shard);
-                changer
-            })
-            .collect();
+        let mut changers = self.changers(&recovered, shards);
         self.pasts = changers
             .iter()
             .map(|changer| Past {

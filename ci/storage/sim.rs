@@ -115,6 +115,19 @@ impl NameEdit {
     }
 }
 
+/// Writes some of the pages of a write.
+fn write_pages(kept: &mut Vec<u8>, at: usize, octets: &[u8], random: &mut Random) {
+    let mut start = 0;
+    while start < octets.len() {
+        let page_end = (at + start) / PAGE * PAGE + PAGE;
+        let end = octets.len().min(page_end - at);
+        if random.below(2) == 0 {
+            Edit::Write(at + start, octets[start..end].to_vec()).apply(kept);
+        }
+        start = end;
+    }
+}
+
 impl Inode {
     fn crash(&mut self, random: &mut Random) {
         let mut kept = self.synced.clone();
@@ -126,18 +139,7 @@ impl Inode {
                     match edit {
                         Edit::Truncate(_) if random.below(2) == 0 => edit.apply(&mut kept),
                         Edit::Truncate(_) => {}
-                        Edit::Write(at, octets) => {
-                            let mut start = 0;
-                            while start < octets.len() {
-                                let page_end = (at + start) / PAGE * PAGE + PAGE;
-                                let end = octets.len().min(page_end - at);
-                                if random.below(2) == 0 {
-                                    let part = octets[start..end].to_vec();
-                                    Edit::Write(at + start, part).apply(&mut kept);
-                                }
-                                start = end;
-                            }
-                        }
+                        Edit::Write(at, octets) => write_pages(&mut kept, *at, octets, random),
                     }
                 }
             }

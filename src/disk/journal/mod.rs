@@ -61,7 +61,7 @@
 //!
 //! | octet | change | fields |
 //! | --- | --- | --- |
-//! | 1 | the table of the changes that follow, up to the next 1 | local address (4), NAT64 address (4) |
+//! | 1 | table of the changes up to the next 1 | local address (4), NAT64 address (4) |
 //! | 2 | `Initialized` | |
 //! | 3 | `Created` | mapped port (2), prefix (12), client address (16), client port (2) |
 //! | 4 | `Deleted` | as `Created` |

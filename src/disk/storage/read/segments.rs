@@ -21,7 +21,8 @@ struct Remainder {
 
 /// What an invalid stretch of a segment is.
 enum Verdict {
-    /// The end of the journal was torn off. `records`: valid records behind a hole, which go with it.
+    /// The end of the journal was torn off. `records`: valid records behind a hole, which go with
+    /// it.
     Torn { records: u64 },
     /// Damage. Reading goes on at `resume`, or else in the next segment.
     Damaged { octets: u64, records: Option<(RecordNumber, RecordNumber)>, resume: Option<u64> },
