@@ -63,8 +63,8 @@ fn with_state(state: &Path, port: u16) -> Result<(), ExitError> {
     played.and(stopped.map(drop))
 }
 
-/// The demo's NAT64s receive validation packets at UDP port 9, which only root may bind: so the demo runs as root of a
-/// user namespace, with a network of its own.
+/// The demo's NAT64s receive validation packets at UDP port 9, which only root may bind: so the
+/// demo runs as root of a user namespace, with a network of its own.
 fn in_namespace(options: &DemoOptions) -> Result<(), ExitError> {
     const HINT: &str =
         "the demo's NAT64s listen on UDP port 9, which takes root or user namespaces: try sudo";

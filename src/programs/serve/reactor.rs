@@ -23,16 +23,16 @@ use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
 use crate::kernel::clock::Clock;
 
-/// A batch is cut when its replies that are not written in place have more octets: bounds the memory
-/// of a reactor.
+/// A batch is cut when its replies that are not written in place have more octets: bounds the
+/// memory of a reactor.
 const COPIES_MAX: usize = 256 * 1024;
 /// The most replies that wait for the disk, and the most octets in them.
 const HELD_MAX: usize = 65_536;
 const HELD_OCTETS_MAX: usize = 16 << 20;
 /// How often the kernel is asked how many datagrams found the sockets full.
 const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
-/// The most datagrams that are answered after the reactor is told to stop, plus less than one batch:
-/// more than the queue of a socket holds.
+/// The most datagrams that are answered after the reactor is told to stop, plus less than one
+/// batch: more than the queue of a socket holds.
 const LAST_MAX: usize = 16 * BATCH_MAX;
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
