@@ -52,7 +52,8 @@ async fn visit(number: usize, all: &Barrier) -> SocketAddr {
 fn two_hundred_clients_at_once_and_a_reboot() {
     let field = Field::new();
     let site = &field.sites[0];
-    let addresses = (0..CLIENTS).map(|n| format!("address add {}/64 dev out\n", address_of(n)));
+    let addresses =
+        (0..CLIENTS).map(|n| format!("address add {}/64 dev out nodad\n", address_of(n)));
     site.client.ip(&addresses.collect::<String>());
     let mut server = Server::start(&field);
     let nginx = Nginx::start(&field);

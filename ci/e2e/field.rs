@@ -112,21 +112,21 @@ impl Site {
             link((&client, "out"), (&router, "clients"), MTU);
             link((&router, "out"), (&nat64, "clients"), mtu);
             router.ip(&format!(
-                "address add 2001:db8:{number}::1/64 dev clients\n\
-                 address add 2001:db8:{number}:1::2/64 dev out\n\
+                "address add 2001:db8:{number}::1/64 dev clients nodad\n\
+                 address add 2001:db8:{number}:1::2/64 dev out nodad\n\
                  route add default via 2001:db8:{number}:1::1"
             ));
             nat64.ip(&format!(
-                "address add 2001:db8:{number}:1::1/64 dev clients\n\
+                "address add 2001:db8:{number}:1::1/64 dev clients nodad\n\
                  route add 2001:db8:{number}::/64 via 2001:db8:{number}:1::2"
             ));
             routers.push(router);
         } else {
             link((&client, "out"), (&nat64, "clients"), MTU);
-            nat64.ip(&format!("address add 2001:db8:{number}::1/64 dev clients"));
+            nat64.ip(&format!("address add 2001:db8:{number}::1/64 dev clients nodad"));
         }
         client.ip(&format!(
-            "address add {address}/64 dev out\n\
+            "address add {address}/64 dev out nodad\n\
              route add default via 2001:db8:{number}::1"
         ));
 

@@ -379,7 +379,6 @@ fn section_5_macs_differ_by_identity() {
 /// The key is replaced every 60 s; a proof made with the previous key is accepted, an older one
 /// not.
 #[test]
-#[ignore = "takes two minutes: ci/test runs it"]
 fn section_5_old_proofs_expire() {
     let server = Server::start(&[]);
     let (early, late) = (Nat64::unknown(&server), Nat64::unknown(&server));

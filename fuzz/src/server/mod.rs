@@ -219,8 +219,7 @@ impl World {
             request.as_ref().and_then(|(_, messages)| messages.first(4)).unwrap_or_default();
         let was_known = self.is_known(asker, token);
         assert_eq!(self.server.is_known(asker.table, ControlPort(asker.port), token), was_known);
-        let had_room = self.nat64s.contains_key(&asker.table)
-            || self.nat64s.len() < BUDGET_NAT64S && self.budget.entries() < BUDGET_ENTRIES;
+        let had_room = self.has_room(&asker.table);
 
         let (sent, drops) = self.handle(asker, payload);
         let changes = std::mem::take(&mut self.outbox.changes);
@@ -280,6 +279,12 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whether a NAT64 is admitted, or would be.
+    fn has_room(&self, table: &TableKey) -> bool {
+        self.nat64s.contains_key(table)
+            || self.nat64s.len() < BUDGET_NAT64S && self.budget.entries() < BUDGET_ENTRIES
     }
 
     /// An unknown identity was sent a validation packet.

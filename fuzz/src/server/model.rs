@@ -94,8 +94,8 @@ impl World {
         known.map(|nat64| nat64.entries.values().copied().collect()).unwrap_or_default()
     }
 
-    /// Does to the model what the changes say, and nothing that cannot be. Returns every entry that was
-    /// there at some time meanwhile.
+    /// Does to the model what the changes say, and nothing that cannot be. Returns every entry that
+    /// was there at some time meanwhile.
     pub(super) fn replay(
         &mut self,
         asker: &Asker,
