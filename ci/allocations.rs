@@ -1,6 +1,6 @@
 //! In the steady state a request allocates nothing: known clients, service packets, reports, pings,
-//! and new clients at a full table, where another goes for each, past those with live connections.
-//! One test only, as the allocator counts for the whole process.
+//! and new clients at a full table, where each evicts an entry without a live connection. One test
+//! only, as the allocator counts for the whole process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};

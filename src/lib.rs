@@ -14,9 +14,9 @@
 //! | [`disk`] | files, through one trait | the journal, the state directory, the event log |
 //! | [`programs`] | all of it | the options, and the programs: serve, gateway, demo |
 //!
-//! The first three are pure: no I/O, no clock, no randomness, no threads. All that they need to know
-//! of the world is an argument. So the same code runs under the reactor, the tests, the fuzzers and
-//! the benchmarks, and replay after a crash runs the code that ran live.
+//! The first three are pure: no I/O, no clock, no randomness, no threads. All that they need to
+//! know of the world is an argument. So the same code runs under the reactor, the tests, the
+//! fuzzers and the benchmarks, and replay after a crash runs the code that ran live.
 //!
 //! The protocol is specified on the page of [`handoff`] (`src/PROTOCOL.md`). Comments, counters and
 //! test names cite its sections.
@@ -30,20 +30,22 @@
 //!                │ a batch of datagrams                      ▲ a batch of replies
 //!                ▼                                           │
 //!   programs   the reactor: records changes, then sends ──► disk: journal, event log
-//!                │ handle(now, datagram, outbox)             ▲ changes, replies
+//!                │ prepare, prefetch, handle                 ▲ changes, replies
 //!                ▼                                           │
-//!   handoff    parse ───► whose is it ───► what is inside ───► decide ───► reply in place
-//!              message    identity         ip::flow            table       server
+//!   handoff    parse ──► who is it ──► which connection ──► decide ───────► reply in place
+//!              message   admission     ip::flow             channel, table  reply
 //! ```
 //!
-//! 1. The kernel steers by the NAT64's address alone, so a NAT64's tables live in exactly one reactor.
-//! 2. The reactor reads the clock once a batch. It handles a batch in two passes: first it parses all
-//!    datagrams and prefetches what the tables hold for them, then it looks up, decides and replies.
+//! 1. The kernel steers by the NAT64's address alone, so a NAT64's tables live in exactly one
+//!    reactor.
+//! 2. The reactor reads the clock once a batch. It handles a batch in two passes: first it parses
+//!    all datagrams and prefetches what the tables hold for them, then it looks up, decides and
+//!    replies.
 //! 3. The server returns what to send and the [changes](handoff::change::Change), in order, or the
-//!    [reason](handoff::stats::DropReason) for a drop. A change is what the journal keeps, the event
-//!    log prints, replay applies and the metrics count.
-//! 4. All changes of a batch become one write to the journal. What announces them is sent after that.
-//!    This is the only ordering point, and it is in one function.
+//!    [reason](handoff::stats::DropReason) for a drop. A change is what the journal keeps, the
+//!    event log prints, replay applies and the metrics count.
+//! 4. All changes of a batch become one write to the journal. What announces them is sent after
+//!    that. This is the only ordering point, and it is in one function.
 
 #![deny(unsafe_code)]
 

@@ -32,10 +32,10 @@ pub fn expect_client(nat64: &Nat64, entry: Entry) -> Wanted {
     (request, Reply::mapping(&authenticator, entry, &packet))
 }
 
-/// Sends all requests, with different packets in them, a few at a time; what was not answered as it
-/// must be. Stops when answers stay away.
+/// Sends all requests, with different packets in them, a few at a time. Returns those that were not
+/// answered as they must be. Stops when answers stay away.
 pub fn compare(nat64: &Nat64, wanted: impl IntoIterator<Item = Wanted>) -> Vec<Wrong> {
-    // By the packet as it was sent: an entry that is not found has it come back aged.
+    // By the packet as it was sent: one that is returned, for lack of an entry, has a lower TTL.
     let sent = |packet: &[u8]| match packet[0] >> 4 {
         4 => packet::with_ttl(packet, packet::TTL),
         _ => packet.to_vec(),

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 200;
-/// A full comparison of what the log says with what the server answers, each so many rounds.
+/// Rounds from one full comparison of the log with the server's answers to the next.
 const FULL_EACH: usize = 20;
 
 struct Plan {

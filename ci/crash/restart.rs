@@ -128,8 +128,8 @@ fn crash_order_of_creation_survives() {
     check_entries("after SIGTERM", &nat64, &entries[LIMIT / 2..]);
 }
 
-/// New clients push out entries among the first so many, and each takes the place of one. (The
-/// order is promised to within an hour only: not which of them.)
+/// New clients evict entries from among the oldest, and each takes the place of one. (The order is
+/// promised to within an hour only, so which of them is open.)
 fn oldest_go_first(
     what: &str,
     server: &Server,

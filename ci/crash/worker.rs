@@ -97,7 +97,7 @@ impl Worker {
         self.pending.packets.len() + self.pending.reports.len() + self.pending.groups.len()
     }
 
-    /// Keeps requests under way until told to stop; at most so many new clients.
+    /// Keeps requests under way until `stop`, of `news_max` new clients at most.
     pub fn load(&mut self, stop: &AtomicBool, news_max: u32) {
         let (clients_max, mut window) = (self.clients + news_max, WINDOW);
         while !stop.load(Ordering::Relaxed) {

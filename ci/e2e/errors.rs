@@ -40,7 +40,7 @@ fn closed_ports_refuse_with_a_server() {
     server.stop();
 }
 
-/// What a ping that may go so many hops gets: whose answer, and what it says.
+/// Who answers a ping with this hop limit, and with what.
 fn hop(field: &Field, hops: u8) -> String {
     let (service, hops) = (SERVICE6.to_string(), hops.to_string());
     let arguments = ["-6", "-n", "-c", "1", "-W", "5", "-t", &hops, &service];

@@ -47,8 +47,8 @@ impl Field {
         Field::with(&[Narrow::default(), Narrow::default()])
     }
 
-    /// One NAT64, with a router on each side. Between it and the routers packets have no more than
-    /// so many octets.
+    /// One NAT64, with a router on each side. The MTU between it and the router is `clients` on the
+    /// clients' side, `servers` on the other.
     pub fn narrow(clients: u16, servers: u16) -> Field {
         Field::with(&[Narrow { clients: Some(clients), servers: Some(servers) }])
     }

@@ -166,7 +166,7 @@ impl Nginx {
         std::fs::write(self.folder.join("files").join(name), octets).unwrap();
     }
 
-    /// The requests so far, once there are so many.
+    /// The requests so far. Waits until there are `count`.
     pub fn accesses(&self, count: usize) -> Vec<Access> {
         let mut lines = Vec::new();
         wait_until(&format!("nginx answered {count} requests"), || {

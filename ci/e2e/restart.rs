@@ -36,7 +36,7 @@ fn echo_traffic(field: &Field, over: &AtomicBool, echoes: &AtomicU64) {
     }
 }
 
-/// Waits until what is counted happened so many more times.
+/// Waits until `count` has grown by `more`.
 fn wait_for_more(count: &AtomicU64, more: u64) {
     let from = count.load(Ordering::Relaxed);
     wait_until("traffic goes on", || count.load(Ordering::Relaxed) >= from + more);

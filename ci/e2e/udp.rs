@@ -117,8 +117,7 @@ fn datagrams_of_all_lengths_come_back_with_a_server() {
     server.stop();
 }
 
-/// The answer to a question for the address of `size-N.example`, with so many octets of text (TXT)
-/// or an address (A).
+/// The answer to a question about `size-N.example`: N octets of text (TXT), or an address (A).
 fn dns_answer(question: &[u8]) -> Option<Vec<u8>> {
     const TXT: u16 = 16;
     let (header, rest) = question.split_at_checked(12)?;

@@ -165,7 +165,7 @@ fn section_5_attenuation_starts_at_two() {
     }
 }
 
-/// Whether each of so many requests of `nat64` is challenged; `known` makes the fences.
+/// Which of `count` requests of `nat64` are challenged. Requests of `known` show when each is done.
 fn pattern(nat64: &Nat64, known: &Nat64, count: usize) -> Vec<bool> {
     let request = nat64.service_request(&nat64.unmapped_packet());
     nat64.forget_challenges();

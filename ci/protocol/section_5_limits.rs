@@ -21,8 +21,8 @@ fn ignored(nat64: &Nat64, why: &str) {
     assert_eq!(nat64.try_reply(SHORT / 6), None, "{why}: answered");
 }
 
-/// At most so many validation packets leave in a second, a tenth of them reserved for NAT64s that
-/// are known.
+/// Validation packets are limited to `--validation-rate` a second, a tenth of them reserved for
+/// known NAT64s.
 #[test]
 fn section_5_validation_rate() {
     const RATE: f64 = 40.0;

@@ -33,7 +33,7 @@ impl Expected {
         Expected { lines: Vec::new(), before: events.len() }
     }
 
-    /// The old entry goes, the new one comes: in this order.
+    /// The old entry is deleted, the new one created: in this order.
     fn replaced(&mut self, old: Entry, new: Entry) {
         self.lines.push(line(Kind::Deleted, old));
         self.lines.push(line(Kind::Created, new));
@@ -178,13 +178,13 @@ fn section_6_free_port_at_a_full_table() {
     nat64.fill(&entries);
     let mut expected = Expected::after_filling(&server);
     let new = |number: u64| Client::within(1, 1_000_000 + number);
-    // A hint to the free port: the oldest entry goes, its port becomes free.
+    // A hint to the free port: the oldest entry is evicted, its port becomes free.
     assert_eq!(nat64.map_hinted(new(0), FREE), FREE);
     expected.replaced(entries[0], new(0).at(FREE));
     // A report that names a free port.
     assert_eq!(nat64.report(new(1).at(ports[0])).mapped, ports[0]);
     expected.replaced(entries[1], new(1).at(ports[0]));
-    // Without a hint, or with one that is taken: the port of the one that goes, not the free one.
+    // Without a hint, or with one that is taken: the evicted entry's port, not the free one.
     assert_eq!(nat64.map(new(2)), ports[2]);
     expected.replaced(entries[2], new(2).at(ports[2]));
     assert_eq!(nat64.map_hinted(new(3), FREE), ports[3]);

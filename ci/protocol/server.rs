@@ -95,7 +95,7 @@ impl Server {
         events_of(&self.log_path())
     }
 
-    /// Waits until the log has so many events.
+    /// Waits until the log has `count` events.
     pub fn events_from(&self, count: usize) -> Vec<Event> {
         let mut events = self.events();
         let patience = PATIENCE + Duration::from_micros(50) * count as u32;
