@@ -97,7 +97,8 @@ impl<'t> Modules<'t> {
         Some([&here, &names[1..]].concat())
     }
 
-    /// The module that defines what `names` leads to. Through a re-export, that is the one behind it.
+    /// The module that defines what `names` leads to. Through a re-export, that is the one behind
+    /// it.
     fn owner(&self, names: &[String], reexports: usize) -> Option<&[String]> {
         let (at, module) =
             (0..=names.len()).rev().find_map(|length| self.0.get_key_value(&names[..length]))?;

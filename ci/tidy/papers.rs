@@ -1,5 +1,5 @@
-//! What is written beside the code is true: sections that are cited exist, links lead somewhere, the
-//! top level is as it is listed, and `ci/test` runs every test program.
+//! What is written beside the code is true: sections that are cited exist, links lead somewhere,
+//! the top level is as it is listed, and `ci/test` runs every test program.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -119,8 +119,8 @@ impl<'a> Ipv4Packet<'a> {
         }
     }
 
-    /// Writes the packet as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. The source of
-    /// a router's ICMP error is the router's address behind the prefix of the service (RFC 7915
+    /// Writes the packet as IPv6 to `out`, from `rewrite.service` to `rewrite.client`. The source
+    /// of a router's ICMP error is the router's address behind the prefix of the service (RFC 7915
     /// section 4.1, RFC 5508 section 4.2.1). By RFC 6146 sections 3.6 and 3.7 it would be the
     /// service's address, and no route could be traced.
     ///
