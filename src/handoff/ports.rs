@@ -60,6 +60,24 @@ struct Large {
     taken: usize,
 }
 
+/// Whether an entry may have `port`, with this handoff port and these control ports. The rule of both
+/// ends.
+#[inline]
+pub fn is_eligible(port: MappedPort, handoff: u16, control: &[u16]) -> bool {
+    port.0 >= MAPPED_PORT_MIN
+        && port.0 != handoff
+        && !NEVER_MAPPED.contains(&port.0)
+        && !control.contains(&port.0)
+}
+
+/// How many ports there are for which [`is_eligible`] holds.
+pub fn count_eligible(handoff: u16, control: &[u16]) -> usize {
+    let barred = || NEVER_MAPPED.iter().chain([&handoff]).chain(control);
+    let is_first = |at: usize, port: &u16| !barred().take(at).any(|other| other == port);
+    let distinct = barred().enumerate().filter(|&(at, port)| is_first(at, port));
+    PORTS - distinct.filter(|&(_, &port)| port >= MAPPED_PORT_MIN).count()
+}
+
 /// A set of ports, of any size in little memory.
 #[derive(Debug)]
 pub struct PortSet(Set);
@@ -102,16 +120,13 @@ impl Ports {
     pub fn new(handoff_port: u16, hash: SecretHash) -> Self {
         let map = Map::Small { slots: HashTable::new(), hash };
         let mut ports = Self { handoff: handoff_port, control: Vec::new(), eligible: 0, map };
-        ports.eligible = ports.count_eligible();
+        ports.eligible = count_eligible(handoff_port, &[]);
         ports
     }
 
     /// Whether an entry may have `port`.
     pub fn is_eligible(&self, port: MappedPort) -> bool {
-        port.0 >= MAPPED_PORT_MIN
-            && port.0 != self.handoff
-            && !NEVER_MAPPED.contains(&port.0)
-            && !self.control.contains(&port.0)
+        is_eligible(port, self.handoff, &self.control)
     }
 
     /// How many ports are eligible, taken or not.
@@ -184,7 +199,7 @@ impl Ports {
         self.control.extend(control.map(|port| port.0).take(CONTROL_PORTS_MAX));
         self.control.sort_unstable();
         self.control.dedup();
-        self.eligible = self.count_eligible();
+        self.eligible = count_eligible(self.handoff, &self.control);
         for port in old.iter().chain(&self.control).copied() {
             let free = self.is_free(MappedPort(port));
             if let (Map::Large(large), Some(index)) = (&mut self.map, index(port)) {
@@ -229,15 +244,6 @@ impl Ports {
                 None
             }
         }
-    }
-
-    fn count_eligible(&self) -> usize {
-        let mut barred: Vec<u16> = NEVER_MAPPED.into_iter().chain([self.handoff]).collect();
-        barred.extend(&self.control);
-        barred.retain(|&port| port >= MAPPED_PORT_MIN);
-        barred.sort_unstable();
-        barred.dedup();
-        PORTS - barred.len()
     }
 
     fn grow(&mut self) {

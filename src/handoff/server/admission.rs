@@ -7,6 +7,7 @@ use super::ServerConfig;
 use super::channel::Channel;
 use super::channels::Channels;
 use super::exchange::{Exchange, Shared, record};
+use super::prefetch::Prepared;
 use crate::handoff::change::Change;
 use crate::handoff::entry::ControlPort;
 use crate::handoff::identity::Attenuation;
@@ -29,8 +30,12 @@ impl Admission {
     /// Answers a request of a known identity, asks an unknown one for its proof, or says why it
     /// gets nothing.
     #[inline]
-    pub fn receive(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
-        let Exchange { datagram, prepared, effects, .. } = exchange;
+    pub fn receive(
+        &mut self,
+        prepared: &Prepared,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, effects, .. } = exchange;
         if datagram.port == 0 {
             return Err(DropReason::SourcePortZero);
         }
@@ -64,7 +69,7 @@ impl Admission {
         if proof || rotated {
             self.admit(request, proof, exchange)
         } else {
-            self.validate(request, exchange, is_known_nat64)
+            self.validate(request, prepared, exchange, is_known_nat64)
         }
     }
 
@@ -100,10 +105,11 @@ impl Admission {
     fn validate(
         &mut self,
         request: &Request,
+        prepared: &Prepared,
         exchange: &mut Exchange<'_>,
         is_known_nat64: bool,
     ) -> Result<(), DropReason> {
-        let Exchange { datagram, prepared, effects, .. } = exchange;
+        let Exchange { datagram, effects, .. } = exchange;
         let attenuation =
             match self.channels.find_mut(prepared.channel, prepared.hash, datagram.table) {
                 Some(channel) => channel.attenuation(),

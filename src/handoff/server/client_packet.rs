@@ -20,7 +20,7 @@ impl Channel {
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        match exchange.prepared.sender() {
+        match exchange.wanted.sender() {
             Some(sender) => {
                 let slot = self.sender(sender, parts.hint, exchange)?;
                 self.answer_client(slot, parts, exchange)
@@ -94,7 +94,7 @@ impl Channel {
         hint: Option<MappedPort>,
         exchange: &mut Exchange<'_>,
     ) -> Result<Slot, DropReason> {
-        match self.table.find_near(exchange.prepared.probable, sender) {
+        match self.table.find_near(exchange.probable, sender) {
             Some(slot) => {
                 self.touch(slot, &mut exchange.effects);
                 Ok(slot)

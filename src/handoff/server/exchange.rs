@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::batch::{Batch, Datagram, LiveConnections, Outbox};
 use super::budget::Budget;
-use super::prefetch::Prepared;
 use crate::handoff::change::Change;
-use crate::handoff::entry::{Client, TableKey};
+use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::proof::ProofKeys;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::{Counter, Stats};
+use crate::handoff::table::{HashedClient, Slot};
 use crate::ip::fragment::FragmentKey;
 
 /// What the channels of a shard share.
@@ -25,10 +25,43 @@ pub struct Shared {
     pub stats: Arc<Stats>,
 }
 
+/// What the entry of a request is looked up by, where the first pass over the batch could tell.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted {
+    /// The client that sent the packet: TCP or UDP, not a fragment, from an address and port that a
+    /// client can have.
+    Sender(HashedClient),
+    /// The client of the entry that was reported.
+    Reported(HashedClient),
+    /// The mapped port that a packet was sent to.
+    Port(MappedPort),
+    Nothing,
+}
+
+impl Wanted {
+    /// Who sent the client packet, where it came without a report and needs no closer look.
+    pub fn sender(&self) -> Option<&HashedClient> {
+        match self {
+            Wanted::Sender(client) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// Whose entry was reported, if one was.
+    pub fn reported(&self) -> Option<&HashedClient> {
+        match self {
+            Wanted::Reported(client) => Some(client),
+            _ => None,
+        }
+    }
+}
+
 /// One request, and what comes of it.
 pub struct Exchange<'a> {
     pub datagram: Datagram<'a>,
-    pub prepared: &'a Prepared,
+    pub wanted: &'a Wanted,
+    /// Where the wanted entry probably is.
+    pub probable: Option<Slot>,
     /// The record that made the identity known that asks. Every reply waits until it is durable.
     pub known_since: u64,
     pub effects: Effects<'a>,

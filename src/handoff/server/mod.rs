@@ -154,8 +154,9 @@ impl Server {
         let Self { admission, shared } = self;
         shared.stats.add(Counter::Datagrams, 1);
         let effects = Effects { table: datagram.table, batch, live, outbox, shared };
-        let mut exchange = Exchange { datagram, prepared, known_since: 0, effects };
-        if let Err(reason) = admission.receive(&mut exchange) {
+        let (wanted, probable) = (&prepared.wanted, prepared.probable);
+        let mut exchange = Exchange { datagram, wanted, probable, known_since: 0, effects };
+        if let Err(reason) = admission.receive(prepared, &mut exchange) {
             exchange.effects.shared.stats.count_drop(reason);
         }
     }

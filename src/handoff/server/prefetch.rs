@@ -10,8 +10,8 @@
 use std::net::Ipv4Addr;
 
 use super::Server;
-use super::channel::Channel;
 use super::channels::{self, Number};
+use super::exchange::Wanted;
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::{self, Request, RequestKind};
 use crate::handoff::stats::DropReason;
@@ -35,22 +35,9 @@ pub struct Prepared {
     /// Which channel it came by, if there was one.
     pub(super) channel: Option<Number>,
     pub(super) request: Result<Request, DropReason>,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// Where the wanted entry probably was at the time of [`Server::prefetch`].
     pub(super) probable: Option<Slot>,
-}
-
-/// What an entry will be looked up by.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    /// The client that sent the packet: TCP or UDP, not a fragment, from an address and port that a
-    /// client can have.
-    Sender(HashedClient),
-    /// The client of the entry that was reported.
-    Reported(HashedClient),
-    /// The mapped port that a packet was sent to.
-    Port(MappedPort),
-    Nothing,
 }
 
 /// Of no datagram.
@@ -64,24 +51,6 @@ impl Default for Prepared {
             request: Err(DropReason::Empty),
             wanted: Wanted::Nothing,
             probable: None,
-        }
-    }
-}
-
-impl Prepared {
-    /// Who sent the client packet, where it came without a report and needs no closer look.
-    pub(super) fn sender(&self) -> Option<&HashedClient> {
-        match &self.wanted {
-            Wanted::Sender(client) => Some(client),
-            _ => None,
-        }
-    }
-
-    /// Whose entry was reported, if one was.
-    pub(super) fn reported(&self) -> Option<&HashedClient> {
-        match &self.wanted {
-            Wanted::Reported(client) => Some(client),
-            _ => None,
         }
     }
 }
@@ -142,7 +111,7 @@ impl Server {
         for prepared in &*batch {
             if last != prepared.channel {
                 last = prepared.channel;
-                seen ^= channel_of(prepared).map_or(0, Channel::prefetch);
+                seen ^= channel_of(prepared).map_or(0, |channel| channel.prefetch());
             }
         }
         for prepared in &mut *batch {

@@ -26,11 +26,11 @@ impl Channel {
         reported: Entry,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let Exchange { datagram, prepared, known_since, effects } = exchange;
+        let Exchange { datagram, wanted, probable, known_since, effects } = exchange;
         let authenticator = datagram.octets(authenticator);
-        let client = prepared.reported().copied();
+        let client = wanted.reported().copied();
         let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
-        let sought = Reported { port: reported.port, client, probable: prepared.probable };
+        let sought = Reported { port: reported.port, client, probable: *probable };
         let slot = self.reported_entry(authenticator, sought, effects)?;
         let entry = self.table.entry(slot);
         let after = self.durable_before_report(reported, entry, *known_since, effects);

@@ -57,10 +57,6 @@ pub const ENTRIES_MAX: usize = 1 << 20;
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Random ports that are tried before the next free one is taken.
 const PORT_DRAWS: u32 = 32;
-/// Ports that are never mapped: Teredo and Geneve (PROTOCOL.md section 6).
-const RESERVED_PORTS: [u16; 2] = [3544, 6081];
-/// The lowest mapped port.
-const PORT_MIN: u16 = 1024;
 /// The lowest control port: that of the dynamic ports (RFC 6335 section 6).
 const CONTROL_PORT_MIN: u16 = 49152;
 

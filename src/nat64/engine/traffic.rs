@@ -9,11 +9,12 @@ use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole
 use super::peer::{EntryOrigin, Peer};
 use super::requests::{emit_token, report};
 use super::{
-    Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, PORT_MIN, RESERVED_PORTS, ServerState, draw,
-    forward, peer_of, push_request,
+    Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, ServerState, draw, forward, peer_of,
+    push_request,
 };
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::message::{self, message_type};
+use crate::handoff::ports::{self, MAPPED_PORT_MIN};
 use crate::ip::address::extract;
 use crate::ip::ipv6::Ipv6;
 
@@ -136,20 +137,12 @@ impl Nat64 {
     }
 
     pub(super) fn is_eligible(&self, port: MappedPort) -> bool {
-        port.0 >= PORT_MIN
-            && !RESERVED_PORTS.contains(&port.0)
-            && port.0 != self.config.handoff_port
-            && port.0 != self.control_port.0
+        ports::is_eligible(port, self.config.handoff_port, &[self.control_port.0])
     }
 
     /// The number of ports for which [`Self::is_eligible`] holds.
     pub(super) fn ports_eligible(&self) -> usize {
-        let [teredo, geneve] = RESERVED_PORTS;
-        let mut never = [teredo, geneve, self.config.handoff_port, self.control_port.0];
-        never.sort_unstable();
-        let distinct = never.chunk_by(|one, next| one == next).map(|same| same[0]);
-        let never = distinct.filter(|&port| port >= PORT_MIN).count();
-        usize::from(u16::MAX - PORT_MIN) + 1 - never
+        ports::count_eligible(self.config.handoff_port, &[self.control_port.0])
     }
 
     /// A port that no client has towards `server`: a random one, or the next free one after it.
@@ -159,15 +152,15 @@ impl Nat64 {
         if taken >= self.ports_eligible() {
             return None;
         }
-        let mut candidate = MappedPort(PORT_MIN);
+        let mut candidate = MappedPort(MAPPED_PORT_MIN);
         for _ in 0..PORT_DRAWS {
-            candidate = MappedPort(draw(&mut self.random, PORT_MIN));
+            candidate = MappedPort(draw(&mut self.random, MAPPED_PORT_MIN));
             if self.is_eligible(candidate) && self.client_of(server, candidate).is_none() {
                 return Some(candidate);
             }
         }
         (candidate.0..=u16::MAX)
-            .chain(PORT_MIN..candidate.0)
+            .chain(MAPPED_PORT_MIN..candidate.0)
             .map(MappedPort)
             .find(|&port| self.is_eligible(port) && self.client_of(server, port).is_none())
     }
