@@ -139,6 +139,7 @@ impl<'a> Ipv6<'a> {
     ///
     /// # Errors
     /// See [`WalkError`].
+    #[inline(always)] // On the path of every request: a call would return the walk through memory.
     pub fn walk(self) -> Result<Walk, WalkError> {
         if has_ports(self.header[field::NEXT_HEADER]) {
             // By far the most have no extension headers.
@@ -147,6 +148,7 @@ impl<'a> Ipv6<'a> {
         self.walk_extensions()
     }
 
+    #[inline(never)]
     fn walk_extensions(self) -> Result<Walk, WalkError> {
         let mut walk = Walk::start(self);
         for walked in 0.. {
