@@ -25,8 +25,15 @@ fn busy_field(test: &str, options: &[&str], nat64s: u32) -> Field {
     let mut field = Field::new(&mut Dice::new(test), nat64s);
     field.server.start(options);
     field.workers.iter_mut().for_each(Worker::introduce);
-    field.in_load(100, |_, _| thread::sleep(Duration::from_millis(30)));
-    field
+    // Until there is something to be missed, however busy the cores are.
+    let is_busy = |worker: &Worker| worker.told.len() > 100 && worker.tally()["conflicts"] > 0;
+    for _ in 0..1000 {
+        field.in_load(100, |_, _| thread::sleep(Duration::from_millis(30)));
+        if field.workers.iter().all(is_busy) {
+            return field;
+        }
+    }
+    panic!("this is no load");
 }
 
 /// Load, evictions, rotations of tokens and of the log; nothing is killed: nothing may be missed.

@@ -1,5 +1,6 @@
 //! A server that is started, killed and started again on the same port, state directory and log.
 
+use crate::harness::cores::waited;
 use crate::harness::process::Process;
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use std::net::SocketAddrV4;
@@ -20,13 +21,6 @@ pub struct Server {
     running: Option<(Process, Instant)>,
     /// Standard error of the process that ended last.
     last: String,
-}
-
-/// How long the main thread was ready to run and did not, as others did.
-fn waited_for_a_core(process: u32) -> Duration {
-    let schedstat = std::fs::read_to_string(format!("/proc/{process}/schedstat"));
-    let waited = schedstat.ok().and_then(|text| text.split(' ').nth(1)?.parse().ok());
-    Duration::from_nanos(waited.unwrap_or(0))
 }
 
 impl Server {
@@ -70,7 +64,7 @@ impl Server {
         if !process.says(SERVING, START) {
             panic!("the server does not start: {:?}\n{}", process.ended(), process.said());
         }
-        since.elapsed().saturating_sub(waited_for_a_core(process.id))
+        since.elapsed().saturating_sub(waited(&process.id.to_string()))
     }
 
     pub fn start(&mut self, extra: &[&str]) -> Duration {

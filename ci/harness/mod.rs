@@ -1,5 +1,6 @@
 //! What starts and stops the program under test, for the protocol and crash tests.
 
+pub mod cores;
 pub mod process;
 pub mod program;
 pub mod skip;

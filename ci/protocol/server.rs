@@ -1,10 +1,11 @@
 //! A server that a test starts on loopback, watches and stops.
 
+use crate::harness::cores::waited;
 use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use crate::judge::PATIENCE;
 use crate::judge::eventlog::{self, Event};
-use crate::threads::looks;
+use crate::threads::{looks, task};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -121,6 +122,11 @@ impl Server {
     pub fn wait_for_look(&self) {
         let before = looks(self.process.id);
         assert!(wait_until(PATIENCE, || looks(self.process.id) >= before + 2), "nobody looks");
+    }
+
+    /// How long this thread and the server's one reactor have been kept from the cores so far.
+    pub fn waited(&self) -> Duration {
+        waited("thread-self") + waited(&task(self.process.id, "reactor-0"))
     }
 
     pub fn resident_kib(&self) -> usize {
