@@ -1,7 +1,7 @@
 //! Rules of the source tree that no compiler checks.
 //!
-//! Each rule is a function from the tree to what breaks it, and a test here that finds nothing. Each
-//! has a canary beside it: a small tree that it must refuse.
+//! Each rule is a function from the tree to what breaks it, and a test here that finds nothing.
+//! Each has a canary beside it: a small tree that it must refuse.
 
 #[path = "tidy/modules.rs"]
 mod modules;
