@@ -46,8 +46,12 @@ pub mod v4 {
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Code of [`UNREACHABLE`]: source route failed.
     pub const SOURCE_ROUTE_FAILED: u8 = 5;
+    /// Code of [`UNREACHABLE`]: network administratively prohibited (RFC 1122 section 3.2.2.1).
+    pub const NETWORK_PROHIBITED: u8 = 9;
     /// Code of [`UNREACHABLE`]: host administratively prohibited (RFC 1122 section 3.2.2.1).
     pub const HOST_PROHIBITED: u8 = 10;
+    /// Code of [`UNREACHABLE`]: communication administratively prohibited (RFC 1812 section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
 
     /// Whether a message of type `kind` reports an error (RFC 1122 section 3.2.2).
     #[inline]

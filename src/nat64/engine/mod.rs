@@ -1,6 +1,6 @@
 //! [`Nat64`]: the other end of the protocol, as a pure function of what it is told.
 //!
-//! Implements PROTOCOL.md section 10 with its four repairs, and what sections 3 to 5 ask of a
+//! Implements PROTOCOL.md section 10 with its repairs, and what sections 3 to 5 ask of a
 //! NAT64: the four shapes of a request, the return of validation packets, token rotation, the
 //! strict check of what a server says. Its inputs are packets, payloads and the time; its outputs
 //! are [`Action`]s, which the gateway, the demo and the tests carry out in their own ways.
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use packet::{Inbound, Outbound};
-pub use peer::{REPORT_INTERVAL, REPORT_REPEATS_MAX};
+pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{HANDOFF_PORT, PAYLOAD_MAX, Prefix96};
@@ -304,8 +304,8 @@ impl Nat64 {
         self.count(outcome);
     }
 
-    /// An ICMP port unreachable from `server` about a request. `quoted` is the part of the payload
-    /// that it quotes.
+    /// An ICMP error about a request to `server` that says that nobody listens there, or that the host
+    /// rejects it. `quoted` is the part of the payload that it quotes.
     pub fn port_unreachable(&mut self, now: Duration, server: Ipv4Addr, quoted: &[u8]) {
         let outcome = self.try_port_unreachable(now, server, quoted);
         self.count(outcome);

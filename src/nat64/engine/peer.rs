@@ -12,6 +12,8 @@ use crate::handoff::entry::{Client, Entry, MappedPort};
 pub const REPORT_REPEATS_MAX: u8 = 3;
 /// How long the first answer to a report may take. The time doubles with each repetition.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The least time between two questions whether a server is there again (repair 8).
+pub const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Reports are sent in bursts of this many, [`REPORT_SPACING`] apart.
 const REPORTS_AT_ONCE: usize = 64;
 /// Time between two bursts of [`REPORTS_AT_ONCE`].
@@ -56,6 +58,8 @@ pub(super) struct Peer {
     ports: BTreeMap<MappedPort, Client>,
     reports: BTreeMap<u64, PendingReport>,
     next_report: u64,
+    /// When the server may be asked again whether it is there.
+    ask_due: Duration,
 }
 
 impl Peer {
@@ -74,6 +78,15 @@ impl Peer {
     /// The number of entries.
     pub(super) fn length(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Whether the server may be asked now whether it is there. If so, it is.
+    pub(super) fn may_ask(&mut self, now: Duration) -> bool {
+        let may = now >= self.ask_due;
+        if may {
+            self.ask_due = now.saturating_add(ASK_INTERVAL);
+        }
+        may
     }
 
     /// Refreshes the client's entry, which a packet uses. Returns its port.

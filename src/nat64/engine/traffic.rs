@@ -58,11 +58,12 @@ impl Nat64 {
         if let PacketKind::Data(data) = packet.kind
             && !asks(state, &data)
         {
-            let entry = self.own_entry(now, server, &data)?;
-            actions.push(self.report_request(now, server, entry));
-            return Ok(Some((server, entry)));
+            let made = self.own_entry(now, server, &data);
+            self.report_or_ask(now, server, made.ok(), actions);
+            return Ok(Some((server, made?)));
         }
         if state == ServerState::Dead {
+            self.report_or_ask(now, server, None, actions);
             return Err(Ignored::ServerDead);
         }
         let payload = self.client_request(now, server, packet);
@@ -126,8 +127,30 @@ impl Nat64 {
         self.entries_held += 1;
         if peer.state != ServerState::Dead {
             peer.sent_report(entry.client, now);
-        } // Else one report, not repeated, asks whether the server is back.
+        } // Else a report is a question that the next packet repeats.
         Ok(entry)
+    }
+
+    /// Reports the entry that was `made` without a server. Where the server is dead, or no entry
+    /// could be made, the report asks whether the server is there again (section 10, repair 8): then
+    /// any entry will do, once in [`super::ASK_INTERVAL`].
+    fn report_or_ask(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        made: Option<Entry>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&server) else {
+            return;
+        };
+        let asks = peer.state == ServerState::Dead || made.is_none();
+        if asks && !peer.may_ask(now) {
+            return;
+        }
+        if let Some(entry) = made.or_else(|| peer.entries().next()) {
+            actions.push(self.report_request(now, server, entry));
+        }
     }
 
     /// The report of an entry that was just made.

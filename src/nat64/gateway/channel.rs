@@ -17,6 +17,16 @@ use crate::ip::transport::{Transport, ports};
 
 /// The time to live of our own packets.
 const TTL: u8 = 64;
+/// The codes of ICMP destination unreachable that say that there is no server: nobody listens, or
+/// the host or a firewall in front of it rejects what is sent there (RFC 1122 section 3.2.2.1, RFC
+/// 1812 section 5.2.7.1). The others may be over in a moment.
+const NO_SERVER: [u8; 5] = [
+    icmp::v4::PROTOCOL,
+    icmp::v4::PORT,
+    icmp::v4::NETWORK_PROHIBITED,
+    icmp::v4::HOST_PROHIBITED,
+    icmp::v4::PROHIBITED,
+];
 
 impl Gateway {
     /// Handles a packet to the public address if it belongs to the control channel; `None` where it
@@ -110,7 +120,7 @@ impl Gateway {
         if checksum(&[message]) != 0 {
             return Some(Err(Dropped::ControlChecksum));
         }
-        if (kind, code) != (icmp::v4::UNREACHABLE, icmp::v4::PORT) {
+        if kind != icmp::v4::UNREACHABLE || !NO_SERVER.contains(&code) {
             return Some(Err(Dropped::ControlError));
         }
         let server = quoted.destination();

@@ -20,6 +20,7 @@
 mod channel;
 mod counts;
 mod echo;
+mod errors;
 mod outbox;
 mod reassembly;
 
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use counts::{Done, Dropped};
 pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
+pub use errors::ICMP_RATE_MAX;
 pub use outbox::{GatewayOutbox, Notice, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 
@@ -37,27 +39,21 @@ use crate::handoff::message::Prefix96;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
 use crate::ip::address::{extract, is_routable_host, synthesize};
-use crate::ip::icmp::{IcmpError, v6};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState};
 use crate::nat64::translate::{
-    self, Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Refused, Rewrite,
-    Transport,
+    Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Rewrite, Transport,
 };
 use counts::Counts;
 use echo::Echoes;
 use reassembly::Reassembly;
 
-/// The maximum number of ICMP and ICMPv6 errors of our own per second.
-pub const ICMP_RATE_MAX: u32 = 1000;
 /// The maximum number of unsolicited packets per second that cause requests: those without an
 /// entry, from hosts that are not known to be servers.
 pub const UNSOLICITED_RATE_MAX: u32 = 1000;
 /// The longest packet: an IPv6 one with all that its length can say.
 const PACKET_MAX: usize = 40 + u16::MAX as usize;
-/// ICMPv6: destination unreachable, administratively prohibited.
-const PROHIBITED: IcmpError = IcmpError { kind: v6::UNREACHABLE, code: v6::PROHIBITED, word: 0 };
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -206,7 +202,7 @@ impl Gateway {
         } else {
             return Ok(());
         };
-        self.tell_client(now, PROHIBITED, view.octets(), out);
+        self.tell_client(now, errors::PROHIBITED, view.octets(), out);
         Err(reason)
     }
 
@@ -500,63 +496,6 @@ impl Gateway {
             Err(refused) => self.refuse_service(now, refused, packet.view().octets(), out),
         }
         self.buffer = buffer;
-    }
-
-    fn refuse_client(
-        &mut self,
-        now: Duration,
-        refused: Refused,
-        packet: &[u8],
-        out: &mut GatewayOutbox,
-    ) {
-        self.counts.refuse(refused.reason);
-        if let Some(error) = refused.error {
-            self.tell_client(now, error, packet, out);
-        }
-    }
-
-    fn tell_client(
-        &mut self,
-        now: Duration,
-        error: IcmpError,
-        packet: &[u8],
-        out: &mut GatewayOutbox,
-    ) {
-        let Some(view) = Ipv6::new(packet) else {
-            return;
-        };
-        let from = synthesize(view.destination_prefix(), self.pool);
-        if let Some(message) = translate::ipv6_error(error, from, packet)
-            && self.may_tell(now)
-        {
-            out.push(&[&message.headers, message.quoted]);
-        }
-    }
-
-    fn refuse_service(
-        &mut self,
-        now: Duration,
-        refused: Refused,
-        packet: &[u8],
-        out: &mut GatewayOutbox,
-    ) {
-        self.counts.refuse(refused.reason);
-        if let Some(error) = refused.error
-            && let Some(message) = translate::ipv4_error(error, self.pool, packet)
-            && self.may_tell(now)
-        {
-            out.push(&[&message.headers, message.quoted]);
-        }
-    }
-
-    fn may_tell(&mut self, now: Duration) -> bool {
-        let may = self.icmp.take(now, ICMP_RATE_MAX);
-        if may {
-            self.did(Done::Errors);
-        } else {
-            self.drop(Dropped::IcmpRate);
-        }
-        may
     }
 
     fn table(&self, server: Ipv4Addr) -> TableKey {

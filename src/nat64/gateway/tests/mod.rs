@@ -11,9 +11,10 @@ use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
 use crate::ip::icmp::{v4, v6};
 use crate::ip::transport::ports;
 use crate::ip::{ipv4, ipv6};
-use crate::nat64::engine::Ignored;
+use crate::nat64::engine::{ASK_INTERVAL, Ignored};
 use world::*;
 
+mod lost;
 mod world;
 
 /// Type and code of an ICMPv6 error, and what it quotes.
@@ -132,6 +133,7 @@ fn a_server_goes_down_and_comes_back() {
     let own = world.exchange(41_000, SYN, SYN | ACK);
     assert_eq!(world.exchange(40_000, ACK, ACK), mapped, "cached entries are kept");
     world.handoff = Handoff::Open(server);
+    world.now += ASK_INTERVAL;
     world.exchange(42_000, SYN, SYN | ACK);
     assert_eq!(world.changes[2..], [ServerChange::Back]);
     let Handoff::Open(server) = &world.handoff else { unreachable!() };

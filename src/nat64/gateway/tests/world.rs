@@ -162,7 +162,7 @@ impl World {
             Handoff::Open(server) => {
                 let replies = ask(server, self.now, from, &datagram[8..]);
                 let wrap = |(port, payload): (u16, Vec<u8>)| {
-                    self.identification += 1;
+                    self.identification = self.identification.wrapping_add(1);
                     let whole = udp4(HANDOFF, port, &payload);
                     fragments4(&whole, self.identification, usize::from(MTU))
                 };

@@ -1,0 +1,74 @@
+//! The ICMP errors that a gateway sends of its own: to whom, and how many.
+
+use std::time::Duration;
+
+use super::{Done, Dropped, Gateway, GatewayOutbox};
+use crate::ip::address::synthesize;
+use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::ipv6::Ipv6;
+use crate::nat64::translate::{Refused, ipv4_error, ipv6_error};
+
+/// The maximum number of ICMP and ICMPv6 errors of our own per second.
+pub const ICMP_RATE_MAX: u32 = 1000;
+/// ICMPv6: destination unreachable, administratively prohibited.
+pub(super) const PROHIBITED: IcmpError =
+    IcmpError { kind: v6::UNREACHABLE, code: v6::PROHIBITED, word: 0 };
+
+impl Gateway {
+    pub(super) fn refuse_client(
+        &mut self,
+        now: Duration,
+        refused: Refused,
+        packet: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
+        self.counts.refuse(refused.reason);
+        if let Some(error) = refused.error {
+            self.tell_client(now, error, packet, out);
+        }
+    }
+
+    pub(super) fn tell_client(
+        &mut self,
+        now: Duration,
+        error: IcmpError,
+        packet: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
+        let Some(view) = Ipv6::new(packet) else {
+            return;
+        };
+        let from = synthesize(view.destination_prefix(), self.pool);
+        if let Some(message) = ipv6_error(error, from, packet)
+            && self.may_tell(now)
+        {
+            out.push(&[&message.headers, message.quoted]);
+        }
+    }
+
+    pub(super) fn refuse_service(
+        &mut self,
+        now: Duration,
+        refused: Refused,
+        packet: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
+        self.counts.refuse(refused.reason);
+        if let Some(error) = refused.error
+            && let Some(message) = ipv4_error(error, self.pool, packet)
+            && self.may_tell(now)
+        {
+            out.push(&[&message.headers, message.quoted]);
+        }
+    }
+
+    fn may_tell(&mut self, now: Duration) -> bool {
+        let may = self.icmp.take(now, ICMP_RATE_MAX);
+        if may {
+            self.did(Done::Errors);
+        } else {
+            self.drop(Dropped::IcmpRate);
+        }
+        may
+    }
+}
