@@ -84,18 +84,17 @@ impl<'a> Ipv6<'a> {
     }
 
     /// The source address.
+    #[inline]
     pub fn source(self) -> Ipv6Addr {
-        self.address(field::SOURCE.start)
+        const AT: usize = field::SOURCE.start;
+        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[AT + i]))
     }
 
     /// The destination address.
+    #[inline]
     pub fn destination(self) -> Ipv6Addr {
-        self.address(field::DESTINATION.start)
-    }
-
-    #[inline(always)] // With `at` known, no index is checked.
-    fn address(self, at: usize) -> Ipv6Addr {
-        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[at + i]))
+        const AT: usize = field::DESTINATION.start;
+        Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[AT + i]))
     }
 
     /// The octets behind the fixed header, as that says.

@@ -143,13 +143,13 @@ impl Server {
             RequestKind::ClientPacket(parts) => {
                 let view = Ipv6::new(parts.packet.of(payload))?;
                 let walk = view.walk().ok()?;
+                if walk.fragment.is_some() {
+                    return None;
+                }
                 let Ok(Class::Ports { source_port: port, .. }) = flow::classify_ipv6(view, &walk)
                 else {
                     return None;
                 };
-                if walk.fragment.is_some() {
-                    return None;
-                }
                 let (prefix, address) = (view.destination_prefix(), view.source());
                 let client = Client { prefix, address, port };
                 (Client::can_have(address) && port != 0)
