@@ -223,7 +223,8 @@ impl<'a> Record<'a> {
         Changes { rest: Fields(self.body), table: None }
     }
 
-    /// Its changes, encoded, in order: consecutive ones of a table together, for [`changes_in`].
+    /// Its changes, encoded, in order: consecutive ones of a table together, for
+    /// [`changes_in`](super::changes_in).
     pub fn runs(&self) -> impl Iterator<Item = (TableKey, &'a [u8])> {
         let (mut rest, mut table) = (Fields(self.body), None);
         std::iter::from_fn(move || {

@@ -1,6 +1,6 @@
 //! The command line, and the configurations that it makes together with the environment and a file.
 //!
-//! An option is declared in one row: of [`table`] for `serve`, of [`gateway`] for `gateway`. All
+//! An option is declared in one row: of `table` for `serve`, of `gateway` for `gateway`. All
 //! else is made of the rows. A configuration holds only what is valid; its limits are those of
 //! PROTOCOL.md sections 5 and 6. Not here: opening, binding or checking anything outside of the
 //! configuration.
