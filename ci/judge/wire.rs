@@ -7,6 +7,8 @@ use std::net::Ipv6Addr;
 
 /// Largest UDP payload over IPv4.
 pub const PAYLOAD_MAX: usize = 65507;
+/// The most octets of a multi report (section 3).
+pub const MULTI_REPORT_MAX: usize = 1232;
 
 pub const IDENTIFIER: &[u8; 144] = b"[[ This is the NAT64 handoff protocol. The client is using \
 IPv6. To know their real IP address you need to use this protocol or support IPv6. ]]";
@@ -83,6 +85,8 @@ pub struct Messages<'a> {
     pub packet: Option<&'a [u8]>,
     /// What stands behind it.
     pub behind: &'a [u8],
+    /// The octets of the whole payload.
+    pub length: usize,
 }
 
 impl<'a> Messages<'a> {
@@ -91,7 +95,7 @@ impl<'a> Messages<'a> {
         if payload.is_empty() || payload.len() > PAYLOAD_MAX {
             return None;
         }
-        let mut messages = Self::default();
+        let mut messages = Self { length: payload.len(), ..Self::default() };
         let mut rest = payload;
         while let Some(&first) = rest.first() {
             match first >> 4 {
@@ -156,6 +160,7 @@ impl<'a> Messages<'a> {
             (1, 1, _) => Shape::Report,
             (_, _, Some(_)) => return None,
             (_, _, None) if self.groups()[0].0.is_none() => return None,
+            (_, _, None) if self.length > MULTI_REPORT_MAX => return None,
             (_, _, None) => Shape::MultiReport,
         };
         let reports = matches!(shape, Shape::Report | Shape::MultiReport);

@@ -290,6 +290,21 @@ fn section_5_proof_with_a_report() {
     assert_eq!(kinds, [Kind::Initialized, Kind::Created]);
 }
 
+/// A proof in a packet to a mapped port: its sender becomes known, and gets the answer of the entry.
+#[test]
+fn section_5_proof_to_a_mapped_port() {
+    let server = Server::start(&[]);
+    let nat64 = Nat64::known(&server);
+    let client = Client::nth(1);
+    let mapped = nat64.map(client);
+    let rebooted = nat64.rebooted();
+    let challenge = rebooted.challenge(&rebooted.service_request(&rebooted.unmapped_packet()));
+    let packet = Ipv4::udp((SERVICE, 443), (PUBLIC, mapped), &challenge).octets();
+    let expected = Reply::mapping(&client.authenticator(), client.at(mapped), &packet);
+    assert_eq!(rebooted.ask(&rebooted.service_request(&packet)), expected);
+    assert!(rebooted.is_known());
+}
+
 /// A wrong proof is no proof: no answer, nothing logged, at most another validation packet.
 #[test]
 fn section_5_wrong_proofs_are_refused() {

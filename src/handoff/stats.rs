@@ -58,6 +58,8 @@ DropReason:
     EntryBeforeAuthenticator = "entry_before_authenticator",
     /// Section 3: an IP packet in a multi report.
     PacketInMultiReport = "packet_in_multi_report",
+    /// Section 3: a multi report of more than 1232 octets.
+    MultiReportTooLong = "multi_report_too_long",
     /// Section 5: the request came from port 0.
     SourcePortZero = "source_port_zero",
     /// The NAT64's address is not allowed, or is denied, by configuration.

@@ -135,9 +135,8 @@ impl Answer<'_> {
         }
         assert_eq!((&packet[..8], packet[9]), (&asked[..8], asked[9]));
         assert_eq!(packet[12..], asked[12..]);
-        if !self.carries_proof
-            && let Some(port) = transport_port(packet, 2)
-        {
+        // A proof to a mapped port, too, is answered from its entry.
+        if let Some(port) = transport_port(packet, 2) {
             assert!(!self.nat64.entries.contains_key(&port), "port {port} is mapped");
         }
     }

@@ -19,6 +19,8 @@ pub const VALIDATION_PORT: u16 = 9;
 pub const MESSAGE_DATA_MAX: usize = 510;
 /// The most octets in a UDP payload over IPv4.
 pub const PAYLOAD_MAX: usize = 65507;
+/// The most octets of a multi report (PROTOCOL.md section 3).
+pub const MULTI_REPORT_MAX: usize = 1232;
 /// What IPv4 and UDP put in front of a payload, in octets.
 pub const IPV4_UDP_HEADERS: usize = 28;
 /// The octets of a whole message of type 7.
@@ -376,12 +378,14 @@ impl Parts {
             message_type::AUTHENTICATOR => {
                 self.authenticators += 1;
                 self.authenticator = self.authenticator.or(Some(data));
+                self.check_length(payload)?;
             }
             message_type::ENTRY => {
                 let entry = Entry::parse(data.of(payload)).ok_or(DropReason::BadEntryLength)?;
                 self.entries += 1;
                 self.entry_first |= self.authenticators == 0;
                 self.entry = self.entry.or(Some(entry));
+                self.check_length(payload)?;
             }
             message_type::HINT => {
                 let &[high, low] = data.of(payload) else {
@@ -390,6 +394,15 @@ impl Parts {
                 self.hint = self.hint.or(Some(MappedPort(u16::from_be_bytes([high, low]))));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// As soon as the messages are a multi report, so that nothing more of a long one is read.
+    fn check_length(&self, payload: &[u8]) -> Result<(), DropReason> {
+        let is_multi_report = self.entries > 0 && self.entries + self.authenticators > 2;
+        if is_multi_report && payload.len() > MULTI_REPORT_MAX {
+            return Err(DropReason::MultiReportTooLong);
         }
         Ok(())
     }

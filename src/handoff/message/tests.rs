@@ -230,6 +230,29 @@ fn section_3_incomplete() {
 }
 
 #[test]
+fn section_3_a_multi_report_has_at_most_1232_octets() {
+    let noops = |length: usize| -> Vec<u8> {
+        let fill = |left: usize| [&[0x32, (left / 2 - 1) as u8][..], &vec![0; left - 2]].concat();
+        (0..length).step_by(512).flat_map(|at| fill((length - at).min(512))).collect()
+    };
+    let multi = join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY, &ENTRY]);
+    let groups = join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &AUTHENTICATOR, &ENTRY]);
+    let single = join(&[&identifier(), &TOKEN, &AUTHENTICATOR, &ENTRY]);
+    for shape in [multi, groups] {
+        let whole = |length: usize| join(&[&shape, &noops(length - shape.len())]);
+        assert_eq!(parse(&whole(MULTI_REPORT_MAX)).unwrap().kind, RequestKind::MultiReport);
+        for length in [MULTI_REPORT_MAX + 2, 2000, PAYLOAD_MAX - 1] {
+            assert_eq!(parse(&whole(length)), Err(DropReason::MultiReportTooLong), "{length}");
+        }
+    }
+    // A report is none, nor is a client packet with more authenticators than it needs.
+    let report = join(&[&single, &noops(2000)]);
+    assert!(matches!(parse(&report).unwrap().kind, RequestKind::Report { .. }));
+    let packet = join(&[&TOKEN, &AUTHENTICATOR, &AUTHENTICATOR, &noops(2000), &ipv6()]);
+    assert!(matches!(parse(&packet).unwrap().kind, RequestKind::ClientPacket(_)));
+}
+
+#[test]
 fn section_3_any_order_and_first_of_each_counts() {
     let payload = join(&[&ENTRY, &AUTHENTICATOR, &identifier(), &TOKEN]);
     assert!(matches!(parse(&payload).unwrap().kind, RequestKind::Report { .. }));

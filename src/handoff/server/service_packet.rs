@@ -29,12 +29,13 @@ impl Channel {
         proof: bool,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        if proof {
-            return return_packet(token, packet, exchange, |_| Some(1));
-        }
         let Exchange { datagram, effects, .. } = &mut *exchange;
         let view = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
-        let Owner::Entry(slot) = self.owner(view, effects)? else {
+        let owner = self.owner(view, effects);
+        if proof && !matches!(owner, Ok(Owner::Entry(Some(_)))) {
+            return return_packet(token, packet, exchange, |_| Some(1));
+        }
+        let Owner::Entry(slot) = owner? else {
             return self.unreachable(token, packet, exchange);
         };
         let Some(slot) = slot else {

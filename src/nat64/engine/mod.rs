@@ -29,7 +29,7 @@ pub use packet::{Inbound, Outbound};
 pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
-use crate::handoff::message::{HANDOFF_PORT, PAYLOAD_MAX, Prefix96};
+use crate::handoff::message::{HANDOFF_PORT, MULTI_REPORT_MAX, PAYLOAD_MAX, Prefix96};
 use crate::handoff::random::{Random, SEED_LENGTH};
 use crate::handoff::stats::counters;
 use keys::Keys;
@@ -43,8 +43,6 @@ pub const UDP_LIFETIME: Duration = Duration::from_secs(5 * 60);
 pub const TCP_ESTABLISHED_LIFETIME: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 /// How long an entry lives whose TCP connection opens or closes (TCP_TRANS).
 pub const TCP_TRANSITORY_LIFETIME: Duration = Duration::from_secs(4 * 60);
-/// The maximum length of a multi report, in octets (PROTOCOL.md section 3).
-pub const MULTI_REPORT_MAX: usize = 1232;
 /// The maximum number of servers of which state is kept. No entries are made towards others.
 pub const SERVERS_MAX: usize = 65_536;
 /// From this many servers on, those without entries are forgotten although they answered once.

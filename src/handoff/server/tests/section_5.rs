@@ -35,6 +35,22 @@ fn section_5_proof_initializes_and_is_returned_with_ttl_1() {
 }
 
 #[test]
+fn section_5_a_proof_to_a_mapped_port_is_answered_from_its_entry() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    // Another identity of the same NAT64 returns its proof in a packet for that port.
+    let table = TableKey { local: LOCAL, nat64: NAT64 };
+    let question = client_packet(&udp6(CLIENT, 1));
+    let validation = shard.send_between(table, CONTROL + 1, &question).remove(0).1;
+    let data = [&transport(80, own.port.0)[..], &validation].concat();
+    let packet = ip4(protocol::TCP, LOCAL, NAT64, &data);
+    let sent = shard.send_between(table, CONTROL + 1, &service_packet(&packet));
+    let expected = answer(AUTHENTICATOR, own, &packet);
+    assert_eq!(sent, [(SocketAddrV4::new(NAT64, CONTROL + 1), expected)]);
+    assert!(shard.server.is_known(table, ControlPort(CONTROL + 1), TOKEN));
+}
+
+#[test]
 fn section_5_a_wrong_proof_is_none() {
     let mut shard = Shard::new(|_| {});
     let validation = shard.send(&client_packet(&udp6(CLIENT, 1))).remove(0).1;
