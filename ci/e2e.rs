@@ -40,6 +40,8 @@ mod skip;
 mod capture;
 #[path = "e2e/crowd.rs"]
 mod crowd;
+#[path = "e2e/device.rs"]
+mod device;
 #[path = "e2e/downloads.rs"]
 mod downloads;
 #[path = "e2e/errors.rs"]

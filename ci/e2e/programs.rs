@@ -114,6 +114,11 @@ impl Gateway {
         Gateway { process }
     }
 
+    /// Waits until it has said this.
+    pub fn wait_for(&mut self, what: &str) {
+        self.process.wait_for(what);
+    }
+
     /// Empties it, as a reboot does.
     pub fn reboot(&self) {
         let times = || self.process.said().matches("all entries are forgotten").count();

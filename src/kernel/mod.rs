@@ -11,6 +11,7 @@ pub mod entropy;
 pub mod holder;
 pub mod huge_pages;
 pub mod interface;
+pub mod link;
 mod mapping;
 pub mod mmsg;
 mod outgoing;

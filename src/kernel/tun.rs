@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use crate::handoff::message::Prefix96;
 use crate::kernel::interface::{self, NAME_MAX};
+use crate::kernel::link::{Link, LinkChange};
 use crate::kernel::signals::Signals;
 
 const DEVICE: &str = "/dev/net/tun";
@@ -67,6 +68,7 @@ impl std::error::Error for TunError {}
 pub struct Tun {
     file: File,
     name: String,
+    link: Link,
 }
 
 impl Tun {
@@ -92,7 +94,8 @@ impl Tun {
         if done != 0 {
             return Err(failed(io::Error::last_os_error()));
         }
-        Ok(Self { file, name: name.to_owned() })
+        let link = Link::watch(name).map_err(failed)?;
+        Ok(Self { file, name: name.to_owned(), link })
     }
 
     /// Brings the device up, and routes `pool` and `prefixes` to it.
@@ -100,13 +103,30 @@ impl Tun {
     /// # Errors
     /// Where `ip` is not there, or refuses.
     pub fn set_up(&self, mtu: u16, pool: Ipv4Addr, prefixes: &[Prefix96]) -> Result<(), TunError> {
+        ip(&format!("link set dev {} mtu {mtu} up", self.name))?;
+        self.route("add", pool, prefixes)
+    }
+
+    /// Routes `pool` and `prefixes` to the device again: it was down, and that removed the routes.
+    ///
+    /// # Errors
+    /// As for [`Self::set_up`], and where the device is down.
+    pub fn set_routes(&self, pool: Ipv4Addr, prefixes: &[Prefix96]) -> Result<(), TunError> {
+        self.route("replace", pool, prefixes)
+    }
+
+    fn route(&self, how: &str, pool: Ipv4Addr, prefixes: &[Prefix96]) -> Result<(), TunError> {
         let name = &self.name;
-        ip(&format!("link set dev {name} mtu {mtu} up"))?;
-        ip(&format!("-4 route add {pool}/32 dev {name}"))?;
+        ip(&format!("-4 route {how} {pool}/32 dev {name}"))?;
         for prefix in prefixes {
-            ip(&format!("-6 route add {prefix} dev {name}"))?;
+            ip(&format!("-6 route {how} {prefix} dev {name}"))?;
         }
         Ok(())
+    }
+
+    /// Whether the device went down or came up, since the last call.
+    pub fn next_change(&mut self) -> Option<LinkChange> {
+        self.link.next_change()
     }
 
     /// The name that it was opened with.
@@ -148,17 +168,72 @@ fn ip(arguments: &str) -> Result<(), TunError> {
     Err(TunError::Ip(arguments.to_owned(), said))
 }
 
-/// Waits until there is a packet or a signal, or until `time` has passed.
+/// Waits until there is a packet, a change of the device or a signal, or until `time` has passed.
 ///
 /// # Errors
 /// As the kernel says.
 pub fn wait(tun: &Tun, signals: &Signals, time: Duration) -> io::Result<()> {
     let [stop, flush] = signals.descriptors();
-    let mut polled = [tun.file.as_fd(), stop, flush]
+    let mut polled = [tun.file.as_fd(), tun.link.as_fd(), stop, flush]
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match poll(&mut polled, Some(&time)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const POOL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    const PREFIX: Prefix96 = Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+    /// How many routes lead to the device.
+    fn routes(name: &str) -> usize {
+        let count = |family| {
+            let arguments = [family, "route", "show", "dev", name];
+            let output = Command::new("ip").args(arguments).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.lines().filter(|line| line.starts_with("192.0.2.7") || line.starts_with("64:"))
+                .count()
+        };
+        count("-4") + count("-6")
+    }
+
+    #[test]
+    fn routes_can_be_set_again_when_the_device_was_down() {
+        let outcome = thread::spawn(|| {
+            // SAFETY: no pointers; only this thread, which ends with the test, changes its
+            // namespace.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return false;
+            }
+            let mut tun = Tun::open("nat64").unwrap();
+            tun.set_up(1500, POOL, &[PREFIX]).unwrap();
+            assert_eq!(routes("nat64"), 2);
+            assert_eq!(tun.next_change(), Some(LinkChange::Up));
+            assert_eq!(tun.next_change(), None);
+            ip("link set nat64 down").unwrap();
+            assert_eq!(tun.next_change(), Some(LinkChange::Down));
+            assert_eq!(routes("nat64"), 0);
+            assert!(tun.set_routes(POOL, &[PREFIX]).is_err(), "it is down");
+            // However short: each change is told.
+            ip("link set nat64 up").unwrap();
+            ip("link set nat64 down").unwrap();
+            ip("link set nat64 up").unwrap();
+            let changes: Vec<_> = std::iter::from_fn(|| tun.next_change()).collect();
+            assert_eq!(changes, [LinkChange::Up, LinkChange::Down, LinkChange::Up]);
+            tun.set_routes(POOL, &[PREFIX]).unwrap();
+            tun.set_routes(POOL, &[PREFIX]).unwrap();
+            assert_eq!(routes("nat64"), 2);
+            true
+        });
+        if !outcome.join().unwrap() {
+            crate::skip::cannot_run("a network namespace and a TUN device: run it as root");
+        }
     }
 }

@@ -19,6 +19,8 @@ use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::kernel::signals::{Signal, Signals};
 use crate::kernel::stderr::say;
+use crate::handoff::message::Prefix96;
+use crate::kernel::link::LinkChange;
 use crate::kernel::tun::{self, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange};
@@ -58,8 +60,9 @@ pub enum GatewayError {
 /// Where it cannot start, or its device goes away.
 pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
-    let tun = Tun::open(&config.tun)?;
+    let mut tun = Tun::open(&config.tun)?;
     tun.set_up(config.mtu, config.pool, &config.prefixes)?;
+    while tun.next_change().is_some() {} // It was set up.
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
     let nat64 = Nat64Config {
         prefixes: config.prefixes.clone(),
@@ -82,6 +85,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         unwritten: 0,
         lines: Rate::default(),
         unsaid: 0,
+        routes: Routes { pool, prefixes: config.prefixes.clone(), due: false, failed: false },
     };
     let result = running.run(&signals, config.rotate);
     running.say_counts();
@@ -98,6 +102,17 @@ struct Running {
     lines: Rate,
     /// The number of lines left out because of [`LINES_MAX`].
     unsaid: u64,
+    routes: Routes,
+}
+
+/// What is routed to the device.
+struct Routes {
+    pool: Ipv4Addr,
+    prefixes: Vec<Prefix96>,
+    /// The device was down, and the routes are not set again yet.
+    due: bool,
+    /// That failed since, and was said.
+    failed: bool,
 }
 
 impl Running {
@@ -120,7 +135,9 @@ impl Running {
                 self.gateway.rotate_token(now);
                 rotation_due = now.saturating_add(rotate);
             }
+            self.follow_device(now);
             if now >= tick_due {
+                self.restore_routes();
                 self.gateway.tick(now, &mut self.outbox);
                 self.empty_outbox(now);
                 tick_due = now.saturating_add(TICK);
@@ -131,6 +148,43 @@ impl Running {
                 tun::wait(&self.tun, signals, left)
                     .map_err(|error| GatewayError::System("poll", error))?;
             }
+        }
+    }
+
+    /// Hears whether the device went down or came up, and sets its routes again where it did.
+    fn follow_device(&mut self, now: Duration) {
+        while let Some(change) = self.tun.next_change() {
+            if change != LinkChange::Down {
+                self.routes.due = true;
+                self.restore_routes();
+            } else if self.lines.take(now, LINES_MAX) {
+                let name = self.tun.name();
+                say(format_args!(
+                    "warning: {name} is down, so nothing is translated; set it up: ip link set \
+                     {name} up"
+                ));
+            } else {
+                self.unsaid += 1;
+            }
+        }
+    }
+
+    /// Sets the routes again, if that is due. It stays due where it fails.
+    fn restore_routes(&mut self) {
+        let routes = &mut self.routes;
+        if !routes.due {
+            return;
+        }
+        match self.tun.set_routes(routes.pool, &routes.prefixes) {
+            Ok(()) => {
+                (routes.due, routes.failed) = (false, false);
+                say(format_args!("{} is up, and its routes are set again", self.tun.name()));
+            }
+            Err(error) if !routes.failed => {
+                routes.failed = true;
+                say(format_args!("warning: routes cannot be set again yet: {error}"));
+            }
+            Err(_) => {}
         }
     }
 
