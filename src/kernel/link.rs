@@ -125,8 +125,7 @@ mod tests {
 
     #[test]
     fn only_changes_of_the_device_count() {
-        let all =
-            [message(16, 7, 1), message(16, 8, 0), message(17, 7, 0), message(16, 7, 0x1002)];
+        let all = [message(16, 7, 1), message(16, 8, 0), message(17, 7, 0), message(16, 7, 0x1002)];
         let whole = all.concat();
         assert_eq!(states(&whole, 7), [true, false]);
         for cut in 0..whole.len() {

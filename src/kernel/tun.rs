@@ -198,7 +198,8 @@ mod tests {
             let arguments = [family, "route", "show", "dev", name];
             let output = Command::new("ip").args(arguments).output().unwrap();
             let text = String::from_utf8(output.stdout).unwrap();
-            text.lines().filter(|line| line.starts_with("192.0.2.7") || line.starts_with("64:"))
+            text.lines()
+                .filter(|line| line.starts_with("192.0.2.7") || line.starts_with("64:"))
                 .count()
         };
         count("-4") + count("-6")

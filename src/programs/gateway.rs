@@ -14,13 +14,13 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::disk::fs::{RealDisk, write_full, write_new};
+use crate::handoff::message::Prefix96;
 use crate::handoff::rate::Rate;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
+use crate::kernel::link::LinkChange;
 use crate::kernel::signals::{Signal, Signals};
 use crate::kernel::stderr::say;
-use crate::handoff::message::Prefix96;
-use crate::kernel::link::LinkChange;
 use crate::kernel::tun::{self, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange};
