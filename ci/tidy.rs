@@ -24,19 +24,8 @@ use tree::{Finding, Tree};
 
 static TREE: LazyLock<Tree> = LazyLock::new(Tree::read);
 
-/// Rules that a file, or a folder, does not keep yet. A row that has become needless fails.
-const NOT_YET: &[(&str, &str)] =
-    &[("files_are_short", "src/"), ("comments_are_as_wide_as_code", "src/")];
-
-fn check(rule: &str, findings: &[Finding]) {
-    let rows = || NOT_YET.iter().filter(|(of, _)| *of == rule);
-    let waits = |finding: &Finding| rows().any(|(_, path)| finding.path.starts_with(path));
-    let needless =
-        rows().filter(|(_, path)| !findings.iter().any(|finding| finding.path.starts_with(path)));
-    let broken = findings.iter().filter(|finding| !waits(finding)).map(ToString::to_string);
-    let kept =
-        needless.map(|(_, path)| format!("{path} keeps this rule: delete its row of NOT_YET"));
-    let lines: Vec<_> = broken.chain(kept).collect();
+fn check(findings: &[Finding]) {
+    let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
     assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
 }
 
@@ -44,7 +33,7 @@ macro_rules! rules {
     ($($name:ident: $rule:path,)*) => {
         $(#[test]
         fn $name() {
-            check(stringify!($name), &$rule(&TREE));
+            check(&$rule(&TREE));
         })*
     };
 }

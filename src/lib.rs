@@ -9,8 +9,8 @@
 //! | --- | --- | --- |
 //! | [`ip`] | compute | what an IP packet says: headers, ICMP, checksums, flows |
 //! | [`handoff`] | compute | the protocol and its server: messages, identities, table, replies |
-//! | [`nat64`] | compute | the other end: the NAT64's engine, translation, the gateway |
-//! | [`kernel`] | system calls, `unsafe` | clock, entropy, sockets, io_uring, TUN devices, signals |
+//! | [`nat64`] | compute | the other end: the NAT64's engine, translation, gateway |
+//! | [`kernel`] | system calls, `unsafe` | clock, entropy, signals, sockets, io_uring, TUN |
 //! | [`disk`] | files, through one trait | the journal, the state directory, the event log |
 //! | [`programs`] | all of it | the options, and the programs: serve, gateway, demo |
 //!

@@ -60,8 +60,8 @@ struct Large {
     taken: usize,
 }
 
-/// Whether an entry may have `port`, with this handoff port and these control ports. The rule of both
-/// ends.
+/// Whether an entry may have `port`, with this handoff port and these control ports. The rule of
+/// both ends.
 #[inline]
 pub fn is_eligible(port: MappedPort, handoff: u16, control: &[u16]) -> bool {
     port.0 >= MAPPED_PORT_MIN

@@ -50,7 +50,8 @@ pub mod v4 {
     pub const NETWORK_PROHIBITED: u8 = 9;
     /// Code of [`UNREACHABLE`]: host administratively prohibited (RFC 1122 section 3.2.2.1).
     pub const HOST_PROHIBITED: u8 = 10;
-    /// Code of [`UNREACHABLE`]: communication administratively prohibited (RFC 1812 section 5.2.7.1).
+    /// Code of [`UNREACHABLE`]: communication administratively prohibited (RFC 1812 section
+    /// 5.2.7.1).
     pub const PROHIBITED: u8 = 13;
 
     /// Whether a message of type `kind` reports an error (RFC 1122 section 3.2.2).

@@ -302,8 +302,8 @@ impl Nat64 {
         self.count(outcome);
     }
 
-    /// An ICMP error about a request to `server` that says that nobody listens there, or that the host
-    /// rejects it. `quoted` is the part of the payload that it quotes.
+    /// An ICMP error about a request to `server` that says that nobody listens there, or that the
+    /// host rejects it. `quoted` is the part of the payload that it quotes.
     pub fn port_unreachable(&mut self, now: Duration, server: Ipv4Addr, quoted: &[u8]) {
         let outcome = self.try_port_unreachable(now, server, quoted);
         self.count(outcome);

@@ -132,8 +132,8 @@ impl Nat64 {
     }
 
     /// Reports the entry that was `made` without a server. Where the server is dead, or no entry
-    /// could be made, the report asks whether the server is there again (section 10, repair 8): then
-    /// any entry will do, once in [`super::ASK_INTERVAL`].
+    /// could be made, the report asks whether the server is there again (section 10, repair 8):
+    /// then any entry will do, once in [`super::ASK_INTERVAL`].
     fn report_or_ask(
         &mut self,
         now: Duration,

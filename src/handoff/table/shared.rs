@@ -1,0 +1,112 @@
+//! Entries come and go, and with them what they share: the records of client addresses, /64s and
+//! prefixes, which stay as long as an entry has them.
+
+use std::num::NonZeroU16;
+
+use super::members::{Links, Members};
+use super::records::{Shares, Slot};
+use super::{ClientRecord, EntryRecord, HashedClient, PrefixRecord, SubnetRecord, Table};
+use crate::handoff::entry::MappedPort;
+use crate::handoff::opaque::Authenticator;
+use crate::handoff::ports::TABLE_CAPACITY;
+
+impl Table {
+    /// Adds an entry for a client that has none, unless `port` is not free or there are too many.
+    pub(super) fn insert(&mut self, port: MappedPort, sought: &HashedClient) -> Option<Slot> {
+        let &HashedClient { client, hash } = sought;
+        if !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY {
+            return None;
+        }
+        // A port that is free is none below 1024.
+        let number = NonZeroU16::new(port.0)?;
+        let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
+        let prefix = self.share_prefix(client.prefix.0);
+        let last_use = self.next_use();
+        let slot = self.records.insert(EntryRecord {
+            hash,
+            client: address,
+            prefix,
+            subnet,
+            client_port: client.port,
+            port: number,
+            used: self.tick,
+            last_use,
+            links: Links::default(),
+        });
+        let records = &self.records;
+        self.index.insert(hash, slot, |slot| records.get(slot).hash);
+        self.ports.take(port, slot);
+        let record = self.subnets.get_mut(subnet);
+        record.members.add(&mut self.records, slot);
+        let entries = record.entries.get();
+        if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
+            self.heavy.push(subnet);
+        }
+        Some(slot)
+    }
+
+    /// The records of a client address and of its /64, with one more entry.
+    fn share_client(&mut self, address: [u8; 16], prefix: [u8; 8]) -> (Slot, Slot) {
+        if let Some(slot) = self.clients.find(&self.hash, address) {
+            let client = self.clients.get_mut(slot);
+            client.entries.add();
+            let subnet = client.subnet;
+            self.subnets.get_mut(subnet).entries.add();
+            return (slot, subnet);
+        }
+        let subnet = match self.subnets.find(&self.hash, prefix) {
+            Some(slot) => {
+                self.subnets.get_mut(slot).entries.add();
+                slot
+            }
+            None => {
+                let subnet =
+                    SubnetRecord { prefix, entries: Shares::ONE, members: Members::default() };
+                self.subnets.insert(&self.hash, subnet)
+            }
+        };
+        let authenticator = Authenticator::default();
+        let client = ClientRecord { address, authenticator, subnet, entries: Shares::ONE };
+        (self.clients.insert(&self.hash, client), subnet)
+    }
+
+    /// The record of a prefix, with one more entry.
+    fn share_prefix(&mut self, prefix: [u8; 12]) -> Slot {
+        match self.prefixes.find(&self.hash, prefix) {
+            Some(slot) => {
+                self.prefixes.get_mut(slot).entries.add();
+                slot
+            }
+            None => self.prefixes.insert(&self.hash, PrefixRecord { prefix, entries: Shares::ONE }),
+        }
+    }
+
+    /// Takes an entry out, and what nobody else shares with it.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        let hash = self.records.get(slot).hash;
+        let &EntryRecord { client, prefix, subnet, .. } = self.records.get(slot);
+        let record = self.subnets.get_mut(subnet);
+        record.members.remove(&mut self.records, slot);
+        let entries = record.entries.get();
+        if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
+            self.heavy.retain(|&heavy| heavy != subnet);
+        }
+        // Kept while the /64 may soon be heavy again: a search costs more than the memory.
+        if entries == 1 || !self.may_be_heavy(entries.saturating_mul(2)) {
+            self.lru_of.retain(|&(of, _)| of != subnet);
+        }
+        if !self.subnets.get_mut(subnet).entries.take() {
+            self.subnets.remove(&self.hash, subnet);
+        }
+        if !self.clients.get_mut(client).entries.take() {
+            self.clients.remove(&self.hash, client);
+        }
+        if !self.prefixes.get_mut(prefix).entries.take() {
+            self.prefixes.remove(&self.hash, prefix);
+        }
+        let records = &self.records;
+        self.index.remove(hash, slot, |slot| records.get(slot).hash);
+        let record = self.records.remove(slot);
+        self.ports.release(record.port());
+    }
+}
