@@ -290,7 +290,7 @@ fn section_5_proof_with_a_report() {
     assert_eq!(kinds, [Kind::Initialized, Kind::Created]);
 }
 
-/// A proof in a packet to a mapped port: its sender becomes known, and gets the answer of the entry.
+/// A proof in a packet to a mapped port: its sender becomes known and gets the entry's answer.
 #[test]
 fn section_5_proof_to_a_mapped_port() {
     let server = Server::start(&[]);
