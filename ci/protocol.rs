@@ -19,6 +19,8 @@ mod threads;
 
 #[path = "protocol/command_line.rs"]
 mod command_line;
+#[path = "protocol/command_line_machine.rs"]
+mod command_line_machine;
 #[path = "protocol/overload.rs"]
 mod overload;
 #[path = "protocol/section_2.rs"]

@@ -59,6 +59,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn length(&self) -> io::Result<u64>;
 }
 
+/// Whether a write was refused as there is no room: no blocks or inodes, no more for this user, or
+/// no more in one file (RLIMIT_FSIZE). There may be room later.
+pub fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// Reads until `buffer` is full or the file ends.
 pub fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;

@@ -10,7 +10,9 @@ use crate::ip::icmp::IcmpRefusal;
 use crate::ip::ipv6::WalkError;
 
 macro_rules! counters {
-    ($(#[$meta:meta])* $name:ident: $($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
+    ($(#[$meta:meta])* $name:ident: $(
+        $(#[$doc:meta])* $variant:ident = $text:literal $(=> $concern:ident: $advice:literal)?,
+    )*) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -24,92 +26,171 @@ macro_rules! counters {
             pub const fn name(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }
             }
+
+            /// What it means to an operator, and what to do.
+            pub const fn advice(self) -> Option<$crate::handoff::stats::Advice> {
+                let mut _advice = None;
+                match self {
+                    $($name::$variant => {
+                        $(_advice = Some($crate::handoff::stats::Advice {
+                            concern: $crate::handoff::stats::Concern::$concern,
+                            text: $advice,
+                        });)?
+                    })*
+                }
+                _advice
+            }
         }
     };
 }
 pub(crate) use counters;
 
+/// What an operator is told about a counter that rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advice {
+    /// Whom it concerns.
+    pub concern: Concern,
+    /// What happened, and what to do: half a line.
+    pub text: &'static str,
+}
+
+/// Whom it concerns that something was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concern {
+    /// The operator: a limit is reached, or this machine lacks something.
+    Us,
+    /// The sender: nothing is wrong here, and anybody can send such requests at any time.
+    Sender,
+}
+
 counters! {
 /// Why a payload, or a part of one, got no answer (PROTOCOL.md, the section in each line).
 DropReason:
     /// Section 2: a payload of no octets.
-    Empty = "empty",
+    Empty = "empty" => Sender:
+        "payloads without content; they are no requests, and nothing is to be done here",
     /// Section 2: a message of a format other than 3, 4 and 6.
-    UnknownFormat = "unknown_format",
+    UnknownFormat = "unknown_format" => Sender:
+        "payloads that are not of this protocol; nothing is to be done here",
     /// Section 2: a handoff message runs past the end of the payload.
-    MessageTruncated = "message_truncated",
+    MessageTruncated = "message_truncated" => Sender:
+        "messages that are cut off; the sender is to be mended",
     /// Section 2: type 1 with other content than the protocol identifier.
-    BadIdentifier = "bad_identifier",
+    BadIdentifier = "bad_identifier" => Sender:
+        "another protocol or version; nothing is to be done here",
     /// Section 2: type 7 whose length is not 16 units.
-    BadEntryLength = "bad_entry_length",
+    BadEntryLength = "bad_entry_length" => Sender:
+        "entries of a wrong length; the sender is to be mended",
     /// Section 2: type 8 whose length is not 1 unit.
-    BadHintLength = "bad_hint_length",
+    BadHintLength = "bad_hint_length" => Sender:
+        "port hints of a wrong length; the sender is to be mended",
     /// Section 2: the embedded packet is shorter than its own header says, or has no whole header.
-    PacketTruncated = "packet_truncated",
+    PacketTruncated = "packet_truncated" => Sender:
+        "embedded packets that are cut off; see whether the path cuts datagrams",
     /// Section 3: no token.
-    NoToken = "no_token",
+    NoToken = "no_token" => Sender:
+        "requests without a token; the sender is to be mended",
     /// Section 3: a token, and none of entry, IPv4 packet, IPv6 packet.
-    NothingAsked = "nothing_asked",
+    NothingAsked = "nothing_asked" => Sender:
+        "requests that ask nothing; the sender is to be mended",
     /// Section 3: an entry without a protocol identifier.
-    NoIdentifier = "no_identifier",
+    NoIdentifier = "no_identifier" => Sender:
+        "reports without the protocol identifier; the sender is to be mended",
     /// Section 3: an entry or an IPv6 packet without an authenticator.
-    NoAuthenticator = "no_authenticator",
+    NoAuthenticator = "no_authenticator" => Sender:
+        "requests without an authenticator; the sender is to be mended",
     /// Section 3: an entry before the first authenticator of a multi report.
-    EntryBeforeAuthenticator = "entry_before_authenticator",
+    EntryBeforeAuthenticator = "entry_before_authenticator" => Sender:
+        "multi reports in a wrong order; the sender is to be mended",
     /// Section 3: an IP packet in a multi report.
-    PacketInMultiReport = "packet_in_multi_report",
+    PacketInMultiReport = "packet_in_multi_report" => Sender:
+        "packets within multi reports; the sender is to be mended",
     /// Section 3: a multi report of more than 1232 octets.
-    MultiReportTooLong = "multi_report_too_long",
+    MultiReportTooLong = "multi_report_too_long" => Sender:
+        "multi reports of more than 1232 octets; the sender is to be mended",
     /// Section 5: the request came from port 0.
-    SourcePortZero = "source_port_zero",
+    SourcePortZero = "source_port_zero" => Sender:
+        "requests from port 0, which nobody can be answered at; nothing is to be done here",
     /// The NAT64's address is not allowed, or is denied, by configuration.
-    NotAllowed = "not_allowed",
+    NotAllowed = "not_allowed" => Sender:
+        "NAT64s that --allow and --deny keep out; if one of yours is among them, allow it",
     /// The request was sent to a broadcast or multicast address.
-    NotUnicast = "not_unicast",
+    NotUnicast = "not_unicast" => Sender:
+        "requests to a broadcast or multicast address; nothing is to be done here",
     /// The datagram was longer than a UDP payload can be, or was cut on its way to us.
-    DatagramTruncated = "datagram_truncated",
+    DatagramTruncated = "datagram_truncated" => Us:
+        "datagrams longer than fits into a buffer, or damaged; see what sends them",
     /// The kernel dropped it before we saw it, mostly as the socket's queue was full.
-    SocketFull = "socket_full",
+    SocketFull = "socket_full" => Us:
+        "the queue of a socket was full, as requests came faster than they are answered; give \
+         more CPUs (--reactors), or raise net.core.rmem_max",
     /// Section 5: a new NAT64, while `--max-nat64s` are known.
-    Nat64sLimit = "nat64s_limit",
+    Nat64sLimit = "nat64s_limit" => Us:
+        "new NAT64s get no answer, as many as --max-nat64s allows are known; raise it, or say by \
+         --allow whom to serve",
     /// Section 5: a new NAT64, while `--max-entries` are in the tables.
-    EntriesLimit = "entries_limit",
+    EntriesLimit = "entries_limit" => Us:
+        "new clients get no answer, as --max-entries entries are in the tables; raise it if there \
+         is memory",
     /// Section 5: an unknown identity, dropped by attenuation.
-    Attenuated = "attenuated",
+    Attenuated = "attenuated" => Sender:
+        "requests of NAT64s that have not proved themselves yet, of which only some are answered; \
+         nothing is to be done here",
     /// Section 5: an unknown identity, beyond `--validation-rate`.
-    ValidationRate = "validation_rate",
+    ValidationRate = "validation_rate" => Us:
+        "NAT64s that are not known yet wait, as more ask than --validation-rate allows; raise it \
+         if they are genuine, or say by --allow whom to serve",
     /// Section 6: a reported entry with a client address that cannot be one, or a port 0; or a
     /// client packet from port 0.
-    EntryInvalid = "entry_invalid",
+    EntryInvalid = "entry_invalid" => Sender:
+        "clients whose address or port cannot be one; the sender is to be mended",
     /// Section 6: no mapped port is eligible and free, and no entry can go.
-    NoPort = "no_port",
+    NoPort = "no_port" => Us:
+        "new clients get no answer, as their NAT64 has no port left for them; raise \
+         --client-share if one network holds them all, or have the NAT64 use more addresses",
     /// Section 9: a new entry or NAT64, or a conflict, that cannot be recorded now.
-    JournalUnavailable = "journal_unavailable",
+    JournalUnavailable = "journal_unavailable" => Us:
+        "new clients get no answer, as the journal cannot be written; make room on the disk of \
+         the state directory",
     /// Section 7: the source of a client packet cannot be a client.
-    ClientAddress = "client_address",
+    ClientAddress = "client_address" => Sender:
+        "client packets from an address that no client can have; the sender is to be mended",
     /// Section 7: more than 8 extension headers.
-    ExtensionHeaders = "extension_headers",
+    ExtensionHeaders = "extension_headers" => Sender:
+        "client packets with more than 8 extension headers; nothing is to be done here",
     /// Section 7: a routing header with segments left.
-    SegmentsLeft = "segments_left",
+    SegmentsLeft = "segments_left" => Sender:
+        "client packets with a routing header that is not done; nothing is to be done here",
     /// Section 7: a header of the packet runs past its end.
-    HeaderTruncated = "header_truncated",
+    HeaderTruncated = "header_truncated" => Sender:
+        "packets with a header that runs past their end; nothing is to be done here",
     /// Section 7: a later fragment whose first fragment is not known.
-    FragmentUnknown = "fragment_unknown",
+    FragmentUnknown = "fragment_unknown" => Sender:
+        "later fragments whose first one was not seen; if they are many, see what the path does \
+         to fragments",
     /// Section 7: a fragment of an ICMPv6 echo request.
-    IcmpFragment = "icmp_fragment",
+    IcmpFragment = "icmp_fragment" => Sender:
+        "echo requests in fragments, which are not answered; nothing is to be done here",
     /// Section 7: an ICMPv6 echo request whose checksum is wrong.
-    EchoChecksum = "echo_checksum",
+    EchoChecksum = "echo_checksum" => Sender:
+        "echo requests with a wrong checksum; nothing is to be done here",
     /// Section 7: an ICMP or ICMPv6 error about a packet that belongs to no entry.
-    IcmpErrorUnmatched = "icmp_error_unmatched",
+    IcmpErrorUnmatched = "icmp_error_unmatched" => Sender:
+        "ICMP errors about packets of no entry; nothing is to be done here",
     /// Section 7: an ICMP or ICMPv6 message that asks nothing of us.
-    IcmpIgnored = "icmp_ignored",
+    IcmpIgnored = "icmp_ignored" => Sender:
+        "ICMP messages that ask nothing; nothing is to be done here",
     /// Section 7: RFC 4443 section 2.4 or RFC 1122 section 3.2.2 forbids an ICMP error about this
     /// packet.
-    IcmpForbidden = "icmp_forbidden",
+    IcmpForbidden = "icmp_forbidden" => Sender:
+        "packets about which no ICMP error may be sent; nothing is to be done here",
     /// Section 7: beyond 100 ICMP messages of our own a second to one NAT64.
-    IcmpRate = "icmp_rate",
+    IcmpRate = "icmp_rate" => Sender:
+        "packets that would get an ICMP message, beyond 100 a second to one NAT64; nothing is to \
+         be done here",
     /// Section 7: a packet to be returned had no time to live left.
-    TtlExpired = "ttl_expired",
+    TtlExpired = "ttl_expired" => Sender:
+        "packets to be returned whose time to live is over; see whether there is a loop of routes",
 }
 
 impl From<WalkError> for DropReason {
@@ -172,9 +253,13 @@ Counter:
     /// Replies handed to the kernel.
     Replies = "replies",
     /// Replies that the kernel refused (send buffer full, no route).
-    SendErrors = "send_errors",
+    SendErrors = "send_errors" => Us:
+        "the kernel refused to send answers; see whether there are routes to all NAT64s, and \
+         whether a firewall here drops what goes out",
     /// Times that a reactor waited because the queue to the event log was full.
-    LogQueueWaits = "log_queue_waits",
+    LogQueueWaits = "log_queue_waits" => Us:
+        "reactors waited for the event log; see what is slow about the disk or the program that \
+         it goes to",
 }
 
 /// The counters of one shard: written by its reactor alone, read by anyone.
@@ -244,6 +329,23 @@ mod tests {
         assert_eq!(stats.dropped(DropReason::Empty), 0);
         assert_eq!(stats.dropped_all(), 2);
         assert_eq!(stats.get(Counter::Replies), 3);
+    }
+
+    #[test]
+    fn every_drop_has_its_advice() {
+        for reason in DropReason::ALL {
+            let advice = reason.advice().unwrap_or_else(|| panic!("{}", reason.name())).text;
+            let (happened, next) = advice.split_once([';', ',']).unwrap_or_default();
+            assert!(happened.len() > 5 && next.len() > 5, "what happened; what to do: {advice}");
+            assert!(!advice.contains("  ") && !advice.ends_with('.'), "{advice}");
+        }
+        let known: Vec<_> = Counter::ALL.iter().filter_map(|counter| counter.advice()).collect();
+        assert!(
+            known.iter().all(|advice| advice.concern == Concern::Us),
+            "not a drop of a request"
+        );
+        assert_eq!(DropReason::SocketFull.advice().unwrap().concern, Concern::Us);
+        assert_eq!(DropReason::Empty.advice().unwrap().concern, Concern::Sender);
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub(crate) fn request(name: &str) -> libc::ifreq {
     libc::ifreq { ifr_name, ifr_ifru }
 }
 
+/// Whether loopback can be used in this thread's network namespace: in a new one it cannot.
+pub fn is_loopback_up() -> bool {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+    socket.is_ok_and(|socket| socket.connect((Ipv4Addr::LOCALHOST, 9)).is_ok())
+}
+
 /// Sets the loopback interface of this thread's network namespace up: in a new one it is down.
 ///
 /// # Errors
@@ -53,9 +59,10 @@ mod tests {
             }
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             let there = (Ipv4Addr::LOCALHOST, 9);
-            assert!(socket.send_to(b"", there).is_err());
+            assert!(socket.send_to(b"", there).is_err() && !is_loopback_up());
             loopback_up().unwrap();
             socket.send_to(b"", there).unwrap();
+            assert!(is_loopback_up());
             true
         });
         if !outcome.join().unwrap() {

@@ -1,6 +1,7 @@
 //! How the program ends: exit codes, and the line that goes with each but 0.
 
 use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 
 /// The exit code for a command line or a configuration that is wrong.
 pub const EXIT_USAGE: u8 = 2;
@@ -25,5 +26,36 @@ impl ExitError {
     /// Anything else.
     pub fn failed(error: impl Display) -> Self {
         Self { code: EXIT_FAILED, message: error.to_string() }
+    }
+}
+
+/// Writes to standard output. A reader that has read enough, like `head`, is no error.
+///
+/// # Errors
+/// Where standard output cannot be written.
+pub fn print(text: impl AsRef<[u8]>) -> Result<(), ExitError> {
+    Output.write_all(text.as_ref()).map_err(|error| {
+        ExitError::failed(format_args!(
+            "standard output cannot be written: {error}; give it a file with room"
+        ))
+    })
+}
+
+/// Standard output, whose reader may go away at any time.
+pub struct Output;
+
+impl Write for Output {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match io::stdout().write(octets) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(octets.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match io::stdout().flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
     }
 }

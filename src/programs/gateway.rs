@@ -19,8 +19,8 @@ use crate::handoff::rate::Rate;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::kernel::link::LinkChange;
-use crate::kernel::signals::{Signal, Signals};
-use crate::kernel::stderr::say;
+use crate::kernel::signals::{self, Signal, Signals};
+use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::tun::{self, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange};
@@ -59,11 +59,13 @@ pub enum GatewayError {
 /// # Errors
 /// Where it cannot start, or its device goes away.
 pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
+    stderr::in_background();
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
     let mut tun = Tun::open(&config.tun)?;
     tun.set_up(config.mtu, config.pool, &config.prefixes)?;
     while tun.next_change().is_some() {} // It was set up.
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
+    signals::let_through();
     let nat64 = Nat64Config {
         prefixes: config.prefixes.clone(),
         handoff_port: config.handoff_port,
@@ -257,7 +259,7 @@ fn warn_of_forwarding() {
         let value = fs::read_to_string(format!("/proc/sys/{name}"));
         if value.is_ok_and(|value| value.trim() == "0") {
             let name = name.replace('/', ".");
-            say(format_args!(
+            warn(format_args!(
                 "warning: {name} is 0, so nothing reaches the gateway; set it: sysctl -w {name}=1"
             ));
         }
@@ -267,7 +269,7 @@ fn warn_of_forwarding() {
 /// Warns if the public address can be bound: then it is one of this host.
 fn warn_of_pool(pool: Ipv4Addr) {
     if UdpSocket::bind((pool, 0)).is_ok() {
-        say(format_args!(
+        warn(format_args!(
             "warning: {pool} is an address of this host, so nothing to it reaches the gateway; take it \
              away from its device, or choose another"
         ));

@@ -1,10 +1,8 @@
 //! `nat64handoff journal`: what is damaged in the state directory of a server that does not run.
 
-use std::io::{self, Write};
-
 use crate::disk::storage;
 use crate::kernel::clock::Clock;
-use crate::programs::exit::ExitError;
+use crate::programs::exit::{ExitError, print};
 use crate::programs::options::JournalCommand;
 
 /// Checks or repairs a state directory.
@@ -15,7 +13,7 @@ pub fn run(command: JournalCommand) -> Result<(), ExitError> {
     match command {
         JournalCommand::Check { dir } => {
             let checked = storage::check(&dir).map_err(ExitError::failed)?;
-            write!(io::stdout(), "{checked}").map_err(ExitError::failed)?;
+            print(checked.to_string())?;
             if !checked.is_good() {
                 return Err(ExitError::failed(format_args!(
                     "{0} is damaged; keep a copy of it, then: nat64handoff journal repair {0}",
@@ -26,7 +24,7 @@ pub fn run(command: JournalCommand) -> Result<(), ExitError> {
         JournalCommand::Repair { dir } => {
             let now = Clock::new().now().wall;
             let repaired = storage::repair(&dir, now).map_err(ExitError::failed)?;
-            write!(io::stdout(), "{repaired}").map_err(ExitError::failed)?;
+            print(repaired.to_string())?;
         }
     }
     Ok(())

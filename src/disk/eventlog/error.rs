@@ -1,5 +1,6 @@
 //! What can go wrong with the event log, as one line: what, why, and what to do.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -67,15 +68,42 @@ pub enum LogError {
     },
 }
 
+/// The directory that the file is in, or would be in: where `path` is a link, that of its target.
+fn directory_of(mut path: PathBuf) -> PathBuf {
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = parent(&path).join(target);
+    }
+    parent(&path).to_owned()
+}
+
 fn why_not_opened(path: &Path, cause: &io::Error) -> String {
     match cause.kind() {
         io::ErrorKind::NotFound => format!(
             "there is no directory {0}; create it, or choose another file with --log",
-            parent(path).display()
+            directory_of(path.to_owned()).display()
         ),
         io::ErrorKind::PermissionDenied => {
             format!("{cause}; make it writable for this user, or choose another file with --log")
         }
         _ => format!("{cause}; choose another file with --log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dangling_link_names_the_directory_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let [link, gone] = ["events.log", "gone/x.log"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink("gone/x.log", &link).unwrap();
+        let not_found = io::ErrorKind::NotFound.into();
+        let line = why_not_opened(&link, &not_found);
+        assert!(line.contains(&format!("no directory {};", parent(&gone).display())), "{line}");
+        let line = why_not_opened(&gone, &not_found);
+        assert!(line.contains(&format!("no directory {};", parent(&gone).display())), "{line}");
     }
 }

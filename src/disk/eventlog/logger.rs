@@ -21,7 +21,7 @@ use super::sender::Shared;
 use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, TURN_EVENTS};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
-use crate::kernel::clock;
+use crate::kernel::{clock, limits};
 
 /// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
 #[derive(Clone)]
@@ -283,7 +283,8 @@ impl Logger {
         if !busy && !mem::replace(&mut self.complained, true) {
             let name = self.output.name();
             (self.say)(format_args!(
-                "{name} cannot be written: {error}; lines are kept and written when it works again"
+                "{name} cannot be written: {}; lines are kept and written when it works again",
+                limits::explained(&error)
             ));
         }
         if self.shared().give_up.load(Ordering::Acquire) {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE};
+use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE, is_no_room};
 
 /// Locked as long as a server uses the directory. Contains the server's process id.
 const LOCK_FILE: &str = "lock";
@@ -88,9 +88,7 @@ fn what_to_do(cause: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "make it writable for this user, or choose another one with --state"
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space, or choose another one with --state"
-        }
+        _ if is_no_room(cause) => "free some space, or choose another one with --state",
         _ => "choose another one with --state",
     }
 }

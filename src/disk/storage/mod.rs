@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::disk::fs::is_no_room;
 use crate::disk::journal::VERSION;
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
@@ -182,9 +183,7 @@ pub enum StorageError {
 
 fn what_to_do(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space and start again"
-        }
+        _ if is_no_room(cause) => "free some space and start again",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "make it writable for this user"
         }

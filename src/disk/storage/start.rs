@@ -13,6 +13,7 @@ use super::shard::{LogProgress, SegmentMaker, ShardState};
 use super::sync::Storage;
 use super::tables::{Source, Tables};
 use super::{JournalWriter, StorageError};
+use crate::disk::fs::is_no_room;
 use crate::disk::journal::RecordNumber;
 use crate::disk::secret_hash;
 use crate::handoff::change::{Event, Timestamp};
@@ -199,12 +200,7 @@ fn make_next_if_there_is_room(
     maker: &SegmentMaker,
 ) -> Result<(), StorageError> {
     match shard.make_next(index, maker) {
-        Err(StorageError::Io { cause, .. }) if is_no_space(&cause) => Ok(()),
+        Err(StorageError::Io { cause, .. }) if is_no_room(&cause) => Ok(()),
         result => result,
     }
-}
-
-fn is_no_space(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
 }

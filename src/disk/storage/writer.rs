@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::SyncPolicy;
 use super::shard::{Segment, ShardState, Wake};
+use crate::disk::fs::is_no_room;
 use crate::disk::journal::{self, HEADER_LENGTH, Position, RecordNumber};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
@@ -258,17 +259,13 @@ impl JournalWriter {
     }
 
     fn give_up(&mut self, error: io::Error) -> JournalError {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        let refused = match error.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => {
-                self.state = JournalState::NoSpace;
-                JournalError::NoSpace
-            }
-            _ => {
-                self.state = JournalState::Failed;
-                self.shard.fail(&error);
-                JournalError::Failed
-            }
+        let refused = if is_no_room(&error) {
+            self.state = JournalState::NoSpace;
+            JournalError::NoSpace
+        } else {
+            self.state = JournalState::Failed;
+            self.shard.fail(&error);
+            JournalError::Failed
         };
         self.cause = Some(error);
         refused

@@ -102,7 +102,8 @@ struct KernelMemory {
 /// # Errors
 /// Why it does not work.
 pub fn probe() -> Result<(), Refused> {
-    let anywhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    // Not on loopback, which need not be up.
+    let anywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     let sockets =
         bind_group(&[anywhere], 1).map_err(|error| Refused::Other(error.to_string()))?.remove(0);
     let attempt = || {

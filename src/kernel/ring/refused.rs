@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 
+use crate::kernel::limits;
+
 /// The first kernel with all that a ring needs: IORING_SETUP_DEFER_TASKRUN came last.
 const LINUX_MIN: (u32, u32) = (6, 1);
 
@@ -47,7 +49,7 @@ impl fmt::Display for Refused {
             ),
             Refused::Memory => f.write_str(
                 "io_uring did not get its memory: raise RLIMIT_MEMLOCK (`ulimit -l`, LimitMEMLOCK= \
-                 in systemd) or the memory limit",
+                 in systemd), the memory limit (MemoryMax=, LimitAS=) or sysctl vm.max_map_count",
             ),
             Refused::Other(error) => write!(f, "io_uring does not work here: {error}"),
         }
@@ -81,7 +83,7 @@ fn decide(errno: i32, disabled: Option<&str>, release: &str) -> Refused {
         }
         (libc::ENOSYS, _) => Refused::Seccomp,
         (libc::ENOMEM, _) => Refused::Memory,
-        _ => Refused::Other(io::Error::from_raw_os_error(errno).to_string()),
+        _ => Refused::Other(limits::explained(&io::Error::from_raw_os_error(errno)).to_string()),
     }
 }
 

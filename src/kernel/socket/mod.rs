@@ -33,6 +33,7 @@ use rustix::net::sockopt::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use crate::kernel::holder::Holder;
+use crate::kernel::limits;
 
 /// What each socket may queue in each direction, in octets, as far as the system allows.
 pub const SOCKET_QUEUE_MAX: usize = 4 << 20;
@@ -121,7 +122,9 @@ impl fmt::Display for BindError {
                 "port {port} needs CAP_NET_BIND_SERVICE, or a lower sysctl \
                  net.ipv4.ip_unprivileged_port_start"
             ),
-            BindError::Other(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            BindError::Other(address, error) => {
+                write!(f, "cannot listen on {address}: {}", limits::explained(error))
+            }
         }
     }
 }

@@ -1,16 +1,17 @@
 //! What `nat64handoff demo` does: it starts a server, plays all scenes with it, and stops it.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process;
 
 use super::LogTail;
+use super::scratch::{self, Scratch};
 use crate::disk::eventlog::Destination;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::ports::TABLE_CAPACITY;
-use crate::kernel::interface;
-use crate::programs::exit::ExitError;
+use crate::kernel::{interface, signals};
+use crate::programs::exit::{ExitError, Output};
 use crate::programs::options::{DemoOptions, Environment, ServeConfig, ServeOptions};
 use crate::programs::serve::Serving;
 
@@ -24,21 +25,13 @@ const IN_NAMESPACE: &str = "NAT64HANDOFF_DEMO_IN_NAMESPACE";
 pub fn run(options: &DemoOptions) -> Result<(), ExitError> {
     if std::env::var_os(IN_NAMESPACE).is_some() {
         interface::loopback_up().map_err(ExitError::failed)?;
-    } else if !super::can_bind_validation_port().map_err(ExitError::failed)? {
+    } else if !interface::is_loopback_up()
+        || !super::can_bind_validation_port().map_err(ExitError::failed)?
+    {
         return in_namespace(options);
     }
-    let state = std::env::temp_dir().join(format!("nat64handoff-demo-{}", process::id()));
-    // Fails where there is something of that name: it might be somebody else's.
-    std::fs::create_dir(&state).map_err(|error| {
-        ExitError::failed(format_args!(
-            "{} cannot be made for the demo's state: {error}",
-            state.display()
-        ))
-    })?;
-    let result = with_state(&state, options.port.unwrap_or(0));
-    // Nothing in there is of use to anyone.
-    drop(std::fs::remove_dir_all(&state));
-    result
+    let state = Scratch::new(std::env::temp_dir())?;
+    with_state(state.path(), options.port.unwrap_or(0))
 }
 
 fn with_state(state: &Path, port: u16) -> Result<(), ExitError> {
@@ -58,7 +51,7 @@ fn with_state(state: &Path, port: u16) -> Result<(), ExitError> {
     let destination = Destination::Writer(Box::new(log.clone()));
     let serving = Serving::start_with_log(config, destination, || {}).map_err(ExitError::failed)?;
     let server = serving.listen()[0];
-    let played = super::run(server, &log, &mut io::stdout().lock()).map_err(ExitError::failed);
+    let played = super::run(server, &log, &mut Output).map_err(ExitError::failed);
     let stopped = serving.stop().map_err(ExitError::failed);
     played.and(stopped.map(drop))
 }
@@ -78,8 +71,14 @@ fn in_namespace(options: &DemoOptions) -> Result<(), ExitError> {
     if let Some(port) = options.port {
         command.args(["--port", &port.to_string()]);
     }
-    match command.status() {
+    let started = command.spawn().inspect(|child| {
+        let id = child.id();
+        // The demo cleans up, and this process ends as that one does.
+        scratch::on_signal(move |signal| signals::pass_on(id, signal));
+    });
+    match started.and_then(|mut child| child.wait()) {
         Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.signal().is_some() => signals::end_by(status.signal().unwrap_or(0)),
         Ok(_) => Err(ExitError::failed(format_args!("the demo in a namespace failed ({HINT})"))),
         Err(error) => Err(ExitError::failed(format_args!("unshare: {error} ({HINT})"))),
     }

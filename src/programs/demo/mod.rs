@@ -26,6 +26,7 @@ use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 
 pub mod command;
 mod host;
+mod scratch;
 mod tail;
 
 use host::Nat64Host;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::PathBuf;
 use std::thread;
+
+use crate::kernel::memory::{self, Memory};
 
 /// Where variables and the defaults that depend on the machine are taken from.
 #[derive(Debug, Clone, Default)]
@@ -13,8 +14,8 @@ pub struct Environment {
     pub variables: BTreeMap<OsString, OsString>,
     /// CPUs that we may use, if that is known.
     pub cpus: Option<usize>,
-    /// Memory of the machine in octets, if that is known.
-    pub memory: Option<u64>,
+    /// The memory that we may have, if that is known.
+    pub memory: Option<Memory>,
 }
 
 impl Environment {
@@ -23,7 +24,7 @@ impl Environment {
         Self {
             variables: std::env::vars_os().collect(),
             cpus: thread::available_parallelism().ok().map(usize::from),
-            memory: memory_total(),
+            memory: memory::of_process(),
         }
     }
 
@@ -39,12 +40,4 @@ impl Environment {
             .next()
             .filter(|path| !path.as_os_str().is_empty())
     }
-}
-
-/// The machine's memory in octets.
-pub(super) fn memory_total() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibioctets: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kibioctets.checked_mul(1024)
 }

@@ -34,13 +34,15 @@ pub enum Origin {
     Variable(&'static str),
     /// Nowhere.
     Default,
+    /// Nowhere, and this of the machine makes the default.
+    Machine(String),
 }
 
 impl Origin {
     /// What an error says about the option `name` from there.
     fn place(&self, name: &str) -> String {
         match self {
-            Origin::CommandLine | Origin::Default => format!("--{name}"),
+            Origin::CommandLine | Origin::Default | Origin::Machine(_) => format!("--{name}"),
             Origin::Environment => variable_of(name),
             Origin::File(path) => format!("{}: {name}", path.display()),
             Origin::Variable(variable) => format!("${variable}"),
@@ -57,6 +59,7 @@ impl fmt::Display for Origin {
             Origin::File(path) => write!(f, "{path:?}"),
             Origin::Variable(name) => write!(f, "${name}"),
             Origin::Default => f.write_str("default"),
+            Origin::Machine(why) => write!(f, "default, {why}"),
         }
     }
 }

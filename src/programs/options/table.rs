@@ -15,7 +15,8 @@ use super::config::{Configuration, Options, options};
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError};
 use super::values::{
-    self, integer, listen_addresses, networks, not_empty, path, strings, sync_policy, whole_number,
+    self, count, integer, listen_addresses, networks, not_empty, path, strings, sync_policy,
+    whole_number,
 };
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
@@ -27,8 +28,12 @@ const ENTRIES_DEFAULT_MIN: u64 = 64_508;
 const ENTRIES_DEFAULT_MAX: u64 = 16_000_000;
 /// By default, entries may take this part of the memory: a quarter.
 const ENTRIES_MEMORY_SHARE: u64 = 4;
+/// Where that is less than a full table, half of the memory.
+const ENTRIES_MEMORY_SHARE_MAX: u64 = 2;
 /// Octets of an entry that has a client of its own, with the longest authenticator.
 const ENTRY_OCTETS: u64 = 700;
+/// With less, not even a small NAT64 could be served.
+const ENTRIES_MIN: usize = 8;
 const REACTORS_MAX: usize = 256;
 
 options! {
@@ -116,18 +121,22 @@ options! {
 
     pub nat64s_max: usize =
         "NAT64s to serve at most; further ones get no answer",
-        Row::number("max-nat64s", "N", |text| whole_number(text, 1..=1_000_000))
+        Row::number("max-nat64s", "N", |text| count(text, 1..=1_000_000))
             .default("1000")
             .shown(integer);
 
     pub entries_max: usize =
         "Entries to hold at most, for all NAT64s together",
-        Row::number("max-entries", "N", |text| whole_number(text, 1..=1_000_000_000))
-            .default_with("what fits in a quarter of the memory", |layers| {
-                let memory = layers.environment.memory.unwrap_or(0);
-                let entries = memory / ENTRIES_MEMORY_SHARE / ENTRY_OCTETS;
-                let entries = entries.clamp(ENTRIES_DEFAULT_MIN, ENTRIES_DEFAULT_MAX);
-                Ok((entries as usize, Origin::Default))
+        Row::number("max-entries", "N", |text| count(text, ENTRIES_MIN..=1_000_000_000))
+            .default_with("what fits in a quarter of the memory that it may have", |layers| {
+                Ok(match &layers.environment.memory {
+                    Some(memory) => {
+                        let mebioctets = memory.octets >> 20;
+                        let why = format!("for {mebioctets} MiB by {}", memory.by);
+                        (entries_for(memory.octets), Origin::Machine(why))
+                    }
+                    None => (ENTRIES_DEFAULT_MIN as usize, Origin::Default),
+                })
             })
             .shown(integer);
 
@@ -137,7 +146,7 @@ options! {
 
     pub validation_rate: u32 =
         "Validation packets to send at most in a second",
-        Row::number("validation-rate", "N", |text| whole_number(text, 1..=10_000_000))
+        Row::number("validation-rate", "N", |text| count(text, 1..=10_000_000))
             .default("10000")
             .shown(|&rate| i64::from(rate).into());
 
@@ -158,6 +167,14 @@ options! {
         Row::path("config", "FILE", |path| Ok(Some(path.to_owned())))
             .without(|_| Ok((None, Origin::Default)))
             .not_in_file();
+}
+
+/// The default of `--max-entries`.
+fn entries_for(memory: u64) -> usize {
+    let quarter = memory / ENTRIES_MEMORY_SHARE / ENTRY_OCTETS;
+    let half = memory / ENTRIES_MEMORY_SHARE_MAX / ENTRY_OCTETS;
+    let entries = quarter.clamp(ENTRIES_DEFAULT_MIN, ENTRIES_DEFAULT_MAX).min(half);
+    entries.max(ENTRIES_MIN as u64) as usize
 }
 
 /// Where the event log goes.

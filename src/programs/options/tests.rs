@@ -10,12 +10,12 @@ use std::time::Duration;
 use clap::CommandFactory;
 
 use super::about::{About, variable_of};
-use super::environment::memory_total;
 use super::*;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
 use crate::handoff::message::Prefix96;
 use crate::kernel::backend::Io;
+use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
@@ -48,7 +48,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
     Environment {
         variables: variables.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
         cpus: Some(3),
-        memory: Some(1 << 30),
+        memory: machine(1 << 30),
     }
 }
 
@@ -110,9 +110,26 @@ fn defaults_from_the_machine_are_bounded() {
         (config.reactors, config.entries_max)
     };
     assert_eq!(resolve(None, None), (1, 64_508));
-    assert_eq!(resolve(Some(0), Some(0)), (1, 64_508));
-    assert_eq!(resolve(Some(1000), Some(u64::MAX)), (256, 16_000_000));
-    assert!(memory_total().is_some_and(|octets| octets > 1 << 20));
+    assert_eq!(resolve(Some(0), machine(0)), (1, 8));
+    assert_eq!(resolve(Some(1000), machine(u64::MAX)), (256, 16_000_000));
+    // Half of the memory of a small group, a quarter of more; a full table in between.
+    assert_eq!(resolve(None, machine(64 << 20)).1, (64 << 20) / 2 / 700);
+    assert_eq!(resolve(None, machine(128 << 20)).1, 64_508);
+    assert_eq!(resolve(None, machine(512 << 20)).1, (512 << 20) / 4 / 700);
+}
+
+fn machine(octets: u64) -> Option<Memory> {
+    Some(Memory { octets, by: LimitedBy::Machine })
+}
+
+#[test]
+fn check_config_says_what_the_default_is_for() {
+    let by = LimitedBy::Group("/sys/fs/cgroup/a/memory.max".into());
+    let memory = Some(Memory { octets: 64 << 20, by });
+    let environment = Environment { memory, ..Environment::default() };
+    let text = ServeOptions::default().effective(&environment).unwrap();
+    let line = "max-entries = 47934 # default, for 64 MiB by /sys/fs/cgroup/a/memory.max\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
@@ -256,7 +273,11 @@ fn check_config_has_each_option_from_variable_and_file() {
         };
         // Of a list, one item: without --port, two of the addresses have different ports.
         let value = value.split(',').next().unwrap();
-        assert_eq!(origin_of(&environment(&[])), "default", "{key}");
+        let default = match key {
+            "max-entries" => "default, for 1024 MiB by the memory of the machine",
+            _ => "default",
+        };
+        assert_eq!(origin_of(&environment(&[])), default, "{key}");
         assert_eq!(origin_of(&environment(&[(&variable_of(key), value)])), "environment", "{key}");
         fs::write(&path, format!("{key} = '{value}'\n")).unwrap();
         let file = path.to_str().unwrap();

@@ -33,6 +33,27 @@ where
     }
 }
 
+/// A whole number that may end in k (thousand) or M (million).
+pub(super) fn count<T>(text: &str, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let text = text.trim();
+    let zeros = [("k", "000"), ("K", "000"), ("M", "000000"), ("", "")];
+    let written = zeros.into_iter().find_map(|(suffix, zeros)| {
+        let digits = text.strip_suffix(suffix)?;
+        Some(format!("{digits}{zeros}"))
+    });
+    match written.and_then(|written| written.parse().ok()) {
+        Some(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "{text:?} is not a whole number from {} to {}, like 20000, 20k or 1M; give one",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
 pub(super) fn client_share(text: &str) -> Result<f64, String> {
     let text = text.trim();
     match text.parse() {

@@ -1,7 +1,7 @@
 //! What `nat64handoff serve` does, from options to the last line; and `check-config`.
 
-use crate::kernel::huge_pages;
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::{self, say};
+use crate::kernel::{huge_pages, limits, signals};
 use crate::programs::exit::ExitError;
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
 use crate::programs::serve::start::{StartError, choose_io};
@@ -13,8 +13,11 @@ use crate::programs::serve::supervise::{self, Alarm};
 /// # Errors
 /// Where an option is wrong, or the server does not start or ends by itself.
 pub fn run(options: ServeOptions) -> Result<(), ExitError> {
+    signals::ignore_those_without_use();
     huge_pages::ask();
+    stderr::in_background();
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
+    limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
     let io = choose_io(config.io).map_err(ExitError::failed)?;
     let config = ServeConfig { io: Some(io), ..config };
     let alarm = Alarm::default();
@@ -29,10 +32,11 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     };
     let supervised = supervise::supervise(io, &alarm, start).map_err(ExitError::failed)?;
     let serving = supervised.map_err(ExitError::failed)?;
-    let Totals { datagrams, replies, drops, nat64s, lines } =
+    let Totals { datagrams, replies, drops, drops_by_reason, nat64s, lines } =
         serving.stop().map_err(ExitError::failed)?;
     say(format_args!(
-        "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops, {lines} log lines"
+        "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops{drops_by_reason}, \
+         {lines} log lines"
     ));
     Ok(())
 }

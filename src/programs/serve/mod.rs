@@ -5,6 +5,7 @@
 //! [`ServeConfig`].
 
 pub mod command;
+mod drops;
 pub mod live;
 pub mod reactor;
 pub mod recovery;

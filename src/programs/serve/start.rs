@@ -12,6 +12,7 @@ use crate::handoff::table::TableLimits;
 use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
+use crate::kernel::limits;
 use crate::kernel::ring::{self, Refused};
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::say;
@@ -39,7 +40,7 @@ pub enum StartError {
     #[error(transparent)]
     Bind(BindError),
     /// The system gives us no thread, or no randomness.
-    #[error("no {0}: {1}")]
+    #[error("no {what}: {why}", what = .0, why = limits::explained(.1))]
     System(&'static str, io::Error),
 }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 use crate::disk::eventlog::{self, EventLog};
 use crate::disk::storage::{StateDirectory, Storage};
 use crate::handoff::server::Budget;
-use crate::handoff::stats::{Counter, DropReason, Stats};
+use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
+use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
+use crate::programs::serve::drops::{self, DropLines, Watched};
 use crate::programs::serve::live::Polling;
 
 /// How long reactors may take to finish once they are told to, before the log stops waiting...
@@ -36,7 +38,7 @@ pub enum StopError {
 }
 
 /// What a server did, for its last line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
     /// Datagrams received.
     pub datagrams: u64,
@@ -44,6 +46,8 @@ pub struct Totals {
     pub replies: u64,
     /// Drops, of all reasons.
     pub drops: u64,
+    /// The drops of each reason, in brackets, if there are any.
+    pub drops_by_reason: String,
     /// NAT64s known at the end.
     pub nat64s: usize,
     /// Lines in the event log.
@@ -104,6 +108,20 @@ impl Serving {
         self.stats.iter().map(|stats| stats.dropped(reason)).sum()
     }
 
+    /// What was dropped, and which limits were reached, as far as `lines` finds it due `now`.
+    pub(super) fn say_drops(&self, lines: &mut DropLines, now: Duration) {
+        let count = |of| match of {
+            Watched::Drop(reason) => self.dropped(reason),
+            Watched::Other(counter) => self.count(counter),
+        };
+        for (concern, line) in lines.due(now, count) {
+            match concern {
+                Concern::Us => warn(format_args!("{line}")),
+                Concern::Sender => say(format_args!("{line}")),
+            }
+        }
+    }
+
     /// Reopens the log's file: see [`EventLog::reopen`].
     pub fn reopen_log(&self) {
         self.log.reopen();
@@ -143,6 +161,7 @@ impl Serving {
             datagrams: self.count(Counter::Datagrams),
             replies: self.count(Counter::Replies),
             drops: self.stats.iter().map(|stats| stats.dropped_all()).sum(),
+            drops_by_reason: drops::by_reason(|reason| self.dropped(reason)),
             nat64s: self.budget.nat64s(),
             lines: 0,
         };

@@ -9,7 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::kernel::backend::Io;
-use crate::kernel::stderr;
+use crate::kernel::clock::Clock;
+use crate::kernel::signals;
+use crate::kernel::stderr::{say, warn};
+use crate::programs::serve::drops::DropLines;
 use crate::programs::serve::stop::Serving;
 
 /// How often the control plane asks the background work for troubles.
@@ -27,8 +30,8 @@ impl Alarm {
 }
 
 /// Starts the server, and returns it after SIGTERM, SIGINT or an alarm. SIGHUP reopens the event
-/// log's file. A signal that comes while the server starts is handled when it has started: handlers
-/// are installed before anything else.
+/// log's file. A signal that came since the program began is handled when the server has started:
+/// see [`signals::hold`].
 ///
 /// # Errors
 /// Where the runtime does not start, or signals cannot be handled; within, where the server does
@@ -42,6 +45,10 @@ pub fn supervise<E>(
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        // The threads that are started from here on hold the signals: this one gets them.
+        signals::let_through();
+        let clock = Clock::new();
+        let mut drops = DropLines::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
         let serving = match start() {
             Ok(serving) => serving,
@@ -52,9 +59,13 @@ pub fn supervise<E>(
                 _ = terminate.recv() => return Ok(Ok(serving)),
                 _ = interrupt.recv() => return Ok(Ok(serving)),
                 () = alarm.0.notified() => return Ok(Ok(serving)),
-                _ = hangup.recv() => serving.reopen_log(),
+                _ = hangup.recv() => {
+                    say(format_args!("SIGHUP: the event log's file is opened anew"));
+                    serving.reopen_log();
+                }
                 _ = look.tick() => {
-                    serving.troubles().iter().for_each(|trouble| stderr::say(format_args!("{trouble}")));
+                    serving.troubles().iter().for_each(|trouble| warn(format_args!("{trouble}")));
+                    serving.say_drops(&mut drops, clock.monotonic());
                 }
             }
         }

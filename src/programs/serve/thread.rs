@@ -11,10 +11,11 @@ use crate::disk::storage::{JournalWriter, SyncPolicy};
 use crate::handoff::stats::Stats;
 use crate::kernel::backend::{Backend, Io, Waker};
 use crate::kernel::clock::Clock;
+use crate::kernel::limits;
 use crate::kernel::mmsg::Mmsg;
 use crate::kernel::ring::Ring;
 use crate::kernel::socket::ReactorSocket;
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::live::View;
 use crate::programs::serve::reactor::{Reactor, ServerShard, Trouble};
@@ -131,14 +132,15 @@ impl Seat {
 
 /// Prints what the reactors report about their journals, once for all of them.
 fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
-    let cause =
-        |cause: Option<&io::Error>| cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let cause = |cause: Option<&io::Error>| {
+        cause.map_or_else(String::new, |cause| format!(" ({})", limits::explained(cause)))
+    };
     let mut counted = false;
     move |trouble| match trouble {
         Trouble::NoSpace(why) => {
             counted = true;
             if troubled.fetch_add(1, Ordering::AcqRel) == 0 {
-                say(format_args!(
+                warn(format_args!(
                     "there is no room for the journal{}: new clients get no answer until there is, \
                      known ones are served; free some space",
                     cause(why)
@@ -155,7 +157,7 @@ fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
             if std::mem::take(&mut counted) {
                 troubled.fetch_sub(1, Ordering::AcqRel);
             }
-            say(format_args!(
+            warn(format_args!(
                 "a journal cannot be written any more{}: its new clients get no answer, known ones are \
                  served; see what the kernel's log says about the disk, and start again",
                 cause(why)

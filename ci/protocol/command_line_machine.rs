@@ -1,0 +1,323 @@
+//! Machines that are odd: signals that come early, limits that are low, standard descriptors that
+//! are closed, full or watched.
+
+use crate::harness::process::{Process, wait_until};
+use crate::harness::program::{
+    LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
+};
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
+use crate::judge::{PATIENCE, SHORT};
+use crate::server::Server;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddrV4;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_nat64handoff");
+
+/// A command that serves on 127.0.0.1, and what it serves with.
+struct Serve {
+    port: u16,
+    directory: tempfile::TempDir,
+}
+
+impl Serve {
+    fn new() -> Serve {
+        wants_discard_port();
+        Serve { port: free_port(), directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn addr(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(LOCAL, self.port)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("events.log")
+    }
+
+    /// `prefix` is a command that executes the program.
+    fn command(&self, prefix: &[&str], extra: &[&str]) -> Command {
+        let mut words = prefix.iter().copied().chain([PROGRAM]);
+        let mut command = without_variables(Command::new(words.next().unwrap()));
+        command.args(words).args(["serve", "--listen", &self.addr().to_string()]);
+        command.arg("--state").arg(self.directory.path().join("state"));
+        command.arg("--log").arg(self.log()).args(extra);
+        command
+    }
+}
+
+/// Whether the process holds, ignores or handles each of these signals.
+fn is_guarded(process: u32, signals: &[i32]) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let sets = ["SigBlk:", "SigIgn:", "SigCgt:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    });
+    let guarded = sets.into_iter().fold(0, |all, set| all | set);
+    signals.iter().all(|signal| guarded & 1 << (signal - 1) != 0)
+}
+
+const ENDING: [i32; 5] = [libc::SIGHUP, libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2];
+
+/// From where `main` begins, no signal ends it that is not meant to, also where it executes itself
+/// again; one that came before it serves is heeded when it does.
+#[test]
+fn command_line_signals_while_it_starts() {
+    for _ in 0..10 {
+        let serve = Serve::new();
+        let mut process = Process::spawn(&mut serve.command(&[], &["--reactors", "1"]));
+        let guarded = wait_until(PATIENCE, || is_guarded(process.id, &ENDING));
+        assert!(guarded, "a signal ends it: {}", process.said());
+        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+            process.signal(signal);
+        }
+        // Looked at all the time, so that no gap is missed but by chance.
+        let serves = wait_until(PATIENCE, || {
+            for _ in 0..100 {
+                assert!(is_guarded(process.id, &ENDING), "for a moment, a signal ends it");
+            }
+            process.stderr.contains(SERVING)
+        });
+        assert!(serves, "{:?}\n{}", process.ended(), process.said());
+        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+            process.signal(signal);
+        }
+        Nat64::known(serve.addr()).map(Client::nth(1));
+        process.signal(libc::SIGTERM);
+        assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
+        assert!(process.stderr.contains("SIGHUP"), "{}", process.said());
+    }
+}
+
+#[test]
+fn command_line_ended_while_it_starts() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let serve = Serve::new();
+        let mut process = Process::spawn(&mut serve.command(&[], &[]));
+        assert!(wait_until(PATIENCE, || is_guarded(process.id, &ENDING)));
+        process.signal(signal);
+        assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
+        assert!(process.stderr.contains("stopped: "), "{}", process.said());
+    }
+}
+
+/// A limit on the size of files is no room like any other: known clients are served, and the limit
+/// is named.
+#[test]
+fn command_line_limit_on_files() {
+    let serve = Serve::new();
+    let limit = ["prlimit", "--core=0", "--fsize=65536:65536"];
+    let mut process = Process::spawn(&mut serve.command(&limit, &["--reactors", "1"]));
+    assert!(process.says(SERVING, PATIENCE), "{}", process.said());
+    let nat64 = Nat64::known(serve.addr());
+    let first = nat64.map(Client::nth(0));
+    let mut refused = false;
+    for number in 1..3000 {
+        nat64.send(
+            &nat64.client_request(
+                &Client::nth(number).authenticator(),
+                &Client::nth(number).udp(b""),
+            ),
+        );
+        if nat64.try_reply(SHORT).is_none() {
+            refused = true;
+            break;
+        }
+    }
+    assert!(refused, "a limit of 64 KiB does not hold 3000 clients");
+    assert_eq!(process.ended(), None, "{}", process.said());
+    assert!(process.says("LimitFSIZE=", PATIENCE), "{}", process.said());
+    assert_eq!(nat64.map(Client::nth(0)), first, "known clients are served");
+    process.signal(libc::SIGTERM);
+    assert!(process.wait(PATIENCE).unwrap().code().is_some(), "not by a signal");
+}
+
+/// The soft limit is raised. Where the hard one is too low, that is said before anything starts.
+#[test]
+fn command_line_limit_on_descriptors() {
+    let serve = Serve::new();
+    let reactors = ["--reactors", "16"];
+    for io in ["uring", "mmsg"] {
+        let limit = ["prlimit", "--nofile=32:1024"];
+        let extra = [&reactors[..], &["--io", io]].concat();
+        let mut process = Process::spawn(&mut serve.command(&limit, &extra));
+        assert!(process.says(SERVING, PATIENCE), "{}", process.said());
+        process.signal(libc::SIGTERM);
+        assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
+    }
+    for limit in ["8", "16", "64", "100"] {
+        let limit = ["prlimit", &format!("--nofile={limit}:{limit}")];
+        let mut process = Process::spawn(&mut serve.command(&limit, &reactors));
+        let status = process.wait(PATIENCE).unwrap();
+        let said = process.said();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("LimitNOFILE=") && said.contains("fewer --reactors"), "{said}");
+    }
+}
+
+/// A default that the machine could not hold would be found out by its end.
+#[test]
+fn command_line_limit_on_memory() {
+    let entries = |limit: &[&str]| {
+        let mut command = without_variables(Command::new(limit[0]));
+        let output = command.args(&limit[1..]).args([PROGRAM, "check-config"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let line = said.lines().find(|line| line.starts_with("max-entries")).unwrap().to_owned();
+        let number = line.split(' ').nth(2).unwrap().parse::<u64>().unwrap();
+        (number, line)
+    };
+    let (free, _) = entries(&["env"]);
+    let (limited, line) = entries(&["prlimit", "--as=536870912"]);
+    assert!(limited < free && limited * 700 <= 536_870_912 / 2, "{line}");
+    assert!(line.contains("RLIMIT_AS"), "{line}");
+}
+
+/// Whoever reads no more has read enough.
+#[test]
+fn command_line_reader_that_goes() {
+    let commands =
+        ["man", "completions bash", "check-config", "--help", "serve --help", "--version", "demo"];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let output = command().args(&arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = command().arg("man").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "what is lost is said: {output:?}");
+}
+
+/// The demo's directory goes with the demo.
+#[test]
+fn command_line_demo_ended_by_a_signal() {
+    wants_discard_port();
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let directory = tempfile::tempdir().unwrap();
+        let left = || std::fs::read_dir(directory.path()).unwrap().count();
+        let mut process = Process::spawn(command().arg("demo").env("TMPDIR", directory.path()));
+        assert!(wait_until(PATIENCE, || left() == 1 || process.ended().is_some()));
+        process.signal(signal);
+        let status = process.wait(PATIENCE).unwrap();
+        assert_eq!(status.signal(), Some(signal), "{}", process.said());
+        assert_eq!(left(), 0, "something is left");
+    }
+}
+
+/// No socket and no file of ours gets the number of a standard descriptor.
+#[test]
+fn command_line_standard_descriptors_closed() {
+    let serve = Serve::new();
+    let script = r#"exec "$0" "$@" <&- >&- 2>&-"#;
+    let mut process = Process::spawn(&mut serve.command(&["sh", "-c", script], &[]));
+    let nat64 = wait_until_served(&serve);
+    nat64.map(Client::nth(1));
+    for number in 0..3 {
+        let descriptor = std::fs::read_link(format!("/proc/{}/fd/{number}", process.id)).unwrap();
+        assert_eq!(descriptor.to_str(), Some("/dev/null"));
+    }
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0));
+}
+
+/// Serves, as far as can be told without standard error.
+fn wait_until_served(serve: &Serve) -> Nat64 {
+    let served = wait_until(PATIENCE, || {
+        std::fs::read_to_string(serve.log()).is_ok()
+            && std::net::UdpSocket::bind(serve.addr()).is_err()
+    });
+    assert!(served, "it does not start");
+    Nat64::known(serve.addr())
+}
+
+/// A pipe that nobody reads makes nobody wait, not at the end either. Whoever reads it later learns
+/// how many lines are missing.
+#[test]
+fn command_line_standard_error_full() {
+    let serve = Serve::new();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    // As much as a pipe holds.
+    writer.write_all(&[b'\n'; 65_536]).unwrap();
+    let mut child: Child = serve
+        .command(&[], &["--max-nat64s", "1"])
+        .stdin(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let nat64 = wait_until_served(&serve);
+    for number in 0..100 {
+        nat64.map(Client::nth(number));
+    }
+    // SAFETY: takes numbers alone. The child was not waited for, so its number is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    let mut status = None;
+    assert!(wait_until(PATIENCE, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    }));
+    assert_eq!(status.unwrap().code(), Some(0));
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!(said.trim(), "", "it was full to the end");
+}
+
+/// Where standard error is the journal's, lines have the priority that they deserve.
+#[test]
+fn command_line_journal_priorities() {
+    let run = |serve: &Serve, extra: &[&str], journal: bool| {
+        let path = serve.directory.path().join("stderr");
+        let file = File::create(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        let inode = metadata.ino() + u64::from(!journal);
+        let mut command = serve.command(&[], extra);
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()));
+        let mut child = command.stdin(Stdio::null()).stderr(file).spawn().unwrap();
+        let said = || std::fs::read_to_string(&path).unwrap();
+        assert!(wait_until(PATIENCE, || {
+            said().contains(SERVING) || child.try_wait().unwrap().is_some()
+        }));
+        drop(child.kill());
+        child.wait().unwrap();
+        said()
+    };
+    let serve = Serve::new();
+    let first = run(&serve, &[], true);
+    assert!(first.contains("<6>nat64handoff: serving"), "{first}");
+    let said = run(&serve, &["--listen", "192.0.2.1"], true);
+    assert!(said.starts_with("<3>nat64handoff: "), "{said}");
+    let said = run(&serve, &[], false);
+    assert!(!said.contains('<'), "another standard error than the journal's: {said}");
+}
+
+/// A limit that is reached is told in one line, and all drops are told by name at the end.
+#[test]
+fn command_line_drops_are_told() {
+    let mut server = Server::start_single(&["--max-nat64s", "1"]);
+    let nat64 = Nat64::known(&server);
+    let other = Nat64::unknown(&server);
+    for _ in 0..20 {
+        other.send(&other.service_request(&other.unmapped_packet()));
+        nat64.fence();
+    }
+    let told = || {
+        let stderr = server.stderr();
+        let lines = stderr.lines().filter(|line| line.contains("--max-nat64s")).count();
+        (lines, stderr)
+    };
+    assert!(wait_until(PATIENCE, || told().0 > 0), "{}", told().1);
+    // Two looks later it is not told again.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(told().0, 1, "{}", told().1);
+    server.stop();
+    let stderr = server.stderr();
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains(" drops (") && last.contains("nat64s_limit 20"), "{last}");
+}
