@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
-use nat64handoff::handoff::message::Prefix96;
 use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::random::Random;
+use nat64handoff::ip::address::Prefix96;
 
 /// The port that no entry is on.
 pub const HANDOFF_PORT: u16 = 64064;

@@ -12,7 +12,7 @@ use nat64handoff::disk::storage::{
 };
 use nat64handoff::handoff::change::{Change, Event, EventKind};
 use nat64handoff::handoff::entry::{Client, MappedPort, TableKey};
-use nat64handoff::handoff::message::Prefix96;
+use nat64handoff::ip::address::Prefix96;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at, merged};

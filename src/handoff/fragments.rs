@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use crate::handoff::message::Prefix96;
+    use crate::ip::address::Prefix96;
 
     const TABLE: TableKey =
         TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) };

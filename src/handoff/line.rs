@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::handoff::entry::TableKey;
     use crate::handoff::entry::{Client, MappedPort};
-    use crate::handoff::message::Prefix96;
+    use crate::ip::address::Prefix96;
 
     fn event(kind: EventKind) -> Event {
         Event {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::handoff::message::Prefix96;
+use crate::ip::address::Prefix96;
 use crate::kernel::interface::{self, NAME_MAX};
 use crate::kernel::link::{Link, LinkChange};
 use crate::kernel::signals::Signals;

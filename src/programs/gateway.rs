@@ -14,8 +14,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::disk::fs::{RealDisk, write_full, write_new};
-use crate::handoff::message::Prefix96;
 use crate::handoff::rate::Rate;
+use crate::ip::address::Prefix96;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::kernel::link::LinkChange;

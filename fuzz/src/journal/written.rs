@@ -10,8 +10,8 @@ use nat64handoff::disk::journal::{
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
-use nat64handoff::handoff::message::Prefix96;
 use nat64handoff::handoff::opaque::{Authenticator, Token};
+use nat64handoff::ip::address::Prefix96;
 
 use super::codec::crc32c;
 use super::input::Input;

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::fields::Fields;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
-use crate::handoff::message::Prefix96;
 use crate::handoff::opaque::{Authenticator, Token};
+use crate::ip::address::Prefix96;
 
 /// The most octets of a change with its table.
 pub(super) const CHANGE_MAX: usize = 9 + 1 + 16 + 1 + 2 * u8::MAX as usize;

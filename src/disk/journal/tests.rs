@@ -6,8 +6,8 @@ use super::change::kind;
 use super::*;
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
-use crate::handoff::message::Prefix96;
 use crate::handoff::opaque::{Authenticator, Token};
+use crate::ip::address::Prefix96;
 
 const SEGMENT: FileId = FileId { kind: FileKind::Segment, epoch: 3, shard: 1, number: 5 };
 

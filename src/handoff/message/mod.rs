@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::stats::DropReason;
-pub use crate::ip::address::Prefix96;
+use crate::ip::address::Prefix96;
 
 /// The default handoff port (PROTOCOL.md section 1).
 pub const HANDOFF_PORT: u16 = 64064;

@@ -69,10 +69,10 @@ mod tests {
 
     use super::*;
     use crate::handoff::entry::{Client, ControlPort, MappedPort};
-    use crate::handoff::message::Prefix96;
     use crate::handoff::opaque::Token;
     use crate::handoff::server::{Budget, ServerConfig};
     use crate::handoff::stats::Stats;
+    use crate::ip::address::Prefix96;
 
     fn server() -> Server {
         let config = ServerConfig {

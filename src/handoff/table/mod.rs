@@ -26,11 +26,12 @@ use std::num::NonZeroU16;
 
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
-use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96};
+use crate::handoff::message::{self, ENTRY_LENGTH};
 use crate::handoff::opaque::Authenticator;
 use crate::handoff::ports::{PortSet, Ports, TABLE_CAPACITY};
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::DropReason;
+use crate::ip::address::Prefix96;
 use eviction::Search;
 use index::{Hash, Index};
 use lru::{LruQueue, UseNumber, Uses};

@@ -11,7 +11,7 @@ use super::reply::{Packet, ServerReply};
 use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
-use crate::handoff::message::Prefix96;
+use crate::ip::address::Prefix96;
 use crate::ip::address::synthesize;
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;

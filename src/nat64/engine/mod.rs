@@ -29,9 +29,10 @@ pub use packet::{Inbound, Outbound};
 pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
-use crate::handoff::message::{HANDOFF_PORT, MULTI_REPORT_MAX, PAYLOAD_MAX, Prefix96};
+use crate::handoff::message::{HANDOFF_PORT, MULTI_REPORT_MAX, PAYLOAD_MAX};
 use crate::handoff::random::{Random, SEED_LENGTH};
 use crate::handoff::stats::counters;
+use crate::ip::address::Prefix96;
 use keys::Keys;
 use packet::{DataPacket, PacketKind};
 use peer::Peer;

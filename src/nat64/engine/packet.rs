@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use super::Ignored;
 use super::lifetime::{SegmentKind, Session, Usage};
 use crate::handoff::entry::{Client, MappedPort};
-use crate::handoff::message::Prefix96;
+use crate::ip::address::Prefix96;
 use crate::ip::flow::{Class, Truncated, classify_ipv4, classify_ipv6, quoted_ipv4, quoted_ipv6};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;

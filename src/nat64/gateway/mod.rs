@@ -35,9 +35,9 @@ pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 
 use crate::handoff::entry::{Client, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
-use crate::handoff::message::Prefix96;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
+use crate::ip::address::Prefix96;
 use crate::ip::address::{extract, is_routable_host, synthesize};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::{Failure, crowd, demand, failure, is_forward, socket, the_request};
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
-use crate::handoff::message::{self, ENTRY_LENGTH, Prefix96, VALIDATION_PORT, message_type};
+use crate::handoff::message::{self, ENTRY_LENGTH, VALIDATION_PORT, message_type};
+use crate::ip::address::Prefix96;
 use crate::ip::address::synthesize;
 use crate::ip::build::{ipv4_udp, ipv6_tcp};
 use crate::ip::fields::tcp::SYN;

@@ -14,7 +14,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use crate::handoff::entry::{Client, Entry};
-use crate::handoff::message::{Prefix96, VALIDATION_PORT};
+use crate::handoff::message::VALIDATION_PORT;
+use crate::ip::address::Prefix96;
 use crate::ip::address::extract;
 use crate::ip::build::{ipv4_tcp, ipv6_echo_request, ipv6_udp};
 use crate::ip::fields::IPV6_HEADER;

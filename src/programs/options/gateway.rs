@@ -12,7 +12,7 @@ use super::config::{Configuration, Options, options};
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError};
 use super::values::whole_number;
-use crate::handoff::message::Prefix96;
+use crate::ip::address::Prefix96;
 use crate::ip::address::is_single_host;
 use crate::kernel::interface::NAME_MAX;
 use crate::nat64::translate::IPV6_MTU_MIN;

@@ -13,7 +13,7 @@ use super::about::{About, variable_of};
 use super::*;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
-use crate::handoff::message::Prefix96;
+use crate::ip::address::Prefix96;
 use crate::kernel::backend::Io;
 use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;

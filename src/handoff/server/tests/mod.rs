@@ -8,12 +8,11 @@ mod section_9;
 use super::*;
 use crate::handoff::change::Now;
 use crate::handoff::entry::{Client, MappedPort};
-use crate::handoff::message::{
-    self, HEAD_ROOM, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, Prefix96, VALIDATION_PORT,
-};
+use crate::handoff::message::{self, HEAD_ROOM, PAYLOAD_MAX, PROTOCOL_IDENTIFIER, VALIDATION_PORT};
 use crate::handoff::ports::PortSet;
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::LivePorts;
+use crate::ip::address::Prefix96;
 use crate::ip::fields::protocol;
 use crate::ip::{checksum, ipv4, ipv6};
 use std::net::{Ipv6Addr, SocketAddrV4};
