@@ -29,6 +29,8 @@ mod worker;
 
 #[path = "crash/canary.rs"]
 mod canary;
+#[path = "crash/cores.rs"]
+mod cores;
 #[path = "crash/damage.rs"]
 mod damage;
 #[path = "crash/full_disk.rs"]

@@ -1,6 +1,5 @@
 //! A server that is started, killed and started again on the same port, state directory and log.
 
-use crate::harness::cores::waited;
 use crate::harness::process::Process;
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use std::net::SocketAddrV4;
@@ -58,13 +57,13 @@ impl Server {
         self.running = Some((Process::spawn(&mut self.serve(extra)), since));
     }
 
-    /// How long after the spawn it was ready, without the time in which others had the cores.
+    /// How long after the spawn it was ready.
     pub fn wait_ready(&mut self) -> Duration {
         let (process, since) = self.running.as_mut().expect("spawned");
         if !process.says(SERVING, START) {
             panic!("the server does not start: {:?}\n{}", process.ended(), process.said());
         }
-        since.elapsed().saturating_sub(waited(&process.id.to_string()))
+        since.elapsed()
     }
 
     pub fn start(&mut self, extra: &[&str]) -> Duration {

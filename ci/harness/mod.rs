@@ -1,6 +1,5 @@
 //! What starts and stops the program under test, for the protocol and crash tests.
 
-pub mod cores;
 pub mod process;
 pub mod program;
 pub mod skip;

@@ -1,5 +1,6 @@
 //! Token validation: the validation packet, attenuation, the proof.
 
+use crate::clock::Clock;
 use crate::judge::SHORT;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::eventlog::Kind;
@@ -395,15 +396,20 @@ fn section_5_macs_differ_by_identity() {
 /// not.
 #[test]
 fn section_5_old_proofs_expire() {
-    let server = Server::start(&[]);
-    let (early, late) = (Nat64::unknown(&server), Nat64::unknown(&server));
-    let old = early.challenge(&early.service_request(&early.unmapped_packet()));
-    let older = late.challenge(&late.service_request(&late.unmapped_packet()));
-    // The time itself is what this is about.
-    std::thread::sleep(std::time::Duration::from_secs(58));
-    early.prove(&old);
-    std::thread::sleep(std::time::Duration::from_secs(64));
-    late.send(&late.service_request(&late.as_packet(&older)));
+    let clock = Clock::new();
+    let server = Server::start_by(&clock);
+    let nat64s: Vec<_> = (0..3).map(|_| Nat64::unknown(&server)).collect();
+    let proofs: Vec<_> = nat64s
+        .iter()
+        .map(|nat64| nat64.challenge(&nat64.service_request(&nat64.unmapped_packet())))
+        .collect();
+    clock.set_ahead(50);
+    nat64s[0].prove(&proofs[0]);
+    clock.set_ahead(110);
+    nat64s[1].prove(&proofs[1]);
+    clock.set_ahead(121);
+    let late = &nat64s[2];
+    late.send(&late.service_request(&late.as_packet(&proofs[2])));
     assert_eq!(late.try_reply(SHORT), None);
     late.introduce();
 }

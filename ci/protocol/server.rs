@@ -1,6 +1,6 @@
 //! A server that a test starts on loopback, watches and stops.
 
-use crate::harness::cores::waited;
+use crate::clock::Clock;
 use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use crate::judge::PATIENCE;
@@ -8,9 +8,10 @@ use crate::judge::eventlog::{self, Event};
 use crate::threads::{looks, task};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
+use tempfile::{TempDir, tempdir};
 
 pub struct Server {
     process: Process,
@@ -18,7 +19,7 @@ pub struct Server {
     gone: bool,
     pub port: u16,
     pub listen: Vec<Ipv4Addr>,
-    pub directory: tempfile::TempDir,
+    pub directory: TempDir,
     /// Whether the log is replayed when the server stops.
     pub check_log: bool,
 }
@@ -35,19 +36,23 @@ impl Server {
     }
 
     pub fn start_on(listen: &[Ipv4Addr], extra: &[&str]) -> Server {
-        wants_discard_port();
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("state")).unwrap();
-        Server::launch(directory, free_port(), listen.to_vec(), extra)
+        Server::launch(command(), fresh_directory(), free_port(), listen.to_vec(), extra)
+    }
+
+    /// By a clock that the test moves on.
+    pub fn start_by(clock: &Clock) -> Server {
+        let mut command = command();
+        clock.drives(&mut command);
+        Server::launch(command, fresh_directory(), free_port(), vec![LOCAL], &[])
     }
 
     fn launch(
-        directory: tempfile::TempDir,
+        mut command: Command,
+        directory: TempDir,
         port: u16,
         listen: Vec<Ipv4Addr>,
         extra: &[&str],
     ) -> Server {
-        let mut command = command();
         command.arg("serve").arg("--state").arg(directory.path().join("state"));
         for address in &listen {
             command.arg("--listen").arg(SocketAddrV4::new(*address, port).to_string());
@@ -66,8 +71,8 @@ impl Server {
     pub fn restart(mut self) -> Server {
         assert!(self.process.ended().is_some());
         self.check_log = false;
-        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
-        Server::launch(directory, self.port, self.listen.clone(), &[])
+        let directory = std::mem::replace(&mut self.directory, tempdir().unwrap());
+        Server::launch(command(), directory, self.port, self.listen.clone(), &[])
     }
 
     pub fn addr(&self) -> SocketAddrV4 {
@@ -124,9 +129,12 @@ impl Server {
         assert!(wait_until(PATIENCE, || looks(self.process.id) >= before + 2), "nobody looks");
     }
 
-    /// How long this thread and the server's one reactor have been kept from the cores so far.
+    /// How long its one reactor has been ready to run so far, while others had the cores.
     pub fn waited(&self) -> Duration {
-        waited("thread-self") + waited(&task(self.process.id, "reactor-0"))
+        let reactor = task(self.process.id, "reactor-0");
+        let schedstat = std::fs::read_to_string(format!("/proc/{reactor}/schedstat"));
+        let waited = schedstat.ok().and_then(|text| text.split(' ').nth(1)?.parse().ok());
+        Duration::from_nanos(waited.unwrap_or(0))
     }
 
     pub fn resident_kib(&self) -> usize {
@@ -164,6 +172,14 @@ impl Drop for Server {
             eventlog::check_consistency(&self.events());
         }
     }
+}
+
+/// For what a server keeps.
+fn fresh_directory() -> TempDir {
+    wants_discard_port();
+    let directory = tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    directory
 }
 
 pub fn events_of(path: &Path) -> Vec<Event> {
