@@ -94,6 +94,8 @@ pub mod v6 {
     pub const NO_ROUTE: u8 = 0;
     /// Code of [`UNREACHABLE`]: administratively prohibited.
     pub const PROHIBITED: u8 = 1;
+    /// Code of [`UNREACHABLE`]: address unreachable.
+    pub const ADDRESS: u8 = 3;
     /// Code of [`UNREACHABLE`]: port unreachable.
     pub const PORT: u8 = 4;
     /// Code of [`PARAMETER_PROBLEM`]: erroneous header field.

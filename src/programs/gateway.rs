@@ -72,7 +72,8 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         authenticator_key,
         ..Nat64Config::new(config.pool)
     };
-    let gateway = Gateway::new(GatewayConfig { nat64, mtu: config.mtu }, randomness()?)
+    let GatewaySetup { mtu, lowest_ipv6_mtu, .. } = *config;
+    let gateway = Gateway::new(GatewayConfig { nat64, mtu, lowest_ipv6_mtu }, randomness()?)
         .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
     let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
     let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);

@@ -242,19 +242,22 @@ impl Nat64 {
     }
 
     /// A client's packet that was found to be to one of the prefixes. Returns the server and the
-    /// entry by which to forward it, before `actions` are carried out; `None` where it is not
-    /// forwarded now.
+    /// entry by which to forward it, before `actions` are carried out; `None` where the server is
+    /// asked about it.
+    ///
+    /// # Errors
+    /// It is dropped, and counted.
     pub fn outbound(
         &mut self,
         now: Duration,
         packet: &Outbound<'_>,
         actions: &mut Vec<Action>,
-    ) -> Option<(Ipv4Addr, Entry)> {
+    ) -> Result<Option<(Ipv4Addr, Entry)>, Ignored> {
         let outcome = self.try_outbound(now, packet, actions);
-        outcome.unwrap_or_else(|reason| {
+        if let Err(reason) = outcome {
             self.count(Err(reason));
-            None
-        })
+        }
+        outcome
     }
 
     /// The server and the entry by which to forward a packet to the public address. Where there is

@@ -66,9 +66,14 @@ impl Gateway {
         } else {
             self.reassembly.knows(now, key)
         };
-        ours.then(|| match self.reassembly.take(now, key, fragment, data)? {
-            Some(whole) => self.take_datagram(now, view, &whole, out),
-            None => Ok(()),
+        ours.then(|| {
+            if let Some(whole) = self.reassembly.take(now, key, fragment, data)? {
+                return self.take_datagram(now, view, &whole, out);
+            }
+            if fragment.first {
+                self.release(now, key, out);
+            }
+            Ok(())
         })
     }
 

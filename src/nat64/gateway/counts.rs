@@ -26,8 +26,11 @@ Dropped:
     NoIdentifier = "no_identifier",
     /// An echo message, or an error about one, for which there is no mapping.
     NoEcho = "no_echo",
-    /// A later fragment whose first fragment was not seen.
+    /// A later fragment whose first fragment was not seen within [`super::WAITING_LIFETIME`].
     FragmentUnknown = "fragment_unknown",
+    /// A later fragment that was evicted while it waited for the first: beyond
+    /// [`super::WAITING_SOURCE_MAX`] or [`super::WAITING_MAX`].
+    FragmentsWaiting = "fragments_waiting_limit",
     /// A fragment of a control datagram that exceeds the datagram, or the number of its fragments.
     FragmentBounds = "fragment_bounds",
     /// A fragment of a control datagram that overlaps another.
@@ -89,6 +92,10 @@ impl Counts {
 
     pub(super) fn drop(&mut self, reason: Dropped) {
         self.dropped[reason as usize] += 1;
+    }
+
+    pub(super) fn drop_several(&mut self, reason: Dropped, packets: usize) {
+        self.dropped[reason as usize] += packets as u64;
     }
 
     pub(super) fn refuse(&mut self, reason: Refusal) {

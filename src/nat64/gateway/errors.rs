@@ -14,6 +14,11 @@ pub const ICMP_RATE_MAX: u32 = 1000;
 pub(super) const PROHIBITED: IcmpError =
     IcmpError { kind: v6::UNREACHABLE, code: v6::PROHIBITED, word: 0 };
 
+/// ICMPv6: destination unreachable, address unreachable. For a packet that would need an entry and
+/// can have none (RFC 6146 sections 3.5.1.1, 3.5.2.2 and 3.5.3).
+pub(super) const NO_RESOURCES: IcmpError =
+    IcmpError { kind: v6::UNREACHABLE, code: v6::ADDRESS, word: 0 };
+
 impl Gateway {
     pub(super) fn refuse_client(
         &mut self,

@@ -14,8 +14,7 @@
 //! have two mapped ports.
 //!
 //! Not done: hairpinning, which is refused, since the table of entries is the service's and no
-//! client can be reached through the public address; and fragments that arrive before the first of
-//! their packet, unless a server remembers that.
+//! client can be reached through the public address.
 
 mod channel;
 mod counts;
@@ -23,6 +22,7 @@ mod echo;
 mod errors;
 mod outbox;
 mod reassembly;
+mod waiting;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use errors::ICMP_RATE_MAX;
 pub use outbox::{GatewayOutbox, Notice, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
+pub use waiting::{WAITING_LIFETIME, WAITING_MAX, WAITING_SOURCE_MAX};
 
 use crate::handoff::entry::{Client, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
@@ -39,15 +40,19 @@ use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
 use crate::ip::address::Prefix96;
 use crate::ip::address::{extract, is_routable_host, synthesize};
+use crate::ip::fragment::FragmentKey;
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
-use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState};
+use crate::nat64::engine::{
+    Action, Ignored, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState,
+};
 use crate::nat64::translate::{
     Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Rewrite, Transport,
 };
 use counts::Counts;
 use echo::Echoes;
 use reassembly::Reassembly;
+use waiting::Waiting;
 
 /// The maximum number of unsolicited packets per second that cause requests: those without an
 /// entry, from hosts that are not known to be servers.
@@ -62,6 +67,9 @@ pub struct GatewayConfig {
     pub nat64: Nat64Config,
     /// The MTU of its device in octets, the same for both IP versions; at least 1280.
     pub mtu: u16,
+    /// The lowest MTU of any link in the IPv6 network (RFC 7915 section 4), in octets: packets that
+    /// may be fragmented are no longer as IPv6. At least 1280, at most `mtu`.
+    pub lowest_ipv6_mtu: u16,
 }
 
 /// A NAT64 with its translation.
@@ -77,8 +85,7 @@ pub struct Gateway {
     notes: FragmentNotes,
     echoes: Echoes,
     reassembly: Reassembly,
-    /// The IPv4 identification that was used last for a packet that brought none.
-    identification: u16,
+    waiting: Waiting,
     icmp: Rate,
     unsolicited: Rate,
     actions: Vec<Action>,
@@ -89,8 +96,9 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that has just booted: without entries. `None` where its MTU is less than 1280.
     pub fn new(config: GatewayConfig, seed: Seed) -> Option<Self> {
-        let GatewayConfig { nat64, mtu } = config;
-        let limits = Limits::new(mtu, mtu)?;
+        let GatewayConfig { nat64, mtu, lowest_ipv6_mtu } = config;
+        let mut limits = Limits::new(mtu, mtu)?;
+        limits.ipv6_path_mtu = lowest_ipv6_mtu;
         let mut random = Random::new(seed);
         let hash = SecretHash::new(random.key());
         Some(Self {
@@ -102,7 +110,7 @@ impl Gateway {
             notes: FragmentNotes::new(hash),
             echoes: Echoes::new(hash),
             reassembly: Reassembly::default(),
-            identification: random.below(1 << 16) as u16,
+            waiting: Waiting::new(hash),
             nat64: Nat64::new(
                 Nat64Config { remembers_fragments: true, ..nat64 },
                 derived(&mut random),
@@ -132,6 +140,8 @@ impl Gateway {
     pub fn tick(&mut self, now: Duration, out: &mut GatewayOutbox) {
         self.with_nat64(now, out, |nat64, actions| nat64.tick(now, actions));
         self.echoes.tick(now);
+        let expired = self.waiting.expire(now);
+        self.counts.drop_several(Dropped::FragmentUnknown, expired);
     }
 
     /// Forgets everything except the counts. See [`Nat64::reboot`].
@@ -142,6 +152,7 @@ impl Gateway {
         self.notes = FragmentNotes::new(hash);
         self.echoes = Echoes::new(hash);
         self.reassembly.clear();
+        self.waiting = Waiting::new(hash);
         self.nat64.reboot(derived(&mut self.random));
     }
 
@@ -217,7 +228,10 @@ impl Gateway {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
                 let client = client_of(flow);
                 let identifier = self.echoes.identifier(now, server, client, &mut self.random);
-                let port = identifier.ok_or(Dropped::NoIdentifier)?;
+                let Some(port) = identifier else {
+                    self.tell_client(now, errors::NO_RESOURCES, packet.view().octets(), out);
+                    return Err(Dropped::NoIdentifier);
+                };
                 self.write_ipv4(now, packet, server, port, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
@@ -231,8 +245,7 @@ impl Gateway {
                 if self.notes.find(now, self.table(server), key).is_some() {
                     self.write_ipv4(now, packet, server, 0, out);
                 } else {
-                    self.check_fragment_may_be_known(server)?;
-                    self.outbound_by_entry(now, packet, out);
+                    self.hold(now, key, packet.view().octets());
                 }
             }
             Inside::Flow { .. } | Inside::Error(_) => self.outbound_by_entry(now, packet, out),
@@ -249,8 +262,14 @@ impl Gateway {
     ) {
         let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(packet);
-        if let Some((server, entry)) = self.nat64.outbound(now, &outbound, &mut actions) {
-            self.forward_outbound(now, server, entry, packet, out);
+        match self.nat64.outbound(now, &outbound, &mut actions) {
+            Ok(Some((server, entry))) => self.forward_outbound(now, server, entry, packet, out),
+            Ok(None) => {}
+            // RFC 6146 sections 3.5.1.1 and 3.5.2.2.
+            Err(Ignored::NoPort | Ignored::EntriesLimit | Ignored::ServersLimit) => {
+                self.tell_client(now, errors::NO_RESOURCES, packet.view().octets(), out);
+            }
+            Err(_) => {}
         }
         self.carry_out(now, actions, out);
     }
@@ -304,8 +323,7 @@ impl Gateway {
                 if let Some(client) = self.notes.find(now, self.table(server), key) {
                     self.write_ipv6(now, packet, server, client, out);
                 } else {
-                    self.check_fragment_may_be_known(server)?;
-                    self.request_for_inbound(now, &Inbound::translatable(packet), out);
+                    self.hold(now, key, packet.view().octets());
                 }
             }
             Inside::Flow { .. } => self.inbound_by_entry(now, server, packet, out)?,
@@ -347,10 +365,19 @@ impl Gateway {
         });
     }
 
-    /// A server that is alive may remember a first fragment of which there is no note here.
-    fn check_fragment_may_be_known(&self, server: Ipv4Addr) -> Result<(), Dropped> {
-        let alive = self.nat64.state(server) == ServerState::Alive;
-        alive.then_some(()).ok_or(Dropped::FragmentUnknown)
+    /// Keeps a later fragment until the first of its packet arrives.
+    fn hold(&mut self, now: Duration, key: FragmentKey, packet: &[u8]) {
+        let expired = self.waiting.expire(now);
+        self.counts.drop_several(Dropped::FragmentUnknown, expired);
+        let evicted = self.waiting.hold(now, key, packet);
+        self.counts.drop_several(Dropped::FragmentsWaiting, evicted);
+    }
+
+    /// The first fragment of a packet was forwarded: so are those that wait for it.
+    fn release(&mut self, now: Duration, key: FragmentKey, out: &mut GatewayOutbox) {
+        for packet in self.waiting.take(now, key) {
+            self.packet(now, &packet, out);
+        }
     }
 
     /// Gives the engine an input and carries out its actions.
@@ -435,10 +462,11 @@ impl Gateway {
         packet: &Ipv6Packet<'_>,
         out: &mut GatewayOutbox,
     ) {
+        self.write_ipv4(now, packet, server, entry.port.0, out);
         if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
             self.notes.leave(now, self.table(server), key, entry.client);
+            self.release(now, key, out);
         }
-        self.write_ipv4(now, packet, server, entry.port.0, out);
     }
 
     /// The same for a packet to the public address.
@@ -450,10 +478,11 @@ impl Gateway {
         packet: &Ipv4Packet<'_>,
         out: &mut GatewayOutbox,
     ) {
+        self.write_ipv6(now, packet, server, entry.client, out);
         if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
             self.notes.leave(now, self.table(server), key, entry.client);
+            self.release(now, key, out);
         }
-        self.write_ipv6(now, packet, server, entry.client, out);
     }
 
     fn write_ipv4(
@@ -502,9 +531,10 @@ impl Gateway {
         TableKey { local: server, nat64: self.pool }
     }
 
+    /// An IPv4 identification for a packet that brings none. It is random, so that it tells nobody
+    /// how many packets went to others (RFC 7739 section 3).
     fn next_identification(&mut self) -> u16 {
-        self.identification = self.identification.wrapping_add(1);
-        self.identification
+        self.random.below(1 << 16) as u16
     }
 }
 

@@ -1,10 +1,11 @@
 //! Reassembly of control datagrams (RFC 791 section 3.2, RFC 815).
 //!
-//! Only packets whose first fragment is to the control port, and arrives first, are kept. At most
-//! [`PACKETS_MAX`] packets are incomplete at once, each for at most [`PACKET_LIFETIME`] and of at
-//! most [`FRAGMENTS_MAX`] fragments; the oldest is evicted for a new one. So together they never
-//! take more than `PACKETS_MAX` times 64 KiB. A duplicate fragment is ignored; one that overlaps
-//! another discards the whole packet, as RFC 5722 has it for IPv6.
+//! Only packets whose first fragment is to the control port, and was seen, are kept: later ones
+//! that arrive before it wait in `waiting`. At most [`PACKETS_MAX`] packets are incomplete at once,
+//! each for at most [`PACKET_LIFETIME`] and of at most [`FRAGMENTS_MAX`] fragments; the oldest is
+//! evicted for a new one. So together they never take more than `PACKETS_MAX` times 64 KiB. A
+//! duplicate fragment is ignored; one that overlaps another discards the whole packet, as RFC 5722
+//! has it for IPv6.
 
 use std::time::Duration;
 

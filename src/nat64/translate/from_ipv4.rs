@@ -66,7 +66,7 @@ impl<'a> Ipv4Packet<'a> {
         let fragment = view.fragment();
         check_fragment(fragment, upper.len())?;
         if view.protocol() == protocol::ICMP && fragment.is_some() {
-            return Err(Refusal::IcmpFragment.into());
+            return Err(Refused::discarded_ipv4(Refusal::IcmpFragment));
         }
         let body = match classify_ipv4(view).map_err(|_| Refusal::HeaderTruncated)? {
             Class::Ports { transport, .. } => Body::Transport(transport),
@@ -85,7 +85,7 @@ impl<'a> Ipv4Packet<'a> {
             // A fragment has not all that the checksum is over (section 4.5, RFC 6146 section 3.4).
             let none = transport == Transport::Udp && upper::udp_without_checksum(upper);
             if none && fragment.is_some() {
-                return Err(Refusal::UdpWithoutChecksum.into());
+                return Err(Refused::discarded_ipv4(Refusal::UdpWithoutChecksum));
             }
         }
         Ok(Self { view, upper, body })
@@ -208,7 +208,7 @@ impl<'a> Ipv4Packet<'a> {
             self.update(transport, rewrite).apply(upper);
             if made {
                 if !limits.make_udp_checksums {
-                    return Err(Refusal::UdpWithoutChecksum.into());
+                    return Err(Refused::discarded_ipv4(Refusal::UdpWithoutChecksum));
                 }
                 upper::make_udp_checksum(upper, rewrite.service, rewrite.client)?;
             }

@@ -57,7 +57,7 @@ impl<'a> Ipv6Packet<'a> {
         check_fragment(view.octets(), &walk, upper.len())?;
         let fragmented = |fragment: Fragment| fragment.more || !fragment.first;
         if walk.protocol == protocol::ICMPV6 && walk.fragment.is_some_and(fragmented) {
-            return Err(Refusal::IcmpFragment.into());
+            return Err(Refused::discarded_ipv6(Refusal::IcmpFragment));
         }
         let body = match classify_ipv6(view, &walk).map_err(|_| Refusal::HeaderTruncated)? {
             Class::Ports { transport, .. } => Body::Transport(transport),
@@ -107,8 +107,8 @@ impl<'a> Ipv6Packet<'a> {
     }
 
     /// Writes the packet as IPv4 to `out`, from `rewrite.client` to `rewrite.service`. A packet
-    /// without a fragment header gets `identification`, which must differ from packet to packet
-    /// (RFC 7915 section 5.1).
+    /// without a fragment header gets `identification`, which must not repeat soon, and
+    /// should be hard to guess (RFC 7915 section 5.1, RFC 7739).
     ///
     /// # Errors
     /// The hop limit is used up, the packet is too big, or an ICMPv6 error has no counterpart.
@@ -178,7 +178,7 @@ impl<'a> Ipv6Packet<'a> {
     }
 }
 
-fn check_fragment(octets: &[u8], walk: &Walk, length: usize) -> Result<(), Refusal> {
+fn check_fragment(octets: &[u8], walk: &Walk, length: usize) -> Result<(), Refused> {
     let (Some(fragment), Some(at)) = (walk.fragment, walk.fragment_at) else {
         return Ok(());
     };
@@ -192,7 +192,7 @@ fn check_fragment(octets: &[u8], walk: &Walk, length: usize) -> Result<(), Refus
             | protocol::AUTHENTICATION
             | protocol::DESTINATION_OPTIONS
     ) {
-        return Err(Refusal::FragmentedExtension);
+        return Err(Refused::discarded_ipv6(Refusal::FragmentedExtension));
     }
-    fragment.can_have(length).then_some(()).ok_or(Refusal::FragmentBounds)
+    fragment.can_have(length).then_some(()).ok_or(Refusal::FragmentBounds.into())
 }

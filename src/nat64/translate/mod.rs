@@ -27,7 +27,7 @@ mod upper;
 use crate::handoff::stats::counters;
 use crate::ip::fragment::FragmentKey;
 pub use crate::ip::fragment::Packets;
-use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::icmp::{IcmpError, v4, v6};
 use crate::ip::ipv6::WalkError;
 pub use crate::ip::transport::Transport;
 
@@ -120,6 +120,16 @@ impl Refused {
     fn with(reason: Refusal, kind: u8, code: u8, word: u32) -> Self {
         Self { reason, error: Some(IcmpError { kind, code, word }) }
     }
+
+    /// A well-formed IPv6 packet that is discarded: its sender is told so (RFC 7915 section 5.4).
+    fn discarded_ipv6(reason: Refusal) -> Self {
+        Self::with(reason, v6::UNREACHABLE, v6::PROHIBITED, 0)
+    }
+
+    /// A well-formed IPv4 packet that is discarded (section 4.4).
+    fn discarded_ipv4(reason: Refusal) -> Self {
+        Self::with(reason, v4::UNREACHABLE, v4::PROHIBITED, 0)
+    }
 }
 
 impl From<Refusal> for Refused {
@@ -132,7 +142,7 @@ impl From<Refusal> for Refused {
 impl From<WalkError> for Refused {
     fn from(error: WalkError) -> Self {
         match error {
-            WalkError::TooMany => Refusal::ExtensionHeaders.into(),
+            WalkError::TooMany => Self::discarded_ipv6(Refusal::ExtensionHeaders),
             WalkError::SegmentsLeft { at } => Refused::with(
                 Refusal::SegmentsLeft,
                 v6::PARAMETER_PROBLEM,

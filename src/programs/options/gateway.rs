@@ -42,6 +42,12 @@ options! {
         "MTU of the TUN device, 1280 to 65535 octets",
         Row::number("mtu", "N", |text| whole_number(text, IPV6_MTU_MIN..=u16::MAX)).default("1500");
 
+    pub lowest_ipv6_mtu: u16 =
+        "The lowest MTU of any link in the IPv6 network, 1280 octets up to --mtu: IPv4 packets that may \
+         be fragmented are, so that they are no longer as IPv6",
+        Row::number("lowest-ipv6-mtu", "N", |text| whole_number(text, IPV6_MTU_MIN..=u16::MAX))
+            .default("1280");
+
     pub handoff_port: u16 =
         "The UDP port of handoff servers",
         Row::number("handoff-port", "N", |text| whole_number(text, 1..=u16::MAX)).default("64064");
@@ -66,7 +72,12 @@ impl GatewayOptions {
     /// # Errors
     /// The first that means nothing.
     pub fn resolve(self) -> Result<GatewaySetup, UsageError> {
-        GatewaySetup::take(&mut Layers::new(self.written, &Environment::default()))
+        let setup = GatewaySetup::take(&mut Layers::new(self.written, &Environment::default()))?;
+        if setup.lowest_ipv6_mtu > setup.mtu {
+            let cause = format!("{} is longer than --mtu; raise that", setup.lowest_ipv6_mtu);
+            return Err(UsageError { place: "--lowest-ipv6-mtu".into(), cause });
+        }
+        Ok(setup)
     }
 }
 

@@ -25,10 +25,12 @@ fn section_10_repair_8_with_a_full_table_a_server_that_was_away_is_found_again()
     };
     let mut server = Some(server);
     let mut waiting: Vec<u16> = (CAPACITY + 1..=CAPACITY + 1000).collect();
-    let requests = world.requests;
+    let (requests, mut told) = (world.requests, 0);
     for second in 0..5 {
         if second == 2 {
             assert_eq!(waiting.len(), 1000, "no port is free without the server");
+            // Each client but the first is told, and again as far as the rate of errors allows.
+            assert!(told >= 999, "{told}");
             // What found out that the server is away, then a question a second.
             assert!(world.requests - requests <= 3, "{}", world.requests - requests);
             world.handoff = Handoff::Open(server.take().unwrap());
@@ -36,6 +38,8 @@ fn section_10_repair_8_with_a_full_table_a_server_that_was_away_is_found_again()
         waiting.retain(|&port| {
             world.drain();
             world.send(&tcp6(port, SYN));
+            let errors = world.to_client.iter().map(|packet| (error6(packet).0, error6(packet).1));
+            told += errors.filter(|&error| error == (1, 3)).count();
             world.to_host.is_empty()
         });
         world.now += SECOND;

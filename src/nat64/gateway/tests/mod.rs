@@ -14,6 +14,7 @@ use crate::ip::{ipv4, ipv6};
 use crate::nat64::engine::{ASK_INTERVAL, Ignored};
 use world::*;
 
+mod fragments;
 mod lost;
 mod world;
 
@@ -260,7 +261,11 @@ fn echo_mappings_are_bounded() {
         world.gateway.packet(world.now, &packet, &mut outbox);
         assert_eq!(outbox.packets().count(), 1);
     }
-    assert_eq!(world.dropped(&echo6(60_000)), "no_identifier");
+    world.send(&echo6(60_000));
+    assert_eq!(world.gateway.dropped(Dropped::NoIdentifier), 1);
+    let told = world.to_client.pop_front().unwrap();
+    assert_eq!((error6(&told).0, error6(&told).1), (1, 3));
+    assert!(world.to_host.is_empty());
     world.now += ECHO_LIFETIME;
     world.tick();
     world.at_host(&echo6(60_000));
@@ -292,66 +297,6 @@ fn errors_of_routers_reach_the_client_and_the_host() {
 }
 
 #[test]
-fn fragments_both_ways() {
-    for mut world in [World::new(Handoff::Closed), World::known()] {
-        let data: Vec<u8> = (0..3000).map(|i| i as u8).collect();
-        let parts = fragments6(&udp6(44_000, &data), 0x1234_5678, 1200);
-        assert_eq!(parts.len(), 3);
-        // Out of order: nobody knows whose it is, unless there is a server to ask, who does not
-        // either.
-        world.drain();
-        world.send(&parts[1]);
-        assert!(world.to_host.is_empty());
-        for part in &parts {
-            world.send(part);
-        }
-        assert_eq!(world.to_host.len(), 3, "{:?}", world.drops());
-        let mut whole = Vec::new();
-        for part in &world.to_host {
-            let view = Ipv4::new(part).unwrap();
-            let fragment = view.fragment().unwrap();
-            assert_eq!(fragment.identification, 0x5678);
-            assert_eq!(usize::from(fragment.offset), whole.len());
-            whole.extend_from_slice(view.data());
-        }
-        assert_eq!(transport_sum(POOL, HOST, protocol::UDP, &whole), 0);
-        assert_eq!(&whole[8..], &data[..]);
-        let (mapped, _) = ports(&whole).unwrap();
-
-        let answer = udp4(53, mapped, &data);
-        let parts = fragments4(&answer, 0x4321, 1500);
-        world.drain();
-        world.send(&parts[1]);
-        assert!(world.to_client.is_empty());
-        for part in &parts {
-            world.send(part);
-        }
-        let mut whole = Vec::new();
-        for part in &world.to_client {
-            let walk = Ipv6::new(part).unwrap().walk().unwrap();
-            let fragment = walk.fragment.unwrap();
-            assert_eq!(usize::from(fragment.offset), whole.len());
-            whole.extend_from_slice(&part[walk.upper_at..]);
-        }
-        assert_eq!(&whole[8..], &data[..]);
-        // After a while, notes are gone.
-        world.now += Duration::from_secs(16);
-        world.drain();
-        world.send(&parts[1]);
-        assert!(world.to_client.is_empty());
-    }
-}
-
-#[test]
-fn an_unknown_later_fragment_is_dropped_without_a_server() {
-    let mut world = World::new(Handoff::Closed);
-    let parts = fragments6(&udp6(44_000, &[7; 2000]), 1, 1200);
-    assert_eq!(world.dropped(&parts[1]), "fragment_unknown");
-    let parts = fragments4(&udp4(53, 9000, &[7; 2000]), 1, 1500);
-    assert_eq!(world.dropped(&parts[1]), "fragment_unknown");
-}
-
-#[test]
 fn senders_are_told_why() {
     let mut world = World::new(Handoff::Closed);
     let mapped = world.exchange(40_000, SYN, SYN | ACK);
@@ -377,6 +322,21 @@ fn senders_are_told_why() {
     world.send(&big);
     let told = world.to_host.pop_front().unwrap();
     assert_eq!((told[20], told[21], u16::from_be_bytes([told[26], told[27]])), (3, 4, 1480));
+    // Destination options within the fragments (RFC 7915 section 5.1.1).
+    let mut packet = fragments6(&udp6(40_000, &[7; 64]), 1, 72)[0].clone();
+    packet[40] = 60;
+    packet.splice(48..48, [17, 0, 1, 4, 0, 0, 0, 0]);
+    packet[5] += 8;
+    world.send(&packet);
+    let told = world.to_client.pop_front().unwrap();
+    assert_eq!((error6(&told).0, error6(&told).1), (1, 1));
+    // The first fragment of a datagram without a checksum.
+    let mut whole = udp4(53, mapped, &[7; 64]);
+    whole[26..28].fill(0);
+    let parts = fragments4(&whole, 9, 60);
+    world.send(&parts[0]);
+    let told = world.to_host.pop_front().unwrap();
+    assert_eq!((told[20], told[21]), (3, 13));
     // A transport that nobody translates.
     let mut packet = tcp6(40_000, ACK);
     packet[6] = 132;
@@ -386,7 +346,7 @@ fn senders_are_told_why() {
     let told = world.to_host.pop_front().unwrap();
     assert_eq!((told[20], told[21]), (3, 2));
     assert!(world.to_client.is_empty() && world.to_host.is_empty());
-    assert_eq!(world.gateway.done(Done::Errors), 5);
+    assert_eq!(world.gateway.done(Done::Errors), 7);
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl World {
     }
 
     pub(super) fn with(handoff: Handoff, nat64: Nat64Config) -> Self {
-        let config = GatewayConfig { nat64, mtu: MTU };
+        let config = GatewayConfig { nat64, mtu: MTU, lowest_ipv6_mtu: 1280 };
         Self {
             gateway: Gateway::new(config, [3; 32]).unwrap(),
             now: Duration::from_secs(100),

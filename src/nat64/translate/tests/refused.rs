@@ -95,8 +95,6 @@ fn refused_without_an_answer() {
     for kind in [9, 10, 13, 14, 15, 16, 17, 18, 19, 255] {
         assert_eq!(ipv4("echo_request", 20, kind), Err(Refusal::IcmpType.into()), "{kind}");
     }
-    assert_eq!(ipv4("first_fragment", 9, 1), Err(Refusal::IcmpFragment.into()));
-    assert_eq!(ipv4("echo_request", 7, 1), Err(Refusal::IcmpFragment.into()));
     assert_eq!(ipv4("quoted_udp", 25, 1), Err(Refusal::IcmpChecksum.into()));
     assert_eq!(ipv4("quoted_udp", 19, 8), Err(Refusal::QuotedSource.into()));
     let mut packet = from4("tcp");
@@ -114,11 +112,6 @@ fn refused_without_an_answer() {
         assert_eq!(ipv6("echo_request", 40, kind), Err(Refusal::IcmpType.into()), "{kind}");
     }
     assert_eq!(ipv6("quoted_udp", 45, 1), Err(Refusal::IcmpChecksum.into()));
-    for next in [0, 43, 44, 51, 60] {
-        let refused = Err(Refusal::FragmentedExtension.into());
-        assert_eq!(ipv6("later_fragment", 40, next), refused, "{next}");
-    }
-    assert_eq!(ipv6("later_fragment", 40, 58), Err(Refusal::IcmpFragment.into()));
     let mut packet = from6("later_fragment");
     packet[42..44].copy_from_slice(&[0xff, 0xf8]);
     assert_eq!(to_ipv4(&packet, &LIMITS), Err(Refusal::FragmentBounds.into()));
@@ -126,6 +119,34 @@ fn refused_without_an_answer() {
     packet[6..8].copy_from_slice(&[0x1f, 0xff]);
     mend_header(&mut packet);
     assert_eq!(to_ipv6(&packet, &LIMITS), Err(Refusal::FragmentBounds.into()));
+}
+
+/// What is well-formed and not translated is answered: administratively prohibited.
+#[test]
+fn rfc7915_4_4_and_5_4_what_is_discarded_is_told() {
+    let ipv4 = |name, changes: &[(usize, u8)]| {
+        let mut packet = from4(name);
+        changes.iter().for_each(|&(at, octet)| packet[at] = octet);
+        mend_header(&mut packet);
+        to_ipv6(&packet, &LIMITS)
+    };
+    let refused = |reason| Err(Refused::with(reason, 3, 13, 0));
+    assert_eq!(ipv4("first_fragment", &[(9, 1)]), refused(Refusal::IcmpFragment));
+    assert_eq!(ipv4("echo_request", &[(7, 1)]), refused(Refusal::IcmpFragment));
+    let none = [(26, 0), (27, 0)];
+    assert_eq!(ipv4("first_fragment", &none), refused(Refusal::UdpWithoutChecksum));
+
+    let ipv6 = |name, at: usize, octet| {
+        let mut packet = from6(name);
+        packet[at] = octet;
+        to_ipv4(&packet, &LIMITS)
+    };
+    let refused = |reason| Err(Refused::with(reason, 1, 1, 0));
+    for next in [0, 43, 44, 51, 60] {
+        let expected = refused(Refusal::FragmentedExtension);
+        assert_eq!(ipv6("later_fragment", 40, next), expected, "{next}");
+    }
+    assert_eq!(ipv6("later_fragment", 40, 58), refused(Refusal::IcmpFragment));
 }
 
 #[test]
