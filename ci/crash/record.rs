@@ -22,6 +22,7 @@ pub fn key(mapped: u16, client: Client) -> Key {
 #[derive(Default, PartialEq, Debug)]
 pub struct Table {
     pub initialized: usize,
+    pub forgotten: usize,
     /// The replay.
     pub by_port: HashMap<u16, Client>,
     pub by_client: HashMap<Client, u16>,
@@ -169,13 +170,9 @@ impl Table {
         }
         self.when = event.when.clone();
         let Some(key) = event.entry else {
-            self.initialized += 1;
-            return match self.initialized {
-                1 => Ok(()),
-                _ => Err("initialized twice".into()),
-            };
+            return self.begin_or_end(event.kind);
         };
-        if self.initialized == 0 {
+        if self.initialized == self.forgotten {
             return Err("before Initialized".into());
         }
         let (mapped, address, port) = key;
@@ -200,7 +197,24 @@ impl Table {
                 self.by_client.remove(&client);
             }
             Kind::Conflict => *self.conflicts.entry(key).or_default() += 1,
-            Kind::Initialized => unreachable!(),
+            Kind::Initialized | Kind::Forgotten => unreachable!(),
+        }
+        Ok(())
+    }
+
+    /// `Initialized` or `Forgotten`.
+    fn begin_or_end(&mut self, kind: Kind) -> Result<(), String> {
+        if kind == Kind::Initialized {
+            self.initialized += 1;
+            let twice = self.initialized != self.forgotten + 1;
+            return if twice { Err("initialized twice".into()) } else { Ok(()) };
+        }
+        self.forgotten += 1;
+        if self.initialized != self.forgotten {
+            return Err("forgotten before Initialized".into());
+        }
+        if !self.by_port.is_empty() {
+            return Err("forgotten with entries".into());
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ pub enum Kind {
     Created,
     Deleted,
     Conflict,
+    Forgotten,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Event {
     pub when: String,
     pub kind: Kind,
     pub nat64: Ipv4Addr,
-    /// Mapped port, client address and port; none for `Initialized`.
+    /// Mapped port, client address and port; none for `Initialized` and `Forgotten`.
     pub entry: Option<(u16, Ipv6Addr, u16)>,
     /// What follows the form that all lines have: ` to 203.0.113.5 via 64:ff9b::/96`, or nothing.
     pub full: String,
@@ -51,6 +52,7 @@ fn parse(line: &str) -> Option<Event> {
         "Created" => Kind::Created,
         "Deleted" => Kind::Deleted,
         "Conflict" => Kind::Conflict,
+        "Forgotten" => Kind::Forgotten,
         _ => return None,
     };
     let rest = words.next()?;
@@ -58,7 +60,7 @@ fn parse(line: &str) -> Option<Event> {
         Some(place) => rest.split_at(place),
         None => (rest, ""),
     };
-    let (nat64, entry) = if kind == Kind::Initialized {
+    let (nat64, entry) = if matches!(kind, Kind::Initialized | Kind::Forgotten) {
         (rest, None)
     } else {
         let (left, right) = rest.split_once(' ')?;
@@ -88,8 +90,8 @@ fn full_is_right(full: &str, kind: Kind) -> bool {
         return full.is_empty();
     };
     match (kind, text.split_once(" via ")) {
-        (Kind::Initialized, None) => text.parse::<Ipv4Addr>().is_ok(),
-        (Kind::Initialized, Some(_)) | (_, None) => false,
+        (Kind::Initialized | Kind::Forgotten, None) => text.parse::<Ipv4Addr>().is_ok(),
+        (Kind::Initialized | Kind::Forgotten, Some(_)) | (_, None) => false,
         (_, Some((local, prefix))) => {
             let prefix = prefix.strip_suffix("/96").and_then(rfc5952);
             local.parse::<Ipv4Addr>().is_ok()
@@ -104,7 +106,8 @@ pub fn parse_all(text: &str) -> Vec<Event> {
     complete.lines().map(|line| Event::parse(line).unwrap()).collect()
 }
 
-/// Replays a log from the beginning: `Initialized` once and first for each NAT64, a `Created` only
+/// Replays a log from the beginning: `Initialized` first for each NAT64, and again only after a
+/// `Forgotten`, which stands behind the `Deleted` of each entry; a `Created` only
 /// on a free port and for a client that has none, a `Deleted` only of what stands there, times
 /// never going back within one NAT64. The one-line form hides prefixes, so clients are checked by
 /// port.
@@ -118,6 +121,11 @@ pub fn check_consistency(events: &[Event]) {
         *last = &event.when;
         let table = (event.nat64, local);
         let Some((mapped, address, port)) = event.entry else {
+            if event.kind == Kind::Forgotten {
+                let entries = tables.remove(&table);
+                assert_eq!(entries, Some(HashMap::new()), "forgotten with entries: {event:?}");
+                continue;
+            }
             let again = tables.insert(table, HashMap::new());
             assert!(again.is_none(), "initialized twice: {event:?}");
             continue;
@@ -133,7 +141,7 @@ pub fn check_consistency(events: &[Event]) {
                 let old = entries.remove(&mapped);
                 assert_eq!(old, Some((address, port)), "deleted what was not: {event:?}");
             }
-            Kind::Conflict | Kind::Initialized => {}
+            Kind::Conflict | Kind::Initialized | Kind::Forgotten => {}
         }
     }
 }

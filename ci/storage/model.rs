@@ -29,6 +29,10 @@ pub struct Model(pub BTreeMap<TableKey, TableModel>);
 
 impl Model {
     pub fn apply(&mut self, at: Timestamp, key: TableKey, change: &Change) {
+        if *change == Change::Forgotten {
+            self.0.remove(&key);
+            return;
+        }
         let table = self.0.entry(key).or_default();
         match change {
             Change::Initialized => table.initialized = at,
@@ -44,7 +48,7 @@ impl Model {
                     table.authenticators.remove(&client.address);
                 }
             }
-            Change::Conflict { .. } => {}
+            Change::Conflict { .. } | Change::Forgotten => {}
             Change::IdentityKnown { port, token } => {
                 table.identities.retain(|known| *known != (port.0, token.clone()));
                 table.identities.push((port.0, token.clone()));
@@ -128,6 +132,13 @@ impl Changer {
                     let authenticator = Authenticator::new(&octets[..length]).unwrap();
                     let address = client.address;
                     add(&mut self.model, Change::AuthenticatorLearned { address, authenticator });
+                }
+                90 => {
+                    for &(port, client) in &table.entries {
+                        let port = MappedPort(port);
+                        add(&mut self.model, Change::Deleted { port, client });
+                    }
+                    add(&mut self.model, Change::Forgotten);
                 }
                 _ => {
                     let port = 2000 + self.random.below(80) as u16;

@@ -90,6 +90,9 @@ pub enum Change {
         /// Its mapped port.
         port: MappedPort,
     },
+    /// The table was given up, after the deletion of each of its entries: nothing is known of its
+    /// NAT64 any more.
+    Forgotten,
 }
 
 impl Change {
@@ -101,6 +104,7 @@ impl Change {
                 | Change::Created { .. }
                 | Change::Deleted { .. }
                 | Change::Conflict { .. }
+                | Change::Forgotten
         )
     }
 
@@ -111,6 +115,7 @@ impl Change {
             Change::Created { port, client } => EventKind::Created { port, client },
             Change::Deleted { port, client } => EventKind::Deleted { port, client },
             Change::Conflict { port, client } => EventKind::Conflict { port, client },
+            Change::Forgotten => EventKind::Forgotten,
             Change::IdentityKnown { .. }
             | Change::AuthenticatorLearned { .. }
             | Change::IdentityForgotten { .. }
@@ -139,6 +144,7 @@ pub enum EventKind {
     Created { port: MappedPort, client: Client },
     Deleted { port: MappedPort, client: Client },
     Conflict { port: MappedPort, client: Client },
+    Forgotten,
 }
 
 /// How much a line of the event log tells (`--log-format`).

@@ -40,6 +40,7 @@ impl LineWriter {
         self.time(text, event.at);
         let (name, entry) = match &event.kind {
             EventKind::Initialized => (" Initialized ", None),
+            EventKind::Forgotten => (" Forgotten ", None),
             EventKind::Created { port, client } => (" Created ", Some((port, client))),
             EventKind::Deleted { port, client } => (" Deleted ", Some((port, client))),
             EventKind::Conflict { port, client } => (" Conflict ", Some((port, client))),
@@ -256,6 +257,8 @@ mod tests {
     fn section_8_lines() {
         let line = event(EventKind::Initialized).line(LogFormat::Plain).to_string();
         assert_eq!(line, "2019-03-18 10:06:28.491727 Initialized 192.0.2.7");
+        let line = event(EventKind::Forgotten).line(LogFormat::Plain).to_string();
+        assert_eq!(line, "2019-03-18 10:06:28.491727 Forgotten 192.0.2.7");
         let entry = |kind| event(kind).line(LogFormat::Plain).to_string();
         let (port, client) = (MappedPort(3719), client());
         assert_eq!(
@@ -282,6 +285,10 @@ mod tests {
         assert_eq!(
             event(EventKind::Initialized).line(LogFormat::Full).to_string(),
             "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 to 203.0.113.5"
+        );
+        assert_eq!(
+            event(EventKind::Forgotten).line(LogFormat::Full).to_string(),
+            "2019-03-18 10:06:28.491727 Forgotten 192.0.2.7 to 203.0.113.5"
         );
     }
 

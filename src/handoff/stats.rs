@@ -240,6 +240,8 @@ Counter:
     IdentitiesForgotten = "identities_forgotten",
     /// Tables initialized.
     Initialized = "initialized",
+    /// Tables given up.
+    Forgotten = "forgotten",
     /// Entries created.
     Created = "created",
     /// Entries deleted.

@@ -79,6 +79,7 @@ fn body(octets: &[u8], id: FileId) {
         assert!(changes_in(&again).eq([change.clone()]));
         assert_eq!(raw.is_event(), change.is_event());
         assert_eq!(raw.is_initialized(), change == Change::Initialized);
+        assert_eq!(raw.is_forgotten(), change == Change::Forgotten);
         events += u64::from(change.is_event());
     }
     assert_eq!(changes.next(), None);

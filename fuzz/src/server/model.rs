@@ -111,6 +111,7 @@ impl World {
             let nat64 = self.nat64s.get_mut(table).expect("a change of no table");
             match *change {
                 Change::Initialized => {}
+                Change::Forgotten => panic!("a request gives up its own table"),
                 Change::Used { port } => {
                     assert!(nat64.entries.contains_key(&port.0), "{port} used, and not mapped");
                 }

@@ -22,6 +22,7 @@ pub(super) mod kind {
     pub const IDENTITY_FORGOTTEN: u8 = 8;
     pub const USED: u8 = 9;
     pub const END: u8 = 10;
+    pub const FORGOTTEN: u8 = 11;
 }
 
 /// Appends one change, without its table.
@@ -37,6 +38,7 @@ pub fn encode_change(out: &mut Vec<u8>, change: &Change) {
     };
     match change {
         Change::Initialized => out.push(kind::INITIALIZED),
+        Change::Forgotten => out.push(kind::FORGOTTEN),
         Change::Created { port, client } => entry(kind::CREATED, *port, client),
         Change::Deleted { port, client } => entry(kind::DELETED, *port, client),
         Change::Conflict { port, client } => entry(kind::CONFLICT, *port, client),
@@ -84,13 +86,24 @@ impl<'a> RawChange<'a> {
     pub fn is_event(self) -> bool {
         matches!(
             self.0.first(),
-            Some(&(kind::INITIALIZED | kind::CREATED | kind::DELETED | kind::CONFLICT))
+            Some(
+                &(kind::INITIALIZED
+                    | kind::CREATED
+                    | kind::DELETED
+                    | kind::CONFLICT
+                    | kind::FORGOTTEN)
+            )
         )
     }
 
     /// Whether it is [`Change::Initialized`].
     pub fn is_initialized(self) -> bool {
         self.0 == [kind::INITIALIZED]
+    }
+
+    /// Whether it is [`Change::Forgotten`].
+    pub fn is_forgotten(self) -> bool {
+        self.0 == [kind::FORGOTTEN]
     }
 
     /// The change, where the octets are one.
@@ -109,7 +122,7 @@ pub fn changes_in(octets: &[u8]) -> impl Iterator<Item = Change> {
 /// Skips a change without decoding it. All octets of the right length are a change.
 pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
     match fields.u8()? {
-        kind::INITIALIZED => {}
+        kind::INITIALIZED | kind::FORGOTTEN => {}
         kind::CREATED | kind::DELETED | kind::CONFLICT => drop(fields.slice(32)?),
         kind::IDENTITY_KNOWN | kind::IDENTITY_FORGOTTEN => {
             fields.u16()?;
@@ -128,6 +141,7 @@ pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
 fn decode_change(fields: &mut Fields<'_>) -> Option<Change> {
     let change = match fields.u8()? {
         kind::INITIALIZED => Change::Initialized,
+        kind::FORGOTTEN => Change::Forgotten,
         kind::CREATED => {
             let (port, client) = fields.entry()?;
             Change::Created { port, client }

@@ -9,7 +9,7 @@ use super::position::RecordNumber;
 use crate::handoff::change::Timestamp;
 
 /// The version of the format that is written.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The octets of a file's header.
 pub const HEADER_LENGTH: usize = 80;
 
@@ -138,13 +138,13 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         match u16::from_be_bytes([octets[8], octets[9]]) {
-            1 => Self::decode_1(octets).ok_or(HeaderError::Damaged),
+            1 | VERSION => Self::decode_known(octets).ok_or(HeaderError::Damaged),
             0 => Err(HeaderError::Damaged),
             newer => Err(HeaderError::Newer(newer)),
         }
     }
 
-    fn decode_1(octets: &[u8; HEADER_LENGTH]) -> Option<Self> {
+    fn decode_known(octets: &[u8; HEADER_LENGTH]) -> Option<Self> {
         let mut fields = Fields(&octets[10..]);
         let kind = match fields.u8()? {
             1 => FileKind::Segment,

@@ -14,7 +14,7 @@
 //! | at | octets | header |
 //! | --- | --- | --- |
 //! | 0 | 8 | `NAT64jnl` |
-//! | 8 | 2 | version of the format: 1 |
+//! | 8 | 2 | version of the format: 2; 1 is the same without change 11 |
 //! | 10 | 1 | kind: 1 segment, 2 snapshot |
 //! | 11 | 1 | 0 |
 //! | 12 | 2 | shard, from 0 |
@@ -53,7 +53,7 @@
 //! used, and a flipped octet is found wherever it is.
 //!
 //! An *event* is a change that has a line in the event log (`Initialized`, `Created`, `Deleted`,
-//! `Conflict`) and stands in a segment. Those of a shard are numbered from 0 in an epoch.
+//! `Conflict`, `Forgotten`) and stands in a segment. Those of a shard are numbered from 0 in an epoch.
 //!
 //! # Changes
 //!
@@ -71,6 +71,11 @@
 //! | 8 | `IdentityForgotten` | as `IdentityKnown` |
 //! | 9 | `Used` | mapped port (2) |
 //! | 10 | the file ends with this record, of which this is the only change | |
+//! | 11 | `Forgotten` | |
+//!
+//! A program writes the newest version that it knows, and reads that and all before it. What it
+//! does not know is a newer version, which it refuses by name: so a new kind of change needs a new
+//! version, and files of both stand in an epoch side by side.
 //!
 //! A snapshot has each table once, in the order of their keys. A table starts a new record, whose
 //! first change is `Initialized` and whose time is that of the initialization. Then come its

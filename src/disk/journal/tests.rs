@@ -39,6 +39,7 @@ fn every_change() -> Vec<(TableKey, Change)> {
         (table(7), Change::Deleted { port, client }),
         (table(7), Change::IdentityForgotten { port: control, token }),
         (table(7), Change::AuthenticatorLearned { address: client.address, authenticator: empty }),
+        (table(8), Change::Forgotten),
     ]
 }
 
@@ -73,7 +74,7 @@ fn literal_header() {
         hex(&octets[..76]),
         concat!(
             "4e415436346a6e6c",
-            "0001",
+            "0002",
             "01",
             "00",
             "0001",
@@ -128,14 +129,14 @@ fn every_kind_of_change_both_ways() {
     let record = Record::decode(&octets, SEGMENT.seal(&[0xbb; 16])).unwrap();
     assert_eq!(record.changes().collect::<Vec<_>>(), changes);
     assert_eq!((record.number.0, record.event, record.synced.0), (9, 100, 8));
-    assert_eq!((record.length, record.events()), (octets.len(), 4));
-    assert_eq!(position.event, 104);
+    assert_eq!((record.length, record.events()), (octets.len(), 5));
+    assert_eq!(position.event, 105);
     let runs: Vec<_> = record
         .runs()
         .flat_map(|(table, run)| changes_in(run).map(move |change| (table, change)))
         .collect();
     assert_eq!(runs, changes);
-    assert_eq!(record.runs().count(), 3);
+    assert_eq!(record.runs().count(), 4);
     let raw: Vec<u8> = record.changes().raw().flat_map(|(_, raw)| raw.octets().to_vec()).collect();
     let alone: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
     assert_eq!(changes_in(&raw).collect::<Vec<_>>(), alone);
@@ -232,10 +233,12 @@ fn with_checksum(mut octets: [u8; HEADER_LENGTH]) -> [u8; HEADER_LENGTH] {
 #[test]
 fn a_newer_version_is_told_apart_from_damage() {
     let mut octets = header().encode();
-    octets[9] = 2;
+    octets[9] = 3;
     let error = Header::decode(&with_checksum(octets)).unwrap_err();
-    assert_eq!(error, HeaderError::Newer(2));
-    assert_eq!(error.to_string(), "format version 2, of which this program knows up to 1");
+    assert_eq!(error, HeaderError::Newer(3));
+    assert_eq!(error.to_string(), "format version 3, of which this program knows up to 2");
+    octets[9] = 1;
+    assert_eq!(Header::decode(&with_checksum(octets)), Ok(header()), "the one before");
     octets[9] = 0;
     assert_eq!(Header::decode(&with_checksum(octets)), Err(HeaderError::Damaged));
     for (at, value) in [(10, 3), (11, 1), (13, 2), (58, 1)] {
@@ -254,7 +257,9 @@ fn a_body_without_a_meaning_is_refused_whatever_its_checksum() {
         &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8, kind::CREATED, 1, 2],
         &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8, kind::INITIALIZED, kind::END],
         &[kind::END, kind::END],
-        &[11],
+        &[kind::FORGOTTEN],
+        &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8, 12],
+        &[12],
     ] {
         let mut out = Vec::new();
         let position = Position { record: RecordNumber(1), event: 0 };

@@ -62,8 +62,8 @@ impl NewEpoch<'_> {
         }
         let mut deleted: Vec<Vec<(TableKey, Change)>> = vec![Vec::new(); usize::from(shards)];
         while let Some((key, index)) = least(&mut sources)? {
-            let Some(mut table) = sources[index].next()? else {
-                break;
+            let Some(mut table) = sources[index].table(key)? else {
+                continue;
             };
             let shard = shard_of(index, &table);
             let change = table.bar(self.common.handoff_port);

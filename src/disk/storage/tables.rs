@@ -131,14 +131,28 @@ impl Tables {
 
     /// The next table.
     pub fn next(&mut self) -> Result<Option<TableState>, StorageError> {
-        let Some(key) = self.peek()? else {
-            return Ok(None);
-        };
+        while let Some(key) = self.peek()? {
+            if let Some(table) = self.table(key)? {
+                return Ok(Some(table));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The table with `key`, which [`Tables::peek`] said is the next one. `None` where it was given
+    /// up.
+    pub fn table(&mut self, key: TableKey) -> Result<Option<TableState>, StorageError> {
         let Source { common, hash, tolerant, .. } = self.source;
-        let mut nat64 = Channel::new(TableLimits::default(), common.handoff_port, hash);
+        let new = || Channel::new(TableLimits::default(), common.handoff_port, hash);
+        let (mut nat64, mut is_gone) = (new(), false);
         let mut initialized = None;
         let mut apply = |octets: &[u8]| {
             for change in changes_in(octets) {
+                is_gone = change == Change::Forgotten;
+                if is_gone {
+                    nat64 = new();
+                    continue;
+                }
                 if tolerant {
                     make_room(&mut nat64, &change);
                 }
@@ -155,7 +169,7 @@ impl Tables {
             apply(&group.changes);
         }
         let initialized = initialized.unwrap_or_default();
-        Ok(Some(TableState { key, initialized, nat64 }))
+        Ok((!is_gone).then_some(TableState { key, initialized, nat64 }))
     }
 
     /// Reads the next record of the snapshot. It has changes of one table only.
@@ -235,6 +249,11 @@ impl Tables {
                     });
                     if raw.is_initialized() {
                         group.initialized = Some(record.time);
+                    }
+                    if raw.is_forgotten() {
+                        // What was before it means nothing any more.
+                        used -= group.changes.len();
+                        group.changes.clear();
                     }
                     group.changes.extend_from_slice(raw.octets());
                     used += raw.octets().len();

@@ -83,6 +83,12 @@ impl Budget {
         self.entries.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Counts a NAT64 less, whose table has `entries`.
+    pub(super) fn give_nat64(&self, entries: usize) {
+        self.nat64s.fetch_sub(1, Ordering::Relaxed);
+        self.entries.fetch_sub(weight(entries), Ordering::Relaxed);
+    }
+
     /// Counts a NAT64 whose table has `entries`, whatever the limits are: it was admitted before a
     /// restart.
     pub(super) fn replayed_nat64(&self, entries: usize) {

@@ -8,7 +8,8 @@ use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 
 /// They are found by a hash that is known before the channel is looked for, or by the number that
-/// it was found to have. A channel is never removed, so a number stays good.
+/// it was found to have. When a channel is removed another one gets its number: see
+/// [`Channels::find_mut`].
 #[derive(Default)]
 pub struct Channels {
     channels: Vec<(TableKey, Box<Channel>)>,
@@ -90,6 +91,21 @@ impl Channels {
         self.channels.push((key, channel));
         let channels = &self.channels;
         self.index.insert_unique(hash, number, |number| hash_of(secret, channels[number.0].0));
+    }
+
+    /// Takes the channel with `key` out.
+    pub fn remove(&mut self, secret: &SecretHash, key: TableKey) -> Option<Box<Channel>> {
+        let Self { channels, index } = self;
+        let is_it = |number: &Number| channels[number.0].0 == key;
+        let (Number(at), _) = index.find_entry(hash_of(secret, key), is_it).ok()?.remove();
+        // The last one moves to its place.
+        if let Some(last) = channels.len().checked_sub(1).filter(|&last| last != at) {
+            let hash = hash_of(secret, channels[last].0);
+            if let Some(number) = index.find_mut(hash, |number| number.0 == last) {
+                *number = Number(at);
+            }
+        }
+        Some(channels.swap_remove(at).1)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (TableKey, &Channel)> {

@@ -109,6 +109,7 @@ pub fn record(stats: &Stats, outbox: &mut Outbox, table: TableKey, change: Chang
         Change::AuthenticatorLearned { .. } => Counter::AuthenticatorsLearned,
         Change::IdentityForgotten { .. } => Counter::IdentitiesForgotten,
         Change::Used { .. } => Counter::EntriesUsed,
+        Change::Forgotten => Counter::Forgotten,
     };
     stats.add(counter, 1);
     outbox.changes.push((table, change));

@@ -165,6 +165,12 @@ impl Server {
     pub fn replay(&mut self, table: TableKey, change: &Change) {
         let Shared { budget, hash, .. } = &self.shared;
         let ServerConfig { limits, handoff_port, .. } = self.admission.config;
+        if *change == Change::Forgotten {
+            if let Some(channel) = self.admission.channels.remove(hash, table) {
+                budget.give_nat64(channel.table().len());
+            }
+            return;
+        }
         let make = || {
             budget.replayed_nat64(0);
             Ok::<_, Infallible>(Channel::new(limits, handoff_port, *hash))

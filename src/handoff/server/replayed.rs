@@ -23,6 +23,11 @@ pub struct Replayed {
 impl Replayed {
     /// As [`Server::replay`].
     pub fn replay(&mut self, table: TableKey, change: &Change) {
+        if *change == Change::Forgotten {
+            self.current.take_if(|current| current.0 == table);
+            self.channels.remove(&table);
+            return;
+        }
         match &mut self.current {
             Some((key, channel)) if *key == table => channel.apply(change, 0),
             _ => self.turn_to(table).apply(change, 0),
@@ -112,6 +117,21 @@ mod tests {
                 }
             }
         }
+        // A table that is given up is gone, and may come again.
+        for number in 7..=8 {
+            changes.push((table(number), Change::Initialized));
+            changes.push((
+                table(number),
+                Change::Created { port: MappedPort(6000), client: client(1) },
+            ));
+            changes.push((
+                table(number),
+                Change::Deleted { port: MappedPort(6000), client: client(1) },
+            ));
+            changes.push((table(number), Change::Forgotten));
+        }
+        changes.push((table(1), Change::Used { port: MappedPort(5001) }));
+        changes.push((table(8), Change::Initialized));
         changes
     }
 
@@ -136,7 +156,8 @@ mod tests {
         let budget =
             |server: &Server| (server.config().budget.nat64s(), server.config().budget.entries());
         assert_eq!(budget(&adopting), budget(&whole));
-        assert_eq!(budget(&adopting), (6, 4 * 5 + 2));
+        assert_eq!(budget(&adopting), (7, 4 * 5 + 3));
+        assert_eq!((whole.nat64s(), adopting.nat64s()), (7, 7));
         assert_eq!(adopting.contradiction(), None);
         assert!((1..=6).all(|n| adopting.is_known(table(n), ControlPort(4000), &[n; 4])));
     }

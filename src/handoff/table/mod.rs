@@ -512,7 +512,8 @@ impl Table {
             Change::Initialized
             | Change::Conflict { .. }
             | Change::IdentityKnown { .. }
-            | Change::IdentityForgotten { .. } => {}
+            | Change::IdentityForgotten { .. }
+            | Change::Forgotten => {}
         }
     }
 

@@ -40,8 +40,8 @@ use crate::disk::secret_hash;
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 
-/// No line is shorter, with its line feed: `Initialized` and the shortest address.
-const LINE_MIN: u64 = 47;
+/// No line is shorter, with its line feed: `Forgotten` and the shortest address.
+const LINE_MIN: u64 = 45;
 /// Octets that are read at once.
 const READ_OCTETS: usize = 64 * 1024;
 
