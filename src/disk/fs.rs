@@ -22,7 +22,6 @@ pub const TEMPORARY: &str = ".tmp";
 /// Identifies a run of the machine.
 pub type Boot = [u8; 16];
 
-/// A file system.
 pub trait Disk: Send + Sync {
     /// The names in a directory, in any order.
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
@@ -34,7 +33,6 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file or directory another name. A file that has this name is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty directory.
     fn remove_dir(&self, directory: &Path) -> io::Result<()>;
@@ -130,7 +128,6 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 

@@ -9,7 +9,7 @@ pub mod storage;
 use crate::handoff::random::SecretHash;
 use crate::kernel::entropy;
 
-/// For indexes that only this process sees, of what remotes chose.
+/// A keyed hash, for indexes in memory whose keys a remote can choose.
 fn secret_hash() -> SecretHash {
     // Where the kernel refuses randomness, the worst case is a slow start.
     SecretHash::new(entropy::octets().unwrap_or_default())

@@ -43,19 +43,9 @@ pub enum Change {
     /// The table came into being.
     Initialized,
     /// An entry came into being.
-    Created {
-        /// Its mapped port.
-        port: MappedPort,
-        /// Its client.
-        client: Client,
-    },
+    Created { port: MappedPort, client: Client },
     /// An entry is gone.
-    Deleted {
-        /// Its mapped port.
-        port: MappedPort,
-        /// Its client.
-        client: Client,
-    },
+    Deleted { port: MappedPort, client: Client },
     /// A NAT64 reported an entry that the table contradicts. The table is as it was.
     Conflict {
         /// The mapped port that was reported.
@@ -67,12 +57,10 @@ pub enum Change {
     IdentityKnown {
         /// The source port of the control channel.
         port: ControlPort,
-        /// Its token.
         token: Token,
     },
     /// The authenticator of a client address, new or another than before.
     AuthenticatorLearned {
-        /// The client's address.
         address: std::net::Ipv6Addr,
         /// What the NAT64 will recognize it by.
         authenticator: Authenticator,
@@ -81,7 +69,6 @@ pub enum Change {
     IdentityForgotten {
         /// The source port of the control channel.
         port: ControlPort,
-        /// Its token.
         token: Token,
     },
     /// The entry on this port was used, after it had not been for some time: it is the last to go
@@ -128,17 +115,13 @@ impl Change {
 /// A line of the event log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// When it happened.
     pub at: Timestamp,
-    /// In which table.
     pub table: TableKey,
-    /// What happened.
     pub kind: EventKind,
 }
 
 /// What a line of the event log is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in `Change`, whose doc says what they are")]
 pub enum EventKind {
     Initialized,
     Created { port: MappedPort, client: Client },

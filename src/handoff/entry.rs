@@ -36,9 +36,7 @@ pub struct ControlPort(pub u16);
 pub struct Client {
     /// The NAT64 prefix that the client reached the service by.
     pub prefix: Prefix96,
-    /// The client's address.
     pub address: Ipv6Addr,
-    /// The client's TCP or UDP port.
     pub port: u16,
 }
 
@@ -58,7 +56,6 @@ impl Client {
 /// A connection tracking entry: the data of a message of type 7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// The mapped port.
     pub port: MappedPort,
     /// Whom it stands for.
     pub client: Client,

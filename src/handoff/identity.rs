@@ -15,7 +15,6 @@ pub const IDENTITIES_MAX: usize = CONTROL_PORTS_MAX;
 #[derive(Debug, Default)]
 pub struct Identities(Vec<Identity>);
 
-/// One of them.
 #[derive(Debug)]
 struct Identity {
     port: ControlPort,
@@ -30,7 +29,7 @@ impl Identities {
         self.position(port, token).is_some()
     }
 
-    /// A known (`port`, `token`) is the most recently used from now on. Returns the number of the
+    /// Makes (`port`, `token`), if it is known, the most recently used. Returns the number of the
     /// record that made it known.
     #[inline]
     pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
@@ -41,8 +40,8 @@ impl Identities {
         self.0.first().map(|identity| identity.since)
     }
 
-    /// (`port`, `token`) is known and the most recently used from now on: record `since` says so.
-    /// At most [`IDENTITIES_MAX`] are kept.
+    /// Makes (`port`, `token`) known, by record `since`, and the most recently used. At most
+    /// [`IDENTITIES_MAX`] are kept.
     pub fn learn(&mut self, port: ControlPort, token: Token, since: u64) {
         if self.recognize(port, token.octets()).is_none() {
             self.0.truncate(IDENTITIES_MAX - 1);
@@ -55,7 +54,7 @@ impl Identities {
         self.0.get(IDENTITIES_MAX - 1).map(|identity| (identity.port, &identity.token))
     }
 
-    /// (`port`, `token`) is not known any more.
+    /// Forgets (`port`, `token`).
     pub fn forget(&mut self, port: ControlPort, token: &Token) {
         self.0.retain(|known| known.port != port || known.token != *token);
     }
@@ -91,7 +90,7 @@ impl Default for Attenuation {
 }
 
 impl Attenuation {
-    /// Whether this one passes.
+    /// Whether the next packet passes.
     pub fn passes(&mut self, random: &mut Random) -> bool {
         match self.0.checked_sub(1) {
             Some(left) => {

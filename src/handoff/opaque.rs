@@ -67,7 +67,6 @@ macro_rules! opaque {
                 Octets::new(octets).map(Self)
             }
 
-            /// The octets.
             pub fn octets(&self) -> &[u8] {
                 self.0.get()
             }
@@ -79,7 +78,7 @@ macro_rules! opaque {
             }
         }
 
-        /// Of no octets.
+        /// No octets.
         impl Default for $name {
             fn default() -> Self {
                 Self(Octets::Inline { length: 0, octets: [0; INLINE_MAX] })

@@ -193,7 +193,7 @@ impl Ports {
         }
     }
 
-    /// From now on the control ports are `control`, and not eligible. None of them may be taken.
+    /// Makes `control` the control ports, which are not eligible. None of them may be taken now.
     pub fn set_control(&mut self, control: impl Iterator<Item = ControlPort>) {
         let old = std::mem::take(&mut self.control);
         self.control.extend(control.map(|port| port.0).take(CONTROL_PORTS_MAX));

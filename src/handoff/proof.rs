@@ -43,7 +43,7 @@ pub struct ProofKeys {
 }
 
 impl ProofKeys {
-    /// Fresh ones.
+    /// Draws new keys, whose lifetime begins `now`.
     pub fn new(now: Duration, random: &mut Random) -> Self {
         Self { current: random.key(), previous: random.key(), expires: now + KEY_LIFETIME }
     }

@@ -50,7 +50,7 @@ pub struct SecretHash {
 const WORDS_MAX: usize = 4;
 
 impl SecretHash {
-    /// With this key, which must be secret.
+    /// A hash with this key, which must be secret.
     pub fn new(key: [u8; 16]) -> Self {
         let [low, high] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| key[at + i])));
         let mut hash = Self { key: (low, high), words: [0; WORDS_MAX + 2] };

@@ -23,8 +23,8 @@ pub fn is_group(address: Ipv4Addr) -> bool {
     matches!(address.octets()[0], 224..)
 }
 
-/// The same as [`is_routable_host`] for IPv6, where the client of a NAT64 is concerned: neither the
-/// unspecified address, nor a loopback, multicast, IPv4-mapped or link-local one.
+/// Whether the client of a NAT64 can have `address`: routers pass on what comes from it. It is
+/// neither the unspecified address, nor a loopback, multicast, IPv4-mapped or link-local one.
 #[inline]
 pub fn is_routable_client(address: Ipv6Addr) -> bool {
     !(address.is_unspecified()

@@ -19,7 +19,7 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
             sum += u64::from(last) << 8;
         }
     }
-    // Two folds bring the sum of 2^16 words into 32 bits and leave no more than that to do.
+    // The sum of 2^16 words: this and the folds of `fold` bring it into 16 bits.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     !fold(u32::try_from(sum).unwrap_or(u32::MAX))
 }

@@ -1,7 +1,7 @@
 //! Which connection a packet is of, and an ICMP error: as far as the packet alone says.
 //!
-//! Everybody who looks for the entry of a packet asks here. What is done with a packet of no
-//! connection, and which of its two ends is the client's, is for the caller to say.
+//! Whatever looks for the entry of a packet asks here. What is done with a packet of no connection,
+//! and which of its two ends is the client's, is for the caller to say.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +17,6 @@ use super::transport::{Transport, has_ports, ports};
 pub enum Class<'a> {
     /// TCP or UDP: whole, or the first fragment.
     Ports {
-        /// One of the two.
         transport: Transport,
         /// The port of the packet's source.
         source_port: u16,
@@ -31,7 +30,6 @@ pub enum Class<'a> {
     Error(&'a [u8]),
     /// Another ICMP message of the packet's own IP version, and its type if that is there.
     Icmp(Option<u8>),
-    /// Another protocol.
     Other,
 }
 

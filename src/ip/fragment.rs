@@ -80,20 +80,15 @@ pub fn is_later(fragment: Option<Fragment>) -> bool {
 pub enum FragmentKey {
     /// RFC 8200 section 4.5.
     Ipv6 {
-        /// The source address.
         source: Ipv6Addr,
-        /// The destination address.
         destination: Ipv6Addr,
         /// As in [`Fragment`].
         identification: u32,
     },
     /// RFC 791 section 3.2.
     Ipv4 {
-        /// The source address.
         source: Ipv4Addr,
-        /// The destination address.
         destination: Ipv4Addr,
-        /// The protocol number.
         protocol: u8,
         /// As in [`Fragment`].
         identification: u32,

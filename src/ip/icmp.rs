@@ -119,9 +119,7 @@ pub mod v6 {
 /// An ICMP or ICMPv6 error: which of the two is clear from the packet that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IcmpError {
-    /// The type.
     pub kind: u8,
-    /// The code.
     pub code: u8,
     /// What follows the checksum: an MTU, a pointer, or 0.
     pub word: u32,

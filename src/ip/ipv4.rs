@@ -13,6 +13,7 @@ pub struct Ipv4<'a>(&'a [u8]);
 impl<'a> Ipv4<'a> {
     /// A view of `packet`, which may be cut short behind its header, as inside of an ICMP error.
     /// `None` where even that is not whole, or the version is another.
+    #[inline]
     pub fn new(packet: &'a [u8]) -> Option<Self> {
         let header = usize::from(packet.first()? & 0x0f) * 4;
         (packet[0] >> 4 == 4 && header >= IPV4_HEADER && packet.len() >= header)
@@ -21,12 +22,13 @@ impl<'a> Ipv4<'a> {
 
     /// A view of the packet that `octets` start with, cut to the length that it says. `None` where
     /// there are fewer octets, or its length leaves no room for its header.
+    #[inline]
     pub fn whole(octets: &'a [u8]) -> Option<Self> {
-        let length = Self::new(octets)?.total_length();
-        Self::new(octets.get(..length)?)
+        let view = Self::new(octets)?;
+        let length = view.total_length();
+        (length >= view.header_length()).then_some(Self(octets.get(..length)?))
     }
 
-    /// All octets.
     pub fn octets(self) -> &'a [u8] {
         self.0
     }
@@ -41,17 +43,14 @@ impl<'a> Ipv4<'a> {
         &self.0[self.header_length()..]
     }
 
-    /// The protocol number.
     pub fn protocol(self) -> u8 {
         self.0[field::PROTOCOL]
     }
 
-    /// The source address.
     pub fn source(self) -> Ipv4Addr {
         self.address(field::SOURCE.start)
     }
 
-    /// The destination address.
     pub fn destination(self) -> Ipv4Addr {
         self.address(field::DESTINATION.start)
     }
@@ -80,7 +79,6 @@ impl<'a> Ipv4<'a> {
         usize::from(u16_at(self.0, field::TOTAL_LENGTH))
     }
 
-    /// The identification.
     pub fn identification(self) -> u16 {
         u16_at(self.0, field::IDENTIFICATION)
     }

@@ -72,25 +72,23 @@ impl<'a> Ipv6<'a> {
 
     /// A view of the packet that `octets` start with, cut to the length that it says. `None` where
     /// there are fewer octets.
+    #[inline]
     pub fn whole(octets: &'a [u8]) -> Option<Self> {
         let view = Self::new(octets)?;
         let octets = octets.get(..IPV6_HEADER + view.payload_length())?;
         Some(Self { octets, ..view })
     }
 
-    /// All octets.
     pub fn octets(self) -> &'a [u8] {
         self.octets
     }
 
-    /// The source address.
     #[inline]
     pub fn source(self) -> Ipv6Addr {
         const AT: usize = field::SOURCE.start;
         Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| self.header[AT + i]))
     }
 
-    /// The destination address.
     #[inline]
     pub fn destination(self) -> Ipv6Addr {
         const AT: usize = field::DESTINATION.start;
@@ -102,13 +100,11 @@ impl<'a> Ipv6<'a> {
         usize::from(u16_at(self.header, field::PAYLOAD_LENGTH))
     }
 
-    /// The traffic class.
     pub fn traffic_class(self) -> u8 {
         let at = field::VERSION_AND_CLASS;
         self.header[at] << 4 | self.header[at + 1] >> 4
     }
 
-    /// The hop limit.
     pub fn hop_limit(self) -> u8 {
         self.header[field::HOP_LIMIT]
     }

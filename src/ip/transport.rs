@@ -7,9 +7,7 @@ use super::fields::{
 /// What a NAT64 has mappings for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// Protocol 6.
     Tcp,
-    /// Protocol 17.
     Udp,
     /// ICMP or ICMPv6 echo requests and replies.
     Echo,

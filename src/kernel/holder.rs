@@ -9,7 +9,6 @@ use std::net::SocketAddrV4;
 pub struct Holder {
     /// As `ps` shows it.
     pub name: String,
-    /// The process id.
     pub pid: u32,
 }
 

@@ -33,7 +33,7 @@ pub struct Mmsg {
     sockets: Vec<ReactorSocket>,
     event: EventWaker,
     buffers: Mapping<u8>,
-    /// One for each buffer, and so are the vectors.
+    /// One for each buffer, like the vectors.
     headers: Mapping<libc::mmsghdr>,
     vectors: Mapping<libc::iovec>,
     /// All sockets, and the waker last. Kept, as rustix's poll would need a new list for each wait.

@@ -18,12 +18,12 @@ pub struct ExitError {
 }
 
 impl ExitError {
-    /// Something has to be written differently.
+    /// The command line or the configuration is wrong: exit code 2.
     pub fn usage(error: impl Display) -> Self {
         Self { code: EXIT_USAGE, message: error.to_string() }
     }
 
-    /// Anything else.
+    /// Any other failure: exit code 1.
     pub fn failed(error: impl Display) -> Self {
         Self { code: EXIT_FAILED, message: error.to_string() }
     }

@@ -26,7 +26,7 @@ use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange};
 use crate::programs::options::GatewaySetup;
 
-/// How many packets are read between two looks at signals and timers.
+/// Packets that are read before signals and timers are handled again.
 const BATCH: usize = 64;
 /// Time between two ticks of the gateway.
 const TICK: Duration = Duration::from_secs(1);

@@ -244,8 +244,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn format(&mut self, number: usize, format: LogFormat) {
-        // A shard without events starts at the same index as the next one: the last such shard has
-        // it.
+        // A shard without events starts at the same index as the next one: the event is in the last
+        // such shard.
         let shard = self.starts.partition_point(|&start| start <= number) - 1;
         let (_, event) = self.pending[shard][number - self.starts[shard]];
         self.text.clear();

@@ -14,7 +14,6 @@ pub enum LogError {
     /// The file cannot be opened.
     #[error("the event log {} cannot be opened: {}", path.display(), why_not_opened(path, cause))]
     Open {
-        /// The log file.
         path: PathBuf,
         /// What the system said.
         #[source]
@@ -30,9 +29,7 @@ pub enum LogError {
         path.display()
     )]
     Cursor {
-        /// The cursor's file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         cause: io::Error,
     },
@@ -44,7 +41,6 @@ pub enum LogError {
     Incomplete {
         /// The log, as [`EventLog`](super::EventLog) calls it in its messages.
         log: String,
-        /// What the system said.
         #[source]
         cause: io::Error,
     },

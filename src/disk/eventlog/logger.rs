@@ -75,7 +75,6 @@ impl Drop for Watch {
     }
 }
 
-/// The thread.
 pub(super) struct Logger {
     queues: Vec<Consumer<Event>>,
     /// The queue whose turn it is.

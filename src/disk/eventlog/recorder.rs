@@ -102,7 +102,7 @@ impl Recorder {
         self.logged.clone()
     }
 
-    /// Whole lines of a shard's events were written.
+    /// Counts whole lines of a shard's events that were written.
     pub(super) fn wrote(&mut self, shard: usize, lines: u64) {
         self.events[shard] += lines;
         let needed = self.cursor.is_some() || matches!(self.sync, LogSync::Interval(_));

@@ -27,11 +27,8 @@ pub enum FileKind {
 /// Identifies a file of a state directory: its name and its header both say this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
-    /// What it is.
     pub kind: FileKind,
-    /// Its epoch.
     pub epoch: u64,
-    /// Its shard.
     pub shard: u16,
     /// Its number in the shard.
     pub number: u64,
@@ -57,7 +54,6 @@ impl FileId {
 /// The header of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Which file it is.
     pub id: FileId,
     /// Shards of the epoch.
     pub shards: u16,
@@ -107,7 +103,6 @@ impl Header {
         std::array::from_fn(|i| octets[60 + i])
     }
 
-    /// Its octets.
     pub fn encode(&self) -> [u8; HEADER_LENGTH] {
         let mut out = [0; HEADER_LENGTH];
         out[..8].copy_from_slice(MAGIC);
@@ -127,7 +122,7 @@ impl Header {
         out
     }
 
-    /// From the first octets of a file.
+    /// Decodes the first octets of a file.
     ///
     /// # Errors
     /// Where they are not a header that this version can read.

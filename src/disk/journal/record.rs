@@ -67,7 +67,7 @@ pub struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Without any change yet.
+    /// A record without changes.
     pub fn new(
         out: &'a mut Vec<u8>,
         seal: Seal,
@@ -80,7 +80,7 @@ impl<'a> Encoder<'a> {
         Self { out, start, table: None, seal, position, events: 0, synced, time }
     }
 
-    /// Whether another change may not fit.
+    /// Whether there might be no room for another change.
     pub fn is_full(&self) -> bool {
         self.out.len() - self.start + CHANGE_MAX > RECORD_MAX
     }
@@ -129,7 +129,6 @@ impl<'a> Encoder<'a> {
 /// A record as it was written.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// Its number.
     pub number: RecordNumber,
     /// Events of the shard before it.
     pub event: u64,
@@ -167,7 +166,7 @@ impl fmt::Display for Invalid {
 }
 
 impl<'a> Record<'a> {
-    /// From the octets of a file from some offset on.
+    /// Decodes the record that `octets` start with: those of a file from some offset on.
     ///
     /// # Errors
     /// Where no whole and valid record starts there.

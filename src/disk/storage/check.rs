@@ -23,15 +23,12 @@ use crate::handoff::message::HANDOFF_PORT;
 /// A part of a journal that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// The shard.
     pub shard: usize,
-    /// The file.
     pub file: PathBuf,
     /// Offset of the damage in the file.
     pub offset: u64,
     /// Octets that cannot be read.
     pub octets: u64,
-    /// What is wrong.
     pub what: String,
     /// The numbers of the first and last record that are lost, if that can be told.
     pub records: Option<(u64, u64)>,
@@ -261,7 +258,7 @@ pub fn repair(directory: &Path, now: Timestamp) -> Result<Repaired, StorageError
 /// As [`repair`], on any disk, and without a lock.
 ///
 /// # Errors
-/// Likewise.
+/// As [`repair`].
 pub fn repair_at(
     disk: &Arc<dyn Disk>,
     root: &Path,

@@ -58,7 +58,6 @@ impl SnapshotWriter {
         })
     }
 
-    /// Appends a table.
     pub fn table(
         &mut self,
         key: TableKey,
@@ -125,7 +124,6 @@ pub struct Compacted {
     pub octets: u64,
 }
 
-/// Compacts one shard.
 pub(super) struct Compactor {
     /// Without its files: they are listed for each compaction.
     pub source: Source,

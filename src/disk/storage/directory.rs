@@ -47,7 +47,6 @@ pub enum DirectoryError {
         pid.map_or("another nat64handoff".into(), |pid| format!("nat64handoff (pid {pid})"))
     )]
     InUse {
-        /// The directory.
         path: PathBuf,
         /// The process that holds the lock, if the lock file names it already.
         pid: Option<u32>,
@@ -73,11 +72,8 @@ pub enum DirectoryError {
         what_to_do(cause)
     )]
     Unusable {
-        /// The directory.
         path: PathBuf,
-        /// What we tried.
         action: &'static str,
-        /// What the system said.
         #[source]
         cause: io::Error,
     },
@@ -128,7 +124,6 @@ impl StateDirectory {
         Ok(StateDirectory { path, tightened_from, _lock: lock })
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -144,13 +144,10 @@ pub enum StorageError {
     /// What is in a file is not what was written.
     #[error("{}, offset {offset}: {what}; {CHECK} {}", file.display(), directory.display())]
     Damaged {
-        /// The state directory.
         directory: PathBuf,
-        /// The file.
         file: PathBuf,
         /// Octets before the damage.
         offset: u64,
-        /// What is wrong.
         what: String,
     },
     /// A later version of this program wrote it.
@@ -159,23 +156,16 @@ pub enum StorageError {
          {VERSION}); use that version",
         file.display()
     )]
-    Newer {
-        /// The file.
-        file: PathBuf,
-        /// Its format.
-        version: u16,
-    },
+    Newer { file: PathBuf, version: u16 },
     /// It cannot be the state directory now.
     #[error("{0}")]
     Directory(#[source] DirectoryError),
     /// The system refused something.
     #[error("cannot {action} {}: {cause}; {}", path.display(), what_to_do(cause))]
     Io {
-        /// What we tried.
         action: &'static str,
         /// With which file or directory.
         path: PathBuf,
-        /// What the system said.
         #[source]
         cause: io::Error,
     },

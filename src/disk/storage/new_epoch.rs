@@ -24,7 +24,6 @@ pub(super) struct NewEpoch<'a> {
     pub boot: Boot,
 }
 
-/// What was written.
 pub(super) struct Written {
     pub ends: Vec<ShardEnd>,
     /// For each shard, the events of entries on the port that is the handoff port now.

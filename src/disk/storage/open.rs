@@ -24,7 +24,6 @@ use crate::kernel::clock;
 /// A torn end of a journal that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
-    /// The file.
     pub file: PathBuf,
     /// The length that was left.
     pub offset: u64,

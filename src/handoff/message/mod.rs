@@ -3,13 +3,15 @@
 //! [`parse`] turns a UDP payload into a [`Request`] that is well-formed by section 3, or into the
 //! reason why it is not. A request refers to its payload by [`Span`]s and borrows nothing, so that
 //! the reply can be written into the very same buffer, in front of the embedded packet. What stands
-//! inside an embedded packet is the business of `packet`.
+//! inside an embedded packet is not looked at here: `ip` does that.
 
 use std::net::Ipv6Addr;
 
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::stats::DropReason;
 use crate::ip::address::Prefix96;
+use crate::ip::ipv4::Ipv4;
+use crate::ip::ipv6::Ipv6;
 
 /// The default handoff port (PROTOCOL.md section 1).
 pub const HANDOFF_PORT: u16 = 64064;
@@ -56,7 +58,7 @@ pub mod message_type {
 const HANDOFF_FORMAT: u8 = 3;
 
 impl Entry {
-    /// From the data of a message of type 7. `None` where the length is another.
+    /// Parses the data of a message of type 7. `None` where it has another length than an entry.
     #[inline]
     pub(crate) fn parse(data: &[u8]) -> Option<Self> {
         let data: &[u8; ENTRY_LENGTH - MESSAGE_HEADER] = data.try_into().ok()?;
@@ -118,7 +120,6 @@ impl Span {
         self.end as usize
     }
 
-    /// Its length in octets.
     pub fn length(self) -> usize {
         self.end() - self.start()
     }
@@ -167,10 +168,7 @@ pub enum RequestKind {
     /// A client's packet missed the NAT64's cache.
     ClientPacket(ClientPacket),
     /// A packet of the service missed it.
-    ServicePacket {
-        /// The IPv4 packet.
-        packet: Span,
-    },
+    ServicePacket { packet: Span },
     /// The NAT64 made an entry itself.
     Report {
         /// Type 6.
@@ -191,7 +189,6 @@ pub struct ClientPacket {
     pub authenticator: Span,
     /// Type 8.
     pub hint: Option<MappedPort>,
-    /// The IPv6 packet.
     pub packet: Span,
 }
 
@@ -257,26 +254,11 @@ fn handoff_message(rest: &[u8], start: usize) -> Result<Message, DropReason> {
 }
 
 fn ipv4_length(rest: &[u8]) -> Result<usize, DropReason> {
-    if rest.len() < 20 {
-        return Err(DropReason::PacketTruncated);
-    }
-    let header = usize::from(rest[0] & 0x0f) * 4;
-    let total = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
-    if header < 20 || total < header || rest.len() < total {
-        return Err(DropReason::PacketTruncated);
-    }
-    Ok(total)
+    Ok(Ipv4::whole(rest).ok_or(DropReason::PacketTruncated)?.octets().len())
 }
 
 fn ipv6_length(rest: &[u8]) -> Result<usize, DropReason> {
-    if rest.len() < 40 {
-        return Err(DropReason::PacketTruncated);
-    }
-    let total = 40 + usize::from(u16::from_be_bytes([rest[4], rest[5]]));
-    if rest.len() < total {
-        return Err(DropReason::PacketTruncated);
-    }
-    Ok(total)
+    Ok(Ipv6::whole(rest).ok_or(DropReason::PacketTruncated)?.octets().len())
 }
 
 /// Parses a payload.
@@ -398,7 +380,8 @@ impl Parts {
         Ok(())
     }
 
-    /// As soon as the messages are a multi report, so that nothing more of a long one is read.
+    /// Refuses a multi report that is too long, as soon as the messages so far are one: the rest of
+    /// it is not parsed.
     fn check_length(&self, payload: &[u8]) -> Result<(), DropReason> {
         let is_multi_report = self.entries > 0 && self.entries + self.authenticators > 2;
         if is_multi_report && payload.len() > MULTI_REPORT_MAX {
@@ -503,7 +486,7 @@ pub fn move_before(buffer: &mut [u8], end: usize, kind: u8, from: std::ops::Rang
 /// As [`move_before`], with data from elsewhere.
 ///
 /// # Panics
-/// Likewise.
+/// As [`move_before`].
 pub fn write_before(buffer: &mut [u8], end: usize, kind: u8, data: &[u8]) -> usize {
     let start = end - data.len() - MESSAGE_HEADER;
     buffer[start..start + MESSAGE_HEADER].copy_from_slice(&header(kind, data.len()));

@@ -76,7 +76,6 @@ impl Datagram<'_> {
         SocketAddrV4::new(self.table.nat64, self.port)
     }
 
-    /// Its octets.
     pub fn payload(&self) -> &[u8] {
         &self.buffer[self.payload.clone()]
     }
@@ -127,7 +126,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Empty again.
+    /// Removes replies and changes, and keeps the allocations.
     pub fn clear(&mut self) {
         self.replies.clear();
         self.changes.clear();

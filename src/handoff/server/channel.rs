@@ -39,7 +39,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// With an empty table, and no identity known.
+    /// A channel with an empty table and no known identity.
     pub fn new(limits: TableLimits, handoff_port: u16, hash: SecretHash) -> Self {
         Self {
             table: Table::new(limits, handoff_port, hash),

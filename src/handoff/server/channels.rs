@@ -35,7 +35,7 @@ impl Channels {
     }
 
     /// # Panics
-    /// Where there is none.
+    /// Where no channel has this number.
     pub fn get(&self, number: Number) -> &Channel {
         &self.channels[number.0].1
     }
@@ -54,7 +54,7 @@ impl Channels {
         Some(&mut self.channels[number.0].1)
     }
 
-    /// The channel with `key`, made by `make` where there is none.
+    /// The channel with `key`. Where there is none, `make` makes it.
     ///
     /// # Errors
     /// That of `make`.
@@ -83,7 +83,7 @@ impl Channels {
     /// Adds a channel.
     ///
     /// # Panics
-    /// Where there is one with `key`.
+    /// Where there is a channel with `key`.
     pub fn adopt(&mut self, secret: &SecretHash, key: TableKey, channel: Box<Channel>) {
         let hash = hash_of(secret, key);
         assert!(self.find(hash, key).is_none(), "there is a channel with this key already");

@@ -14,7 +14,7 @@ use crate::ip::icmp;
 use crate::ip::ipv6::{Ipv6, Walk};
 
 impl Channel {
-    /// Answers one. Who sent it is mostly known already, by the first pass over the batch.
+    /// Answers a client packet. The first pass over the batch has mostly found out who sent it.
     #[inline]
     pub(super) fn client_packet(
         &mut self,
@@ -30,7 +30,7 @@ impl Channel {
         }
     }
 
-    /// Answers one that needs a closer look.
+    /// Answers a client packet of which the first pass could not tell who sent it.
     #[inline(never)]
     fn other_client_packet(
         &mut self,
@@ -177,7 +177,7 @@ impl Channel {
         })
     }
 
-    /// Uses one of the ICMP messages of our own that this NAT64 can get in a second.
+    /// Counts an ICMP message of our own to this NAT64, or refuses it beyond the rate limit.
     fn take_icmp(&mut self, effects: &Effects<'_>) -> Result<(), DropReason> {
         let taken = self.icmp_rate.take(effects.now(), ICMP_RATE_MAX);
         taken.then_some(()).ok_or(DropReason::IcmpRate)

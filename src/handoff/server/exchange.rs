@@ -62,7 +62,8 @@ pub struct Exchange<'a> {
     pub wanted: &'a Wanted,
     /// Where the wanted entry probably is.
     pub probable: Option<Slot>,
-    /// The record that made the identity known that asks. Every reply waits until it is durable.
+    /// The record by which the identity that asks became known. Every reply waits until it is
+    /// durable.
     pub known_since: u64,
     pub effects: Effects<'a>,
 }

@@ -138,7 +138,7 @@ impl Server {
     /// others of the batch may have been answered since.
     ///
     /// # Panics
-    /// Likewise.
+    /// As [`Server::handle`].
     pub fn handle_prepared(
         &mut self,
         batch: &Batch,
@@ -212,8 +212,8 @@ impl Server {
         channel.is_some_and(|channel| channel.is_known(port, token))
     }
 
-    /// What contradicts itself in here, if anything does: for tests and fuzzing. Looks at every
-    /// entry.
+    /// The first contradiction between the structures of the shard, if there is any: for tests and
+    /// fuzzing. Reads every entry.
     pub fn contradiction(&self) -> Option<String> {
         let tables = || self.channels().iter().map(|(_, channel)| channel.table());
         let entries: usize = tables().map(|table| budget::weight(table.len())).sum();

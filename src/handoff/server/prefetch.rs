@@ -40,7 +40,7 @@ pub struct Prepared {
     pub(super) probable: Option<Slot>,
 }
 
-/// Of no datagram.
+/// A place for [`Server::prepare`] to write to.
 impl Default for Prepared {
     fn default() -> Self {
         let nowhere = Ipv4Addr::UNSPECIFIED;

@@ -21,7 +21,8 @@ enum Owner {
 }
 
 impl Channel {
-    /// Answers one. `proof`: it is the proof by which its sender has just become known.
+    /// Answers a service packet. `proof`: it is the proof by which its sender has just become
+    /// known.
     pub(super) fn service_packet(
         &mut self,
         token: Span,

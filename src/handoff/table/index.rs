@@ -34,7 +34,7 @@ const FREE: Bucket = Bucket { tag: 0, slot: NONE };
 /// The buckets of the smallest index, a power of two.
 const BUCKETS_MIN: usize = 8;
 
-/// Slots by hash.
+/// Slots of entries by the hash of their client.
 #[derive(Debug, Default)]
 pub struct Index {
     /// None, or a power of two. At least a quarter is free.
@@ -48,14 +48,14 @@ impl Index {
         self.taken
     }
 
-    /// The slot with this hash that is the one.
+    /// The slot with this hash for which `is_it` holds.
     #[inline]
     pub fn find(&self, hash: Hash, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
         let is_it = |slot, tag| tag == hash.tag() && is_it(slot);
         self.search(hash, is_it).map(|(_, slot)| slot)
     }
 
-    /// Adds a slot that is not there. `hash_of` is for those that are.
+    /// Adds a slot that the index does not have. `hash_of` tells the hash of one that it has.
     pub fn insert(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
         debug_assert_ne!(slot, NONE);
         if 4 * (self.taken + 1) > 3 * self.buckets.len() {
@@ -70,10 +70,10 @@ impl Index {
         self.taken += 1;
     }
 
-    /// Takes a slot out. `hash_of` is for all that are there.
+    /// Removes a slot. `hash_of` tells the hash of one that the index has.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// Where the index does not have it.
     pub fn remove(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
         let (mut hole, _) =
             self.search(hash, |at, _| at == slot).expect("what has a record is in the index");

@@ -16,7 +16,7 @@ impl Default for Links {
     }
 }
 
-/// A list, by its first entry.
+/// A list of entries: the slot of the first one.
 #[derive(Debug, Clone, Copy)]
 pub struct Members(Slot);
 
@@ -36,7 +36,7 @@ impl Members {
         self.0 = slot;
     }
 
-    /// Takes the entry in `slot` out of this list, which it is in.
+    /// Removes the entry in `slot`, which is in this list.
     pub fn remove(&mut self, records: &mut Slots<EntryRecord>, slot: Slot) {
         let Links { next, previous } = std::mem::take(&mut records.get_mut(slot).links);
         match previous {
@@ -48,7 +48,6 @@ impl Members {
         }
     }
 
-    /// Its entries.
     pub fn iter<'a>(
         &self,
         records: &'a Slots<EntryRecord>,

@@ -64,7 +64,6 @@ impl Default for TableLimits {
 pub struct LivePorts<'a> {
     /// The number of the poll that saw them: another one each time.
     pub poll: u64,
-    /// The ports.
     pub ports: &'a PortSet,
 }
 
@@ -94,7 +93,6 @@ pub struct Table {
 /// A client, and the hash by which its entry is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashedClient {
-    /// The client.
     pub client: Client,
     hash: Hash,
 }
@@ -295,7 +293,8 @@ impl Table {
     /// The entry in `slot`.
     ///
     /// # Panics
-    /// Where there is none, here and below: a slot is good until the next change.
+    /// Where `slot` has no entry, here and below: a slot is good until the next change of the
+    /// table.
     pub fn entry(&self, slot: Slot) -> Entry {
         let record = self.records.get(slot);
         Entry {

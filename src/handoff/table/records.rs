@@ -19,7 +19,6 @@ pub const NONE: Slot = Slot::MAX;
 pub struct Slots<T>(Slab<T>);
 
 impl<T> Slots<T> {
-    /// Empty.
     pub fn new() -> Self {
         Self(Slab::new())
     }
@@ -32,7 +31,7 @@ impl<T> Slots<T> {
     /// The record in `slot`.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Where `slot` has no record.
     pub fn get(&self, slot: Slot) -> &T {
         &self.0[usize::from(slot)]
     }
@@ -45,22 +44,21 @@ impl<T> Slots<T> {
     /// The record in `slot`.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Where `slot` has no record.
     pub fn get_mut(&mut self, slot: Slot) -> &mut T {
         &mut self.0[usize::from(slot)]
     }
 
-    /// Adds a record.
     pub fn insert(&mut self, record: T) -> Slot {
         let slot = self.0.insert(record) as Slot;
         assert_ne!(slot, NONE, "there are never as many records as there are ports");
         slot
     }
 
-    /// Takes the record in `slot` out.
+    /// Removes the record in `slot`, and returns it.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Where `slot` has no record.
     pub fn remove(&mut self, slot: Slot) -> T {
         self.0.remove(usize::from(slot))
     }
@@ -80,7 +78,6 @@ impl<T> Slots<T> {
 pub trait Keyed {
     /// What it is found by. A remote can choose it, so the hash is keyed.
     type Key: AsRef<[u8]> + PartialEq + Copy;
-    /// Its key.
     fn key(&self) -> Self::Key;
 }
 
@@ -93,7 +90,6 @@ pub struct Pool<T> {
 }
 
 impl<T: Keyed> Pool<T> {
-    /// Empty.
     pub fn new() -> Self {
         Self { records: Slots::new(), index: HashTable::new() }
     }
@@ -147,20 +143,20 @@ impl<T: Keyed> Pool<T> {
 pub struct Shares(NonZeroU16);
 
 impl Shares {
-    /// The first.
+    /// The record has one entry.
     pub const ONE: Self = Self(NonZeroU16::MIN);
 
-    /// How many.
+    /// The number of entries, at least 1.
     pub fn get(self) -> u16 {
         self.0.get()
     }
 
-    /// One more.
+    /// Counts one more entry.
     pub fn add(&mut self) {
         self.0 = self.0.saturating_add(1);
     }
 
-    /// One less, if that leaves any.
+    /// Counts one entry less. `false`, and no change, where it is the last.
     pub fn take(&mut self) -> bool {
         NonZeroU16::new(self.0.get() - 1).map(|left| self.0 = left).is_some()
     }
@@ -171,7 +167,6 @@ pub enum SlabEntry<T> {
     /// The index of the next vacant one.
     #[expect(dead_code, reason = "only its size matters")]
     Vacant(usize),
-    /// A record.
     #[expect(dead_code, reason = "only its size matters")]
     Occupied(T),
 }

@@ -17,7 +17,7 @@ impl Table {
         if !self.ports.is_free(port) || self.len() >= TABLE_CAPACITY {
             return None;
         }
-        // A port that is free is none below 1024.
+        // A free port is at least 1024, so it is not 0.
         let number = NonZeroU16::new(port.0)?;
         let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
         let prefix = self.share_prefix(client.prefix.0);
@@ -81,7 +81,7 @@ impl Table {
         }
     }
 
-    /// Takes an entry out, and what nobody else shares with it.
+    /// Removes an entry, and the records that no other entry shares with it.
     pub(super) fn remove(&mut self, slot: Slot) {
         let hash = self.records.get(slot).hash;
         let &EntryRecord { client, prefix, subnet, .. } = self.records.get(slot);

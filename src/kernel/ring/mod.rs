@@ -93,7 +93,7 @@ pub struct Ring {
 struct KernelMemory {
     buffers: Buffers,
     outgoing: Outgoing,
-    /// The value of the eventfd is read to here, 8 octets that nobody looks at.
+    /// Where the value of the eventfd is read to: 8 octets, which are not used.
     wakes: Mapping<u8>,
 }
 

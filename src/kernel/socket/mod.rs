@@ -89,7 +89,6 @@ impl AsFd for ReactorSocket {
 pub enum BindError {
     /// Another socket has the port.
     PortTaken {
-        /// The port.
         port: u16,
         /// The process with that socket, if it was found.
         holder: Option<Holder>,

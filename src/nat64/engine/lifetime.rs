@@ -131,7 +131,7 @@ enum SessionState {
     Established,
     /// This packet ends it.
     Ending,
-    /// It ended before.
+    /// An earlier packet ended it.
     Ended,
 }
 
@@ -141,7 +141,7 @@ impl TcpConnection {
         match segment {
             SegmentKind::Udp => return SessionState::Udp,
             SegmentKind::Rst => return SessionState::Ending,
-            // A new one between the same ports.
+            // A new connection between the same ports.
             SegmentKind::Syn if ended => *self = Self::default(),
             _ if ended => return SessionState::Ended,
             _ => {}

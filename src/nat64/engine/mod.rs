@@ -68,7 +68,6 @@ pub type Seed = [u8; SEED_LENGTH];
 /// How a NAT64 is set up.
 #[derive(Debug, Clone)]
 pub struct Nat64Config {
-    /// The public address.
     pub address: Ipv4Addr,
     /// The prefixes by which clients reach it.
     pub prefixes: Vec<Prefix96>,
@@ -125,7 +124,6 @@ pub enum Action {
     Request {
         /// The address that it is sent to.
         server: Ipv4Addr,
-        /// The UDP payload.
         payload: Vec<u8>,
     },
     /// Translate a packet by `entry` and send it on: an IPv6 packet to `server`, an IPv4 packet to
@@ -149,7 +147,6 @@ pub enum Action {
     Unmapped {
         /// The server that returned it.
         server: Ipv4Addr,
-        /// The IPv4 packet.
         packet: Vec<u8>,
     },
 }
@@ -350,7 +347,6 @@ impl Nat64 {
         }
     }
 
-    /// The public address.
     pub fn address(&self) -> Ipv4Addr {
         self.config.address
     }

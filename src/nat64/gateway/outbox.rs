@@ -14,9 +14,7 @@ pub struct GatewayOutbox {
 /// The state of a server changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
-    /// The server's address.
     pub server: Ipv4Addr,
-    /// The new state.
     pub change: ServerChange,
 }
 

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::Dropped;
-use crate::ip::fragment::{Fragment, FragmentKey, IPV4_DATA_MAX as DATA_MAX};
+use crate::ip::fragment::{Fragment, FragmentKey};
 
 /// The maximum number of packets that are incomplete at once.
 pub const PACKETS_MAX: usize = 64;
@@ -88,8 +88,8 @@ impl Partial {
     fn add(&mut self, fragment: Fragment, data: &[u8]) -> Result<bool, Dropped> {
         let start = usize::from(fragment.offset);
         let end = start + data.len();
-        let odd = fragment.more && !data.len().is_multiple_of(8);
-        if data.is_empty() || odd || end > DATA_MAX || self.parts.len() == FRAGMENTS_MAX {
+        let has_room = self.parts.len() < FRAGMENTS_MAX;
+        if data.is_empty() || !fragment.can_have(data.len()) || !has_room {
             return Err(Dropped::FragmentBounds);
         }
         let at = self.parts.partition_point(|&(before, _)| before < start);
@@ -121,8 +121,10 @@ impl Partial {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::ip::fragment::IPV4_DATA_MAX as DATA_MAX;
 
     fn key(identification: u32) -> FragmentKey {
         let (source, destination) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, 7));

@@ -176,7 +176,6 @@ pub struct Flow<A> {
 pub enum Inside<A> {
     /// TCP, UDP or an ICMP echo: whole, or the first fragment.
     Flow {
-        /// Its connection.
         flow: Flow<A>,
         /// The flags of a TCP segment, else 0.
         tcp_flags: u8,

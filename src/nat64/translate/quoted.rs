@@ -41,7 +41,6 @@ pub(super) struct ErrorMessage<'a, Q> {
     extension: &'a [u8],
 }
 
-/// A quoted packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoted<'a, V, A> {
     view: V,
@@ -92,7 +91,7 @@ impl<'a> ErrorMessage<'a, Quoted6<'a>> {
         Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
     }
 
-    /// The same as an ICMP error.
+    /// Its counterpart in ICMP.
     ///
     /// # Errors
     /// It has no counterpart.
@@ -150,7 +149,7 @@ impl<'a> ErrorMessage<'a, Quoted4<'a>> {
         Ok(Self { kind: message[0], code: message[1], word, quoted, extension })
     }
 
-    /// The same as an ICMPv6 error.
+    /// Its counterpart in ICMPv6.
     ///
     /// # Errors
     /// It has no counterpart.

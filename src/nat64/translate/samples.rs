@@ -10,9 +10,9 @@
 pub struct Sample {
     /// What it is.
     pub name: &'static str,
-    /// In hexadecimal digits, with white space.
+    /// The packet in hexadecimal digits, with white space.
     pub from: &'static str,
-    /// Likewise.
+    /// The translated packet, in the same form.
     pub to: &'static str,
 }
 

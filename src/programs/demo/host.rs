@@ -135,7 +135,7 @@ impl Nat64Host {
         [&self.token_message(), &self.authenticator_message(client), packet].concat()
     }
 
-    /// Likewise.
+    /// The same for a packet of a service.
     pub(super) fn service_request(&self, packet: &[u8]) -> Vec<u8> {
         [&self.token_message(), packet].concat()
     }

@@ -80,7 +80,7 @@ pub struct Options<C> {
     config: PhantomData<fn() -> C>,
 }
 
-/// None at all.
+/// A command line without options.
 impl<C> Default for Options<C> {
     fn default() -> Self {
         Self { written: Layer::new(), config: PhantomData }

@@ -32,9 +32,9 @@ pub enum Origin {
     File(PathBuf),
     /// A variable of systemd.
     Variable(&'static str),
-    /// Nowhere.
+    /// None: it is the default.
     Default,
-    /// Nowhere, and this of the machine makes the default.
+    /// None: it is the default, which depends on this of the machine.
     Machine(String),
 }
 

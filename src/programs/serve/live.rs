@@ -119,21 +119,21 @@ impl LiveConnections for View {
     }
 }
 
-/// Polls the kernel: the thread, before it runs.
+/// Polls the kernel, on a thread that [`Poller::start`] starts.
 pub struct Poller {
     sock_diag: Option<SockDiag>,
     requests: Vec<Consumer<TableKey>>,
     published: Arc<ArcSwap<Snapshot>>,
     /// Former snapshots that a reactor may still have: kept, so that no reactor has to free one.
     retired: Vec<Arc<Snapshot>>,
-    tables: HashMap<TableKey, Watched>,
-    /// How many polls there were.
+    tables: HashMap<TableKey, WatchedTable>,
+    /// The number of polls so far.
     polls: u64,
     shared: Arc<Shared>,
 }
 
 /// A table that is watched, or was.
-struct Watched {
+struct WatchedTable {
     seen: Seen,
     /// The time of its last successful poll.
     seen_at: Duration,
@@ -255,7 +255,7 @@ impl Poller {
         let watched = self.tables.entry(table).or_insert_with(|| {
             let ports = Arc::new(PortSet::new(Vec::new()));
             let seen = Seen { poll: 0, ports, watched: false, asked: Arc::default() };
-            Watched { seen, seen_at: now, until: now }
+            WatchedTable { seen, seen_at: now, until: now }
         });
         let is_new = !watched.seen.watched && watched.seen.poll == 0;
         watched.seen.watched = true;

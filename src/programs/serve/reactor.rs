@@ -61,7 +61,6 @@ pub trait Shard {
 
 /// A server, with its view of the live connections.
 pub struct ServerShard<L> {
-    /// The shard's state.
     pub server: Server,
     /// Asked when a table is full, or nearly.
     pub live: L,

@@ -44,11 +44,9 @@ pub enum RecoverError {
 
 /// What survives a run, and where it is.
 pub struct Kept {
-    /// The state directory.
     pub state: StateDirectory,
     /// When the journal is made durable. `None`: there is no journal.
     pub sync: Option<SyncPolicy>,
-    /// The event log.
     pub log: Destination,
     /// What the log's lines look like.
     pub format: LogFormat,
@@ -62,7 +60,6 @@ pub struct Recovered {
     pub lock: Option<StateDirectory>,
     /// One for each shard.
     pub journals: Vec<Option<JournalWriter>>,
-    /// The event log.
     pub log: EventLog,
     /// One for each shard.
     pub senders: Vec<eventlog::Sender>,

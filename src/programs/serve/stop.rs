@@ -40,7 +40,6 @@ pub enum StopError {
 /// What a server did, for its last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Datagrams received.
     pub datagrams: u64,
     /// Replies sent, validation packets included.
     pub replies: u64,

@@ -15,8 +15,8 @@ use crate::kernel::stderr::{say, warn};
 use crate::programs::serve::drops::DropLines;
 use crate::programs::serve::stop::Serving;
 
-/// How often the control plane asks the background work for troubles.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which the control plane asks for troubles of the background work and for drops.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How the parts of the server wake [`supervise`].
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,7 @@ pub fn supervise<E>(
         signals::let_through();
         let clock = Clock::new();
         let mut drops = DropLines::default();
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut interval = tokio::time::interval(REPORT_INTERVAL);
         let serving = match start() {
             Ok(serving) => serving,
             Err(error) => return Ok(Err(error)),
@@ -63,7 +63,7 @@ pub fn supervise<E>(
                     say(format_args!("SIGHUP: the event log's file is opened anew"));
                     serving.reopen_log();
                 }
-                _ = look.tick() => {
+                _ = interval.tick() => {
                     serving.troubles().iter().for_each(|trouble| warn(format_args!("{trouble}")));
                     serving.say_drops(&mut drops, clock.monotonic());
                 }

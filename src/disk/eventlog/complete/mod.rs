@@ -154,10 +154,8 @@ struct Completion<'a> {
     disk: &'a dyn Disk,
     output: Output,
     format: LogFormat,
-    /// The cursor's counts.
     counted: Vec<u64>,
     unlogged: Vec<Vec<(u64, Event)>>,
-    /// The cursor's path.
     path: &'a Path,
     done: Completed,
 }

@@ -81,7 +81,7 @@ pub(super) type OnDamage<'a> = &'a mut dyn FnMut(Damage) -> Result<(), StorageEr
 /// Called for each record, with the file that it is in.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(FileId, &Record<'_>) -> Result<(), StorageError>;
 
-/// Refuses damage.
+/// An [`OnDamage`] that ends the reading with an error.
 pub(super) fn refuse(root: &Path) -> impl FnMut(Damage) -> Result<(), StorageError> + use<> {
     let directory = root.to_owned();
     move |damage| {

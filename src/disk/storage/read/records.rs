@@ -18,7 +18,7 @@ pub(in super::super) struct RecordReader {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Of `start`, in the file.
+    /// The offset of `start` in the file.
     offset: u64,
     file_ended: bool,
 }
@@ -41,12 +41,12 @@ impl RecordReader {
         Ok(Self { file, seal, buffer, start: 0, end: 0, offset, file_ended: false })
     }
 
-    /// Where the next step stands.
+    /// The offset in the file of what [`Self::step`] returns next.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What stands here. A record is passed over.
+    /// What stands at [`Self::offset`]. If it is a record, the next step is behind it.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
         self.fill()?;
         let octets = &self.buffer[self.start..self.end];

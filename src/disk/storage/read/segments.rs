@@ -12,7 +12,7 @@ struct Remainder {
     /// The number of its first record.
     first: RecordNumber,
     in_same_file: bool,
-    /// Of the first record, in its file.
+    /// The offset of the first record in its file.
     offset: u64,
     records: u64,
     /// The last record that one of these knew to be synced.
