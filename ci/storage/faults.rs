@@ -133,7 +133,7 @@ impl World {
                         }
                     }
                     JournalState::NoSpace => drop(writer.retry()),
-                    JournalState::Failed => {}
+                    JournalState::Failed | JournalState::Full => {}
                 },
                 7..9 => {
                     let written = past.numbers.iter().rposition(|&n| n <= writer.durable());

@@ -201,6 +201,53 @@ fn segments_stay_until_the_log_has_their_events() {
     assert_eq!(model.0[&Changer::key(1)].entries.len(), 100);
 }
 
+/// Whatever is written, by whomever, and whatever the log does: changes wait for the compaction.
+#[test]
+fn journal_has_a_hard_cap() {
+    const MAX: u64 = 6000;
+    let disk = disk();
+    let capped = || StorageConfig { journal_max: MAX, ..config(1) };
+    let logged = Arc::new(AtomicU64::new(0));
+    let start = |disk: &SimDisk| {
+        let known = Arc::clone(&logged);
+        let (opened, model) = open(disk, capped(), None);
+        (opened.start(at(0), Arc::new(move |_| known.load(Ordering::Relaxed))).unwrap(), model)
+    };
+    let octets = |disk: &SimDisk| -> u64 {
+        disk.files().iter().map(|path| disk.content(path).len() as u64).sum()
+    };
+    let mut port = 2000;
+    let mut fill = |started: &mut Started, disk: &SimDisk, snapshot: u64| {
+        while started.writers[0].state() == JournalState::Fine {
+            started.writers[0].append(at(1), &[created(port)]).unwrap();
+            started.storage.sync(0).unwrap();
+            port += 1;
+            assert!(octets(disk) - snapshot < MAX.max(4 * snapshot) + 1000, "it grows on");
+        }
+        assert_eq!(started.writers[0].state(), JournalState::Full);
+        port - 2000
+    };
+    let (mut started, _) = start(&disk);
+    let held = fill(&mut started, &disk, 0);
+    assert!(held > 30);
+    // It has all that it took, and nothing is to be tried again.
+    assert_eq!(started.writers[0].retry(), Ok(()));
+    assert_eq!(started.storage.compact(0, false).unwrap(), None, "the log has nothing");
+    assert_eq!(started.writers[0].state(), JournalState::Full);
+    // Nor does a restart make room.
+    drop(started);
+    let (mut started, model) = start(&disk);
+    assert_eq!(model.0[&Changer::key(1)].entries.len(), usize::from(held));
+    assert_eq!(started.writers[0].state(), JournalState::Full);
+    logged.store(u64::MAX, Ordering::Relaxed);
+    let snapshot = started.storage.compact(0, true).unwrap().unwrap().octets;
+    assert_eq!(started.writers[0].state(), JournalState::Fine);
+    let held = fill(&mut started, &disk, snapshot);
+    drop(started);
+    let (_, model) = start(&disk);
+    assert_eq!(model.0[&Changer::key(1)].entries.len(), usize::from(held));
+}
+
 #[test]
 fn disk_use_is_bounded() {
     let disk = disk();

@@ -152,6 +152,14 @@ DropReason:
     JournalUnavailable = "journal_unavailable" => Us:
         "new clients get no answer, as the journal cannot be written; make room on the disk of \
          the state directory",
+    /// Section 9: the same, as the journal has as many octets as it may.
+    JournalFull = "journal_full" => Us:
+        "new clients get no answer, as the journal grows faster than it is compacted; see which \
+         NAT64 makes so many changes (--deny), and whether the event log can be written",
+    /// Section 9: the same, as the event log does not take more lines now.
+    LogUnavailable = "log_unavailable" => Us:
+        "new clients get no answer, as the event log does not take lines as fast as they come; see \
+         whether its disk is full or its reader has stopped; no line is lost",
     /// Section 7: the source of a client packet cannot be a client.
     ClientAddress = "client_address" => Sender:
         "client packets from an address that no client can have; the sender is to be mended",

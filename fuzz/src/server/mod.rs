@@ -124,6 +124,8 @@ struct World {
     /// How many requests there were.
     asked: usize,
     outbox: Outbox,
+    /// Changes of the last request but for those that were put off.
+    in_time: usize,
     now: Duration,
     nat64s: BTreeMap<TableKey, Nat64>,
     proofs: Vec<Proof>,
@@ -148,6 +150,7 @@ impl World {
             asked: 0,
             budget,
             outbox: Outbox::default(),
+            in_time: 0,
             now: Duration::ZERO,
             nat64s: BTreeMap::new(),
             proofs: Vec::new(),
@@ -328,6 +331,10 @@ impl World {
         self.outbox.clear();
         let batch = Batch::at(Now { wall, monotonic: self.now });
         self.server.handle(&batch, &mut self.live, datagram, &mut self.outbox);
+        // As if it were a second later.
+        self.in_time = self.outbox.changes.len();
+        let later = Batch::at(Now { wall, monotonic: Duration::MAX });
+        self.server.record_late(&later, &mut self.outbox);
 
         assert_eq!(buffer[end..], CANARY);
         assert_eq!(buffer[..room], [0xc5; HEAD_ROOM][..room]);

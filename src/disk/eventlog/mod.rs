@@ -3,8 +3,8 @@
 //! Every reactor has a [`Sender`], the one end of a bounded queue; at the other end of all of them
 //! one thread formats the events and writes them through fern. All lines of a table come from one
 //! reactor and therefore stay in order. When the log cannot be written, the queues fill, and
-//! backpressure makes the reactors wait: this is an audit log, and what it does not say must not
-//! have happened. A batch that comes alone is written at once; under load the thread polls every
+//! backpressure makes the reactors refuse changes: this is an audit log, and what it does not say
+//! must not have happened. A batch that comes alone is written at once; under load the thread polls every
 //! two milliseconds instead of being woken for each batch.
 //!
 //! What each end may assume: an event that was sent is written once, as one whole line, unless
@@ -65,7 +65,8 @@ use recorder::Recorder;
 pub use sender::Sender;
 use sender::Shared;
 
-/// Events that a queue holds before its reactor has to wait.
+/// Events that a queue holds. While there is no room for those of a request, the reactor makes no
+/// changes.
 pub const QUEUE_EVENTS: usize = 8192;
 /// Octets of formatted lines in memory; while they are there, nothing more is taken from the
 /// queues.
@@ -187,6 +188,7 @@ impl EventLog {
                 queue,
                 unpublished: 0,
                 lost: false,
+                is_blocked: false,
                 thread: thread.thread().clone(),
                 shared: Arc::clone(&shared),
             })

@@ -18,9 +18,12 @@ use super::output::Output;
 
 /// How often the cursor is written if the log is never synced.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
-/// Writes of the cursor for each sync of it. What the journal may forget lags behind by as many
-/// writes.
+/// Writes of the cursor for each sync of it, while lines come. What the journal may forget lags
+/// behind by as many writes...
 const WRITES_PER_SYNC: u32 = 16;
+/// ...or by this time: the journal also grows by changes that have no line, and would never be
+/// compacted if the cursor waited for the next ones.
+const SYNC_LAG_MAX: Duration = Duration::from_secs(1);
 
 /// For each shard, the number of its events that the log has durably: the journal may forget them.
 #[derive(Debug, Clone)]
@@ -78,6 +81,10 @@ pub(super) struct Recorder {
     dirty_since: Option<Instant>,
     /// Writes of the cursor since its last sync.
     writes: u32,
+    /// When the first of these was made.
+    unsynced_since: Option<Instant>,
+    /// See [`SYNC_LAG_MAX`].
+    sync_lag_max: Duration,
     /// A sync of the log failed. It is never tried again, as it could succeed without the lines
     /// that were lost.
     failed: bool,
@@ -93,6 +100,8 @@ impl Recorder {
             cursor,
             dirty_since: None,
             writes: 0,
+            unsynced_since: None,
+            sync_lag_max: SYNC_LAG_MAX,
             failed: false,
             complained: false,
         }
@@ -113,14 +122,15 @@ impl Recorder {
 
     /// Time until [`Recorder::record`] is due. None where there is nothing to record.
     pub(super) fn due(&self, output: &Output) -> Option<Duration> {
-        let since = self.dirty_since?;
         let interval = match self.sync {
             // Nothing can be compared after a crash: the cursor follows each write.
             _ if !output.is_regular() => Duration::ZERO,
             LogSync::Interval(interval) => interval,
             LogSync::None => WRITE_INTERVAL,
         };
-        Some(interval.saturating_sub(clock::instant().saturating_duration_since(since)))
+        let write = left(self.dirty_since, interval);
+        let sync = left(self.unsynced_since, self.sync_lag_max);
+        write.into_iter().chain(sync).min()
     }
 
     /// Syncs the log and writes the cursor. `part` octets of an unfinished line stand at the log's
@@ -135,6 +145,10 @@ impl Recorder {
         firmness: Firmness,
     ) -> Result<(), Trouble> {
         self.dirty_since = None;
+        let overdue = left(self.unsynced_since, self.sync_lag_max).is_some_and(|d| d.is_zero());
+        let firmness = if overdue { Firmness::Firm } else { firmness };
+        // Also where it fails: the next lines try again, and nothing spins.
+        self.unsynced_since = self.unsynced_since.filter(|_| firmness == Firmness::Usual);
         if self.failed {
             return Ok(());
         }
@@ -179,14 +193,23 @@ impl Recorder {
         match self.sync {
             LogSync::None if firmness == Firmness::Usual => file.turn(),
             _ if firmness == Firmness::Firm || self.writes >= WRITES_PER_SYNC => file.sync()?,
-            _ => return Ok(()),
+            _ => {
+                self.unsynced_since = self.unsynced_since.or_else(|| Some(clock::instant()));
+                return Ok(());
+            }
         }
         self.writes = 0;
+        self.unsynced_since = None;
         for (logged, &events) in self.logged.0.iter().zip(&self.events) {
             logged.store(events, Ordering::Release);
         }
         Ok(())
     }
+}
+
+/// What is left of the time `interval` after `since`.
+fn left(since: Option<Instant>, interval: Duration) -> Option<Duration> {
+    since.map(|since| interval.saturating_sub(clock::instant().saturating_duration_since(since)))
 }
 
 #[cfg(test)]
@@ -208,8 +231,17 @@ mod tests {
             recorder.wrote(1, 2);
             assert!(recorder.due(&output).is_some_and(|due| due > Duration::ZERO));
             assert!(recorder.record(&mut output, 0, Firmness::Usual).is_ok());
-            assert_eq!(recorder.due(&output), None);
             assert_eq!(Cursor::read(&RealDisk, &path).unwrap().events, [0, 2]);
+            if sync != LogSync::None {
+                // What is left to do is the sync of the cursor, once, also if no line comes.
+                assert_eq!(recorder.logged().get(1), 0);
+                assert!(recorder.due(&output).is_some_and(|due| due <= SYNC_LAG_MAX));
+                recorder.sync_lag_max = Duration::ZERO;
+                assert_eq!(recorder.due(&output), Some(Duration::ZERO));
+                assert!(recorder.record(&mut output, 0, Firmness::Usual).is_ok());
+            }
+            assert_eq!(recorder.due(&output), None);
+            assert_eq!(recorder.logged().get(1), 2, "the journal may forget them");
         }
         // Without a cursor and without syncs there is nothing to do at all.
         let mut recorder = Recorder::new(vec![0], LogSync::None, None);
@@ -227,6 +259,7 @@ mod tests {
                 .unwrap();
         let sync = LogSync::Interval(Duration::from_secs(3_600));
         let mut recorder = Recorder::new(vec![0], sync, Some(file));
+        recorder.sync_lag_max = Duration::from_secs(3_600);
         let logged = recorder.logged();
         for write in 1..=2 * u64::from(WRITES_PER_SYNC) {
             recorder.wrote(0, 1);

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use rtrb::{Producer, PushError};
 
+use super::QUEUE_EVENTS;
 use crate::handoff::change::Event;
 use crate::handoff::stats::{Counter, Stats};
+use crate::kernel::clock;
 
 /// Attempts to push into a full queue before the reactor sleeps between them.
 const WAIT_SPINS: u32 = 100;
@@ -17,6 +19,11 @@ const WAIT_SPINS: u32 = 100;
 const WAIT_MIN: Duration = Duration::from_micros(20);
 /// The longest such sleep.
 const WAIT_MAX: Duration = Duration::from_millis(1);
+/// How long a reactor waits for room before it does without. A log that only comes behind for a
+/// moment delays some answers by as much, instead of refusing new clients.
+const RESERVE_WAIT: Duration = Duration::from_millis(5);
+/// Room that a queue must have before its reactor counts on it again.
+const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 
 /// What the reactors, the thread and the supervisor know of each other.
 #[derive(Default)]
@@ -57,14 +64,58 @@ pub struct Sender {
     /// An event was lost. So are all later ones: the cursor counts lines from the first on, so
     /// there must be no line behind a gap.
     pub(super) lost: bool,
+    /// There was no room, and is not much yet.
+    pub(super) is_blocked: bool,
     pub(super) thread: Thread,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Sender {
-    /// Puts an event into the queue. A full queue is backpressure: the reactor waits until there is
-    /// room. When there never will be, the event is counted as lost. A sleeping logger is woken by
-    /// [`Sender::publish`].
+    /// For how many events there is room: at least for `events`, or for none. Waits a moment for
+    /// that, once: then it is none until the queue is half empty, as the log does not take lines.
+    pub fn reserve(&mut self, events: usize, stats: &Stats) -> usize {
+        let mut room = self.queue.slots();
+        if room < events || self.is_blocked {
+            if self.has_given_up() {
+                // What is sent will be counted as lost.
+                return usize::MAX;
+            }
+            if self.is_blocked && room < ROOM_AGAIN {
+                return 0;
+            }
+            if room < events {
+                room = self.await_room(events, stats);
+            }
+            self.is_blocked = room < events;
+        }
+        if self.is_blocked { 0 } else { room }
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.lost || self.queue.is_abandoned() || self.shared.give_up.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn await_room(&mut self, events: usize, stats: &Stats) -> usize {
+        self.publish();
+        // As in `wait`.
+        self.thread.unpark();
+        stats.add(Counter::LogQueueWaits, 1);
+        let begin = clock::instant();
+        let mut pause = WAIT_MIN;
+        loop {
+            thread::sleep(pause);
+            pause = (2 * pause).min(WAIT_MAX);
+            let room = self.queue.slots();
+            if room >= events || begin.elapsed() >= RESERVE_WAIT || self.has_given_up() {
+                return room;
+            }
+        }
+    }
+
+    /// Puts an event into the queue, in which there should be room: see [`Sender::reserve`]. If
+    /// there is none, this waits. When there never will be, the event is counted as lost. A
+    /// sleeping logger is woken by [`Sender::publish`].
     pub fn send(&mut self, event: Event, stats: &Stats) {
         if self.lost {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +155,7 @@ impl Sender {
         let mut turns = 0;
         let mut pause = WAIT_MIN;
         loop {
-            if self.queue.is_abandoned() || self.shared.give_up.load(Ordering::Relaxed) {
+            if self.has_given_up() {
                 self.lost = true;
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return;

@@ -247,6 +247,50 @@ fn shutdown_without_a_log_says_how_much_is_missing() {
     }
 }
 
+/// A log that takes no lines costs a reactor one short wait, and no event.
+#[test]
+fn no_room_is_told_before_anything_happens() {
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let memory = Memory::default();
+    let destination = scripted({
+        let memory = memory.clone();
+        let mut is_open = false;
+        move |octets| {
+            is_open = is_open || gate.recv().is_ok();
+            memory.write(octets)
+        }
+    });
+    let (log, mut senders, _) = start_saying(destination, 1, || panic!("it did not fail"));
+    let (mut sender, stats) = (senders.remove(0), Stats::default());
+    let mut sent = 0;
+    let mut fill = |sender: &mut Sender| {
+        while sender.reserve(10, &stats) >= 10 {
+            for _ in 0..10 {
+                sender.send(event(1, sent), &stats);
+                sent += 1;
+            }
+            sender.publish();
+        }
+        sent
+    };
+    let filled = fill(&mut sender);
+    assert!(filled + 10 > QUEUE_EVENTS as u64 && sender.is_blocked);
+    let waits = stats.get(Counter::LogQueueWaits);
+    for _ in 0..1_000 {
+        assert_eq!(sender.reserve(1, &stats), 0);
+    }
+    assert_eq!(stats.get(Counter::LogQueueWaits), waits, "it waits once");
+    open_gate.send(()).unwrap();
+    while sender.reserve(1, &stats) == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!sender.is_blocked);
+    sender.send(event(1, filled), &stats);
+    drop(sender);
+    assert_eq!(log.join(DEADLINE).unwrap(), filled + 1);
+    assert_complete(&memory.text(), 1, filled + 1);
+}
+
 /// The cursor counts lines: there must be none behind an event that was lost.
 #[test]
 fn nothing_is_written_behind_a_lost_event() {
@@ -259,6 +303,7 @@ fn nothing_is_written_behind_a_lost_event() {
         queue: producer,
         unpublished: 0,
         lost: false,
+        is_blocked: false,
         thread: thread::current(),
         shared: Arc::clone(&shared),
     };

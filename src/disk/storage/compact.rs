@@ -132,6 +132,7 @@ pub(super) struct Compactor {
     pub snapshot_octets: u64,
     pub compact_min: u64,
     pub segments_max: usize,
+    pub journal_max: u64,
     pub memory: usize,
     pub time: Timestamp,
 }
@@ -156,12 +157,13 @@ impl Compactor {
         self.remove_before(snapshot, &files)?;
         let mut closed: Vec<u64> = files.segments.clone();
         closed.retain(|&number| (snapshot..open_segment).contains(&number));
-        let mut octets = 0;
+        let mut lengths = Vec::new();
         for &number in &closed {
             let path = epoch::path(root, self.id(FileKind::Segment, number));
             let file = disk.open(&path, false).map_err(StorageError::io("open", &path))?;
-            octets += file.length().map_err(StorageError::io("read", &path))?;
+            lengths.push(file.length().map_err(StorageError::io("read", &path))?);
         }
+        let octets: u64 = lengths.iter().sum();
         let due = octets >= self.compact_min.max(self.snapshot_octets)
             || closed.len() >= self.segments_max;
         if closed.is_empty() || !(due || even_if_small) {
@@ -188,6 +190,9 @@ impl Compactor {
         };
         self.snapshot_octets = octets;
         self.remove_before(number, &files)?;
+        let folded: u64 = lengths.iter().take(segments.len()).sum();
+        self.shard.folded(folded);
+        self.shard.set_snapshot(octets, self.journal_max);
         Ok(Some(Compacted { segments: segments.len(), octets }))
     }
 

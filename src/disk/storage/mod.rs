@@ -59,7 +59,15 @@ pub const COMPACT_MIN_DEFAULT: u64 = 64 << 20;
 /// Closed segments that are worth a compaction, however small they are.
 pub const SEGMENTS_MAX_DEFAULT: usize = 64;
 /// Octets of changes that a compaction holds in memory; for more it reads the segments again.
-pub const COMPACT_MEMORY_DEFAULT: usize = 64 << 20;
+pub const COMPACT_MEMORY_DEFAULT: usize = 32 << 20;
+/// Octets of all segments of a shard at which no more changes are taken, until a compaction has
+/// made them fewer; or this many times the snapshot, if that is more. The snapshot is bounded by
+/// the entries that there may be.
+pub const JOURNAL_MAX_DEFAULT: u64 = 256 << 20;
+const JOURNAL_MAX_SNAPSHOTS: u64 = 4;
+
+// A compaction is due long before.
+const _: () = assert!(JOURNAL_MAX_DEFAULT >= 4 * COMPACT_MIN_DEFAULT);
 
 /// When the journal is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +110,8 @@ pub struct StorageConfig {
     pub segments_max: usize,
     /// See [`COMPACT_MEMORY_DEFAULT`].
     pub compact_memory: usize,
+    /// See [`JOURNAL_MAX_DEFAULT`].
+    pub journal_max: u64,
     /// Whether threads sync, make segments and compact. Without them, [`Storage::sync`] and
     /// [`Storage::compact`] do it when they are called: for tests.
     pub threads: bool,
@@ -118,6 +128,7 @@ impl StorageConfig {
             compact_min: COMPACT_MIN_DEFAULT,
             segments_max: SEGMENTS_MAX_DEFAULT,
             compact_memory: COMPACT_MEMORY_DEFAULT,
+            journal_max: JOURNAL_MAX_DEFAULT,
             threads: true,
         }
     }

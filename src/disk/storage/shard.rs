@@ -15,7 +15,7 @@ use rtrb::{Consumer, Producer};
 
 use super::epoch;
 use super::read::Common;
-use super::{StorageError, SyncPolicy};
+use super::{JOURNAL_MAX_SNAPSHOTS, StorageError, SyncPolicy};
 use crate::disk::fs::{Disk, DiskFile, write_full, write_new};
 use crate::disk::journal::{FileId, FileKind, Header, RecordNumber, Seal};
 use crate::handoff::change::Timestamp;
@@ -50,6 +50,10 @@ pub(super) struct ShardState {
     pub segment: AtomicU64,
     /// Octets of that segment.
     pub length: AtomicU64,
+    /// Octets of all segments before it.
+    pub closed: AtomicU64,
+    /// Octets of all segments at which the shard takes no more changes.
+    journal_max: AtomicU64,
     pub failed: AtomicBool,
     pub stopped: AtomicBool,
     wake: Mutex<Option<Wakeup>>,
@@ -133,6 +137,8 @@ impl ShardState {
             synced: AtomicU64::new(last.0),
             segment: AtomicU64::new(next_number),
             length: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            journal_max: AtomicU64::new(u64::MAX),
             failed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake: Mutex::new(None),
@@ -155,6 +161,25 @@ impl ShardState {
         if self.policy == SyncPolicy::Always {
             self.unpark();
         }
+    }
+
+    /// The shard has a snapshot of that size; without one, its segments may have `least` octets.
+    pub fn set_snapshot(&self, octets: u64, least: u64) {
+        let max = octets.saturating_mul(JOURNAL_MAX_SNAPSHOTS).max(least);
+        self.journal_max.store(max, Ordering::Relaxed);
+    }
+
+    /// A compaction has removed segments with these octets.
+    pub fn folded(&self, octets: u64) {
+        // Less than there are only where the disk told another length than was written.
+        let less = |closed: u64| Some(closed.saturating_sub(octets));
+        let _ = self.closed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Whether changes have to wait for a compaction.
+    pub fn is_full(&self) -> bool {
+        let octets = self.closed.load(Ordering::Relaxed) + self.length.load(Ordering::Relaxed);
+        octets >= self.journal_max.load(Ordering::Relaxed)
     }
 
     fn unpark(&self) {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::compact::Compactor;
 use super::epoch::{self, ShardFiles};
@@ -116,6 +117,7 @@ impl Opened {
                 snapshot_octets: end.snapshot_octets,
                 compact_min: self.config.compact_min,
                 segments_max: self.config.segments_max,
+                journal_max: self.config.journal_max,
                 memory: self.config.compact_memory,
                 time: now,
             });
@@ -146,6 +148,9 @@ impl Opened {
         let last = RecordNumber(end.position.record.0.saturating_sub(1));
         let (shard, next_segment, begun) =
             ShardState::new(self.config.sync, self.config.segment_max, last, next);
+        let torn = end.tear.map_or(0, |tear| tear.octets);
+        shard.closed.store(end.segment_octets.saturating_sub(torn), Ordering::Relaxed);
+        shard.set_snapshot(end.snapshot_octets, self.config.journal_max);
         make_next_if_there_is_room(&shard, index, maker)?;
         let writer = JournalWriter::new(Arc::clone(&shard), next_segment, begun, end.position);
         // The segment after the first, so that the first can be closed.

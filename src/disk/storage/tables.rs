@@ -1,6 +1,8 @@
 //! The tables of a shard, one after another in the order of their keys, from its files alone: the
 //! snapshot is streamed, and the changes of the segments are held in memory by table, in several
-//! passes where they are too many. Compaction and re-sharding write them again.
+//! passes where they are too many. Those of a table that has too many by itself are not held:
+//! the segments are read once more when it is its turn, and only its state is in memory.
+//! Compaction and re-sharding write them again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use super::StorageError;
 use super::epoch::{self, ShardFiles};
 use super::read::{Common, RecordReader, ShardEnd, ShardReader, Step, refuse};
 use crate::disk::fs::{Boot, Disk};
-use crate::disk::journal::{FileId, FileKind, changes_in};
+use crate::disk::journal::{FileId, FileKind, Record, changes_in};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::{MappedPort, TableKey};
 use crate::handoff::random::SecretHash;
@@ -57,7 +59,15 @@ impl TableState {
 struct Group {
     first: Timestamp,
     initialized: Option<Timestamp>,
-    changes: Vec<u8>,
+    /// None where they are too many: they are read when they are needed.
+    changes: Option<Vec<u8>>,
+}
+
+impl Group {
+    /// Octets that it takes in memory.
+    fn octets(&self) -> usize {
+        GROUP_OVERHEAD + self.changes.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// Octets of memory that a group takes beyond its changes.
@@ -166,7 +176,10 @@ impl Tables {
         }
         if let Some(group) = self.groups.remove(&key) {
             initialized = group.initialized.or(initialized).or(Some(group.first));
-            apply(&group.changes);
+            match group.changes {
+                Some(changes) => apply(&changes),
+                None => self.read_changes(key, &mut apply)?,
+            }
         }
         let initialized = initialized.unwrap_or_default();
         Ok((!is_gone).then_some(TableState { key, initialized, nat64 }))
@@ -221,55 +234,82 @@ impl Tables {
     /// for.
     fn pass(&mut self, from: Option<TableKey>) -> Result<(), StorageError> {
         let Self { source, memory, groups, .. } = self;
-        let reader = ShardReader {
-            disk: &*source.disk,
-            root: &source.root,
-            epoch: source.epoch,
-            shard: source.shard,
-            files: &source.files,
-            boot: source.boot,
-        };
         let mut limit: Option<TableKey> = None;
         let mut used = 0;
-        let mut refuse = refuse(&source.root);
-        let tolerant = source.tolerant;
-        let end = reader.read_segments_only(
-            &mut Some(source.common),
-            &mut |damage| if tolerant { Ok(()) } else { refuse(damage) },
-            &mut |_, record| {
-                for (key, raw) in record.changes().raw() {
-                    if from.is_some_and(|from| key < from)
-                        || limit.is_some_and(|limit| key >= limit)
-                    {
-                        continue;
-                    }
-                    let group = groups.entry(key).or_insert_with(|| {
-                        used += GROUP_OVERHEAD;
-                        Group { first: record.time, initialized: None, changes: Vec::new() }
-                    });
-                    if raw.is_initialized() {
-                        group.initialized = Some(record.time);
-                    }
-                    if raw.is_forgotten() {
-                        // What was before it means nothing any more.
-                        used -= group.changes.len();
-                        group.changes.clear();
-                    }
-                    group.changes.extend_from_slice(raw.octets());
+        let end = source.read_segments(&mut |record| {
+            for (key, raw) in record.changes().raw() {
+                if from.is_some_and(|from| key < from) || limit.is_some_and(|limit| key >= limit) {
+                    continue;
+                }
+                let group = groups.entry(key).or_insert_with(|| {
+                    used += GROUP_OVERHEAD;
+                    Group { first: record.time, initialized: None, changes: Some(Vec::new()) }
+                });
+                if raw.is_initialized() {
+                    group.initialized = Some(record.time);
+                }
+                if raw.is_forgotten() {
+                    // What was before it means nothing any more.
+                    used -= group.octets() - GROUP_OVERHEAD;
+                    group.changes = Some(Vec::new());
+                }
+                if let Some(changes) = &mut group.changes {
+                    changes.extend_from_slice(raw.octets());
                     used += raw.octets().len();
-                    while used > *memory && groups.len() > 1 {
-                        if let Some((last, group)) = groups.pop_last() {
-                            used = used.saturating_sub(GROUP_OVERHEAD + group.changes.len());
-                            limit = Some(last);
-                        }
+                }
+                while used > *memory && groups.len() > 1 {
+                    if let Some((last, group)) = groups.pop_last() {
+                        used = used.saturating_sub(group.octets());
+                        limit = Some(last);
                     }
                 }
-                Ok(())
-            },
-        )?;
+                if used > *memory
+                    && let Some((_, alone)) = groups.iter_mut().next()
+                {
+                    alone.changes = None;
+                    used = alone.octets();
+                }
+            }
+        })?;
         self.end.get_or_insert(end);
         self.next_pass = limit.map(Some);
         Ok(())
+    }
+
+    /// Reads all segments, and applies the changes of one table.
+    fn read_changes(
+        &self,
+        key: TableKey,
+        apply: &mut impl FnMut(&[u8]),
+    ) -> Result<(), StorageError> {
+        let apply_own = &mut |record: &Record<'_>| {
+            let own = record.runs().filter(|&(table, _)| table == key);
+            own.for_each(|(_, changes)| apply(changes));
+        };
+        self.source.read_segments(apply_own).map(drop)
+    }
+}
+
+impl Source {
+    /// Reads all segments, in order.
+    fn read_segments(&self, sink: &mut dyn FnMut(&Record<'_>)) -> Result<ShardEnd, StorageError> {
+        let reader = ShardReader {
+            disk: &*self.disk,
+            root: &self.root,
+            epoch: self.epoch,
+            shard: self.shard,
+            files: &self.files,
+            boot: self.boot,
+        };
+        let mut refuse = refuse(&self.root);
+        reader.read_segments_only(
+            &mut Some(self.common),
+            &mut |damage| if self.tolerant { Ok(()) } else { refuse(damage) },
+            &mut |_, record| {
+                sink(record);
+                Ok(())
+            },
+        )
     }
 }
 

@@ -22,6 +22,9 @@ pub enum JournalState {
     Fine,
     /// Not before [`JournalWriter::retry`] succeeds: there is no room for the last changes.
     NoSpace,
+    /// It has as many octets as it may, see [`super::StorageConfig::journal_max`]: not before a
+    /// compaction. All changes so far are in it.
+    Full,
     /// Never again: a write or a sync failed.
     Failed,
 }
@@ -99,7 +102,8 @@ impl JournalWriter {
         changes: &[(TableKey, Change)],
     ) -> Result<RecordNumber, JournalError> {
         match self.state() {
-            JournalState::Fine => {}
+            // A compaction may have made it full since the state was asked for.
+            JournalState::Fine | JournalState::Full => {}
             JournalState::NoSpace => return Err(JournalError::NoSpace),
             JournalState::Failed => return Err(JournalError::Failed),
         }
@@ -121,7 +125,7 @@ impl JournalWriter {
     /// As before, or for good.
     pub fn retry(&mut self) -> Result<(), JournalError> {
         match self.state() {
-            JournalState::Fine => Ok(()),
+            JournalState::Fine | JournalState::Full => Ok(()),
             JournalState::NoSpace if self.begin() => self.flush(),
             JournalState::NoSpace => Err(JournalError::NoSpace),
             JournalState::Failed => Err(JournalError::Failed),
@@ -155,7 +159,10 @@ impl JournalWriter {
         if self.shard.failed.load(Ordering::Acquire) {
             self.state = JournalState::Failed;
         }
-        self.state
+        match self.state {
+            JournalState::Fine if self.shard.is_full() => JournalState::Full,
+            state => state,
+        }
     }
 
     /// The system's error that made the state other than fine. For a failed sync see
@@ -249,8 +256,11 @@ impl JournalWriter {
         }
         self.pending.clear();
         self.written = 0;
-        if std::mem::take(&mut self.ends) {
-            self.segment = None;
+        if std::mem::take(&mut self.ends)
+            && let Some((_, length)) = self.segment.take()
+        {
+            self.shard.length.store(0, Ordering::Relaxed);
+            self.shard.closed.fetch_add(length, Ordering::Relaxed);
         }
         self.state = JournalState::Fine;
         self.cause = None;

@@ -62,8 +62,8 @@ impl Admission {
             }
             None => self.config.budget.has_room()?,
         }
-        if effects.batch.frozen {
-            return Err(DropReason::JournalUnavailable);
+        if let Some(reason) = effects.batch.frozen {
+            return Err(reason);
         }
         let proof = carries_proof(request, exchange);
         if proof || rotated {

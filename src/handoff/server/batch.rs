@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::handoff::change::{Change, Now};
 use crate::handoff::entry::TableKey;
-use crate::handoff::message::Span;
+use crate::handoff::message::{ENTRY_LENGTH, Span};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::LivePorts;
 
@@ -19,16 +19,27 @@ pub struct Batch {
     pub record: u64,
     /// The number of the last record that is durable.
     pub durable: u64,
-    /// Nothing can be recorded now: there must be no change.
-    pub frozen: bool,
+    /// Why nothing can be recorded now, where that is so: there must be no change.
+    pub frozen: Option<DropReason>,
 }
 
 impl Batch {
     /// For a shard without a journal: nothing has to become durable.
     pub fn at(now: Now) -> Self {
-        Self { now, record: 0, durable: 0, frozen: false }
+        Self { now, record: 0, durable: 0, frozen: None }
     }
 }
+
+/// Upper bound of the events that a datagram with a payload of `octets` can lead to: a conflict, a
+/// deletion and a creation for each entry that can stand in it, and some more for the request as a
+/// whole.
+pub const fn events_max(octets: usize) -> usize {
+    EVENTS_BESIDE + 3 * (octets / ENTRY_LENGTH)
+}
+
+/// The events of a request beside those about the entries in it: the table is initialized, the
+/// entry on its control port is deleted, a client packet deletes an entry and creates one.
+pub const EVENTS_BESIDE: usize = 16;
 
 /// Tells on which mapped ports this host has a live TCP connection with the NAT64: eviction passes
 /// over those entries (PROTOCOL.md section 6).

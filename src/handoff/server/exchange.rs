@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::batch::{Batch, Datagram, LiveConnections, Outbox};
 use super::budget::Budget;
+use super::late::LateRecords;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
@@ -21,6 +22,7 @@ pub struct Shared {
     pub keys: ProofKeys,
     pub hash: SecretHash,
     pub notes: FragmentNotes,
+    pub late: LateRecords,
     pub budget: Arc<Budget>,
     pub stats: Arc<Stats>,
 }

@@ -14,6 +14,7 @@ mod channel;
 mod channels;
 mod client_packet;
 mod exchange;
+mod late;
 mod prefetch;
 mod replayed;
 mod reply;
@@ -38,13 +39,20 @@ use crate::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use crate::handoff::stats::{Counter, Stats};
 use crate::handoff::table::TableLimits;
 use admission::Admission;
-pub use batch::{Batch, Body, Datagram, LiveConnections, NoneKnown, Outbox, Reply};
+pub use batch::{
+    Batch, Body, Datagram, EVENTS_BESIDE, LiveConnections, NoneKnown, Outbox, Reply, events_max,
+};
 pub use budget::Budget;
 pub(crate) use channel::Channel;
 use channels::Channels;
 use exchange::{Effects, Exchange, Shared};
+pub use late::RECORD_EVERY;
+use late::{LateRecord, LateRecords};
 pub use prefetch::{PREFETCH_MAX, Prepared};
 pub use replayed::Replayed;
+
+/// The most changes that [`Server::record_late`] leaves at a time.
+const LATE_RECORDS_MAX: usize = 1_024;
 
 /// Which NAT64 addresses are served at all.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +106,7 @@ impl Server {
             random,
             hash,
             notes: FragmentNotes::new(hash),
+            late: LateRecords::default(),
             budget: Arc::clone(&config.budget),
             stats,
         };
@@ -158,6 +167,30 @@ impl Server {
         let mut exchange = Exchange { datagram, wanted, probable, known_since: 0, effects };
         if let Err(reason) = admission.receive(prepared, &mut exchange) {
             exchange.effects.shared.stats.count_drop(reason);
+        }
+    }
+
+    /// Whether [`Server::record_late`] is to be called within [`RECORD_EVERY`], even if no datagram
+    /// comes.
+    pub fn is_late(&self) -> bool {
+        !self.shared.late.is_empty()
+    }
+
+    /// Leaves in `outbox` the changes that were put off, as far as they are due and there are not
+    /// too many: to be called with each batch.
+    pub fn record_late(&mut self, batch: &Batch, outbox: &mut Outbox) {
+        let Self { admission, shared } = self;
+        let now = batch.now.monotonic;
+        for _ in 0..LATE_RECORDS_MAX {
+            if batch.frozen.is_some() {
+                return;
+            }
+            let Some(LateRecord { table, address, .. }) = shared.late.pop(now) else { return };
+            let hash = channels::hash_of(&shared.hash, table);
+            let channel = admission.channels.find_mut(None, hash, table);
+            if let Some(change) = channel.and_then(|channel| channel.record_late(now, address)) {
+                exchange::record(&shared.stats, outbox, table, change);
+            }
         }
     }
 

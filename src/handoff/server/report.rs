@@ -106,8 +106,8 @@ impl Channel {
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
         };
         if !agrees {
-            if effects.batch.frozen {
-                return Err(DropReason::JournalUnavailable);
+            if let Some(reason) = effects.batch.frozen {
+                return Err(reason);
             }
             effects.record(Change::Conflict { port, client });
         }

@@ -66,7 +66,14 @@ impl Table {
             }
         };
         let authenticator = Authenticator::default();
-        let client = ClientRecord { address, authenticator, subnet, entries: Shares::ONE };
+        let client = ClientRecord {
+            address,
+            authenticator,
+            subnet,
+            entries: Shares::ONE,
+            recorded: self.second.wrapping_sub(1),
+            late: false,
+        };
         (self.clients.insert(&self.hash, client), subnet)
     }
 

@@ -438,6 +438,8 @@ proptest! {
         let mut replayed = self::table(capacity, share);
         let mut model = Model { entries: Vec::new(), control: Vec::new(), capacity, share };
         let mut changes = Vec::new();
+        let (mut second, mut late) = (1, Vec::new());
+        table.set_second(second);
         let ports = PortSet::new(stays.iter().copied().collect());
         for (step, number) in steps.into_iter().zip(0..) {
             changes.clear();
@@ -499,7 +501,13 @@ proptest! {
                     replayed.set_control_ports(std::iter::empty());
                 }
                 Step::Learn(client, authenticator) => {
-                    table.learn(client.address, &authenticator, |change| changes.push(change));
+                    if authenticator[1] % 4 == 0 {
+                        second += 1;
+                        table.set_second(second);
+                    }
+                    if table.learn(client.address, &authenticator, |change| changes.push(change)) {
+                        late.push(client.address);
+                    }
                     if let Some(slot) = table.find(&client) {
                         prop_assert_eq!(table.authenticator(slot).octets(), &authenticator[..]);
                     }
@@ -510,6 +518,9 @@ proptest! {
             let by_use: Vec<_> = table.by_use().map(|entry| (entry.client, entry.port.0)).collect();
             prop_assert_eq!(&by_use, &model.entries);
             prop_assert_eq!(table.contradiction(), None);
+        }
+        for address in late {
+            table.record_late(address, |change| replayed.apply(&change));
         }
         prop_assert_eq!(replayed.len(), table.len());
         for entry in table.by_use() {

@@ -16,8 +16,10 @@ use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
 use crate::handoff::change::{Event, Now};
 use crate::handoff::entry::TableKey;
+use crate::handoff::message::PAYLOAD_MAX;
 use crate::handoff::server::{
-    Batch, Body, Datagram, LiveConnections, Outbox, PREFETCH_MAX, Prepared, Reply, Server,
+    Batch, Body, Datagram, EVENTS_BESIDE, LiveConnections, Outbox, PREFETCH_MAX, Prepared,
+    RECORD_EVERY, Reply, Server, events_max,
 };
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
@@ -36,6 +38,9 @@ const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
 const LAST_MAX: usize = 16 * BATCH_MAX;
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+// An empty queue takes what any datagram leads to.
+const _: () = assert!(events_max(PAYLOAD_MAX) <= eventlog::QUEUE_EVENTS);
 
 /// What a reactor drives: a [`Server`]. A benchmark can drive something that does less, to measure
 /// what the server adds.
@@ -57,6 +62,14 @@ pub trait Shard {
         prepared: &Self::Prepared,
         outbox: &mut Outbox,
     );
+
+    /// As [`Server::is_late`].
+    fn is_late(&self) -> bool {
+        false
+    }
+
+    /// As [`Server::record_late`].
+    fn record_late(&mut self, _batch: &Batch, _outbox: &mut Outbox) {}
 }
 
 /// A server, with its view of the live connections.
@@ -86,6 +99,14 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
     ) {
         self.server.handle_prepared(batch, &mut self.live, datagram, prepared, outbox);
     }
+
+    fn is_late(&self) -> bool {
+        self.server.is_late()
+    }
+
+    fn record_late(&mut self, batch: &Batch, outbox: &mut Outbox) {
+        self.server.record_late(batch, outbox);
+    }
 }
 
 /// A shard and what drives it.
@@ -105,6 +126,8 @@ pub struct Reactor<B, S: Shard> {
     held_octets: usize,
     /// Events of a record that could not be written yet.
     unlogged: Vec<Event>,
+    /// Events that the log's queue has room for, as it was when this part of the batch began.
+    log_room: usize,
     /// The state of the journal that was reported last.
     told: JournalState,
     /// When the kernel was last asked for [`DropReason::SocketFull`].
@@ -154,6 +177,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
+            log_room: 0,
             told: JournalState::Fine,
             overflow_asked: Duration::ZERO,
             on_trouble: Box::new(on_trouble),
@@ -168,12 +192,14 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Acquire) {
             let frozen = self.journal_state() == JournalState::NoSpace;
-            let arrivals = self.backend.turn(frozen.then_some(RETRY_EVERY))?;
+            let late = self.shard.is_late();
+            let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
+            let arrivals = self.backend.turn(wait)?;
             if frozen {
                 self.retry();
             }
             self.release()?;
-            if arrivals > 0 {
+            if arrivals > 0 || late {
                 self.batch(arrivals)?;
             }
             self.count_losses();
@@ -189,7 +215,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.batch(arrivals)?;
             answered += arrivals;
         }
-        let wall = self.clock.now().wall;
+        let now = self.clock.now();
+        self.record_all_late(now)?;
+        let wall = now.wall;
         let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));
         if closed.is_ok() {
             // Now everything is durable, including what the journal had no room for before.
@@ -208,10 +236,16 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.overflow_asked = now.monotonic;
             self.count_overflow();
         }
-        let mut batch = self.begin(now);
+        let mut batch = self.begin(now, EVENTS_BESIDE);
+        self.shard.record_late(&batch, &mut self.outbox);
         for index in 0..arrivals {
             if index % PREFETCH_MAX == 0 {
                 self.prefetch(index..arrivals.min(index + PREFETCH_MAX));
+            }
+            let events = events_max(self.backend.arrival(index).0.payload.len());
+            if self.outbox.changes.len() + events > self.log_room && batch.frozen.is_none() {
+                self.commit(now)?;
+                batch = self.begin(now, events);
             }
             let (arrival, buffer) = self.backend.arrival(index);
             let datagram = Datagram {
@@ -226,10 +260,24 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.shard.handle(&batch, datagram, prepared, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
-                batch = self.begin(now);
+                batch = self.begin(now, EVENTS_BESIDE);
             }
         }
         self.commit(now)
+    }
+
+    /// Before the journal is closed.
+    fn record_all_late(&mut self, now: Now) -> io::Result<()> {
+        while self.shard.is_late() {
+            let mut batch = self.begin(now, EVENTS_BESIDE);
+            if batch.frozen.is_some() {
+                break;
+            }
+            batch.now.monotonic = Duration::MAX;
+            self.shard.record_late(&batch, &mut self.outbox);
+            self.commit(now)?;
+        }
+        Ok(())
     }
 
     /// The first pass over a part of a batch, of at most [`PREFETCH_MAX`].
@@ -244,17 +292,27 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.shard.prefetch(prepared);
     }
 
-    /// What the shard can rely on until the next commit.
-    fn begin(&mut self, now: Now) -> Batch {
-        match &mut self.journal {
+    /// What the shard can rely on until the next commit. There are to be no changes unless the
+    /// log's queue has room for this number of `events`.
+    fn begin(&mut self, now: Now, events: usize) -> Batch {
+        self.log_room = self.log.reserve(events, &self.stats);
+        let mut batch = match &mut self.journal {
             Some(journal) => Batch {
                 now,
                 record: journal.next_number().0,
                 durable: journal.durable().0,
-                frozen: journal.state() != JournalState::Fine,
+                frozen: match journal.state() {
+                    JournalState::Fine => None,
+                    JournalState::Full => Some(DropReason::JournalFull),
+                    _ => Some(DropReason::JournalUnavailable),
+                },
             },
             None => Batch::at(now),
+        };
+        if self.log_room < events {
+            batch.frozen = batch.frozen.or(Some(DropReason::LogUnavailable));
         }
+        batch
     }
 
     /// The one place that decides what comes first: changes are written to the journal, then to the
@@ -287,9 +345,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         Ok(())
     }
 
-    /// Writes the changes of a batch to the journal, and their events to the log's queue. When that
-    /// is full, this waits: backpressure, because an audit log must not lose lines. Returns whether
-    /// the journal has all changes up to now.
+    /// Writes the changes of a batch to the journal, and their events to the log's queue, where
+    /// there is room for them: see [`Reactor::begin`]. Returns whether the journal has all changes
+    /// up to now.
     fn record(&mut self, now: Now) -> bool {
         if self.outbox.changes.is_empty() {
             return self.journal_state() == JournalState::Fine;
@@ -324,14 +382,18 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.log.publish();
     }
 
-    /// The journal's state, which is reported when it has changed. Without a journal it is fine.
+    /// The journal's state, which is reported when it has changed. Without a journal it is fine;
+    /// and so is one that is full, as far as what is in it is concerned.
     fn journal_state(&mut self) -> JournalState {
         let Some(journal) = &mut self.journal else { return JournalState::Fine };
-        let state = journal.state();
+        let state = match journal.state() {
+            JournalState::Full => JournalState::Fine,
+            state => state,
+        };
         if state != self.told {
             self.told = state;
             (self.on_trouble)(match state {
-                JournalState::Fine => Trouble::Over,
+                JournalState::Fine | JournalState::Full => Trouble::Over,
                 JournalState::NoSpace => Trouble::NoSpace(journal.cause()),
                 JournalState::Failed => Trouble::Failed(journal.cause()),
             });

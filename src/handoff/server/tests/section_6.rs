@@ -1,6 +1,7 @@
 //! PROTOCOL.md section 6. The table: reports, control ports, live connections.
 
 use super::*;
+use crate::handoff::opaque::Authenticator;
 
 #[test]
 fn section_6_a_control_port_that_was_mapped() {
@@ -22,6 +23,7 @@ fn section_6_reports() {
         answer(b"a1", entry(5000, one), &[])
     );
     assert_eq!(shard.events(), [created(entry(5000, one))]);
+    shard.time += Duration::from_secs(1);
     assert_eq!(
         shard.ask(&report(b"a2", &[entry(5000, one)])),
         answer(b"a2", entry(5000, one), &[])
@@ -136,7 +138,7 @@ fn section_6_live_connections_at_a_full_table() {
         });
         assert_eq!(went.count(), 1);
         // While nothing can be recorded, nothing is passed over either.
-        shard.batch.frozen = true;
+        shard.batch.frozen = Some(DropReason::JournalUnavailable);
         let asked = said.0.lock().unwrap().0;
         assert_eq!(
             shard.dropped(&client_packet(&udp6(CLIENT, 300))),
@@ -144,4 +146,54 @@ fn section_6_live_connections_at_a_full_table() {
         );
         assert_eq!(said.0.lock().unwrap().0, asked);
     }
+}
+
+/// Of one client at most one authenticator is recorded in a second, and the latest one in the end;
+/// in answers it is used at once.
+#[test]
+fn section_6_authenticators_are_recorded_once_a_second() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let other = make(&mut shard, "2001:db8::18", 1);
+    let speak = |shard: &mut Shard, address: &str, authenticator: &[u8]| {
+        let packet = udp6(address, 1);
+        shard.send(&[message(4, TOKEN), message(6, authenticator), packet].concat());
+        shard.outbox.changes.iter().map(|(_, change)| change.clone()).collect::<Vec<_>>()
+    };
+    let late = |shard: &mut Shard| {
+        shard.outbox.clear();
+        shard.batch.now.monotonic = shard.time;
+        shard.server.record_late(&shard.batch, &mut shard.outbox);
+        shard.outbox.changes.drain(..).map(|(_, change)| change).collect::<Vec<_>>()
+    };
+    let learned = |entry: Entry, authenticator: &[u8]| Change::AuthenticatorLearned {
+        address: entry.client.address,
+        authenticator: Authenticator::new(authenticator).unwrap(),
+    };
+    shard.time += Duration::from_secs(10);
+    assert!(speak(&mut shard, CLIENT, b"a0").contains(&learned(own, b"a0")));
+    for number in 1..1_000_u16 {
+        // An empty one is one, too.
+        let next = number.to_be_bytes();
+        let next = if number % 3 == 0 { &[][..] } else { &next[..] };
+        assert_eq!(speak(&mut shard, CLIENT, next), []);
+        let packet = to_mapped(own.port.0);
+        assert_eq!(shard.ask(&service_packet(&packet)), answer(next, own, &packet));
+    }
+    assert!(speak(&mut shard, "2001:db8::18", b"b0").contains(&learned(other, b"b0")));
+    assert_eq!(speak(&mut shard, "2001:db8::18", b"b1"), []);
+    assert!(shard.server.is_late());
+    assert_eq!(late(&mut shard), [], "not before a second is over");
+    shard.time += Duration::from_secs(1);
+    shard.batch.frozen = Some(DropReason::JournalUnavailable);
+    assert_eq!(late(&mut shard), []);
+    shard.batch.frozen = None;
+    assert_eq!(late(&mut shard), [learned(own, b""), learned(other, b"b1")]);
+    assert!(!shard.server.is_late());
+    // That was one of this second; one that was recorded since is not recorded again.
+    assert_eq!(speak(&mut shard, CLIENT, b"c0"), []);
+    shard.time += Duration::from_secs(1);
+    assert_eq!(speak(&mut shard, CLIENT, b"c1"), [learned(own, b"c1")]);
+    assert_eq!(late(&mut shard), []);
+    assert!(!shard.server.is_late());
 }

@@ -54,7 +54,7 @@ fn section_9_an_answer_waits_for_what_it_announces() {
 fn section_9_what_cannot_be_recorded_does_not_happen() {
     let mut shard = Shard::known();
     let own = make(&mut shard, CLIENT, 1);
-    shard.batch.frozen = true;
+    shard.batch.frozen = Some(DropReason::JournalUnavailable);
     let packet = udp6(CLIENT, 1);
     let fresh = [message(4, TOKEN), message(6, b"fresh!"), packet.clone()].concat();
     assert_eq!(shard.ask(&fresh), answer(b"fresh!", own, &packet));
@@ -69,7 +69,7 @@ fn section_9_what_cannot_be_recorded_does_not_happen() {
         assert_eq!(shard.dropped(&refused), DropReason::JournalUnavailable);
         assert_eq!(shard.outbox.changes, []);
     }
-    shard.batch.frozen = false;
+    shard.batch.frozen = None;
     make(&mut shard, CLIENT, 2);
 }
 
