@@ -4,8 +4,8 @@
 //! one thread formats the events and writes them through fern. All lines of a table come from one
 //! reactor and therefore stay in order. When the log cannot be written, the queues fill, and
 //! backpressure makes the reactors refuse changes: this is an audit log, and what it does not say
-//! must not have happened. A batch that comes alone is written at once; under load the thread polls every
-//! two milliseconds instead of being woken for each batch.
+//! must not have happened. A batch that comes alone is written at once; under load the thread
+//! polls every two milliseconds instead of being woken for each batch.
 //!
 //! What each end may assume: an event that was sent is written once, as one whole line, unless
 //! [`EventLog::join`] says that it was not. After a crash, [`complete()`] writes from the journal
