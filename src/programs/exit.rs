@@ -34,7 +34,7 @@ impl ExitError {
 /// # Errors
 /// Where standard output cannot be written.
 pub fn print(text: impl AsRef<[u8]>) -> Result<(), ExitError> {
-    Output.write_all(text.as_ref()).map_err(|error| {
+    StandardOutput.write_all(text.as_ref()).map_err(|error| {
         ExitError::failed(format_args!(
             "standard output cannot be written: {error}; give it a file with room"
         ))
@@ -42,9 +42,9 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<(), ExitError> {
 }
 
 /// Standard output, whose reader may go away at any time.
-pub struct Output;
+pub struct StandardOutput;
 
-impl Write for Output {
+impl Write for StandardOutput {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match io::stdout().write(octets) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(octets.len()),

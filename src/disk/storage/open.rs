@@ -77,7 +77,7 @@ impl fmt::Display for Report {
 }
 
 /// An epoch that was read.
-pub(super) struct Found {
+pub(super) struct FoundEpoch {
     pub number: u64,
     pub common: Common,
     pub files: EpochFiles,
@@ -90,7 +90,7 @@ pub struct Opened {
     pub(super) root: PathBuf,
     pub(super) directory: Option<StateDirectory>,
     pub(super) config: StorageConfig,
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<FoundEpoch>,
     pub(super) shard_of: Box<dyn Fn(Ipv4Addr) -> usize + Send>,
     /// What was read.
     pub report: Report,
@@ -214,7 +214,7 @@ impl Opened {
             unlogged.push(read.unlogged);
         }
         let common = common.unwrap_or(Common { shards: count, handoff_port: 0 });
-        let found = Found { number, common, files, ends };
+        let found = FoundEpoch { number, common, files, ends };
         self.unlogged = unlogged;
         self.report = Report {
             epoch: Some(number),
@@ -241,7 +241,7 @@ impl Opened {
 
     /// Makes durable what was read, and cuts off what was not. Later segments are removed from the
     /// last to the first, so that a crash in between leaves no hole.
-    fn settle(&self, found: &Found, shard: u16, end: &ShardEnd) -> Result<(), StorageError> {
+    fn settle(&self, found: &FoundEpoch, shard: u16, end: &ShardEnd) -> Result<(), StorageError> {
         let disk = &*self.disk;
         let folder = epoch::folder(&self.root, found.number);
         let id = |number| FileId { kind: FileKind::Segment, epoch: found.number, shard, number };
@@ -300,7 +300,7 @@ impl EpochReader<'_> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let parts = Parts::default();
-        let read_some = |queues: Vec<SyncSender<replay::Batch>>| {
+        let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(self.count) {

@@ -33,12 +33,12 @@ struct Run {
 
 /// Changes in order, encoded as they were.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct ReplayBatch {
     runs: Vec<Run>,
     octets: Vec<u8>,
 }
 
-impl Batch {
+impl ReplayBatch {
     fn replay(&self, to: &mut impl Replay) {
         let mut start = 0;
         for &Run { table, time, end } in &self.runs {
@@ -51,12 +51,12 @@ impl Batch {
 }
 
 /// The queue of one [`Replay`].
-pub(super) fn queue() -> (SyncSender<Batch>, Receiver<Batch>) {
+pub(super) fn queue() -> (SyncSender<ReplayBatch>, Receiver<ReplayBatch>) {
     mpsc::sync_channel(BATCHES_MAX)
 }
 
 /// Replays until all dealers are dropped.
-pub(super) fn replay_all(queue: Receiver<Batch>, to: &mut impl Replay) {
+pub(super) fn replay_all(queue: Receiver<ReplayBatch>, to: &mut impl Replay) {
     queue.into_iter().for_each(|batch| batch.replay(to));
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Parts(Mutex<HashMap<TableKey, usize>>);
 /// Deals out what one thread reads.
 pub(super) struct Dealer<'a, F> {
     /// One for each part: those of the first shard, then those of the second, and so on.
-    queues: &'a [SyncSender<Batch>],
+    queues: &'a [SyncSender<ReplayBatch>],
     /// Parts of each shard.
     parts: usize,
     shard_of: F,
@@ -78,18 +78,18 @@ pub(super) struct Dealer<'a, F> {
     known_parts: HashMap<TableKey, usize>,
     last: Option<(TableKey, usize)>,
     /// One for each part.
-    batches: Vec<Batch>,
+    batches: Vec<ReplayBatch>,
     dealt: Vec<u64>,
 }
 
 impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
     pub fn new(
-        queues: &'a [SyncSender<Batch>],
+        queues: &'a [SyncSender<ReplayBatch>],
         parts: usize,
         all_parts: &'a Parts,
         shard_of: F,
     ) -> Self {
-        let batches = queues.iter().map(|_| Batch::default()).collect();
+        let batches = queues.iter().map(|_| ReplayBatch::default()).collect();
         let (dealt, known_parts) = (vec![0; queues.len()], HashMap::new());
         Self { queues, parts, shard_of, all_parts, known_parts, last: None, batches, dealt }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::compact::Compactor;
 use super::epoch::{self, ShardFiles};
 use super::new_epoch::{NewEpoch, Written};
-use super::open::{Found, Opened};
+use super::open::{FoundEpoch, Opened};
 use super::read::{Common, ShardEnd};
 use super::shard::{LogProgress, SegmentMaker, ShardState};
 use super::sync::Storage;
@@ -55,7 +55,7 @@ impl Opened {
     /// # Errors
     /// Where the disk refuses. Then the state is as it was.
     pub fn start(self, now: Timestamp, logged: Arc<LogProgress>) -> Result<Started, StorageError> {
-        let same = |found: &&Found| {
+        let same = |found: &&FoundEpoch| {
             found.ends.len() == self.config.shards
                 && found.common.handoff_port == self.config.handoff_port
         };

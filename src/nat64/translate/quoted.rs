@@ -42,7 +42,7 @@ pub(super) struct ErrorMessage<'a, Q> {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quoted<'a, V, A> {
+pub(super) struct QuotedPacket<'a, V, A> {
     view: V,
     pub flow: Flow<A>,
     fragment: Option<Fragment>,
@@ -52,8 +52,8 @@ pub(super) struct Quoted<'a, V, A> {
     upper_length: usize,
 }
 
-pub(super) type Quoted4<'a> = Quoted<'a, Ipv4<'a>, Ipv4Addr>;
-pub(super) type Quoted6<'a> = Quoted<'a, Ipv6<'a>, Ipv6Addr>;
+pub(super) type Quoted4<'a> = QuotedPacket<'a, Ipv4<'a>, Ipv4Addr>;
+pub(super) type Quoted6<'a> = QuotedPacket<'a, Ipv6<'a>, Ipv6Addr>;
 
 /// Splits an error message into the word behind its checksum, the quoted packet and the extension.
 /// `length_at` is the offset of the length of RFC 4884, and its unit.

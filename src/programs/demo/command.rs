@@ -11,7 +11,7 @@ use crate::disk::eventlog::Destination;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::ports::TABLE_CAPACITY;
 use crate::kernel::{interface, signals};
-use crate::programs::exit::{ExitError, Output};
+use crate::programs::exit::{ExitError, StandardOutput};
 use crate::programs::options::{DemoOptions, Environment, ServeConfig, ServeOptions};
 use crate::programs::serve::Serving;
 
@@ -51,7 +51,7 @@ fn with_state(state: &Path, port: u16) -> Result<(), ExitError> {
     let destination = Destination::Writer(Box::new(log.clone()));
     let serving = Serving::start_with_log(config, destination, || {}).map_err(ExitError::failed)?;
     let server = serving.listen()[0];
-    let played = super::run(server, &log, &mut Output).map_err(ExitError::failed);
+    let played = super::run(server, &log, &mut StandardOutput).map_err(ExitError::failed);
     let stopped = serving.stop().map_err(ExitError::failed);
     played.and(stopped.map(drop))
 }
