@@ -74,7 +74,6 @@ pub enum Change {
     /// The entry on this port was used, after it had not been for some time: it is the last to go
     /// now.
     Used {
-        /// Its mapped port.
         port: MappedPort,
     },
     /// The table was given up, after the deletion of each of its entries: nothing is known of its

@@ -15,7 +15,6 @@ pub enum LogError {
     #[error("the event log {} cannot be opened: {}", path.display(), why_not_opened(path, cause))]
     Open {
         path: PathBuf,
-        /// What the system said.
         #[source]
         cause: io::Error,
     },

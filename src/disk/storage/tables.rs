@@ -139,7 +139,6 @@ impl Tables {
         }
     }
 
-    /// The next table.
     pub fn next(&mut self) -> Result<Option<TableState>, StorageError> {
         while let Some(key) = self.peek()? {
             if let Some(table) = self.table(key)? {

@@ -63,7 +63,7 @@ const PACKET_MAX: usize = 40 + u16::MAX as usize;
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
-    /// Of the NAT64 in it.
+    /// The configuration of its NAT64.
     pub nat64: Nat64Config,
     /// The MTU of its device in octets, the same for both IP versions; at least 1280.
     pub mtu: u16,

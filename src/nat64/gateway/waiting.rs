@@ -27,7 +27,7 @@ const FRAGMENT_COST: usize = 64;
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// Oldest first.
-    packets: VecDeque<Held>,
+    packets: VecDeque<WaitingPacket>,
     cost: usize,
     /// The cost of what waits of each source. None has 0.
     sources: HashMap<Source, usize, SecretHash>,
@@ -35,7 +35,7 @@ pub(super) struct Waiting {
 
 /// The fragments of one packet.
 #[derive(Debug)]
-struct Held {
+struct WaitingPacket {
     key: FragmentKey,
     expires: Duration,
     fragments: Vec<Vec<u8>>,
@@ -79,7 +79,7 @@ impl Waiting {
         }
         let at = self.packets.iter().position(|held| held.key == key).unwrap_or_else(|| {
             let expires = now.saturating_add(WAITING_LIFETIME);
-            self.packets.push_back(Held { key, expires, fragments: Vec::new(), cost: 0 });
+            self.packets.push_back(WaitingPacket { key, expires, fragments: Vec::new(), cost: 0 });
             self.packets.len() - 1
         });
         let held = &mut self.packets[at];
