@@ -73,9 +73,7 @@ pub enum Change {
     },
     /// The entry on this port was used, after it had not been for some time: it is the last to go
     /// now.
-    Used {
-        port: MappedPort,
-    },
+    Used { port: MappedPort },
     /// The table was given up, after the deletion of each of its entries: nothing is known of its
     /// NAT64 any more.
     Forgotten,
