@@ -20,11 +20,11 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const OVERLOADED: Duration = Duration::from_secs(1);
 /// In each of these somebody known is answered: longer than a full queue takes. It is the reactor's
 /// own time, without that in which it was ready to run and others had the cores.
-const WINDOW: Duration = Duration::from_millis(250);
+const WINDOW: Duration = Duration::from_millis(150);
 const ASK_EVERY: Duration = Duration::from_millis(1);
 /// How often at least somebody asked who then was not heard for so long: else it was he who had no
 /// core.
-const ASKED_MIN: u32 = 50;
+const ASKED_MIN: u32 = 20;
 /// How soon an answer comes again, and what a busy machine may add.
 const NORMAL_AFTER: Duration = Duration::from_millis(100);
 const SLACK: Duration = Duration::from_millis(400);

@@ -12,7 +12,8 @@ use crate::syntax::Facts;
 pub const RUST_FOLDERS: &[&str] = &["src", "ci", "bench", "fuzz/src", "fuzz/targets"];
 
 /// Folders that hold no text of ours.
-const SKIPPED: &[&str] = &[".git", "target", "fuzz/corpus", "fuzz/artifacts", "fuzz/coverage"];
+const SKIPPED: &[&str] =
+    &[".git", "target", "fuzz/corpus", "fuzz/artifacts", "fuzz/coverage", "fuzz/target"];
 
 /// All files by their path within the repository.
 pub struct Tree(BTreeMap<String, File>);
