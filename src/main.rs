@@ -24,14 +24,14 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::command::run(&options),
         Command::Gateway(options) => gateway(options),
         Command::Journal { command } => journal::run(command),
-        Command::CheckConfig(options) => serve::command::check(options).and_then(print),
+        Command::CheckConfig(options) => serve::command::check(options),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man => manual::man().map_err(ExitError::failed).and_then(print),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(ExitError { code, message }) => {
-            stderr::fail(format_args!("{message}"));
+            message.lines().for_each(|line| stderr::fail(format_args!("{line}")));
             ExitCode::from(code)
         }
     };

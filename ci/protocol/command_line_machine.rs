@@ -5,6 +5,8 @@ use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{
     LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
 };
+use crate::harness::run;
+use crate::harness::skip::cannot_run;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::judge::{PATIENCE, SHORT};
@@ -182,14 +184,18 @@ fn command_line_limit_on_memory() {
 #[test]
 fn command_line_reader_that_goes() {
     let commands =
-        ["man", "completions bash", "check-config", "--help", "serve --help", "--version", "demo"];
-    for arguments in commands {
+        ["man", "completions bash", "check-config", "--help", "serve --help", "--version"];
+    let commands = commands.map(|arguments| {
+        let mut command = command();
+        command.args(arguments.split(' '));
+        command
+    });
+    for mut command in commands.into_iter().chain([demo(":")]) {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let arguments: Vec<_> = arguments.split(' ').collect();
-        let output = command().args(&arguments).stdout(writer).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
-        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        let output = command.stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{command:?}: {output:?}");
     }
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = command().arg("man").stdout(full).output().unwrap();
@@ -200,16 +206,25 @@ fn command_line_reader_that_goes() {
 #[test]
 fn command_line_demo_ended_by_a_signal() {
     wants_discard_port();
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for (signal, prepare) in [(libc::SIGTERM, ":"), (libc::SIGINT, "ip link set lo up")] {
         let directory = tempfile::tempdir().unwrap();
         let left = || std::fs::read_dir(directory.path()).unwrap().count();
-        let mut process = Process::spawn(command().arg("demo").env("TMPDIR", directory.path()));
+        let mut process = Process::spawn(demo(prepare).env("TMPDIR", directory.path()));
         assert!(wait_until(PATIENCE, || left() == 1 || process.ended().is_some()));
         process.signal(signal);
         let status = process.wait(PATIENCE).unwrap();
         assert_eq!(status.signal(), Some(signal), "{}", process.said());
         assert_eq!(left(), 0, "something is left");
     }
+}
+
+/// A demo in a network of its own, as other tests have its addresses. Where loopback is not up, it
+/// makes another network itself.
+fn demo(prepare: &str) -> Command {
+    let mut command = without_variables(Command::new("unshare"));
+    command.args(["--map-root-user", "--net", "--", "sh", "-c"]);
+    command.args([&format!("{prepare} && exec \"$0\" demo"), PROGRAM]);
+    command
 }
 
 /// No socket and no file of ours gets the number of a standard descriptor.
@@ -320,4 +335,68 @@ fn command_line_drops_are_told() {
     let stderr = server.stderr();
     let last = stderr.lines().last().unwrap();
     assert!(last.contains(" drops (") && last.contains("nat64s_limit 20"), "{last}");
+}
+
+/// What NAT64s told the server is in its memory, and in no core dump, unless somebody wants it.
+#[test]
+fn command_line_core_dump_without_memory() {
+    const SECRET: &[u8] = b"an authenticator that is told to nobody else";
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    if pattern.starts_with(['|', '/']) {
+        cannot_run("core dumps in the working directory: sysctl kernel.core_pattern=core");
+    }
+    for (filter, is_dumped) in [("0x33", false), ("0x37", true)] {
+        let serve = Serve::new();
+        let script =
+            r#"echo $0 > /proc/self/coredump_filter && exec prlimit --core=unlimited "$@""#;
+        let mut command = serve.command(&["sh", "-c", script, filter], &[]);
+        let mut process = Process::spawn(command.current_dir(serve.directory.path()));
+        assert!(process.says(SERVING, PATIENCE), "{}", process.said());
+        Nat64::known(serve.addr()).map_with(Client::nth(1), SECRET);
+        process.signal(libc::SIGABRT);
+        let status = process.wait(PATIENCE).unwrap();
+        assert!(status.core_dumped(), "{status}");
+        let files = std::fs::read_dir(serve.directory.path()).unwrap().map(|file| file.unwrap());
+        let core = files.map(|file| file.path()).find(|path| path.is_file() && is_core(path));
+        let core = std::fs::read(core.expect("a core file")).unwrap();
+        let found = core.windows(SECRET.len()).any(|octets| octets == SECRET);
+        assert_eq!(found, is_dumped, "filter {filter}, {} octets", core.len());
+    }
+}
+
+fn is_core(path: &std::path::Path) -> bool {
+    path.file_name().unwrap().to_str().unwrap().starts_with("core")
+}
+
+/// Finds what serve would find, all of it, and says that it is good where it is.
+#[test]
+fn command_line_check_config_looks_at_the_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("file"), "").unwrap();
+    let log = format!("--log={}", path("gone/events.log"));
+    let state = format!("--state={}", path("file"));
+    let (code, _, stderr) = run(&["check-config", "--listen=192.0.2.1", &log, &state]);
+    assert_eq!(code, 1, "{stderr}");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{stderr}");
+    for (line, named) in lines.iter().zip(["192.0.2.1 is not an address", "--state", "--log"]) {
+        assert!(line.starts_with("nat64handoff: ") && line.contains(named), "{line}");
+    }
+    let log = format!("--log={}", path("events.log"));
+    let state = format!("--state={}", path("state"));
+    let (code, stdout, stderr) = run(&["check-config", "--listen=127.0.0.1", &log, &state]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.lines().last().unwrap().starts_with("# good"), "{stdout}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "it changes nothing");
+}
+
+/// A state directory that is not there is no reason to advise an option of another command.
+#[test]
+fn command_line_journal_of_nothing() {
+    for command in ["check", "repair"] {
+        let (code, _, stderr) = run(&["journal", command, "/nowhere"]);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("no state in /nowhere; name the directory"), "{stderr}");
+    }
 }

@@ -31,6 +31,8 @@ pub fn roots(tree: &Tree) -> BTreeSet<String> {
             roots.extend(paths.map(|path| format!("{folder}{path}")));
         }
         let library = table.get("lib").and_then(|library| library.get("path")?.as_str());
+        let script = table.get("package").and_then(|package| package.get("build")?.as_str());
+        roots.extend(script.map(|path| format!("{folder}{path}")));
         roots.insert(format!("{folder}{}", library.unwrap_or("src/lib.rs")));
     }
     roots

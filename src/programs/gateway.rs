@@ -17,6 +17,7 @@ use crate::disk::fs::{RealDisk, write_full, write_new};
 use crate::handoff::rate::Rate;
 use crate::ip::address::Prefix96;
 use crate::kernel::clock::Clock;
+use crate::kernel::core_dump;
 use crate::kernel::entropy;
 use crate::kernel::link::LinkChange;
 use crate::kernel::signals::{self, Signal, Signals};
@@ -59,6 +60,7 @@ pub enum GatewayError {
 /// # Errors
 /// Where it cannot start, or its device goes away.
 pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
+    core_dump::without_memory();
     stderr::in_background();
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
     let mut tun = Tun::open(&config.tun)?;

@@ -2,6 +2,7 @@
 
 use crate::disk::storage;
 use crate::kernel::clock::Clock;
+use crate::kernel::core_dump;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::JournalCommand;
 
@@ -10,6 +11,7 @@ use crate::programs::options::JournalCommand;
 /// # Errors
 /// Also where the check finds damage, so that scripts see it.
 pub fn run(command: JournalCommand) -> Result<(), ExitError> {
+    core_dump::without_memory();
     match command {
         JournalCommand::Check { dir } => {
             let checked = storage::check(&dir).map_err(ExitError::failed)?;

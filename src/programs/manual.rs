@@ -1,11 +1,63 @@
 //! `nat64handoff man` and `nat64handoff completions`: both are made of the command line's
 //! definition.
 
-use std::io;
+use std::io::{self, Write};
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 
 use crate::programs::options::Cli;
+
+/// What has no place in the definition of the command line, in the manual's own language.
+const SECTIONS: &str = r#".SH FILES
+.TP
+\fI$STATE_DIRECTORY\fR or \fI./state\fR
+The state: who has which port, for the next start. Only its owner may read it, as it holds the tokens of NAT64s.
+.TP
+\fI$LOGS_DIRECTORY/events.log\fR
+The event log. Where there is no such variable, it goes to standard output.
+.TP
+\fI$TMPDIR\fR or \fI/tmp\fR
+\fBdemo\fR has its state there while it runs.
+.SH SIGNALS
+.TP
+SIGTERM, SIGINT
+\fBserve\fR and \fBgateway\fR end, after their state is saved.
+.TP
+SIGHUP
+\fBserve\fR opens the event log's file anew, for log rotation. \fBgateway\fR ignores it.
+.TP
+SIGUSR1
+\fBgateway\fR forgets all entries, as after a reboot. \fBserve\fR ignores it.
+.TP
+SIGUSR2
+is ignored.
+.PP
+A signal that comes while the program starts is heeded when it has started.
+.SH ENVIRONMENT
+.TP
+\fBNAT64HANDOFF_\fR\fIOPTION\fR
+Each option of \fBserve\fR in capital letters, with _ for -, and lists with commas: NAT64HANDOFF_MAX_ENTRIES.
+A key of the same name as the option in the file of \fB\-\-config\fR does the same, except for \fB\-\-config\fR itself. The command line wins over the environment, and the environment over the file.
+.TP
+\fBSTATE_DIRECTORY\fR, \fBLOGS_DIRECTORY\fR
+Directories that systemd made for the service.
+.TP
+\fBJOURNAL_STREAM\fR
+Where it says that standard error is the journal's, each message begins with its priority.
+.TP
+\fBGLIBC_TUNABLES\fR
+glibc.malloc.hugetlb=0 keeps \fBserve\fR from asking for huge pages.
+.SH EXIT STATUS
+.TP
+0
+All is well; \fBserve\fR and \fBgateway\fR were ended by a signal.
+.TP
+1
+Something failed; a line on standard error says what, and what to do.
+.TP
+2
+The command line, the environment or the file has to be written differently.
+"#;
 
 /// Completions of the command line for a shell.
 pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
@@ -22,18 +74,87 @@ pub fn man() -> io::Result<Vec<u8>> {
     let mut command = Cli::command();
     command.build();
     let mut text = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut text)?;
+    let page = clap_mangen::Man::new(command.clone()).section("8");
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    writeln!(text, ".SH COMMANDS")?;
     let mut below: Vec<_> = command.get_subcommands().cloned().collect();
     below.reverse();
     while let Some(subcommand) = below.pop() {
-        below.extend(subcommand.get_subcommands().cloned());
-        if subcommand.get_name() == "help" {
-            continue;
+        if subcommand.get_name() != "help" {
+            of_command(&subcommand, &mut text)?;
+            let mut its: Vec<_> = subcommand.get_subcommands().cloned().collect();
+            its.reverse();
+            below.extend(its);
         }
-        let page = clap_mangen::Man::new(subcommand);
-        page.render_name_section(&mut text)?;
-        page.render_synopsis_section(&mut text)?;
-        page.render_options_section(&mut text)?;
     }
+    text.write_all(SECTIONS.as_bytes())?;
     Ok(text)
+}
+
+/// A part of the section about commands: what it is for, and its options.
+fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name()).replace('-', " ");
+    let name = name.strip_prefix("nat64handoff ").unwrap_or(&name);
+    let name = if name == "check config" { "check-config" } else { name };
+    writeln!(text, ".SS \"{name}\"")?;
+    if let Some(about) = command.get_about() {
+        writeln!(text, "{about}.")?;
+    }
+    if name == "check-config" {
+        return writeln!(text, "It has the options of \\fBserve\\fR.");
+    }
+    let mut options = Vec::new();
+    clap_mangen::Man::new(command.clone()).render_options_section(&mut options)?;
+    let options = String::from_utf8_lossy(&options);
+    // The page has the beginning of each page already.
+    let is_new = |line: &&str| ![".ie", ".el", ".SH"].iter().any(|start| line.starts_with(start));
+    options.lines().filter(is_new).try_for_each(|line| writeln!(text, "{line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_offer_the_values_that_can_be_chosen() {
+        let bash = completions(clap_complete::Shell::Bash);
+        let bash = String::from_utf8(bash).unwrap();
+        for values in ["auto uring mmsg", "none always", "plain full"] {
+            assert!(bash.contains(&format!("compgen -W \"{values}\"")), "{values}");
+        }
+    }
+
+    #[test]
+    fn the_manual_cites_no_page_that_is_not_there() {
+        let manual = String::from_utf8(man().unwrap()).unwrap();
+        assert!(manual.contains(".TH nat64handoff 8"), "{manual}");
+        assert!(!manual.contains("(1)") && !manual.contains("help("), "{manual}");
+        let sections: Vec<_> =
+            manual.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        for section in ["NAME", "COMMANDS", "FILES", "SIGNALS", "ENVIRONMENT"] {
+            assert_eq!(sections.iter().filter(|&&name| name == section).count(), 1, "{sections:?}");
+        }
+        assert!(manual.contains(".SH EXIT STATUS"), "{manual}");
+        let names: Vec<_> = manual.lines().filter_map(|line| line.strip_prefix(".SS ")).collect();
+        let quoted = |name: &&str| name.trim_matches('"').to_owned();
+        assert_eq!(
+            names.iter().map(quoted).collect::<Vec<_>>(),
+            [
+                "serve",
+                "demo",
+                "gateway",
+                "journal",
+                "journal check",
+                "journal repair",
+                "check-config",
+                "completions",
+                "man"
+            ]
+        );
+        assert_eq!(manual.matches("validation\\-rate").count(), 1, "once, with serve");
+    }
 }

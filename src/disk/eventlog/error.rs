@@ -64,7 +64,7 @@ pub enum LogError {
 }
 
 /// The directory that the file is in, or would be in: where `path` is a link, that of its target.
-fn directory_of(mut path: PathBuf) -> PathBuf {
+pub fn directory_of(mut path: PathBuf) -> PathBuf {
     // As many links as Linux follows.
     for _ in 0..40 {
         let Ok(target) = fs::read_link(&path) else { break };

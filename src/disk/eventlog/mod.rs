@@ -55,7 +55,7 @@ use crate::kernel::stderr::say;
 pub use complete::{Completed, complete, known_events};
 use cursor::CursorFile;
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
-pub use error::LogError;
+pub use error::{LogError, directory_of};
 use logger::Logger;
 pub use output::Destination;
 use output::Output;

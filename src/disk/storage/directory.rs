@@ -170,7 +170,7 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
 /// Where it is in use, or is no state directory.
 pub(super) fn lock_existing(path: &Path) -> Result<Option<File>, DirectoryError> {
     if !path.is_dir() {
-        return Err(DirectoryError::NotADirectory(path.to_owned()));
+        return Err(DirectoryError::NoState(path.to_owned()));
     }
     let unusable =
         |action, cause| DirectoryError::Unusable { path: path.to_owned(), action, cause };

@@ -192,6 +192,19 @@ pub fn bind_group(
     Ok(shards)
 }
 
+/// Whether [`bind_group`] could bind `address`, if nobody has it.
+///
+/// # Errors
+/// Why it could not.
+pub fn check(address: SocketAddrV4) -> Result<(), BindError> {
+    match UdpSocket::bind(address) {
+        Err(error) if error.raw_os_error() != Some(libc::EADDRINUSE) => {
+            Err(refused(address, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The number of the reactor, of `reactors`, that gets the datagrams from `source`.
 ///
 /// # Panics
@@ -263,10 +276,16 @@ fn bind_first(address: SocketAddrV4, overlaps: bool) -> Result<ReactorSocket, Bi
                 tries += 1;
                 thread::sleep(BIND_INTERVAL);
             }
-            Some(libc::EADDRNOTAVAIL) => return Err(BindError::NotLocal(*address.ip())),
-            Some(libc::EACCES) => return Err(BindError::Forbidden(address.port())),
-            _ => return Err(BindError::Other(address, error)),
+            _ => return Err(refused(address, error)),
         }
+    }
+}
+
+fn refused(address: SocketAddrV4, error: io::Error) -> BindError {
+    match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => BindError::NotLocal(*address.ip()),
+        Some(libc::EACCES) => BindError::Forbidden(address.port()),
+        _ => BindError::Other(address, error),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process;
 
 use super::LogTail;
@@ -31,16 +30,16 @@ pub fn run(options: &DemoOptions) -> Result<(), ExitError> {
         return in_namespace(options);
     }
     let state = Scratch::new(std::env::temp_dir())?;
-    with_state(state.path(), options.port.unwrap_or(0))
+    with_state(&state, options.port.unwrap_or(0))
 }
 
-fn with_state(state: &Path, port: u16) -> Result<(), ExitError> {
+fn with_state(scratch: &Scratch, port: u16) -> Result<(), ExitError> {
     let log = LogTail::new();
     // The environment stays out of it.
     let defaults = ServeOptions::default().resolve(&Environment::default());
     let config = ServeConfig {
         listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)],
-        state: state.to_owned(),
+        state: scratch.path().to_owned(),
         reactors: 2,
         nat64s_max: 10,
         entries_max: 2 * TABLE_CAPACITY,
@@ -49,7 +48,8 @@ fn with_state(state: &Path, port: u16) -> Result<(), ExitError> {
         ..defaults.map_err(ExitError::usage)?
     };
     let destination = Destination::Writer(Box::new(log.clone()));
-    let serving = Serving::start_with_log(config, destination, || {}).map_err(ExitError::failed)?;
+    let start = || Serving::start_with_log(config, destination, || {});
+    let serving = scratch.while_there(start).map_err(ExitError::failed)?;
     let server = serving.listen()[0];
     let played = super::run(server, &log, &mut StandardOutput).map_err(ExitError::failed);
     let stopped = serving.stop().map_err(ExitError::failed);

@@ -1,7 +1,6 @@
 //! The demo's directory, which is gone when the demo has ended: also by a signal.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,7 @@ const REMOVE_TRIES: u32 = 100;
 /// A directory of ours, that is removed with this value.
 pub(super) struct Scratch {
     path: PathBuf,
-    /// Locked while the directory is made or removed, and for good once a signal came.
+    /// Locked while the directory is made, used or removed, and for good once a signal came.
     made: Arc<Mutex<bool>>,
 }
 
@@ -48,6 +47,12 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// Does what makes the directory again if it is not there: a signal waits meanwhile.
+    pub(super) fn while_there<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        act()
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -65,9 +70,9 @@ impl Drop for Scratch {
 /// Nothing in there is of use to anyone.
 fn remove(path: &Path) {
     for _ in 0..REMOVE_TRIES {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            _ => break,
+        // What it was about to remove may have been removed or renamed, or there is more.
+        if fs::remove_dir_all(path).is_ok() || !path.exists() {
+            break;
         }
     }
 }

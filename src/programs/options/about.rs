@@ -1,16 +1,17 @@
 //! What the command line, the environment, the file and the help need to know about an option,
 //! whatever its value means.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches};
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// What each environment variable of ours begins with.
-const VARIABLE_PREFIX: &str = "NAT64HANDOFF_";
+pub(super) const VARIABLE_PREFIX: &str = "NAT64HANDOFF_";
 
 /// A value as it was written: the items of a list, nothing for a switch, and one string for all
 /// others.
@@ -68,13 +69,26 @@ impl About {
             help.push_str(&format!(" [default: {default}]"));
         }
         let arg = Arg::new(self.name).long(self.name).help(help).required(self.required);
+        // The help has them in the value's name.
+        let arg = arg.hide_possible_values(true);
         match self.shape {
             Shape::Switch => arg.action(ArgAction::SetTrue).hide(true),
-            Shape::Word | Shape::Number => arg.value_name(self.value),
+            Shape::Word => arg.value_name(self.value).value_parser(self.choices()),
+            Shape::Number => arg.value_name(self.value),
             Shape::Path => arg.value_name(self.value).value_parser(clap::value_parser!(PathBuf)),
             Shape::List => {
                 arg.value_name(self.value).action(ArgAction::Append).value_delimiter(',')
             }
+        }
+    }
+
+    /// Those of its values that a shell can offer: `plain|full`. What is refused, and how that is
+    /// said, is not decided here.
+    fn choices(&self) -> Choices {
+        let is_choice = |word: &&str| word.chars().all(|letter| letter.is_ascii_lowercase());
+        match self.value.contains('|') {
+            true => Choices(self.value.split('|').filter(is_choice).collect()),
+            false => Choices(Vec::new()),
         }
     }
 
@@ -99,6 +113,28 @@ impl About {
             Shape::List => items(text),
             _ => vec![text.into()],
         }
+    }
+}
+
+/// Takes every string, and knows some of them.
+#[derive(Clone)]
+struct Choices(Vec<&'static str>);
+
+impl TypedValueParser for Choices {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = self.0.iter().map(PossibleValue::new);
+        (!self.0.is_empty()).then(|| Box::new(values) as Box<dyn Iterator<Item = PossibleValue>>)
     }
 }
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::about::About;
-use super::layers::{Layer, Layers, UsageError};
+use super::layers::{Layer, Layers, UsageErrors};
 
 /// A configuration that is made by a table of options: see `options!`.
 pub trait Configuration: Sized {
@@ -14,7 +14,10 @@ pub trait Configuration: Sized {
     fn table() -> Vec<About>;
 
     /// The most important value of each option, checked.
-    fn take(layers: &mut Layers<'_>) -> Result<Self, UsageError>;
+    ///
+    /// # Errors
+    /// All values that mean nothing, and all that is wrong with the places that have them.
+    fn take(layers: &mut Layers<'_>) -> Result<Self, UsageErrors>;
 
     /// What `check-config` prints, after [`Configuration::take`].
     fn lines(&self, layers: &Layers<'_>) -> String;
@@ -57,12 +60,15 @@ macro_rules! options {
                 vec![$($rows::$($field)? $($alone)? ().about,)*]
             }
 
-            fn take(layers: &mut Layers<'_>) -> Result<Self, UsageError> {
+            fn take(layers: &mut Layers<'_>) -> Result<Self, UsageErrors> {
+                let mut errors = std::mem::take(&mut layers.errors);
                 // Those that others use, first, so that an error names them.
-                $($(layers.take(&$rows::$alone())?;)?)*
-                Ok(Self {
-                    $($($field: layers.take(&$rows::$field())?,)?)*
-                })
+                $($(errors.keep(layers.take(&$rows::$alone()));)?)*
+                $($(let $field = errors.keep(layers.take(&$rows::$field()));)?)*
+                match ($($($field,)?)*) {
+                    ($($(Some($field),)?)*) if errors.0.is_empty() => Ok(Self { $($($field,)?)* }),
+                    _ => Err(errors),
+                }
             }
 
             fn lines(&self, layers: &Layers<'_>) -> String {

@@ -10,7 +10,7 @@ use ipnet::Ipv6Net;
 use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::environment::Environment;
-use super::layers::{Layers, Origin, Row, UsageError};
+use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
 use super::values::whole_number;
 use crate::ip::address::Prefix96;
 use crate::ip::address::is_single_host;
@@ -70,12 +70,13 @@ impl GatewayOptions {
     /// What these options come to.
     ///
     /// # Errors
-    /// The first that means nothing.
-    pub fn resolve(self) -> Result<GatewaySetup, UsageError> {
+    /// All that mean nothing.
+    pub fn resolve(self) -> Result<GatewaySetup, UsageErrors> {
         let setup = GatewaySetup::take(&mut Layers::new(self.written, &Environment::default()))?;
         if setup.lowest_ipv6_mtu > setup.mtu {
             let cause = format!("{} is longer than --mtu; raise that", setup.lowest_ipv6_mtu);
-            return Err(UsageError { place: "--lowest-ipv6-mtu".into(), cause });
+            let place = "--lowest-ipv6-mtu".into();
+            return Err(UsageErrors(vec![UsageError { place, cause }]));
         }
         Ok(setup)
     }

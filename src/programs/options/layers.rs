@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 
-use super::about::{About, Shape, Written, variable_of};
+use super::about::{About, Shape, VARIABLE_PREFIX, Written, variable_of};
 use super::environment::Environment;
 
 /// What has to be written differently: one line, with where it stands and what to do.
@@ -20,6 +20,32 @@ pub struct UsageError {
     pub(super) place: String,
     pub(super) cause: String,
 }
+
+/// All that has to be written differently, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UsageErrors(pub(super) Vec<UsageError>);
+
+impl UsageErrors {
+    /// The value, or `None` with the error kept, once: an option that others use is taken often.
+    pub(super) fn keep<T>(&mut self, result: Result<T, UsageError>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    pub(super) fn add(&mut self, error: UsageError) {
+        if !self.0.contains(&error) {
+            self.0.push(error);
+        }
+    }
+}
+
+impl fmt::Display for UsageErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(UsageError::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for UsageErrors {}
 
 /// Where a value was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,17 +255,28 @@ pub struct Layers<'a> {
     pub(super) environment: &'a Environment,
     /// Where the values came from that were taken.
     found: HashMap<&'static str, Origin>,
+    /// The lines of the keys in the file.
+    lines: HashMap<&'static str, usize>,
+    /// What is wrong with the places themselves.
+    pub(super) errors: UsageErrors,
 }
 
 impl<'a> Layers<'a> {
     /// The command line, and nothing else.
     pub(super) fn new(command_line: Layer, environment: &'a Environment) -> Self {
         let layers = vec![(Origin::CommandLine, command_line)];
-        Self { layers, environment, found: HashMap::new() }
+        Self {
+            layers,
+            environment,
+            found: HashMap::new(),
+            lines: HashMap::new(),
+            errors: UsageErrors::default(),
+        }
     }
 
     /// Adds what variables say about the options of `table`.
-    pub(super) fn add_variables(&mut self, table: &[About]) -> Result<(), UsageError> {
+    pub(super) fn add_variables(&mut self, table: &[About]) {
+        self.add_misspelt_variables(table);
         let mut layer = Layer::new();
         for about in table {
             let Some(variable) = about.variable() else { continue };
@@ -250,33 +287,48 @@ impl<'a> Layers<'a> {
                 None if !about.in_file => vec![value.to_owned()],
                 None => {
                     let cause = "is not UTF-8; write it in the file or as an option".into();
-                    return Err(UsageError { place: variable, cause });
+                    self.errors.add(UsageError { place: variable, cause });
+                    continue;
                 }
             };
             layer.insert(about.name, written);
         }
         self.layers.push((Origin::Environment, layer));
-        Ok(())
+    }
+
+    /// A variable of ours by its beginning that none of the options has, but nearly. Others with
+    /// this beginning may be there for another purpose: containers get such from their service.
+    fn add_misspelt_variables(&mut self, table: &[About]) {
+        let names: Vec<_> = table.iter().filter_map(About::variable).collect();
+        for variable in self.environment.variables.keys().filter_map(|name| name.to_str()) {
+            let Some(own) = variable.strip_prefix(VARIABLE_PREFIX) else { continue };
+            let nearest = |name: &String| {
+                let name = name.strip_prefix(VARIABLE_PREFIX)?;
+                Some(strsim::levenshtein(own, name)).filter(|distance| 3 * distance <= name.len())
+            };
+            let meant = names.iter().filter_map(|name| Some((nearest(name)?, name))).min();
+            if let Some((1.., meant)) = meant {
+                let cause = format!("is not known; did you mean {meant}?");
+                self.errors.add(UsageError { place: variable.to_owned(), cause });
+            }
+        }
     }
 
     /// Adds the file that `row` names in one of the places so far.
-    pub(super) fn add_file(
-        &mut self,
-        row: &Row<Option<PathBuf>>,
-        table: &[About],
-    ) -> Result<(), UsageError> {
-        let (path, origin) = self.find(row)?;
-        if let Some(path) = path {
-            let layer = of_file(&path, &origin.place(row.about.name), table)?;
-            self.layers.push((Origin::File(path), layer));
+    pub(super) fn add_file(&mut self, row: &Row<Option<PathBuf>>, table: &[About]) {
+        let found = self.find(row);
+        if let Some((Some(path), origin)) = self.errors.keep(found) {
+            let read = of_file(&path, &origin.place(row.about.name), table, &mut self.lines);
+            if let Some(layer) = self.errors.keep(read) {
+                self.layers.push((Origin::File(path), layer));
+            }
         }
-        Ok(())
     }
 
     /// The value of an option, and where it was found.
     pub(super) fn find<T>(&self, row: &Row<T>) -> Result<(T, Origin), UsageError> {
         let name = row.about.name;
-        let error = |origin: &Origin, cause| UsageError { place: origin.place(name), cause };
+        let error = |origin: &Origin, cause| UsageError { place: self.place(origin, name), cause };
         for (origin, layer) in &self.layers {
             if let Some(written) = layer.get(name) {
                 let value = row.means(written, self).map_err(|cause| error(origin, cause))?;
@@ -293,6 +345,14 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// What an error says about the option `name` from there.
+    fn place(&self, origin: &Origin, name: &str) -> String {
+        match (origin, self.lines.get(name)) {
+            (Origin::File(path), Some(line)) => format!("{} line {line}: {name}", path.display()),
+            _ => origin.place(name),
+        }
+    }
+
     /// The value of an option. Where it was found is kept for [`Row::line`].
     pub(super) fn take<T>(&mut self, row: &Row<T>) -> Result<T, UsageError> {
         let (value, origin) = self.find(row)?;
@@ -302,7 +362,12 @@ impl<'a> Layers<'a> {
 }
 
 /// The layer in a TOML file; `place` says who named it.
-fn of_file(path: &Path, place: &str, table: &[About]) -> Result<Layer, UsageError> {
+fn of_file(
+    path: &Path,
+    place: &str,
+    table: &[About],
+    lines: &mut HashMap<&'static str, usize>,
+) -> Result<Layer, UsageError> {
     let text = fs::read_to_string(path).map_err(|cause| UsageError {
         place: place.to_owned(),
         cause: format!(
@@ -310,15 +375,25 @@ fn of_file(path: &Path, place: &str, table: &[About]) -> Result<Layer, UsageErro
             path.display()
         ),
     })?;
-    of_toml(&text, table).map_err(|(span, cause)| {
-        let start = span.map_or(0, |span| span.start);
+    let line = |start: usize| {
         let before = text.as_bytes().get(..start).unwrap_or_default();
-        let line = 1 + before.iter().filter(|&&octet| octet == b'\n').count();
+        1 + before.iter().filter(|&&octet| octet == b'\n').count()
+    };
+    let mut starts = Vec::new();
+    let layer = of_toml(&text, table, &mut starts).map_err(|(span, cause)| {
+        let line = line(span.map_or(0, |span| span.start));
         UsageError { place: format!("{} line {line}", path.display()), cause }
-    })
+    })?;
+    lines.extend(starts.into_iter().map(|(name, start)| (name, line(start))));
+    Ok(layer)
 }
 
-fn of_toml(text: &str, table: &[About]) -> Result<Layer, (Option<Range<usize>>, String)> {
+/// Where each key starts is added to `starts`.
+fn of_toml(
+    text: &str,
+    table: &[About],
+    starts: &mut Vec<(&'static str, usize)>,
+) -> Result<Layer, (Option<Range<usize>>, String)> {
     let failed = |error: toml::de::Error| {
         let message = error.message().trim().replace('\n', ", ");
         (error.span(), format!("{message}; correct this line"))
@@ -328,7 +403,8 @@ fn of_toml(text: &str, table: &[About]) -> Result<Layer, (Option<Range<usize>>, 
     let keys = Keys(table.iter().filter(|about| about.in_file).collect());
     for key in written.keys() {
         let name = key.get_ref().as_str();
-        if keys.get(name).is_some() {
+        if let Some(about) = keys.get(name) {
+            starts.push((about.name, key.span().start));
             continue;
         }
         let advice = match keys.nearest(name) {

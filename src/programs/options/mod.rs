@@ -20,12 +20,18 @@ use clap::{Args, Parser, Subcommand};
 pub use config::{Configuration, Options};
 pub use environment::Environment;
 pub use gateway::{GatewayOptions, GatewaySetup};
-pub use layers::UsageError;
+pub use layers::{UsageError, UsageErrors};
 pub use table::{LogDestination, ServeConfig, ServeOptions};
+
+/// The version, with the commit where `ci/commit.rs` knows it.
+const VERSION: &str = match option_env!("NAT64HANDOFF_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// The server side of the NAT64 handoff protocol.
 #[derive(Debug, Parser)]
-#[command(name = "nat64handoff", version, max_term_width = 100)]
+#[command(name = "nat64handoff", version = VERSION, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

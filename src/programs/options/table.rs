@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::environment::Environment;
-use super::layers::{Layers, Origin, Row, UsageError};
+use super::layers::{Layers, Origin, Row, UsageErrors};
 use super::values::{
     self, count, integer, listen_addresses, networks, not_empty, path, strings, sync_policy,
     whole_number,
@@ -207,26 +207,30 @@ impl ServeOptions {
     /// to.
     ///
     /// # Errors
-    /// The first value that means nothing.
-    pub fn resolve(self, environment: &Environment) -> Result<ServeConfig, UsageError> {
-        ServeConfig::take(&mut self.layers(environment)?)
+    /// All values that mean nothing.
+    pub fn resolve(self, environment: &Environment) -> Result<ServeConfig, UsageErrors> {
+        ServeConfig::take(&mut self.layers(environment))
     }
 
-    /// The same as a TOML file, with where each value comes from: the output of `check-config`.
+    /// The same, and as a TOML file, with where each value comes from: what `check-config` prints.
     ///
     /// # Errors
     /// Those of [`Self::resolve`].
-    pub fn effective(self, environment: &Environment) -> Result<String, UsageError> {
-        let mut layers = self.layers(environment)?;
+    pub fn effective(
+        self,
+        environment: &Environment,
+    ) -> Result<(ServeConfig, String), UsageErrors> {
+        let mut layers = self.layers(environment);
         let config = ServeConfig::take(&mut layers)?;
-        Ok(config.lines(&layers))
+        let lines = config.lines(&layers);
+        Ok((config, lines))
     }
 
-    fn layers(self, environment: &Environment) -> Result<Layers<'_>, UsageError> {
+    fn layers(self, environment: &Environment) -> Layers<'_> {
         let table = ServeConfig::table();
         let mut layers = Layers::new(self.written, environment);
-        layers.add_variables(&table)?;
-        layers.add_file(&rows::file(), &table)?;
-        Ok(layers)
+        layers.add_variables(&table);
+        layers.add_file(&rows::file(), &table);
+        layers
     }
 }

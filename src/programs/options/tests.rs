@@ -127,7 +127,7 @@ fn check_config_says_what_the_default_is_for() {
     let by = LimitedBy::Group("/sys/fs/cgroup/a/memory.max".into());
     let memory = Some(Memory { octets: 64 << 20, by });
     let environment = Environment { memory, ..Environment::default() };
-    let text = ServeOptions::default().effective(&environment).unwrap();
+    let (_, text) = ServeOptions::default().effective(&environment).unwrap();
     let line = "max-entries = 47934 # default, for 64 MiB by /sys/fs/cgroup/a/memory.max\n";
     assert!(text.contains(line), "{text}");
 }
@@ -266,7 +266,7 @@ fn check_config_has_each_option_from_variable_and_file() {
         // The port is a part of the addresses.
         let shown = if key == "port" { "listen" } else { key };
         let origin_of = |environment: &Environment| {
-            let text = ServeOptions::default().effective(environment).unwrap();
+            let (_, text) = ServeOptions::default().effective(environment).unwrap();
             let begin = format!("{shown} = ");
             let line = text.lines().find(|line| line.starts_with(&begin)).unwrap();
             line.split_once(" # ").unwrap().1.to_owned()
@@ -293,7 +293,7 @@ fn check_config_prints_what_makes_the_same_configuration() {
         ("STATE_DIRECTORY", "/var/lib/a \"quoted\" name"),
         ("NAT64HANDOFF_SYNC", "always"),
     ]);
-    let text = serve(&arguments).effective(&environment).unwrap();
+    let (_, text) = serve(&arguments).effective(&environment).unwrap();
     for line in [
         "listen = [\"0.0.0.0:64064\"] # default\n",
         "max-entries = 70000 # command line\n",
@@ -408,6 +408,35 @@ fn errors_name_the_variable() {
 }
 
 #[test]
+fn all_errors_are_told_at_once() {
+    let variables = [("NAT64HANDOFF_MAX_ENTIRES", "1000"), ("NAT64HANDOFF_SYNC", "never")];
+    let error =
+        resolve(&["--reactors=0", "--port=x", "--config=/nowhere"], &variables).unwrap_err();
+    let places: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    let expected =
+        ["NAT64HANDOFF_MAX_ENTIRES", "--config", "--port", "--reactors", "NAT64HANDOFF_SYNC"];
+    let mut sorted = places.clone();
+    sorted.retain(|place| *place != "--listen");
+    assert_eq!(sorted, expected, "{error}");
+    assert!(error.contains("did you mean NAT64HANDOFF_MAX_ENTRIES?"), "{error}");
+    // Variables of others that begin like ours.
+    resolve(&[], &[("NAT64HANDOFF_SERVICE_HOST", "x"), ("NAT64HANDOFF_SEED", "1")]).unwrap();
+}
+
+#[test]
+fn counts_have_suffixes_and_bounds() {
+    let entries = |text: &str| resolve(&[&format!("--max-entries={text}")], &[]);
+    for (text, count) in
+        [("20k", 20_000), ("2M", 2_000_000), ("8", 8), ("1000000000", 1_000_000_000)]
+    {
+        assert_eq!(entries(text).unwrap().entries_max, count, "{text}");
+    }
+    for text in ["1", "0k", "k", "M", "1kk", "1.5M", "1001M", "99999999999999M", "-1k", "1 k"] {
+        assert!(entries(text).unwrap_err().contains("like 20000, 20k or 1M"), "{text}");
+    }
+}
+
+#[test]
 fn errors_name_the_file() {
     for (text, expected) in [
         (
@@ -425,11 +454,11 @@ fn errors_name_the_file() {
         ),
         ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
         ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),
-        ("reactors = 0", "FILE: reactors: \"0\" is not a whole number from 1 to 256"),
-        ("reactors = -1", "FILE: reactors: \"-1\" is not"),
-        ("client-share = nan", "FILE: client-share: \"NaN\" is not"),
-        ("state = ''", "FILE: state: is empty"),
-        ("listen = []", "FILE: listen: is an empty list"),
+        ("reactors = 0", "FILE line 1: reactors: \"0\" is not a whole number from 1 to 256"),
+        ("reactors = -1", "FILE line 1: reactors: \"-1\" is not"),
+        ("client-share = nan", "FILE line 1: client-share: \"NaN\" is not"),
+        ("state = ''", "FILE line 1: state: is empty"),
+        ("listen = []", "FILE line 1: listen: is an empty list"),
         ("port = 1\nlog = 3", "FILE line 2: invalid type: integer `3`, expected path string"),
         ("port = true", "FILE line 1: invalid type: boolean `true`, expected a number"),
         ("allow = [1]", "FILE line 1: invalid type: integer `1`, expected a string"),

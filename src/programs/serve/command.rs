@@ -1,9 +1,10 @@
 //! What `nat64handoff serve` does, from options to the last line; and `check-config`.
 
 use crate::kernel::stderr::{self, say};
-use crate::kernel::{huge_pages, limits, signals};
-use crate::programs::exit::ExitError;
+use crate::kernel::{core_dump, huge_pages, limits, signals};
+use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
+use crate::programs::serve::check;
 use crate::programs::serve::start::{StartError, choose_io};
 use crate::programs::serve::stop::{Serving, Totals};
 use crate::programs::serve::supervise::{self, Alarm};
@@ -14,6 +15,7 @@ use crate::programs::serve::supervise::{self, Alarm};
 /// Where an option is wrong, or the server does not start or ends by itself.
 pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     signals::ignore_those_without_use();
+    core_dump::without_memory();
     huge_pages::ask();
     stderr::in_background();
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
@@ -41,10 +43,17 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     Ok(())
 }
 
-/// The configuration that [`run`] would use, as a TOML file with where each value comes from.
+/// Prints the configuration that [`run`] would use, as a TOML file with where each value comes
+/// from, and finds what would keep [`run`] from starting now.
 ///
 /// # Errors
-/// Where an option is wrong.
-pub fn check(options: ServeOptions) -> Result<String, ExitError> {
-    options.effective(&Environment::of_process()).map_err(ExitError::usage)
+/// All that is wrong: with options, or else with what they name.
+pub fn check(options: ServeOptions) -> Result<(), ExitError> {
+    let (config, text) = options.effective(&Environment::of_process()).map_err(ExitError::usage)?;
+    print(text)?;
+    let troubles = check::troubles(&config);
+    if troubles.is_empty() {
+        return print("# good: nothing here keeps it from starting\n");
+    }
+    Err(ExitError::failed(troubles.join("\n")))
 }

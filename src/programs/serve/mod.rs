@@ -4,6 +4,7 @@
 //! signals and no command line. Its configuration is the one that the table of options makes:
 //! [`ServeConfig`].
 
+mod check;
 pub mod command;
 mod drops;
 pub mod live;
