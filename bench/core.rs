@@ -37,6 +37,7 @@ use nat64handoff::handoff::server::{
     Batch, Budget, Datagram, NoneKnown, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
 use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::handoff::validation::ValidationRate;
 use nat64handoff::ip::{address::synthesize, build};
 use nat64handoff::kernel::huge_pages;
 use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
@@ -146,7 +147,7 @@ impl Shard {
         let config = ServerConfig {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits::default(),
-            validation_rate: 1000,
+            validation_rate: Arc::new(ValidationRate::new(1000)),
             budget: Arc::new(Budget::new(usize::MAX, usize::MAX)),
             access: Arc::default(),
         };

@@ -30,6 +30,7 @@ use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::server::{Budget, Server, ServerConfig};
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::handoff::validation::ValidationRate;
 use nat64handoff::ip::{address::synthesize, build};
 use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 
@@ -102,7 +103,7 @@ fn server(port: u16, entries: usize) -> Server {
     let config = ServerConfig {
         handoff_port: port,
         limits: TableLimits::default(),
-        validation_rate: 1,
+        validation_rate: Arc::new(ValidationRate::new(1)),
         budget: Arc::new(Budget::new(usize::MAX, entries)),
         access: Arc::default(),
     };

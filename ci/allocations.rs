@@ -19,6 +19,7 @@ use nat64handoff::handoff::server::{
 };
 use nat64handoff::handoff::stats::{Counter, Stats};
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
+use nat64handoff::handoff::validation::ValidationRate;
 use nat64handoff::ip::{address::synthesize, build};
 use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -71,7 +72,7 @@ impl Shard {
         let config = ServerConfig {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits::default(),
-            validation_rate: 1000,
+            validation_rate: Arc::new(ValidationRate::new(1000)),
             budget: Arc::new(Budget::new(1, TABLE_CAPACITY)),
             access: Arc::default(),
         };

@@ -17,6 +17,7 @@ use nat64handoff::handoff::server::{
 };
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::handoff::validation::ValidationRate;
 
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::http::Connection;
@@ -147,7 +148,7 @@ impl Replay {
         let config = ServerConfig {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits::default(),
-            validation_rate: 1000,
+            validation_rate: Arc::new(ValidationRate::new(1000)),
             budget: Arc::new(Budget::new(10, 1000)),
             access: Arc::default(),
         };

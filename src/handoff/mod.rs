@@ -17,5 +17,7 @@ pub mod proof;
 pub mod random;
 pub mod rate;
 pub mod server;
+pub mod sketch;
 pub mod stats;
 pub mod table;
+pub mod validation;

@@ -14,7 +14,6 @@ use subtle::ConstantTimeEq;
 use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::message::{self, MESSAGE_HEADER, message_type};
 use crate::handoff::random::Random;
-use crate::handoff::rate::Rate;
 use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
 use crate::ip::{ipv4, ipv6};
 
@@ -98,28 +97,6 @@ fn mac(key: &[u8; 16], table: TableKey, port: ControlPort, token: &[u8]) -> Proo
     mac.finish128().as_bytes()
 }
 
-/// The cap on validation packets, a tenth of which only known NAT64 addresses can use.
-#[derive(Debug)]
-pub struct ValidationRate {
-    rate: Rate,
-    limit: u32,
-}
-
-impl ValidationRate {
-    /// At most `limit` in any second.
-    pub fn new(limit: u32) -> Self {
-        Self { rate: Rate::default(), limit }
-    }
-
-    /// Whether one may leave now, to an address that is `known` or not.
-    pub fn take(&mut self, now: Duration, known: bool) -> bool {
-        // Rounded up, so that a small limit reserves something; but the unknown have a chance with
-        // any.
-        let reserved = if known || self.limit < 2 { 0 } else { self.limit.div_ceil(10) };
-        self.rate.take(now, self.limit - reserved)
-    }
-}
-
 /// Appends the payload of a validation packet to `out`: the first of the three forms that is not
 /// longer than the request's payload, which has `request_length` octets and is well-formed.
 pub fn emit_validation_packet(
@@ -198,16 +175,6 @@ mod tests {
         assert!(!accepted_after(&[61, 119, 178]));
         assert!(!accepted_after(&[120]));
         assert!(!accepted_after(&[100_000]));
-    }
-
-    #[test]
-    fn section_5_a_tenth_is_reserved() {
-        let mut rate = ValidationRate::new(100);
-        let taken = |rate: &mut ValidationRate, known| {
-            (0..200).filter(|_| rate.take(Duration::ZERO, known)).count()
-        };
-        assert_eq!(taken(&mut rate, false), 90);
-        assert_eq!(taken(&mut rate, true), 10);
     }
 
     #[test]

@@ -140,6 +140,11 @@ DropReason:
     ValidationRate = "validation_rate" => Us:
         "NAT64s that are not known yet wait, as more ask than --validation-rate allows; raise it \
          if they are genuine, or say by --allow whom to serve",
+    /// Section 5: an unknown identity, while others that asked more often, or that were sent less,
+    /// use up `--validation-rate`.
+    ValidationShare = "validation_share" => Us:
+        "more strangers ask than --validation-rate allows: those that ask again are first, the \
+         others wait; say by --allow whom to serve",
     /// Section 6: a reported entry with a client address that cannot be one, or a port 0; or a
     /// client packet from port 0.
     EntryInvalid = "entry_invalid" => Sender:

@@ -23,6 +23,7 @@ use nat64handoff::handoff::server::{
 };
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
+use nat64handoff::handoff::validation::ValidationRate;
 
 use super::build;
 use super::judge::wire::{self, Messages, message, read_validation};
@@ -139,7 +140,7 @@ impl World {
         let config = ServerConfig {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits { entries_max: ENTRIES_MAX, client_share: 0.375 },
-            validation_rate: VALIDATION_RATE as u32,
+            validation_rate: Arc::new(ValidationRate::new(VALIDATION_RATE as u32)),
             budget: Arc::clone(&budget),
             access: Arc::new(AccessList::default()),
         };

@@ -13,8 +13,9 @@ use crate::handoff::entry::ControlPort;
 use crate::handoff::identity::Attenuation;
 use crate::handoff::message::{ReportedPacket, Request, RequestKind, VALIDATION_PORT};
 use crate::handoff::opaque::Token;
-use crate::handoff::proof::{self, ValidationRate};
+use crate::handoff::proof;
 use crate::handoff::stats::{Counter, DropReason};
+use crate::handoff::validation::Validation;
 use crate::ip::ipv4::Ipv4;
 
 /// The channels of a shard, and what decides who gets one.
@@ -23,7 +24,7 @@ pub struct Admission {
     pub channels: Channels,
     /// For addresses that are not known: they have no state of their own.
     pub attenuation: Attenuation,
-    pub validation_rate: ValidationRate,
+    pub validation: Validation,
 }
 
 impl Admission {
@@ -118,11 +119,12 @@ impl Admission {
         if !attenuation.passes(&mut effects.shared.random) {
             return Err(DropReason::Attenuated);
         }
-        if !self.validation_rate.take(effects.now(), is_known_nat64) {
-            return Err(DropReason::ValidationRate);
-        }
+        let (table, port) = (datagram.table, ControlPort(datagram.port));
         let token = datagram.octets(request.token);
-        let proof = effects.shared.keys.proof(datagram.table, ControlPort(datagram.port), token);
+        let now = effects.now();
+        let random = &mut effects.shared.random;
+        self.validation.take(now, is_known_nat64, table, port, token, random)?;
+        let proof = effects.shared.keys.proof(table, port, token);
         let authenticator = request.authenticator.map(|span| datagram.octets(span));
         let to = SocketAddrV4::new(datagram.table.nat64, VALIDATION_PORT);
         effects.shared.stats.add(Counter::ValidationPackets, 1);

@@ -34,10 +34,11 @@ use crate::handoff::change::Change;
 use crate::handoff::entry::{ControlPort, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::identity::Attenuation;
-use crate::handoff::proof::{ProofKeys, ValidationRate};
+use crate::handoff::proof::ProofKeys;
 use crate::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use crate::handoff::stats::{Counter, Stats};
 use crate::handoff::table::TableLimits;
+use crate::handoff::validation::{Validation, ValidationRate};
 use admission::Admission;
 pub use batch::{
     Batch, Body, Datagram, EVENTS_BESIDE, LiveConnections, NoneKnown, Outbox, Reply, events_max,
@@ -77,8 +78,8 @@ pub struct ServerConfig {
     pub handoff_port: u16,
     /// The bounds of each table.
     pub limits: TableLimits,
-    /// The most validation packets a second from this shard.
-    pub validation_rate: u32,
+    /// The most validation packets a second. Shared by all shards.
+    pub validation_rate: Arc<ValidationRate>,
     /// Shared by all shards.
     pub budget: Arc<Budget>,
     /// Shared by all shards.
@@ -113,7 +114,7 @@ impl Server {
         let admission = Admission {
             channels: Channels::default(),
             attenuation: Attenuation::default(),
-            validation_rate: ValidationRate::new(config.validation_rate),
+            validation: Validation::new(Arc::clone(&config.validation_rate), hash),
             config,
         };
         Self { admission, shared }

@@ -78,12 +78,13 @@ mod tests {
     use crate::handoff::server::{Budget, ServerConfig};
     use crate::handoff::stats::Stats;
     use crate::ip::address::Prefix96;
+    use crate::handoff::validation::ValidationRate;
 
     fn server() -> Server {
         let config = ServerConfig {
             handoff_port: 64064,
             limits: TableLimits::default(),
-            validation_rate: 1,
+            validation_rate: Arc::new(ValidationRate::new(1)),
             budget: Arc::new(Budget::new(100, 100)),
             access: Arc::default(),
         };

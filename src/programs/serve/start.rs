@@ -9,6 +9,7 @@ use crate::disk::storage::{self, StateDirectory};
 use crate::handoff::server::{AccessList, Budget, Server, ServerConfig};
 use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
+use crate::handoff::validation::ValidationRate;
 use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
@@ -179,13 +180,13 @@ fn say_unseen(why: io::Error) {
     ));
 }
 
-/// The configuration of a shard, but for the rate, which is still that of all shards together.
+/// The configuration of every shard.
 fn shard_config(config: &ServeConfig, handoff_port: u16, budget: Arc<Budget>) -> ServerConfig {
     let access = AccessList { allow: config.allow.clone(), deny: config.deny.clone() };
     ServerConfig {
         handoff_port,
         limits: TableLimits { client_share: config.client_share, ..TableLimits::default() },
-        validation_rate: config.validation_rate,
+        validation_rate: Arc::new(ValidationRate::new(config.validation_rate)),
         budget,
         access: Arc::new(access),
     }
@@ -197,31 +198,9 @@ fn shards(
     all_stats: &[Arc<Stats>],
     clock: Clock,
 ) -> Result<Vec<Server>, StartError> {
-    let shard = |(number, stats): (usize, &Arc<Stats>)| {
-        let validation_rate = share(config.validation_rate, all_stats.len(), number);
-        let config = ServerConfig { validation_rate, ..config.clone() };
+    let shard = |stats: &Arc<Stats>| {
         let seed = entropy::octets().map_err(|error| StartError::System("randomness", error))?;
-        Ok(Server::new(config, seed, clock.monotonic(), Arc::clone(stats)))
+        Ok(Server::new(config.clone(), seed, clock.monotonic(), Arc::clone(stats)))
     };
-    all_stats.iter().enumerate().map(shard).collect()
-}
-
-/// The part of `rate` that shard `number` of `shards` gets: at least 1, so that none is shut out.
-fn share(rate: u32, shards: usize, number: usize) -> u32 {
-    let (shards, number) = (shards as u32, number as u32);
-    (rate / shards + u32::from(number < rate % shards)).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn section_5_the_rate_is_divided() {
-        for (rate, shards) in [(10_000, 1), (10_000, 3), (7, 2), (64, 64)] {
-            let shares: Vec<_> = (0..shards).map(|number| share(rate, shards, number)).collect();
-            assert_eq!(shares.iter().sum::<u32>(), rate, "{shares:?}");
-        }
-        assert_eq!(share(1, 2, 1), 1);
-    }
+    all_stats.iter().map(shard).collect()
 }

@@ -47,7 +47,7 @@ impl Shard {
         let mut config = ServerConfig {
             handoff_port: 64064,
             limits: TableLimits::default(),
-            validation_rate: 1000,
+            validation_rate: Arc::new(ValidationRate::new(1000)),
             budget: Arc::new(Budget::new(100, 1000)),
             access: Arc::default(),
         };
@@ -311,7 +311,6 @@ fn two_nat64s_and_two_local_addresses_have_tables_of_their_own() {
 fn what_is_prepared_never_alters_an_answer() {
     let small = |config: &mut ServerConfig| {
         config.limits.entries_max = 40;
-        config.validation_rate = 1000;
     };
     let (mut alone, mut batched) = (Shard::new(small), Shard::new(small));
     let mut random = Random::new([9; SEED_LENGTH]);

@@ -13,6 +13,7 @@ use crate::handoff::server::{
 };
 use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
+use crate::handoff::validation::ValidationRate;
 use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp, ipv6_udp};
 use crate::ip::checksum::checksum;
 use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
@@ -224,7 +225,7 @@ pub(super) fn server() -> Handoff {
     let config = ServerConfig {
         handoff_port: HANDOFF,
         limits: TableLimits::default(),
-        validation_rate: 1000,
+        validation_rate: Arc::new(ValidationRate::new(1000)),
         budget: Arc::new(Budget::new(100, 100_000)),
         access: Arc::default(),
     };
