@@ -2,15 +2,21 @@
 //!
 //! Uses are numbered, and each entry keeps the number of its last one. So a use writes one number
 //! to a record that is in the caches anyway, where a linked list in the order of use would touch
-//! four more records. An eviction searches all entries for the [`QUEUE_MAX`] lowest numbers, and
-//! the next evictions take them from that queue. An entry that was used meanwhile has another
-//! number than in the queue, and is skipped. Those that are left are the oldest still, as numbers
-//! only grow.
+//! four more records. An eviction searches all entries that can go for the [`QUEUE_MAX`] lowest
+//! numbers, and the next evictions take them from that queue. An entry that was used meanwhile has
+//! another number than in the queue. Those that are left are the oldest still, as numbers only
+//! grow.
+//!
+//! A queue that got all entries that can go is *complete*, and stays so: new entries are added at
+//! its end, and one that was used is put back where it belongs now. So where nearly all entries are
+//! live, those few that are not are found without another search, however many clients come.
+
+use std::collections::VecDeque;
 
 use super::EntryRecord;
 use super::records::{Slot, Slots};
 
-/// The most entries that one search puts into a queue.
+/// The most entries that one search puts into a queue. A complete queue grows to twice as many.
 const QUEUE_MAX: usize = 2048;
 
 /// The number of a use: a later one has a higher.
@@ -40,57 +46,111 @@ impl Uses {
     }
 }
 
-/// The least recently used entries of a table or a /64 at the time of the last search.
+/// The least recently used entries of a table or a /64, of those that could go at the time of the
+/// last search.
 #[derive(Debug, Default)]
-pub struct LruQueue(Vec<(UseNumber, Slot)>);
+pub struct LruQueue {
+    /// The least recently used first.
+    entries: VecDeque<(UseNumber, Slot)>,
+    is_complete: bool,
+    /// Which entries can go: those that were not live at this poll, or all.
+    poll: Option<u64>,
+    /// How often all entries were searched: for tests.
+    pub(super) searches: u32,
+}
 
 impl LruQueue {
-    /// The least recently used entry, if any is left that was not used since the search.
-    pub fn first(&mut self, records: &Slots<EntryRecord>) -> Option<Slot> {
-        while let Some(entry) = self.0.last() {
-            if is_unused(entry, records) {
-                return Some(entry.1);
+    /// Whether the queue is of the entries that were not live at `poll`, or of all. If it is not,
+    /// or where it has no [`LruQueue::first`] and is not complete, [`LruQueue::fill`] comes next.
+    pub fn is_of(&self, poll: Option<u64>) -> bool {
+        self.poll == poll && (self.is_complete || !self.entries.is_empty())
+    }
+
+    /// Whether all entries that can go are in the queue.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// The least recently used entry that can go, if any is left in the queue.
+    pub fn first(
+        &mut self,
+        records: &Slots<EntryRecord>,
+        can_go: impl Fn(&EntryRecord) -> bool,
+    ) -> Option<Slot> {
+        while let Some(&(last_use, slot)) = self.entries.front() {
+            let record = records.try_get(slot).filter(|record| can_go(record));
+            match record {
+                Some(record) if record.last_use == last_use => return Some(slot),
+                Some(record) if self.is_complete => {
+                    self.entries.pop_front();
+                    let entry = (record.last_use, slot);
+                    if let Err(at) = self.entries.binary_search(&entry) {
+                        self.entries.insert(at, entry);
+                    }
+                }
+                _ => _ = self.entries.pop_front(),
             }
-            self.0.pop();
         }
         None
     }
 
-    /// As [`LruQueue::first`], without removing the entries that were used since.
+    /// The least recently used entry of all, if the queue is of all and knows it: for checks.
     pub fn peek(&self, records: &Slots<EntryRecord>) -> Option<Slot> {
-        self.0.iter().rev().find(|entry| is_unused(entry, records)).map(|entry| entry.1)
+        let is_unused = |&&(last_use, slot): &&(UseNumber, Slot)| {
+            records.try_get(slot).is_some_and(|record| record.last_use == last_use)
+        };
+        let first = self.entries.iter().find(is_unused).map(|entry| entry.1);
+        // A complete queue may have an older one behind that, which was used since.
+        first.filter(|_| self.poll.is_none() && !self.is_complete)
     }
 
-    /// Searches the `count` entries for the least recently used ones.
-    pub fn fill(&mut self, count: usize, entries: impl Iterator<Item = (UseNumber, Slot)>) {
-        let oldest = &mut self.0;
+    /// There is a new entry, used last.
+    pub fn added(&mut self, last_use: UseNumber, slot: Slot) {
+        if self.is_complete {
+            if self.entries.len() < 2 * QUEUE_MAX {
+                self.entries.push_back((last_use, slot));
+            } else {
+                self.is_complete = false;
+            }
+        }
+    }
+
+    /// Searches the `count` entries, or fewer, that can go for the least recently used ones.
+    pub fn fill(
+        &mut self,
+        poll: Option<u64>,
+        count: usize,
+        entries: impl Iterator<Item = (UseNumber, Slot)>,
+    ) {
+        let mut oldest = Vec::from(std::mem::take(&mut self.entries));
         oldest.clear();
         oldest.reserve_exact(count.min(2 * QUEUE_MAX));
         let mut limit = UseNumber::MAX;
+        let mut is_complete = true;
         for entry in entries {
             if entry.0 > limit {
                 continue;
             }
             if oldest.len() == 2 * QUEUE_MAX {
-                limit = cut(oldest);
+                limit = cut(&mut oldest);
+                is_complete = false;
             }
             oldest.push(entry);
         }
         if oldest.len() > QUEUE_MAX {
-            cut(oldest);
+            cut(&mut oldest);
+            is_complete = false;
         }
-        oldest.sort_unstable_by(|one, other| other.cmp(one));
+        oldest.sort_unstable();
+        let searches = self.searches.wrapping_add(1);
+        *self = Self { entries: oldest.into(), is_complete, poll, searches };
     }
 
     /// Forgets all of them.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.entries.clear();
+        self.is_complete = false;
     }
-}
-
-/// Whether the entry still exists and was not used since the search.
-fn is_unused(&(last_use, slot): &(UseNumber, Slot), records: &Slots<EntryRecord>) -> bool {
-    records.try_get(slot).is_some_and(|record| record.last_use == last_use)
 }
 
 /// Keeps the [`QUEUE_MAX`] lowest numbers, and returns the highest of these.
@@ -115,12 +175,12 @@ mod tests {
             {
                 let mut all: Vec<_> = (0..count).map(|n| (number(n), n as Slot)).collect();
                 let mut queue = LruQueue::default();
-                queue.fill(count, all.iter().copied());
+                queue.fill(None, count, all.iter().copied());
                 all.sort_unstable();
                 all.truncate(QUEUE_MAX);
-                all.reverse();
-                assert_eq!(queue.0, all);
-                assert!(queue.0.capacity() <= 2 * QUEUE_MAX);
+                assert_eq!(queue.entries, all);
+                assert_eq!(queue.is_complete, count <= QUEUE_MAX);
+                assert!(queue.entries.capacity() <= 2 * QUEUE_MAX);
             }
         }
     }

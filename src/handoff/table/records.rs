@@ -63,11 +63,6 @@ impl<T> Slots<T> {
         self.0.remove(usize::from(slot))
     }
 
-    /// Behind all slots that have a record.
-    pub fn end(&self) -> Slot {
-        self.0.capacity().min(usize::from(NONE)) as Slot
-    }
-
     /// All records, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
         self.0.iter().map(|(slot, record)| (slot as Slot, record))

@@ -42,6 +42,10 @@ impl Table {
         if self.may_be_heavy(entries) && !self.may_be_heavy(entries - 1) {
             self.heavy.push(subnet);
         }
+        self.lru.added(last_use, slot);
+        if let Some((_, queue)) = self.lru_of.iter_mut().find(|of| of.0 == subnet) {
+            queue.added(last_use, slot);
+        }
         Some(slot)
     }
 
