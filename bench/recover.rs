@@ -104,6 +104,7 @@ fn server(port: u16, entries: usize) -> Server {
         handoff_port: port,
         limits: TableLimits::default(),
         validation_rate: Arc::new(ValidationRate::new(1)),
+        create_rate: 1_000_000_000,
         budget: Arc::new(Budget::new(usize::MAX, entries)),
         access: Arc::default(),
     };

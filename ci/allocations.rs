@@ -73,6 +73,7 @@ impl Shard {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits::default(),
             validation_rate: Arc::new(ValidationRate::new(1000)),
+            create_rate: 1_000_000_000,
             budget: Arc::new(Budget::new(1, TABLE_CAPACITY)),
             access: Arc::default(),
         };

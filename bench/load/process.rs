@@ -40,7 +40,9 @@ impl Process {
         let mut command = on_cores(reactors);
         command
             .args([env!("CARGO_BIN_EXE_nat64handoff"), "serve"])
-            .args(["--reactors", &reactors.to_string()]);
+            .args(["--reactors", &reactors.to_string()])
+            // New clients are measured, not limited.
+            .args(["--create-rate", "10000000"]);
         Process::start(command, |command, address, directory| {
             command
                 .args(["--listen", &address.to_string()])

@@ -149,6 +149,7 @@ impl Replay {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits::default(),
             validation_rate: Arc::new(ValidationRate::new(1000)),
+            create_rate: 2000,
             budget: Arc::new(Budget::new(10, 1000)),
             access: Arc::default(),
         };

@@ -42,9 +42,37 @@ impl Rate {
     }
 }
 
+/// A token bucket: how much of something there was of late, in the eight octets of a time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    /// When it is full again, in nanoseconds.
+    full_at: u64,
+}
+
+impl Bucket {
+    /// Takes `cost` out, if that much is in. `rate` flow in each second, until `depth` are in.
+    #[must_use]
+    pub fn take(&mut self, now: Duration, rate: u32, depth: u32, cost: u32) -> Option<()> {
+        let time_of = |units: u32| u64::from(units) * 1_000_000_000 / u64::from(rate.max(1));
+        let now = now.as_nanos() as u64;
+        let full_at = self.full_at.max(now).saturating_add(time_of(cost));
+        (full_at <= now.saturating_add(time_of(depth))).then(|| self.full_at = full_at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_has_its_depth_at_once_and_its_rate_for_ever() {
+        let mut bucket = Bucket::default();
+        let mut take = |ms: u64, cost| bucket.take(Duration::from_millis(ms), 10, 50, cost);
+        assert_eq!((0..100).filter(|_| take(5000, 1).is_some()).count(), 50);
+        assert_eq!((0..1000).filter(|i| take(5000 + 10 * i, 1).is_some()).count(), 99);
+        assert_eq!((take(1_000_000, 51), take(1_000_000, 50)), (None, Some(())));
+        assert_eq!((take(1_000_000, 0), take(1_000_000, 1)), (Some(()), None));
+    }
 
     #[test]
     fn never_more_than_the_limit_in_any_second() {

@@ -145,6 +145,24 @@ DropReason:
     ValidationShare = "validation_share" => Us:
         "more strangers ask than --validation-rate allows: those that ask again are first, the \
          others wait; say by --allow whom to serve",
+    /// Section 5: more identities of one NAT64 than may become known.
+    IdentityRate = "identity_rate" => Sender:
+        "more identities of one NAT64 than may become known; nothing is to be done here",
+    /// Section 6: an entry beyond `--create-rate`.
+    CreateRate = "create_rate" => Us:
+        "new clients of a NAT64 get no answer, as it has more than --create-rate a second; \
+         raise it if they are genuine, or say by --deny whom not to serve",
+    /// Section 6: a report of a conflict beyond `--create-rate`.
+    ConflictRate = "conflict_rate" => Us:
+        "a NAT64 reports more conflicts than --create-rate a second; see what is wrong with \
+         it, or say by --deny whom not to serve",
+    /// Section 6: a multi report, when one NAT64 reports more than a whole table a second.
+    ReportRate = "report_rate" => Sender:
+        "multi reports of more than a whole table a second; nothing is to be done here",
+    /// Section 6: an entry of a multi report whose answer would make the answers longer than it.
+    AnswerOctets = "answer_octets" => Sender:
+        "multi reports whose answers would be longer than they are; nothing is to be done \
+         here",
     /// Section 6: a reported entry with a client address that cannot be one, or a port 0; or a
     /// client packet from port 0.
     EntryInvalid = "entry_invalid" => Sender:

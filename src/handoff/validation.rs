@@ -210,10 +210,8 @@ impl Validation {
             (false, true) => Class::Heavy,
             (false, false) => Class::Stranger,
         };
-        let addresses =
-            u64::from(table.local.to_bits()) << 32 | u64::from(table.nat64.to_bits());
-        let identity =
-            self.hash.of_words([addresses, u64::from(port.0), self.hash.of(token), 0]);
+        let addresses = u64::from(table.local.to_bits()) << 32 | u64::from(table.nat64.to_bits());
+        let identity = self.hash.of_words([addresses, u64::from(port.0), self.hash.of(token), 0]);
         let asked = self.asked.add(now, identity);
         let pressure = &mut self.pressures[class as usize];
         if !pressure.hears(now, asked, self.rate.quota(class), random) {

@@ -141,6 +141,7 @@ impl World {
             handoff_port: HANDOFF_PORT,
             limits: TableLimits { entries_max: ENTRIES_MAX, client_share: 0.375 },
             validation_rate: Arc::new(ValidationRate::new(VALIDATION_RATE as u32)),
+            create_rate: 1_000_000_000,
             budget: Arc::clone(&budget),
             access: Arc::new(AccessList::default()),
         };

@@ -96,6 +96,7 @@ impl Admission {
         let channel = self.channels.find_or_insert(hash, datagram.table, make)?;
         // A token that was parsed has a length that a token can have.
         if let Some(token) = Token::new(datagram.octets(request.token)) {
+            channel.buckets.identity(effects.now())?;
             channel.admit(ControlPort(datagram.port), token, effects);
         }
         exchange.known_since = effects.batch.record;

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use super::budget::is_nearly_full;
 use super::exchange::{Effects, Exchange, Shared, record};
 use super::late::{LateRecord, RECORD_EVERY};
+use super::price::Buckets;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{ControlPort, MappedPort};
 use crate::handoff::identity::{Attenuation, Identities};
@@ -33,6 +34,7 @@ pub struct Channel {
     /// For unknown identities of this address.
     attenuation: Attenuation,
     pub(super) icmp_rate: Rate,
+    pub(super) buckets: Buckets,
     /// The records of entries, by mapped port, that may not be durable yet...
     unstable: HashMap<u16, u64, SecretHash>,
     /// ...and the last of these records.
@@ -47,6 +49,7 @@ impl Channel {
             identities: Identities::default(),
             attenuation: Attenuation::default(),
             icmp_rate: Rate::default(),
+            buckets: Buckets::default(),
             unstable: HashMap::with_hasher(hash),
             newest: 0,
         }
@@ -193,10 +196,11 @@ impl Channel {
         effects: &mut Effects<'_>,
     ) -> Result<Slot, DropReason> {
         let Effects { table, batch, live, outbox, shared } = effects;
-        let Shared { budget, random, stats, .. } = &mut **shared;
+        let Shared { budget, random, stats, create_rate, .. } = &mut **shared;
         if let Some(reason) = batch.frozen {
             return Err(reason);
         }
+        self.buckets.create(batch.now.monotonic, *create_rate)?;
         let nearly_full = self.is_nearly_full() || budget.is_nearly_used();
         let had = self.table.len();
         // The budget counts an empty table as one entry, so that the first one is in it already.

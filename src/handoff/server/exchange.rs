@@ -23,6 +23,7 @@ pub struct Shared {
     pub hash: SecretHash,
     pub notes: FragmentNotes,
     pub late: LateRecords,
+    pub create_rate: u32,
     pub budget: Arc<Budget>,
     pub stats: Arc<Stats>,
 }

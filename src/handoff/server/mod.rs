@@ -16,6 +16,7 @@ mod client_packet;
 mod exchange;
 mod late;
 mod prefetch;
+mod price;
 mod replayed;
 mod reply;
 mod report;
@@ -50,6 +51,7 @@ use exchange::{Effects, Exchange, Shared};
 pub use late::RECORD_EVERY;
 use late::{LateRecord, LateRecords};
 pub use prefetch::{PREFETCH_MAX, Prepared};
+pub use price::CREATE_RATE_DEFAULT;
 pub use replayed::Replayed;
 
 /// The most changes that [`Server::record_late`] leaves at a time.
@@ -80,6 +82,9 @@ pub struct ServerConfig {
     pub limits: TableLimits,
     /// The most validation packets a second. Shared by all shards.
     pub validation_rate: Arc<ValidationRate>,
+    /// The most entries that one NAT64 may have created in a second, and conflicts that it may
+    /// report, after a whole table of them at once.
+    pub create_rate: u32,
     /// Shared by all shards.
     pub budget: Arc<Budget>,
     /// Shared by all shards.
@@ -108,6 +113,7 @@ impl Server {
             hash,
             notes: FragmentNotes::new(hash),
             late: LateRecords::default(),
+            create_rate: config.create_rate,
             budget: Arc::clone(&config.budget),
             stats,
         };

@@ -85,6 +85,7 @@ mod tests {
             handoff_port: 64064,
             limits: TableLimits::default(),
             validation_rate: Arc::new(ValidationRate::new(1)),
+            create_rate: 2000,
             budget: Arc::new(Budget::new(100, 100)),
             access: Arc::default(),
         };

@@ -2,11 +2,11 @@
 //! section 6).
 
 use super::channel::Channel;
-use super::exchange::{Effects, Exchange};
+use super::exchange::{Effects, Exchange, Shared};
 use super::reply::emit_entry;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, Entry, MappedPort};
-use crate::handoff::message::{self, Span};
+use crate::handoff::message::{self, ENTRY_LENGTH, MESSAGE_HEADER, Span};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
 
@@ -31,27 +31,30 @@ impl Channel {
         let client = wanted.reported().copied();
         let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
         let sought = Reported { port: reported.port, client, probable: *probable };
-        let slot = self.reported_entry(authenticator, sought, effects)?;
+        let (slot, told) = self.reported_entry(authenticator, sought, effects)?;
         let entry = self.table.entry(slot);
-        let after = self.durable_before_report(reported, entry, *known_since, effects);
+        let after = self.durable_before(entry.port, *known_since).max(told);
         let (index, to) = (datagram.index, datagram.source());
         effects.outbox.copy(index, to, after, |out| emit_entry(out, authenticator, entry))
     }
 
-    /// Answers each entry that differs from the table's, or else the first.
+    /// Answers each entry that differs from the table's, or else the first. The answers together
+    /// are no longer than the report, lest somebody else be flooded who has its address now.
     pub(super) fn multi_report(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
         let Exchange { datagram, known_since: since, effects, .. } = exchange;
         let (payload, index, to) = (datagram.payload(), datagram.index, datagram.source());
+        self.buckets.multi_report(effects.now(), payload.len())?;
         let changes = effects.outbox.changes.len();
         let mut first = None;
+        let mut octets_left = payload.len();
         let mut answered = false;
         let mut refused = None;
         for (authenticator, reported) in message::multi_report(payload) {
             let authenticator = authenticator.of(payload);
             let client = self.table.hashed(reported.client);
             let sought = Reported { port: reported.port, client, probable: None };
-            let slot = match self.reported_entry(authenticator, sought, effects) {
-                Ok(slot) => slot,
+            let (slot, told) = match self.reported_entry(authenticator, sought, effects) {
+                Ok(found) => found,
                 // The last reason is counted when it is known whether the payload got an answer.
                 Err(reason) => {
                     if let Some(before) = refused.replace(reason) {
@@ -63,7 +66,13 @@ impl Channel {
             let entry = self.table.entry(slot);
             first = first.or(Some((authenticator, entry)));
             if entry != reported {
-                let after = self.durable_before_report(reported, entry, *since, effects);
+                let octets = MESSAGE_HEADER + authenticator.len() + ENTRY_LENGTH;
+                if answered && octets > octets_left {
+                    effects.shared.stats.count_drop(DropReason::AnswerOctets);
+                    continue;
+                }
+                octets_left = octets_left.saturating_sub(octets);
+                let after = self.durable_before(entry.port, *since).max(told);
                 let emit = |out: &mut _| emit_entry(out, authenticator, entry);
                 effects.outbox.copy(index, to, after, emit)?;
                 answered = true;
@@ -88,13 +97,13 @@ impl Channel {
     }
 
     /// The table is authoritative: it adopts what does not contradict it, and answers with what it
-    /// has.
+    /// has. Returns where that is, and the record of the conflict that its answer tells, or 0.
     fn reported_entry(
         &mut self,
         authenticator: &[u8],
         reported: Reported,
         effects: &mut Effects<'_>,
-    ) -> Result<Slot, DropReason> {
+    ) -> Result<(Slot, u64), DropReason> {
         let Reported { port, client: sought, probable } = reported;
         let client = sought.client;
         if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
@@ -105,12 +114,7 @@ impl Channel {
             Some(slot) => self.table.port(slot) == port,
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
         };
-        if !agrees {
-            if let Some(reason) = effects.batch.frozen {
-                return Err(reason);
-            }
-            effects.record(Change::Conflict { port, client });
-        }
+        let told = if agrees { 0 } else { self.conflict(port, client, effects)? };
         let slot = match known {
             Some(slot) => {
                 self.touch(slot, effects);
@@ -119,19 +123,25 @@ impl Channel {
             None => self.create(sought, agrees.then_some(port), effects)?,
         };
         self.learn_at(slot, authenticator, effects);
-        Ok(slot)
+        Ok((slot, told))
     }
 
-    /// As [`Channel::durable_before`], for an answer to a report: one that differs from it
-    /// announces the conflict too.
-    fn durable_before_report(
-        &self,
-        reported: Entry,
-        entry: Entry,
-        since: u64,
-        effects: &Effects<'_>,
-    ) -> u64 {
-        let after = self.durable_before(entry.port, since);
-        if entry == reported { after } else { after.max(effects.batch.record) }
+    /// Records what was reported, unless it was a moment ago. Returns the record that says so.
+    fn conflict(
+        &mut self,
+        port: MappedPort,
+        client: Client,
+        effects: &mut Effects<'_>,
+    ) -> Result<u64, DropReason> {
+        if let Some(reason) = effects.batch.frozen {
+            return Err(reason);
+        }
+        let (now, record) = (effects.now(), effects.batch.record);
+        let Shared { create_rate, hash, .. } = &*effects.shared;
+        let told = self.buckets.conflict(now, *create_rate, (port, client), hash, record)?;
+        if told.is_none() {
+            effects.record(Change::Conflict { port, client });
+        }
+        Ok(told.unwrap_or(record))
     }
 }

@@ -9,6 +9,7 @@ use super::scratch::{self, Scratch};
 use crate::disk::eventlog::Destination;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::ports::TABLE_CAPACITY;
+use crate::handoff::server::CREATE_RATE_DEFAULT;
 use crate::kernel::{interface, signals};
 use crate::programs::exit::{ExitError, StandardOutput};
 use crate::programs::options::{DemoOptions, Environment, ServeConfig, ServeOptions};
@@ -44,6 +45,7 @@ fn with_state(scratch: &Scratch, port: u16) -> Result<(), ExitError> {
         nat64s_max: 10,
         entries_max: 2 * TABLE_CAPACITY,
         validation_rate: 1000,
+        create_rate: CREATE_RATE_DEFAULT,
         sync: SyncPolicy::None,
         ..defaults.map_err(ExitError::usage)?
     };

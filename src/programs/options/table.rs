@@ -150,6 +150,12 @@ options! {
             .default("10000")
             .shown(|&rate| i64::from(rate).into());
 
+    pub create_rate: u32 =
+        "Entries to create for one NAT64 at most in a second, after a whole table at once",
+        Row::number("create-rate", "N", |text| whole_number(text, 1..=10_000_000))
+            .default("2000")
+            .shown(|&rate| i64::from(rate).into());
+
     pub allow: Vec<Ipv4Net> =
         "Serve only NAT64s in this network; may be repeated",
         Row::list("allow", "CIDR", |list, _| networks(list))

@@ -95,6 +95,7 @@ fn defaults() {
             entries_max: (1 << 30) / 4 / 700,
             client_share: 0.125,
             validation_rate: 10_000,
+            create_rate: 2000,
             allow: vec![],
             deny: vec![],
         }

@@ -186,6 +186,7 @@ fn shard_config(config: &ServeConfig, handoff_port: u16, budget: Arc<Budget>) ->
     ServerConfig {
         handoff_port,
         limits: TableLimits { client_share: config.client_share, ..TableLimits::default() },
+        create_rate: config.create_rate,
         validation_rate: Arc::new(ValidationRate::new(config.validation_rate)),
         budget,
         access: Arc::new(access),

@@ -1,5 +1,6 @@
 //! What the server answers, from outside. Sections 3 and 4, and what belongs to none, stand here.
 
+mod price;
 mod section_5;
 mod section_6;
 mod section_7;
@@ -48,6 +49,7 @@ impl Shard {
             handoff_port: 64064,
             limits: TableLimits::default(),
             validation_rate: Arc::new(ValidationRate::new(1000)),
+            create_rate: 2000,
             budget: Arc::new(Budget::new(100, 1000)),
             access: Arc::default(),
         };

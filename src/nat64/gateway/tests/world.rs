@@ -226,6 +226,7 @@ pub(super) fn server() -> Handoff {
         handoff_port: HANDOFF,
         limits: TableLimits::default(),
         validation_rate: Arc::new(ValidationRate::new(1000)),
+        create_rate: 2000,
         budget: Arc::new(Budget::new(100, 100_000)),
         access: Arc::default(),
     };

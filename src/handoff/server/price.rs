@@ -1,0 +1,101 @@
+//! What the requests of one channel may cost (PROTOCOL.md section 6): its buckets, and which of its
+//! conflicts were recorded a moment ago.
+
+use std::time::Duration;
+
+use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::message::ENTRY_LENGTH;
+use crate::handoff::ports::TABLE_CAPACITY;
+use crate::handoff::random::SecretHash;
+use crate::handoff::rate::Bucket;
+use crate::handoff::stats::DropReason;
+
+/// The default of `--create-rate`. A NAT64 keeps a TCP connection that was closed for four minutes
+/// (RFC 6146 section 4), so its ports last for 269 new connections a second to one server: this is
+/// seven times as many.
+pub const CREATE_RATE_DEFAULT: u32 = 2000;
+/// At once, a whole table can be created, be in conflict, or be reported.
+const AT_ONCE: u32 = TABLE_CAPACITY as u32;
+/// The most entries in multi reports of one NAT64 in a second: a whole table.
+pub const REPORTED_RATE_MAX: u32 = TABLE_CAPACITY as u32;
+/// The most identities of one NAT64 that become known in a second, and at once.
+pub const IDENTITY_RATE_MAX: u32 = 10;
+const IDENTITIES_AT_ONCE: u32 = 1000;
+/// For how long a conflict that is reported again is not recorded again.
+pub const CONFLICT_FOLDED: Duration = Duration::from_secs(60);
+/// The recent conflicts that are kept of one channel, by their hash: 4 KiB, from its first one on.
+const CONFLICTS_KEPT: usize = 256;
+
+/// What a channel has used of what it may.
+#[derive(Debug, Default)]
+pub struct Buckets {
+    creates: Bucket,
+    conflicts: Bucket,
+    reported: Bucket,
+    identities: Bucket,
+    recent: Option<Box<[Recent; CONFLICTS_KEPT]>>,
+}
+
+/// A conflict.
+#[derive(Debug, Clone, Copy, Default)]
+struct Recent {
+    hash: u64,
+    at: Duration,
+    /// The record that it stands in.
+    record: u64,
+}
+
+impl Buckets {
+    /// One more entry.
+    ///
+    /// # Errors
+    /// Here and below: there were too many.
+    pub fn create(&mut self, now: Duration, rate: u32) -> Result<(), DropReason> {
+        self.creates.take(now, rate, AT_ONCE, 1).ok_or(DropReason::CreateRate)
+    }
+
+    /// A multi report of `octets`.
+    pub fn multi_report(&mut self, now: Duration, octets: usize) -> Result<(), DropReason> {
+        let entries = (octets / ENTRY_LENGTH) as u32;
+        self.reported.take(now, REPORTED_RATE_MAX, AT_ONCE, entries).ok_or(DropReason::ReportRate)
+    }
+
+    /// One more identity.
+    pub fn identity(&mut self, now: Duration) -> Result<(), DropReason> {
+        let taken = self.identities.take(now, IDENTITY_RATE_MAX, IDENTITIES_AT_ONCE, 1);
+        taken.ok_or(DropReason::IdentityRate)
+    }
+
+    /// A conflict, which is to be recorded in `record`: `None` if that is so, and otherwise the
+    /// record that it stands in, as it was reported a moment ago too.
+    pub fn conflict(
+        &mut self,
+        now: Duration,
+        rate: u32,
+        conflict: (MappedPort, Client),
+        secret: &SecretHash,
+        record: u64,
+    ) -> Result<Option<u64>, DropReason> {
+        let hash = hash_of(conflict, secret);
+        let recent = self.recent.get_or_insert_with(|| Box::new([Recent::default(); _]));
+        let recent = &mut recent[hash as usize % CONFLICTS_KEPT];
+        if recent.hash == hash && now < recent.at + CONFLICT_FOLDED {
+            return Ok(Some(recent.record));
+        }
+        self.conflicts.take(now, rate, AT_ONCE, 1).ok_or(DropReason::ConflictRate)?;
+        *recent = Recent { hash, at: now, record };
+        Ok(None)
+    }
+}
+
+fn hash_of((port, client): (MappedPort, Client), secret: &SecretHash) -> u64 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = client.prefix.0;
+    let ports = u64::from(port.0) << 16 | u64::from(client.port);
+    let address = client.address.to_bits();
+    secret.of_words([
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u64::from(u32::from_be_bytes([i, j, k, l])) << 32 | ports,
+        (address >> 64) as u64,
+        address as u64,
+    ])
+}
