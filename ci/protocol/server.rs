@@ -88,6 +88,10 @@ impl Server {
         self.directory.path().join("events.log")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id
+    }
+
     pub fn stdout(&self) -> String {
         self.process.stdout.get()
     }

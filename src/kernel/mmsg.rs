@@ -346,6 +346,11 @@ impl Backend for Mmsg {
         Ok(())
     }
 
+    fn send_queued(&mut self) -> io::Result<()> {
+        self.flush();
+        Ok(())
+    }
+
     fn take_losses(&mut self) -> Losses {
         mem::take(&mut self.losses)
     }

@@ -55,6 +55,16 @@ impl Default for Prepared {
     }
 }
 
+impl Prepared {
+    /// Whether to answer it may cost much more than to answer a known client: a multi report, or
+    /// what comes from a known NAT64 about an entry that was not found. Only told after
+    /// [`Server::prefetch`].
+    #[inline]
+    pub fn is_costly(&self) -> bool {
+        self.probable.is_none() && self.channel.is_some()
+    }
+}
+
 impl Server {
     /// Parses the payload of datagram `index` of a batch, which was sent between the addresses of
     /// `table`. The datagrams in front of it must be prepared already.

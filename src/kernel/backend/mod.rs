@@ -134,6 +134,12 @@ pub trait Backend {
     /// As [`Backend::turn`].
     fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()>;
 
+    /// Hands all queued replies to the kernel. Never waits.
+    ///
+    /// # Errors
+    /// As [`Backend::turn`].
+    fn send_queued(&mut self) -> io::Result<()>;
+
     /// What was lost since the last call.
     fn take_losses(&mut self) -> Losses;
 

@@ -438,6 +438,10 @@ impl Backend for Ring {
         Ok(())
     }
 
+    fn send_queued(&mut self) -> io::Result<()> {
+        self.submit(Wait::No).map(drop)
+    }
+
     fn take_losses(&mut self) -> Losses {
         mem::take(&mut self.losses)
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::rounds::Rounds;
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
 use crate::handoff::change::{Event, Now};
@@ -54,6 +55,11 @@ pub trait Shard {
     /// As [`Server::prefetch`].
     fn prefetch(&self, batch: &mut [Self::Prepared]);
 
+    /// Whether to answer it may cost much more than most.
+    fn is_costly(&self, _: &Self::Prepared) -> bool {
+        false
+    }
+
     /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
     fn handle(
         &mut self,
@@ -90,6 +96,10 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
         self.server.prefetch(batch);
     }
 
+    fn is_costly(&self, prepared: &Prepared) -> bool {
+        prepared.is_costly()
+    }
+
     fn handle(
         &mut self,
         batch: &Batch,
@@ -120,6 +130,9 @@ pub struct Reactor<B, S: Shard> {
     outbox: Outbox,
     /// What is known about the datagrams of a part of a batch before they are answered.
     prepared: Box<[S::Prepared]>,
+    rounds: Rounds,
+    /// The datagrams of a round after the first.
+    waited: Vec<usize>,
     /// Replies that wait until their record is durable, first in, first out: a reply about an older
     /// record may wait behind one about a newer record, a little longer than it must.
     held: VecDeque<Held>,
@@ -174,6 +187,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             stats,
             outbox: Outbox::default(),
             prepared: (0..PREFETCH_MAX).map(|_| S::Prepared::default()).collect(),
+            rounds: Rounds::default(),
+            waited: Vec::new(),
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
@@ -236,27 +251,47 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.overflow_asked = now.monotonic;
             self.count_overflow();
         }
+        self.round(now, arrivals, |place| place)?;
+        // Others have their answers before what costs much goes on.
+        let mut waited = std::mem::take(&mut self.waited);
+        while self.rounds.next(&mut waited) {
+            self.backend.send_queued()?;
+            self.round(now, waited.len(), |place| waited[place])?;
+        }
+        self.waited = waited;
+        Ok(())
+    }
+
+    /// Answers the first `count` datagrams of a round. `number` says which ones of the batch they
+    /// are.
+    #[inline]
+    fn round(&mut self, now: Now, count: usize, number: impl Fn(usize) -> usize) -> io::Result<()> {
         let mut batch = self.begin(now, EVENTS_BESIDE);
         self.shard.record_late(&batch, &mut self.outbox);
-        for index in 0..arrivals {
-            if index % PREFETCH_MAX == 0 {
-                self.prefetch(index..arrivals.min(index + PREFETCH_MAX));
+        for place in 0..count {
+            if place % PREFETCH_MAX == 0 {
+                self.prefetch(place..count.min(place + PREFETCH_MAX), &number);
             }
+            let index = number(place);
             let events = events_max(self.backend.arrival(index).0.payload.len());
             if self.outbox.changes.len() + events > self.log_room && batch.frozen.is_none() {
                 self.commit(now)?;
                 batch = self.begin(now, events);
             }
             let (arrival, buffer) = self.backend.arrival(index);
+            let prepared = &self.prepared[place % PREFETCH_MAX];
+            let nat64 = *arrival.source.ip();
+            if self.rounds.defers(index, nat64, self.shard.is_costly(prepared)) {
+                continue;
+            }
             let datagram = Datagram {
                 index,
-                table: TableKey { local: arrival.local, nat64: *arrival.source.ip() },
+                table: TableKey { local: arrival.local, nat64 },
                 port: arrival.source.port(),
                 payload: arrival.payload.clone(),
                 room: arrival.room,
                 buffer,
             };
-            let prepared = &self.prepared[index % PREFETCH_MAX];
             self.shard.handle(&batch, datagram, prepared, &mut self.outbox);
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
@@ -281,10 +316,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     /// The first pass over a part of a batch, of at most [`PREFETCH_MAX`].
-    fn prefetch(&mut self, arrivals: Range<usize>) {
-        let prepared = &mut self.prepared[..arrivals.len()];
-        for (place, index) in arrivals.enumerate() {
-            let (arrival, buffer) = self.backend.arrival(index);
+    fn prefetch(&mut self, places: Range<usize>, number: &impl Fn(usize) -> usize) {
+        let prepared = &mut self.prepared[..places.len()];
+        for (place, at) in places.enumerate() {
+            let (arrival, buffer) = self.backend.arrival(number(at));
             let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
             let payload = &buffer[arrival.payload.clone()];
             self.shard.prepare(table, payload, place, prepared);

@@ -1,0 +1,162 @@
+//! Attacks on the real server, over loopback: what each datagram of one takes of the processor,
+//! compared with a known client's, and whether an honest NAT64 on the same reactor is answered
+//! meanwhile.
+//!
+//! Latencies say little where cores are busy with other things. What holds up others on a reactor
+//! is the time that it spends on a request, and that the kernel counts for each thread: so that is
+//! compared, in slices of attack and of plain load that take turns.
+//!
+//! They need to bind UDP port 9 of 127.0.0.0/8 (run as root, or with CAP_NET_BIND_SERVICE).
+
+#![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
+#![allow(dead_code, unused_imports, reason = "it needs less than ci/protocol.rs, which it shares these with")]
+
+#[path = "harness/mod.rs"]
+mod harness;
+#[path = "judge/mod.rs"]
+mod judge;
+#[path = "protocol/server.rs"]
+mod server;
+#[path = "harness/threads.rs"]
+mod threads;
+
+use std::time::Duration;
+
+use judge::client::{Client, Entry};
+use judge::nat64::Nat64;
+use judge::wire;
+use server::Server;
+
+/// How many slices of each kind take turns, and the datagrams in one.
+const SLICES: usize = 15;
+const DATAGRAMS: u32 = 600;
+/// The honest NAT64 asks after this many datagrams of others, so that no queue is ever full.
+const ASK_EVERY: u32 = 20;
+/// What a datagram of an attack may take, in those of a known client.
+const PRICE_MAX: f64 = 5.0;
+
+/// The time that all threads of the server had on processors.
+fn processor_time(server: &Server) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let nanoseconds = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(nanoseconds).sum())
+}
+
+/// Takes what was answered, so that no queue is full.
+fn drain(nat64: &Nat64) {
+    nat64.control.set_nonblocking(true).unwrap();
+    while nat64.control.recv(&mut [0; 2048]).is_ok() {}
+    nat64.control.set_nonblocking(false).unwrap();
+}
+
+/// What `send` takes for each datagram, in those of a known client of the honest NAT64: the median
+/// over slices. It sends datagram number so and so.
+fn price(server: &Server, mut send: impl FnMut(u32)) -> f64 {
+    let (honest, plain) = (Nat64::known(server), Nat64::known(server));
+    let (client, other) = (Client::nth(1), Client::nth(2));
+    let mapped = honest.map(client);
+    plain.map(other);
+    let known = plain.client_request(&other.authenticator(), &other.udp(b"data"));
+    let slice = |send: &mut dyn FnMut(u32), begin: u32| {
+        let before = processor_time(server);
+        for number in 0..DATAGRAMS {
+            send(begin + number);
+            if number % ASK_EVERY == 0 {
+                assert_eq!(honest.map(client), mapped, "a known client of another is answered");
+            }
+        }
+        assert_eq!(honest.map(client), mapped);
+        (processor_time(server) - before).as_secs_f64()
+    };
+    let mut prices = Vec::new();
+    for number in 0..SLICES as u32 {
+        let with_known = slice(&mut |_| plain.send(&known), 0);
+        drain(&plain);
+        prices.push(slice(&mut send, number * DATAGRAMS) / with_known);
+    }
+    prices.sort_by(f64::total_cmp);
+    prices[SLICES / 2]
+}
+
+fn cheap(what: &str, price: f64) {
+    eprintln!("{what}: {price:.2} x a known client");
+    assert!(price <= PRICE_MAX, "{what}: {price:.2} x a known client");
+}
+
+/// What would be found out: a datagram that is worth 20.
+#[test]
+fn the_price_of_many_datagrams_is_noticed() {
+    let server = Server::start_single(&[]);
+    let nat64 = Nat64::known(&server);
+    let client = Client::nth(9);
+    let request = nat64.client_request(&client.authenticator(), &client.udp(b"data"));
+    let price = price(&server, |_| {
+        (0..20).for_each(|_| nat64.send(&request));
+        drain(&nat64);
+    });
+    assert!(price > PRICE_MAX, "{price:.2}");
+}
+
+/// Full multi reports, about clients that the table has on other ports.
+#[test]
+fn multi_reports() {
+    let server = Server::start_single(&[]);
+    let nat64 = Nat64::known(&server);
+    let entries: Vec<Entry> =
+        (0..20).map(|number| Client::nth(number).at(20_000 + number as u16)).collect();
+    nat64.send(&nat64.multi_request(&entries));
+    let wrong: Vec<Entry> =
+        (0..20).map(|number| Client::nth(number).at(30_000 + number as u16)).collect();
+    let request = nat64.multi_request(&wrong);
+    assert!(request.len() <= 1232);
+    let price = price(&server, |_| {
+        nat64.send(&request);
+        drain(&nat64);
+    });
+    cheap("multi reports", price);
+}
+
+/// Always another client.
+#[test]
+fn new_clients() {
+    let server = Server::start_single(&["--create-rate", "1000"]);
+    let nat64 = Nat64::known(&server);
+    let price = price(&server, |number| {
+        let client = Client::nth(100 + number);
+        nat64.send(&nat64.client_request(b"authen", &client.udp(b"data")));
+        drain(&nat64);
+    });
+    cheap("new clients", price);
+}
+
+/// Always another port for the same client.
+#[test]
+fn conflicts() {
+    let server = Server::start_single(&[]);
+    let nat64 = Nat64::known(&server);
+    let client = Client::nth(1);
+    nat64.map(client);
+    let price = price(&server, |number| {
+        let wrong = client.at(20_000 + (number % 40_000) as u16);
+        nat64.send(&nat64.report_request(&client.authenticator(), wrong));
+        drain(&nat64);
+    });
+    cheap("conflicts", price);
+}
+
+/// Well-formed requests of strangers, from more identities than there are validation packets for.
+#[test]
+fn strangers() {
+    let server = Server::start_single(&["--validation-rate", "100"]);
+    let stranger = Nat64::unknown(&server);
+    let packet = stranger.unmapped_packet();
+    let price = price(&server, |number| {
+        let token = wire::token(format!("strangers-{number:08}").as_bytes());
+        stranger.send(&wire::payload(&[&token, &packet]));
+        while stranger.waiting_challenge().is_some() {}
+    });
+    cheap("strangers", price);
+}
