@@ -9,7 +9,11 @@
 //! They need to bind UDP port 9 of 127.0.0.0/8 (run as root, or with CAP_NET_BIND_SERVICE).
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
-#![allow(dead_code, unused_imports, reason = "it needs less than ci/protocol.rs, which it shares these with")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "it needs less than ci/protocol.rs, which it shares these with"
+)]
 
 #[path = "harness/mod.rs"]
 mod harness;
@@ -33,7 +37,7 @@ const DATAGRAMS: u32 = 600;
 /// The honest NAT64 asks after this many datagrams of others, so that no queue is ever full.
 const ASK_EVERY: u32 = 20;
 /// What a datagram of an attack may take, in those of a known client.
-const PRICE_MAX: f64 = 5.0;
+const PRICE_MAX: f64 = 4.0;
 
 /// The time that all threads of the server had on processors.
 fn processor_time(server: &Server) -> Duration {

@@ -77,8 +77,8 @@ mod tests {
     use crate::handoff::opaque::Token;
     use crate::handoff::server::{Budget, ServerConfig};
     use crate::handoff::stats::Stats;
-    use crate::ip::address::Prefix96;
     use crate::handoff::validation::ValidationRate;
+    use crate::ip::address::Prefix96;
 
     fn server() -> Server {
         let config = ServerConfig {
