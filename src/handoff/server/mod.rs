@@ -83,7 +83,7 @@ pub struct ServerConfig {
     /// The most validation packets a second. Shared by all shards.
     pub validation_rate: Arc<ValidationRate>,
     /// The most entries that one NAT64 may have created in a second, and conflicts that it may
-    /// report, after a whole table of them at once.
+    /// report, after two whole tables of them at once.
     pub create_rate: u32,
     /// Shared by all shards.
     pub budget: Arc<Budget>,

@@ -14,10 +14,11 @@ use crate::handoff::stats::DropReason;
 /// (RFC 6146 section 4), so its ports last for 269 new connections a second to one server: this is
 /// seven times as many.
 pub const CREATE_RATE_DEFAULT: u32 = 2000;
-/// At once, a whole table can be created, be in conflict, or be reported.
-const AT_ONCE: u32 = TABLE_CAPACITY as u32;
-/// The most entries in multi reports of one NAT64 in a second: a whole table.
+/// At once, a whole table can be created, and replaced; or be in conflict, twice.
+const AT_ONCE: u32 = 2 * TABLE_CAPACITY as u32;
+/// The most entries in multi reports of one NAT64 in a second: a whole table; and at once.
 pub const REPORTED_RATE_MAX: u32 = TABLE_CAPACITY as u32;
+const REPORTED_AT_ONCE: u32 = 4 * TABLE_CAPACITY as u32;
 /// The most identities of one NAT64 that become known in a second, and at once.
 pub const IDENTITY_RATE_MAX: u32 = 10;
 const IDENTITIES_AT_ONCE: u32 = 1000;
@@ -57,7 +58,8 @@ impl Buckets {
     /// A multi report of `octets`.
     pub fn multi_report(&mut self, now: Duration, octets: usize) -> Result<(), DropReason> {
         let entries = (octets / ENTRY_LENGTH) as u32;
-        self.reported.take(now, REPORTED_RATE_MAX, AT_ONCE, entries).ok_or(DropReason::ReportRate)
+        let taken = self.reported.take(now, REPORTED_RATE_MAX, REPORTED_AT_ONCE, entries);
+        taken.ok_or(DropReason::ReportRate)
     }
 
     /// One more identity.

@@ -151,7 +151,7 @@ options! {
             .shown(|&rate| i64::from(rate).into());
 
     pub create_rate: u32 =
-        "Entries to create for one NAT64 at most in a second, after a whole table at once",
+        "Entries to create for one NAT64 at most in a second, after two whole tables at once",
         Row::number("create-rate", "N", |text| whole_number(text, 1..=10_000_000))
             .default("2000")
             .shown(|&rate| i64::from(rate).into());
