@@ -18,6 +18,7 @@ mod packet;
 mod peer;
 mod reply;
 mod requests;
+mod sources;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -27,16 +28,18 @@ use std::time::Duration;
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use packet::{Inbound, Outbound};
 pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX};
+pub use sources::{PROBE_RATE_MAX, SILENT_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{HANDOFF_PORT, MULTI_REPORT_MAX, PAYLOAD_MAX};
-use crate::handoff::random::{Random, SEED_LENGTH};
+use crate::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use crate::handoff::stats::counters;
 use crate::ip::address::Prefix96;
 use keys::Keys;
 use packet::{DataPacket, PacketKind};
 use peer::Peer;
 use requests::{report, send_reports};
+use sources::Sources;
 
 /// How long an entry lives after a UDP datagram used it (RFC 6146 section 4: UDP_DEFAULT).
 pub const UDP_LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -188,6 +191,12 @@ Ignored:
     ServersLimit = "servers_limit",
     /// More than [`ENTRIES_MAX`] entries.
     EntriesLimit = "entries_held_limit",
+    /// A packet about which a host of which nothing was heard would be asked, beyond
+    /// [`PROBE_RATE_MAX`] of its client's /64.
+    ProbeRate = "probe_rate",
+    /// Not a packet: an entry that was evicted, as its /64 made [`SILENT_MAX`] newer ones, or no more
+    /// can be had, and neither a server nor the service ever used it.
+    SilentLimit = "silent_entries_limit",
 }
 
 /// The handoff protocol's side of a NAT64: its entries, and what it knows of servers.
@@ -200,6 +209,7 @@ pub struct Nat64 {
     peers: BTreeMap<Ipv4Addr, Peer>,
     /// The sum of the peers' lengths.
     entries_held: usize,
+    sources: Sources,
     expiry_due: Duration,
     ignored: [u64; Ignored::ALL.len()],
 }
@@ -213,9 +223,11 @@ impl Nat64 {
             keys.use_authenticator_key(key);
         }
         let control_port = draw_control_port(&mut random, config.handoff_port, None);
+        let sources = Sources::new(SecretHash::new(random.key()));
         Self {
             config,
             random,
+            sources,
             keys,
             control_port,
             peers: BTreeMap::new(),
@@ -344,6 +356,10 @@ impl Nat64 {
             let crowded = self.peers.len() >= SERVERS_CROWDED;
             self.peers.retain(|_, peer| peer.length() > 0 || (peer.has_answered && !crowded));
             self.entries_held = self.peers.values().map(Peer::length).sum();
+            let peers = &self.peers;
+            self.sources.retain(now, |server, client| {
+                peers.get(&server).is_some_and(|peer| peer.is_silent(client))
+            });
         }
     }
 
@@ -379,6 +395,16 @@ impl Nat64 {
     /// The client behind a mapped port towards `server`.
     pub fn client_of(&self, server: Ipv4Addr, port: MappedPort) -> Option<Client> {
         self.peers.get(&server)?.client_of(port)
+    }
+
+    /// How many entries there are, towards all servers.
+    pub fn entries_held(&self) -> usize {
+        self.entries_held
+    }
+
+    /// How many servers state is kept of.
+    pub fn servers(&self) -> usize {
+        self.peers.len()
     }
 
     /// All entries towards `server`, in the order of their clients.

@@ -32,6 +32,10 @@ pub(super) enum EntryOrigin {
 pub(super) struct PeerEntry {
     pub port: MappedPort,
     pub origin: EntryOrigin,
+    /// The service sent a packet by it.
+    answered: bool,
+    /// It was made without a server, and no report of it was sent.
+    unreported: bool,
     lifetime: Lifetime,
     /// The report that names it, while that awaits an answer.
     report: Option<u64>,
@@ -98,19 +102,39 @@ impl Peer {
     ) -> Option<MappedPort> {
         let mapping = self.entries.get_mut(client)?;
         mapping.lifetime.refresh(now, usage);
+        mapping.answered |= !usage.of_client;
         Some(mapping.port)
     }
 
     /// Adds an entry. The client has none, and the port is free.
     pub(super) fn insert(&mut self, entry: Entry, origin: EntryOrigin, lifetime: Lifetime) {
         let Entry { port, client } = entry;
-        let mapping = PeerEntry { port, origin, lifetime, report: None };
+        let (answered, unreported, report) = (false, false, None);
+        let mapping = PeerEntry { port, origin, answered, unreported, lifetime, report };
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
     }
 
-    fn remove(&mut self, client: &Client) {
+    /// Whether the client's entry is one that neither a server nor the service ever used.
+    pub(super) fn is_silent(&self, client: &Client) -> bool {
+        let silent = |mapping: &PeerEntry| mapping.origin == EntryOrigin::Own && !mapping.answered;
+        self.entries.get(client).is_some_and(silent)
+    }
+
+    /// Remembers that no report of the client's entry was sent.
+    pub(super) fn leave_unreported(&mut self, client: &Client) {
+        if let Some(mapping) = self.entries.get_mut(client) {
+            mapping.unreported = true;
+        }
+    }
+
+    /// Whether no report of the client's entry was sent.
+    pub(super) fn is_unreported(&self, client: &Client) -> bool {
+        self.entries.get(client).is_some_and(|mapping| mapping.unreported)
+    }
+
+    pub(super) fn remove(&mut self, client: &Client) {
         if let Some(mapping) = self.entries.remove(client) {
             self.ports.remove(&mapping.port);
         }
@@ -170,6 +194,7 @@ impl Peer {
         self.next_report += 1;
         for client in &report.clients {
             if let Some(mapping) = self.entries.get_mut(client) {
+                mapping.unreported = false;
                 mapping.report = Some(id);
             }
         }

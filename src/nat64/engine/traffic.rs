@@ -1,7 +1,7 @@
 //! What a NAT64 does with packets (PROTOCOL.md sections 3 and 10, repairs 1 and 4): it forwards
 //! them by an entry that it has or makes, or asks the server.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::lifetime::Lifetime;
@@ -9,8 +9,8 @@ use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole
 use super::peer::{EntryOrigin, Peer};
 use super::requests::{emit_token, report};
 use super::{
-    Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, ServerState, draw, forward, peer_of,
-    push_request,
+    Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, SERVERS_MAX, ServerState, draw, forward,
+    peer_of, push_request,
 };
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::message::{self, message_type};
@@ -52,19 +52,24 @@ impl Nat64 {
     ) -> Result<Option<(Ipv4Addr, Entry)>, Ignored> {
         let server = extract(packet.view.destination());
         if let Some(entry) = self.entry_of_outbound(now, server, packet) {
+            self.report_late(now, server, entry, actions);
             return Ok(Some((server, entry)));
         }
-        let state = self.state(server);
+        let (state, source) = (self.state(server), packet.view.source());
         if let PacketKind::Data(data) = packet.kind
             && !asks(state, &data)
         {
             let made = self.own_entry(now, server, &data);
-            self.report_or_ask(now, server, made.ok(), actions);
+            self.report_or_ask(now, server, source, made.ok(), actions);
             return Ok(Some((server, made?)));
         }
         if state == ServerState::Dead {
-            self.report_or_ask(now, server, None, actions);
+            self.report_or_ask(now, server, source, None, actions);
             return Err(Ignored::ServerDead);
+        }
+        let unknown = state == ServerState::Unknown;
+        if unknown && !self.sources.may_probe(now, source) {
+            return Err(Ignored::ProbeRate);
         }
         let payload = self.client_request(now, server, packet);
         push_request(server, payload, actions)?;
@@ -117,6 +122,7 @@ impl Nat64 {
         server: Ipv4Addr,
         data: &DataPacket<Client>,
     ) -> Result<Entry, Ignored> {
+        self.make_room(server);
         if self.entries_held >= ENTRIES_MAX {
             return Err(Ignored::EntriesLimit);
         }
@@ -125,10 +131,58 @@ impl Nat64 {
         let peer = peer_of(&mut self.peers, server)?;
         peer.insert(entry, EntryOrigin::Own, Lifetime::new(now, Some(data.usage)));
         self.entries_held += 1;
-        if peer.state != ServerState::Dead {
+        peer.leave_unreported(&entry.client);
+        if peer.state == ServerState::Alive {
             peer.sent_report(entry.client, now);
-        } // Else a report is a question that the next packet repeats.
+        }
+        if let Some((server, client)) = self.sources.made(server, entry.client) {
+            self.evict_silent(server, client);
+        }
         Ok(entry)
+    }
+
+    /// Where no more entries or servers can be had, those towards hosts that never answered go.
+    fn make_room(&mut self, server: Ipv4Addr) {
+        let new = !self.peers.contains_key(&server);
+        if self.entries_held >= ENTRIES_MAX || (new && self.peers.len() >= SERVERS_MAX) {
+            for (server, client) in self.sources.oldest() {
+                self.evict_silent(server, client);
+            }
+        }
+    }
+
+    /// Removes the entry, unless a server or the service has used it.
+    fn evict_silent(&mut self, server: Ipv4Addr, client: Client) {
+        let Some(peer) = self.peers.get_mut(&server) else {
+            return;
+        };
+        if peer.is_silent(&client) {
+            peer.remove(&client);
+            self.entries_held -= 1;
+            if peer.length() == 0 && !peer.has_answered {
+                self.peers.remove(&server);
+            }
+            self.count(Err(Ignored::SilentLimit));
+        }
+    }
+
+    /// Reports an entry of which no report was sent yet, if now that may be: another packet of its
+    /// client uses it.
+    fn report_late(
+        &mut self,
+        now: Duration,
+        server: Ipv4Addr,
+        entry: Entry,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&server)
+            && peer.state == ServerState::Unknown
+            && peer.is_unreported(&entry.client)
+            && self.sources.may_probe(now, entry.client.address)
+        {
+            peer.sent_report(entry.client, now);
+            actions.push(self.report_request(now, server, entry));
+        }
     }
 
     /// Reports the entry that was `made` without a server. Where the server is dead, or no entry
@@ -138,6 +192,7 @@ impl Nat64 {
         &mut self,
         now: Duration,
         server: Ipv4Addr,
+        source: Ipv6Addr,
         made: Option<Entry>,
         actions: &mut Vec<Action>,
     ) {
@@ -145,12 +200,17 @@ impl Nat64 {
             return;
         };
         let asks = peer.state == ServerState::Dead || made.is_none();
-        if asks && !peer.may_ask(now) {
+        let Some(entry) = made.or_else(|| peer.entries().next()) else {
+            return;
+        };
+        if (asks && !peer.may_ask(now)) || !self.sources.may_probe(now, source) {
             return;
         }
-        if let Some(entry) = made.or_else(|| peer.entries().next()) {
-            actions.push(self.report_request(now, server, entry));
+        if !asks {
+            // A question is not repeated but by the next packet.
+            peer.sent_report(entry.client, now);
         }
+        actions.push(self.report_request(now, server, entry));
     }
 
     /// The report of an entry that was just made.

@@ -34,6 +34,12 @@ fn client(host: u16, port: u16) -> Client {
     }
 }
 
+/// A client in a network of its own, so that none has its share used up (section 10, point 11).
+fn alone(network: u16, port: u16) -> Client {
+    let address = Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, 1);
+    Client { address, ..client(1, port) }
+}
+
 fn from(client: Client) -> SocketAddrV6 {
     SocketAddrV6::new(client.address, client.port, 0, 0)
 }

@@ -29,7 +29,7 @@ fn section_10_repair_2_own_entries_are_reported_when_the_server_is_known() {
     let mut own = Vec::new();
     for host in 1..=50 {
         for port in [1, 2] {
-            let actions = by_client(&mut nat64, &segment(client(host, port), SYN));
+            let actions = by_client(&mut nat64, &segment(alone(host, port), SYN));
             own.push(the_forwarded(&actions).0);
             assert_eq!(requests(&actions).len(), 1);
         }

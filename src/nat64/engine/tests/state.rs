@@ -60,7 +60,7 @@ fn ports_run_out_and_are_unique() {
     let mut actions = Vec::new();
     let capacity = 64508;
     for number in 0..=capacity {
-        let one = client((number >> 10) as u16, 1 + (number & 1023) as u16);
+        let one = alone((number >> 10) as u16, 1 + (number & 1023) as u16);
         actions.clear();
         nat64.client_packet(NOW, &segment(one, SYN), &mut actions);
         match nat64.port_of(SERVER, &one) {

@@ -16,6 +16,7 @@ use world::*;
 
 mod fragments;
 mod lost;
+mod silent;
 mod world;
 
 /// Type and code of an ICMPv6 error, and what it quotes.
