@@ -37,5 +37,7 @@ mod damage;
 mod full_disk;
 #[path = "crash/kill.rs"]
 mod kill;
+#[path = "crash/memory.rs"]
+mod memory;
 #[path = "crash/restart.rs"]
 mod restart;

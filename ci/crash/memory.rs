@@ -1,0 +1,122 @@
+//! A machine with little memory: whatever a NAT64 sends, the server lives, and starts again.
+
+use crate::ask::{check_entries, expect_client};
+use crate::harness::skip::cannot_run;
+use crate::judge::client::{Client, Entry};
+use crate::judge::nat64::Nat64;
+use crate::restart::check_known;
+use crate::server::Server;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LIMIT: u64 = 256 << 20;
+/// What the attack would have the journal grow by, if each of its packets were recorded.
+const ATTACK_OCTETS: usize = 1 << 30;
+const ATTACKERS: u32 = 2_000;
+const HONEST: u32 = 200;
+
+/// A control group with a limit of its memory. It goes with the value, when it is empty.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(limit: u64) -> MemoryGroup {
+        let name = format!("nat64handoff-test-{}", std::process::id());
+        let versions =
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        for (root, file) in versions {
+            let group = MemoryGroup(Path::new(root).join(&name));
+            if fs::create_dir(&group.0).is_ok()
+                && fs::write(group.0.join(file), limit.to_string()).is_ok()
+            {
+                return group;
+            }
+        }
+        cannot_run(
+            "a control group with a limit of memory: run it as root, on a cgroup that is writable",
+        )
+    }
+
+    fn take(&self, process: u32) {
+        fs::write(self.0.join("cgroup.procs"), process.to_string()).unwrap();
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// The most memory that the process had, in octets.
+fn memory_peak(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
+fn journal_octets(state: &Path) -> u64 {
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let epochs = files(state).into_iter().filter(|path| path.is_dir());
+    // A compaction may have removed a file meanwhile.
+    let octets = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+    epochs.flat_map(|epoch| files(&epoch)).map(octets).sum()
+}
+
+/// Authenticators that change with each packet, of 510 octets.
+#[test]
+fn crash_authenticators_fill_neither_disk_nor_memory() {
+    let group = MemoryGroup::new(LIMIT);
+    let options = ["--reactors", "1", "--max-entries", "100000"];
+    let mut server = Server::started(&options);
+    group.take(server.pid());
+    let honest = Nat64::known(&server);
+    let entries: Vec<Entry> = (0..HONEST)
+        .map(|index| {
+            let client = Client::nth(index);
+            client.at(honest.map(client))
+        })
+        .collect();
+    let attacker = Nat64::known(&server);
+    let (mut sent, mut most, mut number) = (0, 0, 0_u32);
+    while sent < ATTACK_OCTETS {
+        for _ in 0..32 {
+            let mut authenticator = vec![0x5a; 510];
+            authenticator[..4].copy_from_slice(&number.to_be_bytes());
+            let client = Client::nth(1_000_000 + number % ATTACKERS);
+            attacker.send(&attacker.client_request(&authenticator, &client.udp(b"")));
+            sent += authenticator.len() + 18;
+            number += 1;
+        }
+        // As fast as the server is, or nearly.
+        let _ = attacker.try_reply(Duration::from_millis(5));
+        if number % 8192 == 0 {
+            most = most.max(journal_octets(&server.state));
+            let entry = entries[number as usize / 8192 % entries.len()];
+            let (request, reply) = expect_client(&honest, entry);
+            // The attack fills the queue of the socket now and then.
+            let answered = (0..50).any(|_| {
+                honest.send(&request);
+                honest.try_reply(Duration::from_millis(100)).is_some_and(|got| got == reply)
+            });
+            assert!(answered, "a known client of an honest NAT64 gets no answer");
+        }
+    }
+    while honest.try_reply(Duration::from_millis(200)).is_some() {}
+    let peak = memory_peak(server.pid());
+    println!("{number} packets: journal of at most {most} octets, memory of {peak}");
+    assert!(most < 512 << 20, "the journal has {most} octets");
+    assert!(peak < LIMIT, "{peak} octets of memory");
+    for _ in 0..3 {
+        server.kill();
+        server.spawn(&options);
+        group.take(server.pid());
+        let took = server.wait_ready();
+        println!("started in {took:?}, memory of {}", memory_peak(server.pid()));
+        check_known("after the attack", &honest);
+        check_entries("after the attack", &honest, &entries);
+    }
+    server.stop();
+}
