@@ -53,7 +53,8 @@
 //! used, and a flipped octet is found wherever it is.
 //!
 //! An *event* is a change that has a line in the event log (`Initialized`, `Created`, `Deleted`,
-//! `Conflict`, `Forgotten`) and stands in a segment. Those of a shard are numbered from 0 in an epoch.
+//! `Conflict`, `Forgotten`) and stands in a segment. Those of a shard are numbered from 0 in an
+//! epoch.
 //!
 //! # Changes
 //!
