@@ -3,6 +3,8 @@
 //!
 //! How an identity proves itself is `proof`; who is sent what, and when, is `server`'s.
 
+use std::time::Duration;
+
 use crate::handoff::entry::ControlPort;
 use crate::handoff::opaque::Token;
 use crate::handoff::ports::CONTROL_PORTS_MAX;
@@ -10,6 +12,10 @@ use crate::handoff::random::Random;
 
 /// How many identities are known of a NAT64: the most recently used ones.
 pub const IDENTITIES_MAX: usize = CONTROL_PORTS_MAX;
+
+/// An identity that was not used for this long proves itself again: its address may be another's by
+/// now.
+pub const IDENTITY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]
@@ -21,6 +27,8 @@ struct Identity {
     token: Token,
     /// The number of the record that says so.
     since: u64,
+    /// When it was used last.
+    used: Duration,
 }
 
 impl Identities {
@@ -30,28 +38,35 @@ impl Identities {
     }
 
     /// Makes (`port`, `token`), if it is known, the most recently used. Returns the number of the
-    /// record that made it known.
+    /// record that made it known. `None` where it was not used for [`IDENTITY_LIFETIME`], too.
     #[inline]
-    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8], now: Duration) -> Option<u64> {
         let position = self.position(port, token)?;
+        if now.saturating_sub(self.0[position].used) >= IDENTITY_LIFETIME {
+            return None;
+        }
         if position > 0 {
             self.0[..=position].rotate_right(1);
         }
-        self.0.first().map(|identity| identity.since)
+        let identity = self.0.first_mut()?;
+        identity.used = now;
+        Some(identity.since)
     }
 
     /// Makes (`port`, `token`) known, by record `since`, and the most recently used. At most
     /// [`IDENTITIES_MAX`] are kept.
-    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64) {
-        if self.recognize(port, token.octets()).is_none() {
+    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64, now: Duration) {
+        if self.recognize(port, token.octets(), now).is_none() {
+            self.forget(port, &token);
             self.0.truncate(IDENTITIES_MAX - 1);
-            self.0.insert(0, Identity { port, token, since });
+            self.0.insert(0, Identity { port, token, since, used: now });
         }
     }
 
-    /// The least recently used one, if it has to make room for the next that is learned.
-    pub fn to_evict(&self) -> Option<(ControlPort, &Token)> {
-        self.0.get(IDENTITIES_MAX - 1).map(|identity| (identity.port, &identity.token))
+    /// The least recently used one, if it has to make room for (`port`, `token`).
+    pub fn to_evict(&self, port: ControlPort, token: &Token) -> Option<(ControlPort, &Token)> {
+        let last = self.0.get(IDENTITIES_MAX - 1)?;
+        (!self.is_known(port, token.octets())).then_some((last.port, &last.token))
     }
 
     /// Forgets (`port`, `token`).
@@ -109,6 +124,8 @@ impl Attenuation {
 mod tests {
     use super::*;
 
+    const NOW: Duration = Duration::from_secs(7);
+
     fn token(octets: &[u8]) -> Token {
         Token::new(octets).unwrap()
     }
@@ -117,10 +134,10 @@ mod tests {
     fn section_5_four_most_recently_used_identities() {
         let mut identities = Identities::default();
         for i in 0..4 {
-            identities.learn(ControlPort(5000 + i), token(&[i as u8, 0]), u64::from(i));
+            identities.learn(ControlPort(5000 + i), token(&[i as u8, 0]), u64::from(i), NOW);
         }
-        assert!(identities.recognize(ControlPort(5000), &[0, 0]).is_some());
-        identities.learn(ControlPort(6000), token(&[]), 9);
+        assert!(identities.recognize(ControlPort(5000), &[0, 0], NOW).is_some());
+        identities.learn(ControlPort(6000), token(&[]), 9, NOW);
         assert!(!identities.is_known(ControlPort(5001), &[1, 0]));
         assert!(identities.is_known(ControlPort(5000), &[0, 0]));
         assert!(identities.is_known(ControlPort(6000), &[]));
@@ -128,10 +145,37 @@ mod tests {
         let ports: Vec<_> = identities.control_ports().map(|port| port.0).collect();
         assert_eq!(ports, [6000, 5000, 5003, 5002]);
         // Learning what is known only makes it the most recent.
-        identities.learn(ControlPort(5003), token(&[3, 0]), 10);
-        assert_eq!(identities.recognize(ControlPort(5003), &[3, 0]), Some(3));
+        identities.learn(ControlPort(5003), token(&[3, 0]), 10, NOW);
+        assert_eq!(identities.recognize(ControlPort(5003), &[3, 0], NOW), Some(3));
         assert_eq!(identities.control_ports().count(), 4);
         assert_eq!(identities.control_ports().next(), Some(ControlPort(5003)));
+    }
+
+    #[test]
+    fn section_5_an_identity_that_is_not_used_for_a_day_is_unknown() {
+        let mut identities = Identities::default();
+        let (port, old) = (ControlPort(5000), token(&[1, 2]));
+        identities.learn(port, old.clone(), 3, NOW);
+        let second = Duration::from_secs(1);
+        // Each use is one, however often it is a day less a moment.
+        let mut now = NOW;
+        for _ in 0..3 {
+            now += IDENTITY_LIFETIME - second;
+            assert_eq!(identities.recognize(port, &[1, 2], now), Some(3));
+        }
+        now += IDENTITY_LIFETIME;
+        assert_eq!(identities.recognize(port, &[1, 2], now), None);
+        assert_eq!(identities.recognize(port, &[1, 2], now + second), None, "that was no use");
+        // It is kept, so that its port stays unmapped, and becomes known by another record.
+        assert_eq!(identities.control_ports().count(), 1);
+        identities.learn(port, old.clone(), 8, now);
+        assert_eq!(identities.recognize(port, &[1, 2], now), Some(8));
+        assert_eq!(identities.control_ports().count(), 1);
+        for i in 1..4 {
+            identities.learn(ControlPort(5000 + i), old.clone(), 9, now);
+        }
+        assert_eq!(identities.to_evict(port, &old), None, "it is one of the four");
+        assert_eq!(identities.to_evict(ControlPort(6000), &old), Some((port, &old)));
     }
 
     #[test]

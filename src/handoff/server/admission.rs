@@ -49,17 +49,18 @@ impl Admission {
         let port = ControlPort(datagram.port);
         let known = self.channels.find_mut(prepared.channel, prepared.hash, datagram.table);
         let is_known_nat64 = known.is_some();
+        let now = effects.batch.now.monotonic;
         let mut rotated = false;
         match known {
             Some(channel) => {
-                if let Some(since) = channel.recognize(port, datagram.octets(request.token)) {
+                if let Some(since) = channel.recognize(port, datagram.octets(request.token), now) {
                     exchange.known_since = since;
                     return channel.request(request, false, exchange);
                 }
                 let old = request.rotation.map(|old| datagram.octets(old));
                 // This is a use of the old token: it must not be the one that makes room for its
                 // successor.
-                rotated = old.is_some_and(|old| channel.recognize(port, old).is_some());
+                rotated = old.is_some_and(|old| channel.recognize(port, old, now).is_some());
             }
             None => self.config.budget.has_room()?,
         }

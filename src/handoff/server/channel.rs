@@ -78,8 +78,8 @@ impl Channel {
     }
 
     /// As [`Identities::recognize`].
-    pub fn recognize(&mut self, port: ControlPort, token: &[u8]) -> Option<u64> {
-        self.identities.recognize(port, token)
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8], now: Duration) -> Option<u64> {
+        self.identities.recognize(port, token, now)
     }
 
     /// (`port`, `token`) becomes known, and its port is not mapped any more.
@@ -91,25 +91,30 @@ impl Channel {
         }
         // The order of use is not journaled, so replay could not repeat this choice: the eviction
         // itself is a change.
-        if let Some((port, token)) = self.identities.to_evict() {
+        if let Some((port, token)) = self.identities.to_evict(port, &token) {
             let change = Change::IdentityForgotten { port, token: token.clone() };
             self.apply(&change, effects.batch.record);
             effects.record(change);
         }
-        let change = Change::IdentityKnown { port, token };
-        self.apply(&change, effects.batch.record);
-        effects.record(change);
+        self.know(port, token.clone(), effects.batch.record, effects.now());
+        effects.record(Change::IdentityKnown { port, token });
     }
 
-    /// Does what `change` says, which stands in record `since`.
+    /// (`port`, `token`) is known from `now` on, as record `since` says. No entry is on its port.
+    fn know(&mut self, port: ControlPort, token: Token, since: u64, now: Duration) {
+        self.identities.learn(port, token, since, now);
+        self.table.set_control_ports(self.identities.control_ports());
+    }
+
+    /// Does what `change` says, which stands in record `since`. What is replayed counts as used
+    /// when the server starts, as its journal does not say when it was.
     pub fn apply(&mut self, change: &Change, since: u64) {
         match change {
             Change::IdentityKnown { port, token } => {
                 // A change before this one deleted the entry on this port, if there was one:
                 // nothing happens here.
                 self.table.bar(*port, |_| {});
-                self.identities.learn(*port, token.clone(), since);
-                self.table.set_control_ports(self.identities.control_ports());
+                self.know(*port, token.clone(), since, Duration::ZERO);
             }
             Change::IdentityForgotten { port, token } => {
                 self.identities.forget(*port, token);

@@ -106,6 +106,50 @@ fn section_5_rotation_keeps_the_token_before() {
     assert!(shard.ask(&client_packet(&packet)).ends_with(&packet), "in flight with the old token");
 }
 
+/// Whoever has the address by then is sent nothing that is longer than what was sent in its name.
+#[test]
+fn section_5_an_identity_unused_for_a_day_proves_itself_again() {
+    let mut shard = Shard::known();
+    let own = make(&mut shard, CLIENT, 1);
+    let table = TableKey { local: LOCAL, nat64: NAT64 };
+    let day = Duration::from_secs(24 * 60 * 60);
+    shard.time += day - Duration::from_secs(1);
+    make_again(&mut shard, own);
+    shard.time += day;
+    let rotation =
+        [message(5, TOKEN), message(4, b"new-token-"), message(6, AUTHENTICATOR), udp6(CLIENT, 1)];
+    let conflicting = entry(own.port.0 ^ 1, own.client);
+    let requests = [
+        client_packet(&udp6(CLIENT, 1)),
+        service_packet(&to_mapped(own.port.0)),
+        report(AUTHENTICATOR, &[own]),
+        report(AUTHENTICATOR, &[conflicting; 20]),
+        rotation.concat(),
+    ];
+    let (mut asked, mut sent) = (0, 0);
+    for request in requests.iter().cycle().take(50) {
+        asked += request.len();
+        for (to, octets) in shard.send(request) {
+            assert_eq!(to, SocketAddrV4::new(NAT64, VALIDATION_PORT));
+            assert!(octets.len() <= request.len());
+            sent += octets.len();
+        }
+        assert_eq!(shard.outbox.changes, []);
+    }
+    assert!(sent > 0 && sent <= asked, "{sent} octets for {asked}");
+    // It proves itself, and finds its entry as it was.
+    shard.prove(NAT64, CONTROL, TOKEN);
+    assert_eq!(shard.events(), []);
+    make_again(&mut shard, own);
+    assert!(shard.server.is_known(table, ControlPort(CONTROL), TOKEN));
+    assert!(!shard.server.is_known(table, ControlPort(CONTROL), b"new-token-"));
+}
+
+/// The entry that was made before is answered.
+fn make_again(shard: &mut Shard, own: Entry) {
+    assert_eq!(make(shard, CLIENT, 1), own);
+}
+
 #[test]
 fn section_5_limits_are_silent() {
     let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(1, 1000)));
