@@ -19,7 +19,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 14] = [
+const SERVE: [(&str, &str); 15] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("state", "/s"),
@@ -32,6 +32,7 @@ const SERVE: [(&str, &str); 14] = [
     ("max-entries", "9"),
     ("client-share", "0.5"),
     ("validation-rate", "10"),
+    ("create-rate", "11"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
     ("deny", "192.0.2.128/25"),
 ];
@@ -451,7 +452,8 @@ fn errors_name_the_file() {
         (
             "colour = 'red'",
             "FILE line 1: unknown key \"colour\"; the keys are listen, port, state, log, log-format, \
-             reactors, io, sync, max-nat64s, max-entries, client-share, validation-rate, allow, deny",
+             reactors, io, sync, max-nat64s, max-entries, client-share, validation-rate, create-rate, \
+             allow, deny",
         ),
         ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
         ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),
