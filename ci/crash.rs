@@ -39,5 +39,7 @@ mod full_disk;
 mod kill;
 #[path = "crash/memory.rs"]
 mod memory;
+#[path = "crash/odd_files.rs"]
+mod odd_files;
 #[path = "crash/restart.rs"]
 mod restart;

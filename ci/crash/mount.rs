@@ -2,11 +2,12 @@
 //! not seen elsewhere, and is gone with the thread and its children, whatever happens.
 
 use crate::harness::skip::cannot_run;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub struct Tmpfs {
     path: PathBuf,
@@ -35,11 +36,15 @@ fn private_namespace() {
 impl Tmpfs {
     /// Makes the directory and mounts on it, in a namespace of this thread and what it starts.
     pub fn mount(path: &Path, kib: usize) -> Tmpfs {
+        Tmpfs::mount_with(path, &format!("size={kib}k,mode=0700"))
+    }
+
+    pub fn mount_with(path: &Path, options: &str) -> Tmpfs {
         private_namespace();
         std::fs::create_dir_all(path).unwrap();
         let tmpfs = CString::new("tmpfs").unwrap();
         let target = CString::new(path.as_os_str().as_bytes()).unwrap();
-        let options = CString::new(format!("size={kib}k,mode=0700")).unwrap();
+        let options = CString::new(options).unwrap();
         // SAFETY: all four strings end in NUL and outlive the call.
         let result = unsafe {
             libc::mount(tmpfs.as_ptr(), target.as_ptr(), tmpfs.as_ptr(), 0, options.as_ptr().cast())
@@ -54,14 +59,7 @@ impl Tmpfs {
 
     /// Takes all the room that is left, to the last octet.
     pub fn fill(&self) {
-        let mut file = File::options().append(true).create(true).open(self.ballast()).unwrap();
-        let mut piece = vec![0x55; 1 << 20];
-        while !piece.is_empty() {
-            match file.write(&piece) {
-                Ok(1..) => {}
-                _ => piece.truncate(piece.len() / 2),
-            }
-        }
+        fill(&self.ballast());
     }
 
     pub fn make_room(&self) {
@@ -69,10 +67,74 @@ impl Tmpfs {
     }
 }
 
+fn fill(ballast: &Path) {
+    let mut file = File::options().append(true).create(true).open(ballast).unwrap();
+    let mut piece = vec![0x55; 1 << 20];
+    while !piece.is_empty() {
+        match file.write(&piece) {
+            Ok(1..) => {}
+            _ => piece.truncate(piece.len() / 2),
+        }
+    }
+}
+
+/// A small ext4, in a file beside it: with inodes that are used again, and attributes.
+pub struct Ext4 {
+    pub path: PathBuf,
+}
+
+impl Ext4 {
+    /// Mounted on a new directory of this name.
+    pub fn mount(directory: &Path, name: &str) -> Ext4 {
+        private_namespace();
+        let (image, path) = (directory.join(format!("{name}.image")), directory.join(name));
+        File::create(&image).unwrap().set_len(8 << 20).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let make = ["mkfs.ext4", "-q", "-b", "1024", "-I", "256"].map(OsStr::new);
+        let mount = ["mount", "-o", "loop"].map(OsStr::new);
+        for (command, last) in [
+            (&make[..], &[image.as_os_str()][..]),
+            (&mount[..], &[image.as_os_str(), path.as_os_str()][..]),
+        ] {
+            let output = Command::new(command[0]).args(&command[1..]).args(last).output();
+            let failed = match output {
+                Ok(output) if output.status.success() => continue,
+                Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            cannot_run(&format!("an ext4 in a file ({command:?}): {failed}"));
+        }
+        Ext4 { path }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path.join("ballast")
+    }
+
+    /// Takes all the room that is left.
+    pub fn fill(&self) {
+        fill(&self.ballast());
+    }
+
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        unmount(&self.path);
+    }
+}
+
+fn unmount(path: &Path) {
+    let target = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the string ends in NUL and outlives the call. The mount is the caller's own.
+    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+}
+
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        let target = CString::new(self.path.as_os_str().as_bytes()).unwrap();
-        // SAFETY: the string ends in NUL and outlives the call. The mount is this value's own.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        unmount(&self.path);
     }
 }

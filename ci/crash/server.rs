@@ -3,6 +3,7 @@
 use crate::harness::process::Process;
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use std::net::SocketAddrV4;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::thread;
@@ -16,6 +17,8 @@ pub struct Server {
     pub directory: tempfile::TempDir,
     pub state: PathBuf,
     pub log: PathBuf,
+    /// Who runs it, if not this user.
+    pub uid: Option<u32>,
     /// Since when.
     running: Option<(Process, Instant)>,
     /// Standard error of the process that ended last.
@@ -29,7 +32,8 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         let log = directory.path().join("events.log");
-        Server { port: free_port(), directory, state, log, running: None, last: String::new() }
+        let (port, last) = (free_port(), String::new());
+        Server { port, directory, state, log, uid: None, running: None, last }
     }
 
     pub fn started(extra: &[&str]) -> Server {
@@ -47,6 +51,9 @@ impl Server {
         let mut command = command();
         command.arg("serve").arg("--listen").arg(self.addr().to_string());
         command.arg("--state").arg(&self.state).arg("--log").arg(&self.log).args(extra);
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
         command
     }
 

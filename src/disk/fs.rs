@@ -1,6 +1,9 @@
 //! What is asked of a file system, as traits, so that tests can put one in its place that fails,
 //! tears and forgets. [`RealDisk`] is `std::fs`.
 //!
+//! In a state directory nothing is reached through a symbolic link, and no file is emptied that
+//! somebody else may have under another name.
+//!
 //! Paths are whole. Content is durable after [`DiskFile::sync`], names after [`Disk::sync_dir`].
 //! [`write_new`] makes a file that is either there with all of its content or not at all.
 
@@ -11,6 +14,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::kernel::stderr::say;
 
 /// The state says who is behind an address, and holds tokens: it is for nobody else.
 pub const DIRECTORY_MODE: u32 = 0o700;
@@ -27,7 +33,7 @@ pub trait Disk: Send + Sync {
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
     /// Makes a directory, which must not be there.
     fn create_dir(&self, directory: &Path) -> io::Result<()>;
-    /// Makes a file, or empties it where it is there.
+    /// Makes a file, in place of the one that may have the name.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file that is there, to read it and, if `write`, to change it.
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
@@ -142,12 +148,24 @@ impl Disk for RealDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
-        Ok(Arc::new(options.open(path)?))
+        options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(path)?;
+                Ok(Arc::new(options.open(path)?))
+            }
+            file => Ok(Arc::new(file?)),
+        }
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(write).open(path)?))
+        // A pipe is opened at once, and then refused.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        Ok(Arc::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -163,7 +181,20 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        let refused = match File::open(directory)?.sync_all() {
+            Err(error) if cannot_sync_directories(&error) => error,
+            synced => return synced,
+        };
+        // Some network and FUSE file systems keep names in their own way.
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if !SAID.swap(true, Ordering::Relaxed) {
+            say(format_args!(
+                "the file system of {} does not sync directories ({refused}): a power cut may take \
+                 files that were made just before",
+                directory.display()
+            ));
+        }
+        Ok(())
     }
 
     fn boot(&self) -> Boot {
@@ -171,6 +202,10 @@ impl Disk for RealDisk {
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
         u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
     }
+}
+
+fn cannot_sync_directories(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | libc::ENOSYS))
 }
 
 impl DiskFile for File {
@@ -192,5 +227,49 @@ impl DiskFile for File {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_is_not_followed_and_its_target_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (target, link) = (directory.path().join("target"), directory.path().join("link"));
+        fs::write(&target, "words").unwrap();
+        symlink(&target, &link).unwrap();
+        let error = RealDisk.open(&link, true).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+        drop(RealDisk.create(&link).unwrap());
+        assert_eq!(fs::read(&target).unwrap(), b"words");
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        // Nor is a file emptied that has two names.
+        fs::remove_file(&link).unwrap();
+        fs::hard_link(&target, &link).unwrap();
+        drop(write_new(&RealDisk, &link, |file| write_full(file, b"new", 0)).unwrap());
+        fs::hard_link(&target, temporary(&link)).unwrap();
+        drop(write_new(&RealDisk, &link, |file| write_full(file, b"newer", 0)).unwrap());
+        assert_eq!(fs::read(&target).unwrap(), b"words");
+        assert_eq!(fs::read(&link).unwrap(), b"newer");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = RealDisk.open(directory.path(), false).unwrap_err();
+        assert_eq!(error.to_string(), "it is not a regular file");
+    }
+
+    /// The kernel's own file systems do not sync directories.
+    #[test]
+    fn a_file_system_may_refuse_to_sync_directories() {
+        let proc = Path::new("/proc/self");
+        let refused = File::open(proc).unwrap().sync_all().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+        RealDisk.sync_dir(proc).unwrap();
+        RealDisk.sync_dir(Path::new("/nowhere")).unwrap_err();
     }
 }

@@ -67,8 +67,11 @@ pub fn explained(error: &io::Error) -> impl fmt::Display {
     }
 }
 
-fn advice(error: &io::Error) -> Option<&'static str> {
+/// What to do about an error where it is a limit that is reached.
+pub fn advice(error: &io::Error) -> Option<&'static str> {
     Some(match error.raw_os_error()? {
+        libc::ENOSPC => "free some space (see df) or, where there is space, inodes (see df -i)",
+        libc::EDQUOT => "free some space or files of this user, or raise its quota (see quota)",
         libc::EMFILE => {
             "this process may not open more files: raise the limit (LimitNOFILE= in systemd, \
              `ulimit -n`), or have fewer --reactors"
@@ -98,6 +101,8 @@ mod tests {
     #[test]
     fn a_limit_that_is_reached_is_explained_in_one_line() {
         for (errno, named) in [
+            (libc::ENOSPC, "df -i"),
+            (libc::EDQUOT, "quota"),
             (libc::EMFILE, "LimitNOFILE="),
             (libc::ENFILE, "fs.file-max"),
             (libc::EAGAIN, "TasksMax="),

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use super::LINE_MAX;
+use super::ahead::{self, Ahead};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 use crate::handoff::random::SecretHash;
@@ -60,8 +61,12 @@ pub(super) struct Comparison<'a> {
     odd: bool,
     /// The offset of the next octet.
     offset: u64,
+    /// Whole lines that stand for an event.
+    own: u64,
     /// Whole lines that stand for no event.
     strangers: u64,
+    /// Those of them that are later than what the journal has.
+    pub(super) ahead: Ahead,
 }
 
 impl<'a> Comparison<'a> {
@@ -89,7 +94,9 @@ impl<'a> Comparison<'a> {
             zeros: 0,
             odd: false,
             offset: 0,
+            own: 0,
             strangers: 0,
+            ahead: Ahead::default(),
         };
         // From the last to the first, so that a chain begins with the first.
         for number in (0..events).rev() {
@@ -143,6 +150,23 @@ impl<'a> Comparison<'a> {
         self.strangers
     }
 
+    /// The number of whole lines that stood for an event.
+    pub(super) fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// Octets of the half line that [`Comparison::end`] found, without zeros behind it.
+    pub(super) fn half_octets(&self) -> usize {
+        self.line.len()
+    }
+
+    /// The time before which no pending event is, as the log has it.
+    pub(super) fn earliest(&self) -> Option<String> {
+        let firsts = self.pending.iter().filter_map(|events| events.first());
+        let (_, first) = firsts.min_by_key(|(_, event)| event.at)?;
+        ahead::earlier(&first.line(LogFormat::Plain).to_string())
+    }
+
     /// The number of pending events.
     pub(super) fn events(&self) -> usize {
         self.found.len()
@@ -192,13 +216,14 @@ impl<'a> Comparison<'a> {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let ours = !self.odd
-            && self.zeros == 0
-            && std::str::from_utf8(&line).is_ok_and(|line| self.find(line));
-        self.line = line;
-        if !ours {
+        let text = std::str::from_utf8(&line).ok().filter(|_| !self.odd && self.zeros == 0);
+        if text.is_some_and(|line| self.find(line)) {
+            self.own += 1;
+        } else {
             self.strangers += 1;
+            text.into_iter().for_each(|line| self.ahead.take(line));
         }
+        self.line = line;
     }
 
     /// Whether there is an event for this line. The event is taken: another such line needs

@@ -15,12 +15,19 @@
 //! | 32..40 | inode of the file |
 //! | 40..48 | offset behind the last of the counted lines |
 //! | 48.. | for each shard, its events in the log, from the start of the epoch |
+//! | ..4072 | zeros |
+//! | 4072..4080 | when the inode was made, nanoseconds since 1970; 0: unknown |
+//! | 4080..4084 | CRC32C of the last octets before the offset |
+//! | 4084..4086 | how many octets that are, up to 256; 0: unknown |
 //! | ..4092 | zeros |
 //! | 4092..4096 | CRC32C of all before |
 //!
 //! A slot that is known to be on disk is not overwritten before the other slot is on disk too, so a
 //! torn write leaves the older cursor. An older cursor is always safe: more lines are then compared
 //! with the journal. That is why not each write of the cursor needs a sync.
+//!
+//! Slots of earlier programs have zeros from 4072 on, and programs that know no more than those
+//! pass over what is there.
 //!
 //! Not here: when it is written (`recorder`), and what is made of it (`complete`).
 
@@ -29,7 +36,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::place::{Inode, LogPosition};
+use super::place::{Inode, LogPosition, TAIL_MAX, Tail};
 use crate::disk::fs::{Disk, DiskFile, read_full, write_full, write_new};
 
 /// Shards that a slot has room for.
@@ -40,9 +47,12 @@ const SLOTS: u64 = 2;
 const MAGIC: [u8; 8] = *b"N64HCURS";
 const VERSION: u16 = 1;
 const EVENTS_AT: usize = 48;
+const BORN_AT: usize = 4072;
+const TAIL_AT: usize = 4080;
 const CRC_AT: usize = SLOT_OCTETS - 4;
 
-const _: () = assert!(EVENTS_AT + 8 * SHARDS_MAX <= CRC_AT);
+const _: () = assert!(EVENTS_AT + 8 * SHARDS_MAX <= BORN_AT);
+const _: () = assert!(TAIL_AT + 6 <= CRC_AT);
 
 /// Which events the event log has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +141,9 @@ impl Cursor {
             put(24, &position.file.device.to_le_bytes());
             put(32, &position.file.inode.to_le_bytes());
             put(40, &position.offset.to_le_bytes());
+            put(BORN_AT, &position.file.born.to_le_bytes());
+            put(TAIL_AT, &position.tail.crc.to_le_bytes());
+            put(TAIL_AT + 4, &position.tail.octets.to_le_bytes());
         }
         for (shard, events) in self.events.iter().enumerate() {
             put(EVENTS_AT + 8 * shard, &events.to_le_bytes());
@@ -149,8 +162,8 @@ fn decode_slot(slot: &[u8; SLOT_OCTETS]) -> Result<(u64, Cursor), Option<u16>> {
         u64::from_le_bytes(octets)
     };
     let u16_at = |at: usize| u16::from_le_bytes([slot[at], slot[at + 1]]);
-    let crc = crc32c::crc32c(&slot[..CRC_AT]);
-    if slot[..8] != MAGIC || slot[CRC_AT..] != crc.to_le_bytes() {
+    let checksum = crc32c::crc32c(&slot[..CRC_AT]);
+    if slot[..8] != MAGIC || slot[CRC_AT..] != checksum.to_le_bytes() {
         return Err(None);
     }
     if u16_at(8) > VERSION {
@@ -160,12 +173,18 @@ fn decode_slot(slot: &[u8; SLOT_OCTETS]) -> Result<(u64, Cursor), Option<u16>> {
     if u16_at(8) != VERSION || !(1..=SHARDS_MAX).contains(&shards) {
         return Err(None);
     }
+    // The upper half of the octets there is the number of octets, and zeros.
+    let (crc, octets) = (u64_at(TAIL_AT) as u32, u16_at(TAIL_AT + 4));
+    if usize::from(octets) > TAIL_MAX {
+        return Err(None);
+    }
     let position = match slot[12..16] {
         [0, 0, 0, 0] => None,
         [kind @ 1..=2, 0, 0, 0] => Some(LogPosition {
-            file: Inode { device: u64_at(24), inode: u64_at(32) },
+            file: Inode { device: u64_at(24), inode: u64_at(32), born: u64_at(BORN_AT) },
             offset: u64_at(40),
             synced: kind == 2,
+            tail: Tail { octets, crc },
         }),
         _ => return Err(None),
     };
@@ -234,9 +253,10 @@ mod tests {
         Cursor {
             events: (0..shards as u64).map(|shard| 1_000 * offset + shard).collect(),
             position: Some(LogPosition {
-                file: Inode { device: 7, inode: 1 << 40 },
+                file: Inode { device: 7, inode: 1 << 40, born: 1_552_903_588_491_727_000 },
                 offset,
                 synced: offset % 2 == 1,
+                tail: Tail::of(&[b'x'; 70]),
             }),
         }
     }
@@ -274,7 +294,24 @@ mod tests {
             \x07\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\x02\x01\0\0\0\0\0\0\
             \xd0\xef\x03\0\0\0\0\0\xd1\xef\x03\0\0\0\0\0\0\0\0\0";
         assert_eq!(&slot[..head.len()], head);
+        let born_and_tail = b"\x98\x90\x7a\x0a\x96\x05\x8d\x15";
+        assert_eq!(&slot[BORN_AT..][..8], born_and_tail);
+        assert_eq!(slot[TAIL_AT..][..4], crc32c::crc32c(&[b'x'; 70]).to_le_bytes());
+        assert_eq!(&slot[TAIL_AT + 4..][..8], b"\x46\0\0\0\0\0\0\0");
         assert_eq!(slot[CRC_AT..], crc32c::crc32c(&slot[..CRC_AT]).to_le_bytes());
+    }
+
+    /// What the version before this one wrote, which knew of neither.
+    #[test]
+    fn a_cursor_without_birth_and_tail_is_read() {
+        let mut slot = cursor(2, 5).encode(3);
+        slot[BORN_AT..CRC_AT].fill(0);
+        let crc = crc32c::crc32c(&slot[..CRC_AT]);
+        slot[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        let read = Cursor::decode(&slot).unwrap();
+        let position = read.position.unwrap();
+        assert_eq!((position.file.born, position.tail, position.offset), (0, Tail::default(), 5));
+        assert_eq!(read.events, cursor(2, 5).events);
     }
 
     #[test]

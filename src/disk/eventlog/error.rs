@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::disk::fs::parent;
+use crate::kernel::limits;
 
 /// Why there is no event log, or not all of it.
 #[derive(Debug, Error)]
@@ -18,6 +19,12 @@ pub enum LogError {
         #[source]
         cause: io::Error,
     },
+    /// What has the name cannot be a log.
+    #[error("{} cannot be the event log: {}; choose another file with --log", .0.display(), .1)]
+    NoLog(PathBuf, &'static str),
+    /// A named pipe without a reader.
+    #[error("the event log {} cannot be opened: nobody reads this named pipe", .0.display())]
+    Unread(PathBuf),
     /// Standard output cannot be used.
     #[error("the event log cannot be written to standard output: {0}; choose a file with --log")]
     Stdout(#[source] io::Error),
@@ -63,6 +70,17 @@ pub enum LogError {
     },
 }
 
+impl LogError {
+    /// For a message that has the log's name already.
+    pub(super) fn into_cause(self) -> io::Error {
+        match self {
+            LogError::Open { cause, .. } => cause,
+            LogError::Unread(_) => io::Error::other("nobody reads this named pipe"),
+            error => io::Error::other(error.to_string()),
+        }
+    }
+}
+
 /// The directory that the file is in, or would be in: where `path` is a link, that of its target.
 pub fn directory_of(mut path: PathBuf) -> PathBuf {
     // As many links as Linux follows.
@@ -79,10 +97,18 @@ fn why_not_opened(path: &Path, cause: &io::Error) -> String {
             "there is no directory {0}; create it, or choose another file with --log",
             directory_of(path.to_owned()).display()
         ),
+        io::ErrorKind::PermissionDenied if fs::symlink_metadata(path).is_err() => format!(
+            "{cause}; see that this user can make files in {}, or choose another file with --log",
+            parent(path).display()
+        ),
         io::ErrorKind::PermissionDenied => {
             format!("{cause}; make it writable for this user, or choose another file with --log")
         }
-        _ => format!("{cause}; choose another file with --log"),
+        io::ErrorKind::IsADirectory => format!("{cause}; name a file in it with --log"),
+        _ => {
+            let advice = limits::advice(cause).unwrap_or("choose another file with --log");
+            format!("{cause}; {advice}")
+        }
     }
 }
 

@@ -18,7 +18,9 @@ use rtrb::Consumer;
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
 use super::sender::Shared;
-use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, RETRY_INTERVAL, TURN_EVENTS};
+use super::{
+    BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, REOPEN_INTERVAL, RETRY_INTERVAL, TURN_EVENTS,
+};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
 use crate::kernel::{clock, limits};
@@ -100,6 +102,8 @@ pub(super) struct Logger {
     busy: bool,
     /// Whether it was said that the log cannot be written.
     complained: bool,
+    /// When the path is opened anew once more, after that failed.
+    reopen_at: Option<Instant>,
     say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
     watch: Watch,
 }
@@ -131,6 +135,7 @@ impl Logger {
             woken: None,
             busy: false,
             complained: false,
+            reopen_at: None,
             say: Box::new(say),
             watch: Watch { shared, on_failure: Some(Box::new(on_failure)) },
         }
@@ -138,6 +143,13 @@ impl Logger {
 
     /// Runs until all senders are dropped, or the log cannot be written.
     pub(super) fn run(mut self) -> Result<(), io::Error> {
+        if self.output.is_unread() {
+            self.complained = true;
+            let name = self.output.name();
+            (self.say)(format_args!(
+                "{name} is a named pipe that nobody reads; lines are kept until somebody does"
+            ));
+        }
         let result = self.serve();
         self.record(Firmness::Firm);
         if result.is_ok() {
@@ -157,7 +169,7 @@ impl Logger {
                 self.write()?;
             }
             self.record_if_due();
-            if self.shared().reopen.swap(false, Ordering::Acquire) {
+            if self.is_reopen_due() {
                 if self.reopen() {
                     self.record(Firmness::Firm);
                 }
@@ -293,13 +305,23 @@ impl Logger {
         // `reopen` and `give_up` end this early. A reactor that finds no room does so once, not
         // with each event, as `asleep` is not set.
         thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
-        if self.shared().reopen.swap(false, Ordering::Acquire) && self.reopen() {
+        if self.is_reopen_due() && self.reopen() {
             // The new file gets the whole line.
             let line = self.batch[..self.done].iter().rposition(|&octet| octet == b'\n');
             self.done = line.map_or(0, |line_feed| line_feed + 1);
             self.record(Firmness::Firm);
         }
         Ok(())
+    }
+
+    /// Whether the path is to be opened anew: somebody asked for it, or it failed before.
+    fn is_reopen_due(&mut self) -> bool {
+        let asked = self.shared().reopen.swap(false, Ordering::Acquire);
+        if asked {
+            // What is wrong now is said once more.
+            self.reopen_at = None;
+        }
+        asked || self.reopen_at.is_some_and(|at| at <= clock::instant())
     }
 
     /// Opens the log's path anew. Returns whether there is another file now.
@@ -315,6 +337,10 @@ impl Logger {
         self.record(Firmness::Firm);
         match LogFile::open(path) {
             Ok(new) => {
+                if self.reopen_at.take().is_some() {
+                    let name = self.output.name();
+                    (self.say)(format_args!("{name} is opened anew"));
+                }
                 self.output.take_back(self.part() as u64);
                 self.output = Output::File(new);
                 // If the name does not survive a power cut, the lines are written again.
@@ -322,7 +348,12 @@ impl Logger {
                 true
             }
             Err(error) => {
-                (self.say)(format_args!("{error}; the old file is written on"));
+                if self.reopen_at.is_none() {
+                    (self.say)(format_args!(
+                        "{error}; until this works the old file is written on"
+                    ));
+                }
+                self.reopen_at = Some(clock::instant() + REOPEN_INTERVAL);
                 false
             }
         }
@@ -354,7 +385,8 @@ impl Logger {
             && !shared.reopen.load(Ordering::Relaxed)
             && !shared.give_up.load(Ordering::Relaxed);
         if idle {
-            match self.recorder.due(&self.output) {
+            let again = self.reopen_at.map(|at| at.saturating_duration_since(clock::instant()));
+            match self.recorder.due(&self.output).into_iter().chain(again).min() {
                 Some(due) => thread::park_timeout(due),
                 None => thread::park(),
             }

@@ -16,10 +16,12 @@
 //! | --- | --- |
 //! | `output` | the opened destination |
 //! | `error` | what can go wrong |
-//! | `place` | a position in a log file |
+//! | `place` | a position in a log file, and how the file is known again |
 //! | `cursor` | which events are in the log, as a file |
 //! | `recorder` | counts lines, syncs the log, keeps the cursor |
 //! | `compare` | which of the journal's events some octets of the log lack: a pure function |
+//! | `find` | finds the log of the cursor again, whatever its name is now |
+//! | `ahead` | lines that are later than what the journal has: a pure function |
 //! | `complete` | finds those octets after a crash, and writes what is missing |
 //! | `sender` | the reactors' ends of the queues |
 //! | `logger` | the thread |
@@ -27,10 +29,12 @@
 //! Not here: what a line says (`change`), when to reopen (`control`) or to stop (`serve`), rotation
 //! itself (logrotate), and the journal (`storage`).
 
+mod ahead;
 mod compare;
 mod complete;
 mod cursor;
 mod error;
+mod find;
 mod logger;
 mod output;
 mod place;
@@ -59,7 +63,7 @@ pub use error::{LogError, directory_of};
 use logger::Logger;
 pub use output::Destination;
 use output::Output;
-pub use place::{Inode, LogPosition};
+pub use place::{Inode, LogPosition, Tail};
 pub use recorder::Logged;
 use recorder::Recorder;
 pub use sender::Sender;
@@ -77,6 +81,8 @@ const LINE_MAX: usize = 256;
 const TURN_EVENTS: usize = 256;
 /// Time between a write error and the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// The same, where the log's path cannot be opened anew.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The same, for a destination that is only slow (a pipe or terminal in non-blocking mode).
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// While reactors wake the thread more often than this, it sleeps this long between two batches. So
@@ -146,20 +152,16 @@ impl EventLog {
         say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), LogError> {
         let LogConfig { destination, format, sync, cursor, first_events } = config;
-        let mut output = Output::open(destination)?;
+        let output = Output::open(destination)?;
         let name = output.name();
         let cursor = match cursor {
             Some(path) => {
                 // `complete` has synced the lines before this. This syncs the name; if that fails,
                 // lines are written again after a power cut, as in a rotation.
                 let _ = output.sync_name();
-                let create = output.position().and_then(|position| {
-                    CursorFile::create(
-                        disk,
-                        &path,
-                        &Cursor { events: first_events.clone(), position },
-                    )
-                });
+                let position = output.position(0);
+                let cursor = Cursor { events: first_events.clone(), position };
+                let create = CursorFile::create(disk, &path, &cursor);
                 Some(create.map_err(|cause| LogError::Cursor { path, cause })?)
             }
             None => None,

@@ -2,14 +2,17 @@
 //!
 //! Not here: what is written, and what becomes of write errors (`logger`).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::LINE_MAX;
+use rustix::process::geteuid;
+
 use super::error::LogError;
-use super::place::{Inode, LogPosition};
+use super::place::{Inode, LogPosition, TAIL_MAX, Tail};
 use crate::disk::fs::{Disk, RealDisk, parent};
 
 /// Mode of a new log file: the group may read it, others not, as it says who was behind an address.
@@ -29,6 +32,8 @@ pub enum Destination {
 pub(super) enum Output {
     Stdout(File),
     File(LogFile),
+    /// A named pipe that nobody reads: each write tries to open it.
+    Unread(PathBuf),
     Writer(Box<dyn Write + Send>),
 }
 
@@ -38,29 +43,49 @@ pub(super) struct LogFile {
     pub(super) path: PathBuf,
     /// None for a device or a pipe.
     pub(super) id: Option<Inode>,
+    /// The position behind the last octet that is known.
+    at: u64,
+    /// What stands before that, as far as it is known: the last line may be half a one, and before
+    /// it there are enough octets for a [`Tail`].
+    last: Vec<u8>,
 }
+
+/// Octets that [`LogFile`] remembers.
+const LAST_MAX: usize = TAIL_MAX + LINE_MAX;
 
 impl Output {
     pub(super) fn open(destination: Destination) -> Result<Self, LogError> {
-        match destination {
-            Destination::Stdout => stdout().map(Output::Stdout),
-            Destination::File(path) => LogFile::open(path).map(Output::File),
-            Destination::Writer(writer) => Ok(Output::Writer(writer)),
-        }
+        Self::opened(destination, LogFile::open)
     }
 
     /// As [`Output::open`], but half a line at the end of a file stays as it is.
     pub(super) fn open_as_is(destination: Destination) -> Result<Self, LogError> {
+        Self::opened(destination, LogFile::open_as_is)
+    }
+
+    fn opened(
+        destination: Destination,
+        open: impl FnOnce(PathBuf) -> Result<LogFile, LogError>,
+    ) -> Result<Self, LogError> {
         match destination {
-            Destination::File(path) => LogFile::open_as_is(path).map(Output::File),
-            destination => Self::open(destination),
+            Destination::Stdout => stdout().map(Output::Stdout),
+            Destination::File(path) => match open(path) {
+                Err(LogError::Unread(path)) => Ok(Output::Unread(path)),
+                log => log.map(Output::File),
+            },
+            Destination::Writer(writer) => Ok(Output::Writer(writer)),
         }
+    }
+
+    /// Whether it is a named pipe that had no reader the last time that somebody looked.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self, Output::Unread(_))
     }
 
     pub(super) fn close(self) -> Destination {
         match self {
             Output::Stdout(_) => Destination::Stdout,
-            Output::File(log) => Destination::File(log.path),
+            Output::File(LogFile { path, .. }) | Output::Unread(path) => Destination::File(path),
             Output::Writer(writer) => Destination::Writer(writer),
         }
     }
@@ -68,7 +93,9 @@ impl Output {
     pub(super) fn name(&self) -> String {
         match self {
             Output::Stdout(_) => "the event log on standard output".to_owned(),
-            Output::File(log) => format!("the event log {}", log.path.display()),
+            Output::File(LogFile { path, .. }) | Output::Unread(path) => {
+                format!("the event log {}", path.display())
+            }
             Output::Writer(_) => "the event log".to_owned(),
         }
     }
@@ -76,33 +103,41 @@ impl Output {
     pub(super) fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Output::Stdout(file) => file.write(octets),
-            Output::File(log) => log.file.write(octets),
+            Output::File(log) => log.write(octets),
+            Output::Unread(path) => {
+                let mut log = LogFile::open(path.clone()).map_err(LogError::into_cause)?;
+                let written = log.write(octets);
+                *self = Output::File(log);
+                written
+            }
             Output::Writer(writer) => writer.write(octets),
         }
     }
 
     /// Whether another attempt is useless. A named pipe can get a new reader, a pipe cannot.
     pub(super) fn is_gone(&self, error: &io::Error) -> bool {
-        error.kind() == io::ErrorKind::BrokenPipe && !matches!(self, Output::File(..))
+        error.kind() == io::ErrorKind::BrokenPipe
+            && !matches!(self, Output::File(..) | Output::Unread(..))
     }
 
-    /// The position after what was written last, in a regular file. Not known to be synced.
-    pub(super) fn position(&mut self) -> io::Result<Option<LogPosition>> {
+    /// The position in a regular file before the last `part` octets of what was written last. Not
+    /// known to be synced.
+    pub(super) fn position(&self, part: u64) -> Option<LogPosition> {
+        // Not the length: others may have appended something that is not ours.
         match self {
-            Output::File(LogFile { file, id: Some(id), .. }) => {
-                // Not the length: others may have appended something that is not ours.
-                Ok(Some(LogPosition { file: *id, offset: file.stream_position()?, synced: false }))
-            }
-            _ => Ok(None),
+            Output::File(log) => log.position(part),
+            _ => None,
         }
     }
 
     /// The position of the next line, in a regular file.
     pub(super) fn end(&mut self) -> io::Result<Option<LogPosition>> {
-        if let Output::File(LogFile { file, id: Some(_), .. }) = self {
-            file.seek(SeekFrom::End(0))?;
+        if let Output::File(log) = self
+            && log.id.is_some()
+        {
+            log.seek_end()?;
         }
-        self.position()
+        Ok(self.position(0))
     }
 
     /// Whether what was written can be read again, after a crash.
@@ -129,13 +164,13 @@ impl Output {
     /// Removes the last `octets`, a part of a line, from a file to which nothing is written any
     /// more. If that fails, they stay: no harm is done.
     pub(super) fn take_back(&mut self, octets: u64) {
-        if let Output::File(LogFile { file, id: Some(_), .. }) = self
+        if let Output::File(log) = self
+            && log.id.is_some()
             && octets > 0
-            && let (Ok(end), Ok(metadata)) = (file.stream_position(), file.metadata())
-            && end == metadata.len()
-            && file.set_len(end - octets).is_ok()
+            && log.file.metadata().is_ok_and(|metadata| metadata.len() == log.at)
+            && log.file.set_len(log.at - octets).is_ok()
         {
-            let _ = file.seek(SeekFrom::End(0));
+            let _ = log.seek_end();
         }
     }
 }
@@ -151,27 +186,128 @@ impl LogFile {
     }
 
     pub(super) fn open_as_is(path: PathBuf) -> Result<LogFile, LogError> {
-        let open = || {
-            let mut file =
-                OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&path)?;
-            let id = inode_of(&file)?;
-            if id.is_some() {
-                file.seek(SeekFrom::End(0))?;
+        let follow = may_follow(&path).map_err(|why| LogError::NoLog(path.clone(), why))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(FILE_MODE)
+            // Nothing is waited for: not a pipe's reader, and not a terminal's.
+            .custom_flags(
+                libc::O_NONBLOCK | libc::O_NOCTTY | if follow { 0 } else { libc::O_NOFOLLOW },
+            )
+            .open(&path);
+        let failed = |cause: io::Error| LogError::Open { path: path.clone(), cause };
+        let file = match file {
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                let kind = fs::metadata(&path).map_err(failed)?.file_type();
+                return Err(match kind.is_fifo() {
+                    true => LogError::Unread(path),
+                    false if kind.is_socket() => LogError::NoLog(path, "it is a socket"),
+                    false => failed(error),
+                });
             }
-            Ok((file, id))
+            file => file.map_err(failed)?,
         };
-        match open() {
-            Ok((file, id)) => Ok(LogFile { file, path, id }),
-            Err(cause) => Err(LogError::Open { path, cause }),
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.file_type().is_block_device() {
+            return Err(LogError::NoLog(path, "it is a block device"));
         }
+        let id = metadata.is_file().then(|| Inode::of(&metadata));
+        let mut log = LogFile { file, path: path.clone(), id, at: 0, last: Vec::new() };
+        if id.is_some() {
+            log.seek_end().map_err(failed)?;
+        }
+        Ok(log)
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(octets)?;
+        if self.id.is_some() {
+            // Appended: behind what others may have appended meanwhile.
+            let expected = self.at + written as u64;
+            self.at = self.file.stream_position().unwrap_or(expected);
+            if self.at != expected {
+                self.last.clear();
+            }
+            self.remember(&octets[..written]);
+        }
+        Ok(written)
+    }
+
+    /// The octets before `self.at`.
+    fn remember(&mut self, octets: &[u8]) {
+        self.last.extend_from_slice(&octets[octets.len().saturating_sub(LAST_MAX)..]);
+        self.last.drain(..self.last.len().saturating_sub(LAST_MAX));
+    }
+
+    /// Goes to the end, whoever wrote what is there.
+    fn seek_end(&mut self) -> io::Result<()> {
+        self.at = self.file.seek(SeekFrom::End(0))?;
+        self.last.clear();
+        // A file that may not be read is known by less.
+        if let Ok(octets) = self.read_last() {
+            self.remember(&octets);
+        }
+        Ok(())
+    }
+
+    fn read_last(&self) -> io::Result<Vec<u8>> {
+        let file = open_to_read(&self.path)?;
+        if inode_of(&file)? != self.id {
+            return Err(io::Error::other("it was renamed just now"));
+        }
+        let length = self.at.min(LAST_MAX as u64);
+        // At most LAST_MAX.
+        let mut octets = vec![0; length as usize];
+        file.read_exact_at(&mut octets, self.at - length)?;
+        Ok(octets)
+    }
+
+    fn position(&self, part: u64) -> Option<LogPosition> {
+        let known = self.last.len().saturating_sub(usize::try_from(part).unwrap_or(usize::MAX));
+        Some(LogPosition {
+            file: self.id?,
+            offset: self.at.saturating_sub(part),
+            synced: false,
+            tail: Tail::of(&self.last[..known]),
+        })
     }
 
     /// After a crash the last line may be a part of one: it must not become the beginning of ours.
     fn end_line(&mut self) -> io::Result<()> {
-        if self.id.is_some() && last_octet(&self.path).is_ok_and(|octet| octet != b'\n') {
-            self.file.write_all(b"\n")?;
+        if self.last.last().is_some_and(|&octet| octet != b'\n') {
+            self.write_all(b"\n")?;
         }
         Ok(())
+    }
+
+    fn write_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            match self.write(octets) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => octets = octets.get(length..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the path's last name is a symbolic link that may be followed: nobody made it or can
+/// change it but us and root.
+fn may_follow(path: &Path) -> Result<bool, &'static str> {
+    let trusted = |metadata: &fs::Metadata| [0, geteuid().as_raw()].contains(&metadata.uid());
+    match fs::symlink_metadata(path) {
+        Ok(link) if link.is_symlink() => {
+            let directory = fs::metadata(parent(path)).is_ok_and(|metadata| trusted(&metadata));
+            if directory && trusted(&link) {
+                Ok(true)
+            } else {
+                Err("it is a symbolic link that another user can change; name what it leads to")
+            }
+        }
+        _ => Ok(false),
     }
 }
 
@@ -183,16 +319,12 @@ fn stdout() -> Result<File, LogError> {
 /// None where it is not a regular file.
 pub(super) fn inode_of(file: &File) -> io::Result<Option<Inode>> {
     let metadata = file.metadata()?;
-    let id = Inode { device: metadata.dev(), inode: metadata.ino() };
-    Ok(metadata.is_file().then_some(id))
+    Ok(metadata.is_file().then(|| Inode::of(&metadata)))
 }
 
-fn last_octet(path: &Path) -> io::Result<u8> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-1))?;
-    let mut octet = [0];
-    file.read_exact(&mut octet)?;
-    Ok(octet[0])
+/// Only to be read: logs may be append-only, or somebody else's by now.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 #[cfg(test)]
@@ -207,7 +339,7 @@ mod tests {
         assert_eq!(output.write(b"one\nhal").unwrap(), 7);
         output.take_back(3);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
-        assert_eq!(output.position().unwrap().unwrap().offset, 4);
+        assert_eq!(output.position(0).unwrap().offset, 4);
         // Not when somebody else has appended something.
         assert_eq!(output.write(b"hal").unwrap(), 3);
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();

@@ -183,9 +183,8 @@ impl Recorder {
         let Some(file) = &mut self.cursor else {
             return Ok(());
         };
-        let mut position = output.position()?;
+        let mut position = output.position(part);
         if let Some(position) = &mut position {
-            position.offset = position.offset.saturating_sub(part);
             position.synced = matches!(self.sync, LogSync::Interval(_));
         }
         file.write(&Cursor { events: self.events.clone(), position })?;
@@ -224,7 +223,7 @@ mod tests {
         let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
         let mut output = Output::open(Destination::File(log)).unwrap();
         for sync in [LogSync::None, LogSync::Interval(Duration::from_secs(3_600))] {
-            let cursor = Cursor { events: vec![0, 0], position: output.position().unwrap() };
+            let cursor = Cursor { events: vec![0, 0], position: output.position(0) };
             let file = CursorFile::create(&RealDisk, &path, &cursor).unwrap();
             let mut recorder = Recorder::new(vec![0, 0], sync, Some(file));
             assert_eq!(recorder.due(&output), None);

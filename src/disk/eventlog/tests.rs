@@ -213,6 +213,7 @@ fn write_errors_are_said_once_and_survived() {
     assert_eq!(
         said[0],
         "the event log cannot be written: No space left on device (os error 28); \
+         free some space (see df) or, where there is space, inodes (see df -i); \
          lines are kept and written when it works again"
     );
     assert_eq!(said[1], "the event log can be written again; no line is lost");

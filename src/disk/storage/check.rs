@@ -251,6 +251,7 @@ fn check_epoch(disk: &dyn Disk, root: &Path, number: u64) -> Result<Checked, Sto
 /// Where it is in use, cannot be read, or cannot be written. What there was is still there then.
 pub fn repair(directory: &Path, now: Timestamp) -> Result<Repaired, StorageError> {
     let _lock = lock(directory)?;
+    directory::refuse_strangers(directory).map_err(StorageError::Directory)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     repair_at(&disk, directory, now)
 }

@@ -9,7 +9,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE, is_no_room};
+use rustix::process::geteuid;
+
+use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE};
+use crate::kernel::limits;
 
 /// Locked as long as a server uses the directory. Contains the server's process id.
 const LOCK_FILE: &str = "lock";
@@ -57,6 +60,35 @@ pub enum DirectoryError {
         .0.display()
     )]
     NoState(PathBuf),
+    /// It, or what is in it, is another user's, who can do with it what he likes.
+    #[error(
+        "state directory {}: {} belongs to {owner}, and this is {}; run as that user, chown it, \
+         or choose another directory with --state",
+        path.display(),
+        what.display(),
+        User::current()
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// What is not ours.
+        what: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
+    /// A symbolic link stands where a file of ours should be.
+    #[error(
+        "state directory {}: {} is a symbolic link, which may lead anywhere; put there what it \
+         leads to, or remove it",
+        path.display(),
+        link.display()
+    )]
+    Link {
+        /// The directory.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+    },
     /// Everybody can change what is in it.
     #[error(
         "state directory {path} can be changed by everybody; \
@@ -84,8 +116,7 @@ fn what_to_do(cause: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "make it writable for this user, or choose another one with --state"
         }
-        _ if is_no_room(cause) => "free some space, or choose another one with --state",
-        _ => "choose another one with --state",
+        _ => limits::advice(cause).unwrap_or("choose another one with --state"),
     }
 }
 
@@ -104,6 +135,7 @@ impl StateDirectory {
             move |cause| DirectoryError::Unusable { path, action, cause }
         };
         // Looked up before anything is put into it.
+        refuse_strangers(&path)?;
         let empty = fs::read_dir(&path).map_err(unusable("read"))?.next().is_none();
         let known = path.join(LOCK_FILE).is_file() && path.join(CURRENT).is_file();
         let lock = lock(&path)?;
@@ -111,8 +143,7 @@ impl StateDirectory {
 
         let directory = fs::metadata(&path).map_err(unusable("read"))?;
         let mode = directory.mode() & 0o7777;
-        let owner = lock.metadata().map_err(unusable("read"))?.uid();
-        let ours = directory.uid() == owner && (empty || known) && mode & STICKY == 0;
+        let ours = directory.uid() == geteuid().as_raw() && (empty || known) && mode & STICKY == 0;
         let mut tightened_from = None;
         if ours && mode & 0o077 != 0 {
             fs::set_permissions(&path, Permissions::from_mode(DIRECTORY_MODE))
@@ -145,6 +176,45 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
+/// Nothing is followed or changed that another user may have put there, and who is not root.
+///
+/// # Errors
+/// Where the directory, or one of our files in it, is a link or somebody else's.
+pub(super) fn refuse_strangers(path: &Path) -> Result<(), DirectoryError> {
+    let unusable =
+        |cause| DirectoryError::Unusable { path: path.to_owned(), action: "read", cause };
+    let ours = |what: &Path, metadata: &fs::Metadata| {
+        if [0, geteuid().as_raw()].contains(&metadata.uid()) {
+            return Ok(());
+        }
+        let owner = User::with_id(metadata.uid()).to_string();
+        Err(DirectoryError::NotOurs { path: path.to_owned(), what: what.to_owned(), owner })
+    };
+    ours(path, &fs::metadata(path).map_err(unusable)?)?;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(unusable)? {
+            let entry = entry.map_err(unusable)?;
+            let (name, inside) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            let is_folder = name.starts_with("epoch-");
+            let named = [LOCK_FILE, PROBE_FILE, CURRENT];
+            if folder == path && !is_folder && !named.iter().any(|own| name.starts_with(own)) {
+                continue;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_symlink() {
+                return Err(DirectoryError::Link { path: path.to_owned(), link: inside });
+            }
+            ours(&inside, &metadata)?;
+            if folder == path && is_folder && metadata.is_dir() {
+                folders.push(inside);
+            }
+        }
+    }
+    Ok(())
+}
+
 fn lock(path: &Path) -> Result<File, DirectoryError> {
     let unusable =
         |action, cause| DirectoryError::Unusable { path: path.to_owned(), action, cause };
@@ -154,6 +224,7 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
         .create(true)
         .truncate(false) // Before it is ours, it says whose it is.
         .mode(FILE_MODE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path.join(LOCK_FILE))
         .map_err(|cause| unusable("written", cause))?;
     take(&lock, path)?;
@@ -204,10 +275,13 @@ fn take(mut lock: &File, path: &Path) -> Result<(), DirectoryError> {
 /// Under the lock, so nobody else uses the name.
 fn probe(path: &Path) -> io::Result<()> {
     let path = path.join(PROBE_FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let written = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(FILE_MODE)
         .open(&path)
         .and_then(|mut probe| probe.write_all(b"probe\n"));
@@ -216,16 +290,18 @@ fn probe(path: &Path) -> io::Result<()> {
 
 /// For error messages: who we are.
 struct User {
-    id: Option<u32>,
+    id: u32,
     name: Option<String>,
 }
 
 impl User {
     fn current() -> User {
-        let id = fs::metadata("/proc/self").ok().map(|process| process.uid());
+        User::with_id(geteuid().as_raw())
+    }
+
+    fn with_id(id: u32) -> User {
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let name = id.and_then(|id| name_of(id, &users)).map(str::to_owned);
-        User { id, name }
+        User { id, name: name_of(id, &users).map(str::to_owned) }
     }
 }
 
@@ -240,10 +316,9 @@ fn name_of(id: u32, users: &str) -> Option<&str> {
 
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.name, self.id) {
-            (Some(name), Some(id)) => write!(f, "user {name} (uid {id})"),
-            (None, Some(id)) => write!(f, "the user with uid {id}"),
-            _ => f.write_str("this user"),
+        match &self.name {
+            Some(name) => write!(f, "user {name} (uid {})", self.id),
+            None => write!(f, "the user with uid {}", self.id),
         }
     }
 }
@@ -380,6 +455,38 @@ mod tests {
         assert!(matches!(error, DirectoryError::Unusable { .. }), "{error}");
         let error = StateDirectory::open("").unwrap_err();
         assert!(matches!(error, DirectoryError::NotADirectory(_)), "{error}");
+    }
+
+    /// Run as root, by which alone it can be tested.
+    #[test]
+    fn nothing_of_another_user_is_used() {
+        use std::os::unix::fs::{chown, symlink};
+        let parent = tempfile::tempdir().unwrap();
+        let path = made(parent.path(), "state", 0o700);
+        let target = parent.path().join("target");
+        fs::write(&target, "words").unwrap();
+        for name in [LOCK_FILE, PROBE_FILE, CURRENT, "current.tmp", "epoch-1"] {
+            symlink(&target, path.join(name)).unwrap();
+            let error = StateDirectory::open(&path).unwrap_err();
+            assert!(matches!(error, DirectoryError::Link { .. }), "{error}");
+            assert_eq!(fs::read(&target).unwrap(), b"words");
+            fs::remove_file(path.join(name)).unwrap();
+        }
+        fs::create_dir(path.join("epoch-1")).unwrap();
+        symlink(&target, path.join("epoch-1/00-00000000.journal")).unwrap();
+        let error = StateDirectory::open(&path).unwrap_err().to_string();
+        assert!(error.contains("00-00000000.journal is a symbolic link"), "{error}");
+        fs::remove_file(path.join("epoch-1/00-00000000.journal")).unwrap();
+        StateDirectory::open(&path).unwrap();
+        if geteuid().is_root() {
+            chown(path.join(LOCK_FILE), Some(65534), None).unwrap();
+            let error = StateDirectory::open(&path).unwrap_err().to_string();
+            assert!(error.contains("lock belongs to") && error.contains("chown"), "{error}");
+            chown(path.join(LOCK_FILE), Some(0), None).unwrap();
+            chown(&path, Some(65534), None).unwrap();
+            let error = StateDirectory::open(&path).unwrap_err();
+            assert!(matches!(error, DirectoryError::NotOurs { .. }), "{error}");
+        }
     }
 
     /// `/proc` takes no files, not even from root.

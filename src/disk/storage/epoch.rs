@@ -15,6 +15,10 @@ use crate::disk::journal::{FileId, FileKind};
 /// Upper bound of the octets of `current`.
 const CURRENT_MAX: usize = 64;
 
+/// Epochs and files with higher numbers are not ours: nothing is counted up to there, and what is
+/// one more can be written too.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// The folder of an epoch.
 pub(super) fn folder(root: &Path, epoch: u64) -> PathBuf {
     root.join(folder_name(epoch))
@@ -47,7 +51,7 @@ fn parse_file_name(name: &str, epoch: u64) -> Option<FileId> {
         _ => return None,
     };
     let id = FileId { kind, epoch, shard: shard.parse().ok()?, number: number.parse().ok()? };
-    (file_name(id) == name).then_some(id)
+    (id.number <= NUMBER_MAX && file_name(id) == name).then_some(id)
 }
 
 /// All epochs that have a folder, in order.
@@ -58,7 +62,7 @@ pub(super) fn epochs(disk: &dyn Disk, root: &Path) -> Result<Vec<u64>, StorageEr
         .filter_map(|name| {
             let name = name.to_str()?;
             let number = name.strip_prefix("epoch-")?.parse().ok()?;
-            (folder_name(number) == name).then_some(number)
+            (number <= NUMBER_MAX && folder_name(number) == name).then_some(number)
         })
         .collect();
     epochs.sort_unstable();
@@ -71,7 +75,7 @@ pub(super) fn unused(disk: &dyn Disk, root: &Path) -> Result<u64, StorageError> 
     let numbers = names.iter().filter_map(|name| {
         let rest = name.to_str()?.strip_prefix("epoch-")?;
         let digits = rest.split_once(|c: char| !c.is_ascii_digit()).map_or(rest, |(n, _)| n);
-        digits.parse::<u64>().ok()
+        digits.parse::<u64>().ok().filter(|&number| number <= NUMBER_MAX)
     });
     Ok(numbers.max().unwrap_or(0).saturating_add(1))
 }
@@ -105,7 +109,7 @@ fn format_current(epoch: u64) -> String {
 fn parse_current(octets: &[u8]) -> Option<u64> {
     let text = str::from_utf8(octets).ok()?;
     let epoch = text.strip_prefix("epoch-")?.split_once(' ')?.0.parse().ok()?;
-    (format_current(epoch) == text).then_some(epoch)
+    (epoch <= NUMBER_MAX && format_current(epoch) == text).then_some(epoch)
 }
 
 /// Renames `current`, and returns its new path.
@@ -194,7 +198,9 @@ mod tests {
         assert_eq!(parse_file_name("00-00000005.journal", 3), Some(id));
         let id = FileId { kind: FileKind::Snapshot, epoch: 3, shard: 255, number: 123_456_789 };
         assert_eq!(parse_file_name("255-123456789.snapshot", 3), Some(id));
-        for other in ["0-5.journal", "00-00000005.journal.tmp", "log.cursor", "00-+0000005.journal"]
+        let last = format!("00-{}.journal", u64::MAX);
+        for other in
+            [&*last, "0-5.journal", "00-00000005.journal.tmp", "log.cursor", "00-+0000005.journal"]
         {
             assert_eq!(parse_file_name(other, 3), None, "{other}");
         }

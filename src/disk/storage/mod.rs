@@ -38,10 +38,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::disk::fs::is_no_room;
 use crate::disk::journal::VERSION;
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
+use crate::kernel::limits;
 
 pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
 pub use compact::Compacted;
@@ -184,11 +184,10 @@ pub enum StorageError {
 
 fn what_to_do(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        _ if is_no_room(cause) => "free some space and start again",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "make it writable for this user"
         }
-        _ => "see what the kernel's log says about the disk",
+        _ => limits::advice(cause).unwrap_or("see what the kernel's log says about the disk"),
     }
 }
 

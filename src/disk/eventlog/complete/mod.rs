@@ -6,13 +6,16 @@
 //! Lines that neither has are appended to the file that has the name.
 //!
 //! - Half a line at the end is cut off if it is the beginning of a missing line; else it gets a
-//!   line feed.
-//! - A line that belongs to no event was written by somebody else. It stays.
+//!   line feed. Nothing is cut off a file that does not have our own content under the log's name:
+//!   a file that was renamed is only read.
+//! - A line that belongs to no event was written by somebody else. It stays. Where it is one of
+//!   ours and later than the journal, the journal lost what it says: see `ahead`.
 //! - The file is gone, or compressed: what the cursor counts was in it; the rest is written.
 //! - The file is shorter than the cursor says, and had been synced: somebody has truncated it. The
 //!   same.
 //! - It is shorter, and had not been synced: a power cut, most likely. All that the journal has is
 //!   compared with its end.
+//! - It has other octets where the last lines stood: the same as if it were shorter.
 //! - There is no cursor: the same.
 //! - Standard output: what the cursor does not count is written. It cannot be read.
 //!
@@ -22,28 +25,37 @@
 //! Not here: which lines are missing (`compare`), and the journal.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
+use super::ahead;
 use super::compare::{Comparison, Ending};
 use super::cursor::{Cursor, CursorFile, Unknown};
 use super::error::LogError;
+use super::find::{Found, find};
 use super::output::Destination;
-use super::output::{Output, inode_of};
-use super::place::{Inode, LogPosition};
+use super::output::{Output, inode_of, open_to_read};
+use super::place::LogPosition;
 use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX};
-use crate::disk::fs::{Disk, parent};
+use crate::disk::fs::Disk;
 use crate::disk::secret_hash;
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
+use crate::kernel::clock::Clock;
 
 /// No line is shorter, with its line feed: `Forgotten` and the shortest address.
 const LINE_MIN: u64 = 45;
 /// Octets that are read at once.
 const READ_OCTETS: usize = 64 * 1024;
+/// How long a pipe or terminal may take nothing, as it is only slow.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+/// Octets of half a line that only this server can have written: they have the time of a missing
+/// event, to the microsecond.
+const OWN_OCTETS: usize = "2019-03-18 10:06:28.491727".len();
 
 /// What [`complete`] found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +68,10 @@ pub struct Completed {
     pub strangers: u64,
     /// Upper bound of the lines that may be missing and that the journal does not have any more.
     pub missing_max: u64,
+    /// Lines of ours that are later than what the journal has.
+    pub ahead: u64,
+    /// Lines written since the tables do not have what those say.
+    pub taken_back: u64,
 }
 
 /// For each shard of the epoch, the number of events that are surely in the log. None where that is
@@ -139,6 +155,45 @@ pub(super) fn complete_saying(
     Ok((completion.output.close(), completion.done))
 }
 
+/// Whether the rights of a file are too narrow for us.
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// The last whole line before an offset where a line begins; empty where there is none.
+fn line_before(file: &File, offset: u64) -> String {
+    let length = offset.min(LINE_MAX as u64);
+    let mut octets = vec![0; length as usize];
+    if file.read_exact_at(&mut octets, offset - length).is_err() {
+        return String::new();
+    }
+    let text = octets.strip_suffix(b"\n").unwrap_or_default();
+    let line = text.rsplit(|&octet| octet == b'\n').next().unwrap_or_default();
+    String::from_utf8_lossy(line).into_owned()
+}
+
+/// The offset from which on there are all lines that are searched for. Mostly they stand together
+/// at the end. Where the log is ahead of the journal they do not: then this is a line that is
+/// earlier than they are.
+fn beginning_of_ours(file: &File, comparison: &Comparison<'_>) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let mut lookback = (comparison.events() as u64 + 1).saturating_mul(LINE_MAX as u64);
+    let Some(earliest) = comparison.earliest() else {
+        return Ok(length.saturating_sub(lookback));
+    };
+    loop {
+        let offset = length.saturating_sub(lookback);
+        let mut octets = [0; 2 * LINE_MAX];
+        let read = file.read_at(&mut octets, offset)?;
+        let mut lines = octets[..read].split(|&octet| octet == b'\n').skip(1);
+        let line = String::from_utf8_lossy(lines.next().unwrap_or_default());
+        if offset == 0 || ahead::is_before(&line, &earliest) {
+            return Ok(offset);
+        }
+        lookback = lookback.saturating_mul(2);
+    }
+}
+
 enum Failed {
     Log(io::Error),
     Cursor(io::Error),
@@ -179,7 +234,7 @@ impl Completion<'_> {
         if self.output.is_regular() {
             // A new file must not be compared as if it were the old one after another crash.
             if matches!(found, Found::Gone)
-                && self.output.position()?.is_some_and(|position| position.offset == 0)
+                && self.output.position(0).is_some_and(|position| position.offset == 0)
             {
                 self.move_cursor(self.counted.clone())?;
             }
@@ -187,58 +242,88 @@ impl Completion<'_> {
             self.done.missing_max = self.missing_max(found, &unlogged, &comparison);
         }
         self.append(&comparison)?;
+        if self.done.ahead > 0 {
+            self.take_back(&comparison)?;
+        }
         self.move_cursor(ends)
     }
 
     /// Reads what there is of the log, and leaves whole lines at its end.
     fn compare(&mut self, found: &Found, comparison: &mut Comparison<'_>) -> io::Result<()> {
-        // The lines that are searched for stand together at the end.
-        let lookback = (comparison.events() as u64 + 1).saturating_mul(LINE_MAX as u64);
         let (old, from) = match found {
-            Found::Same { offset } => (None, Some(*offset)),
-            Found::Renamed { path, offset } => (Some((path, Some(*offset))), None),
-            Found::Short { path, .. } => (path.as_ref().map(|path| (path, None)), None),
+            Found::Same { offset, .. } => (None, Some(*offset)),
+            // What comes later than the old file begins with the new one.
+            Found::Renamed { path, offset } => (Some((path, Some(*offset))), Some(0)),
+            Found::Short { path, .. } | Found::Changed { path, .. } => {
+                (path.as_ref().map(|path| (path, None)), None)
+            }
             Found::Gone | Found::Elsewhere | Found::Unknown => (None, None),
         };
         if let Some((path, from)) = old {
-            let file = OpenOptions::new().read(true).write(true).open(path)?;
-            if let Ending::Half(at) = self.read(&file, from, lookback, comparison)? {
-                self.cut(&file, at)?;
-                file.sync_data()?;
+            let file = open_to_read(path)?;
+            if let Some(offset) = from {
+                comparison.ahead.watch(Some(&line_before(&file, offset)));
             }
+            // Half a line at its end stays: the file may be somebody else's by now.
+            self.read(&file, from, comparison)?;
         }
         let Output::File(log) = &self.output else {
             return Ok(());
         };
-        let file = OpenOptions::new().read(true).write(true).open(&log.path)?;
-        if inode_of(&file)? != log.id {
-            return Err(io::Error::other("it was renamed just now"));
+        let (path, id) = (log.path.clone(), log.id);
+        let file = match open_to_read(&path) {
+            // Nothing is searched for in a log that we may only write.
+            Err(error) if is_refused(&error) && comparison.events() == 0 => return Ok(()),
+            file => file?,
+        };
+        let renamed = || io::Error::other("it was renamed just now");
+        if inode_of(&file)? != id {
+            return Err(renamed());
         }
-        match self.read(&file, from, lookback, comparison)? {
-            Ending::Whole => {}
-            Ending::Half(at) => self.cut(&file, at)?,
-            Ending::Strange => self.write(b"\n")?,
+        match found {
+            Found::Same { offset, .. } => {
+                comparison.ahead.watch(Some(&line_before(&file, *offset)));
+            }
+            Found::Renamed { .. } => {}
+            _ => comparison.ahead.watch(None),
         }
-        Ok(())
+        let own = comparison.own();
+        let at = match self.read(&file, from, comparison)? {
+            Ending::Whole => return Ok(()),
+            Ending::Half(at) => Some(at),
+            Ending::Strange => None,
+        };
+        let proven =
+            found.is_proven() || comparison.own() > own || comparison.half_octets() >= OWN_OCTETS;
+        if let Some(at) = at.filter(|_| proven) {
+            let file = OpenOptions::new().write(true).open(&path);
+            match file.and_then(|file| {
+                if inode_of(&file)? == id { self.cut(&file, at) } else { Err(renamed()) }
+            }) {
+                // The file is append-only.
+                Err(error) if is_refused(&error) => {}
+                cut => return cut,
+            }
+        }
+        self.write(b"\n")
     }
 
-    /// Reads from an offset where a line begins; without one, the last `lookback` octets of the
-    /// file, which may have lines before ours.
+    /// Reads from an offset where a line begins; without one, the end of the file, which may have
+    /// lines before ours.
     fn read(
         &mut self,
         file: &File,
         from: Option<u64>,
-        lookback: u64,
         comparison: &mut Comparison<'_>,
     ) -> io::Result<Ending> {
-        let strangers = comparison.strangers();
+        let (strangers, ahead) = (comparison.strangers(), comparison.ahead.lines());
         let mut offset = match from {
             Some(offset) => {
                 comparison.begin(offset);
                 offset
             }
             None => {
-                let offset = file.metadata()?.len().saturating_sub(lookback);
+                let offset = beginning_of_ours(file, comparison)?;
                 if offset == 0 {
                     comparison.begin(0)
                 } else {
@@ -261,13 +346,25 @@ impl Completion<'_> {
         }
         if from.is_some() {
             self.done.strangers += comparison.strangers() - strangers;
+            self.done.ahead += comparison.ahead.lines() - ahead;
         }
         Ok(comparison.end())
     }
 
     fn cut(&mut self, file: &File, at: u64) -> io::Result<()> {
-        self.done.cut += file.metadata()?.len().saturating_sub(at);
-        file.set_len(at)
+        let octets = file.metadata()?.len().saturating_sub(at);
+        file.set_len(at)?;
+        self.done.cut += octets;
+        Ok(())
+    }
+
+    /// Appends what ends the entries that the tables do not have.
+    fn take_back(&mut self, comparison: &Comparison<'_>) -> io::Result<()> {
+        for line in comparison.ahead.taken_back(Clock::new().now().wall) {
+            self.write(line.as_bytes())?;
+            self.done.taken_back += 1;
+        }
+        self.output.sync()
     }
 
     /// Upper bound of the lines that the journal has forgotten and of which nobody can tell whether
@@ -286,7 +383,11 @@ impl Completion<'_> {
                 .filter_map(|(events, &counted)| events.first()?.0.checked_sub(counted))
                 .sum::<u64>();
             let strangers = self.done.strangers;
-            self.done.strangers = strangers.saturating_sub(forgotten);
+            self.done.strangers = strangers.saturating_sub(forgotten.max(self.done.ahead));
+            if forgotten > 0 {
+                // Nobody can tell which lines are of those.
+                self.done.ahead = 0;
+            }
             return forgotten.saturating_sub(strangers);
         };
         // If a shard's first pending event has a line, all before it have one.
@@ -319,14 +420,21 @@ impl Completion<'_> {
     }
 
     fn write(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        let mut waited = Duration::ZERO;
         while !octets.is_empty() {
             match self.output.write(octets) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => octets = octets.get(length..).unwrap_or_default(),
+                Ok(length) => {
+                    octets = octets.get(length..).unwrap_or_default();
+                    waited = Duration::ZERO;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A pipe or terminal that is only slow.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if waited >= READER_PATIENCE {
+                        return Err(io::Error::other("its reader takes nothing"));
+                    }
                     thread::sleep(BUSY_INTERVAL);
+                    waited += BUSY_INTERVAL;
                 }
                 Err(error) => return Err(error),
             }
@@ -347,96 +455,10 @@ impl Completion<'_> {
     }
 }
 
-/// What became of the file that the cursor names.
-#[derive(Debug)]
-enum Found {
-    /// It still is the log.
-    Same { offset: u64 },
-    /// It has another name, in the same directory.
-    Renamed { path: PathBuf, offset: u64 },
-    /// It is shorter than it was. `path` is its other name, if it has one.
-    Short { path: Option<PathBuf>, length: u64, offset: u64, synced: bool },
-    /// It is not in the directory.
-    Gone,
-    /// The log was no file, or is none now.
-    Elsewhere,
-    /// There is no cursor.
-    Unknown,
-}
-
-impl Found {
-    /// Whether the log may lack what the cursor counts.
-    fn is_doubtful(&self) -> bool {
-        matches!(self, Found::Short { synced: false, .. } | Found::Unknown)
-    }
-
-    fn explain(&self, name: &str, say: &mut impl FnMut(fmt::Arguments<'_>)) {
-        match self {
-            Found::Renamed { path, .. } => {
-                say(format_args!("{name} was renamed to {}; both are compared", path.display()));
-            }
-            Found::Short { path, length, offset, synced } => {
-                let path = path.as_ref().map(|path| format!(", now {},", path.display()));
-                say(format_args!(
-                    "{name}{} is shorter than it was, {length} octets after {offset}; {}",
-                    path.unwrap_or_default(),
-                    if *synced {
-                        "what was taken away is not written again"
-                    } else {
-                        "all that the journal has is compared with its end"
-                    }
-                ));
-            }
-            Found::Gone => say(format_args!(
-                "the file that {name} was is not in its directory any more; lines that were written \
-                 just before the crash may be in both"
-            )),
-            Found::Same { .. } | Found::Elsewhere | Found::Unknown => {}
-        }
-    }
-}
-
-/// Looks for the cursor's file, first where it was.
-fn find(log: &Path, cursor: &Cursor) -> Found {
-    let Some(LogPosition { file: id, offset, synced }) = cursor.position else {
-        return Found::Elsewhere;
-    };
-    let is_it = |metadata: &fs::Metadata| {
-        metadata.is_file() && id == Inode { device: metadata.dev(), inode: metadata.ino() }
-    };
-    if let Ok(metadata) = fs::metadata(log)
-        && is_it(&metadata)
-    {
-        let length = metadata.len();
-        if length < offset {
-            return Found::Short { path: None, length, offset, synced };
-        }
-        return Found::Same { offset };
-    }
-    let mut directories = vec![parent(log).to_owned()];
-    // The target of a symbolic link is renamed in the target's directory.
-    directories.extend(fs::canonicalize(log).ok().map(|path| parent(&path).to_owned()));
-    for directory in directories {
-        // Directory entries that vanish meanwhile are skipped.
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if let Ok(metadata) = entry.metadata()
-                && is_it(&metadata)
-            {
-                let (path, length) = (entry.path(), metadata.len());
-                if length < offset {
-                    return Found::Short { path: Some(path), length, offset, synced };
-                }
-                return Found::Renamed { path, offset };
-            }
-        }
-    }
-    Found::Gone
-}
-
 impl Completed {
     fn explain(&self, name: &str, say: &mut impl FnMut(fmt::Arguments<'_>)) {
         let s = |number: u64| if number == 1 { "" } else { "s" };
-        let &Completed { appended, cut, strangers, missing_max } = self;
+        let &Completed { appended, cut, strangers, missing_max, ahead, taken_back } = self;
         if appended > 0 || cut > 0 {
             say(format_args!(
                 "{name} was completed from the journal: {appended} line{} written, {cut} octet{} of \
@@ -451,6 +473,15 @@ impl Completed {
                  {} are",
                 s(strangers),
                 if strangers == 1 { "it" } else { "they" },
+            ));
+        }
+        if ahead > 0 {
+            say(format_args!(
+                "{name} is ahead of the state by {ahead} line{}: the state was lost in a power cut, \
+                 or restored from an older copy; {taken_back} line{} written, so that the log says \
+                 what the state has",
+                s(ahead),
+                s(taken_back)
             ));
         }
         if missing_max > 0 {

@@ -1,0 +1,190 @@
+//! Lines of the log that are later than what the journal has: it lost them in a power cut, or the
+//! whole state was restored from an older copy.
+//!
+//! The tables do not have what these lines say. So that each entry's beginning and end stand in the
+//! log once, its lines since then are taken back by new lines: an entry that was made is `Deleted`,
+//! and one that was deleted is `Created` again. Which these are can be told from the lines alone:
+//! the first of a port says what the tables have, and the last what the log has.
+//!
+//! Pure. Not here: where the lines are found (`complete`).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::handoff::change::Timestamp;
+
+/// `2019-03-18 10:06:28.491727`
+const TIME_LENGTH: usize = 26;
+/// How much earlier than the line before it a line may be: lines of several reactors are in order
+/// only within each.
+const SLACK: Duration = Duration::from_secs(60);
+/// Ports of which lines are remembered. Of others nothing is taken back.
+const PORTS_MAX: usize = 1 << 20;
+
+/// The lines that were found.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// They are later than this. None: nothing is ahead.
+    after: Option<String>,
+    lines: u64,
+    /// By NAT64, port and local address.
+    ports: BTreeMap<String, Port>,
+}
+
+/// What the lines say of a port, as the ends of lines, behind `Created` or `Deleted`.
+#[derive(Debug, Default)]
+struct Port {
+    /// The tables have this.
+    had: Option<String>,
+    /// The log has this.
+    has: Option<String>,
+}
+
+impl Ahead {
+    /// Whether lines that come next are ahead if they are not earlier than `after`, a line.
+    pub(super) fn watch(&mut self, after: Option<&str>) {
+        self.after = after.map(|line| earlier(line).unwrap_or_default());
+    }
+
+    /// The number of lines that are ahead.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// A line of no event of the journal.
+    pub(super) fn take(&mut self, line: &str) {
+        let Some(after) = &self.after else { return };
+        let Some((time, rest)) = split_time(line) else { return };
+        if time < after.as_str() {
+            return;
+        }
+        let Some((kind, what)) = rest.split_once(' ') else { return };
+        match kind {
+            "Created" | "Deleted" => self.lines += 1,
+            "Initialized" | "Conflict" | "Forgotten" => {
+                self.lines += 1;
+                return;
+            }
+            _ => return,
+        }
+        let local = what.split_once(" to ").and_then(|(_, to)| to.split(' ').next());
+        let port = what.split(' ').next().unwrap_or_default();
+        let key = format!("{port} {}", local.unwrap_or_default());
+        let (is_new, created) = (!self.ports.contains_key(&key), kind == "Created");
+        if is_new && self.ports.len() >= PORTS_MAX {
+            return;
+        }
+        let port = self.ports.entry(key).or_default();
+        if is_new && !created {
+            port.had = Some(what.to_owned());
+        }
+        port.has = created.then(|| what.to_owned());
+    }
+
+    /// The lines that take it back, each with a line feed.
+    pub(super) fn taken_back(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        let changed = self.ports.values().filter(|port| port.had != port.has);
+        changed.flat_map(move |Port { had, has }| {
+            let mut lines = [String::new(), String::new()];
+            for (line, kind, what) in
+                [(0, "Deleted", has), (1, "Created", had)].map(|(n, kind, what)| (n, kind, what))
+            {
+                if let Some(what) = what {
+                    // Writing to a string cannot fail.
+                    let _ = writeln!(lines[line], "{now} {kind} {what}");
+                }
+            }
+            lines.into_iter().filter(|line| !line.is_empty())
+        })
+    }
+}
+
+/// The time of a line, and what stands behind it.
+fn split_time(line: &str) -> Option<(&str, &str)> {
+    let (time, rest) = (line.get(..TIME_LENGTH)?, line.get(TIME_LENGTH..)?);
+    let shaped = time
+        .bytes()
+        .zip("0000-00-00 00:00:00.000000".bytes())
+        .all(|(octet, shape)| if shape == b'0' { octet.is_ascii_digit() } else { octet == shape });
+    Some((time, rest.strip_prefix(' ')?)).filter(|_| shaped)
+}
+
+/// The time before which no line stands behind `line`, as it is written.
+pub(super) fn earlier(line: &str) -> Option<String> {
+    let (time, _) = split_time(line)?;
+    let at: SystemTime = humantime::parse_rfc3339_weak(time).ok()?;
+    let at = at.duration_since(UNIX_EPOCH).ok()?.saturating_sub(SLACK);
+    Some(Timestamp::from_micros(u64::try_from(at.as_micros()).ok()?).to_string())
+}
+
+/// Whether `line` is of a time before `time`.
+pub(super) fn is_before(line: &str, time: &str) -> bool {
+    split_time(line).is_some_and(|(at, _)| at < time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: &str = "2019-03-18 10:06:28.000000 Created 192.0.2.7:1 [2001:db8::1]:1";
+
+    fn taken_back(lines: &[&str]) -> (u64, Vec<String>) {
+        let mut ahead = Ahead::default();
+        ahead.watch(Some(AFTER));
+        lines.iter().for_each(|line| ahead.take(&format!("2019-03-18 10:06:29.000000 {line}")));
+        let now = Timestamp::from_micros(1_552_903_600_000_000);
+        let back = ahead.taken_back(now).map(|line| {
+            line.strip_prefix("2019-03-18 10:06:40.000000 ").unwrap().trim_end().to_owned()
+        });
+        (ahead.lines(), back.collect())
+    }
+
+    #[test]
+    fn what_the_tables_do_not_have_is_taken_back() {
+        let (a, b) = ("192.0.2.7:9 [2001:db8::a]:1", "192.0.2.7:9 [2001:db8::b]:1");
+        let (made, gone) = (|what| format!("Created {what}"), |what| format!("Deleted {what}"));
+        let cases: [(Vec<String>, Vec<String>); 6] = [
+            (vec![made(a)], vec![gone(a)]),
+            (vec![gone(a)], vec![made(a)]),
+            (vec![made(a), gone(a)], vec![]),
+            (vec![gone(a), made(b)], vec![gone(b), made(a)]),
+            (vec![gone(a), made(b), gone(b), made(a)], vec![]),
+            // What took it back is ahead of the journal too, after a crash just then.
+            (vec![made(a), gone(a), made(b), gone(b)], vec![]),
+        ];
+        for (lines, expected) in cases {
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            assert_eq!(taken_back(&lines), (lines.len() as u64, expected), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn tables_of_two_local_addresses_are_two() {
+        let a = "192.0.2.7:9 [2001:db8::a]:1 to 203.0.113.1 via 64:ff9b::/96";
+        let b = "192.0.2.7:9 [2001:db8::b]:1 to 203.0.113.2 via 64:ff9b::/96";
+        let lines = [format!("Created {a}"), format!("Created {b}")];
+        let back = vec![format!("Deleted {a}"), format!("Deleted {b}")];
+        assert_eq!(taken_back(&[&lines[0], &lines[1]]), (2, back));
+    }
+
+    #[test]
+    fn other_lines_are_not_ahead() {
+        let mut ahead = Ahead::default();
+        ahead.take("2019-03-18 10:06:29.000000 Created 192.0.2.7:9 [2001:db8::a]:1");
+        assert_eq!(ahead.lines(), 0, "nobody watches");
+        ahead.watch(Some(AFTER));
+        for line in [
+            "2019-03-18 10:05:27.999999 Created 192.0.2.7:9 [2001:db8::a]:1",
+            "2019-03-18 10:06:29 Created 192.0.2.7:9 [2001:db8::a]:1",
+            "2019-03-18 10:06:29.000000 Thought 192.0.2.7:9 [2001:db8::a]:1",
+            "by hand",
+            "",
+        ] {
+            ahead.take(line);
+            assert_eq!(ahead.lines(), 0, "{line}");
+        }
+        ahead.take("2019-03-18 10:05:28.000000 Initialized 192.0.2.7");
+        assert_eq!(ahead.lines(), 1, "within the slack");
+    }
+}

@@ -1,0 +1,118 @@
+//! Files that are not what the cursor says, and logs that are ahead of the journal.
+
+use super::*;
+
+#[test]
+fn strange_lines_are_said_and_stay() {
+    let scene = Scene::new();
+    let (a, c) = (lines(&events(&[0], &[1])), lines(&events(&[2], &[3])));
+    fs::write(&scene.log, format!("{a}by hand\n{c}half")).unwrap();
+    scene.point(&scene.log, 0, &[0]);
+    let (completed, said) = scene.recover(&[3]);
+    let b = lines(&events(&[1], &[2]));
+    assert_eq!(scene.text(), format!("{a}by hand\n{c}half\n{b}"));
+    assert_eq!((completed.appended, completed.cut, completed.strangers), (1, 0, 1));
+    assert!(said[1].contains("has 1 line at its end that this server did not write"), "{said:?}");
+}
+
+#[test]
+fn file_that_is_gone_is_begun_anew() {
+    for content in ["", "other\n"] {
+        let scene = Scene::new();
+        let gone = scene.file("gone");
+        fs::write(&gone, lines(&events(&[0], &[2]))).unwrap();
+        fs::write(&scene.log, content).unwrap();
+        scene.point(&gone, 10, &[2]);
+        fs::remove_file(&gone).unwrap();
+        let (completed, said) = scene.recover(&[5]);
+        assert_eq!(scene.text(), content.to_owned() + &lines(&events(&[2], &[5])));
+        assert_eq!((completed.appended, completed.strangers), (3, 0));
+        assert!(said[0].contains("is not in its directory any more"), "{said:?}");
+    }
+}
+
+/// A file that has the cursor's inode, as the log was removed, and lies in its directory.
+#[test]
+fn a_reused_inode_is_another_file() {
+    let (all, strange) = (lines(&events(&[0], &[6])), "somebody else's words\n2");
+    for (born, tail) in [(true, true), (true, false), (false, true)] {
+        let scene = Scene::new();
+        let other = scene.file("other.txt");
+        let written = strange.repeat(20);
+        fs::write(&other, &written).unwrap();
+        let mut file = inode_of(&File::open(&other).unwrap()).unwrap().unwrap();
+        file.born = if born { file.born - 1_000_000 } else { 0 };
+        let tail = if tail { Tail::of(all.as_bytes()) } else { Tail::default() };
+        let position = Some(LogPosition { file, offset: 300, synced: false, tail });
+        let cursor = Cursor { events: vec![2], position };
+        CursorFile::create(&RealDisk, &scene.cursor, &cursor).unwrap();
+        let (completed, said) = scene.recover(&[6]);
+        assert_eq!(fs::read_to_string(&other).unwrap(), written);
+        assert!(said[0].contains("is not in its directory any more"), "{said:?}");
+        assert_eq!((completed.appended, completed.cut), (4, 0));
+        assert_eq!(scene.text(), lines(&events(&[2], &[6])));
+    }
+}
+
+/// What stands under the log's name and is not ours keeps its end.
+#[test]
+fn a_strangers_file_in_the_logs_place_is_not_cut() {
+    let own = lines(&events(&[4], &[5]));
+    for (content, cut) in [("2", 0), ("2019-03-18 10:06:2", 0), (&own[..40], 40)] {
+        let scene = Scene::new();
+        let gone = scene.file("gone");
+        fs::write(&gone, lines(&events(&[0], &[2]))).unwrap();
+        fs::write(&scene.log, content).unwrap();
+        scene.point(&gone, 10, &[2]);
+        fs::remove_file(&gone).unwrap();
+        let (completed, _) = scene.recover(&[5]);
+        let kept = if cut == 0 { format!("{content}\n") } else { String::new() };
+        assert_eq!(scene.text(), kept + &lines(&events(&[2], &[5])));
+        assert_eq!(completed.cut, cut);
+    }
+}
+
+#[test]
+fn a_log_with_another_content_is_no_place_to_compare_from() {
+    let all = lines(&events(&[0], &[6]));
+    let line = all.len() / 6;
+    // Emptied and written again, longer than before; the cursor was behind line 2.
+    for (synced, appended) in [(true, 3), (false, 4)] {
+        let scene = Scene::new();
+        fs::write(&scene.log, &all[..2 * line]).unwrap();
+        scene.point(&scene.log, 2 * line as u64, &[2]);
+        let cursor = Cursor::read(&RealDisk, &scene.cursor).unwrap();
+        let position = cursor.position.map(|position| LogPosition { synced, ..position });
+        CursorFile::create(&RealDisk, &scene.cursor, &Cursor { position, ..cursor }).unwrap();
+        fs::write(&scene.log, [&all[..line], &all[2 * line..3 * line], "other\n"].concat())
+            .unwrap();
+        let (completed, said) = scene.recover(&[6]);
+        assert!(said[0].contains("does not have the octets before"), "{said:?}");
+        assert_eq!(completed.appended, appended);
+    }
+}
+
+/// The state was restored from a copy: its lines stand far from the end, and later ones behind.
+#[test]
+fn a_log_that_is_ahead_gets_no_line_twice() {
+    let old = lines(&events(&[0], &[6]));
+    let later: String = (0..5_000)
+        .map(|number| {
+            format!("2019-04-01 10:06:28.{number:06} Created 192.0.2.9:{number} [2001:db8::9]:1\n")
+        })
+        .collect();
+    // The copy's cursor names another file, or is missing.
+    let scene = Scene::new();
+    fs::write(&scene.log, old.clone() + &later).unwrap();
+    let (completed, _) = scene.recover(&[6]);
+    assert_eq!((completed.appended, scene.text()), (0, old.clone() + &later));
+    // The cursor is the copy's, and the log has been written on.
+    scene.point(&scene.log, old.len() as u64, &[6]);
+    let (completed, said) = scene.complete(vec![vec![]]);
+    assert_eq!((completed.ahead, completed.taken_back, completed.strangers), (5_000, 5_000, 0));
+    assert!(said[0].contains("ahead of the state by 5000 lines"), "{said:?}");
+    let text = scene.text();
+    assert!(text.starts_with(&(old + &later)));
+    assert_eq!(text.matches(" Deleted 192.0.2.9:17 [2001:db8::9]:1\n").count(), 1);
+    assert_eq!(scene.complete(vec![vec![]]), (Completed::default(), vec![]));
+}
