@@ -194,8 +194,8 @@ Ignored:
     /// A packet about which a host of which nothing was heard would be asked, beyond
     /// [`PROBE_RATE_MAX`] of its client's /64.
     ProbeRate = "probe_rate",
-    /// Not a packet: an entry that was evicted, as its /64 made [`SILENT_MAX`] newer ones, or no more
-    /// can be had, and neither a server nor the service ever used it.
+    /// Not a packet: an entry that was evicted, as its /64 made [`SILENT_MAX`] newer ones, or no
+    /// more can be had, and neither a server nor the service ever used it.
     SilentLimit = "silent_entries_limit",
 }
 
@@ -345,11 +345,16 @@ impl Nat64 {
         if expiry {
             self.expiry_due = now.saturating_add(EXPIRY_INTERVAL);
         }
+        let mut questions = Vec::new();
         for (&server, peer) in &mut self.peers {
             if expiry {
                 peer.expire(now);
             }
             send_reports(&self.keys, now, server, peer, actions);
+            questions.extend(peer.late_question(now).map(|entry| (server, entry)));
+        }
+        for (server, entry) in questions {
+            actions.push(self.report_request(now, server, entry));
         }
         if expiry {
             // Whether nobody listens on a host is learned again from the next report to it.

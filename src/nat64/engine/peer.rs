@@ -64,6 +64,8 @@ pub(super) struct Peer {
     next_report: u64,
     /// When the server may be asked again whether it is there.
     ask_due: Duration,
+    /// A question was put off.
+    asks_late: bool,
 }
 
 impl Peer {
@@ -90,7 +92,17 @@ impl Peer {
         if may {
             self.ask_due = now.saturating_add(ASK_INTERVAL);
         }
+        self.asks_late = !may;
         may
+    }
+
+    /// The entry whose report is a question that was put off, and that no packet has asked for an
+    /// interval since: maybe none comes any more.
+    pub(super) fn late_question(&mut self, now: Duration) -> Option<Entry> {
+        let entry = self.entries().next()?;
+        let late = now >= self.ask_due.saturating_add(ASK_INTERVAL);
+        let asks = self.state == ServerState::Dead && self.asks_late && late;
+        (asks && self.may_ask(now)).then_some(entry)
     }
 
     /// Refreshes the client's entry, which a packet uses. Returns its port.

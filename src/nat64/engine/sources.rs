@@ -1,5 +1,5 @@
-//! What a NAT64 keeps for each network of clients, a /64: so that none of them makes it send much to
-//! hosts of which nothing was heard, or fills its memory with entries towards hosts that never
+//! What a NAT64 keeps for each network of clients, a /64: so that none of them makes it send much
+//! to hosts of which nothing was heard, or fills its memory with entries towards hosts that never
 //! answer (PROTOCOL.md section 10, point 11).
 
 use std::collections::VecDeque;

@@ -58,6 +58,22 @@ fn section_10_repair_8_with_a_full_table_a_server_that_was_away_is_found_again()
 }
 
 #[test]
+fn section_10_repair_8_a_question_that_was_put_off_is_asked_when_no_packet_comes() {
+    let mut world = World::known();
+    let server = std::mem::replace(&mut world.handoff, Handoff::Closed);
+    world.send(&tcp6(41_000, SYN));
+    world.exchange(41_001, SYN, SYN | ACK);
+    world.handoff = server;
+    world.exchange(41_002, SYN, SYN | ACK);
+    assert_eq!(world.gateway.nat64().state(HOST), ServerState::Dead);
+    for _ in 0..3 {
+        world.now += SECOND;
+        world.tick();
+    }
+    assert_eq!(world.gateway.nat64().state(HOST), ServerState::Alive);
+}
+
+#[test]
 fn section_10_repair_8_a_dead_server_is_asked_once_a_second() {
     let mut world = World::known();
     world.handoff = Handoff::Closed;
