@@ -160,7 +160,7 @@ fn answered(
 
 /// Where TAYGA 0.9.2 does something else, and what decides. `*` stands for any end of a case's
 /// name.
-const EXCEPTIONS: [(u8, &str, &str); 20] = [
+const EXCEPTIONS: [(u8, &str, &str); 21] = [
     (
         6,
         "quoted_tcp_cut*",
@@ -196,6 +196,7 @@ const EXCEPTIONS: [(u8, &str, &str); 20] = [
     (4, "error 12/0", "RFC 7915 4.2, Figure 3: the same"),
     (4, "error 12/2", "RFC 7915 4.2, Figure 3: the same"),
     (4, "ttl 0", "RFC 1812 5.3.1: received with 0, it is answered like one that becomes 0"),
+    (4, "first fragment without checksum", "RFC 7915 4.4: what is discarded is answered with 3/13"),
     (4, "source route", "RFC 7915 4.1: an unexpired one is refused"),
 ];
 

@@ -39,7 +39,7 @@ pub struct Inode {
 /// The octets before a position, as a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tail {
-    /// How many are checked, up to [`TAIL_MAX`]; none where they are not known.
+    /// How many are checked, up to `TAIL_MAX`; none where they are not known.
     pub octets: u16,
     /// Their CRC32C.
     pub crc: u32,

@@ -21,7 +21,7 @@ const WAIT_MIN: Duration = Duration::from_micros(20);
 const WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long a reactor waits for room before it does without. A log that only comes behind for a
 /// moment delays some answers by as much, instead of refusing new clients.
-const RESERVE_WAIT: Duration = Duration::from_millis(5);
+const RESERVE_WAIT: Duration = Duration::from_millis(250);
 /// Room that a queue must have before its reactor counts on it again.
 const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 
