@@ -202,7 +202,7 @@ fn every_option_from_every_place() {
     assert_eq!(file(&strings).unwrap(), expected);
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
         log-format = 'full'\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
-        client-share = 0.5\nvalidation-rate = 10\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
+        client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
