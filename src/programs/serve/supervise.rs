@@ -60,7 +60,7 @@ pub fn supervise<E>(
                 _ = interrupt.recv() => return Ok(Ok(serving)),
                 () = alarm.0.notified() => return Ok(Ok(serving)),
                 _ = hangup.recv() => {
-                    say(format_args!("SIGHUP: the event log's file is opened anew"));
+                    say(format_args!("SIGHUP: opening the event log's file again"));
                     serving.reopen_log();
                 }
                 _ = interval.tick() => {
