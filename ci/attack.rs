@@ -9,22 +9,13 @@
 //! They need to bind UDP port 9 of 127.0.0.0/8 (run as root, or with CAP_NET_BIND_SERVICE).
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "it needs less than ci/protocol.rs, which it shares these with"
-)]
 
-#[path = "protocol/clock.rs"]
-mod clock;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "judge/mod.rs"]
 mod judge;
-#[path = "protocol/server.rs"]
+#[path = "harness/server.rs"]
 mod server;
-#[path = "harness/threads.rs"]
-mod threads;
 
 use std::time::Duration;
 

@@ -22,6 +22,8 @@ mod judge;
 mod mount;
 #[path = "crash/record.rs"]
 mod record;
+#[path = "harness/run.rs"]
+mod run;
 #[path = "crash/server.rs"]
 mod server;
 #[path = "crash/worker.rs"]

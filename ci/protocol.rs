@@ -16,8 +16,14 @@ mod judge;
 mod judge_tests;
 #[path = "protocol/random.rs"]
 mod random;
+#[path = "harness/run.rs"]
+mod run;
+#[path = "harness/server.rs"]
+mod server;
 #[path = "harness/threads.rs"]
 mod threads;
+#[path = "protocol/watched.rs"]
+mod watched;
 
 #[path = "protocol/command_line.rs"]
 mod command_line;
@@ -53,7 +59,5 @@ mod section_7_icmp;
 mod section_7_service;
 #[path = "protocol/section_8.rs"]
 mod section_8;
-#[path = "protocol/server.rs"]
-mod server;
 #[path = "protocol/soak.rs"]
 mod soak;

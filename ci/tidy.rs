@@ -46,6 +46,7 @@ rules! {
     functions_are_short_and_flat: size::functions,
     comments_are_as_wide_as_code: size::comments,
     modules_have_one_style: style::modules,
+    a_type_has_a_name_of_its_own: style::names,
     every_file_is_compiled: style::orphans,
     attributes_give_reasons: style::attributes,
     unsafe_code_is_in_the_kernel_room: style::unsafe_code,

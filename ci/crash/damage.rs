@@ -2,10 +2,10 @@
 
 use crate::ask::{check_entries, compare, expect_service};
 use crate::dice::Dice;
-use crate::harness::run;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::restart::{check_known, map_all};
+use crate::run::run;
 use crate::server::Server;
 use std::path::{Path, PathBuf};
 

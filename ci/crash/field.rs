@@ -2,7 +2,7 @@
 
 use crate::ask::{Wrong, compare, expect_client, expect_service};
 use crate::dice::Dice;
-use crate::harness::wait_until;
+use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::judge::client::{Entry, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;

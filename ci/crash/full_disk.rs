@@ -3,11 +3,11 @@
 use crate::ask::{check_entries, compare, expect_client, expect_service};
 use crate::dice::Dice;
 use crate::field::Field;
-use crate::harness::wait_until;
+use crate::harness::process::wait_until;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::judge::wire::Reply;
-use crate::mount::Tmpfs;
+use crate::mount::Mounted;
 use crate::record::{Record, key};
 use crate::restart::check_known;
 use crate::server::Server;
@@ -69,7 +69,7 @@ impl Newcomers {
     }
 
     /// Takes the room away until no new client is answered any more.
-    fn until_full(&mut self, tmpfs: &Tmpfs) {
+    fn until_full(&mut self, tmpfs: &Mounted) {
         let start = Instant::now();
         let mut silent = 0;
         while silent < 5 {
@@ -109,7 +109,7 @@ fn mentions_room(line: &str) -> bool {
 fn crash_no_room_for_the_journal() {
     let options = ["--reactors", "1", "--max-entries", "20000"];
     let mut server = Server::new();
-    let tmpfs = Tmpfs::mount(&server.state, STATE_KIB);
+    let tmpfs = Mounted::tmpfs(&server.state, STATE_KIB);
     server.start(&options);
     let mut new = Newcomers::introduced(&server);
     for _ in 0..KNOWN / 50 {
@@ -170,7 +170,7 @@ fn crash_no_room_for_the_journal() {
 fn crash_killed_with_no_room_for_the_journal() {
     let options = ["--reactors", "1", "--max-entries", "5000"];
     let mut server = Server::new();
-    let tmpfs = Tmpfs::mount(&server.state, STATE_KIB);
+    let tmpfs = Mounted::tmpfs(&server.state, STATE_KIB);
     server.start(&options);
     let mut new = Newcomers::introduced(&server);
     for _ in 0..40 {
@@ -208,11 +208,11 @@ fn check_logged(server: &Server, new: &Newcomers) {
 }
 
 /// A server whose log has a small file system of its own, full; its NAT64s under load.
-fn full_log(test: &str) -> (Field, Tmpfs) {
+fn full_log(test: &str) -> (Field, Mounted) {
     let mut dice = Dice::new(test);
     let mut server = Server::new();
     let place = server.directory.path().join("log");
-    let tmpfs = Tmpfs::mount(&place, LOG_KIB);
+    let tmpfs = Mounted::tmpfs(&place, LOG_KIB);
     server.log = place.join("events.log");
     let mut field = Field::with(server, &mut dice, 2);
     field.server.start(&["--reactors", "2"]);

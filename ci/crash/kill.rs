@@ -3,7 +3,7 @@
 
 use crate::dice::Dice;
 use crate::field::Field;
-use crate::harness::wait_until;
+use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::worker::Worker;
 use std::thread;

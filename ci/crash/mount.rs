@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub struct Tmpfs {
-    path: PathBuf,
+/// A small file system, mounted as long as the value is there.
+pub struct Mounted {
+    pub path: PathBuf,
 }
 
 /// Gives this thread, and the servers that it starts, a mount namespace of their own.
@@ -33,13 +34,13 @@ fn private_namespace() {
     }
 }
 
-impl Tmpfs {
-    /// Makes the directory and mounts on it, in a namespace of this thread and what it starts.
-    pub fn mount(path: &Path, kib: usize) -> Tmpfs {
-        Tmpfs::mount_with(path, &format!("size={kib}k,mode=0700"))
+impl Mounted {
+    /// Makes the directory and mounts a tmpfs on it.
+    pub fn tmpfs(path: &Path, kib: usize) -> Mounted {
+        Mounted::tmpfs_with(path, &format!("size={kib}k,mode=0700"))
     }
 
-    pub fn mount_with(path: &Path, options: &str) -> Tmpfs {
+    pub fn tmpfs_with(path: &Path, options: &str) -> Mounted {
         private_namespace();
         std::fs::create_dir_all(path).unwrap();
         let tmpfs = CString::new("tmpfs").unwrap();
@@ -50,42 +51,12 @@ impl Tmpfs {
             libc::mount(tmpfs.as_ptr(), target.as_ptr(), tmpfs.as_ptr(), 0, options.as_ptr().cast())
         };
         assert_eq!(result, 0, "mount: {}", std::io::Error::last_os_error());
-        Tmpfs { path: path.to_path_buf() }
+        Mounted { path: path.to_path_buf() }
     }
 
-    fn ballast(&self) -> PathBuf {
-        self.path.join("ballast")
-    }
-
-    /// Takes all the room that is left, to the last octet.
-    pub fn fill(&self) {
-        fill(&self.ballast());
-    }
-
-    pub fn make_room(&self) {
-        std::fs::remove_file(self.ballast()).unwrap();
-    }
-}
-
-fn fill(ballast: &Path) {
-    let mut file = File::options().append(true).create(true).open(ballast).unwrap();
-    let mut piece = vec![0x55; 1 << 20];
-    while !piece.is_empty() {
-        match file.write(&piece) {
-            Ok(1..) => {}
-            _ => piece.truncate(piece.len() / 2),
-        }
-    }
-}
-
-/// A small ext4, in a file beside it: with inodes that are used again, and attributes.
-pub struct Ext4 {
-    pub path: PathBuf,
-}
-
-impl Ext4 {
-    /// Mounted on a new directory of this name.
-    pub fn mount(directory: &Path, name: &str) -> Ext4 {
+    /// An ext4 on a new directory of this name, in a file beside it: with inodes that are used
+    /// again, and attributes.
+    pub fn ext4(directory: &Path, name: &str) -> Mounted {
         private_namespace();
         let (image, path) = (directory.join(format!("{name}.image")), directory.join(name));
         File::create(&image).unwrap().set_len(8 << 20).unwrap();
@@ -104,16 +75,23 @@ impl Ext4 {
             };
             cannot_run(&format!("an ext4 in a file ({command:?}): {failed}"));
         }
-        Ext4 { path }
+        Mounted { path }
     }
 
     fn ballast(&self) -> PathBuf {
         self.path.join("ballast")
     }
 
-    /// Takes all the room that is left.
+    /// Takes all the room that is left, to the last octet.
     pub fn fill(&self) {
-        fill(&self.ballast());
+        let mut file = File::options().append(true).create(true).open(self.ballast()).unwrap();
+        let mut piece = vec![0x55; 1 << 20];
+        while !piece.is_empty() {
+            match file.write(&piece) {
+                Ok(1..) => {}
+                _ => piece.truncate(piece.len() / 2),
+            }
+        }
     }
 
     pub fn make_room(&self) {
@@ -121,20 +99,10 @@ impl Ext4 {
     }
 }
 
-impl Drop for Ext4 {
+impl Drop for Mounted {
     fn drop(&mut self) {
-        unmount(&self.path);
-    }
-}
-
-fn unmount(path: &Path) {
-    let target = CString::new(path.as_os_str().as_bytes()).unwrap();
-    // SAFETY: the string ends in NUL and outlives the call. The mount is the caller's own.
-    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        unmount(&self.path);
+        let target = CString::new(self.path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the string ends in NUL and outlives the call. The mount is our own.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
     }
 }

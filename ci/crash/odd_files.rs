@@ -1,11 +1,11 @@
 //! Logs and state directories that are odd: pipes, devices, rights narrower than read and write,
 //! somebody else's files, file systems without inodes, an older copy of the state.
 
+use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
-use crate::harness::wait_until;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
-use crate::mount::{Ext4, Tmpfs};
+use crate::mount::Mounted;
 use crate::record::{Record, key};
 use crate::restart::{check_known, map_all};
 use crate::server::Server;
@@ -70,7 +70,7 @@ fn read_pipe(path: &Path, until: &str) -> String {
 #[test]
 fn crash_reused_inode_is_somebody_elses_file() {
     let mut server = Server::new();
-    let ext4 = Ext4::mount(server.directory.path(), "log");
+    let ext4 = Mounted::ext4(server.directory.path(), "log");
     server.log = ext4.path.join("events.log");
     server.start(&["--reactors", "1"]);
     let nat64 = introduced(&server);
@@ -194,7 +194,7 @@ fn crash_links_as_log() {
 #[test]
 fn crash_append_only_log() {
     let mut server = Server::new();
-    let ext4 = Ext4::mount(server.directory.path(), "log");
+    let ext4 = Mounted::ext4(server.directory.path(), "log");
     server.log = ext4.path.join("events.log");
     fs::write(&server.log, "").unwrap();
     run("chattr", &["+a", server.log.to_str().unwrap()]);
@@ -278,7 +278,7 @@ fn rotation_goes_on_by_itself(
 fn crash_no_inode_for_the_next_log() {
     let mut server = Server::new();
     let place = server.directory.path().join("log");
-    let _tmpfs = Tmpfs::mount_with(&place, "size=4m,nr_inodes=50,mode=0700");
+    let _tmpfs = Mounted::tmpfs_with(&place, "size=4m,nr_inodes=50,mode=0700");
     server.log = place.join("events.log");
     server.start(&[]);
     let take = |_: &Server| {

@@ -4,7 +4,7 @@
 use crate::ask::{check_entries, compare, expect_service};
 use crate::cores::before_others;
 use crate::dice::Dice;
-use crate::harness::wait_until;
+use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::Kind;

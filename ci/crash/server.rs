@@ -1,12 +1,11 @@
 //! A server that is started, killed and started again on the same port, state directory and log.
 
-use crate::harness::process::Process;
+use crate::harness::process::{Process, print_if_failed};
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a start or an end may take at most.
@@ -138,8 +137,6 @@ impl From<&Server> for SocketAddrV4 {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if thread::panicking() {
-            println!("the server on port {} said:\n{}", self.port, self.stderr());
-        }
+        print_if_failed(&format!("the server on port {}", self.port), &self.stderr());
     }
 }

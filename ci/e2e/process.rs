@@ -97,14 +97,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if thread::panicking() && self.child.ended().is_none() {
             // What it counted, it may say at its end.
-            if self.child.ended().is_none() {
-                self.signal(libc::SIGTERM);
-                self.child.wait(LAST_WORDS);
-            }
-            println!("{} said:\n{}", self.name, self.said());
+            self.signal(libc::SIGTERM);
+            self.child.wait(LAST_WORDS);
         }
+        crate::child::print_if_failed(&self.name, &self.said());
     }
 }
 

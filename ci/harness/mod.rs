@@ -1,8 +1,6 @@
-//! What starts and stops the program under test, for the protocol and crash tests.
+//! What all tests of the running program need to start and stop it. Those that need more take
+//! `run.rs`, `server.rs` or `threads.rs` as well.
 
 pub mod process;
 pub mod program;
 pub mod skip;
-
-pub use process::wait_until;
-pub use program::run;

@@ -24,6 +24,15 @@ pub fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
     }
 }
 
+/// Prints what somebody said, if the test has failed, and returns whether it has.
+pub fn print_if_failed(who: &str, said: &str) -> bool {
+    let failed = thread::panicking();
+    if failed {
+        println!("{who} said:\n{said}");
+    }
+    failed
+}
+
 /// What a process wrote so far, in whole lines.
 #[derive(Clone, Default)]
 pub struct Text(Arc<Mutex<String>>);

@@ -1,20 +1,15 @@
-//! The program under test: its command line, a run of it, and a port for it to serve on.
+//! The program under test: its command line, and a port for it to serve on.
 
-use super::process::Process;
 use super::skip::cannot_run;
 use crate::judge::nat64::DISCARD;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// What it says when it serves.
 pub const SERVING: &str = "nat64handoff: serving";
-
-/// How long a command may take, however busy the cores are.
-const END_MAX: Duration = Duration::from_secs(60);
 
 /// A UDP port that nobody has: below the ephemeral ones, which control sockets use, and above those
 /// that tests map by name.
@@ -51,13 +46,4 @@ pub fn wants_discard_port() {
             "UDP port 9 of loopback addresses: run it as root, or with CAP_NET_BIND_SERVICE",
         );
     }
-}
-
-/// Runs the program until it ends: exit code, standard output, standard error.
-pub fn run(arguments: &[&str]) -> (i32, String, String) {
-    let mut process = Process::spawn(command().args(arguments));
-    let status = process.wait(END_MAX);
-    let (out, err) = (process.stdout.get(), process.stderr.get());
-    let status = status.unwrap_or_else(|| panic!("{arguments:?} does not end\n{err}"));
-    (status.code().unwrap_or(-1), out, err)
 }

@@ -2,10 +2,10 @@
 
 use crate::harness::process::Process;
 use crate::harness::program::{LOCAL, SERVING, command, free_port, without_variables};
-use crate::harness::run;
 use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
+use crate::run::run;
 use crate::server::Server;
 use std::path::Path;
 use std::process::Command;

@@ -5,11 +5,11 @@ use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{
     LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
 };
-use crate::harness::run;
 use crate::harness::skip::cannot_run;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::judge::{PATIENCE, SHORT};
+use crate::run::run;
 use crate::server::Server;
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,11 +1,11 @@
 //! Limits: `--validation-rate`, `--max-nat64s`, `--max-entries`, `--allow`, `--deny`.
 
 use crate::harness::program::{LOCAL, free_port};
-use crate::harness::run;
 use crate::judge::SHORT;
 use crate::judge::client::Client;
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
+use crate::run::run;
 use crate::server::Server;
 use std::time::{Duration, Instant};
 

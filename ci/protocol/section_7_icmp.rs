@@ -1,6 +1,6 @@
 //! ICMP and ICMPv6: echo, errors about known and unknown connections, what is dropped, the rate.
 
-use crate::harness::wait_until;
+use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;

@@ -1,7 +1,7 @@
 //! The event log: form, order, `--log-format full`, standard output, SIGHUP; stopping and
 //! restarting.
 
-use crate::harness::wait_until;
+use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::judge::client::{Client, OTHER_PREFIX};
 use crate::judge::eventlog::{self, Kind};
@@ -14,7 +14,7 @@ use std::time::Duration;
 #[test]
 fn section_8_lines() {
     let server = Server::start(&[]);
-    let before = crate::server::now();
+    let before = crate::watched::now();
     let nat64 = Nat64::known(&server);
     // Addresses that RFC 5952 has rules about.
     let clients = [
@@ -31,7 +31,7 @@ fn section_8_lines() {
     }
     nat64.report(clients[0].at(6000));
     server.events_from(2 + clients.len());
-    let after = crate::server::now();
+    let after = crate::watched::now();
     let text = std::fs::read_to_string(server.log_path()).unwrap();
     let own = nat64.address;
     let expected = [

@@ -144,7 +144,7 @@ fn settle(known: &Nat64) {
 }
 
 fn wait_for_client(server: &Server, client: Client) -> bool {
-    crate::harness::wait_until(crate::judge::PATIENCE, || {
+    crate::harness::process::wait_until(crate::judge::PATIENCE, || {
         let last = server.events().into_iter().next_back();
         last.is_some_and(|event| event.entry.is_some_and(|entry| entry.1 == client.address))
     })

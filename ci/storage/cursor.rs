@@ -17,17 +17,9 @@ use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::random::Random;
 use nat64handoff::handoff::stats::Stats;
 
-use crate::sim::{Fault, SimDisk};
+use crate::sim::{FAULTS, Fault, SimDisk};
 
 const ROOT: &str = "/state";
-const FAULTS: [(Fault, bool); 6] = [
-    (Fault::InputOutput, false),
-    (Fault::InputOutput, true),
-    (Fault::NoSpace, false),
-    (Fault::NoSpace, true),
-    (Fault::Short, true),
-    (Fault::Crash, true),
-];
 /// Events of a life, for each of two shards.
 const EVENTS: u64 = 40;
 const DEADLINE: Duration = Duration::from_secs(30);

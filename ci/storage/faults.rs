@@ -15,7 +15,7 @@ use nat64handoff::handoff::random::Random;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
 use crate::real::{Shard, at, merged};
-use crate::sim::{Fault, SimDisk};
+use crate::sim::{FAULTS, Fault, SimDisk};
 
 const ROOT: &str = "/state";
 const TABLES: u8 = 5;
@@ -245,14 +245,6 @@ fn lives_end_by_power_cuts_kills_and_stops() {
 /// goes.
 #[test]
 fn every_operation_fails_in_turn() {
-    let faults = [
-        (Fault::InputOutput, false),
-        (Fault::InputOutput, true),
-        (Fault::NoSpace, false),
-        (Fault::NoSpace, true),
-        (Fault::Short, true),
-        (Fault::Crash, true),
-    ];
     for (seed, policy) in policies().into_iter().enumerate() {
         let seed = 100 + seed as u64;
         // A life before, so that there is something to lose; then more shards than before.
@@ -266,7 +258,7 @@ fn every_operation_fails_in_turn() {
         world.live(2, 60, true).unwrap();
         let operations = world.disk.operations() - before;
         println!("seed {seed}: {operations} operations with {policy}");
-        for (fault, for_good) in faults {
+        for (fault, for_good) in FAULTS {
             for at in 0..operations {
                 let mut world = prepared();
                 world.disk.fail(at, fault, for_good);

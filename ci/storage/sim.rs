@@ -25,6 +25,16 @@ pub enum Fault {
     Crash,
 }
 
+/// What tests let happen at each operation in turn, and whether it stays so.
+pub const FAULTS: [(Fault, bool); 6] = [
+    (Fault::InputOutput, false),
+    (Fault::InputOutput, true),
+    (Fault::NoSpace, false),
+    (Fault::NoSpace, true),
+    (Fault::Short, true),
+    (Fault::Crash, true),
+];
+
 #[derive(Debug, Clone, Default)]
 struct Inode {
     synced: Vec<u8>,

@@ -1,7 +1,8 @@
-//! One style of modules, attributes that give a reason, `unsafe` in one room.
+//! One style of modules, one type for a name, attributes that give a reason, `unsafe` in one room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::modules::Modules;
 use crate::tree::{Finding, RUST_FOLDERS, Tree, normal};
 
 /// A module with parts is a folder with a `mod.rs`, not `x.rs` beside `x`. Roots of crates, which
@@ -70,6 +71,23 @@ pub fn orphans(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
+/// A name means one thing: in the library, tests apart, one type or trait has it.
+pub fn names(tree: &Tree) -> Vec<Finding> {
+    let modules = Modules::of(tree);
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for (_, module) in modules.iter().filter(|(_, module)| !module.test) {
+        for (line, name) in &module.facts.types {
+            if let Some(other) = known.insert(name, module.file) {
+                let what = format!("`{name}` is a type in {other} as well");
+                let remedy = "let the name of one of them say what it is of";
+                findings.push(Finding::new(module.file, *line, what, remedy));
+            }
+        }
+    }
+    findings
+}
+
 /// No test is ignored, and no lint is allowed or expected without a reason.
 pub fn attributes(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -134,6 +152,33 @@ mod canaries {
         let a = ("ci/a.rs", "#[path = \"a/b.rs\"] mod b; #[path = \"../fuzz/src/c.rs\"] mod c;");
         let files = [manifest, a, ("ci/a/b.rs", ""), ("fuzz/src/c.rs", "")];
         assert!(orphans(&Tree::of(&files)).is_empty());
+    }
+
+    #[test]
+    fn names_refuses_one_for_two_types() {
+        let a = ("src/ip/a.rs", "pub struct Held;");
+        for bad in [
+            "enum Held {}",
+            "pub trait Held {}",
+            "pub(crate) type Held = u8;",
+            "fn f() { struct Held; }",
+            "mod b { pub union Held { a: u8 } }",
+        ] {
+            assert_eq!(names(&Tree::of(&[a, ("src/disk/b.rs", bad)])).len(), 1, "{bad}");
+        }
+        for fine in [
+            "use crate::ip::a::Held;",
+            "fn f() -> Held { Held }",
+            "impl Iterator for A { type Held = u8; }",
+            "#[cfg(test)] mod tests { struct Held; }",
+            "#[cfg(test)] struct Held;",
+        ] {
+            assert!(names(&Tree::of(&[a, ("src/disk/b.rs", fine)])).is_empty(), "{fine}");
+        }
+        let tests = ("src/disk/mod.rs", "#[cfg(test)] mod b;");
+        let of_tests = [a, tests, ("src/disk/b.rs", "struct Held;")];
+        assert!(names(&Tree::of(&of_tests)).is_empty());
+        assert!(names(&Tree::of(&[a, ("ci/b.rs", "struct Held;")])).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
-use syn::{Attribute, Block, Expr, Item, ItemUse, Macro, Signature, UseTree};
+use syn::{Attribute, Block, Expr, Ident, Item, ItemUse, Macro, Signature, UseTree};
 
 /// A path such as `crate::ip::icmp`, and where it stands.
 #[derive(Debug, Clone)]
@@ -56,6 +56,8 @@ pub struct Facts {
     pub submodules: Vec<Submodule>,
     /// Names that the file itself defines, with the modules within it that they stand in.
     pub defined: BTreeSet<(Vec<String>, String)>,
+    /// Types and traits that are defined outside tests.
+    pub types: Vec<(usize, String)>,
     pub attributes: Vec<AttributeUse>,
     /// Macros that are called outside tests.
     pub macros: Vec<(usize, String)>,
@@ -138,6 +140,17 @@ fn name_and_attributes(item: &Item) -> (Option<String>, &[Attribute]) {
         };
     }
     named!(Const, Enum, Mod, Static, Struct, Trait, Type, Union)
+}
+
+fn type_name(item: &Item) -> Option<&Ident> {
+    match item {
+        Item::Enum(item) => Some(&item.ident),
+        Item::Struct(item) => Some(&item.ident),
+        Item::Trait(item) => Some(&item.ident),
+        Item::Type(item) => Some(&item.ident),
+        Item::Union(item) => Some(&item.ident),
+        _ => None,
+    }
 }
 
 impl Walk {
@@ -223,6 +236,9 @@ impl<'ast> Visit<'ast> for Walk {
         }
         let outside = self.test;
         self.test |= only_for_tests(attributes);
+        if let Some(name) = type_name(item).filter(|_| !self.test) {
+            self.facts.types.push((line(name.span()), name.to_string()));
+        }
         visit::visit_item(self, item);
         self.test = outside;
     }

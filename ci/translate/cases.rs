@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nat64handoff::ip::checksum::checksum;
 
-use crate::judge::samples::{Sample, TO_IPV4, TO_IPV6, octets};
+use crate::judge::samples::{TO_IPV4, TO_IPV6, from4, from6, octets};
 
 /// The client, and the address that stands for it.
 pub const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x17);
@@ -36,18 +36,6 @@ pub fn other_prefix(mut packet: Vec<u8>) -> Vec<u8> {
         }
     }
     packet
-}
-
-fn sample(samples: &[Sample], name: &str) -> Vec<u8> {
-    octets(samples.iter().find(|sample| sample.name == name).unwrap().from)
-}
-
-fn from6(name: &str) -> Vec<u8> {
-    sample(&TO_IPV4, name)
-}
-
-fn from4(name: &str) -> Vec<u8> {
-    sample(&TO_IPV6, name)
 }
 
 fn put(packet: &mut [u8], at: usize, octets: &[u8]) {

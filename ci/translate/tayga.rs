@@ -15,7 +15,7 @@ use nat64handoff::nat64::translate::{
 use crate::cases::{
     CLIENT, CLIENT4, Case, SERVICE, SERVICE4, ipv4_cases, ipv6_cases, mend, other_prefix,
 };
-use crate::judge::samples::{TO_IPV4, octets};
+use crate::judge::samples::from6;
 use crate::namespace::{PATIENCE, Wire, device_number, install, ip, private_namespace};
 
 const TAYGA4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
@@ -95,8 +95,7 @@ const FIRST: &[u8] = b" are you there";
 const LAST: &[u8] = b" that was all";
 
 fn echo_request(end: &[u8]) -> Vec<u8> {
-    let mut echo =
-        octets(TO_IPV4.iter().find(|sample| sample.name == "echo_request").unwrap().from);
+    let mut echo = from6("echo_request");
     echo.extend_from_slice(end);
     mend(&mut echo);
     other_prefix(echo)

@@ -15,9 +15,9 @@ use crate::handoff::random::SecretHash;
 use crate::ip::fragment::FragmentKey;
 
 /// The most notes in a shard.
-pub const NOTES_MAX: usize = 1024;
+const NOTES_MAX: usize = 1024;
 /// How long a note is good.
-pub const NOTE_LIFETIME: Duration = Duration::from_secs(15);
+const NOTE_LIFETIME: Duration = Duration::from_secs(15);
 
 /// The index of a note.
 type Place = u16;
@@ -63,8 +63,8 @@ impl FragmentNotes {
         }
     }
 
-    /// The packet `key` belongs to the entry of `client`. A note that is there is renewed in its
-    /// place.
+    /// Leaves the note that the packet with `key` belongs to the entry of `client`. A note about
+    /// that packet is renewed, and keeps its place in the order of eviction.
     pub fn leave(&mut self, now: Duration, table: TableKey, key: FragmentKey, client: Client) {
         let (key, expires) = ((table, key), now + NOTE_LIFETIME);
         if let Some(&place) = self.places.get(&key) {
@@ -96,7 +96,7 @@ impl FragmentNotes {
         }
     }
 
-    /// Whose packet `key` is, if a note says so.
+    /// The client that the packet with `key` belongs to, if there is a note that is still good.
     pub fn find(&self, now: Duration, table: TableKey, key: FragmentKey) -> Option<Client> {
         let note = self.places.get(&(table, key)).map(|&place| &self.notes[usize::from(place)])?;
         (now < note.expires).then_some(note.client)

@@ -15,7 +15,7 @@ pub const IDENTITIES_MAX: usize = CONTROL_PORTS_MAX;
 
 /// An identity that was not used for this long proves itself again: its address may be another's by
 /// now.
-pub const IDENTITY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+const IDENTITY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]

@@ -18,9 +18,9 @@ use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
 use crate::ip::{ipv4, ipv6};
 
 /// The octets of a proof.
-pub const PROOF_LENGTH: usize = 16;
+const PROOF_LENGTH: usize = 16;
 /// How long a key makes proofs. It checks them for as long again.
-pub const KEY_LIFETIME: Duration = Duration::from_secs(60);
+const KEY_LIFETIME: Duration = Duration::from_secs(60);
 
 /// What the MAC is for, so that no other use of the key could be mistaken for it.
 const DOMAIN: &[u8] = b"nat64handoff proof v1";

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::handoff::stats::DropReason;
+
 /// The most ICMP messages of our own to one NAT64 in a second, echo replies included (PROTOCOL.md
 /// section 7).
 pub const ICMP_RATE_MAX: u32 = 100;
@@ -39,6 +41,14 @@ impl Rate {
         self.slots[(self.current % SLOTS as u64) as usize] += 1;
         self.sum += 1;
         true
+    }
+
+    /// Uses one more of the ICMP messages of our own that one NAT64 may be sent.
+    ///
+    /// # Errors
+    /// As many were used in the second before `now`.
+    pub fn take_icmp(&mut self, now: Duration) -> Result<(), DropReason> {
+        self.take(now, ICMP_RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
     }
 }
 

@@ -17,12 +17,12 @@ use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::sketch::{HALVED_EVERY, Sketch};
 use crate::handoff::stats::DropReason;
 
-/// What is kept for known NAT64 addresses: one in so many.
+/// One of this many validation packets is kept for known NAT64 addresses.
 const KNOWN_RESERVE: u32 = 10;
-/// What is kept, of the rest, for those within their share: one in so many.
+/// One of this many of the others is kept for those within their share.
 const SHARE_RESERVE: u32 = 16;
-/// The part of all validation packets that an address may have, and a /24, before it stands behind
-/// the others: one in so many.
+/// An address that was sent more than one of this many validation packets stands behind the others;
+/// likewise a /24.
 const ADDRESS_SHARE: u32 = 64;
 const NETWORK_SHARE: u32 = 16;
 /// Shares are never smaller than this many packets in [`HALVED_EVERY`].
@@ -41,9 +41,9 @@ const SLOTS_FOLLOWED: u64 = 100;
 
 const _: () = assert!(SLOT.as_millis() * SLOTS_IN_SECOND as u128 == 1000);
 
-/// Who asks for a validation packet.
+/// What is known of whoever asks for a validation packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum Standing {
     /// A NAT64 address that has a table: it has a part of the rate to itself.
     Known,
     /// An address that has none.
@@ -52,7 +52,7 @@ enum Class {
     Heavy,
 }
 
-const CLASSES: [Class; 3] = [Class::Known, Class::Stranger, Class::Heavy];
+const STANDINGS: [Standing; 3] = [Standing::Known, Standing::Stranger, Standing::Heavy];
 
 /// The most validation packets in any second, from all reactors together.
 ///
@@ -72,36 +72,36 @@ impl ValidationRate {
         Self { limit, slots: [const { AtomicU64::new(0) }; SLOTS] }
     }
 
-    /// The limit of a class: what is kept for others is not its to use. Rounded so that a small
-    /// limit keeps something for the known; but everyone has a chance with any.
-    fn limit(&self, class: Class) -> u32 {
+    /// The limit of those with a standing: what is kept for others is not theirs to use. Rounded so
+    /// that a small limit keeps something for the known; but everyone has a chance with any.
+    fn limit(&self, standing: Standing) -> u32 {
         let reserve = if self.limit < 2 { 0 } else { self.limit.div_ceil(KNOWN_RESERVE) };
         let strangers = self.limit - reserve;
-        match class {
-            Class::Known => self.limit,
-            Class::Stranger => strangers,
-            Class::Heavy => strangers - strangers / SHARE_RESERVE,
+        match standing {
+            Standing::Known => self.limit,
+            Standing::Stranger => strangers,
+            Standing::Heavy => strangers - strangers / SHARE_RESERVE,
         }
     }
 
-    /// How many of a class are welcome in one slot.
-    fn quota(&self, class: Class) -> u32 {
-        let second = match class {
-            Class::Known => self.limit / KNOWN_RESERVE,
-            _ => self.limit(class),
+    /// How many with a standing are welcome in one slot.
+    fn quota(&self, standing: Standing) -> u32 {
+        let second = match standing {
+            Standing::Known => self.limit / KNOWN_RESERVE,
+            _ => self.limit(standing),
         };
         (second / SLOTS_IN_SECOND).max(1)
     }
 
     /// Whether one more may leave now.
-    fn take(&self, now: Duration, class: Class) -> bool {
+    fn take(&self, now: Duration, standing: Standing) -> bool {
         let slot = slot_of(now);
         let used_in = |value: u64| -> u32 {
             let recent = slot.saturating_sub(value >> 32) < SLOTS as u64;
             if recent { value as u32 } else { 0 }
         };
         let used: u32 = self.slots.iter().map(|of| used_in(of.load(Ordering::Relaxed))).sum();
-        if used >= self.limit(class) {
+        if used >= self.limit(standing) {
             return false;
         }
         let next = |value: u64| match value >> 32 {
@@ -175,7 +175,7 @@ pub struct Validation {
     asked: Sketch,
     /// How many packets were sent to each address and to each /24.
     sent: Sketch,
-    pressures: [Pressure; CLASSES.len()],
+    pressures: [Pressure; STANDINGS.len()],
 }
 
 impl Validation {
@@ -205,19 +205,19 @@ impl Validation {
             u32::from(self.sent.count(now, address)) >= share(ADDRESS_SHARE)
                 || u32::from(self.sent.count(now, network)) >= share(NETWORK_SHARE)
         };
-        let class = match (known, heavy) {
-            (true, _) => Class::Known,
-            (false, true) => Class::Heavy,
-            (false, false) => Class::Stranger,
+        let standing = match (known, heavy) {
+            (true, _) => Standing::Known,
+            (false, true) => Standing::Heavy,
+            (false, false) => Standing::Stranger,
         };
         let addresses = u64::from(table.local.to_bits()) << 32 | u64::from(table.nat64.to_bits());
         let identity = self.hash.of_words([addresses, u64::from(port.0), self.hash.of(token), 0]);
         let asked = self.asked.add(now, identity);
-        let pressure = &mut self.pressures[class as usize];
-        if !pressure.hears(now, asked, self.rate.quota(class), random) {
+        let pressure = &mut self.pressures[standing as usize];
+        if !pressure.hears(now, asked, self.rate.quota(standing), random) {
             return Err(DropReason::ValidationShare);
         }
-        if !self.rate.take(now, class) {
+        if !self.rate.take(now, standing) {
             pressure.refused += 1;
             return Err(DropReason::ValidationRate);
         }
@@ -246,10 +246,10 @@ mod tests {
     #[test]
     fn section_5_a_tenth_is_reserved() {
         let rate = ValidationRate::new(100);
-        let taken = |class| (0..200).filter(|_| rate.take(Duration::ZERO, class)).count();
-        assert_eq!(taken(Class::Heavy), 85);
-        assert_eq!(taken(Class::Stranger), 5);
-        assert_eq!(taken(Class::Known), 10);
+        let taken = |standing| (0..200).filter(|_| rate.take(Duration::ZERO, standing)).count();
+        assert_eq!(taken(Standing::Heavy), 85);
+        assert_eq!(taken(Standing::Stranger), 5);
+        assert_eq!(taken(Standing::Known), 10);
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         for ms in (0..5000_u64).step_by(3).chain(100_000..102_000) {
             // Two reactors, of which one is a slot behind.
             for clock in [ms, ms.saturating_sub(100)] {
-                if rate.take(Duration::from_millis(clock), Class::Stranger) {
+                if rate.take(Duration::from_millis(clock), Standing::Stranger) {
                     taken.push(ms);
                 }
             }

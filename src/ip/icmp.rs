@@ -16,7 +16,7 @@ use super::ipv6::{self, Ipv6, Walk};
 /// The most octets of an ICMPv6 error, its IPv6 header included (RFC 4443 section 2.4 c).
 pub const ICMPV6_ERROR_MAX: usize = 1280;
 /// The most octets of an ICMP error, its IPv4 header included (RFC 1812 section 4.3.2.3).
-pub const ICMP_ERROR_MAX: usize = 576;
+const ICMP_ERROR_MAX: usize = 576;
 /// Hop limit and time to live of what we originate.
 const HOP_LIMIT: u8 = 64;
 /// Octets of the headers of an error over IPv6, and over IPv4.

@@ -17,7 +17,7 @@ use std::ptr;
 use std::time::Duration;
 
 use crate::handoff::message::PAYLOAD_MAX;
-use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, Origin};
+use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::cmsg::{NAME, receive_space, received};
 use crate::kernel::mapping::Mapping;
 use crate::kernel::outgoing::{Outgoing, Way};
@@ -316,7 +316,7 @@ impl Backend for Mmsg {
         let arrival = &self.arrivals[index];
         assert!(range.start <= range.end && range.end <= SLOT_SIZE);
         let payload = self.buffers.at(arrival.buffer * SLOT_SIZE).wrapping_add(range.start);
-        let way = Way::back(&self.sockets, arrival.origin());
+        let way = Way::back(&self.sockets, arrival.return_path());
         // SAFETY: the range is within its buffer, which is used again only after the flush at the
         // start of the next turn. The pointer comes from the mapping, so it stays good when
         // `arrival` makes a reference to the buffer.
@@ -324,8 +324,13 @@ impl Backend for Mmsg {
         Ok(())
     }
 
-    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        assert!(origin.socket < self.sockets.len());
+    fn send_copy(
+        &mut self,
+        return_path: ReturnPath,
+        payload: &[u8],
+        to: SocketAddrV4,
+    ) -> io::Result<()> {
+        assert!(return_path.socket < self.sockets.len());
         if payload.len() > PAYLOAD_MAX {
             self.losses.send_errors += 1;
             return Ok(());
@@ -340,7 +345,7 @@ impl Backend for Mmsg {
             self.losses.send_errors += 1;
             return Ok(());
         };
-        let way = Way::back(&self.sockets, origin);
+        let way = Way::back(&self.sockets, return_path);
         // SAFETY: the copy stays in the arena until all was sent and cleared.
         unsafe { self.outgoing.push(way, to, copy, payload.len()) };
         Ok(())

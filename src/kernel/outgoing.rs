@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::ptr;
 
 use crate::handoff::message::{IPV4_UDP_HEADERS, PAYLOAD_MAX};
-use crate::kernel::backend::Origin;
+use crate::kernel::backend::ReturnPath;
 use crate::kernel::socket::{ReactorSocket, internet_address, socket_address};
 
 use super::cmsg::{HEADER, PKTINFO_SPACE};
@@ -46,8 +46,11 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// How replies to what came in at `origin` leave.
-    pub(crate) fn back(sockets: &[ReactorSocket], Origin { socket, local }: Origin) -> Self {
+    /// How replies to what came in at `return_path` leave.
+    pub(crate) fn back(
+        sockets: &[ReactorSocket],
+        ReturnPath { socket, local }: ReturnPath,
+    ) -> Self {
         let from = sockets[socket].is_wildcard().then_some(local);
         Self { socket, from }
     }
@@ -55,7 +58,7 @@ impl Way {
 
 /// One or more replies of equal length, except that the last may be shorter.
 #[derive(Debug)]
-struct Message {
+struct OutgoingMessage {
     way: Way,
     to: SocketAddrV4,
     replies: u16,
@@ -69,7 +72,7 @@ struct Message {
 
 /// One reply, and the message that it is in.
 #[derive(Debug, Clone, Copy)]
-struct Reply {
+struct OutgoingReply {
     message: u16,
     octets: *const u8,
     length: usize,
@@ -112,8 +115,8 @@ pub(crate) struct Outgoing {
     vectors: Mapping<libc::iovec>,
     arena: Mapping<u8>,
     arena_used: usize,
-    messages: Vec<Message>,
-    replies: Vec<Reply>,
+    messages: Vec<OutgoingMessage>,
+    replies: Vec<OutgoingReply>,
     /// How many messages, replies and vectors are laid out already.
     laid_out: (usize, usize, usize),
     /// The number of the last message to a NAT64, by a hash of its address and port.
@@ -121,7 +124,7 @@ pub(crate) struct Outgoing {
     /// The longest replies that are coalesced from now on.
     segment_max: usize,
     /// The replies of messages that were refused, to be sent one by one.
-    refused: Vec<(Way, SocketAddrV4, Reply)>,
+    refused: Vec<(Way, SocketAddrV4, OutgoingReply)>,
     /// The shortest segment of the messages that were refused.
     refused_segment: Option<usize>,
 }
@@ -206,7 +209,7 @@ impl Outgoing {
                 let open = (1..=self.segment_max).contains(&length);
                 let index = self.messages.len();
                 assert!(index < MESSAGES_MAX);
-                self.messages.push(Message {
+                self.messages.push(OutgoingMessage {
                     way,
                     to,
                     replies: 1,
@@ -220,7 +223,7 @@ impl Outgoing {
             }
         };
         assert!(self.replies.len() < REPLIES_MAX);
-        self.replies.push(Reply { message, octets: payload, length });
+        self.replies.push(OutgoingReply { message, octets: payload, length });
     }
 
     /// Lays out what was pushed since the last call. Returns the numbers of these messages.
@@ -302,7 +305,8 @@ impl Outgoing {
     /// Notes that the kernel refused message `index` with `errno`. Returns how many replies are
     /// lost: none where they are to be sent one by one, by [`Outgoing::retry`].
     pub(crate) fn refuse(&mut self, index: usize, errno: i32) -> u64 {
-        let Some(&Message { way, to, replies, segment, .. }) = self.messages.get(index) else {
+        let Some(&OutgoingMessage { way, to, replies, segment, .. }) = self.messages.get(index)
+        else {
             return 1;
         };
         // EMSGSIZE, EINVAL: longer than the route's packets, or than its device takes; EIO: a
@@ -328,7 +332,7 @@ impl Outgoing {
         let mut refused = std::mem::take(&mut self.refused);
         let segment_max = std::mem::replace(&mut self.segment_max, 0);
         self.forget();
-        for (way, to, Reply { octets, length, .. }) in
+        for (way, to, OutgoingReply { octets, length, .. }) in
             refused.drain(..refused.len().min(MESSAGES_MAX))
         {
             // SAFETY: whoever pushed this reply promised that it can be read until all is cleared,
@@ -363,7 +367,7 @@ impl Outgoing {
     }
 }
 
-impl Message {
+impl OutgoingMessage {
     fn takes(&self, length: usize) -> bool {
         self.open
             && (1..=self.segment).contains(&length)

@@ -22,23 +22,23 @@ const HELD: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// The signals that this process had blocked when it started.
 #[derive(Clone, Copy)]
-pub struct Held {
+pub struct HeldSignals {
     before: libc::sigset_t,
 }
 
 /// Holds the signals that a program may have a handler for, and ignores SIGXFSZ: a limit on the
 /// size of files is an error of the write, and does not end the program. To be called before there
 /// is another thread.
-pub fn hold() -> Held {
+pub fn hold() -> HeldSignals {
     ignore(libc::SIGXFSZ);
     let mut before = MaybeUninit::zeroed();
     // SAFETY: both point to signal sets, of which the second is written.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &held(), before.as_mut_ptr()) };
     // SAFETY: it is plain data, of which zeros are a value.
-    Held { before: unsafe { before.assume_init() } }
+    HeldSignals { before: unsafe { before.assume_init() } }
 }
 
-impl Held {
+impl HeldSignals {
     /// For a program without handlers: this thread gets the signals as it would have without
     /// [`hold`].
     pub fn let_go(self) {

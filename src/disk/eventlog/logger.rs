@@ -17,7 +17,7 @@ use rtrb::Consumer;
 
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
-use super::sender::Shared;
+use super::sender::LogShared;
 use super::{
     BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, REOPEN_INTERVAL, RETRY_INTERVAL, TURN_EVENTS,
 };
@@ -64,7 +64,7 @@ impl Write for Lines {
 
 /// Tells the supervisor when the thread ends too early, by an error or by a panic.
 struct Watch {
-    shared: Arc<Shared>,
+    shared: Arc<LogShared>,
     on_failure: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -114,7 +114,7 @@ impl Logger {
         format: LogFormat,
         output: Output,
         recorder: Recorder,
-        shared: Arc<Shared>,
+        shared: Arc<LogShared>,
         on_failure: impl FnOnce() + Send + 'static,
         say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
     ) -> Self {
@@ -183,7 +183,7 @@ impl Logger {
         }
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &LogShared {
         &self.watch.shared
     }
 

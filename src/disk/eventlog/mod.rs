@@ -26,8 +26,8 @@
 //! | `sender` | the reactors' ends of the queues |
 //! | `logger` | the thread |
 //!
-//! Not here: what a line says (`change`), when to reopen (`control`) or to stop (`serve`), rotation
-//! itself (logrotate), and the journal (`storage`).
+//! Not here: what a line says (`handoff::line`), when to reopen or to stop (`programs::serve`),
+//! rotation itself (logrotate), and the journal (`storage`).
 
 mod ahead;
 mod compare;
@@ -66,8 +66,8 @@ use output::Output;
 pub use place::{Inode, LogPosition, Tail};
 pub use recorder::Logged;
 use recorder::Recorder;
+use sender::LogShared;
 pub use sender::Sender;
-use sender::Shared;
 
 /// Events that a queue holds. While there is no room for those of a request, the reactor makes no
 /// changes.
@@ -124,7 +124,7 @@ pub struct EventLog {
     thread: JoinHandle<()>,
     /// How the thread ended. Closed without a word when it panicked.
     ended: mpsc::Receiver<Result<(), io::Error>>,
-    shared: Arc<Shared>,
+    shared: Arc<LogShared>,
     logged: Logged,
 }
 
@@ -169,7 +169,7 @@ impl EventLog {
         let reactors = first_events.len();
         let recorder = Recorder::new(first_events, sync, cursor);
         let logged = recorder.logged();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LogShared::default());
         shared.senders.store(reactors, Ordering::Relaxed);
         let (producers, queues): (Vec<_>, Vec<_>) =
             (0..reactors).map(|_| RingBuffer::new(QUEUE_EVENTS)).unzip();

@@ -50,22 +50,22 @@ pub(super) enum Firmness {
 }
 
 /// Why the cursor stays where it is.
-pub(super) enum Trouble {
+pub(super) enum CursorTrouble {
     /// The log's fdatasync failed: nobody knows what is on the disk.
     Log(io::Error),
     /// The cursor cannot be written.
     Cursor(PathBuf, io::Error),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for CursorTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Log(cause) => write!(
+            CursorTrouble::Log(cause) => write!(
                 f,
                 "cannot be synced: {cause}; it is written on, and the journal is kept until the \
                  next start, which compares them"
             ),
-            Trouble::Cursor(path, cause) => {
+            CursorTrouble::Cursor(path, cause) => {
                 write!(f, "has no cursor {}: {cause}; the journal is kept", path.display())
             }
         }
@@ -143,7 +143,7 @@ impl Recorder {
         output: &mut Output,
         part: u64,
         firmness: Firmness,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CursorTrouble> {
         self.dirty_since = None;
         let overdue = left(self.unsynced_since, self.sync_lag_max).is_some_and(|d| d.is_zero());
         let firmness = if overdue { Firmness::Firm } else { firmness };
@@ -158,7 +158,7 @@ impl Recorder {
         };
         if let Err(cause) = synced {
             self.failed = true;
-            return Err(Trouble::Log(cause));
+            return Err(CursorTrouble::Log(cause));
         }
         match self.write_cursor(output, part, firmness) {
             Ok(()) => {
@@ -169,7 +169,7 @@ impl Recorder {
             Err(cause) => {
                 self.complained = true;
                 let path = self.cursor.as_ref().map(|cursor| cursor.path().to_owned());
-                Err(Trouble::Cursor(path.unwrap_or_default(), cause))
+                Err(CursorTrouble::Cursor(path.unwrap_or_default(), cause))
             }
         }
     }

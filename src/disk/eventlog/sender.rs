@@ -27,7 +27,7 @@ const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 
 /// What the reactors, the thread and the supervisor know of each other.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct LogShared {
     /// The thread sleeps, or is about to: whoever adds events or requests wakes it.
     pub asleep: AtomicBool,
     /// Senders that were not dropped yet.
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub lost: AtomicU64,
 }
 
-impl Shared {
+impl LogShared {
     pub fn unwritten(&self) -> u64 {
         // `written` first: then what is written meanwhile cannot make the difference negative for
         // long, and lines written before their batch was published make it zero.
@@ -59,7 +59,7 @@ impl Shared {
 /// The reactor's end of the queue.
 pub struct Sender {
     pub(super) queue: Producer<Event>,
-    /// Events in the queue that `Shared::sent` does not count yet.
+    /// Events in the queue that `LogShared::sent` does not count yet.
     pub(super) unpublished: u64,
     /// An event was lost. So are all later ones: the cursor counts lines from the first on, so
     /// there must be no line behind a gap.
@@ -67,7 +67,7 @@ pub struct Sender {
     /// There was no room, and is not much yet.
     pub(super) is_blocked: bool,
     pub(super) thread: Thread,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<LogShared>,
 }
 
 impl Sender {

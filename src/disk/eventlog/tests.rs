@@ -298,7 +298,7 @@ fn nothing_is_written_behind_a_lost_event() {
     let (mut producer, mut queue) = RingBuffer::new(2);
     producer.push(event(1, 0)).unwrap();
     producer.push(event(1, 1)).unwrap();
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(LogShared::default());
     shared.give_up.store(true, Ordering::Release);
     let mut sender = Sender {
         queue: producer,

@@ -12,7 +12,7 @@ use super::epoch::{self, EpochFiles, ShardFiles};
 use super::new_epoch::NewEpoch;
 use super::open::Cut;
 use super::read::{Common, Damage, ShardReader, shard_count};
-use super::tables::{Source, Tables};
+use super::tables::{ShardSource, Tables};
 use super::{COMPACT_MEMORY_DEFAULT, StorageError, directory};
 use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::journal::FileKind;
@@ -283,7 +283,7 @@ pub fn repair_at(
     let common = common_of(&**disk, root, number, &files)?;
     let mut sources = Vec::new();
     for shard in 0..common.shards {
-        let source = Source {
+        let source = ShardSource {
             disk: Arc::clone(disk),
             root: root.to_owned(),
             epoch: number,

@@ -12,7 +12,7 @@ use super::StorageError;
 use super::epoch::{self, ShardFiles};
 use super::read::{RecordReader, Step};
 use super::shard::{LogProgress, ShardState};
-use super::tables::{Source, Tables};
+use super::tables::{ShardSource, Tables};
 use crate::disk::fs::{Disk, DiskFile, parent, temporary, write_full};
 use crate::disk::journal::{
     self, Encoder, FileId, FileKind, HEADER_LENGTH, Header, Position, RecordNumber, Seal,
@@ -126,7 +126,7 @@ pub struct Compacted {
 
 pub(super) struct Compactor {
     /// Without its files: they are listed for each compaction.
-    pub source: Source,
+    pub source: ShardSource,
     pub shard: Arc<ShardState>,
     pub logged: Arc<LogProgress>,
     pub snapshot_octets: u64,
@@ -148,7 +148,7 @@ impl Compactor {
             return Ok(None);
         }
         let open_segment = self.shard.segment.load(Ordering::Acquire);
-        let Source { disk, root, epoch, shard, .. } = &self.source;
+        let ShardSource { disk, root, epoch, shard, .. } = &self.source;
         let mut files = epoch::files(&**disk, root, *epoch)?;
         let files = files.shards.remove(shard).unwrap_or_default();
         let Some(snapshot) = files.snapshot() else {
@@ -219,7 +219,7 @@ impl Compactor {
         first: Position,
     ) -> Result<Option<u64>, StorageError> {
         let files = ShardFiles { snapshots: vec![snapshot], segments: segments.to_vec() };
-        let source = Source { files, ..self.source.clone() };
+        let source = ShardSource { files, ..self.source.clone() };
         let (root, common) = (source.root.clone(), source.common);
         let id = self.id(FileKind::Snapshot, number);
         let header = Header {
@@ -254,7 +254,7 @@ impl Compactor {
 
     /// Removes the files that snapshot `number` replaces.
     fn remove_before(&self, number: u64, files: &ShardFiles) -> Result<(), StorageError> {
-        let Source { disk, root, epoch, .. } = &self.source;
+        let ShardSource { disk, root, epoch, .. } = &self.source;
         let snapshots = files.snapshots.iter().map(|&number| (FileKind::Snapshot, number));
         let segments = files.segments.iter().map(|&number| (FileKind::Segment, number));
         let mut removed = false;

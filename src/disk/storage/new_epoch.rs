@@ -24,7 +24,7 @@ pub(super) struct NewEpoch<'a> {
     pub boot: Boot,
 }
 
-pub(super) struct Written {
+pub(super) struct EpochWritten {
     pub ends: Vec<ShardEnd>,
     /// For each shard, the events of entries on the port that is the handoff port now.
     pub events: Vec<Vec<Event>>,
@@ -50,7 +50,7 @@ impl NewEpoch<'_> {
         &self,
         mut sources: Vec<Tables>,
         shard_of: &dyn Fn(usize, &TableState) -> usize,
-    ) -> Result<Written, StorageError> {
+    ) -> Result<EpochWritten, StorageError> {
         let folder = epoch::folder(self.root, self.number);
         self.disk.create_dir(&folder).map_err(StorageError::io("make", &folder))?;
         let shards = self.common.shards;
@@ -87,7 +87,7 @@ impl NewEpoch<'_> {
             });
         }
         self.disk.sync_dir(self.root).map_err(StorageError::io("sync", self.root))?;
-        Ok(Written { ends, events })
+        Ok(EpochWritten { ends, events })
     }
 
     /// Writes segment 0, which has the changes that snapshot 0 does not have.

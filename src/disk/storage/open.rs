@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::read::{Common, ShardEnd, ShardReader, Tear, refuse, shard_count};
-use super::replay::{self, Dealer, Parts};
+use super::replay::{self, Dealer, TableParts};
 use super::sync::Storage;
 use super::{Replay, StateDirectory, StorageConfig, StorageError};
 use crate::disk::fs::Disk;
@@ -299,7 +299,7 @@ impl EpochReader<'_> {
     ) -> Result<Vec<ShardRead>, StorageError> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
-        let parts = Parts::default();
+        let parts = TableParts::default();
         let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);

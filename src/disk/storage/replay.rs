@@ -62,7 +62,7 @@ pub(super) fn replay_all(queue: Receiver<ReplayBatch>, to: &mut impl Replay) {
 
 /// The part that each table was dealt to: the same for all dealers.
 #[derive(Default)]
-pub(super) struct Parts(Mutex<HashMap<TableKey, usize>>);
+pub(super) struct TableParts(Mutex<HashMap<TableKey, usize>>);
 
 /// Deals out what one thread reads.
 pub(super) struct Dealer<'a, F> {
@@ -73,7 +73,7 @@ pub(super) struct Dealer<'a, F> {
     shard_of: F,
     /// A table is dealt to the part that had got the fewest octets from the dealer that met it
     /// first.
-    all_parts: &'a Parts,
+    all_parts: &'a TableParts,
     /// The parts of the tables that this dealer met.
     known_parts: HashMap<TableKey, usize>,
     last: Option<(TableKey, usize)>,
@@ -86,7 +86,7 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
     pub fn new(
         queues: &'a [SyncSender<ReplayBatch>],
         parts: usize,
-        all_parts: &'a Parts,
+        all_parts: &'a TableParts,
         shard_of: F,
     ) -> Self {
         let batches = queues.iter().map(|_| ReplayBatch::default()).collect();
@@ -194,7 +194,7 @@ mod tests {
                     replay_all(queue, &mut see);
                 });
             }
-            let all_parts = Parts::default();
+            let all_parts = TableParts::default();
             let mut dealer = Dealer::new(&queues, PARTS, &all_parts, shard_of);
             let mut rest = &octets[..];
             while !rest.is_empty() {
@@ -230,7 +230,7 @@ mod tests {
             TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 }
         };
         let (senders, queues): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| queue()).unzip();
-        let all_parts = Parts::default();
+        let all_parts = TableParts::default();
         let deal = |tables: &[u8]| {
             let used = |&last: &u8| (table(last), Change::Used { port: MappedPort(1024) });
             let changes: Vec<_> = tables.iter().map(used).collect();

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 
 use super::compact::Compactor;
 use super::epoch::{self, ShardFiles};
-use super::new_epoch::{NewEpoch, Written};
+use super::new_epoch::{EpochWritten, NewEpoch};
 use super::open::{FoundEpoch, Opened};
 use super::read::{Common, ShardEnd};
 use super::shard::{LogProgress, SegmentMaker, ShardState};
 use super::sync::Storage;
-use super::tables::{Source, Tables};
+use super::tables::{ShardSource, Tables};
 use super::{JournalWriter, StorageError};
 use crate::disk::fs::is_no_room;
 use crate::disk::journal::RecordNumber;
@@ -94,7 +94,7 @@ impl Opened {
         logged: &Arc<LogProgress>,
     ) -> Result<Started, StorageError> {
         let Begin { number, common, ends, events, is_new } = begin;
-        let source = Source {
+        let source = ShardSource {
             disk: Arc::clone(&self.disk),
             root: self.root.clone(),
             epoch: number,
@@ -111,7 +111,7 @@ impl Opened {
         for (index, end) in ends.iter().enumerate() {
             let (shard, writer) = self.begin_shard(index, end, &maker)?;
             compactors.push(Compactor {
-                source: Source { shard: index as u16, ..source.clone() },
+                source: ShardSource { shard: index as u16, ..source.clone() },
                 shard: Arc::clone(&shard),
                 logged: Arc::clone(logged),
                 snapshot_octets: end.snapshot_octets,
@@ -173,7 +173,7 @@ impl Opened {
                 let mut files = files.clone();
                 files.snapshots.retain(|&n| n == number);
                 files.segments.retain(|&n| (number..=last).contains(&n));
-                let source = Source {
+                let source = ShardSource {
                     disk: Arc::clone(&self.disk),
                     root: self.root.clone(),
                     epoch: found.number,
@@ -191,7 +191,7 @@ impl Opened {
         let common =
             Common { shards: self.config.shards as u16, handoff_port: self.config.handoff_port };
         let new = NewEpoch { disk: &self.disk, root: &self.root, number, common, now, boot };
-        let Written { ends, events } =
+        let EpochWritten { ends, events } =
             new.write(sources, &|_, table| (self.shard_of)(table.key.nat64))?;
         epoch::set_current(&*self.disk, &self.root, number)?;
         Ok(Begin { number, common, ends, events, is_new: true })

@@ -21,7 +21,7 @@ use crate::handoff::table::TableLimits;
 
 /// Which files of a shard are read.
 #[derive(Clone)]
-pub(super) struct Source {
+pub(super) struct ShardSource {
     pub disk: Arc<dyn Disk>,
     pub root: PathBuf,
     pub epoch: u64,
@@ -73,9 +73,9 @@ impl Group {
 /// Octets of memory that a group takes beyond its changes.
 const GROUP_OVERHEAD: usize = 128;
 
-/// All tables of a [`Source`].
+/// All tables of a [`ShardSource`].
 pub(super) struct Tables {
-    source: Source,
+    source: ShardSource,
     memory: usize,
     snapshot: Option<RecordReader>,
     /// The next record of the snapshot.
@@ -90,7 +90,7 @@ pub(super) struct Tables {
 impl Tables {
     /// Reads only the beginning of the snapshot. `memory`: octets of changes that are held at a
     /// time.
-    pub fn new(source: Source, memory: usize) -> Result<Self, StorageError> {
+    pub fn new(source: ShardSource, memory: usize) -> Result<Self, StorageError> {
         let snapshot = match source.files.snapshot() {
             Some(number) => {
                 let id = Self::snapshot_id(&source, number);
@@ -114,8 +114,8 @@ impl Tables {
         Ok(tables)
     }
 
-    fn snapshot_id(source: &Source, number: u64) -> FileId {
-        let Source { epoch, shard, .. } = *source;
+    fn snapshot_id(source: &ShardSource, number: u64) -> FileId {
+        let ShardSource { epoch, shard, .. } = *source;
         FileId { kind: FileKind::Snapshot, epoch, shard, number }
     }
 
@@ -151,7 +151,7 @@ impl Tables {
     /// The table with `key`, which [`Tables::peek`] said is the next one. `None` where it was given
     /// up.
     pub fn table(&mut self, key: TableKey) -> Result<Option<TableState>, StorageError> {
-        let Source { common, hash, tolerant, .. } = self.source;
+        let ShardSource { common, hash, tolerant, .. } = self.source;
         let new = || Channel::new(TableLimits::default(), common.handoff_port, hash);
         let (mut nat64, mut is_gone) = (new(), false);
         let mut initialized = None;
@@ -289,7 +289,7 @@ impl Tables {
     }
 }
 
-impl Source {
+impl ShardSource {
     /// Reads all segments, in order.
     fn read_segments(&self, sink: &mut dyn FnMut(&Record<'_>)) -> Result<ShardEnd, StorageError> {
         let reader = ShardReader {

@@ -18,7 +18,7 @@ use crate::handoff::entry::TableKey;
 /// Whether the journal takes changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalState {
-    /// It does.
+    /// All that is appended gets into the file.
     Fine,
     /// Not before [`JournalWriter::retry`] succeeds: there is no room for the last changes.
     NoSpace,

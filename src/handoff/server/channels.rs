@@ -13,12 +13,12 @@ use crate::handoff::random::SecretHash;
 #[derive(Default)]
 pub struct Channels {
     channels: Vec<(TableKey, Box<Channel>)>,
-    index: HashTable<Number>,
+    index: HashTable<ChannelNumber>,
 }
 
 /// Which channel of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Number(usize);
+pub struct ChannelNumber(usize);
 
 /// The hash that a channel is found by. A remote can choose its address, so the hash is keyed.
 pub fn hash_of(hash: &SecretHash, key: TableKey) -> u64 {
@@ -30,13 +30,13 @@ impl Channels {
         self.channels.len()
     }
 
-    pub fn find(&self, hash: u64, key: TableKey) -> Option<Number> {
+    pub fn find(&self, hash: u64, key: TableKey) -> Option<ChannelNumber> {
         self.index.find(hash, |number| self.channels[number.0].0 == key).copied()
     }
 
     /// # Panics
     /// Where no channel has this number.
-    pub fn get(&self, number: Number) -> &Channel {
+    pub fn get(&self, number: ChannelNumber) -> &Channel {
         &self.channels[number.0].1
     }
 
@@ -44,12 +44,13 @@ impl Channels {
     #[inline]
     pub fn find_mut(
         &mut self,
-        probable: Option<Number>,
+        probable: Option<ChannelNumber>,
         hash: u64,
         key: TableKey,
     ) -> Option<&mut Channel> {
-        let is_it =
-            |number: &Number| self.channels.get(number.0).is_some_and(|known| known.0 == key);
+        let is_it = |number: &ChannelNumber| {
+            self.channels.get(number.0).is_some_and(|known| known.0 == key)
+        };
         let number = probable.filter(is_it).or_else(|| self.find(hash, key))?;
         Some(&mut self.channels[number.0].1)
     }
@@ -65,13 +66,13 @@ impl Channels {
         make: impl FnOnce() -> Result<Channel, E>,
     ) -> Result<&mut Channel, E> {
         let Self { channels, index } = self;
-        let is_it = |number: &Number| channels[number.0].0 == key;
-        let rehash = |number: &Number| hash_of(secret, channels[number.0].0);
+        let is_it = |number: &ChannelNumber| channels[number.0].0 == key;
+        let rehash = |number: &ChannelNumber| hash_of(secret, channels[number.0].0);
         let number = match index.entry(hash_of(secret, key), is_it, rehash) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(place) => {
                 let channel = Box::new(make()?);
-                let number = Number(channels.len());
+                let number = ChannelNumber(channels.len());
                 place.insert(number);
                 channels.push((key, channel));
                 number
@@ -87,7 +88,7 @@ impl Channels {
     pub fn adopt(&mut self, secret: &SecretHash, key: TableKey, channel: Box<Channel>) {
         let hash = hash_of(secret, key);
         assert!(self.find(hash, key).is_none(), "there is a channel with this key already");
-        let number = Number(self.channels.len());
+        let number = ChannelNumber(self.channels.len());
         self.channels.push((key, channel));
         let channels = &self.channels;
         self.index.insert_unique(hash, number, |number| hash_of(secret, channels[number.0].0));
@@ -96,13 +97,13 @@ impl Channels {
     /// Takes the channel with `key` out.
     pub fn remove(&mut self, secret: &SecretHash, key: TableKey) -> Option<Box<Channel>> {
         let Self { channels, index } = self;
-        let is_it = |number: &Number| channels[number.0].0 == key;
-        let (Number(at), _) = index.find_entry(hash_of(secret, key), is_it).ok()?.remove();
+        let is_it = |number: &ChannelNumber| channels[number.0].0 == key;
+        let (ChannelNumber(at), _) = index.find_entry(hash_of(secret, key), is_it).ok()?.remove();
         // The last one moves to its place.
         if let Some(last) = channels.len().checked_sub(1).filter(|&last| last != at) {
             let hash = hash_of(secret, channels[last].0);
             if let Some(number) = index.find_mut(hash, |number| number.0 == last) {
-                *number = Number(at);
+                *number = ChannelNumber(at);
             }
         }
         Some(channels.swap_remove(at).1)

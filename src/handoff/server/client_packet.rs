@@ -1,11 +1,10 @@
 //! Client packets: IPv6, from a client to the service (PROTOCOL.md section 7).
 
 use super::channel::Channel;
-use super::exchange::{Effects, Exchange};
+use super::exchange::Exchange;
 use super::reply::AuthenticatorFrom;
 use crate::handoff::entry::{Client, MappedPort};
 use crate::handoff::message::{self, ClientPacket, Span, message_type};
-use crate::handoff::rate::ICMP_RATE_MAX;
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
 use crate::ip::address::Prefix96;
@@ -153,7 +152,7 @@ impl Channel {
         let (index, to) = (datagram.index, datagram.source());
         let buffer = &mut *datagram.buffer;
         let start = icmp::echo_reply(buffer, packet.start, packet.end, walk)?;
-        self.take_icmp(effects)?;
+        self.icmp_rate.take_icmp(effects.now())?;
         let start = message::move_before(buffer, start, message_type::AUTHENTICATOR, authenticator);
         effects.outbox.in_place(index, to, *known_since, start..packet.end);
         Ok(())
@@ -173,14 +172,8 @@ impl Channel {
         effects.outbox.copy(datagram.index, datagram.source(), *known_since, |out| {
             message::emit(out, message_type::AUTHENTICATOR, authenticator);
             icmp::parameter_problem(about, walk)?.append_to(out);
-            rate.take(now, ICMP_RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
+            rate.take_icmp(now)
         })
-    }
-
-    /// Counts an ICMP message of our own to this NAT64, or refuses it beyond the rate limit.
-    fn take_icmp(&mut self, effects: &Effects<'_>) -> Result<(), DropReason> {
-        let taken = self.icmp_rate.take(effects.now(), ICMP_RATE_MAX);
-        taken.then_some(()).ok_or(DropReason::IcmpRate)
     }
 }
 

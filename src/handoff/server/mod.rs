@@ -201,7 +201,7 @@ impl Server {
         }
     }
 
-    /// Does again what a record says.
+    /// Applies a change of a table, as a record of the journal tells it.
     pub fn replay(&mut self, table: TableKey, change: &Change) {
         let Shared { budget, hash, .. } = &self.shared;
         let ServerConfig { limits, handoff_port, .. } = self.admission.config;

@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 
 use super::Server;
-use super::channels::{self, Number};
+use super::channels::{self, ChannelNumber};
 use super::exchange::Wanted;
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::{self, Request, RequestKind};
@@ -33,7 +33,7 @@ pub struct Prepared {
     /// The hash of `table`.
     pub(super) hash: u64,
     /// Which channel it came by, if there was one.
-    pub(super) channel: Option<Number>,
+    pub(super) channel: Option<ChannelNumber>,
     pub(super) request: Result<Request, DropReason>,
     pub(super) wanted: Wanted,
     /// Where the wanted entry probably was at the time of [`Server::prefetch`].

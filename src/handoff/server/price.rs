@@ -17,13 +17,13 @@ pub const CREATE_RATE_DEFAULT: u32 = 2000;
 /// At once, a whole table can be created, and replaced; or be in conflict, twice.
 const AT_ONCE: u32 = 2 * TABLE_CAPACITY as u32;
 /// The most entries in multi reports of one NAT64 in a second: a whole table; and at once.
-pub const REPORTED_RATE_MAX: u32 = TABLE_CAPACITY as u32;
+const REPORTED_RATE_MAX: u32 = TABLE_CAPACITY as u32;
 const REPORTED_AT_ONCE: u32 = 4 * TABLE_CAPACITY as u32;
 /// The most identities of one NAT64 that become known in a second, and at once.
-pub const IDENTITY_RATE_MAX: u32 = 10;
+const IDENTITY_RATE_MAX: u32 = 10;
 const IDENTITIES_AT_ONCE: u32 = 1000;
 /// For how long a conflict that is reported again is not recorded again.
-pub const CONFLICT_FOLDED: Duration = Duration::from_secs(60);
+const CONFLICT_FOLDED: Duration = Duration::from_secs(60);
 /// The recent conflicts that are kept of one channel, by their hash: 4 KiB, from its first one on.
 const CONFLICTS_KEPT: usize = 256;
 

@@ -5,7 +5,6 @@ use super::exchange::{Effects, Exchange};
 use super::reply::{AuthenticatorFrom, return_packet};
 use crate::handoff::entry::{ControlPort, MappedPort};
 use crate::handoff::message::{self, Span, message_type};
-use crate::handoff::rate::ICMP_RATE_MAX;
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::Slot;
 use crate::ip::flow::{self, Class, QuotedError};
@@ -13,7 +12,7 @@ use crate::ip::icmp;
 use crate::ip::ipv4::Ipv4;
 
 /// What a service packet belongs to.
-enum Owner {
+enum BelongsTo {
     /// An entry, if one is mapped to the port.
     Entry(Option<Slot>),
     /// Nothing that a NAT64 translates by entries.
@@ -33,10 +32,10 @@ impl Channel {
         let Exchange { datagram, effects, .. } = &mut *exchange;
         let view = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
         let owner = self.owner(view, effects);
-        if proof && !matches!(owner, Ok(Owner::Entry(Some(_)))) {
+        if proof && !matches!(owner, Ok(BelongsTo::Entry(Some(_)))) {
             return return_packet(token, packet, exchange, |_| Some(1));
         }
-        let Owner::Entry(slot) = owner? else {
+        let BelongsTo::Entry(slot) = owner? else {
             return self.unreachable(token, packet, exchange);
         };
         let Some(slot) = slot else {
@@ -57,28 +56,28 @@ impl Channel {
     }
 
     #[inline]
-    fn owner(&self, view: Ipv4<'_>, effects: &Effects<'_>) -> Result<Owner, DropReason> {
+    fn owner(&self, view: Ipv4<'_>, effects: &Effects<'_>) -> Result<BelongsTo, DropReason> {
         match flow::classify_ipv4(view)? {
             Class::Later(fragment) => {
                 let client = effects.noted(view.fragment_key(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
-                slot.map(|slot| Owner::Entry(Some(slot))).ok_or(DropReason::FragmentUnknown)
+                slot.map(|slot| BelongsTo::Entry(Some(slot))).ok_or(DropReason::FragmentUnknown)
             }
             Class::Ports { destination_port, .. } => {
-                Ok(Owner::Entry(self.table.find_port(MappedPort(destination_port))))
+                Ok(BelongsTo::Entry(self.table.find_port(MappedPort(destination_port))))
             }
             // An ICMP error belongs to the entry that the packet it quotes was translated by.
             Class::Error(quoted) => match flow::quoted_ipv4(quoted) {
                 Ok(quoted) => {
-                    Ok(Owner::Entry(self.table.find_port(MappedPort(quoted.source_port))))
+                    Ok(BelongsTo::Entry(self.table.find_port(MappedPort(quoted.source_port))))
                 }
-                Err(QuotedError::NoPorts) => Ok(Owner::Entry(None)),
+                Err(QuotedError::NoPorts) => Ok(BelongsTo::Entry(None)),
                 Err(QuotedError::NoTransport) => Err(DropReason::IcmpErrorUnmatched),
             },
             Class::Icmp(kind) if !icmp::v4::is_query(kind.ok_or(DropReason::HeaderTruncated)?) => {
                 Err(DropReason::IcmpIgnored)
             }
-            Class::Icmp(_) | Class::Other => Ok(Owner::Protocol),
+            Class::Icmp(_) | Class::Other => Ok(BelongsTo::Protocol),
         }
     }
 
@@ -96,7 +95,7 @@ impl Channel {
         effects.outbox.copy(datagram.index, datagram.source(), *known_since, |out| {
             message::emit(out, message_type::TOKEN, datagram.octets(token));
             icmp::protocol_unreachable(about, between)?.append_to(out);
-            rate.take(now, ICMP_RATE_MAX).then_some(()).ok_or(DropReason::IcmpRate)
+            rate.take_icmp(now)
         })
     }
 }

@@ -24,13 +24,13 @@ impl Hash {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
+struct IndexBucket {
     tag: u16,
     /// [`NONE`] where it is free.
     slot: Slot,
 }
 
-const FREE: Bucket = Bucket { tag: 0, slot: NONE };
+const FREE: IndexBucket = IndexBucket { tag: 0, slot: NONE };
 /// The buckets of the smallest index, a power of two.
 const BUCKETS_MIN: usize = 8;
 
@@ -38,7 +38,7 @@ const BUCKETS_MIN: usize = 8;
 #[derive(Debug, Default)]
 pub struct Index {
     /// None, or a power of two. At least a quarter is free.
-    buckets: Vec<Bucket>,
+    buckets: Vec<IndexBucket>,
     taken: usize,
 }
 
@@ -60,7 +60,7 @@ impl Index {
         debug_assert_ne!(slot, NONE);
         if 4 * (self.taken + 1) > 3 * self.buckets.len() {
             let buckets = vec![FREE; (2 * self.buckets.len()).max(BUCKETS_MIN)];
-            for Bucket { slot, .. } in std::mem::replace(&mut self.buckets, buckets) {
+            for IndexBucket { slot, .. } in std::mem::replace(&mut self.buckets, buckets) {
                 if slot != NONE {
                     self.put(hash_of(slot), slot);
                 }
@@ -103,7 +103,7 @@ impl Index {
         while self.buckets[at].slot != NONE {
             at = (at + 1) & mask;
         }
-        self.buckets[at] = Bucket { tag: hash.tag(), slot };
+        self.buckets[at] = IndexBucket { tag: hash.tag(), slot };
     }
 
     #[inline]
@@ -111,7 +111,7 @@ impl Index {
         let mask = self.buckets.len().checked_sub(1)?;
         let mut at = hash.home(mask);
         loop {
-            let Bucket { tag, slot } = self.buckets[at];
+            let IndexBucket { tag, slot } = self.buckets[at];
             if slot == NONE {
                 return None;
             }
@@ -187,7 +187,7 @@ mod tests {
         let mut index = Index::default();
         (0..NONE).for_each(|slot| index.insert(hash_of(slot), slot, hash_of));
         assert_eq!(index.buckets.len(), 1 << 17);
-        assert_eq!(size_of::<Bucket>(), 4);
+        assert_eq!(size_of::<IndexBucket>(), 4);
         for slot in 0..NONE {
             assert_eq!(index.find(hash_of(slot), |at| at == slot), Some(slot));
             index.remove(hash_of(slot), slot, hash_of);

@@ -249,7 +249,7 @@ impl Table {
     }
 
     /// The entry of a client whose hash is known.
-    pub fn find_hashed(&self, sought: &HashedClient) -> Option<Slot> {
+    fn find_hashed(&self, sought: &HashedClient) -> Option<Slot> {
         self.index.find(sought.hash, |slot| self.is_of(self.records.get(slot), sought))
     }
 

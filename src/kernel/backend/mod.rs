@@ -68,7 +68,7 @@ pub struct Arrival {
 
 /// Where a datagram came in, which is where its replies leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
+pub struct ReturnPath {
     /// As [`Arrival::socket`].
     pub socket: usize,
     /// As [`Arrival::local`].
@@ -77,8 +77,8 @@ pub struct Origin {
 
 impl Arrival {
     /// Where its replies leave, also after the turn.
-    pub fn origin(&self) -> Origin {
-        Origin { socket: self.socket, local: self.local }
+    pub fn return_path(&self) -> ReturnPath {
+        ReturnPath { socket: self.socket, local: self.local }
     }
 }
 
@@ -132,7 +132,12 @@ pub trait Backend {
     ///
     /// # Errors
     /// As [`Backend::turn`].
-    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()>;
+    fn send_copy(
+        &mut self,
+        return_path: ReturnPath,
+        payload: &[u8],
+        to: SocketAddrV4,
+    ) -> io::Result<()>;
 
     /// Hands all queued replies to the kernel. Never waits.
     ///

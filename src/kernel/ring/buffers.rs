@@ -11,9 +11,9 @@ use crate::kernel::slot::{RECEIVE_MAX, RECEIVE_START, SLOT_SIZE};
 
 /// A receive buffer that the kernel has handed to us, and does not write to while this exists. It
 /// cannot be copied or made up, so the memory behind it is ours alone.
-pub(super) struct Held(u16);
+pub(super) struct HeldBuffer(u16);
 
-impl Held {
+impl HeldBuffer {
     /// # Safety
     /// The kernel has just handed out buffer `id`, in a completion that was not seen before.
     pub(super) unsafe fn new(id: u16) -> Self {
@@ -41,7 +41,7 @@ impl Buffers {
             tail: 0,
         };
         for id in 0..count {
-            buffers.give(Held(id));
+            buffers.give(HeldBuffer(id));
         }
         Ok(buffers)
     }
@@ -55,7 +55,7 @@ impl Buffers {
     }
 
     /// Gives a buffer back to the kernel, which may write to it from now on.
-    pub(super) fn give(&mut self, held: Held) {
+    pub(super) fn give(&mut self, held: HeldBuffer) {
         let entry = self.queue.at(usize::from(self.tail & (self.count - 1)));
         // SAFETY: `entry` is within the mapping. The kernel does not write to it, and does not read
         // it before the tail says so. The tail itself, in the first entry, is not touched here.
@@ -71,18 +71,18 @@ impl Buffers {
     }
 
     /// The whole slot of a buffer.
-    pub(super) fn slot(&self, held: &Held) -> &[u8] {
+    pub(super) fn slot(&self, held: &HeldBuffer) -> &[u8] {
         let start = self.slots.at(self.start(held));
         // SAFETY: a slot is within the mapping. The kernel does not write to it while there is a
-        // `Held`, of which there is one, and `&self` excludes the `&mut` of `slot_mut`.
+        // `HeldBuffer`, of which there is one, and `&self` excludes the `&mut` of `slot_mut`.
         unsafe { std::slice::from_raw_parts(start, SLOT_SIZE) }
     }
 
     /// The whole slot of a buffer.
-    pub(super) fn slot_mut(&mut self, held: &Held) -> &mut [u8] {
+    pub(super) fn slot_mut(&mut self, held: &HeldBuffer) -> &mut [u8] {
         let start = self.slots.at(self.start(held));
         // SAFETY: a slot is within the mapping. The kernel does not write to it while there is a
-        // `Held`, of which there is one, and `&mut self` excludes all other references.
+        // `HeldBuffer`, of which there is one, and `&mut self` excludes all other references.
         unsafe { std::slice::from_raw_parts_mut(start, SLOT_SIZE) }
     }
 
@@ -91,12 +91,12 @@ impl Buffers {
     ///
     /// # Panics
     /// Where the range is not within the slot.
-    pub(super) fn part(&self, held: &Held, range: &Range<usize>) -> *const u8 {
+    pub(super) fn part(&self, held: &HeldBuffer, range: &Range<usize>) -> *const u8 {
         assert!(range.start <= range.end && range.end <= SLOT_SIZE);
         self.slots.at(self.start(held)).wrapping_add(range.start)
     }
 
-    fn start(&self, held: &Held) -> usize {
+    fn start(&self, held: &HeldBuffer) -> usize {
         usize::from(held.0) * SLOT_SIZE
     }
 }

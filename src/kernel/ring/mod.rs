@@ -9,7 +9,7 @@
 //! the send queue is counted and lost, as the network may lose it anyway.
 //!
 //! Who owns which memory, at any time: a receive buffer is the kernel's until a completion names
-//! it, and ours, as a `Held`, until it is given back. Replies are the kernel's only during
+//! it, and ours, as a `HeldBuffer`, until it is given back. Replies are the kernel's only during
 //! `io_uring_enter`; all completions are taken right after, so that a refused reply can be sent
 //! again while its buffer is still held. A ring that is dropped ends its receives first. If the
 //! kernel does not confirm that, the memory stays mapped for good.
@@ -26,7 +26,7 @@ use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::handoff::message::PAYLOAD_MAX;
-use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, Origin};
+use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::cmsg::{NAME, receive_space};
 use crate::kernel::mapping::Mapping;
 use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way};
@@ -34,7 +34,7 @@ use crate::kernel::slot::RECEIVE_START;
 use crate::kernel::socket::{ReactorSocket, bind_group};
 use crate::kernel::waker::EventWaker;
 
-use buffers::{Buffers, Held};
+use buffers::{Buffers, HeldBuffer};
 use operation::{Operation, Remedy, can_go_on};
 
 mod buffers;
@@ -43,7 +43,7 @@ mod received;
 mod refused;
 
 pub use operation::SOCKETS_MAX;
-pub use refused::Refused;
+pub use refused::RingRefused;
 
 /// The receive buffers of a ring: at most half are handed out, the kernel fills the others
 /// meanwhile. Datagrams without a buffer wait in the socket's queue, whose overflow is counted.
@@ -81,10 +81,10 @@ pub struct Ring {
     wake_armed: bool,
     kernel: ManuallyDrop<KernelMemory>,
     /// What was received and not handed out yet: the socket, the buffer, and the length in octets.
-    received: VecDeque<(usize, Held, usize)>,
+    received: VecDeque<(usize, HeldBuffer, usize)>,
     arrivals: Vec<Arrival>,
     /// The buffers that the arrivals are in.
-    held: Vec<Held>,
+    held: Vec<HeldBuffer>,
     losses: Losses,
     finished: bool,
 }
@@ -101,17 +101,18 @@ struct KernelMemory {
 ///
 /// # Errors
 /// Why it does not work.
-pub fn probe() -> Result<(), Refused> {
+pub fn probe() -> Result<(), RingRefused> {
     // Not on loopback, which need not be up.
     let anywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-    let sockets =
-        bind_group(&[anywhere], 1).map_err(|error| Refused::Other(error.to_string()))?.remove(0);
+    let sockets = bind_group(&[anywhere], 1)
+        .map_err(|error| RingRefused::Other(error.to_string()))?
+        .remove(0);
     let attempt = || {
         let (mut ring, _waker) = Ring::new(sockets)?;
         ring.turn(Some(Duration::ZERO))?;
         ring.finish()
     };
-    attempt().map_err(|error| Refused::explain(&error))
+    attempt().map_err(|error| RingRefused::explain(&error))
 }
 
 /// Whether to wait for a completion.
@@ -126,7 +127,7 @@ impl Ring {
     /// thread can use the ring.
     ///
     /// # Errors
-    /// The kernel's error, which [`Refused::explain`] explains.
+    /// The kernel's error, which [`RingRefused::explain`] explains.
     pub fn new(sockets: Vec<ReactorSocket>) -> io::Result<(Self, EventWaker)> {
         Self::with_buffers(sockets, BUFFERS)
     }
@@ -290,7 +291,7 @@ impl Ring {
             let held = cqueue::buffer_select(completion.flags()).map(|id| {
                 // SAFETY: with this completion the kernel hands out the buffer, and it is seen only
                 // once.
-                unsafe { Held::new(id) }
+                unsafe { HeldBuffer::new(id) }
             });
             match (usize::try_from(completion.result()), operation, held) {
                 (Ok(length), Operation::Receive(socket), Some(held)) if !self.finished => {
@@ -411,15 +412,20 @@ impl Backend for Ring {
         }
         let arrival = &self.arrivals[index];
         let payload = self.kernel.buffers.part(&self.held[arrival.buffer], &range);
-        let way = Way::back(&self.sockets, arrival.origin());
+        let way = Way::back(&self.sockets, arrival.return_path());
         // SAFETY: the range is within its buffer, which is ours until the turn that submits this
         // has done so. The pointer stays good when `arrival` makes a reference to the buffer.
         unsafe { self.kernel.outgoing.push(way, to, payload, range.len()) };
         Ok(())
     }
 
-    fn send_copy(&mut self, origin: Origin, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        assert!(origin.socket < self.sockets.len());
+    fn send_copy(
+        &mut self,
+        return_path: ReturnPath,
+        payload: &[u8],
+        to: SocketAddrV4,
+    ) -> io::Result<()> {
+        assert!(return_path.socket < self.sockets.len());
         if payload.len() > PAYLOAD_MAX || !self.make_room()? {
             self.losses.send_errors += 1;
             return Ok(());
@@ -432,7 +438,7 @@ impl Backend for Ring {
             self.losses.send_errors += 1;
             return Ok(());
         };
-        let way = Way::back(&self.sockets, origin);
+        let way = Way::back(&self.sockets, return_path);
         // SAFETY: the copy stays in the arena until all was submitted and cleared.
         unsafe { self.kernel.outgoing.push(way, to, copy, payload.len()) };
         Ok(())
@@ -482,19 +488,19 @@ impl Drop for Ring {
 /// The receive of a socket. The kernel reads only the lengths in its msghdr, when it is submitted.
 /// The two possible ones are statics, so that the pointers are good at any time.
 fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
-    struct Header(libc::msghdr);
+    struct ReceiveHeader(libc::msghdr);
     // SAFETY: its pointers are null and nothing writes to it, so all threads can read it.
-    unsafe impl Sync for Header {}
+    unsafe impl Sync for ReceiveHeader {}
 
-    const fn header(control: usize) -> Header {
+    const fn header(control: usize) -> ReceiveHeader {
         // SAFETY: null pointers and zero lengths are a valid msghdr.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         header.msg_namelen = NAME as _;
         header.msg_controllen = control as _;
-        Header(header)
+        ReceiveHeader(header)
     }
-    static BOUND: Header = header(receive_space(false));
-    static WILDCARD: Header = header(receive_space(true));
+    static BOUND: ReceiveHeader = header(receive_space(false));
+    static WILDCARD: ReceiveHeader = header(receive_space(true));
 
     let header = if socket.is_wildcard() { &WILDCARD } else { &BOUND };
     opcode::RecvMsgMulti::new(Fixed(index as u32), &raw const header.0, BUFFER_GROUP).build()

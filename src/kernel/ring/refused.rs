@@ -12,7 +12,7 @@ const LINUX_MIN: (u32, u32) = (6, 1);
 
 /// Why this system does not let us use io_uring. Its text is one line that ends in what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
+pub enum RingRefused {
     /// The administrator has switched it off: for everyone (2), or for unprivileged processes (1).
     Sysctl(u8),
     /// A seccomp profile, as containers have by default, or another security module.
@@ -25,44 +25,44 @@ pub enum Refused {
     Other(String),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RingRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Sysctl(1) => f.write_str(
+            RingRefused::Sysctl(1) => f.write_str(
                 "io_uring is disabled for unprivileged processes by sysctl \
                  kernel.io_uring_disabled=1: set it to 0, or run in the group of \
                  kernel.io_uring_group",
             ),
-            Refused::Sysctl(value) => write!(
+            RingRefused::Sysctl(value) => write!(
                 f,
                 "io_uring is disabled by sysctl kernel.io_uring_disabled={value}: set it to 0"
             ),
-            Refused::Seccomp => f.write_str(
+            RingRefused::Seccomp => f.write_str(
                 "io_uring is refused by seccomp or a security module: use a profile that allows \
                  io_uring_setup, io_uring_enter and io_uring_register, or in a container \
                  --security-opt seccomp=unconfined",
             ),
-            Refused::KernelTooOld(release) => write!(
+            RingRefused::KernelTooOld(release) => write!(
                 f,
                 "io_uring lacks what is needed: use Linux {}.{} or later, this is {release}",
                 LINUX_MIN.0, LINUX_MIN.1
             ),
-            Refused::Memory => f.write_str(
+            RingRefused::Memory => f.write_str(
                 "io_uring did not get its memory: raise RLIMIT_MEMLOCK (`ulimit -l`, LimitMEMLOCK= \
                  in systemd), the memory limit (MemoryMax=, LimitAS=) or sysctl vm.max_map_count",
             ),
-            Refused::Other(error) => write!(f, "io_uring does not work here: {error}"),
+            RingRefused::Other(error) => write!(f, "io_uring does not work here: {error}"),
         }
     }
 }
 
-impl Error for Refused {}
+impl Error for RingRefused {}
 
-impl Refused {
+impl RingRefused {
     /// Finds out why a ring failed with `error`.
     pub fn explain(error: &io::Error) -> Self {
         let Some(errno) = error.raw_os_error() else {
-            return Refused::Other(error.to_string());
+            return RingRefused::Other(error.to_string());
         };
         let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -72,18 +72,20 @@ impl Refused {
 
 /// What `errno` means, given the kernel's release and the value of kernel.io_uring_disabled, where
 /// the kernel has that sysctl (since Linux 6.6).
-fn decide(errno: i32, disabled: Option<&str>, release: &str) -> Refused {
+fn decide(errno: i32, disabled: Option<&str>, release: &str) -> RingRefused {
     let disabled = disabled.and_then(|text| text.trim().parse().ok());
     let too_old = version(release).is_some_and(|version| version < LINUX_MIN);
     match (errno, disabled) {
-        (libc::EPERM, Some(value @ 1..)) => Refused::Sysctl(value),
-        (libc::EPERM | libc::EACCES, _) => Refused::Seccomp,
+        (libc::EPERM, Some(value @ 1..)) => RingRefused::Sysctl(value),
+        (libc::EPERM | libc::EACCES, _) => RingRefused::Seccomp,
         (libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP, _) if too_old => {
-            Refused::KernelTooOld(release.to_owned())
+            RingRefused::KernelTooOld(release.to_owned())
         }
-        (libc::ENOSYS, _) => Refused::Seccomp,
-        (libc::ENOMEM, _) => Refused::Memory,
-        _ => Refused::Other(limits::explained(&io::Error::from_raw_os_error(errno)).to_string()),
+        (libc::ENOSYS, _) => RingRefused::Seccomp,
+        (libc::ENOMEM, _) => RingRefused::Memory,
+        _ => {
+            RingRefused::Other(limits::explained(&io::Error::from_raw_os_error(errno)).to_string())
+        }
     }
 }
 
@@ -102,35 +104,35 @@ mod tests {
         let new = "6.18.44-fc";
         let old = "5.15.0-91-generic";
         let table = [
-            (libc::EPERM, Some("2\n"), new, Refused::Sysctl(2)),
-            (libc::EPERM, Some("1\n"), new, Refused::Sysctl(1)),
-            (libc::EPERM, Some("0\n"), new, Refused::Seccomp),
-            (libc::EPERM, None, old, Refused::Seccomp),
-            (libc::EPERM, Some(""), new, Refused::Seccomp),
-            (libc::EACCES, Some("0\n"), new, Refused::Seccomp),
-            (libc::ENOSYS, Some("0\n"), new, Refused::Seccomp),
-            (libc::ENOSYS, None, "4.4.0", Refused::KernelTooOld("4.4.0".into())),
-            (libc::EINVAL, None, old, Refused::KernelTooOld(old.into())),
-            (libc::EINVAL, None, "6.0.19", Refused::KernelTooOld("6.0.19".into())),
-            (libc::ENOMEM, Some("0\n"), new, Refused::Memory),
+            (libc::EPERM, Some("2\n"), new, RingRefused::Sysctl(2)),
+            (libc::EPERM, Some("1\n"), new, RingRefused::Sysctl(1)),
+            (libc::EPERM, Some("0\n"), new, RingRefused::Seccomp),
+            (libc::EPERM, None, old, RingRefused::Seccomp),
+            (libc::EPERM, Some(""), new, RingRefused::Seccomp),
+            (libc::EACCES, Some("0\n"), new, RingRefused::Seccomp),
+            (libc::ENOSYS, Some("0\n"), new, RingRefused::Seccomp),
+            (libc::ENOSYS, None, "4.4.0", RingRefused::KernelTooOld("4.4.0".into())),
+            (libc::EINVAL, None, old, RingRefused::KernelTooOld(old.into())),
+            (libc::EINVAL, None, "6.0.19", RingRefused::KernelTooOld("6.0.19".into())),
+            (libc::ENOMEM, Some("0\n"), new, RingRefused::Memory),
         ];
         for (errno, disabled, release, refused) in table {
             assert_eq!(decide(errno, disabled, release), refused);
         }
         for errno in [libc::EINVAL, libc::EMFILE] {
-            assert!(matches!(decide(errno, None, "6.1.0"), Refused::Other(_)));
+            assert!(matches!(decide(errno, None, "6.1.0"), RingRefused::Other(_)));
         }
     }
 
     #[test]
     fn each_cause_is_one_line_with_the_next_step() {
         for (refused, step) in [
-            (Refused::Sysctl(1), "kernel.io_uring_group"),
-            (Refused::Sysctl(2), "kernel.io_uring_disabled=2: set it to 0"),
-            (Refused::Seccomp, "--security-opt seccomp=unconfined"),
-            (Refused::KernelTooOld("5.15.0".into()), "Linux 6.1 or later, this is 5.15.0"),
-            (Refused::Memory, "RLIMIT_MEMLOCK"),
-            (Refused::Other("odd".into()), "odd"),
+            (RingRefused::Sysctl(1), "kernel.io_uring_group"),
+            (RingRefused::Sysctl(2), "kernel.io_uring_disabled=2: set it to 0"),
+            (RingRefused::Seccomp, "--security-opt seccomp=unconfined"),
+            (RingRefused::KernelTooOld("5.15.0".into()), "Linux 6.1 or later, this is 5.15.0"),
+            (RingRefused::Memory, "RLIMIT_MEMLOCK"),
+            (RingRefused::Other("odd".into()), "odd"),
         ] {
             let line = refused.to_string();
             assert!(line.contains(step), "{line}");

@@ -32,8 +32,8 @@ fn too_few_buffers_delay_and_lose_nothing() {
                     if in_place {
                         ring.send_in_place(index, payload, source).unwrap();
                     } else {
-                        let origin = ring.arrival(index).0.origin();
-                        ring.send_copy(origin, &octets, source).unwrap();
+                        let return_path = ring.arrival(index).0.return_path();
+                        ring.send_copy(return_path, &octets, source).unwrap();
                     }
                 }
                 ended += usize::from(!ring.armed[0]);
@@ -82,7 +82,7 @@ fn a_seccomp_filter_is_recognized() {
         forbid_io_uring_setup();
         probe()
     });
-    assert_eq!(filtered.join().unwrap(), Err(Refused::Seccomp));
+    assert_eq!(filtered.join().unwrap(), Err(RingRefused::Seccomp));
 }
 
 /// For this thread, io_uring_setup fails with EPERM, as with the default profile of containers.

@@ -36,7 +36,7 @@ use crate::kernel::holder::Holder;
 use crate::kernel::limits;
 
 /// What each socket may queue in each direction, in octets, as far as the system allows.
-pub const SOCKET_QUEUE_MAX: usize = 4 << 20;
+const SOCKET_QUEUE_MAX: usize = 4 << 20;
 /// After this many failed tries, the port counts as taken if a process has it.
 const BIND_TRIES: u32 = 31;
 /// After this many, the port counts as taken even if no process is seen to have it. Mostly its

@@ -229,7 +229,7 @@ impl Nat64 {
     }
 
     /// A port that no client has towards `server`: a random one, or the next free one after it.
-    pub(super) fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
+    fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
         // Else each packet of a new client would search all ports to find that none is free.
         let taken = self.peers.get(&server).map_or(0, Peer::length);
         if taken >= self.ports_eligible() {

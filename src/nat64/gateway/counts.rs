@@ -29,7 +29,7 @@ Dropped:
     /// A later fragment whose first fragment was not seen within [`super::WAITING_LIFETIME`].
     FragmentUnknown = "fragment_unknown",
     /// A later fragment that was evicted while it waited for the first: beyond
-    /// [`super::WAITING_SOURCE_MAX`] or [`super::WAITING_MAX`].
+    /// [`super::WAITING_SHARER_MAX`] or [`super::WAITING_MAX`].
     FragmentsWaiting = "fragments_waiting_limit",
     /// A fragment of a control datagram that exceeds the datagram, or the number of its fragments.
     FragmentBounds = "fragment_bounds",

@@ -32,7 +32,7 @@ pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use errors::ICMP_RATE_MAX;
 pub use outbox::{GatewayOutbox, Notice, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
-pub use waiting::{WAITING_LIFETIME, WAITING_MAX, WAITING_SOURCE_MAX};
+pub use waiting::{WAITING_LIFETIME, WAITING_MAX, WAITING_SHARER_MAX};
 
 use crate::handoff::entry::{Client, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
@@ -431,7 +431,11 @@ impl Gateway {
         self.actions = actions;
     }
 
-    /// Forwards a packet that came back from a server.
+    /// Forwards a packet that came back from a server: about one of each new connection.
+    ///
+    /// This is the second time that it is parsed. The engine, which believes nothing unverified,
+    /// has looked whose it is, and cannot pass that on: an action outlives the payload, so it owns
+    /// the packet, and what was parsed borrows from it.
     fn forward(
         &mut self,
         now: Duration,

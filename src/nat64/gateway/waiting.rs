@@ -2,7 +2,7 @@
 //! 6146 section 3.4: fragments are handled in any order).
 //!
 //! They wait for [`WAITING_LIFETIME`]. Memory is bounded by [`WAITING_MAX`], and a source (a /64 of
-//! clients, or an IPv4 host) has at most [`WAITING_SOURCE_MAX`] of it: beyond its share it evicts
+//! clients, or an IPv4 host) has at most [`WAITING_SHARER_MAX`] of it: beyond its share it evicts
 //! its own packets, oldest first. Where all is taken, the source that has most loses its oldest.
 
 use std::collections::VecDeque;
@@ -18,8 +18,8 @@ use crate::ip::fragment::FragmentKey;
 pub const WAITING_LIFETIME: Duration = Duration::from_secs(2);
 /// The maximum cost of all that waits, in octets.
 pub const WAITING_MAX: usize = 4 << 20;
-/// The maximum cost of what waits of one source: more than that of the longest packet.
-pub const WAITING_SOURCE_MAX: usize = 128 << 10;
+/// The maximum cost of what waits of one sharer: more than that of the longest packet.
+pub const WAITING_SHARER_MAX: usize = 128 << 10;
 /// What a packet costs beside its fragments, and a fragment beside its octets.
 const PACKET_COST: usize = 1024;
 const FRAGMENT_COST: usize = 64;
@@ -29,8 +29,8 @@ pub(super) struct Waiting {
     /// Oldest first.
     packets: VecDeque<WaitingPacket>,
     cost: usize,
-    /// The cost of what waits of each source. None has 0.
-    sources: HashMap<Source, usize, SecretHash>,
+    /// The cost of what waits of each sharer. None has 0.
+    sharers: HashMap<Sharer, usize, SecretHash>,
 }
 
 /// The fragments of one packet.
@@ -44,36 +44,36 @@ struct WaitingPacket {
 
 /// Who shares the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Source {
+enum Sharer {
     /// A /64 of clients.
     Network(u64),
     Host(Ipv4Addr),
 }
 
-impl Source {
+impl Sharer {
     fn of(key: FragmentKey) -> Self {
         match key {
-            FragmentKey::Ipv6 { source, .. } => Source::Network((source.to_bits() >> 64) as u64),
-            FragmentKey::Ipv4 { source, .. } => Source::Host(source),
+            FragmentKey::Ipv6 { source, .. } => Sharer::Network((source.to_bits() >> 64) as u64),
+            FragmentKey::Ipv4 { source, .. } => Sharer::Host(source),
         }
     }
 }
 
 impl Waiting {
     pub(super) fn new(hash: SecretHash) -> Self {
-        Self { packets: VecDeque::new(), cost: 0, sources: HashMap::with_hasher(hash) }
+        Self { packets: VecDeque::new(), cost: 0, sharers: HashMap::with_hasher(hash) }
     }
 
     /// Keeps a fragment, as it was received. Returns how many others were evicted for it.
     pub(super) fn hold(&mut self, now: Duration, key: FragmentKey, fragment: &[u8]) -> usize {
-        let source = Source::of(key);
+        let sharer = Sharer::of(key);
         let fragment_cost = FRAGMENT_COST + fragment.len();
         let mut evicted = 0;
-        while self.cost_of(source) + fragment_cost + PACKET_COST > WAITING_SOURCE_MAX {
-            evicted += self.evict_oldest_of(source);
+        while self.cost_of(sharer) + fragment_cost + PACKET_COST > WAITING_SHARER_MAX {
+            evicted += self.evict_oldest_of(sharer);
         }
         while self.cost + fragment_cost + PACKET_COST > WAITING_MAX
-            && let Some((&heaviest, _)) = self.sources.iter().max_by_key(|&(_, &cost)| cost)
+            && let Some((&heaviest, _)) = self.sharers.iter().max_by_key(|&(_, &cost)| cost)
         {
             evicted += self.evict_oldest_of(heaviest);
         }
@@ -87,7 +87,7 @@ impl Waiting {
         held.fragments.push(fragment.to_vec());
         held.cost += cost;
         self.cost += cost;
-        *self.sources.entry(source).or_default() += cost;
+        *self.sharers.entry(sharer).or_default() += cost;
         evicted
     }
 
@@ -106,12 +106,12 @@ impl Waiting {
         expired
     }
 
-    fn cost_of(&self, source: Source) -> usize {
-        self.sources.get(&source).copied().unwrap_or_default()
+    fn cost_of(&self, sharer: Sharer) -> usize {
+        self.sharers.get(&sharer).copied().unwrap_or_default()
     }
 
-    fn evict_oldest_of(&mut self, source: Source) -> usize {
-        let at = self.packets.iter().position(|held| Source::of(held.key) == source);
+    fn evict_oldest_of(&mut self, sharer: Sharer) -> usize {
+        let at = self.packets.iter().position(|held| Sharer::of(held.key) == sharer);
         at.map_or(0, |at| self.remove(at).len())
     }
 
@@ -120,11 +120,11 @@ impl Waiting {
             return Vec::new();
         };
         self.cost -= held.cost;
-        let source = Source::of(held.key);
-        if let Some(cost) = self.sources.get_mut(&source) {
+        let sharer = Sharer::of(held.key);
+        if let Some(cost) = self.sharers.get_mut(&sharer) {
             *cost -= held.cost;
             if *cost == 0 {
-                self.sources.remove(&source);
+                self.sharers.remove(&sharer);
             }
         }
         held.fragments
@@ -150,8 +150,8 @@ mod tests {
 
     fn check(waiting: &Waiting) {
         assert!(waiting.cost <= WAITING_MAX, "{}", waiting.cost);
-        assert!(waiting.sources.values().all(|&cost| (1..=WAITING_SOURCE_MAX).contains(&cost)));
-        assert_eq!(waiting.sources.values().sum::<usize>(), waiting.cost);
+        assert!(waiting.sharers.values().all(|&cost| (1..=WAITING_SHARER_MAX).contains(&cost)));
+        assert_eq!(waiting.sharers.values().sum::<usize>(), waiting.cost);
         assert_eq!(waiting.packets.iter().map(|held| held.cost).sum::<usize>(), waiting.cost);
     }
 

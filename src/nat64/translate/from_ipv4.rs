@@ -5,12 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::ip::address::{Prefix96, is_routable_host, synthesize};
 use crate::ip::checksum;
 use crate::ip::fields::{FRAGMENT_HEADER, IPV6_HEADER, protocol};
-use crate::ip::flow::{Class, classify_ipv4};
+use crate::ip::flow::classify_ipv4;
 use crate::ip::fragment::Fragment;
 use crate::ip::icmp::{IcmpError, v4};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6;
 
+use super::carried::Carried;
 use super::quoted::{ErrorMessage, Quoted4};
 use super::upper::{self, ClientIs, Update};
 use super::{
@@ -37,14 +38,7 @@ pub struct Ipv4Packet<'a> {
     view: Ipv4<'a>,
     /// The transport header and all behind it.
     upper: &'a [u8],
-    body: Body<'a>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Body<'a> {
-    Transport(Transport),
-    Later(Transport),
-    Error(ErrorMessage<'a, Quoted4<'a>>),
+    body: Carried<ErrorMessage<'a, Quoted4<'a>>>,
 }
 
 impl<'a> Ipv4Packet<'a> {
@@ -68,19 +62,10 @@ impl<'a> Ipv4Packet<'a> {
         if view.protocol() == protocol::ICMP && fragment.is_some() {
             return Err(Refused::discarded_ipv4(Refusal::IcmpFragment));
         }
-        let body = match classify_ipv4(view).map_err(|_| Refusal::HeaderTruncated)? {
-            Class::Ports { transport, .. } => Body::Transport(transport),
-            Class::Icmp(kind) if v4::is_echo(kind.ok_or(Refusal::HeaderTruncated)?) => {
-                Body::Transport(Transport::Echo)
-            }
-            Class::Icmp(_) => return Err(Refusal::IcmpType.into()),
-            Class::Error(_) => {
-                Body::Error(ErrorMessage::<Quoted4<'_>>::parse(upper, view.destination())?)
-            }
-            Class::Later(_) => Body::Later(Transport::of(view.protocol()).ok_or(UNKNOWN_PROTOCOL)?),
-            Class::Other => return Err(UNKNOWN_PROTOCOL),
-        };
-        if let Body::Transport(transport) = body {
+        let (class, protocol) = (classify_ipv4(view), view.protocol());
+        let error = || ErrorMessage::<Quoted4<'_>>::parse(upper, view.destination());
+        let body = Carried::of(class, protocol, UNKNOWN_PROTOCOL, v4::is_echo, error)?;
+        if let Carried::Transport(transport) = body {
             upper::check_header(transport, upper)?;
             // A fragment has not all that the checksum is over (section 4.5, RFC 6146 section 3.4).
             let none = transport == Transport::Udp && upper::udp_without_checksum(upper);
@@ -100,9 +85,9 @@ impl<'a> Ipv4Packet<'a> {
     pub fn inside(&self) -> Inside<Ipv4Addr> {
         let key = |fragment| self.view.fragment_key(fragment);
         match (&self.body, self.view.fragment()) {
-            (Body::Error(error), _) => Inside::Error(error.quoted.flow),
-            (Body::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
-            (Body::Transport(transport) | Body::Later(transport), fragment) => {
+            (Carried::Error(error), _) => Inside::Error(error.quoted.flow),
+            (Carried::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
+            (Carried::Transport(transport) | Carried::Later(transport), fragment) => {
                 // A transport was checked to have its whole header.
                 let (source, destination) = transport.ports(self.upper).unwrap_or_default();
                 let echo = *transport == Transport::Echo;
@@ -141,7 +126,7 @@ impl<'a> Ipv4Packet<'a> {
             return Err(Refused::with(Refusal::HopLimit, v4::TIME_EXCEEDED, 0, 0));
         }
         match &self.body {
-            Body::Error(error) => {
+            Carried::Error(error) => {
                 let counterpart = error.counterpart(limits)?;
                 let router = self.view.source() != error.quoted_destination();
                 let source = if router {
@@ -155,7 +140,7 @@ impl<'a> Ipv4Packet<'a> {
                 let end = IPV6_HEADER + length;
                 Ok(Packets::new(out, &header, end, end, None))
             }
-            Body::Transport(transport) | Body::Later(transport) => {
+            Carried::Transport(transport) | Carried::Later(transport) => {
                 self.transport_to_ipv6(*transport, rewrite, limits, out)
             }
         }
@@ -203,7 +188,7 @@ impl<'a> Ipv4Packet<'a> {
         let end = header.len() + self.upper.len();
         let upper = &mut out[header.len()..end];
         upper.copy_from_slice(self.upper);
-        if matches!(self.body, Body::Transport(_)) {
+        if matches!(self.body, Carried::Transport(_)) {
             let made = transport == Transport::Udp && upper::udp_without_checksum(upper);
             self.update(transport, rewrite).apply(upper);
             if made {

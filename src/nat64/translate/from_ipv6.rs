@@ -5,12 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::ip::address::is_routable_client;
 use crate::ip::checksum;
 use crate::ip::fields::{IPV4_HEADER, ipv4 as field, protocol, put_u16};
-use crate::ip::flow::{Class, classify_ipv6};
+use crate::ip::flow::classify_ipv6;
 use crate::ip::fragment::Fragment;
 use crate::ip::icmp::{IcmpError, v6};
 use crate::ip::ipv4;
 use crate::ip::ipv6::{Ipv6, Walk};
 
+use super::carried::Carried;
 use super::quoted::{ErrorMessage, MAY_FRAGMENT_MAX, Quoted6};
 use super::upper::{self, ClientIs, Update};
 use super::{
@@ -31,14 +32,7 @@ pub struct Ipv6Packet<'a> {
     walk: Walk,
     /// The transport header and all behind it.
     upper: &'a [u8],
-    body: Body<'a>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Body<'a> {
-    Transport(Transport),
-    Later(Transport),
-    Error(ErrorMessage<'a, Quoted6<'a>>),
+    body: Carried<ErrorMessage<'a, Quoted6<'a>>>,
 }
 
 impl<'a> Ipv6Packet<'a> {
@@ -59,20 +53,11 @@ impl<'a> Ipv6Packet<'a> {
         if walk.protocol == protocol::ICMPV6 && walk.fragment.is_some_and(fragmented) {
             return Err(Refused::discarded_ipv6(Refusal::IcmpFragment));
         }
-        let body = match classify_ipv6(view, &walk).map_err(|_| Refusal::HeaderTruncated)? {
-            Class::Ports { transport, .. } => Body::Transport(transport),
-            Class::Icmp(kind) if v6::is_echo(kind.ok_or(Refusal::HeaderTruncated)?) => {
-                Body::Transport(Transport::Echo)
-            }
-            Class::Icmp(_) => return Err(Refusal::IcmpType.into()),
-            Class::Error(_) => {
-                let (source, destination) = (view.source(), view.destination());
-                Body::Error(ErrorMessage::<Quoted6<'_>>::parse(upper, source, destination)?)
-            }
-            Class::Later(_) => Body::Later(Transport::of(walk.protocol).ok_or(UNKNOWN_PROTOCOL)?),
-            Class::Other => return Err(UNKNOWN_PROTOCOL),
-        };
-        if let Body::Transport(transport) = body {
+        let (class, protocol) = (classify_ipv6(view, &walk), walk.protocol);
+        let (source, destination) = (view.source(), view.destination());
+        let error = || ErrorMessage::<Quoted6<'_>>::parse(upper, source, destination);
+        let body = Carried::of(class, protocol, UNKNOWN_PROTOCOL, v6::is_echo, error)?;
+        if let Carried::Transport(transport) = body {
             upper::check_header(transport, upper)?;
             // RFC 8200 section 8.1: over IPv6 every datagram has one.
             if transport == Transport::Udp && upper::udp_without_checksum(upper) {
@@ -91,9 +76,9 @@ impl<'a> Ipv6Packet<'a> {
     pub fn inside(&self) -> Inside<Ipv6Addr> {
         let key = |fragment| self.view.fragment_key(fragment);
         match (&self.body, self.walk.fragment) {
-            (Body::Error(error), _) => Inside::Error(error.quoted.flow),
-            (Body::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
-            (Body::Transport(transport) | Body::Later(transport), fragment) => {
+            (Carried::Error(error), _) => Inside::Error(error.quoted.flow),
+            (Carried::Later(_), Some(fragment)) => Inside::Later(key(fragment)),
+            (Carried::Transport(transport) | Carried::Later(transport), fragment) => {
                 // A transport was checked to have its whole header.
                 let (client_port, service_port) = transport.ports(self.upper).unwrap_or_default();
                 let (client, service) = (self.view.source(), self.view.destination());
@@ -129,12 +114,12 @@ impl<'a> Ipv6Packet<'a> {
         }
         let mtu = usize::from(limits.ipv4_mtu);
         let (transport, end) = match &self.body {
-            Body::Error(error) => {
+            Carried::Error(error) => {
                 let counterpart = error.counterpart(limits)?;
                 let length = error.emit(counterpart, rewrite, limits, &mut out[IPV4_HEADER..]);
                 (Transport::Echo, IPV4_HEADER + length)
             }
-            Body::Transport(transport) | Body::Later(transport) => {
+            Carried::Transport(transport) | Carried::Later(transport) => {
                 let end = IPV4_HEADER + self.upper.len();
                 if end > mtu && !self.may_fragment(end) {
                     let mtu = limits.ipv4_mtu.saturating_add(HEADER_DIFFERENCE).max(IPV6_MTU_MIN);
@@ -143,7 +128,7 @@ impl<'a> Ipv6Packet<'a> {
                 }
                 let upper = &mut out[IPV4_HEADER..end];
                 upper.copy_from_slice(self.upper);
-                if matches!(self.body, Body::Transport(_)) {
+                if matches!(self.body, Carried::Transport(_)) {
                     self.update(*transport, rewrite).apply(upper);
                 }
                 (*transport, end)

@@ -17,6 +17,7 @@
 //! (RFC 7915 section 1.2), fragments of UDP datagrams without a checksum (which RFC 6146 section
 //! 3.4 would reassemble), multicast.
 
+mod carried;
 mod counterparts;
 mod errors;
 mod from_ipv4;

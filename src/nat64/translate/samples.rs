@@ -23,6 +23,20 @@ pub fn octets(digits: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
+/// The IPv6 packet of this name.
+pub fn from6(name: &str) -> Vec<u8> {
+    from(&TO_IPV4, name)
+}
+
+/// The IPv4 packet of this name.
+pub fn from4(name: &str) -> Vec<u8> {
+    from(&TO_IPV6, name)
+}
+
+fn from(samples: &[Sample], name: &str) -> Vec<u8> {
+    octets(samples.iter().find(|sample| sample.name == name).unwrap().from)
+}
+
 /// From IPv6 to IPv4.
 pub const TO_IPV4: [Sample; 14] = [
     // A SYN with a traffic class and a flow label.

@@ -125,8 +125,7 @@ fn play(destination: Box<dyn Write + Send>, log: &LogTail) -> (Result<(), Failur
 #[test]
 fn all_scenes() {
     if !can_bind_validation_port().unwrap_or(false) || crate::kernel::ring::probe().is_err() {
-        eprintln!("not run: UDP port 9 of 127.0.1.1 or io_uring cannot be had");
-        return;
+        crate::skip::cannot_run("UDP port 9 of 127.0.1.1, and io_uring: run it as root");
     }
     // The canary: a demo that cannot fail shows nothing.
     let log = LogTail::new();

@@ -156,17 +156,17 @@ impl<'de> DeserializeSeed<'de> for &About {
             Shape::Switch | Shape::Word => {
                 String::deserialize(deserializer).map(|text| vec![text.into()])
             }
-            Shape::Number => deserializer.deserialize_any(Number),
+            Shape::Number => deserializer.deserialize_any(NumberVisitor),
             Shape::Path => PathBuf::deserialize(deserializer).map(|path| vec![path.into()]),
-            Shape::List => deserializer.deserialize_any(List),
+            Shape::List => deserializer.deserialize_any(ListVisitor),
         }
     }
 }
 
 /// A string, or a number as it would be written in one.
-struct Number;
+struct NumberVisitor;
 
-impl Visitor<'_> for Number {
+impl Visitor<'_> for NumberVisitor {
     type Value = Written;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,9 +191,9 @@ impl Visitor<'_> for Number {
 }
 
 /// An array of strings, or one string with commas.
-struct List;
+struct ListVisitor;
 
-impl<'de> Visitor<'de> for List {
+impl<'de> Visitor<'de> for ListVisitor {
     type Value = Written;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -400,7 +400,7 @@ fn of_toml(
     };
     let written: BTreeMap<toml::Spanned<String>, toml::Value> =
         toml::from_str(text).map_err(failed)?;
-    let keys = Keys(table.iter().filter(|about| about.in_file).collect());
+    let keys = FileKeys(table.iter().filter(|about| about.in_file).collect());
     for key in written.keys() {
         let name = key.get_ref().as_str();
         if let Some(about) = keys.get(name) {
@@ -419,9 +419,9 @@ fn of_toml(
 }
 
 /// The options that a file may have.
-struct Keys<'a>(Vec<&'a About>);
+struct FileKeys<'a>(Vec<&'a About>);
 
-impl Keys<'_> {
+impl FileKeys<'_> {
     fn get(&self, name: &str) -> Option<&About> {
         self.0.iter().copied().find(|about| about.name == name)
     }
@@ -440,7 +440,7 @@ impl Keys<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Keys<'_> {
+impl<'de> DeserializeSeed<'de> for FileKeys<'_> {
     type Value = Layer;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Layer, D::Error> {
@@ -448,7 +448,7 @@ impl<'de> DeserializeSeed<'de> for Keys<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Keys<'_> {
+impl<'de> Visitor<'de> for FileKeys<'_> {
     type Value = Layer;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

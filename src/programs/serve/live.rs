@@ -67,12 +67,12 @@ struct Snapshot {
 
 /// What the thread and the views share besides the snapshots.
 #[derive(Debug, Default)]
-struct Shared {
+struct PollShared {
     thread: OnceLock<Thread>,
     stop: AtomicBool,
 }
 
-impl Shared {
+impl PollShared {
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -87,7 +87,7 @@ pub struct View {
     /// The tables requested since snapshot `since`: once is enough.
     requested: HashSet<TableKey>,
     since: u64,
-    shared: Arc<Shared>,
+    shared: Arc<PollShared>,
 }
 
 impl LiveConnections for View {
@@ -129,7 +129,7 @@ pub struct Poller {
     tables: HashMap<TableKey, WatchedTable>,
     /// The number of polls so far.
     polls: u64,
-    shared: Arc<Shared>,
+    shared: Arc<PollShared>,
 }
 
 /// A table that is watched, or was.
@@ -142,7 +142,7 @@ struct WatchedTable {
 }
 
 /// The running thread. To drop this ends it soon, without waiting for it.
-pub struct Polling(Arc<Shared>);
+pub struct Polling(Arc<PollShared>);
 
 impl Drop for Polling {
     fn drop(&mut self) {
@@ -154,7 +154,7 @@ impl Drop for Polling {
 /// A poller that does not run yet, and a view for each reactor.
 pub fn prepare(reactors: usize) -> (Poller, Vec<View>) {
     let published: Arc<ArcSwap<Snapshot>> = Arc::default();
-    let shared: Arc<Shared> = Arc::default();
+    let shared: Arc<PollShared> = Arc::default();
     let view = |_| {
         let (requests, consumer) = RingBuffer::new(REQUESTS_MAX);
         let view = View {

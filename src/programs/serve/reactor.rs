@@ -23,7 +23,7 @@ use crate::handoff::server::{
     RECORD_EVERY, Reply, Server, events_max,
 };
 use crate::handoff::stats::{Counter, DropReason, Stats};
-use crate::kernel::backend::{BATCH_MAX, Backend, Losses, Origin};
+use crate::kernel::backend::{BATCH_MAX, Backend, Losses, ReturnPath};
 use crate::kernel::clock::Clock;
 
 /// A batch is cut when its replies that are not written in place have more octets: bounds the
@@ -135,7 +135,7 @@ pub struct Reactor<B, S: Shard> {
     waited: Vec<usize>,
     /// Replies that wait until their record is durable, first in, first out: a reply about an older
     /// record may wait behind one about a newer record, a little longer than it must.
-    held: VecDeque<Held>,
+    held: VecDeque<HeldReply>,
     held_octets: usize,
     /// Events of a record that could not be written yet.
     unlogged: Vec<Event>,
@@ -145,12 +145,12 @@ pub struct Reactor<B, S: Shard> {
     told: JournalState,
     /// When the kernel was last asked for [`DropReason::SocketFull`].
     overflow_asked: Duration,
-    on_trouble: Box<dyn FnMut(Trouble<'_>) + Send>,
+    on_trouble: Box<dyn FnMut(JournalTrouble<'_>) + Send>,
 }
 
 /// What a reactor reports about its journal, once for each change.
 #[derive(Debug)]
-pub enum Trouble<'a> {
+pub enum JournalTrouble<'a> {
     /// There is no room: nothing new is announced until there is.
     NoSpace(Option<&'a io::Error>),
     /// The journal is written again.
@@ -160,9 +160,9 @@ pub enum Trouble<'a> {
 }
 
 /// A reply that announces a change that is not durable yet.
-struct Held {
+struct HeldReply {
     after: u64,
-    origin: Origin,
+    return_path: ReturnPath,
     to: SocketAddrV4,
     payload: Box<[u8]>,
 }
@@ -176,7 +176,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         log: eventlog::Sender,
         clock: Clock,
         stats: Arc<Stats>,
-        on_trouble: impl FnMut(Trouble<'_>) + Send + 'static,
+        on_trouble: impl FnMut(JournalTrouble<'_>) + Send + 'static,
     ) -> Self {
         Self {
             backend,
@@ -362,8 +362,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                     Body::InPlace(range) => self.backend.arrival(datagram).1[range.clone()].into(),
                     Body::Copied(range) => self.outbox.copies()[range.clone()].into(),
                 };
-                let origin = self.backend.arrival(datagram).0.origin();
-                self.hold(Held { after, origin, to, payload }, written);
+                let return_path = self.backend.arrival(datagram).0.return_path();
+                self.hold(HeldReply { after, return_path, to, payload }, written);
                 continue;
             }
             self.stats.add(Counter::Replies, 1);
@@ -371,8 +371,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
                 Body::Copied(range) => {
                     let payload = &self.outbox.copies()[range.clone()];
-                    let origin = self.backend.arrival(datagram).0.origin();
-                    self.backend.send_copy(origin, payload, to)?;
+                    let return_path = self.backend.arrival(datagram).0.return_path();
+                    self.backend.send_copy(return_path, payload, to)?;
                 }
             }
         }
@@ -428,9 +428,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if state != self.told {
             self.told = state;
             (self.on_trouble)(match state {
-                JournalState::Fine | JournalState::Full => Trouble::Over,
-                JournalState::NoSpace => Trouble::NoSpace(journal.cause()),
-                JournalState::Failed => Trouble::Failed(journal.cause()),
+                JournalState::Fine | JournalState::Full => JournalTrouble::Over,
+                JournalState::NoSpace => JournalTrouble::NoSpace(journal.cause()),
+                JournalState::Failed => JournalTrouble::Failed(journal.cause()),
             });
         }
         state
@@ -438,7 +438,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
 
     /// Keeps a reply until its record is durable. A reply whose record is not even written is
     /// dropped: the NAT64 will ask again.
-    fn hold(&mut self, reply: Held, written: bool) {
+    fn hold(&mut self, reply: HeldReply, written: bool) {
         let octets = self.held_octets + reply.payload.len();
         if !written || self.held.len() >= HELD_MAX || octets > HELD_OCTETS_MAX {
             return self.stats.count_drop(DropReason::JournalUnavailable);
@@ -462,12 +462,12 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
-        while let Some(Held { origin, to, payload, .. }) =
+        while let Some(HeldReply { return_path, to, payload, .. }) =
             self.held.pop_front_if(|held| held.after <= durable)
         {
             self.held_octets -= payload.len();
             self.stats.add(Counter::Replies, 1);
-            self.backend.send_copy(origin, &payload, to)?;
+            self.backend.send_copy(return_path, &payload, to)?;
         }
         Ok(())
     }

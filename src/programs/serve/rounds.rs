@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 
 /// The most costly requests of one NAT64 in one round.
-pub const COSTLY_MAX: u32 = 8;
+const COSTLY_MAX: u32 = 8;
 
 /// Who had costly requests in this round, and what waits for the next.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::kernel::limits;
-use crate::kernel::ring::{self, Refused};
+use crate::kernel::ring::{self, RingRefused};
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::say;
 use crate::kernel::waker::EventWaker;
@@ -23,14 +23,14 @@ use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
 use crate::programs::serve::stop::Serving;
-use crate::programs::serve::thread::{Common, Reports, Seat};
+use crate::programs::serve::thread::{Reports, Seat, ThreadsShared};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// io_uring cannot be used.
     #[error(transparent)]
-    Refused(Refused),
+    Refused(RingRefused),
     /// The state directory cannot be used.
     #[error(transparent)]
     State(storage::DirectoryError),
@@ -97,7 +97,7 @@ impl Serving {
 
         let stop = Arc::new(AtomicBool::new(false));
         let (common, Reports { ready, ended }) =
-            Common::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
+            ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
         let parts = servers.into_iter().zip(views).zip(journals).zip(senders).zip(&stats);
         for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
             let ((((server, live), journal), log), stats) = parts;
@@ -137,7 +137,7 @@ impl Serving {
                 Ok(Err(error)) => {
                     drop(self.stop());
                     return Err(match io {
-                        Io::Uring => StartError::Refused(Refused::explain(&error)),
+                        Io::Uring => StartError::Refused(RingRefused::explain(&error)),
                         Io::Mmsg => {
                             StartError::System("memory or descriptors for a reactor", error)
                         }
@@ -157,7 +157,7 @@ impl Serving {
 ///
 /// # Errors
 /// Where io_uring is wanted, and refused.
-pub fn choose_io(wanted: Option<Io>) -> Result<Io, Refused> {
+pub fn choose_io(wanted: Option<Io>) -> Result<Io, RingRefused> {
     if wanted == Some(Io::Mmsg) {
         return Ok(Io::Mmsg);
     }

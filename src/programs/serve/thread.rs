@@ -18,7 +18,7 @@ use crate::kernel::socket::ReactorSocket;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::live::View;
-use crate::programs::serve::reactor::{Reactor, ServerShard, Trouble};
+use crate::programs::serve::reactor::{JournalTrouble, Reactor, ServerShard};
 
 /// A reactor that has stopped checks this many times, at these intervals, whether the others have,
 /// too: one of them may be stuck.
@@ -27,7 +27,7 @@ const ALL_END_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What the threads of all reactors share.
 #[derive(Clone)]
-pub(super) struct Common {
+pub(super) struct ThreadsShared {
     sync: Option<SyncPolicy>,
     clock: Clock,
     stop: Arc<AtomicBool>,
@@ -47,7 +47,7 @@ pub(super) struct Reports {
     pub(super) ended: mpsc::Receiver<io::Result<()>>,
 }
 
-impl Common {
+impl ThreadsShared {
     /// For this number of reactors, that end when `stop` is set. When one ends by itself, it calls
     /// `on_failure`.
     pub(super) fn new(
@@ -79,7 +79,7 @@ pub(super) struct Seat {
     pub(super) journal: Option<JournalWriter>,
     pub(super) log: eventlog::Sender,
     pub(super) stats: Arc<Stats>,
-    pub(super) common: Common,
+    pub(super) common: ThreadsShared,
 }
 
 impl Seat {
@@ -104,7 +104,7 @@ impl Seat {
 
     /// The life of a reactor.
     fn run<B: Backend>(self, mut on_end: OnEnd, backend: io::Result<(B, EventWaker)>) {
-        let Common { sync, clock, stop, troubled, all_end, ready, .. } = self.common;
+        let ThreadsShared { sync, clock, stop, troubled, all_end, ready, .. } = self.common;
         let (backend, waker) = match backend {
             Ok(made) => made,
             Err(error) => {
@@ -131,13 +131,13 @@ impl Seat {
 }
 
 /// Prints what the reactors report about their journals, once for all of them.
-fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
+fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(JournalTrouble<'_>) + Send {
     let cause = |cause: Option<&io::Error>| {
         cause.map_or_else(String::new, |cause| format!(" ({})", limits::explained(cause)))
     };
     let mut counted = false;
     move |trouble| match trouble {
-        Trouble::NoSpace(why) => {
+        JournalTrouble::NoSpace(why) => {
             counted = true;
             if troubled.fetch_add(1, Ordering::AcqRel) == 0 {
                 warn(format_args!(
@@ -147,13 +147,13 @@ fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(Trouble<'_>) + Send {
                 ));
             }
         }
-        Trouble::Over => {
+        JournalTrouble::Over => {
             counted = false;
             if troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
                 say(format_args!("the journal is written again"));
             }
         }
-        Trouble::Failed(why) => {
+        JournalTrouble::Failed(why) => {
             if std::mem::take(&mut counted) {
                 troubled.fetch_sub(1, Ordering::AcqRel);
             }

@@ -29,7 +29,7 @@ enum Verdict {
 }
 
 /// A segment that is being read.
-struct Segment<'a> {
+struct SegmentFile<'a> {
     id: FileId,
     /// Octets of the file.
     length: u64,
@@ -40,7 +40,7 @@ struct Segment<'a> {
 }
 
 /// How far the segments were read.
-struct Progress<'a> {
+struct SegmentsProgress<'a> {
     reader: &'a ShardReader<'a>,
     /// Whether the number of the next record is known.
     known: bool,
@@ -61,7 +61,7 @@ impl ShardReader<'_> {
         end: &mut ShardEnd,
     ) -> Result<(), StorageError> {
         let mut expected = end.snapshot;
-        let mut progress = Progress { reader: self, known, on_damage, sink, end };
+        let mut progress = SegmentsProgress { reader: self, known, on_damage, sink, end };
         let segments: Vec<u64> =
             self.files.segments.iter().copied().filter(|&number| number >= expected).collect();
         if segments.is_empty() {
@@ -80,7 +80,7 @@ impl ShardReader<'_> {
     }
 }
 
-impl Progress<'_> {
+impl SegmentsProgress<'_> {
     fn damage(&mut self, damage: Damage) -> Result<(), StorageError> {
         (self.on_damage)(damage)?;
         self.known = false;
@@ -104,7 +104,7 @@ impl Progress<'_> {
         let file = self.reader.open(id)?;
         let length = file.length().map_err(failed)?;
         self.end.segment_octets += length;
-        let mut segment = Segment { id, length, boot: None, later };
+        let mut segment = SegmentFile { id, length, boot: None, later };
         match ShardReader::check_common(common, self.reader.header(id, &*file)?) {
             Ok(header) => segment.boot = Some(header.boot),
             Err(what) => {
@@ -165,7 +165,7 @@ impl Progress<'_> {
     }
 
     /// Whether what is invalid from `offset` on is a torn end or damage.
-    fn judge(&self, segment: &Segment<'_>, offset: u64) -> Result<Verdict, StorageError> {
+    fn judge(&self, segment: &SegmentFile<'_>, offset: u64) -> Result<Verdict, StorageError> {
         let remainder = self.reader.remainder(segment, offset)?;
         let expected = self.end.position.record;
         let unsynced = |remainder: &Remainder| {
@@ -211,7 +211,7 @@ impl ShardReader<'_> {
     /// What is valid from `offset` of a segment on, and in those after it.
     fn remainder(
         &self,
-        segment: &Segment<'_>,
+        segment: &SegmentFile<'_>,
         offset: u64,
     ) -> Result<Option<Remainder>, StorageError> {
         let mut remainder: Option<Remainder> = None;

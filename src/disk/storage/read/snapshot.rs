@@ -5,7 +5,7 @@ use crate::disk::journal::{FileId, HEADER_LENGTH, Header, Record, RecordNumber};
 use crate::disk::storage::{StorageError, epoch};
 
 /// How far a snapshot was read.
-struct Progress<'a> {
+struct SnapshotProgress<'a> {
     id: FileId,
     sink: Sink<'a>,
     /// The number that the next record should have.
@@ -14,7 +14,7 @@ struct Progress<'a> {
     ended: bool,
 }
 
-impl Progress<'_> {
+impl SnapshotProgress<'_> {
     fn take(&mut self, record: &Record<'_>) -> Result<(), StorageError> {
         self.expected = record.number.next();
         self.ended = record.is_end();
@@ -50,7 +50,7 @@ impl ShardReader<'_> {
             }
         };
         let mut reader = RecordReader::new(file, id, None).map_err(failed)?;
-        let mut progress = Progress { id, sink, expected: RecordNumber(1), ended: false };
+        let mut progress = SnapshotProgress { id, sink, expected: RecordNumber(1), ended: false };
         loop {
             let offset = reader.offset();
             let what = match reader.step().map_err(failed)? {

@@ -86,9 +86,9 @@ fn coalesced_datagrams_of_every_shape<B: Made>() {
 
 fn echo_any<B: Made>(backend: &mut B, index: usize) {
     let (arrival, buffer) = backend.arrival(index);
-    let (source, origin) = (arrival.source, arrival.origin());
+    let (source, return_path) = (arrival.source, arrival.return_path());
     let copy = buffer[arrival.payload.clone()].to_vec();
-    backend.send_copy(origin, &copy, source).unwrap();
+    backend.send_copy(return_path, &copy, source).unwrap();
 }
 
 /// In a network of its own, whose loopback has an MTU of 900: longer replies cannot be coalesced
@@ -106,9 +106,9 @@ fn replies_are_coalesced_where_the_route_takes_it<B: Made>() {
             client.send_to(b"x", server).unwrap();
             let reply = pattern(length, mtu as usize);
             receive_all(&mut backend, 1, |backend, index| {
-                let (source, origin) =
-                    (backend.arrival(index).0.source, backend.arrival(index).0.origin());
-                (0..20).for_each(|_| backend.send_copy(origin, &reply, source).unwrap());
+                let (source, return_path) =
+                    (backend.arrival(index).0.source, backend.arrival(index).0.return_path());
+                (0..20).for_each(|_| backend.send_copy(return_path, &reply, source).unwrap());
             });
             backend.turn(Some(Duration::ZERO)).unwrap();
             for _ in 0..20 {

@@ -136,9 +136,10 @@ fn echo_in_place<B: Made>(backend: &mut B, index: usize) {
 }
 
 fn echo_copy<B: Made>(backend: &mut B, index: usize) {
-    let (source, origin) = (backend.arrival(index).0.source, backend.arrival(index).0.origin());
+    let (source, return_path) =
+        (backend.arrival(index).0.source, backend.arrival(index).0.return_path());
     let copy = payload(backend, index);
-    backend.send_copy(origin, &copy, source).unwrap();
+    backend.send_copy(return_path, &copy, source).unwrap();
 }
 
 fn echoes_every_length<B: Made>(address: Ipv4Addr, echo: fn(&mut B, usize)) {
@@ -265,12 +266,13 @@ fn many_replies_to_one_request<B: Made>() {
     // drops what the client's queue cannot take, which is none of our losses.
     let large = pattern(PAYLOAD_MAX, 0);
     receive_all(&mut backend, 1, |backend, index| {
-        let (source, origin) = (backend.arrival(index).0.source, backend.arrival(index).0.origin());
+        let (source, return_path) =
+            (backend.arrival(index).0.source, backend.arrival(index).0.return_path());
         for _ in 0..3 * MESSAGES_MAX {
             echo_in_place(backend, index);
         }
         for _ in 0..2 * ARENA_SIZE / PAYLOAD_MAX {
-            backend.send_copy(origin, &large, source).unwrap();
+            backend.send_copy(return_path, &large, source).unwrap();
         }
     });
     backend.finish().unwrap();
@@ -347,10 +349,10 @@ fn refused_replies_are_counted_and_end_nothing<B: Made>() {
     receive_all(&mut backend, 1, |backend, index| {
         // No route leads out from a loopback address (EINVAL), and broadcasts are refused (EACCES).
         let out = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
-        let origin = backend.arrival(index).0.origin();
-        backend.send_copy(origin, b"x", out).unwrap();
-        backend.send_copy(origin, b"x", SocketAddrV4::new(Ipv4Addr::BROADCAST, 9)).unwrap();
-        backend.send_copy(origin, &[0; PAYLOAD_MAX + 1], out).unwrap();
+        let return_path = backend.arrival(index).0.return_path();
+        backend.send_copy(return_path, b"x", out).unwrap();
+        backend.send_copy(return_path, b"x", SocketAddrV4::new(Ipv4Addr::BROADCAST, 9)).unwrap();
+        backend.send_copy(return_path, &[0; PAYLOAD_MAX + 1], out).unwrap();
         let whole = 0..backend.arrival(index).1.len();
         let back = backend.arrival(index).0.source;
         backend.send_in_place(index, whole, back).unwrap();
@@ -420,7 +422,7 @@ fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
     let (mut backend, waker, server) = start::<B>(Ipv4Addr::LOCALHOST);
     let client = client();
     let to = v4(client.local_addr().unwrap());
-    let origin = Origin { socket: 0, local: *server.ip() };
+    let return_path = ReturnPath { socket: 0, local: *server.ip() };
     assert_eq!(backend.turn(SHORT).unwrap(), 0);
     for before in [0, 1, MESSAGES_MAX, 3 * MESSAGES_MAX] {
         // Of alternating length, so that few are coalesced: there is no room for all of them.
@@ -428,7 +430,7 @@ fn a_waker_that_is_used_while_replies_leave_ends_the_next_wait<B: Made>() {
             if number == before {
                 waker.wake();
             }
-            backend.send_copy(origin, &[1, 2][..1 + number % 2], to).unwrap();
+            backend.send_copy(return_path, &[1, 2][..1 + number % 2], to).unwrap();
         }
         assert!(elapsed(|| assert_eq!(backend.turn(Some(LONG)).unwrap(), 0)) < LONG);
         let took = elapsed(|| assert_eq!(backend.turn(SHORT).unwrap(), 0));

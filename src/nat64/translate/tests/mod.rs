@@ -4,7 +4,7 @@ mod mtu;
 mod refused;
 mod truncated;
 
-use super::samples::{Sample, TO_IPV4, TO_IPV6, octets};
+use super::samples::{TO_IPV4, TO_IPV6, from4, from6, octets};
 use super::*;
 use crate::ip::address::{Prefix96, synthesize};
 use crate::ip::checksum::{self, checksum};
@@ -45,18 +45,6 @@ pub(super) fn to_ipv4(packet: &[u8], limits: &Limits) -> Result<Vec<Vec<u8>>, Re
 pub(super) fn to_ipv6(packet: &[u8], limits: &Limits) -> Result<Vec<Vec<u8>>, Refused> {
     let mut out = vec![0xc5; packet.len() + GROWTH_MAX];
     Ipv4Packet::parse(packet)?.to_ipv6(&TO6, limits, &mut out).map(collect)
-}
-
-fn sample(samples: &[Sample], name: &str) -> Vec<u8> {
-    octets(samples.iter().find(|sample| sample.name == name).unwrap().from)
-}
-
-fn from6(name: &str) -> Vec<u8> {
-    sample(&TO_IPV4, name)
-}
-
-fn from4(name: &str) -> Vec<u8> {
-    sample(&TO_IPV6, name)
 }
 
 pub(super) fn octets_of<const N: usize>(error: ErrorPacket<'_, N>) -> Vec<u8> {

@@ -487,15 +487,11 @@ fn log_that_cannot_be_completed_is_an_error() {
     assert_eq!(Cursor::read(&RealDisk, &scene.cursor).unwrap().events, [0]);
 }
 
-/// Not a test: the process that [`killed_at_any_instant`] kills.
+/// Names the directory of a process that [`killed_at_any_instant`] starts and kills.
 const CHILD: &str = "NAT64HANDOFF_TEST_EVENTLOG_CHILD";
 
-#[test]
-fn child() {
-    let Ok(directory) = std::env::var(CHILD) else {
-        return;
-    };
-    let directory = PathBuf::from(directory);
+/// What that process does: it logs, and rotates the log, without an end.
+fn log_until_killed(directory: PathBuf) {
     let cursor = directory.join("log.cursor");
     let first_events = Cursor::read(&RealDisk, &cursor).unwrap().events;
     let config = LogConfig {
@@ -533,6 +529,9 @@ fn child() {
 
 #[test]
 fn killed_at_any_instant() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        return log_until_killed(directory.into());
+    }
     let scene = Scene::new();
     fs::write(&scene.log, "").unwrap();
     scene.point(&scene.log, 0, &[0, 0]);
@@ -542,7 +541,7 @@ fn killed_at_any_instant() {
         // Tests are named by their path within the crate.
         let (_, module) = module_path!().split_once("::").unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &format!("{module}::child")])
+            .args(["--exact", &format!("{module}::killed_at_any_instant")])
             .env(CHILD, scene.directory.path())
             .stdout(Stdio::null())
             .spawn()

@@ -15,15 +15,21 @@ fn strange_lines_are_said_and_stay() {
     assert!(said[1].contains("has 1 line at its end that this server did not write"), "{said:?}");
 }
 
+/// The log, which had two events, is gone; a file with this content has its name.
+fn in_place_of_the_log(content: &str) -> Scene {
+    let scene = Scene::new();
+    let gone = scene.file("gone");
+    fs::write(&gone, lines(&events(&[0], &[2]))).unwrap();
+    fs::write(&scene.log, content).unwrap();
+    scene.point(&gone, 10, &[2]);
+    fs::remove_file(&gone).unwrap();
+    scene
+}
+
 #[test]
 fn file_that_is_gone_is_begun_anew() {
     for content in ["", "other\n"] {
-        let scene = Scene::new();
-        let gone = scene.file("gone");
-        fs::write(&gone, lines(&events(&[0], &[2]))).unwrap();
-        fs::write(&scene.log, content).unwrap();
-        scene.point(&gone, 10, &[2]);
-        fs::remove_file(&gone).unwrap();
+        let scene = in_place_of_the_log(content);
         let (completed, said) = scene.recover(&[5]);
         assert_eq!(scene.text(), content.to_owned() + &lines(&events(&[2], &[5])));
         assert_eq!((completed.appended, completed.strangers), (3, 0));
@@ -59,12 +65,7 @@ fn a_reused_inode_is_another_file() {
 fn a_strangers_file_in_the_logs_place_is_not_cut() {
     let own = lines(&events(&[4], &[5]));
     for (content, cut) in [("2", 0), ("2019-03-18 10:06:2", 0), (&own[..40], 40)] {
-        let scene = Scene::new();
-        let gone = scene.file("gone");
-        fs::write(&gone, lines(&events(&[0], &[2]))).unwrap();
-        fs::write(&scene.log, content).unwrap();
-        scene.point(&gone, 10, &[2]);
-        fs::remove_file(&gone).unwrap();
+        let scene = in_place_of_the_log(content);
         let (completed, _) = scene.recover(&[5]);
         let kept = if cut == 0 { format!("{content}\n") } else { String::new() };
         assert_eq!(scene.text(), kept + &lines(&events(&[2], &[5])));

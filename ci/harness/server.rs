@@ -1,20 +1,17 @@
 //! A server that a test starts on loopback, watches and stops.
 
-use crate::clock::Clock;
-use crate::harness::process::{Process, wait_until};
+use crate::harness::process::{Process, print_if_failed};
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use crate::judge::PATIENCE;
 use crate::judge::eventlog::{self, Event};
-use crate::threads::{looks, task};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::thread;
 use std::time::Duration;
 use tempfile::{TempDir, tempdir};
 
 pub struct Server {
-    process: Process,
+    pub process: Process,
     /// Its end was waited for.
     gone: bool,
     pub port: u16,
@@ -39,14 +36,7 @@ impl Server {
         Server::launch(command(), fresh_directory(), free_port(), listen.to_vec(), extra)
     }
 
-    /// By a clock that the test moves on.
-    pub fn start_by(clock: &Clock) -> Server {
-        let mut command = command();
-        clock.drives(&mut command);
-        Server::launch(command, fresh_directory(), free_port(), vec![LOCAL], &[])
-    }
-
-    fn launch(
+    pub fn launch(
         mut command: Command,
         directory: TempDir,
         port: u16,
@@ -67,20 +57,8 @@ impl Server {
         Server { process, gone: false, port, listen, directory, check_log: true }
     }
 
-    /// Starts the server again, after it ended, on the same state and log.
-    pub fn restart(mut self) -> Server {
-        assert!(self.process.ended().is_some());
-        self.check_log = false;
-        let directory = std::mem::replace(&mut self.directory, tempdir().unwrap());
-        Server::launch(command(), directory, self.port, self.listen.clone(), &[])
-    }
-
     pub fn addr(&self) -> SocketAddrV4 {
         let address = if self.listen[0].is_unspecified() { LOCAL } else { self.listen[0] };
-        SocketAddrV4::new(address, self.port)
-    }
-
-    pub fn addr_at(&self, address: Ipv4Addr) -> SocketAddrV4 {
         SocketAddrV4::new(address, self.port)
     }
 
@@ -92,10 +70,6 @@ impl Server {
         self.process.id
     }
 
-    pub fn stdout(&self) -> String {
-        self.process.stdout.get()
-    }
-
     pub fn stderr(&self) -> String {
         self.process.stderr.get()
     }
@@ -105,53 +79,10 @@ impl Server {
         events_of(&self.log_path())
     }
 
-    /// Waits until the log has `count` events.
-    pub fn events_from(&self, count: usize) -> Vec<Event> {
-        let mut events = self.events();
-        let patience = PATIENCE + Duration::from_micros(50) * count as u32;
-        wait_until(patience, || {
-            events = self.events();
-            events.len() >= count
-        });
-        assert!(events.len() >= count, "{count} events expected, got {events:#?}");
-        events
-    }
-
-    pub fn signal(&self, signal: i32) {
-        self.process.signal(signal);
-    }
-
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
         let status = self.process.wait(patience);
         self.gone = status.is_some();
         status.unwrap_or_else(|| panic!("still running\n{}", self.stderr()))
-    }
-
-    /// Waits until the server has looked for live connections, if it does.
-    pub fn wait_for_look(&self) {
-        let before = looks(self.process.id);
-        assert!(wait_until(PATIENCE, || looks(self.process.id) >= before + 2), "nobody looks");
-    }
-
-    /// How long its one reactor has been ready to run so far, while others had the cores.
-    pub fn waited(&self) -> Duration {
-        let reactor = task(self.process.id, "reactor-0");
-        let schedstat = std::fs::read_to_string(format!("/proc/{reactor}/schedstat"));
-        let waited = schedstat.ok().and_then(|text| text.split(' ').nth(1)?.parse().ok());
-        Duration::from_nanos(waited.unwrap_or(0))
-    }
-
-    pub fn resident_kib(&self) -> usize {
-        let path = format!("/proc/{}/status", self.process.id);
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    /// SIGTERM: it ends, and successfully.
-    pub fn stop(&mut self) {
-        self.signal(libc::SIGTERM);
-        assert_eq!(self.wait_exit(PATIENCE).code(), Some(0), "{}", self.stderr());
     }
 }
 
@@ -163,8 +94,7 @@ impl From<&Server> for SocketAddrV4 {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if thread::panicking() {
-            println!("server on port {} said:\n{}", self.port, self.stderr());
+        if print_if_failed(&format!("the server on port {}", self.port), &self.stderr()) {
             return;
         }
         if !self.gone {
@@ -179,7 +109,7 @@ impl Drop for Server {
 }
 
 /// For what a server keeps.
-fn fresh_directory() -> TempDir {
+pub fn fresh_directory() -> TempDir {
     wants_discard_port();
     let directory = tempdir().unwrap();
     std::fs::create_dir(directory.path().join("state")).unwrap();
@@ -188,10 +118,4 @@ fn fresh_directory() -> TempDir {
 
 pub fn events_of(path: &Path) -> Vec<Event> {
     eventlog::parse_all(&std::fs::read_to_string(path).unwrap_or_default())
-}
-
-/// The present time, as the log writes it.
-pub fn now() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    eventlog::stamp(now.as_secs(), now.subsec_micros())
 }
