@@ -42,12 +42,19 @@ fn section_5_validation_rate() {
         }
         arrived
     };
-    let start = Instant::now();
-    let arrived = f64::from(flood(600));
-    let elapsed = start.elapsed().as_secs_f64();
-    // Bursts are not bounded by the text: two seconds' worth is accepted on top.
-    assert!(arrived <= RATE * (elapsed + 2.0) + 2.0, "{arrived} in {elapsed} s");
-    assert!(arrived >= RATE * 0.8 * elapsed, "{arrived} in {elapsed} s");
+    // What was saved up goes first.
+    flood(200);
+    // What a busy machine keeps from the server for a second does not come later: one of several
+    // floods gets all of the rate.
+    let gets_all = (0..10).any(|_| {
+        let start = Instant::now();
+        let arrived = f64::from(flood(300));
+        let elapsed = start.elapsed().as_secs_f64();
+        // Bursts are not bounded by the text: two seconds' worth is accepted on top.
+        assert!(arrived <= RATE * (elapsed + 2.0) + 2.0, "{arrived} in {elapsed} s");
+        arrived >= RATE * 0.8 * elapsed
+    });
+    assert!(gets_all, "the rate is never reached");
     // While a flood uses up the rate, a known NAT64 with another port is challenged.
     flood(100);
     let changed = known.other_port(0);

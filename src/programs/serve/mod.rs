@@ -10,6 +10,7 @@ mod drops;
 pub mod live;
 pub mod reactor;
 pub mod recovery;
+mod repeats;
 mod rounds;
 mod start;
 mod stop;

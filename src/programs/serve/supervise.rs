@@ -13,6 +13,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::signals;
 use crate::kernel::stderr::{say, warn};
 use crate::programs::serve::drops::DropLines;
+use crate::programs::serve::repeats::Repeats;
 use crate::programs::serve::stop::Serving;
 
 /// The interval at which the control plane asks for troubles of the background work and for drops.
@@ -49,6 +50,7 @@ pub fn supervise<E>(
         signals::let_through();
         let clock = Clock::new();
         let mut drops = DropLines::default();
+        let mut repeats = Repeats::default();
         let mut interval = tokio::time::interval(REPORT_INTERVAL);
         let serving = match start() {
             Ok(serving) => serving,
@@ -64,8 +66,11 @@ pub fn supervise<E>(
                     serving.reopen_log();
                 }
                 _ = interval.tick() => {
-                    serving.troubles().iter().for_each(|trouble| warn(format_args!("{trouble}")));
-                    serving.say_drops(&mut drops, clock.monotonic());
+                    let now = clock.monotonic();
+                    let mut troubles = serving.troubles();
+                    troubles.retain(|trouble| repeats.is_due(trouble, now));
+                    troubles.iter().for_each(|trouble| warn(format_args!("{trouble}")));
+                    serving.say_drops(&mut drops, now);
                 }
             }
         }
