@@ -318,8 +318,10 @@ fn command_line_drops_are_told() {
     let mut server = Server::start_single(&["--max-nat64s", "1"]);
     let nat64 = Nat64::known(&server);
     let other = Nat64::unknown(&server);
+    let challenge = other.challenge(&other.service_request(&other.unmapped_packet()));
+    let proof = other.service_request(&other.as_packet(&challenge));
     for _ in 0..20 {
-        other.send(&other.service_request(&other.unmapped_packet()));
+        other.send(&proof);
         nat64.fence();
     }
     let told = || {

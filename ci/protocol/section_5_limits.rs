@@ -1,12 +1,14 @@
 //! Limits: `--validation-rate`, `--max-nat64s`, `--max-entries`, `--allow`, `--deny`.
 
+use crate::harness::process::wait_until;
 use crate::harness::program::{LOCAL, free_port};
-use crate::judge::SHORT;
 use crate::judge::client::Client;
-use crate::judge::eventlog::Kind;
+use crate::judge::eventlog::{self, Kind};
 use crate::judge::nat64::Nat64;
+use crate::judge::{PATIENCE, SHORT};
 use crate::run::run;
 use crate::server::Server;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// No answer, no validation packet, for whatever it sends.
@@ -19,6 +21,20 @@ fn ignored(nat64: &Nat64, why: &str) {
     }
     assert_eq!(nat64.try_challenge(SHORT), None, "{why}: challenged");
     assert_eq!(nat64.try_reply(SHORT / 6), None, "{why}: answered");
+}
+
+/// It is asked for its proof, which gets no answer.
+fn refused(nat64: &Nat64, why: &str) {
+    for _ in 0..2 {
+        assert!(!tries(nat64), "{why}: answered");
+    }
+}
+
+/// Asks and proves itself; returns whether it is admitted.
+fn tries(nat64: &Nat64) -> bool {
+    let challenge = nat64.challenge(&nat64.service_request(&nat64.unmapped_packet()));
+    nat64.send(&nat64.service_request(&nat64.as_packet(&challenge)));
+    nat64.try_reply(SHORT).is_some()
 }
 
 /// Validation packets are limited to `--validation-rate` a second, a tenth of them reserved for
@@ -69,19 +85,69 @@ fn section_5_validation_rate() {
     assert!(challenged >= 1, "no part of the rate is reserved for known NAT64s");
 }
 
-/// The third NAT64 is not admitted where two are the limit; the first two are served.
+/// The third NAT64 is not admitted where two are the limit and in use; the first two are served.
 #[test]
 fn section_5_max_nat64s() {
     let server = Server::start_single(&["--max-nat64s", "2"]);
     let (one, two) = (Nat64::known(&server), Nat64::known(&server));
-    ignored(&Nat64::unknown(&server), "at --max-nat64s");
+    refused(&Nat64::unknown(&server), "at --max-nat64s");
     one.map(Client::nth(1));
     two.map(Client::nth(1));
     // Known addresses may change their tokens and ports.
     one.rebooted().introduce();
-    ignored(&Nat64::unknown(&server), "at --max-nat64s");
+    refused(&Nat64::unknown(&server), "at --max-nat64s");
     let events = server.events_from(4);
     assert_eq!(events.iter().filter(|event| event.kind == Kind::Initialized).count(), 2);
+}
+
+/// A TCP connection between the server's host and a NAT64.
+fn connect(nat64: &Nat64) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((nat64.address, 0)).unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(ours.local_addr().unwrap().ip(), LOCAL);
+    let (theirs, _) = listener.accept().unwrap();
+    (ours, theirs)
+}
+
+/// A fifth NAT64, where four are the limit, has clients whose connections it made by itself. It
+/// gets the place of one that has no connection, each of whose entries is deleted, and then it is
+/// forgotten. After a restart the tables are those.
+#[test]
+fn section_5_the_fifth_of_four() {
+    for reactors in ["1", "2"] {
+        let mut server = Server::start(&["--reactors", reactors, "--max-nat64s", "4"]);
+        let four: Vec<_> = (0..4).map(|_| Nat64::known(&server)).collect();
+        for (nat64, clients) in four.iter().zip([3, 5, 2, 2]) {
+            (0..clients).for_each(|client| _ = nat64.map(Client::nth(client)));
+        }
+        let fifth = Nat64::unknown(&server);
+        let mut connections = vec![connect(&four[2]), connect(&four[3])];
+        refused(&fifth, "without a connection");
+        connections.push(connect(&fifth));
+        let begin = Instant::now();
+        while !tries(&fifth) {
+            assert!(begin.elapsed() < PATIENCE, "never admitted\n{}", server.stderr());
+        }
+        println!("admitted after {:?}", begin.elapsed());
+        fifth.map(Client::nth(7));
+        let events = server.events_from(4 + 12 + 1 + 3 + 2);
+        let gone = events.iter().find(|event| event.kind == Kind::Forgotten).unwrap().nat64;
+        let number = four.iter().position(|nat64| nat64.address == gone).unwrap();
+        let deleted = events.iter().filter(|event| event.kind == Kind::Deleted);
+        let deleted: Vec<_> = deleted.map(|event| event.nat64).collect();
+        assert_eq!(deleted, vec![gone; [3, 5, 2, 2][number]]);
+        assert!(wait_until(PATIENCE, || server.stderr().contains("forgotten: 1: ")));
+        server.signal(libc::SIGKILL);
+        server.wait_exit(PATIENCE);
+        let server = server.restart();
+        for (at, nat64) in four.iter().enumerate() {
+            assert_eq!(nat64.is_known(), at != number);
+        }
+        assert!(fifth.is_known());
+        assert_eq!(fifth.map(Client::nth(7)), fifth.map(Client::nth(7)));
+        eventlog::check_consistency(&server.events());
+        drop(connections);
+    }
 }
 
 /// At the entry limit no NAT64 is admitted, and a table replaces its own entries.
@@ -93,7 +159,7 @@ fn section_5_max_entries() {
     for number in 0..4 {
         two.map(Client::nth(100 + number));
     }
-    ignored(&Nat64::unknown(&server), "at --max-entries");
+    refused(&Nat64::unknown(&server), "at --max-entries");
     // A known one still changes its port.
     one.rebooted().introduce();
     // Its own least recently used entry goes: use the first.
@@ -120,7 +186,7 @@ fn section_5_max_entries() {
     let events = server.events_from(before + 6);
     let kinds: Vec<_> = events[before + 4..].iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [Kind::Deleted, Kind::Created]);
-    ignored(&Nat64::unknown(&server), "at --max-entries");
+    refused(&Nat64::unknown(&server), "at --max-entries");
 }
 
 /// `--deny` and `--allow`, which need the NAT64s' addresses before the server starts.

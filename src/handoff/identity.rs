@@ -79,6 +79,11 @@ impl Identities {
         self.0.iter().rev().map(|identity| (identity.port, &identity.token))
     }
 
+    /// When any of them was used last.
+    pub fn last_used(&self) -> Duration {
+        self.0.first().map_or(Duration::ZERO, |identity| identity.used)
+    }
+
     /// The ports of all known identities; one may come more than once.
     pub fn control_ports(&self) -> impl Iterator<Item = ControlPort> {
         self.0.iter().map(|identity| identity.port)

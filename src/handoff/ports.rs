@@ -106,6 +106,11 @@ impl PortSet {
         Self(Set::Bitmap(bitmap))
     }
 
+    /// Whether there is no port.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.0, Set::List(ports) if ports.is_empty())
+    }
+
     /// Whether `port` is one of them.
     pub fn contains(&self, port: MappedPort) -> bool {
         match &self.0 {

@@ -124,10 +124,14 @@ DropReason:
     SocketFull = "socket_full" => Us:
         "the queue of a socket was full, as requests came faster than they are answered; give \
          more CPUs (--reactors), or raise net.core.rmem_max",
-    /// Section 5: a new NAT64, while `--max-nat64s` are known.
+    /// Section 5: a new NAT64 that proved itself, while `--max-nat64s` are known.
     Nat64sLimit = "nat64s_limit" => Us:
-        "new NAT64s get no answer, as many as --max-nat64s allows are known; raise it, or say by \
-         --allow whom to serve",
+        "new NAT64s wait for others to be given up, as many as --max-nat64s allows are known; raise \
+         it, or say by --allow whom to serve",
+    /// Section 5: the same, as its address or network has its share of `--max-nat64s`.
+    Nat64sShare = "nat64s_share" => Us:
+        "new NAT64s of an address or network that has its share of --max-nat64s wait for its own to \
+         be given up; raise --max-nat64s if they are genuine, or say by --deny whom not to serve",
     /// Section 5: a new NAT64, while `--max-entries` are in the tables.
     EntriesLimit = "entries_limit" => Us:
         "new clients get no answer, as --max-entries entries are in the tables; raise it if there \
@@ -272,7 +276,9 @@ Counter:
     /// Tables initialized.
     Initialized = "initialized",
     /// Tables given up.
-    Forgotten = "forgotten",
+    Forgotten = "forgotten" => Us:
+        "NAT64s without a live connection were given up for others, as --max-nat64s is reached; raise \
+         it if there is memory, or say by --allow whom to serve",
     /// Entries created.
     Created = "created",
     /// Entries deleted.

@@ -8,6 +8,7 @@ use super::channel::Channel;
 use super::channels::Channels;
 use super::exchange::{Exchange, Shared, record};
 use super::prefetch::Prepared;
+use super::tend::Tending;
 use crate::handoff::change::Change;
 use crate::handoff::entry::ControlPort;
 use crate::handoff::identity::Attenuation;
@@ -25,6 +26,7 @@ pub struct Admission {
     /// For addresses that are not known: they have no state of their own.
     pub attenuation: Attenuation,
     pub validation: Validation,
+    pub tending: Tending,
 }
 
 impl Admission {
@@ -51,18 +53,15 @@ impl Admission {
         let is_known_nat64 = known.is_some();
         let now = effects.batch.now.monotonic;
         let mut rotated = false;
-        match known {
-            Some(channel) => {
-                if let Some(since) = channel.recognize(port, datagram.octets(request.token), now) {
-                    exchange.known_since = since;
-                    return channel.request(request, false, exchange);
-                }
-                let old = request.rotation.map(|old| datagram.octets(old));
-                // This is a use of the old token: it must not be the one that makes room for its
-                // successor.
-                rotated = old.is_some_and(|old| channel.recognize(port, old, now).is_some());
+        if let Some(channel) = known {
+            if let Some(since) = channel.recognize(port, datagram.octets(request.token), now) {
+                exchange.known_since = since;
+                return channel.request(request, false, exchange);
             }
-            None => self.config.budget.has_room()?,
+            let old = request.rotation.map(|old| datagram.octets(old));
+            // This is a use of the old token: it must not be the one that makes room for its
+            // successor.
+            rotated = old.is_some_and(|old| channel.recognize(port, old, now).is_some());
         }
         if let Some(reason) = effects.batch.frozen {
             return Err(reason);
@@ -88,10 +87,14 @@ impl Admission {
     ) -> Result<(), DropReason> {
         let Exchange { datagram, effects, .. } = exchange;
         let (limits, handoff_port) = (self.config.limits, self.config.handoff_port);
+        let (now, table) = (effects.now(), effects.table);
+        if self.tending.is_going(table) {
+            return Err(DropReason::Nat64sLimit);
+        }
         let Shared { budget, stats, hash, .. } = &*effects.shared;
         let make = || -> Result<_, DropReason> {
-            budget.admit()?;
-            record(stats, effects.outbox, effects.table, Change::Initialized);
+            budget.admit(now, table.nat64, || effects.live.any(table) == Some(true))?;
+            record(stats, effects.outbox, table, Change::Initialized);
             Ok(Channel::new(limits, handoff_port, *hash))
         };
         let channel = self.channels.find_or_insert(hash, datagram.table, make)?;

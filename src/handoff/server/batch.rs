@@ -42,7 +42,7 @@ pub const fn events_max(octets: usize) -> usize {
 pub const EVENTS_BESIDE: usize = 16;
 
 /// Tells on which mapped ports this host has a live TCP connection with the NAT64: eviction passes
-/// over those entries (PROTOCOL.md section 6).
+/// over those entries (PROTOCOL.md section 6), and a table with one is not given up (section 5).
 ///
 /// An argument of [`Server::handle`](super::Server::handle), as the time is. It is asked rather
 /// than told, as most batches need no answer, and what is known of all tables is too much to pass
@@ -50,6 +50,12 @@ pub const EVENTS_BESIDE: usize = 16;
 pub trait LiveConnections: Send {
     /// What is known of `table`, which is full or soon will be. Must not wait.
     fn of(&mut self, table: TableKey) -> Option<LivePorts<'_>>;
+
+    /// Whether this host has any live connection with a NAT64, which may have no table, at a local
+    /// address; `None` where that is not known. Must not wait.
+    fn any(&mut self, table: TableKey) -> Option<bool> {
+        self.of(table).map(|live| !live.ports.is_empty())
+    }
 }
 
 /// Knows of no connection.

@@ -77,6 +77,17 @@ impl Channel {
         self.identities.is_known(port, token)
     }
 
+    /// When it was asked something last; or when the server started, if that was later.
+    pub fn last_used(&self) -> Duration {
+        self.identities.last_used()
+    }
+
+    /// What makes one more of its identities unknown, if it has any.
+    pub fn next_identity(&self) -> Option<Change> {
+        let (port, token) = self.identities.oldest_first().next()?;
+        Some(Change::IdentityForgotten { port, token: token.clone() })
+    }
+
     /// As [`Identities::recognize`].
     pub fn recognize(&mut self, port: ControlPort, token: &[u8], now: Duration) -> Option<u64> {
         self.identities.recognize(port, token, now)

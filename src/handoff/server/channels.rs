@@ -40,6 +40,11 @@ impl Channels {
         &self.channels[number.0].1
     }
 
+    /// The channel at a place: there are as many as places.
+    pub fn nth(&self, place: usize) -> Option<(TableKey, &Channel)> {
+        self.channels.get(place).map(|known| (known.0, &*known.1))
+    }
+
     /// The channel with `key`, which probably has the number `probable`.
     #[inline]
     pub fn find_mut(

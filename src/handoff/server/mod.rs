@@ -13,6 +13,7 @@ mod budget;
 mod channel;
 mod channels;
 mod client_packet;
+mod crowds;
 mod exchange;
 mod late;
 mod prefetch;
@@ -20,9 +21,12 @@ mod price;
 mod replayed;
 mod reply;
 mod report;
+mod room;
 mod service_packet;
+mod tend;
 #[cfg(test)]
 mod tests;
+mod worth;
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -53,6 +57,8 @@ use late::{LateRecord, LateRecords};
 pub use prefetch::{PREFETCH_MAX, Prepared};
 pub use price::CREATE_RATE_DEFAULT;
 pub use replayed::Replayed;
+pub use tend::TEND_EVENTS;
+use tend::Tending;
 
 /// The most changes that [`Server::record_late`] leaves at a time.
 const LATE_RECORDS_MAX: usize = 1_024;
@@ -121,6 +127,7 @@ impl Server {
             channels: Channels::default(),
             attenuation: Attenuation::default(),
             validation: Validation::new(Arc::clone(&config.validation_rate), hash),
+            tending: Tending::new(config.budget.join(hash)),
             config,
         };
         Self { admission, shared }
@@ -201,24 +208,46 @@ impl Server {
         }
     }
 
+    /// When [`Server::tend`] is to be called, if no datagram comes before.
+    pub fn tend_due(&self) -> Option<Duration> {
+        self.admission.tending.due(&self.shared.budget, self.nat64s())
+    }
+
+    /// Gives up tables for newcomers that found no room, some entries at a time. To be called with
+    /// each batch, when the changes of the one before are written. Where fewer than [`TEND_EVENTS`]
+    /// `events` may be left in `outbox`, nothing is done.
+    pub fn tend(
+        &mut self,
+        batch: &Batch,
+        events: usize,
+        live: &mut dyn LiveConnections,
+        outbox: &mut Outbox,
+    ) {
+        let has_work = self.admission.tending.has_work(&self.shared.budget);
+        if has_work && batch.frozen.is_none() && events >= TEND_EVENTS {
+            let Self { admission: Admission { tending, channels, .. }, shared } = self;
+            tending.tend(batch.now.monotonic, batch.record, channels, live, outbox, shared);
+        }
+    }
+
     /// Applies a change of a table, as a record of the journal tells it.
     pub fn replay(&mut self, table: TableKey, change: &Change) {
         let Shared { budget, hash, .. } = &self.shared;
         let ServerConfig { limits, handoff_port, .. } = self.admission.config;
         if *change == Change::Forgotten {
             if let Some(channel) = self.admission.channels.remove(hash, table) {
-                budget.give_nat64(channel.table().len());
+                budget.replayed_forgotten(table.nat64, channel.table().len());
             }
             return;
         }
         let make = || {
-            budget.replayed_nat64(0);
+            budget.replayed_nat64(table.nat64, 0);
             Ok::<_, Infallible>(Channel::new(limits, handoff_port, *hash))
         };
         let Ok(channel) = self.admission.channels.find_or_insert(hash, table, make);
         let before = channel.table().len();
         channel.apply(change, 0);
-        budget.replayed_entries(before, channel.table().len());
+        budget.entries_changed(before, channel.table().len());
     }
 
     /// The counters of this shard.

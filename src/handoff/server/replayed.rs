@@ -60,7 +60,7 @@ impl Server {
     /// Where the shard has one of them: a table is replayed in one place.
     pub fn adopt(&mut self, replayed: Replayed) {
         for (table, channel) in replayed.channels.into_iter().chain(replayed.current) {
-            self.shared.budget.replayed_nat64(channel.table().len());
+            self.shared.budget.replayed_nat64(table.nat64, channel.table().len());
             self.admission.channels.adopt(&self.shared.hash, table, channel);
         }
     }

@@ -8,7 +8,8 @@
 
 use super::records::Slot;
 use super::{LivePorts, Table};
-use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::change::Change;
+use crate::handoff::entry::{Client, Entry, MappedPort};
 
 /// The entries of a /64 with more than 1/16 of all are found sooner by a scan of all records than
 /// by the list of the /64, which jumps to and fro in memory.
@@ -32,6 +33,12 @@ impl Search {
 }
 
 impl Table {
+    /// What deletes `count` of its entries, or all of them where it has no more, in no order.
+    pub fn deletions(&self, count: usize) -> Vec<Change> {
+        let some = self.records.iter().take(count).map(|(slot, _)| self.entry(slot));
+        some.map(|Entry { port, client }| Change::Deleted { port, client }).collect()
+    }
+
     /// The entry to evict for a new one of `client`: the least recently used of its own /64 if that
     /// is heavy, else of the heaviest /64 if any is, else of all. A live one only where all are
     /// live.

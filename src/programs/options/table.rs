@@ -120,7 +120,7 @@ options! {
         Row::switch("no-journal", || false).without(|_| Ok((true, Origin::Default)));
 
     pub nat64s_max: usize =
-        "NAT64s to serve at most; further ones get no answer",
+        "NAT64s to serve at most; then the least worthy makes room",
         Row::number("max-nat64s", "N", |text| count(text, 1..=1_000_000))
             .default("1000")
             .shown(integer);

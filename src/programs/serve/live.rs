@@ -5,7 +5,8 @@
 //! *watched* tables, and publishes a snapshot. A table becomes watched when a reactor asks about
 //! it, which it does when the table is nearly full. It is watched until no reactor has asked for a
 //! minute; its last snapshot stays published until one asks again. While no table is watched, the
-//! thread sleeps.
+//! thread sleeps. Likewise all hosts with a connection are watched, while reactors ask which ones
+//! these are: when `--max-nat64s` is reached.
 //!
 //! A reactor never waits: its [`View`] reads the snapshot, and wakes the thread when a table is to
 //! become watched. Nothing is known of a table before its first poll, nor while polls fail for
@@ -63,6 +64,8 @@ struct Seen {
 struct Snapshot {
     number: u64,
     tables: HashMap<TableKey, Seen>,
+    /// Between which addresses there are connections, if that is known.
+    connected: Option<Arc<HashSet<TableKey>>>,
 }
 
 /// What the thread and the views share besides the snapshots.
@@ -70,6 +73,8 @@ struct Snapshot {
 struct PollShared {
     thread: OnceLock<Thread>,
     stop: AtomicBool,
+    /// Set by a reactor that asks which hosts have connections.
+    asked_all: AtomicBool,
 }
 
 impl PollShared {
@@ -117,6 +122,21 @@ impl LiveConnections for View {
         }
         seen.map(|seen| LivePorts { poll: seen.poll, ports: &seen.ports })
     }
+
+    fn any(&mut self, table: TableKey) -> Option<bool> {
+        let Self { published, requests, shared, .. } = self;
+        if requests.is_abandoned() {
+            return None;
+        }
+        if !shared.asked_all.load(Ordering::Relaxed) {
+            shared.asked_all.store(true, Ordering::Relaxed);
+            if published.load().connected.is_none() {
+                shared.wake();
+            }
+        }
+        let connected = published.load().connected.as_ref()?;
+        Some(connected.contains(&table))
+    }
 }
 
 /// Polls the kernel, on a thread that [`Poller::start`] starts.
@@ -127,9 +147,20 @@ pub struct Poller {
     /// Former snapshots that a reactor may still have: kept, so that no reactor has to free one.
     retired: Vec<Arc<Snapshot>>,
     tables: HashMap<TableKey, WatchedTable>,
+    all: WatchedHosts,
     /// The number of polls so far.
     polls: u64,
     shared: Arc<PollShared>,
+}
+
+/// All hosts with connections, while they are watched.
+#[derive(Default)]
+struct WatchedHosts {
+    connected: Option<Arc<HashSet<TableKey>>>,
+    /// The time of the last successful poll.
+    seen_at: Duration,
+    /// They are watched until then, if at all.
+    until: Option<Duration>,
 }
 
 /// A table that is watched, or was.
@@ -173,6 +204,7 @@ pub fn prepare(reactors: usize) -> (Poller, Vec<View>) {
         published,
         retired: Vec::new(),
         tables: HashMap::new(),
+        all: WatchedHosts::default(),
         polls: 0,
         shared,
     };
@@ -242,12 +274,20 @@ impl Poller {
         drop(polled);
     }
 
-    /// Returns whether a table became watched of which nothing is known yet.
+    /// Returns whether a table became watched of which nothing is known yet, or all hosts did.
     fn take_requests(&mut self, now: Duration) -> bool {
+        let is_new = self.watch_all(now);
         let requests = self.requests.iter_mut();
         let requested: Vec<_> =
             requests.flat_map(|requests| std::iter::from_fn(|| requests.pop().ok())).collect();
-        requested.iter().fold(false, |is_new, &table| self.watch(table, now) | is_new)
+        requested.iter().fold(is_new, |is_new, &table| self.watch(table, now) | is_new)
+    }
+
+    fn watch_all(&mut self, now: Duration) -> bool {
+        if !self.shared.asked_all.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        self.all.until.replace(now + WATCHED_FOR).is_none() && self.all.connected.is_none()
     }
 
     /// Returns whether the table was not watched before and nothing is known of it yet.
@@ -264,7 +304,7 @@ impl Poller {
     }
 
     fn is_watching(&self) -> bool {
-        self.tables.values().any(|table| table.seen.watched)
+        self.all.until.is_some() || self.tables.values().any(|table| table.seen.watched)
     }
 
     /// Polls all watched tables, and publishes a snapshot also where that fails.
@@ -280,9 +320,14 @@ impl Poller {
                 table.seen.poll = 0;
             }
         }
+        self.all.until.take_if(|until| *until <= now);
+        if self.all.until.is_none() || self.all.seen_at + KEPT_FOR < now {
+            self.all.connected = None;
+        }
+        let connected = self.all.connected.clone();
         let known = self.tables.iter().filter(|(_, table)| table.seen.poll > 0);
         let tables = known.map(|(&key, table)| (key, table.seen.clone())).collect();
-        let snapshot = Arc::new(Snapshot { number: self.polls, tables });
+        let snapshot = Arc::new(Snapshot { number: self.polls, tables, connected });
         self.retired.push(self.published.swap(snapshot));
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         result
@@ -295,6 +340,11 @@ impl Poller {
         let mut hosts: Vec<_> = ports.keys().map(|table| table.nat64).collect();
         hosts.sort_unstable();
         hosts.dedup();
+        let mut connected = self.all.until.map(|_| HashSet::new());
+        if connected.is_some() {
+            // Of all.
+            hosts.clear();
+        }
         let sock_diag = match &mut self.sock_diag {
             Some(sock_diag) => sock_diag,
             none => none.insert(SockDiag::open()?),
@@ -305,7 +355,14 @@ impl Poller {
             if let Some(ports) = ports.get_mut(&table) {
                 ports.push(remote.port());
             }
+            if let Some(connected) = &mut connected {
+                connected.insert(table);
+            }
         })?;
+        if let Some(connected) = connected {
+            self.all.seen_at = now;
+            self.all.connected = Some(Arc::new(connected));
+        }
         for (table, ports) in ports {
             if let Some(watched) = self.tables.get_mut(&table) {
                 watched.seen_at = now;
@@ -407,6 +464,40 @@ mod tests {
         assert_eq!(is_live(view, table, port), Some(true));
         drop(poller);
         assert_eq!(is_live(view, table, port), None, "nobody polls any more");
+    }
+
+    #[test]
+    fn section_5_all_hosts_with_a_connection_are_known_while_somebody_asks() {
+        let (_ours, _other, table, _) = connect(Ipv4Addr::new(127, 0, 64, 6));
+        let (mut poller, mut views) = prepare(1);
+        let [view] = &mut views[..] else { panic!("one") };
+        let at = Duration::from_secs;
+        assert!(!poller.take_requests(at(0)) && !poller.is_watching());
+        assert_eq!(view.any(table), None);
+        assert!(poller.take_requests(at(1)) && poller.is_watching());
+        poller.poll(at(1)).unwrap();
+        let stranger = TableKey { nat64: Ipv4Addr::new(127, 0, 64, 7), ..table };
+        assert_eq!((view.any(table), view.any(stranger)), (Some(true), Some(false)));
+        // It is known already: there is no haste.
+        assert!(!poller.take_requests(at(60)) && poller.is_watching());
+        poller.poll(at(119)).unwrap();
+        assert_eq!(view.any(table), Some(true));
+        // While polls fail.
+        poller.sock_diag = Some(SockDiag::broken());
+        assert!(!poller.take_requests(at(120)) && poller.poll(at(179)).is_err());
+        assert_eq!(view.any(table), Some(true));
+        assert!(poller.poll(at(179) + at(1)).is_err());
+        assert_eq!(view.any(table), None);
+        poller.sock_diag = None;
+        poller.shared.asked_all.store(false, Ordering::Relaxed);
+        poller.poll(at(300)).unwrap();
+        assert_eq!(view.any(table), None);
+        assert!(poller.take_requests(at(300)), "asked anew");
+        poller.poll(at(300)).unwrap();
+        assert_eq!(view.any(table), Some(true));
+        poller.take_requests(at(301));
+        poller.poll(at(361)).unwrap();
+        assert!(!poller.is_watching());
     }
 
     #[test]

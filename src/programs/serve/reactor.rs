@@ -76,6 +76,14 @@ pub trait Shard {
 
     /// As [`Server::record_late`].
     fn record_late(&mut self, _batch: &Batch, _outbox: &mut Outbox) {}
+
+    /// As [`Server::tend_due`].
+    fn tend_due(&self) -> Option<Duration> {
+        None
+    }
+
+    /// As [`Server::tend`].
+    fn tend(&mut self, _batch: &Batch, _events: usize, _outbox: &mut Outbox) {}
 }
 
 /// A server, with its view of the live connections.
@@ -116,6 +124,14 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
 
     fn record_late(&mut self, batch: &Batch, outbox: &mut Outbox) {
         self.server.record_late(batch, outbox);
+    }
+
+    fn tend_due(&self) -> Option<Duration> {
+        self.server.tend_due()
+    }
+
+    fn tend(&mut self, batch: &Batch, events: usize, outbox: &mut Outbox) {
+        self.server.tend(batch, events, &mut self.live, outbox);
     }
 }
 
@@ -208,13 +224,15 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         while !stop.load(Ordering::Acquire) {
             let frozen = self.journal_state() == JournalState::NoSpace;
             let late = self.shard.is_late();
+            let due = self.shard.tend_due();
             let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
+            let wait = wait.into_iter().chain(due).min();
             let arrivals = self.backend.turn(wait)?;
             if frozen {
                 self.retry();
             }
             self.release()?;
-            if arrivals > 0 || late {
+            if arrivals > 0 || late || due.is_some() {
                 self.batch(arrivals)?;
             }
             self.count_losses();
@@ -268,6 +286,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     fn round(&mut self, now: Now, count: usize, number: impl Fn(usize) -> usize) -> io::Result<()> {
         let mut batch = self.begin(now, EVENTS_BESIDE);
         self.shard.record_late(&batch, &mut self.outbox);
+        let events = self.log_room.saturating_sub(EVENTS_BESIDE);
+        self.shard.tend(&batch, events, &mut self.outbox);
         for place in 0..count {
             if place % PREFETCH_MAX == 0 {
                 self.prefetch(place..count.min(place + PREFETCH_MAX), &number);

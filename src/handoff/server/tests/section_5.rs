@@ -155,8 +155,11 @@ fn section_5_limits_are_silent() {
     let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(1, 1000)));
     shard.prove(NAT64, CONTROL, TOKEN);
     let other = TableKey { local: LOCAL, nat64: Ipv4Addr::new(192, 0, 2, 8) };
+    let validation = shard.send_between(other, CONTROL, &client_packet(&udp6(CLIENT, 1)));
+    let proof = service_packet(&returned(other.nat64, &validation[0].1));
     for _ in 0..5 {
-        assert_eq!(shard.send_between(other, 5000, &client_packet(&udp6(CLIENT, 1))), []);
+        assert_eq!(shard.send_between(other, CONTROL, &proof), []);
+        assert_eq!(shard.outbox.changes, []);
     }
     assert_eq!(shard.drops(), [DropReason::Nat64sLimit; 5]);
 
@@ -164,7 +167,9 @@ fn section_5_limits_are_silent() {
     shard.prove(NAT64, CONTROL, TOKEN);
     let first = make(&mut shard, "2001:db8::1", 1);
     make(&mut shard, "2001:db8::2", 1);
-    assert_eq!(shard.send_between(other, 5000, &client_packet(&udp6(CLIENT, 1))), []);
+    let validation = shard.send_between(other, CONTROL, &client_packet(&udp6(CLIENT, 1)));
+    let proof = service_packet(&returned(other.nat64, &validation[0].1));
+    assert_eq!(shard.send_between(other, CONTROL, &proof), []);
     assert_eq!(shard.server.stats().dropped(DropReason::EntriesLimit), 1);
     // The table that exists goes on by replacing its own.
     let third = make(&mut shard, "2001:db8::3", 1);

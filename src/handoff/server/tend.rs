@@ -1,0 +1,260 @@
+//! [`Tending`]: what a shard does besides answering. Where a newcomer found no room, the shard
+//! looks for its least worthy table, and gives it up if no other shard has a less worthy one
+//! (PROTOCOL.md section 5).
+//!
+//! A table is given up over several turns, so that no request waits long: first its identities are
+//! forgotten, so that nobody is answered from it any more, then its entries are deleted, some at a
+//! time, and in the end it is forgotten itself. Its room is free when what was recorded about that
+//! is written.
+
+use std::time::Duration;
+
+use super::batch::{LiveConnections, Outbox};
+use super::budget::Budget;
+use super::channel::Channel;
+use super::channels::{Channels, hash_of};
+use super::exchange::{Shared, record};
+use super::worth::{Merits, Newcomer, Worth};
+use crate::handoff::change::Change;
+use crate::handoff::entry::TableKey;
+
+/// The most events that tending leads to at a time.
+pub const TEND_EVENTS: usize = DELETED_MAX + 1;
+/// The most entries that are deleted at a time.
+const DELETED_MAX: usize = 256;
+/// The most tables that are looked at at a time.
+const LOOKS_MAX: usize = 64;
+/// The least worthy tables that one round of looks finds, and for how long they are good for.
+const CANDIDATES_MAX: usize = 64;
+const CANDIDATES_KEPT: Duration = Duration::from_secs(10);
+/// The same, where none of them may go.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// While a shard has something to do, it is tended this often also if no datagram comes...
+const BUSY_EVERY: Duration = Duration::from_millis(2);
+/// ...and this often while a newcomer is waited for...
+const WANTED_EVERY: Duration = Duration::from_millis(20);
+/// ...and this often where a newcomer may find no room, by another shard...
+const LIMIT_EVERY: Duration = Duration::from_secs(1);
+/// ...and this often where that is not so yet.
+const IDLE_EVERY: Duration = Duration::from_secs(10);
+
+/// A table that is being given up.
+#[derive(Debug, Clone, Copy)]
+struct Going {
+    table: TableKey,
+    newcomer: Newcomer,
+}
+
+/// What one shard knows of its least worthy tables.
+#[derive(Debug)]
+pub struct Tending {
+    shard: usize,
+    /// The table that was looked at last, and how many are left in this round.
+    hand: usize,
+    left: usize,
+    /// When the round ended.
+    looked: Option<Duration>,
+    /// The least worthy tables that it found, the least first.
+    candidates: Vec<(Worth, TableKey)>,
+    going: Option<Going>,
+    /// It is gone, and its place is free when this is written.
+    gone: Option<Going>,
+}
+
+impl Tending {
+    /// For the shard with this number.
+    pub fn new(shard: usize) -> Self {
+        let (looked, candidates, going, gone) = (None, Vec::new(), None, None);
+        Self { shard, hand: 0, left: 0, looked, candidates, going, gone }
+    }
+
+    /// Whether `table` is being given up.
+    pub fn is_going(&self, table: TableKey) -> bool {
+        self.going.is_some_and(|going| going.table == table)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.going.is_some() || self.gone.is_some()
+    }
+
+    /// Whether [`Tending::tend`] has anything to do now.
+    pub fn has_work(&self, budget: &Budget) -> bool {
+        self.is_busy() || budget.room.was_wanted()
+    }
+
+    /// When the next [`Tending::tend`] is due, if no datagram comes before.
+    pub fn due(&self, budget: &Budget, tables: usize) -> Option<Duration> {
+        let is_wanted = budget.room.was_wanted();
+        if self.is_busy() || (is_wanted && self.left > 0) {
+            Some(BUSY_EVERY)
+        } else if is_wanted {
+            Some(WANTED_EVERY)
+        } else if budget.is_at_limit() {
+            Some(LIMIT_EVERY)
+        } else {
+            (tables > 0).then_some(IDLE_EVERY)
+        }
+    }
+
+    /// Does what is to be done now, and leaves at most [`TEND_EVENTS`] events in `outbox`. To be
+    /// called when the changes of the call before are written.
+    pub fn tend(
+        &mut self,
+        now: Duration,
+        number: u64,
+        channels: &mut Channels,
+        live: &mut dyn LiveConnections,
+        outbox: &mut Outbox,
+        shared: &mut Shared,
+    ) {
+        if let Some(Going { table, newcomer }) = self.gone.take() {
+            shared.budget.give_up(table.nat64, newcomer);
+        }
+        if self.going.is_none() {
+            self.choose(now, channels, live, shared);
+        }
+        if let Some(going) = self.going {
+            self.give_up(going, number, channels, outbox, shared);
+        }
+    }
+
+    /// Chooses a table to give up, if one is to be given up here.
+    fn choose(
+        &mut self,
+        now: Duration,
+        channels: &Channels,
+        live: &mut dyn LiveConnections,
+        shared: &Shared,
+    ) {
+        let budget = &*shared.budget;
+        budget.room.forget(now);
+        let Some(newcomer) = budget.wants_room(now) else { return };
+        if !self.look(now, newcomer, channels, live, budget) {
+            return;
+        }
+        let Some((worth, table)) = self.first(now, channels, live, shared) else {
+            return budget.room.offer(self.shard, now, Worth::NONE);
+        };
+        budget.room.offer(self.shard, now, worth);
+        let since = self.looked.unwrap_or(now);
+        if worth.goes_for(newcomer)
+            && budget.room.is_least(self.shard, worth, now, since)
+            && budget.room.take_turn(now, newcomer)
+        {
+            self.candidates.remove(0);
+            self.going = Some(Going { table, newcomer });
+        }
+    }
+
+    /// Looks at some tables, and returns whether the candidates are known.
+    fn look(
+        &mut self,
+        now: Duration,
+        newcomer: Newcomer,
+        channels: &Channels,
+        live: &mut dyn LiveConnections,
+        budget: &Budget,
+    ) -> bool {
+        if let Some(looked) = self.looked {
+            let goes = self.candidates.first().is_some_and(|first| first.0.goes_for(newcomer));
+            let kept = if goes { CANDIDATES_KEPT } else { LOOK_AGAIN };
+            if now.saturating_sub(looked) < kept {
+                return true;
+            }
+            self.looked = None;
+        }
+        if self.left == 0 {
+            self.candidates.clear();
+            self.left = channels.len();
+        }
+        for _ in 0..LOOKS_MAX.min(self.left) {
+            self.left -= 1;
+            self.hand = if self.hand + 1 < channels.len() { self.hand + 1 } else { 0 };
+            let Some((table, channel)) = channels.nth(self.hand) else { continue };
+            if let Some(worth) = worth(now, table, channel, live, budget) {
+                self.add(worth, table);
+            }
+        }
+        if self.left == 0 {
+            self.looked = Some(now);
+        }
+        self.left == 0
+    }
+
+    fn add(&mut self, worth: Worth, table: TableKey) {
+        let at = self.candidates.partition_point(|other| *other < (worth, table));
+        // A table that went while the others were looked at moved another one to its place.
+        if at < CANDIDATES_MAX && self.candidates.get(at) != Some(&(worth, table)) {
+            self.candidates.insert(at, (worth, table));
+            self.candidates.truncate(CANDIDATES_MAX);
+        }
+    }
+
+    /// The first candidate that is worth no more than when it was looked at.
+    fn first(
+        &mut self,
+        now: Duration,
+        channels: &Channels,
+        live: &mut dyn LiveConnections,
+        Shared { budget, hash, .. }: &Shared,
+    ) -> Option<(Worth, TableKey)> {
+        while let Some(&(then, table)) = self.candidates.first() {
+            let number = channels.find(hash_of(hash, table), table);
+            let worth = number.and_then(|at| worth(now, table, channels.get(at), live, budget));
+            if worth.is_some_and(|worth| worth <= then) {
+                return Some((then, table));
+            }
+            self.candidates.remove(0);
+        }
+        None
+    }
+
+    /// Gives up a table, or some of its entries.
+    fn give_up(
+        &mut self,
+        going: Going,
+        number: u64,
+        channels: &mut Channels,
+        outbox: &mut Outbox,
+        shared: &Shared,
+    ) {
+        let (table, stats, budget) = (going.table, &shared.stats, &shared.budget);
+        let hash = hash_of(&shared.hash, table);
+        let Some(channel) = channels.find_mut(None, hash, table) else {
+            self.going = None;
+            return;
+        };
+        while let Some(change) = channel.next_identity() {
+            channel.apply(&change, number);
+            record(stats, outbox, table, change);
+        }
+        let before = channel.table().len();
+        for change in channel.table().deletions(DELETED_MAX) {
+            channel.apply(&change, number);
+            record(stats, outbox, table, change);
+        }
+        budget.entries_changed(before, channel.table().len());
+        if channel.table().is_empty() {
+            channels.remove(&shared.hash, table);
+            record(stats, outbox, table, Change::Forgotten);
+            (self.going, self.gone) = (None, Some(going));
+        }
+    }
+}
+
+fn worth(
+    now: Duration,
+    table: TableKey,
+    channel: &Channel,
+    live: &mut dyn LiveConnections,
+    budget: &Budget,
+) -> Option<Worth> {
+    let merits = Merits {
+        is_crowded: budget.crowds.is_over(table.nat64, 0),
+        is_live: live.any(table),
+        unused: now.saturating_sub(channel.last_used()),
+        entries: channel.table().len(),
+    };
+    Worth::of(merits, now)
+}
