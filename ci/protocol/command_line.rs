@@ -1,7 +1,9 @@
 //! What users are told when the command line, the configuration or the machine does not fit.
 
 use crate::harness::process::Process;
-use crate::harness::program::{LOCAL, SERVING, command, free_port, without_variables};
+use crate::harness::program::{
+    LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
+};
 use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
@@ -139,6 +141,8 @@ fn where_refused<const N: usize>(
         std::env::consts::ARCH.try_into().unwrap(),
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    // Here, as the thread below has no test's name to be skipped by.
+    wants_discard_port();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             seccompiler::apply_filter(&program).unwrap();
