@@ -14,6 +14,7 @@
 //! | `latency` | at a tenth of what the server can carry |
 //! | `reactors` | two reactors against one |
 //! | `overload` | twice what the server can carry, with strangers and without |
+//! | `attack` | how long an honest NAT64 waits while others attack |
 //! | `compare` | io_uring and tokio, without the protocol |
 //!
 //! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are

@@ -18,8 +18,8 @@ use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 use crate::net::{self, Burst};
 
 /// The service that embedded packets are to or from.
-const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 443);
-const CLIENT_PORT: u16 = 40_000;
+pub const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 443);
+pub const CLIENT_PORT: u16 = 40_000;
 const DATA: [u8; 66] = [b'x'; 66];
 /// Clients are visited in an order that does not help caches. An odd stride visits all of them.
 const STRIDE: u32 = 2_654_435_761;
@@ -221,6 +221,11 @@ impl Nat64 {
         self.control.recv(&mut challenge).expect("an answer to the proof");
     }
 
+    /// The token that it has.
+    pub fn token(&self) -> [u8; 16] {
+        self.token
+    }
+
     /// `4, IPv4`
     fn with_token(&self, packet: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
@@ -354,7 +359,7 @@ impl Nat64 {
 }
 
 /// Each client is in a /64 of its own.
-fn client_address(nat64: u32, client: u32) -> Ipv6Addr {
+pub fn client_address(nat64: u32, client: u32) -> Ipv6Addr {
     let network = nat64 << 16 | client;
     let address = 0x2001_0db8 << 96 | u128::from(network) << 64 | u128::from(!network);
     Ipv6Addr::from_bits(address)

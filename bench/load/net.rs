@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
@@ -66,6 +66,76 @@ fn try_set(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) -> io::R
     match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Each datagram that this socket receives has the time at which the kernel got it, which on
+/// loopback is when it was sent.
+pub fn stamp(socket: &UdpSocket) {
+    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+}
+
+/// The time by the clock of these stamps, in nanoseconds.
+pub fn stamp_now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_nanos() as u64
+}
+
+/// Receives one datagram of a socket with stamps, if one is there: its length, and its stamp in
+/// nanoseconds.
+pub fn receive_stamped(socket: &UdpSocket, octets: &mut [u8]) -> Option<(usize, u64)> {
+    let mut control = Control([0; 32]);
+    let mut iovec = libc::iovec { iov_base: octets.as_mut_ptr().cast(), iov_len: octets.len() };
+    // SAFETY: null pointers and lengths of 0 are valid in a message header.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&mut iovec, 1);
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of::<Control>() as _;
+    // SAFETY: the header refers to `octets` and `control`, which live.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).ok()?;
+    // SAFETY: the kernel has written the control messages and their length.
+    let message = unsafe { libc::CMSG_FIRSTHDR(&header).as_ref() }?;
+    assert_eq!(message.cmsg_type, libc::SCM_TIMESTAMPNS);
+    // SAFETY: this control message has a timespec.
+    let time = unsafe { libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned() };
+    Some((length, time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64))
+}
+
+/// Sends a datagram from this address of this host, whatever the socket is bound to.
+pub fn send_from(socket: &UdpSocket, source: Ipv4Addr, to: SocketAddrV4, payload: &[u8]) {
+    let mut control = Control([0; 32]);
+    let mut iovec =
+        libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
+    let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
+    let mut name = libc::sockaddr_in {
+        sin_family: libc::AF_INET as _,
+        sin_port: to.port().to_be(),
+        sin_addr: address(*to.ip()),
+        sin_zero: [0; 8],
+    };
+    // SAFETY: null pointers and lengths of 0 are valid in a message header.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_name = (&raw mut name).cast();
+    header.msg_namelen = mem::size_of_val(&name) as _;
+    (header.msg_iov, header.msg_iovlen) = (&mut iovec, 1);
+    header.msg_control = control.0.as_mut_ptr().cast();
+    let info = libc::in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: address(source),
+        ipi_addr: address(Ipv4Addr::UNSPECIFIED),
+    };
+    // SAFETY: these only calculate, and the room suffices for an `in_pktinfo`; sendmsg reads what
+    // the header refers to, which lives.
+    unsafe {
+        header.msg_controllen = libc::CMSG_SPACE(mem::size_of_val(&info) as u32) as _;
+        let message = libc::CMSG_FIRSTHDR(&header);
+        (*message).cmsg_level = libc::IPPROTO_IP;
+        (*message).cmsg_type = libc::IP_PKTINFO;
+        (*message).cmsg_len = libc::CMSG_LEN(mem::size_of_val(&info) as u32) as _;
+        libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().write_unaligned(info);
+        // What is lost here is not sent again.
+        libc::sendmsg(socket.as_raw_fd(), &header, 0);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::PipeReader;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -34,24 +35,48 @@ fn on_cores(count: usize) -> Command {
     command
 }
 
+/// `nat64handoff serve`, but for the log.
+fn serve<'a>(
+    command: &'a mut Command,
+    reactors: usize,
+    address: SocketAddrV4,
+    directory: &Path,
+) -> &'a mut Command {
+    command
+        .args([env!("CARGO_BIN_EXE_nat64handoff"), "serve"])
+        .args(["--reactors", &reactors.to_string()])
+        .args(["--listen", &address.to_string()])
+        .arg("--state")
+        .arg(directory.join("state"))
+}
+
 impl Process {
     /// `nat64handoff serve`, with this number of reactors, each on a core of its own.
     pub fn server(reactors: usize, options: &[&str]) -> Process {
-        let mut command = on_cores(reactors);
-        command
-            .args([env!("CARGO_BIN_EXE_nat64handoff"), "serve"])
-            .args(["--reactors", &reactors.to_string()])
-            // New clients are measured, not limited.
-            .args(["--create-rate", "10000000"]);
-        Process::start(command, |command, address, directory| {
-            command
-                .args(["--listen", &address.to_string()])
-                .arg("--state")
-                .arg(directory.join("state"))
+        // New clients are measured, not limited.
+        let options = [&["--create-rate", "10000000"][..], options].concat();
+        Process::start(on_cores(reactors), |command, address, directory| {
+            serve(command, reactors, address, directory)
                 .arg("--log")
                 .arg(directory.join("events.log"))
                 .args(options);
         })
+    }
+
+    /// The same with its own limits, one reactor, and its log in a file.
+    pub fn limited() -> Process {
+        Process::start(on_cores(1), |command, address, directory| {
+            serve(command, 1, address, directory).arg("--log").arg(directory.join("events.log"));
+        })
+    }
+
+    /// The same, with its log on a standard output that nobody reads: the other end of it.
+    pub fn unread() -> (Process, PipeReader) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let process = Process::start(on_cores(1), |command, address, directory| {
+            serve(command, 1, address, directory).args(["--log", "-"]).stdout(writer);
+        });
+        (process, reader)
     }
 
     /// This program again, as an echo of that name: see `echo`.

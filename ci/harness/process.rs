@@ -73,13 +73,16 @@ pub struct Process {
 
 impl Process {
     pub fn spawn(command: &mut Command) -> Process {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::spawn_to(command, Stdio::piped())
+    }
+
+    /// With a standard output that is not read here, unless that is a pipe of its own.
+    pub fn spawn_to(command: &mut Command, stdout: Stdio) -> Process {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (stdout, stderr) = (Text::default(), Text::default());
-        let readers = vec![
-            stdout.read(child.stdout.take().unwrap()),
-            stderr.read(child.stderr.take().unwrap()),
-        ];
+        let mut readers = vec![stderr.read(child.stderr.take().unwrap())];
+        readers.extend(child.stdout.take().map(|output| stdout.read(output)));
         Process { id: child.id(), child, stdout, stderr, readers, status: None }
     }
 

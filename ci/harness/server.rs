@@ -6,7 +6,7 @@ use crate::judge::PATIENCE;
 use crate::judge::eventlog::{self, Event};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::{TempDir, tempdir};
 
@@ -37,6 +37,18 @@ impl Server {
     }
 
     pub fn launch(
+        command: Command,
+        directory: TempDir,
+        port: u16,
+        listen: Vec<Ipv4Addr>,
+        extra: &[&str],
+    ) -> Server {
+        Server::launch_to(Stdio::piped(), command, directory, port, listen, extra)
+    }
+
+    /// With this standard output.
+    pub fn launch_to(
+        stdout: Stdio,
         mut command: Command,
         directory: TempDir,
         port: u16,
@@ -50,7 +62,7 @@ impl Server {
         if !extra.contains(&"--log") {
             command.arg("--log").arg(directory.path().join("events.log"));
         }
-        let mut process = Process::spawn(command.args(extra));
+        let mut process = Process::spawn_to(command.args(extra), stdout);
         if !process.says(SERVING, PATIENCE) {
             panic!("the server did not start: {:?}\n{}", process.ended(), process.said());
         }

@@ -13,9 +13,9 @@ use crate::handoff::random::Random;
 /// How many identities are known of a NAT64: the most recently used ones.
 pub const IDENTITIES_MAX: usize = CONTROL_PORTS_MAX;
 
-/// An identity that was not used for this long proves itself again: its address may be another's by
-/// now.
-const IDENTITY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// An identity that was not used for this many seconds proves itself again: its address may be
+/// another's by now.
+const LIFETIME_SECONDS: u32 = 24 * 60 * 60;
 
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]
@@ -27,8 +27,25 @@ struct Identity {
     token: Token,
     /// The number of the record that says so.
     since: u64,
-    /// When it was used last.
-    used: Duration,
+    /// The second in which it was used last.
+    used: u32,
+}
+
+impl Identity {
+    #[inline]
+    fn is(&self, port: ControlPort, token: &[u8]) -> bool {
+        self.port == port && self.token.is(token)
+    }
+
+    /// It is used, unless it has aged. Returns the number of the record that made it known.
+    #[inline]
+    fn used_in(&mut self, second: u32) -> Option<u64> {
+        let has_aged = second.saturating_sub(self.used) >= LIFETIME_SECONDS;
+        (!has_aged).then(|| {
+            self.used = second;
+            self.since
+        })
+    }
 }
 
 impl Identities {
@@ -38,28 +55,30 @@ impl Identities {
     }
 
     /// Makes (`port`, `token`), if it is known, the most recently used. Returns the number of the
-    /// record that made it known. `None` where it was not used for [`IDENTITY_LIFETIME`], too.
+    /// record that made it known. `None` where it was not used for a day, too.
     #[inline]
-    pub fn recognize(&mut self, port: ControlPort, token: &[u8], now: Duration) -> Option<u64> {
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8], second: u32) -> Option<u64> {
+        match self.0.first_mut() {
+            Some(first) if first.is(port, token) => first.used_in(second),
+            _ => self.recognize_other(port, token, second),
+        }
+    }
+
+    #[inline(never)]
+    fn recognize_other(&mut self, port: ControlPort, token: &[u8], second: u32) -> Option<u64> {
         let position = self.position(port, token)?;
-        if now.saturating_sub(self.0[position].used) >= IDENTITY_LIFETIME {
-            return None;
-        }
-        if position > 0 {
-            self.0[..=position].rotate_right(1);
-        }
-        let identity = self.0.first_mut()?;
-        identity.used = now;
-        Some(identity.since)
+        let since = self.0[position].used_in(second)?;
+        self.0[..=position].rotate_right(1);
+        Some(since)
     }
 
     /// Makes (`port`, `token`) known, by record `since`, and the most recently used. At most
     /// [`IDENTITIES_MAX`] are kept.
-    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64, now: Duration) {
-        if self.recognize(port, token.octets(), now).is_none() {
+    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64, second: u32) {
+        if self.recognize(port, token.octets(), second).is_none() {
             self.forget(port, &token);
             self.0.truncate(IDENTITIES_MAX - 1);
-            self.0.insert(0, Identity { port, token, since, used: now });
+            self.0.insert(0, Identity { port, token, since, used: second });
         }
     }
 
@@ -81,7 +100,8 @@ impl Identities {
 
     /// When any of them was used last.
     pub fn last_used(&self) -> Duration {
-        self.0.first().map_or(Duration::ZERO, |identity| identity.used)
+        let second = self.0.first().map_or(0, |identity| identity.used);
+        Duration::from_secs(second.into())
     }
 
     /// The ports of all known identities; one may come more than once.
@@ -95,7 +115,7 @@ impl Identities {
     }
 
     fn position(&self, port: ControlPort, token: &[u8]) -> Option<usize> {
-        self.0.iter().position(|known| known.port == port && known.token.is(token))
+        self.0.iter().position(|known| known.is(port, token))
     }
 }
 
@@ -129,7 +149,7 @@ impl Attenuation {
 mod tests {
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(7);
+    const NOW: u32 = 7;
 
     fn token(octets: &[u8]) -> Token {
         Token::new(octets).unwrap()
@@ -161,16 +181,15 @@ mod tests {
         let mut identities = Identities::default();
         let (port, old) = (ControlPort(5000), token(&[1, 2]));
         identities.learn(port, old.clone(), 3, NOW);
-        let second = Duration::from_secs(1);
         // Each use is one, however often it is a day less a moment.
         let mut now = NOW;
         for _ in 0..3 {
-            now += IDENTITY_LIFETIME - second;
+            now += LIFETIME_SECONDS - 1;
             assert_eq!(identities.recognize(port, &[1, 2], now), Some(3));
         }
-        now += IDENTITY_LIFETIME;
+        now += LIFETIME_SECONDS;
         assert_eq!(identities.recognize(port, &[1, 2], now), None);
-        assert_eq!(identities.recognize(port, &[1, 2], now + second), None, "that was no use");
+        assert_eq!(identities.recognize(port, &[1, 2], now + 1), None, "that was no use");
         // It is kept, so that its port stays unmapped, and becomes known by another record.
         assert_eq!(identities.control_ports().count(), 1);
         identities.learn(port, old.clone(), 8, now);

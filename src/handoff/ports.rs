@@ -32,7 +32,7 @@ const WORDS: usize = PORTS / 64;
 /// length.
 const LIST_MAX: usize = 4096;
 
-const _: () = assert!(PORTS.is_multiple_of(64));
+const _: () = assert!(PORTS.is_multiple_of(64) && MAPPED_PORT_MIN.is_multiple_of(64));
 const _: () = assert!(LIST_MAX * size_of::<u16>() == size_of::<[u64; 65536 / 64]>());
 const _: () = assert!(TABLE_CAPACITY == PORTS - NEVER_MAPPED.len() - 2);
 const _: () = assert!(TABLE_CAPACITY < NONE as usize && LARGE < TABLE_CAPACITY);
@@ -120,6 +120,40 @@ impl PortSet {
     }
 }
 
+/// Some ports, each with the slot of its entry: see [`Ports::taken_beside`].
+pub struct TakenBeside<'a> {
+    ports: &'a Large,
+    set: &'a [u64; 65536 / 64],
+}
+
+impl<'a> TakenBeside<'a> {
+    /// A bit for each of the ports, and for some of those that are not eligible.
+    fn words(&self) -> impl Iterator<Item = u64> + use<'a> {
+        let above = &self.set[usize::from(MAPPED_PORT_MIN) / 64..];
+        self.ports.barred.iter().zip(above).map(|(barred, set)| barred & !set)
+    }
+
+    /// How many there are, or a few more.
+    pub fn count(&self) -> usize {
+        self.words().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// The slots of their entries.
+    pub fn slots(&self) -> impl Iterator<Item = u16> + use<'a> {
+        let slots = &self.ports.slots;
+        self.words()
+            .zip(slots.chunks_exact(64))
+            .flat_map(|(mut word, slots)| {
+                std::iter::from_fn(move || {
+                    let bit = word.checked_ilog2()?;
+                    word &= !(1 << bit);
+                    Some(slots[bit as usize])
+                })
+            })
+            .filter(|&slot| slot != NONE)
+    }
+}
+
 impl Ports {
     /// No port taken. `hash` is for the hash table.
     pub fn new(handoff_port: u16, hash: SecretHash) -> Self {
@@ -157,6 +191,15 @@ impl Ports {
                 let slot = large.slots[index(port.0)?];
                 (slot != NONE).then_some(slot)
             }
+        }
+    }
+
+    /// The ports that are taken and not in `set`, where both are kept as bitmaps: then those few
+    /// that there may be are found without a look at all others.
+    pub fn taken_beside<'a>(&'a self, set: &'a PortSet) -> Option<TakenBeside<'a>> {
+        match (&self.map, &set.0) {
+            (Map::Large(ports), Set::Bitmap(set)) => Some(TakenBeside { ports, set }),
+            _ => None,
         }
     }
 
@@ -375,6 +418,31 @@ mod tests {
             assert_eq!(ports.slot(port), None);
         }
         assert_eq!(ports.taken(), 1);
+    }
+
+    #[test]
+    fn what_is_taken_and_not_in_a_set() {
+        let mut ports = ports(64064, &[40000]);
+        let taken = (1024..=u16::MAX).filter(|port| port % 3 != 0).map(MappedPort);
+        let taken: Vec<_> = taken.filter(|&port| ports.is_eligible(port)).collect();
+        for (slot, &port) in taken.iter().enumerate() {
+            let set = PortSet::new((0..=u16::MAX).collect());
+            assert!(slot <= LARGE || ports.taken_beside(&set).is_some());
+            ports.take(port, slot as u16);
+        }
+        for beside in [1, 2, 7, 1000] {
+            let is_beside = |port: u16| port.is_multiple_of(beside);
+            let set = PortSet::new((0..=u16::MAX).filter(|&port| !is_beside(port)).collect());
+            let Some(found) = ports.taken_beside(&set) else {
+                assert_eq!(beside, 1, "a set of none is no bitmap");
+                continue;
+            };
+            let mut slots: Vec<_> = found.slots().collect();
+            slots.sort_unstable();
+            let wanted = (0..taken.len()).filter(|&slot| is_beside(taken[slot].0));
+            assert!(slots.iter().map(|&slot| usize::from(slot)).eq(wanted));
+            assert!((slots.len()..slots.len() + 6).contains(&found.count()), "{}", found.count());
+        }
     }
 
     #[test]

@@ -68,6 +68,12 @@ impl Bucket {
         let full_at = self.full_at.max(now).saturating_add(time_of(cost));
         (full_at <= now.saturating_add(time_of(depth))).then(|| self.full_at = full_at)
     }
+
+    /// Takes `cost` out, also if not that much is in: what was done already.
+    pub fn charge(&mut self, now: Duration, rate: u32, cost: u32) {
+        let time = u64::from(cost) * 1_000_000_000 / u64::from(rate.max(1));
+        self.full_at = self.full_at.max(now.as_nanos() as u64).saturating_add(time);
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +88,14 @@ mod tests {
         assert_eq!((0..1000).filter(|i| take(5000 + 10 * i, 1).is_some()).count(), 99);
         assert_eq!((take(1_000_000, 51), take(1_000_000, 50)), (None, Some(())));
         assert_eq!((take(1_000_000, 0), take(1_000_000, 1)), (Some(()), None));
+    }
+
+    #[test]
+    fn a_bucket_can_be_charged_more_than_is_in() {
+        let mut bucket = Bucket::default();
+        bucket.charge(Duration::from_secs(5), 10, 70);
+        let mut take = |s: u64| bucket.take(Duration::from_secs(s), 10, 50, 1);
+        assert_eq!((take(5), take(6), take(7), take(8)), (None, None, None, Some(())));
     }
 
     #[test]

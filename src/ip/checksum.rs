@@ -8,20 +8,20 @@ use super::transport::Transport;
 /// The Internet checksum over `parts`, each but the last of even length. It is 0 over octets that
 /// include a right checksum.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
+    // Two words at once, and in the order of this machine: RFC 1071 section 2 (B) and (C).
     let mut sum = 0_u64;
     for part in parts {
-        let mut words = part.chunks_exact(2);
-        sum += words
-            .by_ref()
-            .map(|word| u64::from(u16::from_be_bytes([word[0], word[1]])))
-            .sum::<u64>();
-        if let &[last] = words.remainder() {
-            sum += u64::from(last) << 8;
+        let (words, rest) = part.as_chunks::<4>();
+        sum += words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum::<u64>();
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            sum += u64::from(u32::from_ne_bytes(last));
         }
     }
-    // The sum of 2^16 words: this and the folds of `fold` bring it into 16 bits.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    !fold(u32::try_from(sum).unwrap_or(u32::MAX))
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !u16::from_be(fold(u32::try_from(sum).unwrap_or(u32::MAX)))
 }
 
 /// The sum in one's complement over `parts`, each but the last of even length.

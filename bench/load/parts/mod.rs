@@ -1,5 +1,6 @@
 //! The parts, in the order in which they run.
 
+mod attack;
 mod compare;
 mod create;
 mod known;
@@ -18,13 +19,14 @@ use crate::report::Target;
 type Part = fn(usize) -> Result<(), String>;
 
 /// By name.
-pub const PARTS: [(&str, Part); 7] = [
+pub const PARTS: [(&str, Part); 8] = [
     ("known", known::run),
     ("create", create::run),
     ("mix", mix::run),
     ("latency", latency::run),
     ("reactors", reactors::run),
     ("overload", overload::run),
+    ("attack", attack::run),
     ("compare", compare::run),
 ];
 

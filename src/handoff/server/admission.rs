@@ -51,7 +51,7 @@ impl Admission {
         let port = ControlPort(datagram.port);
         let known = self.channels.find_mut(prepared.channel, prepared.hash, datagram.table);
         let is_known_nat64 = known.is_some();
-        let now = effects.batch.now.monotonic;
+        let now = effects.batch.coarse.second;
         let mut rotated = false;
         if let Some(channel) = known {
             if let Some(since) = channel.recognize(port, datagram.octets(request.token), now) {

@@ -3,7 +3,9 @@
 
 use std::net::SocketAddrV4;
 use std::ops::Range;
+use std::time::Duration;
 
+use super::late::RECORD_EVERY;
 use crate::handoff::change::{Change, Now};
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::{ENTRY_LENGTH, Span};
@@ -13,8 +15,10 @@ use crate::handoff::table::LivePorts;
 /// What holds for all datagrams that are handled together.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
-    /// The time, read once.
+    /// The time, read once: see [`Batch::set_time`].
     pub now: Now,
+    /// The same, coarser.
+    pub coarse: Coarse,
     /// The number of the record that the changes of this batch will stand in.
     pub record: u64,
     /// The number of the last record that is durable.
@@ -26,7 +30,35 @@ pub struct Batch {
 impl Batch {
     /// For a shard without a journal: nothing has to become durable.
     pub fn at(now: Now) -> Self {
-        Self { now, record: 0, durable: 0, frozen: None }
+        Self { now, coarse: Coarse::of(now.monotonic), record: 0, durable: 0, frozen: None }
+    }
+
+    /// Makes it one at this time.
+    pub fn set_time(&mut self, monotonic: Duration) {
+        self.now.monotonic = monotonic;
+        self.coarse = Coarse::of(monotonic);
+    }
+}
+
+/// How often the use of an entry is recorded: a restart keeps the order of use as coarsely as that.
+const USE_RECORDED_EVERY: Duration = Duration::from_secs(30 * 60);
+
+/// A time in units that take little room where they are kept, calculated once for a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Coarse {
+    pub second: u32,
+    /// Another one whenever uses are to be recorded again. Never 0, which is the tick of entries
+    /// that were replayed.
+    pub tick: u16,
+}
+
+// An authenticator is recorded once in a `second`.
+const _: () = assert!(RECORD_EVERY.as_secs() == 1);
+
+impl Coarse {
+    fn of(now: Duration) -> Self {
+        let ticks = now.as_secs() / USE_RECORDED_EVERY.as_secs();
+        Self { second: now.as_secs() as u32, tick: 1 + (ticks % u64::from(u16::MAX)) as u16 }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::batch::Coarse;
 use super::budget::is_nearly_full;
 use super::exchange::{Effects, Exchange, Shared, record};
 use super::late::{LateRecord, RECORD_EVERY};
@@ -22,9 +23,6 @@ use crate::handoff::random::SecretHash;
 use crate::handoff::rate::Rate;
 use crate::handoff::stats::{Counter, DropReason};
 use crate::handoff::table::{HashedClient, Slot, Table, TableLimits};
-
-/// How often the use of an entry is recorded: a restart keeps the order of use as coarsely as that.
-const USE_RECORDED_EVERY: Duration = Duration::from_secs(30 * 60);
 
 /// The state of one control channel.
 #[derive(Debug)]
@@ -89,8 +87,9 @@ impl Channel {
     }
 
     /// As [`Identities::recognize`].
-    pub fn recognize(&mut self, port: ControlPort, token: &[u8], now: Duration) -> Option<u64> {
-        self.identities.recognize(port, token, now)
+    #[inline]
+    pub fn recognize(&mut self, port: ControlPort, token: &[u8], second: u32) -> Option<u64> {
+        self.identities.recognize(port, token, second)
     }
 
     /// (`port`, `token`) becomes known, and its port is not mapped any more.
@@ -107,13 +106,14 @@ impl Channel {
             self.apply(&change, effects.batch.record);
             effects.record(change);
         }
-        self.know(port, token.clone(), effects.batch.record, effects.now());
+        self.know(port, token.clone(), effects.batch.record, effects.batch.coarse.second);
         effects.record(Change::IdentityKnown { port, token });
     }
 
-    /// (`port`, `token`) is known from `now` on, as record `since` says. No entry is on its port.
-    fn know(&mut self, port: ControlPort, token: Token, since: u64, now: Duration) {
-        self.identities.learn(port, token, since, now);
+    /// (`port`, `token`) is known from this `second` on, as record `since` says. No entry is on its
+    /// port.
+    fn know(&mut self, port: ControlPort, token: Token, since: u64, second: u32) {
+        self.identities.learn(port, token, since, second);
         self.table.set_control_ports(self.identities.control_ports());
     }
 
@@ -125,7 +125,7 @@ impl Channel {
                 // A change before this one deleted the entry on this port, if there was one:
                 // nothing happens here.
                 self.table.bar(*port, |_| {});
-                self.know(*port, token.clone(), since, Duration::ZERO);
+                self.know(*port, token.clone(), since, 0);
             }
             Change::IdentityForgotten { port, token } => {
                 self.identities.forget(*port, token);
@@ -159,8 +159,8 @@ impl Channel {
             RequestKind::MultiReport => Counter::MultiReports,
         };
         exchange.effects.shared.stats.add(counter, 1);
-        self.table.set_tick(tick(exchange.effects.now()));
-        self.table.set_second(second(exchange.effects.now()));
+        let Coarse { second, tick } = exchange.effects.batch.coarse;
+        self.table.set_time(second as u16, tick);
         if self.newest <= exchange.effects.batch.durable {
             self.unstable.clear();
         }
@@ -270,20 +270,10 @@ impl Channel {
     }
 
     /// Records the authenticator of `address`, unless that was done, or the address has gone.
-    pub(super) fn record_late(&mut self, now: Duration, address: Ipv6Addr) -> Option<Change> {
-        self.table.set_second(second(now));
+    pub(super) fn record_late(&mut self, now: Coarse, address: Ipv6Addr) -> Option<Change> {
+        self.table.set_time(now.second as u16, now.tick);
         let mut recorded = None;
         self.table.record_late(address, |change| recorded = Some(change));
         recorded
     }
-}
-
-/// The number of the second, for [`Table::set_second`].
-fn second(now: Duration) -> u16 {
-    (now.as_secs() / RECORD_EVERY.as_secs()) as u16
-}
-
-/// Never 0, which is the tick of entries that were replayed.
-fn tick(now: Duration) -> u16 {
-    1 + (now.as_secs() / USE_RECORDED_EVERY.as_secs() % u64::from(u16::MAX)) as u16
 }

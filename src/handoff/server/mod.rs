@@ -46,7 +46,8 @@ use crate::handoff::table::TableLimits;
 use crate::handoff::validation::{Validation, ValidationRate};
 use admission::Admission;
 pub use batch::{
-    Batch, Body, Datagram, EVENTS_BESIDE, LiveConnections, NoneKnown, Outbox, Reply, events_max,
+    Batch, Body, Coarse, Datagram, EVENTS_BESIDE, LiveConnections, NoneKnown, Outbox, Reply,
+    events_max,
 };
 pub use budget::Budget;
 pub(crate) use channel::Channel;
@@ -202,7 +203,9 @@ impl Server {
             let Some(LateRecord { table, address, .. }) = shared.late.pop(now) else { return };
             let hash = channels::hash_of(&shared.hash, table);
             let channel = admission.channels.find_mut(None, hash, table);
-            if let Some(change) = channel.and_then(|channel| channel.record_late(now, address)) {
+            if let Some(change) =
+                channel.and_then(|channel| channel.record_late(batch.coarse, address))
+            {
                 exchange::record(&shared.stats, outbox, table, change);
             }
         }

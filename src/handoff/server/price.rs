@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use crate::handoff::entry::{Client, MappedPort};
+use crate::handoff::entry::MappedPort;
 use crate::handoff::message::ENTRY_LENGTH;
 use crate::handoff::ports::TABLE_CAPACITY;
-use crate::handoff::random::SecretHash;
 use crate::handoff::rate::Bucket;
 use crate::handoff::stats::DropReason;
+use crate::handoff::table::HashedClient;
 
 /// The default of `--create-rate`. A NAT64 keeps a TCP connection that was closed for four minutes
 /// (RFC 6146 section 4), so its ports last for 269 new connections a second to one server: this is
@@ -19,6 +19,8 @@ const AT_ONCE: u32 = 2 * TABLE_CAPACITY as u32;
 /// The most entries in multi reports of one NAT64 in a second: a whole table; and at once.
 const REPORTED_RATE_MAX: u32 = TABLE_CAPACITY as u32;
 const REPORTED_AT_ONCE: u32 = 4 * TABLE_CAPACITY as u32;
+/// What an answer costs beside that, in entries.
+const ANSWER_COST: u32 = 3;
 /// The most identities of one NAT64 that become known in a second, and at once.
 const IDENTITY_RATE_MAX: u32 = 10;
 const IDENTITIES_AT_ONCE: u32 = 1000;
@@ -62,6 +64,11 @@ impl Buckets {
         taken.ok_or(DropReason::ReportRate)
     }
 
+    /// Answers to a multi report, each of which takes a few times as long as an entry.
+    pub fn answers(&mut self, now: Duration, count: u32) {
+        self.reported.charge(now, REPORTED_RATE_MAX, ANSWER_COST * count);
+    }
+
     /// One more identity.
     pub fn identity(&mut self, now: Duration) -> Result<(), DropReason> {
         let taken = self.identities.take(now, IDENTITY_RATE_MAX, IDENTITIES_AT_ONCE, 1);
@@ -74,13 +81,16 @@ impl Buckets {
         &mut self,
         now: Duration,
         rate: u32,
-        conflict: (MappedPort, Client),
-        secret: &SecretHash,
+        (port, client): (MappedPort, &HashedClient),
         record: u64,
     ) -> Result<Option<u64>, DropReason> {
-        let hash = hash_of(conflict, secret);
+        // Another client of the same hash and ports, one in 2^32, would be taken for this one.
+        let hash = u64::from(client.hash()) << 32
+            | u64::from(port.0) << 16
+            | u64::from(client.client.port);
         let recent = self.recent.get_or_insert_with(|| Box::new([Recent::default(); _]));
-        let recent = &mut recent[hash as usize % CONFLICTS_KEPT];
+        let place = client.hash() ^ u32::from(port.0);
+        let recent = &mut recent[place as usize % CONFLICTS_KEPT];
         if recent.hash == hash && now < recent.at + CONFLICT_FOLDED {
             return Ok(Some(recent.record));
         }
@@ -88,16 +98,4 @@ impl Buckets {
         *recent = Recent { hash, at: now, record };
         Ok(None)
     }
-}
-
-fn hash_of((port, client): (MappedPort, Client), secret: &SecretHash) -> u64 {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = client.prefix.0;
-    let ports = u64::from(port.0) << 16 | u64::from(client.port);
-    let address = client.address.to_bits();
-    secret.of_words([
-        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        u64::from(u32::from_be_bytes([i, j, k, l])) << 32 | ports,
-        (address >> 64) as u64,
-        address as u64,
-    ])
 }

@@ -2,15 +2,19 @@
 //! section 6).
 
 use super::channel::Channel;
-use super::exchange::{Effects, Exchange, Shared};
+use super::exchange::{Effects, Exchange};
 use super::reply::emit_entry;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, Entry, MappedPort};
-use crate::handoff::message::{self, ENTRY_LENGTH, MESSAGE_HEADER, Span};
+use crate::handoff::message::{self, ENTRY_LENGTH, MESSAGE_HEADER, MULTI_REPORT_MAX, Span};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
 
+/// The most entries in a multi report.
+const ENTRIES_MAX: usize = MULTI_REPORT_MAX / ENTRY_LENGTH;
+
 /// An entry that a NAT64 reported.
+#[derive(Clone, Copy)]
 struct Reported {
     port: MappedPort,
     client: HashedClient,
@@ -47,13 +51,14 @@ impl Channel {
         let changes = effects.outbox.changes.len();
         let mut first = None;
         let mut octets_left = payload.len();
-        let mut answered = false;
+        let mut answered = 0;
         let mut refused = None;
-        for (authenticator, reported) in message::multi_report(payload) {
+        let mut all = [const { None }; ENTRIES_MAX];
+        let all = self.prefetch_reported(payload, &mut all);
+        for (authenticator, sought) in all.iter().flatten() {
             let authenticator = authenticator.of(payload);
-            let client = self.table.hashed(reported.client);
-            let sought = Reported { port: reported.port, client, probable: None };
-            let (slot, told) = match self.reported_entry(authenticator, sought, effects) {
+            let reported = Entry { port: sought.port, client: sought.client.client };
+            let (slot, told) = match self.reported_entry(authenticator, *sought, effects) {
                 Ok(found) => found,
                 // The last reason is counted when it is known whether the payload got an answer.
                 Err(reason) => {
@@ -67,7 +72,7 @@ impl Channel {
             first = first.or(Some((authenticator, entry)));
             if entry != reported {
                 let octets = MESSAGE_HEADER + authenticator.len() + ENTRY_LENGTH;
-                if answered && octets > octets_left {
+                if answered > 0 && octets > octets_left {
                     effects.shared.stats.count_drop(DropReason::AnswerOctets);
                     continue;
                 }
@@ -75,7 +80,7 @@ impl Channel {
                 let after = self.durable_before(entry.port, *since).max(told);
                 let emit = |out: &mut _| emit_entry(out, authenticator, entry);
                 effects.outbox.copy(index, to, after, emit)?;
-                answered = true;
+                answered += 1;
             }
         }
         let Some((authenticator, entry)) = first else {
@@ -84,7 +89,8 @@ impl Channel {
         if let Some(reason) = refused {
             effects.shared.stats.count_drop(reason);
         }
-        if answered {
+        if answered > 0 {
+            self.buckets.answers(effects.now(), answered);
             return Ok(());
         }
         // This one answer speaks for all of the entries, so it waits for all that they changed.
@@ -94,6 +100,38 @@ impl Channel {
             false => self.durable_before(entry.port, *since),
         };
         effects.outbox.copy(index, to, after, |out| emit_entry(out, authenticator, entry))
+    }
+
+    /// The entries of a multi report, each with its authenticator. What answers will need of them
+    /// is read, so that it is in the caches: as [`Server::prefetch`](super::Server::prefetch) does
+    /// for those of a batch.
+    fn prefetch_reported<'a>(
+        &self,
+        payload: &[u8],
+        all: &'a mut [Option<(Span, Reported)>; ENTRIES_MAX],
+    ) -> &'a [Option<(Span, Reported)>] {
+        let mut count = 0;
+        for (place, (authenticator, Entry { port, client })) in
+            all.iter_mut().zip(message::multi_report(payload))
+        {
+            let client = self.table.hashed(client);
+            *place = Some((authenticator, Reported { port, client, probable: None }));
+            count += 1;
+        }
+        let all = &mut all[..count];
+        // The sum keeps the compiler from leaving the reads out.
+        let mut seen = 0;
+        for (_, sought) in all.iter_mut().flatten() {
+            sought.probable = self.table.probable(&sought.client);
+        }
+        for slot in all.iter().flatten().filter_map(|(_, sought)| sought.probable) {
+            seen ^= self.table.prefetch(slot);
+        }
+        for slot in all.iter().flatten().filter_map(|(_, sought)| sought.probable) {
+            seen ^= self.table.prefetch_client(slot);
+        }
+        std::hint::black_box(seen);
+        all
     }
 
     /// The table is authoritative: it adopts what does not contradict it, and answers with what it
@@ -114,7 +152,7 @@ impl Channel {
             Some(slot) => self.table.port(slot) == port,
             None => self.table.is_eligible(port) && self.table.find_port(port).is_none(),
         };
-        let told = if agrees { 0 } else { self.conflict(port, client, effects)? };
+        let told = if agrees { 0 } else { self.conflict(port, &sought, effects)? };
         let slot = match known {
             Some(slot) => {
                 self.touch(slot, effects);
@@ -130,17 +168,17 @@ impl Channel {
     fn conflict(
         &mut self,
         port: MappedPort,
-        client: Client,
+        client: &HashedClient,
         effects: &mut Effects<'_>,
     ) -> Result<u64, DropReason> {
         if let Some(reason) = effects.batch.frozen {
             return Err(reason);
         }
         let (now, record) = (effects.now(), effects.batch.record);
-        let Shared { create_rate, hash, .. } = &*effects.shared;
-        let told = self.buckets.conflict(now, *create_rate, (port, client), hash, record)?;
+        let create_rate = effects.shared.create_rate;
+        let told = self.buckets.conflict(now, create_rate, (port, client), record)?;
         if told.is_none() {
-            effects.record(Change::Conflict { port, client });
+            effects.record(Change::Conflict { port, client: client.client });
         }
         Ok(told.unwrap_or(record))
     }

@@ -44,7 +44,8 @@ impl Table {
         of_subnets.chain([(None, &self.lru)]).find_map(|(subnet, queue)| {
             let is_in =
                 |slot: &&Slot| subnet.is_none_or(|of| self.records.get(**slot).subnet == of);
-            let (first, oldest) = (queue.peek(&self.records), by_use.iter().find(is_in).copied());
+            let (first, oldest) =
+                (queue.all.peek(&self.records), by_use.iter().find(is_in).copied());
             (first.is_some() && first != oldest)
                 .then(|| format!("{subnet:?}: {first:?} would go, and {oldest:?} is older"))
         })

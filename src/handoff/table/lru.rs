@@ -46,6 +46,29 @@ impl Uses {
     }
 }
 
+/// The queues of a table or a /64. Where all entries are live, each poll asks for both in turn.
+#[derive(Debug, Default)]
+pub struct LruQueues {
+    /// Of all its entries.
+    pub all: LruQueue,
+    /// Of those that were not live at the last poll.
+    pub not_live: LruQueue,
+}
+
+impl LruQueues {
+    /// As [`LruQueue::added`].
+    pub fn added(&mut self, last_use: UseNumber, slot: Slot) {
+        self.all.added(last_use, slot);
+        self.not_live.added(last_use, slot);
+    }
+
+    /// As [`LruQueue::clear`].
+    pub fn clear(&mut self) {
+        self.all.clear();
+        self.not_live.clear();
+    }
+}
+
 /// The least recently used entries of a table or a /64, of those that could go at the time of the
 /// last search.
 #[derive(Debug, Default)]
@@ -141,7 +164,7 @@ impl LruQueue {
             cut(&mut oldest);
             is_complete = false;
         }
-        oldest.sort_unstable();
+        oldest.sort_unstable_by_key(|entry| entry.0);
         let searches = self.searches.wrapping_add(1);
         *self = Self { entries: oldest.into(), is_complete, poll, searches };
     }
@@ -155,7 +178,9 @@ impl LruQueue {
 
 /// Keeps the [`QUEUE_MAX`] lowest numbers, and returns the highest of these.
 fn cut(oldest: &mut Vec<(UseNumber, Slot)>) -> UseNumber {
-    let (_, &mut (highest, _), _) = oldest.select_nth_unstable(QUEUE_MAX - 1);
+    // No two have the same number.
+    let (_, &mut (highest, _), _) =
+        oldest.select_nth_unstable_by_key(QUEUE_MAX - 1, |entry| entry.0);
     oldest.truncate(QUEUE_MAX);
     highest
 }

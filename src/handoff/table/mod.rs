@@ -34,7 +34,7 @@ use crate::handoff::stats::DropReason;
 use crate::ip::address::Prefix96;
 use eviction::Search;
 use index::{Hash, Index};
-use lru::{LruQueue, UseNumber, Uses};
+use lru::{LruQueues, UseNumber, Uses};
 use members::{Links, Members};
 use records::{Keyed, Pool, Shares, SlabEntry, Slots};
 
@@ -84,9 +84,9 @@ pub struct Table {
     /// The /64s that are heavy or nearly so.
     heavy: Vec<Slot>,
     /// The least recently used entries.
-    lru: LruQueue,
+    lru: LruQueues,
     /// Those of /64s that are heavy, or were not long ago.
-    lru_of: Vec<(Slot, LruQueue)>,
+    lru_of: Vec<(Slot, LruQueues)>,
     search: Search,
     limits: TableLimits,
 }
@@ -111,6 +111,11 @@ impl HashedClient {
             address as u64,
         ];
         Self { client, hash: Hash(hash.of_words(words) as u32) }
+    }
+
+    /// The hash, which is keyed.
+    pub fn hash(&self) -> u32 {
+        self.hash.0
     }
 }
 
@@ -152,6 +157,20 @@ struct ClientRecord {
 }
 
 impl ClientRecord {
+    /// As [`Table::learn`], where it is another one than before.
+    #[inline(never)]
+    fn learn(&mut self, authenticator: &[u8], second: u16, changed: impl FnOnce(Change)) -> bool {
+        let Some(authenticator) = Authenticator::new(authenticator) else {
+            return false;
+        };
+        self.authenticator = authenticator;
+        if self.recorded == second {
+            return !std::mem::replace(&mut self.late, true);
+        }
+        self.record(second, changed);
+        false
+    }
+
     fn record(&mut self, second: u16, changed: impl FnOnce(Change)) {
         (self.recorded, self.late) = (second, false);
         let (address, authenticator) = (Ipv6Addr::from(self.address), self.authenticator.clone());
@@ -215,7 +234,7 @@ impl Table {
             ports: Ports::new(handoff_port, hash),
             hash,
             heavy: Vec::new(),
-            lru: LruQueue::default(),
+            lru: LruQueues::default(),
             lru_of: Vec::new(),
             search: Search::default(),
             limits,
@@ -346,15 +365,12 @@ impl Table {
         &self.clients.get(self.records.get(slot).client).authenticator
     }
 
-    /// The coarse time for [`Table::touch`]: any number that changes when uses are to be recorded
+    /// The second, for [`Table::learn`]: any number that is another one in the next second. And the
+    /// coarse time for [`Table::touch`]: any number that changes when uses are to be recorded
     /// again.
-    pub fn set_tick(&mut self, tick: u16) {
-        self.tick = tick;
-    }
-
-    /// The second, for [`Table::learn`]: any number that is another one in the next second.
-    pub fn set_second(&mut self, second: u16) {
-        self.second = second;
+    #[inline]
+    pub fn set_time(&mut self, second: u16, tick: u16) {
+        (self.second, self.tick) = (second, tick);
     }
 
     /// The entry in `slot` was used: it is the most recently used now. Returns whether that is to
@@ -491,18 +507,7 @@ impl Table {
         changed: impl FnOnce(Change),
     ) -> bool {
         let client = self.clients.get_mut(client);
-        if client.authenticator.is(authenticator) {
-            return false;
-        }
-        let Some(authenticator) = Authenticator::new(authenticator) else {
-            return false;
-        };
-        client.authenticator = authenticator;
-        if client.recorded == self.second {
-            return !std::mem::replace(&mut client.late, true);
-        }
-        client.record(self.second, changed);
-        false
+        !client.authenticator.is(authenticator) && client.learn(authenticator, self.second, changed)
     }
 
     /// Records the authenticator of the client at `address`, where [`Table::learn`] did not.

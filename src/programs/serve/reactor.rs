@@ -328,7 +328,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             if batch.frozen.is_some() {
                 break;
             }
-            batch.now.monotonic = Duration::MAX;
+            batch.set_time(Duration::MAX);
             self.shard.record_late(&batch, &mut self.outbox);
             self.commit(now)?;
         }
@@ -353,7 +353,6 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.log_room = self.log.reserve(events, &self.stats);
         let mut batch = match &mut self.journal {
             Some(journal) => Batch {
-                now,
                 record: journal.next_number().0,
                 durable: journal.durable().0,
                 frozen: match journal.state() {
@@ -361,6 +360,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                     JournalState::Full => Some(DropReason::JournalFull),
                     _ => Some(DropReason::JournalUnavailable),
                 },
+                ..Batch::at(now)
             },
             None => Batch::at(now),
         };

@@ -94,7 +94,7 @@ impl Shard {
         let payload = HEAD_ROOM..buffer.len();
         let room = HEAD_ROOM - free;
         self.outbox.clear();
-        self.batch.now.monotonic = self.time;
+        self.batch.set_time(self.time);
         let datagram = Datagram { index: 0, table, port, buffer: &mut buffer, payload, room };
         let (live, outbox) = (&mut *self.live, &mut self.outbox);
         self.server.handle_prepared(&self.batch, live, datagram, prepared, outbox);

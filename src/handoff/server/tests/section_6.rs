@@ -162,7 +162,7 @@ fn section_6_authenticators_are_recorded_once_a_second() {
     };
     let late = |shard: &mut Shard| {
         shard.outbox.clear();
-        shard.batch.now.monotonic = shard.time;
+        shard.batch.set_time(shard.time);
         shard.server.record_late(&shard.batch, &mut shard.outbox);
         shard.outbox.changes.drain(..).map(|(_, change)| change).collect::<Vec<_>>()
     };

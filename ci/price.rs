@@ -1,0 +1,52 @@
+//! The price of requests in the pure core, against a known client's in the same run: no kind is so
+//! dear that few datagrams hold up others, unless a bucket of its NAT64 bounds how many there are.
+//!
+//! They take turns, and what counts of each is its fastest round: a busy core can only make a time
+//! longer. `cargo bench --bench core -- costly full` prints the same in full.
+
+#![expect(clippy::disallowed_methods, reason = "a test of time reads the clock")]
+#![allow(dead_code, reason = "it needs less than the benchmark, which it shares these with")]
+
+#[path = "../bench/core/costly.rs"]
+mod costly;
+#[path = "../bench/core/full.rs"]
+mod full;
+#[path = "../bench/core/requests.rs"]
+mod requests;
+#[path = "../bench/core/shard.rs"]
+mod shard;
+
+use costly::{KINDS, PRICE_MAX};
+use shard::Shape;
+
+/// What a new client of a full table may take where this many entries can go, against a table where
+/// nothing is known of connections: on average, about a microsecond there; and the longest of all,
+/// which is held up by a look at all entries there.
+const TAKEN_MAX: [(usize, f64, f64); 5] =
+    [(0, 3.0, 5.0), (1, 3.0, 0.5), (10, 3.0, 0.5), (1000, 3.0, 5.0), (10_000, 12.0, 5.0)];
+
+#[test]
+fn no_request_is_dear_that_is_not_charged() {
+    let prices = costly::prices();
+    for (kind, price) in KINDS.iter().zip(&prices) {
+        eprintln!("{}: {:.1}", kind.name, price.price);
+    }
+    for (kind, price) in KINDS.iter().zip(&prices) {
+        assert!(kind.charged || price.price <= PRICE_MAX, "{}: {:.1}", kind.name, price.price);
+    }
+}
+
+#[test]
+fn a_new_client_is_cheap_also_where_nearly_all_entries_are_live() {
+    for shape in full::SHAPES {
+        let alone = full::taken(Shape::FourPorts, None);
+        for (can_go, average_max, longest_max) in TAKEN_MAX {
+            let taken = full::taken(shape, Some(can_go));
+            let average = taken.average.as_secs_f64() / alone.average.as_secs_f64();
+            let longest = taken.longest.as_secs_f64() / alone.longest.as_secs_f64();
+            eprintln!("{shape:?}, {can_go} can go: {average:.1}, longest {longest:.1}");
+            let case = format!("{shape:?}, {can_go} can go: {taken:?}");
+            assert!(average <= average_max && longest <= longest_max, "{case}");
+        }
+    }
+}
