@@ -46,37 +46,37 @@ fn section_5_validation_rate() {
     let known = Nat64::known(&server);
     let stranger = Nat64::unknown(&server);
     let request = stranger.service_request(&stranger.unmapped_packet());
-    let flood = |count| {
-        let mut arrived = 0;
-        for _ in 0..count {
-            stranger.send(&request);
-            // The flood is no denser than this.
+    // Some 500 a second for that long, also where this thread gets its core back late.
+    let flood = |time: Duration| {
+        let (start, mut sent, mut arrived) = (Instant::now(), 0, 0);
+        while start.elapsed() < time {
+            let due = start.elapsed().as_millis() / 2 - sent;
+            (0..due.min(64)).for_each(|_| stranger.send(&request));
+            sent += due;
             std::thread::sleep(Duration::from_millis(2));
             while stranger.waiting_challenge().is_some() {
                 arrived += 1;
             }
         }
-        arrived
+        (f64::from(arrived), start.elapsed().as_secs_f64())
     };
     // What was saved up goes first.
-    flood(200);
+    flood(Duration::from_millis(500));
     // What a busy machine keeps from the server for a second does not come later: one of several
     // floods gets all of the rate.
     let gets_all = (0..10).any(|_| {
-        let start = Instant::now();
-        let arrived = f64::from(flood(300));
-        let elapsed = start.elapsed().as_secs_f64();
+        let (arrived, elapsed) = flood(Duration::from_secs(1));
         // Bursts are not bounded by the text: two seconds' worth is accepted on top.
         assert!(arrived <= RATE * (elapsed + 2.0) + 2.0, "{arrived} in {elapsed} s");
-        arrived >= RATE * 0.8 * elapsed
+        arrived >= RATE * 0.7 * elapsed
     });
     assert!(gets_all, "the rate is never reached");
     // While a flood uses up the rate, a known NAT64 with another port is challenged.
-    flood(100);
+    flood(Duration::from_millis(200));
     let changed = known.other_port(0);
     let mut challenged = 0;
     for _ in 0..10 {
-        flood(10);
+        flood(Duration::from_millis(20));
         changed.forget_challenges();
         changed.send(&changed.service_request(&changed.unmapped_packet()));
         known.fence();
