@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Gateway(options) => gateway(options),
         Command::Journal { command } => journal::run(command),
         Command::CheckConfig(options) => serve::command::check(options),
+        Command::SelfCheck(options) => demo::self_check::run(options),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man => manual::man().map_err(ExitError::failed).and_then(print),
     };

@@ -75,7 +75,7 @@ fn command_line_signals_while_it_starts() {
         let mut process = Process::spawn(&mut serve.command(&[], &["--reactors", "1"]));
         let guarded = wait_until(PATIENCE, || is_guarded(process.id, &ENDING));
         assert!(guarded, "a signal ends it: {}", process.said());
-        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        for signal in [libc::SIGHUP, libc::SIGUSR1] {
             process.signal(signal);
         }
         // Looked at all the time, so that no gap is missed but by chance.
@@ -86,7 +86,7 @@ fn command_line_signals_while_it_starts() {
             process.stderr.contains(SERVING)
         });
         assert!(serves, "{:?}\n{}", process.ended(), process.said());
-        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        for signal in [libc::SIGHUP, libc::SIGUSR1] {
             process.signal(signal);
         }
         Nat64::known(serve.addr()).map(Client::nth(1));
@@ -94,6 +94,43 @@ fn command_line_signals_while_it_starts() {
         assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
         assert!(process.stderr.contains("SIGHUP"), "{}", process.said());
     }
+}
+
+/// SIGUSR2: the same process executes the program that is at its path now, and goes on with sockets
+/// and state. Where that one would not start, this one goes on.
+#[test]
+fn command_line_executes_anew() {
+    let serve = Serve::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nat64handoff");
+    std::fs::copy(PROGRAM, &path).unwrap();
+    let mut command = without_variables(Command::new(&path));
+    command.args(serve.command(&[], &["--reactors", "2"]).get_args());
+    let mut process = Process::spawn(&mut command);
+    assert!(process.says(SERVING, PATIENCE), "{}", process.said());
+    let nat64 = Nat64::known(serve.addr());
+    let mapped = nat64.map(Client::nth(1));
+    let said = |process: &Process, text: &str| process.stderr.get().matches(text).count();
+
+    std::fs::rename(&path, folder.path().join("old")).unwrap();
+    process.signal(libc::SIGUSR2);
+    assert!(process.says("this server goes on", PATIENCE), "{}", process.said());
+    assert_eq!(nat64.map(Client::nth(1)), mapped);
+
+    std::fs::copy(PROGRAM, &path).unwrap();
+    let number = process.id;
+    for times in 2..=4 {
+        process.signal(libc::SIGUSR2);
+        // Asked before it serves again: that waits in the socket.
+        assert!(wait_until(PATIENCE, || said(&process, "executing") == times - 1));
+        assert_eq!(nat64.map(Client::nth(1)), mapped);
+        let serves = wait_until(PATIENCE, || said(&process, SERVING) == times);
+        assert!(serves, "{}", process.said());
+    }
+    let program = std::fs::read_link(format!("/proc/{number}/exe")).unwrap();
+    assert_eq!(program, path, "what is there now");
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
 }
 
 #[test]

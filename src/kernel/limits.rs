@@ -52,7 +52,8 @@ pub fn raise_descriptors(reactors: usize, sockets: usize) -> Result<(), TooFew> 
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let needed = DESCRIPTORS_OTHERS + reactors * (DESCRIPTORS_REACTOR + sockets);
+    // Each socket once more, to be handed over.
+    let needed = DESCRIPTORS_OTHERS + reactors * (DESCRIPTORS_REACTOR + 2 * sockets);
     match allowed < needed as u64 {
         true => Err(TooFew { needed, allowed, reactors }),
         false => Ok(()),

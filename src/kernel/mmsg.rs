@@ -45,6 +45,8 @@ pub struct Mmsg {
     next: usize,
     outgoing: Outgoing,
     losses: Losses,
+    /// Whether nothing more is received.
+    deaf: bool,
     finished: bool,
 }
 
@@ -98,6 +100,7 @@ impl Mmsg {
             next: 0,
             outgoing: Outgoing::new()?,
             losses: Losses::default(),
+            deaf: false,
             finished: false,
         };
         Ok((mmsg, event))
@@ -282,7 +285,7 @@ impl Backend for Mmsg {
         self.flush();
         self.arrivals.clear();
         self.buffers_used = 0;
-        if self.finished {
+        if self.finished || self.deaf {
             return Ok(0);
         }
         self.receive()?;
@@ -362,6 +365,11 @@ impl Backend for Mmsg {
 
     fn overflowed(&mut self) -> u64 {
         self.sockets.iter_mut().map(ReactorSocket::overflowed).sum()
+    }
+
+    fn end_receives(&mut self) -> io::Result<()> {
+        self.deaf = true;
+        Ok(())
     }
 
     fn finish(&mut self) -> io::Result<()> {

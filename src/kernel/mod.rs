@@ -19,6 +19,7 @@ pub mod memory;
 pub mod mmsg;
 mod outgoing;
 pub mod ring;
+pub mod service;
 pub mod signals;
 mod slot;
 pub mod sock_diag;

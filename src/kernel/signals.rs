@@ -57,7 +57,7 @@ pub fn let_through() {
 /// The held signals that the server has no use for do nothing, nor does a terminal stop it for
 /// what it says.
 pub fn ignore_those_without_use() {
-    [SIGUSR1, SIGUSR2, SIGTTOU].into_iter().for_each(ignore);
+    [SIGUSR1, SIGTTOU].into_iter().for_each(ignore);
 }
 
 /// Waits for SIGTERM, SIGINT or SIGHUP, which all threads must hold.

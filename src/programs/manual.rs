@@ -30,7 +30,7 @@ SIGUSR1
 \fBgateway\fR forgets all entries, as after a reboot. \fBserve\fR ignores it.
 .TP
 SIGUSR2
-is ignored.
+\fBserve\fR executes its program anew, by the path that it was started with, and goes on with the same sockets and state: an upgrade. It goes on as it is where \fBcheck-config\fR of the new one finds something wrong. \fBgateway\fR ignores it.
 .PP
 A signal that comes while the program starts is heeded when it has started.
 .SH ENVIRONMENT
@@ -41,6 +41,9 @@ A key of the same name as the option in the file of \fB\-\-config\fR does the sa
 .TP
 \fBSTATE_DIRECTORY\fR, \fBLOGS_DIRECTORY\fR
 Directories that systemd made for the service.
+.TP
+\fBNOTIFY_SOCKET\fR, \fBWATCHDOG_USEC\fR, \fBLISTEN_FDS\fR
+\fBserve\fR tells the service manager when it serves and that it lives, has it keep the sockets, and goes on with those that it is given.
 .TP
 \fBJOURNAL_STREAM\fR
 Where it says that standard error is the journal's, each message begins with its priority.
@@ -99,13 +102,24 @@ pub fn man() -> io::Result<Vec<u8>> {
 fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name()).replace('-', " ");
     let name = name.strip_prefix("nat64handoff ").unwrap_or(&name);
-    let name = if name == "check config" { "check-config" } else { name };
+    let name = match name {
+        "check config" => "check-config",
+        "self check" => "self-check",
+        name => name,
+    };
     writeln!(text, ".SS \"{name}\"")?;
     if let Some(about) = command.get_about() {
         writeln!(text, "{about}.")?;
     }
     if name == "check-config" {
         return writeln!(text, "It has the options of \\fBserve\\fR.");
+    }
+    if name == "self-check" {
+        return writeln!(
+            text,
+            "It has the options of \\fBserve\\fR. With \\fB\\-\\-start\\fR it starts a server of its own with \
+             that state directory and log, on loopback."
+        );
     }
     let mut options = Vec::new();
     clap_mangen::Man::new(command.clone()).render_options_section(&mut options)?;
@@ -151,6 +165,7 @@ mod tests {
                 "journal check",
                 "journal repair",
                 "check-config",
+                "self-check",
                 "completions",
                 "man"
             ]

@@ -74,7 +74,8 @@ pub struct AccessList {
 }
 
 impl AccessList {
-    fn permits(&self, nat64: Ipv4Addr) -> bool {
+    /// Whether a NAT64 with this address is served.
+    pub fn permits(&self, nat64: Ipv4Addr) -> bool {
         let within = |nets: &[Ipv4Net]| nets.iter().any(|net| net.contains(&nat64));
         (self.allow.is_empty() || within(&self.allow)) && !within(&self.deny)
     }

@@ -152,6 +152,13 @@ pub trait Backend {
     /// full. It costs a system call for each socket, too much for every turn.
     fn overflowed(&mut self) -> u64;
 
+    /// Takes nothing more out of the sockets: what arrives from now on waits there, for another
+    /// process that has them. The next turns return what was taken already.
+    ///
+    /// # Errors
+    /// As [`Backend::turn`].
+    fn end_receives(&mut self) -> io::Result<()>;
+
     /// Hands all queued replies to the kernel and receives nothing more.
     ///
     /// # Errors

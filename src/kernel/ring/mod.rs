@@ -86,6 +86,8 @@ pub struct Ring {
     /// The buffers that the arrivals are in.
     held: Vec<HeldBuffer>,
     losses: Losses,
+    /// Whether receives are no longer armed.
+    deaf: bool,
     finished: bool,
 }
 
@@ -172,6 +174,7 @@ impl Ring {
             arrivals: Vec::with_capacity(BATCH_MAX + COALESCED_MAX),
             held: Vec::with_capacity(BATCH_BUFFERS),
             losses: Losses::default(),
+            deaf: false,
             finished: false,
         };
         Ok((ring, event))
@@ -180,6 +183,9 @@ impl Ring {
     /// Queues the receives and the wake that are not under way. Returns whether there was room for
     /// all.
     fn arm(&mut self) -> bool {
+        if self.deaf {
+            return true;
+        }
         let mut submissions = self.uring.submission();
         for (index, socket) in self.sockets.iter().enumerate() {
             if self.armed[index] {
@@ -454,6 +460,11 @@ impl Backend for Ring {
 
     fn overflowed(&mut self) -> u64 {
         self.sockets.iter_mut().map(ReactorSocket::overflowed).sum()
+    }
+
+    fn end_receives(&mut self) -> io::Result<()> {
+        self.deaf = true;
+        self.quiesce()
     }
 
     /// As the trait says; the arrivals of the last turn are gone. The sockets stay open until the

@@ -28,12 +28,16 @@ use std::time::Duration;
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_socket_recv_buffer_size,
     set_socket_recv_buffer_size_force, set_socket_reuseport, set_socket_send_buffer_size,
-    set_socket_send_buffer_size_force,
+    set_socket_send_buffer_size_force, socket_recv_buffer_size, socket_send_buffer_size,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
+use kept::KeptSockets;
+
 use crate::kernel::holder::Holder;
 use crate::kernel::limits;
+
+pub mod kept;
 
 /// What each socket may queue in each direction, in octets, as far as the system allows.
 const SOCKET_QUEUE_MAX: usize = 4 << 20;
@@ -146,6 +150,33 @@ pub fn bind_group(
     listen: &[SocketAddrV4],
     reactors: usize,
 ) -> Result<Vec<Vec<ReactorSocket>>, BindError> {
+    bind_or_take(listen, reactors, KeptSockets::default()).map(|bound| bound.shards)
+}
+
+/// The sockets of the handoff port.
+#[derive(Debug)]
+pub struct BoundSockets {
+    /// Those of each reactor, in the order of the addresses.
+    pub shards: Vec<Vec<ReactorSocket>>,
+    /// How many datagrams waited in kept sockets and are lost, as they waited for a reactor that is
+    /// another now.
+    pub lost: u64,
+    /// The addresses whose sockets are those of a unit.
+    of_units: Vec<SocketAddrV4>,
+}
+
+/// [`bind_group`], but for the addresses whose sockets were kept: those never stop to hear.
+///
+/// # Errors
+/// As [`bind_group`].
+///
+/// # Panics
+/// As [`bind_group`].
+pub fn bind_or_take(
+    listen: &[SocketAddrV4],
+    reactors: usize,
+    mut kept: KeptSockets,
+) -> Result<BoundSockets, BindError> {
     assert!(!listen.is_empty(), "an address to listen on");
     assert!(reactors > 0, "a reactor to listen");
     let mut addresses: Vec<SocketAddrV4> = Vec::with_capacity(listen.len());
@@ -160,8 +191,19 @@ pub fn bind_group(
     let mut picked_port = 0;
     let mut wildcard_ports = Vec::new();
     let mut groups: Vec<_> = addresses.iter().map(|_| Vec::new()).collect();
+    let of_units = kept.of_units();
+    let (mut deaf, mut lost) = (Vec::new(), 0);
     for index in order {
         let mut address = addresses[index];
+        let wildcard = address.ip().is_unspecified();
+        let shared = reactors > 1 || wildcard && addresses.len() > 1;
+        if let Some(group) = kept.take(address, shared, reactors, &mut lost) {
+            groups[index] = group.map_err(|error| BindError::Other(address, error))?;
+            if wildcard {
+                wildcard_ports.push(address.port());
+            }
+            continue;
+        }
         if address.port() == 0 {
             address.set_port(picked_port);
         }
@@ -173,12 +215,13 @@ pub fn bind_group(
         if first.is_wildcard() {
             wildcard_ports.push(bound.port());
         }
-        let shared = reactors > 1 || first.is_wildcard() && addresses.len() > 1;
+        deaf.push(index);
         groups[index] = complete_group(first, shared, reactors)
             .map_err(|error| BindError::Other(bound, error))?;
     }
     // No socket hears anything before all addresses are bound.
-    for socket in groups.iter_mut().flatten() {
+    let all = groups.iter_mut().enumerate();
+    for socket in all.filter(|(index, _)| deaf.contains(index)).flat_map(|(_, group)| group) {
         undeafen(socket).map_err(|error| BindError::Other(socket.local, error))?;
         // The kernel counted what the filter dropped: that was not for us.
         socket.overflowed();
@@ -189,7 +232,7 @@ pub fn bind_group(
             shard.push(socket);
         }
     }
-    Ok(shards)
+    Ok(BoundSockets { shards, lost, of_units })
 }
 
 /// Whether [`bind_group`] could bind `address`, if nobody has it.
@@ -311,10 +354,14 @@ fn complete_group(
         bind(&socket, &address)?;
         group.push(bound(socket)?);
     }
-    let reactors = u32::try_from(reactors).map_err(io::Error::other)?;
-    let mut program = steering_program(reactors);
-    attach(group[0].as_fd(), libc::SO_ATTACH_REUSEPORT_CBPF, &mut program)?;
+    attach_steering(&group[0], reactors)?;
     Ok(group)
+}
+
+/// Steers what comes to the group of this socket.
+fn attach_steering(socket: &ReactorSocket, reactors: usize) -> io::Result<()> {
+    let reactors = u32::try_from(reactors).map_err(io::Error::other)?;
+    attach(socket.as_fd(), libc::SO_ATTACH_REUSEPORT_CBPF, &mut steering_program(reactors))
 }
 
 /// A socket with all its options that hears nothing yet.
@@ -322,20 +369,33 @@ fn open(address: SocketAddrV4) -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut drop_all = [instruction(libc::BPF_RET | libc::BPF_K, 0)];
     attach(socket.as_fd(), libc::SO_ATTACH_FILTER, &mut drop_all)?;
-    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::OMIT)?;
-    if address.ip().is_unspecified() {
-        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+    configure(socket.as_fd(), *address.ip())?;
+    Ok(socket)
+}
+
+/// Sets all options that a socket for this address has, but for those of its group.
+fn configure(socket: BorrowedFd<'_>, address: Ipv4Addr) -> io::Result<()> {
+    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT)?;
+    if address.is_unspecified() {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
     }
     // Without GRO, the kernel splits again what it had coalesced on the way: that only costs time.
-    let _ = set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     // Without the privilege to force a size, the system's own limit applies, and that is no error.
-    if set_socket_recv_buffer_size_force(&socket, SOCKET_QUEUE_MAX).is_err() {
-        let _ = set_socket_recv_buffer_size(&socket, SOCKET_QUEUE_MAX);
+    // One that was given a larger queue keeps it.
+    let too_small =
+        |size: rustix::io::Result<usize>| size.is_ok_and(|size| size < 2 * SOCKET_QUEUE_MAX);
+    if too_small(socket_recv_buffer_size(socket))
+        && set_socket_recv_buffer_size_force(socket, SOCKET_QUEUE_MAX).is_err()
+    {
+        let _ = set_socket_recv_buffer_size(socket, SOCKET_QUEUE_MAX);
     }
-    if set_socket_send_buffer_size_force(&socket, SOCKET_QUEUE_MAX).is_err() {
-        let _ = set_socket_send_buffer_size(&socket, SOCKET_QUEUE_MAX);
+    if too_small(socket_send_buffer_size(socket))
+        && set_socket_send_buffer_size_force(socket, SOCKET_QUEUE_MAX).is_err()
+    {
+        let _ = set_socket_send_buffer_size(socket, SOCKET_QUEUE_MAX);
     }
-    Ok(socket)
+    Ok(())
 }
 
 fn undeafen(socket: &ReactorSocket) -> io::Result<()> {

@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::kernel::service::PassedFile;
 
 const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -193,4 +194,86 @@ fn nothing_is_heard_before_the_group_is_whole() {
     sender.send_to(&3u32.to_be_bytes(), server).unwrap();
     let numbers: Vec<u32> = numbers_received(&group).iter().map(|r| r.1).collect();
     assert_eq!(numbers, [3]);
+}
+
+/// As another process gets them.
+fn kept_of(bound: BoundSockets, listen: &[SocketAddrV4]) -> KeptSockets {
+    let passed = bound.keep().unwrap();
+    drop(bound);
+    KeptSockets::of(passed, listen)
+}
+
+#[test]
+fn kept_sockets_hear_all_the_time_and_steer_for_any_number_of_reactors() {
+    const SOURCES: u8 = 32;
+    let send = |server: SocketAddrV4, number: u32| {
+        for source in 0..SOURCES {
+            let sender = UdpSocket::bind((Ipv4Addr::new(127, 2, 0, source), 0)).unwrap();
+            sender.send_to(&number.to_be_bytes(), server).unwrap();
+        }
+    };
+    for (before, after) in [(1, 1), (3, 3), (1, 3), (3, 1), (2, 3), (3, 2)] {
+        let first = bind_or_take(&[ANY_PORT], before, KeptSockets::default()).unwrap();
+        let server = first.shards[0][0].local();
+        let kept = kept_of(first, &[server]);
+        assert_eq!(kept.reactors(after), after);
+        send(server, 1);
+        let second = bind_or_take(&[server], after, kept).unwrap();
+        assert_eq!(second.shards.len(), after);
+        let lost = if before == after { 0 } else { u64::from(SOURCES) };
+        assert_eq!(second.lost, lost, "{before} to {after}");
+        send(server, 2);
+        let mut heard = 0;
+        for (reactor, shard) in second.shards.iter().enumerate() {
+            for (source, number) in numbers_received(shard) {
+                assert_eq!(
+                    steered_to(*source.ip(), after),
+                    reactor,
+                    "{before} to {after}: {number}"
+                );
+                heard += 1;
+            }
+        }
+        assert_eq!(heard + lost, 2 * u64::from(SOURCES), "{before} to {after}");
+        // Nobody else has them.
+        let passed = second.keep().unwrap();
+        drop((second, passed));
+        bind_group(&[server], 1).unwrap();
+    }
+}
+
+#[test]
+fn kept_sockets_that_do_not_fit_are_closed() {
+    let bound = bind_or_take(&[ANY_PORT], 3, KeptSockets::default()).unwrap();
+    let server = bound.shards[0][0].local();
+    let mut passed = bound.keep().unwrap();
+    drop(bound);
+    // One of another address, and one of a place that is missing.
+    let other = UdpSocket::bind(ANY_PORT).unwrap();
+    passed.remove(1);
+    passed.push(PassedFile { name: "handoff-0-x".into(), file: other.into(), is_units: false });
+    drop(KeptSockets::of(passed, &[server]));
+    bind_group(&[server], 1).unwrap();
+}
+
+#[test]
+fn a_units_sockets_are_as_many_reactors() {
+    let bound = bind_or_take(&[ANY_PORT], 2, KeptSockets::default()).unwrap();
+    let server = bound.shards[0][0].local();
+    let units = |passed: Vec<PassedFile>| {
+        let unit =
+            |passed: PassedFile| PassedFile { name: "x.socket".into(), is_units: true, ..passed };
+        passed.into_iter().map(unit).collect::<Vec<_>>()
+    };
+    let kept = KeptSockets::of(units(bound.keep().unwrap()), &[server]);
+    assert_eq!((kept.reactors(8), kept.reactors(1)), (2, 1));
+    drop(bound);
+    let again = bind_or_take(&[server], 2, kept).unwrap();
+    let passed = again.keep().unwrap();
+    assert!(passed.iter().all(|passed| passed.is_units && !passed.name.starts_with("handoff-")));
+    assert_eq!(
+        KeptSockets::of(passed, &[server]).reactors(8),
+        2,
+        "and still when they are handed over"
+    );
 }

@@ -28,6 +28,7 @@ use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 pub mod command;
 mod host;
 mod scratch;
+pub mod self_check;
 mod tail;
 
 use host::Nat64Host;

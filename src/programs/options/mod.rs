@@ -57,6 +57,9 @@ pub enum Command {
     /// Print the configuration that `serve` would use, and where each value comes from
     #[command(after_help = PLACES)]
     CheckConfig(ServeOptions),
+    /// Ask the server that runs with these options as a NAT64 would, from loopback
+    #[command(after_help = PLACES)]
+    SelfCheck(SelfCheckOptions),
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell
@@ -79,6 +82,17 @@ pub enum JournalCommand {
         /// The state directory
         dir: PathBuf,
     },
+}
+
+/// Options of `self-check`.
+#[derive(Debug, Args)]
+pub struct SelfCheckOptions {
+    /// What the server runs with.
+    #[command(flatten)]
+    pub serve: ServeOptions,
+    /// Check a server that is started for that, on loopback, with this state directory and log
+    #[arg(long)]
+    pub start: bool,
 }
 
 const PLACES: &str = "\

@@ -1,13 +1,14 @@
 //! What `nat64handoff serve` does, from options to the last line; and `check-config`.
 
-use crate::kernel::stderr::{self, say};
-use crate::kernel::{core_dump, huge_pages, limits, signals};
+use crate::kernel::socket::kept::KeptSockets;
+use crate::kernel::stderr::{self, say, warn};
+use crate::kernel::{core_dump, huge_pages, limits, service, signals};
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
 use crate::programs::serve::check;
 use crate::programs::serve::start::{StartError, choose_io};
-use crate::programs::serve::stop::{Serving, Totals};
-use crate::programs::serve::supervise::{self, Alarm};
+use crate::programs::serve::stop::Serving;
+use crate::programs::serve::supervise::{self, Alarm, ServeEnd};
 
 /// Runs a server until a signal ends it.
 ///
@@ -21,26 +22,49 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
     let io = choose_io(config.io).map_err(ExitError::failed)?;
-    let config = ServeConfig { io: Some(io), ..config };
+    let kept = KeptSockets::of_process(&config.listen);
+    let reactors = kept.reactors(config.reactors);
+    if reactors < config.reactors {
+        say(format_args!(
+            "{reactors} reactors, as the socket unit has as many sockets for an address"
+        ));
+    }
+    let config = ServeConfig { io: Some(io), reactors, ..config };
     let alarm = Alarm::default();
     let raise = alarm.clone();
     let start = || {
-        let serving = Serving::start(config, move || raise.raise())?;
+        let serving = Serving::start(config, kept, move || raise.raise())?;
         serving.found().iter().for_each(|line| say(format_args!("{line}")));
         let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
         let (listen, reactors) = (listen.join(", "), serving.reactors());
-        say(format_args!("serving {listen} with {reactors} reactors on {io}"));
+        let status = format!("serving {listen} with {reactors} reactors on {io}");
+        say(format_args!("{status}"));
+        service::ready(&status);
         Ok::<_, StartError>(serving)
     };
     let supervised = supervise::supervise(io, &alarm, start).map_err(ExitError::failed)?;
-    let serving = supervised.map_err(ExitError::failed)?;
-    let Totals { datagrams, replies, drops, drops_by_reason, nat64s, lines } =
-        serving.stop().map_err(ExitError::failed)?;
-    say(format_args!(
-        "stopped: {nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops{drops_by_reason}, \
-         {lines} log lines"
-    ));
-    Ok(())
+    let (mut serving, end) = supervised.map_err(ExitError::failed)?;
+    let sockets = match end {
+        ServeEnd::HandOver => serving.take_sockets(),
+        ServeEnd::Stop => Vec::new(),
+    };
+    if end == ServeEnd::Stop {
+        service::stopping();
+    }
+    let stopped = serving.stop();
+    match &stopped {
+        Ok(totals) => say(format_args!("stopped: {totals}")),
+        // The next one finds in the journal what is missing elsewhere.
+        Err(error) if end == ServeEnd::HandOver => warn(format_args!("{error}")),
+        Err(_) => {}
+    }
+    if end == ServeEnd::HandOver {
+        say(format_args!("SIGUSR2: executing the program anew; what arrives waits in the sockets"));
+        stderr::flush();
+        let error = service::execute(&sockets);
+        return Err(ExitError::failed(format_args!("the program cannot be executed: {error}")));
+    }
+    stopped.map(drop).map_err(ExitError::failed)
 }
 
 /// Prints the configuration that [`run`] would use, as a TOML file with where each value comes

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::rounds::Rounds;
@@ -162,6 +162,8 @@ pub struct Reactor<B, S: Shard> {
     /// When the kernel was last asked for [`DropReason::SocketFull`].
     overflow_asked: Duration,
     on_trouble: Box<dyn FnMut(JournalTrouble<'_>) + Send>,
+    /// Turns of the loop, for whoever wants to know whether there are any.
+    turns: Arc<AtomicU64>,
 }
 
 /// What a reactor reports about its journal, once for each change.
@@ -212,7 +214,13 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             told: JournalState::Fine,
             overflow_asked: Duration::ZERO,
             on_trouble: Box::new(on_trouble),
+            turns: Arc::default(),
         }
+    }
+
+    /// Counts the turns of the loop.
+    pub fn turns(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.turns)
     }
 
     /// Answers datagrams until `stop` is set and the backend woken. What was received by then is
@@ -222,6 +230,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// What the backend cannot recover from, or a journal that could not be closed.
     pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Acquire) {
+            // Nobody else writes to it.
+            self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             let frozen = self.journal_state() == JournalState::NoSpace;
             let late = self.shard.is_late();
             let due = self.shard.tend_due();
@@ -238,16 +248,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.count_losses();
         }
         // What was received by now; the limit is for requests that come faster than they are
-        // answered.
-        let mut answered = 0;
-        while answered < LAST_MAX {
-            let arrivals = self.backend.turn(Some(Duration::ZERO))?;
-            if arrivals == 0 {
-                break;
-            }
-            self.batch(arrivals)?;
-            answered += arrivals;
-        }
+        // answered. Then what was taken from the sockets meanwhile: nothing else is, as the next
+        // process may have them.
+        self.answer_last(LAST_MAX)?;
+        self.backend.end_receives()?;
+        self.answer_last(LAST_MAX)?;
         let now = self.clock.now();
         self.record_all_late(now)?;
         let wall = now.wall;
@@ -261,6 +266,20 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.count_losses();
         self.count_overflow();
         closed.map_err(io::Error::other)
+    }
+
+    /// Answers what is there, but not many more than so many datagrams.
+    fn answer_last(&mut self, most: usize) -> io::Result<()> {
+        let mut answered = 0;
+        while answered < most {
+            let arrivals = self.backend.turn(Some(Duration::ZERO))?;
+            if arrivals == 0 {
+                break;
+            }
+            self.batch(arrivals)?;
+            answered += arrivals;
+        }
+        Ok(())
     }
 
     fn batch(&mut self, arrivals: usize) -> io::Result<()> {

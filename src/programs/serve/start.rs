@@ -15,15 +15,15 @@ use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::kernel::limits;
 use crate::kernel::ring::{self, RingRefused};
+use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::say;
-use crate::kernel::waker::EventWaker;
 use crate::programs::options::{LogDestination, ServeConfig};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
 use crate::programs::serve::stop::Serving;
-use crate::programs::serve::thread::{Reports, Seat, ThreadsShared};
+use crate::programs::serve::thread::{ReadyReactor, Reports, Seat, ThreadsShared};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,22 +47,25 @@ pub enum StartError {
 
 impl Serving {
     /// Starts everything; when this returns, requests are answered. `on_failure` is called, on
-    /// another thread, when a part ends by itself: [`Serving::stop`] says why.
+    /// another thread, when a part ends by itself: [`Serving::stop`] says why. It goes on with the
+    /// sockets that were `kept`.
     ///
     /// # Errors
     /// The first thing that is missing; then nothing runs.
     pub fn start(
         config: ServeConfig,
+        kept: KeptSockets,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let log = match &config.log {
             LogDestination::Stdout => Destination::Stdout,
             LogDestination::File(path) => Destination::File(path.clone()),
         };
-        Self::start_with_log(config, log, on_failure)
+        Self::start_on(config, kept, log, on_failure)
     }
 
-    /// [`Serving::start`] with the event log in another place than the configuration says.
+    /// [`Serving::start`] on new sockets, with the event log in another place than the
+    /// configuration says.
     ///
     /// # Errors
     /// Those of [`Serving::start`].
@@ -71,10 +74,22 @@ impl Serving {
         log: Destination,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
+        Self::start_on(config, KeptSockets::default(), log, on_failure)
+    }
+
+    fn start_on(
+        config: ServeConfig,
+        kept: KeptSockets,
+        log: Destination,
+        on_failure: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
-        let groups =
-            socket::bind_group(&config.listen, config.reactors).map_err(StartError::Bind)?;
+        let bound = socket::bind_or_take(&config.listen, config.reactors, kept)
+            .map_err(StartError::Bind)?;
+        let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
+        let lost = (bound.lost > 0).then(|| lost(bound.lost));
+        let groups = bound.shards;
         let listen: Vec<_> = groups[0].iter().map(ReactorSocket::local).collect();
         let handoff_port = listen[0].port();
 
@@ -87,10 +102,11 @@ impl Serving {
         let shard_config = shard_config(&config, handoff_port, Arc::clone(&budget));
         let mut servers = shards(&shard_config, &stats, clock)?;
         let sync = config.journal.then_some(config.sync);
-        let kept = Kept { state, sync, log, format: config.log_format };
-        let Recovered { storage, lock, journals, log, senders, found } = kept
+        let state = Kept { state, sync, log, format: config.log_format };
+        let Recovered { storage, lock, journals, log, senders, mut found } = state
             .recover(handoff_port, &mut servers, clock, move || on_log_failure())
             .map_err(StartError::Recover)?;
+        found.extend(lost);
 
         let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
         let polling = polling.map_err(say_unseen).ok();
@@ -112,6 +128,8 @@ impl Serving {
             listen,
             stop,
             wakers: Vec::new(),
+            turns: Vec::new(),
+            sockets,
             stats,
             ended,
             log,
@@ -128,12 +146,15 @@ impl Serving {
     fn when_ready(
         mut self,
         reactors: usize,
-        ready: &mpsc::Receiver<io::Result<EventWaker>>,
+        ready: &mpsc::Receiver<io::Result<ReadyReactor>>,
         io: Io,
     ) -> Result<Self, StartError> {
         for _ in 0..reactors {
             match ready.recv() {
-                Ok(Ok(waker)) => self.wakers.push(waker),
+                Ok(Ok(ReadyReactor { waker, turns })) => {
+                    self.wakers.push(waker);
+                    self.turns.push(turns);
+                }
                 Ok(Err(error)) => {
                     drop(self.stop());
                     return Err(match io {
@@ -169,6 +190,13 @@ pub fn choose_io(wanted: Option<Io>) -> Result<Io, RingRefused> {
             Ok(Io::Mmsg)
         }
     }
+}
+
+/// What is lost where the number of reactors changes.
+fn lost(datagrams: u64) -> String {
+    format!(
+        "{datagrams} requests that waited in the sockets are lost, as the number of reactors is another now"
+    )
 }
 
 /// Says what is lost where the kernel cannot be asked for live connections.

@@ -1,8 +1,9 @@
 //! [`Serving`]: a server that runs, and how it is stopped.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddrV4;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::disk::storage::{StateDirectory, Storage};
 use crate::handoff::server::Budget;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
+use crate::kernel::service::PassedFile;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::drops::{self, DropLines, Watched};
@@ -53,11 +55,26 @@ pub struct Totals {
     pub lines: u64,
 }
 
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { datagrams, replies, drops, drops_by_reason, nat64s, lines } = self;
+        write!(
+            f,
+            "{nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops{drops_by_reason}, \
+             {lines} log lines"
+        )
+    }
+}
+
 /// A server that runs.
 pub struct Serving {
     pub(super) listen: Vec<SocketAddrV4>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) wakers: Vec<EventWaker>,
+    /// For each reactor, how many turns its loop has made.
+    pub(super) turns: Vec<Arc<AtomicU64>>,
+    /// The sockets of all reactors once more, to be handed over.
+    pub(super) sockets: Vec<PassedFile>,
     pub(super) stats: Vec<Arc<Stats>>,
     /// How each reactor ended.
     pub(super) ended: mpsc::Receiver<io::Result<()>>,
@@ -124,6 +141,22 @@ impl Serving {
     /// Reopens the log's file: see [`EventLog::reopen`].
     pub fn reopen_log(&self) {
         self.log.reopen();
+    }
+
+    /// Whether every reactor has made a turn since the last call, which woke them for that.
+    pub(super) fn all_turned(&self, before: &mut Vec<u64>) -> bool {
+        let turns: Vec<_> = self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect();
+        self.wakers.iter().for_each(Waker::wake);
+        let turned = turns.iter().zip(&*before).all(|(now, before)| now != before);
+        if turned {
+            *before = turns;
+        }
+        turned
+    }
+
+    /// The sockets, for another process: they stay open, and what arrives waits in them.
+    pub(super) fn take_sockets(&mut self) -> Vec<PassedFile> {
+        std::mem::take(&mut self.sockets)
     }
 
     /// Stops receiving, drains the queues, and saves the state: within a second if the disk works.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
+use crate::kernel::service;
 use crate::kernel::signals;
 use crate::kernel::stderr::{say, warn};
 use crate::programs::serve::drops::DropLines;
@@ -18,6 +19,9 @@ use crate::programs::serve::stop::Serving;
 
 /// The interval at which the control plane asks for troubles of the background work and for drops.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The command that finds what would keep the server from starting.
+const CHECK: &str = "check-config";
 
 /// How the parts of the server wake [`supervise`].
 #[derive(Debug, Clone, Default)]
@@ -30,9 +34,18 @@ impl Alarm {
     }
 }
 
-/// Starts the server, and returns it after SIGTERM, SIGINT or an alarm. SIGHUP reopens the event
-/// log's file. A signal that came since the program began is handled when the server has started:
-/// see [`signals::hold`].
+/// Why the server is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServeEnd {
+    /// A signal, or a part that ended by itself.
+    Stop,
+    /// SIGUSR2: the program is executed anew, and goes on with the sockets.
+    HandOver,
+}
+
+/// Starts the server, and returns it after SIGTERM, SIGINT, SIGUSR2 or an alarm. SIGHUP reopens the
+/// event log's file. A signal that came since the program began is handled when the server has
+/// started: see [`signals::hold`].
 ///
 /// # Errors
 /// Where the runtime does not start, or signals cannot be handled; within, where the server does
@@ -41,26 +54,34 @@ pub fn supervise<E>(
     io: Io,
     alarm: &Alarm,
     start: impl FnOnce() -> Result<Serving, E>,
-) -> io::Result<Result<Serving, E>> {
+) -> io::Result<Result<(Serving, ServeEnd), E>> {
     let supervised = async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let mut hand_over = signal(SignalKind::user_defined2())?;
         // The threads that are started from here on hold the signals: this one gets them.
         signals::let_through();
         let clock = Clock::new();
         let mut drops = DropLines::default();
         let mut repeats = Repeats::default();
         let mut interval = tokio::time::interval(REPORT_INTERVAL);
+        let mut watchdog = service::watchdog().map(|_| Vec::new());
         let serving = match start() {
             Ok(serving) => serving,
             Err(error) => return Ok(Err(error)),
         };
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(Ok(serving)),
-                _ = interrupt.recv() => return Ok(Ok(serving)),
-                () = alarm.0.notified() => return Ok(Ok(serving)),
+                _ = terminate.recv() => return Ok(Ok((serving, ServeEnd::Stop))),
+                _ = interrupt.recv() => return Ok(Ok((serving, ServeEnd::Stop))),
+                () = alarm.0.notified() => return Ok(Ok((serving, ServeEnd::Stop))),
+                _ = hand_over.recv() => match service::rehearse(CHECK) {
+                    Ok(()) => return Ok(Ok((serving, ServeEnd::HandOver))),
+                    Err(why) => warn(format_args!(
+                        "SIGUSR2: this server goes on, as the program that would take over refuses: {why}"
+                    )),
+                },
                 _ = hangup.recv() => {
                     say(format_args!("SIGHUP: opening the event log's file again"));
                     serving.reopen_log();
@@ -71,6 +92,9 @@ pub fn supervise<E>(
                     troubles.retain(|trouble| repeats.is_due(trouble, now));
                     troubles.iter().for_each(|trouble| warn(format_args!("{trouble}")));
                     serving.say_drops(&mut drops, now);
+                    if watchdog.as_mut().is_some_and(|before| serving.all_turned(before)) {
+                        service::alive();
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The thread of a reactor, from its backend to its end.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -34,15 +34,22 @@ pub(super) struct ThreadsShared {
     /// How many journals cannot be written.
     troubled: Arc<AtomicUsize>,
     all_end: Arc<AllEnd>,
-    ready: mpsc::Sender<io::Result<EventWaker>>,
+    ready: mpsc::Sender<io::Result<ReadyReactor>>,
     ended: mpsc::Sender<io::Result<()>>,
     on_failure: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// A reactor that receives.
+pub(super) struct ReadyReactor {
+    pub(super) waker: EventWaker,
+    /// Counts the turns of its loop.
+    pub(super) turns: Arc<AtomicU64>,
 }
 
 /// Where the threads of all reactors report.
 pub(super) struct Reports {
     /// Each reactor sends here when it receives, or why it cannot.
-    pub(super) ready: mpsc::Receiver<io::Result<EventWaker>>,
+    pub(super) ready: mpsc::Receiver<io::Result<ReadyReactor>>,
     /// Each reactor that was ready sends here how it ended.
     pub(super) ended: mpsc::Receiver<io::Result<()>>,
 }
@@ -117,12 +124,12 @@ impl Seat {
             let waker = waker.clone();
             journal.set_wake(Arc::new(move || waker.wake()));
         }
-        drop(ready.send(Ok(waker)));
-        // `recv` must fail when all others have sent and one ended before it could.
-        drop(ready);
         let say = say_trouble(troubled);
         let mut reactor =
             Reactor::new(backend, self.shard, self.journal, self.log, clock, self.stats, say);
+        drop(ready.send(Ok(ReadyReactor { waker, turns: reactor.turns() })));
+        // `recv` must fail when all others have sent and one ended before it could.
+        drop(ready);
         let result = reactor.run(&stop);
         all_end.wait();
         drop(reactor);

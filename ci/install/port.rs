@@ -1,0 +1,115 @@
+//! The port never closes: no request of a known client is lost when the server restarts, is
+//! upgraded, killed or has another number of reactors, and no NAT64 is told that nobody listens.
+
+use crate::booted::Booted;
+use crate::harness::process::wait_until;
+use crate::judge::PATIENCE;
+use crate::load::{Load, Outcome};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 64064);
+const NAT64S: u32 = 100;
+/// Requests a second: as many as the queues of two sockets of the usual size hold for a second.
+const RATE: u32 = 500;
+
+/// What happens to requests while `act` happens to the server, from before it until it has served
+/// again for a while.
+fn under_load(booted: &Booted, act: impl FnOnce()) -> Outcome {
+    let load = Load::start(booted, SERVER, NAT64S, RATE);
+    std::thread::sleep(Duration::from_millis(300));
+    act();
+    std::thread::sleep(Duration::from_millis(700));
+    let outcome = load.end();
+    println!("{outcome:?}");
+    outcome
+}
+
+fn nothing_is_lost(outcome: &Outcome) {
+    assert_eq!((outcome.unreachable, outcome.unanswered), (0, 0), "{outcome:?}");
+    assert!(outcome.sent > u64::from(RATE / 2), "{outcome:?}");
+    // What waits, waits for the next process to have read the state, however busy the machine is.
+    assert!(outcome.p99_of_gap < PATIENCE && outcome.longest < PATIENCE, "{outcome:?}");
+}
+
+fn serves_again(booted: &Booted, before: u32) {
+    let again = wait_until(PATIENCE, || {
+        let active = booted.run("systemctl is-active --quiet nat64handoff").code == 0;
+        active && booted.property("MainPID") != "0" && booted.server() != before
+    });
+    assert!(again, "{}", booted.run("systemctl status nat64handoff").text);
+}
+
+#[test]
+fn port_stays_open_over_restarts() {
+    let booted = Booted::installed("--no-update");
+    nothing_is_lost(&under_load(&booted, || {
+        booted.done("systemctl restart nat64handoff");
+    }));
+    // One that ends by itself, and is started again.
+    let killed = under_load(&booted, || {
+        let server = booted.server();
+        booted.done("systemctl kill --kill-who=main --signal=KILL nat64handoff");
+        serves_again(&booted, server);
+    });
+    assert_eq!(killed.unreachable, 0, "{killed:?}");
+    // What it had taken out of the sockets and not answered: less than a batch.
+    assert!(killed.unanswered < 256, "{killed:?}");
+    // An upgrade: the same process executes what is there now.
+    let process = booted.server();
+    nothing_is_lost(&under_load(&booted, || {
+        booted.done("systemctl kill --kill-who=main --signal=USR2 nat64handoff");
+    }));
+    assert_eq!(booted.server(), process);
+    let said = booted.done("journalctl --no-pager --unit=nat64handoff");
+    assert_eq!(said.matches("executing the program anew").count(), 1, "{said}");
+}
+
+#[test]
+fn port_stays_open_with_another_number_of_reactors() {
+    let booted = Booted::installed("--no-update");
+    for reactors in [4, 1, 3] {
+        let outcome = under_load(&booted, || {
+            booted.done(&format!(
+                "sed -i /^reactors/d /etc/nat64handoff.toml; echo 'reactors = {reactors}' >>/etc/nat64handoff.toml; \
+                 systemctl restart nat64handoff"
+            ));
+        });
+        assert_eq!(outcome.unreachable, 0, "{outcome:?}");
+        let said = booted.done("journalctl --no-pager --unit=nat64handoff | tail -n 3");
+        assert!(said.contains(&format!("with {reactors} reactors")), "{said}");
+        assert_eq!(booted.property("NFileDescriptorStore"), reactors.to_string());
+        // What waited for another reactor is lost, and said.
+        let lost = said.contains("are lost, as the number of reactors");
+        assert!(lost || outcome.unanswered == 0, "{outcome:?}\n{said}");
+    }
+}
+
+#[test]
+fn port_of_a_socket_unit() {
+    let booted = Booted::installed("--no-update");
+    booted.done(
+        "systemctl stop nat64handoff; cp checkout/src/programs/service/nat64handoff.socket /etc/systemd/system/; \
+         systemctl daemon-reload; systemctl start nat64handoff.socket nat64handoff.service",
+    );
+    nothing_is_lost(&under_load(&booted, || {
+        booted.done("systemctl restart nat64handoff");
+    }));
+    nothing_is_lost(&under_load(&booted, || {
+        booted.done("systemctl stop nat64handoff.service; systemctl start nat64handoff.service");
+    }));
+    nothing_is_lost(&under_load(&booted, || {
+        booted.done("systemctl kill --kill-who=main --signal=USR2 nat64handoff");
+    }));
+    assert_eq!(booted.property("NFileDescriptorStore"), "0", "the unit has them");
+}
+
+/// A stopped server is gone, and its NAT64s are told so.
+#[test]
+fn port_closes_when_the_service_is_stopped() {
+    let booted = Booted::installed("--no-update");
+    let outcome = under_load(&booted, || {
+        booted.done("systemctl stop nat64handoff");
+    });
+    assert!(outcome.unreachable > 0 && outcome.unanswered > 0, "{outcome:?}");
+}

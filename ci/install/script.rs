@@ -1,0 +1,141 @@
+//! `install` itself: what it makes, repairs and removes.
+
+use crate::booted::{Booted, Said};
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn install_passes_shellcheck() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let checked = Command::new("shellcheck").arg(repository.join("install")).output();
+    let Ok(output) = checked else {
+        crate::harness::skip::cannot_run("shellcheck (Debian's package of that name)")
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A dry run prints the steps of the run that follows it, and changes nothing.
+#[test]
+fn install_dry_run_prints_the_same() {
+    let booted = Booted::new();
+    let before = booted.files();
+    let dry = booted.install("--dry-run --no-update");
+    assert_eq!(dry.code, 0, "{}", dry.text);
+    assert_eq!(booted.files(), before);
+    let real = booted.install("--no-update");
+    assert_eq!(real.code, 0, "{}", real.text);
+    let steps = |said: &str| -> Vec<String> {
+        let is_step = |line: &&str| line.starts_with("== ") || line.starts_with("   $ ");
+        said.lines().filter(is_step).map(str::to_owned).collect()
+    };
+    let (dry, real) = (steps(&dry.text), steps(&real.text));
+    assert!(dry.len() > 20, "{dry:?}");
+    assert_eq!(dry, real);
+}
+
+/// From nothing to a server that answers, a second run, what was changed by hand, and back.
+#[test]
+fn install_serves_repairs_and_goes_without_a_trace() {
+    let booted = Booted::new();
+    let (before, units) = (booted.files(), booted.done("systemctl list-unit-files --no-legend"));
+    let accounts = booted.done("cat /etc/passwd /etc/group /etc/shadow");
+    let Said { code, text } = booted.install("--no-update --port 64065");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("took the proof that came back"), "{text}");
+    assert!(text.contains("serving 0.0.0.0:64065"), "{text}");
+    assert_eq!(
+        booted.done("stat -c %U:%a /home/nat64ho/logs /home/nat64ho/state"),
+        "nat64ho:750\nnat64ho:700\n"
+    );
+    assert_eq!(
+        booted.done("ps -o user= -p $(systemctl show --property=MainPID --value nat64handoff)"),
+        "nat64ho\n"
+    );
+    let process = booted.server();
+
+    let again = booted.install("--no-update");
+    assert!(again.code == 0 && again.text.contains("runs already"), "{}", again.text);
+    assert!(!again.text.contains("put back"), "{}", again.text);
+    assert_eq!(booted.server(), process, "the same process");
+
+    booted.done(
+        "echo '# by hand' >>/etc/systemd/system/nat64handoff.service; chmod 777 /home/nat64ho/state; rm \
+         /etc/systemd/system/nat64handoff.service.d/home.conf",
+    );
+    let repaired = booted.install("");
+    assert_eq!(repaired.code, 0, "{}", repaired.text);
+    assert!(
+        repaired.text.contains("put back") && repaired.text.contains("with mode 777"),
+        "{}",
+        repaired.text
+    );
+    assert!(booted.done("systemctl cat nat64handoff").contains("/home/nat64ho/current"));
+    assert!(!booted.done("cat /etc/systemd/system/nat64handoff.service").contains("by hand"));
+    assert_eq!(booted.done("stat -c %a /home/nat64ho/state"), "700\n");
+
+    let status = booted.install("--status");
+    assert!(status.text.contains("Active: active (running)"), "{}", status.text);
+    let gone = booted.install("--uninstall");
+    assert!(gone.code == 0 && gone.text.contains("/home/nat64ho/logs"), "{}", gone.text);
+    let log = booted.done("cat /home/nat64ho/logs/events.log");
+    assert!(log.contains("Initialized 127.64.64.9"), "{log}");
+    assert_eq!(booted.run("systemctl cat nat64handoff").code, 1);
+
+    // What was left is found again.
+    let back = booted.install("--no-update");
+    assert_eq!(back.code, 0, "{}", back.text);
+    assert_eq!(booted.done("cat /home/nat64ho/logs/events.log"), log, "the same table");
+    let purged = booted.install("--purge");
+    assert_eq!(purged.code, 0, "{}", purged.text);
+    assert_eq!(booted.files(), before);
+    assert_eq!(booted.done("systemctl list-unit-files --no-legend"), units);
+    assert_eq!(booted.done("cat /etc/passwd /etc/group /etc/shadow"), accounts);
+}
+
+/// What is refused changes nothing, and says what to do.
+#[test]
+fn install_says_what_is_missing() {
+    let booted = Booted::new();
+    for (arguments, said) in [
+        ("--port", "wants a value"),
+        ("--nonsense", "--help lists them"),
+        ("--track nonsense", "main or tags"),
+        ("--binary /nowhere", "there is no file"),
+        ("--key /nowhere", "there is no key"),
+    ] {
+        let refused = booted.install(arguments);
+        assert!(refused.code == 1 && refused.text.contains(said), "{arguments}: {}", refused.text);
+    }
+    booted.done("rm -r /usr/local/bin/rustc /usr/lib/rust-1.999 /root/.rustup");
+    let refused = booted.install("");
+    let advice = "apt-get install -y --no-install-recommends rustc-web cargo-web";
+    assert!(refused.code == 1, "{}", refused.text);
+    assert!(
+        refused.text.contains(advice) || refused.text.contains("rustup.rs"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(booted.run("id nat64ho").code, 1, "nothing was made");
+    let built = booted.install("--binary /usr/lib/under-test/nat64handoff");
+    assert_eq!(built.code, 0, "{}", built.text);
+}
+
+/// Where a firewall would keep NAT64s out, the line that lets them in is printed. It works.
+#[test]
+fn install_looks_at_the_firewall() {
+    let booted = Booted::new();
+    if booted.run("command -v nft").code != 0 {
+        crate::harness::skip::cannot_run("nft (Debian's package nftables)");
+    }
+    booted.done(
+        "nft add table inet filter; nft 'add chain inet filter input { type filter hook input priority 0; policy drop; \
+         }'; nft add rule inet filter input ct state established accept; nft add rule inet filter input udp dport { 9, 1024-64000 } accept",
+    );
+    let Said { text, .. } = booted.install("--no-update");
+    let advice = "nft insert rule inet filter input udp dport 64064 accept";
+    assert!(text.contains(advice), "{text}");
+    assert!(!text.contains("== Done"), "the self-check goes through it: {text}");
+    booted.done(advice);
+    let Said { code, text } = booted.install("--no-update");
+    assert!(code == 0 && text.contains("nothing seems to keep UDP"), "{text}");
+}

@@ -1,0 +1,155 @@
+//! Updates: what is newer and works runs, all else does not, and what ran before goes on.
+
+use crate::booted::Booted;
+use crate::harness::process::wait_until;
+use crate::load::Load;
+use std::time::Duration;
+
+const UPDATE_MAX: Duration = Duration::from_secs(120);
+/// An update that looks each time, and believes in a release after some seconds.
+const HASTY: &str = "sed -i 's/trial=60/trial=4/' /home/nat64ho/settings";
+
+/// A new commit upstream, in which `program` says that. Its name.
+fn publish(booted: &Booted, program: &str) -> String {
+    let commit = booted.done(&format!(
+        "cd /root/checkout && echo '{program}' >program && git add -A && git -c user.name=test -c \
+         user.email=test@example.org commit -qm next && git push -q origin HEAD:main && git rev-parse --short=12 HEAD"
+    ));
+    commit.trim().to_owned()
+}
+
+/// Runs the update, and returns what it said.
+fn update(booted: &Booted) -> String {
+    let ended = || {
+        wait_until(UPDATE_MAX, || {
+            booted.run("systemctl is-active nat64handoff-update.service").text.trim() != "active"
+        })
+    };
+    // One that a start of the server began.
+    ended();
+    let start = "rm -f /home/nat64ho/fetched; systemctl start nat64handoff-update.service";
+    let started = booted.run(&format!("{start} || {{ journalctl --no-pager -n 40; false; }}"));
+    assert_eq!(started.code, 0, "{}", started.text);
+    let ended = ended();
+    let said = booted.done("journalctl --no-pager --unit=nat64handoff-update.service | tail -n 20");
+    assert!(ended, "{said}");
+    said
+}
+
+fn current(booted: &Booted) -> String {
+    booted.done("basename $(readlink /home/nat64ho/current)").trim().to_owned()
+}
+
+fn runs(booted: &Booted) -> String {
+    let program =
+        booted.done("readlink /proc/$(systemctl show --property=MainPID --value nat64handoff)/exe");
+    program.split('/').nth(4).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn updates_take_what_works_and_nothing_else() {
+    let booted = Booted::installed("");
+    booted.done(HASTY);
+    let first = current(&booted);
+    let server = "127.0.0.1:64064".parse().unwrap();
+    let load = Load::start(&booted, server, 20, 200);
+
+    let second = publish(&booted, "good 2");
+    let said = update(&booted);
+    assert!(said.contains(&format!("{second} runs, and is good")), "{said}");
+    assert_eq!((current(&booted), runs(&booted)), (second.clone(), second.clone()));
+    assert!(update(&booted).contains("is the newest"));
+
+    for (program, why) in [("unbuildable", "cannot be built"), ("failing", "failed its check")] {
+        let bad = publish(&booted, program);
+        let said = update(&booted);
+        assert!(said.contains(&format!("{second} runs on: {bad} {why}")), "{said}");
+        assert_eq!((current(&booted), runs(&booted)), (second.clone(), second.clone()));
+        let status = booted.install("--status").text;
+        assert!(status.contains(why) && status.contains(&bad), "{status}");
+    }
+    let said = update(&booted);
+    assert!(said.contains("is known to be bad"), "{said}");
+    let outcome = load.end();
+    assert_eq!((outcome.unanswered, outcome.unreachable), (0, 0), "{outcome:?}");
+
+    let crashing = publish(&booted, "crashing");
+    let said = update(&booted);
+    let back = format!("{crashing}: it did not live through its first minute; {second} runs again");
+    assert!(said.contains(&back), "{said}\n{}", booted.run("journalctl --no-pager -n 60").text);
+    assert_eq!((current(&booted), runs(&booted)), (second.clone(), second.clone()));
+    assert_ne!(first, second);
+    assert!(booted.install("--status").text.contains("first minute"));
+
+    // Nothing of it is tried again, and the next good one is taken.
+    assert!(update(&booted).contains("is known to be bad"));
+    let third = publish(&booted, "good 3");
+    assert!(update(&booted).contains(&format!("{third} runs, and is good")));
+}
+
+#[test]
+fn updates_fail_without_network_or_room_and_go_on() {
+    let booted = Booted::installed("");
+    booted.done(HASTY);
+    let first = current(&booted);
+    booted.done("mv /srv/origin.git /srv/away.git");
+    let said = update(&booted);
+    assert!(
+        said.contains(&format!("{first} runs on: the newest version cannot be fetched")),
+        "{said}"
+    );
+    booted.done("mv /srv/away.git /srv/origin.git");
+
+    let second = publish(&booted, "good 2");
+    booted.run("cat /dev/zero >/home/full 2>/dev/null");
+    let said = update(&booted);
+    assert!(said.contains(&format!("{first} runs on")) || said.contains("No space left"), "{said}");
+    assert_eq!((current(&booted), runs(&booted)), (first.clone(), first));
+    booted.done("rm /home/full");
+    let said = update(&booted);
+    assert!(said.contains(&format!("{second} runs, and is good")), "{said}");
+}
+
+#[test]
+fn updates_follow_signed_tags() {
+    let booted = Booted::new();
+    if booted.run("command -v ssh-keygen").code != 0 {
+        crate::harness::skip::cannot_run("ssh-keygen (Debian's package openssh-client)");
+    }
+    booted.done("for name in good other; do ssh-keygen -q -t ed25519 -N '' -f /root/$name; done");
+    let installed = booted.install("--track tags --key /root/good.pub");
+    assert_eq!(installed.code, 0, "{}", installed.text);
+    booted.done(HASTY);
+    let first = current(&booted);
+    assert!(update(&booted).contains("is the newest"), "no tag yet");
+    let tag = |name: &str, key: &str| {
+        publish(&booted, &format!("good {name}"));
+        booted.done(&format!(
+            "cd /root/checkout && git -c user.name=test -c user.email=test@example.org -c gpg.format=ssh -c \
+             user.signingkey=/root/{key}.pub tag -s -m {name} {name} && git push -q origin {name} && git rev-parse \
+             --short=12 HEAD"
+        ))
+    };
+    tag("v1", "other");
+    let said = update(&booted);
+    assert!(said.contains("v1 is not signed by /root/good.pub"), "{said}");
+    assert_eq!(current(&booted), first);
+    let second = tag("v2", "good");
+    let said = update(&booted);
+    assert!(said.contains("runs, and is good"), "{said}");
+    assert_eq!(current(&booted), second.trim());
+}
+
+/// A reboot starts the server and looks for an update; what was on trial is judged then.
+#[test]
+fn updates_after_a_reboot() {
+    let mut booted = Booted::installed("");
+    booted.done(&format!("{HASTY}; rm -f /home/nat64ho/releases/*/good /home/nat64ho/fetched"));
+    let log = booted.done("cat /home/nat64ho/logs/events.log");
+    booted.reboot();
+    assert_eq!(booted.done("systemctl is-active nat64handoff"), "active\n");
+    assert_eq!(booted.done("cat /home/nat64ho/logs/events.log"), log);
+    let judged =
+        wait_until(UPDATE_MAX, || booted.run("ls /home/nat64ho/releases/*/good").code == 0);
+    assert!(judged, "{}", booted.run("journalctl --no-pager -n 60").text);
+}
