@@ -18,7 +18,8 @@
 //! | `compare` | io_uring and tokio, without the protocol |
 //!
 //! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are
-//! (default 5).
+//! (default 5). With `BENCH_FIFO` set, `attack` gives reactor and load a real-time priority, so
+//! that other programs of this machine do not add to latencies.
 //!
 //! | file | what it is |
 //! | --- | --- |

@@ -31,7 +31,8 @@ pub struct Process {
 fn on_cores(count: usize) -> Command {
     let mut command = Command::new("setpriv");
     let cores = format!("0-{}", count - 1);
-    command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &cores]);
+    command.args(["--pdeathsig", "KILL"]);
+    command.args(["taskset", "--cpu-list", &cores]);
     command
 }
 
@@ -130,6 +131,18 @@ impl Process {
         self.cpu().into_iter().map(since).collect()
     }
 
+    /// Gives its reactors a real-time priority, and this thread too.
+    pub fn prefer_reactors(&self) {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
+            let thread = thread.unwrap();
+            let name = fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+            if name.starts_with("reactor") {
+                prefer(&thread.file_name().to_string_lossy());
+            }
+        }
+        prefer(&std::process::id().to_string());
+    }
+
     /// Datagrams that its sockets had no room for.
     pub fn socket_drops(&self) -> u64 {
         sockets(self.address.port()).map(|socket| socket.drops).sum()
@@ -221,6 +234,11 @@ pub fn free_port() -> u16 {
     (62_000..64_000)
         .find(|&port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
         .expect("a free port")
+}
+
+fn prefer(thread: &str) {
+    let status = Command::new("chrt").args(["--fifo", "--pid", "20", thread]).status();
+    assert!(status.expect("chrt").success(), "chrt, for root");
 }
 
 /// Keeps this thread, and those that it starts, on one core: the last one, away from the server's.

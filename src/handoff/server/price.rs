@@ -20,7 +20,7 @@ const AT_ONCE: u32 = 2 * TABLE_CAPACITY as u32;
 const REPORTED_RATE_MAX: u32 = TABLE_CAPACITY as u32;
 const REPORTED_AT_ONCE: u32 = 4 * TABLE_CAPACITY as u32;
 /// What an answer costs beside that, in entries.
-const ANSWER_COST: u32 = 3;
+const ANSWER_COST: u32 = 7;
 /// The most identities of one NAT64 that become known in a second, and at once.
 const IDENTITY_RATE_MAX: u32 = 10;
 const IDENTITIES_AT_ONCE: u32 = 1000;
@@ -64,7 +64,8 @@ impl Buckets {
         taken.ok_or(DropReason::ReportRate)
     }
 
-    /// Answers to a multi report, each of which takes a few times as long as an entry.
+    /// Answers to a multi report, each of which takes several times as long as an entry, as it may
+    /// be a conflict that is recorded.
     pub fn answers(&mut self, now: Duration, count: u32) {
         self.reported.charge(now, REPORTED_RATE_MAX, ANSWER_COST * count);
     }
