@@ -27,7 +27,7 @@ pub const PRICE_MAX: f64 = 20.0;
 /// Octets in a packet of the longest kinds, so that a request is about as long as a multi report.
 const LONG: usize = 1100;
 const BATCH: usize = 64;
-const ROUNDS: usize = 21;
+pub const ROUNDS: usize = 21;
 /// Batches of each kind in a round.
 const BATCHES: usize = 8;
 /// Extension headers that are walked.
@@ -100,25 +100,6 @@ pub fn prices() -> Vec<Price> {
         Price { nanoseconds: least, octets: own.octets, price }
     };
     KINDS.iter().map(price).collect()
-}
-
-/// Prints what each kind takes, with a goal for `bench/run`.
-#[allow(dead_code, reason = "the test prints in its own way")]
-pub fn print() {
-    println!("costly: each kind of request against a known client, the fastest of {ROUNDS} rounds");
-    println!("{:<42}{:>8}{:>8}{:>8}  charged", "", "octets", "ns", "price");
-    let prices = prices();
-    for (Costly { name, charged, .. }, Price { nanoseconds, octets, price }) in
-        KINDS.iter().zip(&prices)
-    {
-        let charged = if *charged { "yes" } else { "" };
-        println!("{name:<42}{octets:>8}{nanoseconds:>8.0}{price:>8.1}  {charged}");
-    }
-    let free = KINDS.iter().zip(&prices).filter(|(kind, _)| !kind.charged);
-    let most = free.map(|(_, price)| price.price).fold(0.0, f64::max);
-    println!(
-        "goal | costly, what is not charged, for 1500 octets: known clients | {PRICE_MAX} | {most:.2}"
-    );
 }
 
 /// A kind, with a shard of its own.

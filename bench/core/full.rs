@@ -16,12 +16,9 @@ use crate::requests::Requests;
 use crate::shard::{Shape, Shard, client};
 
 /// New clients for each poll of the connections.
-const POLLED_EVERY: u32 = 64;
+pub const POLLED_EVERY: u32 = 64;
 const CLIENTS: usize = 4096;
 const ROUNDS: usize = 5;
-/// The numbers of entries that can go. With more than some thousands, they are found as in a table
-/// of which nothing is known.
-pub const CAN_GO: [usize; 5] = [0, 1, 10, 1000, 10_000];
 pub const SHAPES: [Shape; 2] = [Shape::FourPorts, Shape::Heavy];
 
 /// What new clients take.
@@ -70,26 +67,4 @@ pub fn taken(shape: Shape, can_go: Option<usize>) -> Taken {
     let sum: Duration = least.iter().sum();
     let longest = least.iter().max().copied().unwrap_or_default();
     Taken { average: sum / CLIENTS as u32, longest }
-}
-
-/// Prints what each case takes, with the goals for `bench/run`.
-#[allow(dead_code, reason = "the test prints in its own way")]
-pub fn print() {
-    println!("full: new clients of a full table, a poll for each {POLLED_EVERY} of them");
-    println!("{:<34}{:>12}{:>14}{:>14}", "", "can go", "average, us", "longest, us");
-    let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-    let mut worst = Taken { average: Duration::ZERO, longest: Duration::ZERO };
-    for shape in SHAPES {
-        for can_go in [None].into_iter().chain(CAN_GO.map(Some)) {
-            let taken = taken(shape, can_go);
-            let number = can_go.map_or("all".into(), |can_go| can_go.to_string());
-            let (average, longest) = (micros(taken.average), micros(taken.longest));
-            println!("{:<34}{number:>12}{average:>14.2}{longest:>14.1}", format!("{shape:?}"));
-            worst.average = worst.average.max(taken.average);
-            worst.longest = worst.longest.max(taken.longest);
-        }
-    }
-    let (average, longest) = (micros(worst.average), micros(worst.longest));
-    println!("goal | full, nearly all live: us for a new client, average | 20 | {average:.2}");
-    println!("goal | full, nearly all live: us for a new client, longest | 300 | {longest:.1}");
 }

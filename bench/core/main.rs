@@ -31,11 +31,15 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 mod costly;
 mod full;
+mod kinds;
 mod memory;
 mod requests;
 mod shard;
 
-use requests::{Kind, Requests};
+use costly::{Costly, PRICE_MAX, Price, ROUNDS as COSTLY_ROUNDS};
+use full::POLLED_EVERY;
+use kinds::Kind;
+use requests::Requests;
 use shard::{Shape, Shard};
 
 #[global_allocator]
@@ -44,6 +48,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Requests in a batch.
 const BATCHES: [usize; 3] = [1, 64, 256];
 const ROUNDS: usize = 7;
+/// The numbers of entries that can go. With more than some thousands, they are found as in a table
+/// of which nothing is known.
+const CAN_GO: [usize; 5] = [0, 1, 10, 1000, 10_000];
 /// Requests of each kind in a round.
 const REQUESTS: usize = 1 << 17;
 /// The most ICMP requests of one NAT64 in a second: more are not answered.
@@ -73,10 +80,10 @@ fn main() {
         memory::memory(tables);
     }
     if wanted("costly") {
-        costly::print();
+        print_costly();
     }
     if wanted("full") {
-        full::print();
+        print_full();
     }
     let named = |kind: &Kind| arguments.contains(&kind.name());
     let some: Vec<Kind> = Kind::ALL.into_iter().filter(named).collect();
@@ -128,6 +135,47 @@ fn nanoseconds(kind: Kind, shard: &mut Shard, length: usize, created: &mut usize
         assert!(shard.outbox.replies.len() == length, "{kind:?}: not all were answered");
     }
     elapsed.as_nanos() as f64 / requests as f64
+}
+
+/// Prints what each kind takes, with a goal for `bench/run`.
+fn print_costly() {
+    println!(
+        "costly: each kind of request against a known client, the fastest of {COSTLY_ROUNDS} rounds"
+    );
+    println!("{:<42}{:>8}{:>8}{:>8}  charged", "", "octets", "ns", "price");
+    let prices = costly::prices();
+    for (Costly { name, charged, .. }, Price { nanoseconds, octets, price }) in
+        costly::KINDS.iter().zip(&prices)
+    {
+        let charged = if *charged { "yes" } else { "" };
+        println!("{name:<42}{octets:>8}{nanoseconds:>8.0}{price:>8.1}  {charged}");
+    }
+    let free = costly::KINDS.iter().zip(&prices).filter(|(kind, _)| !kind.charged);
+    let most = free.map(|(_, price)| price.price).fold(0.0, f64::max);
+    println!(
+        "goal | costly, what is not charged, for 1500 octets: known clients | {PRICE_MAX} | {most:.2}"
+    );
+}
+
+/// Prints what each case takes, with the goals for `bench/run`.
+fn print_full() {
+    println!("full: new clients of a full table, a poll for each {POLLED_EVERY} of them");
+    println!("{:<34}{:>12}{:>14}{:>14}", "", "can go", "average, us", "longest, us");
+    let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
+    let mut worst = full::Taken { average: Duration::ZERO, longest: Duration::ZERO };
+    for shape in full::SHAPES {
+        for can_go in [None].into_iter().chain(CAN_GO.map(Some)) {
+            let taken = full::taken(shape, can_go);
+            let number = can_go.map_or("all".into(), |can_go| can_go.to_string());
+            let (average, longest) = (micros(taken.average), micros(taken.longest));
+            println!("{:<34}{number:>12}{average:>14.2}{longest:>14.1}", format!("{shape:?}"));
+            worst.average = worst.average.max(taken.average);
+            worst.longest = worst.longest.max(taken.longest);
+        }
+    }
+    let (average, longest) = (micros(worst.average), micros(worst.longest));
+    println!("goal | full, nearly all live: us for a new client, average | 20 | {average:.2}");
+    println!("goal | full, nearly all live: us for a new client, longest | 300 | {longest:.1}");
 }
 
 /// `kind` is the name of a [`Kind`].

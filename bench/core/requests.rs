@@ -1,17 +1,16 @@
-//! Requests in their buffers, and the kinds that are measured.
+//! Requests in their buffers.
 
 use std::net::{SocketAddrV4, SocketAddrV6};
-use std::time::Duration;
 
 use nat64handoff::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::message::{self, HEAD_ROOM, PROTOCOL_IDENTIFIER, message_type};
 use nat64handoff::handoff::server::Datagram;
 use nat64handoff::ip::{address::synthesize, build};
 
-use crate::shard::{CONTROL, LOCAL, Shard, TOKEN, authenticator, client, key};
+use crate::shard::{CONTROL, LOCAL, TOKEN, authenticator, key};
 
 /// Octets in an embedded UDP datagram: a client packet has 150 octets then, as in `load`.
-const DATA: [u8; 66] = [b'x'; 66];
+pub const DATA: [u8; 66] = [b'x'; 66];
 
 pub struct Request {
     pub table: TableKey,
@@ -51,7 +50,7 @@ impl Requests {
     }
 
     /// The payload of the next request, which begins with the token.
-    fn next(&mut self, table: usize) -> &mut Vec<u8> {
+    pub fn next(&mut self, table: usize) -> &mut Vec<u8> {
         self.next_by(table, &TOKEN)
     }
 
@@ -70,13 +69,6 @@ impl Requests {
         let payload = self.next(table);
         message::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
         payload.extend_from_slice(&build::ipv6_udp(from(client), to(client), &DATA));
-    }
-
-    pub fn echo(&mut self, table: usize, client: &Client) {
-        let payload = self.next(table);
-        message::emit(payload, message_type::AUTHENTICATOR, &authenticator(client));
-        let (from, to) = (client.address, *to(client).ip());
-        payload.extend_from_slice(&build::ipv6_echo_request(from, to, 1, 2, &DATA));
     }
 
     pub fn service_packet(&mut self, table: usize, port: u16) {
@@ -99,66 +91,4 @@ pub fn from(client: &Client) -> SocketAddrV6 {
 
 pub fn to(client: &Client) -> SocketAddrV6 {
     SocketAddrV6::new(synthesize(client.prefix, LOCAL), 443, 0, 0)
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    Client,
-    Service,
-    Report,
-    Echo,
-    New,
-}
-
-impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Client, Kind::Service, Kind::Report, Kind::Echo, Kind::New];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Client => "client",
-            Kind::Service => "service",
-            Kind::Report => "report",
-            Kind::Echo => "echo",
-            Kind::New => "new",
-        }
-    }
-
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Kind::Client => "client packet, known client",
-            Kind::Service => "service packet, known port",
-            Kind::Report => "report that agrees",
-            Kind::Echo => "ICMPv6 echo request",
-            Kind::New => "new client, another goes",
-        }
-    }
-
-    /// Makes `length` requests to random tables about random entries. `created` counts new clients.
-    pub fn prepare(
-        self,
-        shard: &mut Shard,
-        batch: &mut Requests,
-        length: usize,
-        created: &mut usize,
-    ) {
-        batch.clear();
-        for _ in 0..length {
-            let (table, number) = (shard.random_table(), shard.random_entry());
-            let known = shard.shape.client(table, number);
-            match self {
-                Kind::Client => batch.client_packet(table, &known),
-                Kind::Service => batch.service_packet(table, shard.ports[number]),
-                Kind::Report => batch.report(table, known, shard.ports[number]),
-                Kind::Echo => batch.echo(table, &known),
-                Kind::New => {
-                    *created += 1;
-                    batch.client_packet(table, &client(0x1_0000 + table, *created, 40_000));
-                }
-            }
-        }
-        if matches!(self, Kind::Echo) {
-            // The answers of a second are limited.
-            shard.now.monotonic += Duration::from_secs(3);
-        }
-    }
 }

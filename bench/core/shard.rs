@@ -142,10 +142,6 @@ impl Shard {
         }
     }
 
-    pub fn random_table(&mut self) -> usize {
-        self.random.below(self.tables as u32) as usize
-    }
-
     pub fn random_entry(&mut self) -> usize {
         self.random.below(self.ports.len() as u32) as usize
     }
