@@ -4,9 +4,9 @@ use crate::harness::process::Process;
 use crate::harness::program::{
     LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
 };
-use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
+use crate::judge::{PATIENCE, SHORT};
 use crate::run::run;
 use crate::server::Server;
 use std::path::Path;
@@ -319,11 +319,12 @@ fn command_line_configuration_file() {
     let nat64 = Nat64::known(&server);
     nat64.map(Client::nth(1));
     let other = Nat64::unknown(&server);
+    let challenge = other.challenge(&other.service_request(&other.unmapped_packet()));
     for _ in 0..4 {
-        other.send(&other.service_request(&other.unmapped_packet()));
+        other.send(&other.service_request(&other.as_packet(&challenge)));
         nat64.fence();
     }
-    assert_eq!(other.waiting_challenge(), None);
+    assert_eq!(other.try_reply(SHORT), None, "it is the second");
     assert_eq!(server.events_from(2)[1].full, " to 127.0.0.1 via 64:ff9b::/96");
 }
 

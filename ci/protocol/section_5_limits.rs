@@ -3,7 +3,7 @@
 use crate::harness::process::wait_until;
 use crate::harness::program::{LOCAL, free_port};
 use crate::judge::client::Client;
-use crate::judge::eventlog::{self, Kind};
+use crate::judge::eventlog::{self, Event, Kind};
 use crate::judge::nat64::Nat64;
 use crate::judge::{PATIENCE, SHORT};
 use crate::run::run;
@@ -150,43 +150,58 @@ fn section_5_the_fifth_of_four() {
     }
 }
 
-/// At the entry limit no NAT64 is admitted, and a table replaces its own entries.
+/// One NAT64 may have all entries, and replaces its own then. Where others come, it gives back what
+/// is more than its share, the least recently used first, and nobody is held below his.
 #[test]
 fn section_5_max_entries() {
     let server = Server::start_single(&["--max-entries", "16"]);
-    let (one, two) = (Nat64::known(&server), Nat64::known(&server));
-    let ports: Vec<_> = (0..12).map(|number| one.map(Client::nth(number))).collect();
-    for number in 0..4 {
-        two.map(Client::nth(100 + number));
-    }
-    refused(&Nat64::unknown(&server), "at --max-entries");
+    let one = Nat64::known(&server);
+    (0..17).for_each(|number| _ = one.map(Client::nth(number)));
     // A known one still changes its port.
     one.rebooted().introduce();
-    // Its own least recently used entry goes: use the first.
-    assert!(one.find(ports[0]).is_some());
-    let before = server.events_from(18).len();
-    one.map(Client::nth(12));
-    two.map(Client::nth(104));
-    let events = server.events_from(before + 4);
-    let what: Vec<_> = events[before..].iter().map(|event| (event.nat64, event.kind)).collect();
-    assert_eq!(
-        what,
-        [
-            (one.address, Kind::Deleted),
-            (one.address, Kind::Created),
-            (two.address, Kind::Deleted),
-            (two.address, Kind::Created)
-        ]
-    );
-    assert_eq!(events[before].entry.unwrap().1, Client::nth(1).address);
-    assert_eq!(events[before + 2].entry.unwrap().1, Client::nth(100).address);
-    assert!(one.find(ports[0]).is_some());
-    // A report replaces as well.
-    two.report(Client::nth(105).at(two.eligible_port(7)));
+    let events = server.events_from(19);
+    let deleted = |events: &[Event]| -> Vec<_> {
+        let deleted = events.iter().filter(|event| event.kind == Kind::Deleted);
+        deleted.map(|event| (event.nat64, event.entry.unwrap().1)).collect()
+    };
+    assert_eq!(deleted(&events), [(one.address, Client::nth(0).address)]);
+    let soon = |nat64: &Nat64| {
+        let begin = Instant::now();
+        while !tries(nat64) {
+            assert!(begin.elapsed() < PATIENCE, "never admitted\n{}", server.stderr());
+        }
+    };
+    let two = Nat64::unknown(&server);
+    soon(&two);
+    let ports: Vec<_> = (0..8).map(|number| two.map(Client::nth(100 + number))).collect();
+    assert!(ports.iter().all(|&port| two.find(port).is_some()));
+    let events = server.events_from(19 + 1 + 8 + 8);
+    let expected = (0..9).map(|number| (one.address, Client::nth(number).address));
+    assert_eq!(deleted(&events), expected.collect::<Vec<_>>());
+    // Both have their share. The least recently used entry of its own goes: use the first.
+    assert!(two.find(ports[0]).is_some());
+    let before = events.len();
+    two.map(Client::nth(108));
+    two.report(Client::nth(109).at(two.eligible_port(7)));
+    one.map(Client::nth(17));
     let events = server.events_from(before + 6);
-    let kinds: Vec<_> = events[before + 4..].iter().map(|event| event.kind).collect();
-    assert_eq!(kinds, [Kind::Deleted, Kind::Created]);
-    refused(&Nat64::unknown(&server), "at --max-entries");
+    let expected = [(&two, 101), (&two, 102), (&one, 9)];
+    let expected = expected.map(|(nat64, number)| (nat64.address, Client::nth(number).address));
+    assert_eq!(deleted(&events[before..]), expected);
+    // A third one has as much as they have.
+    let three = Nat64::unknown(&server);
+    soon(&three);
+    let ports: Vec<_> = (0..5).map(|number| three.map(Client::nth(200 + number))).collect();
+    assert!(ports.iter().all(|&port| three.find(port).is_some()));
+    let held = |nat64: &Nat64| {
+        let events = server.events();
+        let count =
+            |kind| events.iter().filter(|e| e.nat64 == nat64.address && e.kind == kind).count();
+        count(Kind::Created) - count(Kind::Deleted)
+    };
+    let all = || [&one, &two, &three].map(held);
+    assert!(wait_until(PATIENCE, || all()[2] == 5), "{:?}", all());
+    assert!(all().iter().all(|&held| held >= 5) && all().iter().sum::<usize>() <= 16);
 }
 
 /// `--deny` and `--allow`, which need the NAT64s' addresses before the server starts.

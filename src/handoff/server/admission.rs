@@ -95,7 +95,7 @@ impl Admission {
         let make = || -> Result<_, DropReason> {
             budget.admit(now, table.nat64, || effects.live.any(table) == Some(true))?;
             record(stats, effects.outbox, table, Change::Initialized);
-            Ok(Channel::new(limits, handoff_port, *hash))
+            Ok(Channel::new(limits, handoff_port, *hash).made_at(now))
         };
         let channel = self.channels.find_or_insert(hash, datagram.table, make)?;
         // A token that was parsed has a length that a token can have.

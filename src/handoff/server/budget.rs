@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::crowds::Crowds;
+use super::fair::{FairShare, Wants};
 use super::room::Room;
 use super::worth::Newcomer;
 use crate::handoff::random::SecretHash;
@@ -34,6 +35,7 @@ pub struct Budget {
     entries: AtomicUsize,
     pub(super) crowds: Crowds,
     pub(super) room: Room,
+    pub(super) fair: FairShare,
 }
 
 impl Budget {
@@ -41,7 +43,8 @@ impl Budget {
     pub fn new(nat64s_max: usize, entries_max: usize) -> Self {
         let (nat64s, entries) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (crowds, room) = (Crowds::new(nat64s_max), Room::new(nat64s_max));
-        Self { nat64s_max, entries_max, nat64s, entries, crowds, room }
+        let fair = FairShare::new(entries_max);
+        Self { nat64s_max, entries_max, nat64s, entries, crowds, room, fair }
     }
 
     /// There is one more shard, which knows this secret. Returns its number.
@@ -93,10 +96,16 @@ impl Budget {
         }
         if !take(&self.entries, self.entries_max) {
             self.nat64s.fetch_sub(1, Ordering::Relaxed);
+            self.fair.want(now, Wants::Table);
             return Err(DropReason::EntriesLimit);
         }
         self.crowds.add(nat64);
         self.room.has(newcomer);
+        self.fair.has_table();
+        if self.entries() >= self.fair.common() {
+            // For its next ones.
+            self.fair.want(now, Wants::Share);
+        }
         Ok(())
     }
 
@@ -134,9 +143,20 @@ impl Budget {
         self.crowds.take(nat64);
     }
 
-    /// Counts one more entry, unless the limit is reached.
-    pub(super) fn take_entry(&self) -> bool {
-        take(&self.entries, self.entries_max)
+    /// Counts one more entry of a table that `had` so many, unless the limit is reached, or what is
+    /// there for tables that have their share.
+    pub(super) fn take_entry(&self, now: Duration, had: usize) -> bool {
+        let common = self.fair.common();
+        let is_below = had < self.fair.of(self.nat64s());
+        if is_below && self.entries() >= common {
+            self.fair.want(now, Wants::Share);
+        }
+        take(&self.entries, if is_below { self.entries_max } else { common })
+    }
+
+    /// Tables with more entries than this give some back now, if any do.
+    pub(super) fn gives_above(&self, now: Duration) -> Option<usize> {
+        self.fair.above(now, self.nat64s(), self.entries())
     }
 
     /// Counts one entry less.

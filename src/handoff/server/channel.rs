@@ -37,6 +37,8 @@ pub struct Channel {
     unstable: HashMap<u16, u64, SecretHash>,
     /// ...and the last of these records.
     newest: u64,
+    /// When it was made, or the server started.
+    pub(super) since: Duration,
 }
 
 impl Channel {
@@ -50,7 +52,13 @@ impl Channel {
             buckets: Buckets::default(),
             unstable: HashMap::with_hasher(hash),
             newest: 0,
+            since: Duration::ZERO,
         }
+    }
+
+    /// The same, made when the server ran already.
+    pub fn made_at(self, since: Duration) -> Self {
+        Self { since, ..self }
     }
 
     pub fn table(&self) -> &Table {
@@ -221,7 +229,7 @@ impl Channel {
         let had = self.table.len();
         // The budget counts an empty table as one entry, so that the first one is in it already.
         let takes_one = had > 0 && had < self.table.capacity();
-        let at_limit = takes_one && !budget.take_entry();
+        let at_limit = takes_one && !budget.take_entry(batch.now.monotonic, had);
         let live = if nearly_full || at_limit { live.of(*table) } else { None };
         let created = self.table.create(sought, wanted, at_limit, live, random, |change| {
             record(stats, outbox, *table, change);

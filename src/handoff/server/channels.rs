@@ -45,6 +45,11 @@ impl Channels {
         self.channels.get(place).map(|known| (known.0, &*known.1))
     }
 
+    /// As [`Channels::nth`].
+    pub fn nth_mut(&mut self, place: usize) -> Option<(TableKey, &mut Channel)> {
+        self.channels.get_mut(place).map(|known| (known.0, &mut *known.1))
+    }
+
     /// The channel with `key`, which probably has the number `probable`.
     #[inline]
     pub fn find_mut(

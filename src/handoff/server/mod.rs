@@ -15,6 +15,7 @@ mod channels;
 mod client_packet;
 mod crowds;
 mod exchange;
+mod fair;
 mod late;
 mod prefetch;
 mod price;

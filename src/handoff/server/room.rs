@@ -158,7 +158,8 @@ mod tests {
 
     fn worth(unused: u64) -> Worth {
         let unused = Duration::from_secs(unused);
-        let merits = Merits { is_crowded: false, is_live: Some(false), unused, entries: 1 };
+        let (is_live, age) = (Some(false), Duration::ZERO);
+        let merits = Merits { is_crowded: false, is_live, unused, age, entries: 1 };
         Worth::of(merits, Duration::from_secs(100_000)).unwrap()
     }
 

@@ -30,6 +30,10 @@ const CANDIDATES_KEPT: Duration = Duration::from_secs(10);
 /// The same, where none of them may go.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Before an entry is taken from a table, it is waited for this long until its live connections are
+/// known.
+const LIVE_AWAITED: Duration = Duration::from_secs(3);
+
 /// While a shard has something to do, it is tended this often also if no datagram comes...
 const BUSY_EVERY: Duration = Duration::from_millis(2);
 /// ...and this often while a newcomer is waited for...
@@ -60,13 +64,28 @@ pub struct Tending {
     going: Option<Going>,
     /// It is gone, and its place is free when this is written.
     gone: Option<Going>,
+    fair: Fairness,
+}
+
+/// What one shard knows of tables that have more entries than their share.
+#[derive(Debug, Default)]
+struct Fairness {
+    /// The table that was looked at last.
+    hand: usize,
+    /// Tables that were looked at since one gave something back.
+    in_vain: usize,
+    /// When they were all looked at in vain.
+    looked: Option<Duration>,
+    /// Since when entries are wanted.
+    since: Option<Duration>,
 }
 
 impl Tending {
     /// For the shard with this number.
     pub fn new(shard: usize) -> Self {
         let (looked, candidates, going, gone) = (None, Vec::new(), None, None);
-        Self { shard, hand: 0, left: 0, looked, candidates, going, gone }
+        let fair = Fairness::default();
+        Self { shard, hand: 0, left: 0, looked, candidates, going, gone, fair }
     }
 
     /// Whether `table` is being given up.
@@ -80,12 +99,12 @@ impl Tending {
 
     /// Whether [`Tending::tend`] has anything to do now.
     pub fn has_work(&self, budget: &Budget) -> bool {
-        self.is_busy() || budget.room.was_wanted()
+        self.is_busy() || budget.room.was_wanted() || budget.fair.was_wanted()
     }
 
     /// When the next [`Tending::tend`] is due, if no datagram comes before.
     pub fn due(&self, budget: &Budget, tables: usize) -> Option<Duration> {
-        let is_wanted = budget.room.was_wanted();
+        let is_wanted = budget.room.was_wanted() || budget.fair.was_wanted();
         if self.is_busy() || (is_wanted && self.left > 0) {
             Some(BUSY_EVERY)
         } else if is_wanted {
@@ -116,6 +135,8 @@ impl Tending {
         }
         if let Some(going) = self.going {
             self.give_up(going, number, channels, outbox, shared);
+        } else {
+            self.fair.tend(now, channels, live, outbox, shared);
         }
     }
 
@@ -243,6 +264,53 @@ impl Tending {
     }
 }
 
+impl Fairness {
+    /// Has tables with more than their share give entries back, where others want them.
+    fn tend(
+        &mut self,
+        now: Duration,
+        channels: &mut Channels,
+        live: &mut dyn LiveConnections,
+        outbox: &mut Outbox,
+        Shared { budget, stats, .. }: &Shared,
+    ) {
+        budget.fair.forget(now);
+        let Some(share) = budget.gives_above(now) else {
+            self.since = None;
+            return;
+        };
+        let since = *self.since.get_or_insert(now);
+        if self.looked.is_some_and(|looked| now.saturating_sub(looked) < LOOK_AGAIN) {
+            return;
+        }
+        self.looked = None;
+        let (mut left, common) = (DELETED_MAX, budget.fair.common());
+        for _ in 0..LOOKS_MAX.min(channels.len()) {
+            self.in_vain += 1;
+            self.hand = if self.hand + 1 < channels.len() { self.hand + 1 } else { 0 };
+            let Some((table, channel)) = channels.nth_mut(self.hand) else { continue };
+            if channel.table().len() <= share {
+                continue;
+            }
+            let live = live.of(table);
+            if live.is_none() && now.saturating_sub(since) < LIVE_AWAITED {
+                continue;
+            }
+            while left > 0 && channel.table().len() > share && budget.entries() > common {
+                if !channel.table.evict(live, |change| record(stats, outbox, table, change)) {
+                    break;
+                }
+                self.in_vain = 0;
+                left -= 1;
+                budget.give_entry();
+            }
+        }
+        if self.in_vain >= channels.len() {
+            (self.in_vain, self.looked) = (0, Some(now));
+        }
+    }
+}
+
 fn worth(
     now: Duration,
     table: TableKey,
@@ -254,6 +322,7 @@ fn worth(
         is_crowded: budget.crowds.is_over(table.nat64, 0),
         is_live: live.any(table),
         unused: now.saturating_sub(channel.last_used()),
+        age: now.saturating_sub(channel.since),
         entries: channel.table().len(),
     };
     Worth::of(merits, now)

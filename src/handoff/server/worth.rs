@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 /// A table that was used within this time counts as in use: it goes only for a newcomer that has a
-/// live connection. A newcomer without one has to wait for no longer than this, and a NAT64 that
-/// was just admitted has this long to make its first entry.
-pub const IN_USE: Duration = Duration::from_secs(60);
+/// live connection. A NAT64 that was just admitted has this long to make its first entry.
+const IN_USE_MIN: Duration = Duration::from_secs(60);
+/// An older table counts as in use for this part of its age: one in so many. So those that come in
+/// crowds do not push out those that were here before and are silent for a while.
+const IN_USE_PART: u32 = 8;
+/// But for no longer than this, as an identity that is not used for longer is not known any more.
+const IN_USE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Entries that are told apart.
 const ENTRIES_MAX: usize = (1 << ENTRIES_BITS) - 1;
@@ -36,6 +40,8 @@ pub struct Merits {
     pub is_live: Option<bool>,
     /// For how long it was not used.
     pub unused: Duration,
+    /// For how long it has been there, or the server.
+    pub age: Duration,
     pub entries: usize,
 }
 
@@ -63,8 +69,8 @@ impl Worth {
     /// live connections are not known, use counts as one. `now`: since any moment that is the same
     /// for all tables.
     pub fn of(merits: Merits, now: Duration) -> Option<Self> {
-        let Merits { is_crowded, is_live, unused, entries } = merits;
-        let is_used = unused < IN_USE;
+        let Merits { is_crowded, is_live, unused, age, entries } = merits;
+        let is_used = unused < (age / IN_USE_PART).clamp(IN_USE_MIN, IN_USE_MAX);
         let is_live = is_live.unwrap_or(is_used && !is_crowded);
         let tier = match (is_crowded, is_live, is_used) {
             (true, false, false) => WorthTier::CrowdedUnused,
@@ -107,8 +113,31 @@ mod tests {
         unused: u64,
         entries: usize,
     ) -> Option<Worth> {
-        let unused = Duration::from_secs(unused);
-        Worth::of(Merits { is_crowded, is_live, unused, entries }, Duration::from_secs(10_000))
+        aged(is_crowded, is_live, unused, 100, entries)
+    }
+
+    fn aged(
+        is_crowded: bool,
+        is_live: Option<bool>,
+        unused: u64,
+        age: u64,
+        entries: usize,
+    ) -> Option<Worth> {
+        let [unused, age] = [unused, age].map(Duration::from_secs);
+        let merits = Merits { is_crowded, is_live, unused, age, entries };
+        Worth::of(merits, Duration::from_secs(10_000_000))
+    }
+
+    #[test]
+    fn section_5_an_older_table_is_in_use_for_longer() {
+        let goes = |unused, age| {
+            aged(false, Some(false), unused, age, 1).unwrap().goes_for(Newcomer::Stranger)
+        };
+        let (hour, day) = (3600, 86_400);
+        assert!(!goes(59, 10) && goes(60, 10));
+        assert!(!goes(449, hour) && goes(450, hour));
+        assert!(!goes(3 * hour - 1, day) && goes(3 * hour, day));
+        assert!(!goes(day - 1, 30 * day) && goes(day, 30 * day));
     }
 
     #[test]

@@ -42,12 +42,23 @@ impl Table {
         some.map(|Entry { port, client }| Change::Deleted { port, client }).collect()
     }
 
-    /// The entry to evict for a new one of `client`: the least recently used of its own /64 if that
-    /// is heavy, else of the heaviest /64 if any is, else of all. A live one only where all are
-    /// live.
+    /// Deletes the entry that goes first, if there is any.
+    pub fn evict(&mut self, live: Option<LivePorts<'_>>, changed: impl FnOnce(Change)) -> bool {
+        let evicted = self.choose_evicted(None, live);
+        if let Some(slot) = evicted {
+            let Entry { port, client } = self.entry(slot);
+            self.remove(slot);
+            changed(Change::Deleted { port, client });
+        }
+        evicted.is_some()
+    }
+
+    /// The entry to evict for a new one of `client`, if it is for one: the least recently used of
+    /// its own /64 if that is heavy, else of the heaviest /64 if any is, else of all. A live one
+    /// only where all are live.
     pub(super) fn choose_evicted(
         &mut self,
-        client: &Client,
+        client: Option<&Client>,
         live: Option<LivePorts<'_>>,
     ) -> Option<Slot> {
         let heavy = self.heavy_for(client);
@@ -60,9 +71,9 @@ impl Table {
     }
 
     /// The heavy /64 that has to make room for `client`, if there is one.
-    fn heavy_for(&self, client: &Client) -> Option<Slot> {
-        let own =
-            self.subnets.find(&self.hash, client.subnet()).filter(|&subnet| self.is_heavy(subnet));
+    fn heavy_for(&self, client: Option<&Client>) -> Option<Slot> {
+        let own = client.and_then(|client| self.subnets.find(&self.hash, client.subnet()));
+        let own = own.filter(|&subnet| self.is_heavy(subnet));
         let heaviest = || {
             let heavy = self.heavy.iter().copied().filter(|&subnet| self.is_heavy(subnet));
             // Of two that are equally heavy the lower one, so that the choice does not depend on

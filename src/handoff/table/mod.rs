@@ -456,7 +456,8 @@ impl Table {
         debug_assert!(self.find_hashed(&sought).is_none());
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
         let port = if self.len() >= self.capacity() || at_limit {
-            let evicted = self.choose_evicted(&sought.client, live).ok_or(DropReason::NoPort)?;
+            let evicted =
+                self.choose_evicted(Some(&sought.client), live).ok_or(DropReason::NoPort)?;
             let Entry { port, client } = self.entry(evicted);
             self.remove(evicted);
             changed(Change::Deleted { port, client });
