@@ -90,6 +90,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 const NAP: Duration = Duration::from_millis(2);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
+/// How often the end of a server waits for a log that is slow, but writes.
+const JOIN_WAITS_MAX: u32 = 25;
 
 const _: () = assert!(line::LINE_MAX < LINE_MAX);
 const _: () = assert!(TURN_EVENTS <= QUEUE_EVENTS);
@@ -225,18 +227,31 @@ impl EventLog {
         self.logged.clone()
     }
 
+    /// The number of lines written since the start.
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Acquire)
+    }
+
     /// The number of events that were sent and are not written yet.
     pub fn unwritten(&self) -> u64 {
         self.shared.unwritten()
     }
 
-    /// Waits until everything is written; all senders must be dropped for that. After `deadline` it
-    /// gives up. Returns the number of lines written since the start.
+    /// Waits until everything is written; all senders must be dropped for that. It gives up where
+    /// no line was written for `deadline`, and after [`JOIN_WAITS_MAX`] times that. Returns the
+    /// number of lines written since the start.
     ///
     /// # Errors
     /// Where lines are missing.
     pub fn join(self, deadline: Duration) -> Result<u64, LogError> {
-        let mut end = self.ended.recv_timeout(deadline);
+        let mut end = Err(mpsc::RecvTimeoutError::Timeout);
+        for _ in 0..JOIN_WAITS_MAX {
+            let before = self.written();
+            end = self.ended.recv_timeout(deadline);
+            if end.is_ok() || self.written() == before {
+                break;
+            }
+        }
         if matches!(end, Err(mpsc::RecvTimeoutError::Timeout)) {
             self.give_up();
             end = self.ended.recv_timeout(GIVE_UP_GRACE);
@@ -251,7 +266,7 @@ impl EventLog {
             }
         };
         match (self.shared.unwritten(), cause) {
-            (0, None) => Ok(self.shared.written.load(Ordering::Acquire)),
+            (0, None) => Ok(self.written()),
             (lines, cause) => Err(LogError::Unwritten { log: self.name, lines, cause }),
         }
     }

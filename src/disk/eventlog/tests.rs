@@ -334,6 +334,17 @@ fn hanging_write_does_not_hang_the_shutdown() {
 }
 
 #[test]
+fn a_log_that_is_slow_but_writes_is_waited_for() {
+    let destination = scripted(|line| {
+        thread::sleep(Duration::from_millis(100));
+        Ok(line.iter().position(|&octet| octet == b'\n').map_or(line.len(), |end| end + 1))
+    });
+    let (log, senders, _) = start_saying(destination, 1, || {});
+    send_all(senders, 12);
+    assert_eq!(log.join(Duration::from_millis(600)).unwrap(), 12);
+}
+
+#[test]
 fn broken_pipe_stops_the_log_and_tells_the_supervisor() {
     let (reader, writer) = io::pipe().unwrap();
     let (tell, told) = mpsc::channel();

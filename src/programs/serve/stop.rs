@@ -22,7 +22,7 @@ use crate::programs::serve::live::Polling;
 const REACTORS_DEADLINE: Duration = Duration::from_millis(300);
 /// ...and how many such waits follow: a reactor saves its state, and the disk may be slow.
 const SAVE_WAITS_MAX: u32 = 30;
-/// How long the log may take to write the events that were sent to it.
+/// How long the log may take to write the next of the events that were sent to it.
 const LOG_DEADLINE: Duration = Duration::from_millis(400);
 
 /// Why a server that ran did not end as it should.
@@ -169,6 +169,7 @@ impl Serving {
         let mut result = Ok(());
         let mut running = self.wakers.len();
         let mut waits = 0;
+        let mut written = self.log.written();
         while running > 0 {
             match self.ended.recv_timeout(REACTORS_DEADLINE) {
                 Ok(ended) => {
@@ -177,9 +178,11 @@ impl Serving {
                 }
                 Err(_) if waits < SAVE_WAITS_MAX => {
                     waits += 1;
-                    // The reactors may wait for room in the log's queue. The log gives up then:
-                    // the journal has all events, and the next start completes the log.
-                    if self.log.unwritten() > 0 {
+                    // The reactors may wait for room in the log's queue. Where the log does not
+                    // move, it gives up: the journal has all events, and the next start completes
+                    // the log.
+                    let before = std::mem::replace(&mut written, self.log.written());
+                    if self.log.unwritten() > 0 && written == before {
                         self.log.give_up();
                     }
                 }
