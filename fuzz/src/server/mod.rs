@@ -32,6 +32,7 @@ use model::{Nat64, count_rate};
 use program::{Program, choose};
 
 const ENTRIES_MAX: usize = 8;
+const CLIENT_SHARE: f64 = 0.375;
 const BUDGET_NAT64S: usize = 3;
 const BUDGET_ENTRIES: usize = 20;
 const IDENTITIES_MAX: usize = 4;
@@ -139,7 +140,7 @@ impl World {
         let budget = Arc::new(Budget::new(BUDGET_NAT64S, BUDGET_ENTRIES));
         let config = ServerConfig {
             handoff_port: HANDOFF_PORT,
-            limits: TableLimits { entries_max: ENTRIES_MAX, client_share: 0.375 },
+            limits: TableLimits { entries_max: ENTRIES_MAX, client_share: CLIENT_SHARE },
             validation_rate: Arc::new(ValidationRate::new(VALIDATION_RATE as u32)),
             create_rate: 1_000_000_000,
             budget: Arc::clone(&budget),

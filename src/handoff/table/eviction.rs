@@ -1,5 +1,5 @@
-//! Eviction (PROTOCOL.md section 6): the least recently used entry without a live connection, of a
-//! heavy /64 first.
+//! Eviction (PROTOCOL.md section 6): the least recently used entry of a heavy /64, if there is one,
+//! else of all; one without a live connection first.
 //!
 //! The search for entries that can go looks at all of a table, once for some thousands of evictions
 //! and once for each poll of the connections: see `lru`. An entry that is passed over for its
@@ -9,7 +9,7 @@
 use super::records::Slot;
 use super::{LivePorts, Table};
 use crate::handoff::change::Change;
-use crate::handoff::entry::{Client, Entry, MappedPort};
+use crate::handoff::entry::{Client, Entry};
 
 /// The entries of a /64 with more than 1/16 of all are found sooner by a scan of all records than
 /// by the list of the /64, which jumps to and fro in memory.
@@ -17,23 +17,6 @@ const SCAN_SHARE: usize = 16;
 /// Entries that are not live are found sooner by their ports than by a scan of all records, where
 /// they are less than 1/8 of all.
 const FEW_SHARE: usize = 8;
-
-/// What is known since the last poll of the connections.
-#[derive(Debug, Default)]
-pub struct Search {
-    poll: u64,
-    /// All entries are live.
-    all_live: bool,
-}
-
-impl Search {
-    /// There is a new entry on `port`.
-    pub fn added(&mut self, port: MappedPort, live: Option<LivePorts<'_>>) {
-        if live.is_none_or(|live| !live.ports.contains(port)) {
-            self.all_live = false;
-        }
-    }
-}
 
 impl Table {
     /// What deletes `count` of its entries, or all of them where it has no more, in no order.
@@ -55,19 +38,16 @@ impl Table {
 
     /// The entry to evict for a new one of `client`, if it is for one: the least recently used of
     /// its own /64 if that is heavy, else of the heaviest /64 if any is, else of all. A live one
-    /// only where all are live.
+    /// only where all of these are live: connections protect a /64 up to its share, and no other
+    /// pays for more.
     pub(super) fn choose_evicted(
         &mut self,
         client: Option<&Client>,
         live: Option<LivePorts<'_>>,
     ) -> Option<Slot> {
         let heavy = self.heavy_for(client);
-        if let Some(live) = live
-            && let Some(slot) = self.search(heavy, live)
-        {
-            return Some(slot);
-        }
-        self.oldest(heavy, None)
+        let not_live = live.and_then(|live| self.oldest(heavy, Some(live)));
+        not_live.or_else(|| self.oldest(heavy, None))
     }
 
     /// The heavy /64 that has to make room for `client`, if there is one.
@@ -84,24 +64,6 @@ impl Table {
             })
         };
         own.or_else(heaviest)
-    }
-
-    /// An entry that is not live, if there is one.
-    fn search(&mut self, heavy: Option<Slot>, live: LivePorts<'_>) -> Option<Slot> {
-        if self.search.poll != live.poll {
-            self.search = Search { poll: live.poll, all_live: false };
-        }
-        if self.search.all_live {
-            return None;
-        }
-        if heavy.is_some()
-            && let Some(slot) = self.oldest(heavy, Some(live))
-        {
-            return Some(slot);
-        }
-        let found = self.oldest(None, Some(live));
-        self.search.all_live = found.is_none();
-        found
     }
 
     /// How many entries a /64 has, or the table.

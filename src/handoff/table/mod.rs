@@ -32,7 +32,6 @@ use crate::handoff::ports::{PortSet, Ports, TABLE_CAPACITY};
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::DropReason;
 use crate::ip::address::Prefix96;
-use eviction::Search;
 use index::{Hash, Index};
 use lru::{LruQueues, UseNumber, Uses};
 use members::{Links, Members};
@@ -87,7 +86,6 @@ pub struct Table {
     lru: LruQueues,
     /// Those of /64s that are heavy, or were not long ago.
     lru_of: Vec<(Slot, LruQueues)>,
-    search: Search,
     limits: TableLimits,
 }
 
@@ -236,7 +234,6 @@ impl Table {
             heavy: Vec::new(),
             lru: LruQueues::default(),
             lru_of: Vec::new(),
-            search: Search::default(),
             limits,
         }
     }
@@ -438,7 +435,7 @@ impl Table {
 
     /// Makes an entry for the client that was `sought`, which has none. In a full table, or where
     /// `at_limit` says that no entry may be added, another one is evicted; those that are `live`
-    /// are passed over as long as another can go, and count as used by that. The port is `wanted`
+    /// are passed over as long as another can go. The port is `wanted`
     /// if that is eligible and free, else that of the evicted entry, else one drawn from the free
     /// ones.
     ///
@@ -469,7 +466,6 @@ impl Table {
             }
         };
         let slot = self.insert(port, &sought).ok_or(DropReason::NoPort)?;
-        self.search.added(port, live);
         changed(Change::Created { port, client: sought.client });
         Ok(slot)
     }
