@@ -15,9 +15,9 @@ use crate::handoff::random::SecretHash;
 use crate::ip::fragment::FragmentKey;
 
 /// The most notes in a shard.
-const NOTES_MAX: usize = 1024;
+pub const NOTES_MAX: usize = 1024;
 /// How long a note is good.
-const NOTE_LIFETIME: Duration = Duration::from_secs(15);
+pub const NOTE_LIFETIME: Duration = Duration::from_secs(15);
 
 /// The index of a note.
 type Place = u16;

@@ -10,7 +10,7 @@ use super::fragment::{Fragment, FragmentKey};
 use super::transport::has_ports;
 
 /// The most extension headers that are walked (PROTOCOL.md section 7).
-const EXTENSION_HEADERS_MAX: usize = 8;
+pub const EXTENSION_HEADERS_MAX: usize = 8;
 
 /// A view of an IPv6 packet: at least the whole fixed header.
 #[derive(Debug, Clone, Copy)]

@@ -53,17 +53,17 @@ pub use sync::Storage;
 pub use writer::{JournalError, JournalState, JournalWriter};
 
 /// Octets at which a segment is closed.
-const SEGMENT_MAX_DEFAULT: u64 = 32 << 20;
+pub const SEGMENT_MAX_DEFAULT: u64 = 32 << 20;
 /// Octets of closed segments that are worth a compaction, however small the snapshot is.
-const COMPACT_MIN_DEFAULT: u64 = 64 << 20;
+pub const COMPACT_MIN_DEFAULT: u64 = 64 << 20;
 /// Closed segments that are worth a compaction, however small they are.
-const SEGMENTS_MAX_DEFAULT: usize = 64;
+pub const SEGMENTS_MAX_DEFAULT: usize = 64;
 /// Octets of changes that a compaction holds in memory; for more it reads the segments again.
 pub const COMPACT_MEMORY_DEFAULT: usize = 32 << 20;
 /// Octets of all segments of a shard at which no more changes are taken, until a compaction has
 /// made them fewer; or this many times the snapshot, if that is more. The snapshot is bounded by
 /// the entries that there may be.
-const JOURNAL_MAX_DEFAULT: u64 = 256 << 20;
+pub const JOURNAL_MAX_DEFAULT: u64 = 256 << 20;
 const JOURNAL_MAX_SNAPSHOTS: u64 = 4;
 
 // A compaction is due long before.
