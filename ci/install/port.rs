@@ -11,12 +11,14 @@ use std::time::Duration;
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 64064);
 const NAT64S: u32 = 100;
 /// Requests a second: as many as the queues of two sockets of the usual size hold for a second.
+/// `NAT64HANDOFF_LOAD` is another rate, to measure.
 const RATE: u32 = 500;
 
 /// What happens to requests while `act` happens to the server, from before it until it has served
 /// again for a while.
 fn under_load(booted: &Booted, act: impl FnOnce()) -> Outcome {
-    let load = Load::start(booted, SERVER, NAT64S, RATE);
+    let rate = std::env::var("NAT64HANDOFF_LOAD").ok().and_then(|rate| rate.parse().ok());
+    let load = Load::start(booted, SERVER, NAT64S, rate.unwrap_or(RATE));
     std::thread::sleep(Duration::from_millis(300));
     act();
     std::thread::sleep(Duration::from_millis(700));

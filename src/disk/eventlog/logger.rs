@@ -160,6 +160,7 @@ impl Logger {
 
     fn serve(&mut self) -> Result<(), io::Error> {
         loop {
+            self.shared().turns.fetch_add(1, Ordering::Relaxed);
             // Loaded before the queues are read, so that all that the last sender sent is seen in
             // them.
             let last = self.shared().senders.load(Ordering::Acquire) == 0
@@ -290,6 +291,7 @@ impl Logger {
 
     /// After a write error: says so, once, and waits a while.
     fn endure(&mut self, error: io::Error) -> Result<(), io::Error> {
+        self.shared().turns.fetch_add(1, Ordering::Relaxed);
         let busy = error.kind() == io::ErrorKind::WouldBlock;
         if !busy && !mem::replace(&mut self.complained, true) {
             let name = self.output.name();

@@ -222,6 +222,13 @@ impl EventLog {
         self.thread.thread().unpark();
     }
 
+    /// How many turns the thread has made, which is asked for one more: who finds the same number
+    /// after a while knows that it hangs.
+    pub fn turns(&self) -> u64 {
+        self.thread.thread().unpark();
+        self.shared.turns.load(Ordering::Relaxed)
+    }
+
     /// The number of events of each shard that the journal need not keep for the log.
     pub fn logged(&self) -> Logged {
         self.logged.clone()

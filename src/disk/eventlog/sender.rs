@@ -28,6 +28,8 @@ const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 /// What the reactors, the thread and the supervisor know of each other.
 #[derive(Default)]
 pub(super) struct LogShared {
+    /// Turns of the logger's loop, those that wait for a destination included.
+    pub(super) turns: AtomicU64,
     /// The thread sleeps, or is about to: whoever adds events or requests wakes it.
     pub asleep: AtomicBool,
     /// Senders that were not dropped yet.

@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
@@ -164,6 +165,7 @@ impl Ring {
                 0,
             )?;
         }
+        restrict(&uring)?;
         let ring = Self {
             armed: vec![false; sockets.len()],
             uring,
@@ -517,12 +519,36 @@ fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
     opcode::RecvMsgMulti::new(Fixed(index as u32), &raw const header.0, BUFFER_GROUP).build()
 }
 
+/// From now on the ring takes only the operations that are used here: a filter of system calls
+/// does not see what is submitted to a ring.
+fn restrict(uring: &IoUring) -> io::Result<()> {
+    /// From linux/io_uring.h.
+    const UNREGISTER_FILES: u8 = 3;
+    const UNREGISTER_BUFFER_RING: u8 = 23;
+    let flags =
+        squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+    let operations = [
+        opcode::RecvMsgMulti::CODE,
+        opcode::SendMsg::CODE,
+        opcode::Read::CODE,
+        opcode::AsyncCancel2::CODE,
+    ];
+    let registrations = [UNREGISTER_FILES, UNREGISTER_BUFFER_RING];
+    let mut allowed: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
+    allowed.extend(registrations.map(Restriction::register_op));
+    allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+    let submitter = uring.submitter();
+    submitter.register_restrictions(&mut allowed)?;
+    submitter.register_enable_rings()
+}
+
 fn build() -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_submit_all()
+        .setup_r_disabled()
         .setup_cqsize(COMPLETIONS);
     let mut faster = builder.clone();
     match faster.setup_no_sqarray().build(SUBMISSIONS) {

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
+use io_uring::types::Fd;
+
 use super::*;
 use crate::kernel::socket::bind_group;
 
@@ -114,4 +116,28 @@ fn forbid_io_uring_setup() {
 #[test]
 fn a_ring_works_here() {
     assert_eq!(probe(), Ok(()));
+}
+
+/// The rings of a server do nothing else, whoever gets hold of one.
+#[test]
+fn other_operations_are_refused() {
+    let listen = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let sockets = bind_group(&[listen], 1).unwrap().remove(0);
+    let (mut ring, _waker) = Ring::new(sockets).unwrap();
+    let here = Fd(libc::AT_FDCWD);
+    let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+    for (what, entry) in [
+        ("nop", opcode::Nop::new().build()),
+        ("open", opcode::OpenAt::new(here, c"/etc/passwd".as_ptr()).build()),
+        ("socket", opcode::Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0).build()),
+        ("linked", cancel.flags(squeue::Flags::IO_LINK)),
+    ] {
+        // SAFETY: a static string is all that it points to.
+        unsafe { ring.uring.submission().push(&entry.user_data(1)) }.unwrap();
+        ring.uring.submit_and_wait(1).unwrap();
+        let completion = ring.uring.completion().next().unwrap();
+        assert_eq!(completion.result(), -libc::EACCES, "{what}");
+    }
+    let refused = ring.uring.submitter().register_eventfd(0).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
 }

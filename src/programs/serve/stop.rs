@@ -143,9 +143,11 @@ impl Serving {
         self.log.reopen();
     }
 
-    /// Whether every reactor has made a turn since the last call, which woke them for that.
+    /// Whether every reactor and the event log's thread have made a turn since the last call, which
+    /// woke them for that.
     pub(super) fn all_turned(&self, before: &mut Vec<u64>) -> bool {
-        let turns: Vec<_> = self.turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect();
+        let reactors = self.turns.iter().map(|turns| turns.load(Ordering::Relaxed));
+        let turns: Vec<_> = reactors.chain([self.log.turns()]).collect();
         self.wakers.iter().for_each(Waker::wake);
         let turned = turns.iter().zip(&*before).all(|(now, before)| now != before);
         if turned {
