@@ -293,7 +293,7 @@ impl Table {
     }
 
     /// Reads the entry in `slot` alone, so that it is in the caches.
-    #[inline]
+    #[inline(always)] // As a call, it costs a known port 2 % more instructions.
     pub(crate) fn prefetch(&self, slot: Slot) -> u64 {
         let record = self.records.get(slot);
         // The record may lie across two cache lines: both are read.
@@ -301,7 +301,7 @@ impl Table {
     }
 
     /// Reads the client and the prefix of the entry in `slot`, so that they are in the caches.
-    #[inline]
+    #[inline(always)] // As a call, it costs a known port 2 % more instructions.
     pub(crate) fn prefetch_client(&self, slot: Slot) -> u64 {
         let at = self.records.get(slot);
         let client = self.clients.get(at.client);
