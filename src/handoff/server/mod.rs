@@ -76,7 +76,13 @@ pub struct AccessList {
 
 impl AccessList {
     /// Whether a NAT64 with this address is served.
+    #[inline(always)] // Mostly there are no lists.
     pub fn permits(&self, nat64: Ipv4Addr) -> bool {
+        (self.allow.is_empty() && self.deny.is_empty()) || self.lists_permit(nat64)
+    }
+
+    #[inline(never)]
+    fn lists_permit(&self, nat64: Ipv4Addr) -> bool {
         let within = |nets: &[Ipv4Net]| nets.iter().any(|net| net.contains(&nat64));
         (self.allow.is_empty() || within(&self.allow)) && !within(&self.deny)
     }
