@@ -20,6 +20,7 @@ use nat64handoff::handoff::message::{HANDOFF_PORT, HEAD_ROOM};
 use nat64handoff::handoff::ports::PortSet;
 use nat64handoff::handoff::server::{
     AccessList, Batch, Body, Budget, Datagram, LiveConnections, Outbox, Server, ServerConfig,
+    TEND_EVENTS,
 };
 use nat64handoff::handoff::stats::Stats;
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
@@ -36,6 +37,7 @@ const CLIENT_SHARE: f64 = 0.375;
 const BUDGET_NAT64S: usize = 3;
 const BUDGET_ENTRIES: usize = 20;
 const IDENTITIES_MAX: usize = 4;
+const ROOM_KEPT: Duration = Duration::from_secs(5);
 const VALIDATION_RATE: usize = 20;
 const ICMP_RATE: usize = 100;
 /// Operations beyond these are not looked at: a longer program finds nothing that a shorter one
@@ -72,6 +74,15 @@ impl LiveConnections for EveryFourth {
         self.asked += 1;
         Some(LivePorts { poll: 1 + self.asked / 8, ports: &self.ports })
     }
+
+    fn any(&mut self, table: TableKey) -> Option<bool> {
+        Some(is_connected(table))
+    }
+}
+
+/// Every second NAT64 has a live connection.
+fn is_connected(table: TableKey) -> bool {
+    table.nat64.octets()[3].is_multiple_of(2)
 }
 
 fn is_live(port: u16) -> bool {
@@ -133,6 +144,8 @@ struct World {
     proofs: Vec<Proof>,
     /// When validation packets were sent.
     validations: Vec<Duration>,
+    /// When a NAT64 with a connection found no room: for a while, the last place is kept for it.
+    refused: Option<Duration>,
 }
 
 impl World {
@@ -158,6 +171,7 @@ impl World {
             nat64s: BTreeMap::new(),
             proofs: Vec::new(),
             validations: Vec::new(),
+            refused: None,
         }
     }
 
@@ -167,7 +181,8 @@ impl World {
         if operation == 0 {
             let units = u16::from_be_bytes([program.octet(), program.octet()]);
             self.now += 10 * Duration::from_millis(units.into());
-            return;
+            // The second time, what went the first time is counted out.
+            return (0..2).for_each(|_| self.tend());
         }
         let asker = Asker::from_octet(program.octet());
         match operation {
@@ -252,6 +267,9 @@ impl World {
         assert!(maybe || !learned, "an identity became known without a proof");
         assert!(learned || was_known || !had_room || !surely, "a proof was not accepted");
         assert!(!(learned && was_known));
+        if maybe && !learned && !was_known && is_connected(asker.table) {
+            self.refused = Some(self.now);
+        }
 
         if !was_known && !learned {
             assert!(changes.is_empty() && sent.len() as u64 + drops == 1);
@@ -288,8 +306,21 @@ impl World {
 
     /// Whether a NAT64 is admitted, or would be.
     fn has_room(&self, table: &TableKey) -> bool {
+        let waits = self.refused.is_some_and(|at| self.now < at + ROOM_KEPT);
+        let kept = usize::from(waits && !is_connected(*table));
         self.nat64s.contains_key(table)
-            || self.nat64s.len() < BUDGET_NAT64S && self.budget.entries() < BUDGET_ENTRIES
+            || self.nat64s.len() + kept < BUDGET_NAT64S && self.budget.entries() < BUDGET_ENTRIES
+    }
+
+    /// What the server does by itself.
+    fn tend(&mut self) {
+        let wall = Timestamp::from_micros(self.now.as_micros() as u64);
+        let batch = Batch::at(Now { wall, monotonic: self.now });
+        self.outbox.clear();
+        self.server.tend(&batch, TEND_EVENTS, &mut self.live, &mut self.outbox);
+        assert!(self.outbox.replies.is_empty());
+        let changes = std::mem::take(&mut self.outbox.changes);
+        self.given_up(changes);
     }
 
     /// An unknown identity was sent a validation packet.

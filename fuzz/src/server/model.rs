@@ -12,7 +12,7 @@ use super::super::judge::client::{Client, Entry};
 use super::super::judge::wire::Messages;
 use super::{
     Asker, BUDGET_ENTRIES, BUDGET_NAT64S, CLIENT_SHARE, ENTRIES_MAX, IDENTITIES_MAX, NO_CLIENTS,
-    World, is_live,
+    World, is_connected, is_live,
 };
 
 /// What the server must know of one NAT64.
@@ -165,6 +165,30 @@ impl World {
             }
         }
         ever_mapped
+    }
+
+    /// Does to the model what the server gave up: entries for NAT64s that have less than their
+    /// share, and a whole table without a connection for one that has none.
+    pub(super) fn given_up(&mut self, changes: Vec<(TableKey, Change)>) {
+        for (table, change) in changes {
+            let nat64 = self.nat64s.get_mut(&table).expect("a change of no table");
+            match change {
+                Change::Deleted { port, client } => nat64.delete(entry(port, client)),
+                Change::IdentityForgotten { port, token } => {
+                    let forgotten = (port.0, token.octets().to_vec());
+                    assert_eq!(nat64.identities.pop(), Some(forgotten));
+                }
+                Change::Forgotten => {
+                    assert!(nat64.entries.is_empty() && nat64.identities.is_empty());
+                    assert!(!is_connected(table), "a NAT64 with a connection was given up");
+                    self.nat64s.remove(&table);
+                }
+                change => panic!("{change:?} for nothing"),
+            }
+        }
+        if self.server.nat64s() == self.budget.nat64s() {
+            self.compare();
+        }
     }
 
     /// The server holds what the model holds, of every NAT64, and keeps its limits.
