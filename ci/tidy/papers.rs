@@ -7,6 +7,7 @@ use crate::style::roots;
 use crate::tree::{File, Finding, RUST_FOLDERS, Tree, normal};
 
 const SPECIFICATION: &str = "src/PROTOCOL.md";
+const CONTRIBUTING: &str = ".github/CONTRIBUTING.md";
 /// All that may stand at the top level, dotfiles apart.
 const TOP_LEVEL: &[&str] = &[
     "Cargo.lock",
@@ -216,7 +217,8 @@ pub fn top_level(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
-/// Every test program of `ci` is in `Cargo.toml`, and `ci/test` runs it.
+/// Every test program of `ci` is in `Cargo.toml`, `ci/test` runs it, and CONTRIBUTING says what it
+/// tests.
 pub fn tests_run(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let roots = roots(tree);
@@ -235,6 +237,10 @@ pub fn tests_run(tree: &Tree) -> Vec<Finding> {
             let what = format!("ci/test does not find the test program `{name}`");
             let remedy = "give it the name of its file, in the line behind [[test]]";
             findings.push(Finding::new(&path, 1, what, remedy));
+        }
+        if !tree.text(CONTRIBUTING).contains(&format!("\n| `{name}` | ")) {
+            let what = format!("{CONTRIBUTING} does not say what `{name}` tests");
+            findings.push(Finding::new(&path, 1, what, "add it to the table of programs"));
         }
     }
     findings
@@ -314,13 +320,15 @@ mod canaries {
         let swapped = ("Cargo.toml", "[[test]]\npath = \"ci/a.rs\"\nname = \"a\"\n");
         let renamed = ("Cargo.toml", "[[test]]\nname = \"b\"\npath = \"ci/a.rs\"\n");
         let a = ("ci/a.rs", "");
-        assert!(tests_run(&Tree::of(&[manifest, a, script])).is_empty());
+        let table = (CONTRIBUTING, "what each tests\n| `a` | letters |\n| `b` | more |\n");
+        assert!(tests_run(&Tree::of(&[manifest, a, script, table])).is_empty());
         for bad in [
-            [manifest, a, ("ci/test", "cargo test --test b")].as_slice(),
-            &[swapped, a, script],
-            &[renamed, a, script],
-            &[manifest, a, ("ci/b.rs", ""), script],
-            &[manifest, a, ("ci/b/main.rs", ""), script],
+            [manifest, a, ("ci/test", "cargo test --test b"), table].as_slice(),
+            &[swapped, a, script, table],
+            &[renamed, a, script, table],
+            &[manifest, a, ("ci/b.rs", ""), script, table],
+            &[manifest, a, ("ci/b/main.rs", ""), script, table],
+            &[manifest, a, script],
         ] {
             let found = tests_run(&Tree::of(bad));
             assert_eq!(found.len(), 1, "{found:?}");
