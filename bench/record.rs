@@ -152,7 +152,7 @@ impl Writer {
         let config = StorageConfig::new(1, 64064, SyncPolicy::Interval(INTERVAL));
         let nothing = |_: Timestamp, _: TableKey, _: &Change| {};
         let disk = Arc::new(RealDisk);
-        let opened =
+        let mut opened =
             Storage::open_at(disk, directory, config, |_| 0, |_| None, &mut [nothing]).unwrap();
         let mut started = opened.start(Timestamp::from_micros(1), Arc::new(|_| u64::MAX)).unwrap();
         Writer { writer: started.writers.remove(0), _storage: started.storage }

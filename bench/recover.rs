@@ -173,7 +173,8 @@ fn build(state: &Path, port: u16, entries: u32) {
     let config = StorageConfig::new(1, port, SyncPolicy::None);
     let nothing = |_: Timestamp, _: TableKey, _: &Change| {};
     let disk = Arc::new(RealDisk);
-    let opened = Storage::open_at(disk, state, config, |_| 0, |_| None, &mut [nothing]).unwrap();
+    let mut opened =
+        Storage::open_at(disk, state, config, |_| 0, |_| None, &mut [nothing]).unwrap();
     let Started { storage, mut writers, .. } = opened.start(now, Arc::new(|_| u64::MAX)).unwrap();
     let mut writer = writers.remove(0);
     let tables = entries / TABLE_ENTRIES;

@@ -14,12 +14,16 @@ mod ask;
 mod dice;
 #[path = "crash/field.rs"]
 mod field;
+#[path = "crash/flood.rs"]
+mod flood;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "judge/mod.rs"]
 mod judge;
 #[path = "crash/mount.rs"]
 mod mount;
+#[path = "crash/newcomers.rs"]
+mod newcomers;
 #[path = "crash/record.rs"]
 mod record;
 #[path = "harness/run.rs"]
@@ -37,6 +41,8 @@ mod cores;
 mod damage;
 #[path = "crash/full_disk.rs"]
 mod full_disk;
+#[path = "crash/growth.rs"]
+mod growth;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/memory.rs"]
@@ -45,3 +51,5 @@ mod memory;
 mod odd_files;
 #[path = "crash/restart.rs"]
 mod restart;
+#[path = "crash/stopped_reader.rs"]
+mod stopped_reader;

@@ -24,7 +24,7 @@ use nat64handoff::kernel::mmsg::Mmsg;
 use nat64handoff::kernel::ring::Ring;
 use nat64handoff::kernel::socket::{self, ReactorSocket};
 use nat64handoff::kernel::waker::EventWaker;
-use nat64handoff::programs::serve::reactor::{Reactor, Shard};
+use nat64handoff::programs::serve::reactor::{ChangeRecorder, Reactor, Shard};
 
 use crate::nat64::{CLIENT_REQUEST, MAPPING, REPORT_REQUEST};
 use crate::net;
@@ -105,8 +105,9 @@ fn reactor<B: Backend>(
     let (_log, mut senders) = EventLog::start(&RealDisk, log, || {}).map_err(io::Error::other)?;
     let (backend, _waker) = backend(sockets)?;
     let stats = Arc::<Stats>::default();
-    let sender = senders.remove(0);
-    let mut reactor = Reactor::new(backend, Echo, None, sender, Clock::new(), stats, |_| {});
+    let mut recorder = Some(ChangeRecorder { journal: None, log: senders.remove(0) });
+    let recorder = move || recorder.take();
+    let mut reactor = Reactor::new(backend, Echo, recorder, Clock::new(), stats, |_| {});
     reactor.run(&AtomicBool::new(false))
 }
 

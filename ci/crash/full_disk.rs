@@ -4,99 +4,19 @@ use crate::ask::{check_entries, compare, expect_client, expect_service};
 use crate::dice::Dice;
 use crate::field::Field;
 use crate::harness::process::wait_until;
-use crate::judge::client::{Client, Entry};
-use crate::judge::nat64::Nat64;
-use crate::judge::wire::Reply;
+use crate::judge::client::Entry;
 use crate::mount::Mounted;
+use crate::newcomers::{NOTICE, Newcomers};
 use crate::record::{Record, key};
 use crate::restart::check_known;
 use crate::server::Server;
 use crate::worker::Worker;
-use std::collections::HashSet;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const STATE_KIB: usize = 32 * 1024;
 const LOG_KIB: usize = 32 * 1024;
 const KNOWN: usize = 10_000;
-/// How long a disk may take until it is full to the server too.
-const FILL_MAX: Duration = Duration::from_secs(30);
-/// How long until room that was made is noticed.
-const NOTICE: Duration = Duration::from_secs(2);
-
-/// A NAT64 that asks for new clients, where some may stay without an answer.
-struct Newcomers {
-    nat64: Nat64,
-    asked: u32,
-    /// Each entry once, in order.
-    told: Vec<Entry>,
-    seen: HashSet<Entry>,
-}
-
-impl Newcomers {
-    fn introduced(server: &Server) -> Newcomers {
-        let nat64 = Nat64::unknown(server);
-        nat64.introduce();
-        Newcomers { nat64, asked: 0, told: Vec::new(), seen: HashSet::new() }
-    }
-
-    /// So many more new clients; how many of all that were asked for were answered now.
-    fn ask(&mut self, count: u32, patience: Duration) -> usize {
-        for _ in 0..count {
-            let client = Client::nth(self.asked);
-            self.asked += 1;
-            self.send(client);
-        }
-        self.take(count as usize, patience)
-    }
-
-    fn send(&self, client: Client) {
-        let packet = client.udp(b"new");
-        self.nat64.send(&self.nat64.client_request(&client.authenticator(), &packet));
-    }
-
-    fn take(&mut self, count: usize, patience: Duration) -> usize {
-        for taken in 0..count {
-            let Some(reply) = self.nat64.try_reply(patience) else { return taken };
-            let entry = reply.entry.unwrap_or_else(|| panic!("no entry in {reply:?}"));
-            let (client, packet) = (entry.client, entry.client.udp(b"new"));
-            assert_eq!(reply, Reply::mapping(&client.authenticator(), entry, &packet));
-            if self.seen.insert(entry) {
-                self.told.push(entry);
-            }
-        }
-        count
-    }
-
-    /// Takes the room away until no new client is answered any more.
-    fn until_full(&mut self, tmpfs: &Mounted) {
-        let start = Instant::now();
-        let mut silent = 0;
-        while silent < 5 {
-            assert!(start.elapsed() < FILL_MAX, "new entries are announced on a full disk");
-            tmpfs.fill();
-            match self.ask(64, Duration::from_millis(150)) {
-                0 => silent += 1,
-                _ => silent = 0,
-            }
-        }
-    }
-
-    /// A new client is answered soon after there is room.
-    fn until_answered(&mut self) -> Duration {
-        let start = Instant::now();
-        let client = Client::nth(self.asked);
-        self.asked += 1;
-        while !self.told.iter().rev().take(200).any(|entry| entry.client == client) {
-            assert!(start.elapsed() < NOTICE, "there is room, and new clients are not answered");
-            self.send(client);
-            self.take(100, Duration::from_millis(50));
-        }
-        // Answers to repeated requests.
-        self.take(100, Duration::from_millis(100));
-        start.elapsed()
-    }
-}
 
 fn mentions_room(line: &str) -> bool {
     let line = line.to_lowercase();
@@ -247,4 +167,107 @@ fn crash_killed_with_no_room_for_the_log() {
     field.server.start(&["--reactors", "2"]);
     field.verify("killed with a full log", true);
     field.finish(&["--reactors", "2"]);
+}
+
+/// Nothing can be recorded at the start: `start` starts the server once more, after it was killed.
+/// It must serve what it knew, say once why new clients wait, and go on by itself when `make_room`
+/// has made room.
+fn check_start(
+    server: &mut Server,
+    new: &mut Newcomers,
+    start: impl Fn(&mut Server),
+    make_room: impl FnOnce(),
+) {
+    server.kill();
+    start(server);
+    let said = server.stderr();
+    let is_it = |line: &&str| mentions_room(line) && line.contains("known clients are served");
+    assert_eq!(said.lines().filter(is_it).count(), 1, "it must say so in one line:\n{said}");
+    check_known("started without room", &new.nat64);
+    check_entries("started without room", &new.nat64, &new.told);
+    // Longer than it takes to try again.
+    assert_eq!(new.ask(20, Duration::from_millis(1500)), 0, "an answer that nothing records");
+    check_entries("without room", &new.nat64, &new.told);
+    assert_eq!(server.stderr().lines().filter(is_it).count(), 1, "it must be said once");
+    make_room();
+    println!("noticed after {:?}", new.until_answered());
+    assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+    let entries = new.told.clone();
+    check_entries("with room again", &new.nat64, &entries);
+    server.kill();
+    start(server);
+    check_known("after a kill", &new.nat64);
+    check_entries("after a kill", &new.nat64, &entries);
+    check_logged(server, new);
+    server.stop();
+}
+
+/// Started while the disk of the state is full, with as many reactors as before, and with others,
+/// which needs new files.
+#[test]
+fn crash_start_with_no_room_for_the_state() {
+    for reactors in ["1", "2"] {
+        let options = ["--reactors", reactors, "--max-entries", "5000"];
+        let mut server = Server::new();
+        let tmpfs = Mounted::tmpfs(&server.state, STATE_KIB);
+        server.start(&["--reactors", "1", "--max-entries", "5000"]);
+        let mut new = Newcomers::introduced(&server);
+        for _ in 0..40 {
+            assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+        }
+        tmpfs.fill();
+        let start = |server: &mut Server| {
+            server.start(&options);
+        };
+        check_start(&mut server, &mut new, start, || tmpfs.make_room());
+    }
+}
+
+/// The disk has room, and the quota of the state directory has not: standard error says which.
+#[test]
+fn crash_no_room_within_a_quota() {
+    let options = ["--reactors", "1", "--max-entries", "5000"];
+    let mut server = Server::new();
+    let quota = Mounted::quota(server.directory.path(), "quota", "16M");
+    server.state = quota.path.join("state");
+    server.start(&options);
+    let mut new = Newcomers::introduced(&server);
+    for _ in 0..20 {
+        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+    }
+    new.until_full(&quota);
+    let is_it = |line: &&str| line.contains("quota exceeded") && line.contains("raise its quota");
+    let said = server.stderr();
+    assert_eq!(said.lines().filter(is_it).count(), 1, "it must say so in one line:\n{said}");
+    check_entries("without room", &new.nat64, &new.told[new.told.len() - 500..]);
+    server.kill();
+    server.start(&options);
+    let said = server.stderr();
+    assert_eq!(said.lines().filter(is_it).count(), 1, "started, it must say so:\n{said}");
+    check_known("started without room", &new.nat64);
+    check_entries("started without room", &new.nat64, &new.told[new.told.len() - 500..]);
+    quota.make_room();
+    new.until_answered();
+    check_logged(&server, &new);
+    server.stop();
+}
+
+/// Started while the disk of the log is full, on which lines are missing.
+#[test]
+fn crash_start_with_no_room_for_the_log() {
+    let options = ["--reactors", "1", "--max-entries", "5000"];
+    let mut server = Server::new();
+    let place = server.directory.path().join("log");
+    let tmpfs = Mounted::tmpfs(&place, LOG_KIB);
+    server.log = place.join("events.log");
+    server.start(&options);
+    let mut new = Newcomers::introduced(&server);
+    tmpfs.fill();
+    for _ in 0..10 {
+        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "lines wait, and clients do not");
+    }
+    let start = |server: &mut Server| {
+        server.start(&options);
+    };
+    check_start(&mut server, &mut new, start, || tmpfs.make_room());
 }

@@ -1,6 +1,7 @@
 //! A machine with little memory: whatever a NAT64 sends, the server lives, and starts again.
 
 use crate::ask::{check_entries, expect_client};
+use crate::flood::Flood;
 use crate::harness::skip::cannot_run;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
@@ -8,6 +9,7 @@ use crate::restart::check_known;
 use crate::server::Server;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const LIMIT: u64 = 256 << 20;
@@ -21,7 +23,9 @@ struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
     fn new(limit: u64) -> MemoryGroup {
-        let name = format!("nat64handoff-test-{}", std::process::id());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nat64handoff-test-{}-{number}", std::process::id());
         let versions =
             [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
         for (root, file) in versions {
@@ -119,4 +123,42 @@ fn crash_authenticators_fill_neither_disk_nor_memory() {
         check_entries("after the attack", &honest, &entries);
     }
     server.stop();
+}
+
+/// All that a start without a cursor compares with the log, from a journal of 60 MB.
+#[test]
+fn crash_a_lost_cursor_costs_little_memory() {
+    const ATTACKERS: u32 = 3;
+    const REPORTED: u32 = 200_000;
+    const PEAK_MAX: u64 = 128 << 20;
+    let group = MemoryGroup::new(LIMIT);
+    let options = ["--reactors", "1", "--max-entries", "60000", "--create-rate", "1000000"];
+    let mut server = Server::started(&options);
+    let floods: Vec<Flood> = (0..ATTACKERS)
+        .map(|_| {
+            let mut flood = Flood::new(&server);
+            flood.report(REPORTED);
+            flood
+        })
+        .collect();
+    let octets = journal_octets(&server.state);
+    server.kill();
+    fs::remove_file(server.state.join("epoch-1/log.cursor")).unwrap();
+    server.spawn(&options);
+    group.take(server.pid());
+    let took = server.wait_ready();
+    let peak = memory_peak(server.pid());
+    println!("started in {took:?} from {octets} octets of journal, memory of {peak}");
+    assert!(octets > 50 << 20, "a journal of {octets} octets shows nothing");
+    assert!(peak < PEAK_MAX, "{peak} octets of memory");
+    for flood in &floods {
+        check_known("without a cursor", &flood.nat64);
+    }
+    server.stop();
+    let text = fs::read_to_string(&server.log).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let count = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "lines that are there twice");
 }

@@ -61,20 +61,26 @@ impl Mounted {
         let (image, path) = (directory.join(format!("{name}.image")), directory.join(name));
         File::create(&image).unwrap().set_len(8 << 20).unwrap();
         std::fs::create_dir(&path).unwrap();
-        let make = ["mkfs.ext4", "-q", "-b", "1024", "-I", "256"].map(OsStr::new);
-        let mount = ["mount", "-o", "loop"].map(OsStr::new);
-        for (command, last) in [
-            (&make[..], &[image.as_os_str()][..]),
-            (&mount[..], &[image.as_os_str(), path.as_os_str()][..]),
-        ] {
-            let output = Command::new(command[0]).args(&command[1..]).args(last).output();
-            let failed = match output {
-                Ok(output) if output.status.success() => continue,
-                Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-                Err(error) => error.to_string(),
-            };
-            cannot_run(&format!("an ext4 in a file ({command:?}): {failed}"));
-        }
+        let (image, on) = (image.as_os_str(), path.as_os_str());
+        can("mkfs.ext4 -q -b 1024 -I 256", &[image]);
+        can("mount -o loop", &[image, on]);
+        Mounted { path }
+    }
+
+    /// A btrfs on a new directory of this name, in a file beside it, and in it a directory that has
+    /// a quota: only that one is mounted, and there is room elsewhere.
+    pub fn quota(directory: &Path, name: &str, limit: &str) -> Mounted {
+        private_namespace();
+        let (image, path) = (directory.join(format!("{name}.image")), directory.join(name));
+        let own = path.join("own");
+        File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        can("mkfs.btrfs -q", &[image.as_os_str()]);
+        can("mount -o loop", &[image.as_os_str(), path.as_os_str()]);
+        can("btrfs quota enable", &[path.as_os_str()]);
+        can("btrfs subvolume create", &[own.as_os_str()]);
+        can(&format!("btrfs qgroup limit {limit}"), &[own.as_os_str()]);
+        can("mount --bind", &[own.as_os_str(), path.as_os_str()]);
         Mounted { path }
     }
 
@@ -96,6 +102,20 @@ impl Mounted {
 
     pub fn make_room(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+/// Runs a command with these arguments behind its own; a test that needs it cannot run where it
+/// fails.
+fn can(command: &str, last: &[&OsStr]) {
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().unwrap()).args(words).args(last).output();
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            cannot_run(&format!("{command}: {}", String::from_utf8_lossy(&output.stderr)))
+        }
+        Err(error) => cannot_run(&format!("{command}: {error}")),
     }
 }
 

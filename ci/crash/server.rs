@@ -5,7 +5,7 @@ use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_
 use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a start or an end may take at most.
@@ -58,9 +58,14 @@ impl Server {
 
     /// Does not wait until it is ready.
     pub fn spawn(&mut self, extra: &[&str]) {
+        self.spawn_into(extra, Stdio::piped());
+    }
+
+    /// With another standard output than what the harness reads.
+    pub fn spawn_into(&mut self, extra: &[&str], stdout: Stdio) {
         assert!(self.running.is_none());
         let since = Instant::now();
-        self.running = Some((Process::spawn(&mut self.serve(extra)), since));
+        self.running = Some((Process::spawn_to(&mut self.serve(extra), stdout), since));
     }
 
     /// How long after the spawn it was ready.

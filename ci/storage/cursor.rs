@@ -83,7 +83,7 @@ impl World {
             destination,
             LogFormat::Plain,
             &self.cursor,
-            unlogged.collect(),
+            &mut unlogged.collect::<Vec<Vec<_>>>(),
         )?;
         let config = LogConfig {
             destination,

@@ -37,7 +37,7 @@ fn written() -> (SimDisk, Vec<Model>) {
     let mut states = vec![Model::default()];
     let mut shards = [Shard::default()];
     let shared = Arc::new(disk.clone());
-    let opened =
+    let mut opened =
         Storage::open_at(shared, Path::new(ROOT), config(), |_| 0, |_| None, &mut shards).unwrap();
     let Started { storage, mut writers, .. } = opened.start(at(0), Arc::new(|_| u64::MAX)).unwrap();
     for n in 0..40 {
@@ -188,7 +188,7 @@ fn stop_without_room(seed: u8) {
     config.threads = false;
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut shards = [Shard::default()];
-    let opened =
+    let mut opened =
         Storage::open_at(shared, Path::new(ROOT), config, |_| 0, |_| None, &mut shards).unwrap();
     let Started { storage, mut writers, .. } = opened.start(at(0), Arc::new(|_| u64::MAX)).unwrap();
     let mut writer = writers.pop().unwrap();

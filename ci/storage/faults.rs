@@ -95,7 +95,7 @@ impl World {
 
     /// Starts, works for some steps, and is gone again. Errors are the disk's.
     fn live(&mut self, shards: usize, steps: usize, stop: bool) -> Result<(), StorageError> {
-        let (opened, recovered) = open(&self.disk, shards, self.policy)?;
+        let (mut opened, recovered) = open(&self.disk, shards, self.policy)?;
         self.check(&recovered, |past| past.announced, &format!("{}", opened.report));
         let started = opened.start(at(self.time), Arc::new(|_| u64::MAX))?;
         let Started { storage, mut writers, .. } = started;

@@ -38,7 +38,7 @@ fn open(disk: &SimDisk, config: StorageConfig, cursor: Option<Vec<u64>>) -> (Ope
 }
 
 fn start(disk: &SimDisk) -> (Started, Model) {
-    let (opened, model) = open(disk, config(1), None);
+    let (mut opened, model) = open(disk, config(1), None);
     (opened.start(at(0), Arc::new(|_| u64::MAX)).unwrap(), model)
 }
 
@@ -98,7 +98,7 @@ fn start_on_a_full_disk_serves_what_is_known() {
     let (mut started, _) = start(&disk);
     started.writers[0].append(at(1), &[created(2000)]).unwrap();
     drop(started);
-    let (opened, model) = open(&disk, config(1), None);
+    let (mut opened, model) = open(&disk, config(1), None);
     assert_eq!(model.0[&Changer::key(1)].entries.len(), 1);
     disk.fail(0, Fault::NoSpace, true);
     // Listing and reading need room here, too; a real disk has it.
@@ -109,7 +109,7 @@ fn start_on_a_full_disk_serves_what_is_known() {
     drop(started);
     let mut served = 0;
     for operation in 0..operations {
-        let (opened, _) = open(&disk, config(1), None);
+        let (mut opened, _) = open(&disk, config(1), None);
         disk.fail(operation, Fault::NoSpace, true);
         if let Ok(mut started) = opened.start(at(3), Arc::new(|_| u64::MAX)) {
             let writer = &mut started.writers[0];
@@ -162,7 +162,7 @@ fn entry_on_the_new_handoff_port_is_deleted_with_its_event() {
     drop(started);
     let mut other = config(3);
     other.handoff_port = 2001;
-    let (opened, _) = open(&disk, other.clone(), Some(vec![3]));
+    let (mut opened, _) = open(&disk, other.clone(), Some(vec![3]));
     assert_eq!(opened.unlogged, [vec![]]);
     let Started { events, first_events, is_new_epoch, .. } =
         opened.start(at(9), Arc::new(|_| 0)).unwrap();
@@ -181,7 +181,7 @@ fn entry_on_the_new_handoff_port_is_deleted_with_its_event() {
 #[test]
 fn segments_stay_until_the_log_has_their_events() {
     let disk = disk();
-    let (opened, _) = open(&disk, config(1), None);
+    let (mut opened, _) = open(&disk, config(1), None);
     let logged = Arc::new(AtomicU64::new(0));
     let known = Arc::clone(&logged);
     let mut started =
@@ -201,6 +201,31 @@ fn segments_stay_until_the_log_has_their_events() {
     assert_eq!(model.0[&Changer::key(1)].entries.len(), 100);
 }
 
+/// Where nobody knows what the log has, a start holds no more events than the log may have lacked.
+#[test]
+fn a_start_without_a_cursor_holds_a_bounded_number_of_events() {
+    const EVENTS: u64 = 300_000;
+    const HELD: u64 = 131_072;
+    let disk = disk();
+    let large = StorageConfig { segment_max: 32 << 20, ..config(1) };
+    let (mut opened, _) = open(&disk, large.clone(), None);
+    let mut started = opened.start(at(0), Arc::new(|_| 0)).unwrap();
+    for _ in 0..EVENTS / 1000 {
+        let client = |port| [created(port), (Changer::key(1), deleted_again(port))];
+        let changes: Vec<_> = (2000..2500).flat_map(client).collect();
+        started.writers[0].append(at(1), &changes).unwrap();
+    }
+    drop(started);
+    let (opened, _) = open(&disk, large, None);
+    let numbers: Vec<u64> = opened.unlogged[0].iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (EVENTS - HELD..EVENTS).collect::<Vec<_>>());
+}
+
+fn deleted_again(port: u16) -> Change {
+    let (_, Change::Created { port, client }) = created(port) else { unreachable!() };
+    Change::Deleted { port, client }
+}
+
 /// Whatever is written, by whomever, and whatever the log does: changes wait for the compaction.
 #[test]
 fn journal_has_a_hard_cap() {
@@ -210,7 +235,7 @@ fn journal_has_a_hard_cap() {
     let logged = Arc::new(AtomicU64::new(0));
     let start = |disk: &SimDisk| {
         let known = Arc::clone(&logged);
-        let (opened, model) = open(disk, capped(), None);
+        let (mut opened, model) = open(disk, capped(), None);
         (opened.start(at(0), Arc::new(move |_| known.load(Ordering::Relaxed))).unwrap(), model)
     };
     let octets = |disk: &SimDisk| -> u64 {
@@ -253,7 +278,7 @@ fn disk_use_is_bounded() {
     let disk = disk();
     let mut small = config(1);
     (small.compact_min, small.compact_memory) = (6000, 1000);
-    let (opened, _) = open(&disk, small, None);
+    let (mut opened, _) = open(&disk, small, None);
     let mut started = opened.start(at(0), Arc::new(|_| u64::MAX)).unwrap();
     let mut changer = Changer::new(3, 4);
     let mut most = 0;

@@ -52,7 +52,7 @@ fn recovery_equals_what_was_written_with_any_policy_and_number_of_shards() {
             let mut config = StorageConfig::new(shards, HANDOFF_PORT, policy);
             config.segment_max = 4096;
             config.compact_min = 8192;
-            let (opened, recovered) = open(state.path(), config).unwrap();
+            let (mut opened, recovered) = open(state.path(), config).unwrap();
             assert_eq!(recovered, changer.model, "{policy}, round {round}: {}", opened.report);
             let stopped = round == 0 || round % 2 == 0;
             assert!(round == 0 || opened.report.clean == stopped, "{}", opened.report);
@@ -93,7 +93,7 @@ fn many_segments_with_any_policy() {
         let state = tempfile::tempdir().unwrap();
         let mut config = StorageConfig::new(1, HANDOFF_PORT, policy);
         config.segment_max = 1000;
-        let (opened, _) = open(state.path(), config.clone()).unwrap();
+        let (mut opened, _) = open(state.path(), config.clone()).unwrap();
         // Nothing is compacted, as the log has nothing.
         let mut started = opened.start(at(0), Arc::new(|_| 0)).unwrap();
         let mut changer = Changer::new(2, 3);

@@ -68,9 +68,9 @@ impl Sample {
     }
 
     /// Completes the log from `unlogged`, and says what was written.
-    fn complete(&self, cursor: &Path, unlogged: Vec<Vec<(u64, Event)>>) -> Completed {
+    fn complete(&self, cursor: &Path, mut unlogged: Vec<Vec<(u64, Event)>>) -> Completed {
         let completed =
-            eventlog::complete(&RealDisk, self.log(), LogFormat::Plain, cursor, unlogged);
+            eventlog::complete(&RealDisk, self.log(), LogFormat::Plain, cursor, &mut unlogged);
         completed.unwrap().1
     }
 

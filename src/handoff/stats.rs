@@ -177,8 +177,8 @@ DropReason:
          --client-share if one network holds them all, or have the NAT64 use more addresses",
     /// Section 9: a new entry or NAT64, or a conflict, that cannot be recorded now.
     JournalUnavailable = "journal_unavailable" => Us:
-        "new clients get no answer, as the journal cannot be written; make room on the disk of \
-         the state directory",
+        "new clients get no answer, as the journal cannot be written, or the event log not \
+         completed; make room on the disks of the state directory and of the log",
     /// Section 9: the same, as the journal has as many octets as it may.
     JournalFull = "journal_full" => Us:
         "new clients get no answer, as the journal grows faster than it is compacted; see which \
@@ -295,10 +295,10 @@ Counter:
     SendErrors = "send_errors" => Us:
         "the kernel refused to send answers; see whether there are routes to all NAT64s, and \
          whether a firewall here drops what goes out",
-    /// Times that a reactor waited because the queue to the event log was full.
+    /// Times that the event log was so far behind that new clients had to wait for it.
     LogQueueWaits = "log_queue_waits" => Us:
-        "reactors waited for the event log; see what is slow about the disk or the program that \
-         it goes to",
+        "the event log was too far behind to take more; see what is slow about the disk or the \
+         program that it goes to",
 }
 
 /// The counters of one shard: written by its reactor alone, read by anyone.

@@ -30,9 +30,9 @@ pub enum LogError {
     Stdout(#[source] io::Error),
     /// The cursor cannot be made.
     #[error(
-        "the cursor of the event log, {}, cannot be written: {cause}; \
-         make room, or see that the state directory is writable for this user",
-        path.display()
+        "the cursor of the event log, {}, cannot be written: {cause}; {}",
+        path.display(),
+        limits::advice(cause).unwrap_or("see that the state directory is writable for this user")
     )]
     Cursor {
         path: PathBuf,
@@ -41,8 +41,8 @@ pub enum LogError {
     },
     /// What a crash left unwritten cannot be written now.
     #[error(
-        "{log} cannot be completed from the journal: {cause}; make it readable, writable and \
-         large enough, and start again"
+        "{log} cannot be completed from the journal: {cause}; {}",
+        limits::advice(cause).unwrap_or("make it readable and writable, and start again")
     )]
     Incomplete {
         /// The log, as [`EventLog`](super::EventLog) calls it in its messages.

@@ -51,12 +51,13 @@ use std::time::Duration;
 
 use rtrb::RingBuffer;
 
+use crate::disk::UNLOGGED_MAX;
 use crate::disk::fs::Disk;
 use crate::handoff::change::LogFormat;
 use crate::handoff::line;
 use crate::kernel::stderr::say;
 
-pub use complete::{Completed, complete, known_events};
+pub use complete::{Completed, complete, complete_saying, known_events};
 use cursor::CursorFile;
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
 pub use error::{LogError, directory_of};
@@ -71,7 +72,10 @@ pub use sender::Sender;
 
 /// Events that a queue holds. While there is no room for those of a request, the reactor makes no
 /// changes.
-pub const QUEUE_EVENTS: usize = 8192;
+///
+/// The thread that empties it may get no core for a while: at 300,000 new clients a second this
+/// lasts for a tenth of a second.
+pub const QUEUE_EVENTS: usize = 32_768;
 /// Octets of formatted lines in memory; while they are there, nothing more is taken from the
 /// queues.
 pub const BATCH_OCTETS: usize = 256 * 1024;
@@ -93,6 +97,8 @@ const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
 /// How often the end of a server waits for a log that is slow, but writes.
 const JOIN_WAITS_MAX: u32 = 25;
 
+// What is in the queue and in a batch is written before the next sync of the cursor is due.
+const _: () = assert!(4 * QUEUE_EVENTS as u64 <= UNLOGGED_MAX);
 const _: () = assert!(line::LINE_MAX < LINE_MAX);
 const _: () = assert!(TURN_EVENTS <= QUEUE_EVENTS);
 const _: () = assert!(TURN_EVENTS * LINE_MAX < BATCH_OCTETS);
@@ -169,7 +175,9 @@ impl EventLog {
             None => None,
         };
         let reactors = first_events.len();
-        let recorder = Recorder::new(first_events, sync, cursor);
+        // Without a cursor, nobody counts what the log has.
+        let unlogged_max = if cursor.is_some() { UNLOGGED_MAX } else { u64::MAX };
+        let recorder = Recorder::new(first_events.clone(), sync, cursor);
         let logged = recorder.logged();
         let shared = Arc::new(LogShared::default());
         shared.senders.store(reactors, Ordering::Relaxed);
@@ -188,11 +196,17 @@ impl EventLog {
             .map_err(LogError::Thread)?;
         let senders = producers
             .into_iter()
-            .map(|queue| Sender {
+            .zip(first_events)
+            .enumerate()
+            .map(|(shard, (queue, next))| Sender {
                 queue,
                 unpublished: 0,
                 lost: false,
                 is_blocked: false,
+                next,
+                unlogged_max,
+                logged: logged.clone(),
+                shard,
                 thread: thread.thread().clone(),
                 shared: Arc::clone(&shared),
             })

@@ -28,6 +28,17 @@ pub enum Destination {
     Writer(Box<dyn Write + Send>),
 }
 
+impl Destination {
+    /// The same once more, where it can be had twice.
+    pub fn again(&self) -> Option<Destination> {
+        match self {
+            Destination::Stdout => Some(Destination::Stdout),
+            Destination::File(path) => Some(Destination::File(path.clone())),
+            Destination::Writer(_) => None,
+        }
+    }
+}
+
 /// The opened destination.
 pub(super) enum Output {
     Stdout(File),
@@ -112,6 +123,11 @@ impl Output {
             }
             Output::Writer(writer) => writer.write(octets),
         }
+    }
+
+    /// Whether it is a named pipe that nobody reads now.
+    pub(super) fn may_be_read_again(&self, error: &io::Error) -> bool {
+        self.is_unread() || error.kind() == io::ErrorKind::BrokenPipe && !self.is_gone(error)
     }
 
     /// Whether another attempt is useless. A named pipe can get a new reader, a pipe cannot.

@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::disk::UNLOGGED_MAX;
 use crate::kernel::clock;
 
 use super::LogSync;
@@ -24,13 +26,15 @@ const WRITES_PER_SYNC: u32 = 16;
 /// ...or by this time: the journal also grows by changes that have no line, and would never be
 /// compacted if the cursor waited for the next ones.
 const SYNC_LAG_MAX: Duration = Duration::from_secs(1);
+/// ...or when this many lines of a shard came: reactors make no more changes at [`UNLOGGED_MAX`].
+const SYNC_LINES_MAX: u64 = UNLOGGED_MAX / 4;
 
 /// For each shard, the number of its events that the log has durably: the journal may forget them.
 #[derive(Debug, Clone)]
 pub struct Logged(Arc<[AtomicU64]>);
 
 impl Logged {
-    fn new(events: &[u64]) -> Self {
+    pub(super) fn new(events: &[u64]) -> Self {
         Self(events.iter().map(|&events| AtomicU64::new(events)).collect())
     }
 
@@ -63,7 +67,8 @@ impl fmt::Display for CursorTrouble {
             CursorTrouble::Log(cause) => write!(
                 f,
                 "cannot be synced: {cause}; it is written on, and the journal is kept until the \
-                 next start, which compares them"
+                 next start, which compares them: start again soon, as new clients get no answer \
+                 after {UNLOGGED_MAX} more lines"
             ),
             CursorTrouble::Cursor(path, cause) => {
                 write!(f, "has no cursor {}: {cause}; the journal is kept", path.display())
@@ -85,6 +90,8 @@ pub(super) struct Recorder {
     unsynced_since: Option<Instant>,
     /// See [`SYNC_LAG_MAX`].
     sync_lag_max: Duration,
+    /// See [`SYNC_LINES_MAX`].
+    is_behind: bool,
     /// A sync of the log failed. It is never tried again, as it could succeed without the lines
     /// that were lost.
     failed: bool,
@@ -102,6 +109,7 @@ impl Recorder {
             writes: 0,
             unsynced_since: None,
             sync_lag_max: SYNC_LAG_MAX,
+            is_behind: false,
             failed: false,
             complained: false,
         }
@@ -118,13 +126,16 @@ impl Recorder {
         if lines > 0 && needed && !self.failed && self.dirty_since.is_none() {
             self.dirty_since = Some(clock::instant());
         }
+        self.is_behind |= self.cursor.is_some()
+            && !self.failed
+            && self.events[shard] - self.logged.get(shard) >= SYNC_LINES_MAX;
     }
 
     /// Time until [`Recorder::record`] is due. None where there is nothing to record.
     pub(super) fn due(&self, output: &Output) -> Option<Duration> {
         let interval = match self.sync {
             // Nothing can be compared after a crash: the cursor follows each write.
-            _ if !output.is_regular() => Duration::ZERO,
+            _ if !output.is_regular() || self.is_behind => Duration::ZERO,
             LogSync::Interval(interval) => interval,
             LogSync::None => WRITE_INTERVAL,
         };
@@ -146,8 +157,8 @@ impl Recorder {
     ) -> Result<(), CursorTrouble> {
         self.dirty_since = None;
         let overdue = left(self.unsynced_since, self.sync_lag_max).is_some_and(|d| d.is_zero());
-        let firmness = if overdue { Firmness::Firm } else { firmness };
-        // Also where it fails: the next lines try again, and nothing spins.
+        let behind = mem::take(&mut self.is_behind);
+        let firmness = if overdue || behind { Firmness::Firm } else { firmness };
         self.unsynced_since = self.unsynced_since.filter(|_| firmness == Firmness::Usual);
         if self.failed {
             return Ok(());
@@ -165,9 +176,13 @@ impl Recorder {
                 self.complained = false;
                 Ok(())
             }
-            Err(_) if self.complained => Ok(()),
             Err(cause) => {
-                self.complained = true;
+                // Tried again, though not at once, also where reactors wait for it and no line
+                // comes.
+                self.unsynced_since = Some(clock::instant());
+                if mem::replace(&mut self.complained, true) {
+                    return Ok(());
+                }
                 let path = self.cursor.as_ref().map(|cursor| cursor.path().to_owned());
                 Err(CursorTrouble::Cursor(path.unwrap_or_default(), cause))
             }
@@ -245,6 +260,26 @@ mod tests {
         // Without a cursor and without syncs there is nothing to do at all.
         let mut recorder = Recorder::new(vec![0], LogSync::None, None);
         recorder.wrote(0, 1);
+        assert_eq!(recorder.due(&output), None);
+    }
+
+    /// However seldom it is synced, a start has a bounded number of events to compare.
+    #[test]
+    fn many_lines_are_recorded_durably_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, path) = (directory.path().join("events.log"), directory.path().join("cursor"));
+        let mut output = Output::open(Destination::File(log)).unwrap();
+        let cursor = Cursor { events: vec![7, 0], position: None };
+        let file = CursorFile::create(&RealDisk, &path, &cursor).unwrap();
+        let sync = LogSync::Interval(Duration::from_secs(3_600));
+        let mut recorder = Recorder::new(cursor.events, sync, Some(file));
+        recorder.wrote(0, SYNC_LINES_MAX - 1);
+        assert!(recorder.due(&output).is_some_and(|due| due > Duration::from_secs(3_000)));
+        recorder.wrote(1, SYNC_LINES_MAX);
+        assert_eq!(recorder.due(&output), Some(Duration::ZERO));
+        assert!(recorder.record(&mut output, 0, Firmness::Usual).is_ok());
+        assert_eq!(recorder.logged().get(0), 7 + SYNC_LINES_MAX - 1);
+        assert_eq!(recorder.logged().get(1), SYNC_LINES_MAX);
         assert_eq!(recorder.due(&output), None);
     }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use rtrb::{Producer, PushError};
 
 use super::QUEUE_EVENTS;
+use super::recorder::Logged;
 use crate::handoff::change::Event;
 use crate::handoff::stats::{Counter, Stats};
-use crate::kernel::clock;
 
 /// Attempts to push into a full queue before the reactor sleeps between them.
 const WAIT_SPINS: u32 = 100;
@@ -19,10 +19,8 @@ const WAIT_SPINS: u32 = 100;
 const WAIT_MIN: Duration = Duration::from_micros(20);
 /// The longest such sleep.
 const WAIT_MAX: Duration = Duration::from_millis(1);
-/// How long a reactor waits for room before it does without. A log that only comes behind for a
-/// moment delays some answers by as much, instead of refusing new clients.
-const RESERVE_WAIT: Duration = Duration::from_millis(250);
-/// Room that a queue must have before its reactor counts on it again.
+/// Room that must be there again before a reactor that found none counts on it: else it would find
+/// none with each batch.
 const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 
 /// What the reactors, the thread and the supervisor know of each other.
@@ -68,29 +66,40 @@ pub struct Sender {
     pub(super) lost: bool,
     /// There was no room, and is not much yet.
     pub(super) is_blocked: bool,
+    /// The number of the next event.
+    pub(super) next: u64,
+    /// The events that the log may lack at most: those before are durably in it.
+    pub(super) unlogged_max: u64,
+    pub(super) logged: Logged,
+    /// Whose events these are.
+    pub(super) shard: usize,
     pub(super) thread: Thread,
     pub(super) shared: Arc<LogShared>,
 }
 
 impl Sender {
-    /// For how many events there is room: at least for `events`, or for none. Waits a moment for
-    /// that, once: then it is none until the queue is half empty, as the log does not take lines.
+    /// For how many events there is room: at least for `events`, or for none. Never waits: where
+    /// the log does not take lines, there is no room until there is much.
     pub fn reserve(&mut self, events: usize, stats: &Stats) -> usize {
-        let mut room = self.queue.slots();
+        let room = self.room();
         if room < events || self.is_blocked {
             if self.has_given_up() {
                 // What is sent will be counted as lost.
                 return usize::MAX;
             }
-            if self.is_blocked && room < ROOM_AGAIN {
+            if room < events || room < ROOM_AGAIN && self.is_blocked {
+                self.block(stats);
                 return 0;
             }
-            if room < events {
-                room = self.await_room(events, stats);
-            }
-            self.is_blocked = room < events;
+            self.is_blocked = false;
         }
-        if self.is_blocked { 0 } else { room }
+        room
+    }
+
+    fn room(&self) -> usize {
+        let unlogged = self.next.saturating_sub(self.logged.get(self.shard));
+        let left = self.unlogged_max.saturating_sub(unlogged);
+        self.queue.slots().min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
     fn has_given_up(&self) -> bool {
@@ -98,20 +107,12 @@ impl Sender {
     }
 
     #[cold]
-    fn await_room(&mut self, events: usize, stats: &Stats) -> usize {
-        self.publish();
-        // As in `wait`.
-        self.thread.unpark();
-        stats.add(Counter::LogQueueWaits, 1);
-        let begin = clock::instant();
-        let mut pause = WAIT_MIN;
-        loop {
-            thread::sleep(pause);
-            pause = (2 * pause).min(WAIT_MAX);
-            let room = self.queue.slots();
-            if room >= events || begin.elapsed() >= RESERVE_WAIT || self.has_given_up() {
-                return room;
-            }
+    fn block(&mut self, stats: &Stats) {
+        if !mem::replace(&mut self.is_blocked, true) {
+            self.publish();
+            // As in `wait`.
+            self.thread.unpark();
+            stats.add(Counter::LogQueueWaits, 1);
         }
     }
 
@@ -124,9 +125,14 @@ impl Sender {
             return;
         }
         match self.queue.push(event) {
-            Ok(()) => self.unpublished += 1,
+            Ok(()) => self.pushed(),
             Err(PushError::Full(event)) => self.wait(event, stats),
         }
+    }
+
+    fn pushed(&mut self) {
+        self.unpublished += 1;
+        self.next += 1;
     }
 
     /// To be called at the end of a batch: wakes the logger, if it sleeps.
@@ -172,10 +178,7 @@ impl Sender {
             }
             turns = WAIT_SPINS.min(turns + 1);
             match self.queue.push(event) {
-                Ok(()) => {
-                    self.unpublished += 1;
-                    return;
-                }
+                Ok(()) => return self.pushed(),
                 Err(PushError::Full(back)) => event = back,
             }
         }

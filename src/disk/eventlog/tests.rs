@@ -292,6 +292,37 @@ fn no_room_is_told_before_anything_happens() {
     assert_complete(&memory.text(), 1, filled + 1);
 }
 
+/// No more events are made than a start can compare with the log.
+#[test]
+fn there_is_no_room_for_more_than_a_start_can_compare() {
+    let (queue, _kept) = RingBuffer::new(QUEUE_EVENTS);
+    let mut sender = Sender {
+        queue,
+        unpublished: 0,
+        lost: false,
+        is_blocked: false,
+        next: 1_000,
+        unlogged_max: 5_000,
+        logged: Logged::new(&[7, 1_000]),
+        shard: 1,
+        thread: thread::current(),
+        shared: Arc::default(),
+    };
+    let stats = Stats::default();
+    assert_eq!(sender.reserve(10, &stats), 5_000);
+    (0..4_995).for_each(|number| sender.send(event(1, number), &stats));
+    assert_eq!(sender.reserve(5, &stats), 5);
+    assert_eq!(sender.reserve(6, &stats), 0);
+    // The log has some durably: for a batch they are enough, and not to begin again.
+    sender.logged = Logged::new(&[7, 1_100]);
+    assert_eq!(sender.reserve(6, &stats), 0);
+    sender.logged = Logged::new(&[7, 1_000 + 4_995]);
+    assert_eq!(sender.reserve(6, &stats), 0, "less than half a queue");
+    sender.unlogged_max = u64::MAX;
+    assert_eq!(sender.reserve(6, &stats), QUEUE_EVENTS - 4_995);
+    assert_eq!(stats.get(Counter::LogQueueWaits), 1);
+}
+
 /// The cursor counts lines: there must be none behind an event that was lost.
 #[test]
 fn nothing_is_written_behind_a_lost_event() {
@@ -305,6 +336,10 @@ fn nothing_is_written_behind_a_lost_event() {
         unpublished: 0,
         lost: false,
         is_blocked: false,
+        next: 2,
+        unlogged_max: u64::MAX,
+        logged: Logged::new(&[0]),
+        shard: 0,
         thread: thread::current(),
         shared: Arc::clone(&shared),
     };

@@ -11,7 +11,7 @@ use std::process;
 
 use rustix::process::geteuid;
 
-use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE};
+use crate::disk::fs::{DIRECTORY_MODE, FILE_MODE, is_no_room};
 use crate::kernel::limits;
 
 /// Locked as long as a server uses the directory. Contains the server's process id.
@@ -127,6 +127,8 @@ impl StateDirectory {
     /// One that is there already, and open to others, is made private if it is evidently meant for
     /// us: we own it, and it is empty or has our state in it. Somebody else's directory is left as
     /// it is.
+    ///
+    /// A full disk is no reason to refuse it: what is in it can be served.
     pub fn open(path: impl Into<PathBuf>) -> Result<StateDirectory, DirectoryError> {
         let path = path.into();
         create(&path)?;
@@ -228,10 +230,11 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
         .open(path.join(LOCK_FILE))
         .map_err(|cause| unusable("written", cause))?;
     take(&lock, path)?;
-    lock.set_len(0)
-        .and_then(|()| writeln!(lock, "{}", process::id()))
-        .map_err(|cause| unusable("written", cause))?;
-    Ok(lock)
+    match lock.set_len(0).and_then(|()| writeln!(lock, "{}", process::id())) {
+        // Then nobody can read whose it is.
+        Err(cause) if is_no_room(&cause) => Ok(lock),
+        written => written.map(|()| lock).map_err(|cause| unusable("written", cause)),
+    }
 }
 
 /// Locks a state directory that is there already, and changes nothing in it. `None`: nobody has
@@ -272,7 +275,8 @@ fn take(mut lock: &File, path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-/// Under the lock, so nobody else uses the name.
+/// Whether files can be made and written, as far as there is room. Under the lock, so nobody else
+/// uses the name.
 fn probe(path: &Path) -> io::Result<()> {
     let path = path.join(PROBE_FILE);
     match fs::remove_file(&path) {
@@ -285,7 +289,11 @@ fn probe(path: &Path) -> io::Result<()> {
         .mode(FILE_MODE)
         .open(&path)
         .and_then(|mut probe| probe.write_all(b"probe\n"));
-    written.and(fs::remove_file(path))
+    match (written, fs::remove_file(path)) {
+        // There may have been no room for its name either.
+        (Err(error), _) if is_no_room(&error) => Ok(()),
+        (written, removed) => written.and(removed),
+    }
 }
 
 /// For error messages: who we are.

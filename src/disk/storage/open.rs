@@ -1,6 +1,7 @@
 //! The first half of a start: [`Storage::open`] reads what there is, replays it, and cuts off what
 //! is torn.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::num::NonZero;
@@ -16,6 +17,7 @@ use super::read::{Common, ShardEnd, ShardReader, Tear, refuse, shard_count};
 use super::replay::{self, Dealer, TableParts};
 use super::sync::Storage;
 use super::{Replay, StateDirectory, StorageConfig, StorageError};
+use crate::disk::UNLOGGED_MAX;
 use crate::disk::fs::Disk;
 use crate::disk::journal::{FileId, FileKind};
 use crate::handoff::change::Event;
@@ -97,7 +99,7 @@ pub struct Opened {
     /// The folder of the epoch that was read, with the log's cursor in it.
     pub epoch_folder: Option<PathBuf>,
     /// For each shard of that epoch the events that the log may not have, with their numbers, in
-    /// order.
+    /// order: where it is not known how many it has, the last [`UNLOGGED_MAX`].
     pub unlogged: Vec<Vec<(u64, Event)>>,
 }
 
@@ -276,7 +278,7 @@ struct EpochReader<'a> {
     files: &'a EpochFiles,
     /// The number of its shards.
     count: u16,
-    /// For each shard the number of events that the log has; 0 for those beyond the end.
+    /// For each shard the number of events that the log has; not known for those beyond the end.
     logged: Vec<u64>,
     /// The number of [`Replay`]s of each shard.
     parts: usize,
@@ -361,8 +363,12 @@ impl EpochReader<'_> {
         let none = ShardFiles::default();
         let files = self.files.shards.get(&shard).unwrap_or(&none);
         let reader = ShardReader { disk, root, epoch, shard, files, boot: disk.boot() };
-        let logged = self.logged.get(usize::from(shard)).copied().unwrap_or(0);
-        let (mut common, mut unlogged) = (None, Vec::new());
+        let known = self.logged.get(usize::from(shard)).copied();
+        let (logged, unlogged_max) = match known {
+            Some(logged) => (logged, usize::MAX),
+            None => (0, UNLOGGED_MAX as usize),
+        };
+        let (mut common, mut unlogged) = (None, VecDeque::new());
         let end = reader.read(&mut common, &mut refuse(root), &mut |id, record| {
             if id.kind == FileKind::Segment && record.event.saturating_add(record.events()) > logged
             {
@@ -372,13 +378,15 @@ impl EpochReader<'_> {
                     .zip(record.event..)
                     .map(|(event, number)| (number, event));
                 unlogged.extend(events.filter(|&(number, _)| number >= logged));
+                // The log had those before: the next ones were not made before it did.
+                unlogged.drain(..unlogged.len().saturating_sub(unlogged_max));
             }
             dealer.deal(record);
             Ok(())
         })?;
         dealer.finish();
         let common = common.unwrap_or(Common { shards: 1, handoff_port: 0 });
-        Ok(ShardRead { common, end, unlogged })
+        Ok(ShardRead { common, end, unlogged: unlogged.into() })
     }
 }
 

@@ -53,8 +53,13 @@ impl Opened {
     /// now. `logged` returns from now on the number of events of a shard that the log has.
     ///
     /// # Errors
-    /// Where the disk refuses. Then the state is as it was.
-    pub fn start(self, now: Timestamp, logged: Arc<LogProgress>) -> Result<Started, StorageError> {
+    /// Where the disk refuses. Then the state is as it was, and this can be called again. To be
+    /// called once more after it succeeded is an error of ours: the directory is locked no more.
+    pub fn start(
+        &mut self,
+        now: Timestamp,
+        logged: Arc<LogProgress>,
+    ) -> Result<Started, StorageError> {
         let same = |found: &&FoundEpoch| {
             found.ends.len() == self.config.shards
                 && found.common.handoff_port == self.config.handoff_port
@@ -88,7 +93,7 @@ impl Opened {
     }
 
     fn begin(
-        self,
+        &mut self,
         begin: Begin,
         now: Timestamp,
         logged: &Arc<LogProgress>,
@@ -125,12 +130,12 @@ impl Opened {
             shards.push(shard);
         }
         let Self { directory, root, config, .. } = self;
-        let storage = Storage::new(directory, maker, shards, compactors, config.threads)
-            .map_err(StorageError::io("start the threads for", &root))?;
+        let storage = Storage::new(directory.take(), maker, shards, compactors, config.threads)
+            .map_err(StorageError::io("start the threads for", root))?;
         Ok(Started {
             storage,
             writers,
-            epoch_folder: epoch::folder(&root, number),
+            epoch_folder: epoch::folder(root, number),
             is_new_epoch: is_new,
             first_events: ends.iter().map(|end| end.position.event).collect(),
             events,
@@ -191,9 +196,16 @@ impl Opened {
         let common =
             Common { shards: self.config.shards as u16, handoff_port: self.config.handoff_port };
         let new = NewEpoch { disk: &self.disk, root: &self.root, number, common, now, boot };
-        let EpochWritten { ends, events } =
-            new.write(sources, &|_, table| (self.shard_of)(table.key.nat64))?;
-        epoch::set_current(&*self.disk, &self.root, number)?;
+        let written = new.write(sources, &|_, table| (self.shard_of)(table.key.nat64));
+        let written = written.and_then(|written| {
+            epoch::set_current(&*self.disk, &self.root, number).map(|()| written)
+        });
+        let EpochWritten { ends, events } = written.inspect_err(|_| {
+            // It would take room from the next try, which makes another one.
+            if epoch::current(&*self.disk, &self.root).is_ok_and(|now| now != Some(number)) {
+                drop(epoch::remove(&*self.disk, &self.root, number));
+            }
+        })?;
         Ok(Begin { number, common, ends, events, is_new: true })
     }
 }

@@ -232,6 +232,9 @@ impl Channel {
         let at_limit = takes_one && !budget.take_entry(batch.now.monotonic, had);
         let live = if nearly_full || at_limit { live.of(*table) } else { None };
         let created = self.table.create(sought, wanted, at_limit, live, random, |change| {
+            if let Change::Created { port, .. } | Change::Deleted { port, .. } = change {
+                self.buckets.port_changed(port);
+            }
             record(stats, outbox, *table, change);
         });
         if takes_one && !at_limit && self.table.len() == had {

@@ -26,7 +26,7 @@ const IDENTITY_RATE_MAX: u32 = 10;
 const IDENTITIES_AT_ONCE: u32 = 1000;
 /// For how long a conflict that is reported again is not recorded again.
 const CONFLICT_FOLDED: Duration = Duration::from_secs(60);
-/// The recent conflicts that are kept of one channel, by their hash: 4 KiB, from its first one on.
+/// The recent conflicts that are kept of one channel, by their port: 6 KiB, from its first one on.
 const CONFLICTS_KEPT: usize = 256;
 
 /// What a channel has used of what it may.
@@ -90,13 +90,20 @@ impl Buckets {
             | u64::from(port.0) << 16
             | u64::from(client.client.port);
         let recent = self.recent.get_or_insert_with(|| Box::new([Recent::default(); _]));
-        let place = client.hash() ^ u32::from(port.0);
-        let recent = &mut recent[place as usize % CONFLICTS_KEPT];
+        let recent = &mut recent[usize::from(port.0) % CONFLICTS_KEPT];
         if recent.hash == hash && now < recent.at + CONFLICT_FOLDED {
             return Ok(Some(recent.record));
         }
         self.conflicts.take(now, rate, AT_ONCE, 1).ok_or(DropReason::ConflictRate)?;
         *recent = Recent { hash, at: now, record };
         Ok(None)
+    }
+
+    /// Another line names `port` now: what was reported about it before is recorded again when it
+    /// is reported again, so that the last line about a port is what the NAT64 said last.
+    pub fn port_changed(&mut self, port: MappedPort) {
+        if let Some(recent) = &mut self.recent {
+            recent[usize::from(port.0) % CONFLICTS_KEPT] = Recent::default();
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 
 use super::about::{About, Shape, VARIABLE_PREFIX, Written, variable_of};
 use super::environment::Environment;
+use crate::kernel::stderr::say;
 
 /// What has to be written differently: one line, with where it stands and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -261,6 +263,14 @@ pub struct Layers<'a> {
     pub(super) errors: UsageErrors,
 }
 
+/// Whether Kubernetes sets a variable to this, `tcp://10.0.0.1:9`, in the containers beside a
+/// service: for one named `nat64handoff` the variable is ours.
+fn is_service_link(value: &str) -> bool {
+    let address =
+        value.split_once("://").filter(|(protocol, _)| ["tcp", "udp", "sctp"].contains(protocol));
+    address.is_some_and(|(_, address)| address.parse::<SocketAddr>().is_ok())
+}
+
 impl<'a> Layers<'a> {
     /// The command line, and nothing else.
     pub(super) fn new(command_line: Layer, environment: &'a Environment) -> Self {
@@ -281,6 +291,15 @@ impl<'a> Layers<'a> {
         for about in table {
             let Some(variable) = about.variable() else { continue };
             let Some(value) = self.environment.variable(&variable) else { continue };
+            if value.to_str().is_some_and(is_service_link) {
+                say(format_args!(
+                    "{variable}={} is ignored: Kubernetes sets it for a service of this name \
+                     (enableServiceLinks: false); --{} or the file can say what is meant",
+                    value.display(),
+                    about.name
+                ));
+                continue;
+            }
             let written = match value.to_str() {
                 Some(text) => about.of_text(text),
                 // A path that the file cannot name.

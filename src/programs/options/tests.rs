@@ -425,6 +425,22 @@ fn all_errors_are_told_at_once() {
     resolve(&[], &[("NAT64HANDOFF_SERVICE_HOST", "x"), ("NAT64HANDOFF_SEED", "1")]).unwrap();
 }
 
+/// As Kubernetes sets them for a service of our name.
+#[test]
+fn service_links_are_no_options() {
+    let links = [
+        ("NAT64HANDOFF_PORT", "tcp://10.0.0.1:9"),
+        ("NAT64HANDOFF_PORT_9_TCP", "tcp://10.0.0.1:9"),
+        ("NAT64HANDOFF_PORT_9_TCP_PROTO", "tcp"),
+        ("NAT64HANDOFF_SERVICE_PORT", "9"),
+    ];
+    assert_eq!(resolve(&[], &links).unwrap().listen[0].port(), 64064);
+    resolve(&[], &[("NAT64HANDOFF_PORT", "udp://[2001:db8::1]:9")]).unwrap();
+    for value in ["tcp://10.0.0.1", "http://10.0.0.1:9", "10.0.0.1:9"] {
+        resolve(&[], &[("NAT64HANDOFF_PORT", value)]).unwrap_err();
+    }
+}
+
 #[test]
 fn counts_have_suffixes_and_bounds() {
     let entries = |text: &str| resolve(&[&format!("--max-entries={text}")], &[]);

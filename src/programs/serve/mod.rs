@@ -9,6 +9,7 @@ pub mod command;
 mod drops;
 pub mod live;
 pub mod reactor;
+mod recording;
 pub mod recovery;
 mod repeats;
 mod rounds;

@@ -135,12 +135,23 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
     }
 }
 
+/// What a reactor records changes with.
+pub struct ChangeRecorder {
+    /// None: nothing survives the reactor.
+    pub journal: Option<JournalWriter>,
+    pub log: eventlog::Sender,
+}
+
 /// A shard and what drives it.
 pub struct Reactor<B, S: Shard> {
     backend: B,
     shard: S,
+    /// Asked for a [`ChangeRecorder`] until it gives one. A start that waits for room on the disk
+    /// has none yet.
+    recorder: Box<dyn FnMut() -> Option<ChangeRecorder> + Send>,
     journal: Option<JournalWriter>,
-    log: eventlog::Sender,
+    /// None: there is no recorder yet, and there must be no change.
+    log: Option<eventlog::Sender>,
     clock: Clock,
     stats: Arc<Stats>,
     outbox: Outbox,
@@ -186,12 +197,12 @@ struct HeldReply {
 }
 
 impl<B: Backend, S: Shard> Reactor<B, S> {
-    /// A reactor for `shard`, whose counters are `stats`. Without a journal nothing survives it.
+    /// A reactor for `shard`, whose counters are `stats`. It makes no change before `recorder`
+    /// gives what records it.
     pub fn new(
         backend: B,
         shard: S,
-        journal: Option<JournalWriter>,
-        log: eventlog::Sender,
+        recorder: impl FnMut() -> Option<ChangeRecorder> + Send + 'static,
         clock: Clock,
         stats: Arc<Stats>,
         on_trouble: impl FnMut(JournalTrouble<'_>) + Send + 'static,
@@ -199,8 +210,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         Self {
             backend,
             shard,
-            journal,
-            log,
+            recorder: Box::new(recorder),
+            journal: None,
+            log: None,
             clock,
             stats,
             outbox: Outbox::default(),
@@ -229,10 +241,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// # Errors
     /// What the backend cannot recover from, or a journal that could not be closed.
     pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        self.take_recorder();
         while !stop.load(Ordering::Acquire) {
             // Nobody else writes to it.
             self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            let frozen = self.journal_state() == JournalState::NoSpace;
+            let frozen = self.log.is_none() || self.journal_state() == JournalState::NoSpace;
             let late = self.shard.is_late();
             let due = self.shard.tend_due();
             let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
@@ -369,7 +382,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// What the shard can rely on until the next commit. There are to be no changes unless the
     /// log's queue has room for this number of `events`.
     fn begin(&mut self, now: Now, events: usize) -> Batch {
-        self.log_room = self.log.reserve(events, &self.stats);
+        let Some(log) = &mut self.log else {
+            self.log_room = 0;
+            return Batch { frozen: Some(DropReason::JournalUnavailable), ..Batch::at(now) };
+        };
+        self.log_room = log.reserve(events, &self.stats);
         let mut batch = match &mut self.journal {
             Some(journal) => Batch {
                 record: journal.next_number().0,
@@ -423,27 +440,37 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// there is room for them: see [`Reactor::begin`]. Returns whether the journal has all changes
     /// up to now.
     fn record(&mut self, now: Now) -> bool {
-        if self.outbox.changes.is_empty() {
-            return self.journal_state() == JournalState::Fine;
-        }
         let changes = &self.outbox.changes;
+        let Some(log) = self.log.as_mut().filter(|_| !changes.is_empty()) else {
+            return self.journal_state() == JournalState::Fine;
+        };
         let written = match &mut self.journal {
             Some(journal) => journal.append(now.wall, changes).is_ok(),
             None => true,
         };
         for event in changes.iter().filter_map(|(table, change)| change.event(now.wall, *table)) {
             if written {
-                self.log.send(event, &self.stats);
+                log.send(event, &self.stats);
             } else {
                 self.unlogged.push(event);
             }
         }
-        self.log.publish();
+        log.publish();
         written
     }
 
-    /// Tries again to write what the journal had no room for.
+    fn take_recorder(&mut self) {
+        if let Some(ChangeRecorder { journal, log }) = (self.recorder)() {
+            self.journal = journal;
+            self.log = Some(log);
+        }
+    }
+
+    /// Tries again to write what the journal had no room for, or to get a journal.
     fn retry(&mut self) {
+        if self.log.is_none() {
+            self.take_recorder();
+        }
         if let Some(journal) = &mut self.journal
             && journal.retry().is_ok()
         {
@@ -452,8 +479,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     fn log_unlogged(&mut self) {
-        self.unlogged.drain(..).for_each(|event| self.log.send(event, &self.stats));
-        self.log.publish();
+        if let Some(log) = &mut self.log {
+            self.unlogged.drain(..).for_each(|event| log.send(event, &self.stats));
+            log.publish();
+        }
     }
 
     /// The journal's state, which is reported when it has changed. Without a journal it is fine;

@@ -1,46 +1,23 @@
-//! The state of the last run is read, and journal and event log are made ready to be written, in
-//! the one right order.
+//! The first half of a start: the state of the last run is read, and the tables are filled.
+//! `disk::journal` and `disk::storage` say what the files look like.
 //!
-//! PROTOCOL.md section 9: the journal is read first; then the log is completed from it; then the
-//! journal continues, perhaps with another number of shards; then the log does. A crash in between
-//! is harmless: the next start does the same once more. `disk::journal` and `disk::storage` say
-//! what the files look like.
+//! Not here: how journal and event log are made ready to be written (`recording`).
 
 use std::num::NonZero;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use crate::disk::eventlog::{self, Destination, EventLog, LogConfig, LogSync};
+use crate::disk::eventlog::{self, Destination};
 use crate::disk::fs::{Disk, RealDisk};
-use crate::disk::storage::{
-    JournalWriter, Opened, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError,
-    SyncPolicy,
-};
+use crate::disk::storage::{Opened, Replay, StateDirectory, Storage, StorageConfig, SyncPolicy};
 use crate::handoff::change::{Change, LogFormat, Timestamp};
 use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Replayed, Server};
-use crate::handoff::stats::Stats;
-use crate::kernel::clock::Clock;
 use crate::kernel::socket;
+use crate::programs::serve::recording::{LOG_CURSOR, Recording, RecordingState, RecoverError};
 
-/// The file in the epoch's folder that says how many events the log has.
-const LOG_CURSOR: &str = "log.cursor";
-/// How often the log is made durable where each reply waits for the journal.
-const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
 /// The most threads that fill the tables of one shard: the one that reads cannot feed more.
 const PARTS_MAX: usize = 8;
-
-/// Why nothing can be recovered.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// The state cannot be read, or made ready.
-    #[error(transparent)]
-    Storage(StorageError),
-    /// The event log cannot be completed, or started.
-    #[error(transparent)]
-    Log(eventlog::LogError),
-}
 
 /// What survives a run, and where it is.
 pub struct Kept {
@@ -52,19 +29,12 @@ pub struct Kept {
     pub format: LogFormat,
 }
 
-/// All that is ready to be written.
-pub struct Recovered {
-    /// Works in the background, and keeps the state directory locked: to be dropped last.
-    pub storage: Option<Storage>,
-    /// Keeps it locked where there is no journal.
-    pub lock: Option<StateDirectory>,
-    /// One for each shard.
-    pub journals: Vec<Option<JournalWriter>>,
-    pub log: EventLog,
-    /// One for each shard.
-    pub senders: Vec<eventlog::Sender>,
+/// What was read.
+pub struct StateFound {
+    /// To be made ready, so that changes can be recorded.
+    pub recording: Recording,
     /// What an operator should know about the state that was found, a line each.
-    pub found: Vec<String>,
+    pub lines: Vec<String>,
 }
 
 impl Kept {
@@ -72,92 +42,29 @@ impl Kept {
     ///
     /// # Errors
     /// Where anything is damaged, or the disk refuses.
-    pub fn recover(
+    pub fn read(
         self,
         handoff_port: u16,
         servers: &mut [Server],
-        clock: Clock,
-        on_log_failure: impl FnOnce() + Send + 'static,
-    ) -> Result<Recovered, RecoverError> {
-        let tightened = self.state.tightened_from().map(|mode| {
-            let path = self.state.path().display();
+    ) -> Result<StateFound, RecoverError> {
+        let Kept { state, sync, log, format } = self;
+        let tightened = state.tightened_from().map(|mode| {
+            let path = state.path().display();
             format!("the state directory {path} had mode {mode:04o}, and has 0700 now")
         });
-        let mut recovered = match self.sync {
-            None => self.without_journal(servers.len(), on_log_failure),
+        let mut lines: Vec<String> = tightened.into_iter().collect();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let state = match sync {
+            None => RecordingState::Locked(state),
             Some(sync) => {
                 let config = StorageConfig::new(servers.len(), handoff_port, sync);
-                self.with_journal(config, sync, servers, clock, on_log_failure)
+                let opened = replay(&disk, state, config, &log, servers)?;
+                lines.push(opened.report.to_string());
+                RecordingState::Opened(Box::new(opened))
             }
-        }?;
-        recovered.found.splice(0..0, tightened);
-        Ok(recovered)
-    }
-
-    fn without_journal(
-        self,
-        shards: usize,
-        on_log_failure: impl FnOnce() + Send + 'static,
-    ) -> Result<Recovered, RecoverError> {
-        let config = LogConfig {
-            destination: self.log,
-            format: self.format,
-            sync: LogSync::None,
-            cursor: None,
-            first_events: vec![0; shards],
         };
-        let (log, senders) =
-            EventLog::start(&RealDisk, config, on_log_failure).map_err(RecoverError::Log)?;
-        Ok(Recovered {
-            storage: None,
-            lock: Some(self.state),
-            journals: (0..shards).map(|_| None).collect(),
-            log,
-            senders,
-            found: Vec::new(),
-        })
-    }
-
-    fn with_journal(
-        self,
-        config: StorageConfig,
-        sync: SyncPolicy,
-        servers: &mut [Server],
-        clock: Clock,
-        on_log_failure: impl FnOnce() + Send + 'static,
-    ) -> Result<Recovered, RecoverError> {
-        let Kept { state, mut log, format, .. } = self;
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let mut opened = replay(&disk, state, config, &log, servers)?;
-        let found = vec![opened.report.to_string()];
-
-        if let Some(folder) = &opened.epoch_folder {
-            let unlogged = std::mem::take(&mut opened.unlogged);
-            let cursor = folder.join(LOG_CURSOR);
-            (log, _) = eventlog::complete(&*disk, log, format, &cursor, unlogged)
-                .map_err(RecoverError::Log)?;
-        }
-
-        // Compaction asks how many events the log has. The log starts after the journal, which says
-        // where it continues.
-        let logged: Arc<OnceLock<eventlog::Logged>> = Arc::default();
-        let asked = Arc::clone(&logged);
-        let logged_of = move |shard| asked.get().map_or(0, |logged| logged.get(shard));
-        let started =
-            opened.start(clock.now().wall, Arc::new(logged_of)).map_err(RecoverError::Storage)?;
-
-        let log_config = log_config(&started, log, format, sync);
-        let (log, mut senders) =
-            EventLog::start(&*disk, log_config, on_log_failure).map_err(RecoverError::Log)?;
-        // This is the only place that sets it, so it cannot be set already.
-        drop(logged.set(log.logged()));
-        for (sender, events) in senders.iter_mut().zip(started.events) {
-            let stats = Stats::default();
-            events.into_iter().for_each(|event| sender.send(event, &stats));
-            sender.publish();
-        }
-        let journals = started.writers.into_iter().map(Some).collect();
-        Ok(Recovered { storage: Some(started.storage), lock: None, journals, log, senders, found })
+        let recording = Recording::new(disk, state, servers.len(), log, format, sync);
+        Ok(StateFound { recording, lines })
     }
 }
 
@@ -188,27 +95,6 @@ fn replay(
         servers[index / parts].adopt(replayed);
     }
     Ok(opened)
-}
-
-/// The event log continues with the events that starting the journal made.
-fn log_config(
-    started: &Started,
-    destination: Destination,
-    format: LogFormat,
-    sync: SyncPolicy,
-) -> LogConfig {
-    let first = |(&next, own): (&u64, &Vec<_>)| next - own.len() as u64;
-    LogConfig {
-        destination,
-        format,
-        sync: match sync {
-            SyncPolicy::None => LogSync::None,
-            SyncPolicy::Always => LogSync::Interval(LOG_SYNC_INTERVAL),
-            SyncPolicy::Interval(interval) => LogSync::Interval(interval),
-        },
-        cursor: Some(started.epoch_folder.join(LOG_CURSOR)),
-        first_events: started.first_events.iter().zip(&started.events).map(first).collect(),
-    }
 }
 
 /// In how many parts the tables of a shard are filled, so that all cores are busy. Each shard has

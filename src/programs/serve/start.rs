@@ -21,7 +21,8 @@ use crate::kernel::stderr::say;
 use crate::programs::options::{LogDestination, ServeConfig};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
-use crate::programs::serve::recovery::{Kept, RecoverError, Recovered};
+use crate::programs::serve::recording::RecoverError;
+use crate::programs::serve::recovery::{Kept, StateFound};
 use crate::programs::serve::stop::Serving;
 use crate::programs::serve::thread::{ReadyReactor, Reports, Seat, ThreadsShared};
 
@@ -94,7 +95,6 @@ impl Serving {
         let handoff_port = listen[0].port();
 
         let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
-        let on_log_failure = Arc::clone(&on_failure);
         let clock = Clock::new();
         let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
         let stats: Vec<_> = (0..config.reactors).map(|_| Arc::<Stats>::default()).collect();
@@ -102,24 +102,25 @@ impl Serving {
         let shard_config = shard_config(&config, handoff_port, Arc::clone(&budget));
         let mut servers = shards(&shard_config, &stats, clock)?;
         let sync = config.journal.then_some(config.sync);
-        let state = Kept { state, sync, log, format: config.log_format };
-        let Recovered { storage, lock, journals, log, senders, mut found } = state
-            .recover(handoff_port, &mut servers, clock, move || on_log_failure())
-            .map_err(StartError::Recover)?;
+        let kept = Kept { state, sync, log, format: config.log_format };
+        let StateFound { recording, lines: mut found } =
+            kept.read(handoff_port, &mut servers).map_err(StartError::Recover)?;
         found.extend(lost);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (recorders, keeping) =
+            recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
 
         let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
         let polling = polling.map_err(say_unseen).ok();
 
-        let stop = Arc::new(AtomicBool::new(false));
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
-        let parts = servers.into_iter().zip(views).zip(journals).zip(senders).zip(&stats);
+        let parts = servers.into_iter().zip(views).zip(recorders).zip(&stats);
         for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
-            let ((((server, live), journal), log), stats) = parts;
+            let (((server, live), recorder), stats) = parts;
             let shard = ServerShard { server, live };
             let stats = Arc::clone(stats);
-            let seat = Seat { shard, journal, log, stats, common: common.clone() };
+            let seat = Seat { shard, recorder, stats, common: common.clone() };
             seat.spawn(number, io, sockets).map_err(|error| StartError::System("thread", error))?;
         }
         // `recv` must fail when a reactor ended before it could report.
@@ -132,12 +133,10 @@ impl Serving {
             sockets,
             stats,
             ended,
-            log,
             budget,
             found,
             _polling: polling,
-            storage,
-            _lock: lock,
+            keeping,
         };
         serving.when_ready(config.reactors, &ready, io)
     }

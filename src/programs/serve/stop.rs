@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::disk::eventlog::{self, EventLog};
-use crate::disk::storage::{StateDirectory, Storage};
+use crate::disk::eventlog;
+use crate::disk::storage::Storage;
 use crate::handoff::server::Budget;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
@@ -17,6 +17,7 @@ use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::drops::{self, DropLines, Watched};
 use crate::programs::serve::live::Polling;
+use crate::programs::serve::recording::{Keeper, Keeping, RecoverError};
 
 /// How long reactors may take to finish once they are told to, before the log stops waiting...
 const REACTORS_DEADLINE: Duration = Duration::from_millis(300);
@@ -37,6 +38,15 @@ pub enum StopError {
     /// Lines of the event log are missing.
     #[error(transparent)]
     Log(eventlog::LogError),
+    /// The event log is as the run before left it.
+    #[error(
+        "stopped before there was room to complete the event log; nothing is lost: the next start \
+         does it"
+    )]
+    Incomplete,
+    /// Nothing could be recorded at all.
+    #[error(transparent)]
+    Unrecorded(RecoverError),
 }
 
 /// What a server did, for its last line.
@@ -78,16 +88,13 @@ pub struct Serving {
     pub(super) stats: Vec<Arc<Stats>>,
     /// How each reactor ended.
     pub(super) ended: mpsc::Receiver<io::Result<()>>,
-    pub(super) log: EventLog,
     pub(super) budget: Arc<Budget>,
     /// See [`Serving::found`].
     pub(super) found: Vec<String>,
     /// Polls the kernel for live connections.
     pub(super) _polling: Option<Polling>,
-    /// Works in the background, and keeps the state directory locked until it is dropped.
-    pub(super) storage: Option<Storage>,
-    /// Keeps it locked where there is no journal.
-    pub(super) _lock: Option<StateDirectory>,
+    /// Keeps the state directory locked until it is dropped.
+    pub(super) keeping: Keeping,
 }
 
 impl Serving {
@@ -102,11 +109,12 @@ impl Serving {
     }
 
     /// The troubles of the journal's background work since the last call.
-    pub fn troubles(&self) -> Vec<String> {
-        let storage = self.storage.iter();
-        storage
-            .flat_map(|storage| (0..self.reactors()).filter_map(|shard| storage.trouble(shard)))
-            .collect()
+    pub fn troubles(&mut self) -> Vec<String> {
+        let reactors = self.reactors();
+        let storage = self.keeping.keeper().and_then(|keeper| keeper.storage.as_ref());
+        let troubles =
+            |storage| (0..reactors).filter_map(|shard| Storage::trouble(storage, shard)).collect();
+        storage.map(troubles).unwrap_or_default()
     }
 
     /// The number of reactors that receive.
@@ -138,16 +146,20 @@ impl Serving {
         }
     }
 
-    /// Reopens the log's file: see [`EventLog::reopen`].
-    pub fn reopen_log(&self) {
-        self.log.reopen();
+    /// Reopens the log's file: see [`eventlog::EventLog::reopen`]. One that waits for room is
+    /// opened anew anyway.
+    pub fn reopen_log(&mut self) {
+        if let Some(keeper) = self.keeping.keeper() {
+            keeper.log.reopen();
+        }
     }
 
     /// Whether every reactor and the event log's thread have made a turn since the last call, which
     /// woke them for that.
-    pub(super) fn all_turned(&self, before: &mut Vec<u64>) -> bool {
+    pub(super) fn all_turned(&mut self, before: &mut Vec<u64>) -> bool {
+        let log = self.keeping.keeper().map(|keeper| keeper.log.turns());
         let reactors = self.turns.iter().map(|turns| turns.load(Ordering::Relaxed));
-        let turns: Vec<_> = reactors.chain([self.log.turns()]).collect();
+        let turns: Vec<_> = reactors.chain(log).collect();
         self.wakers.iter().for_each(Waker::wake);
         let turned = turns.iter().zip(&*before).all(|(now, before)| now != before);
         if turned {
@@ -165,13 +177,13 @@ impl Serving {
     ///
     /// # Errors
     /// A part that ended by itself before, or not in time, or a log that could not be written.
-    pub fn stop(self) -> Result<Totals, StopError> {
+    pub fn stop(mut self) -> Result<Totals, StopError> {
         self.stop.store(true, Ordering::Release);
         self.wakers.iter().for_each(Waker::wake);
         let mut result = Ok(());
         let mut running = self.wakers.len();
         let mut waits = 0;
-        let mut written = self.log.written();
+        let mut written = self.keeping.keeper().map_or(0, |keeper| keeper.log.written());
         while running > 0 {
             match self.ended.recv_timeout(REACTORS_DEADLINE) {
                 Ok(ended) => {
@@ -183,9 +195,11 @@ impl Serving {
                     // The reactors may wait for room in the log's queue. Where the log does not
                     // move, it gives up: the journal has all events, and the next start completes
                     // the log.
-                    let before = std::mem::replace(&mut written, self.log.written());
-                    if self.log.unwritten() > 0 && written == before {
-                        self.log.give_up();
+                    if let Some(keeper) = self.keeping.keeper() {
+                        let before = std::mem::replace(&mut written, keeper.log.written());
+                        if keeper.log.unwritten() > 0 && written == before {
+                            keeper.log.give_up();
+                        }
                     }
                 }
                 Err(_) => {
@@ -202,7 +216,17 @@ impl Serving {
             nat64s: self.budget.nat64s(),
             lines: 0,
         };
-        let lines = self.log.join(LOG_DEADLINE).map_err(StopError::Log);
+        self.keeping.look();
+        let lines = match self.keeping {
+            Keeping::Here(keeper) => {
+                let Keeper { log, storage, .. } = *keeper;
+                let lines = log.join(LOG_DEADLINE).map_err(StopError::Log);
+                drop(storage);
+                lines
+            }
+            Keeping::Coming(_) => Err(StopError::Incomplete),
+            Keeping::Failed(error) => Err(StopError::Unrecorded(error)),
+        };
         result.and(lines).map(|lines| Totals { lines, ..totals })
     }
 }

@@ -67,7 +67,7 @@ pub fn supervise<E>(
         let mut repeats = Repeats::default();
         let mut interval = tokio::time::interval(REPORT_INTERVAL);
         let mut watchdog = service::watchdog().map(|_| Vec::new());
-        let serving = match start() {
+        let mut serving = match start() {
             Ok(serving) => serving,
             Err(error) => return Ok(Err(error)),
         };

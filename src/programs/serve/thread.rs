@@ -6,8 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::disk::eventlog;
-use crate::disk::storage::{JournalWriter, SyncPolicy};
+use crate::disk::storage::{SyncPolicy, Wake};
 use crate::handoff::stats::Stats;
 use crate::kernel::backend::{Backend, Io, Waker};
 use crate::kernel::clock::Clock;
@@ -18,7 +17,7 @@ use crate::kernel::socket::ReactorSocket;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::live::View;
-use crate::programs::serve::reactor::{JournalTrouble, Reactor, ServerShard};
+use crate::programs::serve::reactor::{ChangeRecorder, JournalTrouble, Reactor, ServerShard};
 
 /// A reactor that has stopped checks this many times, at these intervals, whether the others have,
 /// too: one of them may be stuck.
@@ -83,8 +82,8 @@ impl ThreadsShared {
 /// What a reactor is made of, on its way to the reactor's thread.
 pub(super) struct Seat {
     pub(super) shard: ServerShard<View>,
-    pub(super) journal: Option<JournalWriter>,
-    pub(super) log: eventlog::Sender,
+    /// Gives it as soon as there is room on the disk to record anything.
+    pub(super) recorder: mpsc::Receiver<ChangeRecorder>,
     pub(super) stats: Arc<Stats>,
     pub(super) common: ThreadsShared,
 }
@@ -120,13 +119,21 @@ impl Seat {
                 return drop(ready.send(Err(error)));
             }
         };
-        if let (Some(journal), Some(SyncPolicy::Always)) = (&self.journal, sync) {
+        let wake: Option<Arc<Wake>> = (sync == Some(SyncPolicy::Always)).then(|| {
             let waker = waker.clone();
-            journal.set_wake(Arc::new(move || waker.wake()));
-        }
+            let wake: Arc<Wake> = Arc::new(move || waker.wake());
+            wake
+        });
+        let coming = self.recorder;
+        let recorder = move || {
+            let recorder = coming.try_recv().ok()?;
+            if let (Some(journal), Some(wake)) = (&recorder.journal, &wake) {
+                journal.set_wake(Arc::clone(wake));
+            }
+            Some(recorder)
+        };
         let say = say_trouble(troubled);
-        let mut reactor =
-            Reactor::new(backend, self.shard, self.journal, self.log, clock, self.stats, say);
+        let mut reactor = Reactor::new(backend, self.shard, recorder, clock, self.stats, say);
         drop(ready.send(Ok(ReadyReactor { waker, turns: reactor.turns() })));
         // `recv` must fail when all others have sent and one ended before it could.
         drop(ready);

@@ -17,10 +17,12 @@
 //!   compared with its end.
 //! - It has other octets where the last lines stood: the same as if it were shorter.
 //! - There is no cursor: the same.
-//! - Standard output: what the cursor does not count is written. It cannot be read.
+//! - Standard output, a pipe: what the cursor does not count is written. It cannot be read. A
+//!   reader that takes nothing is waited for.
 //!
-//! A crash during completion does no harm: the cursor moves at the end, so the next start does all
-//! again.
+//! A crash during completion does no harm, and nor does an error: the cursor moves at the end, so
+//! the next start, or the next call, does all again. What cannot be read is only written when there
+//! is room for the cursor.
 //!
 //! Not here: which lines are missing (`compare`), and the journal.
 
@@ -30,7 +32,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use super::ahead;
 use super::compare::{Comparison, Ending};
@@ -40,7 +41,7 @@ use super::find::{Found, find};
 use super::output::Destination;
 use super::output::{Output, inode_of, open_to_read};
 use super::place::LogPosition;
-use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX};
+use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, RETRY_INTERVAL};
 use crate::disk::fs::Disk;
 use crate::disk::secret_hash;
 use crate::handoff::change::{Event, LogFormat};
@@ -51,8 +52,6 @@ use crate::kernel::clock::Clock;
 const LINE_MIN: u64 = 45;
 /// Octets that are read at once.
 const READ_OCTETS: usize = 64 * 1024;
-/// How long a pipe or terminal may take nothing, as it is only slow.
-const READER_PATIENCE: Duration = Duration::from_secs(5);
 /// Octets of half a line that only this server can have written: they have the time of a missing
 /// event, to the microsecond.
 const OWN_OCTETS: usize = "2019-03-18 10:06:28.491727".len();
@@ -86,29 +85,34 @@ pub fn known_events(disk: &dyn Disk, destination: &Destination, cursor: &Path) -
 
 /// Writes what the log lacks of `unlogged`: for each shard of the epoch that ends, events with
 /// their numbers, in order. Then the cursor counts them, durably. Returns the destination, for
-/// [`EventLog::start`](super::EventLog::start).
+/// [`EventLog::start`](super::EventLog::start). Waits for the reader of a pipe or terminal, however
+/// long it takes nothing.
 ///
 /// To be called before anything is removed from the journal, or counted anew.
 ///
 /// # Errors
 /// The log cannot be read or written, or its cursor cannot be. It is as complete as before, or
-/// more.
+/// more, and this can be called again with what it leaves of `unlogged`.
 pub fn complete(
     disk: &dyn Disk,
     destination: Destination,
     format: LogFormat,
     cursor: &Path,
-    unlogged: Vec<Vec<(u64, Event)>>,
+    unlogged: &mut [Vec<(u64, Event)>],
 ) -> Result<(Destination, Completed), LogError> {
     complete_saying(disk, destination, format, cursor, unlogged, super::say)
 }
 
-pub(super) fn complete_saying(
+/// [`complete`], which tells the operator by `say` what it finds and did.
+///
+/// # Errors
+/// Those of [`complete`].
+pub fn complete_saying(
     disk: &dyn Disk,
     destination: Destination,
     format: LogFormat,
     path: &Path,
-    unlogged: Vec<Vec<(u64, Event)>>,
+    unlogged: &mut [Vec<(u64, Event)>],
     mut say: impl FnMut(fmt::Arguments<'_>),
 ) -> Result<(Destination, Completed), LogError> {
     let cursor = match Cursor::read(disk, path) {
@@ -141,13 +145,12 @@ pub(super) fn complete_saying(
         output: Output::open_as_is(destination)?,
         format,
         counted: cursor.map_or_else(|| vec![0; unlogged.len()], |cursor| cursor.events),
-        unlogged,
         path,
         done: Completed::default(),
     };
     let name = completion.output.name();
     found.explain(&name, &mut say);
-    completion.run(&found).map_err(|error| match error {
+    completion.run(&found, unlogged).map_err(|error| match error {
         Failed::Log(cause) => LogError::Incomplete { log: name.clone(), cause },
         Failed::Cursor(cause) => LogError::Cursor { path: path.to_owned(), cause },
     })?;
@@ -210,27 +213,24 @@ struct Completion<'a> {
     output: Output,
     format: LogFormat,
     counted: Vec<u64>,
-    unlogged: Vec<Vec<(u64, Event)>>,
     path: &'a Path,
     done: Completed,
 }
 
 impl Completion<'_> {
-    fn run(&mut self, found: &Found) -> Result<(), Failed> {
+    fn run(&mut self, found: &Found, unlogged: &mut [Vec<(u64, Event)>]) -> Result<(), Failed> {
         // Computed before the events that the log has are dropped from the list.
-        let ends: Vec<u64> = self
-            .unlogged
+        let ends: Vec<u64> = unlogged
             .iter()
             .zip(&self.counted)
             .map(|(events, &counted)| events.last().map_or(0, |&(last, _)| last + 1).max(counted))
             .collect();
         if !found.is_doubtful() {
-            for (events, &counted) in self.unlogged.iter_mut().zip(&self.counted) {
+            for (events, &counted) in unlogged.iter_mut().zip(&self.counted) {
                 events.drain(..events.partition_point(|&(number, _)| number < counted));
             }
         }
-        let unlogged = std::mem::take(&mut self.unlogged);
-        let mut comparison = Comparison::new(&unlogged, secret_hash());
+        let mut comparison = Comparison::new(unlogged, secret_hash());
         if self.output.is_regular() {
             // A new file must not be compared as if it were the old one after another crash.
             if matches!(found, Found::Gone)
@@ -239,13 +239,26 @@ impl Completion<'_> {
                 self.move_cursor(self.counted.clone())?;
             }
             self.compare(found, &mut comparison)?;
-            self.done.missing_max = self.missing_max(found, &unlogged, &comparison);
+            self.done.missing_max = self.missing_max(found, unlogged, &comparison);
+        } else if comparison.events() > 0 {
+            return self.append_unread(&comparison, ends);
         }
         self.append(&comparison)?;
         if self.done.ahead > 0 {
             self.take_back(&comparison)?;
         }
         self.move_cursor(ends)
+    }
+
+    /// Appends to what cannot be read again, so that no line may be written once more: what could
+    /// fail for lack of room is done before.
+    fn append_unread(&mut self, comparison: &Comparison<'_>, ends: Vec<u64>) -> Result<(), Failed> {
+        let mut cursor = Cursor { events: self.counted.clone(), position: None };
+        let file = CursorFile::create(self.disk, self.path, &cursor);
+        let mut file = file.map_err(Failed::Cursor)?;
+        self.append(comparison)?;
+        cursor.events = ends;
+        file.write(&cursor).and_then(|()| file.sync()).map_err(Failed::Cursor)
     }
 
     /// Reads what there is of the log, and leaves whole lines at its end.
@@ -420,21 +433,16 @@ impl Completion<'_> {
     }
 
     fn write(&mut self, mut octets: &[u8]) -> io::Result<()> {
-        let mut waited = Duration::ZERO;
         while !octets.is_empty() {
             match self.output.write(octets) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => {
-                    octets = octets.get(length..).unwrap_or_default();
-                    waited = Duration::ZERO;
-                }
+                Ok(length) => octets = octets.get(length..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if waited >= READER_PATIENCE {
-                        return Err(io::Error::other("its reader takes nothing"));
-                    }
                     thread::sleep(BUSY_INTERVAL);
-                    waited += BUSY_INTERVAL;
+                }
+                Err(error) if self.output.may_be_read_again(&error) => {
+                    thread::sleep(RETRY_INTERVAL);
                 }
                 Err(error) => return Err(error),
             }

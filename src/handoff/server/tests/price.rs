@@ -62,6 +62,32 @@ fn section_6_a_conflict_is_recorded_once_in_a_minute() {
     assert_eq!(shard.events(), [conflict(other)]);
 }
 
+/// The last line about a port is what the NAT64 said last, whatever came in between.
+#[test]
+fn section_8_a_report_is_recorded_again_when_its_port_was_anothers() {
+    let mut shard = shard();
+    let own = make(&mut shard, CLIENT, 1);
+    let on_port = |address| entry(own.port.0, client(address, 1));
+    let (one, other) = (on_port("2001:db8::c"), on_port("2001:db8::d"));
+    for reported in [one, other] {
+        shard.ask(&report(b"a1", &[reported]));
+        assert_eq!(shard.events()[0], conflict(reported));
+    }
+    shard.ask(&report(b"a1", &[one]));
+    assert_eq!(shard.events(), [conflict(one)], "the line before names another");
+    shard.ask(&report(b"a1", &[one]));
+    assert_eq!(shard.events(), [], "the line before says so");
+    // A port that the table gives to a newcomer.
+    let wrong = entry(own.port.0 ^ 1, own.client);
+    shard.ask(&report(b"a1", &[wrong]));
+    assert_eq!(shard.events(), [conflict(wrong)]);
+    let newcomer = udp6("2001:db8::e", 1);
+    shard.ask(&hinted(wrong.port.0, &newcomer));
+    assert_eq!(shard.events(), [created(entry(wrong.port.0, client("2001:db8::e", 1)))]);
+    shard.ask(&report(b"a1", &[wrong]));
+    assert_eq!(shard.events(), [conflict(wrong)]);
+}
+
 #[test]
 fn section_6_conflicts_a_second() {
     let mut shard = shard();

@@ -104,14 +104,14 @@ impl Scene {
         Destination::File(self.log.clone())
     }
 
-    fn complete(&self, unlogged: Events) -> (Completed, Vec<String>) {
+    fn complete(&self, mut unlogged: Events) -> (Completed, Vec<String>) {
         let mut said = Vec::new();
         let (_, completed) = complete_saying(
             &RealDisk,
             self.destination(),
             LogFormat::Plain,
             &self.cursor,
-            unlogged,
+            &mut unlogged,
             |message| said.push(message.to_string()),
         )
         .unwrap();
@@ -378,9 +378,9 @@ fn streams_get_what_the_cursor_does_not_count() {
     send(&mut senders, &[0, 0], &[3, 4]);
     wait_for(|| Cursor::read(&RealDisk, &scene.cursor).unwrap().events == [3, 4]);
     // As if it were killed now.
+    let mut unlogged = events(&[2, 4], &[5, 6]);
     let (_, completed) =
-        complete(&RealDisk, writer(), LogFormat::Plain, &scene.cursor, events(&[2, 4], &[5, 6]))
-            .unwrap();
+        complete(&RealDisk, writer(), LogFormat::Plain, &scene.cursor, &mut unlogged).unwrap();
     assert_eq!(completed.appended, 4);
     assert_once(&memory.text(), &[5, 6]);
     assert_eq!(
@@ -480,7 +480,7 @@ fn log_that_cannot_be_completed_is_an_error() {
         scene.destination(),
         LogFormat::Plain,
         &scene.cursor,
-        events(&[0], &[1]),
+        &mut events(&[0], &[1]),
     );
     let error = result.map(drop).unwrap_err().to_string();
     assert!(error.contains("cannot be completed from the journal: No space left"), "{error}");
