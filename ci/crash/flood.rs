@@ -1,5 +1,4 @@
-//! A NAT64 that has as much recorded as it can: it reports clients that the table does not know, on a
-//! port that nobody may have. Each of them is a conflict, and an entry that takes another's port.
+//! A NAT64 that has as much recorded as it can: what it reports contradicts the table.
 
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
@@ -11,11 +10,13 @@ use std::time::Duration;
 const WRONG: u16 = 9;
 /// The most that fit into 1232 octets.
 const ENTRIES: u32 = 30;
-/// Reports before an answer is waited for: no queue overflows.
-const WINDOW: u32 = 16;
+/// Reports before their answers are taken, all of which fit into the queue of the socket.
+const WINDOW: u32 = 5;
 
 pub struct Flood {
     pub nat64: Nat64,
+    /// One that it has in the table.
+    known: Entry,
     next: u32,
     /// Octets that were sent, IP and UDP headers included.
     pub octets: usize,
@@ -23,33 +24,45 @@ pub struct Flood {
 
 impl Flood {
     pub fn new(server: &Server) -> Flood {
-        Flood { nat64: Nat64::known(server), next: 0, octets: 0 }
+        let nat64 = Nat64::known(server);
+        let client = Client::nth(0);
+        let known = client.at(nat64.map(client));
+        Flood { nat64, known, next: 0, octets: 0 }
     }
 
-    /// Reports so many clients, or some more.
-    pub fn report(&mut self, entries: u32) {
+    /// Reports so many clients or more that the table does not know, on a port that nobody may
+    /// have: each is a conflict, and an entry, which takes another's port in a full table.
+    pub fn report_unknown(&mut self, entries: u32) {
+        self.report(entries, |_, number| Entry {
+            mapped: WRONG,
+            client: Client::within(0xf000 + number / 60_000, 1).port(1 + (number % 60_000) as u16),
+        });
+    }
+
+    /// Reports so many times or more that its known client has another port: each is a conflict.
+    pub fn contradict(&mut self, entries: u32) {
+        self.report(entries, |known, number| Entry {
+            mapped: known.mapped ^ (1 + number % 1023) as u16,
+            client: known.client,
+        });
+    }
+
+    fn report(&mut self, entries: u32, entry: impl Fn(Entry, u32) -> Entry) {
         let end = self.next + entries;
         while self.next < end {
             for _ in 0..WINDOW {
-                let report = self.next_report();
-                self.octets += report.len() + 28;
-                self.nat64.send(&report);
+                let mut octets = wire::payload(&[&wire::identifier(), &self.nat64.token_message()]);
+                octets.extend(wire::authenticator(&self.known.client.authenticator()));
+                for _ in 0..ENTRIES {
+                    octets.extend(wire::entry(entry(self.known, self.next)));
+                    self.next += 1;
+                }
+                assert!(octets.len() <= 1232);
+                self.octets += octets.len() + 28;
+                self.nat64.send(&octets);
             }
             self.settle();
         }
-    }
-
-    fn next_report(&mut self) -> Vec<u8> {
-        let address = Client::within(0xf000 + self.next / 60_000, 1);
-        let mut octets = wire::payload(&[&wire::identifier(), &self.nat64.token_message()]);
-        octets.extend(wire::authenticator(b"flood!"));
-        for _ in 0..ENTRIES {
-            let port = 1 + (self.next % 60_000) as u16;
-            octets.extend(wire::entry(Entry { mapped: WRONG, client: address.port(port) }));
-            self.next += 1;
-        }
-        assert!(octets.len() <= 1232);
-        octets
     }
 
     /// Until all is answered that will be.

@@ -128,16 +128,16 @@ fn crash_authenticators_fill_neither_disk_nor_memory() {
 /// All that a start without a cursor compares with the log, from a journal of 60 MB.
 #[test]
 fn crash_a_lost_cursor_costs_little_memory() {
-    const ATTACKERS: u32 = 3;
-    const REPORTED: u32 = 200_000;
+    const ATTACKERS: u32 = 8;
+    const REPORTED: u32 = 230_000;
     const PEAK_MAX: u64 = 128 << 20;
     let group = MemoryGroup::new(LIMIT);
-    let options = ["--reactors", "1", "--max-entries", "60000", "--create-rate", "1000000"];
+    let options = ["--reactors", "1", "--max-entries", "100000", "--create-rate", "1000000"];
     let mut server = Server::started(&options);
     let floods: Vec<Flood> = (0..ATTACKERS)
         .map(|_| {
             let mut flood = Flood::new(&server);
-            flood.report(REPORTED);
+            flood.contradict(REPORTED);
             flood
         })
         .collect();
