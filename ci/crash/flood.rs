@@ -1,17 +1,12 @@
-//! A NAT64 that has as much recorded as it can: what it reports contradicts the table.
+//! A NAT64 that has as much recorded as it can.
 
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
-use crate::judge::wire;
 use crate::server::Server;
 use std::time::Duration;
 
-/// No mapped port.
-const WRONG: u16 = 9;
-/// The most that fit into 1232 octets.
-const ENTRIES: u32 = 30;
-/// Reports before their answers are taken, all of which fit into the queue of the socket.
-const WINDOW: u32 = 5;
+/// Requests before their answers are taken, all of which fit into the queue of the socket.
+const WINDOW: u32 = 100;
 
 pub struct Flood {
     pub nat64: Nat64,
@@ -30,34 +25,31 @@ impl Flood {
         Flood { nat64, known, next: 0, octets: 0 }
     }
 
-    /// Reports so many clients or more that the table does not know, on a port that nobody may
-    /// have: each is a conflict, and an entry, which takes another's port in a full table.
-    pub fn report_unknown(&mut self, entries: u32) {
-        self.report(entries, |_, number| Entry {
-            mapped: WRONG,
-            client: Client::within(0xf000 + number / 60_000, 1).port(1 + (number % 60_000) as u16),
+    /// So many new clients, or some more: each is an entry, which takes another's port in a full
+    /// table.
+    pub fn appear(&mut self, clients: u32) {
+        self.send(clients, |flood| {
+            let client = Client::nth(1 + flood.next);
+            flood.nat64.client_request(&client.authenticator(), &client.udp(b""))
         });
     }
 
-    /// Reports so many times or more that its known client has another port: each is a conflict.
-    pub fn contradict(&mut self, entries: u32) {
-        self.report(entries, |known, number| Entry {
-            mapped: known.mapped ^ (1 + number % 1023) as u16,
-            client: known.client,
+    /// Reports so many times, or some more, that the known client has another port: each is a
+    /// conflict.
+    pub fn contradict(&mut self, reports: u32) {
+        self.send(reports, |flood| {
+            let mapped = flood.known.mapped ^ (1 + flood.next % 1023) as u16;
+            let client = flood.known.client;
+            flood.nat64.report_request(&client.authenticator(), client.at(mapped))
         });
     }
 
-    fn report(&mut self, entries: u32, entry: impl Fn(Entry, u32) -> Entry) {
-        let end = self.next + entries;
+    fn send(&mut self, requests: u32, request: impl Fn(&Flood) -> Vec<u8>) {
+        let end = self.next + requests;
         while self.next < end {
             for _ in 0..WINDOW {
-                let mut octets = wire::payload(&[&wire::identifier(), &self.nat64.token_message()]);
-                octets.extend(wire::authenticator(&self.known.client.authenticator()));
-                for _ in 0..ENTRIES {
-                    octets.extend(wire::entry(entry(self.known, self.next)));
-                    self.next += 1;
-                }
-                assert!(octets.len() <= 1232);
+                let octets = request(self);
+                self.next += 1;
                 self.octets += octets.len() + 28;
                 self.nat64.send(&octets);
             }
@@ -71,7 +63,7 @@ impl Flood {
         loop {
             self.nat64.send(&self.nat64.service_request(&last));
             while let Some(reply) = self.nat64.try_reply(Duration::from_secs(1)) {
-                if reply.packet.is_some() {
+                if reply.packet.is_some_and(|packet| packet[0] >> 4 == 4) {
                     return;
                 }
             }

@@ -29,15 +29,17 @@ fn crash_what_one_nat64_writes_in_a_second_is_bounded() {
     let options = ["--reactors", "1", "--max-entries", "100000", "--create-rate", &rate];
     let mut server = Server::started(&options);
     let mut flood = Flood::new(&server);
-    // Conflicts and entries are used up together.
-    while !server.stderr().contains("conflict_rate: ") {
+    let used_up = |reason| server.stderr().contains(reason);
+    while !used_up("create_rate: ") || !used_up("conflict_rate: ") {
         assert!(flood.octets < 100 << 20, "nothing is refused");
-        flood.report_unknown(4_800);
+        flood.appear(5_000);
+        flood.contradict(5_000);
     }
     let burst = written(server.pid());
     let (sent, since) = (flood.octets, Instant::now());
     while since.elapsed() < MEASURED {
-        flood.report_unknown(480);
+        flood.appear(500);
+        flood.contradict(500);
     }
     let seconds = since.elapsed().as_secs_f64();
     let octets = (written(server.pid()) - burst) as f64 / seconds;
