@@ -389,19 +389,22 @@ impl Completion<'_> {
         comparison: &Comparison<'_>,
     ) -> u64 {
         let Found::Short { length, offset, synced: false, .. } = found else {
+            let (mut forgotten, mut doubtful) = (0, 0);
+            for (shard, (events, &counted)) in unlogged.iter().zip(&self.counted).enumerate() {
+                let first = events.first().map_or(counted, |&(first, _)| first);
+                let before = first.saturating_sub(counted);
+                forgotten += before;
+                // As below.
+                doubtful += if comparison.begins(shard) { 0 } else { before };
+            }
             // Lines of events that the journal forgot were counted as strangers.
-            let forgotten = unlogged
-                .iter()
-                .zip(&self.counted)
-                .filter_map(|(events, &counted)| events.first()?.0.checked_sub(counted))
-                .sum::<u64>();
             let strangers = self.done.strangers;
             self.done.strangers = strangers.saturating_sub(forgotten.max(self.done.ahead));
             if forgotten > 0 {
                 // Nobody can tell which lines are of those.
                 self.done.ahead = 0;
             }
-            return forgotten.saturating_sub(strangers);
+            return doubtful.saturating_sub(strangers);
         };
         // If a shard's first pending event has a line, all before it have one.
         let before = unlogged
