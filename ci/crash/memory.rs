@@ -10,7 +10,7 @@ use crate::server::Server;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: u64 = 256 << 20;
 /// What the attack would have the journal grow by, if each of its packets were recorded.
@@ -125,17 +125,26 @@ fn crash_authenticators_fill_neither_disk_nor_memory() {
     server.stop();
 }
 
-/// All that a start without a cursor compares with the log, from a journal of 600,000 events.
+/// All that a start without a cursor compares with the log, from a journal of 600,000 events and
+/// more.
 #[test]
 fn crash_a_lost_cursor_costs_little_memory() {
     const EVENTS: u32 = 600_000;
+    const JOURNAL: u64 = 33 * EVENTS as u64;
+    const PATIENCE: Duration = Duration::from_secs(120);
     const PEAK_MAX: u64 = 64 << 20;
     let group = MemoryGroup::new(LIMIT);
     let options = ["--reactors", "1", "--max-entries", "100000", "--create-rate", "1000000"];
     let mut server = Server::started(&options);
     let mut flood = Flood::new(&server);
-    flood.contradict(EVENTS);
-    let octets = journal_octets(&server.state);
+    let start = Instant::now();
+    let mut octets = 0;
+    // While the log comes behind, as the disk is busy, nothing is recorded.
+    while octets < JOURNAL {
+        assert!(start.elapsed() < PATIENCE, "a journal of {octets} octets");
+        flood.contradict(10_000);
+        octets = journal_octets(&server.state);
+    }
     server.kill();
     fs::remove_file(server.state.join("epoch-1/log.cursor")).unwrap();
     server.spawn(&options);
@@ -143,7 +152,6 @@ fn crash_a_lost_cursor_costs_little_memory() {
     let took = server.wait_ready();
     let peak = memory_peak(server.pid());
     println!("started in {took:?} from {octets} octets of journal, memory of {peak}");
-    assert!(octets > 33 * 500_000, "a journal of {octets} octets shows nothing");
     assert!(!server.stderr().contains("may lack"), "it has all lines");
     assert!(peak < PEAK_MAX, "{peak} octets of memory");
     check_known("without a cursor", &flood.nat64);
@@ -151,7 +159,7 @@ fn crash_a_lost_cursor_costs_little_memory() {
     let text = fs::read_to_string(&server.log).unwrap();
     let mut lines: Vec<&str> = text.lines().collect();
     let count = lines.len();
-    assert!(count > 500_000, "{count} lines");
+    assert!(count > EVENTS as usize / 2, "{count} lines");
     lines.sort_unstable();
     lines.dedup();
     assert_eq!(lines.len(), count, "lines that are there twice");
