@@ -95,7 +95,7 @@ const NAP: Duration = Duration::from_millis(2);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
 /// How often the end of a server waits for a log that is slow, but writes.
-const JOIN_WAITS_MAX: u32 = 25;
+pub const JOIN_WAITS_MAX: u32 = 25;
 
 // What is in the queue and in a batch is written before the next sync of the cursor is due.
 const _: () = assert!(4 * QUEUE_EVENTS as u64 <= UNLOGGED_MAX);
