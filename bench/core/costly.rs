@@ -72,7 +72,7 @@ pub const KINDS: &[Costly] = &[
     kind("report that agrees", false, 0, report),
     kind("report of another port", true, 0, conflict),
     kind("multi report that agrees", true, 100, multi_agreeing),
-    kind("multi report of other ports", true, 100, multi_conflicting),
+    kind("multi report of other ports", true, 300, multi_conflicting),
     kind("ICMPv6 echo request, 1100 octets", true, 1000, echo),
     kind("IPv6 packet of another protocol", true, 1000, other_protocol),
     kind("ICMPv6 error with a long quote", false, 0, client_error),
