@@ -252,7 +252,10 @@ fn mounted(folder: &Path) -> PathBuf {
 
 fn unmount(folder: &Path) {
     let path = folder.display();
-    let script = format!("umount -l {path}/root; umount -l {path}; rmdir {path}");
+    // The last of its processes may still hold it.
+    let script = format!(
+        "umount -l {path}/root; umount -l {path}; for _ in $(seq 50); do rmdir {path} && break; sleep 0.1; done"
+    );
     let _ = Command::new("bash").args(["-c", &script]).stderr(Stdio::null()).status();
 }
 
