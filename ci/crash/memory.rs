@@ -132,7 +132,7 @@ fn crash_a_lost_cursor_costs_little_memory() {
     const EVENTS: u32 = 600_000;
     const JOURNAL: u64 = 33 * EVENTS as u64;
     const PATIENCE: Duration = Duration::from_secs(120);
-    const PEAK_MAX: u64 = 64 << 20;
+    const PEAK_MAX: u64 = 40 << 20;
     let group = MemoryGroup::new(LIMIT);
     let options = ["--reactors", "1", "--max-entries", "100000", "--create-rate", "1000000"];
     let mut server = Server::started(&options);
