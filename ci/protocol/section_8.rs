@@ -2,14 +2,12 @@
 //! restarting.
 
 use crate::harness::process::wait_until;
+use crate::judge::PATIENCE;
 use crate::judge::client::{Client, OTHER_PREFIX};
 use crate::judge::eventlog::{self, Kind};
 use crate::judge::nat64::Nat64;
-use crate::judge::{PATIENCE, SHORT};
 use crate::server::Server;
-use std::io::Read;
 use std::net::Ipv4Addr;
-use std::thread;
 use std::time::Duration;
 
 /// The lines of a short life, exactly, and their times.
@@ -98,48 +96,6 @@ fn section_8_standard_output() {
     let client = Client::nth(1);
     assert_eq!(events[1].what(), (Kind::Created, Some((mapped, client.address, client.port))));
     assert!(!server.log_path().exists());
-}
-
-/// A reader of `--log -` that stops, and many new clients of another NAT64: whoever is known is
-/// answered, new clients wait until the log takes lines again, and it has all that was announced.
-#[test]
-fn section_8_a_log_that_nobody_reads() {
-    const NEWCOMERS: u32 = 24_000;
-    let (mut server, mut log) = Server::start_unread();
-    let (honest, hostile) = (Nat64::known(&server), Nat64::known(&server));
-    let known = Client::nth(1);
-    let mapped = honest.map(known);
-    hostile.control.set_nonblocking(true).unwrap();
-    let mut announced = 0;
-    for number in 0..NEWCOMERS {
-        let newcomer = Client::nth(100 + number);
-        hostile.send(&hostile.client_request(b"authen", &newcomer.udp(b"data")));
-        while hostile.control.recv(&mut [0; 2048]).is_ok() {
-            announced += 1;
-        }
-        if number % 32 == 0 {
-            assert_eq!(honest.map(known), mapped, "{number}: a known client is answered");
-        }
-    }
-    hostile.control.set_nonblocking(false).unwrap();
-    assert!((1000..NEWCOMERS - 1000).contains(&announced), "{announced}: the log never waited");
-    honest.silent("a new client", &honest.client_request(b"authen", &Client::nth(2).udp(b"data")));
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        log.read_to_string(&mut text).map(|_| text)
-    });
-    let newcomer = Client::nth(3);
-    let request = honest.client_request(&newcomer.authenticator(), &newcomer.udp(b"data"));
-    let answered = wait_until(PATIENCE, || {
-        honest.send(&request);
-        honest.try_reply(SHORT).is_some()
-    });
-    assert!(answered, "new clients are answered again");
-    server.stop();
-    let events = eventlog::parse_all(&reader.join().unwrap().unwrap());
-    eventlog::check_consistency(&events);
-    let created = events.iter().filter(|event| event.what().0 == Kind::Created).count();
-    assert!(created > announced as usize, "{created} of {announced}");
 }
 
 /// After a rename, SIGHUP makes the server write to a new file; no line is lost or doubled.

@@ -7,7 +7,6 @@ use crate::judge::PATIENCE;
 use crate::judge::eventlog::{self, Event};
 use crate::server::{Server, fresh_directory};
 use crate::threads::{looks, task};
-use std::io::PipeReader;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 use tempfile::tempdir;
@@ -18,14 +17,6 @@ impl Server {
         let mut command = command();
         clock.drives(&mut command);
         Server::launch(command, fresh_directory(), free_port(), vec![LOCAL], &[])
-    }
-
-    /// With one shard and its log on a standard output that nobody reads: the other end of it.
-    pub fn start_unread() -> (Server, PipeReader) {
-        let (reader, writer) = std::io::pipe().unwrap();
-        let (port, extra) = (free_port(), ["--reactors", "1", "--log", "-"]);
-        let (directory, listen) = (fresh_directory(), vec![LOCAL]);
-        (Server::launch_to(writer.into(), command(), directory, port, listen, &extra), reader)
     }
 
     /// Starts the server again, after it ended, on the same state and log.

@@ -256,11 +256,7 @@ impl World {
         let proof_age = self.proof_age(asker, token, &messages);
         let rotated = messages.first(5).is_some_and(|old| self.is_known(asker, old));
         if rotated && !was_known {
-            // The token before is used by its rotation: it is not the one that makes room.
-            let old = messages.first(5).unwrap_or_default();
-            if let Some(nat64) = self.nat64s.get_mut(&asker.table) {
-                nat64.uses(asker.port, old);
-            }
+            self.uses_before_rotation(asker, messages.first(5).unwrap_or_default());
         }
         let surely = rotated || proof_age.is_some_and(|age| age < Duration::from_secs(60));
         let maybe = rotated || proof_age.is_some_and(|age| age < Duration::from_secs(120));
@@ -302,6 +298,13 @@ impl World {
             }
         }
         None
+    }
+
+    /// The token before is used by its rotation: it is not the one that makes room.
+    fn uses_before_rotation(&mut self, asker: &Asker, old: &[u8]) {
+        if let Some(nat64) = self.nat64s.get_mut(&asker.table) {
+            nat64.uses(asker.port, old);
+        }
     }
 
     /// Whether a NAT64 is admitted, or would be.
