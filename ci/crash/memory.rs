@@ -2,7 +2,9 @@
 
 use crate::ask::{check_entries, expect_client};
 use crate::flood::Flood;
+use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
+use crate::judge::SHORT;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::restart::check_known;
@@ -155,6 +157,13 @@ fn crash_a_lost_cursor_costs_little_memory() {
     assert!(!server.stderr().contains("may lack"), "it has all lines");
     assert!(peak < PEAK_MAX, "{peak} octets of memory");
     check_known("without a cursor", &flood.nat64);
+    let newcomer = Client::nth(1 << 30);
+    let request = flood.nat64.client_request(&newcomer.authenticator(), &newcomer.udp(b""));
+    let is_complete = wait_until(PATIENCE, || {
+        flood.nat64.send(&request);
+        flood.nat64.try_reply(SHORT).is_some()
+    });
+    assert!(is_complete, "new clients wait for a log that has all lines");
     server.stop();
     let text = fs::read_to_string(&server.log).unwrap();
     let mut lines: Vec<&str> = text.lines().collect();

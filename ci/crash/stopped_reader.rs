@@ -120,8 +120,8 @@ fn crash_a_stopped_reader_holds_nobody_up() {
         .collect();
     println!("a slow reader: a known client waited at most {longest:?}");
     longest.sort();
-    // Other programs may hold up some of them.
-    assert!(longest[SIPS * 3 / 4] < WAIT_MAX, "reactors wait for the log");
+    // A reactor that waits does so with each sip; other programs hold up some of them.
+    assert!(longest[SIPS / 4] < WAIT_MAX, "reactors wait for the log");
 
     let rest = thread::spawn(move || {
         reader.read_to_end(&mut text).unwrap();

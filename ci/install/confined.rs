@@ -101,7 +101,7 @@ fn service_with_a_stopped_thread_is_restarted() {
         unsafe { libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
         booted.property("NRestarts") != "0"
     });
-    let said = booted.done("journalctl --no-pager --unit=nat64handoff | tail");
+    let said = booted.done("journalctl --no-pager --unit=nat64handoff | tail -n 60");
     assert!(restarted && said.contains("Watchdog timeout"), "{said}");
     let serves = wait_until(RESTART_MAX, || {
         booted.run("systemctl is-active --quiet nat64handoff").code == 0
