@@ -7,6 +7,7 @@
 //! time, and in the end it is forgotten itself. Its room is free when what was recorded about that
 //! is written.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::batch::{LiveConnections, Outbox};
@@ -30,9 +31,12 @@ const CANDIDATES_KEPT: Duration = Duration::from_secs(10);
 /// The same, where none of them may go.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Before an entry is taken from a table, it is waited for this long until its live connections are
-/// known.
+/// Where live connections are not known, they are waited for this long before a table is given up,
+/// or an entry is taken from one...
 const LIVE_AWAITED: Duration = Duration::from_secs(3);
+/// ...and as long again from this time on, as by then nobody may know them any more because nobody
+/// asked.
+const AWAITED_KEPT: Duration = Duration::from_secs(60);
 
 /// While a shard has something to do, it is tended this often also if no datagram comes...
 const BUSY_EVERY: Duration = Duration::from_millis(2);
@@ -61,6 +65,8 @@ pub struct Tending {
     looked: Option<Duration>,
     /// The least worthy tables that it found, the least first.
     candidates: Vec<(Worth, TableKey)>,
+    /// Since when it is not known who has a live connection.
+    unknown: Option<Duration>,
     going: Option<Going>,
     /// It is gone, and its place is free when this is written.
     gone: Option<Going>,
@@ -76,16 +82,16 @@ struct Fairness {
     in_vain: usize,
     /// When they were all looked at in vain.
     looked: Option<Duration>,
-    /// Since when entries are wanted.
-    since: Option<Duration>,
+    /// Since when the live connections of a table are waited for.
+    awaited: BTreeMap<TableKey, Duration>,
 }
 
 impl Tending {
     /// For the shard with this number.
     pub fn new(shard: usize) -> Self {
-        let (looked, candidates, going, gone) = (None, Vec::new(), None, None);
+        let (looked, candidates, unknown, going, gone) = (None, Vec::new(), None, None, None);
         let fair = Fairness::default();
-        Self { shard, hand: 0, left: 0, looked, candidates, going, gone, fair }
+        Self { shard, hand: 0, left: 0, looked, candidates, unknown, going, gone, fair }
     }
 
     /// Whether `table` is being given up.
@@ -151,6 +157,11 @@ impl Tending {
         let budget = &*shared.budget;
         budget.room.forget(now);
         let Some(newcomer) = budget.wants_room(now) else { return };
+        if !self.knows_connected(now, channels, live) {
+            // Those that were looked at already are looked at again.
+            self.left = 0;
+            return;
+        }
         if !self.look(now, newcomer, channels, live, budget) {
             return;
         }
@@ -166,6 +177,21 @@ impl Tending {
             self.candidates.remove(0);
             self.going = Some(Going { table, newcomer });
         }
+    }
+
+    /// Whether it is known who has a live connection, or was waited for long enough. To ask has it
+    /// looked up.
+    fn knows_connected(
+        &mut self,
+        now: Duration,
+        channels: &Channels,
+        live: &mut dyn LiveConnections,
+    ) -> bool {
+        if channels.nth(0).is_none_or(|(table, _)| live.any(table).is_some()) {
+            self.unknown = None;
+            return true;
+        }
+        has_waited(self.unknown.get_or_insert(now), now)
     }
 
     /// Looks at some tables, and returns whether the candidates are known.
@@ -258,6 +284,7 @@ impl Tending {
         budget.entries_changed(before, channel.table().len());
         if channel.table().is_empty() {
             channels.remove(&shared.hash, table);
+            self.fair.awaited.remove(&table);
             record(stats, outbox, table, Change::Forgotten);
             (self.going, self.gone) = (None, Some(going));
         }
@@ -275,11 +302,7 @@ impl Fairness {
         Shared { budget, stats, .. }: &Shared,
     ) {
         budget.fair.forget(now);
-        let Some(share) = budget.gives_above(now) else {
-            self.since = None;
-            return;
-        };
-        let since = *self.since.get_or_insert(now);
+        let Some(share) = budget.gives_above(now) else { return };
         if self.looked.is_some_and(|looked| now.saturating_sub(looked) < LOOK_AGAIN) {
             return;
         }
@@ -293,7 +316,9 @@ impl Fairness {
                 continue;
             }
             let live = live.of(table);
-            if live.is_none() && now.saturating_sub(since) < LIVE_AWAITED {
+            if live.is_some() {
+                self.awaited.remove(&table);
+            } else if !has_waited(self.awaited.entry(table).or_insert(now), now) {
                 continue;
             }
             while left > 0 && channel.table().len() > share && budget.entries() > common {
@@ -309,6 +334,14 @@ impl Fairness {
             (self.in_vain, self.looked) = (0, Some(now));
         }
     }
+}
+
+/// Whether what is waited for `since` that time was waited for long enough.
+fn has_waited(since: &mut Duration, now: Duration) -> bool {
+    if now.saturating_sub(*since) >= AWAITED_KEPT {
+        *since = now;
+    }
+    now.saturating_sub(*since) >= LIVE_AWAITED
 }
 
 fn worth(

@@ -75,6 +75,46 @@ fn identity_forgotten() -> Change {
     Change::IdentityForgotten { port, token }
 }
 
+/// Who is connected is known from the fourth question on.
+struct KnownLater(Connected, usize);
+
+impl LiveConnections for KnownLater {
+    fn of(&mut self, _: TableKey) -> Option<LivePorts<'_>> {
+        None
+    }
+
+    fn any(&mut self, table: TableKey) -> Option<bool> {
+        self.1 += 1;
+        self.0.any(table).filter(|_| self.1 > 3)
+    }
+}
+
+#[test]
+fn section_5_a_silent_table_stays_until_its_connections_are_known() {
+    let (mut shard, connected) = limited(1);
+    assert!(shard.tries(nat64(1)));
+    connected.0.lock().unwrap().insert(table(1));
+    for _ in 0..3 {
+        shard.time += MINUTE * 5;
+        shard.live = Box::new(KnownLater(connected.clone(), 0));
+        for _ in 0..10 {
+            assert!(!shard.tries(nat64(2)));
+            assert_eq!(shard.tend(), []);
+            shard.time += Duration::from_secs(1);
+        }
+    }
+    // Where it stays unknown, that is not waited for any longer.
+    shard.time += MINUTE * 5;
+    shard.live = Box::new(NoneKnown);
+    for _ in 0..3 {
+        assert!(!shard.tries(nat64(2)));
+        assert_eq!(shard.tend(), []);
+        shard.time += Duration::from_secs(1);
+    }
+    assert!(!shard.tries(nat64(2)));
+    assert!(shard.tend().contains(&(table(1), Change::Forgotten)));
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
