@@ -126,4 +126,13 @@ fn service_has_its_manual() {
     let booted = Booted::installed("--no-update");
     assert!(booted.done("head -n 5 /usr/local/share/man/man8/nat64handoff.8").contains(".TH"));
     assert_eq!(booted.run("nat64handoff --version").code, 0);
+    let checked = booted.done("nat64handoff self-check");
+    assert!(checked.contains("took the proof"), "{checked}");
+    // What root calls does not run as root, and has no terminal.
+    booted.done(
+        "cd /home/nat64ho && mkdir releases/other && printf '#!/bin/sh\nid -un; ps -o tty= -p $$\n' \
+         >releases/other/nat64handoff && chmod 755 releases/other/nat64handoff && ln -sfn releases/other current",
+    );
+    assert_eq!(booted.done("nat64handoff"), "nat64ho\n?\n");
+    assert_eq!(booted.done("stat -c %U:%F $(command -v nat64handoff)"), "root:regular file\n");
 }

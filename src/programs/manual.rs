@@ -142,6 +142,25 @@ mod tests {
         }
     }
 
+    /// `install` puts these files where root's shells read them, rather than what a program prints.
+    #[test]
+    fn what_is_installed_is_what_is_printed() {
+        let installed: [(&str, &[u8], _); 2] = [
+            ("man", include_bytes!("service/nat64handoff.8"), man().unwrap()),
+            (
+                "completions bash",
+                include_bytes!("service/nat64handoff.bash"),
+                completions(clap_complete::Shell::Bash),
+            ),
+        ];
+        for (command, file, printed) in installed {
+            assert!(
+                file == printed,
+                "write to src/programs/service what `nat64handoff {command}` prints"
+            );
+        }
+    }
+
     #[test]
     fn the_manual_cites_no_page_that_is_not_there() {
         let manual = String::from_utf8(man().unwrap()).unwrap();

@@ -103,8 +103,9 @@ fn may_have_port_9() -> Result<(), ExitError> {
     let bound = UdpSocket::bind((NAT64, VALIDATION_PORT));
     bound.map(drop).map_err(|error| {
         ExitError::failed(format_args!(
-            "self-check: UDP port {VALIDATION_PORT} of {NAT64} cannot be had: {error}; run it as root, or with \
-             CAP_NET_BIND_SERVICE (systemd-run -p AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+            "self-check: UDP port {VALIDATION_PORT} of {NAT64} cannot be had: {error}; it takes \
+             CAP_NET_BIND_SERVICE, which an installed `nat64handoff` has where root runs it; else: systemd-run --pipe \
+             --uid=nat64ho -p AmbientCapabilities=CAP_NET_BIND_SERVICE"
         ))
     })
 }
