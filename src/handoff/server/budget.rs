@@ -41,6 +41,9 @@ pub struct Budget {
 impl Budget {
     /// Nothing used yet.
     pub fn new(nat64s_max: usize, entries_max: usize) -> Self {
+        // Each table needs one entry, even if it is empty. With more NAT64s than entries, the limit
+        // where tables make room for newcomers would never be reached.
+        let nat64s_max = nat64s_max.min(entries_max);
         let (nat64s, entries) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (crowds, room) = (Crowds::new(nat64s_max), Room::new(nat64s_max));
         let fair = FairShare::new(entries_max);
@@ -66,6 +69,11 @@ impl Budget {
     /// Whether tables have to replace their own entries, or soon will.
     pub(super) fn is_nearly_used(&self) -> bool {
         is_nearly_full(self.entries(), self.entries_max)
+    }
+
+    /// Whether newcomers or new entries may soon find no room.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        is_nearly_full(self.nat64s(), self.nat64s_max) || self.is_nearly_used()
     }
 
     /// Whether there is no room for another NAT64.

@@ -103,7 +103,10 @@ impl Channel {
     /// (`port`, `token`) becomes known, and its port is not mapped any more.
     pub(super) fn admit(&mut self, port: ControlPort, token: Token, effects: &mut Effects<'_>) {
         let had = self.table.len();
-        self.table.bar(port, |change| effects.record(change));
+        self.table.bar(port, |change| {
+            self.buckets.changed(&change);
+            effects.record(change);
+        });
         if had > 1 && self.table.len() < had {
             effects.shared.budget.give_entry();
         }
@@ -232,9 +235,7 @@ impl Channel {
         let at_limit = takes_one && !budget.take_entry(batch.now.monotonic, had);
         let live = if nearly_full || at_limit { live.of(*table) } else { None };
         let created = self.table.create(sought, wanted, at_limit, live, random, |change| {
-            if let Change::Created { port, .. } | Change::Deleted { port, .. } = change {
-                self.buckets.port_changed(port);
-            }
+            self.buckets.changed(&change);
             record(stats, outbox, *table, change);
         });
         if takes_one && !at_limit && self.table.len() == had {

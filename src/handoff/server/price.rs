@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::handoff::change::Change;
 use crate::handoff::entry::MappedPort;
 use crate::handoff::message::ENTRY_LENGTH;
 use crate::handoff::ports::TABLE_CAPACITY;
@@ -99,10 +100,12 @@ impl Buckets {
         Ok(None)
     }
 
-    /// Another line names `port` now: what was reported about it before is recorded again when it
-    /// is reported again, so that the last line about a port is what the NAT64 said last.
-    pub fn port_changed(&mut self, port: MappedPort) {
-        if let Some(recent) = &mut self.recent {
+    /// Where another line names a port now, what was reported about it before is recorded again
+    /// when it is reported again, so that the last line about a port is what the NAT64 said last.
+    pub fn changed(&mut self, change: &Change) {
+        if let Change::Created { port, .. } | Change::Deleted { port, .. } = change
+            && let Some(recent) = &mut self.recent
+        {
             recent[usize::from(port.0) % CONFLICTS_KEPT] = Recent::default();
         }
     }

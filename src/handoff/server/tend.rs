@@ -71,6 +71,8 @@ pub struct Tending {
     /// It is gone, and its place is free when this is written.
     gone: Option<Going>,
     fair: Fairness,
+    /// Whether entries are given back next, also while a table is going.
+    is_fair_turn: bool,
 }
 
 /// What one shard knows of tables that have more entries than their share.
@@ -91,7 +93,18 @@ impl Tending {
     pub fn new(shard: usize) -> Self {
         let (looked, candidates, unknown, going, gone) = (None, Vec::new(), None, None, None);
         let fair = Fairness::default();
-        Self { shard, hand: 0, left: 0, looked, candidates, unknown, going, gone, fair }
+        Self {
+            shard,
+            hand: 0,
+            left: 0,
+            looked,
+            candidates,
+            unknown,
+            going,
+            gone,
+            fair,
+            is_fair_turn: false,
+        }
     }
 
     /// Whether `table` is being given up.
@@ -111,11 +124,11 @@ impl Tending {
     /// When the next [`Tending::tend`] is due, if no datagram comes before.
     pub fn due(&self, budget: &Budget, tables: usize) -> Option<Duration> {
         let is_wanted = budget.room.was_wanted() || budget.fair.was_wanted();
-        if self.is_busy() || (is_wanted && self.left > 0) {
+        if self.is_busy() || (budget.room.was_wanted() && self.left > 0) {
             Some(BUSY_EVERY)
         } else if is_wanted {
             Some(WANTED_EVERY)
-        } else if budget.is_at_limit() {
+        } else if budget.is_at_limit() || (tables > 0 && budget.is_nearly_full()) {
             Some(LIMIT_EVERY)
         } else {
             (tables > 0).then_some(IDLE_EVERY)
@@ -139,10 +152,13 @@ impl Tending {
         if self.going.is_none() {
             self.choose(now, channels, live, shared);
         }
-        if let Some(going) = self.going {
-            self.give_up(going, number, channels, outbox, shared);
-        } else {
-            self.fair.tend(now, channels, live, outbox, shared);
+        // A large table goes for long, and others wait for entries meanwhile.
+        self.is_fair_turn = !self.is_fair_turn && shared.budget.gives_above(now).is_some();
+        match self.going {
+            Some(going) if !self.is_fair_turn => {
+                self.give_up(going, number, channels, outbox, shared);
+            }
+            _ => self.fair.tend(now, channels, live, outbox, shared),
         }
     }
 
@@ -322,12 +338,20 @@ impl Fairness {
                 continue;
             }
             while left > 0 && channel.table().len() > share && budget.entries() > common {
-                if !channel.table.evict(live, |change| record(stats, outbox, table, change)) {
+                let buckets = &mut channel.buckets;
+                if !channel.table.evict(live, |change| {
+                    buckets.changed(&change);
+                    record(stats, outbox, table, change);
+                }) {
                     break;
                 }
                 self.in_vain = 0;
                 left -= 1;
                 budget.give_entry();
+            }
+            if self.in_vain == 0 {
+                // To choose entries of another one takes as long again.
+                break;
             }
         }
         if self.in_vain >= channels.len() {

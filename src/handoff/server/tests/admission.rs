@@ -75,6 +75,21 @@ fn identity_forgotten() -> Change {
     Change::IdentityForgotten { port, token }
 }
 
+#[test]
+fn section_5_no_more_tables_than_entries() {
+    let (mut shard, _) = limited(4);
+    shard.server = Shard::new(|config| config.budget = Arc::new(Budget::new(10, 3))).server;
+    for number in 1..=3 {
+        assert!(shard.tries(nat64(number)));
+    }
+    shard.time += MINUTE;
+    assert!(!shard.tries(nat64(4)));
+    assert_eq!(shard.server.stats().dropped(DropReason::Nat64sLimit), 1);
+    assert!(shard.tend().contains(&(table(1), Change::Forgotten)));
+    shard.tend();
+    assert!(shard.tries(nat64(4)));
+}
+
 /// Who is connected is known from the fourth question on.
 struct KnownLater(Connected, usize);
 
