@@ -4,9 +4,9 @@
 //! A thread, the [`Poller`], asks the kernel for this host's connections with the NAT64s of
 //! *watched* tables, and publishes a snapshot. A table becomes watched when a reactor asks about
 //! it, which it does when the table is nearly full. It is watched until no reactor has asked for a
-//! minute; its last snapshot stays published until one asks again. While no table is watched, the
-//! thread sleeps. Likewise all hosts with a connection are watched, while reactors ask which ones
-//! these are: when `--max-nat64s` is reached.
+//! minute; its last snapshot stays published for ten minutes more, or until one asks again. While
+//! no table is watched, the thread sleeps. Likewise all hosts with a connection are watched, while
+//! reactors ask which ones these are: when `--max-nat64s` is reached.
 //!
 //! A reactor never waits: its [`View`] reads the snapshot, and wakes the thread when a table is to
 //! become watched. Nothing is known of a table before its first poll, nor while polls fail for
@@ -14,7 +14,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -43,6 +43,8 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 const START_WAIT_MAX: Duration = Duration::from_secs(1);
 /// A table is watched for this long after a reactor last asked about it.
 const WATCHED_FOR: Duration = Duration::from_secs(60);
+/// What is known of a table is forgotten when it was not watched for this long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// The most tables that one reactor can request before the thread takes the first request. It
 /// requests the others when it asks again.
 const REQUESTS_MAX: usize = 1024;
@@ -130,6 +132,8 @@ impl LiveConnections for View {
         }
         if !shared.asked_all.load(Ordering::Relaxed) {
             shared.asked_all.store(true, Ordering::Relaxed);
+            // Either this sees what the poller published, or the poller sees this: see `watch_all`.
+            fence(Ordering::SeqCst);
             if published.load().connected.is_none() {
                 shared.wake();
             }
@@ -284,6 +288,8 @@ impl Poller {
     }
 
     fn watch_all(&mut self, now: Duration) -> bool {
+        // After what was published: see `View::any`.
+        fence(Ordering::SeqCst);
         if !self.shared.asked_all.swap(false, Ordering::Relaxed) {
             return false;
         }
@@ -320,6 +326,9 @@ impl Poller {
                 table.seen.poll = 0;
             }
         }
+        self.tables.retain(|_, table| {
+            table.seen.watched || now.saturating_sub(table.until) < FORGOTTEN_AFTER
+        });
         self.all.until.take_if(|until| *until <= now);
         if self.all.until.is_none() || self.all.seen_at + KEPT_FOR < now {
             self.all.connected = None;
@@ -441,6 +450,11 @@ mod tests {
         stranger.of(table);
         poller.poll(at(301)).unwrap();
         assert!(poller.retired.len() <= 2, "{}", poller.retired.len());
+        // The other one has not been asked about for long.
+        let is_known = |poller: &Poller| poller.tables.contains_key(&other);
+        assert!(is_known(&poller));
+        poller.poll(at(1000)).unwrap();
+        assert!(!is_known(&poller) && stranger.of(other).is_none());
     }
 
     #[test]

@@ -247,7 +247,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             let frozen = self.log.is_none() || self.journal_state() == JournalState::NoSpace;
             let late = self.shard.is_late();
-            let due = self.shard.tend_due();
+            // Nothing is given up that cannot be recorded.
+            let due_min = if self.is_recording() { Duration::ZERO } else { RETRY_EVERY };
+            let due = self.shard.tend_due().map(|due| due.max(due_min));
             let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
             let wait = wait.into_iter().chain(due).min();
             let arrivals = self.backend.turn(wait)?;
@@ -483,6 +485,12 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.unlogged.drain(..).for_each(|event| log.send(event, &self.stats));
             log.publish();
         }
+    }
+
+    /// Whether changes can be recorded.
+    fn is_recording(&mut self) -> bool {
+        let journal = self.journal.as_mut();
+        self.log.is_some() && journal.is_none_or(|journal| journal.state() == JournalState::Fine)
     }
 
     /// The journal's state, which is reported when it has changed. Without a journal it is fine;
