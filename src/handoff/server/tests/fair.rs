@@ -161,3 +161,50 @@ fn section_6_connections_are_known_before_entries_are_given_back() {
     }
     assert!((6..=9).contains(&waited), "{waited}");
 }
+
+/// A table that nobody asked about yet is waited for as long as the first one was.
+#[test]
+fn section_6_the_connections_of_each_table_are_waited_for() {
+    let mut world = World::new();
+    world.shard.live = Box::new(NoneKnown);
+    assert!(world.tries(1) && world.tries(2));
+    (1..=118).for_each(|port| world.map(1, port));
+    (1..=40).for_each(|port| world.map(2, port));
+    assert_eq!(world.tend(), [], "the first one has more than its share");
+    world.shard.time += Duration::from_secs(2);
+    assert!(world.tries(3) && world.tries(4) && !world.tries(5));
+    assert_eq!(world.tend(), [], "and now the second one");
+    world.shard.time += Duration::from_secs(1);
+    let went: Vec<_> = world.tend().into_iter().map(|change| change.0).collect();
+    assert_eq!(went, [table(1); 10]);
+}
+
+#[test]
+fn section_6_one_table_at_a_time_gives_back() {
+    let mut world = World::new();
+    assert!((1..=4).all(|number| world.tries(number)));
+    (1..=4).for_each(|number| (1..=40).for_each(|port| world.map(number, port)));
+    assert!(!world.tries(5));
+    let [first, second] = [(); 2].map(|()| world.tend());
+    assert_eq!((first.len(), second.len()), (8, 2));
+    assert!(first.iter().all(|change| change.0 == first[0].0));
+    assert_ne!(first[0].0, second[0].0);
+}
+
+#[test]
+fn section_8_a_report_is_recorded_again_when_its_port_was_given_back() {
+    let mut world = World::new();
+    assert!(world.tries(1));
+    (1..=160).for_each(|port| world.map(1, port));
+    let entries: Vec<_> = world.shard.server.entries().map(|(_, entry)| entry).collect();
+    let wrong = entry(entries[0].port.0, entries[159].client);
+    let reported = |world: &mut World| {
+        world.shard.send_between(table(1), CONTROL, &report(b"a1", &[wrong]));
+        world.shard.events()
+    };
+    assert_eq!(reported(&mut world), [conflict(wrong)]);
+    assert_eq!(reported(&mut world), []);
+    assert!(!world.tries(2));
+    assert!(world.tend().contains(&(table(1), deleted(entries[0]))));
+    assert_eq!(reported(&mut world), [conflict(wrong)]);
+}
