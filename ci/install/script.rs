@@ -18,7 +18,11 @@ fn install_passes_shellcheck() {
 #[test]
 fn install_dry_run_prints_the_same() {
     let booted = Booted::new();
+    booted.done("cp -r /root/checkout /srv/checkout && chmod -R a+rX /srv");
     let before = booted.files();
+    let anybody = "cd / && HOME=/ setpriv --reuid=65534 --regid=65534 --clear-groups /srv/checkout/install --dry-run";
+    let dry = booted.done(anybody);
+    assert!(dry.contains("== Done"), "{dry}");
     let dry = booted.install("--dry-run --no-update");
     assert_eq!(dry.code, 0, "{}", dry.text);
     assert_eq!(booted.files(), before);
@@ -95,6 +99,31 @@ fn install_serves_repairs_and_goes_without_a_trace() {
     assert_eq!(booted.done("cat /etc/passwd /etc/group /etc/shadow"), accounts);
 }
 
+/// Options that are given change theirs alone, and only where the check passes with them.
+#[test]
+fn install_keeps_options_that_work() {
+    let booted = Booted::new();
+    let options = "cat /etc/nat64handoff.toml; stat -c %U:%G:%a /etc/nat64handoff.toml";
+    booted.done(
+        "groupadd readers; printf 'port = 64065\n# the end' >/etc/nat64handoff.toml; chgrp readers \
+         /etc/nat64handoff.toml; chmod 644 /etc/nat64handoff.toml",
+    );
+    let before = booted.done(options);
+    let refused = booted.install("--no-update --port 99999");
+    assert!(refused.code == 1 && refused.text.contains("failed its check"), "{}", refused.text);
+    assert_eq!(booted.done(options), before);
+    let taken = booted.install("--no-update --port 64066 --listen 127.0.0.1");
+    assert_eq!(taken.code, 0, "{}", taken.text);
+    let lines = "# the end\nport = 64066\nlisten = [\"127.0.0.1\"]\nroot:readers:644\n";
+    assert_eq!(booted.done(options), lines);
+
+    booted.done("printf 'listen = [\n    \"127.0.0.1\"\n]\n' >/etc/nat64handoff.toml");
+    let before = booted.done(options);
+    let refused = booted.install("--no-update --port 64067 --listen 127.0.0.2");
+    assert!(refused.code == 1 && refused.text.contains("several lines"), "{}", refused.text);
+    assert_eq!(booted.done(options), before);
+}
+
 /// Those that are on a disk: what runs for a moment has some of its own.
 fn unit_files(booted: &Booted) -> Vec<String> {
     let all = booted.done("systemctl list-unit-files --no-legend");
@@ -125,8 +154,13 @@ fn install_says_what_is_missing() {
         refused.text
     );
     assert_eq!(booted.run("id nat64ho").code, 1, "nothing was made");
+    // A link of the user's leads nowhere.
+    let planted = "useradd -r -d /home/nat64ho nat64ho; mkdir -p /home/nat64ho/check; ln -s /etc/planted \
+                   /home/nat64ho/check/program; chown -hR nat64ho /home/nat64ho/check";
+    booted.done(planted);
     let built = booted.install("--binary /usr/lib/under-test/nat64handoff");
     assert_eq!(built.code, 0, "{}", built.text);
+    assert_eq!(booted.run("ls /etc/planted").code, 2);
 }
 
 /// Where a firewall would keep NAT64s out, the line that lets them in is printed. It works.

@@ -89,7 +89,14 @@ fn updates_take_what_works_and_nothing_else() {
 
 #[test]
 fn updates_fail_without_network_or_room_and_go_on() {
-    let booted = Booted::installed("");
+    let booted = Booted::new();
+    // Rust is the user's that ran sudo, which an update is not told of.
+    booted.done(
+        "useradd -m alice; folder=/home/alice/.rustup/toolchains; mkdir -p $folder; mv /usr/lib/rust-1.999 $folder/; sed \
+         -i s,/usr/lib/rust,$folder/rust, $folder/rust-1.999/bin/rustc; rm -rf /usr/local/bin/rustc /root/.rustup",
+    );
+    let installed = booted.run("SUDO_USER=alice checkout/install");
+    assert_eq!(installed.code, 0, "{}", installed.text);
     booted.done(HASTY);
     let first = current(&booted);
     booted.done("mv /srv/origin.git /srv/away.git");
@@ -138,6 +145,48 @@ fn updates_follow_signed_tags() {
     let said = update(&booted);
     assert!(said.contains("runs, and is good"), "{said}");
     assert_eq!(current(&booted), second.trim());
+    // A tag under another name than it was signed for.
+    tag("v3", "good");
+    booted.done("cd checkout && git push -q origin :v3 v3:refs/tags/v4");
+    let said = update(&booted);
+    assert!(said.contains("v4 is not signed by /root/good.pub"), "{said}");
+}
+
+/// A service that was stopped is not started, one that is restarted by hand is not condemned, and
+/// no update goes back.
+#[test]
+fn updates_heed_what_is_done_by_hand() {
+    let booted = Booted::installed("");
+    booted.done(HASTY);
+    update(&booted);
+    booted.done("systemctl stop nat64handoff");
+    let second = publish(&booted, "good 2");
+    let said = update(&booted);
+    assert!(said.contains(&format!("{second} is what the service starts next")), "{said}");
+    assert_eq!(booted.run("systemctl is-active nat64handoff").text, "inactive\n");
+    let is_good = |release: &str| {
+        let good = format!("ls /home/nat64ho/releases/{release}/good");
+        let judged = wait_until(UPDATE_MAX, || booted.run(&good).code == 0);
+        assert!(judged, "{}", booted.run("journalctl --no-pager -n 60").text);
+    };
+    booted.done("systemctl start nat64handoff");
+    is_good(&second);
+
+    update(&booted);
+    let third = publish(&booted, "good 3");
+    booted.done("rm -f /home/nat64ho/fetched; systemctl start nat64handoff-update.service");
+    assert!(wait_until(UPDATE_MAX, || runs(&booted) == third));
+    booted.done("systemctl restart nat64handoff");
+    is_good(&third);
+    assert_eq!((current(&booted), runs(&booted)), (third.clone(), third.clone()));
+
+    booted.done("cd checkout && git push -qf origin HEAD~1:main");
+    let said = update(&booted);
+    assert!(
+        said.contains(&format!("{third} runs on: origin/main ({second}) does not come")),
+        "{said}"
+    );
+    assert_eq!(current(&booted), third);
 }
 
 /// A reboot starts the server and looks for an update; what was on trial is judged then.
