@@ -312,7 +312,7 @@ impl World {
         let waits = self.refused.is_some_and(|at| self.now < at + ROOM_KEPT);
         let kept = usize::from(waits && !is_connected(*table));
         self.nat64s.contains_key(table)
-            || self.nat64s.len() + kept < BUDGET_NAT64S && self.budget.entries() < BUDGET_ENTRIES
+            || self.budget.nat64s() + kept < BUDGET_NAT64S && self.budget.entries() < BUDGET_ENTRIES
     }
 
     /// What the server does by itself.

@@ -186,9 +186,7 @@ impl World {
                 change => panic!("{change:?} for nothing"),
             }
         }
-        if self.server.nat64s() == self.budget.nat64s() {
-            self.compare();
-        }
+        self.compare();
     }
 
     /// The server holds what the model holds, of every NAT64, and keeps its limits.
@@ -201,9 +199,12 @@ impl World {
             .flat_map(|(&table, nat64)| nat64.entries.values().map(move |&entry| (table, entry)));
         assert!(held.iter().copied().eq(expected.collect::<BTreeSet<_>>()));
         assert_eq!(self.server.nat64s(), self.nat64s.len());
-        assert_eq!(self.budget.nat64s(), self.nat64s.len());
+        // The place of a table that was given up is free when that is written: some turns later.
+        let going = self.budget.nat64s() - self.nat64s.len();
+        assert!(going <= 1);
         let lengths = || self.nat64s.values().map(|nat64| nat64.entries.len());
-        assert_eq!(self.budget.entries(), lengths().map(|length| length.max(1)).sum::<usize>());
+        let entries = lengths().map(|length| length.max(1)).sum::<usize>();
+        assert_eq!(self.budget.entries(), entries + going);
         assert!(self.nat64s.len() <= BUDGET_NAT64S && self.budget.entries() <= BUDGET_ENTRIES);
         assert!(lengths().all(|length| length <= ENTRIES_MAX));
     }

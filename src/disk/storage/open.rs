@@ -99,7 +99,7 @@ pub struct Opened {
     /// The folder of the epoch that was read, with the log's cursor in it.
     pub epoch_folder: Option<PathBuf>,
     /// For each shard of that epoch the events that the log may not have, with their numbers, in
-    /// order: where it is not known how many it has, the last [`UNLOGGED_MAX`].
+    /// order: where it is not known how many it has, the last `UNLOGGED_MAX`.
     pub unlogged: Vec<Vec<(u64, Event)>>,
 }
 
