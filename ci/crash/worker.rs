@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// How many token pairs the server knows for each NAT64 (PROTOCOL section 5).
 const TOKENS: usize = 4;
 const WINDOW: usize = 16;
+/// Fewer than a NAT64 may have known at once: how fast they come depends on the machine.
+const ROTATIONS_MAX: u32 = 800;
 /// After this long without an answer (to requests that were sent to a dead server), more are sent.
 const STALL: Duration = Duration::from_millis(5);
 
@@ -36,6 +38,7 @@ pub struct Worker {
     pending: Pending,
     number: u32,
     clients: u32,
+    rotations: u32,
     serial: u64,
     dice: Dice,
 }
@@ -83,6 +86,7 @@ impl Worker {
             pending: Pending::default(),
             number,
             clients: 0,
+            rotations: 0,
             serial: 0,
             dice,
         }
@@ -261,8 +265,8 @@ impl Worker {
                 self.send_report(entry);
             }
             (70..72, Some(old)) => self.send_report(old),
-            (72..74, _) => self.send_rotation(),
-            (74..85, Some(old)) => drop(self.send_service(old.mapped)),
+            (72..74, _) if self.rotations < ROTATIONS_MAX => self.send_rotation(),
+            (72..85, Some(old)) => drop(self.send_service(old.mapped)),
             (85.., Some(old)) => self.send_client(old.client, None),
             (_, None) => drop(self.send_service(7)),
         }
@@ -318,6 +322,7 @@ impl Worker {
             Some(token) => token,
             None => self.dice.next().to_be_bytes().to_vec(),
         };
+        self.rotations += 1;
         self.maybe = Some(fresh.clone());
         let mark = self.mark();
         let packet = Ipv4::udp((SERVICE, 443), (PUBLIC, 7), &mark).octets();
