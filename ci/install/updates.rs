@@ -22,7 +22,9 @@ fn publish(booted: &Booted, program: &str) -> String {
 fn update(booted: &Booted) -> String {
     let ended = || {
         wait_until(UPDATE_MAX, || {
-            booted.run("systemctl is-active nat64handoff-update.service").text.trim() != "active"
+            let said = booted.run("systemctl is-active nat64handoff-update.service").text;
+            // No answer is none.
+            ["inactive", "failed"].contains(&said.trim())
         })
     };
     // One that a start of the server began.
@@ -31,7 +33,9 @@ fn update(booted: &Booted) -> String {
     let started = booted.run(&format!("{start} || {{ journalctl --no-pager -n 40; false; }}"));
     assert_eq!(started.code, 0, "{}", started.text);
     let ended = ended();
-    let said = booted.done("journalctl --no-pager --unit=nat64handoff-update.service | tail -n 20");
+    let said = booted.done(
+        "journalctl --sync; journalctl --no-pager --unit=nat64handoff-update.service | tail -n 20",
+    );
     assert!(ended, "{said}");
     said
 }
