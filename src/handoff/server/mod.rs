@@ -14,6 +14,7 @@ mod channel;
 mod channels;
 mod client_packet;
 mod crowds;
+mod demand;
 mod exchange;
 mod fair;
 mod late;

@@ -8,10 +8,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::demand::Demand;
 use super::worth::{NEWCOMERS, Newcomer, Worth};
 
-/// A newcomer that found no room is waited for for this long: it asks again with its next request.
-pub const WAITED_FOR: Duration = Duration::from_secs(5);
 /// An offer that is older than this is none. A shard that has nothing to do looks once a second.
 const OFFER_KEPT: Duration = Duration::from_millis(2500);
 /// The most shards.
@@ -36,8 +35,8 @@ struct Offer {
 #[derive(Debug)]
 pub struct Room {
     nat64s_max: usize,
-    /// For each kind of newcomer, until when one is waited for, in milliseconds.
-    wanted: [AtomicU64; NEWCOMERS.len()],
+    /// By each kind of newcomer.
+    wanted: Demand<{ NEWCOMERS.len() }>,
     /// Tables that were given up for crowded newcomers, and count as if they were there.
     pub owed: AtomicUsize,
     /// When all that may be given up at once may be given up again, in nanoseconds.
@@ -56,7 +55,7 @@ impl Room {
         let offer = |_| Offer { worth: AtomicU64::new(u64::MAX), at: AtomicU64::new(0) };
         Self {
             nat64s_max,
-            wanted: Default::default(),
+            wanted: Demand::new(),
             owed: AtomicUsize::new(0),
             given_up: AtomicU64::new(0),
             shards: AtomicUsize::new(0),
@@ -71,38 +70,27 @@ impl Room {
 
     /// A newcomer found no room.
     pub fn want(&self, now: Duration, newcomer: Newcomer) {
-        let until = millis(now + WAITED_FOR);
-        self.wanted[newcomer as usize].fetch_max(until, Ordering::Relaxed);
+        self.wanted.want(now, newcomer as usize);
     }
 
     /// A newcomer of this kind has room. Others that still want some will say so again.
     pub fn has(&self, newcomer: Newcomer) {
-        let wanted = &self.wanted[newcomer as usize];
-        if wanted.load(Ordering::Relaxed) > 0 {
-            wanted.store(0, Ordering::Relaxed);
-        }
+        self.wanted.has(newcomer as usize);
     }
 
     /// Whether a newcomer of this kind is waited for.
     pub fn is_wanted(&self, now: Duration, newcomer: Newcomer) -> bool {
-        self.wanted[newcomer as usize].load(Ordering::Relaxed) > millis(now)
+        self.wanted.is_wanted(now, newcomer as usize)
     }
 
     /// Whether any is, or was not long ago.
     pub fn was_wanted(&self) -> bool {
-        self.wanted.iter().any(|until| until.load(Ordering::Relaxed) > 0)
+        self.wanted.was_wanted()
     }
 
     /// Forgets those that are not waited for any more.
     pub fn forget(&self, now: Duration) {
-        let now = millis(now);
-        for until in &self.wanted {
-            let past = until.load(Ordering::Relaxed);
-            if past > 0 && past <= now {
-                // Another shard may have seen a newcomer just now: then this is not done.
-                _ = until.compare_exchange(past, 0, Ordering::Relaxed, Ordering::Relaxed);
-            }
-        }
+        self.wanted.forget(now);
     }
 
     /// The least worthy table of a shard is worth this now.

@@ -233,7 +233,7 @@ impl Tending {
         }
         for _ in 0..LOOKS_MAX.min(self.left) {
             self.left -= 1;
-            self.hand = if self.hand + 1 < channels.len() { self.hand + 1 } else { 0 };
+            self.hand = after(self.hand, channels.len());
             let Some((table, channel)) = channels.nth(self.hand) else { continue };
             if let Some(worth) = worth(now, table, channel, live, budget) {
                 self.add(worth, table);
@@ -326,7 +326,7 @@ impl Fairness {
         let (mut left, common) = (DELETED_MAX, budget.fair.common());
         for _ in 0..LOOKS_MAX.min(channels.len()) {
             self.in_vain += 1;
-            self.hand = if self.hand + 1 < channels.len() { self.hand + 1 } else { 0 };
+            self.hand = after(self.hand, channels.len());
             let Some((table, channel)) = channels.nth_mut(self.hand) else { continue };
             if channel.table().len() <= share {
                 continue;
@@ -358,6 +358,11 @@ impl Fairness {
             (self.in_vain, self.looked) = (0, Some(now));
         }
     }
+}
+
+/// The number after `hand` of so many tables, in turn.
+fn after(hand: usize, tables: usize) -> usize {
+    if hand + 1 < tables { hand + 1 } else { 0 }
 }
 
 /// Whether what is waited for `since` that time was waited for long enough.
