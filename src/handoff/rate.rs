@@ -63,17 +63,29 @@ impl Bucket {
     /// Takes `cost` out, if that much is in. `rate` flow in each second, until `depth` are in.
     #[must_use]
     pub fn take(&mut self, now: Duration, rate: u32, depth: u32, cost: u32) -> Option<()> {
-        let time_of = |units: u32| u64::from(units) * 1_000_000_000 / u64::from(rate.max(1));
-        let now = now.as_nanos() as u64;
-        let full_at = self.full_at.max(now).saturating_add(time_of(cost));
-        (full_at <= now.saturating_add(time_of(depth))).then(|| self.full_at = full_at)
+        let full_at = self.full_after(now, rate, cost);
+        let depth = time_of(depth, rate);
+        (full_at <= nanos(now).saturating_add(depth)).then(|| self.full_at = full_at)
     }
 
     /// Takes `cost` out, also if not that much is in: what was done already.
     pub fn charge(&mut self, now: Duration, rate: u32, cost: u32) {
-        let time = u64::from(cost) * 1_000_000_000 / u64::from(rate.max(1));
-        self.full_at = self.full_at.max(now.as_nanos() as u64).saturating_add(time);
+        self.full_at = self.full_after(now, rate, cost);
     }
+
+    /// When it is full again once `cost` is out.
+    fn full_after(&self, now: Duration, rate: u32, cost: u32) -> u64 {
+        self.full_at.max(nanos(now)).saturating_add(time_of(cost, rate))
+    }
+}
+
+/// The time in which so many units flow in, in nanoseconds.
+fn time_of(units: u32, rate: u32) -> u64 {
+    u64::from(units) * 1_000_000_000 / u64::from(rate.max(1))
+}
+
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
 #[cfg(test)]
