@@ -203,12 +203,22 @@ impl Drop for Booted {
     }
 }
 
+/// The control groups that a script gives a container: one for each hierarchy of this machine, as
+/// systemd-nspawn that keeps its unit would put all containers into the same.
+const GROUPS: &str = "/sys/fs/cgroup/{,systemd/,unified/}";
+
 /// Boots what is in a folder. None: there is no systemd-nspawn.
 fn boot(folder: &Path, root: &Path) -> Option<Child> {
     let log = fs::File::create(folder.join("console")).unwrap();
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap();
-    let mut command = Command::new("systemd-nspawn");
+    Command::new("systemd-nspawn").arg("--version").stdout(Stdio::null()).status().ok()?;
+    let script = format!(
+        "for group in {GROUPS}; do [ ! -e $group/cgroup.procs ] || {{ mkdir -p $group/{name} && \
+         echo $$ >$group/{name}/cgroup.procs; }}; done; exec systemd-nspawn \"$@\""
+    );
+    let mut command = Command::new("bash");
     command
+        .args(["-c", &script, "-"])
         .args(["--register=no", "--keep-unit", "--private-network", "--boot", "--quiet"])
         .arg(format!("--machine={name}"))
         .arg("--directory")
@@ -226,7 +236,7 @@ fn boot(folder: &Path, root: &Path) -> Option<Child> {
     command.spawn().ok()
 }
 
-/// This machine's root, behind an overlay in memory.
+/// This machine's root, behind an overlay in memory, without the services that it starts.
 fn mounted(folder: &Path) -> PathBuf {
     // SAFETY: takes nothing.
     let is_root = unsafe { libc::geteuid() } == 0;
@@ -240,7 +250,8 @@ fn mounted(folder: &Path) -> PathBuf {
     let path = folder.display();
     let script = format!(
         "mount -t tmpfs -o size={ROOM},mode=755 tmpfs {path} && cd {path} && mkdir up work root && mount -t overlay \
-         overlay -o lowerdir=/,upperdir={path}/up,workdir={path}/work {path}/root"
+         overlay -o lowerdir=/,upperdir={path}/up,workdir={path}/work {path}/root && \
+         rm -f root/etc/systemd/system/multi-user.target.wants/*.service"
     );
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
     if !output.status.success() {
@@ -252,9 +263,12 @@ fn mounted(folder: &Path) -> PathBuf {
 
 fn unmount(folder: &Path) {
     let path = folder.display();
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap();
     // The last of its processes may still hold it.
     let script = format!(
-        "umount -l {path}/root; umount -l {path}; for _ in $(seq 50); do rmdir {path} && break; sleep 0.1; done"
+        "umount -l {path}/root; umount -l {path}; for _ in $(seq 50); do rmdir {path} && break; sleep 0.1; done
+         for group in {GROUPS}{name}; do for _ in $(seq 50); do [ -d $group ] || break
+         find $group -depth -type d -exec rmdir {{}} +; sleep 0.1; done; done"
     );
     let _ = Command::new("bash").args(["-c", &script]).stderr(Stdio::null()).status();
 }

@@ -1,7 +1,7 @@
 //! Requests of known clients at an even rate, from many NAT64s, while something happens to the
 //! server. Each must be answered.
 
-use crate::booted::Booted;
+use crate::booted::{Booted, Network};
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use std::collections::BTreeMap;
@@ -47,15 +47,7 @@ impl Load {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             network.enter();
-            let senders: Vec<_> = (0..nat64s)
-                .map(|number| {
-                    let nat64 = Nat64::known(server);
-                    let client = Client::nth(number);
-                    nat64.map(client);
-                    nat64.control.set_nonblocking(true).unwrap();
-                    Sender { nat64, client }
-                })
-                .collect();
+            let senders = senders(server, nat64s, &network);
             let before = unreachables();
             ready.send(()).unwrap();
             let mut outcome = run(&senders, rate, &stopped);
@@ -70,6 +62,23 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
+}
+
+/// All at once, as each waits until the server has its entry on the disk.
+fn senders(server: SocketAddrV4, nat64s: u32, network: &Network) -> Vec<Sender> {
+    let sender = |number| {
+        network.enter();
+        let nat64 = Nat64::known(server);
+        let client = Client::nth(number);
+        nat64.map(client);
+        nat64.control.set_nonblocking(true).unwrap();
+        Sender { nat64, client }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..nat64s).map(|number| scope.spawn(move || sender(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 fn run(senders: &[Sender], rate: u32, stop: &AtomicBool) -> Outcome {
