@@ -5,11 +5,12 @@ use super::packet::{self, Ipv4};
 use super::wire::{self, Reply, payload};
 use super::{PATIENCE, SHORT};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const DISCARD: u16 = 9;
 
@@ -404,17 +405,64 @@ impl Nat64 {
         }
     }
 
+    /// Sends `count` requests in their order, and takes the answer of each, of which `place` tells
+    /// to which it is. Where none comes (the server takes no new entries while its log is behind),
+    /// it goes on from the first without one: whatever else is asked again, the order stays.
+    pub fn in_order(
+        &self,
+        count: usize,
+        request: impl Fn(usize) -> Vec<u8>,
+        mut place: impl FnMut(Reply) -> usize,
+    ) {
+        const WINDOW: usize = 48;
+        let (mut answered, mut sent) = (0, 0);
+        let (mut since, mut again) = (Instant::now(), false);
+        while answered < count {
+            while sent < count.min(answered + WINDOW) {
+                self.send(&request(sent));
+                sent += 1;
+            }
+            match self.try_reply(SHORT).map(&mut place) {
+                Some(place) if place == answered => {
+                    answered += 1;
+                    since = Instant::now();
+                }
+                Some(_) => {}
+                None => {
+                    assert!(since.elapsed() < PATIENCE, "no answer to request {answered}");
+                    (sent, again) = (answered, true);
+                }
+            }
+        }
+        if again {
+            self.forget_replies();
+        }
+    }
+
     /// Reports all entries, in this order, by multi reports of at most 1232 octets. None may differ
     /// from what the table makes of them.
     pub fn fill(&self, entries: &[Entry]) {
-        let requests = entries.chunks(20).map(|chunk| {
-            let request = self.multi_request(chunk);
+        const OF_A_REPORT: usize = 20;
+        let reports: Vec<_> = entries.chunks(OF_A_REPORT).collect();
+        let about: BTreeMap<_, _> =
+            entries.iter().enumerate().map(|(place, entry)| (entry.mapped, place)).collect();
+        let request = |place| {
+            let request = self.multi_request(reports[place]);
             assert!(request.len() <= 1232);
             request
-        });
-        self.pipeline(requests, |reply| {
+        };
+        self.in_order(reports.len(), request, |reply| {
             let entry = reply.entry.expect("the answer to a multi report");
             assert_eq!(reply, Reply::report(&entry.client.authenticator(), entry));
+            about[&entry.mapped] / OF_A_REPORT
         });
+    }
+
+    /// Takes what still arrives, up to the answer to a packet that nobody has a port for.
+    fn forget_replies(&self) {
+        let packet = Ipv4::udp((SERVICE, 443), (PUBLIC, 1), b"the last").octets();
+        self.send(&self.service_request(&packet));
+        let last = Reply::returned(&self.token, &packet::with_ttl(&packet, packet::TTL - 1));
+        while self.reply() != last {}
     }
 }

@@ -55,15 +55,16 @@ fn stranger(number: u32) -> Client {
 /// ports, by client.
 fn fill_by_client_packets(nat64: &Nat64) -> Vec<u16> {
     let mut ports = vec![0u16; CAPACITY];
-    let requests = (0..CAPACITY as u32).map(|number| {
-        let client = Client::nth(number);
+    let request = |number| {
+        let client = Client::nth(number as u32);
         nat64.client_request(&client.authenticator(), &client.udp(b""))
-    });
-    nat64.pipeline(requests, |reply| {
+    };
+    nat64.in_order(CAPACITY, request, |reply| {
         let entry = reply.entry.unwrap();
         let number = (u128::from(entry.client.address) >> 64) as u32;
         assert_eq!(entry.client, Client::nth(number));
         ports[number as usize] = entry.mapped;
+        number as usize
     });
     let eligible: HashSet<_> = (1024..=65535).filter(|&port| nat64.is_eligible(port)).collect();
     assert_eq!(eligible.len(), CAPACITY);
