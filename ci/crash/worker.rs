@@ -125,7 +125,7 @@ impl Worker {
         while self.outstanding() > 0 {
             match self.receive(Duration::from_millis(100)) {
                 Some(octets) => self.take(&octets),
-                None if start.elapsed() < Duration::from_secs(3) => {}
+                None if start.elapsed() < PATIENCE => {}
                 None => panic!(
                     "{}: not answered: {} packets, reports {:?}, multi reports {:?}",
                     self.nat64.address,
