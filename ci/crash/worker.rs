@@ -104,6 +104,8 @@ impl Worker {
     /// Keeps requests under way until `stop`, of `news_max` new clients at most.
     pub fn load(&mut self, stop: &AtomicBool, news_max: u32) {
         let (clients_max, mut window) = (self.clients + news_max, WINDOW);
+        // A server that is slow and not dead is not flooded: each time more is waited for.
+        let mut stalls = 1;
         while !stop.load(Ordering::Relaxed) {
             if !self.is_known {
                 self.knock();
@@ -112,9 +114,12 @@ impl Worker {
             while self.outstanding() < window {
                 self.request(clients_max);
             }
-            match self.receive(STALL) {
-                Some(octets) => self.take(&octets),
-                None => window += 4,
+            match self.receive(STALL * stalls) {
+                Some(octets) => {
+                    self.take(&octets);
+                    stalls = 1;
+                }
+                None => (window, stalls) = (window + 4, stalls + 1),
             }
         }
     }
