@@ -10,6 +10,8 @@
 
 #[path = "crash/ask.rs"]
 mod ask;
+#[path = "harness/cores.rs"]
+mod cores;
 #[path = "crash/dice.rs"]
 mod dice;
 #[path = "crash/field.rs"]
@@ -35,8 +37,6 @@ mod worker;
 
 #[path = "crash/canary.rs"]
 mod canary;
-#[path = "crash/cores.rs"]
-mod cores;
 #[path = "crash/damage.rs"]
 mod damage;
 #[path = "crash/full_disk.rs"]

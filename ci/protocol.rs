@@ -8,6 +8,8 @@
 
 #[path = "protocol/clock.rs"]
 mod clock;
+#[path = "harness/cores.rs"]
+mod cores;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "judge/mod.rs"]

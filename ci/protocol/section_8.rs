@@ -1,6 +1,7 @@
 //! The event log: form, order, `--log-format full`, standard output, SIGHUP; stopping and
 //! restarting.
 
+use crate::cores::before_others;
 use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::judge::client::{Client, OTHER_PREFIX};
@@ -139,7 +140,7 @@ fn section_8_sighup_reopens_the_log() {
 #[test]
 fn section_8_stopping() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        let mut server = Server::start(&[]);
+        let mut server = before_others(|| Server::start(&[]));
         let nat64 = Nat64::known(&server);
         // So many that the log has some way to go, the last ones without waiting for answers.
         let request = |number| {
@@ -148,8 +149,10 @@ fn section_8_stopping() {
         };
         nat64.pipeline((0..3000).map(request), |_| ());
         (3000..3040).for_each(|number| nat64.send(&request(number)));
-        server.signal(signal);
-        let status = server.wait_exit(Duration::from_secs(1));
+        let status = before_others(|| {
+            server.signal(signal);
+            server.wait_exit(Duration::from_secs(1))
+        });
         assert_eq!(status.code(), Some(0), "after signal {signal}\n{}", server.stderr());
         let events = server.events();
         assert!(events.len() > 3000, "the queue is not drained: {}", events.len());
