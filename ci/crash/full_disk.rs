@@ -23,6 +23,12 @@ fn mentions_room(line: &str) -> bool {
     ["space", "enospc", "full", "room"].iter().any(|word| line.contains(word))
 }
 
+/// The lines that speak of room, but for the counts of what got no answer: those come each minute.
+fn about_room(said: &str) -> Vec<&str> {
+    let about = |line: &&str| mentions_room(line) && !line.contains("journal_unavailable: ");
+    said.lines().filter(about).collect()
+}
+
 /// A full state directory: no new entry is announced, known ones are served, standard error says so
 /// once; it goes on by itself when there is room; kill -9, and all that was announced is there.
 #[test]
@@ -38,7 +44,7 @@ fn crash_no_room_for_the_journal() {
     new.until_full(&tmpfs);
     println!("full after {} announced entries", new.told.len());
     let mut said = server.stderr();
-    assert!(said.lines().any(mentions_room), "standard error does not say so:\n{said}");
+    assert!(!about_room(&said).is_empty(), "standard error does not say so:\n{said}");
     for _ in 0..5 {
         // The server may have found some room in what it keeps; then it may say so again.
         if new.ask(20, Duration::from_millis(200)) > 0 {
@@ -68,7 +74,7 @@ fn crash_no_room_for_the_journal() {
     let entry = known[0];
     assert_eq!(nat64.map_with(entry.client, b"refreshed!"), entry.mapped);
     assert_eq!(nat64.map(entry.client), entry.mapped);
-    assert_eq!(server.stderr(), said, "it must be said once");
+    assert_eq!(about_room(&server.stderr()), about_room(&said), "it must be said once");
     assert_eq!(new.ask(20, Duration::from_millis(200)), 0, "an answer on a full disk");
     assert_eq!(new.told.len(), told);
     tmpfs.make_room();
