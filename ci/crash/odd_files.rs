@@ -276,6 +276,19 @@ fn rotation_goes_on_by_itself(
     server.stop();
 }
 
+/// A link that leads elsewhere since the start: the server is confined to its own directories.
+#[test]
+fn crash_the_next_log_is_in_its_directories() {
+    let mut server = Server::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    server.start(&[]);
+    let log = server.log.clone();
+    let lead_away = |_: &Server| symlink(elsewhere.path().join("log"), &log).unwrap();
+    let undo = |_: &Server| fs::remove_file(&log).unwrap();
+    rotation_goes_on_by_itself(&mut server, lead_away, "Permission denied", undo);
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn crash_no_inode_for_the_next_log() {
     let mut server = Server::new();

@@ -220,6 +220,10 @@ fn boot(folder: &Path, root: &Path) -> Option<Child> {
     command
         .args(["-c", &script, "-"])
         .args(["--register=no", "--keep-unit", "--private-network", "--boot", "--quiet"])
+        // What a machine's own system may do.
+        .arg(
+            "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+        )
         .arg(format!("--machine={name}"))
         .arg("--directory")
         .arg(root)

@@ -27,6 +27,7 @@ fn service_is_confined() {
     let said = booted.done("journalctl --no-pager --unit=nat64handoff");
     assert!(said.contains("on io_uring"), "{said}");
     assert!(!said.contains("sock_diag"), "live connections are seen: {said}");
+    assert!(!said.contains("not confined"), "Landlock: {said}");
     // The same service, but for what it executes: each of these must fail.
     let forbidden = [
         ("write the system", "echo >/etc/x"),

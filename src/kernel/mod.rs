@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod clock;
 mod cmsg;
+pub mod confine;
 pub mod core_dump;
 pub mod entropy;
 pub mod holder;

@@ -1,6 +1,7 @@
 //! A server is started: state directory, sockets, state, event log, and one reactor for each core.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
@@ -12,12 +13,13 @@ use crate::handoff::table::TableLimits;
 use crate::handoff::validation::ValidationRate;
 use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
+use crate::kernel::confine;
 use crate::kernel::entropy;
 use crate::kernel::limits;
 use crate::kernel::ring::{self, RingRefused};
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::socket::{self, BindError, ReactorSocket};
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::{say, warn};
 use crate::programs::options::{LogDestination, ServeConfig};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
@@ -49,7 +51,8 @@ pub enum StartError {
 impl Serving {
     /// Starts everything; when this returns, requests are answered. `on_failure` is called, on
     /// another thread, when a part ends by itself: [`Serving::stop`] says why. It goes on with the
-    /// sockets that were `kept`.
+    /// sockets that were `kept`. The calling thread and what it starts from then on can change no
+    /// files but those in the directories of state and log ([`confine`]).
     ///
     /// # Errors
     /// The first thing that is missing; then nothing runs.
@@ -62,11 +65,18 @@ impl Serving {
             LogDestination::Stdout => Destination::Stdout,
             LogDestination::File(path) => Destination::File(path.clone()),
         };
-        Self::start_on(config, kept, log, on_failure)
+        let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
+        let writable = directories(&state, &log);
+        match confine::to_directories(writable.iter().map(PathBuf::as_path)) {
+            Ok(true) => {}
+            Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
+            Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
+        }
+        Self::start_on(config, kept, state, log, on_failure)
     }
 
-    /// [`Serving::start`] on new sockets, with the event log in another place than the
-    /// configuration says.
+    /// [`Serving::start`] on new sockets, not confined, with the event log in another place than
+    /// the configuration says.
     ///
     /// # Errors
     /// Those of [`Serving::start`].
@@ -75,17 +85,18 @@ impl Serving {
         log: Destination,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        Self::start_on(config, KeptSockets::default(), log, on_failure)
+        let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
+        Self::start_on(config, KeptSockets::default(), state, log, on_failure)
     }
 
     fn start_on(
         config: ServeConfig,
         kept: KeptSockets,
+        state: StateDirectory,
         log: Destination,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
-        let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
         let bound = socket::bind_or_take(&config.listen, config.reactors, kept)
             .map_err(StartError::Bind)?;
         let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
@@ -189,6 +200,17 @@ pub fn choose_io(wanted: Option<Io>) -> Result<Io, RingRefused> {
             Ok(Io::Mmsg)
         }
     }
+}
+
+/// Those in which a server changes files: where its log's path is a link, also the one it leads to.
+fn directories(state: &StateDirectory, log: &Destination) -> Vec<PathBuf> {
+    let mut directories = vec![state.path().to_owned()];
+    if let Destination::File(path) = log {
+        let parent = |path: &Path| path.parent().map(|parent| parent.join("."));
+        directories.extend(parent(path));
+        directories.extend(path.canonicalize().ok().and_then(|path| parent(&path)));
+    }
+    directories
 }
 
 /// What is lost where the number of reactors changes.
