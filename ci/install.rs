@@ -24,6 +24,8 @@ mod threads;
 mod confined;
 #[path = "install/port.rs"]
 mod port;
+#[path = "install/readme.rs"]
+mod readme;
 #[path = "install/script.rs"]
 mod script;
 #[path = "install/updates.rs"]

@@ -1,5 +1,7 @@
 //! What is kept: the journal's format, the state directory, the event log. All files of the state
 //! directory go through [`fs::Disk`], so that a simulated one can fail at every operation.
+//!
+#![doc = include_str!("../STATE.md")]
 
 pub mod eventlog;
 pub mod fs;

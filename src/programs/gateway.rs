@@ -4,6 +4,8 @@
 //! It is single-threaded: it reads packets one by one and writes the output of each at once.
 //! Between batches it handles signals and timers. A packet that the kernel does not take is counted
 //! and lost, as on any link.
+//!
+#![doc = include_str!("../GATEWAY.md")]
 
 use std::fs;
 use std::io::{self, ErrorKind};

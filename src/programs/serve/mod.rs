@@ -3,6 +3,9 @@
 //! [`command`] is what the command line calls; [`Serving`] is the server itself, which knows no
 //! signals and no command line. Its configuration is the one that the table of options makes:
 //! [`ServeConfig`].
+//!
+#![doc = include_str!("../../LIMITS.md")]
+#![doc = include_str!("../../SPEED.md")]
 
 mod check;
 pub mod command;

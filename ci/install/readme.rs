@@ -1,0 +1,85 @@
+//! README's commands do what README says. Each is run here as it is printed, or by another test,
+//! which is named here.
+
+use crate::booted::{Booted, CHECKOUT};
+
+const README: &str = include_str!("../../README.md");
+
+enum Run {
+    /// As printed, in the installed system: what it must say.
+    Here(&'static str),
+    /// By another part of `ci/test`, on what this machine has.
+    Elsewhere,
+}
+
+/// In README's order.
+const COMMANDS: &[(&str, Run)] = &[
+    ("cargo run --release -- demo", Run::Elsewhere), // demo
+    ("sudo env \"PATH=$PATH\" \"HOME=$HOME\" ci/test", Run::Elsewhere), // the one that this is of
+    ("sudo env \"PATH=$PATH\" \"HOME=$HOME\" ci/try", Run::Elsewhere), // e2e
+    ("sudo ./install", Run::Here("took the proof that came back")),
+    ("/home/nat64ho/install --status", Run::Here("Active: active (running)")),
+    ("tail -f /home/nat64ho/logs/events.log", Run::Here("Initialized 127.64.64.9")),
+    ("nat64handoff check-config", Run::Here("# good: nothing here keeps it from starting")),
+    ("man nat64handoff", Run::Here("NAT64")),
+    (ABUSE, Run::Here("[2001:db8::64]")),
+    ("cp -a /home/nat64ho/state /home/nat64ho/logs /var/backups/", Run::Here("")),
+    ("cargo build --release", Run::Elsewhere), // build
+    ("mkdir -p /var/log/nat64handoff", Run::Here("")),
+    (SERVE, Run::Here("serving 0.0.0.0:64064")),
+    ("sudo target/release/nat64handoff gateway --pool 192.0.2.7", Run::Elsewhere), // e2e
+];
+const ABUSE: &str = "cd /home/nat64ho/logs; zcat -f $(ls -tr events.log*) | grep -v ' Conflict ' | \
+    awk '$1 \" \" $2 <= \"2019-03-18 12:00\" && $4 == \"192.0.2.7:3719\"' | tail -n 1";
+const SERVE: &str = "target/release/nat64handoff serve --state /var/lib/nat64handoff --log \
+    /var/log/nat64handoff/events.log";
+
+/// What is indented and not within a fence, without comments and output. A line that ends in a pipe
+/// goes on.
+fn commands() -> Vec<String> {
+    let mut commands = Vec::new();
+    let (mut fenced, mut goes_on) = (false, false);
+    for line in README.lines() {
+        fenced ^= line.starts_with("```");
+        let command = line.strip_prefix("    ").filter(|_| !fenced);
+        let Some(command) = command.filter(|line| !line.starts_with("2019-")) else { continue };
+        let command = command.split("  #").next().unwrap_or_default().trim();
+        match commands.last_mut() {
+            Some(before) if goes_on => *before = format!("{before} {command}"),
+            _ => commands.push(command.to_owned()),
+        }
+        goes_on = command.ends_with('|');
+    }
+    commands
+}
+
+/// What ends by itself or with what it must say first, about what happened here.
+fn as_run_here(command: &str, entry: &str) -> String {
+    let command = command.strip_prefix("sudo ").unwrap_or(command);
+    match command {
+        ABUSE => command.replace("2019-03-18 12:00", "9999").replace("192.0.2.7:3719", entry),
+        _ if command.starts_with("tail -f") => format!("head -n 1 < <({command})"),
+        // Its port is taken by the service.
+        SERVE => format!("systemctl stop nat64handoff; grep -m 1 serving < <({command} 2>&1)"),
+        _ => format!("{command} | cat"),
+    }
+}
+
+#[test]
+fn readme_commands_do_what_it_says() {
+    let expected: Vec<_> = COMMANDS.iter().map(|(command, _)| (*command).to_owned()).collect();
+    assert_eq!(commands(), expected, "a command without a test, or one that is not there");
+    let booted = Booted::new();
+    booted.done(&format!(
+        "mkdir -p {CHECKOUT}/target/release && ln -s /usr/lib/under-test/nat64handoff {CHECKOUT}/target/release/"
+    ));
+    for (command, run) in COMMANDS {
+        let Run::Here(expected) = run else {
+            continue;
+        };
+        let entry = "awk '/Created 127.64.64.9/ { print $4; exit }' /home/nat64ho/logs/events.log";
+        let entry = booted.run(entry).text;
+        let said = booted.run(&format!("cd {CHECKOUT}; {}", as_run_here(command, entry.trim())));
+        assert!(said.text.contains(expected) && said.code == 0, "{command}: {}", said.text);
+    }
+}
