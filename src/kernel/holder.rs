@@ -3,6 +3,10 @@
 use std::fmt;
 use std::fs;
 use std::net::SocketAddrV4;
+use std::os::unix::process::parent_id;
+
+/// What `ps` calls a server.
+const NAME: &str = "nat64handoff";
 
 /// A process that has a socket open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +23,13 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
+    /// Whether it may be a server like this one, one that runs this process to ask something, or
+    /// the service manager that keeps sockets for one.
+    pub(crate) fn may_be_ours(&self) -> bool {
+        let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        [1, parent_id()].contains(&self.pid) || [NAME, own.trim_end()].contains(&&*self.name)
+    }
+
     /// The process with a UDP socket that overlaps with `address`. Reads through all of /proc.
     ///
     /// /proc/net/udp has the inode of the socket, and the process has a descriptor of that inode.

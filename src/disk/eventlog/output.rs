@@ -202,7 +202,7 @@ impl LogFile {
     }
 
     pub(super) fn open_as_is(path: PathBuf) -> Result<LogFile, LogError> {
-        let follow = may_follow(&path).map_err(|why| LogError::NoLog(path.clone(), why))?;
+        let follow = may_follow(&path)?;
         let file = OpenOptions::new()
             .append(true)
             .create(true)
@@ -312,7 +312,10 @@ impl LogFile {
 
 /// Whether the path's last name is a symbolic link that may be followed: nobody made it or can
 /// change it but us and root.
-fn may_follow(path: &Path) -> Result<bool, &'static str> {
+///
+/// # Errors
+/// Where it is one that another user can change.
+pub fn may_follow(path: &Path) -> Result<bool, LogError> {
     let trusted = |metadata: &fs::Metadata| [0, geteuid().as_raw()].contains(&metadata.uid());
     match fs::symlink_metadata(path) {
         Ok(link) if link.is_symlink() => {
@@ -320,7 +323,9 @@ fn may_follow(path: &Path) -> Result<bool, &'static str> {
             if directory && trusted(&link) {
                 Ok(true)
             } else {
-                Err("it is a symbolic link that another user can change; name what it leads to")
+                let why =
+                    "it is a symbolic link that another user can change; name what it leads to";
+                Err(LogError::NoLog(path.to_owned(), why))
             }
         }
         _ => Ok(false),

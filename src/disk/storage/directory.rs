@@ -138,23 +138,26 @@ impl StateDirectory {
         };
         // Looked up before anything is put into it.
         refuse_strangers(&path)?;
-        let empty = fs::read_dir(&path).map_err(unusable("read"))?.next().is_none();
-        let known = path.join(LOCK_FILE).is_file() && path.join(CURRENT).is_file();
+        let is_for_us = is_for_us(&path)?;
         let lock = lock(&path)?;
         probe(&path).map_err(unusable("written"))?;
 
-        let directory = fs::metadata(&path).map_err(unusable("read"))?;
-        let mode = directory.mode() & 0o7777;
-        let ours = directory.uid() == geteuid().as_raw() && (empty || known) && mode & STICKY == 0;
-        let mut tightened_from = None;
-        if ours && mode & 0o077 != 0 {
+        let tightened_from = to_be_tightened(&path, is_for_us)?;
+        if tightened_from.is_some() {
             fs::set_permissions(&path, Permissions::from_mode(DIRECTORY_MODE))
                 .map_err(unusable("made private"))?;
-            tightened_from = Some(mode);
-        } else if mode & OTHERS_WRITE != 0 {
-            return Err(DirectoryError::WorldWritable(path));
         }
         Ok(StateDirectory { path, tightened_from, _lock: lock })
+    }
+
+    /// Whether [`Self::open`] would take a directory that is there, as far as that is seen without
+    /// a change and without the lock.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn look(path: &Path) -> Result<(), DirectoryError> {
+        refuse_strangers(path)?;
+        to_be_tightened(path, is_for_us(path)?).map(drop)
     }
 
     pub fn path(&self) -> &Path {
@@ -164,6 +167,32 @@ impl StateDirectory {
     /// The mode that it had, if we took permissions from others: to be told to the user.
     pub fn tightened_from(&self) -> Option<u32> {
         self.tightened_from
+    }
+}
+
+/// Whether it is evidently meant for us: empty, or with our state in it.
+fn is_for_us(path: &Path) -> Result<bool, DirectoryError> {
+    let unreadable =
+        |cause| DirectoryError::Unusable { path: path.to_owned(), action: "read", cause };
+    let empty = fs::read_dir(path).map_err(unreadable)?.next().is_none();
+    Ok(empty || path.join(LOCK_FILE).is_file() && path.join(CURRENT).is_file())
+}
+
+/// The mode of a directory that is ours, where others have permissions that are to be taken away.
+fn to_be_tightened(path: &Path, is_for_us: bool) -> Result<Option<u32>, DirectoryError> {
+    let directory = fs::metadata(path).map_err(|cause| DirectoryError::Unusable {
+        path: path.to_owned(),
+        action: "read",
+        cause,
+    })?;
+    let mode = directory.mode() & 0o7777;
+    let ours = directory.uid() == geteuid().as_raw() && is_for_us && mode & STICKY == 0;
+    if ours && mode & 0o077 != 0 {
+        Ok(Some(mode))
+    } else if mode & OTHERS_WRITE != 0 {
+        Err(DirectoryError::WorldWritable(path.to_owned()))
+    } else {
+        Ok(None)
     }
 }
 

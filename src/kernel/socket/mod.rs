@@ -235,14 +235,18 @@ pub fn bind_or_take(
     Ok(BoundSockets { shards, lost, of_units })
 }
 
-/// Whether [`bind_group`] could bind `address`, if nobody has it.
+/// Whether [`bind_group`] could bind `address`, if no server like this one has it.
 ///
 /// # Errors
 /// Why it could not.
 pub fn check(address: SocketAddrV4) -> Result<(), BindError> {
-    match UdpSocket::bind(address) {
-        Err(error) if error.raw_os_error() != Some(libc::EADDRINUSE) => {
-            Err(refused(address, error))
+    let Err(error) = UdpSocket::bind(address) else { return Ok(()) };
+    if error.raw_os_error() != Some(libc::EADDRINUSE) {
+        return Err(refused(address, error));
+    }
+    match Holder::of(address) {
+        Some(holder) if !holder.may_be_ours() => {
+            Err(BindError::PortTaken { port: address.port(), holder: Some(holder) })
         }
         _ => Ok(()),
     }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use crate::disk::eventlog::{LogError, directory_of};
+use crate::disk::eventlog::{LogError, directory_of, may_follow};
 use crate::disk::fs::parent;
+use crate::disk::storage::StateDirectory;
 use crate::kernel::backend::Io;
 use crate::kernel::limits;
 use crate::kernel::socket;
@@ -45,25 +46,30 @@ fn state(path: &Path) -> Option<String> {
             Err(_) => break false,
         }
     };
-    let path = path.display();
+    let shown = path.display();
     if !is_directory {
         let there = there.display();
         return Some(format!(
-            "the state directory {path} cannot be used, as {there} is no directory that this user may \
+            "the state directory {shown} cannot be used, as {there} is no directory that this user may \
              enter; choose another one with --state"
         ));
     }
-    access(there, Access::WRITE_OK | Access::EXEC_OK).err().map(|cause| {
+    if let Err(cause) = access(there, Access::WRITE_OK | Access::EXEC_OK) {
         let (cause, there) = (io::Error::from(cause), there.display());
-        format!(
-            "the state directory {path} cannot be used, as {there} cannot be written: {cause}; make it \
+        return Some(format!(
+            "the state directory {shown} cannot be used, as {there} cannot be written: {cause}; make it \
              writable for this user, or choose another one with --state"
-        )
-    })
+        ));
+    }
+    let is_there = there == path;
+    StateDirectory::look(path).err().filter(|_| is_there).map(|error| error.to_string())
 }
 
 /// The event log's file, or the directory that it would be made in.
 fn log(path: &Path) -> Option<LogError> {
+    if let Err(error) = may_follow(path) {
+        return Some(error);
+    }
     let failed = |cause| Some(LogError::Open { path: path.to_owned(), cause });
     let place: PathBuf = match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return failed(ErrorKind::IsADirectory.into()),
@@ -76,6 +82,8 @@ fn log(path: &Path) -> Option<LogError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+
     use super::*;
 
     #[test]
@@ -94,5 +102,30 @@ mod tests {
         assert!(said.contains(&format!("no directory {}", gone.display())), "{said}");
         assert!(log(directory.path()).is_some());
         assert!(fs::read_dir(directory.path()).unwrap().count() == 1, "nothing was made");
+    }
+
+    #[test]
+    fn what_others_can_change_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::write(open.join("of others"), "").unwrap();
+        assert_eq!(state(&open), None);
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let said = state(&open).unwrap();
+        assert!(said.contains("chmod 700"), "{said}");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        let link = directory.path().join("link");
+        symlink("of others", &link).unwrap();
+        assert!(log(&link).is_none(), "it is ours");
+        // Root alone can give something away.
+        if rustix::process::geteuid().is_root() {
+            chown(&open, Some(65534), None).unwrap();
+            let said = state(&open).unwrap();
+            assert!(said.contains("belongs to"), "{said}");
+            lchown(&link, Some(65534), None).unwrap();
+            let said = log(&link).unwrap().to_string();
+            assert!(said.contains("symbolic link that another user"), "{said}");
+        }
     }
 }
