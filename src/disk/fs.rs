@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::warn;
 
 /// The state says who is behind an address, and holds tokens: it is for nobody else.
 pub const DIRECTORY_MODE: u32 = 0o700;
@@ -188,7 +188,7 @@ impl Disk for RealDisk {
         // Some network and FUSE file systems keep names in their own way.
         static SAID: AtomicBool = AtomicBool::new(false);
         if !SAID.swap(true, Ordering::Relaxed) {
-            say(format_args!(
+            warn(format_args!(
                 "the file system of {} does not sync directories ({refused}): a power cut may take \
                  files that were made just before",
                 directory.display()

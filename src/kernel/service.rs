@@ -18,6 +18,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use sd_notify::NotifyState;
 
 use crate::kernel::signals;
+use crate::kernel::stderr::warn;
 
 /// What [`execute`] hands over: `17:name 18:name`.
 const HANDED_OVER: &str = "HANDED_OVER_TO_NAT64HANDOFF";
@@ -127,9 +128,15 @@ pub fn forget(name: &str) {
     tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
 
-/// Tells the service manager that this process serves.
+/// Tells the service manager that this process serves. One that waits for that, and is not reached,
+/// will end this process.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]) {
+        warn(format_args!(
+            "the service manager cannot be told that this serves (NOTIFY_SOCKET: {error}), and may end it \
+             for that; let it open Unix sockets (RestrictAddressFamilies=AF_UNIX)"
+        ));
+    }
 }
 
 /// Tells the service manager that this process ends.

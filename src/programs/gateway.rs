@@ -166,7 +166,7 @@ impl Running {
                 self.restore_routes();
             } else if self.lines.take(now, LINES_MAX) {
                 let name = self.tun.name();
-                say(format_args!(
+                warn(format_args!(
                     "warning: {name} is down, so nothing is translated; set it up: ip link set \
                      {name} up"
                 ));
@@ -189,7 +189,7 @@ impl Running {
             }
             Err(error) if !routes.failed => {
                 routes.failed = true;
-                say(format_args!("warning: routes cannot be set again yet: {error}"));
+                warn(format_args!("warning: routes cannot be set again yet: {error}"));
             }
             Err(_) => {}
         }
@@ -253,7 +253,7 @@ fn say_notice(notice: &Notice) {
         ServerChange::Known => say(format_args!("server {server} is known")),
         ServerChange::Back => say(format_args!("server {server} is back")),
         ServerChange::Down => {
-            say(format_args!("server {server} is down: making entries ourselves"))
+            warn(format_args!("server {server} is down: making entries ourselves"))
         }
     }
 }

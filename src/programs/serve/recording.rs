@@ -252,7 +252,7 @@ impl Recording {
             let say_once = |message: std::fmt::Arguments<'_>| {
                 let message = message.to_string();
                 if !said.contains(&message) {
-                    say(format_args!("{message}"));
+                    warn(format_args!("{message}"));
                     said.push(message);
                 }
             };

@@ -50,7 +50,10 @@ impl Kept {
         let Kept { state, sync, log, format } = self;
         let tightened = state.tightened_from().map(|mode| {
             let path = state.path().display();
-            format!("the state directory {path} had mode {mode:04o}, and has 0700 now")
+            format!(
+                "the state directory {path} had mode {mode:04o}, and has 0700 now (in a unit, \
+                 StateDirectoryMode=0700 keeps it so)"
+            )
         });
         let mut lines: Vec<String> = tightened.into_iter().collect();
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);

@@ -100,7 +100,9 @@ impl Serving {
         let bound = socket::bind_or_take(&config.listen, config.reactors, kept)
             .map_err(StartError::Bind)?;
         let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
-        let lost = (bound.lost > 0).then(|| lost(bound.lost));
+        if bound.lost > 0 {
+            say_lost(bound.lost);
+        }
         let groups = bound.shards;
         let listen: Vec<_> = groups[0].iter().map(ReactorSocket::local).collect();
         let handoff_port = listen[0].port();
@@ -114,9 +116,8 @@ impl Serving {
         let mut servers = shards(&shard_config, &stats, clock)?;
         let sync = config.journal.then_some(config.sync);
         let kept = Kept { state, sync, log, format: config.log_format };
-        let StateFound { recording, lines: mut found } =
+        let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers).map_err(StartError::Recover)?;
-        found.extend(lost);
         let stop = Arc::new(AtomicBool::new(false));
         let (recorders, keeping) =
             recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
@@ -196,7 +197,7 @@ pub fn choose_io(wanted: Option<Io>) -> Result<Io, RingRefused> {
         Ok(()) => Ok(Io::Uring),
         Err(refused) if wanted.is_some() => Err(refused),
         Err(refused) => {
-            say(format_args!("using recvmmsg and sendmmsg instead: {refused}"));
+            warn(format_args!("using recvmmsg and sendmmsg instead: {refused}"));
             Ok(Io::Mmsg)
         }
     }
@@ -213,16 +214,16 @@ fn directories(state: &StateDirectory, log: &Destination) -> Vec<PathBuf> {
     directories
 }
 
-/// What is lost where the number of reactors changes.
-fn lost(datagrams: u64) -> String {
-    format!(
+/// Says what is lost where the number of reactors changes.
+fn say_lost(datagrams: u64) {
+    warn(format_args!(
         "{datagrams} requests that waited in the sockets are lost, as the number of reactors is another now"
-    )
+    ));
 }
 
 /// Says what is lost where the kernel cannot be asked for live connections.
 fn say_unseen(why: io::Error) {
-    say(format_args!(
+    warn(format_args!(
         "the kernel does not say which TCP connections are live (sock_diag: {why}): a full table may give the \
          port of an idle one to a new client; let the server open netlink sockets (seccomp filter, \
          RestrictAddressFamilies=), on a kernel that has tcp_diag"
