@@ -1,6 +1,6 @@
 //! `nat64handoff journal`: what is damaged in the state directory of a server that does not run.
 
-use crate::disk::storage;
+use crate::disk::storage::{self, StorageError};
 use crate::kernel::clock::Clock;
 use crate::kernel::core_dump;
 use crate::programs::exit::{ExitError, print};
@@ -14,7 +14,7 @@ pub fn run(command: JournalCommand) -> Result<(), ExitError> {
     core_dump::without_memory();
     match command {
         JournalCommand::Check { dir } => {
-            let checked = storage::check(&dir).map_err(ExitError::failed)?;
+            let checked = storage::check(&dir).map_err(failed)?;
             print(checked.to_string())?;
             if !checked.is_good() {
                 return Err(ExitError::failed(format_args!(
@@ -25,9 +25,19 @@ pub fn run(command: JournalCommand) -> Result<(), ExitError> {
         }
         JournalCommand::Repair { dir } => {
             let now = Clock::new().now().wall;
-            let repaired = storage::repair(&dir, now).map_err(ExitError::failed)?;
+            let repaired = storage::repair(&dir, now).map_err(failed)?;
             print(repaired.to_string())?;
         }
     }
     Ok(())
+}
+
+/// Here the directory is what it is: to choose another one with an option is advice for `serve`.
+fn failed(error: StorageError) -> ExitError {
+    let mut error = ExitError::failed(error);
+    if let Some(end) = error.message.find("choose another ") {
+        let kept = error.message[..end].trim_end_matches("or ").trim_end_matches([' ', ',', ';']);
+        error.message.truncate(kept.len());
+    }
+    error
 }
