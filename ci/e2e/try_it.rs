@@ -64,6 +64,10 @@ fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
         assert_eq!((event.kind, port), (Kind::Created, port_of(access)));
         assert_eq!(client.to_string(), "2001:db8::17");
     }
+    let answers = lines_of("the answer ");
+    let [answer] = answers[..] else { panic!("{said}") };
+    assert_eq!(answer, lines_of("event log ")[0], "the report names the client of the download");
+    assert!(said.contains(&format!("who was {}?", download.split(' ').next().unwrap())), "{said}");
     check_nothing_is_left(folder.path(), id);
 }
 

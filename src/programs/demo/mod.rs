@@ -103,11 +103,13 @@ pub fn run(server: SocketAddrV4, log: &LogTail, out: &mut dyn Write) -> Result<(
     let prefixes = vec![WELL_KNOWN_PREFIX, OWN_PREFIX];
     let mut first = Nat64Host::start(FIRST, prefixes, server, started)?;
     let mut second = Nat64Host::start(SECOND, vec![WELL_KNOWN_PREFIX], server, started)?;
-    let mut demo = Demo { log, out, created: 0, deleted: 0, conflicts: 0 };
+    let last = String::new();
+    let mut demo = Demo { log, out, last, created: 0, deleted: 0, conflicts: 0 };
     demo.validation(&mut first)?;
     let mut known = demo.clients(&mut first)?;
     demo.ping(&mut first)?;
     demo.full_table(&mut second)?;
+    let answer = demo.last.clone();
     demo.reboot(&mut first, &mut known)?;
     demo.contradiction(&mut first, &known)?;
     demo.silence()?;
@@ -120,7 +122,8 @@ pub fn run(server: SocketAddrV4, log: &LogTail, out: &mut dyn Write) -> Result<(
         "\n{requests} requests, {entries} entries in 2 tables, {} evicted, {} conflicts, {seconds:.1} s",
         demo.deleted, demo.conflicts
     )?;
-    writeln!(demo.out, "demo: all went as it must")?;
+    demo.what_for(&answer)?;
+    writeln!(demo.out, "\ndemo: all went as it must")?;
     Ok(())
 }
 
@@ -128,6 +131,8 @@ pub fn run(server: SocketAddrV4, log: &LogTail, out: &mut dyn Write) -> Result<(
 struct Demo<'a> {
     log: &'a LogTail,
     out: &'a mut dyn Write,
+    /// The last line of the log so far.
+    last: String,
     created: usize,
     deleted: usize,
     conflicts: usize,
@@ -152,10 +157,14 @@ impl Demo<'_> {
         if shown {
             writeln!(self.out, "      {line}")?;
         }
-        match tail::event_of(&line) {
-            Some(event) => Ok(event.to_owned()),
-            None => failure(format!("a line of the event log has no time in front: {line}")),
-        }
+        let event = match tail::event_of(&line) {
+            Some(event) => event.to_owned(),
+            None => {
+                return failure(format!("a line of the event log has no time in front: {line}"));
+            }
+        };
+        self.last = line;
+        Ok(event)
     }
 
     fn expect_event(&mut self, expected: &str) -> Result<(), Failure> {
@@ -346,6 +355,27 @@ impl Demo<'_> {
             format!("port {} became free, but {} was given", oldest.port, entry.port)
         })?;
         self.say("the least recently used entry is gone, and its port has a new client")
+    }
+
+    /// What the log is good for, by its line of the newcomer to the full table; and what to do next.
+    fn what_for(&mut self, line: &str) -> Result<(), Failure> {
+        let event = tail::event_of(line).unwrap_or_default();
+        let port = event.split(' ').nth(1).unwrap_or_default();
+        let Some((client, _)) = tail::client_of(event) else {
+            return failure(format!("the line of the last client names none: {line}"));
+        };
+        self.heading(&format!(
+            "An abuse report about {port}? The last line with it before the time in question says who it was:"
+        ))?;
+        writeln!(self.out, "      {line}")?;
+        let before = crowd(0).address;
+        self.say(&format!(
+            "from then on {client}, and {before} before: {SECOND} alone would be all of the NAT64's clients"
+        ))?;
+        self.heading(
+            "Next, in a clone of the repository: ci/try shows it with curl and nginx, ./install makes it a service.",
+        )?;
+        self.say("`nat64handoff serve --help` has the options, `nat64handoff man` the manual.")
     }
 
     fn reboot(&mut self, host: &mut Nat64Host, known: &mut [Entry]) -> Result<(), Failure> {

@@ -139,5 +139,12 @@ fn all_scenes() {
     let (result, out) = play(Box::new(log.clone()), &log);
     println!("{out}");
     result.unwrap();
-    assert!(out.ends_with("demo: all went as it must\n"));
+    assert!(out.ends_with("\ndemo: all went as it must\n"));
+    // What it is good for: the port's last line names its client.
+    let (_, end) = out.split_once("An abuse report about ").unwrap();
+    let (port, end) = end.split_once("? ").unwrap();
+    let line = end.lines().nth(1).unwrap();
+    assert!(line.contains(&format!("Created {port} [2001:db8:4:3fc::3f]:443")), "{end}");
+    assert!(end.contains("from then on 2001:db8:4:3fc::3f, and 2001:db8:4::1 before"), "{end}");
+    assert!(end.contains("./install"), "{end}");
 }
