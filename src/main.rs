@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(options) => serve::command::check(options),
         Command::SelfCheck(options) => demo::self_check::run(options),
         Command::Completions { shell } => print(manual::completions(shell)),
-        Command::Man => manual::man().map_err(ExitError::failed).and_then(print),
+        Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,

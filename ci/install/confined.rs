@@ -125,10 +125,19 @@ fn stop_thread(thread: i32) {
 #[test]
 fn service_has_its_manual() {
     let booted = Booted::installed("--no-update");
-    assert!(booted.done("head -n 5 /usr/local/share/man/man8/nat64handoff.8").contains(".TH"));
+    for page in ["8/nat64handoff.8", "5/nat64handoff.toml.5"] {
+        let page = booted.done(&format!("head -n 5 /usr/local/share/man/man{page}"));
+        assert!(page.contains(".TH"), "{page}");
+    }
     assert_eq!(booted.run("nat64handoff --version").code, 0);
     let checked = booted.done("nat64handoff self-check");
     assert!(checked.contains("took the proof"), "{checked}");
+    // From root's home, where its user can write nothing: what the service has.
+    let checked = booted.done("cd /root && nat64handoff check-config");
+    let state = "state = \"/home/nat64ho/state\"";
+    assert!(checked.contains(state) && checked.contains("# good"), "{checked}");
+    let checked = booted.done("nat64handoff check-config --state /tmp/x");
+    assert!(checked.contains("state = \"/tmp/x\""), "{checked}");
     // What root calls does not run as root, and has no terminal.
     booted.done(
         "cd /home/nat64ho && mkdir releases/other && printf '#!/bin/sh\nid -un; ps -o tty= -p $$\n' \

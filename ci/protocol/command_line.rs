@@ -1,6 +1,6 @@
 //! What users are told when the command line, the configuration or the machine does not fit.
 
-use crate::harness::process::Process;
+use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{
     LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
 };
@@ -335,5 +335,152 @@ fn command_line_other_commands() {
         let (code, stdout, stderr) = run(good);
         assert_eq!(code, 0, "{good:?}\n{stderr}");
         assert!(!stdout.trim().is_empty(), "{good:?}");
+    }
+}
+
+/// What is wrong with a file is said at once, with lines.
+#[test]
+fn command_line_all_errors_of_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("n.toml");
+    let text =
+        "reactors = 0\nmax-entires = 3\nport = true\n\nallow = ['192.0.2.0/33']\ncolour = 'red'\n";
+    std::fs::write(&config, text).unwrap();
+    let (code, stdout, stderr) = run(&["check-config", "--config", config.to_str().unwrap()]);
+    assert_eq!((code, &*stdout), (2, ""), "{stderr}");
+    for (line, said) in [
+        (1, "reactors: \"0\" is not a whole number"),
+        (2, "unknown key \"max-entires\"; did you mean max-entries?"),
+        (3, "port: invalid type: boolean `true`, expected a number"),
+        (5, "allow: \"192.0.2.0/33\" is no IPv4 network"),
+        (6, "unknown key \"colour\"; the keys are listen, "),
+    ] {
+        assert!(stderr.contains(&format!("{} line {line}: {said}", config.display())), "{stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 5, "{stderr}");
+}
+
+/// A variable that would do nothing is not taken for one that does.
+#[test]
+fn command_line_unknown_variables() {
+    for (name, said) in [
+        ("NAT64HANDOFF_MAX_ENTIRES", "did you mean NAT64HANDOFF_MAX_ENTRIES?"),
+        ("NAT64HANDOFF_COLOUR", "there is no such option"),
+    ] {
+        let output = command().arg("check-config").env(name, "1").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        one_line(&stderr, said);
+        assert!(stderr.contains(&format!("{name}: ")), "{stderr}");
+    }
+    let linked = command()
+        .arg("check-config")
+        .env("NAT64HANDOFF_SERVICE_HOST", "10.0.0.1")
+        .env("NAT64HANDOFF_PORT_64064_UDP", "udp://10.0.0.1:64064")
+        .output()
+        .unwrap();
+    assert_eq!(linked.status.code(), Some(0), "{linked:?}");
+}
+
+/// Help and errors are as plain as all else that it says, also where colours are asked for.
+#[test]
+fn command_line_is_plain_and_help_is_in_groups() {
+    let said = |arguments: &[&str]| {
+        let output = command().args(arguments).env("CLICOLOR_FORCE", "1").output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    for arguments in [&["--help"][..], &["serve", "--help"], &["serve", "--nope"], &["demo", "-h"]]
+    {
+        let said = said(arguments);
+        assert!(!said.is_empty() && !said.contains('\x1b'), "{said:?}");
+    }
+    let help = said(&["serve", "--help"]);
+    let group_of = |option: &str| {
+        let (before, _) = help.split_once(&format!(" --{option} ")).unwrap();
+        let is_heading = |line: &&str| line.ends_with(':') && !line.starts_with(' ');
+        before.lines().rev().find(is_heading).unwrap().to_owned()
+    };
+    for (option, group) in [
+        ("listen", "Network:"),
+        ("sync", "Storage:"),
+        ("max-nat64s", "Limits:"),
+        ("config", "Options:"),
+    ] {
+        assert_eq!(group_of(option), group, "{help}");
+    }
+}
+
+/// `check-config` finds the port with another program, as `serve` would; not with a server like it.
+#[test]
+fn command_line_check_of_a_port_that_is_taken() {
+    let port = free_port();
+    let listen = format!("{LOCAL}:{port}");
+    let other = std::net::UdpSocket::bind((LOCAL, port)).unwrap();
+    // By a shell: to whoever runs it, it might be the program that would take over from a server.
+    let script = r#""$0" check-config --listen "$1"; exit $?"#;
+    let mut shell = without_variables(Command::new("sh"));
+    let shell = shell.args(["-c", script, env!("CARGO_BIN_EXE_nat64handoff"), &listen]);
+    let output = shell.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    one_line(&stderr, &format!("port {port} is taken by "));
+    drop(other);
+    let server = Server::start(&[]);
+    let (code, stdout, stderr) = run(&["check-config", "--listen", &server.addr().to_string()]);
+    assert!(code == 0 && stdout.contains("# good"), "{stderr}");
+}
+
+/// A service manager that waits for a message, and gets none, would end the server without a word.
+#[test]
+fn command_line_service_manager_that_is_not_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command();
+    command.env("NOTIFY_SOCKET", directory.path().join("nowhere"));
+    let listen = vec![LOCAL];
+    let mut server =
+        Server::launch(command, tempfile::tempdir().unwrap(), free_port(), listen, &[]);
+    Nat64::known(&server).map(Client::nth(1));
+    server.stop();
+    let stderr = server.stderr();
+    assert_eq!(stderr.matches("the service manager cannot be told").count(), 1, "{stderr}");
+}
+
+/// What an operator should look after is a warning in the journal; what is as it should be is not.
+#[test]
+fn command_line_priorities() {
+    use std::os::unix::fs::MetadataExt;
+    where_netlink_is_refused(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stderr");
+        let file = std::fs::File::create(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        let mut command = command();
+        command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+        command.args(["serve", "--listen", &format!("{LOCAL}:{}", free_port()), "--log", "-"]);
+        command.arg("--state").arg(directory.path().join("state"));
+        let mut child = command.stderr(file).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let said = || std::fs::read_to_string(&path).unwrap();
+        let serves = wait_until(PATIENCE, || said().contains("serving"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let said = said();
+        assert!(serves, "{said}");
+        for (priority, text) in [(4, "TCP connections are live"), (6, "serving ")] {
+            let line = said.lines().find(|line| line.contains(text)).expect(text);
+            assert!(line.starts_with(&format!("<{priority}>nat64handoff: ")), "{said}");
+        }
+    });
+}
+
+/// Advice is about what the command has.
+#[test]
+fn command_line_journal_of_a_server_that_runs() {
+    let server = Server::start(&[]);
+    let state = server.directory.path().join("state");
+    for command in ["check", "repair"] {
+        let (code, _, stderr) = run(&["journal", command, state.to_str().unwrap()]);
+        assert_eq!(code, 1, "{stderr}");
+        one_line(&stderr, "is in use by nat64handoff");
+        assert!(stderr.ends_with("; stop that server\n"), "{stderr}");
     }
 }

@@ -49,6 +49,8 @@ pub struct About {
     pub required: bool,
     /// Whether the file may have it.
     pub in_file: bool,
+    /// The group that the help and the manual show it in, if it is in one.
+    pub group: Option<&'static str>,
 }
 
 impl About {
@@ -69,6 +71,7 @@ impl About {
             help.push_str(&format!(" [default: {default}]"));
         }
         let arg = Arg::new(self.name).long(self.name).help(help).required(self.required);
+        let arg = arg.help_heading(self.group);
         // The help has them in the value's name.
         let arg = arg.hide_possible_values(true);
         match self.shape {
@@ -89,6 +92,15 @@ impl About {
         match self.value.contains('|') {
             true => Choices(self.value.split('|').filter(is_choice).collect()),
             false => Choices(Vec::new()),
+        }
+    }
+
+    /// What stands for its value in a file.
+    pub fn kind_in_file(&self) -> &'static str {
+        match self.shape {
+            Shape::Number => "number",
+            Shape::List => "array of strings",
+            Shape::Switch | Shape::Word | Shape::Path => "string",
         }
     }
 

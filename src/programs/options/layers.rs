@@ -5,15 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
+use serde::de::DeserializeSeed;
 
 use super::about::{About, Shape, VARIABLE_PREFIX, Written, variable_of};
 use super::environment::Environment;
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::warn;
 
 /// What has to be written differently: one line, with where it stands and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +128,7 @@ impl<T> Row<T> {
             shape,
             required: false,
             in_file: shape != Shape::Switch,
+            group: None,
         };
         Self { about, check, fallback: Fallback::None, show: None }
     }
@@ -210,6 +209,12 @@ impl<T> Row<T> {
         self
     }
 
+    /// What it is about: see [`About::group`].
+    pub(super) fn group(mut self, group: &'static str) -> Self {
+        self.about.group = Some(group);
+        self
+    }
+
     /// How `check-config` shows it, so that a file with it means the same.
     pub(super) fn shown(mut self, show: fn(&T) -> toml::Value) -> Self {
         self.show = Some(show);
@@ -271,6 +276,26 @@ fn is_service_link(value: &str) -> bool {
     address.is_some_and(|(_, address)| address.parse::<SocketAddr>().is_ok())
 }
 
+/// Whether Kubernetes gives a variable this name, after the beginning that is ours:
+/// `SERVICE_HOST`, `METRICS_SERVICE_PORT_HTTP`, `PORT_9_UDP_ADDR`.
+fn is_name_of_service_link(own: &str) -> bool {
+    let words: Vec<_> = own.split('_').collect();
+    let is_number = |word: &str| word.parse::<u16>().is_ok();
+    words.windows(2).any(|pair| matches!(pair, ["SERVICE", "HOST" | "PORT"]))
+        || words.windows(3).any(
+            |three| matches!(three, ["PORT", number, "TCP" | "UDP" | "SCTP"] if is_number(number)),
+        )
+}
+
+/// The name that was meant, if at most every third letter is wrong.
+fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    names
+        .map(|name| (strsim::levenshtein(written, name), name))
+        .min()
+        .filter(|&(distance, name)| 3 * distance <= name.len())
+        .map(|(_, name)| name)
+}
+
 impl<'a> Layers<'a> {
     /// The command line, and nothing else.
     pub(super) fn new(command_line: Layer, environment: &'a Environment) -> Self {
@@ -286,13 +311,13 @@ impl<'a> Layers<'a> {
 
     /// Adds what variables say about the options of `table`.
     pub(super) fn add_variables(&mut self, table: &[About]) {
-        self.add_misspelt_variables(table);
+        self.refuse_unknown_variables(table);
         let mut layer = Layer::new();
         for about in table {
             let Some(variable) = about.variable() else { continue };
             let Some(value) = self.environment.variable(&variable) else { continue };
             if value.to_str().is_some_and(is_service_link) {
-                say(format_args!(
+                warn(format_args!(
                     "{variable}={} is ignored: Kubernetes sets it for a service of this name \
                      (enableServiceLinks: false); --{} or the file can say what is meant",
                     value.display(),
@@ -315,21 +340,25 @@ impl<'a> Layers<'a> {
         self.layers.push((Origin::Environment, layer));
     }
 
-    /// A variable of ours by its beginning that none of the options has, but nearly. Others with
-    /// this beginning may be there for another purpose: containers get such from their service.
-    fn add_misspelt_variables(&mut self, table: &[About]) {
+    /// A variable of ours by its beginning that none of the options has, but for those that
+    /// Kubernetes sets.
+    fn refuse_unknown_variables(&mut self, table: &[About]) {
         let names: Vec<_> = table.iter().filter_map(About::variable).collect();
         for variable in self.environment.variables.keys().filter_map(|name| name.to_str()) {
             let Some(own) = variable.strip_prefix(VARIABLE_PREFIX) else { continue };
-            let nearest = |name: &String| {
-                let name = name.strip_prefix(VARIABLE_PREFIX)?;
-                Some(strsim::levenshtein(own, name)).filter(|distance| 3 * distance <= name.len())
-            };
-            let meant = names.iter().filter_map(|name| Some((nearest(name)?, name))).min();
-            if let Some((1.., meant)) = meant {
-                let cause = format!("is not known; did you mean {meant}?");
-                self.errors.add(UsageError { place: variable.to_owned(), cause });
+            let Some(value) = self.environment.variable(variable) else { continue };
+            let is_link =
+                is_name_of_service_link(own) || value.to_str().is_some_and(is_service_link);
+            if is_link || names.iter().any(|name| name == variable) {
+                continue;
             }
+            let own_names = names.iter().filter_map(|name| name.strip_prefix(VARIABLE_PREFIX));
+            let advice = match nearest(own, own_names) {
+                Some(meant) => format!("did you mean {VARIABLE_PREFIX}{meant}?"),
+                None => "unset it; `nat64handoff serve --help` has the options".to_owned(),
+            };
+            let cause = format!("there is no such option; {advice}");
+            self.errors.add(UsageError { place: variable.to_owned(), cause });
         }
     }
 
@@ -337,10 +366,9 @@ impl<'a> Layers<'a> {
     pub(super) fn add_file(&mut self, row: &Row<Option<PathBuf>>, table: &[About]) {
         let found = self.find(row);
         if let Some((Some(path), origin)) = self.errors.keep(found) {
-            let read = of_file(&path, &origin.place(row.about.name), table, &mut self.lines);
-            if let Some(layer) = self.errors.keep(read) {
-                self.layers.push((Origin::File(path), layer));
-            }
+            let place = origin.place(row.about.name);
+            let layer = of_file(&path, &place, table, &mut self.lines, &mut self.errors);
+            self.layers.push((Origin::File(path), layer));
         }
     }
 
@@ -380,106 +408,87 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The layer in a TOML file; `place` says who named it.
+/// The layer in a TOML file; `place` says who named it. What is wrong with it is added to `errors`,
+/// and is not in the layer.
 fn of_file(
     path: &Path,
     place: &str,
     table: &[About],
     lines: &mut HashMap<&'static str, usize>,
-) -> Result<Layer, UsageError> {
-    let text = fs::read_to_string(path).map_err(|cause| UsageError {
-        place: place.to_owned(),
-        cause: format!(
-            "{} cannot be read: {cause}; name a TOML file that this user can read",
-            path.display()
-        ),
-    })?;
+    errors: &mut UsageErrors,
+) -> Layer {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(cause) => {
+            let file = path.display();
+            let cause =
+                format!("{file} cannot be read: {cause}; name a TOML file that this user can read");
+            errors.add(UsageError { place: place.to_owned(), cause });
+            return Layer::new();
+        }
+    };
     let line = |start: usize| {
         let before = text.as_bytes().get(..start).unwrap_or_default();
         1 + before.iter().filter(|&&octet| octet == b'\n').count()
     };
-    let mut starts = Vec::new();
-    let layer = of_toml(&text, table, &mut starts).map_err(|(span, cause)| {
-        let line = line(span.map_or(0, |span| span.start));
-        UsageError { place: format!("{} line {line}", path.display()), cause }
-    })?;
-    lines.extend(starts.into_iter().map(|(name, start)| (name, line(start))));
-    Ok(layer)
+    let mut layer = Layer::new();
+    let mut wrong = Vec::new();
+    match values_of_toml(&text, table) {
+        Ok(values) => {
+            for (start, value) in values {
+                match value {
+                    Ok((name, written)) => {
+                        lines.insert(name, line(start));
+                        layer.insert(name, written);
+                    }
+                    Err(cause) => wrong.push((start, cause)),
+                }
+            }
+        }
+        Err(error) => {
+            let start = error.span().map_or(0, |span| span.start);
+            wrong.push((start, format!("{}; correct this line", in_one_line(&error))));
+        }
+    }
+    wrong.sort();
+    for (start, cause) in wrong {
+        let place = format!("{} line {}", path.display(), line(start));
+        errors.add(UsageError { place, cause });
+    }
+    layer
 }
 
-/// Where each key starts is added to `starts`.
-fn of_toml(
+/// A key of the file and what is written for it, or what is wrong there.
+type ValueOfToml = Result<(&'static str, Written), String>;
+
+/// What the file says, with the offset of each key.
+///
+/// # Errors
+/// Where it is no TOML.
+fn values_of_toml(
     text: &str,
     table: &[About],
-    starts: &mut Vec<(&'static str, usize)>,
-) -> Result<Layer, (Option<Range<usize>>, String)> {
-    let failed = |error: toml::de::Error| {
-        let message = error.message().trim().replace('\n', ", ");
-        (error.span(), format!("{message}; correct this line"))
-    };
-    let written: BTreeMap<toml::Spanned<String>, toml::Value> =
-        toml::from_str(text).map_err(failed)?;
-    let keys = FileKeys(table.iter().filter(|about| about.in_file).collect());
-    for key in written.keys() {
-        let name = key.get_ref().as_str();
-        if let Some(about) = keys.get(name) {
-            starts.push((about.name, key.span().start));
-            continue;
-        }
-        let advice = match keys.nearest(name) {
-            Some(nearest) => format!("did you mean {nearest}?"),
-            None => format!("the keys are {}", keys.names().collect::<Vec<_>>().join(", ")),
+) -> Result<Vec<(usize, ValueOfToml)>, toml::de::Error> {
+    let written: BTreeMap<toml::Spanned<String>, toml::Value> = toml::from_str(text)?;
+    let known: Vec<_> = table.iter().filter(|about| about.in_file).collect();
+    let names = || known.iter().map(|about| about.name);
+    let value_of = |key: &str, value: toml::Value| {
+        let Some(about) = known.iter().find(|about| about.name == key) else {
+            let advice = match nearest(key, names()) {
+                Some(nearest) => format!("did you mean {nearest}?"),
+                None => format!("the keys are {}", names().collect::<Vec<_>>().join(", ")),
+            };
+            return Err(format!("unknown key {key:?}; {advice}"));
         };
-        return Err((Some(key.span()), format!("unknown key {name:?}; {advice}")));
-    }
-    // Once more, so that an error about a value has its line.
-    let deserializer = toml::Deserializer::parse(text).map_err(failed)?;
-    keys.deserialize(deserializer).map_err(failed)
-}
-
-/// The options that a file may have.
-struct FileKeys<'a>(Vec<&'a About>);
-
-impl FileKeys<'_> {
-    fn get(&self, name: &str) -> Option<&About> {
-        self.0.iter().copied().find(|about| about.name == name)
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|about| about.name)
-    }
-
-    /// The key that was meant, if at most every third letter is wrong.
-    fn nearest(&self, name: &str) -> Option<&'static str> {
-        self.names()
-            .map(|key| (strsim::levenshtein(name, key), key))
-            .min()
-            .filter(|&(distance, key)| 3 * distance <= key.len())
-            .map(|(_, key)| key)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for FileKeys<'_> {
-    type Value = Layer;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Layer, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FileKeys<'_> {
-    type Value = Layer;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("keys and values")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Layer, A::Error> {
-        let mut layer = Layer::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let about = self.get(&key).ok_or_else(|| A::Error::custom("unknown key"))?;
-            layer.insert(about.name, map.next_value_seed(about)?);
+        match about.deserialize(value) {
+            Ok(written) => Ok((about.name, written)),
+            Err(error) => Err(format!("{key}: {}; correct this line", in_one_line(&error))),
         }
-        Ok(layer)
-    }
+    };
+    let values = written.into_iter();
+    Ok(values.map(|(key, value)| (key.span().start, value_of(key.get_ref(), value))).collect())
+}
+
+fn in_one_line(error: &toml::de::Error) -> String {
+    error.message().trim().replace('\n', ", ")
 }

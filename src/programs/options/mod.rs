@@ -15,7 +15,7 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use config::{Configuration, Options};
 pub use environment::Environment;
@@ -32,6 +32,8 @@ const VERSION: &str = match option_env!("NAT64HANDOFF_VERSION") {
 /// The server side of the NAT64 handoff protocol.
 #[derive(Debug, Parser)]
 #[command(name = "nat64handoff", version = VERSION, max_term_width = 100)]
+// All that it says is plain text, on a terminal, too.
+#[command(color = clap::ColorChoice::Never)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -65,8 +67,23 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a page of the manual
+    Man {
+        /// Which page
+        #[arg(default_value = "nat64handoff")]
+        page: ManualPage,
+    },
+}
+
+/// A page of the manual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ManualPage {
+    /// Of the program and its commands: section 8.
+    #[value(name = "nat64handoff", help = "The program and its commands: section 8")]
+    Program,
+    /// Of the configuration file: section 5.
+    #[value(name = "nat64handoff.toml", help = "The file of --config: section 5")]
+    File,
 }
 
 /// What to do with a journal.
@@ -99,7 +116,7 @@ const PLACES: &str = "\
 Every option can also be set by an environment variable (--max-entries: NAT64HANDOFF_MAX_ENTRIES, \
 lists with commas) and, except for --config, by a key of the same name in the TOML file \
 (max-entries = 1000000, lists as arrays). The command line wins over the environment, and the \
-environment over the file.";
+environment over the file. Counts may end in k or M.";
 
 /// Options of `demo`.
 #[derive(Debug, Default, Args)]

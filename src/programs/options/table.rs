@@ -36,6 +36,11 @@ const ENTRY_OCTETS: u64 = 700;
 const ENTRIES_MIN: usize = 8;
 const REACTORS_MAX: usize = 256;
 
+/// How the help and the manual group them.
+const NETWORK: &str = "Network";
+const STORAGE: &str = "Storage";
+const LIMITS: &str = "Limits";
+
 options! {
     /// How the server is to run: complete and valid.
     #[derive(Debug, Clone, PartialEq)]
@@ -45,9 +50,10 @@ options! {
     pub listen: Vec<SocketAddrV4> =
         "IPv4 address and port to take requests at; may be repeated, with the same port",
         Row::list("listen", "ADDR[:PORT]", |list, layers| {
-            let (port, _) = layers.find(&port()).map_err(|error| error.cause)?;
-            listen_addresses(list, port)
+            // What is wrong with the port is said of the port.
+            listen_addresses(list, layers.find(&port()).ok().map(|(port, _)| port))
         })
+        .group(NETWORK)
         .default_with("0.0.0.0:64064", |layers| {
             let (port, origin) = layers.find(&port())?;
             Ok((vec![SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)], origin))
@@ -56,11 +62,46 @@ options! {
 
     let port: u16 =
         "The port of each --listen that names none",
-        Row::number("port", "N", |text| whole_number(text, 1..=u16::MAX)).default("64064");
+        Row::number("port", "N", |text| whole_number(text, 1..=u16::MAX))
+            .group(NETWORK)
+            .default("64064");
+
+    pub allow: Vec<Ipv4Net> =
+        "Serve only NAT64s in this network; may be repeated",
+        Row::list("allow", "CIDR", |list, _| networks(list))
+            .group(NETWORK)
+            .default_with("all", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|networks| strings(networks));
+
+    pub deny: Vec<Ipv4Net> =
+        "Do not serve NAT64s in this network, even if allowed; may be repeated",
+        Row::list("deny", "CIDR", |list, _| networks(list))
+            .group(NETWORK)
+            .default_with("none", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|networks| strings(networks));
+
+    pub reactors: usize =
+        "Number of threads that handle requests, 1 to 256",
+        Row::number("reactors", "N", |text| whole_number(text, 1..=REACTORS_MAX))
+            .group(NETWORK)
+            .default_with("one per available CPU", |layers| {
+                let cpus = layers.environment.cpus.unwrap_or(1);
+                Ok((cpus.clamp(1, REACTORS_MAX), Origin::Default))
+            })
+            .shown(integer);
+
+    pub io: Option<Io> =
+        "How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by \
+         io_uring where it is allowed",
+        Row::word("io", "auto|uring|mmsg", values::io)
+            .group(NETWORK)
+            .default("auto")
+            .shown(|io| io.map_or("auto", Io::name).into());
 
     pub state: PathBuf =
         "Directory for the state; made if it does not exist",
         Row::path("state", "DIR", not_empty)
+            .group(STORAGE)
             .default_with("$STATE_DIRECTORY or ./state", |layers| {
                 Ok(match layers.environment.directory("STATE_DIRECTORY") {
                     Some(directory) => (directory, Origin::Variable("STATE_DIRECTORY")),
@@ -72,6 +113,7 @@ options! {
     pub log: LogDestination =
         "File to append the event log to, - for standard output",
         Row::path("log", "FILE|-", |path| not_empty(path).map(LogDestination::of))
+            .group(STORAGE)
             .default_with("$LOGS_DIRECTORY/events.log or -", |layers| {
                 Ok(match layers.environment.directory("LOGS_DIRECTORY") {
                     Some(directory) => {
@@ -86,32 +128,18 @@ options! {
     pub log_format: LogFormat =
         "full: name the local address and the NAT64 prefix in each line, too",
         Row::word("log-format", "plain|full", values::log_format)
+            .group(STORAGE)
             .default("plain")
             .shown(|format| match format {
                 LogFormat::Plain => "plain".into(),
                 LogFormat::Full => "full".into(),
             });
 
-    pub reactors: usize =
-        "Number of threads that handle requests, 1 to 256",
-        Row::number("reactors", "N", |text| whole_number(text, 1..=REACTORS_MAX))
-            .default_with("one per available CPU", |layers| {
-                let cpus = layers.environment.cpus.unwrap_or(1);
-                Ok((cpus.clamp(1, REACTORS_MAX), Origin::Default))
-            })
-            .shown(integer);
-
-    pub io: Option<Io> =
-        "How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by \
-         io_uring where it is allowed",
-        Row::word("io", "auto|uring|mmsg", values::io)
-            .default("auto")
-            .shown(|io| io.map_or("auto", Io::name).into());
-
     pub sync: SyncPolicy =
         "When the journal is made durable: whenever the kernel likes, before each answer that \
          depends on it, or so often",
         Row::word("sync", "none|always|interval:DURATION", sync_policy)
+            .group(STORAGE)
             .default("interval:100ms")
             .shown(|sync| sync.to_string().into());
 
@@ -122,12 +150,14 @@ options! {
     pub nat64s_max: usize =
         "NAT64s to serve at most; then the least worthy makes room",
         Row::number("max-nat64s", "N", |text| count(text, 1..=1_000_000))
+            .group(LIMITS)
             .default("1000")
             .shown(integer);
 
     pub entries_max: usize =
         "Entries to hold at most, for all NAT64s together",
         Row::number("max-entries", "N", |text| count(text, ENTRIES_MIN..=1_000_000_000))
+            .group(LIMITS)
             .default_with("what fits in a quarter of the memory that it may have", |layers| {
                 Ok(match &layers.environment.memory {
                     Some(memory) => {
@@ -142,31 +172,24 @@ options! {
 
     pub client_share: f64 =
         "Share of a NAT64's ports that one client network (/64) may have, 1/1024 to 1",
-        Row::number("client-share", "F", values::client_share).default("0.125").shown(|&share| share.into());
+        Row::number("client-share", "F", values::client_share)
+            .group(LIMITS)
+            .default("0.125")
+            .shown(|&share| share.into());
 
     pub validation_rate: u32 =
         "Validation packets to send at most in a second",
         Row::number("validation-rate", "N", |text| count(text, 1..=10_000_000))
+            .group(LIMITS)
             .default("10000")
             .shown(|&rate| i64::from(rate).into());
 
     pub create_rate: u32 =
         "Entries to create for one NAT64 at most in a second, after two whole tables at once",
-        Row::number("create-rate", "N", |text| whole_number(text, 1..=10_000_000))
+        Row::number("create-rate", "N", |text| count(text, 1..=10_000_000))
+            .group(LIMITS)
             .default("2000")
             .shown(|&rate| i64::from(rate).into());
-
-    pub allow: Vec<Ipv4Net> =
-        "Serve only NAT64s in this network; may be repeated",
-        Row::list("allow", "CIDR", |list, _| networks(list))
-            .default_with("all", |_| Ok((Vec::new(), Origin::Default)))
-            .shown(|networks| strings(networks));
-
-    pub deny: Vec<Ipv4Net> =
-        "Do not serve NAT64s in this network, even if allowed; may be repeated",
-        Row::list("deny", "CIDR", |list, _| networks(list))
-            .default_with("none", |_| Ok((Vec::new(), Origin::Default)))
-            .shown(|networks| strings(networks));
 
     let file: Option<PathBuf> =
         "TOML file with options",

@@ -22,19 +22,19 @@ use crate::programs::exit::EXIT_USAGE;
 const SERVE: [(&str, &str); 15] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
+    ("allow", "192.0.2.0/24,198.51.100.1"),
+    ("deny", "192.0.2.128/25"),
+    ("reactors", "7"),
+    ("io", "mmsg"),
     ("state", "/s"),
     ("log", "/l"),
     ("log-format", "full"),
-    ("reactors", "7"),
-    ("io", "mmsg"),
     ("sync", "interval:1m 30s"),
     ("max-nat64s", "8"),
     ("max-entries", "9"),
     ("client-share", "0.5"),
     ("validation-rate", "10"),
     ("create-rate", "11"),
-    ("allow", "192.0.2.0/24,198.51.100.1"),
-    ("deny", "192.0.2.128/25"),
 ];
 
 fn serve(arguments: &[&str]) -> ServeOptions {
@@ -239,7 +239,8 @@ fn documents_have_a_row_for_each_option() {
 
 #[test]
 fn manual_and_help_have_each_option() {
-    let text = String::from_utf8(crate::programs::manual::man().unwrap()).unwrap();
+    let text = crate::programs::manual::man(ManualPage::Program).unwrap();
+    let text = String::from_utf8(text).unwrap();
     let manual = text.replace("\\-", "-").replace("\\*(Aq", "'");
     for (name, table) in [("serve", ServeConfig::table()), ("gateway", GatewaySetup::table())] {
         let mut command = Cli::command();
@@ -415,12 +416,13 @@ fn all_errors_are_told_at_once() {
     let places: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
     let expected =
         ["NAT64HANDOFF_MAX_ENTIRES", "--config", "--port", "--reactors", "NAT64HANDOFF_SYNC"];
-    let mut sorted = places.clone();
-    sorted.retain(|place| *place != "--listen");
-    assert_eq!(sorted, expected, "{error}");
+    assert_eq!(places, expected, "{error}");
     assert!(error.contains("did you mean NAT64HANDOFF_MAX_ENTRIES?"), "{error}");
-    // Variables of others that begin like ours.
-    resolve(&[], &[("NAT64HANDOFF_SERVICE_HOST", "x"), ("NAT64HANDOFF_SEED", "1")]).unwrap();
+    // One that is like none of ours, and one that is set to nothing.
+    let variables = [("NAT64HANDOFF_COLOUR", "red"), ("NAT64HANDOFF_EMPTY", "")];
+    let error = resolve(&["--listen=192.0.2.1", "--port=x"], &variables).unwrap_err();
+    assert!(error.starts_with("NAT64HANDOFF_COLOUR: there is no such option; unset it"), "{error}");
+    assert_eq!(error.lines().count(), 2, "the port is named once: {error}");
 }
 
 /// As Kubernetes sets them for a service of our name.
@@ -431,6 +433,8 @@ fn service_links_are_no_options() {
         ("NAT64HANDOFF_PORT_9_TCP", "tcp://10.0.0.1:9"),
         ("NAT64HANDOFF_PORT_9_TCP_PROTO", "tcp"),
         ("NAT64HANDOFF_SERVICE_PORT", "9"),
+        ("NAT64HANDOFF_METRICS_SERVICE_HOST", "10.0.0.1"),
+        ("NAT64HANDOFF_METRICS_PORT", "tcp://10.0.0.1:9"),
     ];
     assert_eq!(resolve(&[], &links).unwrap().listen[0].port(), 64064);
     resolve(&[], &[("NAT64HANDOFF_PORT", "udp://[2001:db8::1]:9")]).unwrap();
@@ -447,6 +451,7 @@ fn counts_have_suffixes_and_bounds() {
     {
         assert_eq!(entries(text).unwrap().entries_max, count, "{text}");
     }
+    assert_eq!(resolve(&["--create-rate=1k"], &[]).unwrap().create_rate, 1000);
     for text in ["1", "0k", "k", "M", "1kk", "1.5M", "1001M", "99999999999999M", "-1k", "1 k"] {
         assert!(entries(text).unwrap_err().contains("like 20000, 20k or 1M"), "{text}");
     }
@@ -465,9 +470,9 @@ fn errors_name_the_file() {
         ),
         (
             "colour = 'red'",
-            "FILE line 1: unknown key \"colour\"; the keys are listen, port, state, log, log-format, \
-             reactors, io, sync, max-nat64s, max-entries, client-share, validation-rate, create-rate, \
-             allow, deny",
+            "FILE line 1: unknown key \"colour\"; the keys are listen, port, allow, deny, reactors, io, \
+             state, log, log-format, sync, max-nat64s, max-entries, client-share, validation-rate, \
+             create-rate",
         ),
         ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
         ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),
@@ -476,9 +481,9 @@ fn errors_name_the_file() {
         ("client-share = nan", "FILE line 1: client-share: \"NaN\" is not"),
         ("state = ''", "FILE line 1: state: is empty"),
         ("listen = []", "FILE line 1: listen: is an empty list"),
-        ("port = 1\nlog = 3", "FILE line 2: invalid type: integer `3`, expected path string"),
-        ("port = true", "FILE line 1: invalid type: boolean `true`, expected a number"),
-        ("allow = [1]", "FILE line 1: invalid type: integer `1`, expected a string"),
+        ("port = 1\nlog = 3", "FILE line 2: log: invalid type: integer `3`, expected path string"),
+        ("port = true", "FILE line 1: port: invalid type: boolean `true`, expected a number"),
+        ("allow = [1]", "FILE line 1: allow: invalid type: integer `1`, expected a string"),
         ("port = 1\nport = 2", "FILE line 2: duplicate key"),
         ("port = 1\n= =", "FILE line 2: "),
     ] {

@@ -13,6 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
+use crate::handoff::message::HANDOFF_PORT;
 use crate::kernel::backend::Io;
 
 const SYNC_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
@@ -106,7 +107,13 @@ pub(super) fn not_empty(path: &Path) -> Result<PathBuf, String> {
     Ok(path.to_owned())
 }
 
-pub(super) fn listen_addresses(list: &[&str], port: u16) -> Result<Vec<SocketAddrV4>, String> {
+/// `port` is for those that name none; there is none where `--port` is wrong.
+pub(super) fn listen_addresses(
+    list: &[&str],
+    port: Option<u16>,
+) -> Result<Vec<SocketAddrV4>, String> {
+    let first = || list.iter().find_map(|text| text.trim().parse::<SocketAddrV4>().ok());
+    let port = port.unwrap_or_else(|| first().map_or(HANDOFF_PORT, |address| address.port()));
     let mut addresses: Vec<SocketAddrV4> = Vec::with_capacity(list.len());
     for text in list {
         let address = listen_address(text.trim(), port)?;

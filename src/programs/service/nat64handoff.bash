@@ -115,7 +115,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --state --log --log-format --reactors --io --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --allow --deny --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -129,6 +129,22 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reactors)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "auto uring mmsg" -- "${cur}"))
+                    return 0
+                    ;;
                 --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -139,14 +155,6 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
-                    return 0
-                    ;;
-                --reactors)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --io)
-                    COMPREPLY=($(compgen -W "auto uring mmsg" -- "${cur}"))
                     return 0
                     ;;
                 --sync)
@@ -170,14 +178,6 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --allow)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --deny)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -537,7 +537,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__man)
-            opts="-h --help"
+            opts="-h --help nat64handoff nat64handoff.toml"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -551,7 +551,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --state --log --log-format --reactors --io --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --allow --deny --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -565,6 +565,22 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reactors)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "auto uring mmsg" -- "${cur}"))
+                    return 0
+                    ;;
                 --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -575,14 +591,6 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
-                    return 0
-                    ;;
-                --reactors)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --io)
-                    COMPREPLY=($(compgen -W "auto uring mmsg" -- "${cur}"))
                     return 0
                     ;;
                 --sync)
@@ -606,14 +614,6 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --allow)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --deny)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -629,7 +629,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --state --log --log-format --reactors --io --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --allow --deny --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -643,6 +643,22 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reactors)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "auto uring mmsg" -- "${cur}"))
+                    return 0
+                    ;;
                 --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -653,14 +669,6 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
-                    return 0
-                    ;;
-                --reactors)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --io)
-                    COMPREPLY=($(compgen -W "auto uring mmsg" -- "${cur}"))
                     return 0
                     ;;
                 --sync)
@@ -684,14 +692,6 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --allow)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --deny)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,11 +1,13 @@
 //! `nat64handoff man` and `nat64handoff completions`: both are made of the command line's
-//! definition.
+//! definition. The page about the configuration file is in `file`.
 
 use std::io::{self, Write};
 
 use clap::{Command, CommandFactory};
 
-use crate::programs::options::Cli;
+use crate::programs::options::{Cli, ManualPage};
+
+mod file;
 
 /// What has no place in the definition of the command line, in the manual's own language.
 const SECTIONS: &str = r#".SH FILES
@@ -15,6 +17,9 @@ The state: who has which port, for the next start. Only its owner may read it, a
 .TP
 \fI$LOGS_DIRECTORY/events.log\fR
 The event log. Where there is no such variable, it goes to standard output.
+.TP
+\fI/etc/nat64handoff.toml\fR
+The options of the service, where \fBinstall\fR made one: see \fBnat64handoff.toml\fR(5).
 .TP
 \fI$TMPDIR\fR or \fI/tmp\fR
 \fBdemo\fR has its state there while it runs.
@@ -37,7 +42,8 @@ A signal that comes while the program starts is heeded when it has started.
 .TP
 \fBNAT64HANDOFF_\fR\fIOPTION\fR
 Each option of \fBserve\fR in capital letters, with _ for -, and lists with commas: NAT64HANDOFF_MAX_ENTRIES.
-A key of the same name as the option in the file of \fB\-\-config\fR does the same, except for \fB\-\-config\fR itself. The command line wins over the environment, and the environment over the file.
+Others of that beginning are refused, but for those that Kubernetes sets for a service of this name.
+A key of the same name as the option in the file of \fB\-\-config\fR does the same, except for \fB\-\-config\fR itself: see \fBnat64handoff.toml\fR(5). The command line wins over the environment, and the environment over the file.
 .TP
 \fBSTATE_DIRECTORY\fR, \fBLOGS_DIRECTORY\fR
 Directories that systemd made for the service.
@@ -60,6 +66,10 @@ Something failed; a line on standard error says what, and what to do.
 .TP
 2
 The command line, the environment or the file has to be written differently.
+.SH COPYRIGHT
+MIT license.
+.SH SEE ALSO
+\fBnat64handoff.toml\fR(5)
 "#;
 
 /// Completions of the command line for a shell.
@@ -69,11 +79,19 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     text
 }
 
-/// The manual page: one for the program and all of its commands.
+/// A page of the manual.
 ///
 /// # Errors
 /// None in practice: it writes to memory.
-pub fn man() -> io::Result<Vec<u8>> {
+pub fn man(page: ManualPage) -> io::Result<Vec<u8>> {
+    match page {
+        ManualPage::Program => of_program(),
+        ManualPage::File => Ok(file::page().into_bytes()),
+    }
+}
+
+/// One for the program and all of its commands.
+fn of_program() -> io::Result<Vec<u8>> {
     let mut command = Cli::command();
     command.build();
     let mut text = Vec::new();
@@ -124,9 +142,20 @@ fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     let mut options = Vec::new();
     clap_mangen::Man::new(command.clone()).render_options_section(&mut options)?;
     let options = String::from_utf8_lossy(&options);
-    // The page has the beginning of each page already.
-    let is_new = |line: &&str| ![".ie", ".el", ".SH"].iter().any(|start| line.starts_with(start));
-    options.lines().filter(is_new).try_for_each(|line| writeln!(text, "{line}"))
+    for line in options.lines() {
+        // The page has the beginning of each page already.
+        if [".ie", ".el", ".SH OPTIONS"].iter().any(|start| line.starts_with(start)) {
+            continue;
+        }
+        match line.strip_prefix(".SH ") {
+            Some(group) => {
+                let (first, rest) = group.split_at(1);
+                writeln!(text, ".PP\n\\fI{first}{}:\\fR", rest.to_lowercase())?;
+            }
+            None => writeln!(text, "{line}")?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,11 +174,17 @@ mod tests {
     /// `install` puts these files where root's shells read them, rather than what a program prints.
     #[test]
     fn what_is_installed_is_what_is_printed() {
-        let installed: [(&str, &[u8], _); 2] = [
-            ("man", include_bytes!("service/nat64handoff.8"), man().unwrap()),
+        let page = |page| man(page).unwrap();
+        let installed: [(&str, &[u8], _); 3] = [
+            ("man", include_bytes!("../service/nat64handoff.8"), page(ManualPage::Program)),
+            (
+                "man nat64handoff.toml",
+                include_bytes!("../service/nat64handoff.toml.5"),
+                page(ManualPage::File),
+            ),
             (
                 "completions bash",
-                include_bytes!("service/nat64handoff.bash"),
+                include_bytes!("../service/nat64handoff.bash"),
                 completions(clap_complete::Shell::Bash),
             ),
         ];
@@ -163,12 +198,13 @@ mod tests {
 
     #[test]
     fn the_manual_cites_no_page_that_is_not_there() {
-        let manual = String::from_utf8(man().unwrap()).unwrap();
+        let manual = String::from_utf8(man(ManualPage::Program).unwrap()).unwrap();
         assert!(manual.contains(".TH nat64handoff 8"), "{manual}");
         assert!(!manual.contains("(1)") && !manual.contains("help("), "{manual}");
+        assert!(manual.contains("\\fBnat64handoff.toml\\fR(5)"), "{manual}");
         let sections: Vec<_> =
             manual.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
-        for section in ["NAME", "COMMANDS", "FILES", "SIGNALS", "ENVIRONMENT"] {
+        for section in ["NAME", "COMMANDS", "FILES", "SIGNALS", "ENVIRONMENT", "SEE ALSO"] {
             assert_eq!(sections.iter().filter(|&&name| name == section).count(), 1, "{sections:?}");
         }
         assert!(manual.contains(".SH EXIT STATUS"), "{manual}");
