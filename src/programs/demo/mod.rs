@@ -357,7 +357,7 @@ impl Demo<'_> {
         self.say("the least recently used entry is gone, and its port has a new client")
     }
 
-    /// What the log is good for, by its line of the newcomer to the full table; and what to do next.
+    /// What the log is good for, by its line of the newcomer to the full table; and what is next.
     fn what_for(&mut self, line: &str) -> Result<(), Failure> {
         let event = tail::event_of(line).unwrap_or_default();
         let port = event.split(' ').nth(1).unwrap_or_default();

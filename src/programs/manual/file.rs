@@ -1,4 +1,4 @@
-//! The manual page of the configuration file, nat64handoff.toml(5): a key for each option of `serve`.
+//! nat64handoff.toml(5), the page about the configuration file: a key for each option of `serve`.
 
 use crate::programs::options::{Configuration, ServeConfig};
 
