@@ -17,9 +17,11 @@ mod judge;
 #[path = "harness/server.rs"]
 mod server;
 
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use judge::client::{Client, Entry};
+use judge::eventlog::Kind;
 use judge::nat64::Nat64;
 use judge::{packet, wire};
 use server::Server;
@@ -204,4 +206,42 @@ fn strangers() {
         while stranger.waiting_challenge().is_some() {}
     });
     cheap("strangers", price);
+}
+
+/// Proofs of newcomers where `--max-nat64s` is reached, of whom a few have a TCP connection with
+/// this host: tables with many entries are given up for these meanwhile.
+#[test]
+fn newcomers_at_the_limit() {
+    // In one /24, that many are no crowd.
+    const NAT64S_MAX: u32 = 15;
+    let server = Server::start_single(&["--max-nat64s", &NAT64S_MAX.to_string()]);
+    // The two that are compared are known later.
+    let tables: Vec<_> = (2..NAT64S_MAX).map(|_| Nat64::known(&server)).collect();
+    let entries: Vec<Entry> =
+        (0..1000).map(|number| Client::nth(number).at(20_000 + number as u16)).collect();
+    tables.iter().for_each(|nat64| nat64.fill(&entries));
+    let newcomers: Vec<_> = (0..64).map(|_| Nat64::unknown(&server)).collect();
+    let proof = |nat64: &Nat64| {
+        let challenge = nat64.challenge(&nat64.service_request(&nat64.unmapped_packet()));
+        nat64.service_request(&nat64.as_packet(&challenge))
+    };
+    let proofs: Vec<_> = newcomers.iter().map(proof).collect();
+    let connections: Vec<_> = newcomers.iter().take(16).map(connect).collect();
+    let price = price(&server, |number| {
+        let nth = number as usize % newcomers.len();
+        newcomers[nth].send(&proofs[nth]);
+        drain(&newcomers[nth]);
+    });
+    let given_up = server.events().iter().filter(|event| event.kind == Kind::Forgotten).count();
+    eprintln!("{given_up} tables were given up");
+    assert!(given_up > 0, "no table was given up\n{}", server.stderr());
+    cheap("newcomers at the limit", price);
+    drop(connections);
+}
+
+/// A TCP connection between the server's host and a NAT64.
+fn connect(nat64: &Nat64) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((nat64.address, 0)).unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (ours, listener.accept().unwrap().0)
 }

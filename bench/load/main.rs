@@ -25,6 +25,7 @@
 //! | --- | --- |
 //! | `net` | many datagrams in one system call; the `unsafe` |
 //! | `nat64` | a NAT64 of the load: requests, and what their replies must be |
+//! | `newcomers` | NAT64s that prove themselves where there is no room |
 //! | `generator` | the load, and the closed loop |
 //! | `open_loop` | the open loop |
 //! | `tally` | loss and latency |
@@ -42,6 +43,7 @@ mod echo;
 mod generator;
 mod nat64;
 mod net;
+mod newcomers;
 mod open_loop;
 mod parts;
 mod process;

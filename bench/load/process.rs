@@ -64,10 +64,13 @@ impl Process {
         })
     }
 
-    /// The same with its own limits, one reactor, and its log in a file.
-    pub fn limited() -> Process {
+    /// The same with its own limits, but for these options, one reactor, and its log in a file.
+    pub fn limited(options: &[&str]) -> Process {
         Process::start(on_cores(1), |command, address, directory| {
-            serve(command, 1, address, directory).arg("--log").arg(directory.join("events.log"));
+            serve(command, 1, address, directory)
+                .arg("--log")
+                .arg(directory.join("events.log"))
+                .args(options);
         })
     }
 
@@ -165,6 +168,12 @@ impl Process {
             thread::sleep(Duration::from_millis(5));
         }
         Totals::parse(&self.messages())
+    }
+
+    /// How many lines of its log have this in them so far.
+    pub fn log_lines(&self, part: &str) -> usize {
+        let log = fs::read_to_string(self.directory.path().join("events.log"));
+        log.unwrap_or_default().lines().filter(|line| line.contains(part)).count()
     }
 
     /// Its messages.

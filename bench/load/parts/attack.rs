@@ -24,6 +24,7 @@ use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 use crate::generator::Load;
 use crate::nat64::{Answer, CLIENT_PORT, Kind, Nat64, Peer, SERVICE, client_address};
 use crate::net::{self, Burst};
+use crate::newcomers::{NAT64S_MAX, Newcomers};
 use crate::process::Process;
 use crate::report::{goal, spread};
 
@@ -65,6 +66,8 @@ enum From {
     Known,
     /// Another address each.
     Anywhere,
+    /// NAT64s that prove themselves, and find no room.
+    Newcomers,
 }
 
 const ATTACKS: [Attack; 8] = [
@@ -92,7 +95,7 @@ pub fn run(rounds: usize) -> Result<(), String> {
         "", "attacks/s", "p50 us", "p99", "alone", "p99", "lost", "CPU"
     );
     for attack in &ATTACKS {
-        let mut honest = Honest::new(Process::limited());
+        let mut honest = Honest::new(Process::limited(&[]));
         let hostile = Hostile::new(&honest.process, attack);
         measure(&mut honest, hostile, rounds, None);
     }
@@ -101,7 +104,26 @@ pub fn run(rounds: usize) -> Result<(), String> {
     let mut honest = Honest::new(process);
     let hostile = Hostile::new(&honest.process, &attack);
     measure(&mut honest, hostile, rounds, Some(log));
-    Ok(())
+    newcomers(rounds)
+}
+
+/// Proofs of newcomers at `--max-nat64s`, while tables with many entries are given up for them.
+fn newcomers(rounds: usize) -> Result<(), String> {
+    let attack = Attack {
+        name: "newcomers at --max-nat64s",
+        rate: RATE,
+        make: |_, _, _| {},
+        from: From::Newcomers,
+    };
+    let limit = ["--max-nat64s", &NAT64S_MAX.to_string()];
+    let mut honest = Honest::new(Process::limited(&limit));
+    let mut hostile = Hostile::new(&honest.process, &attack);
+    // Beside the honest one and the hostile one that each attack has.
+    hostile.newcomers = Some(Newcomers::at_the_limit(honest.process.address, 2));
+    measure(&mut honest, hostile, rounds, None);
+    let given_up = honest.process.log_lines(" Forgotten ");
+    println!("    {given_up} tables were given up meanwhile");
+    if given_up == 0 { Err("no table was given up".to_owned()) } else { Ok(()) }
 }
 
 /// What came of the requests in one time, in nanoseconds.
@@ -240,6 +262,7 @@ struct Hostile<'a> {
     server: std::net::SocketAddrV4,
     sent: u64,
     inbox: net::Inbox,
+    newcomers: Option<Newcomers>,
 }
 
 impl<'a> Hostile<'a> {
@@ -255,6 +278,7 @@ impl<'a> Hostile<'a> {
             server: process.address,
             sent: 0,
             inbox: net::Inbox::new(),
+            newcomers: None,
         }
     }
 
@@ -264,6 +288,14 @@ impl<'a> Hostile<'a> {
     }
 
     fn send(&mut self) {
+        if let Some(newcomers) = &mut self.newcomers {
+            newcomers.prove(self.sent);
+            self.sent += 1;
+            if self.sent.is_multiple_of(READ_EVERY) {
+                newcomers.drain();
+            }
+            return;
+        }
         self.payload.clear();
         (self.attack.make)(&self.nat64, self.sent, &mut self.payload);
         if self.attack.from == From::Known {
