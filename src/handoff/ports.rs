@@ -24,6 +24,8 @@ pub const CONTROL_PORTS_MAX: usize = 4;
 const LARGE: usize = 16384;
 /// Draws in the bitmap before it is counted through.
 const DRAWS_MAX: usize = 8;
+/// How many ports that are avoided are remembered. Of two that are equal modulo this, the later one.
+const AVOIDED_MAX: usize = 256;
 /// No slot: a table has fewer entries than this.
 const NONE: u16 = u16::MAX;
 const WORDS: usize = PORTS / 64;
@@ -36,6 +38,8 @@ const _: () = assert!(PORTS.is_multiple_of(64) && MAPPED_PORT_MIN.is_multiple_of
 const _: () = assert!(LIST_MAX * size_of::<u16>() == size_of::<[u64; 65536 / 64]>());
 const _: () = assert!(TABLE_CAPACITY == PORTS - NEVER_MAPPED.len() - 2);
 const _: () = assert!(TABLE_CAPACITY < NONE as usize && LARGE < TABLE_CAPACITY);
+// So no port that is avoided is 0.
+const _: () = assert!(MAPPED_PORT_MIN > 0);
 
 /// The mapped ports of one table.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub struct Ports {
     control: Vec<u16>,
     eligible: usize,
     map: Map,
+    /// From the first one on; 0 for none.
+    avoided: Option<Box<[u16; AVOIDED_MAX]>>,
 }
 
 #[derive(Debug)]
@@ -158,7 +164,8 @@ impl Ports {
     /// No port taken. `hash` is for the hash table.
     pub fn new(handoff_port: u16, hash: SecretHash) -> Self {
         let map = Map::Small { slots: HashTable::new(), hash };
-        let mut ports = Self { handoff: handoff_port, control: Vec::new(), eligible: 0, map };
+        let (control, avoided) = (Vec::new(), None);
+        let mut ports = Self { handoff: handoff_port, control, eligible: 0, map, avoided };
         ports.eligible = count_eligible(handoff_port, &[]);
         ports
     }
@@ -224,6 +231,26 @@ impl Ports {
             }
             Map::Large(large) => large.set(port.0, slot),
         }
+        if self.is_avoided(port)
+            && let Some(avoided) = &mut self.avoided
+        {
+            avoided[usize::from(port.0) % AVOIDED_MAX] = 0;
+        }
+    }
+
+    /// `port` is not drawn, as long as another is free, until an entry has it.
+    pub fn avoid(&mut self, port: MappedPort) {
+        if port.0 >= MAPPED_PORT_MIN {
+            let avoided = self.avoided.get_or_insert_with(|| Box::new([0; _]));
+            avoided[usize::from(port.0) % AVOIDED_MAX] = port.0;
+        }
+    }
+
+    /// Whether `port` is avoided, and that is remembered.
+    pub fn is_avoided(&self, port: MappedPort) -> bool {
+        self.avoided
+            .as_ref()
+            .is_some_and(|ports| ports[usize::from(port.0) % AVOIDED_MAX] == port.0)
     }
 
     /// Takes `port` back from its entry.
@@ -258,40 +285,52 @@ impl Ports {
         }
     }
 
-    /// A free port, each as likely as any other, or `None` where there is none.
+    /// A free port, each as likely as any other, of those that are not avoided if there is one, or
+    /// `None` where none is free.
     pub fn draw(&self, random: &mut Random) -> Option<MappedPort> {
         let free = self.eligible.checked_sub(self.taken()).filter(|&free| free > 0)?;
         for _ in 0..DRAWS_MAX {
             let port = MappedPort(port(random.below(PORTS as u32) as usize));
-            if self.is_free(port) {
+            if self.is_free(port) && !self.is_avoided(port) {
                 return Some(port);
             }
         }
-        self.nth_free(random.below(free as u32) as usize)
+        let avoided = self.avoided().filter(|&port| self.is_free(port)).count();
+        match free - avoided {
+            0 => self.nth_free(random.below(free as u32) as usize, false),
+            left => self.nth_free(random.below(left as u32) as usize, avoided > 0),
+        }
     }
 
-    /// The free port with `n` free ones below it.
-    fn nth_free(&self, mut n: usize) -> Option<MappedPort> {
-        match &self.map {
-            Map::Small { .. } => {
-                (0..PORTS).map(|i| MappedPort(port(i))).filter(|&port| self.is_free(port)).nth(n)
-            }
-            Map::Large(large) => {
-                for (i, &barred) in large.barred.iter().enumerate() {
-                    let mut free = !barred;
-                    let here = free.count_ones() as usize;
-                    if n >= here {
-                        n -= here;
-                        continue;
-                    }
-                    for _ in 0..n {
-                        free &= free - 1;
-                    }
-                    return Some(MappedPort(port(i * 64 + free.trailing_zeros() as usize)));
-                }
-                None
-            }
+    fn avoided(&self) -> impl Iterator<Item = MappedPort> {
+        let ports = self.avoided.iter().flat_map(|ports| ports.iter());
+        ports.filter(|&&port| port > 0).map(|&port| MappedPort(port))
+    }
+
+    /// The free port with `n` free ones below it; those that are avoided do not count where
+    /// `avoiding` says so.
+    fn nth_free(&self, mut n: usize, avoiding: bool) -> Option<MappedPort> {
+        let Map::Large(large) = &self.map else {
+            let is_free = |port| self.is_free(port) && !(avoiding && self.is_avoided(port));
+            return (0..PORTS).map(|i| MappedPort(port(i))).filter(|&port| is_free(port)).nth(n);
+        };
+        let mut left_out = [0; WORDS];
+        for at in self.avoided().filter(|_| avoiding).filter_map(|port| index(port.0)) {
+            left_out[at / 64] |= 1_u64 << (at % 64);
         }
+        for (i, (&barred, left_out)) in large.barred.iter().zip(left_out).enumerate() {
+            let mut free = !(barred | left_out);
+            let here = free.count_ones() as usize;
+            if n >= here {
+                n -= here;
+                continue;
+            }
+            for _ in 0..n {
+                free &= free - 1;
+            }
+            return Some(MappedPort(port(i * 64 + free.trailing_zeros() as usize)));
+        }
+        None
     }
 
     fn grow(&mut self) {
@@ -418,6 +457,40 @@ mod tests {
             assert_eq!(ports.slot(port), None);
         }
         assert_eq!(ports.taken(), 1);
+    }
+
+    /// Both forms, many ports free and few.
+    #[test]
+    fn section_6_a_port_that_is_avoided_is_drawn_last() {
+        const AVOIDED: usize = 7;
+        for left in [TABLE_CAPACITY - 16_000, 5000, 3 * AVOIDED, AVOIDED + 1, AVOIDED] {
+            let mut random = Random::new([5; 32]);
+            let mut ports = ports(64064, &[40000]);
+            let all = (1024..=u16::MAX).map(MappedPort);
+            let all: Vec<_> = all.filter(|&port| ports.is_eligible(port)).collect();
+            let (taken, free) = all.split_at(TABLE_CAPACITY - left);
+            taken.iter().enumerate().for_each(|(slot, &port)| ports.take(port, slot as u16));
+            // Some that are taken do not count, nor some that no entry can have.
+            let never = [0, 1023, 3544, 40000].map(MappedPort);
+            taken[..3].iter().chain(&never).for_each(|&port| ports.avoid(port));
+            let avoided = &free[free.len() - AVOIDED..];
+            avoided.iter().for_each(|&port| ports.avoid(port));
+            let drawn: Vec<_> = (0..2000).map(|_| ports.draw(&mut random).unwrap()).collect();
+            let is_avoided = |port: &&MappedPort| avoided.contains(port);
+            let expected = if left > AVOIDED { 0 } else { drawn.len() };
+            assert_eq!(drawn.iter().filter(is_avoided).count(), expected, "{left}");
+            // All others are drawn, as often as each other.
+            let rank = |port: &MappedPort| free.binary_search(port).unwrap();
+            let mean = drawn.iter().map(rank).sum::<usize>() as f64 / 2000.0;
+            let middle = (left.max(AVOIDED + 1) - AVOIDED - 1) as f64 / 2.0;
+            assert!(left <= AVOIDED || (mean - middle).abs() <= 0.05 * left as f64, "{mean}");
+            // An entry that has one uses it: it is a port like any other then.
+            let port = avoided[0];
+            assert!(ports.is_avoided(port));
+            ports.take(port, (TABLE_CAPACITY - 1) as u16);
+            ports.release(port);
+            assert!(!ports.is_avoided(port) && ports.is_free(port));
+        }
     }
 
     #[test]

@@ -177,6 +177,7 @@ impl Channel {
         let (now, record) = (effects.now(), effects.batch.record);
         let create_rate = effects.shared.create_rate;
         let told = self.buckets.conflict(now, create_rate, (port, client), record)?;
+        self.table.avoid(port);
         if told.is_none() {
             effects.record(Change::Conflict { port, client: client.client });
         }

@@ -436,8 +436,8 @@ impl Table {
     /// Makes an entry for the client that was `sought`, which has none. In a full table, or where
     /// `at_limit` says that no entry may be added, another one is evicted; those that are `live`
     /// are passed over as long as another can go. The port is `wanted`
-    /// if that is eligible and free, else that of the evicted entry, else one drawn from the free
-    /// ones.
+    /// if that is eligible and free, else that of the evicted entry, unless that is avoided and
+    /// another is free, else one drawn from the free ones.
     ///
     /// # Errors
     /// [`DropReason::NoPort`] where nothing can go and nothing is free.
@@ -458,7 +458,9 @@ impl Table {
             let Entry { port, client } = self.entry(evicted);
             self.remove(evicted);
             changed(Change::Deleted { port, client });
-            wanted.unwrap_or(port)
+            let avoids = wanted.is_none() && self.ports.is_avoided(port);
+            let other = if avoids { self.ports.draw(random) } else { wanted };
+            other.unwrap_or(port)
         } else {
             match wanted {
                 Some(port) => port,
@@ -527,6 +529,11 @@ impl Table {
         }
     }
 
+    /// The NAT64 uses `port` for a client that the table has on another one.
+    pub fn avoid(&mut self, port: MappedPort) {
+        self.ports.avoid(port);
+    }
+
     /// From now on the control ports are `control`; none of them may be mapped: see [`Table::bar`].
     pub fn set_control_ports(&mut self, control: impl Iterator<Item = ControlPort>) {
         self.ports.set_control(control);
@@ -559,8 +566,8 @@ impl Table {
                     self.touch(slot, true);
                 }
             }
+            Change::Conflict { port, .. } => self.avoid(port),
             Change::Initialized
-            | Change::Conflict { .. }
             | Change::IdentityKnown { .. }
             | Change::IdentityForgotten { .. }
             | Change::Forgotten => {}

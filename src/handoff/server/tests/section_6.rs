@@ -197,3 +197,55 @@ fn section_6_authenticators_are_recorded_once_a_second() {
     assert_eq!(late(&mut shard), []);
     assert!(!shard.server.is_late());
 }
+
+/// What a NAT64 reported of a port, and the table could not adopt, holds for that port until the
+/// table must give it away: the log names nobody else for it. As before and after a start.
+#[test]
+fn section_6_a_port_that_was_reported_for_another_is_drawn_last() {
+    let roomy = |config: &mut ServerConfig| config.budget = Arc::new(Budget::new(100, 100_000));
+    let (mut shard, mut restarted) = (Shard::new(roomy), Shard::new(roomy));
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let mut journal = std::mem::take(&mut shard.outbox.changes);
+    let own = make(&mut shard, CLIENT, 1);
+    journal.append(&mut shard.outbox.changes);
+    let reported = [5000, 5001, 5002];
+    for port in reported {
+        assert_eq!(shard.ask(&report(b"a1", &[entry(port, own.client)])), answer(b"a1", own, &[]));
+        journal.append(&mut shard.outbox.changes);
+    }
+    // One port stays free beside these.
+    let table = TableKey { local: LOCAL, nat64: NAT64 };
+    let is_left = |port: &u16| {
+        ![3544, 6000, 6081, CONTROL, own.port.0, 64064].contains(port) && !reported.contains(port)
+    };
+    for port in (1024..=u16::MAX).filter(is_left) {
+        journal.push((table, created(entry(port, client("2001:db8::f", port)))));
+        shard.server.replay(table, &journal.last().unwrap().1);
+    }
+    journal.iter().for_each(|(table, change)| restarted.server.replay(*table, change));
+    for shard in [&mut shard, &mut restarted] {
+        assert_eq!(make(shard, "2001:db8::1", 1).port, MappedPort(6000));
+        let others = (2..=4).map(|number| make(shard, &format!("2001:db8::{number}"), 1).port.0);
+        let mut others: Vec<_> = others.collect();
+        others.sort_unstable();
+        assert_eq!(others, reported);
+        assert_eq!(shard.server.entries().count(), 64_508);
+    }
+}
+
+/// Where the entry goes that has the port, another port is given to who takes its place.
+#[test]
+fn section_6_a_port_that_was_reported_for_another_is_not_taken_over() {
+    let mut shard = Shard::new(|config| config.limits.entries_max = 2);
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let oldest = make(&mut shard, "2001:db8::1", 1);
+    let other = make(&mut shard, "2001:db8::2", 1);
+    let wrong = entry(oldest.port.0, other.client);
+    assert_eq!(shard.ask(&report(b"a1", &[wrong])), answer(b"a1", other, &[]));
+    let third = make(&mut shard, "2001:db8::3", 1);
+    assert_eq!(shard.events(), [deleted(oldest), created(third)]);
+    assert_ne!(third.port, oldest.port);
+    // As without a report.
+    let fourth = make(&mut shard, "2001:db8::4", 1);
+    assert_eq!((shard.events(), fourth.port), (vec![deleted(other), created(fourth)], other.port));
+}
