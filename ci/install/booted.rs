@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// The root folder of another Debian or Ubuntu, to be booted instead of this machine's.
+const OTHER_SYSTEM: &str = "CI_SYSTEM";
 const BOOT_MAX: Duration = Duration::from_secs(120);
 /// What all its files may take that differ from this machine's.
 const ROOM: &str = "512m";
@@ -38,8 +40,14 @@ impl Booted {
         let name = format!("nat64handoff-boot-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir(&folder).unwrap();
-        let root = mounted(&folder);
+        mount(
+            &folder,
+            &format!(
+                "mount -t tmpfs -o size={ROOM},mode=755 tmpfs . && cd \"$PWD\" && mkdir up work root"
+            ),
+        );
         prepare(&folder.join("up"));
+        let root = overlaid(&folder);
         let Some(nspawn) = boot(&folder, &root) else {
             unmount(&folder);
             cannot_run("systemd-nspawn (Debian's package systemd-container)")
@@ -240,29 +248,41 @@ fn boot(folder: &Path, root: &Path) -> Option<Child> {
     command.spawn().ok()
 }
 
-/// This machine's root, behind an overlay in memory, without the services that it starts.
-fn mounted(folder: &Path) -> PathBuf {
+/// The root of the system to be booted.
+fn lower() -> String {
+    std::env::var(OTHER_SYSTEM).unwrap_or_else(|_| "/".into())
+}
+
+/// That root behind an overlay in memory, without the services that it starts.
+fn overlaid(folder: &Path) -> PathBuf {
+    let lower = lower();
+    mount(
+        folder,
+        &format!(
+            "mount -t overlay overlay -o lowerdir={lower},upperdir=up,workdir=work root && \
+             rm -f root/etc/systemd/system/multi-user.target.wants/*.service"
+        ),
+    );
+    folder.join("root")
+}
+
+/// Runs a script in a folder that becomes a root.
+fn mount(folder: &Path, script: &str) {
     // SAFETY: takes nothing.
     let is_root = unsafe { libc::geteuid() } == 0;
-    let init = fs::canonicalize("/sbin/init").unwrap_or_default();
+    let init = fs::canonicalize(Path::new(&lower()).join("sbin/init")).unwrap_or_default();
     if !is_root || !init.ends_with("systemd/systemd") {
         let _ = fs::remove_dir(folder);
         cannot_run(
             "root, and a system whose /sbin/init is systemd (Debian's package systemd-sysv)",
         );
     }
-    let path = folder.display();
-    let script = format!(
-        "mount -t tmpfs -o size={ROOM},mode=755 tmpfs {path} && cd {path} && mkdir up work root && mount -t overlay \
-         overlay -o lowerdir=/,upperdir={path}/up,workdir={path}/work {path}/root && \
-         rm -f root/etc/systemd/system/multi-user.target.wants/*.service"
-    );
+    let script = format!("cd {} && {script}", folder.display());
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
     if !output.status.success() {
         unmount(folder);
         cannot_run(&format!("an overlay of /: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    folder.join("root")
 }
 
 fn unmount(folder: &Path) {

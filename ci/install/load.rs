@@ -2,6 +2,7 @@
 //! server. Each must be answered.
 
 use crate::booted::{Booted, Network};
+use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// After the last request, answers are waited for this long.
-const LAST: Duration = Duration::from_secs(3);
+const LAST: Duration = PATIENCE;
 
 /// What became of the requests.
 #[derive(Debug)]

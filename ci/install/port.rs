@@ -4,6 +4,8 @@
 use crate::booted::Booted;
 use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
 use crate::load::{Load, Outcome};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -65,6 +67,38 @@ fn port_stays_open_over_restarts() {
     assert_eq!(booted.server(), process);
     let said = booted.done("journalctl --no-pager --unit=nat64handoff");
     assert_eq!(said.matches("executing the program anew").count(), 1, "{said}");
+}
+
+/// A state that takes a while to be read.
+#[test]
+fn port_stays_open_with_a_million_entries() {
+    const TABLES: u32 = 16;
+    const OF_A_TABLE: u32 = 62_500;
+    let booted = Booted::installed("--no-update");
+    let network = booted.network();
+    std::thread::scope(|scope| {
+        for _ in 0..TABLES {
+            scope.spawn(|| {
+                network.enter();
+                let nat64 = Nat64::known(SERVER);
+                let ports = (1024..=u16::MAX).filter(|port| nat64.is_eligible(*port));
+                let entries = (0..OF_A_TABLE).zip(ports);
+                let entries: Vec<_> =
+                    entries.map(|(number, port)| Client::nth(number).at(port)).collect();
+                nat64.fill(&entries);
+            });
+        }
+    });
+    for act in ["restart nat64handoff", "kill --kill-who=main --signal=USR2 nat64handoff"] {
+        nothing_is_lost(&under_load(&booted, || {
+            booted.done(&format!("systemctl {act}"));
+        }));
+    }
+    let lines = booted.done("grep -c ' Created ' /home/nat64ho/logs/events.log");
+    // With those of the NAT64s of the load, and of the self-check.
+    let expected = TABLES * OF_A_TABLE + 2 * NAT64S;
+    let lines: u32 = lines.trim().parse().unwrap();
+    assert!((expected + 1..expected + 5).contains(&lines), "{lines} of {expected}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn install_says_what_is_missing() {
         let refused = booted.install(arguments);
         assert!(refused.code == 1 && refused.text.contains(said), "{arguments}: {}", refused.text);
     }
-    booted.done("rm -r /usr/local/bin/rustc /usr/lib/rust-1.999 /root/.rustup");
+    booted.done("rm -rf /usr/local/bin/rustc /usr/lib/rust-1.999 /root/.rustup");
     let refused = booted.install("");
     let advice = "apt-get install -y --no-install-recommends rustc-web cargo-web";
     assert!(refused.code == 1, "{}", refused.text);
