@@ -360,6 +360,24 @@ fn command_line_all_errors_of_a_file() {
     assert_eq!(stderr.lines().count(), 5, "{stderr}");
 }
 
+/// What is wrong with options does not hide what is wrong with the machine.
+#[test]
+fn command_line_check_finds_all_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let log = directory.path().join("missing/events.log");
+    let [file, log] = [&file, &log].map(|path| path.to_str().unwrap());
+    let wrong = ["--reactors", "0", "--listen", "192.0.2.1", "--state", file, "--log", log];
+    let (code, stdout, stderr) = run(&[&["check-config"], &wrong[..]].concat());
+    assert_eq!((code, &*stdout), (2, ""), "{stderr}");
+    for said in ["--reactors: ", "192.0.2.1 is not an address", "--state", "there is no directory"]
+    {
+        assert_eq!(stderr.matches(said).count(), 1, "{said}: {stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 4, "{stderr}");
+}
+
 /// A variable that would do nothing is not taken for one that does.
 #[test]
 fn command_line_unknown_variables() {

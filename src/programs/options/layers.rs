@@ -392,6 +392,13 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// The value of an option, if somebody wrote one that means something. Not a default: what is
+    /// wrong elsewhere may hide what was meant.
+    pub(super) fn written<T>(&self, row: &Row<T>) -> Option<T> {
+        let (value, origin) = self.find(row).ok()?;
+        (!matches!(origin, Origin::Default | Origin::Machine(_))).then_some(value)
+    }
+
     /// What an error says about the option `name` from there.
     fn place(&self, origin: &Origin, name: &str) -> String {
         match (origin, self.lines.get(name)) {

@@ -21,7 +21,7 @@ pub use config::{Configuration, Options};
 pub use environment::Environment;
 pub use gateway::{GatewayOptions, GatewaySetup};
 pub use layers::{UsageError, UsageErrors};
-pub use table::{LogDestination, ServeConfig, ServeOptions};
+pub use table::{LogDestination, Places, ServeConfig, ServeOptions};
 
 /// The version, with the commit where `ci/commit.rs` knows it.
 const VERSION: &str = match option_env!("NAT64HANDOFF_VERSION") {

@@ -228,6 +228,14 @@ impl LogDestination {
     }
 }
 
+/// What this machine has to have for a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Places {
+    pub listen: Vec<SocketAddrV4>,
+    pub state: Option<PathBuf>,
+    pub log: Option<LogDestination>,
+}
+
 /// The options of `serve`.
 pub type ServeOptions = Options<ServeConfig>;
 
@@ -244,13 +252,20 @@ impl ServeOptions {
     /// The same, and as a TOML file, with where each value comes from: what `check-config` prints.
     ///
     /// # Errors
-    /// Those of [`Self::resolve`].
+    /// Those of [`Self::resolve`], with the places that are written and mean something.
     pub fn effective(
         self,
         environment: &Environment,
-    ) -> Result<(ServeConfig, String), UsageErrors> {
+    ) -> Result<(ServeConfig, String), (UsageErrors, Places)> {
         let mut layers = self.layers(environment);
-        let config = ServeConfig::take(&mut layers)?;
+        let config = ServeConfig::take(&mut layers).map_err(|errors| {
+            let places = Places {
+                listen: layers.written(&rows::listen()).unwrap_or_default(),
+                state: layers.written(&rows::state()),
+                log: layers.written(&rows::log()),
+            };
+            (errors, places)
+        })?;
         let lines = config.lines(&layers);
         Ok((config, lines))
     }

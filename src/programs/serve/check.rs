@@ -13,24 +13,34 @@ use crate::disk::storage::StateDirectory;
 use crate::kernel::backend::Io;
 use crate::kernel::limits;
 use crate::kernel::socket;
-use crate::programs::options::{LogDestination, ServeConfig};
+use crate::programs::options::{LogDestination, Places, ServeConfig};
 use crate::programs::serve::start::choose_io;
 
 /// All of it, a line each, with what to do.
 pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
-    let mut troubles = Vec::new();
-    for &address in &config.listen {
-        troubles.extend(socket::check(address).err().map(|error| error.to_string()));
-    }
-    troubles.extend(state(&config.state));
-    if let LogDestination::File(path) = &config.log {
-        troubles.extend(log(path).map(|error| error.to_string()));
-    }
+    let mut troubles = troubles_of(&Places {
+        listen: config.listen.clone(),
+        state: Some(config.state.clone()),
+        log: Some(config.log.clone()),
+    });
     if config.io == Some(Io::Uring) {
         troubles.extend(choose_io(config.io).err().map(|error| error.to_string()));
     }
     let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));
+    troubles
+}
+
+/// Those of the places alone.
+pub(super) fn troubles_of(places: &Places) -> Vec<String> {
+    let mut troubles = Vec::new();
+    for &address in &places.listen {
+        troubles.extend(socket::check(address).err().map(|error| error.to_string()));
+    }
+    troubles.extend(places.state.as_deref().and_then(state));
+    if let Some(LogDestination::File(path)) = &places.log {
+        troubles.extend(log(path).map(|error| error.to_string()));
+    }
     troubles
 }
 

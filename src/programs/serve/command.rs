@@ -71,9 +71,13 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
 /// from, and finds what would keep [`run`] from starting now.
 ///
 /// # Errors
-/// All that is wrong: with options, or else with what they name.
+/// All that is wrong with options, and with what they name.
 pub fn check(options: ServeOptions) -> Result<(), ExitError> {
-    let (config, text) = options.effective(&Environment::of_process()).map_err(ExitError::usage)?;
+    let effective = options.effective(&Environment::of_process());
+    let (config, text) = effective.map_err(|(errors, places)| {
+        let lines = [errors.to_string()].into_iter().chain(check::troubles_of(&places));
+        ExitError::usage(lines.collect::<Vec<_>>().join("\n"))
+    })?;
     print(text)?;
     let troubles = check::troubles(&config);
     if troubles.is_empty() {
