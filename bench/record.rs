@@ -181,6 +181,7 @@ fn log_round(entries: u64) -> (f64, f64) {
     let config = LogConfig {
         destination: Destination::File(directory.path().join("events.log")),
         format: LogFormat::Plain,
+        rotation: None,
         sync: LogSync::Interval(INTERVAL),
         cursor: Some(directory.path().join("log.cursor")),
         first_events: vec![0],

@@ -10,6 +10,8 @@
 
 #[path = "crash/ask.rs"]
 mod ask;
+#[path = "protocol/clock.rs"]
+mod clock;
 #[path = "harness/cores.rs"]
 mod cores;
 #[path = "crash/dice.rs"]
@@ -39,6 +41,8 @@ mod worker;
 mod canary;
 #[path = "crash/damage.rs"]
 mod damage;
+#[path = "crash/days.rs"]
+mod days;
 #[path = "crash/full_disk.rs"]
 mod full_disk;
 #[path = "crash/growth.rs"]

@@ -61,5 +61,7 @@ mod section_7_icmp;
 mod section_7_service;
 #[path = "protocol/section_8.rs"]
 mod section_8;
+#[path = "protocol/section_8_days.rs"]
+mod section_8_days;
 #[path = "protocol/soak.rs"]
 mod soak;

@@ -98,6 +98,7 @@ fn reactor<B: Backend>(
     let log = LogConfig {
         destination: Destination::Writer(Box::new(io::sink())),
         format: LogFormat::Plain,
+        rotation: None,
         sync: LogSync::None,
         cursor: None,
         first_events: vec![0],

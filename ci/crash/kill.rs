@@ -88,7 +88,7 @@ fn crash_kill_between_rename_and_reopen() {
     field.finish(&[]);
 }
 
-fn kills() -> usize {
+pub fn kills() -> usize {
     match std::env::var("NAT64HANDOFF_KILLS") {
         Ok(count) => count.parse().expect("NAT64HANDOFF_KILLS is a number"),
         Err(_) => KILLS,

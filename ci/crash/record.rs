@@ -3,7 +3,8 @@
 
 use crate::judge::client::{Client, PREFIX};
 use crate::judge::eventlog::{Event, Kind};
-use std::collections::HashMap;
+use flate2::read::MultiGzDecoder;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -71,13 +72,34 @@ impl Record {
         self.tables.entry(nat64).or_default()
     }
 
+    /// Takes notice of the files that the server has put aside, at the ends of days. Returns
+    /// whether there is another one.
+    fn find_former(&mut self) -> bool {
+        let log = self.files.pop().unwrap();
+        let name = log.file_name().unwrap().to_str().unwrap();
+        let folder = std::fs::read_dir(log.parent().unwrap()).unwrap().flatten();
+        let others = folder.filter_map(|entry| entry.file_name().into_string().ok());
+        let former = others.filter(|other| other.starts_with(&format!("{name}-")));
+        // Compressed or not, it is the same file.
+        let former = former.map(|other| log.with_file_name(other.trim_end_matches(".gz")));
+        let fresh: BTreeSet<_> = former.filter(|file| !self.files.contains(file)).collect();
+        let is_more = !fresh.is_empty();
+        self.files.extend(fresh);
+        self.files.push(log);
+        is_more
+    }
+
     /// Reads the complete lines that have come. Panics at a line that cannot stand where it stands.
     pub fn feed(&mut self) {
+        self.find_former();
         loop {
-            let file = &self.files[self.reading];
             let is_last = self.reading + 1 == self.files.len();
-            let name = file.display().to_string();
-            let fresh = read_from(file, self.offset);
+            let fresh = read_from(&self.files[self.reading], self.offset);
+            if self.find_former() && is_last {
+                // What was read may be of the file that came in its place.
+                continue;
+            }
+            let name = self.files[self.reading].display().to_string();
             let complete = fresh.rfind('\n').map_or(0, |end| end + 1);
             for line in fresh[..complete].lines() {
                 self.lines += 1;
@@ -155,6 +177,16 @@ impl Record {
 
 /// What the file has from there on; nothing if it is not there (yet).
 fn read_from(path: &Path, offset: usize) -> String {
+    let mut text = String::new();
+    if let Ok(compressed) = File::open(format!("{}.gz", path.display())) {
+        MultiGzDecoder::new(compressed).read_to_string(&mut text).unwrap();
+        text.split_off(offset)
+    } else {
+        read_plain(path, offset)
+    }
+}
+
+fn read_plain(path: &Path, offset: usize) -> String {
     let mut text = String::new();
     if let Ok(mut file) = File::open(path) {
         let length = file.metadata().unwrap().len() as usize;

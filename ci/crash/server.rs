@@ -1,5 +1,6 @@
 //! A server that is started, killed and started again on the same port, state directory and log.
 
+use crate::clock::Clock;
 use crate::harness::process::{Process, print_if_failed};
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
 use std::net::SocketAddrV4;
@@ -18,6 +19,8 @@ pub struct Server {
     pub log: PathBuf,
     /// Who runs it, if not this user.
     pub uid: Option<u32>,
+    /// What it goes by, if not by the kernel's clocks.
+    pub clock: Option<Clock>,
     /// Since when.
     running: Option<(Process, Instant)>,
     /// Standard error of the process that ended last.
@@ -32,7 +35,7 @@ impl Server {
         let state = directory.path().join("state");
         let log = directory.path().join("events.log");
         let (port, last) = (free_port(), String::new());
-        Server { port, directory, state, log, uid: None, running: None, last }
+        Server { port, directory, state, log, uid: None, clock: None, running: None, last }
     }
 
     pub fn started(extra: &[&str]) -> Server {
@@ -52,6 +55,9 @@ impl Server {
         command.arg("--state").arg(&self.state).arg("--log").arg(&self.log).args(extra);
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
+        }
+        if let Some(clock) = &self.clock {
+            clock.drives(&mut command);
         }
         command
     }

@@ -128,6 +128,14 @@ pub fn fresh_directory() -> TempDir {
     directory
 }
 
+/// Those of the day before, too, where midnight passes.
 pub fn events_of(path: &Path) -> Vec<Event> {
-    eventlog::parse_all(&std::fs::read_to_string(path).unwrap_or_default())
+    let begin = format!("{}-", path.display());
+    let others = std::fs::read_dir(path.parent().unwrap()).into_iter().flatten().flatten();
+    let others = others.map(|entry| entry.path());
+    let mut files: Vec<_> = others.filter(|o| o.to_string_lossy().starts_with(&begin)).collect();
+    files.sort_unstable();
+    files.push(path.to_owned());
+    let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    eventlog::parse_all(&texts.collect::<String>())
 }

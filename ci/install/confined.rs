@@ -28,6 +28,9 @@ fn service_is_confined() {
     assert!(said.contains("on io_uring"), "{said}");
     assert!(!said.contains("sock_diag"), "live connections are seen: {said}");
     assert!(!said.contains("not confined"), "Landlock: {said}");
+    // What compresses the log waits for all others.
+    let nice = booted.done("ps -eL -o ni=,comm= | grep logarchive");
+    assert_eq!(nice.trim(), "19 logarchive");
     // The same service, but for what it executes: each of these must fail.
     let forbidden = [
         ("write the system", "echo >/etc/x"),

@@ -1,5 +1,5 @@
-/* Loaded into the server, beside the C library: its monotonic clock is ahead of the kernel's by as
-   many seconds as a file says that the test writes. */
+/* Loaded into the server, beside the C library: its monotonic clock and its wall clock are ahead of the
+   kernel's by as many seconds as a file says that the test writes, one number for each. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,7 +15,7 @@ static const volatile uint64_t *ahead;
 __attribute__((constructor)) static void map(void) {
     const char *path = getenv("CLOCK_AHEAD");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    void *at = mmap(NULL, sizeof *ahead, PROT_READ, MAP_SHARED, file, 0);
+    void *at = mmap(NULL, 2 * sizeof *ahead, PROT_READ, MAP_SHARED, file, 0);
     if (at == MAP_FAILED) abort();
     close(file);
     ahead = at;
@@ -23,6 +23,7 @@ __attribute__((constructor)) static void map(void) {
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int result = syscall(SYS_clock_gettime, clock, time);
-    if (result == 0 && clock == CLOCK_MONOTONIC && ahead) time->tv_sec += *ahead;
+    if (result == 0 && clock == CLOCK_MONOTONIC && ahead) time->tv_sec += ahead[0];
+    if (result == 0 && clock == CLOCK_REALTIME && ahead) time->tv_sec += ahead[1];
     return result;
 }

@@ -1,4 +1,4 @@
-//! The monotonic clock of a server, which a test moves on: nobody waits for minutes to pass.
+//! The clocks of a server, which a test moves on: nobody waits for minutes, or days, to pass.
 
 use crate::harness::skip::cannot_run;
 use std::fs::{self, OpenOptions};
@@ -17,7 +17,7 @@ impl Clock {
     /// As far as the kernel's.
     pub fn new() -> Clock {
         let clock = Clock { folder: tempfile::tempdir().unwrap() };
-        fs::write(clock.file(), [0; 8]).unwrap();
+        fs::write(clock.file(), [0; 16]).unwrap();
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-o"])
             .arg(clock.library())
@@ -44,10 +44,20 @@ impl Clock {
         command.env("LD_PRELOAD", self.library()).env("CLOCK_AHEAD", self.file());
     }
 
-    /// From now on, it is this far ahead of the kernel's.
+    /// From now on, the monotonic clock is this far ahead of the kernel's.
+    #[allow(dead_code, reason = "not every test program moves both")]
     pub fn set_ahead(&self, seconds: u64) {
+        self.write(seconds, 0);
+    }
+
+    /// From now on, the wall clock is this far ahead of the kernel's.
+    pub fn set_wall_ahead(&self, seconds: u64) {
+        self.write(seconds, 8);
+    }
+
+    fn write(&self, seconds: u64, at: u64) {
         // In place: the server has the file in its memory.
         let file = OpenOptions::new().write(true).open(self.file()).unwrap();
-        file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+        file.write_all_at(&seconds.to_ne_bytes(), at).unwrap();
     }
 }

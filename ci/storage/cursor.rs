@@ -88,6 +88,7 @@ impl World {
         let config = LogConfig {
             destination,
             format: LogFormat::Plain,
+            rotation: None,
             sync: LogSync::Interval(Duration::from_micros(200)),
             cursor: Some(self.cursor.clone()),
             first_events: self.events.to_vec(),

@@ -18,18 +18,26 @@ impl Clock {
     }
 
     /// The time by both clocks.
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
     pub fn now(&self) -> Now {
-        // A wall clock before 1970 is set wrong; the log shows it as 1970.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall = Timestamp::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
-        Now { wall, monotonic: self.monotonic() }
+        Now { wall: wall(), monotonic: self.monotonic() }
     }
 
     /// The time since [`Clock::new`].
     pub fn monotonic(&self) -> Duration {
         self.start.elapsed()
     }
+}
+
+/// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+pub fn wall() -> Timestamp {
+    timestamp(SystemTime::now())
+}
+
+/// A time of the wall clock, as of a file. One before 1970 is set wrong; the log shows it as 1970.
+pub fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// The monotonic clock, to measure how long something took.

@@ -19,6 +19,7 @@ mod mapping;
 pub mod memory;
 pub mod mmsg;
 mod outgoing;
+pub mod priority;
 pub mod ring;
 pub mod service;
 pub mod signals;

@@ -110,12 +110,19 @@ fn split_time(line: &str) -> Option<(&str, &str)> {
     Some((time, rest.strip_prefix(' ')?)).filter(|_| shaped)
 }
 
-/// The time before which no line stands behind `line`, as it is written.
-pub(super) fn earlier(line: &str) -> Option<String> {
+/// The time of a line, if it begins with one.
+pub(super) fn time_of(line: &str) -> Option<Timestamp> {
     let (time, _) = split_time(line)?;
     let at: SystemTime = humantime::parse_rfc3339_weak(time).ok()?;
-    let at = at.duration_since(UNIX_EPOCH).ok()?.saturating_sub(SLACK);
-    Some(Timestamp::from_micros(u64::try_from(at.as_micros()).ok()?).to_string())
+    let at = at.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_micros(u64::try_from(at.as_micros()).ok()?))
+}
+
+/// The time before which no line stands behind `line`, as it is written.
+pub(super) fn earlier(line: &str) -> Option<String> {
+    let slack = u64::try_from(SLACK.as_micros()).ok()?;
+    let at = time_of(line)?.as_micros().saturating_sub(slack);
+    Some(Timestamp::from_micros(at).to_string())
 }
 
 /// Whether `line` is of a time before `time`.

@@ -10,18 +10,22 @@ use std::mem;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Log;
 use rtrb::Consumer;
+use rtrb::chunks::ReadChunk;
 
+use super::archive::Archive;
+use super::days::{Day, rename_to_new};
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
 use super::sender::LogShared;
 use super::{
-    BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, REOPEN_INTERVAL, RETRY_INTERVAL, TURN_EVENTS,
+    BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, REOPEN_INTERVAL, RETRY_INTERVAL, ROTATE_INTERVAL,
+    Rotation, TURN_EVENTS,
 };
-use crate::handoff::change::{Event, LogFormat};
+use crate::handoff::change::{Event, LogFormat, Timestamp};
 use crate::handoff::line::LineWriter;
 use crate::kernel::{clock, limits};
 
@@ -77,6 +81,50 @@ impl Drop for Watch {
     }
 }
 
+/// One file a day.
+pub(super) struct Turning {
+    clock: fn() -> Timestamp,
+    /// The day of the lines that are taken.
+    day: Day,
+    /// When the file is put aside once more, after that failed.
+    again_at: Option<Instant>,
+    /// The day on which the files of former days were looked at.
+    tidied: Day,
+    archive: Archive,
+}
+
+impl Turning {
+    /// None where the log is no regular file.
+    pub(super) fn start(
+        rotation: Rotation,
+        output: &Output,
+        say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
+    ) -> io::Result<Option<Turning>> {
+        let Output::File(LogFile { id: Some(_), path, .. }) = output else { return Ok(None) };
+        let Rotation { keep_days, clock } = rotation;
+        let today = Day::of(clock());
+        let archive = Archive::start(path, keep_days, say)?;
+        archive.tidy(today);
+        let day = output.day().unwrap_or(today);
+        Ok(Some(Turning { clock, day, again_at: None, tidied: today, archive }))
+    }
+
+    /// How many of the first of these events belong into the file.
+    fn fit(&self, chunk: &ReadChunk<'_, Event>) -> usize {
+        let (first, second) = chunk.as_slices();
+        let events = first.iter().chain(second);
+        events.take_while(|event| self.day.has_room_for(event.at)).count()
+    }
+
+    /// Has the files of former days looked at, once a day.
+    fn tidy(&mut self) {
+        let today = Day::of((self.clock)());
+        if mem::replace(&mut self.tidied, today) != today {
+            self.archive.tidy(today);
+        }
+    }
+}
+
 pub(super) struct Logger {
     queues: Vec<Consumer<Event>>,
     /// The queue whose turn it is.
@@ -104,6 +152,7 @@ pub(super) struct Logger {
     complained: bool,
     /// When the path is opened anew once more, after that failed.
     reopen_at: Option<Instant>,
+    turning: Option<Turning>,
     say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
     watch: Watch,
 }
@@ -136,9 +185,15 @@ impl Logger {
             busy: false,
             complained: false,
             reopen_at: None,
+            turning: None,
             say: Box::new(say),
             watch: Watch { shared, on_failure: Some(Box::new(on_failure)) },
         }
+    }
+
+    /// With a file for each day.
+    pub(super) fn turning(self, turning: Option<Turning>) -> Self {
+        Self { turning, ..self }
     }
 
     /// Runs until all senders are dropped, or the log cannot be written.
@@ -174,6 +229,8 @@ impl Logger {
                 if self.reopen() {
                     self.record(Firmness::Firm);
                 }
+            } else if taken == 0 && self.turn_day() {
+                // What waits is of the day that begins.
             } else if taken == 0 && last {
                 return Ok(());
             } else if taken == 0 {
@@ -198,10 +255,15 @@ impl Logger {
             self.next = (turn + 1) % self.queues.len();
             let queue = &mut self.queues[turn];
             let events = queue.slots().min(TURN_EVENTS).min(room);
-            match queue.read_chunk(events) {
-                Ok(chunk) if events > 0 => {
+            let chunk = queue.read_chunk(events).ok();
+            let fit = |chunk: &ReadChunk<'_, Event>| match &self.turning {
+                Some(turning) => turning.fit(chunk),
+                None => events,
+            };
+            match chunk.map(|chunk| (fit(&chunk), chunk)) {
+                Some((events, chunk)) if events > 0 => {
                     self.turn.clear();
-                    for event in chunk {
+                    for event in chunk.into_iter().take(events) {
                         self.writer.append(&mut self.turn, &event, self.format);
                         self.turn.push('\n');
                     }
@@ -282,6 +344,15 @@ impl Logger {
     }
 
     fn record(&mut self, firmness: Firmness) {
+        if let Some((before, after)) = self.output.shortened() {
+            let name = self.output.name();
+            (self.say)(format_args!(
+                "{name} was truncated by somebody else, from {before} octets to {after}: lines \
+                 that were written while it was copied may be in neither; it needs no rotation but that \
+                 of --log-keep, and who does it all the same shall rename it and send SIGHUP (in \
+                 logrotate: create, not copytruncate)"
+            ));
+        }
         let part = self.part() as u64;
         if let Err(trouble) = self.recorder.record(&mut self.output, part, firmness) {
             let name = self.output.name();
@@ -304,6 +375,10 @@ impl Logger {
             return Err(error);
         }
         self.record_if_due();
+        if let Some(turning) = &mut self.turning {
+            // What is too old may be what takes the room.
+            turning.tidy();
+        }
         // `reopen` and `give_up` end this early. A reactor that finds no room does so once, not
         // with each event, as `asleep` is not set.
         thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
@@ -344,9 +419,10 @@ impl Logger {
                     (self.say)(format_args!("{name} is opened anew"));
                 }
                 self.output.take_back(self.part() as u64);
-                self.output = Output::File(new);
-                // If the name does not survive a power cut, the lines are written again.
-                let _ = self.output.sync_name();
+                self.go_on_in(new);
+                if let (Some(turning), Some(day)) = (&mut self.turning, self.output.day()) {
+                    turning.day = day;
+                }
                 true
             }
             Err(error) => {
@@ -359,6 +435,73 @@ impl Logger {
                 false
             }
         }
+    }
+
+    /// Where a day has begun, by the clock or by the time of what comes next, the log's file gets
+    /// the name of the day that is over. Returns whether events wait for that.
+    fn turn_day(&mut self) -> bool {
+        let Some(turning) = &mut self.turning else { return false };
+        let heads = self.queues.iter().filter_map(|queue| queue.peek().ok());
+        let later = heads.map(|event| event.at).filter(|&at| !turning.day.has_room_for(at));
+        let (later, today) = (later.map(Day::of).min(), Day::of((turning.clock)()));
+        let again = turning.again_at.is_some_and(|at| at <= clock::instant());
+        let (day, next) = (turning.day, later.unwrap_or(today.max(turning.day)));
+        if next == day && !again {
+            turning.tidy();
+            return false;
+        }
+        turning.day = next;
+        if self.output.day().is_none() {
+            turning.tidy();
+        } else {
+            let put_aside = self.put_aside(day);
+            if let Some(turning) = &mut self.turning {
+                let failed_before = turning.again_at.take().is_some();
+                turning.again_at =
+                    put_aside.as_ref().err().map(|_| clock::instant() + ROTATE_INTERVAL);
+                turning.tidied = today;
+                turning.archive.tidy(today);
+                if let Err(error) = put_aside
+                    && !failed_before
+                {
+                    let name = self.output.name();
+                    (self.say)(format_args!(
+                        "{name} cannot be put aside, though its day is over: {error}; it is \
+                         written on until that works"
+                    ));
+                }
+            }
+        }
+        later.is_some()
+    }
+
+    /// Gives the log's file the name of a day, and goes on in a new one.
+    ///
+    /// It has whole lines, and the cursor counts them, durably. A crash between the two steps
+    /// leaves a file that was renamed, which [`complete`](super::complete()) finds.
+    fn put_aside(&mut self, day: Day) -> io::Result<()> {
+        self.record(Firmness::Firm);
+        if !self.recorder.is_settled() {
+            return Err(io::Error::other("it is not known how much of it is on the disk"));
+        }
+        let Output::File(log) = &self.output else { return Ok(()) };
+        let Some((aside, path)) = log.put_aside(day)? else { return Ok(()) };
+        match LogFile::open(log.path.clone()) {
+            Ok(new) => self.go_on_in(new),
+            Err(error) => {
+                // If that fails, it is written on under its new name, and found by that.
+                let _ = rename_to_new(&aside, &path);
+                return Err(error.into_cause());
+            }
+        }
+        self.record(Firmness::Firm);
+        Ok(())
+    }
+
+    fn go_on_in(&mut self, new: LogFile) {
+        self.output = Output::File(new);
+        // If the name does not survive a power cut, the lines are written again.
+        let _ = self.output.sync_name();
     }
 
     /// Lets events gather. Under load, waking this thread for each batch would cost it and the
@@ -388,7 +531,12 @@ impl Logger {
             && !shared.give_up.load(Ordering::Relaxed);
         if idle {
             let again = self.reopen_at.map(|at| at.saturating_duration_since(clock::instant()));
-            match self.recorder.due(&self.output).into_iter().chain(again).min() {
+            let turn = self.turning.as_ref().map(|turning| {
+                let again =
+                    turning.again_at.map(|at| at.saturating_duration_since(clock::instant()));
+                Day::rest((turning.clock)()).min(again.unwrap_or(Duration::MAX))
+            });
+            match self.recorder.due(&self.output).into_iter().chain(again).chain(turn).min() {
                 Some(due) => thread::park_timeout(due),
                 None => thread::park(),
             }

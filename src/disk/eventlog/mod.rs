@@ -23,16 +23,20 @@
 //! | `find` | finds the log of the cursor again, whatever its name is now |
 //! | `ahead` | lines that are later than what the journal has: a pure function |
 //! | `complete` | finds those octets after a crash, and writes what is missing |
+//! | `days` | whose day a line is of, and the names of the files of former days |
+//! | `archive` | compresses these files, and removes those that are too old |
 //! | `sender` | the reactors' ends of the queues |
 //! | `logger` | the thread |
 //!
-//! Not here: what a line says (`handoff::line`), when to reopen or to stop (`programs::serve`),
-//! rotation itself (logrotate), and the journal (`storage`).
+//! Not here: what a line says (`handoff::line`), when to reopen or to stop (`programs::serve`), and
+//! the journal (`storage`).
 
 mod ahead;
+mod archive;
 mod compare;
 mod complete;
 mod cursor;
+mod days;
 mod error;
 mod find;
 mod logger;
@@ -53,7 +57,7 @@ use rtrb::RingBuffer;
 
 use crate::disk::UNLOGGED_MAX;
 use crate::disk::fs::Disk;
-use crate::handoff::change::LogFormat;
+use crate::handoff::change::{LogFormat, Timestamp};
 use crate::handoff::line;
 use crate::kernel::stderr::say;
 
@@ -61,7 +65,7 @@ pub use complete::{Completed, complete, complete_saying, known_events};
 use cursor::CursorFile;
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
 pub use error::{LogError, directory_of};
-use logger::Logger;
+use logger::{Logger, Turning};
 use output::Output;
 pub use output::{Destination, may_follow};
 pub use place::{Inode, LogPosition, Tail};
@@ -92,6 +96,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// While reactors wake the thread more often than this, it sleeps this long between two batches. So
 /// it is also the delay of a line when nothing hinders it.
 const NAP: Duration = Duration::from_millis(2);
+/// The same, where the file of a day that is over cannot be put aside.
+const ROTATE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the thread may take to notice that it was given up.
 const GIVE_UP_GRACE: Duration = Duration::from_millis(200);
 /// How often the end of a server waits for a log that is slow, but writes.
@@ -112,12 +118,23 @@ pub enum LogSync {
     Interval(Duration),
 }
 
+/// One file a day, UTC.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation {
+    /// How many days the files of former days are kept; 0: for ever.
+    pub keep_days: u32,
+    /// The present time. Lines have times of their own.
+    pub clock: fn() -> Timestamp,
+}
+
 /// What the log is, and how far it is.
 pub struct LogConfig {
     /// Where it goes.
     pub destination: Destination,
     /// The format of its lines.
     pub format: LogFormat,
+    /// Whether a regular file has the lines of one day. None: it goes on.
+    pub rotation: Option<Rotation>,
     /// When lines are made durable.
     pub sync: LogSync,
     /// The file of the cursor, made anew. None: nothing is known of the log after a crash.
@@ -157,9 +174,9 @@ impl EventLog {
         disk: &dyn Disk,
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
-        say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
+        mut say: impl FnMut(fmt::Arguments<'_>) + Clone + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), LogError> {
-        let LogConfig { destination, format, sync, cursor, first_events } = config;
+        let LogConfig { destination, format, rotation, sync, cursor, first_events } = config;
         let output = Output::open(destination)?;
         let name = output.name();
         let cursor = match cursor {
@@ -184,8 +201,15 @@ impl EventLog {
         let (producers, queues): (Vec<_>, Vec<_>) =
             (0..reactors).map(|_| RingBuffer::new(QUEUE_EVENTS)).unzip();
         let (end, ended) = mpsc::channel();
-        let logger =
-            Logger::new(queues, format, output, recorder, Arc::clone(&shared), on_failure, say);
+        let rotation = rotation.and_then(|rotation| {
+            let turning = Turning::start(rotation, &output, say.clone());
+            turning
+                .inspect_err(|why| say(format_args!("{name} goes on in one file: {why}")))
+                .ok()?
+        });
+        let shared_too = Arc::clone(&shared);
+        let logger = Logger::new(queues, format, output, recorder, shared_too, on_failure, say);
+        let logger = logger.turning(rotation);
         let thread = thread::Builder::new()
             .name("eventlog".to_owned())
             .spawn(move || {
@@ -293,5 +317,7 @@ impl EventLog {
     }
 }
 
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;

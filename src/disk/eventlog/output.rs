@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,11 @@ use std::path::{Path, PathBuf};
 use super::LINE_MAX;
 use rustix::process::geteuid;
 
+use super::days::{self, Day};
 use super::error::LogError;
 use super::place::{Inode, LogPosition, TAIL_MAX, Tail};
 use crate::disk::fs::{Disk, RealDisk, parent};
+use crate::kernel::clock;
 
 /// Mode of a new log file: the group may read it, others not, as it says who was behind an address.
 pub(super) const FILE_MODE: u32 = 0o640;
@@ -59,6 +62,10 @@ pub(super) struct LogFile {
     /// What stands before that, as far as it is known: the last line may be half a one, and before
     /// it there are enough octets for a [`Tail`].
     last: Vec<u8>,
+    /// Somebody else made the file shorter: how long it was, and is.
+    shortened: Option<(u64, u64)>,
+    /// That was seen before the next line was written.
+    was_seen: bool,
 }
 
 /// Octets that [`LogFile`] remembers.
@@ -161,6 +168,22 @@ impl Output {
         matches!(self, Output::File(LogFile { id: Some(_), .. }))
     }
 
+    /// Whether somebody else has made the file shorter since this was asked last: how long it was,
+    /// and became.
+    pub(super) fn shortened(&mut self) -> Option<(u64, u64)> {
+        let Output::File(log) = self else { return None };
+        log.look();
+        log.shortened.take()
+    }
+
+    /// The day of the last line of a regular file. None where it has none.
+    pub(super) fn day(&self) -> Option<Day> {
+        match self {
+            Output::File(log) if log.id.is_some() && log.at > 0 => log.day(),
+            _ => None,
+        }
+    }
+
     /// Makes the lines durable, where that means something.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
@@ -229,7 +252,15 @@ impl LogFile {
             return Err(LogError::NoLog(path, "it is a block device"));
         }
         let id = metadata.is_file().then(|| Inode::of(&metadata));
-        let mut log = LogFile { file, path: path.clone(), id, at: 0, last: Vec::new() };
+        let mut log = LogFile {
+            file,
+            path: path.clone(),
+            id,
+            at: 0,
+            last: Vec::new(),
+            shortened: None,
+            was_seen: false,
+        };
         if id.is_some() {
             log.seek_end().map_err(failed)?;
         }
@@ -241,13 +272,44 @@ impl LogFile {
         if self.id.is_some() {
             // Appended: behind what others may have appended meanwhile.
             let expected = self.at + written as u64;
-            self.at = self.file.stream_position().unwrap_or(expected);
+            let before =
+                mem::replace(&mut self.at, self.file.stream_position().unwrap_or(expected));
             if self.at != expected {
                 self.last.clear();
+            }
+            if self.at < expected && !mem::take(&mut self.was_seen) {
+                let after = self.at.saturating_sub(written as u64);
+                self.shortened = self.shortened.or(Some((before, after)));
             }
             self.remember(&octets[..written]);
         }
         Ok(written)
+    }
+
+    /// Looks whether it is as long as it was. The position stays: a cursor behind the file's end
+    /// tells the next start what happened.
+    fn look(&mut self) {
+        let Ok(metadata) = self.file.metadata() else { return };
+        if self.id.is_some() && metadata.len() < self.at && !mem::replace(&mut self.was_seen, true)
+        {
+            self.shortened = Some((self.at, metadata.len()));
+        }
+    }
+
+    fn day(&self) -> Option<Day> {
+        let written =
+            || Some(Day::of(clock::timestamp(self.file.metadata().ok()?.modified().ok()?)));
+        Day::of_last_line(&self.last).or_else(written)
+    }
+
+    /// Gives it the name of a day. Returns both names, or nothing where it has another name by now.
+    pub(super) fn put_aside(&self, day: Day) -> io::Result<Option<(PathBuf, PathBuf)>> {
+        // The target of a link is what is renamed.
+        let path = fs::canonicalize(&self.path)?;
+        if inode_of(&open_to_read(&path)?)? != self.id {
+            return Ok(None);
+        }
+        Ok(Some((days::put_aside(&path, day)?, path)))
     }
 
     /// The octets before `self.at`.

@@ -119,6 +119,11 @@ impl Recorder {
         self.logged.clone()
     }
 
+    /// Whether the cursor counts all lines, durably.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.failed && self.dirty_since.is_none() && self.unsynced_since.is_none()
+    }
+
     /// Counts whole lines of a shard's events that were written.
     pub(super) fn wrote(&mut self, shard: usize, lines: u64) {
         self.events[shard] += lines;

@@ -86,6 +86,7 @@ fn config(destination: Destination, reactors: usize) -> LogConfig {
     LogConfig {
         destination,
         format: LogFormat::Plain,
+        rotation: None,
         sync: LogSync::None,
         cursor: None,
         first_events: vec![0; reactors],

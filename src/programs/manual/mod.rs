@@ -18,6 +18,9 @@ The state: who has which port, for the next start. Only its owner may read it, a
 \fI$LOGS_DIRECTORY/events.log\fR
 The event log. Where there is no such variable, it goes to standard output.
 .TP
+\fI...-20190318\fR, \fI...-20190318.gz\fR
+Its files of former days, UTC, each named by the day of its last line, and removed after \fB\-\-log\-keep\fR days.
+.TP
 \fI/etc/nat64handoff.toml\fR
 The options of the service, where \fBinstall\fR made one: see \fBnat64handoff.toml\fR(5).
 .TP

@@ -35,6 +35,8 @@ const ENTRY_OCTETS: u64 = 700;
 /// With less, not even a small NAT64 could be served.
 const ENTRIES_MIN: usize = 8;
 const REACTORS_MAX: usize = 256;
+/// A hundred years.
+const LOG_KEEP_MAX: u32 = 36_525;
 
 /// How the help and the manual group them.
 const NETWORK: &str = "Network";
@@ -134,6 +136,13 @@ options! {
                 LogFormat::Plain => "plain".into(),
                 LogFormat::Full => "full".into(),
             });
+
+    pub log_keep: u32 =
+        "Days for which the log's files of former days are kept; 0: for ever",
+        Row::number("log-keep", "DAYS", |text| whole_number(text, 0..=LOG_KEEP_MAX))
+            .group(STORAGE)
+            .default("180")
+            .shown(|&days| i64::from(days).into());
 
     pub sync: SyncPolicy =
         "When the journal is made durable: whenever the kernel likes, before each answer that \

@@ -19,7 +19,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 15] = [
+const SERVE: [(&str, &str); 16] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -29,6 +29,7 @@ const SERVE: [(&str, &str); 15] = [
     ("state", "/s"),
     ("log", "/l"),
     ("log-format", "full"),
+    ("log-keep", "6"),
     ("sync", "interval:1m 30s"),
     ("max-nat64s", "8"),
     ("max-entries", "9"),
@@ -88,6 +89,7 @@ fn defaults() {
             state: "./state".into(),
             log: LogDestination::Stdout,
             log_format: LogFormat::Plain,
+            log_keep: 180,
             reactors: 3,
             io: None,
             sync: SyncPolicy::Interval(Duration::from_millis(100)),
@@ -201,7 +203,7 @@ fn every_option_from_every_place() {
     let strings: String = all.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
     assert_eq!(file(&strings).unwrap(), expected);
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
-        log-format = 'full'\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
+        log-format = 'full'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\n";
     assert_eq!(file(typed).unwrap(), expected);
@@ -471,8 +473,8 @@ fn errors_name_the_file() {
         (
             "colour = 'red'",
             "FILE line 1: unknown key \"colour\"; the keys are listen, port, allow, deny, reactors, io, \
-             state, log, log-format, sync, max-nat64s, max-entries, client-share, validation-rate, \
-             create-rate",
+             state, log, log-format, log-keep, sync, max-nat64s, max-entries, client-share, \
+             validation-rate, create-rate",
         ),
         ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),
         ("[serve]\nport = 1", "FILE line 1: unknown key \"serve\""),

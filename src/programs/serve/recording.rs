@@ -13,7 +13,9 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::disk::eventlog::{self, Destination, EventLog, LogConfig, LogError, LogSync, Logged};
+use crate::disk::eventlog::{
+    self, Destination, EventLog, LogConfig, LogError, LogSync, Logged, Rotation,
+};
 use crate::disk::fs::{Disk, is_no_room};
 use crate::disk::storage::{Opened, Started, StateDirectory, Storage, StorageError, SyncPolicy};
 use crate::handoff::change::LogFormat;
@@ -81,6 +83,8 @@ pub struct Recording {
     /// None while something tries.
     log: Option<Destination>,
     format: LogFormat,
+    /// How many days the log's files of former days are kept; 0: for ever.
+    keep_days: u32,
     sync: Option<SyncPolicy>,
     /// What compaction asks how many events the log has. The log starts after the journal, which
     /// says where it continues.
@@ -119,10 +123,11 @@ impl Recording {
         shards: usize,
         log: Destination,
         format: LogFormat,
+        keep_days: u32,
         sync: Option<SyncPolicy>,
     ) -> Self {
         let (logged, said) = (Arc::default(), Vec::new());
-        Self { disk, state, shards, log: Some(log), format, sync, logged, said }
+        Self { disk, state, shards, log: Some(log), format, keep_days, sync, logged, said }
     }
 
     /// Makes all ready, and says where that needs longer than a start can wait. Returns where each
@@ -287,6 +292,7 @@ impl Recording {
         LogConfig {
             destination,
             format: self.format,
+            rotation: Some(Rotation { keep_days: self.keep_days, clock: clock::wall }),
             sync: match self.sync {
                 None | Some(SyncPolicy::None) => LogSync::None,
                 Some(SyncPolicy::Always) => LogSync::Interval(LOG_SYNC_INTERVAL),

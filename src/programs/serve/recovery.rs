@@ -27,6 +27,8 @@ pub struct Kept {
     pub log: Destination,
     /// What the log's lines look like.
     pub format: LogFormat,
+    /// How many days its files of former days are kept; 0: for ever.
+    pub keep_days: u32,
 }
 
 /// What was read.
@@ -47,7 +49,7 @@ impl Kept {
         handoff_port: u16,
         servers: &mut [Server],
     ) -> Result<StateFound, RecoverError> {
-        let Kept { state, sync, log, format } = self;
+        let Kept { state, sync, log, format, keep_days } = self;
         let tightened = state.tightened_from().map(|mode| {
             let path = state.path().display();
             format!(
@@ -66,7 +68,8 @@ impl Kept {
                 RecordingState::Opened(Box::new(opened))
             }
         };
-        let recording = Recording::new(disk, state, servers.len(), log, format, sync);
+        let shards = servers.len();
+        let recording = Recording::new(disk, state, shards, log, format, keep_days, sync);
         Ok(StateFound { recording, lines })
     }
 }

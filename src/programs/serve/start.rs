@@ -115,7 +115,8 @@ impl Serving {
         let shard_config = shard_config(&config, handoff_port, Arc::clone(&budget));
         let mut servers = shards(&shard_config, &stats, clock)?;
         let sync = config.journal.then_some(config.sync);
-        let kept = Kept { state, sync, log, format: config.log_format };
+        let (format, keep_days) = (config.log_format, config.log_keep);
+        let kept = Kept { state, sync, log, format, keep_days };
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers).map_err(StartError::Recover)?;
         let stop = Arc::new(AtomicBool::new(false));

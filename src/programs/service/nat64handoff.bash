@@ -115,7 +115,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -155,6 +155,10 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --sync)
@@ -551,7 +555,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -591,6 +595,10 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --sync)
@@ -629,7 +637,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -669,6 +677,10 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --sync)

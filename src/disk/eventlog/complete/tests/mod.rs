@@ -136,6 +136,7 @@ impl Scene {
         LogConfig {
             destination: self.destination(),
             format: LogFormat::Plain,
+            rotation: None,
             sync,
             cursor: Some(self.cursor.clone()),
             first_events,
@@ -497,6 +498,7 @@ fn log_until_killed(directory: PathBuf) {
     let config = LogConfig {
         destination: Destination::File(directory.join("events.log")),
         format: LogFormat::Plain,
+        rotation: None,
         sync: SOON,
         cursor: Some(cursor),
         first_events: first_events.clone(),
