@@ -22,6 +22,8 @@ mod threads;
 
 #[path = "install/confined.rs"]
 mod confined;
+#[path = "install/deb.rs"]
+mod deb;
 #[path = "install/port.rs"]
 mod port;
 #[path = "install/readme.rs"]

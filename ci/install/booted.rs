@@ -114,6 +114,11 @@ impl Booted {
         text
     }
 
+    /// Copies a file there.
+    pub fn bring(&self, file: &Path, to: &str) {
+        fs::copy(file, self.folder.join("root").join(to.trim_start_matches('/'))).unwrap();
+    }
+
     /// Runs `install` there.
     pub fn install(&self, arguments: &str) -> Said {
         self.run(&format!("{CHECKOUT}/install {arguments}"))
@@ -307,7 +312,8 @@ fn prepare(up: &Path) {
     for name in ["install", "Cargo.toml"] {
         fs::copy(repository.join(name), checkout.join(name)).unwrap();
     }
-    for part in fs::read_dir(repository.join("src/programs/service")).unwrap().flatten() {
+    let all = fs::read_dir(repository.join("src/programs/service")).unwrap().flatten();
+    for part in all.filter(|part| part.path().is_file()) {
         fs::copy(part.path(), parts.join(part.file_name())).unwrap();
     }
     fs::write(checkout.join("program"), "good\n").unwrap();

@@ -18,7 +18,7 @@ const RATE: u32 = 500;
 
 /// What happens to requests while `act` happens to the server, from before it until it has served
 /// again for a while.
-fn under_load(booted: &Booted, act: impl FnOnce()) -> Outcome {
+pub fn under_load(booted: &Booted, act: impl FnOnce()) -> Outcome {
     let rate = std::env::var("NAT64HANDOFF_LOAD").ok().and_then(|rate| rate.parse().ok());
     let load = Load::start(booted, SERVER, NAT64S, rate.unwrap_or(RATE));
     std::thread::sleep(Duration::from_millis(300));
@@ -29,7 +29,7 @@ fn under_load(booted: &Booted, act: impl FnOnce()) -> Outcome {
     outcome
 }
 
-fn nothing_is_lost(outcome: &Outcome) {
+pub fn nothing_is_lost(outcome: &Outcome) {
     assert_eq!((outcome.unreachable, outcome.unanswered), (0, 0), "{outcome:?}");
     assert!(outcome.sent > u64::from(RATE / 2), "{outcome:?}");
     // What waits, waits for the next process to have read the state, however busy the machine is.

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_installed_is_what_is_printed() {
         let page = |page| man(page).unwrap();
-        let installed: [(&str, &[u8], _); 3] = [
+        let installed: [(&str, &[u8], _); 5] = [
             ("man", include_bytes!("../service/nat64handoff.8"), page(ManualPage::Program)),
             (
                 "man nat64handoff.toml",
@@ -189,6 +189,16 @@ mod tests {
                 "completions bash",
                 include_bytes!("../service/nat64handoff.bash"),
                 completions(clap_complete::Shell::Bash),
+            ),
+            (
+                "completions zsh",
+                include_bytes!("../service/nat64handoff.zsh"),
+                completions(clap_complete::Shell::Zsh),
+            ),
+            (
+                "completions fish",
+                include_bytes!("../service/nat64handoff.fish"),
+                completions(clap_complete::Shell::Fish),
             ),
         ];
         for (command, file, printed) in installed {

@@ -1,0 +1,140 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_nat64handoff_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_nat64handoff_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_nat64handoff_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_nat64handoff_using_subcommand
+    set -l cmd (__fish_nat64handoff_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -s V -l version -d 'Print version'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "serve" -d 'Run the server'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "demo" -d 'Run a server and a NAT64 in one process, on loopback, to see what it looks like'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "gateway" -d 'Run a NAT64 that hands its connections over, on a TUN device'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "journal" -d 'Look into the journal of a server that is not running'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "completions" -d 'Print completions of this command line for a shell'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "man" -d 'Print a page of the manual'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l listen -d 'IPv4 address and port to take requests at; may be repeated, with the same port [default: 0.0.0.0:64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l port -d 'The port of each --listen that names none [default: 64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l allow -d 'Serve only NAT64s in this network; may be repeated [default: all]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deny -d 'Do not serve NAT64s in this network, even if allowed; may be repeated [default: none]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l reactors -d 'Number of threads that handle requests, 1 to 256 [default: one per available CPU]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l io -d 'How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by io_uring where it is allowed [default: auto]' -r -f -a "auto\t''
+uring\t''
+mmsg\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l state -d 'Directory for the state; made if it does not exist [default: $STATE_DIRECTORY or ./state]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log -d 'File to append the event log to, - for standard output [default: $LOGS_DIRECTORY/events.log or -]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too [default: plain]' -r -f -a "plain\t''
+full\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log-keep -d 'Days for which the log\'s files of former days are kept; 0: for ever [default: 180]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l sync -d 'When the journal is made durable: whenever the kernel likes, before each answer that depends on it, or so often [default: interval:100ms]' -r -f -a "none\t''
+always\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l max-nat64s -d 'NAT64s to serve at most; then the least worthy makes room [default: 1000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l max-entries -d 'Entries to hold at most, for all NAT64s together [default: what fits in a quarter of the memory that it may have]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l config -d 'TOML file with options' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand demo" -l port -d 'The server\'s port [default: any that is free]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l pool -d 'The public IPv4 address; it must be routed to this host, and not be an address of this host' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l prefix -d 'A prefix of 96 bits that clients reach it by; may be repeated [default: 64:ff9b::/96]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l tun -d 'Name of the TUN device [default: nat64]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l mtu -d 'MTU of the TUN device, 1280 to 65535 octets [default: 1500]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l lowest-ipv6-mtu -d 'The lowest MTU of any link in the IPv6 network, 1280 octets up to --mtu: IPv4 packets that may be fragmented are, so that they are no longer as IPv6 [default: 1280]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l handoff-port -d 'The UDP port of handoff servers [default: 64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l rotate -d 'How often the key of the tokens is replaced, 2m to 365d [default: 1h]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l secret -d 'File with the key of the authenticators; made if it does not exist. With it, a service that speaks first after a restart reaches its client at once [default: another key at each start]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and not __fish_seen_subcommand_from check repair help" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and not __fish_seen_subcommand_from check repair help" -f -a "check" -d 'Say what is damaged, and what a repair would lose; changes nothing'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and not __fish_seen_subcommand_from check repair help" -f -a "repair" -d 'Keep all that is not damaged; the damaged files are put aside'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and not __fish_seen_subcommand_from check repair help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and __fish_seen_subcommand_from repair" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say what is damaged, and what a repair would lose; changes nothing'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and __fish_seen_subcommand_from help" -f -a "repair" -d 'Keep all that is not damaged; the damaged files are put aside'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l listen -d 'IPv4 address and port to take requests at; may be repeated, with the same port [default: 0.0.0.0:64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l port -d 'The port of each --listen that names none [default: 64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l allow -d 'Serve only NAT64s in this network; may be repeated [default: all]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deny -d 'Do not serve NAT64s in this network, even if allowed; may be repeated [default: none]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l reactors -d 'Number of threads that handle requests, 1 to 256 [default: one per available CPU]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l io -d 'How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by io_uring where it is allowed [default: auto]' -r -f -a "auto\t''
+uring\t''
+mmsg\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l state -d 'Directory for the state; made if it does not exist [default: $STATE_DIRECTORY or ./state]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log -d 'File to append the event log to, - for standard output [default: $LOGS_DIRECTORY/events.log or -]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too [default: plain]' -r -f -a "plain\t''
+full\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log-keep -d 'Days for which the log\'s files of former days are kept; 0: for ever [default: 180]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l sync -d 'When the journal is made durable: whenever the kernel likes, before each answer that depends on it, or so often [default: interval:100ms]' -r -f -a "none\t''
+always\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l max-nat64s -d 'NAT64s to serve at most; then the least worthy makes room [default: 1000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l max-entries -d 'Entries to hold at most, for all NAT64s together [default: what fits in a quarter of the memory that it may have]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l config -d 'TOML file with options' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l listen -d 'IPv4 address and port to take requests at; may be repeated, with the same port [default: 0.0.0.0:64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l port -d 'The port of each --listen that names none [default: 64064]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l allow -d 'Serve only NAT64s in this network; may be repeated [default: all]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deny -d 'Do not serve NAT64s in this network, even if allowed; may be repeated [default: none]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l reactors -d 'Number of threads that handle requests, 1 to 256 [default: one per available CPU]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l io -d 'How datagrams are received and sent: by io_uring, by recvmmsg and sendmmsg, or auto: by io_uring where it is allowed [default: auto]' -r -f -a "auto\t''
+uring\t''
+mmsg\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l state -d 'Directory for the state; made if it does not exist [default: $STATE_DIRECTORY or ./state]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log -d 'File to append the event log to, - for standard output [default: $LOGS_DIRECTORY/events.log or -]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too [default: plain]' -r -f -a "plain\t''
+full\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log-keep -d 'Days for which the log\'s files of former days are kept; 0: for ever [default: 180]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l sync -d 'When the journal is made durable: whenever the kernel likes, before each answer that depends on it, or so often [default: interval:100ms]' -r -f -a "none\t''
+always\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l max-nat64s -d 'NAT64s to serve at most; then the least worthy makes room [default: 1000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l max-entries -d 'Entries to hold at most, for all NAT64s together [default: what fits in a quarter of the memory that it may have]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l config -d 'TOML file with options' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l start -d 'Check a server that is started for that, on loopback, with this state directory and log'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "serve" -d 'Run the server'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "demo" -d 'Run a server and a NAT64 in one process, on loopback, to see what it looks like'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "gateway" -d 'Run a NAT64 that hands its connections over, on a TUN device'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "journal" -d 'Look into the journal of a server that is not running'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "completions" -d 'Print completions of this command line for a shell'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "man" -d 'Print a page of the manual'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "check" -d 'Say what is damaged, and what a repair would lose; changes nothing'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "repair" -d 'Keep all that is not damaged; the damaged files are put aside'

@@ -1,0 +1,448 @@
+#compdef nat64handoff
+
+autoload -U is-at-least
+
+_nat64handoff() {
+    typeset -A opt_args
+    typeset -a _arguments_options
+    local ret=1
+
+    if is-at-least 5.2; then
+        _arguments_options=(-s -S -C)
+    else
+        _arguments_options=(-s -C)
+    fi
+
+    local context curcontext="$curcontext" state line
+    _arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+'-V[Print version]' \
+'--version[Print version]' \
+":: :_nat64handoff_commands" \
+"*::: :->nat64handoff" \
+&& ret=0
+    case $state in
+    (nat64handoff)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-command-$line[1]:"
+        case $line[1] in
+            (serve)
+_arguments "${_arguments_options[@]}" : \
+'*--listen=[IPv4 address and port to take requests at; may be repeated, with the same port \[default\: 0.0.0.0\:64064\]]:ADDR[:PORT]:_default' \
+'--port=[The port of each --listen that names none \[default\: 64064\]]:N:_default' \
+'*--allow=[Serve only NAT64s in this network; may be repeated \[default\: all\]]:CIDR:_default' \
+'*--deny=[Do not serve NAT64s in this network, even if allowed; may be repeated \[default\: none\]]:CIDR:_default' \
+'--reactors=[Number of threads that handle requests, 1 to 256 \[default\: one per available CPU\]]:N:_default' \
+'--io=[How datagrams are received and sent\: by io_uring, by recvmmsg and sendmmsg, or auto\: by io_uring where it is allowed \[default\: auto\]]:auto|uring|mmsg:(auto uring mmsg)' \
+'--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
+'--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
+'--log-format=[full\: name the local address and the NAT64 prefix in each line, too \[default\: plain\]]:plain|full:(plain full)' \
+'--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
+'--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
+'--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
+'--max-entries=[Entries to hold at most, for all NAT64s together \[default\: what fits in a quarter of the memory that it may have\]]:N:_default' \
+'--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
+'--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
+'--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--config=[TOML file with options]:FILE:_files' \
+'--no-journal[Keep no journal\: nothing survives. For measurements]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(demo)
+_arguments "${_arguments_options[@]}" : \
+'--port=[The server'\''s port \[default\: any that is free\]]:N:_default' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(gateway)
+_arguments "${_arguments_options[@]}" : \
+'--pool=[The public IPv4 address; it must be routed to this host, and not be an address of this host]:ADDRESS:_default' \
+'*--prefix=[A prefix of 96 bits that clients reach it by; may be repeated \[default\: 64\:ff9b\:\:/96\]]:PREFIX:_default' \
+'--tun=[Name of the TUN device \[default\: nat64\]]:NAME:_default' \
+'--mtu=[MTU of the TUN device, 1280 to 65535 octets \[default\: 1500\]]:N:_default' \
+'--lowest-ipv6-mtu=[The lowest MTU of any link in the IPv6 network, 1280 octets up to --mtu\: IPv4 packets that may be fragmented are, so that they are no longer as IPv6 \[default\: 1280\]]:N:_default' \
+'--handoff-port=[The UDP port of handoff servers \[default\: 64064\]]:N:_default' \
+'--rotate=[How often the key of the tokens is replaced, 2m to 365d \[default\: 1h\]]:DURATION:_default' \
+'--secret=[File with the key of the authenticators; made if it does not exist. With it, a service that speaks first after a restart reaches its client at once \[default\: another key at each start\]]:FILE:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(journal)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_nat64handoff__subcmd__journal_commands" \
+"*::: :->journal" \
+&& ret=0
+
+    case $state in
+    (journal)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-journal-command-$line[1]:"
+        case $line[1] in
+            (check)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+':dir -- The state directory:_files' \
+&& ret=0
+;;
+(repair)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+':dir -- The state directory:_files' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__journal__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-journal-help-command-$line[1]:"
+        case $line[1] in
+            (check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(repair)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+;;
+(check-config)
+_arguments "${_arguments_options[@]}" : \
+'*--listen=[IPv4 address and port to take requests at; may be repeated, with the same port \[default\: 0.0.0.0\:64064\]]:ADDR[:PORT]:_default' \
+'--port=[The port of each --listen that names none \[default\: 64064\]]:N:_default' \
+'*--allow=[Serve only NAT64s in this network; may be repeated \[default\: all\]]:CIDR:_default' \
+'*--deny=[Do not serve NAT64s in this network, even if allowed; may be repeated \[default\: none\]]:CIDR:_default' \
+'--reactors=[Number of threads that handle requests, 1 to 256 \[default\: one per available CPU\]]:N:_default' \
+'--io=[How datagrams are received and sent\: by io_uring, by recvmmsg and sendmmsg, or auto\: by io_uring where it is allowed \[default\: auto\]]:auto|uring|mmsg:(auto uring mmsg)' \
+'--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
+'--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
+'--log-format=[full\: name the local address and the NAT64 prefix in each line, too \[default\: plain\]]:plain|full:(plain full)' \
+'--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
+'--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
+'--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
+'--max-entries=[Entries to hold at most, for all NAT64s together \[default\: what fits in a quarter of the memory that it may have\]]:N:_default' \
+'--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
+'--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
+'--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--config=[TOML file with options]:FILE:_files' \
+'--no-journal[Keep no journal\: nothing survives. For measurements]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(self-check)
+_arguments "${_arguments_options[@]}" : \
+'*--listen=[IPv4 address and port to take requests at; may be repeated, with the same port \[default\: 0.0.0.0\:64064\]]:ADDR[:PORT]:_default' \
+'--port=[The port of each --listen that names none \[default\: 64064\]]:N:_default' \
+'*--allow=[Serve only NAT64s in this network; may be repeated \[default\: all\]]:CIDR:_default' \
+'*--deny=[Do not serve NAT64s in this network, even if allowed; may be repeated \[default\: none\]]:CIDR:_default' \
+'--reactors=[Number of threads that handle requests, 1 to 256 \[default\: one per available CPU\]]:N:_default' \
+'--io=[How datagrams are received and sent\: by io_uring, by recvmmsg and sendmmsg, or auto\: by io_uring where it is allowed \[default\: auto\]]:auto|uring|mmsg:(auto uring mmsg)' \
+'--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
+'--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
+'--log-format=[full\: name the local address and the NAT64 prefix in each line, too \[default\: plain\]]:plain|full:(plain full)' \
+'--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
+'--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
+'--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
+'--max-entries=[Entries to hold at most, for all NAT64s together \[default\: what fits in a quarter of the memory that it may have\]]:N:_default' \
+'--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
+'--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
+'--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--config=[TOML file with options]:FILE:_files' \
+'--no-journal[Keep no journal\: nothing survives. For measurements]' \
+'--start[Check a server that is started for that, on loopback, with this state directory and log]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(completions)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+':shell -- Which shell:(bash elvish fish powershell zsh)' \
+&& ret=0
+;;
+(man)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'::page -- Which page:((nat64handoff\:"The program and its commands\: section 8"
+nat64handoff.toml\:"The file of --config\: section 5"))' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-help-command-$line[1]:"
+        case $line[1] in
+            (serve)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(demo)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(gateway)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(journal)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__help__subcmd__journal_commands" \
+"*::: :->journal" \
+&& ret=0
+
+    case $state in
+    (journal)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-help-journal-command-$line[1]:"
+        case $line[1] in
+            (check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(repair)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+(check-config)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(self-check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(completions)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(man)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+}
+
+(( $+functions[_nat64handoff_commands] )) ||
+_nat64handoff_commands() {
+    local commands; commands=(
+'serve:Run the server' \
+'demo:Run a server and a NAT64 in one process, on loopback, to see what it looks like' \
+'gateway:Run a NAT64 that hands its connections over, on a TUN device' \
+'journal:Look into the journal of a server that is not running' \
+'check-config:Print the configuration that \`serve\` would use, and where each value comes from' \
+'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
+'completions:Print completions of this command line for a shell' \
+'man:Print a page of the manual' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__check-config_commands] )) ||
+_nat64handoff__subcmd__check-config_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff check-config commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__completions_commands] )) ||
+_nat64handoff__subcmd__completions_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff completions commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__demo_commands] )) ||
+_nat64handoff__subcmd__demo_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff demo commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__gateway_commands] )) ||
+_nat64handoff__subcmd__gateway_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff gateway commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__help_commands() {
+    local commands; commands=(
+'serve:Run the server' \
+'demo:Run a server and a NAT64 in one process, on loopback, to see what it looks like' \
+'gateway:Run a NAT64 that hands its connections over, on a TUN device' \
+'journal:Look into the journal of a server that is not running' \
+'check-config:Print the configuration that \`serve\` would use, and where each value comes from' \
+'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
+'completions:Print completions of this command line for a shell' \
+'man:Print a page of the manual' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__check-config_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__check-config_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help check-config commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__completions_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__completions_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help completions commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__demo_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__demo_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help demo commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__gateway_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__gateway_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help gateway commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__journal_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__journal_commands() {
+    local commands; commands=(
+'check:Say what is damaged, and what a repair would lose; changes nothing' \
+'repair:Keep all that is not damaged; the damaged files are put aside' \
+    )
+    _describe -t commands 'nat64handoff help journal commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__journal__subcmd__check_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__journal__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help journal check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__journal__subcmd__repair_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__journal__subcmd__repair_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help journal repair commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__man_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__man_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help man commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__self-check_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__self-check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help self-check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__serve_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__serve_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help serve commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal_commands] )) ||
+_nat64handoff__subcmd__journal_commands() {
+    local commands; commands=(
+'check:Say what is damaged, and what a repair would lose; changes nothing' \
+'repair:Keep all that is not damaged; the damaged files are put aside' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff journal commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal__subcmd__check_commands] )) ||
+_nat64handoff__subcmd__journal__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff journal check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__journal__subcmd__help_commands() {
+    local commands; commands=(
+'check:Say what is damaged, and what a repair would lose; changes nothing' \
+'repair:Keep all that is not damaged; the damaged files are put aside' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff journal help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal__subcmd__help__subcmd__check_commands] )) ||
+_nat64handoff__subcmd__journal__subcmd__help__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff journal help check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal__subcmd__help__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__journal__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff journal help help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal__subcmd__help__subcmd__repair_commands] )) ||
+_nat64handoff__subcmd__journal__subcmd__help__subcmd__repair_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff journal help repair commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__journal__subcmd__repair_commands] )) ||
+_nat64handoff__subcmd__journal__subcmd__repair_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff journal repair commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__man_commands] )) ||
+_nat64handoff__subcmd__man_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff man commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__self-check_commands] )) ||
+_nat64handoff__subcmd__self-check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff self-check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__serve_commands] )) ||
+_nat64handoff__subcmd__serve_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff serve commands' commands "$@"
+}
+
+if [ "$funcstack[1]" = "_nat64handoff" ]; then
+    _nat64handoff "$@"
+else
+    compdef _nat64handoff nat64handoff
+fi
