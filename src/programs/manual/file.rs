@@ -8,7 +8,7 @@ nat64handoff.toml \- options of the NAT64 handoff server
 .I /etc/nat64handoff.toml
 .SH DESCRIPTION
 \fBnat64handoff serve\fR, \fBcheck\-config\fR and \fBself\-check\fR take options from the TOML file that
-\fB\-\-config\fR or \fBNAT64HANDOFF_CONFIG\fR names. The service that \fBinstall\fR makes has
+\fB\-\-config\fR or \fBNAT64HANDOFF_CONFIG\fR names. The service has
 \fI/etc/nat64handoff.toml\fR.
 .PP
 Each key is an option of \fBserve\fR. The option on the command line wins over its variable in the environment, and that
@@ -29,7 +29,8 @@ systemctl restart nat64handoff
 const TAIL: &str = r#".SH FILES
 .TP
 .I /etc/nat64handoff.toml
-What the service reads. Its units name state and log on the command line, so these keys change nothing there.
+What the service reads. The units that \fBinstall\fR makes name state and log on the command line, so these keys change
+nothing there.
 .SH SEE ALSO
 \fBnat64handoff\fR(8)
 "#;
