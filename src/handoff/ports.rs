@@ -24,7 +24,7 @@ pub const CONTROL_PORTS_MAX: usize = 4;
 const LARGE: usize = 16384;
 /// Draws in the bitmap before it is counted through.
 const DRAWS_MAX: usize = 8;
-/// How many ports that are avoided are remembered. Of two that are equal modulo this, the later one.
+/// How many avoided ports are remembered: of two that are equal modulo this, the later one.
 const AVOIDED_MAX: usize = 256;
 /// No slot: a table has fewer entries than this.
 const NONE: u16 = u16::MAX;

@@ -251,8 +251,9 @@ impl Channel {
     /// The NAT64 knows the client of the entry in `slot` by this authenticator.
     #[inline(always)] // As `touch`.
     pub(super) fn learn_at(&mut self, slot: Slot, authenticator: &[u8], effects: &mut Effects<'_>) {
-        if effects.batch.frozen.is_none()
-            && self.table.learn_at(slot, authenticator, |change| effects.record(change))
+        let can_record = effects.batch.frozen.is_none();
+        if (can_record || effects.shared.late.has_room())
+            && self.table.learn_at(slot, authenticator, can_record, |change| effects.record(change))
         {
             self.record_later(self.table.entry(slot).client.address, effects);
         }
@@ -265,14 +266,16 @@ impl Channel {
         authenticator: &[u8],
         effects: &mut Effects<'_>,
     ) {
-        if effects.batch.frozen.is_none()
-            && self.table.learn(address, authenticator, |change| effects.record(change))
-        {
+        let can_record = effects.batch.frozen.is_none();
+        let has_room = can_record || effects.shared.late.has_room();
+        let record = |change| effects.record(change);
+        if has_room && self.table.learn(address, authenticator, can_record, record) {
             self.record_later(address, effects);
         }
     }
 
-    /// The authenticator of `address` is recorded in a second, by [`Channel::record_late`].
+    /// The authenticator of `address` is recorded in a second, by [`Channel::record_late`], or when
+    /// anything can be. Where nothing can be now, there is room for that.
     #[cold]
     fn record_later(&mut self, address: Ipv6Addr, effects: &mut Effects<'_>) {
         let (due, table) = (effects.now() + RECORD_EVERY, effects.table);

@@ -10,7 +10,7 @@ use crate::handoff::entry::TableKey;
 /// How often an authenticator of a client is recorded.
 pub const RECORD_EVERY: Duration = Duration::from_secs(1);
 /// The most clients of a shard whose authenticator waits to be recorded. Those of others are
-/// recorded at once.
+/// recorded at once, or, where nothing can be, not learned.
 const LATE_MAX: usize = 65_536;
 
 /// Whose authenticator is to be recorded, and when.
@@ -30,9 +30,13 @@ impl LateRecords {
         self.0.is_empty()
     }
 
+    pub fn has_room(&self) -> bool {
+        self.0.len() < LATE_MAX
+    }
+
     /// Returns whether there is room for it.
     pub fn push(&mut self, late: LateRecord) -> bool {
-        let has_room = self.0.len() < LATE_MAX;
+        let has_room = self.has_room();
         if has_room {
             self.0.push_back(late);
         }

@@ -155,18 +155,25 @@ struct ClientRecord {
 }
 
 impl ClientRecord {
-    /// As [`Table::learn`], where it is another one than before.
+    /// As [`Table::learn`], where it is another one. `second`: now, where it can be recorded now.
     #[inline(never)]
-    fn learn(&mut self, authenticator: &[u8], second: u16, changed: impl FnOnce(Change)) -> bool {
+    fn learn(
+        &mut self,
+        authenticator: &[u8],
+        second: Option<u16>,
+        changed: impl FnOnce(Change),
+    ) -> bool {
         let Some(authenticator) = Authenticator::new(authenticator) else {
             return false;
         };
         self.authenticator = authenticator;
-        if self.recorded == second {
-            return !std::mem::replace(&mut self.late, true);
+        match second.filter(|&second| self.recorded != second) {
+            Some(second) => {
+                self.record(second, changed);
+                false
+            }
+            None => !std::mem::replace(&mut self.late, true),
         }
-        self.record(second, changed);
-        false
     }
 
     fn record(&mut self, second: u16, changed: impl FnOnce(Change)) {
@@ -474,15 +481,17 @@ impl Table {
 
     /// The NAT64 knows the client at `address` by `authenticator` now. Not a change where it did
     /// before, or where the address has no entry; nor where another one was recorded in this
-    /// second. Then this returns whether [`Table::record_late`] is to be called.
+    /// second, or `can_record` says that nothing can be. Then this returns whether
+    /// [`Table::record_late`] is to be called.
     pub fn learn(
         &mut self,
         address: Ipv6Addr,
         authenticator: &[u8],
+        can_record: bool,
         changed: impl FnOnce(Change),
     ) -> bool {
         match self.clients.find(&self.hash, address.octets()) {
-            Some(client) => self.learn_client(client, authenticator, changed),
+            Some(client) => self.learn_client(client, authenticator, can_record, changed),
             None => false,
         }
     }
@@ -493,9 +502,10 @@ impl Table {
         &mut self,
         slot: Slot,
         authenticator: &[u8],
+        can_record: bool,
         changed: impl FnOnce(Change),
     ) -> bool {
-        self.learn_client(self.records.get(slot).client, authenticator, changed)
+        self.learn_client(self.records.get(slot).client, authenticator, can_record, changed)
     }
 
     #[inline]
@@ -503,10 +513,12 @@ impl Table {
         &mut self,
         client: Slot,
         authenticator: &[u8],
+        can_record: bool,
         changed: impl FnOnce(Change),
     ) -> bool {
         let client = self.clients.get_mut(client);
-        !client.authenticator.is(authenticator) && client.learn(authenticator, self.second, changed)
+        !client.authenticator.is(authenticator)
+            && client.learn(authenticator, can_record.then_some(self.second), changed)
     }
 
     /// Records the authenticator of the client at `address`, where [`Table::learn`] did not.

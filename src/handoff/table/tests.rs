@@ -357,12 +357,12 @@ fn section_6_authenticator_belongs_to_the_address() {
     let mut random = Random::new([2; 32]);
     let mut table = table(8, 1.0);
     let address = client(1, 1, 1, 1).address;
-    table.learn(address, &[1, 2], |change| panic!("{change:?}"));
+    table.learn(address, &[1, 2], true, |change| panic!("{change:?}"));
     create(&mut table, client(1, 1, 1, 1), None, &mut random);
     create(&mut table, client(1, 1, 2, 2), None, &mut random);
     let mut changes = Vec::new();
-    table.learn(address, &[1, 2], |change| changes.push(change));
-    table.learn(address, &[1, 2], |change| changes.push(change));
+    table.learn(address, &[1, 2], true, |change| changes.push(change));
+    table.learn(address, &[1, 2], true, |change| changes.push(change));
     assert_eq!(changes.len(), 1);
     for entry in [client(1, 1, 1, 1), client(1, 1, 2, 2)] {
         assert_eq!(table.authenticator(table.find(&entry).unwrap()).octets(), [1, 2]);
@@ -543,7 +543,7 @@ proptest! {
                         second += 1;
                         table.set_time(second, 0);
                     }
-                    if table.learn(client.address, &authenticator, |change| changes.push(change)) {
+                    if table.learn(client.address, &authenticator, true, |change| changes.push(change)) {
                         late.push(client.address);
                     }
                     if let Some(slot) = table.find(&client) {

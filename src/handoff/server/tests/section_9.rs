@@ -1,6 +1,7 @@
 //! PROTOCOL.md section 9. What an answer waits for, what cannot be recorded, and replay.
 
 use super::*;
+use crate::handoff::opaque::Authenticator;
 
 /// That a report was contradicted is in the log before the NAT64 hears of it.
 #[test]
@@ -58,8 +59,9 @@ fn section_9_what_cannot_be_recorded_does_not_happen() {
     let packet = udp6(CLIENT, 1);
     let fresh = [message(4, TOKEN), message(6, b"fresh!"), packet.clone()].concat();
     assert_eq!(shard.ask(&fresh), answer(b"fresh!", own, &packet));
+    // The service reaches its client by the authenticator that the NAT64 has now.
     let packet = to_mapped(own.port.0);
-    assert_eq!(shard.ask(&service_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+    assert_eq!(shard.ask(&service_packet(&packet)), answer(b"fresh!", own, &packet));
     for refused in [
         client_packet(&udp6(CLIENT, 2)),
         report(b"a1", &[entry(5000, client(CLIENT, 2))]),
@@ -69,7 +71,18 @@ fn section_9_what_cannot_be_recorded_does_not_happen() {
         assert_eq!(shard.dropped(&refused), DropReason::JournalUnavailable);
         assert_eq!(shard.outbox.changes, []);
     }
-    shard.batch.frozen = None;
+    // What is known of a known client is recorded when anything can be.
+    shard.time += Duration::from_secs(10);
+    shard.batch.set_time(shard.time);
+    for frozen in [shard.batch.frozen, None] {
+        shard.outbox.clear();
+        shard.batch.frozen = frozen;
+        shard.server.record_late(&shard.batch, &mut shard.outbox);
+        let (address, fresh) = (own.client.address, Authenticator::new(b"fresh!").unwrap());
+        let learned = Change::AuthenticatorLearned { address, authenticator: fresh };
+        let recorded: Vec<_> = shard.outbox.changes.drain(..).map(|(_, change)| change).collect();
+        assert_eq!(recorded, if frozen.is_none() { vec![learned] } else { vec![] });
+    }
     make(&mut shard, CLIENT, 2);
 }
 
