@@ -72,11 +72,12 @@ impl About {
         }
         let arg = Arg::new(self.name).long(self.name).help(help).required(self.required);
         let arg = arg.help_heading(self.group);
-        // The help has them in the value's name.
-        let arg = arg.hide_possible_values(true);
         match self.shape {
             Shape::Switch => arg.action(ArgAction::SetTrue).hide(true),
-            Shape::Word => arg.value_name(self.value).value_parser(self.choices()),
+            // The help has the choices in the value's name.
+            Shape::Word => {
+                arg.value_name(self.value).value_parser(self.choices()).hide_possible_values(true)
+            }
             Shape::Number => arg.value_name(self.value),
             Shape::Path => arg.value_name(self.value).value_parser(clap::value_parser!(PathBuf)),
             Shape::List => {
