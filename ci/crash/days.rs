@@ -65,7 +65,13 @@ fn crash_kill_while_a_day_ends() {
         field.in_load(40, |server, _| {
             thread::sleep(Duration::from_millis(dice.range(5, 20)));
             next_day(server, day as u64);
-            thread::sleep(Duration::from_micros(dice.range(0, 15_000)));
+            let log = server.log.clone();
+            if dice.percent(50) {
+                // A line of the new day may come or not.
+                wait_until(PATIENCE / 20, || files(&log, "events.log-").len() > known);
+            } else {
+                thread::sleep(Duration::from_micros(dice.range(0, 15_000)));
+            }
             server.kill();
         });
         let log = &field.server.log;
