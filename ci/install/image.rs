@@ -51,6 +51,7 @@ fn image_serves_from_an_empty_root() {
     let at = |path: &str| root.path().join(path.trim_start_matches('/'));
     fs::copy(static_program(), at("/nat64handoff")).unwrap();
     let user = of_file("USER");
+    assert!(FILE.contains(&format!("--chown={user} /folders")), "its own folders");
     let number = user.split_once(':').unwrap().0.parse().unwrap();
     for folder in ["/state", "/log"] {
         fs::DirBuilder::new().mode(0o700).create(at(folder)).unwrap();
