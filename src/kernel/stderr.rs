@@ -29,8 +29,8 @@ const JOURNAL: &str = "JOURNAL_STREAM";
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
 /// How much a message matters, as the journal counts it.
-#[derive(Clone, Copy)]
-enum Priority {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
     Error = 3,
     Warning = 4,
     Information = 6,
@@ -38,20 +38,21 @@ enum Priority {
 
 /// Writes a line about what happens as it should.
 pub fn say(message: fmt::Arguments<'_>) {
-    write(Priority::Information, message);
+    tell(Priority::Information, message);
 }
 
 /// Writes a line about what an operator should look after.
 pub fn warn(message: fmt::Arguments<'_>) {
-    write(Priority::Warning, message);
+    tell(Priority::Warning, message);
 }
 
 /// Writes a line about why the program ends.
 pub fn fail(message: fmt::Arguments<'_>) {
-    write(Priority::Error, message);
+    tell(Priority::Error, message);
 }
 
-fn write(priority: Priority, message: fmt::Arguments<'_>) {
+/// Writes a line that matters this much.
+pub fn tell(priority: Priority, message: fmt::Arguments<'_>) {
     let line = line(priority, message, is_journal());
     match QUEUE.get() {
         Some(queue) => queue.push(line),

@@ -30,6 +30,7 @@ use flate2::write::GzEncoder;
 use super::days::{COMPRESSED, Day, Former, rename_to_new};
 use crate::disk::fs::{Disk, RealDisk, TEMPORARY, parent};
 use crate::kernel::priority;
+use crate::kernel::stderr::Priority;
 
 /// Octets that are read at once.
 const READ_OCTETS: usize = 128 * 1024;
@@ -47,7 +48,7 @@ impl Archive {
     pub(super) fn start(
         log: &Path,
         keep_days: u32,
-        say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
+        say: impl FnMut(Priority, fmt::Arguments<'_>) + Send + 'static,
     ) -> io::Result<Archive> {
         let (jobs, todo) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -80,7 +81,7 @@ struct Tidying {
     log: PathBuf,
     keep_days: u32,
     stop: Arc<AtomicBool>,
-    say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
+    say: Box<dyn FnMut(Priority, fmt::Arguments<'_>) + Send>,
 }
 
 impl Tidying {
@@ -91,7 +92,10 @@ impl Tidying {
             && !self.stop.load(Ordering::Relaxed)
         {
             let path = path.display();
-            (self.say)(format_args!("{path} stays as it is until tomorrow: {why}"));
+            (self.say)(
+                Priority::Warning,
+                format_args!("{path} stays as it is until tomorrow: {why}"),
+            );
         }
     }
 
@@ -129,11 +133,14 @@ impl Tidying {
             }
         }
         if let Some(path) = removed.filter(|path| !path.exists()) {
-            (self.say)(format_args!(
-                "lines of the event log up to those in {} were removed, as they are older than \
+            (self.say)(
+                Priority::Information,
+                format_args!(
+                    "lines of the event log up to those in {} were removed, as they are older than \
                  {keep} days (--log-keep)",
-                path.display()
-            ));
+                    path.display()
+                ),
+            );
         }
         trouble.map_or(Ok(()), Err)
     }

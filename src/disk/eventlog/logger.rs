@@ -27,6 +27,7 @@ use super::{
 };
 use crate::handoff::change::{Event, LogFormat, Timestamp};
 use crate::handoff::line::LineWriter;
+use crate::kernel::stderr::Priority;
 use crate::kernel::{clock, limits};
 
 /// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
@@ -98,7 +99,7 @@ impl Turning {
     pub(super) fn start(
         rotation: Rotation,
         output: &Output,
-        say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
+        say: impl FnMut(Priority, fmt::Arguments<'_>) + Send + 'static,
     ) -> io::Result<Option<Turning>> {
         let Output::File(LogFile { id: Some(_), path, .. }) = output else { return Ok(None) };
         let Rotation { keep_days, clock } = rotation;
@@ -153,7 +154,7 @@ pub(super) struct Logger {
     /// When the path is opened anew once more, after that failed.
     reopen_at: Option<Instant>,
     turning: Option<Turning>,
-    say: Box<dyn FnMut(fmt::Arguments<'_>) + Send>,
+    say: Box<dyn FnMut(Priority, fmt::Arguments<'_>) + Send>,
     watch: Watch,
 }
 
@@ -165,7 +166,7 @@ impl Logger {
         recorder: Recorder,
         shared: Arc<LogShared>,
         on_failure: impl FnOnce() + Send + 'static,
-        say: impl FnMut(fmt::Arguments<'_>) + Send + 'static,
+        say: impl FnMut(Priority, fmt::Arguments<'_>) + Send + 'static,
     ) -> Self {
         let lines = Lines::default();
         Self {
@@ -201,9 +202,12 @@ impl Logger {
         if self.output.is_unread() {
             self.complained = true;
             let name = self.output.name();
-            (self.say)(format_args!(
-                "{name} is a named pipe that nobody reads; lines are kept until somebody does"
-            ));
+            (self.say)(
+                Priority::Warning,
+                format_args!(
+                    "{name} is a named pipe that nobody reads; lines are kept until somebody does"
+                ),
+            );
         }
         let result = self.serve();
         self.record(Firmness::Firm);
@@ -303,7 +307,10 @@ impl Logger {
                     self.count(lines);
                     if mem::take(&mut self.complained) {
                         let name = self.output.name();
-                        (self.say)(format_args!("{name} can be written again; no line is lost"));
+                        (self.say)(
+                            Priority::Information,
+                            format_args!("{name} can be written again; no line is lost"),
+                        );
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -346,17 +353,20 @@ impl Logger {
     fn record(&mut self, firmness: Firmness) {
         if let Some((before, after)) = self.output.shortened() {
             let name = self.output.name();
-            (self.say)(format_args!(
-                "{name} was truncated by somebody else, from {before} octets to {after}: lines \
+            (self.say)(
+                Priority::Warning,
+                format_args!(
+                    "{name} was truncated by somebody else, from {before} octets to {after}: lines \
                  that were written while it was copied may be in neither; it needs no rotation but that \
                  of --log-keep, and who does it all the same shall rename it and send SIGHUP (in \
                  logrotate: create, not copytruncate)"
-            ));
+                ),
+            );
         }
         let part = self.part() as u64;
         if let Err(trouble) = self.recorder.record(&mut self.output, part, firmness) {
             let name = self.output.name();
-            (self.say)(format_args!("{name} {trouble}"));
+            (self.say)(Priority::Warning, format_args!("{name} {trouble}"));
         }
     }
 
@@ -366,10 +376,13 @@ impl Logger {
         let busy = error.kind() == io::ErrorKind::WouldBlock;
         if !busy && !mem::replace(&mut self.complained, true) {
             let name = self.output.name();
-            (self.say)(format_args!(
-                "{name} cannot be written: {}; lines are kept and written when it works again",
-                limits::explained(&error)
-            ));
+            (self.say)(
+                Priority::Warning,
+                format_args!(
+                    "{name} cannot be written: {}; lines are kept and written when it works again",
+                    limits::explained(&error)
+                ),
+            );
         }
         if self.shared().give_up.load(Ordering::Acquire) {
             return Err(error);
@@ -416,7 +429,7 @@ impl Logger {
             Ok(new) => {
                 if self.reopen_at.take().is_some() {
                     let name = self.output.name();
-                    (self.say)(format_args!("{name} is opened anew"));
+                    (self.say)(Priority::Information, format_args!("{name} is opened anew"));
                 }
                 self.output.take_back(self.part() as u64);
                 self.go_on_in(new);
@@ -427,9 +440,10 @@ impl Logger {
             }
             Err(error) => {
                 if self.reopen_at.is_none() {
-                    (self.say)(format_args!(
-                        "{error}; until this works the old file is written on"
-                    ));
+                    (self.say)(
+                        Priority::Warning,
+                        format_args!("{error}; until this works the old file is written on"),
+                    );
                 }
                 self.reopen_at = Some(clock::instant() + REOPEN_INTERVAL);
                 false
@@ -465,10 +479,13 @@ impl Logger {
                     && !failed_before
                 {
                     let name = self.output.name();
-                    (self.say)(format_args!(
-                        "{name} cannot be put aside, though its day is over: {error}; it is \
+                    (self.say)(
+                        Priority::Warning,
+                        format_args!(
+                            "{name} cannot be put aside, though its day is over: {error}; it is \
                          written on until that works"
-                    ));
+                        ),
+                    );
                 }
             }
         }
@@ -485,12 +502,14 @@ impl Logger {
             return Err(io::Error::other("it is not known how much of it is on the disk"));
         }
         let Output::File(log) = &self.output else { return Ok(()) };
-        let Some((aside, path)) = log.put_aside(day)? else { return Ok(()) };
+        let aside = log.put_aside(day)?;
         match LogFile::open(log.path.clone()) {
             Ok(new) => self.go_on_in(new),
             Err(error) => {
-                // If that fails, it is written on under its new name, and found by that.
-                let _ = rename_to_new(&aside, &path);
+                if let Some((aside, path)) = aside {
+                    // If that fails, it is written on under its new name, and found by that.
+                    let _ = rename_to_new(&aside, &path);
+                }
                 return Err(error.into_cause());
             }
         }

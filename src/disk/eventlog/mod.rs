@@ -59,7 +59,7 @@ use crate::disk::UNLOGGED_MAX;
 use crate::disk::fs::Disk;
 use crate::handoff::change::{LogFormat, Timestamp};
 use crate::handoff::line;
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::{Priority, say, tell};
 
 pub use complete::{Completed, complete, complete_saying, known_events};
 use cursor::CursorFile;
@@ -167,14 +167,14 @@ impl EventLog {
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), LogError> {
-        Self::start_saying(disk, config, on_failure, say)
+        Self::start_saying(disk, config, on_failure, tell)
     }
 
     fn start_saying(
         disk: &dyn Disk,
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
-        mut say: impl FnMut(fmt::Arguments<'_>) + Clone + Send + 'static,
+        mut say: impl FnMut(Priority, fmt::Arguments<'_>) + Clone + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), LogError> {
         let LogConfig { destination, format, rotation, sync, cursor, first_events } = config;
         let output = Output::open(destination)?;
@@ -204,7 +204,9 @@ impl EventLog {
         let rotation = rotation.and_then(|rotation| {
             let turning = Turning::start(rotation, &output, say.clone());
             turning
-                .inspect_err(|why| say(format_args!("{name} goes on in one file: {why}")))
+                .inspect_err(|why| {
+                    say(Priority::Warning, format_args!("{name} goes on in one file: {why}"))
+                })
                 .ok()?
         });
         let shared_too = Arc::clone(&shared);

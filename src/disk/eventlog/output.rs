@@ -302,14 +302,18 @@ impl LogFile {
         Day::of_last_line(&self.last).or_else(written)
     }
 
-    /// Gives it the name of a day. Returns both names, or nothing where it has another name by now.
+    /// Gives it the name of a day. Returns both names, or nothing where somebody else has done so.
     pub(super) fn put_aside(&self, day: Day) -> io::Result<Option<(PathBuf, PathBuf)>> {
         // The target of a link is what is renamed.
-        let path = fs::canonicalize(&self.path)?;
-        if inode_of(&open_to_read(&path)?)? != self.id {
-            return Ok(None);
+        let path = match fs::canonicalize(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            path => path?,
+        };
+        let there = fs::metadata(&path)?;
+        match there.is_file().then(|| Inode::of(&there)) == self.id {
+            true => Ok(Some((days::put_aside(&path, day)?, path))),
+            false => Ok(None),
         }
-        Ok(Some((days::put_aside(&path, day)?, path)))
     }
 
     /// The octets before `self.at`.

@@ -36,7 +36,9 @@ fn start(path: &Path, rotation: Rotation, shards: usize) -> (EventLog, Vec<Sende
     let said = Said::default();
     let say = {
         let said = Arc::clone(&said);
-        move |message: fmt::Arguments<'_>| said.lock().unwrap().push(message.to_string())
+        move |priority: Priority, message: fmt::Arguments<'_>| {
+            said.lock().unwrap().push(format!("{priority:?}: {message}"));
+        }
     };
     let config = LogConfig {
         destination: Destination::File(path.to_owned()),
@@ -154,6 +156,30 @@ fn an_idle_log_is_put_aside_at_midnight() {
     assert_eq!(names(folder.path()), ["events.cursor", "events.log", "events.log-20190318"]);
 }
 
+/// Somebody has renamed the log, and nobody said so: the next day has its own file all the same.
+#[test]
+fn a_log_that_somebody_has_renamed_stays_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.log");
+    let (log, mut senders, said) = start(&path, Rotation { keep_days: 0, clock: fifth_day }, 1);
+    let mut send = |event: Event, number: u64| {
+        senders[0].send(event, &Stats::default());
+        senders[0].publish();
+        wait_until("it is written", || log.written() == number);
+    };
+    let [first, second] = [4, 5].map(|day| at(FIRST + day * DAY, 1, 0));
+    send(first, 1);
+    let theirs = folder.path().join("theirs");
+    fs::rename(&path, &theirs).unwrap();
+    send(second, 2);
+    drop(senders);
+    log.join(DEADLINE).unwrap();
+    assert_eq!(fs::read_to_string(theirs).unwrap(), line(&first));
+    assert_eq!(fs::read_to_string(&path).unwrap(), line(&second));
+    assert_eq!(names(folder.path()), ["events.cursor", "events.log", "theirs"]);
+    assert_eq!(*said.lock().unwrap(), Vec::<String>::new());
+}
+
 /// Files of the server that ran before, and of others.
 #[test]
 fn what_is_too_old_is_removed_and_nothing_else() {
@@ -253,6 +279,7 @@ fn a_log_that_somebody_truncates_is_named() {
     assert_eq!(fs::read_to_string(&path).unwrap(), all[all.len() / 2..]);
     let from = format!("truncated by somebody else, from {} octets to 0", all.len() / 2);
     assert!(said.lock().unwrap()[0].contains(&from), "{said:?}");
+    assert!(said.lock().unwrap()[0].starts_with("Warning: "), "{said:?}");
     // Nobody writes any more, and the end looks once more.
     truncate();
     drop(senders);

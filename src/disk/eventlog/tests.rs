@@ -103,7 +103,9 @@ fn start_saying(
     let said = Said::default();
     let say = {
         let said = Arc::clone(&said);
-        move |message: fmt::Arguments<'_>| said.lock().unwrap().push(message.to_string())
+        move |_: Priority, message: fmt::Arguments<'_>| {
+            said.lock().unwrap().push(message.to_string())
+        }
     };
     let (log, senders) =
         EventLog::start_saying(&RealDisk, config(destination, reactors), on_failure, say).unwrap();
