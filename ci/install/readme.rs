@@ -60,7 +60,10 @@ fn as_run_here(command: &str, entry: &str) -> String {
         ABUSE => command.replace("2019-03-18 12:00", "9999").replace("192.0.2.7:3719", entry),
         _ if command.starts_with("tail -f") => format!("head -n 1 < <({command} 2>/dev/null)"),
         // Its port is taken by the service.
-        SERVE => format!("systemctl stop nat64handoff; grep -m 1 serving < <({command} 2>&1)"),
+        SERVE => format!(
+            "systemctl stop nat64handoff; {command} >/tmp/said 2>&1 & \
+             for _ in $(seq 300); do grep serving /tmp/said && break; sleep 0.1; done; kill $!; wait $!"
+        ),
         _ => format!("{command} | cat"),
     }
 }
