@@ -16,6 +16,13 @@ pub const IDENTITIES_MAX: usize = CONTROL_PORTS_MAX;
 /// An identity that was not used for this many seconds proves itself again: its address may be
 /// another's by now.
 const LIFETIME_SECONDS: u32 = 24 * 60 * 60;
+/// From this many seconds after its last proof on, an identity is asked for another one while it is
+/// answered: requests in its name keep it in use also where its address is another's by now...
+const PROOF_DUE_SECONDS: u32 = 24 * 60 * 60;
+/// ...this often...
+const ASKED_EVERY_SECONDS: u32 = 60;
+/// ...and this long after it, it is not known any more.
+const PROOF_LIFETIME_SECONDS: u32 = 2 * PROOF_DUE_SECONDS;
 
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]
@@ -29,6 +36,10 @@ struct Identity {
     since: u64,
     /// The second in which it was used last.
     used: u32,
+    /// That in which it, or whom it succeeded, proved itself last.
+    proved: u32,
+    /// That in which it was asked for another proof.
+    asked: u32,
 }
 
 impl Identity {
@@ -40,7 +51,8 @@ impl Identity {
     /// It is used, unless it has aged. Returns the number of the record that made it known.
     #[inline]
     fn used_in(&mut self, second: u32) -> Option<u64> {
-        let has_aged = second.saturating_sub(self.used) >= LIFETIME_SECONDS;
+        let has_aged = second.saturating_sub(self.used) >= LIFETIME_SECONDS
+            || second.saturating_sub(self.proved) >= PROOF_LIFETIME_SECONDS;
         (!has_aged).then(|| {
             self.used = second;
             self.since
@@ -55,7 +67,8 @@ impl Identities {
     }
 
     /// Makes (`port`, `token`), if it is known, the most recently used. Returns the number of the
-    /// record that made it known. `None` where it was not used for a day, too.
+    /// record that made it known. `None` where it was not used for a day, too, or did not prove
+    /// itself for two.
     #[inline]
     pub fn recognize(&mut self, port: ControlPort, token: &[u8], second: u32) -> Option<u64> {
         match self.0.first_mut() {
@@ -72,13 +85,43 @@ impl Identities {
         Some(since)
     }
 
-    /// Makes (`port`, `token`) known, by record `since`, and the most recently used. At most
-    /// [`IDENTITIES_MAX`] are kept.
-    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64, second: u32) {
+    /// Makes (`port`, `token`) known, by record `since`, and the most recently used. It, or whom it
+    /// succeeds, `proved` itself in that second. At most [`IDENTITIES_MAX`] are kept.
+    pub fn learn(&mut self, port: ControlPort, token: Token, since: u64, second: u32, proved: u32) {
         if self.recognize(port, token.octets(), second).is_none() {
             self.forget(port, &token);
             self.0.truncate(IDENTITIES_MAX - 1);
-            self.0.insert(0, Identity { port, token, since, used: second });
+            let (used, asked) = (second, second);
+            self.0.insert(0, Identity { port, token, since, used, proved, asked });
+        }
+    }
+
+    /// The second in which the most recently used one proved itself last.
+    pub fn last_proof(&self) -> u32 {
+        self.0.first().map_or(0, |identity| identity.proved)
+    }
+
+    /// Whether it is time for another proof of the most recently used one.
+    #[inline]
+    pub fn is_proof_due(&self, second: u32) -> bool {
+        second.saturating_sub(self.last_proof()) >= PROOF_DUE_SECONDS
+    }
+
+    /// Whether the most recently used one is to be asked for that now, which it then is.
+    pub fn asks(&mut self, second: u32) -> bool {
+        self.0.first_mut().is_some_and(|identity| {
+            let asks = second.saturating_sub(identity.asked) >= ASKED_EVERY_SECONDS;
+            if asks {
+                identity.asked = second;
+            }
+            asks
+        })
+    }
+
+    /// The most recently used one proved itself again.
+    pub fn prove(&mut self, second: u32) {
+        if let Some(identity) = self.0.first_mut() {
+            identity.proved = second;
         }
     }
 
@@ -159,10 +202,10 @@ mod tests {
     fn section_5_four_most_recently_used_identities() {
         let mut identities = Identities::default();
         for i in 0..4 {
-            identities.learn(ControlPort(5000 + i), token(&[i as u8, 0]), u64::from(i), NOW);
+            identities.learn(ControlPort(5000 + i), token(&[i as u8, 0]), u64::from(i), NOW, NOW);
         }
         assert!(identities.recognize(ControlPort(5000), &[0, 0], NOW).is_some());
-        identities.learn(ControlPort(6000), token(&[]), 9, NOW);
+        identities.learn(ControlPort(6000), token(&[]), 9, NOW, NOW);
         assert!(!identities.is_known(ControlPort(5001), &[1, 0]));
         assert!(identities.is_known(ControlPort(5000), &[0, 0]));
         assert!(identities.is_known(ControlPort(6000), &[]));
@@ -170,7 +213,7 @@ mod tests {
         let ports: Vec<_> = identities.control_ports().map(|port| port.0).collect();
         assert_eq!(ports, [6000, 5000, 5003, 5002]);
         // Learning what is known only makes it the most recent.
-        identities.learn(ControlPort(5003), token(&[3, 0]), 10, NOW);
+        identities.learn(ControlPort(5003), token(&[3, 0]), 10, NOW, NOW);
         assert_eq!(identities.recognize(ControlPort(5003), &[3, 0], NOW), Some(3));
         assert_eq!(identities.control_ports().count(), 4);
         assert_eq!(identities.control_ports().next(), Some(ControlPort(5003)));
@@ -180,26 +223,54 @@ mod tests {
     fn section_5_an_identity_that_is_not_used_for_a_day_is_unknown() {
         let mut identities = Identities::default();
         let (port, old) = (ControlPort(5000), token(&[1, 2]));
-        identities.learn(port, old.clone(), 3, NOW);
+        identities.learn(port, old.clone(), 3, NOW, NOW);
         // Each use is one, however often it is a day less a moment.
         let mut now = NOW;
         for _ in 0..3 {
             now += LIFETIME_SECONDS - 1;
             assert_eq!(identities.recognize(port, &[1, 2], now), Some(3));
+            identities.prove(now);
         }
         now += LIFETIME_SECONDS;
         assert_eq!(identities.recognize(port, &[1, 2], now), None);
         assert_eq!(identities.recognize(port, &[1, 2], now + 1), None, "that was no use");
         // It is kept, so that its port stays unmapped, and becomes known by another record.
         assert_eq!(identities.control_ports().count(), 1);
-        identities.learn(port, old.clone(), 8, now);
+        identities.learn(port, old.clone(), 8, now, now);
         assert_eq!(identities.recognize(port, &[1, 2], now), Some(8));
         assert_eq!(identities.control_ports().count(), 1);
         for i in 1..4 {
-            identities.learn(ControlPort(5000 + i), old.clone(), 9, now);
+            identities.learn(ControlPort(5000 + i), old.clone(), 9, now, now);
         }
         assert_eq!(identities.to_evict(port, &old), None, "it is one of the four");
         assert_eq!(identities.to_evict(ControlPort(6000), &old), Some((port, &old)));
+    }
+
+    #[test]
+    fn section_5_an_identity_in_use_is_asked_for_its_proof() {
+        let mut identities = Identities::default();
+        let (port, second) = (ControlPort(5000), |hour: u32| NOW + hour * 3600);
+        identities.learn(port, token(&[1, 2]), 3, NOW, NOW);
+        let is_known = |identities: &mut Identities, hour| {
+            identities.recognize(port, &[1, 2], second(hour)).is_some()
+        };
+        // It proves itself when it is asked.
+        for hour in 1..24 {
+            assert!(is_known(&mut identities, hour) && !identities.is_proof_due(second(hour)));
+        }
+        for hour in 24..30 {
+            assert!(is_known(&mut identities, hour) && identities.is_proof_due(second(hour)));
+            assert!(identities.asks(second(hour)) && !identities.asks(second(hour) + 59));
+            assert!(identities.asks(second(hour) + 60));
+        }
+        identities.prove(second(30));
+        for hour in 30..30 + 48 {
+            assert!(is_known(&mut identities, hour));
+            assert_eq!(identities.is_proof_due(second(hour)), hour >= 30 + 24);
+        }
+        // Its uses prove nothing.
+        assert_eq!(identities.last_proof(), second(30));
+        assert!(!is_known(&mut identities, 30 + 48));
     }
 
     #[test]

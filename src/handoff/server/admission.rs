@@ -56,6 +56,9 @@ impl Admission {
         if let Some(channel) = known {
             if let Some(since) = channel.recognize(port, datagram.octets(request.token), now) {
                 exchange.known_since = since;
+                if channel.is_proof_due(now) {
+                    return self.ask_and_answer(request, prepared, exchange);
+                }
                 return channel.request(request, false, exchange);
             }
             let old = request.rotation.map(|old| datagram.octets(old));
@@ -76,6 +79,37 @@ impl Admission {
 
     fn permits(&self, nat64: Ipv4Addr) -> bool {
         self.config.access.permits(nat64)
+    }
+
+    /// Answers a request of a known identity whose last proof is old, and has it asked for another,
+    /// unless the request carries that.
+    #[cold]
+    fn ask_and_answer(
+        &mut self,
+        request: &Request,
+        prepared: &Prepared,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let proof = carries_proof(request, exchange);
+        let second = exchange.effects.batch.coarse.second;
+        let table = exchange.datagram.table;
+        let mut asks = false;
+        if let Some(channel) = self.channels.find_mut(prepared.channel, prepared.hash, table) {
+            if proof {
+                channel.prove(second);
+            } else {
+                asks = channel.asks(second);
+            }
+        }
+        if asks {
+            // If this one is held back, another minute's is not.
+            let _ = self.validate(request, prepared, exchange, true);
+        }
+        match self.channels.find_mut(prepared.channel, prepared.hash, table) {
+            Some(channel) => channel.request(request, proof, exchange),
+            // Cannot be: it was recognized.
+            None => Err(DropReason::Nat64sLimit),
+        }
     }
 
     /// The identity of this request has proved itself, or is the successor of one that had.
@@ -101,7 +135,7 @@ impl Admission {
         // A token that was parsed has a length that a token can have.
         if let Some(token) = Token::new(datagram.octets(request.token)) {
             channel.buckets.identity(effects.now())?;
-            channel.admit(ControlPort(datagram.port), token, effects);
+            channel.admit(ControlPort(datagram.port), token, proof, effects);
         }
         exchange.known_since = effects.batch.record;
         channel.request(request, proof, exchange)

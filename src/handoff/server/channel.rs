@@ -100,8 +100,33 @@ impl Channel {
         self.identities.recognize(port, token, second)
     }
 
-    /// (`port`, `token`) becomes known, and its port is not mapped any more.
-    pub(super) fn admit(&mut self, port: ControlPort, token: Token, effects: &mut Effects<'_>) {
+    /// Whether it is time for another proof of the identity that was recognized last.
+    #[inline]
+    pub fn is_proof_due(&self, second: u32) -> bool {
+        self.identities.is_proof_due(second)
+    }
+
+    /// As [`Identities::asks`].
+    pub fn asks(&mut self, second: u32) -> bool {
+        self.identities.asks(second)
+    }
+
+    /// The identity that was recognized last proved itself again.
+    pub fn prove(&mut self, second: u32) {
+        self.identities.prove(second);
+    }
+
+    /// (`port`, `token`) becomes known, and its port is not mapped any more: by a proof, or else as
+    /// the successor of the identity that was recognized last.
+    pub(super) fn admit(
+        &mut self,
+        port: ControlPort,
+        token: Token,
+        proof: bool,
+        effects: &mut Effects<'_>,
+    ) {
+        let second = effects.batch.coarse.second;
+        let proved = if proof { second } else { self.identities.last_proof() };
         let had = self.table.len();
         self.table.bar(port, |change| {
             self.buckets.changed(&change);
@@ -117,26 +142,26 @@ impl Channel {
             self.apply(&change, effects.batch.record);
             effects.record(change);
         }
-        self.know(port, token.clone(), effects.batch.record, effects.batch.coarse.second);
+        self.know(port, token.clone(), effects.batch.record, second, proved);
         effects.record(Change::IdentityKnown { port, token });
     }
 
-    /// (`port`, `token`) is known from this `second` on, as record `since` says. No entry is on its
-    /// port.
-    fn know(&mut self, port: ControlPort, token: Token, since: u64, second: u32) {
-        self.identities.learn(port, token, since, second);
+    /// (`port`, `token`) is known from this `second` on, as record `since` says, for when it
+    /// `proved` itself. No entry is on its port.
+    fn know(&mut self, port: ControlPort, token: Token, since: u64, second: u32, proved: u32) {
+        self.identities.learn(port, token, since, second, proved);
         self.table.set_control_ports(self.identities.control_ports());
     }
 
-    /// Does what `change` says, which stands in record `since`. What is replayed counts as used
-    /// when the server starts, as its journal does not say when it was.
+    /// Does what `change` says, which stands in record `since`. What is replayed counts as used and
+    /// proved when the server starts, as its journal does not say when it was.
     pub fn apply(&mut self, change: &Change, since: u64) {
         match change {
             Change::IdentityKnown { port, token } => {
                 // A change before this one deleted the entry on this port, if there was one:
                 // nothing happens here.
                 self.table.bar(*port, |_| {});
-                self.know(*port, token.clone(), since, 0);
+                self.know(*port, token.clone(), since, 0, 0);
             }
             Change::IdentityForgotten { port, token } => {
                 self.identities.forget(*port, token);

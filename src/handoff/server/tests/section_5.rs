@@ -145,6 +145,56 @@ fn section_5_an_identity_unused_for_a_day_proves_itself_again() {
     assert!(!shard.server.is_known(table, ControlPort(CONTROL), b"new-token-"));
 }
 
+/// Requests in its name keep an identity in use, also where its address is another's by now, and an
+/// answer may be longer than they. It is asked for its proof while it is answered, and what it does
+/// not prove in two days is not known any more.
+#[test]
+fn section_5_an_identity_in_use_proves_itself_again() {
+    let question = client_packet(&udp6(CLIENT, 1));
+    let rotation =
+        [message(5, TOKEN), message(4, b"new-token-"), message(6, AUTHENTICATOR), udp6(CLIENT, 1)];
+    let rotation = rotation.concat();
+    for proves in [true, false] {
+        let mut shard = Shard::known();
+        let own = make(&mut shard, CLIENT, 1);
+        shard.ask(&rotation);
+        let (mut answered, mut asked) = (0, 0);
+        // Three days, a request each half hour, of the identity or of its successor.
+        for half in 0..2 * 72 {
+            let successor = [&message(4, b"new-token-")[..], &question[8..]].concat();
+            let (token, request) = match half % 2 {
+                0 => (TOKEN, question.clone()),
+                _ => (&b"new-token-"[..], successor),
+            };
+            for (to, octets) in shard.send(&request) {
+                if to.port() == CONTROL {
+                    assert_eq!(octets, answer(AUTHENTICATOR, own, &udp6(CLIENT, 1)));
+                    answered += 1;
+                    continue;
+                }
+                assert!(to.port() == VALIDATION_PORT && octets.len() <= request.len());
+                asked += 1;
+                if proves {
+                    let proof = [&message(4, token)[..], &returned(NAT64, &octets)].concat();
+                    let reply = shard.ask(&proof);
+                    assert_eq!(reply[..token.len() + 2], message(4, token), "with the token");
+                    assert_eq!(reply[token.len() + 2 + 8], 1, "its TTL is 1");
+                }
+            }
+            assert_eq!(shard.events(), []);
+            // Once a minute, it is not asked again.
+            assert!(shard.send(&request).iter().all(|(to, _)| to.port() == CONTROL) || !proves);
+            shard.time += Duration::from_secs(30 * 60);
+        }
+        if proves {
+            // Each was asked twice.
+            assert_eq!((answered, asked), (2 * 72, 4));
+        } else {
+            assert_eq!(answered, 2 * 48, "for two days");
+        }
+    }
+}
+
 /// The entry that was made before is answered.
 fn make_again(shard: &mut Shard, own: Entry) {
     assert_eq!(make(shard, CLIENT, 1), own);
