@@ -5,9 +5,9 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::field::Field;
 use crate::harness::process::wait_until;
-use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
+use crate::judge::{PATIENCE, SHORT};
 use crate::mount::Mounted;
 use crate::record::{Record, key};
 use crate::server::Server;
@@ -68,7 +68,7 @@ fn crash_kill_while_a_day_ends() {
             let log = server.log.clone();
             if dice.percent(50) {
                 // A line of the new day may come or not.
-                wait_until(PATIENCE / 20, || files(&log, "events.log-").len() > known);
+                wait_until(2 * SHORT, || files(&log, "events.log-").len() > known);
             } else {
                 thread::sleep(Duration::from_micros(dice.range(0, 15_000)));
             }

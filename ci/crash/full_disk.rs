@@ -4,6 +4,7 @@ use crate::ask::{check_entries, compare, expect_client, expect_service};
 use crate::dice::Dice;
 use crate::field::Field;
 use crate::harness::process::wait_until;
+use crate::judge::PATIENCE;
 use crate::judge::client::Entry;
 use crate::mount::Mounted;
 use crate::newcomers::{NOTICE, Newcomers};
@@ -39,7 +40,7 @@ fn crash_no_room_for_the_journal() {
     server.start(&options);
     let mut new = Newcomers::introduced(&server);
     for _ in 0..KNOWN / 50 {
-        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+        assert_eq!(new.ask(50, PATIENCE), 50, "with room, all are answered");
     }
     new.until_full(&tmpfs);
     println!("full after {} announced entries", new.told.len());
@@ -80,7 +81,7 @@ fn crash_no_room_for_the_journal() {
     tmpfs.make_room();
     println!("noticed after {:?}", new.until_answered());
     for _ in 0..10 {
-        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room again, all are answered");
+        assert_eq!(new.ask(50, PATIENCE), 50, "with room again, all are answered");
     }
     server.kill();
     server.start(&options);
@@ -100,7 +101,7 @@ fn crash_killed_with_no_room_for_the_journal() {
     server.start(&options);
     let mut new = Newcomers::introduced(&server);
     for _ in 0..40 {
-        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+        assert_eq!(new.ask(50, PATIENCE), 50, "with room, all are answered");
     }
     new.until_full(&tmpfs);
     server.kill();
@@ -108,7 +109,7 @@ fn crash_killed_with_no_room_for_the_journal() {
     server.start(&options);
     check_known("killed on a full disk", &new.nat64);
     check_entries("killed on a full disk", &new.nat64, &new.told[new.told.len() - 2000..]);
-    assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room again, all are answered");
+    assert_eq!(new.ask(50, PATIENCE), 50, "with room again, all are answered");
     check_logged(&server, &new);
     server.stop();
 }
@@ -197,7 +198,7 @@ fn check_start(
     assert_eq!(server.stderr().lines().filter(is_it).count(), 1, "it must be said once");
     make_room();
     println!("noticed after {:?}", new.until_answered());
-    assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+    assert_eq!(new.ask(50, PATIENCE), 50, "with room, all are answered");
     let entries = new.told.clone();
     check_entries("with room again", &new.nat64, &entries);
     server.kill();
@@ -219,7 +220,7 @@ fn crash_start_with_no_room_for_the_state() {
         server.start(&["--reactors", "1", "--max-entries", "5000"]);
         let mut new = Newcomers::introduced(&server);
         for _ in 0..40 {
-            assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+            assert_eq!(new.ask(50, PATIENCE), 50, "with room, all are answered");
         }
         tmpfs.fill();
         let start = |server: &mut Server| {
@@ -239,7 +240,7 @@ fn crash_no_room_within_a_quota() {
     server.start(&options);
     let mut new = Newcomers::introduced(&server);
     for _ in 0..20 {
-        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "with room, all are answered");
+        assert_eq!(new.ask(50, PATIENCE), 50, "with room, all are answered");
     }
     new.until_full(&quota);
     let is_it = |line: &&str| line.contains("quota exceeded") && line.contains("raise its quota");
@@ -270,7 +271,7 @@ fn crash_start_with_no_room_for_the_log() {
     let mut new = Newcomers::introduced(&server);
     tmpfs.fill();
     for _ in 0..10 {
-        assert_eq!(new.ask(50, Duration::from_secs(2)), 50, "lines wait, and clients do not");
+        assert_eq!(new.ask(50, PATIENCE), 50, "lines wait, and clients do not");
     }
     let start = |server: &mut Server| {
         server.start(&options);

@@ -1,5 +1,6 @@
 //! A NAT64 whose new clients may stay without an answer.
 
+use crate::judge::PATIENCE;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
 use crate::judge::wire::Reply;
@@ -9,7 +10,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long a disk may take until it is full to the server too.
-const FILL_MAX: Duration = Duration::from_secs(30);
+const FILL_MAX: Duration = PATIENCE;
 /// How long until room that was made is noticed.
 pub const NOTICE: Duration = Duration::from_secs(2);
 

@@ -3,6 +3,7 @@
 
 use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
+use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::mount::Mounted;
@@ -17,7 +18,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(5);
 /// A user that is not root, and has nothing.
 const NOBODY: u32 = 65534;
 
@@ -45,7 +45,11 @@ fn make_pipe(path: &Path) {
 
 #[track_caller]
 fn expect_said(server: &Server, text: &str) {
-    assert!(wait_until(SOON, || server.stderr().contains(text)), "{text}?\n{}", server.stderr());
+    assert!(
+        wait_until(PATIENCE, || server.stderr().contains(text)),
+        "{text}?\n{}",
+        server.stderr()
+    );
 }
 
 fn lines_in(path: &Path) -> usize {
@@ -56,7 +60,7 @@ fn lines_in(path: &Path) -> usize {
 fn read_pipe(path: &Path, until: &str) -> String {
     let mut pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
     let (mut text, mut octets) = (String::new(), [0; 4096]);
-    let came = wait_until(SOON, || {
+    let came = wait_until(PATIENCE, || {
         while let Ok(length @ 1..) = pipe.read(&mut octets) {
             text.push_str(str::from_utf8(&octets[..length]).unwrap());
         }
@@ -75,7 +79,7 @@ fn crash_reused_inode_is_somebody_elses_file() {
     server.start(&["--reactors", "1"]);
     let nat64 = introduced(&server);
     map_all(&nat64, (0..20).map(Client::nth));
-    assert!(wait_until(SOON, || lines_in(&server.log) == 21), "no lines");
+    assert!(wait_until(PATIENCE, || lines_in(&server.log) == 21), "no lines");
     ext4.fill();
     // Lines wait, and the cursor stays before them.
     let mut next = 20;
@@ -122,7 +126,7 @@ fn crash_named_pipe_instead_of_the_log_at_a_rotation() {
     let nat64 = introduced(&server);
     nat64.map(Client::nth(1));
     let old = server.directory.path().join("events.log.1");
-    assert!(wait_until(SOON, || lines_in(&server.log) == 2), "no lines");
+    assert!(wait_until(PATIENCE, || lines_in(&server.log) == 2), "no lines");
     fs::rename(&server.log, &old).unwrap();
     make_pipe(&server.log);
     server.signal(libc::SIGHUP);
@@ -131,7 +135,7 @@ fn crash_named_pipe_instead_of_the_log_at_a_rotation() {
         "nobody reads this named pipe; until this works the old file is written on",
     );
     nat64.map(Client::nth(2));
-    assert!(wait_until(SOON, || lines_in(&old) == 3), "the old file is not written on");
+    assert!(wait_until(PATIENCE, || lines_in(&old) == 3), "the old file is not written on");
     // By itself, when a reader has come.
     let mut reader = OpenOptions::new();
     let reader = reader.read(true).custom_flags(libc::O_NONBLOCK).open(&server.log).unwrap();
@@ -179,7 +183,7 @@ fn crash_links_as_log() {
     symlink(&target, &server.log).unwrap();
     server.start(&[]);
     introduced(&server);
-    assert!(wait_until(SOON, || lines_in(&target) == 1), "no line in what the link leads to");
+    assert!(wait_until(PATIENCE, || lines_in(&target) == 1), "no line in what the link leads to");
     server.stop();
     let before = fs::read(&target).unwrap();
     let path = std::ffi::CString::new(server.log.to_str().unwrap()).unwrap();
@@ -254,7 +258,7 @@ fn rotation_goes_on_by_itself(
     allow: impl FnOnce(&Server),
 ) {
     let nat64 = introduced(server);
-    assert!(wait_until(SOON, || lines_in(&server.log) == 1), "no line");
+    assert!(wait_until(PATIENCE, || lines_in(&server.log) == 1), "no line");
     let mut record = Record::new(&server.log);
     record.rename();
     refuse(server);
@@ -262,7 +266,7 @@ fn rotation_goes_on_by_itself(
     expect_said(server, said);
     let old = server.log.with_extension("log.1");
     nat64.map(Client::nth(1));
-    assert!(wait_until(SOON, || lines_in(&old) == 2), "the old log is not written on");
+    assert!(wait_until(PATIENCE, || lines_in(&old) == 2), "the old log is not written on");
     // Longer than it takes to try again.
     let said_of_the_log = |line: &str| line.contains("the event log") && line.contains(said);
     let times = || server.stderr().lines().filter(|&line| said_of_the_log(line)).count();
@@ -270,7 +274,7 @@ fn rotation_goes_on_by_itself(
     allow(server);
     expect_said(server, "is opened anew");
     let entry = nat64.map(Client::nth(2));
-    assert!(wait_until(SOON, || lines_in(&server.log) == 1), "no new log");
+    assert!(wait_until(PATIENCE, || lines_in(&server.log) == 1), "no new log");
     record.feed();
     assert!(record.table(nat64.address).has_created(key(entry, Client::nth(2))));
     server.stop();

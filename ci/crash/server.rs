@@ -3,14 +3,12 @@
 use crate::clock::Clock;
 use crate::harness::process::{Process, print_if_failed};
 use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
+use crate::judge::PATIENCE;
 use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-
-/// How long a start or an end may take at most.
-const START: Duration = Duration::from_secs(10);
 
 pub struct Server {
     pub port: u16,
@@ -77,7 +75,7 @@ impl Server {
     /// How long after the spawn it was ready.
     pub fn wait_ready(&mut self) -> Duration {
         let (process, since) = self.running.as_mut().expect("spawned");
-        if !process.says(SERVING, START) {
+        if !process.says(SERVING, PATIENCE) {
             panic!("the server does not start: {:?}\n{}", process.ended(), process.said());
         }
         since.elapsed()
@@ -110,7 +108,7 @@ impl Server {
 
     fn wait_end(&mut self, why: &str) -> ExitStatus {
         let (mut process, _) = self.running.take().expect("running");
-        let status = process.wait(START);
+        let status = process.wait(PATIENCE);
         self.last = process.stderr.get();
         status.unwrap_or_else(|| panic!("still running, {why}:\n{}", self.last))
     }

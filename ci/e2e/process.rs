@@ -9,7 +9,7 @@ use crate::namespace::Namespace;
 use crate::threads::looks;
 
 /// How long to wait for what must come. Two cores do the work of many tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a process may take for its end when a test failed.
 const LAST_WORDS: Duration = Duration::from_secs(1);

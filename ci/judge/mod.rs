@@ -15,6 +15,6 @@ pub mod wire;
 use std::time::Duration;
 
 /// How long to wait for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for what must not come.
 pub const SHORT: Duration = Duration::from_millis(250);

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long to wait for a packet that must come.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for one that may come.
 const SOON: Duration = Duration::from_millis(50);
 /// Longer than any packet.
