@@ -43,8 +43,9 @@ fn files(log: &Path, what: &str) -> Vec<PathBuf> {
 /// The first step.
 fn put_aside(log: &Path) {
     let text = fs::read_to_string(log).unwrap();
-    // The last line may be half a one.
-    let line = text[..text.rfind('\n').unwrap()].lines().last().unwrap();
+    // The last line may be half a one, and a file without a line is not put aside.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let Some(line) = whole.lines().last() else { return };
     let name = format!("events.log-{}", line[..10].replace('-', ""));
     let aside = log.with_file_name(name);
     assert!(!aside.exists());
