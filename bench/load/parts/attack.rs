@@ -99,6 +99,11 @@ pub fn run(rounds: usize) -> Result<(), String> {
         let hostile = Hostile::new(&honest.process, attack);
         measure(&mut honest, hostile, rounds, None);
     }
+    // All entries are those of the hostile one, as soon as the honest one has its own.
+    let attack = known("another client at --max-entries", RATE, new_client);
+    let mut honest = Honest::new(Process::limited(&["--max-entries", "40k"]));
+    let hostile = Hostile::new(&honest.process, &attack);
+    measure(&mut honest, hostile, rounds, None);
     let attack = known("another client, log not read", RATE, new_client);
     let (process, log) = Process::unread();
     let mut honest = Honest::new(process);
