@@ -115,7 +115,7 @@ impl Tidying {
         let Some(last) = former.iter().rposition(|(file, _)| file.day <= today) else {
             return Ok(());
         };
-        let (last, gap) = (former[last].1.clone(), today.since(former[last].0.day));
+        let (last, gap) = (former[last].0, today.since(former[last].0.day));
         let (keep, mut removed) = (u64::from(self.keep_days), None);
         let mut trouble = None;
         for (file, path) in former {
@@ -123,7 +123,8 @@ impl Tidying {
             let done = if is_old {
                 removed = Some(path.clone());
                 fs::remove_file(&path)
-            } else if !file.is_compressed && path != last {
+            } else if !file.is_compressed && file < last {
+                // Later ones have a day that is still to come: the clock was set back.
                 self.compress(&path)
             } else {
                 Ok(())

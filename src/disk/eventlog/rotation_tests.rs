@@ -186,8 +186,13 @@ fn what_is_too_old_is_removed_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.log");
     let mut kept = vec!["events.log-20190319", "events.log-20190320.1", "events.log-20190321"];
-    let others =
-        ["events.log-2018", "events.log.1", "others.log-20190101", "events.log-20180101.gz.old"];
+    let others = [
+        "events.log-2018",
+        "events.log-20190401",
+        "events.log.1",
+        "others.log-20190101",
+        "events.log-20180101.gz.old",
+    ];
     for name in
         kept.iter().chain(&others).chain(&["events.log-20190316", "events.log-20190101.2.gz"])
     {
