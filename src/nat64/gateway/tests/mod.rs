@@ -4,6 +4,7 @@ use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::*;
 use crate::handoff::entry::MappedPort;
+use crate::handoff::stats::Counter;
 use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_echo_request, ipv6_tcp};
 use crate::ip::checksum::{self, checksum};
 use crate::ip::fields::tcp::{ACK, FIN, RST, SYN};
@@ -450,6 +451,30 @@ fn a_rotation_is_not_noticed() {
     assert_eq!(world.exchange(40_000, ACK, ACK), mapped);
     assert_eq!(world.changes, [ServerChange::Known]);
     assert_eq!(world.drops(), drops);
+}
+
+/// The server asks for its proof each day, and each new connection has an entry of the server all
+/// the same, with a new token each hour.
+#[test]
+fn section_5_a_daily_proof_is_not_noticed() {
+    let mut world = World::known();
+    for number in 0..5 * 48 {
+        world.now += Duration::from_secs(30 * 60);
+        if number % 2 == 0 {
+            world.gateway.rotate_token(world.now);
+        }
+        world.tick();
+        let port = 41_000 + number;
+        let mapped = MappedPort(world.exchange(port, SYN, SYN | ACK));
+        let Handoff::Open(server) = &world.handoff else { unreachable!() };
+        let mut entries = server.entries().map(|(_, entry)| (entry.client.port, entry.port));
+        assert!(entries.any(|entry| entry == (port, mapped)), "number {number}");
+    }
+    let Handoff::Open(server) = &world.handoff else { unreachable!() };
+    // Once to become known, and once for each day: seldom again, where attenuation held one back.
+    let asked = server.stats().get(Counter::ValidationPackets);
+    assert!((5..=6).contains(&asked), "{asked}");
+    assert_eq!(world.changes, [ServerChange::Known]);
 }
 
 #[test]
