@@ -127,14 +127,14 @@ fn crash_authenticators_fill_neither_disk_nor_memory() {
     server.stop();
 }
 
-/// All that a start without a cursor compares with the log, from a journal of 600,000 events and
+/// All that a start without a cursor compares with the log, from a journal of 900,000 events and
 /// more.
 #[test]
 fn crash_a_lost_cursor_costs_little_memory() {
-    const EVENTS: u32 = 600_000;
+    const EVENTS: u32 = 900_000;
     const JOURNAL: u64 = 33 * EVENTS as u64;
     const PATIENCE: Duration = Duration::from_secs(120);
-    const PEAK_MAX: u64 = 40 << 20;
+    const PEAK_MAX: u64 = 60 << 20;
     let group = MemoryGroup::new(LIMIT);
     let options = ["--reactors", "1", "--max-entries", "100000", "--create-rate", "1000000"];
     let mut server = Server::started(&options);

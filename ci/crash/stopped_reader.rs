@@ -2,6 +2,7 @@
 //! before, new ones wait; when it goes on, every line is there once, in order.
 
 use crate::ask::expect_client;
+use crate::cores::before_others;
 use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::{Kind, check_consistency, parse_all};
 use crate::judge::nat64::Nat64;
@@ -88,7 +89,7 @@ fn crash_a_stopped_reader_holds_nobody_up() {
     let (mut reader, writer) = pipe().unwrap();
     let mut server = Server::new();
     server.log = "-".into();
-    server.spawn_into(&OPTIONS, writer.into());
+    before_others(|| server.spawn_into(&OPTIONS, writer.into()));
     server.wait_ready();
     let mut honest = Honest::new(&server);
     (0..IDLE_LOOKS).for_each(|_| honest.look());
@@ -108,16 +109,15 @@ fn crash_a_stopped_reader_holds_nobody_up() {
 
     // A reader that takes too little: the queue is full again and again.
     let mut text = Vec::new();
-    let mut longest: Vec<Duration> = (0..SIPS)
-        .map(|_| {
+    let mut one_more = || {
+        sip(&mut reader, &mut text);
+        while crowd(&mut new, &mut honest, AT_ONCE) == 0 {
             sip(&mut reader, &mut text);
-            while crowd(&mut new, &mut honest, AT_ONCE) == 0 {
-                sip(&mut reader, &mut text);
-            }
-            while crowd(&mut new, &mut honest, AT_ONCE) > 0 {}
-            honest.times().1
-        })
-        .collect();
+        }
+        while crowd(&mut new, &mut honest, AT_ONCE) > 0 {}
+        honest.times().1
+    };
+    let mut longest: Vec<Duration> = before_others(|| (0..SIPS).map(|_| one_more()).collect());
     println!("a slow reader: a known client waited at most {longest:?}");
     longest.sort();
     // A reactor that waits does so with each sip; other programs hold up some of them.
