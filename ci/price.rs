@@ -28,6 +28,8 @@ const TAKEN_MAX: [(usize, f64, f64); 5] = [
     (1000, 3.0, LOOK_MAX),
     (10_000, 12.0, LOOK_MAX),
 ];
+/// One round in which nobody takes the core away is enough.
+const ROUNDS: usize = 8;
 /// A look at all entries. A heavy /64 needs one when those of its entries that can go are gone:
 /// newcomers of others take their ports, and do not pay for it.
 const LOOK_MAX: f64 = 5.0;
@@ -47,15 +49,19 @@ fn no_request_is_dear_that_is_not_charged() {
 #[test]
 fn a_new_client_is_cheap_also_where_nearly_all_entries_are_live() {
     for shape in full::SHAPES {
-        let alone = full::taken(Shape::FourPorts, None);
         for (can_go, average_max, longest_max) in TAKEN_MAX {
             let longest_max = if shape == Shape::Heavy { LOOK_MAX } else { longest_max };
-            let taken = full::taken(shape, Some(can_go));
-            let average = taken.average.as_secs_f64() / alone.average.as_secs_f64();
-            let longest = taken.longest.as_secs_f64() / alone.longest.as_secs_f64();
-            eprintln!("{shape:?}, {can_go} can go: {average:.1}, longest {longest:.1}");
-            let case = format!("{shape:?}, {can_go} can go: {taken:?}");
-            assert!(average <= average_max && longest <= longest_max, "{case}");
+            let is_cheap = || {
+                let alone = full::taken(Shape::FourPorts, None);
+                let taken = full::taken(shape, Some(can_go));
+                let average = taken.average.as_secs_f64() / alone.average.as_secs_f64();
+                let longest = taken.longest.as_secs_f64() / alone.longest.as_secs_f64();
+                eprintln!(
+                    "{shape:?}, {can_go} can go: {average:.1}, longest {longest:.1}: {taken:?}"
+                );
+                average <= average_max && longest <= longest_max
+            };
+            assert!((0..ROUNDS).any(|_| is_cheap()), "{shape:?}, {can_go} can go");
         }
     }
 }
