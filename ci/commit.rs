@@ -23,7 +23,7 @@ fn main() {
     }
     if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
         let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
-        println!("cargo::rustc-env=NAT64HANDOFF_VERSION={version} ({commit})");
+        println!("cargo::rustc-env=VERSION_WITH_COMMIT={version} ({commit})");
     }
 }
 

@@ -24,7 +24,7 @@ pub use layers::{UsageError, UsageErrors};
 pub use table::{LogDestination, Places, ServeConfig, ServeOptions};
 
 /// The version, with the commit where `ci/commit.rs` knows it.
-const VERSION: &str = match option_env!("NAT64HANDOFF_VERSION") {
+const VERSION: &str = match option_env!("VERSION_WITH_COMMIT") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
