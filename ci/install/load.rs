@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// After the last request, answers are waited for this long.
-const LAST: Duration = PATIENCE;
+/// After the last request, answers are waited for this long where some do not come.
+const LOST_AFTER: Duration = Duration::from_secs(3);
 
 /// What became of the requests.
 #[derive(Debug)]
@@ -29,9 +28,12 @@ pub struct Outcome {
     pub unreachable: u64,
 }
 
+/// Some: no more is sent, and answers are waited for so long.
+type Stop = Arc<Mutex<Option<Duration>>>;
+
 /// Requests that are under way until [`Load::end`].
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     thread: JoinHandle<Outcome>,
 }
 
@@ -43,7 +45,7 @@ struct Sender {
 impl Load {
     /// From `nat64s` NAT64s, `rate` requests a second in all.
     pub fn start(booted: &Booted, server: SocketAddrV4, nat64s: u32, rate: u32) -> Load {
-        let stop = Arc::<AtomicBool>::default();
+        let stop = Stop::default();
         let (stopped, network) = (Arc::clone(&stop), booted.network());
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
@@ -59,8 +61,18 @@ impl Load {
         Load { stop, thread }
     }
 
+    /// Waits until all are answered, which must be.
     pub fn end(self) -> Outcome {
-        self.stop.store(true, Ordering::Relaxed);
+        self.end_within(PATIENCE)
+    }
+
+    /// Waits for what may still come.
+    pub fn end_with_losses(self) -> Outcome {
+        self.end_within(LOST_AFTER)
+    }
+
+    fn end_within(self, last: Duration) -> Outcome {
+        *self.stop.lock().unwrap() = Some(last);
         self.thread.join().unwrap()
     }
 }
@@ -82,7 +94,7 @@ fn senders(server: SocketAddrV4, nat64s: u32, network: &Network) -> Vec<Sender> 
     })
 }
 
-fn run(senders: &[Sender], rate: u32, stop: &AtomicBool) -> Outcome {
+fn run(senders: &[Sender], rate: u32, stop: &Mutex<Option<Duration>>) -> Outcome {
     let start = Instant::now();
     let mut sent = 0_u64;
     let mut under_way = BTreeMap::new();
@@ -90,8 +102,8 @@ fn run(senders: &[Sender], rate: u32, stop: &AtomicBool) -> Outcome {
     let mut last = start;
     loop {
         let now = Instant::now();
-        let stopped = stop.load(Ordering::Relaxed);
-        if !stopped {
+        let patience = *stop.lock().unwrap();
+        if patience.is_none() {
             last = now;
             let due = (now - start).as_micros() as u64 * u64::from(rate) / 1_000_000;
             // One that was kept from running does not send all at once.
@@ -107,7 +119,7 @@ fn run(senders: &[Sender], rate: u32, stop: &AtomicBool) -> Outcome {
         for Sender { nat64, .. } in senders {
             take(nat64, &mut under_way, &mut times);
         }
-        if stopped && (under_way.is_empty() || last.elapsed() > LAST) {
+        if patience.is_some_and(|most| under_way.is_empty() || last.elapsed() > most) {
             break;
         }
         thread::sleep(Duration::from_micros(500));

@@ -19,12 +19,25 @@ const RATE: u32 = 500;
 /// What happens to requests while `act` happens to the server, from before it until it has served
 /// again for a while.
 pub fn under_load(booted: &Booted, act: impl FnOnce()) -> Outcome {
+    under_load_until(booted, act, Load::end)
+}
+
+/// The same, where some are not answered.
+fn under_load_with_losses(booted: &Booted, act: impl FnOnce()) -> Outcome {
+    under_load_until(booted, act, Load::end_with_losses)
+}
+
+fn under_load_until(
+    booted: &Booted,
+    act: impl FnOnce(),
+    end: impl FnOnce(Load) -> Outcome,
+) -> Outcome {
     let rate = std::env::var("NAT64HANDOFF_LOAD").ok().and_then(|rate| rate.parse().ok());
     let load = Load::start(booted, SERVER, NAT64S, rate.unwrap_or(RATE));
     std::thread::sleep(Duration::from_millis(300));
     act();
     std::thread::sleep(Duration::from_millis(700));
-    let outcome = load.end();
+    let outcome = end(load);
     println!("{outcome:?}");
     outcome
 }
@@ -51,7 +64,7 @@ fn port_stays_open_over_restarts() {
         booted.done("systemctl restart nat64handoff");
     }));
     // One that ends by itself, and is started again.
-    let killed = under_load(&booted, || {
+    let killed = under_load_with_losses(&booted, || {
         let server = booted.server();
         booted.done("systemctl kill --kill-who=main --signal=KILL nat64handoff");
         serves_again(&booted, server);
@@ -105,7 +118,7 @@ fn port_stays_open_with_a_million_entries() {
 fn port_stays_open_with_another_number_of_reactors() {
     let booted = Booted::installed("--no-update");
     for reactors in [4, 1, 3] {
-        let outcome = under_load(&booted, || {
+        let outcome = under_load_with_losses(&booted, || {
             booted.done(&format!(
                 "sed -i /^reactors/d /etc/nat64handoff.toml; echo 'reactors = {reactors}' >>/etc/nat64handoff.toml; \
                  systemctl restart nat64handoff"
@@ -145,7 +158,7 @@ fn port_of_a_socket_unit() {
 #[test]
 fn port_closes_when_the_service_is_stopped() {
     let booted = Booted::installed("--no-update");
-    let outcome = under_load(&booted, || {
+    let outcome = under_load_with_losses(&booted, || {
         booted.done("systemctl stop nat64handoff");
     });
     assert!(outcome.unreachable > 0 && outcome.unanswered > 0, "{outcome:?}");
