@@ -7,7 +7,7 @@ use crate::field::Field;
 use crate::harness::process::wait_until;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
-use crate::judge::{PATIENCE, SHORT};
+use crate::judge::{LEISURE, PATIENCE, SHORT};
 use crate::mount::Mounted;
 use crate::record::{Record, key};
 use crate::server::Server;
@@ -20,8 +20,6 @@ use std::thread;
 use std::time::Duration;
 
 const DAY: u64 = 24 * 3600;
-/// For what is done when nobody else wants the cores.
-const LEISURE: Duration = Duration::from_secs(120);
 
 fn server_by(clock: Clock) -> Server {
     let mut server = Server::new();

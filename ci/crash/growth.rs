@@ -2,6 +2,7 @@
 //! at once (PROTOCOL section 6).
 
 use crate::flood::Flood;
+use crate::judge::LEISURE;
 use crate::server::Server;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,8 +16,6 @@ const UNIT: u64 = 3 * (LINE + CHANGE);
 /// The cursor, ten times a second, and the headers of records.
 const BESIDE: u64 = 100_000;
 const MEASURED: Duration = Duration::from_secs(4);
-/// How long it may take to use up what is allowed at once, on a disk that is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Octets that the process has written so far.
 fn written(process: u32) -> u64 {
@@ -34,7 +33,7 @@ fn crash_what_one_nat64_writes_in_a_second_is_bounded() {
     let start = Instant::now();
     let used_up = |reason| server.stderr().contains(reason);
     while !used_up("create_rate: ") || !used_up("conflict_rate: ") {
-        assert!(start.elapsed() < PATIENCE, "nothing is refused");
+        assert!(start.elapsed() < LEISURE, "nothing is refused");
         flood.appear(5_000);
         flood.contradict(5_000);
     }

@@ -4,9 +4,9 @@ use crate::ask::{check_entries, expect_client};
 use crate::flood::Flood;
 use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
-use crate::judge::SHORT;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
+use crate::judge::{LEISURE, SHORT};
 use crate::restart::check_known;
 use crate::server::Server;
 use std::fs;
@@ -133,7 +133,6 @@ fn crash_authenticators_fill_neither_disk_nor_memory() {
 fn crash_a_lost_cursor_costs_little_memory() {
     const EVENTS: u32 = 900_000;
     const JOURNAL: u64 = 33 * EVENTS as u64;
-    const PATIENCE: Duration = Duration::from_secs(120);
     const PEAK_MAX: u64 = 60 << 20;
     let group = MemoryGroup::new(LIMIT);
     let options = ["--reactors", "1", "--max-entries", "100000", "--create-rate", "1000000"];
@@ -143,7 +142,7 @@ fn crash_a_lost_cursor_costs_little_memory() {
     let mut octets = 0;
     // While the log comes behind, as the disk is busy, nothing is recorded.
     while octets < JOURNAL {
-        assert!(start.elapsed() < PATIENCE, "a journal of {octets} octets");
+        assert!(start.elapsed() < LEISURE, "a journal of {octets} octets");
         flood.contradict(10_000);
         octets = journal_octets(&server.state);
     }
@@ -159,7 +158,7 @@ fn crash_a_lost_cursor_costs_little_memory() {
     check_known("without a cursor", &flood.nat64);
     let newcomer = Client::nth(1 << 30);
     let request = flood.nat64.client_request(&newcomer.authenticator(), &newcomer.udp(b""));
-    let is_complete = wait_until(PATIENCE, || {
+    let is_complete = wait_until(LEISURE, || {
         flood.nat64.send(&request);
         flood.nat64.try_reply(SHORT).is_some()
     });

@@ -16,5 +16,7 @@ use std::time::Duration;
 
 /// How long to wait for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for what is done when nobody else wants the cores or the disk.
+pub const LEISURE: Duration = Duration::from_secs(120);
 /// How long to wait for what must not come.
 pub const SHORT: Duration = Duration::from_millis(250);

@@ -4,20 +4,17 @@
 use crate::clock::Clock;
 use crate::harness::process::wait_until;
 use crate::harness::program::{LOCAL, command, free_port};
-use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
+use crate::judge::{LEISURE, PATIENCE};
 use crate::server::{Server, events_of, fresh_directory};
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 const DAY: u64 = 24 * 3600;
-/// For what is done when nobody else wants the cores.
-const LEISURE: Duration = Duration::from_secs(120);
 
 fn start_by(clock: &Clock, extra: &[&str]) -> Server {
     let mut command = command();

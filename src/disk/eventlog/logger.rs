@@ -201,11 +201,10 @@ impl Logger {
     pub(super) fn run(mut self) -> Result<(), io::Error> {
         if self.output.is_unread() {
             self.complained = true;
-            let name = self.output.name();
-            (self.say)(
+            self.say_of_log(
                 Priority::Warning,
                 format_args!(
-                    "{name} is a named pipe that nobody reads; lines are kept until somebody does"
+                    "is a named pipe that nobody reads; lines are kept until somebody does"
                 ),
             );
         }
@@ -306,10 +305,9 @@ impl Logger {
                     self.shared().written.fetch_add(lines, Ordering::Release);
                     self.count(lines);
                     if mem::take(&mut self.complained) {
-                        let name = self.output.name();
-                        (self.say)(
+                        self.say_of_log(
                             Priority::Information,
-                            format_args!("{name} can be written again; no line is lost"),
+                            format_args!("can be written again; no line is lost"),
                         );
                     }
                 }
@@ -352,22 +350,26 @@ impl Logger {
 
     fn record(&mut self, firmness: Firmness) {
         if let Some((before, after)) = self.output.shortened() {
-            let name = self.output.name();
-            (self.say)(
+            self.say_of_log(
                 Priority::Warning,
                 format_args!(
-                    "{name} was truncated by somebody else, from {before} octets to {after}: lines \
-                 that were written while it was copied may be in neither; it needs no rotation but that \
-                 of --log-keep, and who does it all the same shall rename it and send SIGHUP (in \
-                 logrotate: create, not copytruncate)"
+                    "was truncated by somebody else, from {before} octets to {after}: lines that \
+                     were written while it was copied may be in neither; it needs no rotation but \
+                     that of --log-keep, and who does it all the same shall rename it and send \
+                     SIGHUP (in logrotate: create, not copytruncate)"
                 ),
             );
         }
         let part = self.part() as u64;
         if let Err(trouble) = self.recorder.record(&mut self.output, part, firmness) {
-            let name = self.output.name();
-            (self.say)(Priority::Warning, format_args!("{name} {trouble}"));
+            self.say_of_log(Priority::Warning, format_args!("{trouble}"));
         }
+    }
+
+    /// Says it in a sentence that begins with the log's name.
+    fn say_of_log(&mut self, priority: Priority, what: fmt::Arguments<'_>) {
+        let name = self.output.name();
+        (self.say)(priority, format_args!("{name} {what}"));
     }
 
     /// After a write error: says so, once, and waits a while.
@@ -375,11 +377,10 @@ impl Logger {
         self.shared().turns.fetch_add(1, Ordering::Relaxed);
         let busy = error.kind() == io::ErrorKind::WouldBlock;
         if !busy && !mem::replace(&mut self.complained, true) {
-            let name = self.output.name();
-            (self.say)(
+            self.say_of_log(
                 Priority::Warning,
                 format_args!(
-                    "{name} cannot be written: {}; lines are kept and written when it works again",
+                    "cannot be written: {}; lines are kept and written when it works again",
                     limits::explained(&error)
                 ),
             );
@@ -428,8 +429,7 @@ impl Logger {
         match LogFile::open(path) {
             Ok(new) => {
                 if self.reopen_at.take().is_some() {
-                    let name = self.output.name();
-                    (self.say)(Priority::Information, format_args!("{name} is opened anew"));
+                    self.say_of_log(Priority::Information, format_args!("is opened anew"));
                 }
                 self.output.take_back(self.part() as u64);
                 self.go_on_in(new);
@@ -478,11 +478,10 @@ impl Logger {
                 if let Err(error) = put_aside
                     && !failed_before
                 {
-                    let name = self.output.name();
-                    (self.say)(
+                    self.say_of_log(
                         Priority::Warning,
                         format_args!(
-                            "{name} cannot be put aside, though its day is over: {error}; it is \
+                            "cannot be put aside, though its day is over: {error}; it is \
                          written on until that works"
                         ),
                     );

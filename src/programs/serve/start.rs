@@ -1,11 +1,12 @@
 //! A server is started: state directory, sockets, state, event log, and one reactor for each core.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use crate::disk::eventlog::Destination;
+use crate::disk::fs::parent;
 use crate::disk::storage::{self, StateDirectory};
 use crate::handoff::server::{AccessList, Budget, Server, ServerConfig};
 use crate::handoff::stats::Stats;
@@ -208,9 +209,8 @@ pub fn choose_io(wanted: Option<Io>) -> Result<Io, RingRefused> {
 fn directories(state: &StateDirectory, log: &Destination) -> Vec<PathBuf> {
     let mut directories = vec![state.path().to_owned()];
     if let Destination::File(path) = log {
-        let parent = |path: &Path| path.parent().map(|parent| parent.join("."));
-        directories.extend(parent(path));
-        directories.extend(path.canonicalize().ok().and_then(|path| parent(&path)));
+        directories.push(parent(path).to_owned());
+        directories.extend(path.canonicalize().map(|path| parent(&path).to_owned()));
     }
     directories
 }
