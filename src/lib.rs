@@ -64,6 +64,7 @@ pub mod kernel;
 #[forbid(unsafe_code)]
 pub mod disk;
 
+#[cfg(feature = "programs")]
 #[forbid(unsafe_code)]
 pub mod programs;
 

@@ -109,6 +109,7 @@ pub(crate) mod tcp {
     /// Reset the connection.
     pub const RST: u8 = 0x04;
     /// The acknowledgment field is significant.
+    #[cfg(any(test, feature = "programs"))]
     pub const ACK: u8 = 0x10;
 }
 
