@@ -140,6 +140,11 @@ impl Booted {
 
     /// The server's process, as this machine numbers it.
     pub fn server(&self) -> u32 {
+        self.server_now().expect("the server's process")
+    }
+
+    /// The server's process, or none where it has just ended.
+    pub fn server_now(&self) -> Option<u32> {
         let program = |number: &str| fs::read_to_string(format!("/proc/{number}/status")).ok();
         let within = format!("NSpid:\t{{}}\t{}", self.property("MainPID"));
         let inner = within.rsplit('\t').next().unwrap_or_default().to_owned();
@@ -154,7 +159,7 @@ impl Booted {
             let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             own.is_some_and(|own| own.split_whitespace().last() == Some(&inner))
         });
-        found.expect("the server's process").parse().unwrap()
+        found.map(|number| number.parse().unwrap())
     }
 
     /// Boots it again.

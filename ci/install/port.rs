@@ -52,7 +52,7 @@ pub fn nothing_is_lost(outcome: &Outcome) {
 fn serves_again(booted: &Booted, before: u32) {
     let again = wait_until(PATIENCE, || {
         let active = booted.run("systemctl is-active --quiet nat64handoff").code == 0;
-        active && booted.property("MainPID") != "0" && booted.server() != before
+        active && booted.server_now().is_some_and(|now| now != before)
     });
     assert!(again, "{}", booted.run("systemctl status nat64handoff").text);
 }
