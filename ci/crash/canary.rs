@@ -61,7 +61,7 @@ fn crash_control_nothing_happened() {
     }
     field.sweep();
     field.server.stop();
-    field.check_log("after SIGTERM");
+    field.check_log_at_end("after SIGTERM");
     field.record.check_final();
     field.check_conflicts();
 }
@@ -72,6 +72,8 @@ fn crash_canary_state_lost() {
     field.server.kill();
     std::fs::remove_dir_all(&field.server.state).unwrap();
     field.server.start(&[]);
+    // What is lost never comes.
+    field.patience = Duration::from_secs(1);
     let said = complaint("a lost state directory", || field.verify("canary", true));
     assert!(said.contains("is not known any more"), "{said}");
     // Known again, with an empty table.
@@ -85,7 +87,7 @@ fn crash_canary_log_lines_changed() {
     let mut field = busy_field("crash_canary_log_lines_changed", &[], 1);
     field.workers[0].settle();
     field.server.stop();
-    field.check_log("as it was");
+    field.check_log_at_end("as it was");
     let log = field.server.log.clone();
     let whole = std::fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
@@ -98,7 +100,7 @@ fn crash_canary_log_lines_changed() {
         field.record = Record::new(Path::new(&log));
         field.workers[0].checked = 0;
         let said = complaint(what, || {
-            field.check_log("canary");
+            field.check_log_at_end("canary");
             field.record.check_final();
             field.check_conflicts();
         });

@@ -20,6 +20,8 @@ pub struct Field {
     pub server: Server,
     pub record: Record,
     pub workers: Vec<Worker>,
+    /// How long a reply may take, and the log to say what the server does.
+    pub patience: Duration,
 }
 
 impl Field {
@@ -33,13 +35,13 @@ impl Field {
         let workers = (0..nat64s)
             .map(|number| Worker::new(Nat64::unknown(&server), number, dice.fork()))
             .collect();
-        Field { server, record, workers }
+        Field { server, record, workers, patience: PATIENCE }
     }
 
     /// All NAT64s are busy while something happens to the server; then they take what still
     /// arrived.
     pub fn in_load(&mut self, news_max: u32, happens: impl FnOnce(&mut Server, &mut Record)) {
-        let Field { server, record, workers } = self;
+        let Field { server, record, workers, .. } = self;
         // Unknown ones come one at a time.
         let known = workers.iter().take_while(|worker| worker.is_known).count();
         let stop = AtomicBool::new(false);
@@ -63,7 +65,7 @@ impl Field {
         for worker in &mut self.workers {
             worker.give_up();
             if worker.is_known {
-                check_tokens(worker, what);
+                check_tokens(worker, what, self.patience);
             }
         }
         self.check_log(what);
@@ -72,7 +74,7 @@ impl Field {
 
     pub fn verify_tables(&mut self, what: &str, full: bool) {
         for worker in &mut self.workers {
-            check_table(worker, &mut self.record, what, full);
+            check_table(worker, &mut self.record, what, full, self.patience);
             if worker.is_known {
                 let challenge = worker.nat64.waiting_challenge();
                 assert_eq!(
@@ -84,21 +86,26 @@ impl Field {
         }
     }
 
-    /// Whatever was announced stands in the log.
+    /// Whatever was announced stands in the log, soon.
     pub fn check_log(&mut self, what: &str) {
-        let Field { record, workers, .. } = self;
-        let mut missing = None;
-        wait_until(PATIENCE, || {
-            record.feed();
-            missing = workers.iter().find_map(|worker| lacks(record, worker));
-            missing.is_none()
-        });
-        if let Some(missing) = missing {
+        wait_until(self.patience, || self.missing_in_log().is_none());
+        self.check_log_at_end(what);
+    }
+
+    /// Whatever was announced stands in the log, which nobody writes on.
+    pub fn check_log_at_end(&mut self, what: &str) {
+        if let Some(missing) = self.missing_in_log() {
             panic!("{what}: {missing}");
         }
-        for worker in workers {
+        for worker in &mut self.workers {
             worker.checked = worker.told.len();
         }
+    }
+
+    fn missing_in_log(&mut self) -> Option<String> {
+        let Field { record, workers, .. } = self;
+        record.feed();
+        workers.iter().find_map(|worker| lacks(record, worker))
     }
 
     /// Every port of every table: the server has no entry of which the log does not know.
@@ -119,7 +126,7 @@ impl Field {
         self.in_load(200, |_, _| thread::sleep(Duration::from_millis(100)));
         self.workers.iter_mut().filter(|worker| worker.is_known).for_each(Worker::settle);
         self.server.stop();
-        self.check_log("at the end, after SIGTERM");
+        self.check_log_at_end("at the end, after SIGTERM");
         self.server.start(base);
         self.verify("at the end, after SIGTERM and a start", true);
         self.sweep();
@@ -172,14 +179,14 @@ fn check_conflicts(record: &Record, worker: &Worker) {
 }
 
 /// Known tokens are known: oldest first, so that the newest is used last.
-fn check_tokens(worker: &mut Worker, what: &str) {
+fn check_tokens(worker: &mut Worker, what: &str, patience: Duration) {
     let tokens = worker.surely_known();
     let address = worker.nat64.address;
     for (place, token) in tokens.iter().enumerate() {
         let nat64 = worker.nat64.other_token(token);
         let packet = Ipv4::udp((SERVICE, 443), (PUBLIC, 7), &[b't', place as u8]).octets();
         nat64.send(&nat64.service_request(&packet));
-        let Some(reply) = nat64.try_reply(PATIENCE) else {
+        let Some(reply) = nat64.try_reply(patience) else {
             let round = match nat64.waiting_challenge() {
                 Some(_) => "a validation packet came instead",
                 None => "nothing came",
@@ -203,7 +210,13 @@ fn check_tokens(worker: &mut Worker, what: &str) {
 
 /// The server's answers are what the log replays to, for all ports that had to do with the last
 /// round and for some others (or all that the log names).
-fn check_table(worker: &mut Worker, record: &mut Record, what: &str, full: bool) {
+fn check_table(
+    worker: &mut Worker,
+    record: &mut Record,
+    what: &str,
+    full: bool,
+    patience: Duration,
+) {
     let address = worker.nat64.address;
     if !worker.is_known {
         return;
@@ -214,7 +227,7 @@ fn check_table(worker: &mut Worker, record: &mut Record, what: &str, full: bool)
     ports.sort_unstable();
     ports.dedup();
     let mut wrong = Vec::new();
-    wait_until(PATIENCE, || {
+    wait_until(patience, || {
         record.feed();
         let table = record.table(address);
         let port = |mapped: &u16| table.by_port.get(mapped).copied();

@@ -128,7 +128,7 @@ fn run(plan: &Plan) {
             }
         });
         if clean {
-            field.check_log(&format!("round {round}, after SIGTERM"));
+            field.check_log_at_end(&format!("round {round}, after SIGTERM"));
         }
         // Only known NAT64s count on what they find; the others come one by one.
         let reactors = ["1", "2", "3"][dice.below(3)];
