@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::harness::process::{Process, print_if_failed};
-use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
+use crate::harness::program::{LOCAL, SERVING, command, free_port, serves, wants_discard_port};
 use crate::judge::PATIENCE;
 use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt;
@@ -83,7 +83,11 @@ impl Server {
 
     pub fn start(&mut self, extra: &[&str]) -> Duration {
         self.spawn(extra);
-        self.wait_ready()
+        let took = self.wait_ready();
+        if let Some((process, _)) = &mut self.running {
+            serves(process, PATIENCE);
+        }
+        took
     }
 
     /// Starts a server that must refuse: exit code 1 and one line, which is returned.

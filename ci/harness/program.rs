@@ -1,11 +1,13 @@
 //! The program under test: its command line, and a port for it to serve on.
 
+use super::process::Process;
 use super::skip::cannot_run;
 use crate::judge::nat64::DISCARD;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// What it says when it serves.
@@ -53,4 +55,13 @@ pub fn wants_discard_port() {
             "UDP port 9 of loopback addresses: run it as root, or with CAP_NET_BIND_SERVICE",
         );
     }
+}
+
+/// Waits until a server serves, also new clients: where the disk is slow, that comes later.
+pub fn serves(process: &mut Process, patience: Duration) -> bool {
+    let serves = process.says(SERVING, patience);
+    if serves && process.stderr.contains("the event log is not complete yet") {
+        process.says("new clients are served", patience);
+    }
+    serves
 }

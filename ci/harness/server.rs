@@ -1,7 +1,7 @@
 //! A server that a test starts on loopback, watches and stops.
 
 use crate::harness::process::{Process, print_if_failed};
-use crate::harness::program::{LOCAL, SERVING, command, free_port, wants_discard_port};
+use crate::harness::program::{LOCAL, command, free_port, serves, wants_discard_port};
 use crate::judge::PATIENCE;
 use crate::judge::eventlog::{self, Event};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -63,7 +63,7 @@ impl Server {
             command.arg("--log").arg(directory.path().join("events.log"));
         }
         let mut process = Process::spawn_to(command.args(extra), stdout);
-        if !process.says(SERVING, PATIENCE) {
+        if !serves(&mut process, PATIENCE) {
             panic!("the server did not start: {:?}\n{}", process.ended(), process.said());
         }
         Server { process, gone: false, port, listen, directory, check_log: true }
