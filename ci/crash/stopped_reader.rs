@@ -3,19 +3,25 @@
 
 use crate::ask::expect_client;
 use crate::cores::before_others;
+use crate::harness::process::{Process, wait_until};
+use crate::harness::program::SERVING;
 use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::{Kind, check_consistency, parse_all};
 use crate::judge::nat64::Nat64;
+use crate::judge::{PATIENCE, SHORT};
 use crate::newcomers::Newcomers;
 use crate::server::Server;
 use std::collections::HashSet;
 use std::io::{PipeReader, Read, pipe};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const OPTIONS: [&str; 6] =
     ["--reactors", "1", "--max-entries", "150000", "--create-rate", "1000000"];
-/// The 24,000, and what the queue may hold more than it did.
+/// More than the queue holds.
 const NEWCOMERS: u32 = 64_000;
 const AT_ONCE: u32 = 64;
 const HONEST: u32 = 100;
@@ -144,4 +150,43 @@ fn crash_a_stopped_reader_holds_nobody_up() {
         assert!(created.contains(&key), "{entry:?} was announced, and has no line");
     }
     println!("{} lines, each once and in order", events.len());
+}
+
+/// The service manager's watchdog restarts a server that hangs. One that waits for the reader of its
+/// log does not: it says what waits, and a new process would wait just so.
+#[test]
+fn crash_a_stopped_reader_is_no_reason_to_restart() {
+    let (mut reader, writer) = pipe().unwrap();
+    let mut server = Server::new();
+    server.log = "-".into();
+    let folder = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let signs_of_life = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&signs_of_life);
+    thread::spawn(move || {
+        let mut octets = [0; 4096];
+        while let Ok(length) = manager.recv(&mut octets) {
+            let is_one = octets[..length].starts_with(b"WATCHDOG=1");
+            counted.fetch_add(usize::from(is_one), Ordering::Relaxed);
+        }
+    });
+    let mut command = server.serve(&OPTIONS);
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "1000000");
+    let mut process = Process::spawn_to(&mut command, writer.into());
+    // It has the pipe, too.
+    drop(command);
+    assert!(process.says(SERVING, PATIENCE), "{}", process.said());
+    let mut new = Newcomers::introduced(&server);
+    let full = wait_until(PATIENCE, || new.ask(AT_ONCE, SHORT) < AT_ONCE as usize);
+    assert!(full, "the log takes nothing, and all were announced");
+    let hangs = "the event log on standard output takes nothing";
+    assert!(process.says(hangs, PATIENCE), "{}", process.said());
+    let before = signs_of_life.load(Ordering::Relaxed);
+    let since = || signs_of_life.load(Ordering::Relaxed) - before;
+    assert!(wait_until(PATIENCE, || since() >= 3), "{} since then\n{}", since(), process.said());
+    let rest = thread::spawn(move || reader.read_to_end(&mut Vec::new()));
+    process.signal(libc::SIGTERM);
+    let status = process.wait(PATIENCE);
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", process.said());
+    rest.join().unwrap().unwrap();
 }

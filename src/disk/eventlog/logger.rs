@@ -289,7 +289,10 @@ impl Logger {
         mem::swap(&mut self.batch, &mut self.lines.lock());
         self.done = 0;
         while let Some(rest) = self.batch.get(self.done..).filter(|rest| !rest.is_empty()) {
-            let result = match self.output.write(rest) {
+            self.watch.shared.in_system.store(true, Ordering::Relaxed);
+            let result = self.output.write(rest);
+            self.watch.shared.in_system.store(false, Ordering::Relaxed);
+            let result = match result {
                 Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
                 result => result,
             };
@@ -361,7 +364,10 @@ impl Logger {
             );
         }
         let part = self.part() as u64;
-        if let Err(trouble) = self.recorder.record(&mut self.output, part, firmness) {
+        self.shared().in_system.store(true, Ordering::Relaxed);
+        let recorded = self.recorder.record(&mut self.output, part, firmness);
+        self.shared().in_system.store(false, Ordering::Relaxed);
+        if let Err(trouble) = recorded {
             self.say_of_log(Priority::Warning, format_args!("{trouble}"));
         }
     }

@@ -263,10 +263,21 @@ impl EventLog {
     }
 
     /// How many turns the thread has made, which is asked for one more: who finds the same number
-    /// after a while knows that it hangs.
+    /// after a while knows that it hangs, or [waits](Self::waits_for_system) for others.
     pub fn turns(&self) -> u64 {
         self.thread.thread().unpark();
         self.shared.turns.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread is in a call that writes or syncs the log: if it hangs there, the disk or
+    /// the reader does, and a new process would hang just so.
+    pub fn waits_for_system(&self) -> bool {
+        self.shared.in_system.load(Ordering::Relaxed)
+    }
+
+    /// What the log is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The number of events of each shard that the journal need not keep for the log.

@@ -28,6 +28,9 @@ const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 pub(super) struct LogShared {
     /// Turns of the logger's loop, those that wait for a destination included.
     pub(super) turns: AtomicU64,
+    /// The thread is in a call that writes or syncs: that takes as long as the disk or the reader
+    /// does.
+    pub(super) in_system: AtomicBool,
     /// The thread sleeps, or is about to: whoever adds events or requests wakes it.
     pub asleep: AtomicBool,
     /// Senders that were not dropped yet.

@@ -26,7 +26,7 @@ use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
 use crate::programs::serve::recovery::{Kept, StateFound};
-use crate::programs::serve::stop::Serving;
+use crate::programs::serve::stop::{LogWatch, Serving};
 use crate::programs::serve::thread::{ReadyReactor, Reports, Seat, ThreadsShared};
 
 /// Why a server did not start.
@@ -149,6 +149,7 @@ impl Serving {
             ended,
             budget,
             found,
+            log_watch: LogWatch::default(),
             _polling: polling,
             keeping,
         };

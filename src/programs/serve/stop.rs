@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::disk::eventlog;
-use crate::disk::storage::Storage;
+use crate::disk::eventlog::{self, EventLog};
 use crate::handoff::server::Budget;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
@@ -23,6 +22,8 @@ use crate::programs::serve::recording::{Keeper, Keeping, RecoverError};
 const REACTORS_DEADLINE: Duration = Duration::from_millis(300);
 /// ...and how many such waits follow: a reactor saves its state, and the disk may be slow.
 const SAVE_WAITS_MAX: u32 = 30;
+/// For how many seconds a log may be in one call of the system before that is said.
+const LOG_HANGS: u32 = 10;
 /// How long the log may take to write the next of the events that were sent to it.
 const LOG_DEADLINE: Duration = Duration::from_millis(400);
 
@@ -91,10 +92,28 @@ pub struct Serving {
     pub(super) budget: Arc<Budget>,
     /// See [`Serving::found`].
     pub(super) found: Vec<String>,
+    /// Whether the log hangs.
+    pub(super) log_watch: LogWatch,
     /// Polls the kernel for live connections.
     pub(super) _polling: Option<Polling>,
     /// Keeps the state directory locked until it is dropped.
     pub(super) keeping: Keeping,
+}
+
+/// Finds out whether the log hangs, from what is seen of its thread once a second.
+#[derive(Debug, Default)]
+pub(super) struct LogWatch {
+    turns: u64,
+    /// How often it was seen in the same call of the system.
+    waits: u32,
+}
+
+impl LogWatch {
+    fn hangs(&mut self, waits_for_system: bool, turns: u64) -> bool {
+        let moved = std::mem::replace(&mut self.turns, turns) != turns;
+        self.waits = if moved || !waits_for_system { 0 } else { self.waits + 1 };
+        self.waits >= LOG_HANGS
+    }
 }
 
 impl Serving {
@@ -108,13 +127,21 @@ impl Serving {
         &self.found
     }
 
-    /// The troubles of the journal's background work since the last call.
+    /// The troubles of the background work since the last call, and of a log that hangs since many
+    /// calls.
     pub fn troubles(&mut self) -> Vec<String> {
         let reactors = self.reactors();
-        let storage = self.keeping.keeper().and_then(|keeper| keeper.storage.as_ref());
-        let troubles =
-            |storage| (0..reactors).filter_map(|shard| Storage::trouble(storage, shard)).collect();
-        storage.map(troubles).unwrap_or_default()
+        let Some(Keeper { log, storage, .. }) = self.keeping.keeper() else { return Vec::new() };
+        let hangs = self.log_watch.hangs(log.waits_for_system(), log.turns());
+        let hangs = hangs.then(|| {
+            format!(
+                "{} takes nothing: its disk hangs, or its reader has stopped; known clients are \
+                 served, lines wait, and where no more can wait new clients get no answer",
+                log.name()
+            )
+        });
+        let trouble = |shard| storage.as_ref().and_then(|storage| storage.trouble(shard));
+        hangs.into_iter().chain((0..reactors).filter_map(trouble)).collect()
     }
 
     /// The number of reactors that receive.
@@ -157,11 +184,19 @@ impl Serving {
     /// Whether every reactor and the event log's thread have made a turn since the last call, which
     /// woke them for that.
     pub(super) fn all_turned(&mut self, before: &mut Vec<u64>) -> bool {
-        let log = self.keeping.keeper().map(|keeper| keeper.log.turns());
+        let log = self.keeping.keeper().map(|keeper| &keeper.log);
+        // A new process would not make the disk or the reader of a log go on.
+        let log_waits = log.is_some_and(EventLog::waits_for_system);
+        let log = log.map(EventLog::turns);
         let reactors = self.turns.iter().map(|turns| turns.load(Ordering::Relaxed));
         let turns: Vec<_> = reactors.chain(log).collect();
         self.wakers.iter().for_each(Waker::wake);
-        let turned = turns.iter().zip(&*before).all(|(now, before)| now != before);
+        let count = turns.len();
+        let turned = turns
+            .iter()
+            .zip(&*before)
+            .enumerate()
+            .all(|(place, (now, before))| now != before || log_waits && place + 1 == count);
         if turned {
             *before = turns;
         }
