@@ -25,6 +25,11 @@ impl Octets {
             return None;
         }
         let mut inline = [0; INLINE_MAX];
+        if let Ok(mac) = <&[u8; MAC_LENGTH]>::try_from(octets) {
+            // The usual one is copied without a call.
+            inline[..MAC_LENGTH].copy_from_slice(mac);
+            return Some(Self::Inline { length: MAC_LENGTH as u8, octets: inline });
+        }
         Some(match inline.get_mut(..length) {
             Some(start) => {
                 start.copy_from_slice(octets);

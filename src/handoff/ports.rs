@@ -66,6 +66,10 @@ struct Large {
     taken: usize,
 }
 
+fn hash_of(hash: &SecretHash, port: u16) -> u64 {
+    hash.of_words([u64::from(port), 0])
+}
+
 /// Whether an entry may have `port`, with this handoff port and these control ports. The rule of
 /// both ends.
 #[inline]
@@ -191,9 +195,9 @@ impl Ports {
     /// The slot of the entry that has `port`.
     pub fn slot(&self, port: MappedPort) -> Option<u16> {
         match &self.map {
-            Map::Small { slots, hash } => slots
-                .find(hash.of(&port.0.to_ne_bytes()), |taken| taken.0 == port.0)
-                .map(|taken| taken.1),
+            Map::Small { slots, hash } => {
+                slots.find(hash_of(hash, port.0), |taken| taken.0 == port.0).map(|taken| taken.1)
+            }
             Map::Large(large) => {
                 let slot = large.slots[index(port.0)?];
                 (slot != NONE).then_some(slot)
@@ -225,8 +229,8 @@ impl Ports {
         }
         match &mut self.map {
             Map::Small { slots, hash } => {
-                slots.insert_unique(hash.of(&port.0.to_ne_bytes()), (port.0, slot), |taken| {
-                    hash.of(&taken.0.to_ne_bytes())
+                slots.insert_unique(hash_of(hash, port.0), (port.0, slot), |taken| {
+                    hash_of(hash, taken.0)
                 });
             }
             Map::Large(large) => large.set(port.0, slot),
@@ -259,7 +263,7 @@ impl Ports {
         match &mut self.map {
             Map::Small { slots, hash } => {
                 if let Ok(taken) =
-                    slots.find_entry(hash.of(&port.0.to_ne_bytes()), |taken| taken.0 == port.0)
+                    slots.find_entry(hash_of(hash, port.0), |taken| taken.0 == port.0)
                 {
                     taken.remove();
                 }
@@ -333,6 +337,9 @@ impl Ports {
         None
     }
 
+    // Inlined, it would make each caller touch the 136 kB of stack that a new array takes.
+    #[cold]
+    #[inline(never)]
     fn grow(&mut self) {
         let Map::Small { slots, .. } = &self.map else {
             return;

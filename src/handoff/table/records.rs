@@ -76,6 +76,15 @@ pub trait Keyed {
     fn key(&self) -> Self::Key;
 }
 
+/// The hash of a key of at most 16 octets. All of a kind have the same length.
+#[inline(always)] // A call would pass the octets through memory.
+fn hash_of(hash: &SecretHash, key: impl AsRef<[u8]>) -> u64 {
+    let mut octets = [0; 16];
+    octets[..key.as_ref().len()].copy_from_slice(key.as_ref());
+    let all = u128::from_ne_bytes(octets);
+    hash.of_words([(all >> 64) as u64, all as u64])
+}
+
 /// Records of one kind, found by their key. The hash must always be the same one.
 #[derive(Debug)]
 pub struct Pool<T> {
@@ -91,7 +100,7 @@ impl<T: Keyed> Pool<T> {
 
     /// The slot of the record with `key`.
     pub fn find(&self, hash: &SecretHash, key: T::Key) -> Option<Slot> {
-        self.index.find(hash.of(key.as_ref()), |&slot| self.get(slot).key() == key).copied()
+        self.index.find(hash_of(hash, key), |&slot| self.get(slot).key() == key).copied()
     }
 
     /// As [`Slots::get`].
@@ -106,11 +115,11 @@ impl<T: Keyed> Pool<T> {
 
     /// Adds a record, whose key must be new.
     pub fn insert(&mut self, hash: &SecretHash, record: T) -> Slot {
-        let hash_of = hash.of(record.key().as_ref());
+        let hashed = hash_of(hash, record.key());
         let slot = self.records.insert(record);
         let records = &self.records;
-        let hash_at = |&slot: &Slot| hash.of(records.get(slot).key().as_ref());
-        self.index.insert_unique(hash_of, slot, hash_at);
+        let hash_at = |&slot: &Slot| hash_of(hash, records.get(slot).key());
+        self.index.insert_unique(hashed, slot, hash_at);
         slot
     }
 
@@ -120,7 +129,7 @@ impl<T: Keyed> Pool<T> {
     /// have to be cleared up, however many entries come and go.
     pub fn remove(&mut self, hash: &SecretHash, slot: Slot) {
         let record = self.records.remove(slot);
-        if let Ok(entry) = self.index.find_entry(hash.of(record.key().as_ref()), |&at| at == slot) {
+        if let Ok(entry) = self.index.find_entry(hash_of(hash, record.key()), |&at| at == slot) {
             entry.remove();
         }
     }
