@@ -152,8 +152,8 @@ fn crash_a_stopped_reader_holds_nobody_up() {
     println!("{} lines, each once and in order", events.len());
 }
 
-/// The service manager's watchdog restarts a server that hangs. One that waits for the reader of its
-/// log does not: it says what waits, and a new process would wait just so.
+/// The service manager's watchdog restarts a server that hangs. One that waits for the reader of
+/// its log does not hang: it says what it waits for, and a new process would wait just so.
 #[test]
 fn crash_a_stopped_reader_is_no_reason_to_restart() {
     let (mut reader, writer) = pipe().unwrap();
