@@ -179,7 +179,7 @@ fn crash_a_stopped_reader_is_no_reason_to_restart() {
     let mut new = Newcomers::introduced(&server);
     let full = wait_until(PATIENCE, || new.ask(AT_ONCE, SHORT) < AT_ONCE as usize);
     assert!(full, "the log takes nothing, and all were announced");
-    let hangs = "the event log on standard output takes nothing";
+    let hangs = "the event log on standard output hangs";
     assert!(process.says(hangs, PATIENCE), "{}", process.said());
     let before = signs_of_life.load(Ordering::Relaxed);
     let since = || signs_of_life.load(Ordering::Relaxed) - before;
