@@ -88,24 +88,28 @@ impl Field {
 
     /// Whatever was announced stands in the log, soon.
     pub fn check_log(&mut self, what: &str) {
-        wait_until(self.patience, || self.missing_in_log().is_none());
-        self.check_log_at_end(what);
+        self.check_log_within(self.patience, what);
     }
 
     /// Whatever was announced stands in the log, which nobody writes on.
     pub fn check_log_at_end(&mut self, what: &str) {
-        if let Some(missing) = self.missing_in_log() {
-            panic!("{what}: {missing}");
-        }
-        for worker in &mut self.workers {
-            worker.checked = worker.told.len();
-        }
+        self.check_log_within(Duration::ZERO, what);
     }
 
-    fn missing_in_log(&mut self) -> Option<String> {
+    fn check_log_within(&mut self, patience: Duration, what: &str) {
         let Field { record, workers, .. } = self;
-        record.feed();
-        workers.iter().find_map(|worker| lacks(record, worker))
+        let mut missing = None;
+        wait_until(patience, || {
+            record.feed();
+            missing = workers.iter().find_map(|worker| lacks(record, worker));
+            missing.is_none()
+        });
+        if let Some(missing) = missing {
+            panic!("{what}: {missing}");
+        }
+        for worker in workers {
+            worker.checked = worker.told.len();
+        }
     }
 
     /// Every port of every table: the server has no entry of which the log does not know.

@@ -289,10 +289,7 @@ impl Logger {
         mem::swap(&mut self.batch, &mut self.lines.lock());
         self.done = 0;
         while let Some(rest) = self.batch.get(self.done..).filter(|rest| !rest.is_empty()) {
-            self.watch.shared.in_system.store(true, Ordering::Relaxed);
-            let result = self.output.write(rest);
-            self.watch.shared.in_system.store(false, Ordering::Relaxed);
-            let result = match result {
+            let result = match self.watch.shared.in_system(|| self.output.write(rest)) {
                 Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
                 result => result,
             };
@@ -364,9 +361,8 @@ impl Logger {
             );
         }
         let part = self.part() as u64;
-        self.shared().in_system.store(true, Ordering::Relaxed);
-        let recorded = self.recorder.record(&mut self.output, part, firmness);
-        self.shared().in_system.store(false, Ordering::Relaxed);
+        let Self { watch, recorder, output, .. } = self;
+        let recorded = watch.shared.in_system(|| recorder.record(output, part, firmness));
         if let Err(trouble) = recorded {
             self.say_of_log(Priority::Warning, format_args!("{trouble}"));
         }

@@ -50,6 +50,14 @@ pub(super) struct LogShared {
 }
 
 impl LogShared {
+    /// Runs a call that writes or syncs.
+    pub(super) fn in_system<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.in_system.store(true, Ordering::Relaxed);
+        let result = call();
+        self.in_system.store(false, Ordering::Relaxed);
+        result
+    }
+
     pub fn unwritten(&self) -> u64 {
         // `written` first: then what is written meanwhile cannot make the difference negative for
         // long, and lines written before their batch was published make it zero.

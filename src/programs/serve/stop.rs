@@ -185,19 +185,13 @@ impl Serving {
     /// Whether every reactor and the event log's thread have made a turn since the last call, which
     /// woke them for that.
     pub(super) fn all_turned(&mut self, before: &mut Vec<u64>) -> bool {
+        // One that waits is not asked: a new process would not make its disk or reader go on.
         let log = self.keeping.keeper().map(|keeper| &keeper.log);
-        // A new process would not make the disk or the reader of a log go on.
-        let log_waits = log.is_some_and(EventLog::waits_for_system);
-        let log = log.map(EventLog::turns);
+        let log = log.filter(|log| !log.waits_for_system()).map(EventLog::turns);
         let reactors = self.turns.iter().map(|turns| turns.load(Ordering::Relaxed));
         let turns: Vec<_> = reactors.chain(log).collect();
         self.wakers.iter().for_each(Waker::wake);
-        let count = turns.len();
-        let turned = turns
-            .iter()
-            .zip(&*before)
-            .enumerate()
-            .all(|(place, (now, before))| now != before || log_waits && place + 1 == count);
+        let turned = turns.iter().zip(&*before).all(|(now, before)| now != before);
         if turned {
             *before = turns;
         }
