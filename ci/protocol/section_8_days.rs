@@ -42,7 +42,8 @@ fn section_8_a_file_for_each_day() {
     server.check_log = false;
     let nat64 = Nat64::known(&server);
     let folder = server.directory.path().to_owned();
-    let mut first = 0;
+    let mut before = String::new();
+    let mut oldest = String::new();
     for day in 0..4_u32 {
         clock.set_wall_ahead(u64::from(day) * DAY);
         let request = |number| {
@@ -53,16 +54,27 @@ fn section_8_a_file_for_each_day() {
         let path = server.log_path();
         // The line of the table's beginning, too.
         let lines = if day == 0 { 501 } else { 500 };
-        let count = || fs::read_to_string(&path).unwrap_or_default().lines().count();
-        assert!(wait_until(PATIENCE, || count() == lines), "day {day}: {} lines", count());
-        if day == 0 {
-            first = names(&folder, "events.log-").len();
+        let mut text = String::new();
+        let written = wait_until(PATIENCE, || {
+            text = fs::read_to_string(&path).unwrap_or_default();
+            // Not those of the day before, while this one's are on their way.
+            text.lines().count() == lines && text != before
+        });
+        assert!(written, "day {day}: {} lines", text.lines().count());
+        before = text;
+        let former = names(&folder, "events.log-");
+        match day {
+            0 => assert!(former.is_empty(), "{former:?}"),
+            1 => former[0]["events.log-".len()..][..8].clone_into(&mut oldest),
+            _ => {}
         }
     }
-    assert_eq!(first, 0);
     let settled = || {
         let names = names(&folder, "events.log-");
-        names.len() == 2 && names[0].ends_with(".gz") && !names[1].ends_with(".gz")
+        names.len() == 2
+            && !names[0].contains(&oldest)
+            && names[0].ends_with(".gz")
+            && !names[1].ends_with(".gz")
     };
     // A day more, and the first one is older than two days.
     clock.set_wall_ahead(4 * DAY);
