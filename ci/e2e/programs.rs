@@ -39,6 +39,10 @@ impl Server {
         arguments.extend(options);
         let mut process = Process::start(&field.server, NAT64HANDOFF, &arguments);
         process.wait_for("nat64handoff: serving");
+        // Where the disk is slow, new clients are served later.
+        if process.said().contains("the event log is not complete yet") {
+            process.wait_for("new clients are served");
+        }
         Server { process, log }
     }
 
