@@ -5,6 +5,7 @@
 //!
 #![doc = include_str!("../PROTOCOL.md")]
 
+mod avoided;
 pub mod change;
 pub mod entry;
 pub mod fragments;

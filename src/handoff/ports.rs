@@ -6,6 +6,7 @@
 
 use hashbrown::HashTable;
 
+use crate::handoff::avoided::AvoidedPorts;
 use crate::handoff::entry::{ControlPort, MappedPort};
 use crate::handoff::random::{Random, SecretHash};
 
@@ -24,11 +25,11 @@ pub const CONTROL_PORTS_MAX: usize = 4;
 const LARGE: usize = 16384;
 /// Draws in the bitmap before it is counted through.
 const DRAWS_MAX: usize = 8;
-/// How many avoided ports are remembered: of two that are equal modulo this, the later one.
-const AVOIDED_MAX: usize = 256;
 /// No slot: a table has fewer entries than this.
 const NONE: u16 = u16::MAX;
 const WORDS: usize = PORTS / 64;
+/// A bitmap of all ports has this many words before those with a bit for each of [`PORTS`].
+const WORDS_BELOW: usize = MAPPED_PORT_MIN as usize / 64;
 
 /// A [`PortSet`] of more ports than this is a bitmap, which takes as much memory as a list of this
 /// length.
@@ -38,8 +39,6 @@ const _: () = assert!(PORTS.is_multiple_of(64) && MAPPED_PORT_MIN.is_multiple_of
 const _: () = assert!(LIST_MAX * size_of::<u16>() == size_of::<[u64; 65536 / 64]>());
 const _: () = assert!(TABLE_CAPACITY == PORTS - NEVER_MAPPED.len() - 2);
 const _: () = assert!(TABLE_CAPACITY < NONE as usize && LARGE < TABLE_CAPACITY);
-// So no port that is avoided is 0.
-const _: () = assert!(MAPPED_PORT_MIN > 0);
 
 /// The mapped ports of one table.
 #[derive(Debug)]
@@ -48,8 +47,8 @@ pub struct Ports {
     control: Vec<u16>,
     eligible: usize,
     map: Map,
-    /// From the first one on; 0 for none.
-    avoided: Option<Box<[u16; AVOIDED_MAX]>>,
+    /// From the first one on.
+    avoided: Option<AvoidedPorts>,
 }
 
 #[derive(Debug)]
@@ -139,7 +138,7 @@ pub struct TakenBeside<'a> {
 impl<'a> TakenBeside<'a> {
     /// A bit for each of the ports, and for some of those that are not eligible.
     fn words(&self) -> impl Iterator<Item = u64> + use<'a> {
-        let above = &self.set[usize::from(MAPPED_PORT_MIN) / 64..];
+        let above = &self.set[WORDS_BELOW..];
         self.ports.barred.iter().zip(above).map(|(barred, set)| barred & !set)
     }
 
@@ -235,26 +234,50 @@ impl Ports {
             }
             Map::Large(large) => large.set(port.0, slot),
         }
-        if self.is_avoided(port)
-            && let Some(avoided) = &mut self.avoided
-        {
-            avoided[usize::from(port.0) % AVOIDED_MAX] = 0;
+        if let Some(avoided) = &mut self.avoided {
+            avoided.remove(port);
         }
     }
 
     /// `port` is not drawn, as long as another is free, until an entry has it.
     pub fn avoid(&mut self, port: MappedPort) {
         if port.0 >= MAPPED_PORT_MIN {
-            let avoided = self.avoided.get_or_insert_with(|| Box::new([0; _]));
-            avoided[usize::from(port.0) % AVOIDED_MAX] = port.0;
+            self.avoided.get_or_insert_with(AvoidedPorts::new).add(port);
         }
     }
 
     /// Whether `port` is avoided, and that is remembered.
     pub fn is_avoided(&self, port: MappedPort) -> bool {
-        self.avoided
-            .as_ref()
-            .is_some_and(|ports| ports[usize::from(port.0) % AVOIDED_MAX] == port.0)
+        self.avoided.as_ref().is_some_and(|avoided| avoided.contains(port))
+    }
+
+    /// The ports that are avoided.
+    pub fn avoided(&self) -> impl Iterator<Item = MappedPort> {
+        self.avoided.iter().flat_map(AvoidedPorts::iter)
+    }
+
+    /// How many ports are free.
+    fn free(&self) -> usize {
+        self.eligible.saturating_sub(self.taken())
+    }
+
+    /// How many ports are free and avoided.
+    fn avoided_free(&self) -> usize {
+        match (&self.map, &self.avoided) {
+            (_, None) => 0,
+            (Map::Large(large), Some(avoided)) => {
+                let words = avoided.bits()[WORDS_BELOW..].iter().zip(&large.barred);
+                words.map(|(avoided, barred)| (avoided & !barred).count_ones() as usize).sum()
+            }
+            (Map::Small { .. }, Some(avoided)) => {
+                avoided.iter().filter(|&port| self.is_free(port)).count()
+            }
+        }
+    }
+
+    /// Whether a port is free that is not avoided.
+    pub fn has_unavoided(&self) -> bool {
+        self.free() > self.avoided_free()
     }
 
     /// Takes `port` back from its entry.
@@ -292,23 +315,18 @@ impl Ports {
     /// A free port, each as likely as any other, of those that are not avoided if there is one, or
     /// `None` where none is free.
     pub fn draw(&self, random: &mut Random) -> Option<MappedPort> {
-        let free = self.eligible.checked_sub(self.taken()).filter(|&free| free > 0)?;
+        let free = Some(self.free()).filter(|&free| free > 0)?;
         for _ in 0..DRAWS_MAX {
             let port = MappedPort(port(random.below(PORTS as u32) as usize));
             if self.is_free(port) && !self.is_avoided(port) {
                 return Some(port);
             }
         }
-        let avoided = self.avoided().filter(|&port| self.is_free(port)).count();
+        let avoided = self.avoided_free();
         match free - avoided {
             0 => self.nth_free(random.below(free as u32) as usize, false),
             left => self.nth_free(random.below(left as u32) as usize, avoided > 0),
         }
-    }
-
-    fn avoided(&self) -> impl Iterator<Item = MappedPort> {
-        let ports = self.avoided.iter().flat_map(|ports| ports.iter());
-        ports.filter(|&&port| port > 0).map(|&port| MappedPort(port))
     }
 
     /// The free port with `n` free ones below it; those that are avoided do not count where
@@ -318,12 +336,9 @@ impl Ports {
             let is_free = |port| self.is_free(port) && !(avoiding && self.is_avoided(port));
             return (0..PORTS).map(|i| MappedPort(port(i))).filter(|&port| is_free(port)).nth(n);
         };
-        let mut left_out = [0; WORDS];
-        for at in self.avoided().filter(|_| avoiding).filter_map(|port| index(port.0)) {
-            left_out[at / 64] |= 1_u64 << (at % 64);
-        }
-        for (i, (&barred, left_out)) in large.barred.iter().zip(left_out).enumerate() {
-            let mut free = !(barred | left_out);
+        let avoided = self.avoided.as_ref().filter(|_| avoiding).map(AvoidedPorts::bits);
+        for (i, &barred) in large.barred.iter().enumerate() {
+            let mut free = !(barred | avoided.map_or(0, |avoided| avoided[WORDS_BELOW + i]));
             let here = free.count_ones() as usize;
             if n >= here {
                 n -= here;

@@ -17,6 +17,9 @@ const SCAN_SHARE: usize = 16;
 /// Entries that are not live are found sooner by their ports than by a scan of all records, where
 /// they are less than 1/8 of all.
 const FEW_SHARE: usize = 8;
+/// How many entries are passed over at a time for their ports. A NAT64 that makes them more has
+/// its entries replaced as if it had reported nothing.
+const PASSED_OVER_MAX: usize = 8;
 
 impl Table {
     /// What deletes `count` of its entries, or all of them where it has no more, in no order.
@@ -48,6 +51,24 @@ impl Table {
         let heavy = self.heavy_for(client);
         let not_live = live.and_then(|live| self.oldest(heavy, Some(live)));
         not_live.or_else(|| self.oldest(heavy, None))
+    }
+
+    /// As [`Table::choose_evicted`], for a client that gets the port of what goes where no other
+    /// is free. One whose port is avoided is passed over then, as if it had been used.
+    pub(super) fn choose_replaced(
+        &mut self,
+        client: &Client,
+        live: Option<LivePorts<'_>>,
+    ) -> Option<Slot> {
+        let mut evicted = self.choose_evicted(Some(client), live)?;
+        for _ in 0..PASSED_OVER_MAX {
+            if !self.ports.is_avoided(self.port(evicted)) || self.ports.has_unavoided() {
+                break;
+            }
+            self.touch(evicted, false);
+            evicted = self.choose_evicted(Some(client), live)?;
+        }
+        Some(evicted)
     }
 
     /// The heavy /64 that has to make room for `client`, if there is one.

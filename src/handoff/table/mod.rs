@@ -11,6 +11,7 @@
 //! there that of its client's address. A full table takes about 55 octets for each entry where four
 //! share a client address, 110 where none does.
 
+mod changes;
 mod check;
 mod eviction;
 mod index;
@@ -424,22 +425,6 @@ impl Table {
         self.slots_by_use().into_iter().map(|slot| self.entry(slot))
     }
 
-    /// The changes that make a table like this one from an empty one, the order of use included.
-    pub fn changes(&self) -> impl Iterator<Item = Change> {
-        let mut told = vec![false; TABLE_CAPACITY];
-        self.slots_by_use().into_iter().flat_map(move |slot| {
-            let Entry { port, client } = self.entry(slot);
-            let told = &mut told[usize::from(self.records.get(slot).client)];
-            let first = !std::mem::replace(told, true);
-            let authenticator = self.authenticator(slot);
-            let learned = (first && !authenticator.octets().is_empty()).then(|| {
-                let (address, authenticator) = (client.address, authenticator.clone());
-                Change::AuthenticatorLearned { address, authenticator }
-            });
-            [Some(Change::Created { port, client }), learned].into_iter().flatten()
-        })
-    }
-
     /// Makes an entry for the client that was `sought`, which has none. In a full table, or where
     /// `at_limit` says that no entry may be added, another one is evicted; those that are `live`
     /// are passed over as long as another can go. The port is `wanted`
@@ -460,8 +445,11 @@ impl Table {
         debug_assert!(self.find_hashed(&sought).is_none());
         let wanted = wanted.filter(|&port| self.ports.is_free(port));
         let port = if self.len() >= self.capacity() || at_limit {
-            let evicted =
-                self.choose_evicted(Some(&sought.client), live).ok_or(DropReason::NoPort)?;
+            let evicted = match wanted {
+                Some(_) => self.choose_evicted(Some(&sought.client), live),
+                None => self.choose_replaced(&sought.client, live),
+            };
+            let evicted = evicted.ok_or(DropReason::NoPort)?;
             let Entry { port, client } = self.entry(evicted);
             self.remove(evicted);
             changed(Change::Deleted { port, client });
@@ -549,41 +537,6 @@ impl Table {
     /// From now on the control ports are `control`; none of them may be mapped: see [`Table::bar`].
     pub fn set_control_ports(&mut self, control: impl Iterator<Item = ControlPort>) {
         self.ports.set_control(control);
-    }
-
-    /// Does what `change` says, if it is about entries or authenticators. One that does not fit
-    /// what the table holds (an entry created twice, or deleted without being there) does nothing.
-    pub fn apply(&mut self, change: &Change) {
-        match *change {
-            Change::Created { port, client } => {
-                let sought = self.hashed(client);
-                if self.find_hashed(&sought).is_none() {
-                    self.insert(port, &sought);
-                }
-            }
-            Change::Deleted { port, client } => {
-                if let Some(slot) =
-                    self.find_port(port).filter(|&slot| self.entry(slot).client == client)
-                {
-                    self.remove(slot);
-                }
-            }
-            Change::AuthenticatorLearned { address, ref authenticator } => {
-                if let Some(slot) = self.clients.find(&self.hash, address.octets()) {
-                    self.clients.get_mut(slot).authenticator.clone_from(authenticator);
-                }
-            }
-            Change::Used { port } => {
-                if let Some(slot) = self.find_port(port) {
-                    self.touch(slot, true);
-                }
-            }
-            Change::Conflict { port, .. } => self.avoid(port),
-            Change::Initialized
-            | Change::IdentityKnown { .. }
-            | Change::IdentityForgotten { .. }
-            | Change::Forgotten => {}
-        }
     }
 
     fn is_heavy(&self, subnet: Slot) -> bool {

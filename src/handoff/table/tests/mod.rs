@@ -1,3 +1,5 @@
+mod avoided;
+
 use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
