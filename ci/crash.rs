@@ -24,6 +24,8 @@ mod flood;
 mod harness;
 #[path = "judge/mod.rs"]
 mod judge;
+#[path = "crash/manager.rs"]
+mod manager;
 #[path = "crash/mount.rs"]
 mod mount;
 #[path = "crash/newcomers.rs"]
@@ -47,6 +49,8 @@ mod days;
 mod full_disk;
 #[path = "crash/growth.rs"]
 mod growth;
+#[path = "crash/hanging_disk.rs"]
+mod hanging_disk;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/memory.rs"]

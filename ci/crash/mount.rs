@@ -84,6 +84,13 @@ impl Mounted {
         Mounted { path }
     }
 
+    /// Whoever changes anything on it waits, as on a disk that does not answer, until the value is
+    /// dropped.
+    pub fn frozen(&self) -> Frozen {
+        can("fsfreeze --freeze", &[self.path.as_os_str()]);
+        Frozen(self.path.clone())
+    }
+
     fn ballast(&self) -> PathBuf {
         self.path.join("ballast")
     }
@@ -102,6 +109,18 @@ impl Mounted {
 
     pub fn make_room(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+/// A file system that hangs.
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let thawed = Command::new("fsfreeze").arg("--unfreeze").arg(&self.0).status();
+        if !thawed.is_ok_and(|status| status.success()) {
+            eprintln!("{} hangs for ever", self.0.display());
+        }
     }
 }
 

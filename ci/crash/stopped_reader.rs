@@ -9,13 +9,11 @@ use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::{Kind, check_consistency, parse_all};
 use crate::judge::nat64::Nat64;
 use crate::judge::{PATIENCE, SHORT};
+use crate::manager::Manager;
 use crate::newcomers::Newcomers;
 use crate::server::Server;
 use std::collections::HashSet;
 use std::io::{PipeReader, Read, pipe};
-use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -159,19 +157,9 @@ fn crash_a_stopped_reader_is_no_reason_to_restart() {
     let (mut reader, writer) = pipe().unwrap();
     let mut server = Server::new();
     server.log = "-".into();
-    let folder = tempfile::tempdir().unwrap();
-    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-    let signs_of_life = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&signs_of_life);
-    thread::spawn(move || {
-        let mut octets = [0; 4096];
-        while let Ok(length) = manager.recv(&mut octets) {
-            let is_one = octets[..length].starts_with(b"WATCHDOG=1");
-            counted.fetch_add(usize::from(is_one), Ordering::Relaxed);
-        }
-    });
+    let manager = Manager::new();
     let mut command = server.serve(&OPTIONS);
-    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "1000000");
+    manager.watches(&mut command);
     let mut process = Process::spawn_to(&mut command, writer.into());
     // It has the pipe, too.
     drop(command);
@@ -181,8 +169,8 @@ fn crash_a_stopped_reader_is_no_reason_to_restart() {
     assert!(full, "the log takes nothing, and all were announced");
     let hangs = "the event log on standard output hangs";
     assert!(process.says(hangs, PATIENCE), "{}", process.said());
-    let before = signs_of_life.load(Ordering::Relaxed);
-    let since = || signs_of_life.load(Ordering::Relaxed) - before;
+    let before = manager.signs_of_life();
+    let since = || manager.signs_of_life() - before;
     assert!(wait_until(PATIENCE, || since() >= 3), "{} since then\n{}", since(), process.said());
     let rest = thread::spawn(move || reader.read_to_end(&mut Vec::new()));
     process.signal(libc::SIGTERM);

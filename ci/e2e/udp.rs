@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6};
-use crate::process::run;
+use crate::judge::eventlog::Kind;
+use crate::process::{run, wait_until};
 use crate::programs::{Gateway, Server, known};
 
 /// A UDP service: answers until it is dropped.
@@ -114,6 +115,39 @@ fn datagrams_of_all_lengths_come_back_with_a_server() {
     let field = Field::new();
     let (mut server, _gateway, _nginx) = known(&field);
     check_datagrams(&field);
+    server.stop();
+}
+
+/// Nothing of it is taken for granted: a host may have its loopback device down.
+#[test]
+fn a_host_whose_loopback_is_down_is_served() {
+    let field = Field::new();
+    let site = &field.sites[0];
+    field.server.ip(&format!(
+        "address del {SERVICE}/32 dev lo\n\
+         address add {SERVICE}/32 dev nat64-0\n\
+         route replace {} via 198.51.100.1 src {SERVICE}\n\
+         link set lo down",
+        site.pool
+    ));
+    let mut server = Server::start(&field);
+    let _gateway = Gateway::start(site);
+    let _echo = Echo::start(&field);
+    let socket = site.client.inside(|| UdpSocket::bind((site.address, 0)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let is_answered = || {
+        // UDP may lose a datagram; whoever uses it asks again.
+        socket.send_to(b"hello", (SERVICE6, Echo::PORT)).unwrap();
+        socket.recv(&mut [0; 64]).is_ok()
+    };
+    wait_until("there is an answer", is_answered);
+    server.wait_until_known(site.pool);
+    wait_until("there is an answer", is_answered);
+    let port = socket.local_addr().unwrap().port();
+    wait_until("the entry is in the log", || {
+        let created = server.entries(Kind::Created);
+        created.iter().any(|&(_, _, address, of)| (address, of) == (site.address, port))
+    });
     server.stop();
 }
 

@@ -3,7 +3,7 @@
 
 use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{
-    LOCAL, SERVING, command, free_port, wants_discard_port, without_variables,
+    LOCAL, SERVING, command, free_port, serves, wants_discard_port, without_variables,
 };
 use crate::harness::skip::cannot_run;
 use crate::judge::client::Client;
@@ -197,6 +197,34 @@ fn command_line_limit_on_descriptors() {
         assert_eq!(status.code(), Some(1), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.contains("LimitNOFILE=") && said.contains("fewer --reactors"), "{said}");
+    }
+}
+
+/// Addresses that are limited are enough where memory is. Where they are not, that is said before
+/// anything starts.
+#[test]
+fn command_line_limit_on_addresses() {
+    let serve = Serve::new();
+    let limit = |mebioctets: u64| format!("--as={}", mebioctets << 20);
+    for io in ["uring", "mmsg"] {
+        for mebioctets in [64, 192, 384] {
+            let extra = ["--reactors", "8", "--io", io];
+            let mut command = serve.command(&["prlimit", &limit(mebioctets)], &extra);
+            let mut process = Process::spawn(&mut command);
+            assert!(serves(&mut process, PATIENCE), "{mebioctets} MB, {io}: {}", process.said());
+            Nat64::known(serve.addr()).map(Client::nth(1));
+            process.signal(libc::SIGTERM);
+            assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
+        }
+    }
+    for mebioctets in [16, 24, 32, 48, 63] {
+        let limit = limit(mebioctets);
+        let mut process =
+            Process::spawn(&mut serve.command(&["prlimit", &limit], &["--reactors", "8"]));
+        let status = process.wait(PATIENCE).unwrap();
+        let said = process.said();
+        assert_eq!((status.code(), said.lines().count()), (Some(1), 1), "{mebioctets} MB: {said}");
+        assert!(said.contains("LimitAS=") && said.contains("fewer --reactors"), "{said}");
     }
 }
 

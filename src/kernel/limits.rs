@@ -79,8 +79,9 @@ pub fn advice(error: &io::Error) -> Option<&'static str> {
         }
         libc::ENFILE => "this machine has too many open files: raise sysctl fs.file-max",
         libc::EAGAIN => {
-            "this service or user may not have more threads: raise the limit (TasksMax= and \
-             LimitNPROC= in systemd, pids.max of the cgroup), or have fewer --reactors"
+            "this service or user may not have more threads, or no memory for them: raise the limit \
+             (TasksMax=, LimitNPROC= and LimitAS= in systemd, pids.max of the cgroup, sysctl \
+             vm.overcommit_memory), or have fewer --reactors"
         }
         libc::ENOMEM | libc::ENOBUFS => {
             "this process gets no more memory: see its limits (MemoryMax=, LimitAS= and \

@@ -4,6 +4,7 @@
 //!
 //! It knows no more of the protocol than some types and sizes, and decides nothing of it.
 
+pub mod addresses;
 pub mod backend;
 pub mod clock;
 mod cmsg;

@@ -217,6 +217,7 @@ impl Logger {
     }
 
     fn serve(&mut self) -> Result<(), io::Error> {
+        let shared = Arc::clone(&self.watch.shared);
         loop {
             self.shared().turns.fetch_add(1, Ordering::Relaxed);
             // Loaded before the queues are read, so that all that the last sender sent is seen in
@@ -227,12 +228,12 @@ impl Logger {
             if taken > 0 {
                 self.write()?;
             }
-            self.record_if_due();
+            shared.in_system(|| self.record_if_due());
             if self.is_reopen_due() {
-                if self.reopen() {
+                if shared.in_system(|| self.reopen()) {
                     self.record(Firmness::Firm);
                 }
-            } else if taken == 0 && self.turn_day() {
+            } else if taken == 0 && shared.in_system(|| self.turn_day()) {
                 // What waits is of the day that begins.
             } else if taken == 0 && last {
                 return Ok(());

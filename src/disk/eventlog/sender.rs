@@ -28,8 +28,8 @@ const ROOM_AGAIN: usize = QUEUE_EVENTS / 2;
 pub(super) struct LogShared {
     /// Turns of the logger's loop, those that wait for a destination included.
     pub(super) turns: AtomicU64,
-    /// The thread is in a call that writes or syncs: that takes as long as the disk or the reader
-    /// does.
+    /// The thread is in calls that write, sync, open or rename: these take as long as the disk or
+    /// the reader does.
     pub(super) in_system: AtomicBool,
     /// The thread sleeps, or is about to: whoever adds events or requests wakes it.
     pub asleep: AtomicBool,
@@ -50,11 +50,11 @@ pub(super) struct LogShared {
 }
 
 impl LogShared {
-    /// Runs a call that writes or syncs.
-    pub(super) fn in_system<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.in_system.store(true, Ordering::Relaxed);
-        let result = call();
-        self.in_system.store(false, Ordering::Relaxed);
+    /// Runs what waits for the disk or the reader.
+    pub(super) fn in_system<T>(&self, calls: impl FnOnce() -> T) -> T {
+        let before = self.in_system.swap(true, Ordering::Relaxed);
+        let result = calls();
+        self.in_system.store(before, Ordering::Relaxed);
         result
     }
 

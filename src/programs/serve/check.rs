@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 use crate::disk::eventlog::{LogError, directory_of, may_follow};
 use crate::disk::fs::parent;
 use crate::disk::storage::StateDirectory;
+use crate::kernel::addresses;
 use crate::kernel::backend::Io;
 use crate::kernel::limits;
 use crate::kernel::socket;
@@ -28,6 +29,7 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     }
     let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));
+    troubles.extend(addresses::check(config.reactors).err().map(|error| error.to_string()));
     troubles
 }
 

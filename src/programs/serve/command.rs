@@ -2,7 +2,7 @@
 
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::stderr::{self, say, warn};
-use crate::kernel::{core_dump, huge_pages, limits, service, signals};
+use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals};
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
 use crate::programs::serve::check;
@@ -16,11 +16,13 @@ use crate::programs::serve::supervise::{self, Alarm, ServeEnd};
 /// Where an option is wrong, or the server does not start or ends by itself.
 pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     signals::ignore_those_without_use();
+    addresses::share_arena();
     core_dump::without_memory();
     huge_pages::ask();
     stderr::in_background();
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
+    addresses::check(config.reactors).map_err(ExitError::failed)?;
     let io = choose_io(config.io).map_err(ExitError::failed)?;
     let kept = KeptSockets::of_process(&config.listen);
     let reactors = kept.reactors(config.reactors);

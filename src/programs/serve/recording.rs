@@ -21,6 +21,7 @@ use crate::disk::storage::{Opened, Started, StateDirectory, Storage, StorageErro
 use crate::handoff::change::LogFormat;
 use crate::handoff::stats::Stats;
 use crate::kernel::clock::{self, Clock};
+use crate::kernel::limits;
 use crate::kernel::stderr::{say, warn};
 use crate::programs::serve::reactor::ChangeRecorder;
 
@@ -44,7 +45,7 @@ pub enum RecoverError {
     #[error(transparent)]
     Log(LogError),
     /// What makes it ready has no thread, or ended without a word.
-    #[error("no thread that makes the journal and the event log ready: {0}")]
+    #[error("no thread that makes the journal and the event log ready: {}", limits::explained(.0))]
     Thread(io::Error),
 }
 

@@ -1,0 +1,98 @@
+//! A disk of the event log that does not answer, and does again: known clients are served, the
+//! watchdog leaves the server alone, and no line is lost.
+
+use crate::ask::expect_client;
+use crate::harness::process::{Process, wait_until};
+use crate::harness::program::serves;
+use crate::judge::client::{Client, Entry};
+use crate::judge::nat64::Nat64;
+use crate::judge::{LEISURE, PATIENCE};
+use crate::manager::Manager;
+use crate::mount::Mounted;
+use crate::record::Record;
+use crate::server::Server;
+
+/// What the server says when it has waited for ten seconds.
+const HANGS: &str = " hangs: ";
+
+/// A server whose log has a disk of its own, and who listens to it.
+struct Hanging {
+    server: Server,
+    disk: Mounted,
+    manager: Manager,
+    process: Process,
+}
+
+impl Hanging {
+    fn new() -> Hanging {
+        let mut server = Server::new();
+        let disk = Mounted::ext4(server.directory.path(), "logs");
+        server.log = disk.path.join("events.log");
+        let manager = Manager::new();
+        let mut command = server.serve(&["--reactors", "1"]);
+        manager.watches(&mut command);
+        let mut process = Process::spawn(&mut command);
+        assert!(serves(&mut process, PATIENCE), "{}", process.said());
+        Hanging { server, disk, manager, process }
+    }
+
+    /// Its log hangs in what it has just been made to do: it says so, once, and lives.
+    fn hangs(&mut self, nat64: &Nat64, known: Entry) {
+        let Hanging { manager, process, .. } = self;
+        assert!(process.says(HANGS, LEISURE), "{}", process.said());
+        let before = manager.signs_of_life();
+        let since = || manager.signs_of_life() - before;
+        assert!(wait_until(PATIENCE, || since() >= 10), "{} signs of life", since());
+        let (request, expected) = expect_client(nat64, known);
+        assert_eq!(nat64.ask(&request), expected, "known clients are served");
+        assert_eq!(process.stderr.get().matches(HANGS).count(), 1, "{}", process.said());
+    }
+
+    fn ends(mut self) {
+        self.process.signal(libc::SIGTERM);
+        let status = self.process.wait(PATIENCE);
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", self.process.said());
+    }
+}
+
+#[test]
+fn crash_a_log_whose_disk_hangs() {
+    let mut hanging = Hanging::new();
+    let nat64 = Nat64::known(&hanging.server);
+    let known = Client::nth(1).at(nat64.map(Client::nth(1)));
+    let log = hanging.server.log.clone();
+    let lines = || std::fs::read_to_string(&log).unwrap().lines().count();
+    assert!(wait_until(PATIENCE, || lines() == 2), "{} lines", lines());
+
+    let frozen = hanging.disk.frozen();
+    // Its line waits.
+    nat64.map(Client::nth(2));
+    hanging.hangs(&nat64, known);
+    drop(frozen);
+    assert!(wait_until(PATIENCE, || lines() == 3), "{} lines", lines());
+    hanging.ends();
+    Record::new(&log).check_final();
+}
+
+/// As logrotate does it: the log is renamed, and to be opened anew.
+#[test]
+fn crash_a_log_whose_disk_hangs_at_a_rotation() {
+    let mut hanging = Hanging::new();
+    let nat64 = Nat64::known(&hanging.server);
+    let known = Client::nth(1).at(nat64.map(Client::nth(1)));
+    let log = hanging.server.log.clone();
+    let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    assert!(wait_until(PATIENCE, || lines() == 2), "{} lines", lines());
+
+    let mut record = Record::new(&log);
+    record.rename();
+    let frozen = hanging.disk.frozen();
+    hanging.process.signal(libc::SIGHUP);
+    hanging.hangs(&nat64, known);
+    nat64.map(Client::nth(2));
+    assert!(!log.exists(), "it is made when the disk answers");
+    drop(frozen);
+    assert!(wait_until(PATIENCE, || lines() == 1), "{} lines", lines());
+    hanging.ends();
+    record.check_final();
+}

@@ -1,0 +1,41 @@
+//! A service manager that only listens.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// Counts the signs of life of a server, as the service manager's watchdog sees them.
+pub struct Manager {
+    folder: tempfile::TempDir,
+    signs_of_life: Arc<AtomicUsize>,
+}
+
+impl Manager {
+    pub fn new() -> Manager {
+        let folder = tempfile::tempdir().unwrap();
+        let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        let signs_of_life = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&signs_of_life);
+        thread::spawn(move || {
+            let mut octets = [0; 4096];
+            while let Ok(length) = manager.recv(&mut octets) {
+                let is_one = octets[..length].starts_with(b"WATCHDOG=1");
+                counted.fetch_add(usize::from(is_one), Ordering::Relaxed);
+            }
+        });
+        Manager { folder, signs_of_life }
+    }
+
+    /// What the command starts tells it of itself, several times a second.
+    pub fn watches(&self, command: &mut Command) {
+        command.env("NOTIFY_SOCKET", self.folder.path().join("notify"));
+        command.env("WATCHDOG_USEC", "1000000");
+    }
+
+    /// So far.
+    pub fn signs_of_life(&self) -> usize {
+        self.signs_of_life.load(Ordering::Relaxed)
+    }
+}

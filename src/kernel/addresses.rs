@@ -1,0 +1,82 @@
+//! Addresses, where this process may not have as many as it likes (RLIMIT_AS).
+
+use std::fmt;
+
+use rustix::process::{Resource, getrlimit};
+
+/// Mebioctets of addresses that a server has besides those of its reactors, while it has no
+/// entries: the program, its libraries, some threads.
+const OTHERS: u64 = 32;
+/// Those of a reactor: the stacks of its threads, its ring, its buffers, its journal.
+const REACTOR: u64 = 4;
+
+/// There are too few addresses. Its text ends in what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooFewAddresses {
+    reactors: usize,
+    /// Mebioctets.
+    allowed: u64,
+}
+
+impl TooFewAddresses {
+    fn needed(reactors: usize) -> u64 {
+        OTHERS + REACTOR * reactors as u64
+    }
+}
+
+impl fmt::Display for TooFewAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reactors, allowed } = self;
+        let needed = Self::needed(*reactors);
+        write!(
+            f,
+            "{reactors} reactors need about {needed} MB of addresses without any entries, and this process may have \
+             {allowed} (RLIMIT_AS): raise it (LimitAS= in systemd, `ulimit -v` in a shell)"
+        )?;
+        if *reactors > 1 {
+            f.write_str(", or have fewer --reactors")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TooFewAddresses {}
+
+/// Has all threads that start from now on allocate from one arena, where addresses are limited:
+/// each would reserve 64 MiB of them for itself, and use a few octets. Whoever allocates at the
+/// same time as others waits for them then, which a reactor never does while it serves.
+pub fn share_arena() {
+    #[cfg(target_env = "gnu")]
+    if getrlimit(Resource::As).current.is_some() {
+        // SAFETY: takes numbers alone, and is called while this is the only thread.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
+/// Finds out whether there are addresses for this number of reactors.
+///
+/// # Errors
+/// Where there are not: better now than in the middle of the start.
+pub fn check(reactors: usize) -> Result<(), TooFewAddresses> {
+    let Some(octets) = getrlimit(Resource::As).current else { return Ok(()) };
+    let allowed = octets >> 20;
+    match allowed < TooFewAddresses::needed(reactors) {
+        true => Err(TooFewAddresses { reactors, allowed }),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_addresses_are_told_with_what_to_do() {
+        assert_eq!(check(1), Ok(()), "tests have no limit");
+        let line = TooFewAddresses { reactors: 8, allowed: 63 }.to_string();
+        assert!(line.starts_with("8 reactors need about 64 MB"), "{line}");
+        assert!(line.contains("LimitAS=") && line.ends_with("fewer --reactors"), "{line}");
+        let line = TooFewAddresses { reactors: 1, allowed: 35 }.to_string();
+        assert!(!line.contains("--reactors"), "{line}");
+    }
+}
