@@ -4,30 +4,32 @@ use std::fmt;
 
 use rustix::process::{Resource, getrlimit};
 
+use super::backend::Io;
+
 /// Mebioctets of addresses that a server has besides those of its reactors, while it has no
 /// entries: the program, its libraries, some threads.
-const OTHERS: u64 = 32;
+const OTHERS: u64 = 24;
+
 /// Those of a reactor: the stacks of its threads, its ring, its buffers, its journal.
-const REACTOR: u64 = 4;
+fn of_reactor(io: Io) -> u64 {
+    match io {
+        Io::Uring => 13,
+        Io::Mmsg => 26,
+    }
+}
 
 /// There are too few addresses. Its text ends in what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooFewAddresses {
     reactors: usize,
     /// Mebioctets.
+    needed: u64,
     allowed: u64,
-}
-
-impl TooFewAddresses {
-    fn needed(reactors: usize) -> u64 {
-        OTHERS + REACTOR * reactors as u64
-    }
 }
 
 impl fmt::Display for TooFewAddresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reactors, allowed } = self;
-        let needed = Self::needed(*reactors);
+        let Self { reactors, needed, allowed } = self;
         write!(
             f,
             "{reactors} reactors need about {needed} MB of addresses without any entries, and this process may have \
@@ -57,11 +59,11 @@ pub fn share_arena() {
 ///
 /// # Errors
 /// Where there are not: better now than in the middle of the start.
-pub fn check(reactors: usize) -> Result<(), TooFewAddresses> {
+pub fn check(reactors: usize, io: Io) -> Result<(), TooFewAddresses> {
     let Some(octets) = getrlimit(Resource::As).current else { return Ok(()) };
-    let allowed = octets >> 20;
-    match allowed < TooFewAddresses::needed(reactors) {
-        true => Err(TooFewAddresses { reactors, allowed }),
+    let (needed, allowed) = (OTHERS + of_reactor(io) * reactors as u64, octets >> 20);
+    match allowed < needed {
+        true => Err(TooFewAddresses { reactors, needed, allowed }),
         false => Ok(()),
     }
 }
@@ -72,11 +74,11 @@ mod tests {
 
     #[test]
     fn too_few_addresses_are_told_with_what_to_do() {
-        assert_eq!(check(1), Ok(()), "tests have no limit");
-        let line = TooFewAddresses { reactors: 8, allowed: 63 }.to_string();
-        assert!(line.starts_with("8 reactors need about 64 MB"), "{line}");
+        assert_eq!(check(1, Io::Uring), Ok(()), "tests have no limit");
+        let line = TooFewAddresses { reactors: 8, needed: 128, allowed: 127 }.to_string();
+        assert!(line.starts_with("8 reactors need about 128 MB"), "{line}");
         assert!(line.contains("LimitAS=") && line.ends_with("fewer --reactors"), "{line}");
-        let line = TooFewAddresses { reactors: 1, allowed: 35 }.to_string();
+        let line = TooFewAddresses { reactors: 1, needed: 37, allowed: 35 }.to_string();
         assert!(!line.contains("--reactors"), "{line}");
     }
 }

@@ -29,7 +29,11 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     }
     let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));
-    troubles.extend(addresses::check(config.reactors).err().map(|error| error.to_string()));
+    troubles.extend(
+        addresses::check(config.reactors, config.io.unwrap_or(Io::Uring))
+            .err()
+            .map(|error| error.to_string()),
+    );
     troubles
 }
 

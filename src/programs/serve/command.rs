@@ -22,8 +22,8 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     stderr::in_background();
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
-    addresses::check(config.reactors).map_err(ExitError::failed)?;
     let io = choose_io(config.io).map_err(ExitError::failed)?;
+    addresses::check(config.reactors, io).map_err(ExitError::failed)?;
     let kept = KeptSockets::of_process(&config.listen);
     let reactors = kept.reactors(config.reactors);
     if reactors < config.reactors {
