@@ -5,6 +5,7 @@
 use std::num::NonZeroU16;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use slab::Slab;
 
 use crate::handoff::random::SecretHash;
@@ -113,14 +114,25 @@ impl<T: Keyed> Pool<T> {
         self.records.get_mut(slot)
     }
 
-    /// Adds a record, whose key must be new.
-    pub fn insert(&mut self, hash: &SecretHash, record: T) -> Slot {
-        let hashed = hash_of(hash, record.key());
-        let slot = self.records.insert(record);
-        let records = &self.records;
+    /// The slot of the record with `key`. Where there is none, `make` makes it; then this is
+    /// `true`.
+    pub fn find_or_insert(
+        &mut self,
+        hash: &SecretHash,
+        key: T::Key,
+        make: impl FnOnce() -> T,
+    ) -> (Slot, bool) {
+        let Self { records, index } = self;
+        let is_it = |&slot: &Slot| records.get(slot).key() == key;
         let hash_at = |&slot: &Slot| hash_of(hash, records.get(slot).key());
-        self.index.insert_unique(hashed, slot, hash_at);
-        slot
+        match index.entry(hash_of(hash, key), is_it, hash_at) {
+            Entry::Occupied(found) => (*found.get(), false),
+            Entry::Vacant(vacant) => {
+                let slot = records.insert(make());
+                vacant.insert(slot);
+                (slot, true)
+            }
+        }
     }
 
     /// As [`Slots::remove`].

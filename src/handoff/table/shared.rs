@@ -51,45 +51,40 @@ impl Table {
 
     /// The records of a client address and of its /64, with one more entry.
     fn share_client(&mut self, address: [u8; 16], prefix: [u8; 8]) -> (Slot, Slot) {
-        if let Some(slot) = self.clients.find(&self.hash, address) {
-            let client = self.clients.get_mut(slot);
+        let Self { clients, subnets, hash, second, .. } = self;
+        let (slot, is_new) = clients.find_or_insert(hash, address, || {
+            let make =
+                || SubnetRecord { prefix, entries: Shares::ONE, members: Members::default() };
+            let (subnet, is_new) = subnets.find_or_insert(hash, prefix, make);
+            if !is_new {
+                subnets.get_mut(subnet).entries.add();
+            }
+            ClientRecord {
+                address,
+                authenticator: Authenticator::default(),
+                subnet,
+                entries: Shares::ONE,
+                recorded: second.wrapping_sub(1),
+                late: false,
+            }
+        });
+        let client = clients.get_mut(slot);
+        let subnet = client.subnet;
+        if !is_new {
             client.entries.add();
-            let subnet = client.subnet;
-            self.subnets.get_mut(subnet).entries.add();
-            return (slot, subnet);
+            subnets.get_mut(subnet).entries.add();
         }
-        let subnet = match self.subnets.find(&self.hash, prefix) {
-            Some(slot) => {
-                self.subnets.get_mut(slot).entries.add();
-                slot
-            }
-            None => {
-                let subnet =
-                    SubnetRecord { prefix, entries: Shares::ONE, members: Members::default() };
-                self.subnets.insert(&self.hash, subnet)
-            }
-        };
-        let authenticator = Authenticator::default();
-        let client = ClientRecord {
-            address,
-            authenticator,
-            subnet,
-            entries: Shares::ONE,
-            recorded: self.second.wrapping_sub(1),
-            late: false,
-        };
-        (self.clients.insert(&self.hash, client), subnet)
+        (slot, subnet)
     }
 
     /// The record of a prefix, with one more entry.
     fn share_prefix(&mut self, prefix: [u8; 12]) -> Slot {
-        match self.prefixes.find(&self.hash, prefix) {
-            Some(slot) => {
-                self.prefixes.get_mut(slot).entries.add();
-                slot
-            }
-            None => self.prefixes.insert(&self.hash, PrefixRecord { prefix, entries: Shares::ONE }),
+        let make = || PrefixRecord { prefix, entries: Shares::ONE };
+        let (slot, is_new) = self.prefixes.find_or_insert(&self.hash, prefix, make);
+        if !is_new {
+            self.prefixes.get_mut(slot).entries.add();
         }
+        slot
     }
 
     /// Removes an entry, and the records that no other entry shares with it.
