@@ -156,10 +156,15 @@ impl Channel {
         let slot = match known {
             Some(slot) => {
                 self.touch(slot, effects);
-                slot
+                Ok(slot)
             }
-            None => self.create(sought, agrees.then_some(port), effects)?,
+            None => self.create(sought, agrees.then_some(port), effects),
         };
+        // This client itself may have got it: from the entry that went for it.
+        if !agrees && !slot.is_ok_and(|slot| self.table.port(slot) == port) {
+            self.table.avoid(port);
+        }
+        let slot = slot?;
         self.learn_at(slot, authenticator, effects);
         Ok((slot, told))
     }
@@ -177,7 +182,6 @@ impl Channel {
         let (now, record) = (effects.now(), effects.batch.record);
         let create_rate = effects.shared.create_rate;
         let told = self.buckets.conflict(now, create_rate, (port, client), record)?;
-        self.table.avoid(port);
         if told.is_none() {
             effects.record(Change::Conflict { port, client: client.client });
         }
