@@ -557,7 +557,8 @@ impl Logger {
                     turning.again_at.map(|at| at.saturating_duration_since(clock::instant()));
                 Day::rest((turning.clock)()).min(again.unwrap_or(Duration::MAX))
             });
-            match self.recorder.due(&self.output).into_iter().chain(again).chain(turn).min() {
+            let due = shared.in_system(|| self.recorder.due(&self.output));
+            match due.into_iter().chain(again).chain(turn).min() {
                 Some(due) => thread::park_timeout(due),
                 None => thread::park(),
             }
