@@ -16,11 +16,13 @@ use crate::server::Server;
 const HANGS: &str = " hangs: ";
 
 /// A server whose log has a disk of its own, and who listens to it.
+///
+/// Dropped in this order: nothing is unmounted under a server, or removed from what is mounted.
 struct Hanging {
-    server: Server,
-    disk: Mounted,
-    manager: Manager,
     process: Process,
+    manager: Manager,
+    disk: Mounted,
+    server: Server,
 }
 
 impl Hanging {
@@ -33,7 +35,7 @@ impl Hanging {
         manager.watches(&mut command);
         let mut process = Process::spawn(&mut command);
         assert!(serves(&mut process, PATIENCE), "{}", process.said());
-        Hanging { server, disk, manager, process }
+        Hanging { process, manager, disk, server }
     }
 
     /// Its log hangs in what it has just been made to do: it says so, once, and lives.
@@ -42,13 +44,13 @@ impl Hanging {
         assert!(process.says(HANGS, LEISURE), "{}", process.said());
         let before = manager.signs_of_life();
         let since = || manager.signs_of_life() - before;
-        assert!(wait_until(PATIENCE, || since() >= 10), "{} signs of life", since());
+        assert!(wait_until(PATIENCE, || since() >= 5), "{} signs of life", since());
         let (request, expected) = expect_client(nat64, known);
         assert_eq!(nat64.ask(&request), expected, "known clients are served");
         assert_eq!(process.stderr.get().matches(HANGS).count(), 1, "{}", process.said());
     }
 
-    fn ends(mut self) {
+    fn ends(&mut self) {
         self.process.signal(libc::SIGTERM);
         let status = self.process.wait(PATIENCE);
         assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", self.process.said());
@@ -71,7 +73,9 @@ fn crash_a_log_whose_disk_hangs() {
     drop(frozen);
     assert!(wait_until(PATIENCE, || lines() == 3), "{} lines", lines());
     hanging.ends();
-    Record::new(&log).check_final();
+    let mut record = Record::new(&log);
+    record.check_final();
+    assert_eq!(record.lines, 3);
 }
 
 /// As logrotate does it: the log is renamed, and to be opened anew.
@@ -93,6 +97,41 @@ fn crash_a_log_whose_disk_hangs_at_a_rotation() {
     assert!(!log.exists(), "it is made when the disk answers");
     drop(frozen);
     assert!(wait_until(PATIENCE, || lines() == 1), "{} lines", lines());
+    hanging.ends();
+    record.check_final();
+    assert_eq!(record.lines, 3);
+}
+
+/// The log cannot be written when it is to be opened anew.
+#[test]
+fn crash_a_full_log_whose_disk_hangs_at_a_rotation() {
+    let mut hanging = Hanging::new();
+    let nat64 = Nat64::known(&hanging.server);
+    let known = Client::nth(1).at(nat64.map(Client::nth(1)));
+    let log = hanging.server.log.clone();
+    let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    assert!(wait_until(PATIENCE, || lines() == 2), "{} lines", lines());
+
+    let mut record = Record::new(&log);
+    record.rename();
+    hanging.disk.fill();
+    let refused = || hanging.process.stderr.contains("cannot be written");
+    let mut number = 1;
+    assert!(wait_until(PATIENCE, || {
+        number += 1;
+        nat64.map(Client::nth(number));
+        refused()
+    }));
+    let frozen = hanging.disk.frozen();
+    hanging.process.signal(libc::SIGHUP);
+    hanging.hangs(&nat64, known);
+    drop(frozen);
+    hanging.disk.make_room();
+    let all = number as usize + 1;
+    assert!(wait_until(PATIENCE, || {
+        record.feed();
+        record.lines == all
+    }));
     hanging.ends();
     record.check_final();
 }

@@ -28,7 +28,7 @@ impl Manager {
         Manager { folder, signs_of_life }
     }
 
-    /// What the command starts tells it of itself, several times a second.
+    /// What the command starts tells it of itself, each second.
     pub fn watches(&self, command: &mut Command) {
         command.env("NOTIFY_SOCKET", self.folder.path().join("notify"));
         command.env("WATCHDOG_USEC", "1000000");

@@ -1,5 +1,6 @@
 //! Small file systems, in a mount namespace of the calling thread alone: what is mounted here is
-//! not seen elsewhere, and is gone with the thread and its children, whatever happens.
+//! not seen elsewhere, and is gone with the thread and its children, whatever happens; but for one
+//! that is frozen when the test is killed.
 
 use crate::harness::skip::cannot_run;
 use std::ffi::{CString, OsStr};

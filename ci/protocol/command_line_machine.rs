@@ -206,7 +206,7 @@ fn command_line_limit_on_descriptors() {
 fn command_line_limit_on_addresses() {
     let serve = Serve::new();
     let limit = |mebioctets: u64| format!("--as={}", mebioctets << 20);
-    for (io, enough) in [("uring", 128), ("mmsg", 232)] {
+    for (io, enough) in [("uring", 140), ("mmsg", 250)] {
         // More is no less: threads that each reserve 64 MB took so much that others had none.
         for mebioctets in [enough, 256, 384] {
             let extra = ["--reactors", "8", "--io", io];

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::handoff::entry::MappedPort;
 
 /// How many are remembered for a table: the last ones.
-pub const AVOIDED_MAX: usize = 4096;
+pub const AVOIDED_MAX: usize = 1024;
 
 /// The last ports that were added, at most [`AVOIDED_MAX`].
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl AvoidedPorts {
     }
 
     /// All of them. The first one was added first.
-    pub fn iter(&self) -> impl Iterator<Item = MappedPort> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = MappedPort> {
         self.ports.iter().map(|&port| MappedPort(port))
     }
 

@@ -234,9 +234,7 @@ impl Ports {
             }
             Map::Large(large) => large.set(port.0, slot),
         }
-        if let Some(avoided) = &mut self.avoided {
-            avoided.remove(port);
-        }
+        self.forgive(port);
     }
 
     /// `port` is not drawn, as long as another is free, until an entry has it.
@@ -277,7 +275,15 @@ impl Ports {
 
     /// Whether a port is free that is not avoided.
     pub fn has_unavoided(&self) -> bool {
-        self.free() > self.avoided_free()
+        let (free, avoided) = (self.free(), self.avoided().count());
+        free > avoided || free > self.avoided_free()
+    }
+
+    /// `port` is avoided no more.
+    pub fn forgive(&mut self, port: MappedPort) {
+        if let Some(avoided) = &mut self.avoided {
+            avoided.remove(port);
+        }
     }
 
     /// Takes `port` back from its entry.

@@ -10,6 +10,9 @@ use super::backend::Io;
 /// entries: the program, its libraries, some threads.
 const OTHERS: u64 = 24;
 
+/// Those of a thread that has its stack alone.
+const STACK: u64 = 2;
+
 /// Those of a reactor: the stacks of its threads, its ring, its buffers, its journal.
 fn of_reactor(io: Io) -> u64 {
     match io {
@@ -46,7 +49,7 @@ impl std::error::Error for TooFewAddresses {}
 
 /// Has all threads that start from now on allocate from one arena, where addresses are limited:
 /// each would reserve 64 MiB of them for itself, and use a few octets. Whoever allocates at the
-/// same time as others waits for them then, which a reactor never does while it serves.
+/// same time as others waits for them then, which a reactor seldom does while it serves.
 pub fn share_arena() {
     #[cfg(target_env = "gnu")]
     if getrlimit(Resource::As).current.is_some() {
@@ -55,13 +58,15 @@ pub fn share_arena() {
     }
 }
 
-/// Finds out whether there are addresses for this number of reactors.
+/// Finds out whether there are addresses for this number of reactors, and before that for this
+/// number of threads that fill their tables.
 ///
 /// # Errors
 /// Where there are not: better now than in the middle of the start.
-pub fn check(reactors: usize, io: Io) -> Result<(), TooFewAddresses> {
+pub fn check(reactors: usize, io: Io, threads: usize) -> Result<(), TooFewAddresses> {
     let Some(octets) = getrlimit(Resource::As).current else { return Ok(()) };
-    let (needed, allowed) = (OTHERS + of_reactor(io) * reactors as u64, octets >> 20);
+    let later = of_reactor(io) * reactors as u64;
+    let (needed, allowed) = (OTHERS + later.max(STACK * threads as u64), octets >> 20);
     match allowed < needed {
         true => Err(TooFewAddresses { reactors, needed, allowed }),
         false => Ok(()),
@@ -74,7 +79,7 @@ mod tests {
 
     #[test]
     fn too_few_addresses_are_told_with_what_to_do() {
-        assert_eq!(check(1, Io::Uring), Ok(()), "tests have no limit");
+        assert_eq!(check(1, Io::Uring, 9), Ok(()), "tests have no limit");
         let line = TooFewAddresses { reactors: 8, needed: 128, allowed: 127 }.to_string();
         assert!(line.starts_with("8 reactors need about 128 MB"), "{line}");
         assert!(line.contains("LimitAS=") && line.ends_with("fewer --reactors"), "{line}");

@@ -228,9 +228,9 @@ impl Logger {
             if taken > 0 {
                 self.write()?;
             }
-            shared.in_system(|| self.record_if_due());
+            self.record_if_due();
             if self.is_reopen_due() {
-                if shared.in_system(|| self.reopen()) {
+                if self.reopen() {
                     self.record(Firmness::Firm);
                 }
             } else if taken == 0 && shared.in_system(|| self.turn_day()) {
@@ -350,7 +350,8 @@ impl Logger {
     }
 
     fn record(&mut self, firmness: Firmness) {
-        if let Some((before, after)) = self.output.shortened() {
+        let Self { watch, output, .. } = self;
+        if let Some((before, after)) = watch.shared.in_system(|| output.shortened()) {
             self.say_of_log(
                 Priority::Warning,
                 format_args!(
@@ -429,7 +430,7 @@ impl Logger {
         };
         let path = log.path.clone();
         self.record(Firmness::Firm);
-        match LogFile::open(path) {
+        match self.watch.shared.in_system(|| LogFile::open(path)) {
             Ok(new) => {
                 if self.reopen_at.take().is_some() {
                     self.say_of_log(Priority::Information, format_args!("is opened anew"));
@@ -522,7 +523,7 @@ impl Logger {
     fn go_on_in(&mut self, new: LogFile) {
         self.output = Output::File(new);
         // If the name does not survive a power cut, the lines are written again.
-        let _ = self.output.sync_name();
+        let _ = self.watch.shared.in_system(|| self.output.sync_name());
     }
 
     /// Lets events gather. Under load, waking this thread for each batch would cost it and the
@@ -557,8 +558,7 @@ impl Logger {
                     turning.again_at.map(|at| at.saturating_duration_since(clock::instant()));
                 Day::rest((turning.clock)()).min(again.unwrap_or(Duration::MAX))
             });
-            let due = shared.in_system(|| self.recorder.due(&self.output));
-            match due.into_iter().chain(again).chain(turn).min() {
+            match self.recorder.due(&self.output).into_iter().chain(again).chain(turn).min() {
                 Some(due) => thread::park_timeout(due),
                 None => thread::park(),
             }

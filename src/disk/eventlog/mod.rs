@@ -269,8 +269,8 @@ impl EventLog {
         self.shared.turns.load(Ordering::Relaxed)
     }
 
-    /// Whether the thread is in a call that writes or syncs the log: if it hangs there, the disk or
-    /// the reader does, and a new process would hang just so.
+    /// Whether the thread is in a call that writes, syncs, opens or renames the log: if it hangs
+    /// there, the disk or the reader does, and a new process would hang just so.
     pub fn waits_for_system(&self) -> bool {
         self.shared.in_system.load(Ordering::Relaxed)
     }
@@ -317,7 +317,7 @@ impl EventLog {
         let cause = match end {
             Ok(Ok(())) => None,
             Ok(Err(cause)) => Some(cause),
-            // The thread hangs in write(2), and ends with the process.
+            // The thread hangs in a call of the system, and ends with the process.
             Err(mpsc::RecvTimeoutError::Timeout) => None,
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 Some(io::Error::other("the thread of the event log panicked"))

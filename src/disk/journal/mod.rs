@@ -80,8 +80,9 @@
 //!
 //! A snapshot has each table once, in the order of their keys. A table starts a new record, whose
 //! first change is `Initialized` and whose time is that of the initialization. Then come its
-//! identities and its entries, both from the least to the most recently used. The snapshot ends
-//! with an end record.
+//! identities and its entries, both from the least to the most recently used, and a `Conflict` for
+//! each port that is avoided: of that, only the port means anything. The snapshot ends with an end
+//! record.
 //!
 //! # What is torn, and what is damaged
 //!

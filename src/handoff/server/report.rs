@@ -160,8 +160,11 @@ impl Channel {
             }
             None => self.create(sought, agrees.then_some(port), effects),
         };
-        // This client itself may have got it: from the entry that went for it.
-        if !agrees && !slot.is_ok_and(|slot| self.table.port(slot) == port) {
+        // This client itself may have got it: from the entry that went for it. Replay avoids the
+        // port first, and then gives it to the client: of more than are remembered, others are.
+        if slot.is_ok_and(|slot| self.table.port(slot) == port) {
+            self.table.forgive(port);
+        } else if !agrees {
             self.table.avoid(port);
         }
         let slot = slot?;

@@ -61,8 +61,11 @@ impl Table {
         live: Option<LivePorts<'_>>,
     ) -> Option<Slot> {
         let mut evicted = self.choose_evicted(Some(client), live)?;
+        if !self.ports.is_avoided(self.port(evicted)) || self.ports.has_unavoided() {
+            return Some(evicted);
+        }
         for _ in 0..PASSED_OVER_MAX {
-            if !self.ports.is_avoided(self.port(evicted)) || self.ports.has_unavoided() {
+            if !self.ports.is_avoided(self.port(evicted)) {
                 break;
             }
             self.touch(evicted, false);

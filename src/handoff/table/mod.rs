@@ -534,6 +534,11 @@ impl Table {
         self.ports.avoid(port);
     }
 
+    /// The NAT64 uses `port` for the client that the table has on it.
+    pub fn forgive(&mut self, port: MappedPort) {
+        self.ports.forgive(port);
+    }
+
     /// From now on the control ports are `control`; none of them may be mapped: see [`Table::bar`].
     pub fn set_control_ports(&mut self, control: impl Iterator<Item = ControlPort>) {
         self.ports.set_control(control);

@@ -13,8 +13,10 @@ use crate::disk::storage::StateDirectory;
 use crate::kernel::addresses;
 use crate::kernel::backend::Io;
 use crate::kernel::limits;
+use crate::kernel::ring;
 use crate::kernel::socket;
 use crate::programs::options::{LogDestination, Places, ServeConfig};
+use crate::programs::serve::recovery;
 use crate::programs::serve::start::choose_io;
 
 /// All of it, a line each, with what to do.
@@ -29,11 +31,10 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     }
     let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));
-    troubles.extend(
-        addresses::check(config.reactors, config.io.unwrap_or(Io::Uring))
-            .err()
-            .map(|error| error.to_string()),
-    );
+    let works = || if ring::probe().is_ok() { Io::Uring } else { Io::Mmsg };
+    let io = config.io.unwrap_or_else(works);
+    let addresses = addresses::check(config.reactors, io, recovery::threads(config.reactors));
+    troubles.extend(addresses.err().map(|error| error.to_string()));
     troubles
 }
 

@@ -5,10 +5,10 @@ use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals};
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
-use crate::programs::serve::check;
 use crate::programs::serve::start::{StartError, choose_io};
 use crate::programs::serve::stop::Serving;
 use crate::programs::serve::supervise::{self, Alarm, ServeEnd};
+use crate::programs::serve::{check, recovery};
 
 /// Runs a server until a signal ends it.
 ///
@@ -23,7 +23,6 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
     let io = choose_io(config.io).map_err(ExitError::failed)?;
-    addresses::check(config.reactors, io).map_err(ExitError::failed)?;
     let kept = KeptSockets::of_process(&config.listen);
     let reactors = kept.reactors(config.reactors);
     if reactors < config.reactors {
@@ -31,6 +30,7 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
             "{reactors} reactors, as the socket unit has as many sockets for an address"
         ));
     }
+    addresses::check(reactors, io, recovery::threads(reactors)).map_err(ExitError::failed)?;
     let config = ServeConfig { io: Some(io), reactors, ..config };
     let alarm = Alarm::default();
     let raise = alarm.clone();

@@ -103,6 +103,11 @@ fn replay(
     Ok(opened)
 }
 
+/// How many threads read the state, and fill the tables of this number of shards.
+pub fn threads(shards: usize) -> usize {
+    shards * (1 + parts(shards))
+}
+
 /// In how many parts the tables of a shard are filled, so that all cores are busy. Each shard has
 /// one more thread, which reads and needs a core for a part of the time.
 fn parts(shards: usize) -> usize {

@@ -135,7 +135,7 @@ impl Serving {
         let hangs = self.log_watch.hangs(log.waits_for_system(), log.turns());
         let hangs = hangs.then(|| {
             format!(
-                "{} hangs: one write or sync has taken more than {LOG_HANGS} s; see whether its disk \
+                "{} hangs: one write, sync or the like has taken more than {LOG_HANGS} s; see whether its disk \
                  works, or its reader reads; known clients are served, lines wait, and where no \
                  more can wait new clients get no answer",
                 log.name()

@@ -38,6 +38,33 @@ fn section_6_at_a_full_table_nobody_gets_a_port_that_is_avoided() {
     assert_eq!((table.len(), table.contradiction()), (TABLE_CAPACITY, None));
 }
 
+/// Those that are not live are few, and all of them avoided: no live one goes for that.
+#[test]
+fn section_6_a_live_entry_does_not_go_for_one_whose_port_is_avoided() {
+    let mut table = full();
+    let few = 2000..2003;
+    let live = PortSet::new((1024..=u16::MAX).filter(|port| !few.contains(port)).collect());
+    let live = LivePorts { poll: 1, ports: &live };
+    few.clone().for_each(|port| table.avoid(MappedPort(port)));
+    let gone = replaced(&mut table, newcomer(1), Some(live)).unwrap();
+    assert!(few.contains(&gone), "{gone}");
+    assert_eq!(table.contradiction(), None);
+}
+
+/// Where a port is free that is not avoided, the order of use alone decides who goes.
+#[test]
+fn section_6_nobody_is_passed_over_while_another_port_is_free() {
+    let mut table = filled(1.0, (0..3).map(nth));
+    [2000, 2001].into_iter().for_each(|port| table.avoid(MappedPort(port)));
+    assert_eq!(replaced(&mut table, newcomer(1), None), Some(2000));
+    let port = table.entry(table.find(&newcomer(1)).unwrap()).port.0;
+    assert!(![2000, 2001, 2002].contains(&port), "{port}");
+    // The NAT64 has it right by now: it is a port like any other.
+    table.forgive(MappedPort(2001));
+    assert_eq!(replaced(&mut table, newcomer(2), None), Some(2001));
+    assert_eq!(table.entry(table.find(&newcomer(2)).unwrap()).port.0, 2001);
+}
+
 /// A snapshot keeps them.
 #[test]
 fn section_6_a_table_from_changes_avoids_the_same_ports() {
@@ -52,6 +79,7 @@ fn section_6_a_table_from_changes_avoids_the_same_ports() {
     again.set_control_ports([ControlPort(40_000)].into_iter());
     table.changes().for_each(|change| again.apply(&change));
     assert!(again.by_use().eq(table.by_use()));
+    assert!(again.ports.avoided().eq(table.ports.avoided()), "in their order");
     for table in [&mut table, &mut again] {
         // The one that is not avoided comes first, then the others.
         let mut random = Random::new([2; 32]);
