@@ -15,17 +15,20 @@ use crate::server::Server;
 /// What the server says when it has waited for ten seconds.
 const HANGS: &str = " hangs: ";
 
-/// A server whose log has a disk of its own, and who listens to it.
+/// A server whose log has a disk of its own, who listens to it, and whom it knows.
 ///
 /// Dropped in this order: nothing is unmounted under a server, or removed from what is mounted.
 struct Hanging {
     process: Process,
+    nat64: Nat64,
+    known: Entry,
     manager: Manager,
     disk: Mounted,
     server: Server,
 }
 
 impl Hanging {
+    /// What has happened so far is in the log: two lines.
     fn new() -> Hanging {
         let mut server = Server::new();
         let disk = Mounted::ext4(server.directory.path(), "logs");
@@ -35,17 +38,28 @@ impl Hanging {
         manager.watches(&mut command);
         let mut process = Process::spawn(&mut command);
         assert!(serves(&mut process, PATIENCE), "{}", process.said());
-        Hanging { process, manager, disk, server }
+        let nat64 = Nat64::known(&server);
+        let known = Client::nth(1).at(nat64.map(Client::nth(1)));
+        let hanging = Hanging { process, nat64, known, manager, disk, server };
+        hanging.wait_for_lines(2);
+        hanging
+    }
+
+    /// Waits until the log has so many.
+    fn wait_for_lines(&self, count: usize) {
+        let log = &self.server.log;
+        let lines = || std::fs::read_to_string(log).map_or(0, |text| text.lines().count());
+        assert!(wait_until(PATIENCE, || lines() == count), "{} lines", lines());
     }
 
     /// Its log hangs in what it has just been made to do: it says so, once, and lives.
-    fn hangs(&mut self, nat64: &Nat64, known: Entry) {
-        let Hanging { manager, process, .. } = self;
+    fn hangs(&mut self) {
+        let Hanging { process, nat64, known, manager, .. } = self;
         assert!(process.says(HANGS, LEISURE), "{}", process.said());
         let before = manager.signs_of_life();
         let since = || manager.signs_of_life() - before;
         assert!(wait_until(PATIENCE, || since() >= 5), "{} signs of life", since());
-        let (request, expected) = expect_client(nat64, known);
+        let (request, expected) = expect_client(nat64, *known);
         assert_eq!(nat64.ask(&request), expected, "known clients are served");
         assert_eq!(process.stderr.get().matches(HANGS).count(), 1, "{}", process.said());
     }
@@ -60,20 +74,14 @@ impl Hanging {
 #[test]
 fn crash_a_log_whose_disk_hangs() {
     let mut hanging = Hanging::new();
-    let nat64 = Nat64::known(&hanging.server);
-    let known = Client::nth(1).at(nat64.map(Client::nth(1)));
-    let log = hanging.server.log.clone();
-    let lines = || std::fs::read_to_string(&log).unwrap().lines().count();
-    assert!(wait_until(PATIENCE, || lines() == 2), "{} lines", lines());
-
     let frozen = hanging.disk.frozen();
     // Its line waits.
-    nat64.map(Client::nth(2));
-    hanging.hangs(&nat64, known);
+    hanging.nat64.map(Client::nth(2));
+    hanging.hangs();
     drop(frozen);
-    assert!(wait_until(PATIENCE, || lines() == 3), "{} lines", lines());
+    hanging.wait_for_lines(3);
     hanging.ends();
-    let mut record = Record::new(&log);
+    let mut record = Record::new(&hanging.server.log);
     record.check_final();
     assert_eq!(record.lines, 3);
 }
@@ -82,21 +90,15 @@ fn crash_a_log_whose_disk_hangs() {
 #[test]
 fn crash_a_log_whose_disk_hangs_at_a_rotation() {
     let mut hanging = Hanging::new();
-    let nat64 = Nat64::known(&hanging.server);
-    let known = Client::nth(1).at(nat64.map(Client::nth(1)));
-    let log = hanging.server.log.clone();
-    let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
-    assert!(wait_until(PATIENCE, || lines() == 2), "{} lines", lines());
-
-    let mut record = Record::new(&log);
+    let mut record = Record::new(&hanging.server.log);
     record.rename();
     let frozen = hanging.disk.frozen();
     hanging.process.signal(libc::SIGHUP);
-    hanging.hangs(&nat64, known);
-    nat64.map(Client::nth(2));
-    assert!(!log.exists(), "it is made when the disk answers");
+    hanging.hangs();
+    hanging.nat64.map(Client::nth(2));
+    assert!(!hanging.server.log.exists(), "it is made when the disk answers");
     drop(frozen);
-    assert!(wait_until(PATIENCE, || lines() == 1), "{} lines", lines());
+    hanging.wait_for_lines(1);
     hanging.ends();
     record.check_final();
     assert_eq!(record.lines, 3);
@@ -106,25 +108,19 @@ fn crash_a_log_whose_disk_hangs_at_a_rotation() {
 #[test]
 fn crash_a_full_log_whose_disk_hangs_at_a_rotation() {
     let mut hanging = Hanging::new();
-    let nat64 = Nat64::known(&hanging.server);
-    let known = Client::nth(1).at(nat64.map(Client::nth(1)));
-    let log = hanging.server.log.clone();
-    let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
-    assert!(wait_until(PATIENCE, || lines() == 2), "{} lines", lines());
-
-    let mut record = Record::new(&log);
+    let mut record = Record::new(&hanging.server.log);
     record.rename();
     hanging.disk.fill();
     let refused = || hanging.process.stderr.contains("cannot be written");
     let mut number = 1;
     assert!(wait_until(PATIENCE, || {
         number += 1;
-        nat64.map(Client::nth(number));
+        hanging.nat64.map(Client::nth(number));
         refused()
     }));
     let frozen = hanging.disk.frozen();
     hanging.process.signal(libc::SIGHUP);
-    hanging.hangs(&nat64, known);
+    hanging.hangs();
     drop(frozen);
     hanging.disk.make_room();
     let all = number as usize + 1;
