@@ -5,9 +5,10 @@
 //! and segments with the rest. Files are in the page cache.
 //!
 //! `read`: the time of [`Storage::open_at`] when nothing is done with the changes: reading,
-//! checking and decoding. `fill`: the same, when they fill the tables of a [`Server`]. `start`:
-//! from exec of the whole server to the first answer to a known client. Names of parts as arguments
-//! run only those.
+//! checking and decoding. `fill`: the same, when they fill the tables of a [`Server`]. `mixed`: as
+//! `fill`, from a state without a snapshot, in whose records the tables come in turn. `start`: from
+//! exec of the whole server to the first answer to a known client. Names of parts as arguments run
+//! only those.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -71,18 +72,27 @@ fn main() {
             });
         }
         if wanted("fill") {
-            let server = server(port, entries as usize);
-            for parts in [1, 2] {
-                let fill = || {
-                    let mut replayed: Vec<_> = (0..parts).map(|_| server.replayed()).collect();
-                    open(&state, port, &mut replayed)
-                };
-                measure(&format!("fill, in {parts} threads"), fill);
-            }
+            measure_fill("fill", &state, port, entries);
+        }
+        if wanted("mixed") {
+            let mixed = directory.path().join("mixed");
+            build_mixed(&mixed, port, entries);
+            measure_fill("mixed", &mixed, port, entries);
         }
         if wanted("start") {
             start(directory.path(), port, entries);
         }
+    }
+}
+
+fn measure_fill(name: &str, state: &Path, port: u16, entries: u32) {
+    let server = server(port, entries as usize);
+    for parts in [1, 2, 4] {
+        let fill = || {
+            let mut replayed: Vec<_> = (0..parts).map(|_| server.replayed()).collect();
+            open(state, port, &mut replayed)
+        };
+        measure(&format!("{name}, in {parts} threads"), fill);
     }
 }
 
@@ -166,7 +176,23 @@ fn append_tables(writer: &mut JournalWriter, now: Timestamp, entries: std::ops::
     writer.append(now, &batch).unwrap();
 }
 
-fn build(state: &Path, port: u16, entries: u32) {
+/// Appends all tables in turn, a batch of each.
+fn append_mixed(writer: &mut JournalWriter, now: Timestamp, entries: u32) {
+    for first in (0..TABLE_ENTRIES).step_by(64) {
+        for table in 0..entries / TABLE_ENTRIES {
+            let begin = table * TABLE_ENTRIES;
+            append_tables(writer, now, begin + first..begin + TABLE_ENTRIES.min(first + 64));
+        }
+    }
+}
+
+fn build_mixed(state: &Path, port: u16, entries: u32) {
+    let (_storage, mut writer, now) = begin(state, port);
+    append_mixed(&mut writer, now, entries);
+    writer.close(now).unwrap();
+}
+
+fn begin(state: &Path, port: u16) -> (Storage, JournalWriter, Timestamp) {
     fs::create_dir(state).unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let now = Timestamp::from_micros(now.as_micros() as u64);
@@ -176,7 +202,11 @@ fn build(state: &Path, port: u16, entries: u32) {
     let mut opened =
         Storage::open_at(disk, state, config, |_| 0, |_| None, &mut [nothing]).unwrap();
     let Started { storage, mut writers, .. } = opened.start(now, Arc::new(|_| u64::MAX)).unwrap();
-    let mut writer = writers.remove(0);
+    (storage, writers.remove(0), now)
+}
+
+fn build(state: &Path, port: u16, entries: u32) {
+    let (storage, mut writer, now) = begin(state, port);
     let tables = entries / TABLE_ENTRIES;
     let compacted = tables * 9 / 10 * TABLE_ENTRIES;
     append_tables(&mut writer, now, 0..compacted);

@@ -47,15 +47,16 @@ impl fmt::Display for TooFewAddresses {
 
 impl std::error::Error for TooFewAddresses {}
 
-/// Has all threads that start from now on allocate from one arena, where addresses are limited:
-/// each would reserve 64 MiB of them for itself, and use a few octets. Whoever allocates at the
-/// same time as others waits for them then, which a reactor seldom does while it serves.
+/// Has all threads that start from now on allocate from one arena. Each would have one of its own
+/// otherwise: 64 MiB of addresses, which may be limited, and no huge pages, as malloc asks the
+/// kernel for those in the first arena alone ([`super::huge_pages`]). Whoever allocates at the same
+/// time as others waits for them then: seldom, as a reactor that serves does not allocate.
 pub fn share_arena() {
     #[cfg(target_env = "gnu")]
-    if getrlimit(Resource::As).current.is_some() {
-        // SAFETY: takes numbers alone, and is called while this is the only thread.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    }
+    // SAFETY: takes numbers alone, and is called while this is the only thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    };
 }
 
 /// Finds out whether there are addresses for this number of reactors, and before that for this

@@ -119,6 +119,24 @@ pub fn changes_in(octets: &[u8]) -> impl Iterator<Item = Change> {
     std::iter::from_fn(move || decode_change(&mut fields))
 }
 
+/// By how many entries and client addresses a table may grow by these changes: at least 0, and
+/// about, as an address is counted each time that an authenticator is learned for it.
+pub fn growth_in(octets: &[u8]) -> (usize, usize) {
+    let (mut fields, mut entries, mut learned) = (Fields(octets), 0_usize, 0);
+    while let Some(&kind) = fields.0.first() {
+        match kind {
+            kind::CREATED => entries += 1,
+            kind::DELETED => entries = entries.saturating_sub(1),
+            kind::AUTHENTICATOR_LEARNED => learned += 1,
+            _ => {}
+        }
+        if skip_change(&mut fields).is_none() {
+            break;
+        }
+    }
+    (entries, entries.min(learned))
+}
+
 /// Skips a change without decoding it. All octets of the right length are a change.
 pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
     match fields.u8()? {

@@ -98,7 +98,7 @@ mod header;
 mod position;
 mod record;
 
-pub use change::{RawChange, changes_in, encode_change};
+pub use change::{RawChange, changes_in, encode_change, growth_in};
 pub use header::{FileId, FileKind, HEADER_LENGTH, Header, HeaderError, Seal, VERSION};
 pub use position::{Position, RecordNumber};
 pub use record::{

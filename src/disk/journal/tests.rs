@@ -143,6 +143,30 @@ fn every_kind_of_change_both_ways() {
 }
 
 #[test]
+fn growth_is_what_was_created_and_not_deleted() {
+    let growth = |changes: &[Change]| {
+        let mut octets = Vec::new();
+        changes.iter().for_each(|change| encode_change(&mut octets, change));
+        growth_in(&octets)
+    };
+    let (port, client) = (MappedPort(1024), client());
+    let created = Change::Created { port, client };
+    let deleted = Change::Deleted { port, client };
+    let authenticator = Authenticator::new(&[7; 16]).unwrap();
+    let learned = Change::AuthenticatorLearned { address: client.address, authenticator };
+    assert_eq!(growth(&[]), (0, 0));
+    assert_eq!(growth(&[Change::Initialized, created.clone(), learned.clone()]), (1, 1));
+    assert_eq!(growth(&[learned.clone(), learned.clone(), created.clone()]), (1, 1));
+    assert_eq!(growth(&[created.clone(), created.clone(), learned]), (2, 1), "of one address");
+    assert_eq!(growth(&[deleted.clone(), deleted.clone(), created.clone()]), (1, 0));
+    assert_eq!(growth(&[created.clone(), deleted, Change::Used { port }]), (0, 0));
+    let mut octets = Vec::new();
+    encode_change(&mut octets, &created);
+    octets.push(0xff);
+    assert_eq!(growth_in(&octets), (1, 0), "up to what is no change");
+}
+
+#[test]
 fn nothing_and_the_end() {
     let (octets, position) = encoded(&[]);
     assert!(octets.is_empty());

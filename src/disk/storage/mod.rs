@@ -138,6 +138,10 @@ impl StorageConfig {
 pub trait Replay: Send {
     /// Applies `change`, which happened at `at`.
     fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change);
+
+    /// Before changes that let a table grow by about so many entries and client addresses: room for
+    /// all of them at once costs less than growing with each.
+    fn expect(&mut self, _table: TableKey, _entries: usize, _clients: usize) {}
 }
 
 impl<F: FnMut(Timestamp, TableKey, &Change) + Send> Replay for F {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::read::{Common, ShardEnd, ShardReader, Tear, refuse, shard_count};
-use super::replay::{self, Dealer, TableParts};
+use super::replay::{self, Dealer, Dealt};
 use super::sync::Storage;
 use super::{Replay, StateDirectory, StorageConfig, StorageError};
 use crate::disk::UNLOGGED_MAX;
@@ -301,14 +301,14 @@ impl EpochReader<'_> {
     ) -> Result<Vec<ShardRead>, StorageError> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
-        let parts = TableParts::default();
+        let all = Dealt::default();
         let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(self.count) {
                     return;
                 }
-                let dealer = Dealer::new(&queues, self.parts, &parts, shard_of);
+                let dealer = Dealer::new(&queues, self.parts, &all, shard_of);
                 let result = self.read_shard(shard as u16, dealer);
                 if result.is_err() {
                     next.store(usize::from(self.count), Ordering::Relaxed);
@@ -321,7 +321,8 @@ impl EpochReader<'_> {
             for shard in shards {
                 let (sender, queue) = replay::queue();
                 queues.push(sender);
-                scope.spawn(move || replay::replay_all(queue, shard));
+                let all = &all;
+                scope.spawn(move || all.replay_all(queue, shard));
             }
             let threads = thread::available_parallelism().map_or(1, NonZero::get);
             for _ in 1..threads.min(usize::from(self.count)) {

@@ -9,29 +9,35 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
 use super::Replay;
-use crate::disk::journal::{Record, changes_in};
+use crate::disk::journal::{Record, changes_in, growth_in};
 use crate::handoff::change::Timestamp;
 use crate::handoff::entry::TableKey;
 
-/// Octets of changes at which a batch is sent: it still fits in a cache.
-const BATCH_OCTETS: usize = 64 * 1024;
-/// Batches that wait for one [`Replay`]. A snapshot has one table after another, so the queues must
-/// hold a few whole tables: else all threads but one would wait for the reader.
-const BATCHES_MAX: usize = 256;
+/// Octets of changes at which a batch is sent. The tables of a batch are filled one after another,
+/// so that the caches hold the one that is being filled: hence much more than a few changes of each.
+const BATCH_OCTETS: usize = 4 << 20;
+/// The octets of all batches that are in memory at the same time, at most: batches are smaller where
+/// there are many [`Replay`]s, but not smaller than [`BATCH_OCTETS_MIN`].
+const ALL_OCTETS: usize = 64 << 20;
+const BATCH_OCTETS_MIN: usize = 128 << 10;
+/// Batches that wait for one [`Replay`]; one more is being filled, and one replayed. A snapshot has
+/// one table after another: were there less room, all threads but one would wait for the reader.
+const BATCHES_MAX: usize = 1;
 
 /// Changes of one table at one time.
 struct Run {
     table: TableKey,
     time: Timestamp,
-    /// Their end in the octets of the batch.
-    end: usize,
+    /// Where they are in the octets of the batch.
+    octets: Range<usize>,
 }
 
-/// Changes in order, encoded as they were.
+/// Changes, encoded as they were: those of each table in order.
 #[derive(Default)]
 pub(super) struct ReplayBatch {
     runs: Vec<Run>,
@@ -39,14 +45,27 @@ pub(super) struct ReplayBatch {
 }
 
 impl ReplayBatch {
-    fn replay(&self, to: &mut impl Replay) {
-        let mut start = 0;
-        for &Run { table, time, end } in &self.runs {
-            for change in changes_in(&self.octets[start..end]) {
-                to.replay(time, table, &change);
+    fn replay(&mut self, to: &mut impl Replay) {
+        // Not another order than theirs within a table: the sort is stable.
+        self.runs.sort_by_key(|run| run.table);
+        for runs in self.runs.chunk_by(|one, other| one.table == other.table) {
+            let table = runs[0].table;
+            let (mut entries, mut clients) = (0, 0);
+            for Run { octets, .. } in runs {
+                let growth = growth_in(&self.octets[octets.clone()]);
+                (entries, clients) = (entries + growth.0, clients + growth.1);
             }
-            start = end;
+            if entries > 0 {
+                to.expect(table, entries, clients);
+            }
+            for Run { time, octets, .. } in runs {
+                for change in changes_in(&self.octets[octets.clone()]) {
+                    to.replay(*time, table, &change);
+                }
+            }
         }
+        self.runs.clear();
+        self.octets.clear();
     }
 }
 
@@ -55,14 +74,29 @@ pub(super) fn queue() -> (SyncSender<ReplayBatch>, Receiver<ReplayBatch>) {
     mpsc::sync_channel(BATCHES_MAX)
 }
 
-/// Replays until all dealers are dropped.
-pub(super) fn replay_all(queue: Receiver<ReplayBatch>, to: &mut impl Replay) {
-    queue.into_iter().for_each(|batch| batch.replay(to));
+/// What all dealers share.
+#[derive(Default)]
+pub(super) struct Dealt {
+    /// The part that each table was dealt to: the same for all dealers.
+    parts: Mutex<HashMap<TableKey, usize>>,
+    /// Batches that were replayed, to be filled again: memory that the kernel need not clear.
+    empty: Mutex<Vec<ReplayBatch>>,
 }
 
-/// The part that each table was dealt to: the same for all dealers.
-#[derive(Default)]
-pub(super) struct TableParts(Mutex<HashMap<TableKey, usize>>);
+impl Dealt {
+    /// Replays until all dealers are dropped.
+    pub fn replay_all(&self, queue: Receiver<ReplayBatch>, to: &mut impl Replay) {
+        for mut batch in queue {
+            batch.replay(to);
+            self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+        }
+    }
+
+    fn empty_batch(&self) -> ReplayBatch {
+        let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        empty.unwrap_or_default()
+    }
+}
 
 /// Deals out what one thread reads.
 pub(super) struct Dealer<'a, F> {
@@ -73,25 +107,29 @@ pub(super) struct Dealer<'a, F> {
     shard_of: F,
     /// A table is dealt to the part that had got the fewest octets from the dealer that met it
     /// first.
-    all_parts: &'a TableParts,
+    all: &'a Dealt,
     /// The parts of the tables that this dealer met.
     known_parts: HashMap<TableKey, usize>,
     last: Option<(TableKey, usize)>,
     /// One for each part.
     batches: Vec<ReplayBatch>,
     dealt: Vec<u64>,
+    /// Octets at which a batch is sent.
+    batch_octets: usize,
 }
 
 impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
     pub fn new(
         queues: &'a [SyncSender<ReplayBatch>],
         parts: usize,
-        all_parts: &'a TableParts,
+        all: &'a Dealt,
         shard_of: F,
     ) -> Self {
         let batches = queues.iter().map(|_| ReplayBatch::default()).collect();
         let (dealt, known_parts) = (vec![0; queues.len()], HashMap::new());
-        Self { queues, parts, shard_of, all_parts, known_parts, last: None, batches, dealt }
+        let batch_octets = ALL_OCTETS / (queues.len() * (BATCHES_MAX + 2));
+        let batch_octets = batch_octets.clamp(BATCH_OCTETS_MIN, BATCH_OCTETS);
+        Self { queues, parts, shard_of, all, known_parts, last: None, batches, dealt, batch_octets }
     }
 
     /// Deals all changes of a record.
@@ -100,9 +138,10 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
             let part = self.part_of(table);
             self.dealt[part] += octets.len() as u64;
             let batch = &mut self.batches[part];
+            let start = batch.octets.len();
             batch.octets.extend_from_slice(octets);
-            batch.runs.push(Run { table, time: record.time, end: batch.octets.len() });
-            if batch.octets.len() >= BATCH_OCTETS {
+            batch.runs.push(Run { table, time: record.time, octets: start..batch.octets.len() });
+            if batch.octets.len() >= self.batch_octets {
                 self.send(part);
             }
         }
@@ -114,7 +153,10 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
     }
 
     fn send(&mut self, part: usize) {
-        let batch = std::mem::take(&mut self.batches[part]);
+        if self.batches[part].runs.is_empty() {
+            return;
+        }
+        let batch = std::mem::replace(&mut self.batches[part], self.all.empty_batch());
         // A receiver ends early only by a panic, which its scope passes on.
         drop(self.queues[part].send(batch));
     }
@@ -124,7 +166,7 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
             return part;
         }
         let part = *self.known_parts.entry(table).or_insert_with(|| {
-            let mut all = self.all_parts.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.all.parts.lock().unwrap_or_else(PoisonError::into_inner);
             *all.entry(table).or_insert_with(|| {
                 let first = (self.shard_of)(table.nat64) * self.parts;
                 let parts = first..first + self.parts;
@@ -182,20 +224,21 @@ mod tests {
         let octets = records(seal);
         let mut seen: Vec<Vec<(Timestamp, TableKey, Change)>> = vec![Vec::new(); SHARDS * PARTS];
         let mut expected = Vec::new();
+        let all = Dealt::default();
         thread::scope(|scope| {
             let mut queues = Vec::new();
             for seen in &mut seen {
                 let (sender, queue) = queue();
                 queues.push(sender);
+                let all = &all;
                 scope.spawn(move || {
                     let mut see = |time: Timestamp, table: TableKey, change: &Change| {
                         seen.push((time, table, change.clone()));
                     };
-                    replay_all(queue, &mut see);
+                    all.replay_all(queue, &mut see);
                 });
             }
-            let all_parts = TableParts::default();
-            let mut dealer = Dealer::new(&queues, PARTS, &all_parts, shard_of);
+            let mut dealer = Dealer::new(&queues, PARTS, &all, shard_of);
             let mut rest = &octets[..];
             while !rest.is_empty() {
                 let record = Record::decode(rest, seal).unwrap();
@@ -229,30 +272,35 @@ mod tests {
             let nat64 = Ipv4Addr::new(192, 0, 2, last);
             TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 }
         };
-        let (senders, queues): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| queue()).unzip();
-        let all_parts = TableParts::default();
-        let deal = |tables: &[u8]| {
+        let all = Dealt::default();
+        let deal = |queues: &[SyncSender<ReplayBatch>], tables: &[u8]| {
             let used = |&last: &u8| (table(last), Change::Used { port: MappedPort(1024) });
             let changes: Vec<_> = tables.iter().map(used).collect();
             let mut octets = Vec::new();
             let mut position = Position { record: RecordNumber(1), event: 0 };
             let time = Timestamp::from_micros(0);
             journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, &changes);
-            let mut dealer = Dealer::new(&senders, PARTS, &all_parts, |_| 0);
+            let mut dealer = Dealer::new(queues, PARTS, &all, |_| 0);
             dealer.deal(&Record::decode(&octets, seal).unwrap());
             dealer.finish();
         };
-        // Each alone would put the first that it meets into the first part.
-        deal(&[1, 2, 3]);
-        deal(&[3, 1, 2]);
-        drop(senders);
-        let mut seen = Vec::new();
-        for queue in queues {
-            let mut here = Vec::new();
-            replay_all(queue, &mut |_: Timestamp, table: TableKey, _: &Change| here.push(table));
-            here.sort();
-            seen.push(here);
-        }
+        let mut seen: Vec<Vec<TableKey>> = vec![Vec::new(); PARTS];
+        thread::scope(|scope| {
+            let mut queues = Vec::new();
+            for seen in &mut seen {
+                let (sender, queue) = queue();
+                queues.push(sender);
+                let all = &all;
+                scope.spawn(move || {
+                    let mut see = |_: Timestamp, table: TableKey, _: &Change| seen.push(table);
+                    all.replay_all(queue, &mut see);
+                });
+            }
+            // Each alone would put the first that it meets into the first part.
+            deal(&queues, &[1, 2, 3]);
+            deal(&queues, &[3, 1, 2]);
+        });
+        seen.iter_mut().for_each(|seen| seen.sort());
         assert_eq!(seen, [1, 2, 3].map(|last| vec![table(last); 2]));
     }
 }

@@ -171,6 +171,11 @@ impl Channel {
         }
     }
 
+    /// As [`Table::reserve`].
+    pub fn reserve(&mut self, entries: usize, clients: usize) {
+        self.table.reserve(entries, clients);
+    }
+
     /// The changes that make this from a [`Channel::new`], but for `Initialized`.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         let known = self.identities.oldest_first().map(|(port, token)| {

@@ -21,6 +21,13 @@ pub struct Replayed {
 }
 
 impl Replayed {
+    /// Makes room in a table, see [`Table::reserve`].
+    ///
+    /// [`Table::reserve`]: crate::handoff::table::Table::reserve
+    pub fn expect(&mut self, table: TableKey, entries: usize, clients: usize) {
+        self.turn_to(table).reserve(entries, clients);
+    }
+
     /// As [`Server::replay`].
     pub fn replay(&mut self, table: TableKey, change: &Change) {
         if *change == Change::Forgotten {
@@ -34,6 +41,7 @@ impl Replayed {
         }
     }
 
+    /// The table with this key, which is made where it is not there.
     fn turn_to(&mut self, table: TableKey) -> &mut Channel {
         self.channels.extend(self.current.take());
         let Self { limits, handoff_port, hash, .. } = *self;

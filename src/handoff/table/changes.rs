@@ -33,6 +33,18 @@ impl Table {
         entries.chain(avoided)
     }
 
+    /// Makes room for so many more entries, of so many more client addresses: no more than a table
+    /// can have.
+    pub fn reserve(&mut self, entries: usize, clients: usize) {
+        let left = TABLE_CAPACITY.saturating_sub(self.len());
+        let (entries, clients) = (entries.min(left), clients.min(left));
+        let records = &self.records;
+        self.index.reserve(entries, |slot| records.get(slot).hash);
+        self.records.reserve(entries);
+        self.clients.reserve(&self.hash, clients);
+        self.subnets.reserve(&self.hash, clients);
+    }
+
     /// Does what `change` says, if it is about entries or authenticators. One that does not fit
     /// what the table holds (an entry created twice, or deleted without being there) does nothing.
     pub fn apply(&mut self, change: &Change) {

@@ -58,16 +58,23 @@ impl Index {
     /// Adds a slot that the index does not have. `hash_of` tells the hash of one that it has.
     pub fn insert(&mut self, hash: Hash, slot: Slot, hash_of: impl Fn(Slot) -> Hash) {
         debug_assert_ne!(slot, NONE);
-        if 4 * (self.taken + 1) > 3 * self.buckets.len() {
-            let buckets = vec![FREE; (2 * self.buckets.len()).max(BUCKETS_MIN)];
-            for IndexBucket { slot, .. } in std::mem::replace(&mut self.buckets, buckets) {
-                if slot != NONE {
-                    self.put(hash_of(slot), slot);
-                }
-            }
-        }
+        self.reserve(1, hash_of);
         self.put(hash, slot);
         self.taken += 1;
+    }
+
+    /// Makes room for so many more slots. `hash_of` as for [`Index::insert`].
+    pub fn reserve(&mut self, additional: usize, hash_of: impl Fn(Slot) -> Hash) {
+        let least = 4 * (self.taken + additional);
+        if least <= 3 * self.buckets.len() {
+            return;
+        }
+        let length = least.div_ceil(3).next_power_of_two().max(BUCKETS_MIN);
+        for IndexBucket { slot, .. } in std::mem::replace(&mut self.buckets, vec![FREE; length]) {
+            if slot != NONE {
+                self.put(hash_of(slot), slot);
+            }
+        }
     }
 
     /// Removes a slot. `hash_of` tells the hash of one that the index has.
@@ -149,6 +156,7 @@ mod tests {
         #[test]
         fn like_a_model(
             steps in prop::collection::vec((0_u16..200, any::<bool>()), 0..600),
+            room in 0_usize..300,
             (homes, tags) in (0_u32..9, 0_u32..3),
         ) {
             let hash_of = |slot: Slot| {
@@ -156,7 +164,13 @@ mod tests {
                 Hash((mixed >> 7 & ((1 << tags) - 1)) << 16 | mixed >> 20 & ((1 << homes) - 1))
             };
             let (mut index, mut model) = (Index::default(), Model::new());
-            for (slot, add) in steps {
+            for (number, (slot, add)) in steps.into_iter().enumerate() {
+                if number == room {
+                    index.reserve(room, hash_of);
+                    let buckets = index.buckets.len();
+                    prop_assert!(3 * buckets >= 4 * (model.len() + room));
+                    prop_assert!(room == 0 || buckets <= 4 * (model.len() + room).max(2));
+                }
                 if add && model.insert(slot, hash_of(slot).0).is_none() {
                     index.insert(hash_of(slot), slot, hash_of);
                 } else if !add && model.remove(&slot).is_some() {

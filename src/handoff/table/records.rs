@@ -56,6 +56,11 @@ impl<T> Slots<T> {
         slot
     }
 
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, additional: usize) {
+        self.0.reserve(additional);
+    }
+
     /// Removes the record in `slot`, and returns it.
     ///
     /// # Panics
@@ -133,6 +138,13 @@ impl<T: Keyed> Pool<T> {
                 (slot, true)
             }
         }
+    }
+
+    /// As [`Slots::reserve`].
+    pub fn reserve(&mut self, hash: &SecretHash, additional: usize) {
+        let Self { records, index } = self;
+        records.reserve(additional);
+        index.reserve(additional, |&slot| hash_of(hash, records.get(slot).key()));
     }
 
     /// As [`Slots::remove`].

@@ -18,6 +18,8 @@ use crate::programs::serve::recording::{LOG_CURSOR, Recording, RecordingState, R
 
 /// The most threads that fill the tables of one shard: the one that reads cannot feed more.
 const PARTS_MAX: usize = 8;
+/// The fewest parts of all shards together, where these are not more.
+const PARTS_LEAST: usize = 16;
 
 /// What survives a run, and where it is.
 pub struct Kept {
@@ -108,15 +110,20 @@ pub fn threads(shards: usize) -> usize {
     shards * (1 + parts(shards))
 }
 
-/// In how many parts the tables of a shard are filled, so that all cores are busy. Each shard has
-/// one more thread, which reads and needs a core for a part of the time.
+/// In how many parts the tables of a shard are filled: more than there are cores for it, so that
+/// all cores are busy to the end, as tables are unequal. Each shard has one more thread, which reads
+/// and needs a core for a part of the time.
 fn parts(shards: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    (cores / shards).clamp(1, PARTS_MAX)
+    ((2 * cores).max(PARTS_LEAST) / shards).clamp(1, PARTS_MAX)
 }
 
 impl Replay for Replayed {
     fn replay(&mut self, _: Timestamp, table: TableKey, change: &Change) {
         Replayed::replay(self, table, change);
+    }
+
+    fn expect(&mut self, table: TableKey, entries: usize, clients: usize) {
+        Replayed::expect(self, table, entries, clients);
     }
 }

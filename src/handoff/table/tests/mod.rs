@@ -40,6 +40,27 @@ fn ports_by_use(table: &Table) -> Vec<u16> {
 }
 
 #[test]
+fn room_for_entries_changes_none_of_them() {
+    let (mut plain, mut roomy) = (table(1000, 1.0), table(1000, 1.0));
+    for number in 0..200 {
+        if number % 50 == 0 {
+            // More than a table can have, too.
+            roomy.reserve([0, 7, 300, usize::MAX][usize::from(number / 50)], usize::from(number));
+        }
+        let change = Change::Created {
+            port: MappedPort(2000 + u16::from(number)),
+            client: client(number % 9, number % 17, number % 2, u16::from(number)),
+        };
+        plain.apply(&change);
+        roomy.apply(&change);
+    }
+    assert_eq!(roomy.len(), 200);
+    assert!(roomy.by_use().eq(plain.by_use()));
+    assert!(roomy.by_use().all(|entry| roomy.find(&entry.client) == roomy.find_port(entry.port)));
+    assert_eq!(roomy.contradiction(), None);
+}
+
+#[test]
 fn section_6_hint_or_draw() {
     let mut random = Random::new([2; 32]);
     let mut table = table(TABLE_CAPACITY, 0.125);
