@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nat64handoff::disk::fs::RealDisk;
 use nat64handoff::disk::storage::{
-    Opened, Replay, Started, StateDirectory, Storage, StorageConfig, StorageError, SyncPolicy,
+    Ahead, JournalWriter, Opened, Replay, Started, StateDirectory, Storage, StorageConfig,
+    StorageError, SyncPolicy,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::TableKey;
@@ -111,5 +112,80 @@ fn many_segments_with_any_policy() {
         let (opened, recovered) = open(state.path(), config).unwrap();
         assert_eq!(recovered, changer.model);
         assert!(opened.report.clean, "{}", opened.report);
+    }
+}
+
+/// A process that reads while another one writes has, once that one has ended, what a start would
+/// read.
+#[test]
+fn reading_ahead_and_on_equals_reading_all_at_once() {
+    const SHARDS: usize = 2;
+    let of = |nat64: Ipv4Addr| usize::from(nat64.octets()[3]) % SHARDS;
+    let all_logged = || Some(vec![u64::MAX; SHARDS]);
+    for (round, compacted) in [(0, false), (1, true), (2, false)] {
+        let state = tempfile::tempdir().unwrap();
+        let mut changer = Changer::new(round, 9);
+        let mut config = StorageConfig::new(SHARDS, HANDOFF_PORT, SyncPolicy::None);
+        config.segment_max = 4096;
+        let (mut opened, _) = open(state.path(), config.clone()).unwrap();
+        let logged: Arc<_> = Arc::new(|_: usize| u64::MAX);
+        let Started { storage, mut writers, .. } = opened.start(at(0), logged).unwrap();
+        let mut time = 0;
+        let mut write = |batches: usize, writers: &mut [JournalWriter]| {
+            for _ in 0..batches {
+                time += 1;
+                let mut by_shard = vec![Vec::new(); SHARDS];
+                for change in changer.batch(at(time), 5) {
+                    by_shard[of(change.0.nat64)].push(change);
+                }
+                for (writer, changes) in writers.iter_mut().zip(by_shard) {
+                    writer.append(at(time), &changes).unwrap();
+                }
+            }
+        };
+        // The second time nothing was written before.
+        let before = if round == 2 { 0 } else { 300 };
+        write(before, &mut writers);
+        for shard in 0..SHARDS {
+            storage.compact(shard, before > 0).unwrap();
+        }
+        write(before, &mut writers);
+        let mut parts: Vec<Shard> = (0..2 * SHARDS).map(|_| Shard::default()).collect();
+        // What is written while it is read may be read by half.
+        let ahead: Ahead = std::thread::scope(|scope| {
+            scope.spawn(|| write(300, &mut writers));
+            Storage::read_ahead(&RealDisk, state.path(), &config, of, &mut parts).unwrap().unwrap()
+        });
+        write(300, &mut writers);
+        if compacted {
+            storage.compact(1, true).unwrap();
+        }
+        writers.into_iter().for_each(|writer| writer.close(at(9999)).unwrap());
+        drop(storage);
+        drop(opened);
+
+        let fits = |logged: Option<&[u64]>| ahead.fits(&RealDisk, state.path(), logged).unwrap();
+        assert_eq!(fits(all_logged().as_deref()), !compacted);
+        assert!(!fits(None), "who knows what the log has");
+        assert!(before == 0 || !fits(Some(&[u64::MAX, 0])), "the log lacks what was read");
+        if compacted {
+            continue;
+        }
+        let files = std::fs::read_dir(ahead.epoch_folder(state.path())).unwrap();
+        let octets: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        let directory = StateDirectory::open(state.path()).unwrap();
+        let disk = Arc::new(RealDisk);
+        let cursor = |_: &std::path::Path| all_logged();
+        let read =
+            Storage::open_on(disk, directory, config.clone(), of, cursor, Some(ahead), &mut parts);
+        let read = read.unwrap();
+        assert!(read.report.clean, "{}", read.report);
+        assert_eq!(read.report.octets, octets);
+        assert_eq!(merged(parts), changer.model, "round {round}");
+        let records = read.report.records;
+        drop(read);
+        let (whole, recovered) = open(state.path(), config).unwrap();
+        assert_eq!(recovered, changer.model);
+        assert_eq!(whole.report.records, records);
     }
 }

@@ -19,7 +19,7 @@ use super::sync::Storage;
 use super::{Replay, StateDirectory, StorageConfig, StorageError};
 use crate::disk::UNLOGGED_MAX;
 use crate::disk::fs::Disk;
-use crate::disk::journal::{FileId, FileKind};
+use crate::disk::journal::{FileId, FileKind, Record};
 use crate::handoff::change::Event;
 use crate::kernel::clock;
 
@@ -123,10 +123,60 @@ impl Storage {
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
+        Self::open_on(disk, directory, config, shard_of, cursor, None, shards)
+    }
+
+    /// As [`Storage::open`], where `ahead` was read of it into the same `shards`, and
+    /// [`Ahead::fits`].
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_on<R: Replay>(
+        disk: Arc<dyn Disk>,
+        directory: StateDirectory,
+        config: StorageConfig,
+        shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
+        cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
+        ahead: Option<Ahead>,
+        shards: &mut [R],
+    ) -> Result<Opened, StorageError> {
         let root = directory.path().to_owned();
-        let mut opened = Self::open_at(disk, &root, config, shard_of, cursor, shards)?;
+        let mut opened = Self::open_whole(disk, &root, config, shard_of, cursor, ahead, shards)?;
         opened.directory = Some(directory);
         Ok(opened)
+    }
+
+    /// Reads all that there is while another process writes it, and replays it as
+    /// [`Storage::open`] does. `None`: there is no state yet.
+    ///
+    /// # Errors
+    /// Where anything is damaged or cannot be read; also where files came and went meanwhile: then
+    /// another try may do.
+    pub fn read_ahead<R: Replay>(
+        disk: &dyn Disk,
+        root: &Path,
+        config: &StorageConfig,
+        shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync,
+        shards: &mut [R],
+    ) -> Result<Option<Ahead>, StorageError> {
+        let Some(number) = epoch::current(disk, root)? else { return Ok(None) };
+        let files = epoch::files(disk, root, number)?;
+        let all = Dealt::default();
+        let reading = EpochReader {
+            disk,
+            root,
+            number,
+            files: &files,
+            count: shard_count(disk, root, number, &files)?,
+            logged: vec![u64::MAX; usize::from(u16::MAX)],
+            parts: shards.len() / config.shards,
+            all: &all,
+            how: How::Live,
+        };
+        let read = reading.read(&shard_of, shards)?;
+        let ends = read.into_iter().map(|read| read.end).collect();
+        all.give_back_memory();
+        Ok(Some(Ahead { epoch: number, ends, all }))
     }
 
     /// As [`Storage::open`], in a directory without a lock: for disks that are not real.
@@ -136,6 +186,18 @@ impl Storage {
         config: StorageConfig,
         shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
+        shards: &mut [R],
+    ) -> Result<Opened, StorageError> {
+        Self::open_whole(disk, root, config, shard_of, cursor, None, shards)
+    }
+
+    fn open_whole<R: Replay>(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        config: StorageConfig,
+        shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
+        cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
+        ahead: Option<Ahead>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
         assert!(!shards.is_empty() && shards.len().is_multiple_of(config.shards));
@@ -151,7 +213,7 @@ impl Storage {
             disk,
         };
         match epoch::current(&*opened.disk, root)? {
-            Some(number) => opened.read(number, &shard_of, cursor, shards)?,
+            Some(number) => opened.read(number, &shard_of, cursor, ahead, shards)?,
             None => opened.refuse_orphans()?,
         }
         opened.shard_of = Box::new(shard_of);
@@ -184,6 +246,7 @@ impl Opened {
         number: u64,
         shard_of: &(impl Fn(Ipv4Addr) -> usize + Sync),
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
+        ahead: Option<Ahead>,
         shards: &mut [R],
     ) -> Result<(), StorageError> {
         let begin = clock::instant();
@@ -199,6 +262,7 @@ impl Opened {
         }
         let files = epoch::files(disk, root, number)?;
         let count = shard_count(disk, root, number, &files)?;
+        let fresh = Dealt::default();
         let reading = EpochReader {
             disk,
             root,
@@ -207,6 +271,8 @@ impl Opened {
             count,
             logged: cursor(&folder).unwrap_or_default(),
             parts: shards.len() / self.config.shards,
+            all: ahead.as_ref().map_or(&fresh, |ahead| &ahead.all),
+            how: ahead.as_ref().map_or(How::Whole, |ahead| How::On(&ahead.ends)),
         };
         let mut ends = Vec::new();
         let (mut common, mut unlogged) = (None, Vec::new());
@@ -282,6 +348,56 @@ struct EpochReader<'a> {
     logged: Vec<u64>,
     /// The number of [`Replay`]s of each shard.
     parts: usize,
+    all: &'a Dealt,
+    how: How<'a>,
+}
+
+/// What is read of an epoch.
+#[derive(Clone, Copy)]
+enum How<'a> {
+    Whole,
+    /// All that there is, while somebody writes.
+    Live,
+    /// What came after these.
+    On(&'a [ShardEnd]),
+}
+
+/// What [`Storage::read_ahead`] read: how far, and where its tables are.
+pub struct Ahead {
+    epoch: u64,
+    ends: Vec<ShardEnd>,
+    all: Dealt,
+}
+
+impl Ahead {
+    /// Whether what is there now goes on where this ended: the same files, with perhaps more of
+    /// them, and an event log that has all events of this. `logged` is what the log's cursor says.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn fits(
+        &self,
+        disk: &dyn Disk,
+        root: &Path,
+        logged: Option<&[u64]>,
+    ) -> Result<bool, StorageError> {
+        if epoch::current(disk, root)? != Some(self.epoch) {
+            return Ok(false);
+        }
+        let files = epoch::files(disk, root, self.epoch)?;
+        let snapshot_of = |shard: usize| files.shards.get(&(shard as u16))?.snapshot();
+        let mut ends = self.ends.iter().enumerate();
+        Ok(ends.all(|(shard, end)| {
+            let logged = logged.and_then(|logged| logged.get(shard).copied());
+            snapshot_of(shard) == Some(end.snapshot)
+                && logged.is_some_and(|logged| logged >= end.position.event)
+        }))
+    }
+
+    /// The folder with the log's cursor.
+    pub fn epoch_folder(&self, root: &Path) -> PathBuf {
+        epoch::folder(root, self.epoch)
+    }
 }
 
 /// What reading a shard gives.
@@ -301,14 +417,14 @@ impl EpochReader<'_> {
     ) -> Result<Vec<ShardRead>, StorageError> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
-        let all = Dealt::default();
+        let all = self.all;
         let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(self.count) {
                     return;
                 }
-                let dealer = Dealer::new(&queues, self.parts, &all, shard_of);
+                let dealer = Dealer::new(&queues, self.parts, all, shard_of);
                 let result = self.read_shard(shard as u16, dealer);
                 if result.is_err() {
                     next.store(usize::from(self.count), Ordering::Relaxed);
@@ -321,7 +437,6 @@ impl EpochReader<'_> {
             for shard in shards {
                 let (sender, queue) = replay::queue();
                 queues.push(sender);
-                let all = &all;
                 scope.spawn(move || all.replay_all(queue, shard));
             }
             let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -370,7 +485,7 @@ impl EpochReader<'_> {
             None => (0, UNLOGGED_MAX as usize),
         };
         let (mut common, mut unlogged) = (None, VecDeque::new());
-        let end = reader.read(&mut common, &mut refuse(root), &mut |id, record| {
+        let mut deal = |id: FileId, record: &Record<'_>| {
             if id.kind == FileKind::Segment && record.event.saturating_add(record.events()) > logged
             {
                 let events = record
@@ -384,7 +499,15 @@ impl EpochReader<'_> {
             }
             dealer.deal(record);
             Ok(())
-        })?;
+        };
+        let (common_of, refuse) = (&mut common, &mut refuse(root));
+        let end = match self.how {
+            How::Whole => reader.read(common_of, refuse, &mut deal)?,
+            How::Live => reader.read_live(common_of, refuse, &mut deal)?,
+            How::On(ends) => {
+                reader.read_on(&ends[usize::from(shard)], common_of, refuse, &mut deal)?
+            }
+        };
         dealer.finish();
         let common = common.unwrap_or(Common { shards: 1, handoff_port: 0 });
         Ok(ShardRead { common, end, unlogged: unlogged.into() })

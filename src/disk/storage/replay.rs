@@ -92,6 +92,11 @@ impl Dealt {
         }
     }
 
+    /// Where nothing is dealt for a while.
+    pub fn give_back_memory(&self) {
+        self.empty.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn empty_batch(&self) -> ReplayBatch {
         let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop();
         empty.unwrap_or_default()

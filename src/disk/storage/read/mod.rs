@@ -16,6 +16,7 @@ use crate::disk::journal::{
 };
 
 pub(super) use records::{RecordReader, Step};
+use segments::Reach;
 
 /// Something that is not as it was written, with valid records behind it or where nothing can be
 /// torn.
@@ -133,6 +134,55 @@ impl ShardReader<'_> {
         on_damage: OnDamage<'_>,
         sink: Sink<'_>,
     ) -> Result<ShardEnd, StorageError> {
+        self.read_to(false, common, on_damage, sink)
+    }
+
+    /// As [`ShardReader::read`], while somebody writes: what is not whole at the end of the last
+    /// segment is not there yet.
+    pub fn read_live(
+        &self,
+        common: &mut Option<Common>,
+        on_damage: OnDamage<'_>,
+        sink: Sink<'_>,
+    ) -> Result<ShardEnd, StorageError> {
+        self.read_to(true, common, on_damage, sink)
+    }
+
+    /// Reads on where reading ended `before`.
+    pub fn read_on(
+        &self,
+        before: &ShardEnd,
+        common: &mut Option<Common>,
+        on_damage: OnDamage<'_>,
+        sink: Sink<'_>,
+    ) -> Result<ShardEnd, StorageError> {
+        let mut end = ShardEnd { tear: None, segment_octets: 0, ..before.clone() };
+        let first = before.last_segment.unwrap_or(before.snapshot);
+        for &number in self.files.segments.iter().filter(|n| (before.snapshot..first).contains(n)) {
+            let id = self.id(FileKind::Segment, number);
+            let length = self.open(id)?.length();
+            let path = epoch::path(self.root, id);
+            end.segment_octets += length.map_err(StorageError::io("read", &path))?;
+        }
+        // The records of the last segment tell their numbers once more.
+        let known = before.last_segment.is_none();
+        let reach = Reach { first: Some(first), from: before.position.record, live: false };
+        self.read_segments(reach, known, common, &mut *on_damage, sink, &mut end)?;
+        if end.position.record < before.position.record {
+            let id = self.id(FileKind::Segment, first);
+            let what = "records that were read before are not there any more".into();
+            on_damage(Damage { id, offset: 0, what, octets: 0, records: None })?;
+        }
+        Ok(end)
+    }
+
+    fn read_to(
+        &self,
+        live: bool,
+        common: &mut Option<Common>,
+        on_damage: OnDamage<'_>,
+        sink: Sink<'_>,
+    ) -> Result<ShardEnd, StorageError> {
         let snapshot = self.files.snapshot();
         let mut end = self.nothing();
         let mut known = false;
@@ -147,7 +197,14 @@ impl ShardReader<'_> {
             }
             None => on_damage(self.missing(self.id(FileKind::Snapshot, end.snapshot)))?,
         }
-        self.read_segments(known, common, on_damage, sink, &mut end)?;
+        self.read_segments(
+            Reach { live, ..Reach::default() },
+            known,
+            common,
+            on_damage,
+            sink,
+            &mut end,
+        )?;
         Ok(end)
     }
 
@@ -159,7 +216,7 @@ impl ShardReader<'_> {
         sink: Sink<'_>,
     ) -> Result<ShardEnd, StorageError> {
         let mut end = self.nothing();
-        self.read_segments(false, common, on_damage, sink, &mut end)?;
+        self.read_segments(Reach::default(), false, common, on_damage, sink, &mut end)?;
         Ok(end)
     }
 

@@ -39,9 +39,21 @@ struct SegmentFile<'a> {
     later: &'a [u64],
 }
 
+/// What is read of the segments.
+#[derive(Default)]
+pub(super) struct Reach {
+    /// The segment to begin with: by default that of the snapshot.
+    pub first: Option<u64>,
+    /// The first record that is wanted.
+    pub from: RecordNumber,
+    /// Whether the last segment may grow meanwhile.
+    pub live: bool,
+}
+
 /// How far the segments were read.
 struct SegmentsProgress<'a> {
     reader: &'a ShardReader<'a>,
+    reach: Reach,
     /// Whether the number of the next record is known.
     known: bool,
     on_damage: OnDamage<'a>,
@@ -50,18 +62,18 @@ struct SegmentsProgress<'a> {
 }
 
 impl ShardReader<'_> {
-    /// Reads the segments from the snapshot on. `known`: the position of the first record is that
-    /// of `end`.
+    /// Reads segments. `known`: the position of the first record is that of `end`.
     pub(super) fn read_segments(
         &self,
+        reach: Reach,
         known: bool,
         common: &mut Option<Common>,
         on_damage: OnDamage<'_>,
         sink: Sink<'_>,
         end: &mut ShardEnd,
     ) -> Result<(), StorageError> {
-        let mut expected = end.snapshot;
-        let mut progress = SegmentsProgress { reader: self, known, on_damage, sink, end };
+        let mut expected = reach.first.unwrap_or(end.snapshot);
+        let mut progress = SegmentsProgress { reader: self, reach, known, on_damage, sink, end };
         let segments: Vec<u64> =
             self.files.segments.iter().copied().filter(|&number| number >= expected).collect();
         if segments.is_empty() {
@@ -127,6 +139,9 @@ impl SegmentsProgress<'_> {
                 }
                 Step::Invalid(why) => why.to_string(),
             };
+            if self.reach.live && later.is_empty() {
+                return Ok(true);
+            }
             match self.judge(&segment, offset)? {
                 Verdict::Torn { records } => {
                     self.end.tear = Some(Tear { id, offset, octets: length - offset, records });
@@ -156,12 +171,13 @@ impl SegmentsProgress<'_> {
             record: record.number.next(),
             event: record.event.saturating_add(record.events()),
         };
-        self.end.records += 1;
+        let is_wanted = record.number >= self.reach.from;
+        self.end.records += u64::from(is_wanted);
         self.end.last_segment = Some(id.number);
         // An end record that only closes a segment comes in the same write as the record before it,
         // which is not synced yet.
         self.end.ended = record.is_end() && record.synced.next() == record.number;
-        if record.is_end() { Ok(()) } else { (self.sink)(id, record) }
+        if record.is_end() || !is_wanted { Ok(()) } else { (self.sink)(id, record) }
     }
 
     /// Whether what is invalid from `offset` on is a torn end or damage.
