@@ -61,3 +61,5 @@ mod odd_files;
 mod restart;
 #[path = "crash/stopped_reader.rs"]
 mod stopped_reader;
+#[path = "crash/succession.rs"]
+mod succession;

@@ -72,14 +72,25 @@ fn port_stays_open_over_restarts() {
     assert_eq!(killed.unreachable, 0, "{killed:?}");
     // What it had taken out of the sockets and not answered: less than a batch.
     assert!(killed.unanswered < 256, "{killed:?}");
-    // An upgrade: the same process executes what is there now.
+    // An upgrade: the next process starts beside this one, and is the service then.
     let process = booted.server();
     nothing_is_lost(&under_load(&booted, || {
-        booted.done("systemctl kill --kill-who=main --signal=USR2 nat64handoff");
+        hand_over(&booted);
+        serves_again(&booted, process);
     }));
-    assert_eq!(booted.server(), process);
     let said = booted.done("journalctl --no-pager --unit=nat64handoff");
-    assert_eq!(said.matches("executing the program anew").count(), 1, "{said}");
+    assert_eq!(said.matches("starting the program anew, beside").count(), 1, "{said}");
+    assert_eq!(said.matches("executing the program anew").count(), 0, "{said}");
+    assert_eq!(booted.property("NRestarts"), "1", "of the one that was killed");
+    // It is watched as the first one was, and started again where it ends by itself.
+    let process = booted.server();
+    booted.done("systemctl kill --kill-who=main --signal=KILL nat64handoff");
+    serves_again(&booted, process);
+    assert_eq!(booted.property("NRestarts"), "2");
+}
+
+fn hand_over(booted: &Booted) {
+    booted.done("systemctl kill --kill-who=main --signal=USR2 nat64handoff");
 }
 
 /// A state that takes a while to be read.
@@ -102,11 +113,14 @@ fn port_stays_open_with_a_million_entries() {
             });
         }
     });
-    for act in ["restart nat64handoff", "kill --kill-who=main --signal=USR2 nat64handoff"] {
-        nothing_is_lost(&under_load(&booted, || {
-            booted.done(&format!("systemctl {act}"));
-        }));
-    }
+    nothing_is_lost(&under_load(&booted, || {
+        booted.done("systemctl restart nat64handoff");
+    }));
+    let process = booted.server();
+    nothing_is_lost(&under_load(&booted, || {
+        hand_over(&booted);
+        serves_again(&booted, process);
+    }));
     let lines = booted.done("grep -c ' Created ' /home/nat64ho/logs/events.log");
     // With those of the NAT64s of the load, and of the self-check.
     let expected = TABLES * OF_A_TABLE + 2 * NAT64S;
@@ -148,8 +162,10 @@ fn port_of_a_socket_unit() {
     nothing_is_lost(&under_load(&booted, || {
         booted.done("systemctl stop nat64handoff.service; systemctl start nat64handoff.service");
     }));
+    let process = booted.server();
     nothing_is_lost(&under_load(&booted, || {
-        booted.done("systemctl kill --kill-who=main --signal=USR2 nat64handoff");
+        hand_over(&booted);
+        serves_again(&booted, process);
     }));
     assert_eq!(booted.property("NFileDescriptorStore"), "0", "the unit has them");
 }

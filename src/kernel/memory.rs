@@ -6,6 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
+use rustix::system::sysinfo;
+
+/// What replay takes besides the tables.
+const REPLAY_OCTETS: u64 = 96 << 20;
 
 /// The least of all that limits memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +45,8 @@ impl fmt::Display for LimitedBy {
 pub fn of_process() -> Option<Memory> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let text = |path: &str| read(Path::new(path)).unwrap_or_default();
-    let machine = total(&text("/proc/meminfo"));
+    // A service may not see the file, and a container may see less in it than the kernel says.
+    let machine = total(&text("/proc/meminfo")).or_else(of_machine);
     let addresses = getrlimit(Resource::As).current;
     let groups = in_groups(&text("/proc/self/cgroup"), &text("/proc/self/mountinfo"), read);
     let machine = machine.map(|octets| Memory { octets, by: LimitedBy::Machine });
@@ -49,8 +54,41 @@ pub fn of_process() -> Option<Memory> {
     machine.into_iter().chain(addresses).chain(groups).min_by_key(|memory| memory.octets)
 }
 
+/// Whether there may be a second process like this one for a while.
+pub fn has_room_for_another() -> bool {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let own = resident(&read("/proc/self/statm"));
+    let available = line_of(&read("/proc/meminfo"), "MemAvailable:");
+    match (own, of_process()) {
+        (Some(own), Some(Memory { octets, .. })) => is_room(own, octets, available),
+        _ => false,
+    }
+}
+
+/// Whether there is room for two processes, one of which has `own` octets, and for a third of each
+/// besides: replay has batches, and others live here, too.
+fn is_room(own: u64, limit: u64, available: Option<u64>) -> bool {
+    let another = own.saturating_add(own / 3).saturating_add(REPLAY_OCTETS);
+    own.saturating_add(another) <= limit && available.is_none_or(|available| another <= available)
+}
+
+/// The octets that this process has in memory.
+fn resident(statm: &str) -> Option<u64> {
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    pages.checked_mul(rustix::param::page_size() as u64)
+}
+
+fn of_machine() -> Option<u64> {
+    let system = sysinfo();
+    system.totalram.checked_mul(u64::from(system.mem_unit))
+}
+
 fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line_of(meminfo, "MemTotal:")
+}
+
+fn line_of(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibioctets: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kibioctets.checked_mul(1024)
 }
@@ -133,6 +171,19 @@ mod tests {
             Some(format!("{}\n", file.1))
         };
         in_groups(groups, mountinfo, read).map(|memory| (memory.octets, memory.by.to_string()))
+    }
+
+    #[test]
+    fn another_process_needs_a_third_more_than_this_one() {
+        assert!(is_room(300 << 20, 796 << 20, None));
+        assert!(!is_room(300 << 20, 795 << 20, None), "a limit");
+        assert!(is_room(300 << 20, u64::MAX, Some(496 << 20)));
+        assert!(!is_room(300 << 20, u64::MAX, Some(495 << 20)), "others have it");
+        assert!(!is_room(u64::MAX, u64::MAX - 1, None));
+        let own = resident(&fs::read_to_string("/proc/self/statm").unwrap()).unwrap();
+        assert!((1 << 20..1 << 40).contains(&own), "{own}");
+        assert!(of_machine().unwrap() > own);
+        assert_eq!(line_of("MemTotal: 8 kB\nMemAvailable:   7 kB\n", "MemAvailable:"), Some(7168));
     }
 
     #[test]

@@ -28,5 +28,6 @@ mod slot;
 pub mod sock_diag;
 pub mod socket;
 pub mod stderr;
+pub mod successor;
 pub mod tun;
 pub mod waker;

@@ -22,6 +22,8 @@ use crate::kernel::stderr::warn;
 
 /// What [`execute`] hands over: `17:name 18:name`.
 const HANDED_OVER: &str = "HANDED_OVER_TO_NAT64HANDOFF";
+/// What a [`super::successor`] has its channel by.
+pub(super) const CHANNEL: &str = "CHANNEL_OF_NAT64HANDOFF";
 /// What tells of descriptors that the service manager passed.
 const LISTEN: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
@@ -69,22 +71,44 @@ fn handed_over(text: &str) -> Vec<(RawFd, String)> {
 /// Executes the program of this process anew, perhaps another version of it, with the same
 /// arguments, and with these descriptors. Returns only if that failed.
 pub fn execute(files: &[PassedFile]) -> io::Error {
-    let pass = |file: &PassedFile| {
-        fcntl_setfd(&file.file, FdFlags::empty())?;
-        Ok::<_, io::Error>(format!("{}:{}", file.file.as_raw_fd(), file.name))
-    };
-    let names = match files.iter().map(pass).collect::<Result<Vec<_>, _>>() {
-        Ok(names) => names,
-        Err(error) => return error,
-    };
-    signals::hold();
-    let mut command = program();
-    for variable in LISTEN {
-        command.env_remove(variable);
+    if let Err(error) = pass(files, FdFlags::empty()) {
+        return error;
     }
-    let error = command.args(env::args_os().skip(1)).env(HANDED_OVER, names.join(" ")).exec();
+    signals::hold();
+    let error = anew(files).exec();
     signals::ignore_broken_pipes();
     error
+}
+
+/// The program, with the arguments of this process, that is told of these descriptors.
+pub(super) fn anew(files: &[PassedFile]) -> Command {
+    let names = files.iter().map(|file| format!("{}:{}", file.file.as_raw_fd(), file.name));
+    let names: Vec<_> = names.collect();
+    let mut command = program();
+    for variable in LISTEN.into_iter().chain([CHANNEL]) {
+        command.env_remove(variable);
+    }
+    command.args(env::args_os().skip(1)).env(HANDED_OVER, names.join(" "));
+    command
+}
+
+/// Whether processes that are started from now on have these descriptors, or those alone that are
+/// executed in place of this one.
+pub(super) fn pass(files: &[PassedFile], flags: FdFlags) -> io::Result<()> {
+    files.iter().try_for_each(|file| Ok(fcntl_setfd(&file.file, flags)?))
+}
+
+/// Whether there is a service manager, which can be told that another process is the service now.
+pub fn is_managed() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// Tells the service manager that another process is the service now.
+///
+/// # Errors
+/// Where it cannot be told.
+pub(super) fn is_now(process: u32) -> io::Result<()> {
+    sd_notify::notify(&[NotifyState::MainPid(process)])
 }
 
 /// Asks the program that [`execute`] would execute whether it would start like this one: runs it

@@ -27,6 +27,8 @@ const DRAINED_MAX: u64 = 100_000;
 #[derive(Debug, Default)]
 pub struct KeptSockets {
     groups: Vec<(SocketAddrV4, Vec<KeptSocket>)>,
+    /// The names of those that have no use here. The service manager has them still.
+    useless: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -39,7 +41,7 @@ struct KeptSocket {
 
 impl KeptSockets {
     /// Those that were passed to this process, for the addresses that it listens on. Others are
-    /// closed.
+    /// closed, and forgotten when these are bound.
     pub fn of_process(listen: &[SocketAddrV4]) -> Self {
         Self::of(service::passed(|name| place_of(name).is_some()), listen)
     }
@@ -53,21 +55,25 @@ impl KeptSockets {
                     kept.add(local, KeptSocket { socket, name, place });
                 }
                 // It would be in the way of those that are bound now.
-                _ if !is_units => service::forget(&name),
+                _ if !is_units => kept.useless.push(name),
                 _ => {}
             }
         }
         for (_, members) in &mut kept.groups {
+            let mut drop_all = |members: &mut dyn Iterator<Item = KeptSocket>| {
+                let names = members.filter(|member| member.place.is_some());
+                kept.useless.extend(names.map(|member| member.name));
+            };
             // A unit's sockets stay open whatever we do, so they are the ones to use.
             if members.iter().any(|member| member.place.is_none()) {
-                drop_all(members.extract_if(.., |member| member.place.is_some()));
+                drop_all(&mut members.extract_if(.., |member| member.place.is_some()));
             }
             members.sort_by_key(|member| member.place);
             // A group with a gap is steered to sockets that nobody has.
             let whole =
                 |(at, member): (usize, &KeptSocket)| member.place.is_none_or(|place| place == at);
             if !members.iter().enumerate().all(whole) {
-                drop_all(members.drain(..));
+                drop_all(&mut members.drain(..));
             }
         }
         kept.groups.retain(|(_, members)| !members.is_empty());
@@ -85,6 +91,11 @@ impl KeptSockets {
     pub fn reactors(&self, wanted: usize) -> usize {
         let units = self.groups.iter().filter(|(_, members)| members[0].place.is_none());
         units.map(|(_, members)| members.len()).chain([wanted]).min().unwrap_or(wanted)
+    }
+
+    /// Has the service manager close those that would be in the way.
+    pub(super) fn forget_useless(&mut self) {
+        self.useless.drain(..).for_each(|name| service::forget(&name));
     }
 
     /// The addresses whose sockets are those of a unit.

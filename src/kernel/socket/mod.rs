@@ -179,6 +179,7 @@ pub fn bind_or_take(
 ) -> Result<BoundSockets, BindError> {
     assert!(!listen.is_empty(), "an address to listen on");
     assert!(reactors > 0, "a reactor to listen");
+    kept.forget_useless();
     let mut addresses: Vec<SocketAddrV4> = Vec::with_capacity(listen.len());
     for &address in listen {
         if !addresses.contains(&address) {

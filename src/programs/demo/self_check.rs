@@ -57,7 +57,7 @@ fn with_own(config: ServeConfig) -> Result<(), ExitError> {
         ..config
     };
     let serving =
-        Serving::start(config, KeptSockets::default(), || {}).map_err(ExitError::failed)?;
+        Serving::start(config, KeptSockets::default(), None, || {}).map_err(ExitError::failed)?;
     let checked = check(serving.listen()[0]);
     let stopped = serving.stop().map_err(ExitError::failed);
     checked.and(stopped.map(drop))

@@ -38,7 +38,7 @@ SIGUSR1
 \fBgateway\fR forgets all entries, as after a reboot. \fBserve\fR ignores it.
 .TP
 SIGUSR2
-\fBserve\fR executes its program anew, by the path that it was started with, and goes on with the same sockets and state: an upgrade. It goes on as it is where \fBcheck-config\fR of the new one finds something wrong. \fBgateway\fR ignores it.
+\fBserve\fR starts its program anew, by the path that it was started with, which goes on with the same sockets and state: an upgrade. Under a service manager that is another process, which reads the state beside the one that serves, and is the service then; else the same one executes the program. It goes on as it is where \fBcheck-config\fR of the new one finds something wrong, or where the other process fails. \fBgateway\fR ignores it.
 .PP
 A signal that comes while the program starts is heeded when it has started.
 .SH ENVIRONMENT

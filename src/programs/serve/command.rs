@@ -2,6 +2,7 @@
 
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::stderr::{self, say, warn};
+use crate::kernel::successor::{Predecessor, Successor};
 use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals};
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
@@ -19,6 +20,7 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     addresses::share_arena();
     core_dump::without_memory();
     huge_pages::ask();
+    let predecessor = Predecessor::of_process();
     stderr::in_background();
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
@@ -35,7 +37,7 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     let alarm = Alarm::default();
     let raise = alarm.clone();
     let start = || {
-        let serving = Serving::start(config, kept, move || raise.raise())?;
+        let serving = Serving::start(config, kept, predecessor, move || raise.raise())?;
         serving.found().iter().for_each(|line| say(format_args!("{line}")));
         let listen: Vec<_> = serving.listen().iter().map(ToString::to_string).collect();
         let (listen, reactors) = (listen.join(", "), serving.reactors());
@@ -45,28 +47,46 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
         Ok::<_, StartError>(serving)
     };
     let supervised = supervise::supervise(io, &alarm, start).map_err(ExitError::failed)?;
-    let (mut serving, end) = supervised.map_err(ExitError::failed)?;
-    let sockets = match end {
-        ServeEnd::HandOver => serving.take_sockets(),
-        ServeEnd::Stop => Vec::new(),
-    };
-    if end == ServeEnd::Stop {
-        service::stopping();
+    match supervised.map_err(ExitError::failed)? {
+        (serving, ServeEnd::HandOver(successor)) => Err(hand_over(serving, successor)),
+        (serving, ServeEnd::Stop) => {
+            service::stopping();
+            let totals = serving.stop().map_err(ExitError::failed)?;
+            say(format_args!("stopped: {totals}"));
+            Ok(())
+        }
     }
+}
+
+/// Ends a server, and lets the next process go on with its sockets. Returns only where that cannot
+/// be executed.
+fn hand_over(mut serving: Serving, successor: Option<Successor>) -> ExitError {
+    let sockets = serving.take_sockets();
     let stopped = serving.stop();
     match &stopped {
         Ok(totals) => say(format_args!("stopped: {totals}")),
         // The next one finds in the journal what is missing elsewhere.
-        Err(error) if end == ServeEnd::HandOver => warn(format_args!("{error}")),
-        Err(_) => {}
+        Err(error) => warn(format_args!("{error}")),
     }
-    if end == ServeEnd::HandOver {
-        say(format_args!("SIGUSR2: executing the program anew; what arrives waits in the sockets"));
-        stderr::flush();
-        let error = service::execute(&sockets);
-        return Err(ExitError::failed(format_args!("the program cannot be executed: {error}")));
+    match (successor, stopped) {
+        (Some(successor), Ok(_)) => match successor.take_over() {
+            Ok(()) => {
+                stderr::flush();
+                // The sockets are closed with the process, when the other one has long had them.
+                std::process::exit(0);
+            }
+            Err(error) => {
+                warn(format_args!("the process beside this one cannot take over: {error}"))
+            }
+        },
+        // Some thread may still write what another process must not write at the same time.
+        (Some(mut successor), Err(_)) => drop(successor.end()),
+        (None, _) => {}
     }
-    stopped.map(drop).map_err(ExitError::failed)
+    say(format_args!("SIGUSR2: executing the program anew; what arrives waits in the sockets"));
+    stderr::flush();
+    let error = service::execute(&sockets);
+    ExitError::failed(format_args!("the program cannot be executed: {error}"))
 }
 
 /// Prints the configuration that [`run`] would use, as a TOML file with where each value comes

@@ -4,12 +4,15 @@
 //! Not here: how journal and event log are made ready to be written (`recording`).
 
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 use crate::disk::eventlog::{self, Destination};
 use crate::disk::fs::{Disk, RealDisk};
-use crate::disk::storage::{Opened, Replay, StateDirectory, Storage, StorageConfig, SyncPolicy};
+use crate::disk::storage::{
+    self, Opened, Replay, StateDirectory, Storage, StorageConfig, StorageError, SyncPolicy,
+};
 use crate::handoff::change::{Change, LogFormat, Timestamp};
 use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Replayed, Server};
@@ -33,6 +36,54 @@ pub struct Kept {
     pub keep_days: u32,
 }
 
+/// What was read of a state while another process served with it.
+pub struct Ahead {
+    read: storage::Ahead,
+    /// The tables as they were then.
+    replayed: Vec<Replayed>,
+}
+
+/// How often it is tried to read a state that another process writes: it may have compacted it
+/// meanwhile, and removed what was to be read.
+const AHEAD_TRIES: usize = 3;
+
+impl Ahead {
+    /// Reads what there is for `servers`, one for each shard. `None`: there is no state yet.
+    ///
+    /// # Errors
+    /// Where anything is damaged, or the disk refuses.
+    pub fn read(
+        state: &Path,
+        sync: SyncPolicy,
+        handoff_port: u16,
+        servers: &[Server],
+    ) -> Result<Option<Self>, RecoverError> {
+        let config = StorageConfig::new(servers.len(), handoff_port, sync);
+        let try_once = || -> Result<Option<Self>, StorageError> {
+            let mut replayed = replayed(servers);
+            let shards = servers.len();
+            let shard_of = move |nat64| socket::steered_to(nat64, shards);
+            let read = Storage::read_ahead(&RealDisk, state, &config, shard_of, &mut replayed)?;
+            Ok(read.map(|read| Self { read, replayed }))
+        };
+        let mut result = try_once();
+        for _ in 1..AHEAD_TRIES {
+            if result.is_ok() {
+                break;
+            }
+            result = try_once();
+        }
+        result.map_err(RecoverError::Storage)
+    }
+
+    /// Whether the state goes on where this ended.
+    fn fits(&self, disk: &dyn Disk, root: &Path, log: &Destination) -> Result<bool, StorageError> {
+        let cursor = self.read.epoch_folder(root).join(LOG_CURSOR);
+        let logged = eventlog::known_events(disk, log, &cursor);
+        self.read.fits(disk, root, logged.as_deref())
+    }
+}
+
 /// What was read.
 pub struct StateFound {
     /// To be made ready, so that changes can be recorded.
@@ -42,7 +93,8 @@ pub struct StateFound {
 }
 
 impl Kept {
-    /// Fills `servers`, one for each shard, which are empty.
+    /// Fills `servers`, one for each shard, which are empty; from what was read `ahead` for them as
+    /// far as that is so still.
     ///
     /// # Errors
     /// Where anything is damaged, or the disk refuses.
@@ -50,6 +102,7 @@ impl Kept {
         self,
         handoff_port: u16,
         servers: &mut [Server],
+        ahead: Option<Ahead>,
     ) -> Result<StateFound, RecoverError> {
         let Kept { state, sync, log, format, keep_days } = self;
         let tightened = state.tightened_from().map(|mode| {
@@ -65,7 +118,7 @@ impl Kept {
             None => RecordingState::Locked(state),
             Some(sync) => {
                 let config = StorageConfig::new(servers.len(), handoff_port, sync);
-                let opened = replay(&disk, state, config, &log, servers)?;
+                let opened = replay(&disk, state, config, &log, servers, ahead)?;
                 lines.push(opened.report.to_string());
                 RecordingState::Opened(Box::new(opened))
             }
@@ -83,19 +136,23 @@ fn replay(
     config: StorageConfig,
     log: &Destination,
     servers: &mut [Server],
+    ahead: Option<Ahead>,
 ) -> Result<Opened, RecoverError> {
     let shards = servers.len();
     let parts = parts(shards);
-    let mut replayed: Vec<Replayed> = servers
-        .iter()
-        .flat_map(|server| std::iter::repeat_with(|| server.replayed()).take(parts))
-        .collect();
-    let opened = Storage::open(
+    let fits = ahead.as_ref().map(|ahead| ahead.fits(&**disk, state.path(), log));
+    let fits = fits.transpose().map_err(RecoverError::Storage)?.unwrap_or(false);
+    let (ahead, mut replayed) = match ahead.filter(|_| fits) {
+        Some(Ahead { read, replayed }) => (Some(read), replayed),
+        None => (None, replayed(servers)),
+    };
+    let opened = Storage::open_on(
         Arc::clone(disk),
         state,
         config,
         move |nat64| socket::steered_to(nat64, shards),
         |folder| eventlog::known_events(&**disk, log, &folder.join(LOG_CURSOR)),
+        ahead,
         &mut replayed,
     )
     .map_err(RecoverError::Storage)?;
@@ -103,6 +160,13 @@ fn replay(
         servers[index / parts].adopt(replayed);
     }
     Ok(opened)
+}
+
+/// What the state is replayed to: for each shard as many as its parts.
+fn replayed(servers: &[Server]) -> Vec<Replayed> {
+    let parts = parts(servers.len());
+    let of = |server: &Server| -> Vec<_> { (0..parts).map(|_| server.replayed()).collect() };
+    servers.iter().flat_map(of).collect()
 }
 
 /// How many threads read the state, and fill the tables of this number of shards.

@@ -1,6 +1,7 @@
 //! A server is started: state directory, sockets, state, event log, and one reactor for each core.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
@@ -21,11 +22,12 @@ use crate::kernel::ring::{self, RingRefused};
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::{say, warn};
+use crate::kernel::successor::Predecessor;
 use crate::programs::options::{LogDestination, ServeConfig};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
-use crate::programs::serve::recovery::{Kept, StateFound};
+use crate::programs::serve::recovery::{Ahead, Kept, StateFound};
 use crate::programs::serve::stop::{LogWatch, Serving};
 use crate::programs::serve::thread::{ReadyReactor, Reports, Seat, ThreadsShared};
 
@@ -47,21 +49,27 @@ pub enum StartError {
     /// The system gives us no thread, or no randomness.
     #[error("no {what}: {why}", what = .0, why = limits::explained(.1))]
     System(&'static str, io::Error),
+    /// The process beside which this one was started has not let it take over.
+    #[error("not taking over: {0}")]
+    NotLetGo(io::Error),
 }
 
 impl Serving {
     /// Starts everything; when this returns, requests are answered. `on_failure` is called, on
     /// another thread, when a part ends by itself: [`Serving::stop`] says why. It goes on with the
     /// sockets that were `kept`. The calling thread and what it starts from then on can change no
-    /// files but those in the directories of state and log ([`confine`]).
+    /// files but those in the directories of state and log ([`confine`]). Where there is a
+    /// `predecessor`, that one serves while this one reads the state ahead.
     ///
     /// # Errors
     /// The first thing that is missing; then nothing runs.
     pub fn start(
         config: ServeConfig,
         kept: KeptSockets,
+        predecessor: Option<Predecessor>,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
+        let ahead = predecessor.map(|serving| Shards::ahead(&config, serving)).transpose()?;
         let log = match &config.log {
             LogDestination::Stdout => Destination::Stdout,
             LogDestination::File(path) => Destination::File(path.clone()),
@@ -73,7 +81,7 @@ impl Serving {
             Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
-        Self::start_on(config, kept, state, log, on_failure)
+        Self::start_on(config, kept, ahead, state, log, on_failure)
     }
 
     /// [`Serving::start`] on new sockets, not confined, with the event log in another place than
@@ -87,12 +95,13 @@ impl Serving {
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
-        Self::start_on(config, KeptSockets::default(), state, log, on_failure)
+        Self::start_on(config, KeptSockets::default(), None, state, log, on_failure)
     }
 
     fn start_on(
         config: ServeConfig,
         kept: KeptSockets,
+        ahead: Option<Shards>,
         state: StateDirectory,
         log: Destination,
         on_failure: impl Fn() + Send + Sync + 'static,
@@ -109,17 +118,14 @@ impl Serving {
         let handoff_port = listen[0].port();
 
         let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
-        let clock = Clock::new();
-        let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
-        let stats: Vec<_> = (0..config.reactors).map(|_| Arc::<Stats>::default()).collect();
+        let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
+        let Shards { clock, budget, stats, mut servers, ahead } = shards;
         let (poller, views) = live::prepare(config.reactors);
-        let shard_config = shard_config(&config, handoff_port, Arc::clone(&budget));
-        let mut servers = shards(&shard_config, &stats, clock)?;
         let sync = config.journal.then_some(config.sync);
         let (format, keep_days) = (config.log_format, config.log_keep);
         let kept = Kept { state, sync, log, format, keep_days };
         let StateFound { recording, lines: found } =
-            kept.read(handoff_port, &mut servers).map_err(StartError::Recover)?;
+            kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (recorders, keeping) =
             recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
@@ -230,6 +236,44 @@ fn say_unseen(why: io::Error) {
          port of an idle one to a new client; let the server open netlink sockets (seccomp filter, \
          RestrictAddressFamilies=), on a kernel that has tcp_diag"
     ));
+}
+
+/// What reactors will drive.
+struct Shards {
+    clock: Clock,
+    budget: Arc<Budget>,
+    /// One for each shard.
+    stats: Vec<Arc<Stats>>,
+    servers: Vec<Server>,
+    /// What was read for them while another process served.
+    ahead: Option<Ahead>,
+}
+
+impl Shards {
+    fn new(config: &ServeConfig, handoff_port: u16) -> Result<Self, StartError> {
+        let clock = Clock::new();
+        let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
+        let stats: Vec<_> = (0..config.reactors).map(|_| Arc::<Stats>::default()).collect();
+        let shard_config = shard_config(config, handoff_port, Arc::clone(&budget));
+        let servers = shards(&shard_config, &stats, clock)?;
+        Ok(Self { clock, budget, stats, servers, ahead: None })
+    }
+
+    /// Reads the state while the other process serves, then waits until it does not any more.
+    fn ahead(config: &ServeConfig, serving: Predecessor) -> Result<Self, StartError> {
+        let handoff_port = config.listen.first().map_or(0, SocketAddrV4::port);
+        let mut shards = Self::new(config, handoff_port)?;
+        if config.journal {
+            let read = Ahead::read(&config.state, config.sync, handoff_port, &shards.servers);
+            shards.ahead = read.map_err(StartError::Recover)?;
+        }
+        if shards.ahead.is_none() {
+            serving.say_that_nothing_can_be_done();
+            return Err(StartError::NotLetGo(io::Error::other("there is no state to read")));
+        }
+        serving.take_over().map_err(StartError::NotLetGo)?;
+        Ok(shards)
+    }
 }
 
 /// The configuration of every shard.

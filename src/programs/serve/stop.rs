@@ -198,6 +198,11 @@ impl Serving {
         turned
     }
 
+    /// The sockets, once more.
+    pub(super) fn sockets(&self) -> &[PassedFile] {
+        &self.sockets
+    }
+
     /// The sockets, for another process: they stay open, and what arrives waits in them.
     pub(super) fn take_sockets(&mut self) -> Vec<PassedFile> {
         std::mem::take(&mut self.sockets)

@@ -1,18 +1,23 @@
 //! The control plane: signals, on the main thread, in a runtime of tokio-uring or, where io_uring
 //! is refused, of tokio. It never touches a packet.
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
+use crate::kernel::memory;
 use crate::kernel::service;
 use crate::kernel::signals;
 use crate::kernel::stderr::{say, warn};
+use crate::kernel::successor::{Successor, Word};
 use crate::programs::serve::drops::DropLines;
 use crate::programs::serve::repeats::Repeats;
 use crate::programs::serve::stop::Serving;
@@ -35,12 +40,13 @@ impl Alarm {
 }
 
 /// Why the server is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ServeEnd {
     /// A signal, or a part that ended by itself.
     Stop,
-    /// SIGUSR2: the program is executed anew, and goes on with the sockets.
-    HandOver,
+    /// SIGUSR2: the program is executed anew, and goes on with the sockets: beside this one where
+    /// there is a successor already.
+    HandOver(Option<Successor>),
 }
 
 /// Starts the server, and returns it after SIGTERM, SIGINT, SIGUSR2 or an alarm. SIGHUP reopens the
@@ -67,6 +73,7 @@ pub fn supervise<E>(
         let mut repeats = Repeats::default();
         let mut interval = tokio::time::interval(REPORT_INTERVAL);
         let mut watchdog = service::watchdog().map(|_| Vec::new());
+        let mut beside: Option<Beside> = None;
         let mut serving = match start() {
             Ok(serving) => serving,
             Err(error) => return Ok(Err(error)),
@@ -76,12 +83,30 @@ pub fn supervise<E>(
                 _ = terminate.recv() => return Ok(Ok((serving, ServeEnd::Stop))),
                 _ = interrupt.recv() => return Ok(Ok((serving, ServeEnd::Stop))),
                 () = alarm.0.notified() => return Ok(Ok((serving, ServeEnd::Stop))),
-                _ = hand_over.recv() => match service::rehearse(CHECK) {
-                    Ok(()) => return Ok(Ok((serving, ServeEnd::HandOver))),
+                _ = hand_over.recv(), if beside.is_none() => match service::rehearse(CHECK) {
+                    Ok(()) => {
+                        beside = Beside::start(&serving);
+                        if beside.is_none() {
+                            return Ok(Ok((serving, ServeEnd::HandOver(None))));
+                        }
+                    }
                     Err(why) => warn(format_args!(
                         "SIGUSR2: this server goes on, as the program that would take over refuses: {why}"
                     )),
                 },
+                word = Beside::word(beside.as_mut()) => {
+                    let mut said = beside.take().map(|beside| beside.successor);
+                    match word {
+                        Word::Ready => return Ok(Ok((serving, ServeEnd::HandOver(said)))),
+                        Word::Cannot => {
+                            said.as_mut().map(Successor::end);
+                            return Ok(Ok((serving, ServeEnd::HandOver(None))));
+                        }
+                        Word::Ended(how) => warn(format_args!(
+                            "SIGUSR2: this server goes on, as the program that would take over has ended: {how}"
+                        )),
+                    }
+                }
                 _ = hangup.recv() => {
                     say(format_args!("SIGHUP: opening the event log's file again"));
                     serving.reopen_log();
@@ -104,5 +129,39 @@ pub fn supervise<E>(
         Io::Mmsg => {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(supervised)
         }
+    }
+}
+
+/// The next process, beside this one.
+struct Beside {
+    successor: Successor,
+    channel: UnixStream,
+}
+
+impl Beside {
+    /// Starts it, where a service manager can be told of it, and there is memory for the tables of
+    /// both.
+    fn start(serving: &Serving) -> Option<Self> {
+        if !service::is_managed() || !memory::has_room_for_another() {
+            return None;
+        }
+        let started = Successor::start(serving.sockets()).and_then(|successor| {
+            let channel = UnixStream::from_std(successor.channel()?)?;
+            Ok(Self { successor, channel })
+        });
+        match &started {
+            Ok(_) => say(format_args!("SIGUSR2: starting the program anew, beside this server")),
+            Err(error) => warn(format_args!(
+                "SIGUSR2: the program cannot be started beside this server: {error}"
+            )),
+        }
+        started.ok()
+    }
+
+    /// Waits for what it says; for ever where there is none.
+    async fn word(beside: Option<&mut Self>) -> Word {
+        let Some(Self { successor, channel }) = beside else { return pending().await };
+        let octet = channel.read_u8().await;
+        successor.word(octet.ok())
     }
 }
