@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// How long a disk may take until it is full to the server too.
 const FILL_MAX: Duration = PATIENCE;
 /// How long until room that was made is noticed.
-pub const NOTICE: Duration = Duration::from_secs(2);
+pub const NOTICE: Duration = Duration::from_secs(10);
 
 /// A NAT64 that asks for new clients, where some may stay without an answer.
 pub struct Newcomers {

@@ -96,8 +96,8 @@ fn command_line_signals_while_it_starts() {
     }
 }
 
-/// SIGUSR2 without a service manager: the same process executes the program that is at its path now, and goes on with sockets
-/// and state. Where that one would not start, this one goes on.
+/// SIGUSR2 without a service manager: the same process executes the program that is at its path
+/// now, and goes on with sockets and state. Where that one would not start, this one goes on.
 #[test]
 fn command_line_executes_anew() {
     let serve = Serve::new();

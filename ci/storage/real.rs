@@ -1,13 +1,14 @@
 //! On the disk of the machine, with all threads.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nat64handoff::disk::fs::RealDisk;
 use nat64handoff::disk::storage::{
-    Ahead, JournalWriter, Opened, Replay, Started, StateDirectory, Storage, StorageConfig,
-    StorageError, SyncPolicy,
+    JournalWriter, Opened, ReadAhead, Replay, Report, Started, StateDirectory, Storage,
+    StorageConfig, StorageError, SyncPolicy,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::TableKey;
@@ -32,7 +33,7 @@ pub fn at(n: u64) -> Timestamp {
     Timestamp::from_micros(1_700_000_000_000_000 + n)
 }
 
-fn open(path: &std::path::Path, config: StorageConfig) -> Result<(Opened, Model), StorageError> {
+fn open(path: &Path, config: StorageConfig) -> Result<(Opened, Model), StorageError> {
     let directory = StateDirectory::open(path).unwrap();
     let shards = config.shards;
     let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
@@ -152,7 +153,7 @@ fn reading_ahead_and_on_equals_reading_all_at_once() {
         write(before, &mut writers);
         let mut parts: Vec<Shard> = (0..2 * SHARDS).map(|_| Shard::default()).collect();
         // What is written while it is read may be read by half.
-        let ahead: Ahead = std::thread::scope(|scope| {
+        let ahead: ReadAhead = std::thread::scope(|scope| {
             scope.spawn(|| write(300, &mut writers));
             Storage::read_ahead(&RealDisk, state.path(), &config, of, &mut parts).unwrap().unwrap()
         });
@@ -171,21 +172,31 @@ fn reading_ahead_and_on_equals_reading_all_at_once() {
         if compacted {
             continue;
         }
-        let files = std::fs::read_dir(ahead.epoch_folder(state.path())).unwrap();
-        let octets: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
-        let directory = StateDirectory::open(state.path()).unwrap();
-        let disk = Arc::new(RealDisk);
-        let cursor = |_: &std::path::Path| all_logged();
-        let read =
-            Storage::open_on(disk, directory, config.clone(), of, cursor, Some(ahead), &mut parts);
-        let read = read.unwrap();
-        assert!(read.report.clean, "{}", read.report);
-        assert_eq!(read.report.octets, octets);
+        let report = read_on(state.path(), &config, of, ahead, &mut parts);
         assert_eq!(merged(parts), changer.model, "round {round}");
-        let records = read.report.records;
-        drop(read);
         let (whole, recovered) = open(state.path(), config).unwrap();
         assert_eq!(recovered, changer.model);
-        assert_eq!(whole.report.records, records);
+        assert_eq!(whole.report.records, report.records);
     }
+}
+
+/// All that there is now, into the same parts as what was read ahead.
+fn read_on(
+    state: &Path,
+    config: &StorageConfig,
+    of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
+    ahead: ReadAhead,
+    parts: &mut [Shard],
+) -> Report {
+    let files = std::fs::read_dir(ahead.epoch_folder(state)).unwrap();
+    let octets: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    let directory = StateDirectory::open(state).unwrap();
+    let shards = config.shards;
+    let cursor = move |_: &Path| Some(vec![u64::MAX; shards]);
+    let disk = Arc::new(RealDisk);
+    let read = Storage::open_on(disk, directory, config.clone(), of, cursor, Some(ahead), parts);
+    let report = read.unwrap().report;
+    assert!(report.clean, "{report}");
+    assert_eq!(report.octets, octets);
+    report
 }

@@ -46,7 +46,7 @@ use crate::kernel::limits;
 pub use check::{Checked, Loss, Repaired, check, check_at, repair, repair_at};
 pub use compact::Compacted;
 pub use directory::{DirectoryError, StateDirectory};
-pub use open::{Ahead, Cut, Opened, Report};
+pub use open::{Cut, Opened, ReadAhead, Report};
 pub use shard::{LogProgress, Wake};
 pub use start::Started;
 pub use sync::Storage;

@@ -127,7 +127,7 @@ impl Storage {
     }
 
     /// As [`Storage::open`], where `ahead` was read of it into the same `shards`, and
-    /// [`Ahead::fits`].
+    /// [`ReadAhead::fits`].
     ///
     /// # Errors
     /// As [`Storage::open`].
@@ -137,7 +137,7 @@ impl Storage {
         config: StorageConfig,
         shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
-        ahead: Option<Ahead>,
+        ahead: Option<ReadAhead>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
         let root = directory.path().to_owned();
@@ -158,7 +158,7 @@ impl Storage {
         config: &StorageConfig,
         shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync,
         shards: &mut [R],
-    ) -> Result<Option<Ahead>, StorageError> {
+    ) -> Result<Option<ReadAhead>, StorageError> {
         let Some(number) = epoch::current(disk, root)? else { return Ok(None) };
         let files = epoch::files(disk, root, number)?;
         let all = Dealt::default();
@@ -176,7 +176,7 @@ impl Storage {
         let read = reading.read(&shard_of, shards)?;
         let ends = read.into_iter().map(|read| read.end).collect();
         all.give_back_memory();
-        Ok(Some(Ahead { epoch: number, ends, all }))
+        Ok(Some(ReadAhead { epoch: number, ends, all }))
     }
 
     /// As [`Storage::open`], in a directory without a lock: for disks that are not real.
@@ -197,7 +197,7 @@ impl Storage {
         config: StorageConfig,
         shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
-        ahead: Option<Ahead>,
+        ahead: Option<ReadAhead>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
         assert!(!shards.is_empty() && shards.len().is_multiple_of(config.shards));
@@ -246,7 +246,7 @@ impl Opened {
         number: u64,
         shard_of: &(impl Fn(Ipv4Addr) -> usize + Sync),
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
-        ahead: Option<Ahead>,
+        ahead: Option<ReadAhead>,
         shards: &mut [R],
     ) -> Result<(), StorageError> {
         let begin = clock::instant();
@@ -363,13 +363,13 @@ enum How<'a> {
 }
 
 /// What [`Storage::read_ahead`] read: how far, and where its tables are.
-pub struct Ahead {
+pub struct ReadAhead {
     epoch: u64,
     ends: Vec<ShardEnd>,
     all: Dealt,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// Whether what is there now goes on where this ended: the same files, with perhaps more of
     /// them, and an event log that has all events of this. `logged` is what the log's cursor says.
     ///

@@ -19,10 +19,10 @@ use crate::handoff::change::Timestamp;
 use crate::handoff::entry::TableKey;
 
 /// Octets of changes at which a batch is sent. The tables of a batch are filled one after another,
-/// so that the caches hold the one that is being filled: hence much more than a few changes of each.
+/// so that the caches hold the one that is being filled: hence many changes of each.
 const BATCH_OCTETS: usize = 4 << 20;
-/// The octets of all batches that are in memory at the same time, at most: batches are smaller where
-/// there are many [`Replay`]s, but not smaller than [`BATCH_OCTETS_MIN`].
+/// The octets of all batches that are in memory at the same time, at most: batches are smaller
+/// where there are many [`Replay`]s, but not smaller than [`BATCH_OCTETS_MIN`].
 const ALL_OCTETS: usize = 64 << 20;
 const BATCH_OCTETS_MIN: usize = 128 << 10;
 /// Batches that wait for one [`Replay`]; one more is being filled, and one replayed. A snapshot has

@@ -37,8 +37,8 @@ pub struct Kept {
 }
 
 /// What was read of a state while another process served with it.
-pub struct Ahead {
-    read: storage::Ahead,
+pub struct StateAhead {
+    read: storage::ReadAhead,
     /// The tables as they were then.
     replayed: Vec<Replayed>,
 }
@@ -47,7 +47,7 @@ pub struct Ahead {
 /// meanwhile, and removed what was to be read.
 const AHEAD_TRIES: usize = 3;
 
-impl Ahead {
+impl StateAhead {
     /// Reads what there is for `servers`, one for each shard. `None`: there is no state yet.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Kept {
         self,
         handoff_port: u16,
         servers: &mut [Server],
-        ahead: Option<Ahead>,
+        ahead: Option<StateAhead>,
     ) -> Result<StateFound, RecoverError> {
         let Kept { state, sync, log, format, keep_days } = self;
         let tightened = state.tightened_from().map(|mode| {
@@ -136,14 +136,14 @@ fn replay(
     config: StorageConfig,
     log: &Destination,
     servers: &mut [Server],
-    ahead: Option<Ahead>,
+    ahead: Option<StateAhead>,
 ) -> Result<Opened, RecoverError> {
     let shards = servers.len();
     let parts = parts(shards);
     let fits = ahead.as_ref().map(|ahead| ahead.fits(&**disk, state.path(), log));
     let fits = fits.transpose().map_err(RecoverError::Storage)?.unwrap_or(false);
     let (ahead, mut replayed) = match ahead.filter(|_| fits) {
-        Some(Ahead { read, replayed }) => (Some(read), replayed),
+        Some(StateAhead { read, replayed }) => (Some(read), replayed),
         None => (None, replayed(servers)),
     };
     let opened = Storage::open_on(
@@ -175,8 +175,8 @@ pub fn threads(shards: usize) -> usize {
 }
 
 /// In how many parts the tables of a shard are filled: more than there are cores for it, so that
-/// all cores are busy to the end, as tables are unequal. Each shard has one more thread, which reads
-/// and needs a core for a part of the time.
+/// all cores are busy to the end, as tables are unequal. Each shard has one more thread, which
+/// reads and needs a core for a part of the time.
 fn parts(shards: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     ((2 * cores).max(PARTS_LEAST) / shards).clamp(1, PARTS_MAX)

@@ -27,7 +27,7 @@ use crate::programs::options::{LogDestination, ServeConfig};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
-use crate::programs::serve::recovery::{Ahead, Kept, StateFound};
+use crate::programs::serve::recovery::{Kept, StateAhead, StateFound};
 use crate::programs::serve::stop::{LogWatch, Serving};
 use crate::programs::serve::thread::{ReadyReactor, Reports, Seat, ThreadsShared};
 
@@ -246,7 +246,7 @@ struct Shards {
     stats: Vec<Arc<Stats>>,
     servers: Vec<Server>,
     /// What was read for them while another process served.
-    ahead: Option<Ahead>,
+    ahead: Option<StateAhead>,
 }
 
 impl Shards {
@@ -264,7 +264,7 @@ impl Shards {
         let handoff_port = config.listen.first().map_or(0, SocketAddrV4::port);
         let mut shards = Self::new(config, handoff_port)?;
         if config.journal {
-            let read = Ahead::read(&config.state, config.sync, handoff_port, &shards.servers);
+            let read = StateAhead::read(&config.state, config.sync, handoff_port, &shards.servers);
             shards.ahead = read.map_err(StartError::Recover)?;
         }
         if shards.ahead.is_none() {

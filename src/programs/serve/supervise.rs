@@ -68,11 +68,8 @@ pub fn supervise<E>(
         let mut hand_over = signal(SignalKind::user_defined2())?;
         // The threads that are started from here on hold the signals: this one gets them.
         signals::let_through();
-        let clock = Clock::new();
-        let mut drops = DropLines::default();
-        let mut repeats = Repeats::default();
+        let mut look = Look::new();
         let mut interval = tokio::time::interval(REPORT_INTERVAL);
-        let mut watchdog = service::watchdog().map(|_| Vec::new());
         let mut beside: Option<Beside> = None;
         let mut serving = match start() {
             Ok(serving) => serving,
@@ -111,16 +108,7 @@ pub fn supervise<E>(
                     say(format_args!("SIGHUP: opening the event log's file again"));
                     serving.reopen_log();
                 }
-                _ = interval.tick() => {
-                    let now = clock.monotonic();
-                    let mut troubles = serving.troubles();
-                    troubles.retain(|trouble| repeats.is_due(trouble, now));
-                    troubles.iter().for_each(|trouble| warn(format_args!("{trouble}")));
-                    serving.say_drops(&mut drops, now);
-                    if watchdog.as_mut().is_some_and(|before| serving.all_turned(before)) {
-                        service::alive();
-                    }
-                }
+                _ = interval.tick() => look.at(&mut serving),
             }
         }
     };
@@ -128,6 +116,37 @@ pub fn supervise<E>(
         Io::Uring => tokio_uring::start(supervised),
         Io::Mmsg => {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(supervised)
+        }
+    }
+}
+
+/// What is looked at once in an interval.
+struct Look {
+    clock: Clock,
+    drops: DropLines,
+    repeats: Repeats,
+    /// The turns that were seen, where there is a watchdog.
+    watchdog: Option<Vec<u64>>,
+}
+
+impl Look {
+    fn new() -> Self {
+        Self {
+            clock: Clock::new(),
+            drops: DropLines::default(),
+            repeats: Repeats::default(),
+            watchdog: service::watchdog().map(|_| Vec::new()),
+        }
+    }
+
+    fn at(&mut self, serving: &mut Serving) {
+        let now = self.clock.monotonic();
+        let mut troubles = serving.troubles();
+        troubles.retain(|trouble| self.repeats.is_due(trouble, now));
+        troubles.iter().for_each(|trouble| warn(format_args!("{trouble}")));
+        serving.say_drops(&mut self.drops, now);
+        if self.watchdog.as_mut().is_some_and(|before| serving.all_turned(before)) {
+            service::alive();
         }
     }
 }
