@@ -181,4 +181,33 @@ fn install_looks_at_the_firewall() {
     booted.done(advice);
     let Said { code, text } = booted.install("--no-update");
     assert!(code == 0 && text.contains("nothing seems to keep UDP"), "{text}");
+    understands_ufw(&booted);
+}
+
+/// Of what ufw 0.36.2 says, with each of its lines in turn.
+fn understands_ufw(booted: &Booted) {
+    const INCOMING: &str = "ufw allow 64064/udp";
+    const OUTGOING: &str = "ufw allow out proto udp to any port 9";
+    let cases = [
+        ("allow", "", vec![INCOMING]),
+        ("allow", "64064/udp ALLOW OUT Anywhere", vec![INCOMING]),
+        ("allow", "64064/udp                  ALLOW IN    Anywhere", vec![]),
+        ("deny", "64064/udp                  ALLOW IN    Anywhere", vec![OUTGOING]),
+        ("reject", "9/udp                      ALLOW OUT   Anywhere", vec![INCOMING]),
+        ("deny", "64064 ALLOW IN Anywhere\n9 ALLOW OUT Anywhere", vec![]),
+    ];
+    booted.done(
+        "printf '#!/bin/sh\\ncat /root/ufw\\n' >/usr/local/bin/ufw; chmod 755 /usr/local/bin/ufw",
+    );
+    for (outgoing, rules, advice) in cases {
+        booted.done(&format!(
+            "printf 'Status: active\\nLogging: on (low)\\nDefault: deny (incoming), {outgoing} (outgoing), disabled \
+             (routed)\\n\\n{rules}\\n' >/root/ufw"
+        ));
+        let Said { text, .. } = booted.install("--no-update");
+        for line in [INCOMING, OUTGOING] {
+            let is_said = text.contains(&format!("this lets them in:  {line}\n"));
+            assert_eq!(is_said, advice.contains(&line), "{outgoing} {rules}: {text}");
+        }
+    }
 }

@@ -156,6 +156,45 @@ fn updates_follow_signed_tags() {
     assert!(said.contains("v4 is not signed by /root/good.pub"), "{said}");
 }
 
+/// With OpenPGP keys, and once more when the operator has another one.
+#[test]
+fn updates_follow_tags_that_openpgp_signed() {
+    let booted = Booted::new();
+    if booted.run("command -v gpg").code != 0 {
+        crate::harness::skip::cannot_run("gpg (Debian's package gpg)");
+    }
+    booted.done(
+        "for name in good other; do gpg --batch --quiet --passphrase '' --quick-generate-key \
+         $name@example.org default default never && gpg --armor --export $name@example.org >$name.asc; done",
+    );
+    let installed = booted.install("--track tags --key /root/good.asc");
+    assert_eq!(installed.code, 0, "{}", installed.text);
+    booted.done(HASTY);
+    let first = current(&booted);
+    let tag = |name: &str, key: &str| {
+        publish(&booted, &format!("good {name}"));
+        booted.done(&format!(
+            "cd /root/checkout && git -c user.name=test -c user.email=test@example.org -c \
+             user.signingkey={key}@example.org tag -s -m {name} {name} && git push -q origin {name} && git rev-parse \
+             --short=12 HEAD"
+        ))
+    };
+    tag("v1", "other");
+    let said = update(&booted);
+    assert!(said.contains("v1 is not signed by /root/good.asc"), "{said}");
+    assert_eq!(current(&booted), first);
+    let second = tag("v2", "good");
+    let said = update(&booted);
+    assert!(said.contains("runs, and is good"), "{said}");
+    assert_eq!(current(&booted), second.trim());
+    // The key before is worth nothing any more, though it has signed.
+    tag("v3", "good");
+    booted.done("cp other.asc good.asc");
+    let said = update(&booted);
+    assert!(said.contains("v3 is not signed by /root/good.asc"), "{said}");
+    assert_eq!(current(&booted), second.trim());
+}
+
 /// A service that was stopped is not started, one that is restarted by hand is not condemned, and
 /// no update goes back.
 #[test]
