@@ -15,7 +15,7 @@ use crate::server::Server;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -43,8 +43,10 @@ impl Service {
         Service { server, manager, first, path }
     }
 
-    fn spawn(server: &Server, manager: &Manager, path: &PathBuf, extra: &[&str]) -> Process {
-        let mut command = without_variables(Command::new(path));
+    fn spawn(server: &Server, manager: &Manager, path: &Path, extra: &[&str]) -> Process {
+        // As the service manager does.
+        let mut command = without_variables(Command::new("bash"));
+        command.args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$0\" \"$@\""]).arg(path);
         command.args(server.serve(extra).get_args());
         manager.watches(&mut command);
         let mut first = Process::spawn(&mut command);
@@ -216,7 +218,8 @@ fn section_9_a_successor_that_fails_changes_nothing() {
     let service = Service::start(&[]);
     let nat64 = Nat64::known(&service.server);
     let mut told = map_all(&nat64, (0..50).map(Client::nth));
-    let scripts = ["exit 3", "kill -9 $$", "printf x >&$CHANNEL_OF_NAT64HANDOFF; sleep 1000"];
+    let scripts =
+        ["exit 3", "kill -9 $$", "printf xxxxx >&$CHANNEL_OF_NAT64HANDOFF; exec sleep 1000"];
     for (times, script) in scripts.into_iter().enumerate() {
         service.next_is(script);
         service.signal(libc::SIGUSR2);
@@ -224,13 +227,13 @@ fn section_9_a_successor_that_fails_changes_nothing() {
         told.extend(map_all(&nat64, (100 * (times + 1) as u32..).take(20).map(Client::nth)));
         check_entries(script, &nat64, &told);
     }
-    for how in ["exit status: 3", "signal: 9"] {
+    for how in ["exit status: 3", "signal: 9", "does not understand"] {
         assert!(service.said(how) > 0, "{how}");
     }
     // One that can read nothing beforehand: the same process executes the program.
     service.next_is(
         "[ -n \"$CHANNEL_OF_NAT64HANDOFF\" ] || exec -a \"$0\" $real \"$@\"\n\
-         printf c >&$CHANNEL_OF_NAT64HANDOFF; sleep 1000",
+         printf c0000 >&$CHANNEL_OF_NAT64HANDOFF; exec sleep 1000",
     );
     service.signal(libc::SIGUSR2);
     service.says(SERVING, 2);
@@ -238,7 +241,7 @@ fn section_9_a_successor_that_fails_changes_nothing() {
     check_known("executed", &nat64);
     check_entries("executed", &nat64, &told);
     // One that is never ready is no reason not to stop.
-    service.next_is("sleep 1000");
+    service.next_is("exec sleep 1000");
     service.signal(libc::SIGUSR2);
     service.says(BESIDE, 5);
     check_entries("beside one that hangs", &nat64, &told);
@@ -255,17 +258,23 @@ fn section_9_a_server_that_is_killed_has_no_successor() {
     let mut service = Service::start(&[]);
     let nat64 = Nat64::known(&service.server);
     let told = map_all(&nat64, (0..50).map(Client::nth));
-    let (go, number) = (service.path.with_extension("go"), service.path.with_extension("number"));
+    let (go, numbers) = (service.path.with_extension("go"), service.path.with_extension("numbers"));
     service.next_is(&format!(
-        "echo $$ >{number}\nwhile [ ! -e {go} ]; do sleep 0.01; done\nexec $real \"$@\"",
-        number = number.display(),
+        "echo $$ >>{numbers}\n[ -z \"$DETACH_BY_NAT64HANDOFF\" ] || exec -a \"$0\" $real \"$@\"\n\
+         while [ ! -e {go} ]; do sleep 0.01; done\nexec $real \"$@\"",
+        numbers = numbers.display(),
         go = go.display()
     ));
     service.signal(libc::SIGUSR2);
+    // The process that starts it, and the successor itself.
     let mut successor = 0;
     assert!(wait_until(PATIENCE, || {
-        let text = fs::read_to_string(&number).unwrap_or_default();
-        text.ends_with('\n') && text.trim().parse().map(|read| successor = read).is_ok()
+        let text = fs::read_to_string(&numbers).unwrap_or_default();
+        let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.nth(1).is_some_and(|line| {
+            successor = line.trim().parse().unwrap();
+            true
+        })
     }));
     // It can neither answer its successor nor end.
     service.signal(libc::SIGSTOP);
@@ -278,7 +287,7 @@ fn section_9_a_server_that_is_killed_has_no_successor() {
     assert!(wait_until(PATIENCE, || has_ended(successor)), "{}", service.first.said());
     assert!(service.first.wait(PATIENCE).is_some());
     assert_eq!((service.manager.service(), service.said(SERVING)), (None, 1));
-    assert_eq!(service.said("did not hand over"), 1, "{}", service.first.said());
+    assert_eq!(service.said("not taking over"), 1, "{}", service.first.said());
 
     service.next_is_the_program();
     service.first = Service::spawn(&service.server, &service.manager, &service.path, &[]);

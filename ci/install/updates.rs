@@ -44,9 +44,10 @@ fn current(booted: &Booted) -> String {
     booted.done("basename $(readlink /home/nat64ho/current)").trim().to_owned()
 }
 
+/// The release that runs; empty where the server is just being started.
 fn runs(booted: &Booted) -> String {
-    let program =
-        booted.done("readlink /proc/$(systemctl show --property=MainPID --value nat64handoff)/exe");
+    let process = "$(systemctl show --property=MainPID --value nat64handoff)";
+    let program = booted.run(&format!("readlink /proc/{process}/exe")).text;
     program.split('/').nth(4).unwrap_or_default().to_owned()
 }
 
@@ -77,18 +78,52 @@ fn updates_take_what_works_and_nothing_else() {
     let outcome = load.end();
     assert_eq!((outcome.unanswered, outcome.unreachable), (0, 0), "{outcome:?}");
 
+    // One that ends before it serves takes nothing over.
+    let load = Load::start(&booted, server, 20, 200);
+    let process = booted.server();
     let crashing = publish(&booted, "crashing");
     let said = update(&booted);
-    let back = format!("{crashing}: it did not live through its first minute; {second} runs again");
+    let back = format!("{crashing}: it did not take over; {second} runs again");
     assert!(said.contains(&back), "{said}\n{}", booted.run("journalctl --no-pager -n 60").text);
     assert_eq!((current(&booted), runs(&booted)), (second.clone(), second.clone()));
+    assert_eq!(booted.server(), process);
     assert_ne!(first, second);
-    assert!(booted.install("--status").text.contains("first minute"));
+    let outcome = load.end();
+    assert_eq!((outcome.unanswered, outcome.unreachable), (0, 0), "{outcome:?}");
+    assert!(booted.install("--status").text.contains("did not take over"));
 
     // Nothing of it is tried again, and the next good one is taken.
     assert!(update(&booted).contains("is known to be bad"));
     let third = publish(&booted, "good 3");
     assert!(update(&booted).contains(&format!("{third} runs, and is good")));
+}
+
+/// One that serves, and then ends by itself within its first minute.
+#[test]
+fn updates_take_back_what_crashes() {
+    let booted = Booted::installed("");
+    booted.done("sed -i 's/trial=60/trial=20/' /home/nat64ho/settings");
+    let first = current(&booted);
+    let crashing = publish(&booted, "good, at first");
+    booted.done("rm -f /home/nat64ho/fetched; systemctl start nat64handoff-update.service");
+    assert!(wait_until(UPDATE_MAX, || runs(&booted) == crashing));
+    // Its trial has begun when it is counted how often it ended.
+    let judged = "journalctl --sync; journalctl --quiet --unit=nat64handoff-update.service";
+    let has_ended = || booted.run("systemctl is-active nat64handoff-update.service").text;
+    let said = || booted.done(judged);
+    let back = format!("{crashing}: it did not live through its first minute; {first} runs again");
+    assert!(
+        wait_until(UPDATE_MAX, || {
+            if runs(&booted) == crashing {
+                booted.run("systemctl kill --kill-who=main --signal=ABRT nat64handoff");
+            }
+            said().contains(&back)
+        }),
+        "{}",
+        said()
+    );
+    assert!(wait_until(UPDATE_MAX, || has_ended().trim() == "inactive"));
+    assert_eq!(current(&booted), first);
 }
 
 #[test]

@@ -180,6 +180,50 @@ fn reading_ahead_and_on_equals_reading_all_at_once() {
     }
 }
 
+/// What a process sees that reads while a record is written: a half of it, in the last segment but
+/// one, as the next one is ready.
+#[test]
+fn a_record_that_is_read_by_half_is_read_whole_later() {
+    for cut in [1, 20, 200] {
+        let state = tempfile::tempdir().unwrap();
+        let config = StorageConfig::new(1, HANDOFF_PORT, SyncPolicy::None);
+        let (mut opened, _) = open(state.path(), config.clone()).unwrap();
+        let logged: Arc<_> = Arc::new(|_: usize| u64::MAX);
+        let Started { storage, mut writers, .. } = opened.start(at(0), logged).unwrap();
+        let mut changer = Changer::new(cut, 9);
+        for time in 0..100 {
+            writers[0].append(at(time), &changer.batch(at(time), 9)).unwrap();
+        }
+        // Until then the segment that is written is the last but one.
+        let segments = || {
+            let files = std::fs::read_dir(state.path().join("epoch-1")).unwrap();
+            let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+            paths.retain(|path| path.extension().is_some_and(|extension| extension == "journal"));
+            paths.sort();
+            paths
+        };
+        storage.sync(0).unwrap();
+        let written = &segments()[segments().len() - 2];
+        let whole = std::fs::read(written).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(written).unwrap();
+        file.set_len(whole.len() as u64 - cut).unwrap();
+        let mut parts = [Shard::default(), Shard::default()];
+        let of = |_| 0;
+        let ahead = Storage::read_ahead(&RealDisk, state.path(), &config, of, &mut parts);
+        let ahead = ahead.unwrap().unwrap();
+        assert_ne!(
+            merged(vec![Shard(parts[0].0.clone()), Shard(parts[1].0.clone())]),
+            changer.model
+        );
+        std::fs::write(written, &whole).unwrap();
+        writers.remove(0).close(at(9999)).unwrap();
+        drop(storage);
+        drop(opened);
+        read_on(state.path(), &config, of, ahead, &mut parts);
+        assert_eq!(merged(parts.into()), changer.model);
+    }
+}
+
 /// All that there is now, into the same parts as what was read ahead.
 fn read_on(
     state: &Path,

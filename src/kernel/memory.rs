@@ -58,15 +58,30 @@ pub fn of_process() -> Option<Memory> {
 pub fn has_room_for_another() -> bool {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let own = resident(&read("/proc/self/statm"));
-    let available = line_of(&read("/proc/meminfo"), "MemAvailable:");
+    let meminfo = line_of(&read("/proc/meminfo"), "MemAvailable:");
+    let available = meminfo.or_else(|| available(&read("/sys/fs/cgroup/memory.stat")));
     match (own, of_process()) {
         (Some(own), Some(Memory { octets, .. })) => is_room(own, octets, available),
         _ => false,
     }
 }
 
-/// Whether there is room for two processes, one of which has `own` octets, and for a third of each
-/// besides: replay has batches, and others live here, too.
+/// What the machine has free or can give back, where the service may not see /proc/meminfo:
+/// `stat` is that of the highest control group that it sees, empty where it sees none.
+fn available(stat: &str) -> Option<u64> {
+    let octets = |name: &str| -> u64 {
+        let line = stat.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    };
+    let files = octets("file ").saturating_sub(octets("shmem "));
+    let system = sysinfo();
+    let free = system.freeram.checked_add(system.bufferram)?;
+    let free = free.checked_mul(u64::from(system.mem_unit))?;
+    free.checked_add(files.saturating_add(octets("slab_reclaimable ")))
+}
+
+/// Whether there is room for two processes, one of which has `own` octets, for a third of that
+/// besides, and for what replay takes for a while.
 fn is_room(own: u64, limit: u64, available: Option<u64>) -> bool {
     let another = own.saturating_add(own / 3).saturating_add(REPLAY_OCTETS);
     own.saturating_add(another) <= limit && available.is_none_or(|available| another <= available)
@@ -183,6 +198,10 @@ mod tests {
         let own = resident(&fs::read_to_string("/proc/self/statm").unwrap()).unwrap();
         assert!((1 << 20..1 << 40).contains(&own), "{own}");
         assert!(of_machine().unwrap() > own);
+        let free = available("").unwrap();
+        let files = available("anon 7\nfile 50000\nshmem 20000\nslab_reclaimable 1000\n");
+        // Others take some, and give some back, in between.
+        assert!(files.unwrap().abs_diff(free) < 1 << 30 && free > 1 << 20);
         assert_eq!(line_of("MemTotal: 8 kB\nMemAvailable:   7 kB\n", "MemAvailable:"), Some(7168));
     }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::kernel::stderr::warn;
 
 /// What [`execute`] hands over: `17:name 18:name`.
 const HANDED_OVER: &str = "HANDED_OVER_TO_NAT64HANDOFF";
+/// In it systemd tells the service which process that is.
+const SERVICE: &str = "SYSTEMD_EXEC_PID";
+static IS_SERVICE: AtomicBool = AtomicBool::new(false);
 /// What a [`super::successor`] has its channel by.
 pub(super) const CHANNEL: &str = "CHANNEL_OF_NAT64HANDOFF";
 /// What tells of descriptors that the service manager passed.
@@ -88,19 +91,28 @@ pub(super) fn anew(files: &[PassedFile]) -> Command {
     for variable in LISTEN.into_iter().chain([CHANNEL]) {
         command.env_remove(variable);
     }
+    if is_service() {
+        command.env(SERVICE, process::id().to_string());
+    }
     command.args(env::args_os().skip(1)).env(HANDED_OVER, names.join(" "));
     command
 }
 
-/// Whether processes that are started from now on have these descriptors, or those alone that are
-/// executed in place of this one.
+/// With these flags: whether programs that are executed from now on have these descriptors.
 pub(super) fn pass(files: &[PassedFile], flags: FdFlags) -> io::Result<()> {
     files.iter().try_for_each(|file| Ok(fcntl_setfd(&file.file, flags)?))
 }
 
-/// Whether there is a service manager, which can be told that another process is the service now.
-pub fn is_managed() -> bool {
-    env::var_os("NOTIFY_SOCKET").is_some()
+/// Whether this process is the service of a service manager, which can be told that another one is:
+/// not something that a service has started, nor the first process of a container.
+pub fn is_service() -> bool {
+    let is_named = || env::var(SERVICE).is_ok_and(|name| name == process::id().to_string());
+    env::var_os("NOTIFY_SOCKET").is_some() && (IS_SERVICE.load(Ordering::Relaxed) || is_named())
+}
+
+/// The service manager was told that this process is the service.
+pub(super) fn is_this_process() {
+    IS_SERVICE.store(true, Ordering::Relaxed);
 }
 
 /// Tells the service manager that another process is the service now.
@@ -127,7 +139,7 @@ pub fn rehearse(command: &str) -> Result<(), String> {
 }
 
 /// By the path that this process was started with: behind a link, it may be a newer version.
-fn program() -> Command {
+pub(super) fn program() -> Command {
     let name = env::args_os().next().unwrap_or_default();
     let has_path = name.as_encoded_bytes().contains(&b'/');
     let path = match has_path {

@@ -54,6 +54,18 @@ pub fn let_through() {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &held(), ptr::null_mut()) };
 }
 
+/// Those that came since they are held, and wait.
+pub fn pending() -> impl Iterator<Item = i32> {
+    let mut set = MaybeUninit::zeroed();
+    // SAFETY: it points to a signal set, which is written.
+    unsafe { libc::sigpending(set.as_mut_ptr()) };
+    // SAFETY: it is plain data, of which zeros are a value.
+    let set: libc::sigset_t = unsafe { set.assume_init() };
+    // SAFETY: it points to a signal set.
+    let waits = move |&signal: &i32| unsafe { libc::sigismember(&set, signal) } == 1;
+    HELD.into_iter().filter(waits)
+}
+
 /// The held signals that the server has no use for do nothing, nor does a terminal stop it for
 /// what it says.
 pub fn ignore_those_without_use() {

@@ -1,21 +1,34 @@
 //! The next process of a service, beside the one that serves: that one starts it as its
 //! [`Successor`], and serves on until it is prepared. Then it ends its own work and lets the
 //! successor, whose [`Predecessor`] it is, take over: descriptors, files, and the service manager's
-//! attention. However either process ends, the other one knows, as its channel is closed then.
+//! attention. Until then the successor ends with it, however it ends.
 //!
 //! Only where a service manager can be told of the new process. Elsewhere a program that is
 //! executed anew has to be the same process ([`service::execute`]).
+//!
+//! The service manager waits for the end of its own children alone. So the process that is started
+//! starts the successor and ends: the successor is the service manager's child then.
 
 use std::env;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::process::Child;
+use std::process::{self, Child};
+use std::sync::mpsc;
+use std::thread;
 
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::kernel::service::{self, CHANNEL, PassedFile};
+use crate::kernel::signals;
+use crate::kernel::stderr::{self, say};
 
+/// Set for the process that starts the successor and ends.
+const DETACH: &str = "DETACH_BY_NAT64HANDOFF";
+
+/// From the successor: it is there. Its number follows.
+const HELLO: u8 = b'h';
 /// From the successor: all is prepared.
 const READY: u8 = b'r';
 /// From the successor: it cannot prepare anything as long as the other one serves.
@@ -23,10 +36,20 @@ const CANNOT: u8 = b'c';
 /// To the successor: nothing is left to wait for.
 const GO: u8 = b'g';
 
-/// The process that will take over from this one. Dropped, it ends by itself.
+/// What a successor says at a time: one of the above, and a number.
+pub type ChannelMessage = [u8; 5];
+
+fn message(kind: u8, number: u32) -> ChannelMessage {
+    let [a, b, c, d] = number.to_le_bytes();
+    [kind, a, b, c, d]
+}
+
+/// The process that will take over from this one. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Successor {
-    process: Child,
+    /// It starts the other one.
+    starter: Child,
+    process: Option<(Pid, OwnedFd)>,
     channel: UnixStream,
 }
 
@@ -37,7 +60,7 @@ pub enum Word {
     Ready,
     /// There is nothing that it could do beforehand.
     Cannot,
-    /// It has ended, for a reason that it has told the operator.
+    /// It has ended, and told the operator why if it could.
     Ended(String),
 }
 
@@ -51,17 +74,17 @@ impl Successor {
         let (channel, other_end) = UnixStream::pair()?;
         channel.set_nonblocking(true)?;
         let mut command = service::anew(files);
-        command.env(CHANNEL, other_end.as_raw_fd().to_string());
+        command.env(CHANNEL, other_end.as_raw_fd().to_string()).env(DETACH, "1");
         // The service manager watches whoever is the service.
         command.env_remove("WATCHDOG_PID");
-        service::pass(files, FdFlags::empty())?;
         fcntl_setfd(&other_end, FdFlags::empty())?;
-        let process = command.spawn();
-        service::pass(files, FdFlags::CLOEXEC)?;
-        Ok(Self { process: process?, channel })
+        let starter = service::pass(files, FdFlags::empty()).and_then(|()| command.spawn());
+        let passed = service::pass(files, FdFlags::CLOEXEC);
+        let started = Self { starter: starter?, process: None, channel };
+        passed.map(|()| started)
     }
 
-    /// Another handle of its channel, on which it says one [`Word`]. Reading does not block.
+    /// Another handle of its channel, on which it says [`ChannelMessage`]s. Reading does not block.
     ///
     /// # Errors
     /// Where the process may not open another descriptor.
@@ -69,41 +92,85 @@ impl Successor {
         self.channel.try_clone()
     }
 
-    /// What it said, by the octet that was read of its channel, or none where that is closed.
-    pub fn word(&mut self, octet: Option<u8>) -> Word {
-        match octet {
-            Some(READY) => Word::Ready,
-            Some(CANNOT) => Word::Cannot,
-            _ => Word::Ended(self.end()),
+    /// What it said, if there is something to be done now.
+    pub fn hear(&mut self, message: ChannelMessage) -> Option<Word> {
+        let [kind, number @ ..] = message;
+        match (kind, Pid::from_raw(i32::from_le_bytes(number))) {
+            (HELLO, Some(process)) => {
+                // It ends as soon as it has started the other one.
+                let _ = self.starter.wait();
+                match pidfd_open(process, PidfdFlags::empty()) {
+                    Ok(file) => self.process = Some((process, file)),
+                    Err(error) => return Some(Word::Ended(error.to_string())),
+                }
+                None
+            }
+            (READY, _) if self.process.is_some() => Some(Word::Ready),
+            (CANNOT, _) => Some(Word::Cannot),
+            _ => Some(Word::Ended("it says what this server does not understand".into())),
         }
     }
 
-    /// Lets it take over; this process has nothing more to do then than to end.
+    /// It has closed its channel.
+    pub fn gone(&mut self) -> Word {
+        match (&self.process, self.starter.wait()) {
+            (None, Ok(status)) if !status.success() => Word::Ended(status.to_string()),
+            _ => Word::Ended("see what it said".into()),
+        }
+    }
+
+    /// Lets it take over, with the signals that this process has not heeded any more; this process
+    /// has nothing more to do then than to end.
     ///
     /// # Errors
-    /// Where the service manager cannot be told of it, or it is not there any more. Then it has
-    /// ended.
+    /// Where the service manager cannot be told of it, or it is not there any more.
     pub fn take_over(mut self) -> io::Result<()> {
-        let gone = service::is_now(self.process.id()).and_then(|()| self.channel.write_all(&[GO]));
-        if gone.is_err() {
-            self.end();
-            // It is this one again.
-            drop(service::is_now(std::process::id()));
+        let Some((process, file)) = self.process.take() else {
+            return Err(io::Error::other("it has no number"));
+        };
+        // Writing into a channel that is closed is an error, too.
+        let gone = service::is_now(process.as_raw_nonzero().get().unsigned_abs())
+            .and_then(|()| self.channel.write_all(&[GO]));
+        match gone {
+            Ok(()) => {
+                for signal in signals::pending().filter_map(Signal::from_named_raw) {
+                    // Fails where it has ended already.
+                    let _ = pidfd_send_signal(&file, signal);
+                }
+            }
+            Err(_) => self.process = Some((process, file)),
         }
         gone
     }
+}
 
-    /// Ends it, and says how it ended.
-    pub fn end(&mut self) -> String {
-        // Fails where it has ended.
-        drop(self.process.kill());
-        self.process.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Fails where it has ended. One that has said nothing yet ends when it does.
+        match self.process.take() {
+            Some((_, file)) => drop(pidfd_send_signal(&file, Signal::KILL)),
+            None => drop(self.starter.kill()),
+        }
+        drop(self.starter.wait());
     }
 }
 
-/// The process that serves, as its successor sees it.
+/// In the process that was only started to start the successor: does that, and ends.
+pub fn start_and_end() {
+    if env::var_os(DETACH).is_none() {
+        return;
+    }
+    let started = service::program().args(env::args_os().skip(1)).env_remove(DETACH).spawn();
+    process::exit(i32::from(started.is_err()))
+}
+
+/// The process that serves, as its successor sees it. Until that one hands over, this process ends
+/// with it.
 #[derive(Debug)]
-pub struct Predecessor(UnixStream);
+pub struct Predecessor {
+    channel: UnixStream,
+    go: mpsc::Receiver<()>,
+}
 
 impl Predecessor {
     /// Who started this process as a successor, if somebody did. To be called once, before there is
@@ -116,13 +183,37 @@ impl Predecessor {
         }
         // SAFETY: it is open, and whoever started this process gave it to us alone; this is done
         // once.
-        Some(Self(UnixStream::from(unsafe { OwnedFd::from_raw_fd(channel) })))
+        let channel = UnixStream::from(unsafe { OwnedFd::from_raw_fd(channel) });
+        Self::new(channel, || {
+            say(format_args!(
+                "not taking over, as the server beside which this process was started did not hand over"
+            ));
+            stderr::flush();
+            process::exit(1)
+        })
+        .ok()
+    }
+
+    /// `on_end` is called, on another thread, where the other process ends before it hands over.
+    fn new(channel: UnixStream, on_end: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let (tell, go) = mpsc::channel();
+        let mut heard = channel.try_clone()?;
+        thread::Builder::new().name("predecessor".into()).spawn(move || {
+            let mut octet = [0];
+            match heard.read_exact(&mut octet) {
+                Ok(()) if octet == [GO] => drop(tell.send(())),
+                _ => on_end(),
+            }
+        })?;
+        let mut predecessor = Self { channel, go };
+        predecessor.say(message(HELLO, process::id()));
+        Ok(predecessor)
     }
 
     /// Says that there is nothing that this process could do beforehand. The other one ends it.
     pub fn say_that_nothing_can_be_done(mut self) {
-        self.say(CANNOT);
-        self.waits_for_go();
+        self.say(message(CANNOT, 0));
+        let _ = self.go.recv();
     }
 
     /// Says that this process is prepared, and waits until the other one has nothing more to do.
@@ -130,71 +221,69 @@ impl Predecessor {
     /// # Errors
     /// Where the other one has ended by itself: what it had is not this process's to take.
     pub fn take_over(mut self) -> io::Result<()> {
-        self.say(READY);
-        match self.waits_for_go() {
-            true => Ok(()),
-            false => Err(io::Error::other("the process before this one did not hand over")),
-        }
+        self.say(message(READY, 0));
+        self.go.recv().map_err(|_| io::Error::other("the process before this one has ended"))?;
+        service::is_this_process();
+        Ok(())
     }
 
-    /// Fails where the other one has ended: then the next read says so.
-    fn say(&mut self, word: u8) {
-        drop(self.0.write_all(&[word]));
-    }
-
-    fn waits_for_go(&mut self) -> bool {
-        let mut octet = [0];
-        self.0.read_exact(&mut octet).is_ok() && octet == [GO]
+    /// Fails where the other one has ended, which the thread notices.
+    fn say(&mut self, message: ChannelMessage) {
+        drop(self.channel.write_all(&message));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
-    /// A successor that is a shell, with its end of the channel as standard input and output, and
-    /// the word that it says.
-    fn word_of(script: &str) -> (Successor, Word) {
-        let (channel, other_end) = UnixStream::pair().unwrap();
-        let input = OwnedFd::from(other_end.try_clone().unwrap());
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).stdin(input).stdout(OwnedFd::from(other_end));
-        let process = command.spawn().unwrap();
-        drop(command);
-        let mut successor = Successor { process, channel };
-        let mut octet = [0];
-        let read = successor.channel().unwrap().read(&mut octet).unwrap();
-        let word = successor.word((read == 1).then_some(octet[0]));
-        (successor, word)
+    fn started(script: &str) -> Successor {
+        let (channel, _) = UnixStream::pair().unwrap();
+        let starter = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        Successor { starter, process: None, channel }
     }
 
     #[test]
     fn a_successor_says_how_far_it_is() {
-        let (mut ready, word) = word_of("printf r; read word");
-        assert_eq!(word, Word::Ready);
-        assert_eq!(ready.end(), "signal: 9 (SIGKILL)");
-        assert_eq!(word_of("printf c; read word").1, Word::Cannot);
-        assert_eq!(word_of("exec 0<&- 1<&-; exit 3").1, Word::Ended("exit status: 3".into()));
-        assert_eq!(word_of("printf x; read word").1, Word::Ended("signal: 9 (SIGKILL)".into()));
+        let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut successor = started("exit 0");
+        assert_eq!(successor.hear(message(HELLO, other.id())), None);
+        assert_eq!(successor.hear(message(READY, 0)), Some(Word::Ready));
+        assert_eq!(successor.hear(message(CANNOT, 0)), Some(Word::Cannot));
+        assert!(matches!(successor.hear(message(b'?', 0)), Some(Word::Ended(_))));
+        drop(successor);
+        assert_eq!(other.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
+
+        let mut unknown = started("exit 3");
+        assert!(matches!(unknown.hear(message(READY, 0)), Some(Word::Ended(_))), "nobody");
+        assert_eq!(unknown.gone(), Word::Ended("exit status: 3".into()));
+        assert!(unknown.take_over().is_err());
     }
 
     #[test]
     fn who_was_not_let_go_does_not_take_over() {
-        let pair = || UnixStream::pair().unwrap();
-        let (mut before, after) = pair();
+        static ENDED: AtomicBool = AtomicBool::new(false);
+        let predecessor =
+            |channel| Predecessor::new(channel, || ENDED.store(true, Ordering::Release)).unwrap();
+        let (mut before, after) = UnixStream::pair().unwrap();
         before.write_all(&[GO]).unwrap();
-        Predecessor(after).take_over().unwrap();
-        let mut word = [0];
-        before.read_exact(&mut word).unwrap();
-        assert_eq!(word, [READY]);
+        predecessor(after).take_over().unwrap();
+        let mut words = [0; 10];
+        before.read_exact(&mut words).unwrap();
+        assert_eq!(words[..5], message(HELLO, process::id()));
+        assert_eq!(words[5..], message(READY, 0));
+        assert!(!ENDED.load(Ordering::Acquire));
 
-        let (before, after) = pair();
+        let (before, after) = UnixStream::pair().unwrap();
         drop(before);
-        assert!(Predecessor(after).take_over().is_err(), "it ended");
-        let (mut before, after) = pair();
+        assert!(predecessor(after).take_over().is_err(), "it ended");
+        assert!(ENDED.swap(false, Ordering::AcqRel));
+        let (mut before, after) = UnixStream::pair().unwrap();
         before.write_all(b"?").unwrap();
-        assert!(Predecessor(after).take_over().is_err(), "it said something else");
+        assert!(predecessor(after).take_over().is_err(), "it said something else");
+        assert!(ENDED.load(Ordering::Acquire));
     }
 }

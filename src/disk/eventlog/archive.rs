@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
@@ -37,10 +37,13 @@ const READ_OCTETS: usize = 128 * 1024;
 /// Where no file is younger than this, the clock may be wrong: nothing is removed.
 const GAP_MAX: u64 = 32;
 
-/// The thread, as the logger sees it. It ends when this is dropped.
+/// The thread, as the logger sees it. Dropping this ends it, and waits for that: what it does with
+/// one file is left undone.
 pub(super) struct Archive {
-    jobs: mpsc::Sender<Day>,
+    /// None: it is to end.
+    jobs: Option<mpsc::Sender<Day>>,
     stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Archive {
@@ -54,26 +57,32 @@ impl Archive {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tidying =
             Tidying { log: log.to_owned(), keep_days, stop: Arc::clone(&stop), say: Box::new(say) };
-        thread::Builder::new().name("logarchive".to_owned()).spawn(move || {
+        let run = move || {
             priority::lower();
-            while let Ok(today) = todo.recv() {
+            while let Ok(today) = todo.recv()
+                && !tidying.stop.load(Ordering::Relaxed)
+            {
                 // Of several that came meanwhile, the last one does the work of all.
                 tidying.tidy(todo.try_iter().last().unwrap_or(today));
             }
-        })?;
-        Ok(Archive { jobs, stop })
+        };
+        let thread = thread::Builder::new().name("logarchive".to_owned()).spawn(run)?;
+        Ok(Archive { jobs: Some(jobs), stop, thread: Some(thread) })
     }
 
     /// Has all files looked at, soon.
     pub(super) fn tidy(&self, today: Day) {
         // Without the thread, which panicked, they stay as they are.
-        let _ = self.jobs.send(today);
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(today));
     }
 }
 
 impl Drop for Archive {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        // A panic was reported by the thread itself.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

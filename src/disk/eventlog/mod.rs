@@ -302,6 +302,15 @@ impl EventLog {
     /// # Errors
     /// Where lines are missing.
     pub fn join(self, deadline: Duration) -> Result<u64, LogError> {
+        self.end(deadline).map(|(lines, _)| lines)
+    }
+
+    /// As [`EventLog::join`]; and whether the threads of the log have ended. They have not where
+    /// one hangs in a call of the system: it ends with the process.
+    ///
+    /// # Errors
+    /// As [`EventLog::join`].
+    pub fn end(self, deadline: Duration) -> Result<(u64, bool), LogError> {
         let mut end = Err(mpsc::RecvTimeoutError::Timeout);
         for _ in 0..JOIN_WAITS_MAX {
             let before = self.written();
@@ -314,17 +323,17 @@ impl EventLog {
             self.give_up();
             end = self.ended.recv_timeout(GIVE_UP_GRACE);
         }
+        let has_ended = end.is_ok();
         let cause = match end {
             Ok(Ok(())) => None,
             Ok(Err(cause)) => Some(cause),
-            // The thread hangs in a call of the system, and ends with the process.
             Err(mpsc::RecvTimeoutError::Timeout) => None,
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 Some(io::Error::other("the thread of the event log panicked"))
             }
         };
         match (self.shared.unwritten(), cause) {
-            (0, None) => Ok(self.written()),
+            (0, None) => Ok((self.written(), has_ended)),
             (lines, cause) => Err(LogError::Unwritten { log: self.name, lines, cause }),
         }
     }

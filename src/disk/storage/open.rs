@@ -48,6 +48,8 @@ pub struct Report {
     pub records: u64,
     /// Duration of reading and replay.
     pub took: Duration,
+    /// Whether most was read before that, see [`Storage::read_ahead`].
+    pub ahead: bool,
     /// Whether the previous server was stopped, not killed.
     pub clean: bool,
     /// What was cut off.
@@ -61,10 +63,11 @@ impl fmt::Display for Report {
         };
         write!(
             f,
-            "state: epoch {epoch}, {} shards, {} octets in {} records read in {:.1} s, {}",
+            "state: epoch {epoch}, {} shards, {} octets in {} records read {} {:.1} s, {}",
             self.shards,
             self.octets,
             self.records,
+            if self.ahead { "ahead, and to the end in" } else { "in" },
             self.took.as_secs_f64(),
             if self.clean { "cleanly stopped" } else { "not cleanly stopped" }
         )?;
@@ -291,6 +294,7 @@ impl Opened {
             records: found.ends.iter().map(|end| end.records).sum(),
             clean: found.ends.iter().all(|end| end.ended || end.last_segment.is_none()),
             took: Duration::ZERO,
+            ahead: ahead.is_some(),
             cuts: Vec::new(),
         };
         self.epoch_folder = Some(folder);
@@ -417,14 +421,15 @@ impl EpochReader<'_> {
     ) -> Result<Vec<ShardRead>, StorageError> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
-        let all = self.all;
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let (all, dealers) = (self.all, threads.min(usize::from(self.count)).max(1));
         let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(self.count) {
                     return;
                 }
-                let dealer = Dealer::new(&queues, self.parts, all, shard_of);
+                let dealer = Dealer::new(&queues, self.parts, all, dealers, shard_of);
                 let result = self.read_shard(shard as u16, dealer);
                 if result.is_err() {
                     next.store(usize::from(self.count), Ordering::Relaxed);
@@ -439,8 +444,7 @@ impl EpochReader<'_> {
                 queues.push(sender);
                 scope.spawn(move || all.replay_all(queue, shard));
             }
-            let threads = thread::available_parallelism().map_or(1, NonZero::get);
-            for _ in 1..threads.min(usize::from(self.count)) {
+            for _ in 1..dealers {
                 let (read_some, queues) = (&read_some, queues.clone());
                 scope.spawn(move || read_some(queues));
             }

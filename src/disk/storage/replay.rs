@@ -25,7 +25,7 @@ const BATCH_OCTETS: usize = 4 << 20;
 /// where there are many [`Replay`]s, but not smaller than [`BATCH_OCTETS_MIN`].
 const ALL_OCTETS: usize = 64 << 20;
 const BATCH_OCTETS_MIN: usize = 128 << 10;
-/// Batches that wait for one [`Replay`]; one more is being filled, and one replayed. A snapshot has
+/// Batches that wait for one [`Replay`]; others are being filled, and one replayed. A snapshot has
 /// one table after another: were there less room, all threads but one would wait for the reader.
 const BATCHES_MAX: usize = 1;
 
@@ -128,11 +128,13 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
         queues: &'a [SyncSender<ReplayBatch>],
         parts: usize,
         all: &'a Dealt,
+        dealers: usize,
         shard_of: F,
     ) -> Self {
         let batches = queues.iter().map(|_| ReplayBatch::default()).collect();
         let (dealt, known_parts) = (vec![0; queues.len()], HashMap::new());
-        let batch_octets = ALL_OCTETS / (queues.len() * (BATCHES_MAX + 2));
+        // Each dealer fills one for each part.
+        let batch_octets = ALL_OCTETS / (queues.len() * (dealers + BATCHES_MAX + 1));
         let batch_octets = batch_octets.clamp(BATCH_OCTETS_MIN, BATCH_OCTETS);
         Self { queues, parts, shard_of, all, known_parts, last: None, batches, dealt, batch_octets }
     }
@@ -146,7 +148,7 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
             let start = batch.octets.len();
             batch.octets.extend_from_slice(octets);
             batch.runs.push(Run { table, time: record.time, octets: start..batch.octets.len() });
-            if batch.octets.len() >= self.batch_octets {
+            if batch.octets.len() + size_of_val(&batch.runs[..]) >= self.batch_octets {
                 self.send(part);
             }
         }
@@ -243,7 +245,7 @@ mod tests {
                     all.replay_all(queue, &mut see);
                 });
             }
-            let mut dealer = Dealer::new(&queues, PARTS, &all, shard_of);
+            let mut dealer = Dealer::new(&queues, PARTS, &all, 1, shard_of);
             let mut rest = &octets[..];
             while !rest.is_empty() {
                 let record = Record::decode(rest, seal).unwrap();
@@ -285,7 +287,7 @@ mod tests {
             let mut position = Position { record: RecordNumber(1), event: 0 };
             let time = Timestamp::from_micros(0);
             journal::encode(&mut octets, seal, &mut position, RecordNumber(0), time, &changes);
-            let mut dealer = Dealer::new(queues, PARTS, &all, |_| 0);
+            let mut dealer = Dealer::new(queues, PARTS, &all, 1, |_| 0);
             dealer.deal(&Record::decode(&octets, seal).unwrap());
             dealer.finish();
         };

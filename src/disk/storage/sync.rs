@@ -25,6 +25,8 @@ pub struct Storage {
     maker: Arc<SegmentMaker>,
     compactors: Arc<Vec<Mutex<Compactor>>>,
     stop: Arc<AtomicBool>,
+    /// Whether the compacting thread does nothing.
+    held: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -48,6 +50,7 @@ impl Storage {
             maker: Arc::new(maker),
             compactors: Arc::new(compactors.into_iter().map(Mutex::new).collect()),
             stop: Arc::default(),
+            held: Arc::default(),
             threads: Vec::new(),
         };
         if threads {
@@ -64,10 +67,13 @@ impl Storage {
             self.threads.push(thread::Builder::new().name(name).spawn(run)?);
         }
         let (shards, stop) = (self.shards.clone(), Arc::clone(&self.stop));
-        let compactors = Arc::clone(&self.compactors);
+        let (compactors, held) = (Arc::clone(&self.compactors), Arc::clone(&self.held));
         let run = move || {
             while !stop.load(Ordering::Acquire) {
                 for (index, compactor) in compactors.iter().enumerate() {
+                    if held.load(Ordering::Acquire) {
+                        break;
+                    }
                     if let Err(error) = lock(compactor).run(false) {
                         shards[index].tell(format!("compaction: {error}"));
                     }
@@ -87,6 +93,11 @@ impl Storage {
     /// The path of the state directory.
     pub fn path(&self) -> &Path {
         &self.maker.root
+    }
+
+    /// While it is held, the compacting thread begins nothing, and removes nothing soon.
+    pub fn hold_compaction(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
     }
 
     /// The last trouble of a shard that its reactor has not been told of, once: a sync that failed,

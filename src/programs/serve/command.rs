@@ -3,7 +3,7 @@
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::successor::{Predecessor, Successor};
-use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals};
+use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals, successor};
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, ServeConfig, ServeOptions};
 use crate::programs::serve::start::{StartError, choose_io};
@@ -16,6 +16,7 @@ use crate::programs::serve::{check, recovery};
 /// # Errors
 /// Where an option is wrong, or the server does not start or ends by itself.
 pub fn run(options: ServeOptions) -> Result<(), ExitError> {
+    successor::start_and_end();
     signals::ignore_those_without_use();
     addresses::share_arena();
     core_dump::without_memory();
@@ -61,6 +62,8 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
 /// Ends a server, and lets the next process go on with its sockets. Returns only where that cannot
 /// be executed.
 fn hand_over(mut serving: Serving, successor: Option<Successor>) -> ExitError {
+    // They are for whoever serves next.
+    signals::hold();
     let sockets = serving.take_sockets();
     let stopped = serving.stop();
     match &stopped {
@@ -68,20 +71,17 @@ fn hand_over(mut serving: Serving, successor: Option<Successor>) -> ExitError {
         // The next one finds in the journal what is missing elsewhere.
         Err(error) => warn(format_args!("{error}")),
     }
-    match (successor, stopped) {
-        (Some(successor), Ok(_)) => match successor.take_over() {
-            Ok(()) => {
-                stderr::flush();
-                // The sockets are closed with the process, when the other one has long had them.
-                std::process::exit(0);
-            }
+    // Else some thread may still write what another process must not write at the same time.
+    let is_alone = stopped.is_ok_and(|totals| totals.log_ended);
+    if let Some(successor) = successor.filter(|_| is_alone) {
+        stderr::flush();
+        match successor.take_over() {
+            // The sockets are closed with the process, when the other one has long had them.
+            Ok(()) => std::process::exit(0),
             Err(error) => {
                 warn(format_args!("the process beside this one cannot take over: {error}"))
             }
-        },
-        // Some thread may still write what another process must not write at the same time.
-        (Some(mut successor), Err(_)) => drop(successor.end()),
-        (None, _) => {}
+        }
     }
     say(format_args!("SIGUSR2: executing the program anew; what arrives waits in the sockets"));
     stderr::flush();

@@ -17,6 +17,7 @@ use crate::handoff::change::{Change, LogFormat, Timestamp};
 use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Replayed, Server};
 use crate::kernel::socket;
+use crate::kernel::stderr::say;
 use crate::programs::serve::recording::{LOG_CURSOR, Recording, RecordingState, RecoverError};
 
 /// The most threads that fill the tables of one shard: the one that reads cannot feed more.
@@ -139,9 +140,13 @@ fn replay(
     ahead: Option<StateAhead>,
 ) -> Result<Opened, RecoverError> {
     let shards = servers.len();
-    let parts = parts(shards);
     let fits = ahead.as_ref().map(|ahead| ahead.fits(&**disk, state.path(), log));
     let fits = fits.transpose().map_err(RecoverError::Storage)?.unwrap_or(false);
+    if ahead.is_some() && !fits {
+        say(format_args!(
+            "the state is read once more: it was compacted, or its event log was not complete, since it was read"
+        ));
+    }
     let (ahead, mut replayed) = match ahead.filter(|_| fits) {
         Some(StateAhead { read, replayed }) => (Some(read), replayed),
         None => (None, replayed(servers)),
@@ -156,6 +161,8 @@ fn replay(
         &mut replayed,
     )
     .map_err(RecoverError::Storage)?;
+    // As many as there were when it was read ahead.
+    let parts = replayed.len() / shards;
     for (index, replayed) in replayed.into_iter().enumerate() {
         servers[index / parts].adopt(replayed);
     }

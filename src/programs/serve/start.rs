@@ -263,7 +263,9 @@ impl Shards {
     fn ahead(config: &ServeConfig, serving: Predecessor) -> Result<Self, StartError> {
         let handoff_port = config.listen.first().map_or(0, SocketAddrV4::port);
         let mut shards = Self::new(config, handoff_port)?;
-        if config.journal {
+        // A port that the kernel chooses is known only when it is bound.
+        let has_ports = config.listen.iter().all(|address| address.port() != 0);
+        if config.journal && has_ports {
             let read = StateAhead::read(&config.state, config.sync, handoff_port, &shards.servers);
             shards.ahead = read.map_err(StartError::Recover)?;
         }

@@ -64,11 +64,14 @@ pub struct Totals {
     pub nat64s: usize,
     /// Lines in the event log.
     pub lines: u64,
+    /// Whether no thread may still write to the log: one that hangs in a call of the system ends
+    /// with the process.
+    pub log_ended: bool,
 }
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { datagrams, replies, drops, drops_by_reason, nat64s, lines } = self;
+        let Self { datagrams, replies, drops, drops_by_reason, nat64s, lines, .. } = self;
         write!(
             f,
             "{nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops{drops_by_reason}, \
@@ -198,6 +201,13 @@ impl Serving {
         turned
     }
 
+    /// While another process reads the state, and may need what compaction would remove.
+    pub(super) fn hold_compaction(&mut self, held: bool) {
+        if let Some(Keeper { storage: Some(storage), .. }) = self.keeping.keeper() {
+            storage.hold_compaction(held);
+        }
+    }
+
     /// The sockets, once more.
     pub(super) fn sockets(&self) -> &[PassedFile] {
         &self.sockets
@@ -250,18 +260,19 @@ impl Serving {
             drops_by_reason: drops::by_reason(|reason| self.dropped(reason)),
             nat64s: self.budget.nat64s(),
             lines: 0,
+            log_ended: false,
         };
         self.keeping.look();
         let lines = match self.keeping {
             Keeping::Here(keeper) => {
                 let Keeper { log, storage, .. } = *keeper;
-                let lines = log.join(LOG_DEADLINE).map_err(StopError::Log);
+                let ended = log.end(LOG_DEADLINE).map_err(StopError::Log);
                 drop(storage);
-                lines
+                ended
             }
             Keeping::Coming(_) => Err(StopError::Incomplete),
             Keeping::Failed(error) => Err(StopError::Unrecorded(error)),
         };
-        result.and(lines).map(|lines| Totals { lines, ..totals })
+        result.and(lines).map(|(lines, log_ended)| Totals { lines, log_ended, ..totals })
     }
 }

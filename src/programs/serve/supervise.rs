@@ -17,7 +17,7 @@ use crate::kernel::memory;
 use crate::kernel::service;
 use crate::kernel::signals;
 use crate::kernel::stderr::{say, warn};
-use crate::kernel::successor::{Successor, Word};
+use crate::kernel::successor::{ChannelMessage, Successor, Word};
 use crate::programs::serve::drops::DropLines;
 use crate::programs::serve::repeats::Repeats;
 use crate::programs::serve::stop::Serving;
@@ -27,6 +27,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The command that finds what would keep the server from starting.
 const CHECK: &str = "check-config";
+
+/// What is said where nobody takes over, before why.
+const GOES_ON: &str = "SIGUSR2: this server goes on, as the program that would take over";
 
 /// How the parts of the server wake [`supervise`].
 #[derive(Debug, Clone, Default)]
@@ -77,31 +80,33 @@ pub fn supervise<E>(
         };
         loop {
             tokio::select! {
+                // A signal is heeded before a successor takes over.
+                biased;
                 _ = terminate.recv() => return Ok(Ok((serving, ServeEnd::Stop))),
                 _ = interrupt.recv() => return Ok(Ok((serving, ServeEnd::Stop))),
                 () = alarm.0.notified() => return Ok(Ok((serving, ServeEnd::Stop))),
-                _ = hand_over.recv(), if beside.is_none() => match service::rehearse(CHECK) {
-                    Ok(()) => {
-                        beside = Beside::start(&serving);
-                        if beside.is_none() {
-                            return Ok(Ok((serving, ServeEnd::HandOver(None))));
-                        }
+                _ = hand_over.recv() => {
+                    // There may be a newer program than the one that is beside this one.
+                    beside = None;
+                    match service::rehearse(CHECK) {
+                        Ok(()) => match Beside::start(&mut serving) {
+                            Some(started) => beside = Some(started),
+                            None => return Ok(Ok((serving, ServeEnd::HandOver(None)))),
+                        },
+                        Err(why) => warn(format_args!("{GOES_ON} refuses: {why}")),
                     }
-                    Err(why) => warn(format_args!(
-                        "SIGUSR2: this server goes on, as the program that would take over refuses: {why}"
-                    )),
-                },
+                }
                 word = Beside::word(beside.as_mut()) => {
-                    let mut said = beside.take().map(|beside| beside.successor);
+                    let said = beside.take().map(|beside| beside.successor);
                     match word {
                         Word::Ready => return Ok(Ok((serving, ServeEnd::HandOver(said)))),
                         Word::Cannot => {
-                            said.as_mut().map(Successor::end);
                             return Ok(Ok((serving, ServeEnd::HandOver(None))));
                         }
-                        Word::Ended(how) => warn(format_args!(
-                            "SIGUSR2: this server goes on, as the program that would take over has ended: {how}"
-                        )),
+                        Word::Ended(how) => {
+                            serving.hold_compaction(false);
+                            warn(format_args!("{GOES_ON} has ended: {how}"));
+                        }
                     }
                 }
                 _ = hangup.recv() => {
@@ -155,18 +160,22 @@ impl Look {
 struct Beside {
     successor: Successor,
     channel: UnixStream,
+    /// What was read of its next message.
+    heard: Vec<u8>,
 }
 
 impl Beside {
     /// Starts it, where a service manager can be told of it, and there is memory for the tables of
     /// both.
-    fn start(serving: &Serving) -> Option<Self> {
-        if !service::is_managed() || !memory::has_room_for_another() {
+    fn start(serving: &mut Serving) -> Option<Self> {
+        if !service::is_service() || !memory::has_room_for_another() {
             return None;
         }
+        // It would remove what is being read.
+        serving.hold_compaction(true);
         let started = Successor::start(serving.sockets()).and_then(|successor| {
             let channel = UnixStream::from_std(successor.channel()?)?;
-            Ok(Self { successor, channel })
+            Ok(Self { successor, channel, heard: Vec::new() })
         });
         match &started {
             Ok(_) => say(format_args!("SIGUSR2: starting the program anew, beside this server")),
@@ -179,8 +188,20 @@ impl Beside {
 
     /// Waits for what it says; for ever where there is none.
     async fn word(beside: Option<&mut Self>) -> Word {
-        let Some(Self { successor, channel }) = beside else { return pending().await };
-        let octet = channel.read_u8().await;
-        successor.word(octet.ok())
+        let Some(Self { successor, channel, heard }) = beside else { return pending().await };
+        loop {
+            // Nothing is lost where this ends at the wait.
+            let mut octets = [0; size_of::<ChannelMessage>()];
+            let room = octets.len() - heard.len();
+            match channel.read(&mut octets[..room]).await {
+                Ok(read @ 1..) => heard.extend_from_slice(&octets[..read]),
+                _ => return successor.gone(),
+            }
+            let Ok(message) = ChannelMessage::try_from(&heard[..]) else { continue };
+            heard.clear();
+            if let Some(word) = successor.hear(message) {
+                return word;
+            }
+        }
     }
 }

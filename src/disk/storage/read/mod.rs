@@ -137,8 +137,8 @@ impl ShardReader<'_> {
         self.read_to(false, common, on_damage, sink)
     }
 
-    /// As [`ShardReader::read`], while somebody writes: what is not whole at the end of the last
-    /// segment is not there yet.
+    /// As [`ShardReader::read`], while somebody writes: what is not whole at the end of the segment
+    /// that is written is not there yet.
     pub fn read_live(
         &self,
         common: &mut Option<Common>,

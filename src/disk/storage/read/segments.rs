@@ -46,7 +46,7 @@ pub(super) struct Reach {
     pub first: Option<u64>,
     /// The first record that is wanted.
     pub from: RecordNumber,
-    /// Whether the last segment may grow meanwhile.
+    /// Whether somebody writes meanwhile: what is not whole yet in the last segments is not there.
     pub live: bool,
 }
 
@@ -139,7 +139,8 @@ impl SegmentsProgress<'_> {
                 }
                 Step::Invalid(why) => why.to_string(),
             };
-            if self.reach.live && later.is_empty() {
+            // Behind the segment that is written, the next one is ready.
+            if self.reach.live && later.len() <= 1 {
                 return Ok(true);
             }
             match self.judge(&segment, offset)? {
