@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::Table;
+use super::records::Slot;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::ports::TABLE_CAPACITY;
@@ -63,7 +64,13 @@ impl Table {
                 }
             }
             Change::AuthenticatorLearned { address, ref authenticator } => {
-                if let Some(slot) = self.clients.find(&self.hash, address.octets()) {
+                let octets = address.octets();
+                let newest = Some(self.newest_client);
+                let is_it = |&slot: &Slot| {
+                    self.clients.try_get(slot).is_some_and(|client| client.address == octets)
+                };
+                let slot = newest.filter(is_it).or_else(|| self.clients.find(&self.hash, octets));
+                if let Some(slot) = slot {
                     self.clients.get_mut(slot).authenticator.clone_from(authenticator);
                 }
             }

@@ -81,6 +81,8 @@ pub struct Table {
     second: u16,
     ports: Ports,
     hash: SecretHash,
+    /// The client whose entry was made last, whose authenticator is mostly learned next.
+    newest_client: Slot,
     /// The /64s that are heavy or nearly so.
     heavy: Vec<Slot>,
     /// The least recently used entries.
@@ -239,6 +241,7 @@ impl Table {
             second: 0,
             ports: Ports::new(handoff_port, hash),
             hash,
+            newest_client: records::NONE,
             heavy: Vec::new(),
             lru: LruQueues::default(),
             lru_of: Vec::new(),

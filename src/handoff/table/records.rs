@@ -114,6 +114,11 @@ impl<T: Keyed> Pool<T> {
         self.records.get(slot)
     }
 
+    /// As [`Slots::try_get`].
+    pub fn try_get(&self, slot: Slot) -> Option<&T> {
+        self.records.try_get(slot)
+    }
+
     /// As [`Slots::get_mut`]. The key must stay as it is.
     pub fn get_mut(&mut self, slot: Slot) -> &mut T {
         self.records.get_mut(slot)

@@ -20,6 +20,7 @@ impl Table {
         // A free port is at least 1024, so it is not 0.
         let number = NonZeroU16::new(port.0)?;
         let (address, subnet) = self.share_client(client.address.octets(), client.subnet());
+        self.newest_client = address;
         let prefix = self.share_prefix(client.prefix.0);
         let last_use = self.next_use();
         let slot = self.records.insert(EntryRecord {
