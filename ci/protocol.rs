@@ -26,6 +26,8 @@ mod server;
 mod threads;
 #[path = "protocol/watched.rs"]
 mod watched;
+#[path = "protocol/who.rs"]
+mod who;
 
 #[path = "protocol/command_line.rs"]
 mod command_line;

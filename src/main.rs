@@ -10,7 +10,7 @@ use clap::Parser;
 use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
-use nat64handoff::programs::{demo, gateway, journal, manual, serve};
+use nat64handoff::programs::{demo, gateway, journal, manual, serve, who};
 
 fn main() -> ExitCode {
     let held = signals::hold();
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Journal { command } => journal::run(command),
         Command::CheckConfig(options) => serve::command::check(options),
         Command::SelfCheck(options) => demo::self_check::run(options),
+        Command::Who(options) => who::run(options),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };

@@ -22,15 +22,15 @@ const COMMANDS: &[(&str, Run)] = &[
     ("tail -f /home/nat64ho/logs/events.log", Run::Here("Initialized 127.64.64.9")),
     ("nat64handoff check-config", Run::Here("# good: nothing here keeps it from starting")),
     ("man nat64handoff", Run::Here("NAT64")),
-    (ABUSE, Run::Here("[2001:db8::64]")),
+    (ABUSE, Run::Here("2001:db8::64 port ")),
     ("cp -a /home/nat64ho/state /home/nat64ho/logs /var/backups/", Run::Here("")),
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
     (SERVE, Run::Here("serving 0.0.0.0:64064")),
     ("sudo target/release/nat64handoff gateway --pool 192.0.2.7", Run::Elsewhere), // e2e
 ];
-const ABUSE: &str = "cd /home/nat64ho/logs; zcat -f $(ls -tr events.log*) | grep -v ' Conflict ' | \
-    awk '$1 \" \" $2 <= \"2019-03-18 12:00\" && $4 == \"192.0.2.7:3719\"' | tail -n 1";
+const ABUSE: &str = "sudo nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
+const ABUSE_HERE: &str = "nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
 const SERVE: &str = "target/release/nat64handoff serve --state /var/lib/nat64handoff --log \
     /var/log/nat64handoff/events.log";
 
@@ -57,7 +57,9 @@ fn commands() -> Vec<String> {
 fn as_run_here(command: &str, entry: &str) -> String {
     let command = command.strip_prefix("sudo ").unwrap_or(command);
     match command {
-        ABUSE => command.replace("2019-03-18 12:00", "9999").replace("192.0.2.7:3719", entry),
+        ABUSE_HERE => {
+            command.replace("2019-03-18 12:00 +01:00", "now").replace("192.0.2.7:3719", entry)
+        }
         _ if command.starts_with("tail -f") => format!("head -n 1 < <({command} 2>/dev/null)"),
         // Its port is taken by the service.
         SERVE => format!(

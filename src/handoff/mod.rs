@@ -11,6 +11,7 @@ pub mod entry;
 pub mod fragments;
 pub mod identity;
 pub mod line;
+pub mod logged;
 pub mod message;
 pub mod opaque;
 pub mod ports;

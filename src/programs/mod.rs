@@ -7,3 +7,4 @@ pub mod journal;
 pub mod manual;
 pub mod options;
 pub mod serve;
+pub mod who;

@@ -100,6 +100,11 @@ impl Former {
         Some(parsed).filter(|parsed| parsed.name(log) == name)
     }
 
+    /// Whether both are the same part of the log, of which one may be compressed.
+    pub(super) fn is_same_as(self, other: Former) -> bool {
+        (self.day, self.number) == (other.day, other.number)
+    }
+
     fn name(self, log: &OsStr) -> OsString {
         let mut name = [log.as_bytes(), b"-", self.day.digits().as_bytes()].concat();
         if self.number > 0 {

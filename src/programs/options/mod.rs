@@ -6,6 +6,7 @@
 //! configuration.
 
 mod about;
+mod asked;
 mod config;
 mod environment;
 mod gateway;
@@ -13,10 +14,12 @@ mod layers;
 mod table;
 mod values;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use asked::Asked;
 pub use config::{Configuration, Options};
 pub use environment::Environment;
 pub use gateway::{GatewayOptions, GatewaySetup};
@@ -62,6 +65,9 @@ pub enum Command {
     /// Ask the server that runs with these options as a NAT64 would, from loopback
     #[command(after_help = PLACES)]
     SelfCheck(SelfCheckOptions),
+    /// Say who was behind a NAT64's address and port, or where a client was
+    #[command(after_help = WHO_EXAMPLES)]
+    Who(WhoOptions),
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell
@@ -111,6 +117,37 @@ pub struct SelfCheckOptions {
     #[arg(long)]
     pub start: bool,
 }
+
+/// Options of `who`.
+#[derive(Debug, Args)]
+pub struct WhoOptions {
+    /// A NAT64's address and port, as 192.0.2.7:3719; or a client, as 2001:db8::17 or 2001:db8::/64
+    #[arg(value_name = "WHO")]
+    pub who: Asked,
+    /// When, in UTC unless a zone is written; to the minute: in that; two with .. between: from, to
+    /// [default: now; of a client: ever]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Only connections to this address of the server
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<Ipv4Addr>,
+    /// The event log; - for standard input [default: that of `serve`]
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// The file of options that `serve` has
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON: one array
+    #[arg(long)]
+    pub json: bool,
+}
+
+const WHO_EXAMPLES: &str = "\
+Reads the event log, with the files of former days; the server need not run.
+
+  nat64handoff who 192.0.2.7:3719 --at '2019-03-18 10:07'
+  nat64handoff who 192.0.2.7:3719 --at 'yesterday 10:00..11:00'
+  nat64handoff who 2001:db8::17";
 
 const PLACES: &str = "\
 Every option can also be set by an environment variable (--max-entries: NAT64HANDOFF_MAX_ENTRIES, \

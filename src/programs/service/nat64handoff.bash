@@ -43,6 +43,9 @@ _nat64handoff() {
             nat64handoff,serve)
                 cmd="nat64handoff__subcmd__serve"
                 ;;
+            nat64handoff,who)
+                cmd="nat64handoff__subcmd__who"
+                ;;
             nat64handoff__subcmd__help,check-config)
                 cmd="nat64handoff__subcmd__help__subcmd__check__subcmd__config"
                 ;;
@@ -69,6 +72,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,serve)
                 cmd="nat64handoff__subcmd__help__subcmd__serve"
+                ;;
+            nat64handoff__subcmd__help,who)
+                cmd="nat64handoff__subcmd__help__subcmd__who"
                 ;;
             nat64handoff__subcmd__help__subcmd__journal,check)
                 cmd="nat64handoff__subcmd__help__subcmd__journal__subcmd__check"
@@ -101,7 +107,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -275,7 +281,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check completions man help"
+            opts="serve demo gateway journal check-config self-check who completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -429,6 +435,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__serve)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__who)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -704,6 +724,36 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__who)
+            opts="-h --at --to --log --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --at)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -182,6 +182,18 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 && ret=0
 ;;
+(who)
+_arguments "${_arguments_options[@]}" : \
+'--at=[When, in UTC unless a zone is written; to the minute\: in that; two with .. between\: from, to \[default\: now; of a client\: ever\]]:TIME:_default' \
+'--to=[Only connections to this address of the server]:ADDRESS:_default' \
+'--log=[The event log; - for standard input \[default\: that of \`serve\`\]]:FILE:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one array]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':who -- A NAT64'\''s address and port, as 192.0.2.7\:3719; or a client, as 2001\:db8\:\:17 or 2001\:db8\:\:/64:_default' \
+&& ret=0
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
@@ -253,6 +265,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(who)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -283,6 +299,7 @@ _nat64handoff_commands() {
 'journal:Look into the journal of a server that is not running' \
 'check-config:Print the configuration that \`serve\` would use, and where each value comes from' \
 'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
+'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -318,6 +335,7 @@ _nat64handoff__subcmd__help_commands() {
 'journal:Look into the journal of a server that is not running' \
 'check-config:Print the configuration that \`serve\` would use, and where each value comes from' \
 'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
+'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -382,6 +400,11 @@ _nat64handoff__subcmd__help__subcmd__serve_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help serve commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__help__subcmd__who_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__who_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help who commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__journal_commands] )) ||
 _nat64handoff__subcmd__journal_commands() {
     local commands; commands=(
@@ -439,6 +462,11 @@ _nat64handoff__subcmd__self-check_commands() {
 _nat64handoff__subcmd__serve_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff serve commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__who_commands] )) ||
+_nat64handoff__subcmd__who_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff who commands' commands "$@"
 }
 
 if [ "$funcstack[1]" = "_nat64handoff" ]; then

@@ -1,0 +1,79 @@
+//! `nat64handoff who`: what the event log says of a port, or of a client.
+
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
+use crate::run::run;
+use crate::server::Server;
+use std::time::Duration;
+
+fn who(server: &Server, arguments: &[&str]) -> (i32, String) {
+    let log = server.log_path();
+    let (code, stdout, stderr) =
+        run(&[&["who", "--log", log.to_str().unwrap()], arguments].concat());
+    (code, stdout + &stderr)
+}
+
+/// Of a server that runs, and of one that does not any more.
+#[test]
+fn section_8_who_had_a_port() {
+    let mut server = Server::start_single(&["--max-entries", "40", "--log-format", "full"]);
+    let nat64 = Nat64::known(&server);
+    let clients: Vec<_> = (0..40).map(Client::nth).collect();
+    let ports: Vec<_> = clients.iter().map(|client| nat64.map(*client)).collect();
+    // The least recently used one goes, and the newcomer gets its port.
+    let newcomer = Client::nth(100);
+    let port = nat64.map(newcomer);
+    assert_eq!(port, ports[0]);
+    let is_logged = || server.events().len() >= 43;
+    assert!(crate::harness::process::wait_until(Duration::from_secs(60), is_logged));
+    let at = |port: u16| format!("{}:{port}", nat64.address);
+    for stopped in [false, true] {
+        if stopped {
+            server.process.signal(libc::SIGTERM);
+            server.wait_exit(Duration::from_secs(60));
+        }
+        for (client, port) in clients.iter().zip(&ports).skip(1) {
+            let (code, said) = who(&server, &[&at(*port)]);
+            let expected =
+                format!("{} port {} (to 127.0.0.1), since ", client.address, client.port);
+            assert!(code == 0 && said.starts_with(&expected), "{said}");
+            assert!(said.ends_with(", until now\n") && said.lines().count() == 1, "{said}");
+        }
+        let (_, now) = who(&server, &[&at(port)]);
+        assert!(now.starts_with(&format!("{} port ", newcomer.address)), "{now}");
+        let (_, both) = who(&server, &[&at(port), "--at", "1 hour ago..now"]);
+        let (first, second) = both.split_once('\n').unwrap();
+        assert!(first.starts_with(&format!("{} port ", clients[0].address)), "{both}");
+        let until = first.rsplit_once("until ").unwrap().1;
+        assert!(second.contains(&format!("since {until}, until now")), "{both}");
+        let (_, before) = who(&server, &[&at(port), "--at", "1 hour ago"]);
+        assert!(before.contains("nobody") && before.contains("later: "), "{before}");
+        let (_, of) = who(&server, &[&clients[5].address.to_string()]);
+        assert!(of.starts_with(&format!("{} was {}", at(ports[5]), clients[5].address)), "{of}");
+        let (_, elsewhere) = who(&server, &[&at(port), "--to", "203.0.113.5"]);
+        assert!(elsewhere.contains("nobody"), "{elsewhere}");
+        let (_, json) = who(&server, &[&at(port), "--json"]);
+        assert!(json.starts_with("[\n") && json.contains("\"until\": null"), "{json}");
+    }
+}
+
+/// What cannot be answered says why, and what to do.
+#[test]
+fn section_8_who_asks_for_what_is_missing() {
+    let server = Server::start(&[]);
+    for (arguments, code, part) in [
+        (&["192.0.2.7"][..], 2, "as 192.0.2.7:3719"),
+        (&["192.0.2.7:1", "--at", "sometime"], 2, "is no time"),
+        (&["192.0.2.7:1", "--at", "11:00..10:00"], 2, "is after"),
+        (&["192.0.2.7:1", "--log", "/nowhere/events.log"], 2, "--log"),
+        (&["192.0.2.7:1"], 0, "192.0.2.7:1: nobody at "),
+        (&["2001:db8::1"], 0, "2001:db8::1: not in the event log"),
+    ] {
+        let (status, said) = who(&server, arguments);
+        assert!(status == code && said.contains(part), "{arguments:?}: {status} {said}");
+    }
+    let (code, _, stderr) = run(&["who", "192.0.2.7:1", "--log", "/nowhere/events.log"]);
+    assert!(code == 1 && stderr.contains("name it by --log"), "{stderr}");
+    let (code, _, stderr) = run(&["who", "192.0.2.7:1"]);
+    assert!(code == 2 && stderr.contains("is its standard output"), "{stderr}");
+}

@@ -1,0 +1,197 @@
+//! What the event log has from its beginning on: its file, and those of former days, compressed or
+//! not (`days`, `archive`).
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+
+use flate2::bufread::MultiGzDecoder;
+use memchr::{memchr, memmem, memrchr};
+
+use super::days::Former;
+use crate::disk::fs::{Disk, RealDisk, parent};
+
+/// Octets that are searched at once, more than a line has.
+const PIECE_OCTETS: usize = 1 << 20;
+/// The server may begin another file, or compress one, while they are opened.
+const OPEN_TRIES: usize = 10;
+
+/// A part of the event log that is open: it stays what it is when it is renamed or removed.
+pub struct PastFile {
+    path: PathBuf,
+    reader: Box<dyn Read + Send>,
+}
+
+/// Opens the files of the event log at `log`, in the order of time.
+///
+/// # Errors
+/// The first that cannot be opened, and why.
+pub fn open_past(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let names = files(log)?;
+        let opened: Result<Vec<_>, _> = names.iter().map(|name| open(name)).collect();
+        match opened {
+            Ok(opened) if files(log)? == names => return Ok(opened),
+            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < OPEN_TRIES => {}
+            Ok(_) if tries < OPEN_TRIES => {}
+            opened => return opened,
+        }
+    }
+}
+
+/// What is read instead of files.
+pub fn past_of(reader: impl Read + Send + 'static) -> Vec<PastFile> {
+    vec![PastFile { path: PathBuf::from("-"), reader: Box::new(reader) }]
+}
+
+fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    // They are where the file is that a link leads to.
+    let log = log.canonicalize().map_err(|error| (log.to_owned(), error))?;
+    let (folder, name) = (parent(&log), log.file_name().unwrap_or_default());
+    let names = RealDisk.list(folder).map_err(|error| (folder.to_owned(), error))?;
+    let mut former: Vec<_> =
+        names.iter().filter_map(|other| Some((Former::parse(name, other)?, other))).collect();
+    former.sort();
+    // For a moment a file is there twice: as it was, and compressed.
+    former.dedup_by(|compressed, file| compressed.0.is_same_as(file.0));
+    let former = former.into_iter().map(|(_, name)| folder.join(name));
+    Ok(former.chain([log.clone()]).collect())
+}
+
+fn open(path: &Path) -> Result<PastFile, (PathBuf, io::Error)> {
+    let file = File::open(path).map_err(|error| (path.to_owned(), error))?;
+    let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
+    let reader: Box<dyn Read + Send> = match is_compressed {
+        true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIECE_OCTETS, file))),
+        false => Box::new(file),
+    };
+    Ok(PastFile { path: path.to_owned(), reader })
+}
+
+/// What `take` makes of the lines that contain `needle`, in order, several files at a time. A line
+/// that has no end yet is none.
+///
+/// # Errors
+/// The first file that cannot be read, and why.
+pub fn lines_with<T: Send>(
+    files: Vec<PastFile>,
+    needle: &[u8],
+    take: impl Fn(&str) -> Option<T> + Sync,
+) -> Result<Vec<T>, (PathBuf, io::Error)> {
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let results: Vec<_> = files.iter().map(|_| Mutex::new(Ok(Vec::new()))).collect();
+    let files = Mutex::new(files.into_iter().zip(&results));
+    thread::scope(|scope| {
+        for _ in 0..threads.min(results.len()) {
+            scope.spawn(|| {
+                loop {
+                    let next = files.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((PastFile { path, reader }, result)) = next else { return };
+                    let found = lines_in(reader, needle, &take).map_err(|error| (path, error));
+                    *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
+                }
+            });
+        }
+    });
+    let mut all = Vec::new();
+    for result in results {
+        all.extend(result.into_inner().unwrap_or_else(PoisonError::into_inner)?);
+    }
+    Ok(all)
+}
+
+fn lines_in<T>(
+    mut reader: impl Read,
+    needle: &[u8],
+    take: impl Fn(&str) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    let finder = memmem::Finder::new(needle);
+    let mut piece = vec![0; PIECE_OCTETS];
+    let (mut filled, mut found) = (0, Vec::new());
+    loop {
+        if filled == piece.len() {
+            // No line of ours is as long.
+            filled = 0;
+        }
+        let read = match reader.read(&mut piece[filled..]) {
+            Ok(0) => return Ok(found),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        filled += read;
+        let Some(end) = memrchr(b'\n', &piece[..filled]) else { continue };
+        let mut rest = 0;
+        while let Some(at) = finder.find(&piece[rest..=end]) {
+            let start = memrchr(b'\n', &piece[..rest + at]).map_or(0, |end| end + 1);
+            let length = memchr(b'\n', &piece[rest + at..]).unwrap_or(0);
+            let line = &piece[start..rest + at + length];
+            found.extend(std::str::from_utf8(line).ok().and_then(&take));
+            rest += at + length;
+        }
+        piece.copy_within(end + 1..filled, 0);
+        filled -= end + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn whole(line: &str) -> Option<String> {
+        Some(line.to_owned())
+    }
+
+    #[test]
+    fn lines_of_all_files_in_the_order_of_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let compressed = |name: &str, text: &str| {
+            let mut file = GzEncoder::new(File::create(path(name)).unwrap(), Compression::fast());
+            file.write_all(text.as_bytes()).unwrap();
+            file.finish().unwrap();
+        };
+        compressed("events.log-20190318.gz", "a 1\nb 2\n");
+        fs::write(path("events.log-20190319"), "a 3\n").unwrap();
+        compressed("events.log-20190319.gz", "a 3\n");
+        fs::write(path("events.log-20190319.1"), "a 4\nb\n").unwrap();
+        fs::write(path("events.log"), "b\nb a 5\na 6").unwrap();
+        fs::write(path("events.log.1"), "a 7\n").unwrap();
+        let past = open_past(&path("events.log")).unwrap();
+        assert_eq!(lines_with(past, b"a ", whole).unwrap(), ["a 1", "a 3", "a 4", "b a 5"]);
+        let (missing, error) = open_past(&path("other.log")).err().unwrap();
+        assert_eq!((missing, error.kind()), (path("other.log"), io::ErrorKind::NotFound));
+        fs::write(path("events.log-20190320.gz"), "no gzip").unwrap();
+        let (broken, _) =
+            lines_with(open_past(&path("events.log")).unwrap(), b"a", whole).err().unwrap();
+        assert_eq!(broken.file_name().unwrap(), "events.log-20190320.gz");
+    }
+
+    #[test]
+    fn lines_that_come_in_parts() {
+        /// Gives an octet at a time.
+        struct Slow<'a>(&'a [u8]);
+        impl Read for Slow<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let Some((first, rest)) = self.0.split_first() else { return Ok(0) };
+                (buffer[0], self.0) = (*first, rest);
+                Ok(1)
+            }
+        }
+        let text = "x1\ny\n\nx2 x\ny\nx3";
+        assert_eq!(lines_in(Slow(text.as_bytes()), b"x", whole).unwrap(), ["x1", "x2 x"]);
+        let long = format!("x{}\nx4\n", "y".repeat(3 * PIECE_OCTETS));
+        assert!(lines_in(long.as_bytes(), b"x4", whole).unwrap().len() <= 1);
+        assert_eq!(lines_in(&b"\xffx\nx5\n"[..], b"x", whole).unwrap(), ["x5"]);
+    }
+}

@@ -1,0 +1,79 @@
+//! What `who` is asked about.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddrV4};
+use std::str::FromStr;
+
+use ipnet::Ipv6Net;
+
+/// What is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The port of a NAT64.
+    Port(SocketAddrV4),
+    /// A client, or several.
+    Clients(Ipv6Net),
+}
+
+/// What is neither.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "neither the address and port of a NAT64, as 192.0.2.7:3719, nor the address of a client, as \
+     2001:db8::17 or 2001:db8:17::/64"
+)]
+pub struct NotAsked;
+
+impl FromStr for Asked {
+    type Err = NotAsked;
+
+    fn from_str(text: &str) -> Result<Self, NotAsked> {
+        let text = text.trim();
+        let client = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        if let Ok(port) = text.parse() {
+            return Ok(Self::Port(port));
+        }
+        if let Ok(address) = client.parse::<Ipv6Addr>() {
+            return Ok(Self::Clients(address.into()));
+        }
+        client.parse().map(Self::Clients).map_err(|_| NotAsked)
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => port.fmt(f),
+            Self::Clients(net) if net.prefix_len() == 128 => net.addr().fmt(f),
+            Self::Clients(net) => net.fmt(f),
+        }
+    }
+}
+
+impl Asked {
+    /// What is in each line that may be about it, and in few others.
+    pub fn needle(&self) -> String {
+        match self {
+            Self::Port(port) => format!(" {port} ["),
+            Self::Clients(net) if net.prefix_len() == 128 => format!("[{}]:", net.addr()),
+            Self::Clients(_) => "]:".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_asked_about() {
+        let asked = |text: &str| text.parse::<Asked>().map(|asked| asked.to_string()).ok();
+        for text in ["192.0.2.7:3719", "2001:db8::17", "2001:db8:17::/64", "::ffff:192.0.2.7"] {
+            assert_eq!(asked(text).as_deref(), Some(text));
+        }
+        assert_eq!(asked("[2001:db8::17]").as_deref(), Some("2001:db8::17"));
+        assert_eq!(asked(" 192.0.2.7:3719\n").as_deref(), Some("192.0.2.7:3719"));
+        for text in ["", "192.0.2.7", "192.0.2.7:66000", "2001:db8::/129", "example.org:80"] {
+            assert_eq!(asked(text), None, "{text}");
+        }
+    }
+}

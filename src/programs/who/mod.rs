@@ -1,0 +1,92 @@
+//! `nat64handoff who`: who was behind a NAT64's address and port, or where a client was, from the
+//! event log alone. The server need not run.
+
+mod answer;
+mod holding;
+mod when;
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::disk::eventlog::{lines_with, open_past, past_of};
+use crate::handoff::logged::LoggedLine;
+use crate::kernel::clock;
+use crate::programs::exit::{ExitError, print};
+use crate::programs::options::{Asked, Cli, Command, Environment, LogDestination, WhoOptions};
+use crate::programs::who::answer::Answer;
+use crate::programs::who::holding::Holdings;
+use crate::programs::who::when::TimeSpan;
+
+/// Prints who it was.
+///
+/// # Errors
+/// Where the event log cannot be read, or a time is none.
+pub fn run(options: WhoOptions) -> Result<(), ExitError> {
+    let now = clock::wall();
+    let span = options.at.as_deref().map(|at| TimeSpan::parse(at, now)).transpose();
+    let span = span.map_err(|error| ExitError::usage(format_args!("--at: {error}")))?;
+    let asked = options.who;
+    let mut holdings = Holdings::of(lines(&options)?.into_iter()).into_all();
+    if let Some(to) = options.to {
+        if holdings.iter().any(|holding| holding.local.is_none()) {
+            return Err(ExitError::failed(
+                "--to: the event log does not say at which address of the server (--log-format full does)",
+            ));
+        }
+        holdings.retain(|holding| holding.local == Some(to));
+    }
+    let span = span.or(match asked {
+        Asked::Port(_) => Some(TimeSpan::moment(now)),
+        Asked::Clients(_) => None,
+    });
+    let answer = Answer { asked, span, holdings };
+    print(if options.json { answer.json()? } else { answer.to_string() })
+}
+
+/// The lines of the event log that may be about it.
+fn lines(options: &WhoOptions) -> Result<Vec<LoggedLine>, ExitError> {
+    let failed = |(path, error): (PathBuf, io::Error)| {
+        ExitError::failed(format_args!(
+            "the event log {} cannot be read: {error}; name it by --log",
+            path.display()
+        ))
+    };
+    let past = match log(options)? {
+        LogDestination::Stdout if options.log.is_none() => {
+            return Err(ExitError::usage(
+                "the server's event log is its standard output: name a file that has it by --log, or - to read it here",
+            ));
+        }
+        LogDestination::Stdout => past_of(io::stdin()),
+        LogDestination::File(path) => open_past(&path).map_err(failed)?,
+    };
+    let take = |line: &str| LoggedLine::parse(line).filter(|line| is_about(options.who, line));
+    lines_with(past, options.who.needle().as_bytes(), take).map_err(failed)
+}
+
+/// Where the server that runs with this configuration logs, unless it is said.
+fn log(options: &WhoOptions) -> Result<LogDestination, ExitError> {
+    let mut words = vec!["nat64handoff".into(), "serve".into()];
+    for (name, value) in [("--log", &options.log), ("--config", &options.config)] {
+        if let Some(value) = value {
+            words.extend([name.into(), value.clone().into_os_string()]);
+        }
+    }
+    let serve = match Cli::try_parse_from(words).map(|cli| cli.command) {
+        Ok(Command::Serve(serve)) => serve,
+        Ok(_) => return Err(ExitError::failed("the log's path cannot be found: name it by --log")),
+        Err(error) => return Err(ExitError::usage(error)),
+    };
+    serve.resolve(&Environment::of_process()).map(|config| config.log).map_err(ExitError::usage)
+}
+
+/// Of a client, what a NAT64 reported against it is not found so.
+fn is_about(asked: Asked, line: &LoggedLine) -> bool {
+    let Some(entry) = line.entry() else { return false };
+    match asked {
+        Asked::Port(port) => (line.nat64, entry.port) == (*port.ip(), port.port()),
+        Asked::Clients(net) => net.contains(&entry.client),
+    }
+}
