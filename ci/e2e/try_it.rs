@@ -64,10 +64,13 @@ fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
         assert_eq!((event.kind, port), (Kind::Created, port_of(access)));
         assert_eq!(client.to_string(), "2001:db8::17");
     }
-    let answers = lines_of("the answer ");
+    let who = download.split(' ').next().unwrap();
+    let answers = lines_of(&format!("nat64handoff who {who}:"));
     let [answer] = answers[..] else { panic!("{said}") };
-    assert_eq!(answer, lines_of("event log ")[0], "the report names the client of the download");
-    assert!(said.contains(&format!("who was {}?", download.split(' ').next().unwrap())), "{said}");
+    let (_, client, port) = of_download.entry.unwrap();
+    let expected = format!("{client} port {port}, since {} UTC, until now", of_download.when);
+    assert_eq!(answer, expected, "the report names the client of the download");
+    assert!(said.contains(&format!("who was {who}?")), "{said}");
     check_nothing_is_left(folder.path(), id);
 }
 

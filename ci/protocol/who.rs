@@ -53,7 +53,10 @@ fn section_8_who_had_a_port() {
         let (_, elsewhere) = who(&server, &[&at(port), "--to", "203.0.113.5"]);
         assert!(elsewhere.contains("nobody"), "{elsewhere}");
         let (_, json) = who(&server, &[&at(port), "--json"]);
-        assert!(json.starts_with("[\n") && json.contains("\"until\": null"), "{json}");
+        assert!(
+            json.starts_with("{\n  \"held\": [\n") && json.contains("\"until\": null"),
+            "{json}"
+        );
     }
 }
 
@@ -75,5 +78,5 @@ fn section_8_who_asks_for_what_is_missing() {
     let (code, _, stderr) = run(&["who", "192.0.2.7:1", "--log", "/nowhere/events.log"]);
     assert!(code == 1 && stderr.contains("name it by --log"), "{stderr}");
     let (code, _, stderr) = run(&["who", "192.0.2.7:1"]);
-    assert!(code == 2 && stderr.contains("is its standard output"), "{stderr}");
+    assert!(code == 2 && stderr.contains("name it by --log, or -"), "{stderr}");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
+use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
 use memchr::{memchr, memmem, memrchr};
@@ -18,6 +19,7 @@ use crate::disk::fs::{Disk, RealDisk, parent};
 const PIECE_OCTETS: usize = 1 << 20;
 /// The server may begin another file, or compress one, while they are opened.
 const OPEN_TRIES: usize = 10;
+const OPEN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A part of the event log that is open: it stays what it is when it is renamed or removed.
 pub struct PastFile {
@@ -33,13 +35,23 @@ pub fn open_past(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let names = files(log)?;
-        let opened: Result<Vec<_>, _> = names.iter().map(|name| open(name)).collect();
-        match opened {
-            Ok(opened) if files(log)? == names => return Ok(opened),
-            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < OPEN_TRIES => {}
-            Ok(_) if tries < OPEN_TRIES => {}
-            opened => return opened,
+        let names = match files(log) {
+            Ok(names) => names,
+            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < OPEN_TRIES => {
+                thread::sleep(OPEN_INTERVAL);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let opened = names.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>();
+        match (opened, files(log)) {
+            (Ok(opened), Ok(now)) if now == names => return Ok(opened),
+            // The server is at it.
+            _ if tries < OPEN_TRIES => thread::sleep(OPEN_INTERVAL),
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+            (Ok(_), Ok(_)) => {
+                return Err((log.to_owned(), io::Error::other("its files change all the time")));
+            }
         }
     }
 }
@@ -73,14 +85,14 @@ fn open(path: &Path) -> Result<PastFile, (PathBuf, io::Error)> {
     Ok(PastFile { path: path.to_owned(), reader })
 }
 
-/// What `take` makes of the lines that contain `needle`, in order, several files at a time. A line
-/// that has no end yet is none.
+/// What `take` makes of the lines that contain one of `needles`, in order, several files at a time.
+/// A line that has no end yet is none.
 ///
 /// # Errors
 /// The first file that cannot be read, and why.
 pub fn lines_with<T: Send>(
     files: Vec<PastFile>,
-    needle: &[u8],
+    needles: &[String],
     take: impl Fn(&str) -> Option<T> + Sync,
 ) -> Result<Vec<T>, (PathBuf, io::Error)> {
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -92,7 +104,7 @@ pub fn lines_with<T: Send>(
                 loop {
                     let next = files.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some((PastFile { path, reader }, result)) = next else { return };
-                    let found = lines_in(reader, needle, &take).map_err(|error| (path, error));
+                    let found = lines_in(reader, needles, &take).map_err(|error| (path, error));
                     *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
                 }
             });
@@ -107,10 +119,10 @@ pub fn lines_with<T: Send>(
 
 fn lines_in<T>(
     mut reader: impl Read,
-    needle: &[u8],
+    needles: &[String],
     take: impl Fn(&str) -> Option<T>,
 ) -> io::Result<Vec<T>> {
-    let finder = memmem::Finder::new(needle);
+    let finders: Vec<_> = needles.iter().map(memmem::Finder::new).collect();
     let mut piece = vec![0; PIECE_OCTETS];
     let (mut filled, mut found) = (0, Vec::new());
     loop {
@@ -126,13 +138,15 @@ fn lines_in<T>(
         };
         filled += read;
         let Some(end) = memrchr(b'\n', &piece[..filled]) else { continue };
-        let mut rest = 0;
-        while let Some(at) = finder.find(&piece[rest..=end]) {
-            let start = memrchr(b'\n', &piece[..rest + at]).map_or(0, |end| end + 1);
-            let length = memchr(b'\n', &piece[rest + at..]).unwrap_or(0);
-            let line = &piece[start..rest + at + length];
+        let places = finders.iter().flat_map(|finder| finder.find_iter(&piece[..=end]));
+        let mut starts: Vec<usize> =
+            places.map(|at| memrchr(b'\n', &piece[..at]).map_or(0, |end| end + 1)).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        for start in starts {
+            let length = memchr(b'\n', &piece[start..]).unwrap_or(0);
+            let line = &piece[start..start + length];
             found.extend(std::str::from_utf8(line).ok().and_then(&take));
-            rest += at + length;
         }
         piece.copy_within(end + 1..filled, 0);
         filled -= end + 1;
@@ -147,6 +161,10 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
+
+    fn needles(text: &str) -> [String; 1] {
+        [text.to_owned()]
+    }
 
     fn whole(line: &str) -> Option<String> {
         Some(line.to_owned())
@@ -168,12 +186,16 @@ mod tests {
         fs::write(path("events.log"), "b\nb a 5\na 6").unwrap();
         fs::write(path("events.log.1"), "a 7\n").unwrap();
         let past = open_past(&path("events.log")).unwrap();
-        assert_eq!(lines_with(past, b"a ", whole).unwrap(), ["a 1", "a 3", "a 4", "b a 5"]);
+        assert_eq!(
+            lines_with(past, &needles("a "), whole).unwrap(),
+            ["a 1", "a 3", "a 4", "b a 5"]
+        );
         let (missing, error) = open_past(&path("other.log")).err().unwrap();
         assert_eq!((missing, error.kind()), (path("other.log"), io::ErrorKind::NotFound));
         fs::write(path("events.log-20190320.gz"), "no gzip").unwrap();
-        let (broken, _) =
-            lines_with(open_past(&path("events.log")).unwrap(), b"a", whole).err().unwrap();
+        let (broken, _) = lines_with(open_past(&path("events.log")).unwrap(), &needles("a"), whole)
+            .err()
+            .unwrap();
         assert_eq!(broken.file_name().unwrap(), "events.log-20190320.gz");
     }
 
@@ -189,9 +211,9 @@ mod tests {
             }
         }
         let text = "x1\ny\n\nx2 x\ny\nx3";
-        assert_eq!(lines_in(Slow(text.as_bytes()), b"x", whole).unwrap(), ["x1", "x2 x"]);
+        assert_eq!(lines_in(Slow(text.as_bytes()), &needles("x"), whole).unwrap(), ["x1", "x2 x"]);
         let long = format!("x{}\nx4\n", "y".repeat(3 * PIECE_OCTETS));
-        assert!(lines_in(long.as_bytes(), b"x4", whole).unwrap().len() <= 1);
-        assert_eq!(lines_in(&b"\xffx\nx5\n"[..], b"x", whole).unwrap(), ["x5"]);
+        assert!(lines_in(long.as_bytes(), &needles("x4"), whole).unwrap().len() <= 1);
+        assert_eq!(lines_in(&b"\xffx\nx5\n"[..], &needles("x"), whole).unwrap(), ["x5"]);
     }
 }

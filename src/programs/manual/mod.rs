@@ -234,6 +234,7 @@ mod tests {
                 "journal repair",
                 "check-config",
                 "self-check",
+                "who",
                 "completions",
                 "man"
             ]

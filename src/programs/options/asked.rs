@@ -50,12 +50,16 @@ impl fmt::Display for Asked {
 }
 
 impl Asked {
-    /// What is in each line that may be about it, and in few others.
-    pub fn needle(&self) -> String {
+    /// What is in each line that may be about it, and in few others; and in lines that begin a
+    /// table which it may be in.
+    pub fn needles(&self) -> [String; 2] {
+        let begins = " Initialized ";
         match self {
-            Self::Port(port) => format!(" {port} ["),
-            Self::Clients(net) if net.prefix_len() == 128 => format!("[{}]:", net.addr()),
-            Self::Clients(_) => "]:".to_owned(),
+            Self::Port(port) => [format!(" {port} ["), format!("{begins}{}", port.ip())],
+            Self::Clients(net) if net.prefix_len() == 128 => {
+                [format!("[{}]:", net.addr()), begins.to_owned()]
+            }
+            Self::Clients(_) => ["]:".to_owned(), begins.to_owned()],
         }
     }
 }

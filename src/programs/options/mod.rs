@@ -124,8 +124,8 @@ pub struct WhoOptions {
     /// A NAT64's address and port, as 192.0.2.7:3719; or a client, as 2001:db8::17 or 2001:db8::/64
     #[arg(value_name = "WHO")]
     pub who: Asked,
-    /// When, in UTC unless a zone is written; to the minute: in that; two with .. between: from, to
-    /// [default: now; of a client: ever]
+    /// When, in UTC unless a zone is written; to the minute or second: all of that; two with ..
+    /// between: from, to [default: now; of a client: ever]
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
     /// Only connections to this address of the server
@@ -137,7 +137,7 @@ pub struct WhoOptions {
     /// The file of options that `serve` has
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print JSON: one array
+    /// Print JSON: one object
     #[arg(long)]
     pub json: bool,
 }

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::kernel::backend::Io;
 use crate::kernel::clock::Clock;
@@ -27,6 +28,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The command that finds what would keep the server from starting.
 const CHECK: &str = "check-config";
+
+/// How long a successor may take to be ready, while compaction is held: it may read many millions
+/// of entries. `install` waits a little longer.
+const PREPARATION_MAX: Duration = Duration::from_secs(240);
 
 /// What is said where nobody takes over, before why.
 const GOES_ON: &str = "SIGUSR2: this server goes on, as the program that would take over";
@@ -88,6 +93,7 @@ pub fn supervise<E>(
                 _ = hand_over.recv() => {
                     // There may be a newer program than the one that is beside this one.
                     beside = None;
+                    serving.hold_compaction(false);
                     match service::rehearse(CHECK) {
                         Ok(()) => match Beside::start(&mut serving) {
                             Some(started) => beside = Some(started),
@@ -113,7 +119,10 @@ pub fn supervise<E>(
                     say(format_args!("SIGHUP: opening the event log's file again"));
                     serving.reopen_log();
                 }
-                _ = interval.tick() => look.at(&mut serving),
+                _ = interval.tick() => {
+                    look.at(&mut serving);
+                    Beside::give_up_late(&mut beside, &mut serving);
+                }
             }
         }
     };
@@ -162,6 +171,8 @@ struct Beside {
     channel: UnixStream,
     /// What was read of its next message.
     heard: Vec<u8>,
+    /// When it was started.
+    since: Instant,
 }
 
 impl Beside {
@@ -175,7 +186,7 @@ impl Beside {
         serving.hold_compaction(true);
         let started = Successor::start(serving.sockets()).and_then(|successor| {
             let channel = UnixStream::from_std(successor.channel()?)?;
-            Ok(Self { successor, channel, heard: Vec::new() })
+            Ok(Self { successor, channel, heard: Vec::new(), since: Instant::now() })
         });
         match &started {
             Ok(_) => say(format_args!("SIGUSR2: starting the program anew, beside this server")),
@@ -186,9 +197,17 @@ impl Beside {
         started.ok()
     }
 
+    /// One that takes too long is ended.
+    fn give_up_late(beside: &mut Option<Self>, serving: &mut Serving) {
+        if beside.take_if(|beside| beside.since.elapsed() > PREPARATION_MAX).is_some() {
+            serving.hold_compaction(false);
+            warn(format_args!("{GOES_ON} is not ready after {PREPARATION_MAX:?}"));
+        }
+    }
+
     /// Waits for what it says; for ever where there is none.
     async fn word(beside: Option<&mut Self>) -> Word {
-        let Some(Self { successor, channel, heard }) = beside else { return pending().await };
+        let Some(Self { successor, channel, heard, .. }) = beside else { return pending().await };
         loop {
             // Nothing is lost where this ends at the wait.
             let mut octets = [0; size_of::<ChannelMessage>()];

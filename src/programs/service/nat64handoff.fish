@@ -126,11 +126,11 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l start -d 'Check a server that is started for that, on loopback, with this state directory and log'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -s h -l help -d 'Print help'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l at -d 'When, in UTC unless a zone is written; to the minute: in that; two with .. between: from, to [default: now; of a client: ever]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l at -d 'When, in UTC unless a zone is written; to the minute or second: all of that; two with .. between: from, to [default: now; of a client: ever]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l to -d 'Only connections to this address of the server' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l log -d 'The event log; - for standard input [default: that of `serve`]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l config -d 'The file of options that `serve` has' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l json -d 'Print JSON: one array'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l json -d 'Print JSON: one object'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'

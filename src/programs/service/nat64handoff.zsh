@@ -184,11 +184,11 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (who)
 _arguments "${_arguments_options[@]}" : \
-'--at=[When, in UTC unless a zone is written; to the minute\: in that; two with .. between\: from, to \[default\: now; of a client\: ever\]]:TIME:_default' \
+'--at=[When, in UTC unless a zone is written; to the minute or second\: all of that; two with .. between\: from, to \[default\: now; of a client\: ever\]]:TIME:_default' \
 '--to=[Only connections to this address of the server]:ADDRESS:_default' \
 '--log=[The event log; - for standard input \[default\: that of \`serve\`\]]:FILE:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
-'--json[Print JSON\: one array]' \
+'--json[Print JSON\: one object]' \
 '-h[Print help]' \
 '--help[Print help]' \
 ':who -- A NAT64'\''s address and port, as 192.0.2.7\:3719; or a client, as 2001\:db8\:\:17 or 2001\:db8\:\:/64:_default' \

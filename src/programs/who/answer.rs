@@ -17,6 +17,8 @@ pub struct Answer {
     pub span: Option<TimeSpan>,
     /// All of what is asked about, in the order in which they began.
     pub holdings: Vec<Holding>,
+    /// What NAT64s said against the tables, in the order of time.
+    pub contradictions: Vec<Contradiction>,
 }
 
 impl Answer {
@@ -25,28 +27,37 @@ impl Answer {
         self.holdings.iter().filter(|holding| self.span.is_none_or(|span| is_within(holding, span)))
     }
 
-    /// One array.
-    pub fn json(&self) -> Result<String, ExitError> {
-        let rows: Vec<_> = self.of_the_time().map(AnswerRow::from).collect();
-        let text = serde_json::to_string_pretty(&rows).map_err(ExitError::failed)?;
-        Ok(text + "\n")
+    /// What was said against the tables since the first of those began, or since the last one
+    /// before ended, up to the end of the time that is asked about.
+    fn said_against(&self) -> impl Iterator<Item = &Contradiction> {
+        let since = self.span.and_then(|span| match self.of_the_time().next() {
+            Some(first) => first.from,
+            None => self.before(span).and_then(|held| held.until),
+        });
+        self.contradictions.iter().filter(move |said| {
+            self.span.is_none_or(|span| said.at <= span.until)
+                && since.is_none_or(|since| said.at >= since)
+        })
     }
 
-    /// Before and after a time at which the port was nobody's.
-    fn beside(&self, span: TimeSpan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let before =
-            self.holdings.iter().filter(|held| held.until.is_some_and(|until| until <= span.from));
-        let after =
-            self.holdings.iter().filter(|held| held.from.is_some_and(|from| from > span.until));
-        for (word, holding) in [
-            ("before", before.max_by_key(|held| held.until)),
-            ("later", after.min_by_key(|held| held.from)),
-        ] {
-            if let Some(holding) = holding {
-                writeln!(f, "  {word}: {}", Told { holding, asked: &self.asked })?;
-            }
-        }
-        Ok(())
+    fn before(&self, span: TimeSpan) -> Option<&Holding> {
+        let ended = |held: &&Holding| held.until.is_some_and(|until| until <= span.from);
+        self.holdings.iter().filter(ended).max_by_key(|held| held.until)
+    }
+
+    fn after(&self, span: TimeSpan) -> Option<&Holding> {
+        let later = |held: &&Holding| held.from.is_some_and(|from| from > span.until);
+        self.holdings.iter().filter(later).min_by_key(|held| held.from)
+    }
+
+    /// One object.
+    pub fn json(&self) -> Result<String, ExitError> {
+        let answer = AnswerObject {
+            held: self.of_the_time().map(HeldObject::from).collect(),
+            conflicts: self.said_against().map(ConflictObject::from).collect(),
+        };
+        let text = serde_json::to_string_pretty(&answer).map_err(ExitError::failed)?;
+        Ok(text + "\n")
     }
 }
 
@@ -61,25 +72,27 @@ impl fmt::Display for Answer {
         for holding in self.of_the_time() {
             found = true;
             writeln!(f, "{}", Told { holding, asked: &self.asked })?;
-            let is_asked =
-                |reported: &&Contradiction| self.span.is_none_or(|span| reported.at <= span.until);
-            for Contradiction { at, client, client_port } in
-                holding.conflicts.iter().filter(is_asked)
-            {
-                writeln!(
-                    f,
-                    "  the NAT64 itself used it for {client} port {client_port} at {at} UTC"
-                )?;
-            }
         }
-        match (found, self.span) {
-            (true, _) => Ok(()),
-            (false, None) => writeln!(f, "{}: not in the event log", self.asked),
-            (false, Some(span)) => {
+        match self.span {
+            _ if found => {}
+            None => writeln!(f, "{}: not in the event log", self.asked)?,
+            Some(span) => {
                 writeln!(f, "{}: nobody {span} UTC, by the event log", self.asked)?;
-                self.beside(span, f)
+                for (word, holding) in [("before", self.before(span)), ("later", self.after(span))]
+                {
+                    if let Some(holding) = holding {
+                        writeln!(f, "  {word}: {}", Told { holding, asked: &self.asked })?;
+                    }
+                }
             }
         }
+        for Contradiction { at, nat64, client, client_port, .. } in self.said_against() {
+            writeln!(
+                f,
+                "  the NAT64 itself used {nat64} for {client} port {client_port} at {at} UTC"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -91,7 +104,8 @@ struct Told<'a> {
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Holding { nat64, client, client_port, local, from, until, .. } = self.holding;
+        let Holding { nat64, client, client_port, local, from, until, perhaps_until, .. } =
+            self.holding;
         if matches!(self.asked, Asked::Clients(_)) {
             write!(f, "{nat64} was ")?;
         }
@@ -103,16 +117,26 @@ impl fmt::Display for Told<'_> {
             Some(from) => write!(f, ", since {from} UTC")?,
             None => write!(f, ", since before the event log begins")?,
         }
-        match until {
-            Some(until) => write!(f, ", until {until} UTC"),
-            None => f.write_str(", until now"),
+        match (until, perhaps_until) {
+            (Some(until), _) => write!(f, ", until {until} UTC"),
+            (None, None) => f.write_str(", until now"),
+            (None, Some(at)) => write!(
+                f,
+                ", until now, or only until {at} UTC, when the server did not know the NAT64 (or another \
+                 address of the server did not)"
+            ),
         }
     }
 }
 
-/// A holding in JSON.
 #[derive(Serialize)]
-struct AnswerRow {
+struct AnswerObject {
+    held: Vec<HeldObject>,
+    conflicts: Vec<ConflictObject>,
+}
+
+#[derive(Serialize)]
+struct HeldObject {
     nat64: String,
     port: u16,
     client: String,
@@ -121,22 +145,23 @@ struct AnswerRow {
     prefix: Option<String>,
     from: Option<String>,
     until: Option<String>,
-    conflicts: Vec<ContradictionRow>,
+    perhaps_until: Option<String>,
 }
 
 #[derive(Serialize)]
-struct ContradictionRow {
+struct ConflictObject {
     at: String,
+    nat64: String,
+    port: u16,
     client: String,
     client_port: u16,
+    to: Option<String>,
 }
 
-impl From<&Holding> for AnswerRow {
+impl From<&Holding> for HeldObject {
     fn from(holding: &Holding) -> Self {
-        let Holding { nat64, client, client_port, local, prefix, from, until, conflicts } = holding;
-        let conflicts = conflicts.iter().map(|&Contradiction { at, client, client_port }| {
-            ContradictionRow { at: rfc3339(at), client: client.to_string(), client_port }
-        });
+        let Holding { nat64, client, client_port, local, prefix, from, until, perhaps_until } =
+            holding;
         Self {
             nat64: nat64.ip().to_string(),
             port: nat64.port(),
@@ -146,7 +171,21 @@ impl From<&Holding> for AnswerRow {
             prefix: prefix.map(|prefix| prefix.to_string()),
             from: from.map(rfc3339),
             until: until.map(rfc3339),
-            conflicts: conflicts.collect(),
+            perhaps_until: perhaps_until.map(rfc3339),
+        }
+    }
+}
+
+impl From<&Contradiction> for ConflictObject {
+    fn from(said: &Contradiction) -> Self {
+        let Contradiction { at, nat64, client, client_port, local } = said;
+        Self {
+            at: rfc3339(*at),
+            nat64: nat64.ip().to_string(),
+            port: nat64.port(),
+            client: client.to_string(),
+            client_port: *client_port,
+            to: local.map(|local| local.to_string()),
         }
     }
 }
@@ -177,8 +216,9 @@ mod tests {
         let span = at.map(|at| TimeSpan::parse(at, now).unwrap());
         let asked: Asked = who.parse().unwrap();
         let lines = LOG.lines().filter_map(LoggedLine::parse);
-        let holdings = Holdings::of(lines.filter(|line| is_about(asked, line))).into_all();
-        Answer { asked, span, holdings }
+        let lines = lines.filter(|line| is_about(asked, line));
+        let (holdings, contradictions) = Holdings::of(lines).into_all();
+        Answer { asked, span, holdings, contradictions }
     }
 
     fn port_at(at: &str) -> String {
@@ -190,16 +230,21 @@ mod tests {
         let first = "2001:db8::17 port 53186, since 2019-03-18 10:06:28.491727 UTC, until 2019-03-18 15:22:02.062254 UTC\n";
         let second = "2001:db8::55 port 34643, since 2019-03-18 15:22:02.062254 UTC, until 2019-03-18 16:00:00.000000 UTC\n";
         let third = "2001:db8::18 port 7, since 2019-03-18 17:00:00.000000 UTC, until now\n";
-        let conflict = "  the NAT64 itself used it for 2001:db8::56 port 4242 at 2019-03-18 11:00:00.000000 UTC\n";
+        let conflict = "  the NAT64 itself used 192.0.2.7:3719 for 2001:db8::56 port 4242 at 2019-03-18 11:00:00.000000 UTC\n";
         assert_eq!(port_at("2019-03-18 10:30:00"), first);
         assert_eq!(port_at("2019-03-18 12:00:00"), [first, conflict].concat());
         assert_eq!(port_at("2019-03-18 15:22:02.062254"), second, "from then on");
-        assert_eq!(port_at("2019-03-18 15:22"), [first, conflict, second].concat());
+        assert_eq!(
+            port_at("2019-03-18 15:22:02"),
+            [first, second, conflict].concat(),
+            "in that second"
+        );
+        assert_eq!(port_at("2019-03-18 15:22"), [first, second, conflict].concat());
         assert_eq!(port_at("2019-03-18 20:00:00"), third);
         assert_eq!(
             port_at("2019-03-18 16:30:00"),
             format!(
-                "192.0.2.7:3719: nobody at 2019-03-18 16:30:00.000000 UTC, by the event log\n  before: {second}  later: {third}"
+                "192.0.2.7:3719: nobody from 2019-03-18 16:30:00.000000 to 2019-03-18 16:30:00.999999 UTC, by the event log\n  before: {second}  later: {third}"
             )
         );
         let before = port_at("2019-03-18 10:00:00");
@@ -222,16 +267,19 @@ mod tests {
     fn for_programs() {
         let json = answer("192.0.2.7:3719", Some("2019-03-18 12:00:00")).json().unwrap();
         let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let expected = serde_json::json!([{
-            "nat64": "192.0.2.7", "port": 3719, "client": "2001:db8::17", "client_port": 53186,
-            "to": null, "prefix": null,
-            "from": "2019-03-18T10:06:28.491727Z", "until": "2019-03-18T15:22:02.062254Z",
-            "conflicts": [{
-                "at": "2019-03-18T11:00:00.000000Z", "client": "2001:db8::56", "client_port": 4242,
+        let expected = serde_json::json!({
+            "held": [{
+                "nat64": "192.0.2.7", "port": 3719, "client": "2001:db8::17", "client_port": 53186,
+                "to": null, "prefix": null, "perhaps_until": null,
+                "from": "2019-03-18T10:06:28.491727Z", "until": "2019-03-18T15:22:02.062254Z",
             }],
-        }]);
+            "conflicts": [{
+                "at": "2019-03-18T11:00:00.000000Z", "nat64": "192.0.2.7", "port": 3719, "to": null,
+                "client": "2001:db8::56", "client_port": 4242,
+            }],
+        });
         assert_eq!(rows, expected);
         let nobody = answer("192.0.2.7:3719", Some("2019-03-18 16:30:00")).json().unwrap();
-        assert_eq!(nobody, "[]\n");
+        assert_eq!(nobody, "{\n  \"held\": [],\n  \"conflicts\": []\n}\n");
     }
 }

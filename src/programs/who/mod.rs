@@ -6,7 +6,7 @@ mod holding;
 mod when;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
@@ -16,8 +16,11 @@ use crate::kernel::clock;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Asked, Cli, Command, Environment, LogDestination, WhoOptions};
 use crate::programs::who::answer::Answer;
-use crate::programs::who::holding::Holdings;
+use crate::programs::who::holding::{Holding, Holdings};
 use crate::programs::who::when::TimeSpan;
+
+/// Where the service of the Debian package has it, whose directory is told to the service alone.
+const PACKAGED_LOG: &str = "/var/log/nat64handoff/events.log";
 
 /// Prints who it was.
 ///
@@ -28,20 +31,24 @@ pub fn run(options: WhoOptions) -> Result<(), ExitError> {
     let span = options.at.as_deref().map(|at| TimeSpan::parse(at, now)).transpose();
     let span = span.map_err(|error| ExitError::usage(format_args!("--at: {error}")))?;
     let asked = options.who;
-    let mut holdings = Holdings::of(lines(&options)?.into_iter()).into_all();
+    let (mut holdings, mut contradictions) = Holdings::of(lines(&options)?.into_iter()).into_all();
     if let Some(to) = options.to {
-        if holdings.iter().any(|holding| holding.local.is_none()) {
+        let is_asked = |held: &Holding| {
+            span.is_none_or(|span| held.until.is_none_or(|until| until > span.from))
+        };
+        if holdings.iter().any(|held| held.local.is_none() && is_asked(held)) {
             return Err(ExitError::failed(
                 "--to: the event log does not say at which address of the server (--log-format full does)",
             ));
         }
         holdings.retain(|holding| holding.local == Some(to));
+        contradictions.retain(|said| said.local == Some(to));
     }
     let span = span.or(match asked {
         Asked::Port(_) => Some(TimeSpan::moment(now)),
         Asked::Clients(_) => None,
     });
-    let answer = Answer { asked, span, holdings };
+    let answer = Answer { asked, span, holdings, contradictions };
     print(if options.json { answer.json()? } else { answer.to_string() })
 }
 
@@ -54,16 +61,19 @@ fn lines(options: &WhoOptions) -> Result<Vec<LoggedLine>, ExitError> {
         ))
     };
     let past = match log(options)? {
-        LogDestination::Stdout if options.log.is_none() => {
-            return Err(ExitError::usage(
-                "the server's event log is its standard output: name a file that has it by --log, or - to read it here",
-            ));
-        }
+        LogDestination::Stdout if options.log.is_none() => match Path::new(PACKAGED_LOG).exists() {
+            true => open_past(Path::new(PACKAGED_LOG)).map_err(failed)?,
+            false => {
+                return Err(ExitError::usage(
+                    "no file of the event log is configured here: name it by --log, or - to read standard input",
+                ));
+            }
+        },
         LogDestination::Stdout => past_of(io::stdin()),
         LogDestination::File(path) => open_past(&path).map_err(failed)?,
     };
     let take = |line: &str| LoggedLine::parse(line).filter(|line| is_about(options.who, line));
-    lines_with(past, options.who.needle().as_bytes(), take).map_err(failed)
+    lines_with(past, &options.who.needles(), take).map_err(failed)
 }
 
 /// Where the server that runs with this configuration logs, unless it is said.
@@ -82,11 +92,12 @@ fn log(options: &WhoOptions) -> Result<LogDestination, ExitError> {
     serve.resolve(&Environment::of_process()).map(|config| config.log).map_err(ExitError::usage)
 }
 
-/// Of a client, what a NAT64 reported against it is not found so.
+/// Or whether it begins a table that it may be in.
 fn is_about(asked: Asked, line: &LoggedLine) -> bool {
-    let Some(entry) = line.entry() else { return false };
-    match asked {
-        Asked::Port(port) => (line.nat64, entry.port) == (*port.ip(), port.port()),
-        Asked::Clients(net) => net.contains(&entry.client),
+    match (asked, line.entry()) {
+        (Asked::Port(port), None) => line.nat64 == *port.ip(),
+        (Asked::Clients(_), None) => true,
+        (Asked::Port(port), Some(entry)) => (line.nat64, entry.port) == (*port.ip(), port.port()),
+        (Asked::Clients(net), Some(entry)) => net.contains(&entry.client),
     }
 }
