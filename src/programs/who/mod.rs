@@ -92,7 +92,7 @@ fn log(options: &WhoOptions) -> Result<LogDestination, ExitError> {
     serve.resolve(&Environment::of_process()).map(|config| config.log).map_err(ExitError::usage)
 }
 
-/// Or whether it begins a table that it may be in.
+/// Whether a line is about it, or begins a table that it may be in.
 fn is_about(asked: Asked, line: &LoggedLine) -> bool {
     match (asked, line.entry()) {
         (Asked::Port(port), None) => line.nat64 == *port.ip(),
