@@ -18,6 +18,15 @@ fn publish(booted: &Booted, program: &str) -> String {
     commit.trim().to_owned()
 }
 
+/// A new commit upstream with a signed tag. Its name.
+fn publish_tag(booted: &Booted, name: &str, signed: &str) -> String {
+    publish(booted, &format!("good {name}"));
+    booted.done(&format!(
+        "cd /root/checkout && git -c user.name=test -c user.email=test@example.org {signed} tag -s -m {name} {name} && \
+         git push -q origin {name} && git rev-parse --short=12 HEAD"
+    ))
+}
+
 /// Runs the update, and returns what it said.
 fn update(booted: &Booted) -> String {
     let ended = || {
@@ -169,12 +178,7 @@ fn updates_follow_signed_tags() {
     let first = current(&booted);
     assert!(update(&booted).contains("is the newest"), "no tag yet");
     let tag = |name: &str, key: &str| {
-        publish(&booted, &format!("good {name}"));
-        booted.done(&format!(
-            "cd /root/checkout && git -c user.name=test -c user.email=test@example.org -c gpg.format=ssh -c \
-             user.signingkey=/root/{key}.pub tag -s -m {name} {name} && git push -q origin {name} && git rev-parse \
-             --short=12 HEAD"
-        ))
+        publish_tag(&booted, name, &format!("-c gpg.format=ssh -c user.signingkey=/root/{key}.pub"))
     };
     tag("v1", "other");
     let said = update(&booted);
@@ -207,12 +211,7 @@ fn updates_follow_tags_that_openpgp_signed() {
     booted.done(HASTY);
     let first = current(&booted);
     let tag = |name: &str, key: &str| {
-        publish(&booted, &format!("good {name}"));
-        booted.done(&format!(
-            "cd /root/checkout && git -c user.name=test -c user.email=test@example.org -c \
-             user.signingkey={key}@example.org tag -s -m {name} {name} && git push -q origin {name} && git rev-parse \
-             --short=12 HEAD"
-        ))
+        publish_tag(&booted, name, &format!("-c user.signingkey={key}@example.org"))
     };
     tag("v1", "other");
     let said = update(&booted);

@@ -38,7 +38,8 @@ fn open(path: &Path, config: StorageConfig) -> Result<(Opened, Model), StorageEr
     let shards = config.shards;
     let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
     let of = move |nat64: Ipv4Addr| usize::from(nat64.octets()[3]) % shards;
-    let opened = Storage::open(Arc::new(RealDisk), directory, config, of, |_| None, &mut replayed)?;
+    let opened =
+        Storage::open(Arc::new(RealDisk), directory, config, of, |_| None, None, &mut replayed)?;
     Ok((opened, merged(replayed)))
 }
 
@@ -239,7 +240,7 @@ fn read_on(
     let shards = config.shards;
     let cursor = move |_: &Path| Some(vec![u64::MAX; shards]);
     let disk = Arc::new(RealDisk);
-    let read = Storage::open_on(disk, directory, config.clone(), of, cursor, Some(ahead), parts);
+    let read = Storage::open(disk, directory, config.clone(), of, cursor, Some(ahead), parts);
     let report = read.unwrap().report;
     assert!(report.clean, "{report}");
     assert_eq!(report.octets, octets);

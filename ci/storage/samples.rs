@@ -58,7 +58,7 @@ impl Sample {
         let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
         let of = move |nat64: Ipv4Addr| usize::from(nat64.octets()[3]) % shards;
         let opened =
-            Storage::open(Arc::new(RealDisk), directory, config, of, cursor, &mut replayed)
+            Storage::open(Arc::new(RealDisk), directory, config, of, cursor, None, &mut replayed)
                 .unwrap();
         (opened, merged(replayed))
     }

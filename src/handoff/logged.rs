@@ -53,10 +53,8 @@ impl LoggedLine {
 
     /// None where it is no line of the event log. Lines of the original server are.
     pub fn parse(line: &str) -> Option<Self> {
-        let (time, rest) = (line.get(..TIME_LENGTH)?, line.get(TIME_LENGTH..)?);
-        let at = humantime::parse_rfc3339_weak(time).ok()?.duration_since(UNIX_EPOCH).ok()?;
-        let at = u64::try_from(at.as_micros()).ok()?;
-        let mut words = rest.strip_prefix(' ')?.split(' ');
+        let (at, (_, rest)) = (time_of(line)?, split_time(line)?);
+        let mut words = rest.split(' ');
         let (kind, place) = (words.next()?, words.next()?);
         let mut entry = match kind {
             "Initialized" | "Forgotten" => None,
@@ -80,8 +78,25 @@ impl LoggedLine {
             ("Conflict", Some(entry)) => LoggedKind::Conflict(entry),
             _ => return None,
         };
-        Some(Self { at: Timestamp::from_micros(at), kind, nat64, local })
+        Some(Self { at, kind, nat64, local })
     }
+}
+
+/// The time of a line, and what stands behind it.
+pub fn split_time(line: &str) -> Option<(&str, &str)> {
+    let (time, rest) = (line.get(..TIME_LENGTH)?, line.get(TIME_LENGTH..)?);
+    let shaped = time
+        .bytes()
+        .zip("0000-00-00 00:00:00.000000".bytes())
+        .all(|(octet, shape)| if shape == b'0' { octet.is_ascii_digit() } else { octet == shape });
+    Some((time, rest.strip_prefix(' ')?)).filter(|_| shaped)
+}
+
+/// The time of a line, if it begins with one.
+pub fn time_of(line: &str) -> Option<Timestamp> {
+    let (time, _) = split_time(line)?;
+    let at = humantime::parse_rfc3339_weak(time).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_micros(u64::try_from(at.as_micros()).ok()?))
 }
 
 /// `192.0.2.7:3719 [2001:db8::17]:53186`

@@ -46,7 +46,7 @@ pub fn of_process() -> Option<Memory> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let text = |path: &str| read(Path::new(path)).unwrap_or_default();
     // A service may not see the file, and a container may see less in it than the kernel says.
-    let machine = total(&text("/proc/meminfo")).or_else(of_machine);
+    let machine = line_of(&text("/proc/meminfo"), "MemTotal:").or_else(of_machine);
     let addresses = getrlimit(Resource::As).current;
     let groups = in_groups(&text("/proc/self/cgroup"), &text("/proc/self/mountinfo"), read);
     let machine = machine.map(|octets| Memory { octets, by: LimitedBy::Machine });
@@ -98,10 +98,7 @@ fn of_machine() -> Option<u64> {
     system.totalram.checked_mul(u64::from(system.mem_unit))
 }
 
-fn total(meminfo: &str) -> Option<u64> {
-    line_of(meminfo, "MemTotal:")
-}
-
+/// A line of /proc/meminfo, in octets.
 fn line_of(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibioctets: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
@@ -241,8 +238,11 @@ mod tests {
 
     #[test]
     fn the_memory_of_the_machine() {
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:       24657920 kB\n"), Some(24657920 * 1024));
-        assert_eq!(total("MemTotal: 7\n"), None);
+        assert_eq!(
+            line_of("MemFree: 1 kB\nMemTotal:       24657920 kB\n", "MemTotal:"),
+            Some(24657920 * 1024)
+        );
+        assert_eq!(line_of("MemTotal: 7\n", "MemTotal:"), None);
         assert!(of_process().unwrap().octets > 1 << 20);
     }
 }

@@ -49,17 +49,27 @@ pub fn passed(is_ours: impl Fn(&str) -> bool) -> Vec<PassedFile> {
     let given = sd_notify::listen_fds_with_names().map(Iterator::collect);
     let all = handed.into_iter().chain(given.unwrap_or_else(|_| Vec::new()));
     all.filter_map(|(descriptor, name)| {
-        // SAFETY: takes numbers alone, and fails where there is no such descriptor.
-        if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-            return None;
-        }
-        // SAFETY: it is open, and whoever started this process gave it to us alone; no number is
-        // named twice, and this is done once.
-        let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        // SAFETY: whoever started this process gave it to us alone; no number is named twice, and
+        // this is done once.
+        let file = unsafe { started_with(descriptor) }?;
         let is_units = !is_ours(&name);
         Some(PassedFile { name, file, is_units })
     })
     .collect()
+}
+
+/// A descriptor that this process was started with, if it has it. Programs that are executed from
+/// now on do not have it.
+///
+/// # Safety
+/// Nobody else in this process may own it.
+pub(super) unsafe fn started_with(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY: takes numbers alone, and fails where there is no such descriptor.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and the caller says that it is nobody's.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn handed_over(text: &str) -> Vec<(RawFd, String)> {

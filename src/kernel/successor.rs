@@ -11,7 +11,7 @@
 
 use std::env;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{self, Child};
 use std::sync::mpsc;
@@ -177,14 +177,9 @@ impl Predecessor {
     /// another thread.
     pub fn of_process() -> Option<Self> {
         let channel: RawFd = env::var(CHANNEL).ok()?.parse().ok().filter(|&number| number > 2)?;
-        // SAFETY: takes numbers alone, and fails where there is no such descriptor.
-        if unsafe { libc::fcntl(channel, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-            return None;
-        }
-        // SAFETY: it is open, and whoever started this process gave it to us alone; this is done
-        // once.
-        let channel = UnixStream::from(unsafe { OwnedFd::from_raw_fd(channel) });
-        Self::new(channel, || {
+        // SAFETY: whoever started this process gave it to us alone; this is done once.
+        let channel = unsafe { service::started_with(channel) }?;
+        Self::new(channel.into(), || {
             say(format_args!(
                 "not taking over, as the server beside which this process was started did not hand over"
             ));

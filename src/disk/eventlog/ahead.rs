@@ -10,12 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::handoff::change::Timestamp;
+use crate::handoff::logged::{split_time, time_of};
 
-/// `2019-03-18 10:06:28.491727`
-const TIME_LENGTH: usize = 26;
 /// How much earlier than the line before it a line may be: lines of several reactors are in order
 /// only within each.
 const SLACK: Duration = Duration::from_secs(60);
@@ -98,24 +97,6 @@ impl Ahead {
             lines.into_iter().filter(|line| !line.is_empty())
         })
     }
-}
-
-/// The time of a line, and what stands behind it.
-fn split_time(line: &str) -> Option<(&str, &str)> {
-    let (time, rest) = (line.get(..TIME_LENGTH)?, line.get(TIME_LENGTH..)?);
-    let shaped = time
-        .bytes()
-        .zip("0000-00-00 00:00:00.000000".bytes())
-        .all(|(octet, shape)| if shape == b'0' { octet.is_ascii_digit() } else { octet == shape });
-    Some((time, rest.strip_prefix(' ')?)).filter(|_| shaped)
-}
-
-/// The time of a line, if it begins with one.
-pub(super) fn time_of(line: &str) -> Option<Timestamp> {
-    let (time, _) = split_time(line)?;
-    let at: SystemTime = humantime::parse_rfc3339_weak(time).ok()?;
-    let at = at.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp::from_micros(u64::try_from(at.as_micros()).ok()?))
 }
 
 /// The time before which no line stands behind `line`, as it is written.

@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::ahead;
 use crate::disk::fs::parent;
 use crate::handoff::change::Timestamp;
+use crate::handoff::logged::time_of;
 
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: u64 = DAY.as_micros() as u64;
@@ -52,7 +52,7 @@ impl Day {
     /// That of the last line that has one.
     pub(super) fn of_last_line(lines: &[u8]) -> Option<Day> {
         let lines = lines.rsplit(|&octet| octet == b'\n');
-        lines.filter_map(|line| ahead::time_of(std::str::from_utf8(line).ok()?)).map(Day::of).next()
+        lines.filter_map(|line| time_of(std::str::from_utf8(line).ok()?)).map(Day::of).next()
     }
 
     /// The number of days that it is after another one; 0 where it is before that.
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn lines_of_a_day_and_those_that_are_late() {
-        let at = |text: &str| ahead::time_of(&format!("{text} Initialized 192.0.2.7")).unwrap();
+        let at = |text: &str| time_of(&format!("{text} Initialized 192.0.2.7")).unwrap();
         let today = day("20190318");
         for (time, fits) in [
             ("2019-03-16 23:59:59.999999", false),

@@ -2,6 +2,7 @@
 //! not (`days`, `archive`).
 
 use std::fs::File;
+use std::io::ErrorKind::{NotFound, ResourceBusy};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -32,26 +33,24 @@ pub struct PastFile {
 /// # Errors
 /// The first that cannot be opened, and why.
 pub fn open_past(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let names = match files(log) {
-            Ok(names) => names,
-            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < OPEN_TRIES => {
+    for _ in 1..OPEN_TRIES {
+        match open_now(log) {
+            Err((_, error)) if matches!(error.kind(), NotFound | ResourceBusy) => {
                 thread::sleep(OPEN_INTERVAL);
-                continue;
             }
-            Err(error) => return Err(error),
-        };
-        let opened = names.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>();
-        match (opened, files(log)) {
-            (Ok(opened), Ok(now)) if now == names => return Ok(opened),
-            // The server is at it.
-            _ if tries < OPEN_TRIES => thread::sleep(OPEN_INTERVAL),
-            (Err(error), _) | (_, Err(error)) => return Err(error),
-            (Ok(_), Ok(_)) => {
-                return Err((log.to_owned(), io::Error::other("its files change all the time")));
-            }
+            opened => return opened,
+        }
+    }
+    open_now(log)
+}
+
+fn open_now(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
+    let names = files(log)?;
+    let opened = names.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>()?;
+    match files(log)? == names {
+        true => Ok(opened),
+        false => {
+            Err((log.to_owned(), io::Error::new(ResourceBusy, "its files change all the time")))
         }
     }
 }

@@ -114,27 +114,12 @@ impl Storage {
     /// first shard, then those of the second, and so on. A table is replayed to one part of the
     /// shard that `shard_of` returns. Each part works in a thread of its own. `cursor` reads from
     /// the folder of the epoch the number of events of each of its shards that the event log has,
-    /// if that is known.
+    /// if that is known. What was read `ahead` is in the same `shards` already, and
+    /// [`ReadAhead::fits`].
     ///
     /// # Errors
     /// Where anything is damaged or cannot be read. Nothing was changed then.
     pub fn open<R: Replay>(
-        disk: Arc<dyn Disk>,
-        directory: StateDirectory,
-        config: StorageConfig,
-        shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
-        cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
-        shards: &mut [R],
-    ) -> Result<Opened, StorageError> {
-        Self::open_on(disk, directory, config, shard_of, cursor, None, shards)
-    }
-
-    /// As [`Storage::open`], where `ahead` was read of it into the same `shards`, and
-    /// [`ReadAhead::fits`].
-    ///
-    /// # Errors
-    /// As [`Storage::open`].
-    pub fn open_on<R: Replay>(
         disk: Arc<dyn Disk>,
         directory: StateDirectory,
         config: StorageConfig,

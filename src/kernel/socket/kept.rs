@@ -60,20 +60,17 @@ impl KeptSockets {
             }
         }
         for (_, members) in &mut kept.groups {
-            let mut drop_all = |members: &mut dyn Iterator<Item = KeptSocket>| {
-                let names = members.filter(|member| member.place.is_some());
-                kept.useless.extend(names.map(|member| member.name));
-            };
             // A unit's sockets stay open whatever we do, so they are the ones to use.
             if members.iter().any(|member| member.place.is_none()) {
-                drop_all(&mut members.extract_if(.., |member| member.place.is_some()));
+                let ours = members.extract_if(.., |member| member.place.is_some());
+                kept.useless.extend(names_of_ours(ours));
             }
             members.sort_by_key(|member| member.place);
             // A group with a gap is steered to sockets that nobody has.
             let whole =
                 |(at, member): (usize, &KeptSocket)| member.place.is_none_or(|place| place == at);
             if !members.iter().enumerate().all(whole) {
-                drop_all(&mut members.drain(..));
+                kept.useless.extend(names_of_ours(members.drain(..)));
             }
         }
         kept.groups.retain(|(_, members)| !members.is_empty());
@@ -158,16 +155,14 @@ fn adopt(
         *lost += sockets.map(drain).sum::<u64>();
     }
     // The last ones of the group, so that the others keep their places.
-    drop_all(unneeded);
+    names_of_ours(unneeded).for_each(|name| service::forget(&name));
     Ok(group)
 }
 
-fn drop_all(members: impl IntoIterator<Item = KeptSocket>) {
-    for KeptSocket { name, place, .. } in members {
-        if place.is_some() {
-            service::forget(&name);
-        }
-    }
+/// Closes the sockets. The service manager has those of these names still.
+fn names_of_ours(members: impl IntoIterator<Item = KeptSocket>) -> impl Iterator<Item = String> {
+    let ours = |member: KeptSocket| member.place.is_some().then_some(member.name);
+    members.into_iter().filter_map(ours)
 }
 
 /// Takes all that waits.

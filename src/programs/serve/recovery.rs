@@ -151,7 +151,7 @@ fn replay(
         Some(StateAhead { read, replayed }) => (Some(read), replayed),
         None => (None, replayed(servers)),
     };
-    let opened = Storage::open_on(
+    let opened = Storage::open(
         Arc::clone(disk),
         state,
         config,
