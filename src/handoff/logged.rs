@@ -8,6 +8,9 @@ use crate::ip::address::Prefix96;
 
 /// `2019-03-18 10:06:28.491727`
 const TIME_LENGTH: usize = 26;
+/// `2019-03-18 10:06:28`
+const SECOND_LENGTH: usize = 19;
+const MICROS: u64 = 1_000_000;
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,35 +54,173 @@ impl LoggedLine {
         }
     }
 
-    /// None where it is no line of the event log. Lines of the original server are.
+    /// None where it is no line of the event log. Lines of the original server are. For many of
+    /// them there is [`LineReader`].
     pub fn parse(line: &str) -> Option<Self> {
-        let (at, (_, rest)) = (time_of(line)?, split_time(line)?);
-        let mut words = rest.split(' ');
-        let (kind, place) = (words.next()?, words.next()?);
-        let mut entry = match kind {
-            "Initialized" | "Forgotten" => None,
-            _ => Some(entry(place, words.next()?)?),
+        LineReader::default().read(line.as_bytes())
+    }
+}
+
+/// Reads lines. Knows which second the last one was of, as the next line is mostly of the same.
+#[derive(Debug, Clone, Default)]
+pub struct LineReader {
+    /// As it is written.
+    date: [u8; SECOND_LENGTH],
+    /// Since 1970.
+    second: Option<u64>,
+}
+
+impl LineReader {
+    /// None where it is no line of the event log. By hand, as a history is made of all of them.
+    pub fn read(&mut self, line: &[u8]) -> Option<LoggedLine> {
+        let at = self.time(line)?;
+        let (kind, rest) = word(line.get(TIME_LENGTH..)?.strip_prefix(b" ")?)?;
+        let (nat64, rest) = ipv4(rest)?;
+        let (mut entry, mut rest) = match kind {
+            b"Initialized" | b"Forgotten" => (None, rest),
+            b"Created" | b"Deleted" | b"Conflict" => {
+                let (entry, rest) = entry(rest)?;
+                (Some(entry), rest)
+            }
+            _ => return None,
         };
-        let nat64 = place.split(':').next()?.parse().ok()?;
         let mut local = None;
-        while let Some(word) = words.next() {
-            let value = words.next()?;
-            match (word, &mut entry) {
-                ("to", _) => local = Some(value.parse().ok()?),
-                ("via", Some(entry)) => entry.prefix = Some(prefix(value)?),
+        while !rest.is_empty() {
+            let (name, value) = word(rest.strip_prefix(b" ")?)?;
+            match (name, &mut entry) {
+                (b"to", _) => {
+                    let (address, after) = ipv4(value)?;
+                    (local, rest) = (Some(address), after);
+                }
+                (b"via", Some(entry)) => {
+                    let (address, after) = ipv6(value, b"/96")?;
+                    entry.prefix = address.octets().first_chunk().copied().map(Prefix96);
+                    rest = after;
+                }
                 _ => return None,
             }
         }
         let kind = match (kind, entry) {
-            ("Initialized", None) => LoggedKind::Initialized,
-            ("Forgotten", None) => LoggedKind::Forgotten,
-            ("Created", Some(entry)) => LoggedKind::Created(entry),
-            ("Deleted", Some(entry)) => LoggedKind::Deleted(entry),
-            ("Conflict", Some(entry)) => LoggedKind::Conflict(entry),
+            (b"Initialized", None) => LoggedKind::Initialized,
+            (b"Forgotten", None) => LoggedKind::Forgotten,
+            (b"Created", Some(entry)) => LoggedKind::Created(entry),
+            (b"Deleted", Some(entry)) => LoggedKind::Deleted(entry),
+            (b"Conflict", Some(entry)) => LoggedKind::Conflict(entry),
             _ => return None,
         };
-        Some(Self { at, kind, nat64, local })
+        Some(LoggedLine { at, kind, nat64, local })
     }
+
+    /// Of a line that begins with it.
+    fn time(&mut self, line: &[u8]) -> Option<Timestamp> {
+        let (date, micros) = line.get(..TIME_LENGTH)?.split_first_chunk::<SECOND_LENGTH>()?;
+        let second = match self.second {
+            Some(second) if *date == self.date => second,
+            _ => {
+                let (whole, _) = split_time(std::str::from_utf8(line).ok()?)?;
+                let second = time_of_text(whole)?.as_micros() / MICROS;
+                (self.date, self.second) = (*date, Some(second));
+                second
+            }
+        };
+        let mut fraction = 0;
+        for digit in micros.strip_prefix(b".")? {
+            fraction = 10 * fraction + u64::from(digit_of(*digit)?);
+        }
+        Some(Timestamp::from_micros(second * MICROS + fraction))
+    }
+}
+
+/// What stands before the next space, and what behind it.
+fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|&octet| octet == b' ')?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+fn digit_of(octet: u8) -> Option<u8> {
+    Some(octet.wrapping_sub(b'0')).filter(|&digit| digit < 10)
+}
+
+/// A number of up to five digits, and what stands behind it.
+fn decimal(text: &[u8]) -> Option<(u16, &[u8])> {
+    let mut number = 0_u32;
+    let digits = text.iter().map_while(|&octet| digit_of(octet)).take(6);
+    let length = digits.inspect(|&digit| number = 10 * number + u32::from(digit)).count();
+    let number = u16::try_from(number).ok().filter(|_| (1..=5).contains(&length))?;
+    Some((number, &text[length..]))
+}
+
+/// `192.0.2.7`
+fn ipv4(mut text: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
+    let mut octets = [0; 4];
+    for (index, octet) in octets.iter_mut().enumerate() {
+        let digits = if index == 0 { text } else { text.strip_prefix(b".")? };
+        let (number, rest) = decimal(digits)?;
+        *octet = u8::try_from(number).ok()?;
+        // Of an octet that begins with 0, others could think that it is octal.
+        if digits[0] == b'0' && digits.len() - rest.len() > 1 {
+            return None;
+        }
+        text = rest;
+    }
+    Some((Ipv4Addr::from(octets), text))
+}
+
+/// An address with what stands behind it at once, `end`, and what stands behind that.
+fn ipv6<'t>(text: &'t [u8], end: &[u8]) -> Option<(Ipv6Addr, &'t [u8])> {
+    let length = text.iter().position(|&octet| octet == end[0])?;
+    let (address, rest) = text.split_at(length);
+    let rest = rest.strip_prefix(end)?;
+    // Those with an IPv4 address in them are few.
+    let address =
+        groups(address).or_else(|| std::str::from_utf8(address).ok()?.parse::<Ipv6Addr>().ok())?;
+    Some((address, rest))
+}
+
+/// An address that is written as hexadecimal groups. None where it is not, or where it is none.
+fn groups(text: &[u8]) -> Option<Ipv6Addr> {
+    let mut groups = [0_u16; 8];
+    let (mut count, mut left_out, mut rest) = (0, None, text);
+    if let Some(after) = rest.strip_prefix(b"::") {
+        (left_out, rest) = (Some(0), after);
+    }
+    while !rest.is_empty() {
+        let group = groups.get_mut(count)?;
+        let mut digits = 0;
+        while let Some(&octet) = rest.first().filter(|&&octet| octet != b':') {
+            let digit = (octet as char).to_digit(16).filter(|_| digits < 4)?;
+            *group = *group << 4 | digit as u16;
+            (digits, rest) = (digits + 1, &rest[1..]);
+        }
+        count += 1;
+        if digits == 0 {
+            return None;
+        }
+        if let Some(after) = rest.strip_prefix(b"::").filter(|_| left_out.is_none()) {
+            (left_out, rest) = (Some(count), after);
+        } else if let Some(after) = rest.strip_prefix(b":") {
+            // One colon has a group behind it.
+            rest = Some(after).filter(|after| !after.is_empty())?;
+        }
+    }
+    match left_out {
+        None if count == 8 => {}
+        // It stands for one group at least.
+        Some(at) if count < 8 => {
+            groups.copy_within(at..count, 8 - (count - at));
+            groups[at..8 - (count - at)].fill(0);
+        }
+        _ => return None,
+    }
+    Some(Ipv6Addr::from(groups))
+}
+
+/// `:3719 [2001:db8::17]:53186`
+fn entry(text: &[u8]) -> Option<(LoggedEntry, &[u8])> {
+    let (port, rest) = decimal(text.strip_prefix(b":")?)?;
+    let (client, rest) = ipv6(rest.strip_prefix(b" [")?, b"]:")?;
+    let (client_port, rest) = decimal(rest)?;
+    Some((LoggedEntry { port, client, client_port, prefix: None }, rest))
 }
 
 /// The time of a line, and what stands behind it.
@@ -95,26 +236,12 @@ pub fn split_time(line: &str) -> Option<(&str, &str)> {
 /// The time of a line, if it begins with one.
 pub fn time_of(line: &str) -> Option<Timestamp> {
     let (time, _) = split_time(line)?;
+    time_of_text(time)
+}
+
+fn time_of_text(time: &str) -> Option<Timestamp> {
     let at = humantime::parse_rfc3339_weak(time).ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(Timestamp::from_micros(u64::try_from(at.as_micros()).ok()?))
-}
-
-/// `192.0.2.7:3719 [2001:db8::17]:53186`
-fn entry(place: &str, client: &str) -> Option<LoggedEntry> {
-    let (_, port) = place.split_once(':')?;
-    let (address, client_port) = client.strip_prefix('[')?.split_once("]:")?;
-    Some(LoggedEntry {
-        port: port.parse().ok()?,
-        client: address.parse().ok()?,
-        client_port: client_port.parse().ok()?,
-        prefix: None,
-    })
-}
-
-/// `64:ff9b::/96`
-fn prefix(text: &str) -> Option<Prefix96> {
-    let address: Ipv6Addr = text.strip_suffix("/96")?.parse().ok()?;
-    address.octets().first_chunk().copied().map(Prefix96)
 }
 
 #[cfg(test)]
@@ -173,6 +300,37 @@ mod tests {
         fn no_line_makes_it_panic(line: String) {
             let _ = LoggedLine::parse(&line);
         }
+
+        /// As the standard library reads them.
+        #[test]
+        fn addresses_are_read_as_they_are_written(
+            text in "[0-9a-f:]{0,40}|([0-9a-f]{0,5}:){0,8}[0-9a-f]{0,4}|[0-9.]{0,16}",
+            octets: u128,
+            zeros in 0..128_u32,
+        ) {
+            let sparse = Ipv6Addr::from(octets & (u128::MAX << zeros) & !(0xffff << (zeros / 2)));
+            for text in [text, sparse.to_string()] {
+                let behind = format!("{text}]:1");
+                let read = ipv6(behind.as_bytes(), b"]:").map(|(address, _)| address);
+                prop_assert_eq!(read, text.parse().ok(), "{}", text);
+                let read = ipv4(text.as_bytes()).filter(|(_, rest)| rest.is_empty());
+                prop_assert_eq!(read.map(|(address, _)| address), text.parse().ok(), "{}", text);
+            }
+        }
+
+        /// One after another, as each of them alone.
+        #[test]
+        fn the_last_line_does_not_change_the_next(
+            lines in prop::collection::vec((0..90_u64, any::<bool>()), 1..20),
+        ) {
+            let mut reader = LineReader::default();
+            for (seconds, broken) in lines {
+                let at = Timestamp::from_micros(1_552_912_245_500_000 + 700_000 * seconds);
+                let line = format!("{at} Initialized 192.0.2.7{}", if broken { "x" } else { "" });
+                prop_assert_eq!(reader.read(line.as_bytes()), LoggedLine::parse(&line));
+                prop_assert_eq!(LoggedLine::parse(&line).map(|line| line.at), (!broken).then_some(at));
+            }
+        }
     }
 
     #[test]
@@ -188,6 +346,11 @@ mod tests {
             "2019-03-18 10:06:28.491727 Renamed 192.0.2.7:3719 [2001:db8::17]:53186",
             "2019-03-18 10:06:28.491727 Initialized 192.0.2.256",
             "2019-13-18 10:06:28.491727 Initialized 192.0.2.7",
+            "2019-03-18 10:06:28.49172x Initialized 192.0.2.7",
+            "2019-03-18 10:06:28.491727 Initialized 192.0.2.07",
+            "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 ",
+            "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 via 64:ff9b::/96",
+            "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8:17]:53186",
             &format!("{line} to"),
             &format!("{line} via 64:ff9b::"),
         ] {

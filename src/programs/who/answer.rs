@@ -5,9 +5,9 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::handoff::change::Timestamp;
+use crate::handoff::holding::{Contradiction, Holding};
 use crate::programs::exit::ExitError;
 use crate::programs::options::Asked;
-use crate::programs::who::holding::{Contradiction, Holding};
 use crate::programs::who::when::TimeSpan;
 
 /// Who it was.
@@ -160,8 +160,8 @@ struct ConflictObject {
 
 impl From<&Holding> for HeldObject {
     fn from(holding: &Holding) -> Self {
-        let Holding { nat64, client, client_port, local, prefix, from, until, perhaps_until } =
-            holding;
+        let Holding { nat64, client, client_port, local, prefix, from, until, .. } = holding;
+        let perhaps_until = holding.perhaps_until;
         Self {
             nat64: nat64.ip().to_string(),
             port: nat64.port(),
@@ -198,8 +198,8 @@ fn rfc3339(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handoff::holding::Holdings;
     use crate::handoff::logged::LoggedLine;
-    use crate::programs::who::holding::Holdings;
     use crate::programs::who::is_about;
 
     const LOG: &str = "\

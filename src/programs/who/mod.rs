@@ -2,7 +2,6 @@
 //! event log alone. The server need not run.
 
 mod answer;
-mod holding;
 mod when;
 
 use std::io;
@@ -11,12 +10,12 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use crate::disk::eventlog::{lines_with, open_past, past_of};
+use crate::handoff::holding::{Holding, Holdings};
 use crate::handoff::logged::LoggedLine;
 use crate::kernel::clock;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Asked, Cli, Command, Environment, LogDestination, WhoOptions};
 use crate::programs::who::answer::Answer;
-use crate::programs::who::holding::{Holding, Holdings};
 use crate::programs::who::when::TimeSpan;
 
 /// Where the service of the Debian package has it, whose directory is told to the service alone.

@@ -1,5 +1,6 @@
 //! The times in which ports were clients', from the lines of the event log.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
@@ -24,10 +25,23 @@ pub struct Holding {
     /// Perhaps not any more at that time: the server did not know the NAT64 then, or a table of
     /// another address of the server began, which the log does not say.
     pub perhaps_until: Option<Timestamp>,
+    /// How it ended, where it did.
+    pub ended: Option<HowEnded>,
+}
+
+/// How a port stopped being a client's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HowEnded {
+    /// The log says that it did.
+    Deleted,
+    /// The log gives it to another client of the same table, and does not say that it ended.
+    Replaced,
+    /// The table began anew.
+    Initialized,
 }
 
 /// A NAT64 said that a port was another client's than the table has on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Contradiction {
     pub at: Timestamp,
     /// Address and port of the NAT64.
@@ -35,6 +49,16 @@ pub struct Contradiction {
     pub client: Ipv6Addr,
     pub client_port: u16,
     pub local: Option<Ipv4Addr>,
+}
+
+impl Contradiction {
+    /// What a line says. None where it says no such thing.
+    pub fn of(line: &LoggedLine) -> Option<Self> {
+        let LoggedKind::Conflict(entry) = &line.kind else { return None };
+        let LoggedEntry { port, client, client_port, .. } = *entry;
+        let nat64 = SocketAddrV4::new(line.nat64, port);
+        Some(Self { at: line.at, nat64, client, client_port, local: line.local })
+    }
 }
 
 impl Holding {
@@ -48,16 +72,104 @@ impl Holding {
             from,
             until: None,
             perhaps_until: None,
+            ended: None,
         }
     }
 
-    fn ended(self, at: Timestamp) -> Self {
-        Self { until: Some(at), perhaps_until: None, ..self }
+    fn over(self, at: Timestamp, how: HowEnded) -> Self {
+        Self { until: Some(at), perhaps_until: None, ended: Some(how), ..self }
     }
 
     /// The same table, as far as the log says.
     fn is_at(&self, local: Option<Ipv4Addr>) -> bool {
         self.local.is_none() || local.is_none() || self.local == local
+    }
+
+    fn is_of(&self, line: &LoggedLine, entry: &LoggedEntry) -> bool {
+        self.is_at(line.local)
+            && (self.client, self.client_port) == (entry.client, entry.client_port)
+    }
+
+    /// In which order those of one port stand: as they began and, of one time, as they ended.
+    fn order(&self, other: &Self) -> Ordering {
+        let until = |held: &Self| (held.until.is_none(), held.until);
+        let rest = |held: &Self| (held.local, held.client, held.client_port);
+        self.from
+            .cmp(&other.from)
+            .then_with(|| until(self).cmp(&until(other)))
+            .then_with(|| rest(self).cmp(&rest(other)))
+    }
+}
+
+/// Puts those of one port, or of several, into the order in which they began.
+pub fn sort_holdings(all: &mut [Holding]) {
+    all.sort_by(|one, other| {
+        let port = one.nat64.cmp(&other.nat64);
+        one.from.cmp(&other.from).then(port).then_with(|| one.order(other))
+    });
+}
+
+/// Who has one port of a NAT64: several where there are several tables, of different addresses of
+/// the server.
+#[derive(Debug, Default)]
+pub struct PortHoldings {
+    open: Vec<Holding>,
+}
+
+impl PortHoldings {
+    /// Goes on with those that had it, in the order in which they began.
+    pub fn of(open: Vec<Holding>) -> Self {
+        Self { open }
+    }
+
+    /// Those that have it, in the order in which they began.
+    pub fn into_open(self) -> Vec<Holding> {
+        self.open
+    }
+
+    /// What a line says of the port, or of all ports of its NAT64. `ended` gets those that have it
+    /// no more.
+    pub fn take(&mut self, line: &LoggedLine, ended: &mut Vec<Holding>) {
+        match &line.kind {
+            LoggedKind::Created(entry) => self.created(line, entry, ended),
+            LoggedKind::Deleted(entry) => self.deleted(line, entry, ended),
+            LoggedKind::Initialized => self.initialized(line, ended),
+            LoggedKind::Conflict(_) | LoggedKind::Forgotten => {}
+        }
+    }
+
+    fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry, ended: &mut Vec<Holding>) {
+        // A line that stands there twice says nothing new.
+        if self.open.iter().any(|held| held.is_of(line, entry) && held.perhaps_until.is_none()) {
+            return;
+        }
+        // A table has one client on a port. Without the server's address it may be another table.
+        let is_over = |held: &mut Holding| {
+            held.is_of(line, entry) || held.local.is_some() && held.local == line.local
+        };
+        let over = self.open.extract_if(.., is_over).map(|held| match held.perhaps_until {
+            Some(at) => held.over(at, HowEnded::Initialized),
+            None => held.over(line.at, HowEnded::Replaced),
+        });
+        ended.extend(over);
+        self.open.push(Holding::begun(line, entry, Some(line.at)));
+    }
+
+    fn deleted(&mut self, line: &LoggedLine, entry: &LoggedEntry, ended: &mut Vec<Holding>) {
+        let held = self.open.iter().position(|held| held.is_of(line, entry));
+        let held = held.map(|place| self.open.remove(place));
+        let held = held.unwrap_or_else(|| Holding::begun(line, entry, None));
+        ended.push(held.over(line.at, HowEnded::Deleted));
+    }
+
+    /// The server does not know the NAT64: it has no entry of it in that table.
+    fn initialized(&mut self, line: &LoggedLine, ended: &mut Vec<Holding>) {
+        let is_over = |held: &mut Holding| held.local.is_some() && held.local == line.local;
+        let over = self.open.extract_if(.., is_over);
+        ended.extend(over.map(|held| held.over(line.at, HowEnded::Initialized)));
+        for held in self.open.iter_mut().filter(|held| held.is_at(line.local)) {
+            held.perhaps_until.get_or_insert(line.at);
+        }
     }
 }
 
@@ -65,86 +177,55 @@ impl Holding {
 #[derive(Debug, Default)]
 pub struct Holdings {
     ended: Vec<Holding>,
-    /// By address and port of the NAT64: several where there are several tables, of different
-    /// addresses of the server.
-    open: BTreeMap<SocketAddrV4, Vec<Holding>>,
+    /// By address and port of the NAT64.
+    open: BTreeMap<SocketAddrV4, PortHoldings>,
     contradictions: Vec<Contradiction>,
 }
 
 impl Holdings {
     /// `lines` in the order of the log.
     pub fn of(lines: impl Iterator<Item = LoggedLine>) -> Self {
+        Self::continued([], lines)
+    }
+
+    /// `open` are those that had ports before the first of the lines, for each port in the order in
+    /// which they began.
+    pub fn continued(
+        open: impl IntoIterator<Item = Holding>,
+        lines: impl Iterator<Item = LoggedLine>,
+    ) -> Self {
         let mut holdings = Self::default();
+        for held in open {
+            holdings.open.entry(held.nat64).or_default().open.push(held);
+        }
         lines.for_each(|line| holdings.take(&line));
         holdings
     }
 
-    /// In the order in which they began; and what NAT64s said against the tables.
+    /// In the order in which they began; and what NAT64s said against the tables, in the order of
+    /// time.
     pub fn into_all(self) -> (Vec<Holding>, Vec<Contradiction>) {
-        let open = self.open.into_values().flatten();
+        let open = self.open.into_values().flat_map(PortHoldings::into_open);
         let mut all: Vec<_> = self.ended.into_iter().chain(open).collect();
-        all.sort_by_key(|holding| (holding.from, holding.nat64, holding.local));
-        (all, self.contradictions)
+        sort_holdings(&mut all);
+        let mut contradictions = self.contradictions;
+        contradictions.sort();
+        (all, contradictions)
     }
 
     fn take(&mut self, line: &LoggedLine) {
-        match &line.kind {
-            LoggedKind::Created(entry) => self.created(line, entry),
-            LoggedKind::Deleted(entry) => self.deleted(line, entry),
-            LoggedKind::Conflict(entry) => self.contradictions.push(Contradiction {
-                at: line.at,
-                nat64: SocketAddrV4::new(line.nat64, entry.port),
-                client: entry.client,
-                client_port: entry.client_port,
-                local: line.local,
-            }),
-            LoggedKind::Initialized => self.initialized(line),
-            LoggedKind::Forgotten => {}
-        }
-    }
-
-    fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
-        let open = self.open.entry(SocketAddrV4::new(line.nat64, entry.port)).or_default();
-        let is_clients = |held: &Holding| {
-            held.is_at(line.local)
-                && (held.client, held.client_port) == (entry.client, entry.client_port)
-        };
-        // A line that stands there twice says nothing new.
-        if open.iter().any(|held| is_clients(held) && held.perhaps_until.is_none()) {
-            return;
-        }
-        // A table has one client on a port. Without the server's address it may be another table.
-        let is_over = |held: &mut Holding| {
-            is_clients(held) || held.local.is_some() && held.local == line.local
-        };
-        let over = open.extract_if(.., is_over).map(|held| {
-            let at = held.perhaps_until.unwrap_or(line.at);
-            held.ended(at)
-        });
-        self.ended.extend(over);
-        open.push(Holding::begun(line, entry, Some(line.at)));
-    }
-
-    fn deleted(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
-        let open = self.open.entry(SocketAddrV4::new(line.nat64, entry.port)).or_default();
-        let is_it = |held: &Holding| {
-            held.is_at(line.local)
-                && (held.client, held.client_port) == (entry.client, entry.client_port)
-        };
-        let held = open.iter().position(is_it).map(|place| open.remove(place));
-        let held = held.unwrap_or_else(|| Holding::begun(line, entry, None));
-        self.ended.push(held.ended(line.at));
-    }
-
-    /// The server does not know the NAT64: it has no entry of it in that table.
-    fn initialized(&mut self, line: &LoggedLine) {
-        let first = SocketAddrV4::new(line.nat64, 0);
-        let last = SocketAddrV4::new(line.nat64, u16::MAX);
-        for open in self.open.range_mut(first..=last).map(|(_, open)| open) {
-            let is_over = |held: &mut Holding| held.local.is_some() && held.local == line.local;
-            self.ended.extend(open.extract_if(.., is_over).map(|held| held.ended(line.at)));
-            for held in open.iter_mut().filter(|held| held.is_at(line.local)) {
-                held.perhaps_until.get_or_insert(line.at);
+        match line.entry() {
+            Some(entry) => {
+                self.contradictions.extend(Contradiction::of(line));
+                let port = SocketAddrV4::new(line.nat64, entry.port);
+                self.open.entry(port).or_default().take(line, &mut self.ended);
+            }
+            None => {
+                let first = SocketAddrV4::new(line.nat64, 0);
+                let last = SocketAddrV4::new(line.nat64, u16::MAX);
+                for (_, port) in self.open.range_mut(first..=last) {
+                    port.take(line, &mut self.ended);
+                }
             }
         }
     }
