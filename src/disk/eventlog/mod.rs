@@ -25,6 +25,7 @@
 //! | `complete` | finds those octets after a crash, and writes what is missing |
 //! | `days` | whose day a line is of, and the names of the files of former days |
 //! | `archive` | compresses these files, and removes those that are too old |
+//! | `follow` | reads the log as it grows, over all of its files |
 //! | `sender` | the reactors' ends of the queues |
 //! | `logger` | the thread |
 //!
@@ -39,6 +40,7 @@ mod cursor;
 mod days;
 mod error;
 mod find;
+mod follow;
 mod logger;
 mod output;
 mod past;
@@ -66,6 +68,10 @@ pub use complete::{Completed, complete, complete_saying, known_events};
 use cursor::CursorFile;
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
 pub use error::{LogError, directory_of};
+pub use follow::{
+    CURSOR_OCTETS, FollowCursor, FollowStart, FollowStep, FollowedLine, Follower, Lost,
+    NoFollowCursor,
+};
 use logger::{Logger, Turning};
 use output::Output;
 pub use output::{Destination, may_follow};

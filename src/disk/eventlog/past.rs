@@ -19,8 +19,8 @@ use crate::disk::fs::{Disk, RealDisk, parent};
 /// Octets that are searched at once, more than a line has.
 const PIECE_OCTETS: usize = 1 << 20;
 /// The server may begin another file, or compress one, while they are opened.
-const OPEN_TRIES: usize = 10;
-const OPEN_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const OPEN_TRIES: usize = 10;
+pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A part of the event log that is open: it stays what it is when it is renamed or removed.
 pub struct PastFile {
