@@ -10,6 +10,8 @@
 mod clock;
 #[path = "harness/cores.rs"]
 mod cores;
+#[path = "protocol/follow.rs"]
+mod follow;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "judge/mod.rs"]

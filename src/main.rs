@@ -10,13 +10,17 @@ use clap::Parser;
 use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
-use nat64handoff::programs::{demo, gateway, journal, manual, serve, who};
+use nat64handoff::programs::{demo, follow, gateway, journal, manual, serve, who};
 
 fn main() -> ExitCode {
     let held = signals::hold();
     // Prints help and usage errors itself, with exit code 0 or 2.
     let cli = Cli::parse();
-    if !matches!(cli.command, Command::Serve(_) | Command::Demo(_) | Command::Gateway(_)) {
+    let has_handlers = matches!(
+        cli.command,
+        Command::Serve(_) | Command::Demo(_) | Command::Gateway(_) | Command::Follow(_)
+    );
+    if !has_handlers {
         held.let_go();
     }
     let result = match cli.command {
@@ -27,6 +31,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(options) => serve::command::check(options),
         Command::SelfCheck(options) => demo::self_check::run(options),
         Command::Who(options) => who::run(options),
+        Command::Follow(options) => follow::run(&options),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };

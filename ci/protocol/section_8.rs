@@ -84,6 +84,56 @@ fn section_8_full_format() {
     assert_eq!(full[5], (created, " to 127.0.0.2 via 64:ff9b::/96"));
 }
 
+/// Each line an object that says what the full form does, in the order that is given.
+#[test]
+fn section_8_json_format() {
+    let mut server = Server::start_single(&["--log-format", "json", "--max-entries", "20"]);
+    server.check_log = false;
+    let nat64 = Nat64::known(&server);
+    let client = Client::parse("2001:db8::17", 53186);
+    assert_eq!(nat64.map_hinted(client, 20001), 20001);
+    nat64.report(client.at(6000));
+    let lines = || {
+        let text = std::fs::read_to_string(server.log_path()).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(wait_until(PATIENCE, || lines().len() == 3));
+    let own = nat64.address;
+    let about = format!(
+        r#""nat64":"{own}","port":PORT,"client":"2001:db8::17","client_port":53186,"to":"127.0.0.1","prefix":"64:ff9b::/96"}}"#
+    );
+    let expected = [
+        format!(r#""event":"Initialized","nat64":"{own}","to":"127.0.0.1"}}"#),
+        format!(r#""event":"Created",{}"#, about.replace("PORT", "20001")),
+        format!(r#""event":"Conflict",{}"#, about.replace("PORT", "6000")),
+    ];
+    for (line, expected) in lines().iter().zip(&expected) {
+        let (time, rest) = line.split_at(r#"{"at":"2019-03-18T10:06:28.491727Z","#.len());
+        assert!(time.starts_with(r#"{"at":"2"#) && time.ends_with(r#"Z","#), "{line}");
+        assert_eq!(rest, expected);
+    }
+    // Killed: each line is there once, and what reads the log reads this.
+    for number in 0..12 {
+        nat64.map(Client::nth(number));
+    }
+    server.signal(libc::SIGKILL);
+    server.wait_exit(PATIENCE);
+    let events: Vec<_> = server.objects().iter().map(|line| line["event"].clone()).collect();
+    let server = server.restart_with(&["--reactors", "1", "--log-format", "json"]);
+    let again: Vec<_> = server.objects().iter().map(|line| line["event"].clone()).collect();
+    assert_eq!(again.iter().filter(|event| *event == "Created").count(), 13);
+    assert_eq!((again.len(), &again[..events.len()]), (15, &events[..]));
+    let log = server.log_path();
+    let (code, said, _) =
+        crate::run::run(&["who", &format!("{own}:20001"), "--log", log.to_str().unwrap()]);
+    assert!(
+        code == 0 && said.starts_with("2001:db8::17 port 53186 (to 127.0.0.1), since"),
+        "{said}"
+    );
+    let (_, said, _) = crate::run::run(&["who", "2001:db8::17", "--log", log.to_str().unwrap()]);
+    assert!(said.starts_with(&format!("{own}:20001 was 2001:db8::17")), "{said}");
+}
+
 /// `--log -`: events alone, on standard output.
 #[test]
 fn section_8_standard_output() {

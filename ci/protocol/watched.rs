@@ -27,6 +27,22 @@ impl Server {
         Server::launch(command(), directory, self.port, self.listen.clone(), &[])
     }
 
+    /// The same with these options.
+    pub fn restart_with(mut self, options: &[&str]) -> Server {
+        assert!(self.process.ended().is_some());
+        let directory = std::mem::replace(&mut self.directory, tempdir().unwrap());
+        let mut server =
+            Server::launch(command(), directory, self.port, self.listen.clone(), options);
+        (server.check_log, self.check_log) = (self.check_log, false);
+        server
+    }
+
+    /// What a log of `--log-format json` has now.
+    pub fn objects(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.log_path()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     pub fn addr_at(&self, address: Ipv4Addr) -> SocketAddrV4 {
         SocketAddrV4::new(address, self.port)
     }

@@ -135,4 +135,6 @@ pub enum LogFormat {
     Plain,
     /// The same, with ` to LOCAL` and, where there is a client, ` via PREFIX/96` appended.
     Full,
+    /// All of that as a JSON object.
+    Json,
 }

@@ -8,16 +8,22 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::handoff::change::{Event, EventKind, LogFormat, Timestamp};
+use crate::handoff::change::{Event, LogFormat, Timestamp};
+use crate::handoff::logged::{LoggedKind, LoggedLine};
+use crate::ip::address::Prefix96;
 
-/// The most octets of a line, without its line feed.
-pub const LINE_MAX: usize = "2019-03-18 10:06:28.491727 Initialized".len()
-    + " :65535 []:65535 to  via /96".len()
+/// The most octets of a line, without its line feed: one of [`LogFormat::Json`], with two addresses
+/// of IPv4, one of IPv6, and a prefix.
+pub const LINE_MAX: usize = r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Conflict","#.len()
+    + r#""nat64":"","port":65535,"client":"","client_port":65535,"to":"","prefix":"/96"}"#.len()
     + 2 * "255.255.255.255".len()
-    + 2 * "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
+    + "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len()
+    + "ffff:ffff:ffff:ffff:ffff:ffff::".len();
 
 /// `2019-03-18 10:06:28`
 const SECOND_LENGTH: usize = 19;
+/// `2019-03-18`
+const DATE_LENGTH: usize = 10;
 const MICROS: u64 = 1_000_000;
 
 /// Writes lines. Knows how the last second is written, as the next line is mostly of the same.
@@ -31,49 +37,87 @@ pub struct LineWriter {
 impl LineWriter {
     /// Appends the line of `event`, without a line feed.
     pub fn append(&mut self, out: &mut String, event: &Event, format: LogFormat) {
+        self.append_again(out, &LoggedLine::from(event), format);
+    }
+
+    /// Appends a line that was read, in this format, as far as it tells.
+    pub fn append_again(&mut self, out: &mut String, line: &LoggedLine, format: LogFormat) {
         let mut text = Text::default();
-        self.write(&mut text, event, format);
+        self.write(&mut text, line, format);
         out.push_str(text.as_str());
     }
 
-    fn write(&mut self, text: &mut Text, event: &Event, format: LogFormat) {
-        self.time(text, event.at);
-        let (name, entry) = match &event.kind {
-            EventKind::Initialized => (" Initialized ", None),
-            EventKind::Forgotten => (" Forgotten ", None),
-            EventKind::Created { port, client } => (" Created ", Some((port, client))),
-            EventKind::Deleted { port, client } => (" Deleted ", Some((port, client))),
-            EventKind::Conflict { port, client } => (" Conflict ", Some((port, client))),
-        };
-        text.push(name.as_bytes());
-        text.ipv4(event.table.nat64);
-        if let Some((port, client)) = entry {
-            text.octet(b':');
-            text.decimal(port.0);
-            text.push(b" [");
-            text.ipv6(client.address);
-            text.push(b"]:");
-            text.decimal(client.port);
+    fn write(&mut self, text: &mut Text, line: &LoggedLine, format: LogFormat) {
+        if format == LogFormat::Json {
+            return self.json(text, line);
         }
-        if format == LogFormat::Full {
+        self.time(text, line.at, b' ');
+        text.push(match line.kind {
+            LoggedKind::Initialized => b" Initialized ",
+            LoggedKind::Forgotten => b" Forgotten ",
+            LoggedKind::Created(_) => b" Created ",
+            LoggedKind::Deleted(_) => b" Deleted ",
+            LoggedKind::Conflict(_) => b" Conflict ",
+        });
+        text.ipv4(line.nat64);
+        if let Some(entry) = line.entry() {
+            text.octet(b':');
+            text.decimal(entry.port);
+            text.push(b" [");
+            text.ipv6(entry.client);
+            text.push(b"]:");
+            text.decimal(entry.client_port);
+        }
+        if format == LogFormat::Plain {
+            return;
+        }
+        if let Some(local) = line.local {
             text.push(b" to ");
-            text.ipv4(event.table.local);
-            if let Some((_, client)) = entry {
-                let mut prefix = [0; 16];
-                prefix[..12].copy_from_slice(&client.prefix.0);
-                text.push(b" via ");
-                text.ipv6(Ipv6Addr::from(prefix));
-                text.push(b"/96");
-            }
+            text.ipv4(local);
+        }
+        if let Some(prefix) = line.entry().and_then(|entry| entry.prefix) {
+            text.push(b" via ");
+            text.prefix(prefix);
         }
     }
 
-    fn time(&mut self, text: &mut Text, at: Timestamp) {
+    fn json(&mut self, text: &mut Text, line: &LoggedLine) {
+        text.push(br#"{"at":""#);
+        self.time(text, line.at, b'T');
+        text.push(br#"Z","event":""#);
+        text.push(line.kind.name().as_bytes());
+        text.push(br#"","nat64":""#);
+        text.ipv4(line.nat64);
+        text.octet(b'"');
+        if let Some(entry) = line.entry() {
+            text.push(br#","port":"#);
+            text.decimal(entry.port);
+            text.push(br#","client":""#);
+            text.ipv6(entry.client);
+            text.push(br#"","client_port":"#);
+            text.decimal(entry.client_port);
+        }
+        if let Some(local) = line.local {
+            text.push(br#","to":""#);
+            text.ipv4(local);
+            text.octet(b'"');
+        }
+        if let Some(prefix) = line.entry().and_then(|entry| entry.prefix) {
+            text.push(br#","prefix":""#);
+            text.prefix(prefix);
+            text.octet(b'"');
+        }
+        text.octet(b'}');
+    }
+
+    /// `between` stands between date and time of day.
+    fn time(&mut self, text: &mut Text, at: Timestamp, between: u8) {
         let second = at.as_micros() / MICROS;
         if self.second != Some(second) {
             self.second = Some(second);
             self.date = date(second);
         }
+        self.date[DATE_LENGTH] = between;
         text.push(&self.date);
         text.octet(b'.');
         // Below a million.
@@ -92,7 +136,6 @@ fn date(second: u64) -> [u8; SECOND_LENGTH] {
     let _ = fmt::Write::write_fmt(&mut text, format_args!("{time}"));
     let mut date = [0; SECOND_LENGTH];
     date.copy_from_slice(&text.octets[..SECOND_LENGTH]);
-    date[10] = b' ';
     date
 }
 
@@ -100,13 +143,25 @@ fn date(second: u64) -> [u8; SECOND_LENGTH] {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Text::default();
-        LineWriter::default().time(&mut text, *self);
+        LineWriter::default().time(&mut text, *self, b' ');
         f.write_str(text.as_str())
     }
 }
 
 impl Event {
     /// The line, without its line feed. For many of them there is [`LineWriter`].
+    pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {
+        fmt::from_fn(move |f| {
+            let mut text = Text::default();
+            LineWriter::default().write(&mut text, &LoggedLine::from(self), format);
+            f.write_str(text.as_str())
+        })
+    }
+}
+
+impl LoggedLine {
+    /// The line in this format, as far as it tells, without a line feed. For many of them there is
+    /// [`LineWriter`].
     pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {
         fmt::from_fn(move |f| {
             let mut text = Text::default();
@@ -215,6 +270,13 @@ impl Text {
         self.groups(&groups[left_out.end..]);
     }
 
+    fn prefix(&mut self, prefix: Prefix96) {
+        let mut octets = [0; 16];
+        octets[..12].copy_from_slice(&prefix.0);
+        self.ipv6(Ipv6Addr::from(octets));
+        self.push(b"/96");
+    }
+
     fn groups(&mut self, groups: &[u16]) {
         for (index, &group) in groups.iter().enumerate() {
             if index > 0 {
@@ -230,6 +292,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::handoff::change::EventKind;
     use crate::handoff::entry::TableKey;
     use crate::handoff::entry::{Client, MappedPort};
     use crate::ip::address::Prefix96;
@@ -289,6 +352,25 @@ mod tests {
         assert_eq!(
             event(EventKind::Forgotten).line(LogFormat::Full).to_string(),
             "2019-03-18 10:06:28.491727 Forgotten 192.0.2.7 to 203.0.113.5"
+        );
+    }
+
+    #[test]
+    fn section_8_json_lines() {
+        let created = event(EventKind::Created { port: MappedPort(3719), client: client() });
+        assert_eq!(
+            created.line(LogFormat::Json).to_string(),
+            r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Created","nat64":"192.0.2.7","port":3719,"client":"2001:db8::17","client_port":53186,"to":"203.0.113.5","prefix":"64:ff9b::/96"}"#
+        );
+        assert_eq!(
+            event(EventKind::Initialized).line(LogFormat::Json).to_string(),
+            r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Initialized","nat64":"192.0.2.7","to":"203.0.113.5"}"#
+        );
+        // What a line does not tell is left out.
+        let plain = created.line(LogFormat::Plain).to_string();
+        assert_eq!(
+            LoggedLine::parse(&plain).unwrap().line(LogFormat::Json).to_string(),
+            r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Created","nat64":"192.0.2.7","port":3719,"client":"2001:db8::17","client_port":53186}"#
         );
     }
 
@@ -354,8 +436,8 @@ mod tests {
         let client = Client { prefix, address: Ipv6Addr::from([0xff; 16]), port: u16::MAX };
         let table = TableKey { local: Ipv4Addr::BROADCAST, nat64: Ipv4Addr::BROADCAST };
         let kind = EventKind::Conflict { port: MappedPort(u16::MAX), client };
-        let line = Event { at: Timestamp::MAX, table, kind }.line(LogFormat::Full).to_string();
-        assert!(line.len() > 150 && line.len() <= LINE_MAX, "{line}");
+        let line = Event { at: Timestamp::MAX, table, kind }.line(LogFormat::Json).to_string();
+        assert_eq!(line.len(), LINE_MAX, "{line}");
     }
 
     proptest! {
@@ -391,6 +473,10 @@ mod tests {
                 let expected = format!(
                     "{at} Created {nat64}:{port} [{address}]:{client_port} to {local} via {prefix}"
                 );
+                let json = event.line(LogFormat::Json).to_string();
+                let mut line = String::new();
+                writer.append(&mut line, &event, LogFormat::Json);
+                prop_assert_eq!(&line, &json);
                 let mut line = String::from("> ");
                 writer.append(&mut line, &event, LogFormat::Full);
                 prop_assert_eq!(&line, &format!("> {expected}"));

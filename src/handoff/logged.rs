@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::UNIX_EPOCH;
 
-use crate::handoff::change::Timestamp;
+use crate::handoff::change::{Event, EventKind, Timestamp};
+use crate::handoff::entry::{Client, MappedPort};
 use crate::ip::address::Prefix96;
 
 /// `2019-03-18 10:06:28.491727`
 const TIME_LENGTH: usize = 26;
+/// What a line of `--log-format json` begins with, before its time.
+pub const JSON_BEGIN: &str = r#"{"at":""#;
 /// `2019-03-18 10:06:28`
 const SECOND_LENGTH: usize = 19;
 const MICROS: u64 = 1_000_000;
@@ -18,7 +21,7 @@ pub struct LoggedLine {
     pub at: Timestamp,
     pub kind: LoggedKind,
     pub nat64: Ipv4Addr,
-    /// The server's address, where the log was written with `--log-format full`.
+    /// The server's address, where the log was written with `--log-format full` or `json`.
     pub local: Option<Ipv4Addr>,
 }
 
@@ -39,7 +42,7 @@ pub struct LoggedEntry {
     pub port: u16,
     pub client: Ipv6Addr,
     pub client_port: u16,
-    /// Where the log was written with `--log-format full`.
+    /// Where the log was written with `--log-format full` or `json`.
     pub prefix: Option<Prefix96>,
 }
 
@@ -54,10 +57,53 @@ impl LoggedLine {
         }
     }
 
-    /// None where it is no line of the event log. Lines of the original server are. For many of
-    /// them there is [`LineReader`].
+    /// None where it is no line of the event log, in any of its formats. Lines of the original
+    /// server are. For many of them there is [`LineReader`].
     pub fn parse(line: &str) -> Option<Self> {
         LineReader::default().read(line.as_bytes())
+    }
+}
+
+impl LoggedKind {
+    /// What it is called in a line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            LoggedKind::Initialized => "Initialized",
+            LoggedKind::Forgotten => "Forgotten",
+            LoggedKind::Created(_) => "Created",
+            LoggedKind::Deleted(_) => "Deleted",
+            LoggedKind::Conflict(_) => "Conflict",
+        }
+    }
+
+    fn of(name: &[u8], entry: Option<LoggedEntry>) -> Option<Self> {
+        Some(match (name, entry) {
+            (b"Initialized", None) => LoggedKind::Initialized,
+            (b"Forgotten", None) => LoggedKind::Forgotten,
+            (b"Created", Some(entry)) => LoggedKind::Created(entry),
+            (b"Deleted", Some(entry)) => LoggedKind::Deleted(entry),
+            (b"Conflict", Some(entry)) => LoggedKind::Conflict(entry),
+            _ => return None,
+        })
+    }
+}
+
+impl From<&Event> for LoggedLine {
+    fn from(event: &Event) -> Self {
+        let entry = |port: MappedPort, client: Client| LoggedEntry {
+            port: port.0,
+            client: client.address,
+            client_port: client.port,
+            prefix: Some(client.prefix),
+        };
+        let kind = match event.kind {
+            EventKind::Initialized => LoggedKind::Initialized,
+            EventKind::Forgotten => LoggedKind::Forgotten,
+            EventKind::Created { port, client } => LoggedKind::Created(entry(port, client)),
+            EventKind::Deleted { port, client } => LoggedKind::Deleted(entry(port, client)),
+            EventKind::Conflict { port, client } => LoggedKind::Conflict(entry(port, client)),
+        };
+        Self { at: event.at, kind, nat64: event.table.nat64, local: Some(event.table.local) }
     }
 }
 
@@ -73,7 +119,10 @@ pub struct LineReader {
 impl LineReader {
     /// None where it is no line of the event log. By hand, as a history is made of all of them.
     pub fn read(&mut self, line: &[u8]) -> Option<LoggedLine> {
-        let at = self.time(line)?;
+        if let Some(rest) = line.strip_prefix(JSON_BEGIN.as_bytes()) {
+            return self.read_json(rest);
+        }
+        let at = self.time(line, b' ')?;
         let (kind, rest) = word(line.get(TIME_LENGTH..)?.strip_prefix(b" ")?)?;
         let (nat64, rest) = ipv4(rest)?;
         let (mut entry, mut rest) = match kind {
@@ -100,24 +149,46 @@ impl LineReader {
                 _ => return None,
             }
         }
-        let kind = match (kind, entry) {
-            (b"Initialized", None) => LoggedKind::Initialized,
-            (b"Forgotten", None) => LoggedKind::Forgotten,
-            (b"Created", Some(entry)) => LoggedKind::Created(entry),
-            (b"Deleted", Some(entry)) => LoggedKind::Deleted(entry),
-            (b"Conflict", Some(entry)) => LoggedKind::Conflict(entry),
-            _ => return None,
-        };
+        let kind = LoggedKind::of(kind, entry)?;
         Some(LoggedLine { at, kind, nat64, local })
     }
 
-    /// Of a line that begins with it.
-    fn time(&mut self, line: &[u8]) -> Option<Timestamp> {
-        let (date, micros) = line.get(..TIME_LENGTH)?.split_first_chunk::<SECOND_LENGTH>()?;
+    /// What has the form that `line` writes, and not any JSON that says the same.
+    fn read_json(&mut self, text: &[u8]) -> Option<LoggedLine> {
+        let at = self.time(text, b'T')?;
+        let rest = text.get(TIME_LENGTH..)?.strip_prefix(br#"Z","event":""#)?;
+        let (kind, rest) = rest.split_at(rest.iter().position(|&octet| octet == b'"')?);
+        let (nat64, rest) = ipv4(rest.strip_prefix(br#"","nat64":""#)?)?;
+        let mut rest = rest.strip_prefix(b"\"")?;
+        let (mut entry, mut local) = (None, None);
+        if let Some(after) = rest.strip_prefix(br#","port":"#) {
+            let (port, after) = decimal(after)?;
+            let after = after.strip_prefix(br#","client":""#)?;
+            let (client, after) = ipv6(after, br#"","client_port":"#)?;
+            let (client_port, after) = decimal(after)?;
+            entry = Some(LoggedEntry { port, client, client_port, prefix: None });
+            rest = after;
+        }
+        if let Some(after) = rest.strip_prefix(br#","to":""#) {
+            let (address, after) = ipv4(after)?;
+            (local, rest) = (Some(address), after.strip_prefix(b"\"")?);
+        }
+        if let Some(after) = rest.strip_prefix(br#","prefix":""#) {
+            let (address, after) = ipv6(after, b"/96\"")?;
+            entry.as_mut()?.prefix = address.octets().first_chunk().copied().map(Prefix96);
+            rest = after;
+        }
+        let kind = LoggedKind::of(kind, entry)?;
+        (rest == b"}").then_some(LoggedLine { at, kind, nat64, local })
+    }
+
+    /// Of a text that begins with it. `between` stands between date and time of day.
+    fn time(&mut self, text: &[u8], between: u8) -> Option<Timestamp> {
+        let (date, micros) = text.get(..TIME_LENGTH)?.split_first_chunk::<SECOND_LENGTH>()?;
         let second = match self.second {
             Some(second) if *date == self.date => second,
             _ => {
-                let (whole, _) = split_time(std::str::from_utf8(line).ok()?)?;
+                let whole = time_text(text, between)?;
                 let second = time_of_text(whole)?.as_micros() / MICROS;
                 (self.date, self.second) = (*date, Some(second));
                 second
@@ -223,20 +294,30 @@ fn entry(text: &[u8]) -> Option<(LoggedEntry, &[u8])> {
     Some((LoggedEntry { port, client, client_port, prefix: None }, rest))
 }
 
-/// The time of a line, and what stands behind it.
+/// The time of a line that is no JSON, and what stands behind it.
 pub fn split_time(line: &str) -> Option<(&str, &str)> {
-    let (time, rest) = (line.get(..TIME_LENGTH)?, line.get(TIME_LENGTH..)?);
-    let shaped = time
-        .bytes()
-        .zip("0000-00-00 00:00:00.000000".bytes())
-        .all(|(octet, shape)| if shape == b'0' { octet.is_ascii_digit() } else { octet == shape });
-    Some((time, rest.strip_prefix(' ')?)).filter(|_| shaped)
+    let rest = line.get(TIME_LENGTH..)?.strip_prefix(' ')?;
+    Some((time_text(line.as_bytes(), b' ')?, rest))
 }
 
-/// The time of a line, if it begins with one.
+/// The time that a text begins with.
+fn time_text(text: &[u8], between: u8) -> Option<&str> {
+    let time = text.get(..TIME_LENGTH)?;
+    let is = |(octet, shape): (&u8, u8)| match shape {
+        b'0' => octet.is_ascii_digit(),
+        b' ' => *octet == between,
+        _ => *octet == shape,
+    };
+    let shaped = time.iter().zip("0000-00-00 00:00:00.000000".bytes()).all(is);
+    std::str::from_utf8(time).ok().filter(|_| shaped)
+}
+
+/// The time of a line of any format, if it begins with one.
 pub fn time_of(line: &str) -> Option<Timestamp> {
-    let (time, _) = split_time(line)?;
-    time_of_text(time)
+    match line.strip_prefix(JSON_BEGIN) {
+        Some(rest) => time_of_text(time_text(rest.as_bytes(), b'T')?),
+        None => time_of_text(split_time(line)?.0),
+    }
 }
 
 fn time_of_text(time: &str) -> Option<Timestamp> {
@@ -249,8 +330,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::handoff::change::{Event, EventKind, LogFormat};
-    use crate::handoff::entry::{Client, MappedPort, TableKey};
+    use crate::handoff::change::LogFormat;
+    use crate::handoff::entry::TableKey;
 
     proptest! {
         /// What the server writes is read as what it was.
@@ -259,8 +340,9 @@ mod tests {
             (micros, nat64, local) in (0..4_000_000_000_000_000_u64, any::<u32>(), any::<u32>()),
             (kind, port, client, client_port) in (0..5, any::<u16>(), any::<u128>(), any::<u16>()),
             prefix: [u8; 12],
-            full: bool,
+            format in 0..3_usize,
         ) {
+            let full = format > 0;
             let at = Timestamp::from_micros(micros);
             let (nat64, local) = (Ipv4Addr::from(nat64), Ipv4Addr::from(local));
             let (address, prefix) = (Ipv6Addr::from(client), Prefix96(prefix));
@@ -291,9 +373,17 @@ mod tests {
                 nat64,
                 local: full.then_some(local),
             };
-            let format = if full { LogFormat::Full } else { LogFormat::Plain };
+            let format = [LogFormat::Plain, LogFormat::Full, LogFormat::Json][format];
             let line = Event { at, table: TableKey { local, nat64 }, kind }.line(format).to_string();
+            prop_assert_eq!(time_of(&line), Some(at));
+            prop_assert_eq!(&expected.line(format).to_string(), &line);
+            let json = expected.line(LogFormat::Json).to_string();
+            prop_assert_eq!(LoggedLine::parse(&json), Some(expected.clone()));
             prop_assert_eq!(LoggedLine::parse(&line), Some(expected));
+            for end in 0..line.len() {
+                // A line that was cut says something else, or nothing.
+                prop_assert!(format != LogFormat::Json || LoggedLine::parse(&line[..end]).is_none());
+            }
         }
 
         #[test]

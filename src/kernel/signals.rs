@@ -160,6 +160,28 @@ impl Signals {
     }
 }
 
+/// A signal that ends a program, as something to be polled.
+#[derive(Debug)]
+pub struct EndSignal(UnixStream);
+
+impl EndSignal {
+    /// From now on, SIGTERM, SIGINT and SIGHUP only make something to read here. SIGUSR1 and
+    /// SIGUSR2 are ignored.
+    ///
+    /// # Errors
+    /// Where the process may not open another descriptor.
+    pub fn new() -> io::Result<Self> {
+        [SIGUSR1, SIGUSR2].into_iter().for_each(ignore);
+        Ok(Self(receiver(&[SIGTERM, SIGINT, SIGHUP])?))
+    }
+}
+
+impl AsFd for EndSignal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// The end of a socket pair to read from: each of `signals` writes an octet to the other end.
 fn receiver(signals: &[i32]) -> io::Result<UnixStream> {
     let (receiver, sender) = UnixStream::pair()?;

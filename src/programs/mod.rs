@@ -2,8 +2,10 @@
 
 pub mod demo;
 pub mod exit;
+pub mod follow;
 pub mod gateway;
 pub mod journal;
+pub mod log_place;
 pub mod manual;
 pub mod options;
 pub mod serve;

@@ -9,11 +9,10 @@
 //! Pure. Not here: where the lines are found (`complete`).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::handoff::change::Timestamp;
-use crate::handoff::logged::{split_time, time_of};
+use crate::handoff::change::{LogFormat, Timestamp};
+use crate::handoff::logged::{JSON_BEGIN, LoggedLine, split_time, time_of};
 
 /// How much earlier than the line before it a line may be: lines of several reactors are in order
 /// only within each.
@@ -54,6 +53,9 @@ impl Ahead {
     /// A line of no event of the journal.
     pub(super) fn take(&mut self, line: &str) {
         let Some(after) = &self.after else { return };
+        let full = || Some(LoggedLine::parse(line)?.line(LogFormat::Full).to_string());
+        let json = line.starts_with(JSON_BEGIN).then(full).flatten();
+        let line = json.as_deref().unwrap_or(line);
         let Some((time, rest)) = split_time(line) else { return };
         if time < after.as_str() {
             return;
@@ -81,8 +83,13 @@ impl Ahead {
         port.has = created.then(|| what.to_owned());
     }
 
-    /// The lines that take it back, each with a line feed.
-    pub(super) fn taken_back(&self, now: Timestamp) -> impl Iterator<Item = String> {
+    /// The lines that take it back, each with a line feed. They tell as much as those that they
+    /// take back, in JSON where that is the format.
+    pub(super) fn taken_back(
+        &self,
+        now: Timestamp,
+        format: LogFormat,
+    ) -> impl Iterator<Item = String> {
         let changed = self.ports.values().filter(|port| port.had != port.has);
         changed.flat_map(move |Port { had, has }| {
             let mut lines = [String::new(), String::new()];
@@ -90,11 +97,16 @@ impl Ahead {
                 [(0, "Deleted", has), (1, "Created", had)].map(|(n, kind, what)| (n, kind, what))
             {
                 if let Some(what) = what {
-                    // Writing to a string cannot fail.
-                    let _ = writeln!(lines[line], "{now} {kind} {what}");
+                    lines[line] = format!("{now} {kind} {what}");
                 }
             }
-            lines.into_iter().filter(|line| !line.is_empty())
+            let in_format = move |line: String| match LoggedLine::parse(&line) {
+                Some(logged) if format == LogFormat::Json => {
+                    format!("{}\n", logged.line(LogFormat::Json))
+                }
+                _ => line + "\n",
+            };
+            lines.into_iter().filter(|line| !line.is_empty()).map(in_format)
         })
     }
 }
@@ -108,7 +120,7 @@ pub(super) fn earlier(line: &str) -> Option<String> {
 
 /// Whether `line` is of a time before `time`.
 pub(super) fn is_before(line: &str, time: &str) -> bool {
-    split_time(line).is_some_and(|(at, _)| at < time)
+    time_of(line).is_some_and(|at| at.to_string().as_str() < time)
 }
 
 #[cfg(test)]
@@ -122,7 +134,7 @@ mod tests {
         ahead.watch(Some(AFTER));
         lines.iter().for_each(|line| ahead.take(&format!("2019-03-18 10:06:29.000000 {line}")));
         let now = Timestamp::from_micros(1_552_903_600_000_000);
-        let back = ahead.taken_back(now).map(|line| {
+        let back = ahead.taken_back(now, LogFormat::Plain).map(|line| {
             line.strip_prefix("2019-03-18 10:06:40.000000 ").unwrap().trim_end().to_owned()
         });
         (ahead.lines(), back.collect())
@@ -154,6 +166,25 @@ mod tests {
         let lines = [format!("Created {a}"), format!("Created {b}")];
         let back = vec![format!("Deleted {a}"), format!("Deleted {b}")];
         assert_eq!(taken_back(&[&lines[0], &lines[1]]), (2, back));
+    }
+
+    #[test]
+    fn a_log_of_json_is_taken_back_in_json() {
+        let json = |at: &str, what: &str| {
+            let line = format!(
+                "2019-03-18 10:06:{at} {what} 192.0.2.7:9 [2001:db8::a]:1 to 203.0.113.1 via 64:ff9b::/96"
+            );
+            LoggedLine::parse(&line).unwrap().line(LogFormat::Json).to_string()
+        };
+        let mut ahead = Ahead::default();
+        ahead.watch(Some(&json("28.000000", "Created")));
+        ahead.take(&json("27.999999", "Created"));
+        let now = Timestamp::from_micros(1_552_903_600_000_000);
+        let back: Vec<_> = ahead.taken_back(now, LogFormat::Json).collect();
+        assert_eq!(back, [json("40.000000", "Deleted") + "\n"]);
+        assert_eq!(ahead.lines(), 1);
+        assert!(is_before(&json("28.000000", "Created"), "2019-03-18 10:06:28.000001"));
+        assert!(!is_before(&json("28.000000", "Created"), "2019-03-18 10:06:28.000000"));
     }
 
     #[test]

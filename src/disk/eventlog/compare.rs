@@ -1,7 +1,7 @@
 //! Which of the journal's events some octets of the log lack, and whether those end in half a line.
 //!
 //! Pure: octets go in, in pieces of any size, and what is missing comes out. A line of the log
-//! stands for an event whose line it is, in either format. Where several events have the same line,
+//! stands for an event whose line it is, in any format. Where several events have the same line,
 //! it stands for the first of them that had none yet. An event without a line is missing. Time and
 //! memory grow linearly with the events, and not at all with the octets.
 //!
@@ -16,10 +16,14 @@ use super::LINE_MAX;
 use super::ahead::{self, Ahead};
 use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
+use crate::handoff::logged::{JSON_BEGIN, LoggedLine};
 use crate::handoff::random::SecretHash;
 
 /// What follows the end of a [`LogFormat::Plain`] line in [`LogFormat::Full`].
 const FULL_FROM: &str = " to ";
+const FORMATS: [LogFormat; 3] = [LogFormat::Plain, LogFormat::Full, LogFormat::Json];
+/// Octets of a line's time.
+const TIME_OCTETS: usize = "2019-03-18 10:06:28.491727".len();
 /// The end of a chain.
 const NONE: usize = usize::MAX;
 
@@ -155,9 +159,11 @@ impl<'a> Comparison<'a> {
         self.own
     }
 
-    /// Octets of the half line that [`Comparison::end`] found, without zeros behind it.
-    pub(super) fn half_octets(&self) -> usize {
-        self.line.len()
+    /// Whether only this server can have written the half line that [`Comparison::end`] found: it
+    /// has the time of a missing event, to the microsecond.
+    pub(super) fn is_half_own(&self) -> bool {
+        let is_json = self.line.starts_with(JSON_BEGIN.as_bytes());
+        self.line.len() >= TIME_OCTETS + if is_json { JSON_BEGIN.len() } else { 0 }
     }
 
     /// The time before which no pending event is, as the log has it.
@@ -229,8 +235,18 @@ impl<'a> Comparison<'a> {
     /// Whether there is an event for this line. The event is taken: another such line needs
     /// another.
     fn find(&mut self, line: &str) -> bool {
-        let plain = line.split_once(FULL_FROM).map_or(line, |(plain, _)| plain);
-        let hash = self.hash.hash_one(plain.as_bytes());
+        let hash = match line.starts_with(JSON_BEGIN) {
+            true => {
+                let Some(line) = LoggedLine::parse(line) else { return false };
+                self.text.clear();
+                self.lines.append_again(&mut self.text, &line, LogFormat::Plain);
+                self.hash.hash_one(self.text.as_bytes())
+            }
+            false => {
+                let plain = line.split_once(FULL_FROM).map_or(line, |(plain, _)| plain);
+                self.hash.hash_one(plain.as_bytes())
+            }
+        };
         let Some(&head) = self.heads.get(&hash) else {
             return false;
         };
@@ -251,9 +267,9 @@ impl<'a> Comparison<'a> {
         true
     }
 
-    /// Whether this is the event's line, in either format.
+    /// Whether this is the event's line, in any format.
     fn is(&mut self, number: usize, line: &str) -> bool {
-        [LogFormat::Plain, LogFormat::Full].into_iter().any(|format| {
+        FORMATS.into_iter().any(|format| {
             self.format(number, format);
             self.text == line
         })
@@ -264,8 +280,10 @@ impl<'a> Comparison<'a> {
             return false;
         }
         // A full line begins with the plain one.
-        self.format(number, LogFormat::Full);
-        self.text.as_bytes().starts_with(half)
+        [LogFormat::Full, LogFormat::Json].into_iter().any(|format| {
+            self.format(number, format);
+            self.text.as_bytes().starts_with(half)
+        })
     }
 
     fn format(&mut self, number: usize, format: LogFormat) {
@@ -315,7 +333,7 @@ mod tests {
         (octets, ending)
     }
 
-    /// Every event has one line, in either format, and those of a shard are in order.
+    /// Every event has one line, in any format, and those of a shard are in order.
     fn assert_once_in_order(octets: &[u8], pending: &Pending) {
         let mut lines: Vec<_> = std::str::from_utf8(octets).unwrap().lines().map(Some).collect();
         for shard in pending {
@@ -323,7 +341,9 @@ mod tests {
             for (number, event) in shard {
                 let plain = event.line(LogFormat::Plain).to_string();
                 let full = event.line(LogFormat::Full).to_string();
-                let is = |line: &Option<&str>| line.is_some_and(|l| l == plain || l == full);
+                let json = event.line(LogFormat::Json).to_string();
+                let is = |l: &&str| *l == plain || *l == full || *l == json;
+                let is = |line: &Option<&str>| line.as_ref().is_some_and(is);
                 let found = lines[at..].iter().position(is);
                 let index = at + found.unwrap_or_else(|| panic!("no {number} behind {at}"));
                 lines[index] = None;
@@ -344,7 +364,7 @@ mod tests {
             let shard = turn * 7 % 4;
             for _ in 0..turn % 3 {
                 if let Some((_, event)) = pending[shard].get(counts[shard]) {
-                    let format = if turn % 2 == 0 { LogFormat::Plain } else { LogFormat::Full };
+                    let format = FORMATS[turn % 3];
                     log.extend(text(event, format).bytes());
                     counts[shard] += 1;
                     ends.push((log.len(), counts.clone()));
@@ -426,7 +446,7 @@ mod tests {
         /// Turns, formats, the cursor, the cut and the pieces that are fed: all by chance.
         #[test]
         fn any_cut_is_completed(
-            turns in prop::collection::vec((0usize..5, 1usize..20, any::<bool>()), 1..40),
+            turns in prop::collection::vec((0usize..5, 1usize..20, 0usize..3), 1..40),
             cursor in any::<prop::sample::Index>(),
             cut in any::<prop::sample::Index>(),
             beyond in 0u64..30,
@@ -435,13 +455,12 @@ mod tests {
             let mut events: Pending = vec![Vec::new(); 5];
             let mut log = Vec::new();
             let mut ends = vec![(0, vec![0; 5])];
-            for (shard, count, full) in turns {
+            for (shard, count, format) in turns {
                 for _ in 0..count {
                     let number = events[shard].len() as u64;
                     let event = event(shard as u8, number);
                     events[shard].push((number, event));
-                    let format = if full { LogFormat::Full } else { LogFormat::Plain };
-                    log.extend(text(&event, format).bytes());
+                    log.extend(text(&event, FORMATS[format]).bytes());
                     ends.push((log.len(), events.iter().map(Vec::len).collect()));
                 }
             }

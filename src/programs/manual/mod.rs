@@ -169,7 +169,7 @@ mod tests {
     fn shells_offer_the_values_that_can_be_chosen() {
         let bash = completions(clap_complete::Shell::Bash);
         let bash = String::from_utf8(bash).unwrap();
-        for values in ["auto uring mmsg", "none always", "plain full"] {
+        for values in ["auto uring mmsg", "none always", "plain full json"] {
             assert!(bash.contains(&format!("compgen -W \"{values}\"")), "{values}");
         }
     }
@@ -235,6 +235,7 @@ mod tests {
                 "check-config",
                 "self-check",
                 "who",
+                "follow",
                 "completions",
                 "man"
             ]

@@ -50,16 +50,27 @@ impl fmt::Display for Asked {
 }
 
 impl Asked {
-    /// What is in each line that may be about it, and in few others; and in lines that begin a
-    /// table which it may be in.
-    pub fn needles(&self) -> [String; 2] {
-        let begins = " Initialized ";
+    /// What is in each line that may be about it, in any format, and in few others; and in lines
+    /// that begin a table which it may be in.
+    pub fn needles(&self) -> [String; 4] {
+        let (begins, json_begins) = (" Initialized ", r#""Initialized","nat64":""#);
         match self {
-            Self::Port(port) => [format!(" {port} ["), format!("{begins}{}", port.ip())],
-            Self::Clients(net) if net.prefix_len() == 128 => {
-                [format!("[{}]:", net.addr()), begins.to_owned()]
+            Self::Port(port) => {
+                let (nat64, port_number) = (port.ip(), port.port());
+                [
+                    format!(" {port} ["),
+                    format!("{begins}{nat64}"),
+                    format!(r#""nat64":"{nat64}","port":{port_number},"#),
+                    format!(r#"{json_begins}{nat64}""#),
+                ]
             }
-            Self::Clients(_) => ["]:".to_owned(), begins.to_owned()],
+            Self::Clients(net) => {
+                let [text, json] = match net.prefix_len() {
+                    128 => [format!("[{}]:", net.addr()), format!(r#""client":"{}""#, net.addr())],
+                    _ => ["]:".to_owned(), r#""client":""#.to_owned()],
+                };
+                [text, begins.to_owned(), json, json_begins.to_owned()]
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod about;
 mod asked;
 mod config;
 mod environment;
+mod followed;
 mod gateway;
 mod layers;
 mod table;
@@ -22,6 +23,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use asked::Asked;
 pub use config::{Configuration, Options};
 pub use environment::Environment;
+pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
 pub use layers::{UsageError, UsageErrors};
 pub use table::{LogDestination, Places, ServeConfig, ServeOptions};
@@ -68,6 +70,9 @@ pub enum Command {
     /// Say who was behind a NAT64's address and port, or where a client was
     #[command(after_help = WHO_EXAMPLES)]
     Who(WhoOptions),
+    /// Print the events as they come, from any point in the past on, or send them to a collector
+    #[command(after_help = followed::FOLLOW_EXAMPLES)]
+    Follow(FollowOptions),
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell

@@ -128,13 +128,15 @@ options! {
             .shown(|log| path(log.path()));
 
     pub log_format: LogFormat =
-        "full: name the local address and the NAT64 prefix in each line, too",
-        Row::word("log-format", "plain|full", values::log_format)
+        "full: name the local address and the NAT64 prefix in each line, too; json: all of that as \
+         JSON lines",
+        Row::word("log-format", "plain|full|json", values::log_format)
             .group(STORAGE)
             .default("plain")
             .shown(|format| match format {
                 LogFormat::Plain => "plain".into(),
                 LogFormat::Full => "full".into(),
+                LogFormat::Json => "json".into(),
             });
 
     pub log_keep: u32 =

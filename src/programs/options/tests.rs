@@ -385,7 +385,7 @@ fn other_errors() {
         ("--max-nat64s=many", "--max-nat64s: \"many\" is not"),
         ("--max-entries=18446744073709551616", "--max-entries: \"18446744073709551616\" is not"),
         ("--validation-rate=10000001", "--validation-rate: \"10000001\" is not"),
-        ("--log-format=json", "--log-format: \"json\" is no format; choose plain or full"),
+        ("--log-format=xml", "--log-format: \"xml\" is no format; choose plain, full or json"),
         ("--config=/nowhere/n.toml", "--config: /nowhere/n.toml cannot be read: No such file"),
     ] {
         let error = error(&[argument]);

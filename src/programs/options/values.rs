@@ -69,7 +69,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "plain" => Ok(LogFormat::Plain),
         "full" => Ok(LogFormat::Full),
-        _ => Err(format!("{text:?} is no format; choose plain or full")),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is no format; choose plain, full or json")),
     }
 }
 

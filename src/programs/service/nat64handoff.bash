@@ -25,6 +25,9 @@ _nat64handoff() {
             nat64handoff,demo)
                 cmd="nat64handoff__subcmd__demo"
                 ;;
+            nat64handoff,follow)
+                cmd="nat64handoff__subcmd__follow"
+                ;;
             nat64handoff,gateway)
                 cmd="nat64handoff__subcmd__gateway"
                 ;;
@@ -54,6 +57,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,demo)
                 cmd="nat64handoff__subcmd__help__subcmd__demo"
+                ;;
+            nat64handoff__subcmd__help,follow)
+                cmd="nat64handoff__subcmd__help__subcmd__follow"
                 ;;
             nat64handoff__subcmd__help,gateway)
                 cmd="nat64handoff__subcmd__help__subcmd__gateway"
@@ -107,7 +113,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -160,7 +166,7 @@ _nat64handoff() {
                     return 0
                     ;;
                 --log-format)
-                    COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "plain full json" -- "${cur}"))
                     return 0
                     ;;
                 --log-keep)
@@ -234,6 +240,44 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__follow)
+            opts="-h --from --after --cursor --json --to --no-wait --log --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --after)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cursor)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__gateway)
             opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --rotate --secret --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -281,7 +325,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who completions man help"
+            opts="serve demo gateway journal check-config self-check who follow completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -323,6 +367,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__demo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__follow)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -614,7 +672,7 @@ _nat64handoff() {
                     return 0
                     ;;
                 --log-format)
-                    COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "plain full json" -- "${cur}"))
                     return 0
                     ;;
                 --log-keep)
@@ -696,7 +754,7 @@ _nat64handoff() {
                     return 0
                     ;;
                 --log-format)
-                    COMPREPLY=($(compgen -W "plain full" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "plain full json" -- "${cur}"))
                     return 0
                     ;;
                 --log-keep)

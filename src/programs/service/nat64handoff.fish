@@ -33,6 +33,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "journal" 
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "who" -d 'Say who was behind a NAT64\'s address and port, or where a client was'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "follow" -d 'Print the events as they come, from any point in the past on, or send them to a collector'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "completions" -d 'Print completions of this command line for a shell'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "man" -d 'Print a page of the manual'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -46,8 +47,9 @@ uring\t''
 mmsg\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l state -d 'Directory for the state; made if it does not exist [default: $STATE_DIRECTORY or ./state]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log -d 'File to append the event log to, - for standard output [default: $LOGS_DIRECTORY/events.log or -]' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too [default: plain]' -r -f -a "plain\t''
-full\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too; json: all of that as JSON lines [default: plain]' -r -f -a "plain\t''
+full\t''
+json\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l log-keep -d 'Days for which the log\'s files of former days are kept; 0: for ever [default: 180]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l sync -d 'When the journal is made durable: whenever the kernel likes, before each answer that depends on it, or so often [default: interval:100ms]' -r -f -a "none\t''
 always\t''"
@@ -89,8 +91,9 @@ uring\t''
 mmsg\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l state -d 'Directory for the state; made if it does not exist [default: $STATE_DIRECTORY or ./state]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log -d 'File to append the event log to, - for standard output [default: $LOGS_DIRECTORY/events.log or -]' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too [default: plain]' -r -f -a "plain\t''
-full\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too; json: all of that as JSON lines [default: plain]' -r -f -a "plain\t''
+full\t''
+json\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l log-keep -d 'Days for which the log\'s files of former days are kept; 0: for ever [default: 180]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l sync -d 'When the journal is made durable: whenever the kernel likes, before each answer that depends on it, or so often [default: interval:100ms]' -r -f -a "none\t''
 always\t''"
@@ -112,8 +115,9 @@ uring\t''
 mmsg\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l state -d 'Directory for the state; made if it does not exist [default: $STATE_DIRECTORY or ./state]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log -d 'File to append the event log to, - for standard output [default: $LOGS_DIRECTORY/events.log or -]' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too [default: plain]' -r -f -a "plain\t''
-full\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log-format -d 'full: name the local address and the NAT64 prefix in each line, too; json: all of that as JSON lines [default: plain]' -r -f -a "plain\t''
+full\t''
+json\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l log-keep -d 'Days for which the log\'s files of former days are kept; 0: for ever [default: 180]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l sync -d 'When the journal is made durable: whenever the kernel likes, before each answer that depends on it, or so often [default: interval:100ms]' -r -f -a "none\t''
 always\t''"
@@ -132,17 +136,27 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l log -d
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l config -d 'The file of options that `serve` has' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l json -d 'Print JSON: one object'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l from -d 'Where to begin: start, now, or a time as `who --at` takes it. What --cursor has goes first' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l after -d 'Begin behind this line: its "cursor", as --json told it' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l cursor -d 'Keep in this file how far it came, and go on from there' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l to -d 'Send the events there instead: journald, syslog+unix:PATH, syslog+udp://HOST:PORT, syslog+tcp://HOST:PORT, ipfix+udp://HOST:PORT or ipfix+tcp://HOST:PORT' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l log -d 'The event log [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l json -d 'Print JSON: an object for each event, with its cursor'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l no-wait -d 'End where the log ends, instead of waiting for more'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "serve" -d 'Run the server'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "demo" -d 'Run a server and a NAT64 in one process, on loopback, to see what it looks like'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "gateway" -d 'Run a NAT64 that hands its connections over, on a TUN device'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "journal" -d 'Look into the journal of a server that is not running'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "who" -d 'Say who was behind a NAT64\'s address and port, or where a client was'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "completions" -d 'Print completions of this command line for a shell'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "man" -d 'Print a page of the manual'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "serve" -d 'Run the server'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "demo" -d 'Run a server and a NAT64 in one process, on loopback, to see what it looks like'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "gateway" -d 'Run a NAT64 that hands its connections over, on a TUN device'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "journal" -d 'Look into the journal of a server that is not running'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "who" -d 'Say who was behind a NAT64\'s address and port, or where a client was'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "follow" -d 'Print the events as they come, from any point in the past on, or send them to a collector'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "completions" -d 'Print completions of this command line for a shell'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "man" -d 'Print a page of the manual'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "check" -d 'Say what is damaged, and what a repair would lose; changes nothing'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "repair" -d 'Keep all that is not damaged; the damaged files are put aside'

@@ -38,7 +38,7 @@ _arguments "${_arguments_options[@]}" : \
 '--io=[How datagrams are received and sent\: by io_uring, by recvmmsg and sendmmsg, or auto\: by io_uring where it is allowed \[default\: auto\]]:auto|uring|mmsg:(auto uring mmsg)' \
 '--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
 '--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
-'--log-format=[full\: name the local address and the NAT64 prefix in each line, too \[default\: plain\]]:plain|full:(plain full)' \
+'--log-format=[full\: name the local address and the NAT64 prefix in each line, too; json\: all of that as JSON lines \[default\: plain\]]:plain|full|json:(plain full json)' \
 '--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
 '--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
 '--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
@@ -143,7 +143,7 @@ _arguments "${_arguments_options[@]}" : \
 '--io=[How datagrams are received and sent\: by io_uring, by recvmmsg and sendmmsg, or auto\: by io_uring where it is allowed \[default\: auto\]]:auto|uring|mmsg:(auto uring mmsg)' \
 '--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
 '--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
-'--log-format=[full\: name the local address and the NAT64 prefix in each line, too \[default\: plain\]]:plain|full:(plain full)' \
+'--log-format=[full\: name the local address and the NAT64 prefix in each line, too; json\: all of that as JSON lines \[default\: plain\]]:plain|full|json:(plain full json)' \
 '--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
 '--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
 '--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
@@ -167,7 +167,7 @@ _arguments "${_arguments_options[@]}" : \
 '--io=[How datagrams are received and sent\: by io_uring, by recvmmsg and sendmmsg, or auto\: by io_uring where it is allowed \[default\: auto\]]:auto|uring|mmsg:(auto uring mmsg)' \
 '--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
 '--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
-'--log-format=[full\: name the local address and the NAT64 prefix in each line, too \[default\: plain\]]:plain|full:(plain full)' \
+'--log-format=[full\: name the local address and the NAT64 prefix in each line, too; json\: all of that as JSON lines \[default\: plain\]]:plain|full|json:(plain full json)' \
 '--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
 '--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
 '--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
@@ -192,6 +192,20 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 ':who -- A NAT64'\''s address and port, as 192.0.2.7\:3719; or a client, as 2001\:db8\:\:17 or 2001\:db8\:\:/64:_default' \
+&& ret=0
+;;
+(follow)
+_arguments "${_arguments_options[@]}" : \
+'--from=[Where to begin\: start, now, or a time as \`who --at\` takes it. What --cursor has goes first]:start|now|TIME:_default' \
+'(--from --cursor)--after=[Begin behind this line\: its "cursor", as --json told it]:CURSOR:_default' \
+'--cursor=[Keep in this file how far it came, and go on from there]:FILE:_files' \
+'(--json)--to=[Send the events there instead\: journald, syslog+unix\:PATH, syslog+udp\://HOST\:PORT, syslog+tcp\://HOST\:PORT, ipfix+udp\://HOST\:PORT or ipfix+tcp\://HOST\:PORT]:COLLECTOR:_default' \
+'--log=[The event log \[default\: that of \`serve\`\]]:FILE:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: an object for each event, with its cursor]' \
+'--no-wait[End where the log ends, instead of waiting for more]' \
+'-h[Print help]' \
+'--help[Print help]' \
 && ret=0
 ;;
 (completions)
@@ -269,6 +283,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(follow)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -300,6 +318,7 @@ _nat64handoff_commands() {
 'check-config:Print the configuration that \`serve\` would use, and where each value comes from' \
 'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
 'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
+'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -321,6 +340,11 @@ _nat64handoff__subcmd__demo_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff demo commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__follow_commands] )) ||
+_nat64handoff__subcmd__follow_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff follow commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__gateway_commands] )) ||
 _nat64handoff__subcmd__gateway_commands() {
     local commands; commands=()
@@ -336,6 +360,7 @@ _nat64handoff__subcmd__help_commands() {
 'check-config:Print the configuration that \`serve\` would use, and where each value comes from' \
 'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
 'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
+'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -356,6 +381,11 @@ _nat64handoff__subcmd__help__subcmd__completions_commands() {
 _nat64handoff__subcmd__help__subcmd__demo_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help demo commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__follow_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__follow_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help follow commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__gateway_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__gateway_commands() {

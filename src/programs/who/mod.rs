@@ -2,24 +2,20 @@
 //! event log alone. The server need not run.
 
 mod answer;
-mod when;
+pub mod when;
 
 use std::io;
-use std::path::{Path, PathBuf};
-
-use clap::Parser;
+use std::path::PathBuf;
 
 use crate::disk::eventlog::{lines_with, open_past, past_of};
 use crate::handoff::holding::{Holding, Holdings};
 use crate::handoff::logged::LoggedLine;
 use crate::kernel::clock;
 use crate::programs::exit::{ExitError, print};
-use crate::programs::options::{Asked, Cli, Command, Environment, LogDestination, WhoOptions};
+use crate::programs::log_place::event_log;
+use crate::programs::options::{Asked, WhoOptions};
 use crate::programs::who::answer::Answer;
 use crate::programs::who::when::TimeSpan;
-
-/// Where the service of the Debian package has it, whose directory is told to the service alone.
-const PACKAGED_LOG: &str = "/var/log/nat64handoff/events.log";
 
 /// Prints who it was.
 ///
@@ -59,36 +55,12 @@ fn lines(options: &WhoOptions) -> Result<Vec<LoggedLine>, ExitError> {
             path.display()
         ))
     };
-    let past = match log(options)? {
-        LogDestination::Stdout if options.log.is_none() => match Path::new(PACKAGED_LOG).exists() {
-            true => open_past(Path::new(PACKAGED_LOG)).map_err(failed)?,
-            false => {
-                return Err(ExitError::usage(
-                    "no file of the event log is configured here: name it by --log, or - to read standard input",
-                ));
-            }
-        },
-        LogDestination::Stdout => past_of(io::stdin()),
-        LogDestination::File(path) => open_past(&path).map_err(failed)?,
+    let past = match event_log(options.log.as_deref(), options.config.as_deref())? {
+        None => past_of(io::stdin()),
+        Some(path) => open_past(&path).map_err(failed)?,
     };
     let take = |line: &str| LoggedLine::parse(line).filter(|line| is_about(options.who, line));
     lines_with(past, &options.who.needles(), take).map_err(failed)
-}
-
-/// Where the server that runs with this configuration logs, unless it is said.
-fn log(options: &WhoOptions) -> Result<LogDestination, ExitError> {
-    let mut words = vec!["nat64handoff".into(), "serve".into()];
-    for (name, value) in [("--log", &options.log), ("--config", &options.config)] {
-        if let Some(value) = value {
-            words.extend([name.into(), value.clone().into_os_string()]);
-        }
-    }
-    let serve = match Cli::try_parse_from(words).map(|cli| cli.command) {
-        Ok(Command::Serve(serve)) => serve,
-        Ok(_) => return Err(ExitError::failed("the log's path cannot be found: name it by --log")),
-        Err(error) => return Err(ExitError::usage(error)),
-    };
-    serve.resolve(&Environment::of_process()).map(|config| config.log).map_err(ExitError::usage)
 }
 
 /// Whether a line is about it, or begins a table that it may be in.

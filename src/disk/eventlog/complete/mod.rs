@@ -52,9 +52,6 @@ use crate::kernel::clock::Clock;
 const LINE_MIN: u64 = 45;
 /// Octets that are read at once.
 const READ_OCTETS: usize = 64 * 1024;
-/// Octets of half a line that only this server can have written: they have the time of a missing
-/// event, to the microsecond.
-const OWN_OCTETS: usize = "2019-03-18 10:06:28.491727".len();
 
 /// What [`complete`] found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -306,8 +303,7 @@ impl Completion<'_> {
             Ending::Half(at) => Some(at),
             Ending::Strange => None,
         };
-        let proven =
-            found.is_proven() || comparison.own() > own || comparison.half_octets() >= OWN_OCTETS;
+        let proven = found.is_proven() || comparison.own() > own || comparison.is_half_own();
         if let Some(at) = at.filter(|_| proven) {
             let file = OpenOptions::new().write(true).open(&path);
             match file.and_then(|file| {
@@ -373,7 +369,7 @@ impl Completion<'_> {
 
     /// Appends what ends the entries that the tables do not have.
     fn take_back(&mut self, comparison: &Comparison<'_>) -> io::Result<()> {
-        for line in comparison.ahead.taken_back(Clock::new().now().wall) {
+        for line in comparison.ahead.taken_back(Clock::new().now().wall, self.format) {
             self.write(line.as_bytes())?;
             self.done.taken_back += 1;
         }
