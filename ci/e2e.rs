@@ -36,6 +36,8 @@ mod programs;
 #[path = "harness/skip.rs"]
 mod skip;
 
+#[path = "e2e/annotate.rs"]
+mod annotate;
 #[path = "e2e/capture.rs"]
 mod capture;
 #[path = "e2e/crowd.rs"]

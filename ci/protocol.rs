@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
 
+#[path = "protocol/annotate.rs"]
+mod annotate;
 #[path = "protocol/clock.rs"]
 mod clock;
 #[path = "harness/cores.rs"]

@@ -205,6 +205,10 @@ fn config_of(folder: &str) -> String {
         http {{
             log_format behind '$remote_addr:$remote_port $request';
             access_log {folder}/access.log behind;
+            log_format handoff '$remote_addr - $remote_user [$time_local] \"$request\" '
+                               '$status $body_bytes_sent \"$http_referer\" \"$http_user_agent\" '
+                               'port=$remote_port time=$msec';
+            access_log {folder}/handoff.log handoff;
             client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
             uwsgi_temp_path {folder}; scgi_temp_path {folder};
             keepalive_timeout 600s;

@@ -23,6 +23,8 @@ const COMMANDS: &[(&str, Run)] = &[
     ("nat64handoff check-config", Run::Here("# good: nothing here keeps it from starting")),
     ("man nat64handoff", Run::Here("NAT64")),
     (ABUSE, Run::Here("2001:db8::64 port ")),
+    (ANNOTATE, Run::Here("2001:db8::64 - - [")),
+    (ANALYSE, Run::Elsewhere), // e2e
     ("cp -a /home/nat64ho/state /home/nat64ho/logs /var/backups/", Run::Here("")),
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
@@ -31,6 +33,9 @@ const COMMANDS: &[(&str, Run)] = &[
 ];
 const ABUSE: &str = "sudo nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
 const ABUSE_HERE: &str = "nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
+const ANNOTATE: &str = "sudo cat /var/log/nginx/access.log | sudo nat64handoff annotate";
+const ANALYSE: &str = "sudo tail -F /var/log/nginx/access.log | sudo nat64handoff annotate | \
+    goaccess --log-format=COMBINED -";
 const SERVE: &str = "target/release/nat64handoff serve --state /var/lib/nat64handoff --log \
     /var/log/nat64handoff/events.log";
 
@@ -56,6 +61,15 @@ fn commands() -> Vec<String> {
 /// What ends by itself or with what it must say first, about what happened here.
 fn as_run_here(command: &str, entry: &str) -> String {
     let command = command.strip_prefix("sudo ").unwrap_or(command);
+    if format!("sudo {command}") == ANNOTATE {
+        let (address, port) = entry.split_once(':').unwrap();
+        let line =
+            format!("{address} - - [-] \"GET / HTTP/1.1\" 200 3 \"-\" \"-\" port={port} time=");
+        let command = command.replace("sudo ", "");
+        return format!(
+            "mkdir -p /var/log/nginx; echo '{line}'\"$(date +%s.%3N)\" >/var/log/nginx/access.log; {command}"
+        );
+    }
     match command {
         ABUSE_HERE => {
             command.replace("2019-03-18 12:00 +01:00", "now").replace("192.0.2.7:3719", entry)

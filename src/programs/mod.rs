@@ -1,5 +1,6 @@
 //! The programs that `nat64handoff` is: serve, gateway, demo, and the command line that they share.
 
+pub mod annotate;
 pub mod demo;
 pub mod exit;
 pub mod follow;
@@ -8,5 +9,6 @@ pub mod journal;
 pub mod log_place;
 pub mod manual;
 pub mod options;
+pub mod progress;
 pub mod serve;
 pub mod who;

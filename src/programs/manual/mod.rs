@@ -236,6 +236,7 @@ mod tests {
                 "self-check",
                 "who",
                 "follow",
+                "annotate",
                 "completions",
                 "man"
             ]

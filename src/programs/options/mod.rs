@@ -6,6 +6,7 @@
 //! configuration.
 
 mod about;
+mod annotate;
 mod asked;
 mod config;
 mod environment;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use annotate::AnnotateOptions;
 pub use asked::Asked;
 pub use config::{Configuration, Options};
 pub use environment::Environment;
@@ -73,6 +75,9 @@ pub enum Command {
     /// Print the events as they come, from any point in the past on, or send them to a collector
     #[command(after_help = followed::FOLLOW_EXAMPLES)]
     Follow(FollowOptions),
+    /// Copy an access log, with the client in the place of each NAT64
+    #[command(after_help = annotate::SHAPES)]
+    Annotate(AnnotateOptions),
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell

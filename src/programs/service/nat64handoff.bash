@@ -16,6 +16,9 @@ _nat64handoff() {
             ",$1")
                 cmd="nat64handoff"
                 ;;
+            nat64handoff,annotate)
+                cmd="nat64handoff__subcmd__annotate"
+                ;;
             nat64handoff,check-config)
                 cmd="nat64handoff__subcmd__check__subcmd__config"
                 ;;
@@ -48,6 +51,9 @@ _nat64handoff() {
                 ;;
             nat64handoff,who)
                 cmd="nat64handoff__subcmd__who"
+                ;;
+            nat64handoff__subcmd__help,annotate)
+                cmd="nat64handoff__subcmd__help__subcmd__annotate"
                 ;;
             nat64handoff__subcmd__help,check-config)
                 cmd="nat64handoff__subcmd__help__subcmd__check__subcmd__config"
@@ -113,12 +119,42 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__annotate)
+            opts="-h --append --pattern --now --newcomer --to --log --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pattern)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -325,8 +361,22 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__annotate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -208,6 +208,20 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 && ret=0
 ;;
+(annotate)
+_arguments "${_arguments_options[@]}" : \
+'--pattern=[The shape of the lines\: a regular expression with groups (?<ip>...), (?<port>...) and, if there is one, (?<time>...)]:REGEX:_default' \
+'--to=[The address of the server that this access log is about, where it has several]:ADDRESS:_default' \
+'--log=[The event log \[default\: that of \`serve\`\]]:FILE:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--append[Leave each line as it is, and put the client behind it]' \
+'--now[Take lines without a time as being of now, as they are written]' \
+'--newcomer[Where a port came to another client within the second that a line tells, name that one; else the line stays as it is]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'*::files -- Access logs, in the order of time; those whose names end in .gz are compressed \[default\: standard input\]:_files' \
+&& ret=0
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
@@ -287,6 +301,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(annotate)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -319,11 +337,17 @@ _nat64handoff_commands() {
 'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
 'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
 'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
+'annotate:Copy an access log, with the client in the place of each NAT64' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'nat64handoff commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__annotate_commands] )) ||
+_nat64handoff__subcmd__annotate_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff annotate commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__check-config_commands] )) ||
 _nat64handoff__subcmd__check-config_commands() {
@@ -361,11 +385,17 @@ _nat64handoff__subcmd__help_commands() {
 'self-check:Ask the server that runs with these options as a NAT64 would, from loopback' \
 'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
 'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
+'annotate:Copy an access log, with the client in the place of each NAT64' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'nat64handoff help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__annotate_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__annotate_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help annotate commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__check-config_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__check-config_commands() {

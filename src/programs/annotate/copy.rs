@@ -1,0 +1,137 @@
+//! Lines from a reader to standard output, in blocks: each whole line of what a read gives goes out
+//! before the next read. So a line goes out as it comes where the reader is slow, and many at once
+//! where it is not.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+
+use memchr::{memchr, memchr_iter, memrchr};
+
+use crate::programs::annotate::Annotator;
+use crate::programs::annotate::known::LogTrouble;
+use crate::programs::progress::Progress;
+
+/// Octets that are read at once. A line that is longer goes out as it is.
+const BLOCK_OCTETS: usize = 1 << 20;
+
+/// Why not all was copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error("{name} cannot be read: {cause}{}", advice(cause))]
+    Read { name: String, cause: io::Error },
+    #[error("standard output cannot be written: {0}; give it a file with room")]
+    Write(io::Error),
+    #[error(transparent)]
+    Log(#[from] LogTrouble),
+}
+
+/// What to do where a file cannot be read: the installed command runs as the service's user.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "; give it to standard input: nat64handoff annotate <FILE",
+        _ => "",
+    }
+}
+
+/// From one or several readers to standard output.
+pub struct Copying {
+    annotator: Annotator,
+    progress: Progress,
+    block: Vec<u8>,
+    out: Vec<u8>,
+    to: Option<File>,
+}
+
+impl Copying {
+    pub fn new(annotator: Annotator, progress: Progress) -> Self {
+        // Not through a buffer of lines.
+        let to = io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
+        let block = vec![0; BLOCK_OCTETS];
+        Self { annotator, progress, block, out: Vec::new(), to }
+    }
+
+    /// What is to be said at the end.
+    pub fn end(mut self) {
+        self.progress.end();
+        self.annotator.end();
+    }
+
+    /// All that `reader` gives. Where it is in `file` is how far it is.
+    ///
+    /// # Errors
+    /// Where it cannot be read, standard output not be written, or the event log not be read.
+    pub fn copy(&mut self, mut reader: impl Read, file: &impl AsFd) -> Result<(), CopyError> {
+        let file = file.as_fd().try_clone_to_owned().map(File::from);
+        let metadata = file.as_ref().ok().and_then(|file| file.metadata().ok());
+        let octets = metadata.filter(|file| file.is_file()).map_or(0, |file| file.len());
+        // What is in the block already, and whether it goes on a line that was too long for one.
+        let (mut filled, mut is_long) = (0, false);
+        loop {
+            let read = match reader.read(&mut self.block[filled..]) {
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(cause) => {
+                    let name = "standard input".to_owned();
+                    return Err(CopyError::Read { name, cause });
+                }
+            };
+            self.annotator.begin();
+            if read == 0 {
+                break;
+            }
+            let end = memrchr(b'\n', &self.block[filled..filled + read]);
+            let end = end.map_or(0, |end| filled + end + 1);
+            filled += read;
+            let taken = self.lines(end, filled, &mut is_long)?;
+            self.block.copy_within(taken..filled, 0);
+            filled -= taken;
+            self.write()?;
+            if let (Ok(file), 1..) = (&file, octets) {
+                let position = rustix::fs::tell(file).unwrap_or(0);
+                self.progress.say(|| "annotating".to_owned());
+                self.progress.set(position, octets);
+            }
+        }
+        if !is_long {
+            let line = std::mem::take(&mut self.block);
+            let done = self.annotator.line(&line[..filled], &mut self.out);
+            self.block = line;
+            done?;
+        }
+        self.write()
+    }
+
+    /// The lines up to `end`. Returns how many octets of the block were taken.
+    fn lines(&mut self, end: usize, filled: usize, is_long: &mut bool) -> Result<usize, CopyError> {
+        let block = &self.block[..filled];
+        let mut start = 0;
+        if *is_long {
+            let rest = memchr(b'\n', block).map_or(filled, |end| end + 1);
+            *is_long = rest > end;
+            self.out.extend(&block[..rest]);
+            start = rest;
+        }
+        let first = start;
+        for length in memchr_iter(b'\n', block.get(first..end).unwrap_or_default()) {
+            self.annotator.line(&block[start..first + length], &mut self.out)?;
+            self.out.push(b'\n');
+            start = first + length + 1;
+        }
+        if filled == BLOCK_OCTETS && start == 0 {
+            *is_long = true;
+            self.out.extend(block);
+            start = filled;
+        }
+        Ok(start)
+    }
+
+    fn write(&mut self) -> Result<(), CopyError> {
+        let written = match &mut self.to {
+            Some(to) => to.write_all(&self.out),
+            None => Err(ErrorKind::BrokenPipe.into()),
+        };
+        self.out.clear();
+        written.map_err(CopyError::Write)
+    }
+}

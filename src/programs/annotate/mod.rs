@@ -1,0 +1,209 @@
+//! `nat64handoff annotate`: an access log with the client in the place of each NAT64.
+#![doc = include_str!("../../ANNOTATE.md")]
+
+mod copy;
+mod known;
+mod ports;
+mod report;
+mod shape;
+mod times;
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal};
+use std::net::SocketAddrV4;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+use jiff::tz::TimeZone;
+
+use crate::handoff::change::Timestamp;
+use crate::kernel::clock;
+use crate::kernel::stderr::warn;
+use crate::programs::annotate::copy::{CopyError, Copying};
+use crate::programs::annotate::known::{KnownPorts, LogTrouble};
+use crate::programs::annotate::ports::{ClientPort, HadBy};
+use crate::programs::annotate::report::{Tally, Unnamed};
+use crate::programs::annotate::shape::{AccessLine, ClientPart, LineFinder, LinePattern};
+use crate::programs::annotate::times::TimeReader;
+use crate::programs::exit::ExitError;
+use crate::programs::log_place::event_log;
+use crate::programs::options::AnnotateOptions;
+use crate::programs::progress::Progress;
+use crate::programs::who::when::TimeSpan;
+
+/// From one time that something is told to the next.
+const TELL_INTERVAL: u64 = 60_000_000;
+
+/// Copies access logs to standard output.
+///
+/// # Errors
+/// Where a file, or the event log, cannot be read, or standard output not be written.
+pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
+    let Some(log) = event_log(options.log.as_deref(), options.config.as_deref())? else {
+        return Err(ExitError::usage("--log: it must be a file, as it is read as it grows"));
+    };
+    let is_read_from_files = !options.files.is_empty() || is_file(&io::stdin());
+    let progress = match is_read_from_files && !io::stdout().is_terminal() {
+        true => Progress::of_octets(),
+        false => Progress::hidden(),
+    };
+    let annotator = Annotator::new(options, &log, progress.clone())?;
+    let mut copying = Copying::new(annotator, progress);
+    let done = match options.files.is_empty() {
+        true => copying.copy(io::stdin().lock(), &io::stdin()),
+        false => options.files.iter().try_for_each(|path| copy_file(&mut copying, path)),
+    };
+    match done {
+        // Its reader has read enough.
+        Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => {
+            copying.end();
+            done.map_err(ExitError::failed)
+        }
+    }
+}
+
+fn copy_file(copying: &mut Copying, path: &Path) -> Result<(), CopyError> {
+    let failed = |cause| CopyError::Read { name: path.display().to_string(), cause };
+    let file = File::open(path).map_err(failed)?;
+    let position = file.try_clone().map_err(failed)?;
+    match path.extension().is_some_and(|extension| extension == "gz") {
+        true => copying.copy(MultiGzDecoder::new(BufReader::new(file)), &position),
+        false => copying.copy(file, &position),
+    }
+    .map_err(|error| match error {
+        CopyError::Read { cause, .. } => failed(cause),
+        error => error,
+    })
+}
+
+fn is_file(from: &impl AsFd) -> bool {
+    let copy = from.as_fd().try_clone_to_owned().map(File::from);
+    copy.and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Makes of a line what comes out.
+pub struct Annotator {
+    finder: LineFinder,
+    known: KnownPorts,
+    tally: Tally,
+    told: Timestamp,
+    now: Timestamp,
+    append: bool,
+    newcomer: bool,
+    /// Whether lines without a time are of now.
+    is_now: bool,
+    to: Option<std::net::Ipv4Addr>,
+}
+
+impl Annotator {
+    fn new(options: &AnnotateOptions, log: &Path, progress: Progress) -> Result<Self, ExitError> {
+        let pattern = options.pattern.as_deref().map(LinePattern::new).transpose();
+        let pattern =
+            pattern.map_err(|error| ExitError::usage(format_args!("--pattern: {error}")))?;
+        let is_now = options.now || pattern.as_ref().is_some_and(|pattern| !pattern.has_time());
+        let known = KnownPorts::open(log, progress);
+        Ok(Self {
+            finder: LineFinder::new(pattern, TimeReader::new(TimeZone::system())),
+            known: known.map_err(ExitError::failed)?,
+            tally: Tally::default(),
+            told: clock::wall(),
+            now: Timestamp::default(),
+            append: options.append,
+            newcomer: options.newcomer,
+            is_now,
+            to: options.to,
+        })
+    }
+
+    /// What comes next was read just now.
+    pub fn begin(&mut self) {
+        self.now = clock::wall();
+        self.known.set_now(self.now);
+        self.finder.times.set_now(self.now);
+        if self.now.as_micros().saturating_sub(self.told.as_micros()) > TELL_INTERVAL {
+            self.told = self.now;
+            self.tally.tell().iter().for_each(|line| warn(format_args!("{line}")));
+        }
+    }
+
+    fn end(&mut self) {
+        self.tally.tell_last().iter().for_each(|line| warn(format_args!("{line}")));
+    }
+
+    /// Appends what comes out of a line, which has no end here.
+    ///
+    /// # Errors
+    /// Where the event log cannot be read.
+    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), LogTrouble> {
+        let text = line.strip_suffix(b"\r").unwrap_or(line);
+        let found = self.finder.find(text);
+        self.tally.line(found.is_some());
+        let client = match found {
+            Some(found) => self.client(found)?,
+            None => None,
+        };
+        match client {
+            None => out.extend(line),
+            Some(client) if self.append => {
+                append(text, client, out);
+                out.extend(&line[text.len()..]);
+            }
+            Some((address, port)) => {
+                let mut at = 0;
+                for edit in &self.finder.edits {
+                    out.extend(&line[at..edit.range.start]);
+                    match edit.part {
+                        ClientPart::Address => out.extend(address.to_string().bytes()),
+                        ClientPart::Port => out.extend(port.to_string().bytes()),
+                    }
+                    at = edit.range.end;
+                }
+                out.extend(&line[at..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The client that the line is about, where it is a NAT64's, and sure.
+    fn client(&mut self, found: AccessLine) -> Result<Option<ClientPort>, LogTrouble> {
+        let time = found.time.or_else(|| self.is_now.then(|| TimeSpan::moment(self.now)));
+        let (Some(port), Some(time)) = (found.port, time) else {
+            if self.known.knows(found.address, time)? {
+                self.tally.unnamed(match found.port {
+                    None => Unnamed::NoPort(found.writer),
+                    Some(_) => Unnamed::NoTime,
+                });
+            }
+            return Ok(None);
+        };
+        let why = match self.known.had_by(SocketAddrV4::new(found.address, port), self.to, time)? {
+            HadBy::Client(client) => return Ok(Some(client)),
+            HadBy::Several(client) if self.newcomer => return Ok(Some(client)),
+            HadBy::Stranger => return Ok(None),
+            HadBy::Nobody => Unnamed::Nobody,
+            HadBy::Several(_) => Unnamed::Several,
+            HadBy::Doubtful => Unnamed::Doubtful,
+            HadBy::Past => Unnamed::Past,
+        };
+        self.tally.unnamed(why);
+        Ok(None)
+    }
+}
+
+/// The line, and the client behind it: in an object, as two more members of it.
+fn append(line: &[u8], (address, port): ClientPort, out: &mut Vec<u8>) {
+    match line.trim_ascii_end().strip_suffix(b"}") {
+        Some(members) if line.trim_ascii_start().starts_with(b"{") => {
+            out.extend(members);
+            let more = format!(",\"nat64_client\":\"{address}\",\"nat64_client_port\":{port}");
+            out.extend(more.bytes());
+            out.extend(&line[members.len()..]);
+        }
+        _ => {
+            out.extend(line);
+            out.extend(format!(" [{address}]:{port}").bytes());
+        }
+    }
+}

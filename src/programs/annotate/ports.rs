@@ -1,0 +1,466 @@
+//! Which client has which port of a NAT64, now and for some time back, from the lines of the event
+//! log in their order.
+//!
+//! What is held now is as much as the server's tables have. What ended is kept for [`KEPT_FOR`],
+//! and at most [`ENDED_MAX`] of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+
+use crate::handoff::change::Timestamp;
+use crate::handoff::logged::{LoggedEntry, LoggedKind, LoggedLine};
+use crate::programs::who::when::TimeSpan;
+
+/// How far back lines of an access log may be behind those above them.
+pub const KEPT_FOR: u64 = 2 * 3_600 * 1_000_000;
+/// The most that ended and is known: 320 MB. From then on less far back.
+const ENDED_MAX: usize = 1 << 22;
+/// The most ports that are held at once: 3 GB. The server's tables have fewer.
+const HELD_MAX: usize = 1 << 25;
+/// The most clients of one port that are looked at, back from now.
+const LOOKED_AT_MAX: usize = 1 << 12;
+/// An entry that a NAT64 made itself, as it did not know the server yet, is in the log when it is
+/// reported, and its connection may be over by then.
+pub const REPORTED_LATE: u64 = 10 * 1_000_000;
+/// Of a port, what ended so much before something else in the log ended before it.
+const DISORDER: u64 = 60 * 1_000_000;
+/// No place among those that ended.
+const NONE: u64 = u64::MAX;
+
+/// An address and port of a client.
+pub type ClientPort = (Ipv6Addr, u16);
+
+/// Who had a port in a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HadBy {
+    /// The event log does not know the NAT64 at all.
+    Stranger,
+    /// By nobody, as far as it says.
+    Nobody,
+    /// By this client alone.
+    Client(ClientPort),
+    /// By several, of whom this one is the last that came.
+    Several(ClientPort),
+    /// By a client or not: its NAT64's table, or another one of the same NAT64, began anew since.
+    Doubtful,
+    /// It is too long ago.
+    Past,
+}
+
+/// All ports.
+#[derive(Debug, Default)]
+pub struct PortHistory {
+    nat64s: HashMap<Ipv4Addr, HashMap<u16, PortRecord>>,
+    held: usize,
+    /// In the order of the log.
+    ended: VecDeque<EndedTime>,
+    /// The place of the first of them.
+    first: u64,
+    /// What ended before is not known.
+    since: Timestamp,
+}
+
+/// A port has more than one holder where the NAT64 has several tables, of several addresses of the
+/// server.
+#[derive(Debug, Default)]
+struct PortRecord {
+    held: Option<HeldTime>,
+    others: Vec<HeldTime>,
+    /// Its last place among those that ended.
+    ended: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct HeldTime {
+    client: ClientPort,
+    local: Option<Ipv4Addr>,
+    from: Timestamp,
+    /// From then on, perhaps not any more.
+    doubt: Timestamp,
+}
+
+#[derive(Debug)]
+struct EndedTime {
+    nat64: SocketAddrV4,
+    time: HeldTime,
+    until: Timestamp,
+    /// The place of the one before, of the same port.
+    before: u64,
+}
+
+impl HeldTime {
+    /// The same table, as far as the log says.
+    fn is_at(&self, local: Option<Ipv4Addr>) -> bool {
+        self.local.is_none() || local.is_none() || self.local == local
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.doubt != Timestamp::MAX
+    }
+}
+
+impl PortRecord {
+    fn new(ended: u64) -> Self {
+        Self { held: None, others: Vec::new(), ended }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &HeldTime> {
+        self.held.iter().chain(&self.others)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut HeldTime> {
+        self.held.iter_mut().chain(&mut self.others)
+    }
+
+    fn push(&mut self, time: HeldTime) {
+        if let Some(held) = self.held.replace(time) {
+            self.others.push(held);
+        }
+    }
+
+    fn take(&mut self, mut is_it: impl FnMut(&HeldTime) -> bool) -> Option<HeldTime> {
+        if let Some(held) = self.held.take_if(|held| is_it(held)) {
+            self.held = self.others.pop();
+            return Some(held);
+        }
+        let place = self.others.iter().position(is_it)?;
+        Some(self.others.remove(place))
+    }
+}
+
+impl PortHistory {
+    /// The next line of the log. False where it would be more than there is room for.
+    #[must_use]
+    pub fn take(&mut self, line: &LoggedLine) -> bool {
+        match &line.kind {
+            LoggedKind::Created(entry) => self.created(line, entry),
+            LoggedKind::Deleted(entry) => self.deleted(line, entry),
+            LoggedKind::Initialized => self.initialized(line),
+            // What a NAT64 says against the table changes nothing in it.
+            LoggedKind::Conflict(_) | LoggedKind::Forgotten => {}
+        }
+        let old = line.at.as_micros().saturating_sub(KEPT_FOR);
+        while let Some(ended) = self.ended.front()
+            && (self.ended.len() > ENDED_MAX || ended.until.as_micros() < old)
+        {
+            self.forget_first();
+        }
+        self.held <= HELD_MAX
+    }
+
+    fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
+        let client = (entry.client, entry.client_port);
+        let port = self.port(line.nat64, entry.port);
+        let is_clients = |held: &HeldTime| held.is_at(line.local) && held.client == client;
+        // A line that stands there twice says nothing new.
+        if port.all().any(|held| is_clients(held) && !held.is_in_doubt()) {
+            return;
+        }
+        // A table has one client on a port. Without the server's address it may be another table.
+        let is_over =
+            |held: &HeldTime| is_clients(held) || held.local.is_some() && held.local == line.local;
+        let doubt = Timestamp::MAX;
+        let mut over = Vec::new();
+        while let Some(held) = port.take(is_over) {
+            over.push(held);
+        }
+        port.push(HeldTime { client, local: line.local, from: line.at, doubt });
+        self.held += 1;
+        for held in over {
+            self.held -= 1;
+            self.end(line.nat64, entry.port, held, line.at);
+        }
+    }
+
+    fn deleted(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
+        let client = (entry.client, entry.client_port);
+        let port = self.port(line.nat64, entry.port);
+        let is_it = |held: &HeldTime| held.is_at(line.local) && held.client == client;
+        let (found, last) = (port.take(is_it), port.ended);
+        self.held -= usize::from(found.is_some());
+        // Where it is not known since when, since the one before, or before the log begins.
+        let from = || self.place(last).map_or(Timestamp::default(), |ended| ended.until);
+        let held = match found {
+            // In spite of any doubt, it was there.
+            Some(found) => HeldTime { doubt: Timestamp::MAX, ..found },
+            None => HeldTime { client, local: line.local, from: from(), doubt: Timestamp::MAX },
+        };
+        self.end(line.nat64, entry.port, held, line.at);
+    }
+
+    fn end(&mut self, nat64: Ipv4Addr, port: u16, time: HeldTime, at: Timestamp) {
+        let place = self.first + self.ended.len() as u64;
+        let before = std::mem::replace(&mut self.port(nat64, port).ended, place);
+        let nat64 = SocketAddrV4::new(nat64, port);
+        self.ended.push_back(EndedTime { nat64, time, until: at.min(time.doubt), before });
+    }
+
+    /// The server does not know the NAT64: it has no entry of it in that table.
+    fn initialized(&mut self, line: &LoggedLine) {
+        let mut over = Vec::new();
+        for (&port, record) in self.nat64s.entry(line.nat64).or_default() {
+            while let Some(held) =
+                record.take(|held| held.local.is_some() && held.local == line.local)
+            {
+                over.push((port, held));
+            }
+            for held in record.all_mut().filter(|held| held.is_at(line.local)) {
+                held.doubt = held.doubt.min(line.at);
+            }
+        }
+        for (port, held) in over {
+            self.held -= 1;
+            self.end(line.nat64, port, held, line.at);
+        }
+    }
+
+    fn port(&mut self, nat64: Ipv4Addr, port: u16) -> &mut PortRecord {
+        let ports = self.nat64s.entry(nat64).or_default();
+        ports.entry(port).or_insert_with(|| PortRecord::new(NONE))
+    }
+
+    fn forget_first(&mut self) {
+        let Some(ended) = self.ended.pop_front() else { return };
+        self.since = self.since.max(ended.until);
+        let place = self.first;
+        self.first += 1;
+        let (nat64, port) = (*ended.nat64.ip(), ended.nat64.port());
+        // A NAT64 stays known.
+        let Some(ports) = self.nat64s.get_mut(&nat64) else { return };
+        if ports.get(&port).is_some_and(|record| record.ended == place && record.held.is_none()) {
+            ports.remove(&port);
+        }
+    }
+
+    /// Whether the log has the NAT64.
+    pub fn knows(&self, nat64: Ipv4Addr) -> bool {
+        self.nat64s.contains_key(&nat64)
+    }
+
+    /// Who had it; `local` is the address of the server, if that is asked for.
+    pub fn had_by(&self, nat64: SocketAddrV4, local: Option<Ipv4Addr>, span: TimeSpan) -> HadBy {
+        let Some(ports) = self.nat64s.get(nat64.ip()) else { return HadBy::Stranger };
+        if span.from < self.since {
+            return HadBy::Past;
+        }
+        let Some(record) = ports.get(&nat64.port()) else { return HadBy::Nobody };
+        let had_by = self.holder(record, local, span);
+        if had_by != HadBy::Nobody {
+            return had_by;
+        }
+        let until = span.until.as_micros().saturating_add(REPORTED_LATE);
+        self.holder(record, local, TimeSpan { until: Timestamp::from_micros(until), ..span })
+    }
+
+    fn holder(&self, record: &PortRecord, local: Option<Ipv4Addr>, span: TimeSpan) -> HadBy {
+        let mut found = FoundClients::default();
+        for held in record.all().filter(|held| held.is_at(local) && held.from <= span.until) {
+            found.doubt |= held.doubt <= span.until;
+            found.add(held.client, held.from);
+        }
+        let mut place = record.ended;
+        for _ in 0..LOOKED_AT_MAX {
+            // What was forgotten ended before the time that is asked about.
+            let Some(ended) = self.place(place) else { return found.had_by() };
+            let EndedTime { time, until, before, .. } = ended;
+            if until.as_micros().saturating_add(DISORDER) < span.from.as_micros() {
+                return found.had_by();
+            }
+            if *until > span.from && time.is_at(local) && time.from <= span.until {
+                found.add(time.client, time.from);
+            }
+            place = *before;
+        }
+        HadBy::Past
+    }
+
+    fn place(&self, place: u64) -> Option<&EndedTime> {
+        let index = place.checked_sub(self.first)?;
+        self.ended.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// Those of a time.
+#[derive(Default)]
+struct FoundClients {
+    last: Option<(ClientPort, Timestamp)>,
+    several: bool,
+    doubt: bool,
+}
+
+impl FoundClients {
+    fn add(&mut self, client: ClientPort, from: Timestamp) {
+        match &mut self.last {
+            None => self.last = Some((client, from)),
+            Some((last, since)) => {
+                self.several |= *last != client;
+                if from > *since {
+                    (*last, *since) = (client, from);
+                }
+            }
+        }
+    }
+
+    fn had_by(&self) -> HadBy {
+        match self.last {
+            None => HadBy::Nobody,
+            Some(_) if self.doubt => HadBy::Doubtful,
+            Some((client, _)) if self.several => HadBy::Several(client),
+            Some((client, _)) => HadBy::Client(client),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Minutes of an hour, as those of lines.
+    fn at(minute: u64, micros: u64) -> Timestamp {
+        Timestamp::from_micros(1_552_903_200_000_000 + minute * 60_000_000 + micros)
+    }
+
+    fn history(lines: &[&str]) -> PortHistory {
+        let mut history = PortHistory::default();
+        for line in lines {
+            let line = LoggedLine::parse(&format!("2019-03-18 10:{line}")).unwrap();
+            assert!(history.take(&line));
+        }
+        history
+    }
+
+    fn nat64() -> SocketAddrV4 {
+        "192.0.2.7:3719".parse().unwrap()
+    }
+
+    fn client(last: u16) -> ClientPort {
+        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last), 1)
+    }
+
+    fn second(minute: u64) -> TimeSpan {
+        TimeSpan { from: at(minute, 0), until: at(minute, 999_999) }
+    }
+
+    #[test]
+    fn who_had_a_port_in_a_second() {
+        let history = history(&[
+            "01:00.000000 Initialized 192.0.2.7",
+            "02:00.500000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "03:00.500000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
+            "03:00.500000 Created 192.0.2.7:3719 [2001:db8::b]:1",
+            "04:00.500000 Deleted 192.0.2.7:3719 [2001:db8::b]:1",
+            "05:00.500000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "05:30.000000 Conflict 192.0.2.7:3719 [2001:db8::c]:1",
+            "06:00.500000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
+            "06:00.600000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+        ]);
+        let had_by = |minute| history.had_by(nat64(), None, second(minute));
+        let expected = [
+            (1, HadBy::Nobody),
+            // Nobody else had it in that second.
+            (2, HadBy::Client(client(0xa))),
+            (3, HadBy::Several(client(0xb))),
+            (4, HadBy::Client(client(0xb))),
+            (5, HadBy::Client(client(0xa))),
+            (6, HadBy::Client(client(0xa))),
+            (7, HadBy::Client(client(0xa))),
+        ];
+        for (minute, expected) in expected {
+            assert_eq!(had_by(minute), expected, "{minute}");
+        }
+        // It was reported a few seconds later.
+        let before = |seconds: u64| {
+            let at = Timestamp::from_micros(at(2, 500_000).as_micros() - seconds * 1_000_000);
+            history.had_by(nat64(), None, TimeSpan::moment(at))
+        };
+        assert_eq!((before(10), before(11)), (HadBy::Client(client(0xa)), HadBy::Nobody));
+        let moment = |micros| TimeSpan::moment(at(3, micros));
+        let had_at = |micros| history.had_by(nat64(), None, moment(micros));
+        assert_eq!(had_at(499_999), HadBy::Client(client(0xa)));
+        assert_eq!(had_at(500_000), HadBy::Client(client(0xb)), "from then on");
+        let other = SocketAddrV4::new(*nat64().ip(), 3720);
+        assert_eq!(history.had_by(other, None, second(3)), HadBy::Nobody);
+        let stranger = "192.0.2.8:3719".parse().unwrap();
+        assert_eq!(history.had_by(stranger, None, second(3)), HadBy::Stranger);
+        assert!(history.knows(*nat64().ip()) && !history.knows(*stranger.ip()));
+    }
+
+    #[test]
+    fn what_the_log_begins_with() {
+        let history = history(&[
+            "03:00.500000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
+            "03:00.500000 Created 192.0.2.7:3719 [2001:db8::b]:1",
+        ]);
+        assert_eq!(history.had_by(nat64(), None, second(2)), HadBy::Client(client(0xa)));
+    }
+
+    #[test]
+    fn tables_of_several_addresses_of_the_server() {
+        let [first, second_local] = [5, 6].map(|last| Some(Ipv4Addr::new(203, 0, 113, last)));
+        let lines = [
+            "01:00.000000 Initialized 192.0.2.7 to 203.0.113.5",
+            "02:00.000000 Created 192.0.2.7:3719 [2001:db8::a]:1 to 203.0.113.5 via 64:ff9b::/96",
+            "03:00.000000 Initialized 192.0.2.7 to 203.0.113.6",
+            "03:00.000000 Created 192.0.2.7:3719 [2001:db8::b]:1 to 203.0.113.6 via 64:ff9b::/96",
+            "05:00.000000 Created 192.0.2.7:3719 [2001:db8::c]:1 to 203.0.113.6 via 64:ff9b::/96",
+            "06:00.000000 Initialized 192.0.2.7 to 203.0.113.5",
+        ];
+        let history = history(&lines);
+        let had_by = |local, minute| history.had_by(nat64(), local, second(minute));
+        assert_eq!(had_by(first, 4), HadBy::Client(client(0xa)));
+        assert_eq!(had_by(second_local, 4), HadBy::Client(client(0xb)));
+        assert_eq!(had_by(None, 4), HadBy::Several(client(0xb)));
+        assert_eq!(had_by(second_local, 7), HadBy::Client(client(0xc)));
+        assert_eq!(had_by(first, 7), HadBy::Nobody);
+        assert_eq!(had_by(None, 7), HadBy::Client(client(0xc)));
+    }
+
+    #[test]
+    fn a_table_that_begins_anew_leaves_a_doubt() {
+        let mut history = history(&[
+            "02:00.000000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "04:00.000000 Initialized 192.0.2.7",
+        ]);
+        let had_by = |history: &PortHistory| history.had_by(nat64(), None, second(5));
+        assert_eq!(history.had_by(nat64(), None, second(3)), HadBy::Client(client(0xa)));
+        assert_eq!(had_by(&history), HadBy::Doubtful);
+        let line = "2019-03-18 10:06:00.000000 Deleted 192.0.2.7:3719 [2001:db8::a]:1";
+        assert!(history.take(&LoggedLine::parse(line).unwrap()));
+        assert_eq!(had_by(&history), HadBy::Client(client(0xa)), "it was another table");
+    }
+
+    #[test]
+    fn what_ended_long_ago_is_forgotten() {
+        let mut history = history(&[
+            "01:00.000000 Created 192.0.2.7:1 [2001:db8::a]:1",
+            "02:00.000000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "03:00.000000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
+        ]);
+        let line = "2019-03-18 12:03:00.000001 Created 192.0.2.7:2 [2001:db8::a]:1";
+        assert!(history.take(&LoggedLine::parse(line).unwrap()));
+        assert_eq!(history.ended.len(), 0);
+        assert_eq!(history.nat64s[nat64().ip()].len(), 2);
+        assert_eq!(history.had_by(nat64(), None, second(2)), HadBy::Past);
+        assert_eq!(history.had_by(nat64(), None, second(3)), HadBy::Nobody);
+        let held = SocketAddrV4::new(*nat64().ip(), 1);
+        assert_eq!(history.had_by(held, None, second(4)), HadBy::Client(client(0xa)));
+    }
+
+    /// A port that changes hands all the time, and nothing more than the bound is kept.
+    #[test]
+    fn a_port_that_changes_hands_all_the_time() {
+        let mut history = PortHistory::default();
+        for number in 0..2 * LOOKED_AT_MAX as u64 {
+            let client = |number: u64| format!("[2001:db8::{number:x}]:1");
+            let time = at(0, 100_000 * number);
+            for (kind, number) in [("Deleted", number), ("Created", number + 1)] {
+                let line = format!("{time} {kind} 192.0.2.7:3719 {}", client(number));
+                assert!(history.take(&LoggedLine::parse(&line).unwrap()));
+            }
+        }
+        let had_at =
+            |micros| history.had_by(nat64(), None, TimeSpan::moment(at(0, 100_000 * micros)));
+        assert!(matches!(had_at(2 * LOOKED_AT_MAX as u64 - 10), HadBy::Client(_)));
+        assert_eq!(had_at(1), HadBy::Past);
+    }
+}
