@@ -16,6 +16,8 @@ mod cores;
 mod follow;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "harness/http.rs"]
+mod http;
 #[path = "judge/mod.rs"]
 mod judge;
 #[path = "judge/tests.rs"]
@@ -33,6 +35,8 @@ mod watched;
 #[path = "protocol/who.rs"]
 mod who;
 
+#[path = "protocol/admin.rs"]
+mod admin;
 #[path = "protocol/command_line.rs"]
 mod command_line;
 #[path = "protocol/command_line_machine.rs"]

@@ -10,7 +10,7 @@ use clap::Parser;
 use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
-use nat64handoff::programs::{annotate, demo, follow, gateway, journal, manual, serve, who};
+use nat64handoff::programs::{annotate, ask, demo, follow, gateway, journal, manual, serve, who};
 
 fn main() -> ExitCode {
     let held = signals::hold();
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         Command::Who(options) => who::run(options),
         Command::Follow(options) => follow::run(&options),
         Command::Annotate(options) => annotate::run(&options),
+        Command::Status(options) => ask::status(&options),
+        Command::Table(options) => ask::table(&options),
+        Command::Identities(options) => ask::identities(&options),
+        Command::DropTable(options) => ask::drop_table(&options),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };

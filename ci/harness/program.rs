@@ -32,9 +32,14 @@ pub fn command() -> Command {
 
 /// Of what could change what the program does.
 pub fn without_variables(mut command: Command) -> Command {
-    for variable in
-        ["STATE_DIRECTORY", "LOGS_DIRECTORY", "LISTEN_FDS", "NOTIFY_SOCKET", "GLIBC_TUNABLES"]
-    {
+    for variable in [
+        "STATE_DIRECTORY",
+        "LOGS_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "LISTEN_FDS",
+        "NOTIFY_SOCKET",
+        "GLIBC_TUNABLES",
+    ] {
         command.env_remove(variable);
     }
     // But how it receives and sends: whoever runs the tests says that.

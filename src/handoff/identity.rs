@@ -24,6 +24,29 @@ const ASKED_EVERY_SECONDS: u32 = 60;
 /// ...and this long after it, it is not known any more.
 const PROOF_LIFETIME_SECONDS: u32 = 2 * PROOF_DUE_SECONDS;
 
+/// What an operator may see of an identity: its token is its secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeenIdentity {
+    /// The port that it asks from.
+    pub port: u16,
+    /// The second in which it was used last, or the server started.
+    pub used: u32,
+    /// That in which it, or whom it succeeded, proved itself last, or the server started.
+    pub proved: u32,
+}
+
+impl SeenIdentity {
+    /// Whether it is known in this second, or has to prove itself anew.
+    pub fn is_known(&self, second: u32) -> bool {
+        !has_aged(self.used, self.proved, second)
+    }
+}
+
+fn has_aged(used: u32, proved: u32, second: u32) -> bool {
+    second.saturating_sub(used) >= LIFETIME_SECONDS
+        || second.saturating_sub(proved) >= PROOF_LIFETIME_SECONDS
+}
+
 /// The control identities of one NAT64 that are known, the most recently used first.
 #[derive(Debug, Default)]
 pub struct Identities(Vec<Identity>);
@@ -51,9 +74,7 @@ impl Identity {
     /// It is used, unless it has aged. Returns the number of the record that made it known.
     #[inline]
     fn used_in(&mut self, second: u32) -> Option<u64> {
-        let has_aged = second.saturating_sub(self.used) >= LIFETIME_SECONDS
-            || second.saturating_sub(self.proved) >= PROOF_LIFETIME_SECONDS;
-        (!has_aged).then(|| {
+        (!has_aged(self.used, self.proved, second)).then(|| {
             self.used = second;
             self.since
         })
@@ -139,6 +160,15 @@ impl Identities {
     /// All known identities, from the least to the most recently used.
     pub fn oldest_first(&self) -> impl Iterator<Item = (ControlPort, &Token)> {
         self.0.iter().rev().map(|identity| (identity.port, &identity.token))
+    }
+
+    /// All, the most recently used first, and how many there are.
+    pub fn seen(&self) -> ([SeenIdentity; IDENTITIES_MAX], usize) {
+        let mut seen = [SeenIdentity::default(); IDENTITIES_MAX];
+        for (place, Identity { port, used, proved, .. }) in seen.iter_mut().zip(&self.0) {
+            *place = SeenIdentity { port: port.0, used: *used, proved: *proved };
+        }
+        (seen, self.0.len().min(IDENTITIES_MAX))
     }
 
     /// When any of them was used last.

@@ -9,6 +9,7 @@ mod avoided;
 pub mod change;
 pub mod entry;
 pub mod fragments;
+pub mod histogram;
 pub mod holding;
 pub mod identity;
 pub mod line;

@@ -5,18 +5,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::handoff::histogram::Histogram;
 use crate::ip::flow::Truncated;
 use crate::ip::icmp::IcmpRefusal;
 use crate::ip::ipv6::WalkError;
 
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident: $(
-        $(#[$doc:meta])* $variant:ident = $text:literal $(=> $concern:ident: $advice:literal)?,
+        $(#[doc = $doc:literal])* $variant:ident = $text:literal $(=> $concern:ident: $advice:literal)?,
     )*) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum $name { $($(#[$doc])* $variant,)* }
+        pub enum $name { $($(#[doc = $doc])* $variant,)* }
 
         impl $name {
             /// Every value, in the order of their counters.
@@ -25,6 +26,11 @@ macro_rules! counters {
             /// The stable name, as it stands in statistics.
             pub const fn name(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }
+            }
+
+            /// What is counted: a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $($name::$variant => concat!($($doc),*),)* }
             }
 
             /// What it means to an operator, and what to do.
@@ -279,6 +285,8 @@ Counter:
     Forgotten = "forgotten" => Us:
         "NAT64s without a live connection were given up for others, as --max-nat64s is reached; raise \
          it if there is memory, or say by --allow whom to serve",
+    /// Tables given up because an operator wanted that.
+    TablesDropped = "tables_dropped",
     /// Entries created.
     Created = "created",
     /// Entries deleted.
@@ -306,6 +314,11 @@ Counter:
 pub struct Stats {
     drops: [AtomicU64; DropReason::ALL.len()],
     counters: [AtomicU64; Counter::ALL.len()],
+    /// Datagrams of a batch.
+    pub batch_sizes: Histogram,
+    /// Nanoseconds from when a batch was received until its answers were handed to the kernel,
+    /// without those that wait for the disk.
+    pub batch_nanos: Histogram,
 }
 
 impl Default for Stats {
@@ -313,6 +326,8 @@ impl Default for Stats {
         Self {
             drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
             counters: [const { AtomicU64::new(0) }; Counter::ALL.len()],
+            batch_sizes: Histogram::default(),
+            batch_nanos: Histogram::default(),
         }
     }
 }

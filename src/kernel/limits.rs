@@ -7,8 +7,9 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The descriptors that a program of ours has besides those of its reactors: standard input and
-/// outputs, the runtime of the control plane, the state directory, the event log.
-const DESCRIPTORS_OTHERS: usize = 32;
+/// outputs, the runtime of the control plane, the state directory, the event log; the admin socket
+/// with its connections.
+const DESCRIPTORS_OTHERS: usize = 32 + 80;
 /// Those of a reactor: its ring or the like, its eventfd, files of its journal while it is
 /// compacted. Its sockets come on top.
 const DESCRIPTORS_REACTOR: usize = 8;

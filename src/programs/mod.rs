@@ -1,6 +1,7 @@
 //! The programs that `nat64handoff` is: serve, gateway, demo, and the command line that they share.
 
 pub mod annotate;
+pub mod ask;
 pub mod demo;
 pub mod exit;
 pub mod follow;
@@ -10,5 +11,6 @@ pub mod log_place;
 pub mod manual;
 pub mod options;
 pub mod progress;
+pub mod report;
 pub mod serve;
 pub mod who;

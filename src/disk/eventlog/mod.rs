@@ -161,6 +161,35 @@ pub struct EventLog {
     logged: Logged,
 }
 
+/// Tells how far the event log is.
+#[derive(Clone)]
+pub struct LogGauge {
+    name: String,
+    shared: Arc<LogShared>,
+}
+
+impl LogGauge {
+    /// What the log is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of lines written since the start.
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Acquire)
+    }
+
+    /// The number of events that were sent and are not written yet.
+    pub fn unwritten(&self) -> u64 {
+        self.shared.unwritten()
+    }
+
+    /// As [`EventLog::waits_for_system`].
+    pub fn waits_for_system(&self) -> bool {
+        self.shared.in_system.load(Ordering::Relaxed)
+    }
+}
+
 impl EventLog {
     /// Opens the destination, makes the cursor, and starts the thread. One sender for each shard of
     /// `first_events`.
@@ -281,6 +310,11 @@ impl EventLog {
     /// there, the disk or the reader does, and a new process would hang just so.
     pub fn waits_for_system(&self) -> bool {
         self.shared.in_system.load(Ordering::Relaxed)
+    }
+
+    /// Reads from any thread how far the log is.
+    pub fn gauge(&self) -> LogGauge {
+        LogGauge { name: self.name.clone(), shared: Arc::clone(&self.shared) }
     }
 
     /// What the log is called in messages.

@@ -49,7 +49,7 @@ pub use directory::{DirectoryError, StateDirectory};
 pub use open::{Cut, Opened, ReadAhead, Report};
 pub use shard::{LogProgress, Wake};
 pub use start::Started;
-pub use sync::Storage;
+pub use sync::{JournalFigures, JournalGauge, Storage};
 pub use writer::{JournalError, JournalState, JournalWriter};
 
 /// Octets at which a segment is closed.

@@ -19,6 +19,8 @@ use super::{JOURNAL_MAX_SNAPSHOTS, StorageError, SyncPolicy};
 use crate::disk::fs::{Disk, DiskFile, write_full, write_new};
 use crate::disk::journal::{FileId, FileKind, Header, RecordNumber, Seal};
 use crate::handoff::change::Timestamp;
+use crate::handoff::histogram::Histogram;
+use crate::kernel::clock;
 
 /// Called from another thread when a sync has ended.
 pub type Wake = dyn Fn() + Send + Sync;
@@ -54,6 +56,8 @@ pub(super) struct ShardState {
     pub closed: AtomicU64,
     /// Octets of all segments at which the shard takes no more changes.
     journal_max: AtomicU64,
+    /// Microseconds that syncs took.
+    pub syncs: Histogram,
     pub failed: AtomicBool,
     pub stopped: AtomicBool,
     wake: Mutex<Option<Wakeup>>,
@@ -139,6 +143,7 @@ impl ShardState {
             length: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             journal_max: AtomicU64::new(u64::MAX),
+            syncs: Histogram::default(),
             failed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake: Mutex::new(None),
@@ -176,10 +181,16 @@ impl ShardState {
         let _ = self.closed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
+    /// Octets of all segments, and at how many there are no more changes.
+    pub fn octets(&self) -> (u64, u64) {
+        let octets = self.closed.load(Ordering::Relaxed) + self.length.load(Ordering::Relaxed);
+        (octets, self.journal_max.load(Ordering::Relaxed))
+    }
+
     /// Whether changes have to wait for a compaction.
     pub fn is_full(&self) -> bool {
-        let octets = self.closed.load(Ordering::Relaxed) + self.length.load(Ordering::Relaxed);
-        octets >= self.journal_max.load(Ordering::Relaxed)
+        let (octets, max) = self.octets();
+        octets >= max
     }
 
     fn unpark(&self) {
@@ -229,6 +240,7 @@ impl ShardState {
         if written == self.synced.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let begin = clock::instant();
         for segment in dirty.iter() {
             if let Err(error) = segment.file.sync() {
                 self.fail(&error);
@@ -238,6 +250,7 @@ impl ShardState {
         }
         // The last segment may be written to again.
         dirty.drain(..dirty.len().saturating_sub(1));
+        self.syncs.count(begin.elapsed().as_micros() as u64);
         self.synced.store(written, Ordering::Release);
         drop(side);
         self.wake();

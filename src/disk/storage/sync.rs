@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::compact::{Compacted, Compactor};
 use super::shard::{SegmentMaker, ShardState, lock};
 use super::{StateDirectory, StorageError, SyncPolicy};
+use crate::handoff::histogram::HistogramCounts;
 use crate::kernel::clock;
 
 /// Interval at which a segment that could not be made is tried again, and compaction is considered.
@@ -28,6 +29,45 @@ pub struct Storage {
     /// Whether the compacting thread does nothing.
     held: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Tells how far the journals of all shards are.
+#[derive(Debug, Clone)]
+pub struct JournalGauge(Vec<Arc<ShardState>>);
+
+/// How far the journals of all shards together are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JournalFigures {
+    /// Octets of the segments, and those of the shard that is nearest to its limit with that limit:
+    /// at it there are no more changes before a compaction.
+    pub octets: u64,
+    pub fullest: (u64, u64),
+    /// Records that are written and not known to be synced.
+    pub unsynced: u64,
+    /// A shard takes no more changes, as its disk failed.
+    pub failed: bool,
+    /// Microseconds that syncs took.
+    pub syncs: HistogramCounts,
+}
+
+impl JournalGauge {
+    /// What it is now.
+    pub fn read(&self) -> JournalFigures {
+        let mut figures = JournalFigures::default();
+        for shard in &self.0 {
+            let synced = shard.synced.load(Ordering::Acquire);
+            let (octets, max) = shard.octets();
+            figures.unsynced += shard.written.load(Ordering::Acquire).saturating_sub(synced);
+            figures.octets += octets;
+            figures.failed |= shard.failed.load(Ordering::Acquire);
+            figures.syncs.add(&shard.syncs);
+            let (fullest, its_max) = figures.fullest;
+            if u128::from(octets) * u128::from(its_max) >= u128::from(fullest) * u128::from(max) {
+                figures.fullest = (octets, max);
+            }
+        }
+        figures
+    }
 }
 
 impl fmt::Debug for Storage {
@@ -98,6 +138,11 @@ impl Storage {
     /// While it is held, the compacting thread begins nothing, and removes nothing soon.
     pub fn hold_compaction(&self, held: bool) {
         self.held.store(held, Ordering::Release);
+    }
+
+    /// Reads from any thread how far the journals are.
+    pub fn gauge(&self) -> JournalGauge {
+        JournalGauge(self.shards.clone())
     }
 
     /// The last trouble of a shard that its reactor has not been told of, once: a sync that failed,

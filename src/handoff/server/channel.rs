@@ -16,7 +16,7 @@ use super::late::{LateRecord, RECORD_EVERY};
 use super::price::Buckets;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{ControlPort, MappedPort};
-use crate::handoff::identity::{Attenuation, Identities};
+use crate::handoff::identity::{Attenuation, IDENTITIES_MAX, Identities, SeenIdentity};
 use crate::handoff::message::{ReportedPacket, Request, RequestKind};
 use crate::handoff::opaque::Token;
 use crate::handoff::random::SecretHash;
@@ -39,6 +39,10 @@ pub struct Channel {
     newest: u64,
     /// When it was made, or the server started.
     pub(super) since: Duration,
+    /// Requests since then.
+    pub(super) requests: u64,
+    /// Entries that were created since then.
+    pub(super) created: u64,
 }
 
 impl Channel {
@@ -53,6 +57,8 @@ impl Channel {
             unstable: HashMap::with_hasher(hash),
             newest: 0,
             since: Duration::ZERO,
+            requests: 0,
+            created: 0,
         }
     }
 
@@ -81,6 +87,11 @@ impl Channel {
 
     pub fn is_known(&self, port: ControlPort, token: &[u8]) -> bool {
         self.identities.is_known(port, token)
+    }
+
+    /// Its identities, the most recently used first, and how many there are.
+    pub fn seen_identities(&self) -> ([SeenIdentity; IDENTITIES_MAX], usize) {
+        self.identities.seen()
     }
 
     /// When it was asked something last; or when the server started, if that was later.
@@ -202,6 +213,7 @@ impl Channel {
         exchange.effects.shared.stats.add(counter, 1);
         let Coarse { second, tick } = exchange.effects.batch.coarse;
         self.table.set_time(second as u16, tick);
+        self.requests += 1;
         if self.newest <= exchange.effects.batch.durable {
             self.unstable.clear();
         }
@@ -274,6 +286,7 @@ impl Channel {
         if let Ok(slot) = created {
             self.unstable.insert(self.table.entry(slot).port.0, batch.record);
             self.newest = batch.record;
+            self.created += 1;
         }
         created
     }

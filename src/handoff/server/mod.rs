@@ -24,6 +24,7 @@ mod replayed;
 mod reply;
 mod report;
 mod room;
+mod seen;
 mod service_packet;
 mod tend;
 #[cfg(test)]
@@ -60,8 +61,9 @@ use late::{LateRecord, LateRecords};
 pub use prefetch::{PREFETCH_MAX, Prepared};
 pub use price::CREATE_RATE_DEFAULT;
 pub use replayed::Replayed;
-pub use tend::TEND_EVENTS;
+pub use seen::{SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable};
 use tend::Tending;
+pub use tend::{DroppedTable, TEND_EVENTS};
 
 /// The most changes that [`Server::record_late`] leaves at a time.
 const LATE_RECORDS_MAX: usize = 1_024;

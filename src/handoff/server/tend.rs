@@ -7,7 +7,7 @@
 //! time, and in the end it is forgotten itself. Its room is free when what was recorded about that
 //! is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::batch::{LiveConnections, Outbox};
@@ -18,6 +18,7 @@ use super::exchange::{Shared, record};
 use super::worth::{Merits, Newcomer, Worth};
 use crate::handoff::change::Change;
 use crate::handoff::entry::TableKey;
+use crate::handoff::stats::Counter;
 
 /// The most events that tending leads to at a time.
 pub const TEND_EVENTS: usize = DELETED_MAX + 1;
@@ -30,6 +31,8 @@ const CANDIDATES_MAX: usize = 64;
 const CANDIDATES_KEPT: Duration = Duration::from_secs(10);
 /// The same, where none of them may go.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The most orders of an operator that wait.
+const ORDERS_MAX: usize = 16;
 
 /// Where live connections are not known, they are waited for this long before a table is given up,
 /// or an entry is taken from one...
@@ -52,6 +55,41 @@ const IDLE_EVERY: Duration = Duration::from_secs(10);
 struct Going {
     table: TableKey,
     newcomer: Newcomer,
+    /// The order of the operator who wants that, if it is one.
+    order: Option<u64>,
+    /// Entries that were deleted so far.
+    deleted: u64,
+}
+
+/// A table that went because an operator wanted it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedTable {
+    /// What `Server::drop_table` returned.
+    pub order: u64,
+    /// Entries that were deleted with it.
+    pub entries: u64,
+    /// The record that says so: it has gone for good when that is durable.
+    pub record: u64,
+}
+
+/// The tables that an operator wants to be given up.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Those that wait, first in, first out, at most [`ORDERS_MAX`].
+    waiting: VecDeque<(u64, TableKey)>,
+    /// The number of the last order.
+    last: u64,
+    /// What was carried out last, at most [`ORDERS_MAX`].
+    done: VecDeque<DroppedTable>,
+}
+
+impl Orders {
+    fn is_done(&mut self, dropped: DroppedTable) {
+        if self.done.len() == ORDERS_MAX {
+            self.done.pop_front();
+        }
+        self.done.push_back(dropped);
+    }
 }
 
 /// What one shard knows of its least worthy tables.
@@ -71,6 +109,7 @@ pub struct Tending {
     /// It is gone, and its place is free when this is written.
     gone: Option<Going>,
     fair: Fairness,
+    orders: Orders,
     /// Whether entries are given back next, also while a table is going.
     is_fair_turn: bool,
 }
@@ -103,6 +142,7 @@ impl Tending {
             going,
             gone,
             fair,
+            orders: Orders::default(),
             is_fair_turn: false,
         }
     }
@@ -113,7 +153,22 @@ impl Tending {
     }
 
     fn is_busy(&self) -> bool {
-        self.going.is_some() || self.gone.is_some()
+        self.going.is_some() || self.gone.is_some() || !self.orders.waiting.is_empty()
+    }
+
+    /// A table is to be given up. Returns the number of this order, or nothing where too many wait.
+    pub fn order(&mut self, table: TableKey) -> Option<u64> {
+        let orders = &mut self.orders;
+        (orders.waiting.len() < ORDERS_MAX).then(|| {
+            orders.last += 1;
+            orders.waiting.push_back((orders.last, table));
+            orders.last
+        })
+    }
+
+    /// What came of an order.
+    pub fn carried_out(&self, order: u64) -> Option<DroppedTable> {
+        self.orders.done.iter().find(|done| done.order == order).copied()
     }
 
     /// Whether [`Tending::tend`] has anything to do now.
@@ -146,8 +201,14 @@ impl Tending {
         outbox: &mut Outbox,
         shared: &mut Shared,
     ) {
-        if let Some(Going { table, newcomer }) = self.gone.take() {
+        if let Some(Going { table, newcomer, .. }) = self.gone.take() {
             shared.budget.give_up(table.nat64, newcomer);
+        }
+        if self.going.is_none()
+            && let Some((order, table)) = self.orders.waiting.pop_front()
+        {
+            let (newcomer, order) = (Newcomer::Connected, Some(order));
+            self.going = Some(Going { table, newcomer, order, deleted: 0 });
         }
         if self.going.is_none() {
             self.choose(now, channels, live, shared);
@@ -191,7 +252,7 @@ impl Tending {
             && budget.room.take_turn(now, newcomer)
         {
             self.candidates.remove(0);
-            self.going = Some(Going { table, newcomer });
+            self.going = Some(Going { table, newcomer, order: None, deleted: 0 });
         }
     }
 
@@ -276,7 +337,7 @@ impl Tending {
     /// Gives up a table, or some of its entries.
     fn give_up(
         &mut self,
-        going: Going,
+        mut going: Going,
         number: u64,
         channels: &mut Channels,
         outbox: &mut Outbox,
@@ -286,7 +347,8 @@ impl Tending {
         let hash = hash_of(&shared.hash, table);
         let Some(channel) = channels.find_mut(None, hash, table) else {
             self.going = None;
-            return;
+            // What an operator wanted to go had gone by itself.
+            return self.ends(going, 0);
         };
         while let Some(change) = channel.next_identity() {
             channel.apply(&change, number);
@@ -297,12 +359,28 @@ impl Tending {
             channel.apply(&change, number);
             record(stats, outbox, table, change);
         }
+        going.deleted += (before - channel.table().len()) as u64;
         budget.entries_changed(before, channel.table().len());
+        self.going = Some(going);
         if channel.table().is_empty() {
             channels.remove(&shared.hash, table);
             self.fair.awaited.remove(&table);
-            record(stats, outbox, table, Change::Forgotten);
+            match going.order {
+                Some(_) => {
+                    stats.add(Counter::TablesDropped, 1);
+                    outbox.changes.push((table, Change::Forgotten));
+                }
+                None => record(stats, outbox, table, Change::Forgotten),
+            }
             (self.going, self.gone) = (None, Some(going));
+            self.ends(going, number);
+        }
+    }
+
+    /// A table has gone, as this record says.
+    fn ends(&mut self, Going { order, deleted, .. }: Going, record: u64) {
+        if let Some(order) = order {
+            self.orders.is_done(DroppedTable { order, entries: deleted, record });
         }
     }
 }

@@ -29,6 +29,11 @@ impl<T> Slots<T> {
         self.0.len()
     }
 
+    /// How many slots may have a record: the capacity of the slab.
+    pub fn slots(&self) -> usize {
+        self.0.capacity().min(usize::from(NONE))
+    }
+
     /// The record in `slot`.
     ///
     /// # Panics

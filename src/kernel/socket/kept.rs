@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::sockopt::{set_socket_reuseport, socket_domain, socket_type};
 use rustix::net::{AddressFamily, RecvFlags, SocketType, bind, recv};
@@ -20,6 +20,9 @@ use crate::kernel::service::{self, PassedFile};
 const NAME: &str = "handoff-";
 /// What the name of a unit's socket begins with when it is handed over.
 const UNIT_NAME: &str = "unit-";
+/// What the names of listening sockets begin with that one process hands over to the next, and that
+/// are not of the handoff port.
+const OTHER_NAME: &str = "listening-";
 /// The most datagrams that are taken from a socket whose group changes: more than its queue holds.
 const DRAINED_MAX: u64 = 100_000;
 
@@ -29,6 +32,8 @@ pub struct KeptSockets {
     groups: Vec<(SocketAddrV4, Vec<KeptSocket>)>,
     /// The names of those that have no use here. The service manager has them still.
     useless: Vec<String>,
+    /// Listening sockets of other use, by name.
+    others: Vec<(String, OwnedFd)>,
 }
 
 #[derive(Debug)]
@@ -43,12 +48,24 @@ impl KeptSockets {
     /// Those that were passed to this process, for the addresses that it listens on. Others are
     /// closed, and forgotten when these are bound.
     pub fn of_process(listen: &[SocketAddrV4]) -> Self {
-        Self::of(service::passed(|name| place_of(name).is_some()), listen)
+        let is_ours = |name: &str| place_of(name).is_some() || name.starts_with(OTHER_NAME);
+        Self::of(service::passed(is_ours), listen)
+    }
+
+    /// A socket that was handed over under this name by [`handed_over_as`].
+    pub fn take_listening(&mut self, name: &str) -> Option<OwnedFd> {
+        let name = format!("{OTHER_NAME}{name}");
+        let at = self.others.iter().position(|(other, _)| *other == name)?;
+        Some(self.others.swap_remove(at).1)
     }
 
     pub(super) fn of(passed: Vec<PassedFile>, listen: &[SocketAddrV4]) -> Self {
         let mut kept = Self::default();
         for PassedFile { name, file, is_units } in passed {
+            if name.starts_with(OTHER_NAME) {
+                kept.others.push((name, file));
+                continue;
+            }
             let place = if is_units { None } else { place_of(&name) };
             match local_of(file) {
                 Some((socket, local)) if listen.contains(&local) && local.port() != 0 => {
@@ -200,6 +217,15 @@ impl BoundSockets {
         }
         Ok(kept)
     }
+}
+
+/// A listening socket, to be handed over to the next process under a name without white space.
+///
+/// # Errors
+/// Where the process may not have another descriptor.
+pub fn handed_over_as(name: &str, socket: BorrowedFd<'_>) -> io::Result<PassedFile> {
+    let file = socket.try_clone_to_owned()?;
+    Ok(PassedFile { name: format!("{OTHER_NAME}{name}"), file, is_units: false })
 }
 
 fn place_of(name: &str) -> Option<usize> {

@@ -21,6 +21,9 @@ The event log. Where there is no such variable, it goes to standard output.
 \fI...-20190318\fR, \fI...-20190318.gz\fR
 Its files of former days, UTC, each named by the day of its last line, and removed after \fB\-\-log\-keep\fR days.
 .TP
+\fI$RUNTIME_DIRECTORY/admin.sock\fR, or \fIadmin.sock\fR beside the state
+The admin socket: HTTP, for the server's user and the group nat64ho.
+.TP
 \fI/etc/nat64handoff.toml\fR
 The options of the service, where \fBinstall\fR made one: see \fBnat64handoff.toml\fR(5).
 .TP
@@ -48,7 +51,7 @@ Each option of \fBserve\fR in capital letters, with _ for -, and lists with comm
 Others of that beginning are refused, but for those that Kubernetes sets for a service of this name.
 A key of the same name as the option in the file of \fB\-\-config\fR does the same, except for \fB\-\-config\fR itself: see \fBnat64handoff.toml\fR(5). The command line wins over the environment, and the environment over the file.
 .TP
-\fBSTATE_DIRECTORY\fR, \fBLOGS_DIRECTORY\fR
+\fBSTATE_DIRECTORY\fR, \fBLOGS_DIRECTORY\fR, \fBRUNTIME_DIRECTORY\fR
 Directories that systemd made for the service.
 .TP
 \fBNOTIFY_SOCKET\fR, \fBWATCHDOG_USEC\fR, \fBLISTEN_FDS\fR
@@ -56,6 +59,9 @@ Directories that systemd made for the service.
 .TP
 \fBJOURNAL_STREAM\fR
 Where it says that standard error is the journal's, each message begins with its priority.
+.TP
+\fBNO_COLOR\fR
+\fBstatus\fR prints no colours, on a terminal, too.
 .TP
 \fBGLIBC_TUNABLES\fR
 glibc.malloc.hugetlb=0 keeps \fBserve\fR from asking for huge pages.
@@ -126,6 +132,7 @@ fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     let name = match name {
         "check config" => "check-config",
         "self check" => "self-check",
+        "drop table" => "drop-table",
         name => name,
     };
     writeln!(text, ".SS \"{name}\"")?;
@@ -237,6 +244,10 @@ mod tests {
                 "who",
                 "follow",
                 "annotate",
+                "status",
+                "table",
+                "identities",
+                "drop-table",
                 "completions",
                 "man"
             ]

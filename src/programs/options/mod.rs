@@ -16,10 +16,11 @@ mod layers;
 mod table;
 mod values;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::Ipv6Net;
 
 pub use annotate::AnnotateOptions;
 pub use asked::Asked;
@@ -28,10 +29,10 @@ pub use environment::Environment;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
 pub use layers::{UsageError, UsageErrors};
-pub use table::{LogDestination, Places, ServeConfig, ServeOptions};
+pub use table::{AdminPlace, LogDestination, Places, ServeConfig, ServeOptions};
 
 /// The version, with the commit where `ci/commit.rs` knows it.
-const VERSION: &str = match option_env!("VERSION_WITH_COMMIT") {
+pub const VERSION: &str = match option_env!("VERSION_WITH_COMMIT") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
@@ -78,6 +79,15 @@ pub enum Command {
     /// Copy an access log, with the client in the place of each NAT64
     #[command(after_help = annotate::SHAPES)]
     Annotate(AnnotateOptions),
+    /// Say how the server is doing, and what it holds
+    Status(StatusOptions),
+    /// Print the entries of a NAT64's table, as the server has them
+    Table(TableOptions),
+    /// Print the control identities of all NAT64s, as the server knows them
+    Identities(AskOptions),
+    /// Have the server forget a NAT64: a `Deleted` for each entry stands in the event log
+    #[command(after_help = DROP_TABLE)]
+    DropTable(DropTableOptions),
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell
@@ -152,6 +162,71 @@ pub struct WhoOptions {
     pub json: bool,
 }
 
+/// Where a running server is asked, and how it is answered.
+#[derive(Debug, Args)]
+pub struct AskOptions {
+    /// The admin socket [default: that of `serve`]
+    #[arg(long, value_name = "PATH")]
+    pub admin: Option<PathBuf>,
+    /// The file of options that `serve` has
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON: one object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct StatusOptions {
+    /// How many tables it shows, the fullest first [default: 20; of JSON: 1000]
+    #[arg(long, value_name = "N")]
+    pub tables: Option<usize>,
+    /// Where the server is asked.
+    #[command(flatten)]
+    pub ask: AskOptions,
+}
+
+/// Options of `table`.
+#[derive(Debug, Args)]
+pub struct TableOptions {
+    /// The address of the NAT64
+    #[arg(value_name = "NAT64")]
+    pub nat64: Ipv4Addr,
+    /// Only the entries of this client, or of those in this network
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub client: Option<Ipv6Net>,
+    /// Where the server is asked.
+    #[command(flatten)]
+    pub ask: AskOptions,
+}
+
+/// Options of `drop-table`.
+#[derive(Debug, Args)]
+pub struct DropTableOptions {
+    /// The address of the NAT64
+    #[arg(value_name = "NAT64")]
+    pub nat64: Ipv4Addr,
+    /// Do not ask whether that is meant
+    #[arg(long)]
+    pub yes: bool,
+    /// Where the server is asked.
+    #[command(flatten)]
+    pub ask: AskOptions,
+}
+
+/// A network, or one address.
+fn prefix(text: &str) -> Result<Ipv6Net, String> {
+    let alone = || text.parse::<Ipv6Addr>().map(Ipv6Net::from);
+    let parsed = text.parse::<Ipv6Net>().or_else(|_| alone());
+    parsed
+        .map_err(|_| "no IPv6 address or prefix, like 2001:db8::17 or 2001:db8:17::/64".to_owned())
+}
+
+const DROP_TABLE: &str = "\
+Its clients get other ports when the NAT64 asks for them again, and their connections that are open \
+break. For a NAT64 that is not one any more, or whose table is wrong.";
+
 const WHO_EXAMPLES: &str = "\
 Reads the event log, with the files of former days; the server need not run.
 
@@ -173,5 +248,7 @@ pub struct DemoOptions {
     pub port: Option<u16>,
 }
 
+#[cfg(test)]
+mod gateway_tests;
 #[cfg(test)]
 mod tests;

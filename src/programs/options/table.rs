@@ -5,7 +5,7 @@
 //! and the field of [`ServeConfig`] that it makes. A row of README's table goes with it; a test
 //! compares the two.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::environment::Environment;
-use super::layers::{Layers, Origin, Row, UsageErrors};
+use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
 use super::values::{
     self, count, integer, listen_addresses, networks, not_empty, path, strings, sync_policy,
     whole_number,
@@ -42,6 +42,7 @@ const LOG_KEEP_MAX: u32 = 36_525;
 const NETWORK: &str = "Network";
 const STORAGE: &str = "Storage";
 const LIMITS: &str = "Limits";
+const ADMIN: &str = "Admin";
 
 options! {
     /// How the server is to run: complete and valid.
@@ -202,6 +203,39 @@ options! {
             .default("2000")
             .shown(|&rate| i64::from(rate).into());
 
+    pub admin: AdminPlace =
+        "Unix socket at which `status` and the like ask the server, over HTTP; off: none",
+        Row::path("admin", "PATH|off", |path| not_empty(path).map(AdminPlace::of))
+            .group(ADMIN)
+            .default_with("$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory", |layers| {
+                Ok(match layers.environment.directory("RUNTIME_DIRECTORY") {
+                    Some(directory) => {
+                        let place = AdminPlace::Default(directory.join(ADMIN_SOCKET));
+                        (place, Origin::Variable("RUNTIME_DIRECTORY"))
+                    }
+                    None => {
+                        let (state, _) = layers.find(&state())?;
+                        (AdminPlace::Default(state.join(ADMIN_SOCKET)), Origin::Default)
+                    }
+                })
+            })
+            .shown(|place| path(place.shown()));
+
+    pub web: Option<SocketAddr> =
+        "Address and port at which the same is served over TCP, or off",
+        Row::word("web", "ADDR:PORT|off", values::web)
+            .group(ADMIN)
+            .default("off")
+            .shown(|web| web.map_or("off".into(), |web| web.to_string().into()));
+
+    pub web_token: Option<PathBuf> =
+        "File with the token that --web asks for, of at least 16 characters; needed for other \
+         addresses than loopback",
+        Row::path("web-token-file", "FILE|off", |path| not_empty(path).map(values::unless_off))
+            .group(ADMIN)
+            .default("off")
+            .shown(|file| path(file.as_deref().unwrap_or(Path::new("off"))));
+
     let file: Option<PathBuf> =
         "TOML file with options",
         Row::path("config", "FILE", |path| Ok(Some(path.to_owned())))
@@ -215,6 +249,38 @@ fn entries_for(memory: u64) -> usize {
     let half = memory / ENTRIES_MEMORY_SHARE_MAX / ENTRY_OCTETS;
     let entries = quarter.clamp(ENTRIES_DEFAULT_MIN, ENTRIES_DEFAULT_MAX).min(half);
     entries.max(ENTRIES_MIN as u64) as usize
+}
+
+/// The name of the admin socket, where no path is written.
+const ADMIN_SOCKET: &str = "admin.sock";
+
+/// Where the admin socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminPlace {
+    /// There is none.
+    Off,
+    /// Where it is unless something else is written: a server without it serves all the same.
+    Default(PathBuf),
+    /// Where somebody wants it.
+    At(PathBuf),
+}
+
+impl AdminPlace {
+    fn of(path: PathBuf) -> Self {
+        if path == Path::new("off") { Self::Off } else { Self::At(path) }
+    }
+
+    /// Its path, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Off => None,
+            Self::Default(path) | Self::At(path) => Some(path),
+        }
+    }
+
+    fn shown(&self) -> &Path {
+        self.path().unwrap_or(Path::new("off"))
+    }
 }
 
 /// Where the event log goes.
@@ -247,6 +313,22 @@ pub struct Places {
     pub log: Option<LogDestination>,
 }
 
+/// A configuration whose parts fit together.
+fn taken(layers: &mut Layers<'_>) -> Result<ServeConfig, UsageErrors> {
+    let config = ServeConfig::take(layers)?;
+    match config.web {
+        Some(web) if !web.ip().is_loopback() && config.web_token.is_none() => {
+            let cause = format!(
+                "{web} can be reached from elsewhere: name a file with a token by --web-token-file, \
+                 or choose a loopback address, like 127.0.0.1:{}",
+                web.port()
+            );
+            Err(UsageErrors(vec![UsageError { place: "--web".into(), cause }]))
+        }
+        _ => Ok(config),
+    }
+}
+
 /// The options of `serve`.
 pub type ServeOptions = Options<ServeConfig>;
 
@@ -257,7 +339,7 @@ impl ServeOptions {
     /// # Errors
     /// All values that mean nothing.
     pub fn resolve(self, environment: &Environment) -> Result<ServeConfig, UsageErrors> {
-        ServeConfig::take(&mut self.layers(environment))
+        taken(&mut self.layers(environment))
     }
 
     /// The same, and as a TOML file, with where each value comes from: what `check-config` prints.
@@ -269,7 +351,7 @@ impl ServeOptions {
         environment: &Environment,
     ) -> Result<(ServeConfig, String), (UsageErrors, Places)> {
         let mut layers = self.layers(environment);
-        let config = ServeConfig::take(&mut layers).map_err(|errors| {
+        let config = taken(&mut layers).map_err(|errors| {
             let places = Places {
                 listen: layers.written(&rows::listen()).unwrap_or_default(),
                 state: layers.written(&rows::state()),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,13 +12,12 @@ use super::about::{About, variable_of};
 use super::*;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
-use crate::ip::address::Prefix96;
 use crate::kernel::backend::Io;
 use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 16] = [
+const SERVE: [(&str, &str); 19] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -36,6 +34,9 @@ const SERVE: [(&str, &str); 16] = [
     ("client-share", "0.5"),
     ("validation-rate", "10"),
     ("create-rate", "11"),
+    ("admin", "/a"),
+    ("web", "127.0.0.9:8064"),
+    ("web-token-file", "/t"),
 ];
 
 fn serve(arguments: &[&str]) -> ServeOptions {
@@ -101,6 +102,9 @@ fn defaults() {
             create_rate: 2000,
             allow: vec![],
             deny: vec![],
+            admin: AdminPlace::Default("./state/admin.sock".into()),
+            web: None,
+            web_token: None,
         }
     );
     assert_eq!(config.listen[0].port(), 64064);
@@ -120,6 +124,28 @@ fn defaults_from_the_machine_are_bounded() {
     assert_eq!(resolve(None, machine(64 << 20)).1, (64 << 20) / 2 / 700);
     assert_eq!(resolve(None, machine(128 << 20)).1, 64_508);
     assert_eq!(resolve(None, machine(512 << 20)).1, (512 << 20) / 4 / 700);
+}
+
+#[test]
+fn what_can_be_reached_from_elsewhere_wants_a_token() {
+    let web = |arguments: &[&str]| resolve(arguments, &[]).map(|config| config.web);
+    for loopback in ["127.0.0.1:8064", "127.9.9.9:1", "[::1]:8064"] {
+        assert_eq!(web(&["--web", loopback]), Ok(Some(loopback.parse().unwrap())));
+    }
+    for open in ["0.0.0.0:8064", "192.0.2.7:8064", "[::]:8064", "[2001:db8::1]:8064"] {
+        let said = web(&["--web", open]).unwrap_err();
+        assert!(said.contains("--web-token-file") && said.contains("127.0.0.1:8064"), "{said}");
+        assert_eq!(
+            web(&["--web", open, "--web-token-file", "/t"]),
+            Ok(Some(open.parse().unwrap()))
+        );
+    }
+    for none in ["127.0.0.1", "127.0.0.1:0", "localhost:8064", "8064", ""] {
+        assert!(web(&["--web", none]).is_err_and(|said| said.contains("127.0.0.1:8064")), "{none}");
+    }
+    assert_eq!(web(&["--web", "off"]), Ok(None));
+    let off = resolve(&["--admin", "off"], &[]).unwrap();
+    assert_eq!(off.admin, AdminPlace::Off);
 }
 
 fn machine(octets: u64) -> Option<Memory> {
@@ -147,6 +173,9 @@ fn directories_of_systemd() {
     let config = resolve(&["--state", "s", "--log", "-"], &variables).unwrap();
     assert_eq!(config.state, Path::new("s"));
     assert_eq!(config.log, LogDestination::Stdout);
+    assert_eq!(config.admin, AdminPlace::Default("s/admin.sock".into()));
+    let config = resolve(&[], &[("RUNTIME_DIRECTORY", "/run/n")]).unwrap();
+    assert_eq!(config.admin, AdminPlace::Default("/run/n/admin.sock".into()));
     let config = resolve(&[], &[("STATE_DIRECTORY", ""), ("LOGS_DIRECTORY", ":")]).unwrap();
     assert_eq!(config.state, Path::new("./state"));
     assert_eq!(config.log, LogDestination::Stdout);
@@ -205,7 +234,7 @@ fn every_option_from_every_place() {
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
         log-format = 'full'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
-        deny = ['192.0.2.128/25']\n";
+        deny = ['192.0.2.128/25']\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
 
@@ -307,7 +336,10 @@ fn check_config_prints_what_makes_the_same_configuration() {
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
-    assert_eq!(file(&text).unwrap(), serve(&arguments).resolve(&environment).unwrap());
+    let config = serve(&arguments).resolve(&environment).unwrap();
+    // What was a default is written now.
+    let admin = AdminPlace::At(config.admin.path().unwrap().to_owned());
+    assert_eq!(file(&text).unwrap(), ServeConfig { admin, ..config });
 }
 
 #[test]
@@ -505,86 +537,4 @@ fn demo_and_version() {
     assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
     let version = parse(&["nat64handoff", "--version"]).unwrap_err();
     assert_eq!(version.exit_code(), 0);
-}
-
-fn gateway(arguments: &[&str]) -> Result<GatewaySetup, String> {
-    let arguments = ["nat64handoff", "gateway"].iter().chain(arguments);
-    match Cli::try_parse_from(arguments).unwrap().command {
-        Command::Gateway(options) => options.resolve().map_err(|error| error.to_string()),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn options_of_gateway() {
-    let prefix = |text: &str| Prefix96::of(text.parse().unwrap());
-    let defaults = gateway(&["--pool", "192.0.2.7"]).unwrap();
-    let expected = GatewaySetup {
-        pool: Ipv4Addr::new(192, 0, 2, 7),
-        prefixes: vec![prefix("64:ff9b::")],
-        tun: "nat64".into(),
-        mtu: 1500,
-        lowest_ipv6_mtu: 1280,
-        handoff_port: 64064,
-        rotate: Duration::from_secs(3600),
-        secret: None,
-    };
-    assert_eq!(defaults, expected);
-    let all = [
-        "--pool=192.0.2.7",
-        "--prefix=2001:db8:64::/96,64:ff9b::/96",
-        "--prefix=2001:db8:64:0:0:1::/96",
-        "--tun=tun7",
-        "--mtu=1480",
-        "--lowest-ipv6-mtu=1400",
-        "--handoff-port=6",
-        "--rotate=5m",
-        "--secret=/etc/secret",
-    ];
-    let expected = GatewaySetup {
-        prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
-        tun: "tun7".into(),
-        mtu: 1480,
-        lowest_ipv6_mtu: 1400,
-        handoff_port: 6,
-        rotate: Duration::from_secs(300),
-        secret: Some("/etc/secret".into()),
-        ..defaults
-    };
-    assert_eq!(gateway(&all).unwrap(), expected);
-    assert!(Cli::try_parse_from(["nat64handoff", "gateway"]).is_err());
-}
-
-#[test]
-fn errors_of_gateway() {
-    let good = ["--pool", "192.0.2.7"];
-    for (option, value, expected) in [
-        ("--prefix", "64:ff9b::/64", "has 64 bits"),
-        ("--prefix", "64:ff9b::", "has 128 bits"),
-        ("--prefix", "64:ff9b::1/96", "did you mean 64:ff9b::/96?"),
-        ("--prefix", "192.0.2.0/24", "is no IPv6 prefix"),
-        ("--prefix", "ff02::/96", "cannot be routed"),
-        ("--prefix", "fe80::/96", "cannot be routed"),
-        ("--prefix", "2001:db8:0:0:100::/96", "at 64 to 71"),
-        ("--prefix", "64:ff9b::/96,64:ff9b::/96", "twice"),
-        ("--tun", "", "is no name"),
-        ("--tun", "a/b", "is no name"),
-        ("--tun", "sixteen-letters-", "is no name"),
-        ("--mtu", "1279", "from 1280 to 65535"),
-        ("--mtu", "65536", "from 1280 to 65535"),
-        ("--lowest-ipv6-mtu", "1279", "from 1280 to 65535"),
-        ("--lowest-ipv6-mtu", "1501", "longer than --mtu"),
-        ("--handoff-port", "0", "from 1 to 65535"),
-        ("--rotate", "1s", "too short"),
-        ("--rotate", "often", "is no duration"),
-    ] {
-        let error = gateway(&[&good[..], &[option, value]].concat()).unwrap_err();
-        assert!(error.starts_with(&format!("{option}: ")), "{error}");
-        assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
-    }
-    for pool in
-        ["", "192.0.2", "2001:db8::1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
-    {
-        assert!(gateway(&["--pool", pool]).unwrap_err().starts_with("--pool: "), "{pool}");
-    }
 }

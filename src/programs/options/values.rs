@@ -3,7 +3,7 @@
 //! writes it.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -82,6 +82,24 @@ pub(super) fn io(text: &str) -> Result<Option<Io>, String> {
         "mmsg" => Ok(Some(Io::Mmsg)),
         _ => Err(format!("{text:?} is not known; choose auto, uring or mmsg")),
     }
+}
+
+/// `None` for `off`.
+pub(super) fn web(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 && !address.ip().is_multicast() => Ok(Some(address)),
+        _ => Err(format!(
+            "{text:?} is no address with a port, like 127.0.0.1:8064; give one, or off"
+        )),
+    }
+}
+
+/// `None` for `off`.
+pub(super) fn unless_off(path: PathBuf) -> Option<PathBuf> {
+    (path != Path::new("off")).then_some(path)
 }
 
 pub(super) fn sync_policy(text: &str) -> Result<SyncPolicy, String> {

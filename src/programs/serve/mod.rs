@@ -7,9 +7,11 @@
 #![doc = include_str!("../../LIMITS.md")]
 #![doc = include_str!("../../SPEED.md")]
 
+pub mod admin;
 mod check;
 pub mod command;
 mod drops;
+pub mod inquiry;
 pub mod live;
 pub mod reactor;
 mod recording;

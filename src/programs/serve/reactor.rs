@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::inquiry::{Inquiries, Inquiry};
 use super::rounds::Rounds;
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
@@ -84,6 +85,9 @@ pub trait Shard {
 
     /// As [`Server::tend`].
     fn tend(&mut self, _batch: &Batch, _events: usize, _outbox: &mut Outbox) {}
+
+    /// Answers what an operator asks: a part that takes no longer than a batch.
+    fn inquire(&mut self, _inquiry: &mut Inquiry) {}
 }
 
 /// A server, with its view of the live connections.
@@ -133,6 +137,10 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
     fn tend(&mut self, batch: &Batch, events: usize, outbox: &mut Outbox) {
         self.server.tend(batch, events, &mut self.live, outbox);
     }
+
+    fn inquire(&mut self, inquiry: &mut Inquiry) {
+        inquiry.ask(&mut self.server);
+    }
 }
 
 /// What a reactor records changes with.
@@ -175,6 +183,7 @@ pub struct Reactor<B, S: Shard> {
     on_trouble: Box<dyn FnMut(JournalTrouble<'_>) + Send>,
     /// Turns of the loop, for whoever wants to know whether there are any.
     turns: Arc<AtomicU64>,
+    inquiries: Option<Inquiries>,
 }
 
 /// What a reactor reports about its journal, once for each change.
@@ -227,7 +236,14 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             overflow_asked: Duration::ZERO,
             on_trouble: Box::new(on_trouble),
             turns: Arc::default(),
+            inquiries: None,
         }
+    }
+
+    /// From now on it answers what is asked there.
+    pub fn answering(mut self, inquiries: Inquiries) -> Self {
+        self.inquiries = Some(inquiries);
+        self
     }
 
     /// Counts the turns of the loop.
@@ -245,6 +261,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         while !stop.load(Ordering::Acquire) {
             // Nobody else writes to it.
             self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            if let Some(inquiry) = self.inquiries.as_mut().and_then(Inquiries::take) {
+                self.inquire(inquiry);
+            }
             let frozen = self.log.is_none() || self.journal_state() == JournalState::NoSpace;
             let late = self.shard.is_late();
             // Nothing is given up that cannot be recorded.
@@ -283,6 +302,16 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         closed.map_err(io::Error::other)
     }
 
+    #[cold]
+    fn inquire(&mut self, mut inquiry: Box<Inquiry>) {
+        inquiry.records = self.is_recording();
+        inquiry.durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
+        self.shard.inquire(&mut inquiry);
+        if let Some(inquiries) = &mut self.inquiries {
+            inquiries.answer(inquiry);
+        }
+    }
+
     /// Answers what is there, but not many more than so many datagrams.
     fn answer_last(&mut self, most: usize) -> io::Result<()> {
         let mut answered = 0;
@@ -311,6 +340,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.round(now, waited.len(), |place| waited[place])?;
         }
         self.waited = waited;
+        if arrivals > 0 {
+            let took = self.clock.monotonic().saturating_sub(now.monotonic);
+            self.stats.batch_sizes.count(arrivals as u64);
+            self.stats.batch_nanos.count(took.as_nanos() as u64);
+        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use crate::handoff::stats::Stats;
 use crate::kernel::clock::{self, Clock};
 use crate::kernel::limits;
 use crate::kernel::stderr::{say, warn};
+use crate::programs::serve::admin::Gauges;
 use crate::programs::serve::reactor::ChangeRecorder;
 
 /// The file in the epoch's folder that says how many events the log has.
@@ -90,6 +91,8 @@ pub struct Recording {
     /// What compaction asks how many events the log has. The log starts after the journal, which
     /// says where it continues.
     logged: Arc<OnceLock<Logged>>,
+    /// What the admin socket tells of journal and log, as soon as they are there.
+    gauges: Arc<OnceLock<Gauges>>,
     /// What the operator was told.
     said: Vec<String>,
 }
@@ -128,7 +131,13 @@ impl Recording {
         sync: Option<SyncPolicy>,
     ) -> Self {
         let (logged, said) = (Arc::default(), Vec::new());
-        Self { disk, state, shards, log: Some(log), format, keep_days, sync, logged, said }
+        let gauges = Arc::default();
+        Self { disk, state, shards, log: Some(log), format, keep_days, sync, logged, gauges, said }
+    }
+
+    /// Tells of journal and log, as soon as they are there.
+    pub fn gauges(&self) -> Arc<OnceLock<Gauges>> {
+        Arc::clone(&self.gauges)
     }
 
     /// Makes all ready, and says where that needs longer than a start can wait. Returns where each
@@ -242,6 +251,9 @@ impl Recording {
             }
             RecordingState::Opened(_) | RecordingState::Given => (None, None, Vec::new()),
         };
+        let journal = storage.as_ref().map(Storage::gauge);
+        // This is the only place that sets it, too.
+        drop(self.gauges.set(Gauges { journal, log: log.gauge() }));
         let recorders = journals.into_iter().zip(senders);
         let recorders = recorders.map(|(journal, log)| ChangeRecorder { journal, log }).collect();
         Ok((Keeper { log, storage, _lock: lock }, recorders))

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
 use crate::disk::eventlog::Destination;
 use crate::disk::fs::parent;
@@ -19,11 +19,14 @@ use crate::kernel::confine;
 use crate::kernel::entropy;
 use crate::kernel::limits;
 use crate::kernel::ring::{self, RingRefused};
+use crate::kernel::service::PassedFile;
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::successor::Predecessor;
 use crate::programs::options::{LogDestination, ServeConfig};
+use crate::programs::serve::admin::{Admin, AdminShared, AdminState, DoorError, Doors, Gauges};
+use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
@@ -49,6 +52,9 @@ pub enum StartError {
     /// The system gives us no thread, or no randomness.
     #[error("no {what}: {why}", what = .0, why = limits::explained(.1))]
     System(&'static str, io::Error),
+    /// The operator cannot ask where that was wanted.
+    #[error(transparent)]
+    Admin(DoorError),
     /// The process beside which this one was started has not let it take over.
     #[error("not taking over: {0}")]
     NotLetGo(io::Error),
@@ -65,7 +71,7 @@ impl Serving {
     /// The first thing that is missing; then nothing runs.
     pub fn start(
         config: ServeConfig,
-        kept: KeptSockets,
+        mut kept: KeptSockets,
         predecessor: Option<Predecessor>,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
@@ -75,17 +81,19 @@ impl Serving {
             LogDestination::File(path) => Destination::File(path.clone()),
         };
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
-        let writable = directories(&state, &log);
+        let doors = Doors::open(&config, &mut kept).map_err(StartError::Admin)?;
+        let mut writable = directories(&state, &log);
+        writable.extend(doors.directory());
         match confine::to_directories(writable.iter().map(PathBuf::as_path)) {
             Ok(true) => {}
             Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
-        Self::start_on(config, kept, ahead, state, log, on_failure)
+        Self::start_on(config, kept, ahead, state, log, Some(doors), on_failure)
     }
 
-    /// [`Serving::start`] on new sockets, not confined, with the event log in another place than
-    /// the configuration says.
+    /// [`Serving::start`] on new sockets, not confined, without an admin socket, with the event log
+    /// in another place than the configuration says.
     ///
     /// # Errors
     /// Those of [`Serving::start`].
@@ -95,7 +103,7 @@ impl Serving {
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
-        Self::start_on(config, KeptSockets::default(), None, state, log, on_failure)
+        Self::start_on(config, KeptSockets::default(), None, state, log, None, on_failure)
     }
 
     fn start_on(
@@ -104,15 +112,16 @@ impl Serving {
         ahead: Option<Shards>,
         state: StateDirectory,
         log: Destination,
+        doors: Option<Doors>,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
         let bound = socket::bind_or_take(&config.listen, config.reactors, kept)
             .map_err(StartError::Bind)?;
-        let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
-        if bound.lost > 0 {
-            say_lost(bound.lost);
-        }
+        let mut sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
+        say_lost(bound.lost);
+        let (inquiries, asking) = Asking::prepare(doors, config.reactors, &mut sockets)
+            .map_err(|error| StartError::System("descriptors", error))?;
         let groups = bound.shards;
         let listen: Vec<_> = groups[0].iter().map(ReactorSocket::local).collect();
         let handoff_port = listen[0].port();
@@ -127,6 +136,7 @@ impl Serving {
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let gauges = recording.gauges();
         let (recorders, keeping) =
             recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
 
@@ -135,12 +145,12 @@ impl Serving {
 
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
-        let parts = servers.into_iter().zip(views).zip(recorders).zip(&stats);
+        let parts = servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries);
         for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
-            let (((server, live), recorder), stats) = parts;
+            let ((((server, live), recorder), stats), inquiries) = parts;
             let shard = ServerShard { server, live };
             let stats = Arc::clone(stats);
-            let seat = Seat { shard, recorder, stats, common: common.clone() };
+            let seat = Seat { shard, recorder, stats, inquiries, common: common.clone() };
             seat.spawn(number, io, sockets).map_err(|error| StartError::System("thread", error))?;
         }
         // `recv` must fail when a reactor ended before it could report.
@@ -155,11 +165,22 @@ impl Serving {
             ended,
             budget,
             found,
+            admin: None,
+            is_taken_over: false,
             log_watch: LogWatch::default(),
             _polling: polling,
             keeping,
         };
-        serving.when_ready(config.reactors, &ready, io)
+        let mut serving = serving.when_ready(config.reactors, &ready, io)?;
+        serving.admin = asking.and_then(|asking| asking.start(&serving, config, clock, gauges, io));
+        Ok(serving)
+    }
+
+    /// These reactors receive.
+    fn has(&mut self, mut reactors: Vec<ReadyReactor>) {
+        reactors.sort_unstable_by_key(|reactor| reactor.number);
+        let parts = reactors.into_iter().map(|reactor| (reactor.waker, reactor.turns));
+        (self.wakers, self.turns) = parts.unzip();
     }
 
     /// Waits until all reactors receive.
@@ -169,13 +190,12 @@ impl Serving {
         ready: &mpsc::Receiver<io::Result<ReadyReactor>>,
         io: Io,
     ) -> Result<Self, StartError> {
+        let mut all = Vec::with_capacity(reactors);
         for _ in 0..reactors {
             match ready.recv() {
-                Ok(Ok(ReadyReactor { waker, turns })) => {
-                    self.wakers.push(waker);
-                    self.turns.push(turns);
-                }
+                Ok(Ok(reactor)) => all.push(reactor),
                 Ok(Err(error)) => {
+                    self.has(all);
                     drop(self.stop());
                     return Err(match io {
                         Io::Uring => StartError::Refused(RingRefused::explain(&error)),
@@ -190,7 +210,64 @@ impl Serving {
                 }
             }
         }
+        self.has(all);
         Ok(self)
+    }
+}
+
+/// What the operator will be answered with, as soon as reactors run.
+struct Asking {
+    doors: Doors,
+    desks: Vec<Desk>,
+}
+
+impl Asking {
+    /// Where the operator can ask anything: that, and where each reactor finds what it is asked.
+    /// Adds to `sockets` what is to be handed over.
+    fn prepare(
+        doors: Option<Doors>,
+        reactors: usize,
+        sockets: &mut Vec<PassedFile>,
+    ) -> io::Result<(Vec<Option<Inquiries>>, Option<Self>)> {
+        let Some(doors) = doors.filter(|doors| doors.unix.is_some() || doors.web.is_some()) else {
+            return Ok(((0..reactors).map(|_| None).collect(), None));
+        };
+        sockets.extend(doors.passed()?);
+        let pairs: Vec<_> = (0..reactors).map(|_| inquiry::pair()).collect::<io::Result<_>>()?;
+        let (desks, inquiries) = pairs.into_iter().map(|(desk, its)| (desk, Some(its))).unzip();
+        Ok((inquiries, Some(Self { doors, desks })))
+    }
+
+    /// A server that nobody can ask serves all the same.
+    fn start(
+        self,
+        serving: &Serving,
+        config: ServeConfig,
+        clock: Clock,
+        gauges: Arc<OnceLock<Gauges>>,
+        io: Io,
+    ) -> Option<Admin> {
+        let Self { mut doors, desks } = self;
+        let shared = AdminShared {
+            config,
+            listen: serving.listen.clone(),
+            io,
+            since: clock.now().wall,
+            clock,
+            stats: serving.stats.clone(),
+            budget: Arc::clone(&serving.budget),
+            gauges,
+            desks,
+            wakers: serving.wakers.clone(),
+            token: doors.token.take(),
+            state: AdminState::default(),
+        };
+        let started = Admin::start(shared, doors);
+        started
+            .inspect_err(|error| {
+                warn(format_args!("nobody is answered at the admin socket: {error}"))
+            })
+            .ok()
     }
 }
 
@@ -224,9 +301,11 @@ fn directories(state: &StateDirectory, log: &Destination) -> Vec<PathBuf> {
 
 /// Says what is lost where the number of reactors changes.
 fn say_lost(datagrams: u64) {
-    warn(format_args!(
-        "{datagrams} requests that waited in the sockets are lost, as the number of reactors is another now"
-    ));
+    if datagrams > 0 {
+        warn(format_args!(
+            "{datagrams} requests that waited in the sockets are lost, as the number of reactors is another now"
+        ));
+    }
 }
 
 /// Says what is lost where the kernel cannot be asked for live connections.

@@ -14,6 +14,7 @@ use crate::kernel::backend::Waker;
 use crate::kernel::service::PassedFile;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
+use crate::programs::serve::admin::Admin;
 use crate::programs::serve::drops::{self, DropLines, Watched};
 use crate::programs::serve::live::Polling;
 use crate::programs::serve::recording::{Keeper, Keeping, RecoverError};
@@ -95,6 +96,10 @@ pub struct Serving {
     pub(super) budget: Arc<Budget>,
     /// See [`Serving::found`].
     pub(super) found: Vec<String>,
+    /// Answers the operator.
+    pub(super) admin: Option<Admin>,
+    /// Whether another process goes on with the sockets.
+    pub(super) is_taken_over: bool,
     /// Whether the log hangs.
     pub(super) log_watch: LogWatch,
     /// Polls the kernel for live connections.
@@ -215,6 +220,7 @@ impl Serving {
 
     /// The sockets, for another process: they stay open, and what arrives waits in them.
     pub(super) fn take_sockets(&mut self) -> Vec<PassedFile> {
+        self.is_taken_over = true;
         std::mem::take(&mut self.sockets)
     }
 
@@ -223,6 +229,9 @@ impl Serving {
     /// # Errors
     /// A part that ended by itself before, or not in time, or a log that could not be written.
     pub fn stop(mut self) -> Result<Totals, StopError> {
+        if let Some(admin) = self.admin.take() {
+            admin.stop(self.is_taken_over);
+        }
         self.stop.store(true, Ordering::Release);
         self.wakers.iter().for_each(Waker::wake);
         let mut result = Ok(());

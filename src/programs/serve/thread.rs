@@ -16,6 +16,7 @@ use crate::kernel::ring::Ring;
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
+use crate::programs::serve::inquiry::Inquiries;
 use crate::programs::serve::live::View;
 use crate::programs::serve::reactor::{ChangeRecorder, JournalTrouble, Reactor, ServerShard};
 
@@ -40,6 +41,7 @@ pub(super) struct ThreadsShared {
 
 /// A reactor that receives.
 pub(super) struct ReadyReactor {
+    pub(super) number: usize,
     pub(super) waker: EventWaker,
     /// Counts the turns of its loop.
     pub(super) turns: Arc<AtomicU64>,
@@ -85,6 +87,7 @@ pub(super) struct Seat {
     /// Gives it as soon as there is room on the disk to record anything.
     pub(super) recorder: mpsc::Receiver<ChangeRecorder>,
     pub(super) stats: Arc<Stats>,
+    pub(super) inquiries: Option<Inquiries>,
     pub(super) common: ThreadsShared,
 }
 
@@ -102,14 +105,19 @@ impl Seat {
         };
         // On the thread itself, because a ring belongs to the thread that made it.
         let run = move || match io {
-            Io::Uring => self.run(on_end, Ring::new(sockets)),
-            Io::Mmsg => self.run(on_end, Mmsg::new(sockets)),
+            Io::Uring => self.run(number, on_end, Ring::new(sockets)),
+            Io::Mmsg => self.run(number, on_end, Mmsg::new(sockets)),
         };
         thread::Builder::new().name(format!("reactor-{number}")).spawn(run).map(drop)
     }
 
     /// The life of a reactor.
-    fn run<B: Backend>(self, mut on_end: OnEnd, backend: io::Result<(B, EventWaker)>) {
+    fn run<B: Backend>(
+        self,
+        number: usize,
+        mut on_end: OnEnd,
+        backend: io::Result<(B, EventWaker)>,
+    ) {
         let ThreadsShared { sync, clock, stop, troubled, all_end, ready, .. } = self.common;
         let (backend, waker) = match backend {
             Ok(made) => made,
@@ -134,7 +142,10 @@ impl Seat {
         };
         let say = say_trouble(troubled);
         let mut reactor = Reactor::new(backend, self.shard, recorder, clock, self.stats, say);
-        drop(ready.send(Ok(ReadyReactor { waker, turns: reactor.turns() })));
+        if let Some(inquiries) = self.inquiries {
+            reactor = reactor.answering(inquiries);
+        }
+        drop(ready.send(Ok(ReadyReactor { number, waker, turns: reactor.turns() })));
         // `recv` must fail when all others have sent and one ended before it could.
         drop(ready);
         let result = reactor.run(&stop);

@@ -28,6 +28,9 @@ _nat64handoff() {
             nat64handoff,demo)
                 cmd="nat64handoff__subcmd__demo"
                 ;;
+            nat64handoff,drop-table)
+                cmd="nat64handoff__subcmd__drop__subcmd__table"
+                ;;
             nat64handoff,follow)
                 cmd="nat64handoff__subcmd__follow"
                 ;;
@@ -36,6 +39,9 @@ _nat64handoff() {
                 ;;
             nat64handoff,help)
                 cmd="nat64handoff__subcmd__help"
+                ;;
+            nat64handoff,identities)
+                cmd="nat64handoff__subcmd__identities"
                 ;;
             nat64handoff,journal)
                 cmd="nat64handoff__subcmd__journal"
@@ -48,6 +54,12 @@ _nat64handoff() {
                 ;;
             nat64handoff,serve)
                 cmd="nat64handoff__subcmd__serve"
+                ;;
+            nat64handoff,status)
+                cmd="nat64handoff__subcmd__status"
+                ;;
+            nat64handoff,table)
+                cmd="nat64handoff__subcmd__table"
                 ;;
             nat64handoff,who)
                 cmd="nat64handoff__subcmd__who"
@@ -64,6 +76,9 @@ _nat64handoff() {
             nat64handoff__subcmd__help,demo)
                 cmd="nat64handoff__subcmd__help__subcmd__demo"
                 ;;
+            nat64handoff__subcmd__help,drop-table)
+                cmd="nat64handoff__subcmd__help__subcmd__drop__subcmd__table"
+                ;;
             nat64handoff__subcmd__help,follow)
                 cmd="nat64handoff__subcmd__help__subcmd__follow"
                 ;;
@@ -72,6 +87,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,help)
                 cmd="nat64handoff__subcmd__help__subcmd__help"
+                ;;
+            nat64handoff__subcmd__help,identities)
+                cmd="nat64handoff__subcmd__help__subcmd__identities"
                 ;;
             nat64handoff__subcmd__help,journal)
                 cmd="nat64handoff__subcmd__help__subcmd__journal"
@@ -84,6 +102,12 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,serve)
                 cmd="nat64handoff__subcmd__help__subcmd__serve"
+                ;;
+            nat64handoff__subcmd__help,status)
+                cmd="nat64handoff__subcmd__help__subcmd__status"
+                ;;
+            nat64handoff__subcmd__help,table)
+                cmd="nat64handoff__subcmd__help__subcmd__table"
                 ;;
             nat64handoff__subcmd__help,who)
                 cmd="nat64handoff__subcmd__help__subcmd__who"
@@ -119,7 +143,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -163,7 +187,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -233,6 +257,18 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --web-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -266,6 +302,28 @@ _nat64handoff() {
             fi
             case "${prev}" in
                 --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__drop__subcmd__table)
+            opts="-h --yes --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -361,7 +419,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -430,6 +488,20 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__help__subcmd__drop__subcmd__table)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__help__subcmd__follow)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -459,6 +531,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__identities)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -556,6 +642,34 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__table)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__help__subcmd__who)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -563,6 +677,28 @@ _nat64handoff() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__identities)
+            opts="-h --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -683,7 +819,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -750,6 +886,18 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --web-token-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -765,7 +913,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -832,6 +980,70 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --web-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__status)
+            opts="-h --tables --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --tables)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__table)
+            opts="-h --client --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

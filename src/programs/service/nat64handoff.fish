@@ -35,6 +35,10 @@ complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "self-chec
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "who" -d 'Say who was behind a NAT64\'s address and port, or where a client was'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "follow" -d 'Print the events as they come, from any point in the past on, or send them to a collector'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "annotate" -d 'Copy an access log, with the client in the place of each NAT64'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "status" -d 'Say how the server is doing, and what it holds'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "table" -d 'Print the entries of a NAT64\'s table, as the server has them'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "identities" -d 'Print the control identities of all NAT64s, as the server knows them'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "drop-table" -d 'Have the server forget a NAT64: a `Deleted` for each entry stands in the event log'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "completions" -d 'Print completions of this command line for a shell'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "man" -d 'Print a page of the manual'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -59,6 +63,9 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l max-
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l config -d 'TOML file with options' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -s h -l help -d 'Print help'
@@ -103,6 +110,9 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l config -d 'TOML file with options' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -s h -l help -d 'Print help'
@@ -127,6 +137,9 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l config -d 'TOML file with options' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l start -d 'Check a server that is started for that, on loopback, with this state directory and log'
@@ -154,19 +167,42 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l a
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l now -d 'Take lines without a time as being of now, as they are written'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l newcomer -d 'Where a port came to another client within the second that a line tells, name that one; else the line stays as it is'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand status" -l tables -d 'How many tables it shows, the fullest first [default: 20; of JSON: 1000]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand status" -l admin -d 'The admin socket [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand status" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand status" -l json -d 'Print JSON: one object'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand status" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand table" -l client -d 'Only the entries of this client, or of those in this network' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand table" -l admin -d 'The admin socket [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand table" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand table" -l json -d 'Print JSON: one object'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand table" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand identities" -l admin -d 'The admin socket [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand identities" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand identities" -l json -d 'Print JSON: one object'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand identities" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand drop-table" -l admin -d 'The admin socket [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand drop-table" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand drop-table" -l yes -d 'Do not ask whether that is meant'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand drop-table" -l json -d 'Print JSON: one object'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand drop-table" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "serve" -d 'Run the server'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "demo" -d 'Run a server and a NAT64 in one process, on loopback, to see what it looks like'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "gateway" -d 'Run a NAT64 that hands its connections over, on a TUN device'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "journal" -d 'Look into the journal of a server that is not running'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "who" -d 'Say who was behind a NAT64\'s address and port, or where a client was'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "follow" -d 'Print the events as they come, from any point in the past on, or send them to a collector'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "annotate" -d 'Copy an access log, with the client in the place of each NAT64'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "completions" -d 'Print completions of this command line for a shell'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "man" -d 'Print a page of the manual'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "serve" -d 'Run the server'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "demo" -d 'Run a server and a NAT64 in one process, on loopback, to see what it looks like'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "gateway" -d 'Run a NAT64 that hands its connections over, on a TUN device'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "journal" -d 'Look into the journal of a server that is not running'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "check-config" -d 'Print the configuration that `serve` would use, and where each value comes from'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "self-check" -d 'Ask the server that runs with these options as a NAT64 would, from loopback'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "who" -d 'Say who was behind a NAT64\'s address and port, or where a client was'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "follow" -d 'Print the events as they come, from any point in the past on, or send them to a collector'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "annotate" -d 'Copy an access log, with the client in the place of each NAT64'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "status" -d 'Say how the server is doing, and what it holds'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "table" -d 'Print the entries of a NAT64\'s table, as the server has them'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "identities" -d 'Print the control identities of all NAT64s, as the server knows them'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "drop-table" -d 'Have the server forget a NAT64: a `Deleted` for each entry stands in the event log'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "completions" -d 'Print completions of this command line for a shell'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "man" -d 'Print a page of the manual'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "check" -d 'Say what is damaged, and what a repair would lose; changes nothing'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "repair" -d 'Keep all that is not damaged; the damaged files are put aside'

@@ -5,8 +5,8 @@
 program=/home/nat64ho/current/nat64handoff
 [ "$(id -u)" = 0 ] || exec "$program" "$@"
 : "${NAT64HANDOFF_CONFIG=/etc/nat64handoff.toml}" "${STATE_DIRECTORY=/home/nat64ho/state}"
-: "${LOGS_DIRECTORY=/home/nat64ho/logs}"
-export NAT64HANDOFF_CONFIG STATE_DIRECTORY LOGS_DIRECTORY
+: "${LOGS_DIRECTORY=/home/nat64ho/logs}" "${RUNTIME_DIRECTORY=/run/nat64handoff}"
+export NAT64HANDOFF_CONFIG STATE_DIRECTORY LOGS_DIRECTORY RUNTIME_DIRECTORY
 exec setsid --fork --wait setpriv --pdeathsig TERM --reuid=nat64ho --regid=nat64ho --init-groups --no-new-privs \
     --bounding-set=-all,+net_bind_service --inh-caps=-all,+net_bind_service --ambient-caps=-all,+net_bind_service \
     "$program" "$@"

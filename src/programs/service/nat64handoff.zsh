@@ -46,6 +46,9 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
+'--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
 '--config=[TOML file with options]:FILE:_files' \
 '--no-journal[Keep no journal\: nothing survives. For measurements]' \
 '-h[Print help]' \
@@ -151,6 +154,9 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
+'--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
 '--config=[TOML file with options]:FILE:_files' \
 '--no-journal[Keep no journal\: nothing survives. For measurements]' \
 '-h[Print help]' \
@@ -175,6 +181,9 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
+'--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
 '--config=[TOML file with options]:FILE:_files' \
 '--no-journal[Keep no journal\: nothing survives. For measurements]' \
 '--start[Check a server that is started for that, on loopback, with this state directory and log]' \
@@ -220,6 +229,47 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 '*::files -- Access logs, in the order of time; those whose names end in .gz are compressed \[default\: standard input\]:_files' \
+&& ret=0
+;;
+(status)
+_arguments "${_arguments_options[@]}" : \
+'--tables=[How many tables it shows, the fullest first \[default\: 20; of JSON\: 1000\]]:N:_default' \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(table)
+_arguments "${_arguments_options[@]}" : \
+'--client=[Only the entries of this client, or of those in this network]:PREFIX:_default' \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':nat64 -- The address of the NAT64:_default' \
+&& ret=0
+;;
+(identities)
+_arguments "${_arguments_options[@]}" : \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(drop-table)
+_arguments "${_arguments_options[@]}" : \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--yes[Do not ask whether that is meant]' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':nat64 -- The address of the NAT64:_default' \
 && ret=0
 ;;
 (completions)
@@ -305,6 +355,22 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(status)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(table)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(identities)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(drop-table)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -338,6 +404,10 @@ _nat64handoff_commands() {
 'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
 'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
 'annotate:Copy an access log, with the client in the place of each NAT64' \
+'status:Say how the server is doing, and what it holds' \
+'table:Print the entries of a NAT64'\''s table, as the server has them' \
+'identities:Print the control identities of all NAT64s, as the server knows them' \
+'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -364,6 +434,11 @@ _nat64handoff__subcmd__demo_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff demo commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__drop-table_commands] )) ||
+_nat64handoff__subcmd__drop-table_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff drop-table commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__follow_commands] )) ||
 _nat64handoff__subcmd__follow_commands() {
     local commands; commands=()
@@ -386,6 +461,10 @@ _nat64handoff__subcmd__help_commands() {
 'who:Say who was behind a NAT64'\''s address and port, or where a client was' \
 'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
 'annotate:Copy an access log, with the client in the place of each NAT64' \
+'status:Say how the server is doing, and what it holds' \
+'table:Print the entries of a NAT64'\''s table, as the server has them' \
+'identities:Print the control identities of all NAT64s, as the server knows them' \
+'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -412,6 +491,11 @@ _nat64handoff__subcmd__help__subcmd__demo_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help demo commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__help__subcmd__drop-table_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__drop-table_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help drop-table commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__help__subcmd__follow_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__follow_commands() {
     local commands; commands=()
@@ -426,6 +510,11 @@ _nat64handoff__subcmd__help__subcmd__gateway_commands() {
 _nat64handoff__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__identities_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__identities_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help identities commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__journal_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__journal_commands() {
@@ -460,10 +549,25 @@ _nat64handoff__subcmd__help__subcmd__serve_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help serve commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__help__subcmd__status_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help status commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__table_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__table_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help table commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__help__subcmd__who_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__who_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help who commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__identities_commands] )) ||
+_nat64handoff__subcmd__identities_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff identities commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__journal_commands] )) ||
 _nat64handoff__subcmd__journal_commands() {
@@ -522,6 +626,16 @@ _nat64handoff__subcmd__self-check_commands() {
 _nat64handoff__subcmd__serve_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff serve commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__status_commands] )) ||
+_nat64handoff__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff status commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__table_commands] )) ||
+_nat64handoff__subcmd__table_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff table commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__who_commands] )) ||
 _nat64handoff__subcmd__who_commands() {

@@ -8,6 +8,7 @@ mod section_5;
 mod section_6;
 mod section_7;
 mod section_9;
+mod seen;
 
 use super::*;
 use crate::handoff::change::Now;

@@ -1,0 +1,90 @@
+//! Every option of `gateway`, and every error.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::*;
+use crate::ip::address::Prefix96;
+
+fn gateway(arguments: &[&str]) -> Result<GatewaySetup, String> {
+    let arguments = ["nat64handoff", "gateway"].iter().chain(arguments);
+    match Cli::try_parse_from(arguments).unwrap().command {
+        Command::Gateway(options) => options.resolve().map_err(|error| error.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn options_of_gateway() {
+    let prefix = |text: &str| Prefix96::of(text.parse().unwrap());
+    let defaults = gateway(&["--pool", "192.0.2.7"]).unwrap();
+    let expected = GatewaySetup {
+        pool: Ipv4Addr::new(192, 0, 2, 7),
+        prefixes: vec![prefix("64:ff9b::")],
+        tun: "nat64".into(),
+        mtu: 1500,
+        lowest_ipv6_mtu: 1280,
+        handoff_port: 64064,
+        rotate: Duration::from_secs(3600),
+        secret: None,
+    };
+    assert_eq!(defaults, expected);
+    let all = [
+        "--pool=192.0.2.7",
+        "--prefix=2001:db8:64::/96,64:ff9b::/96",
+        "--prefix=2001:db8:64:0:0:1::/96",
+        "--tun=tun7",
+        "--mtu=1480",
+        "--lowest-ipv6-mtu=1400",
+        "--handoff-port=6",
+        "--rotate=5m",
+        "--secret=/etc/secret",
+    ];
+    let expected = GatewaySetup {
+        prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
+        tun: "tun7".into(),
+        mtu: 1480,
+        lowest_ipv6_mtu: 1400,
+        handoff_port: 6,
+        rotate: Duration::from_secs(300),
+        secret: Some("/etc/secret".into()),
+        ..defaults
+    };
+    assert_eq!(gateway(&all).unwrap(), expected);
+    assert!(Cli::try_parse_from(["nat64handoff", "gateway"]).is_err());
+}
+
+#[test]
+fn errors_of_gateway() {
+    let good = ["--pool", "192.0.2.7"];
+    for (option, value, expected) in [
+        ("--prefix", "64:ff9b::/64", "has 64 bits"),
+        ("--prefix", "64:ff9b::", "has 128 bits"),
+        ("--prefix", "64:ff9b::1/96", "did you mean 64:ff9b::/96?"),
+        ("--prefix", "192.0.2.0/24", "is no IPv6 prefix"),
+        ("--prefix", "ff02::/96", "cannot be routed"),
+        ("--prefix", "fe80::/96", "cannot be routed"),
+        ("--prefix", "2001:db8:0:0:100::/96", "at 64 to 71"),
+        ("--prefix", "64:ff9b::/96,64:ff9b::/96", "twice"),
+        ("--tun", "", "is no name"),
+        ("--tun", "a/b", "is no name"),
+        ("--tun", "sixteen-letters-", "is no name"),
+        ("--mtu", "1279", "from 1280 to 65535"),
+        ("--mtu", "65536", "from 1280 to 65535"),
+        ("--lowest-ipv6-mtu", "1279", "from 1280 to 65535"),
+        ("--lowest-ipv6-mtu", "1501", "longer than --mtu"),
+        ("--handoff-port", "0", "from 1 to 65535"),
+        ("--rotate", "1s", "too short"),
+        ("--rotate", "often", "is no duration"),
+    ] {
+        let error = gateway(&[&good[..], &[option, value]].concat()).unwrap_err();
+        assert!(error.starts_with(&format!("{option}: ")), "{error}");
+        assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+    }
+    for pool in
+        ["", "192.0.2", "2001:db8::1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
+    {
+        assert!(gateway(&["--pool", pool]).unwrap_err().starts_with("--pool: "), "{pool}");
+    }
+}

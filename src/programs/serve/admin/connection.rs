@@ -1,0 +1,103 @@
+//! One connection, one request: every bound of time and size stands here.
+//!
+//! | bound | what happens at it |
+//! | --- | --- |
+//! | [`CONNECTIONS_MAX`] at each door | closed at once, counted |
+//! | [`HEADER_TIME`], [`HEADER_OCTETS`], [`HEADERS_MAX`] | refused or closed |
+//! | [`CONNECTION_TIME`] in all: who reads slowly is cut off | closed, counted |
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use crate::kernel::stderr::warn;
+use crate::programs::serve::admin::doors::Doors;
+use crate::programs::serve::admin::guard::Door;
+use crate::programs::serve::admin::{AdminShared, routes};
+
+/// The most connections at one door.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a request's header may take to come.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// The octets of a request's header, and its lines.
+const HEADER_OCTETS: usize = 16 * 1024;
+const HEADERS_MAX: usize = 64;
+/// From the accept on, until the answer is sent.
+const CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// After an accept that failed, as where there are no descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+
+/// Accepts connections at all doors. Does not return.
+pub async fn accept_all(shared: &Arc<AdminShared>, doors: Doors) {
+    let Doors { unix, web, .. } = doors;
+    let unix = unix.and_then(|door| listening(UnixListener::from_std(door.listener)));
+    let web = web.and_then(|listener| listening(TcpListener::from_std(listener)));
+    let at_unix = async {
+        let Some(listener) = unix else { return pending().await };
+        accept(shared, Door::Unix, async || listener.accept().await.map(|(stream, _)| stream)).await
+    };
+    let at_web = async {
+        let Some(listener) = web else { return pending().await };
+        accept(shared, Door::Web, async || listener.accept().await.map(|(stream, _)| stream)).await
+    };
+    tokio::join!(at_unix, at_web);
+}
+
+fn listening<L>(listener: io::Result<L>) -> Option<L> {
+    listener
+        .inspect_err(|error| warn(format_args!("nobody is answered at the admin socket: {error}")))
+        .ok()
+}
+
+async fn accept<S>(shared: &Arc<AdminShared>, door: Door, next: impl AsyncFn() -> io::Result<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(stream) = next().await else {
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            shared.state.counts.connections_refused.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            serve(shared, door, stream).await;
+            drop(place);
+        });
+    }
+}
+
+/// Answers one request.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<AdminShared>, door: Door, stream: S) {
+    let answering = Arc::clone(&shared);
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&answering);
+        async move { Ok::<_, Infallible>(routes::answer(&shared, door, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_OCTETS)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // What is wrong with a request, whoever made it is told; and whether it is still there is
+    // nothing to us.
+    if tokio::time::timeout(CONNECTION_TIME, connection).await.is_err() {
+        shared.state.counts.cut_off.fetch_add(1, Ordering::Relaxed);
+    }
+}

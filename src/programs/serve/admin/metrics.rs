@@ -1,0 +1,193 @@
+//! What `GET /metrics` says: the text format of Prometheus, 0.0.4. Nothing in it has a label whose
+//! values a remote can choose, so its length does not grow.
+//!
+//! No crate writes it: those there are count by themselves, or write OpenMetrics, which `promtool
+//! check metrics` does not read; and the format is a line for each number.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
+
+use crate::handoff::histogram::HistogramCounts;
+use crate::handoff::stats::{Counter, DropReason};
+use crate::programs::options::VERSION;
+use crate::programs::serve::admin::samples::Sample;
+use crate::programs::serve::admin::{AdminShared, status};
+
+/// The type of the text.
+pub const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What every name begins with.
+const PREFIX: &str = "nat64handoff_";
+/// The buckets that a histogram tells, as powers of two.
+const SIZES: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const BATCH_NANOS: [usize; 12] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 23, 27];
+const SYNC_MICROS: [usize; 12] = [6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20];
+
+/// A text with metrics.
+#[derive(Debug, Default)]
+struct Metrics(String);
+
+impl Metrics {
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.trim().replace('\\', "\\\\").replace('\n', " ");
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+    }
+
+    fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "{PREFIX}{name}");
+        if !labels.is_empty() {
+            let quoted =
+                |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let labels = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value)));
+            let _ = write!(self.0, "{{{}}}", labels.collect::<Vec<_>>().join(","));
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.begin(name, "gauge", help);
+        self.value(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.begin(name, "counter", help);
+        self.value(name, &[], value);
+    }
+
+    /// `unit`: what one of the counted numbers is worth.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds: &[usize],
+        unit: f64,
+        of: &HistogramCounts,
+    ) {
+        self.begin(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        for &bound in bounds {
+            let below: u64 = of.buckets[..=bound].iter().sum();
+            let bound = (1_u64 << bound) as f64 * unit;
+            self.value(&bucket, &[("le", &bound.to_string())], below);
+        }
+        self.value(&bucket, &[("le", "+Inf")], of.total());
+        self.value(&format!("{name}_sum"), &[], of.sum as f64 * unit);
+        self.value(&format!("{name}_count"), &[], of.total());
+    }
+}
+
+/// All of them.
+pub async fn metrics(shared: &AdminShared) -> String {
+    let mut metrics = Metrics::default();
+    let is_ready = status::not_ready(shared).await.is_empty();
+    let disks = status::disks(shared).await;
+    let sample = Sample::take(shared, shared.clock.now());
+    let all = &mut metrics;
+    all.begin("info", "gauge", "The program that runs.");
+    all.value("info", &[("version", VERSION), ("io", shared.io.name())], 1);
+    all.gauge(
+        "start_time_seconds",
+        "When it began to serve, since 1970.",
+        shared.since.as_micros() as f64 / 1e6,
+    );
+    all.gauge("ready", "Whether new clients are answered: 1 or 0.", u8::from(is_ready));
+    all.gauge("reactors", "Threads that handle requests.", shared.desks.len());
+    all.gauge("nat64s", "NAT64s that are known.", sample.nat64s);
+    all.gauge("nat64s_limit", "The most NAT64s (--max-nat64s).", shared.config.nat64s_max);
+    all.gauge("entries", "Entries in all tables; an empty table counts as one.", sample.entries);
+    all.gauge("entries_limit", "The most entries (--max-entries).", shared.config.entries_max);
+    for &counter in Counter::ALL {
+        let name = format!("{}_total", counter.name());
+        all.counter(&name, counter.meaning(), sample.counter(counter));
+    }
+    let help = "Requests, or parts of some, that got no answer, by reason.";
+    all.begin("drops_total", "counter", help);
+    for &reason in DropReason::ALL {
+        all.value("drops_total", &[("reason", reason.name())], sample.dropped(reason));
+    }
+    of_batches(all, shared);
+    of_records(all, shared);
+    all.begin("disk_free_bytes", "gauge", "Room on the file system of the state and of the log.");
+    for disk in &disks {
+        all.value("disk_free_bytes", &[("holds", &disk.holds)], disk.free_octets);
+    }
+    all.begin("disk_size_bytes", "gauge", "Size of the file system of the state and of the log.");
+    for disk in &disks {
+        all.value("disk_size_bytes", &[("holds", &disk.holds)], disk.size_octets);
+    }
+    let counts = &shared.state.counts;
+    let help = "Connections to the admin socket or --web that were too many.";
+    all.counter(
+        "admin_connections_refused_total",
+        help,
+        counts.connections_refused.load(Ordering::Relaxed),
+    );
+    let help = "Answers of the admin socket or --web that were not read in time.";
+    all.counter("admin_cut_off_total", help, counts.cut_off.load(Ordering::Relaxed));
+    let help = "Requests to the admin socket or --web without the token, of another site or name.";
+    all.counter(
+        "admin_requests_refused_total",
+        help,
+        counts.requests_refused.load(Ordering::Relaxed),
+    );
+    metrics.0
+}
+
+fn of_batches(all: &mut Metrics, shared: &AdminShared) {
+    let sizes = status::counted(shared, |stats| &stats.batch_sizes);
+    all.histogram("batch_datagrams", "Datagrams that were handled together.", &SIZES, 1.0, &sizes);
+    let nanos = status::counted(shared, |stats| &stats.batch_nanos);
+    let help =
+        "From the receipt of a batch until its answers left, but for those that wait for the disk.";
+    all.histogram("batch_duration_seconds", help, &BATCH_NANOS, 1e-9, &nanos);
+}
+
+/// Journal and event log.
+fn of_records(all: &mut Metrics, shared: &AdminShared) {
+    let Some(gauges) = shared.gauges.get() else { return };
+    if let Some(journal) = &gauges.journal {
+        let figures = journal.read();
+        let (octets, limit) = figures.fullest;
+        let fullest = octets as f64 / limit.max(1) as f64;
+        all.gauge("journal_bytes", "What the journal takes besides its snapshots.", figures.octets);
+        let help = "Part of its limit that the journal of a reactor has reached: at 1 there are no changes.";
+        all.gauge("journal_fullest_ratio", help, fullest);
+        let help = "Records that a power cut would take.";
+        all.gauge("journal_unsynced_records", help, figures.unsynced);
+        let help = "Whether a journal cannot be written until a restart: 1 or 0.";
+        all.gauge("journal_failed", help, u8::from(figures.failed));
+        let help = "How long it took to make the journal durable.";
+        all.histogram("journal_sync_duration_seconds", help, &SYNC_MICROS, 1e-6, &figures.syncs);
+    }
+    all.counter("log_lines_total", "Lines written to the event log.", gauges.log.written());
+    all.gauge("log_waiting_lines", "Lines of the event log that wait.", gauges.log.unwritten());
+    let help = "Whether the event log waits for its disk or reader: 1 or 0.";
+    all.gauge("log_waits_for_system", help, u8::from(gauges.log.waits_for_system()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_has_all_that_are_smaller_in_each_bucket() {
+        let mut of = HistogramCounts { sum: 7, ..HistogramCounts::default() };
+        (of.buckets[0], of.buckets[2], of.buckets[20]) = (1, 2, 4);
+        let mut metrics = Metrics::default();
+        metrics.histogram("x", "What it is.\nAnd more.", &[0, 2], 0.5, &of);
+        assert_eq!(
+            metrics.0,
+            "# HELP nat64handoff_x What it is. And more.\n# TYPE nat64handoff_x histogram\n\
+             nat64handoff_x_bucket{le=\"0.5\"} 1\nnat64handoff_x_bucket{le=\"2\"} 3\n\
+             nat64handoff_x_bucket{le=\"+Inf\"} 7\nnat64handoff_x_sum 3.5\nnat64handoff_x_count 7\n"
+        );
+    }
+
+    #[test]
+    fn labels_are_quoted() {
+        let mut metrics = Metrics::default();
+        metrics.value("x", &[("a", "1\"2\\3\n"), ("b", "c")], 4);
+        assert_eq!(metrics.0, "nat64handoff_x{a=\"1\\\"2\\\\3\\n\",b=\"c\"} 4\n");
+    }
+}

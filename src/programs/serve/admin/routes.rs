@@ -1,0 +1,194 @@
+//! Which answer a path has.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use ipnet::Ipv6Net;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::programs::report::ErrorReport;
+use crate::programs::serve::admin::body::AdminBody;
+use crate::programs::serve::admin::guard::{self, Door, Refusal};
+use crate::programs::serve::admin::tables::NotDropped;
+use crate::programs::serve::admin::{AdminShared, metrics, status, tables};
+use crate::programs::serve::inquiry::NoAnswer;
+
+/// Tables in an answer, unless it is said otherwise, and the most that can be asked for.
+const TABLES_DEFAULT: usize = 1000;
+const TABLES_MAX: usize = 10_000;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+type HttpAnswer = Response<AdminBody>;
+
+/// Answers a request.
+pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>) -> HttpAnswer {
+    // Nothing that is asked has a body.
+    let (parts, _) = request.into_parts();
+    if let Err(refusal) = guard::check(door, shared.token.as_deref(), &parts) {
+        shared.state.counts.requests_refused.fetch_add(1, Ordering::Relaxed);
+        return refused(refusal);
+    }
+    let query = query_of(parts.uri.query().unwrap_or_default());
+    let path: Vec<_> = parts.uri.path().trim_start_matches('/').split('/').collect();
+    let is_get = parts.method == Method::GET || parts.method == Method::HEAD;
+    match path[..] {
+        ["tables", nat64, "drop"] => match (parts.method == Method::POST, nat64.parse()) {
+            (false, _) => not_allowed("POST"),
+            (true, Err(_)) => failed(StatusCode::BAD_REQUEST, "a NAT64 has an IPv4 address"),
+            (true, Ok(nat64)) => dropped(shared, nat64).await,
+        },
+        _ if !is_get => not_allowed("GET"),
+        ["healthz"] => health(shared).await,
+        ["readyz"] => readiness(shared).await,
+        ["metrics"] => text(StatusCode::OK, metrics::TYPE, metrics::metrics(shared).await),
+        ["status"] => match tables_wanted(&query) {
+            Ok(most) => told(status::status(shared, most).await, None),
+            Err(refusal) => refused(refusal),
+        },
+        ["hour"] => {
+            let hour = shared.with_samples(|samples| samples.hour());
+            json(StatusCode::OK, &hour, None)
+        }
+        ["identities"] => match (tables_wanted(&query), large(shared)) {
+            (Ok(most), Ok(permit)) => told(tables::identities(shared, most).await, Some(permit)),
+            (Err(refusal), _) | (_, Err(refusal)) => refused(refusal),
+        },
+        ["tables", nat64] => table(shared, nat64, &query).await,
+        _ => failed(
+            StatusCode::NOT_FOUND,
+            "there are /status, /hour, /identities, /tables/NAT64, /metrics, /healthz and /readyz here",
+        ),
+    }
+}
+
+async fn table(shared: &AdminShared, nat64: &str, query: &BTreeMap<&str, &str>) -> HttpAnswer {
+    let bad = |text| failed(StatusCode::BAD_REQUEST, text);
+    let Ok(nat64) = nat64.parse::<Ipv4Addr>() else { return bad("a NAT64 has an IPv4 address") };
+    let clients = query.get("client").map(|client| Ipv6Net::from_str(&client.replace("%2F", "/")));
+    let Ok(clients) = clients.transpose() else {
+        return bad("client= wants an IPv6 prefix, like 2001:db8:17::/64");
+    };
+    let permit = match large(shared) {
+        Ok(permit) => permit,
+        Err(refusal) => return refused(refusal),
+    };
+    match tables::entries(shared, nat64, clients).await {
+        Ok(Some(report)) => json(StatusCode::OK, &report, Some(permit)),
+        Ok(None) => failed(StatusCode::NOT_FOUND, &NotDropped::NoTable(nat64).to_string()),
+        Err(error) => told::<()>(Err(error), None),
+    }
+}
+
+async fn dropped(shared: &AdminShared, nat64: Ipv4Addr) -> HttpAnswer {
+    let status = match tables::drop_all(shared, nat64).await {
+        Ok(report) => return json(StatusCode::OK, &report, None),
+        Err(NotDropped::NoTable(_)) => (StatusCode::NOT_FOUND, NotDropped::NoTable(nat64)),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
+    };
+    failed(status.0, &status.1.to_string())
+}
+
+/// Every reactor makes turns.
+async fn health(shared: &AdminShared) -> HttpAnswer {
+    let lines = status::not_answering(shared).await;
+    of_lines("alive", &lines)
+}
+
+/// New clients are answered.
+async fn readiness(shared: &AdminShared) -> HttpAnswer {
+    let lines = status::not_ready(shared).await;
+    of_lines("ready", &lines)
+}
+
+fn of_lines(good: &str, lines: &[String]) -> HttpAnswer {
+    match lines.is_empty() {
+        true => text(StatusCode::OK, TEXT, format!("{good}\n")),
+        false => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.join("\n") + "\n"),
+    }
+}
+
+/// One of the few places for large answers.
+fn large(shared: &AdminShared) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(&shared.state.large).try_acquire_owned().map_err(|_| Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        text: "others are being told as much; ask again in a while",
+    })
+}
+
+fn query_of(query: &str) -> BTreeMap<&str, &str> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).collect()
+}
+
+/// How many tables are asked for.
+fn tables_wanted(query: &BTreeMap<&str, &str>) -> Result<usize, Refusal> {
+    let number = query.get("tables").map_or(Ok(TABLES_DEFAULT), |number| number.parse::<usize>());
+    number.map(|number| number.min(TABLES_MAX)).map_err(|_| Refusal {
+        status: StatusCode::BAD_REQUEST,
+        text: "tables= wants a whole number",
+    })
+}
+
+fn told<T: Serialize>(
+    report: Result<T, NoAnswer>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> HttpAnswer {
+    match report {
+        Ok(report) => json(StatusCode::OK, &report, permit),
+        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+fn json(
+    status: StatusCode,
+    report: &impl Serialize,
+    permit: Option<OwnedSemaphorePermit>,
+) -> HttpAnswer {
+    match serde_json::to_vec(report) {
+        Ok(octets) => made(status, JSON, AdminBody::new(octets, permit)),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
+    }
+}
+
+fn failed(status: StatusCode, text: &str) -> HttpAnswer {
+    json(status, &ErrorReport { error: text.to_owned() }, None)
+}
+
+fn refused(Refusal { status, text }: Refusal) -> HttpAnswer {
+    let mut answer = failed(status, text);
+    if status == StatusCode::UNAUTHORIZED {
+        let how = HeaderValue::from_static("Basic realm=\"nat64handoff\", charset=\"UTF-8\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, how);
+    }
+    answer
+}
+
+fn not_allowed(method: &'static str) -> HttpAnswer {
+    let mut answer = failed(StatusCode::METHOD_NOT_ALLOWED, &format!("this wants {method}"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    answer
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> HttpAnswer {
+    made(status, kind, AdminBody::new(text, None))
+}
+
+fn made(status: StatusCode, kind: &'static str, body: AdminBody) -> HttpAnswer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

@@ -1,0 +1,221 @@
+//! What only a reactor knows is asked of it: an [`Inquiry`] goes to the reactor and comes back with
+//! a part of the answer.
+//!
+//! A reactor never waits for whoever asks, allocates nothing and frees nothing: it takes an inquiry
+//! from a queue between two batches, at most one a turn, adds what it sees to vectors that have
+//! room for it, and returns the inquiry by another queue. While nobody asks, that is one look a
+//! turn at whether the queue is empty.
+
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use tokio::io::AsyncReadExt;
+use tokio::sync::Mutex;
+
+use crate::handoff::entry::{Entry, TableKey};
+use crate::handoff::server::{DroppedTable, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable, Server};
+use crate::kernel::backend::Waker;
+use crate::kernel::waker::EventWaker;
+
+/// The most inquiries on their way to a reactor, or back. Only those that nobody waits for any more
+/// are more than one.
+const INQUIRIES_MAX: usize = 4;
+/// How long a reactor may take to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// Tables of one NAT64 for which there is room beforehand: a host has few addresses.
+const FOUND_EXPECTED: usize = 64;
+
+/// What a reactor is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Nothing but whether it makes turns.
+    Alive,
+    /// What tables there are, below this place: see [`Server::see_tables`].
+    Tables(usize),
+    /// What tables a NAT64 has, below this place: see [`Server::find_tables`].
+    Find(Ipv4Addr, usize),
+    /// What entries a table has, from this place on: see [`Server::see_entries`].
+    Entries(TableKey, usize),
+    /// That a table is given up.
+    Drop(TableKey),
+    /// What came of that.
+    Dropped(u64),
+}
+
+/// A question, and its answer.
+#[derive(Debug)]
+pub struct Inquiry {
+    number: u64,
+    pub question: Question,
+    pub tables: Vec<SeenTable>,
+    pub found: Vec<TableKey>,
+    pub entries: Vec<Entry>,
+    /// Where to go on, if there is more.
+    pub next: Option<usize>,
+    /// The number of the order to drop a table; none where too many wait.
+    pub order: Option<u64>,
+    pub dropped: Option<DroppedTable>,
+    /// The last record of changes that may be announced.
+    pub durable: u64,
+    /// Changes can be recorded now.
+    pub records: bool,
+}
+
+impl Inquiry {
+    /// The server's part of the answer.
+    pub fn ask(&mut self, server: &mut Server) {
+        match self.question {
+            Question::Alive => {}
+            Question::Tables(below) => self.next = server.see_tables(below, &mut self.tables),
+            Question::Find(nat64, below) => {
+                self.next = server.find_tables(nat64, below, &mut self.found);
+            }
+            Question::Entries(table, from) => {
+                self.next = server.see_entries(table, from, &mut self.entries);
+            }
+            Question::Drop(table) => self.order = server.drop_table(table),
+            Question::Dropped(order) => self.dropped = server.dropped_table(order),
+        }
+    }
+}
+
+/// Where a reactor finds its inquiries.
+pub struct Inquiries {
+    asked: Consumer<Box<Inquiry>>,
+    answered: Producer<Box<Inquiry>>,
+    /// Never waits.
+    tell: UnixStream,
+}
+
+impl Inquiries {
+    /// The next one.
+    #[inline]
+    pub fn take(&mut self) -> Option<Box<Inquiry>> {
+        self.asked.pop().ok()
+    }
+
+    /// Returns one that is answered.
+    pub fn answer(&mut self, inquiry: Box<Inquiry>) {
+        // There are never more than there is room for: whoever asks takes them from the same ones.
+        if self.answered.push(inquiry).is_ok() {
+            // Where it is full, whoever asks has something to read anyway.
+            let _ = (&self.tell).write(&[0]);
+        }
+    }
+}
+
+/// Where a reactor is asked, by one thread.
+pub struct Desk(Mutex<AskingEnd>);
+
+struct AskingEnd {
+    ask: Producer<Box<Inquiry>>,
+    answers: Consumer<Box<Inquiry>>,
+    /// Readable when there are answers.
+    told: Option<UnixStream>,
+    /// The same, in the runtime of whoever asks.
+    readable: Option<tokio::net::UnixStream>,
+    /// The last inquiry.
+    number: u64,
+    /// One that came back, for the next question.
+    spare: Option<Box<Inquiry>>,
+}
+
+/// A reactor that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a reactor does not answer; see what keeps it busy")]
+pub struct NoAnswer;
+
+/// Both ends for one reactor.
+///
+/// # Errors
+/// Where the process may not open another descriptor.
+pub fn pair() -> io::Result<(Desk, Inquiries)> {
+    let (ask, asked) = RingBuffer::new(INQUIRIES_MAX);
+    let (answered, answers) = RingBuffer::new(INQUIRIES_MAX);
+    let (tell, told) = UnixStream::pair()?;
+    tell.set_nonblocking(true)?;
+    told.set_nonblocking(true)?;
+    let told = Some(told);
+    let end = AskingEnd { ask, answers, told, readable: None, number: 0, spare: None };
+    Ok((Desk(Mutex::new(end)), Inquiries { asked, answered, tell }))
+}
+
+impl Desk {
+    /// Asks the reactor that `waker` wakes, and has `read` look at the answer.
+    ///
+    /// # Errors
+    /// Where it does not answer in time.
+    pub async fn ask<T>(
+        &self,
+        waker: &EventWaker,
+        question: Question,
+        read: impl FnOnce(&Inquiry) -> T,
+    ) -> Result<T, NoAnswer> {
+        let mut end = self.0.lock().await;
+        let answer = end.ask(waker, question);
+        let inquiry = tokio::time::timeout(ANSWER_WAIT, answer).await.map_err(|_| NoAnswer)??;
+        let read = read(&inquiry);
+        end.spare = Some(inquiry);
+        Ok(read)
+    }
+}
+
+impl AskingEnd {
+    async fn ask(
+        &mut self,
+        waker: &EventWaker,
+        question: Question,
+    ) -> Result<Box<Inquiry>, NoAnswer> {
+        let mut inquiry = self.spare.take().unwrap_or_else(|| {
+            Box::new(Inquiry {
+                number: 0,
+                question,
+                tables: Vec::with_capacity(SEEN_TABLES_MAX),
+                found: Vec::with_capacity(FOUND_EXPECTED),
+                entries: Vec::with_capacity(SEEN_ENTRIES_MAX),
+                next: None,
+                order: None,
+                dropped: None,
+                durable: 0,
+                records: false,
+            })
+        });
+        self.number += 1;
+        (inquiry.number, inquiry.question) = (self.number, question);
+        inquiry.tables.clear();
+        inquiry.found.clear();
+        inquiry.entries.clear();
+        (inquiry.next, inquiry.order, inquiry.dropped) = (None, None, None);
+        // Those of who did not wait: there is room for all that are on their way.
+        while self.answers.pop().is_ok() {}
+        self.ask.push(inquiry).map_err(|_| NoAnswer)?;
+        waker.wake();
+        loop {
+            // Those before it are of somebody who does not wait any more.
+            while let Ok(answer) = self.answers.pop() {
+                if answer.number == self.number {
+                    return Ok(answer);
+                }
+            }
+            self.told().await.map_err(|_| NoAnswer)?;
+        }
+    }
+
+    /// Waits until the reactor has answered something.
+    async fn told(&mut self) -> io::Result<()> {
+        if let Some(told) = self.told.take() {
+            self.readable = Some(tokio::net::UnixStream::from_std(told)?);
+        }
+        let readable = self.readable.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let mut octets = [0; INQUIRIES_MAX];
+        match readable.read(&mut octets).await? {
+            // The reactor has ended.
+            0 => Err(io::ErrorKind::NotConnected.into()),
+            _ => Ok(()),
+        }
+    }
+}
