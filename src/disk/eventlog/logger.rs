@@ -317,6 +317,9 @@ impl Logger {
                 Err(error) => self.endure(error)?,
             }
         }
+        if let Some(tap) = self.shared().tap.get() {
+            tap.offer(&self.batch);
+        }
         self.batch.clear();
         self.done = 0;
         Ok(())

@@ -27,6 +27,7 @@
 //! | `archive` | compresses these files, and removes those that are too old |
 //! | `follow` | reads the log as it grows, over all of its files |
 //! | `sender` | the reactors' ends of the queues |
+//! | `tap` | lines for whoever watches them as they are written |
 //! | `logger` | the thread |
 //!
 //! Not here: what a line says (`handoff::line`), when to reopen or to stop (`programs::serve`), and
@@ -47,6 +48,7 @@ mod past;
 mod place;
 mod recorder;
 mod sender;
+mod tap;
 
 use std::fmt;
 use std::io;
@@ -81,6 +83,7 @@ pub use recorder::Logged;
 use recorder::Recorder;
 use sender::LogShared;
 pub use sender::Sender;
+pub use tap::{LogTap, TapReader, log_tap};
 
 /// Events that a queue holds. While there is no room for those of a request, the reactor makes no
 /// changes.
@@ -284,6 +287,13 @@ impl EventLog {
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.thread.thread().unpark();
+    }
+
+    /// Shows the lines to somebody as they are written, from about now on. The first one that is
+    /// given is it.
+    pub fn show(&self, tap: LogTap) {
+        // Another one is dropped.
+        let _ = self.shared.tap.set(tap);
     }
 
     /// Whether the log ended before its senders did.

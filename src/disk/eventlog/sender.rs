@@ -1,8 +1,8 @@
 //! The reactors' ends of the queues, and what reactors, logger and supervisor know of each other.
 
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use rtrb::{Producer, PushError};
 
 use super::QUEUE_EVENTS;
 use super::recorder::Logged;
+use super::tap::LogTap;
 use crate::handoff::change::Event;
 use crate::handoff::stats::{Counter, Stats};
 
@@ -47,6 +48,8 @@ pub(super) struct LogShared {
     pub written: AtomicU64,
     /// Events that found no room in a queue that is not emptied any more.
     pub lost: AtomicU64,
+    /// Who sees the lines as they are written.
+    pub(super) tap: OnceLock<LogTap>,
 }
 
 impl LogShared {
