@@ -279,6 +279,14 @@ pub struct HourReport {
     pub drops: Vec<f64>,
 }
 
+/// What `GET /who` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WhoReport {
+    /// As `who` prints it.
+    pub text: String,
+}
+
 /// What is said instead where something is wrong.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -191,6 +191,13 @@ impl LogGauge {
     pub fn waits_for_system(&self) -> bool {
         self.shared.in_system.load(Ordering::Relaxed)
     }
+
+    /// Shows the lines to somebody as they are written, from about now on. The first one that is
+    /// given is it.
+    pub fn show(&self, tap: LogTap) {
+        // Another one is dropped.
+        let _ = self.shared.tap.set(tap);
+    }
 }
 
 impl EventLog {
@@ -287,13 +294,6 @@ impl EventLog {
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.thread.thread().unpark();
-    }
-
-    /// Shows the lines to somebody as they are written, from about now on. The first one that is
-    /// given is it.
-    pub fn show(&self, tap: LogTap) {
-        // Another one is dropped.
-        let _ = self.shared.tap.set(tap);
     }
 
     /// Whether the log ended before its senders did.

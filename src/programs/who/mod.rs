@@ -14,7 +14,7 @@ use crate::kernel::clock;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::log_place::event_log;
 use crate::programs::options::{Asked, WhoOptions};
-use crate::programs::who::answer::Answer;
+pub use crate::programs::who::answer::Answer;
 use crate::programs::who::when::TimeSpan;
 
 /// Prints who it was.
@@ -22,11 +22,20 @@ use crate::programs::who::when::TimeSpan;
 /// # Errors
 /// Where the event log cannot be read, or a time is none.
 pub fn run(options: WhoOptions) -> Result<(), ExitError> {
+    let answer = answer(&options)?;
+    print(if options.json { answer.json()? } else { answer.to_string() })
+}
+
+/// Looks it up.
+///
+/// # Errors
+/// As [`run`].
+pub fn answer(options: &WhoOptions) -> Result<Answer, ExitError> {
     let now = clock::wall();
     let span = options.at.as_deref().map(|at| TimeSpan::parse(at, now)).transpose();
     let span = span.map_err(|error| ExitError::usage(format_args!("--at: {error}")))?;
     let asked = options.who;
-    let (mut holdings, mut contradictions) = Holdings::of(lines(&options)?.into_iter()).into_all();
+    let (mut holdings, mut contradictions) = Holdings::of(lines(options)?.into_iter()).into_all();
     if let Some(to) = options.to {
         let is_asked = |held: &Holding| {
             span.is_none_or(|span| held.until.is_none_or(|until| until > span.from))
@@ -43,8 +52,7 @@ pub fn run(options: WhoOptions) -> Result<(), ExitError> {
         Asked::Port(_) => Some(TimeSpan::moment(now)),
         Asked::Clients(_) => None,
     });
-    let answer = Answer { asked, span, holdings, contradictions };
-    print(if options.json { answer.json()? } else { answer.to_string() })
+    Ok(Answer { asked, span, holdings, contradictions })
 }
 
 /// The lines of the event log that may be about it.

@@ -1,22 +1,33 @@
-//! The body of an answer.
+//! The body of an answer: all of it at once, or message by message.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// The body of an answer.
 pub struct AdminBody {
-    octets: Option<Bytes>,
+    content: Content,
     /// Held until it is sent.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+enum Content {
+    Whole(Option<Bytes>),
+    Messages(mpsc::Receiver<Bytes>),
+}
+
 impl AdminBody {
+    /// One that is there.
     pub fn new(octets: impl Into<Bytes>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { octets: Some(octets.into()), _permit: permit }
+        Self { content: Content::Whole(Some(octets.into())), _permit: permit }
+    }
+
+    /// One that ends when nobody sends any more.
+    pub fn of_messages(messages: mpsc::Receiver<Bytes>) -> Self {
+        Self { content: Content::Messages(messages), _permit: None }
     }
 }
 
@@ -26,16 +37,25 @@ impl Body for AdminBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.octets.take().map(|octets| Ok(Frame::data(octets))))
+        let octets = match &mut self.content {
+            Content::Whole(octets) => Poll::Ready(octets.take()),
+            Content::Messages(messages) => messages.poll_recv(context),
+        };
+        octets.map(|octets| octets.map(|octets| Ok(Frame::data(octets))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.octets.is_none()
+        matches!(self.content, Content::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.octets.as_ref().map_or(0, |octets| octets.len() as u64))
+        match &self.content {
+            Content::Whole(octets) => {
+                SizeHint::with_exact(octets.as_ref().map_or(0, |octets| octets.len() as u64))
+            }
+            Content::Messages(_) => SizeHint::default(),
+        }
     }
 }

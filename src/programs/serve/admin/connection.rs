@@ -5,12 +5,13 @@
 //! | [`CONNECTIONS_MAX`] at each door | closed at once, counted |
 //! | [`HEADER_TIME`], [`HEADER_OCTETS`], [`HEADERS_MAX`] | refused or closed |
 //! | [`CONNECTION_TIME`] in all: who reads slowly is cut off | closed, counted |
+//! | [`HEARING_TIME`] where events are heard; who reads slowly is cut off (`events`) | closed; browsers come again |
 
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -19,9 +20,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use crate::kernel::stderr::warn;
 use crate::programs::serve::admin::doors::Doors;
+use crate::programs::serve::admin::events::CutOff;
 use crate::programs::serve::admin::guard::Door;
 use crate::programs::serve::admin::{AdminShared, routes};
 
@@ -34,6 +37,8 @@ const HEADER_OCTETS: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 /// From the accept on, until the answer is sent.
 const CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// The same, where events are heard.
+const HEARING_TIME: Duration = Duration::from_secs(3600);
 /// After an accept that failed, as where there are no descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
@@ -66,7 +71,7 @@ where
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(stream) = next().await else {
-            tokio::time::sleep(ACCEPT_AGAIN).await;
+            sleep(ACCEPT_AGAIN).await;
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -84,9 +89,19 @@ where
 /// Answers one request.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<AdminShared>, door: Door, stream: S) {
     let answering = Arc::clone(&shared);
+    // Set where events are heard.
+    let hears = Arc::<OnceLock<CutOff>>::default();
+    let hearing = Arc::clone(&hears);
     let service = service_fn(move |request| {
-        let shared = Arc::clone(&answering);
-        async move { Ok::<_, Infallible>(routes::answer(&shared, door, request).await) }
+        let (shared, hearing) = (Arc::clone(&answering), Arc::clone(&hearing));
+        async move {
+            let mut answer = routes::answer(&shared, door, request).await;
+            if let Some(cut_off) = answer.extensions_mut().remove::<CutOff>() {
+                // A connection has one answer.
+                let _ = hearing.set(cut_off);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,9 +110,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<AdminShared>, door
         .max_headers(HEADERS_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // What is wrong with a request, whoever made it is told; and whether it is still there is
-    // nothing to us.
-    if tokio::time::timeout(CONNECTION_TIME, connection).await.is_err() {
-        shared.state.counts.cut_off.fetch_add(1, Ordering::Relaxed);
+    let limit = async {
+        sleep(CONNECTION_TIME).await;
+        match hears.get() {
+            Some(cut_off) => drop(timeout(HEARING_TIME, cut_off.0.notified()).await),
+            None => drop(shared.state.counts.cut_off.fetch_add(1, Ordering::Relaxed)),
+        }
+    };
+    tokio::select! {
+        // What is wrong with a request, whoever made it is told; and whether it is still there is
+        // nothing to us.
+        _ = connection => {}
+        () = limit => {}
     }
 }

@@ -17,15 +17,21 @@
 //! | `survey` | all tables, and how busy they are |
 //! | `status`, `tables`, `metrics` | the answers |
 //! | `samples` | rates of all reactors together, and the last hour |
+//! | `page` | the page, which asks for all that it shows |
+//! | `events` | lines of the event log as they are written |
+//! | `asked` | who it was |
 //!
 #![doc = include_str!("../../../ADMIN.md")]
 
+mod asked;
 mod body;
 mod connection;
 mod counts;
 mod doors;
+mod events;
 mod guard;
 mod metrics;
+mod page;
 mod routes;
 mod samples;
 mod status;
@@ -55,11 +61,14 @@ use crate::programs::serve::inquiry::{Desk, Inquiry, NoAnswer, Question};
 use counts::AdminCounts;
 use doors::UnixDoor;
 pub use doors::{DoorError, Doors, token_trouble};
+use events::Listeners;
 use samples::Samples;
 use survey::Surveys;
 
 /// The most answers about tables that are made or sent at once: each may have many megaoctets.
 const LARGE_ANSWERS_MAX: usize = 2;
+/// The most questions who it was that are answered at once.
+const QUESTIONS_MAX: usize = 1;
 /// How often counters are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// How long the end waits for the thread to accept no more.
@@ -99,6 +108,8 @@ pub struct AdminState {
     surveys: AsyncMutex<Surveys>,
     samples: Mutex<Samples>,
     large: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
+    listeners: Listeners,
     counts: AdminCounts,
 }
 
@@ -108,6 +119,8 @@ impl Default for AdminState {
             surveys: AsyncMutex::default(),
             samples: Mutex::default(),
             large: Arc::new(Semaphore::new(LARGE_ANSWERS_MAX)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            listeners: Listeners::default(),
             counts: AdminCounts::default(),
         }
     }
@@ -161,6 +174,7 @@ impl Admin {
                 tokio::select! {
                     () = stopped.notified() => {}
                     () = sample(&shared) => {}
+                    () = events::give_all(&shared) => {}
                     () = connection::accept_all(&shared, doors) => {}
                 }
             });

@@ -15,11 +15,14 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::programs::options::LogDestination;
 use crate::programs::report::ErrorReport;
+use crate::programs::serve::admin::asked::{self, NotTold};
 use crate::programs::serve::admin::body::AdminBody;
+use crate::programs::serve::admin::events::Hearing;
 use crate::programs::serve::admin::guard::{self, Door, Refusal};
 use crate::programs::serve::admin::tables::NotDropped;
-use crate::programs::serve::admin::{AdminShared, metrics, status, tables};
+use crate::programs::serve::admin::{AdminShared, metrics, page, status, tables};
 use crate::programs::serve::inquiry::NoAnswer;
 
 /// Tables in an answer, unless it is said otherwise, and the most that can be asked for.
@@ -27,6 +30,7 @@ const TABLES_DEFAULT: usize = 1000;
 const TABLES_MAX: usize = 10_000;
 
 const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 type HttpAnswer = Response<AdminBody>;
@@ -65,17 +69,20 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
             (Err(refusal), _) | (_, Err(refusal)) => refused(refusal),
         },
         ["tables", nat64] => table(shared, nat64, &query).await,
+        [""] => page_itself(),
+        ["events"] => events_from_now(shared),
+        ["who"] => who_it_was(shared, &query).await,
         _ => failed(
             StatusCode::NOT_FOUND,
-            "there are /status, /hour, /identities, /tables/NAT64, /metrics, /healthz and /readyz here",
+            "there are /, /status, /hour, /events, /who?about=WHO&at=TIME, /identities, /tables/NAT64, /metrics, /healthz and /readyz here",
         ),
     }
 }
 
-async fn table(shared: &AdminShared, nat64: &str, query: &BTreeMap<&str, &str>) -> HttpAnswer {
+async fn table(shared: &AdminShared, nat64: &str, query: &BTreeMap<String, String>) -> HttpAnswer {
     let bad = |text| failed(StatusCode::BAD_REQUEST, text);
     let Ok(nat64) = nat64.parse::<Ipv4Addr>() else { return bad("a NAT64 has an IPv4 address") };
-    let clients = query.get("client").map(|client| Ipv6Net::from_str(&client.replace("%2F", "/")));
+    let clients = query.get("client").map(|client| Ipv6Net::from_str(client));
     let Ok(clients) = clients.transpose() else {
         return bad("client= wants an IPv6 prefix, like 2001:db8:17::/64");
     };
@@ -97,6 +104,43 @@ async fn dropped(shared: &AdminShared, nat64: Ipv4Addr) -> HttpAnswer {
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
     };
     failed(status.0, &status.1.to_string())
+}
+
+fn page_itself() -> HttpAnswer {
+    match page::page() {
+        Ok((page, headers)) => {
+            let mut answer = text(StatusCode::OK, page::HTML, page);
+            answer.headers_mut().extend(headers);
+            answer
+        }
+        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+fn events_from_now(shared: &AdminShared) -> HttpAnswer {
+    let log = match &shared.config.log {
+        LogDestination::File(path) => Some(path.as_path()),
+        LogDestination::Stdout => None,
+    };
+    let Some(Hearing { messages, cut_off }) = shared.state.listeners.add(log) else {
+        let text = "too many listen already; ask again in a while";
+        return failed(StatusCode::SERVICE_UNAVAILABLE, text);
+    };
+    let mut answer = made(StatusCode::OK, EVENTS, AdminBody::of_messages(messages));
+    answer.extensions_mut().insert(cut_off);
+    answer
+}
+
+async fn who_it_was(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
+    match asked::who(shared, query).await {
+        Ok(report) => json(StatusCode::OK, &report, None),
+        Err(NotTold::Question(why)) => failed(StatusCode::BAD_REQUEST, &why),
+        Err(NotTold::Failed(why)) => failed(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(NotTold::Busy) => failed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "another question is being answered; ask again in a while",
+        ),
+    }
 }
 
 /// Every reactor makes turns.
@@ -126,12 +170,12 @@ fn large(shared: &AdminShared) -> Result<OwnedSemaphorePermit, Refusal> {
     })
 }
 
-fn query_of(query: &str) -> BTreeMap<&str, &str> {
-    query.split('&').filter_map(|pair| pair.split_once('=')).collect()
+fn query_of(query: &str) -> BTreeMap<String, String> {
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
 /// How many tables are asked for.
-fn tables_wanted(query: &BTreeMap<&str, &str>) -> Result<usize, Refusal> {
+fn tables_wanted(query: &BTreeMap<String, String>) -> Result<usize, Refusal> {
     let number = query.get("tables").map_or(Ok(TABLES_DEFAULT), |number| number.parse::<usize>());
     number.map(|number| number.min(TABLES_MAX)).map_err(|_| Refusal {
         status: StatusCode::BAD_REQUEST,

@@ -1,0 +1,160 @@
+//! What the page shows, and what can be done with it.
+
+use std::time::Duration;
+
+use fantoccini::key::Key;
+
+use crate::browser::{Browser, SHOWN_WITHIN, free_tcp_port};
+use crate::harness::program::command;
+use crate::judge::client::Client;
+use crate::judge::nat64::Nat64;
+use crate::server::{Server, fresh_directory};
+
+const DESK: (u32, u32) = (1280, 900);
+const TELEPHONE: (u32, u32) = (390, 844);
+
+fn start(web: &str) -> Server {
+    Server::start_single(&["--web", web, "--max-entries", "5000"])
+}
+
+fn number_of(browser: &Browser, selector: &str) -> u64 {
+    let script = format!("return document.querySelectorAll({selector:?}).length");
+    browser.run(&script).as_u64().unwrap()
+}
+
+/// A NAT64 appears, with its clients, its events, and who it was.
+#[test]
+fn page_shows_nat64s_events_and_who_it_was() {
+    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let server = start(&web);
+    let browser = Browser::start();
+    browser.look(DESK, "light");
+    browser.go(&format!("http://{web}/"));
+    browser.shows("#state", |text| text == "serving");
+    browser.shows("#tables-more", |text| text.starts_with("No NAT64 is known yet"));
+
+    let nat64 = Nat64::known(&server);
+    let clients: Vec<_> = (0..40).map(Client::nth).collect();
+    let ports: Vec<_> = clients.iter().map(|client| nat64.map(*client)).collect();
+    let address = nat64.address.to_string();
+    browser.shows("#tables tbody", |text| text.contains(&address));
+    browser.shows("#entries", |text| text == "40");
+    browser.shows("#events li", |text| text.contains("Created"));
+    browser.shows("#events", |text| text.matches("Created").count() == 40);
+    assert!(browser.text("#events").contains("Initialized"));
+
+    // Without a mouse: to the question, asked, and answered.
+    browser.press("/");
+    assert_eq!(browser.focused(), "who");
+    browser.press(&format!("{address}:{}", ports[7]));
+    browser.press_key(Key::Enter);
+    let client = format!("{} port {}", clients[7].address, clients[7].port);
+    browser.shows("#answer", |text| text.starts_with(&client) && text.ends_with("until now"));
+    browser.run("document.getElementById('who').value = 'nobody'");
+    browser.press_key(Key::Enter);
+    browser.shows("#answer", |text| text.contains("as 192.0.2.7:3719"));
+
+    // The table, and its entries.
+    browser.click("#tables tbody button");
+    browser.shows("#one-table", |text| text.contains(&clients[3].address.to_string()));
+    assert_eq!(number_of(&browser, "#one-table tbody tr"), 40);
+    browser.press_key(Key::Escape);
+    browser.shows("#state", |_| true);
+    assert_eq!(browser.run("return document.getElementById('one').open"), false);
+
+    // Only what is wanted.
+    browser.run("document.getElementById('wanted').focus()");
+    browser.press(&clients[5].address.to_string());
+    browser.shows("#events", |text| text.matches("Created").count() == 1);
+    browser.run("document.getElementById('filter').focus()");
+    browser.press("203.0.113.");
+    browser.shows("#tables tbody", str::is_empty);
+
+    // Requests without an answer are explained.
+    nat64.silent("no request", b"\x00\x00");
+    browser.shows("#drops tbody", |text| text.contains("nothing is to be done here"));
+}
+
+/// It goes on when the server was killed and another one is there.
+#[test]
+fn page_goes_on_after_a_restart() {
+    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let mut server = start(&web);
+    let browser = Browser::start();
+    browser.go(&format!("http://{web}/"));
+    browser.shows("#state", |text| text == "serving");
+    let nat64 = Nat64::known(&server);
+    nat64.map(Client::nth(1));
+    browser.shows("#events", |text| text.contains("Created"));
+    server.process.signal(libc::SIGKILL);
+    server.wait_exit(SHOWN_WITHIN);
+    browser.shows("#state", |text| text.starts_with("no answer"));
+    let (port, listen) = (server.port, server.listen.clone());
+    let directory = std::mem::replace(&mut server.directory, fresh_directory());
+    drop(server);
+    let arguments = ["--reactors", "1", "--web", &web, "--max-entries", "5000"];
+    let server = Server::launch(command(), directory, port, listen, &arguments);
+    browser.shows("#state", |text| text == "serving");
+    browser.shows("#entries", |text| text == "1");
+    let other = Client::nth(2);
+    nat64.map(other);
+    browser.shows("#events li", |text| text.contains(&other.address.to_string()));
+    browser.shows("#entries", |text| text == "2");
+    drop(server);
+}
+
+/// Light and dark, on a telephone, and without anything from outside.
+#[test]
+fn page_looks_well_everywhere() {
+    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let server = start(&web);
+    let nat64s: Vec<_> = (0..12).map(|_| Nat64::known(&server)).collect();
+    let browser = Browser::start();
+    browser.look(DESK, "light");
+    browser.go(&format!("http://{web}/"));
+    browser.shows("#state", |text| text == "serving");
+    // So that there is something to be seen: more in pictures that are kept.
+    let (rounds, pause) = match std::env::var_os("PAGE_PICTURES") {
+        Some(_) => (900, Duration::from_millis(100)),
+        None => (90, Duration::ZERO),
+    };
+    let mut next = 0;
+    for _ in 0..rounds {
+        let nat64 = &nat64s[(next * next % 13 % 12) as usize];
+        let client = Client::nth(next);
+        let port = nat64.map(client);
+        (0..next % 40).for_each(|_| assert_eq!(nat64.map(client), port));
+        next += 1;
+        std::thread::sleep(pause);
+    }
+    nat64s[0].silent("no request", b"\x00\x00");
+    browser.shows("#entries", |text| {
+        text.starts_with(|digit: char| digit.is_ascii_digit() && digit != '0')
+    });
+    browser.shows("#drops tbody", |text| !text.is_empty());
+    browser.shows("#requests", |text| !["0", "-"].contains(&text));
+    let mut pictures = Vec::new();
+    for (size, scheme) in
+        [(DESK, "light"), (DESK, "dark"), (TELEPHONE, "light"), (TELEPHONE, "dark")]
+    {
+        browser.look(size, scheme);
+        let ground = browser.run("return getComputedStyle(document.body).backgroundColor");
+        let over = browser.run("return document.documentElement.scrollWidth - innerWidth");
+        assert!(over.as_i64().unwrap() <= 0, "wider than the window of {size:?}: {over}");
+        let name = format!("page-{scheme}-{}.png", size.0);
+        pictures.push((ground, browser.picture(&name)));
+    }
+    assert_ne!(pictures[0].0, pictures[1].0, "light and dark");
+    // All that it fetched is of the server itself.
+    let urls = browser.run(
+        "return performance.getEntriesByType('resource').map(each => new URL(each.name).host)",
+    );
+    let urls = urls.as_array().unwrap();
+    assert!(!urls.is_empty() && urls.iter().all(|host| *host == *web), "{urls:?}");
+    // Whatever is to be filled in, or pressed, has a name.
+    let unnamed = browser.run(
+        "return [...document.querySelectorAll('input, button, meter, svg[role=img]')].filter(each => \
+         !(each.labels?.length || each.textContent.trim() || each.ariaLabel)).map(each => each.id)",
+    );
+    assert_eq!(unnamed.as_array().unwrap().len(), 0, "{unnamed}");
+}
