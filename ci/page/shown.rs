@@ -1,5 +1,8 @@
 //! What the page shows, and what can be done with it.
 
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fantoccini::key::Key;
@@ -101,6 +104,45 @@ fn page_goes_on_after_a_restart() {
     browser.shows("#events li", |text| text.contains(&other.address.to_string()));
     browser.shows("#entries", |text| text == "2");
     drop(server);
+}
+
+/// What `ssh -L` does: a port that leads to the admin socket.
+fn leads_to(socket: PathBuf) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, inner) = (stream.unwrap(), UnixStream::connect(&socket).unwrap());
+            let (mut from, mut to) = (stream.try_clone().unwrap(), inner.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+            let (mut from, mut to) = (inner, stream);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+/// Without `--web`, from another host.
+#[test]
+fn page_of_the_admin_socket() {
+    let server = Server::start_single(&[]);
+    let port = leads_to(server.directory.path().join("state/admin.sock"));
+    let browser = Browser::start();
+    browser.go(&format!("http://localhost:{port}/"));
+    browser.shows("#state", |text| text == "serving");
+    let nat64 = Nat64::known(&server);
+    nat64.map(Client::nth(1));
+    browser.shows("#events", |text| text.contains("Created"));
+    // Others' names, and others' pages, get nothing.
+    browser.go(&format!("http://other.localhost:{port}/"));
+    browser.shows("body", |text| text.contains("this name is not known here"));
 }
 
 /// Light and dark, on a telephone, and without anything from outside.

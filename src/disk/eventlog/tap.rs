@@ -97,7 +97,10 @@ mod tests {
     fn what_is_too_much_is_counted_in_whole_lines() {
         let told = Arc::new(AtomicUsize::new(0));
         let tell = Arc::clone(&told);
-        let (tap, mut reader) = log_tap(move || drop(tell.fetch_add(1, Ordering::Relaxed)));
+        let count = move || {
+            tell.fetch_add(1, Ordering::Relaxed);
+        };
+        let (tap, mut reader) = log_tap(count);
         let mut read = Vec::new();
         tap.offer(b"before\n");
         assert_eq!((reader.read(&mut read), read.len()), (0, 0), "nobody watched");
