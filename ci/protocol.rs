@@ -41,6 +41,8 @@ mod admin;
 mod command_line;
 #[path = "protocol/command_line_machine.rs"]
 mod command_line_machine;
+#[path = "protocol/events.rs"]
+mod events;
 #[path = "protocol/overload.rs"]
 mod overload;
 #[path = "protocol/section_2.rs"]

@@ -5,7 +5,7 @@
 //! | [`CONNECTIONS_MAX`] at each door | closed at once, counted |
 //! | [`HEADER_TIME`], [`HEADER_OCTETS`], [`HEADERS_MAX`] | refused or closed |
 //! | [`CONNECTION_TIME`] in all: who reads slowly is cut off | closed, counted |
-//! | [`HEARING_TIME`] where events are heard; who reads slowly is cut off (`events`) | closed; browsers come again |
+//! | [`HEARING_TIME`] where events are heard | closed; browsers come again |
 
 use std::convert::Infallible;
 use std::future::pending;
