@@ -160,13 +160,11 @@ fn page_looks_well_everywhere() {
         Some(_) => (900, Duration::from_millis(100)),
         None => (90, Duration::ZERO),
     };
-    let mut next = 0;
-    for _ in 0..rounds {
+    for next in 0..rounds {
         let nat64 = &nat64s[(next * next % 13 % 12) as usize];
         let client = Client::nth(next);
         let port = nat64.map(client);
         (0..next % 40).for_each(|_| assert_eq!(nat64.map(client), port));
-        next += 1;
         std::thread::sleep(pause);
     }
     nat64s[0].silent("no request", b"\x00\x00");
