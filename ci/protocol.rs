@@ -22,12 +22,16 @@ mod http;
 mod judge;
 #[path = "judge/tests.rs"]
 mod judge_tests;
+#[path = "protocol/progress.rs"]
+mod progress;
 #[path = "protocol/random.rs"]
 mod random;
 #[path = "harness/run.rs"]
 mod run;
 #[path = "harness/server.rs"]
 mod server;
+#[path = "harness/terminal.rs"]
+mod terminal;
 #[path = "harness/threads.rs"]
 mod threads;
 #[path = "protocol/watched.rs"]

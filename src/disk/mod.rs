@@ -3,6 +3,7 @@
 //!
 #![doc = include_str!("../STATE.md")]
 
+pub mod counted;
 pub mod eventlog;
 pub mod fs;
 pub mod journal;

@@ -1,10 +1,13 @@
 //! `nat64handoff journal`: what is damaged in the state directory of a server that does not run.
 
+use crate::disk::counted::{CountedDisk, octets_in};
+use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::storage::{self, StorageError};
 use crate::kernel::clock::Clock;
 use crate::kernel::core_dump;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::JournalCommand;
+use crate::programs::progress::Progress;
 
 /// Checks or repairs a state directory.
 ///
@@ -14,7 +17,13 @@ pub fn run(command: JournalCommand) -> Result<(), ExitError> {
     core_dump::without_memory();
     match command {
         JournalCommand::Check { dir } => {
-            let checked = storage::check(&dir).map_err(failed)?;
+            let progress = Progress::begin("checking", octets_in(&dir));
+            let disk: Box<dyn Disk> = match progress.counter() {
+                Some(read) => Box::new(CountedDisk::new(read)),
+                None => Box::new(RealDisk),
+            };
+            let checked = storage::check_by(&*disk, &dir).map_err(failed)?;
+            drop(progress);
             print(checked.to_string())?;
             if !checked.is_good() {
                 return Err(ExitError::failed(format_args!(

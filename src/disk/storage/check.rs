@@ -147,8 +147,16 @@ fn lock(directory: &Path) -> Result<Option<File>, StorageError> {
 /// # Errors
 /// Where it is in use, or cannot be read.
 pub fn check(directory: &Path) -> Result<Checked, StorageError> {
+    check_by(&RealDisk, directory)
+}
+
+/// The same, where `disk` reads the real one.
+///
+/// # Errors
+/// Where it is in use, or cannot be read.
+pub fn check_by(disk: &dyn Disk, directory: &Path) -> Result<Checked, StorageError> {
     let _lock = lock(directory)?;
-    check_at(&RealDisk, directory)
+    check_at(disk, directory)
 }
 
 /// As [`check`], on any disk, and without a lock.

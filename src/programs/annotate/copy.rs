@@ -10,7 +10,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::programs::annotate::Annotator;
 use crate::programs::annotate::known::LogTrouble;
-use crate::programs::progress::Progress;
+use crate::programs::progress::ProgressTeller;
 
 /// Octets that are read at once. A line that is longer goes out as it is.
 const BLOCK_OCTETS: usize = 1 << 20;
@@ -37,23 +37,24 @@ fn advice(error: &io::Error) -> &'static str {
 /// From one or several readers to standard output.
 pub struct Copying {
     annotator: Annotator,
-    progress: Progress,
+    progress: ProgressTeller,
     block: Vec<u8>,
     out: Vec<u8>,
+    /// Those of the files that were copied, as they are on the disk.
+    octets: u64,
     to: Option<File>,
 }
 
 impl Copying {
-    pub fn new(annotator: Annotator, progress: Progress) -> Self {
+    pub fn new(annotator: Annotator, progress: ProgressTeller) -> Self {
         // Not through a buffer of lines.
         let to = io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
         let block = vec![0; BLOCK_OCTETS];
-        Self { annotator, progress, block, out: Vec::new(), to }
+        Self { annotator, progress, block, out: Vec::new(), octets: 0, to }
     }
 
     /// What is to be said at the end.
     pub fn end(mut self) {
-        self.progress.end();
         self.annotator.end();
     }
 
@@ -62,9 +63,7 @@ impl Copying {
     /// # Errors
     /// Where it cannot be read, standard output not be written, or the event log not be read.
     pub fn copy(&mut self, mut reader: impl Read, file: &impl AsFd) -> Result<(), CopyError> {
-        let file = file.as_fd().try_clone_to_owned().map(File::from);
-        let metadata = file.as_ref().ok().and_then(|file| file.metadata().ok());
-        let octets = metadata.filter(|file| file.is_file()).map_or(0, |file| file.len());
+        let before = self.octets;
         // What is in the block already, and whether it goes on a line that was too long for one.
         let (mut filled, mut is_long) = (0, false);
         loop {
@@ -87,11 +86,10 @@ impl Copying {
             self.block.copy_within(taken..filled, 0);
             filled -= taken;
             self.write()?;
-            if let (Ok(file), 1..) = (&file, octets) {
-                let position = rustix::fs::tell(file).unwrap_or(0);
-                self.progress.say(|| "annotating".to_owned());
-                self.progress.set(position, octets);
-            }
+            self.progress.say(|| "annotating".to_owned());
+            // A pipe is at no place.
+            self.octets = before + rustix::fs::tell(file).unwrap_or(0);
+            self.progress.set(self.octets);
         }
         if !is_long {
             let line = std::mem::take(&mut self.block);

@@ -12,7 +12,7 @@ use crate::handoff::change::Timestamp;
 use crate::handoff::logged::{LineReader, LoggedLine};
 use crate::kernel::clock;
 use crate::programs::annotate::ports::{HadBy, PortHistory, REPORTED_LATE};
-use crate::programs::progress::Progress;
+use crate::programs::progress::ProgressTeller;
 use crate::programs::who::when::TimeSpan;
 
 /// The event log is read up to so much later than what is asked about: an entry may be reported
@@ -56,7 +56,7 @@ pub struct KnownPorts {
     /// Whether a line has waited for an event since.
     has_waited: bool,
     rereads: u32,
-    progress: Progress,
+    progress: ProgressTeller,
 }
 
 impl KnownPorts {
@@ -64,7 +64,7 @@ impl KnownPorts {
     ///
     /// # Errors
     /// Where there is no event log.
-    pub fn open(log: &Path, progress: Progress) -> Result<Self, LogTrouble> {
+    pub fn open(log: &Path, progress: ProgressTeller) -> Result<Self, LogTrouble> {
         Ok(Self {
             path: log.to_owned(),
             follower: open(log)?,

@@ -8,11 +8,11 @@ mod report;
 mod shape;
 mod times;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, IsTerminal};
 use std::net::SocketAddrV4;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
@@ -29,7 +29,7 @@ use crate::programs::annotate::times::TimeReader;
 use crate::programs::exit::ExitError;
 use crate::programs::log_place::event_log;
 use crate::programs::options::AnnotateOptions;
-use crate::programs::progress::Progress;
+use crate::programs::progress::{Progress, ProgressTeller};
 use crate::programs::who::when::TimeSpan;
 
 /// From one time that something is told to the next.
@@ -43,13 +43,13 @@ pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
     let Some(log) = event_log(options.log.as_deref(), options.config.as_deref())? else {
         return Err(ExitError::usage("--log: it must be a file, as it is read as it grows"));
     };
-    let is_read_from_files = !options.files.is_empty() || is_file(&io::stdin());
-    let progress = match is_read_from_files && !io::stdout().is_terminal() {
-        true => Progress::of_octets(),
-        false => Progress::hidden(),
+    // Lines on the same terminal would be drawn over.
+    let progress = match io::stdout().is_terminal() {
+        true => Progress::hidden(),
+        false => Progress::begin("annotating", octets_of(&options.files)),
     };
-    let annotator = Annotator::new(options, &log, progress.clone())?;
-    let mut copying = Copying::new(annotator, progress);
+    let annotator = Annotator::new(options, &log, progress.teller())?;
+    let mut copying = Copying::new(annotator, progress.teller());
     let done = match options.files.is_empty() {
         true => copying.copy(io::stdin().lock(), &io::stdin()),
         false => options.files.iter().try_for_each(|path| copy_file(&mut copying, path)),
@@ -58,6 +58,7 @@ pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
         // Its reader has read enough.
         Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => {
+            drop(progress);
             copying.end();
             done.map_err(ExitError::failed)
         }
@@ -78,9 +79,16 @@ fn copy_file(copying: &mut Copying, path: &Path) -> Result<(), CopyError> {
     })
 }
 
-fn is_file(from: &impl AsFd) -> bool {
-    let copy = from.as_fd().try_clone_to_owned().map(File::from);
-    copy.and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file())
+/// As many as there are now, of those that are regular files.
+fn octets_of(files: &[PathBuf]) -> u64 {
+    let octets = |metadata: Metadata| if metadata.is_file() { metadata.len() } else { 0 };
+    match files {
+        [] => {
+            let stdin = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+            stdin.and_then(|file| file.metadata()).map_or(0, octets)
+        }
+        files => files.iter().filter_map(|path| path.metadata().ok()).map(octets).sum(),
+    }
 }
 
 /// Makes of a line what comes out.
@@ -98,7 +106,11 @@ pub struct Annotator {
 }
 
 impl Annotator {
-    fn new(options: &AnnotateOptions, log: &Path, progress: Progress) -> Result<Self, ExitError> {
+    fn new(
+        options: &AnnotateOptions,
+        log: &Path,
+        progress: ProgressTeller,
+    ) -> Result<Self, ExitError> {
         let pattern = options.pattern.as_deref().map(LinePattern::new).transpose();
         let pattern =
             pattern.map_err(|error| ExitError::usage(format_args!("--pattern: {error}")))?;

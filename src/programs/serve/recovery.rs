@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use crate::disk::counted::{CountedDisk, octets_in};
 use crate::disk::eventlog::{self, Destination};
 use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::storage::{
@@ -18,6 +19,7 @@ use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Replayed, Server};
 use crate::kernel::socket;
 use crate::kernel::stderr::say;
+use crate::programs::progress::Progress;
 use crate::programs::serve::recording::{LOG_CURSOR, Recording, RecordingState, RecoverError};
 
 /// The most threads that fill the tables of one shard: the one that reads cannot feed more.
@@ -114,7 +116,14 @@ impl Kept {
             )
         });
         let mut lines: Vec<String> = tightened.into_iter().collect();
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let progress = match sync {
+            Some(_) => Progress::begin("reading the state", octets_in(state.path())),
+            None => Progress::hidden(),
+        };
+        let disk: Arc<dyn Disk> = match progress.counter() {
+            Some(read) => Arc::new(CountedDisk::new(read)),
+            None => Arc::new(RealDisk),
+        };
         let state = match sync {
             None => RecordingState::Locked(state),
             Some(sync) => {
@@ -124,6 +133,7 @@ impl Kept {
                 RecordingState::Opened(Box::new(opened))
             }
         };
+        drop(progress);
         let shards = servers.len();
         let recording = Recording::new(disk, state, shards, log, format, keep_days, sync);
         Ok(StateFound { recording, lines })

@@ -5,7 +5,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 use super::text::{EndpointText, endpoint_at, port};
@@ -21,7 +23,7 @@ pub fn find(
     edits: &mut Vec<LineEdit>,
 ) -> Option<AccessLine> {
     let mut members = ClientMembers::default();
-    members.read(&line[start..], true)?;
+    members.read(&line[start..])?;
     let place = |text: &str| {
         // The text is a part of the line.
         let at = text.as_ptr().addr() - line.as_ptr().addr();
@@ -107,58 +109,6 @@ enum MemberName {
     Other,
 }
 
-/// The names, in lower case and without what stands between their words.
-const NAMES: [(&[u8], MemberName); 44] = {
-    use MemberName::{Address, Bare, Peer, Port, Request, Time};
-    use Stem::{Client, Remote, Source};
-    [
-        (b"remoteip", Address(Remote)),
-        (b"remoteaddr", Address(Remote)),
-        (b"remoteaddress", Address(Remote)),
-        (b"remotehost", Address(Remote)),
-        (b"remoteport", Port(Remote)),
-        (b"remote", Peer(Remote)),
-        (b"peer", Peer(Remote)),
-        (b"peerip", Address(Remote)),
-        (b"peeraddr", Address(Remote)),
-        (b"peeraddress", Address(Remote)),
-        (b"peerport", Port(Remote)),
-        (b"clientip", Address(Client)),
-        (b"clientaddr", Address(Client)),
-        (b"clientaddress", Address(Client)),
-        (b"clienthost", Address(Client)),
-        (b"clientport", Port(Client)),
-        (b"client", Peer(Client)),
-        (b"srcip", Address(Source)),
-        (b"srcaddr", Address(Source)),
-        (b"srcport", Port(Source)),
-        (b"sourceip", Address(Source)),
-        (b"sourceaddr", Address(Source)),
-        (b"sourceaddress", Address(Source)),
-        (b"sourceport", Port(Source)),
-        (b"source", Peer(Source)),
-        (b"src", Peer(Source)),
-        (b"ip", Bare { is_port: false }),
-        (b"address", Bare { is_port: false }),
-        (b"port", Bare { is_port: true }),
-        (b"request", Request),
-        (b"req", Request),
-        (b"http", Request),
-        (b"network", Request),
-        (b"connection", Request),
-        (b"ts", Time),
-        (b"time", Time),
-        (b"timestamp", Time),
-        (b"timelocal", Time),
-        (b"timeiso8601", Time),
-        (b"msec", Time),
-        (b"date", Time),
-        (b"datetime", Time),
-        (b"startutc", Time),
-        (b"startlocal", Time),
-    ]
-};
-
 /// No name of ours is longer.
 const NAME_MAX: usize = 16;
 
@@ -171,43 +121,67 @@ impl MemberName {
             *place = octet.to_ascii_lowercase();
             length += 1;
         }
-        let known = NAMES.iter().find(|(known, _)| *known == &plain[..length]);
-        known.map_or(Self::Other, |&(_, name)| name)
+        Self::of_plain(&plain[..length])
+    }
+
+    /// In lower case, and without what stands between words.
+    fn of_plain(name: &[u8]) -> Self {
+        match name {
+            b"remoteip" | b"remoteaddr" | b"remoteaddress" | b"remotehost" | b"peerip"
+            | b"peeraddr" | b"peeraddress" => Self::Address(Stem::Remote),
+            b"clientip" | b"clientaddr" | b"clientaddress" | b"clienthost" => {
+                Self::Address(Stem::Client)
+            }
+            b"srcip" | b"srcaddr" | b"sourceip" | b"sourceaddr" | b"sourceaddress" => {
+                Self::Address(Stem::Source)
+            }
+            b"remoteport" | b"peerport" => Self::Port(Stem::Remote),
+            b"clientport" => Self::Port(Stem::Client),
+            b"srcport" | b"sourceport" => Self::Port(Stem::Source),
+            b"remote" | b"peer" => Self::Peer(Stem::Remote),
+            b"client" => Self::Peer(Stem::Client),
+            b"source" | b"src" => Self::Peer(Stem::Source),
+            b"ip" | b"address" => Self::Bare { is_port: false },
+            b"port" => Self::Bare { is_port: true },
+            b"request" | b"req" | b"http" | b"network" | b"connection" => Self::Request,
+            b"ts" | b"time" | b"timestamp" | b"timelocal" | b"timeiso8601" | b"msec" | b"date"
+            | b"datetime" | b"startutc" | b"startlocal" => Self::Time,
+            _ => Self::Other,
+        }
     }
 }
 
 impl<'a> ClientMembers<'a> {
     /// None where it is no object.
-    fn read(&mut self, octets: &'a [u8], is_outer: bool) -> Option<()> {
-        let object: Object<'_> = serde_json::from_slice(octets).ok()?;
-        for (name, value) in object.0 {
-            let text = value.get();
-            self.take(name, text, is_outer);
-        }
-        Some(())
+    fn read(&mut self, octets: &'a [u8]) -> Option<()> {
+        let mut read = |with_requests| {
+            *self = Self::default();
+            let mut deserializer = serde_json::Deserializer::from_slice(octets);
+            let object = Object { members: self, is_outer: true, with_requests };
+            object.deserialize(&mut deserializer).and_then(|()| deserializer.end()).ok()
+        };
+        // A request that is a text may have any octets in it, and is passed over then.
+        read(true).or_else(|| read(false))
     }
 
-    fn take(&mut self, name: MemberName, value: &'a str, is_outer: bool) {
+    fn take(&mut self, name: MemberName, value: &'a str) {
         let is_object = value.starts_with('{');
         let inner = value.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         let text = inner.unwrap_or(value);
         match name {
             MemberName::Address(stem) => self.addresses.push(Member { stem, text }),
             MemberName::Port(stem) => self.ports.push(Member { stem, text }),
-            MemberName::Time if is_outer => self.times.push(text),
-            MemberName::Request if is_outer && is_object => {
-                let _ = self.read(value.as_bytes(), false);
-            }
+            MemberName::Time => self.times.push(text),
             MemberName::Peer(stem) if is_object => self.peer(stem, value),
             MemberName::Peer(stem) => self.addresses.push(Member { stem, text }),
-            _ => {}
+            MemberName::Bare { .. } | MemberName::Request | MemberName::Other => {}
         }
     }
 
     /// `{"ip": "192.0.2.7", "port": 3719}`
     fn peer(&mut self, stem: Stem, object: &'a str) {
-        let Ok(object) = serde_json::from_str::<Object<'_>>(object) else { return };
-        for (name, value) in object.0 {
+        let Ok(members) = serde_json::from_str::<PeerMembers<'_>>(object) else { return };
+        for (name, value) in members.0 {
             let value = value.get();
             let inner = value.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
             let member = Member { stem, text: inner.unwrap_or(value) };
@@ -220,8 +194,83 @@ impl<'a> ClientMembers<'a> {
     }
 }
 
-/// The members that may be about the client, as they are written.
-struct Object<'a>(Vec<(MemberName, &'a RawValue)>);
+/// An object, and one in it that tells of a request.
+struct Object<'m, 'a> {
+    members: &'m mut ClientMembers<'a>,
+    is_outer: bool,
+    with_requests: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.is_outer {
+            true => deserializer.deserialize_map(self),
+            // It may be a text as well.
+            false => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key()? {
+            match name {
+                MemberName::Request if self.is_outer && self.with_requests => {
+                    let members = &mut *self.members;
+                    map.next_value_seed(Object { members, is_outer: false, ..self })?;
+                }
+                MemberName::Other | MemberName::Request | MemberName::Bare { .. } => {
+                    let IgnoredAny = map.next_value()?;
+                }
+                // What is in the request may be from outside.
+                MemberName::Time if !self.is_outer => {
+                    let IgnoredAny = map.next_value()?;
+                }
+                name => self.members.take(name, map.next_value::<&RawValue>()?.get()),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        IgnoredAny.visit_seq(seq).map(drop)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// The members of an object that tells of a client.
+struct PeerMembers<'a>(Vec<(MemberName, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for MemberName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -239,25 +288,25 @@ impl<'de> Deserialize<'de> for MemberName {
     }
 }
 
-impl<'de> Deserialize<'de> for Object<'de> {
+impl<'de> Deserialize<'de> for PeerMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor;
-        impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = Object<'de>;
+        struct PeerVisitor;
+        impl<'de> Visitor<'de> for PeerVisitor {
+            type Value = PeerMembers<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut members = Vec::with_capacity(8);
-                while let Some(name) = map.next_key()? {
-                    match name {
-                        MemberName::Other => drop(map.next_value::<IgnoredAny>()?),
-                        name => members.push((name, map.next_value()?)),
-                    }
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<PeerMembers<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
                 }
-                Ok(Object(members))
+                Ok(PeerMembers(members))
             }
         }
-        deserializer.deserialize_map(ObjectVisitor)
+        deserializer.deserialize_map(PeerVisitor)
     }
 }

@@ -212,9 +212,11 @@ fn json() {
         r#"{"remote_addr":"192.0.2.7","msec":"1552903588.491727"}"#,
         "192.0.2.7:- 10:06:28.491727 1 Json",
     );
-    let mut octets = br#"{"ts":1552903588,"ua":"#.to_vec();
-    octets.extend(b"\"\xff\",\"remote_ip\":\"192.0.2.7\",\"remote_port\":3719}");
-    assert_eq!(finder(None).find(&octets).unwrap().port, Some(3719), "whatever is in others");
+    for name in ["ua", "request"] {
+        let mut octets = format!("{{\"ts\":1552903588,\"{name}\":").into_bytes();
+        octets.extend(b"\"\xff\",\"remote_ip\":\"192.0.2.7\",\"remote_port\":3719}");
+        assert_eq!(finder(None).find(&octets).unwrap().port, Some(3719), "whatever is in {name}");
+    }
     for line in
         ["{", "{}", "{}}", r#"{"remote_ip":"2001:db8::17","remote_port":3719}"#, "[1]", "{1}"]
     {
