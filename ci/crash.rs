@@ -22,6 +22,8 @@ mod field;
 mod flood;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "harness/http.rs"]
+mod http;
 #[path = "judge/mod.rs"]
 mod judge;
 #[path = "crash/manager.rs"]

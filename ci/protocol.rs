@@ -41,6 +41,10 @@ mod who;
 
 #[path = "protocol/admin.rs"]
 mod admin;
+#[path = "protocol/admin_bounds.rs"]
+mod admin_bounds;
+#[path = "protocol/admin_metrics.rs"]
+mod admin_metrics;
 #[path = "protocol/command_line.rs"]
 mod command_line;
 #[path = "protocol/command_line_machine.rs"]

@@ -4,7 +4,8 @@
 
 use crate::ask::check_entries;
 use crate::harness::process::{Process, print_if_failed, wait_until};
-use crate::harness::program::{SERVING, without_variables};
+use crate::harness::program::{LOCAL, SERVING, free_port, without_variables};
+use crate::http;
 use crate::judge::PATIENCE;
 use crate::judge::client::{Client, Entry};
 use crate::judge::eventlog::{self, Kind};
@@ -12,8 +13,9 @@ use crate::judge::nat64::Nat64;
 use crate::manager::Manager;
 use crate::restart::{check_known, map_all};
 use crate::server::Server;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -208,6 +210,67 @@ fn section_9_a_successor_with_another_number_of_reactors() {
     }
     let events = service.stop();
     nat64s.iter().zip(&told).for_each(|(nat64, told)| are_logged_once(&events, nat64, told));
+}
+
+/// Who asks what the server does is answered by the one or the other, at the same sockets: under a
+/// service manager, and where the same process executes the program.
+#[test]
+fn section_9_a_successor_is_asked_at_the_same_sockets() {
+    let web: SocketAddr = (LOCAL, free_port()).into();
+    let arguments = ["--reactors", "2", "--web", &web.to_string()];
+    let mut service = Service::start(&arguments);
+    let path = service.server.state.join("admin.sock");
+    let asked = asking_all_the_time(&path, web, || (0..3).for_each(|_| service.hand_over()));
+    assert!(asked.len() >= 4, "all four processes were asked: {asked:?}");
+    service.stop();
+    assert!(!path.exists(), "nobody is there any more");
+
+    let mut server = Server::started(&arguments);
+    let path = server.state.join("admin.sock");
+    let asked = asking_all_the_time(&path, web, || {
+        for times in 2..4 {
+            server.signal(libc::SIGUSR2);
+            let serves = || server.stderr().matches(SERVING).count() >= times;
+            assert!(wait_until(PATIENCE, serves), "{}", server.stderr());
+        }
+    });
+    assert!(asked.len() >= 3, "the process was asked each time: {asked:?}");
+    // One that is killed leaves its socket, and the next one takes its place.
+    server.kill();
+    assert!(path.exists());
+    server.start(&arguments);
+    assert_eq!(http::get(&path, "/status").code, 200);
+    server.stop();
+    assert!(!path.exists());
+}
+
+/// Asks at both sockets while something happens: each request is answered. Returns since when those
+/// served that answered.
+fn asking_all_the_time(path: &Path, web: SocketAddr, happens: impl FnOnce()) -> BTreeSet<String> {
+    let host = format!("Host: {web}");
+    let ask = || {
+        let answers =
+            [http::get(path, "/status"), http::ask(http::tcp(web), "GET /status", &[&host])];
+        answers.map(|answer| {
+            assert_eq!(answer.code, 200, "{answer:?}");
+            answer.json()["since"].as_str().unwrap().to_owned()
+        })
+    };
+    let end = AtomicBool::new(false);
+    let mut since = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut since = BTreeSet::new();
+            while !end.load(Ordering::Acquire) {
+                since.extend(ask());
+            }
+            since
+        });
+        happens();
+        end.store(true, Ordering::Release);
+        asking.join().unwrap()
+    });
+    since.extend(ask());
+    since
 }
 
 /// What would take over ends, hangs, or has nothing to say: the server goes on, and can be told

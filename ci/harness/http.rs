@@ -51,5 +51,7 @@ pub fn ask(mut stream: impl Stream, what: &str, headers: &[&str]) -> Answered {
 
 /// As the commands do, at an admin socket.
 pub fn get(path: &Path, what: &str) -> Answered {
-    ask(unix(path), &format!("GET {what}"), &["Host: localhost"])
+    let answer = ask(unix(path), &format!("GET {what}"), &["Host: localhost"]);
+    assert!(answer.headers.contains("cache-control: no-store"), "{answer:?}");
+    answer
 }

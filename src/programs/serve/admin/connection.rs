@@ -2,7 +2,7 @@
 //!
 //! | bound | what happens at it |
 //! | --- | --- |
-//! | [`CONNECTIONS_MAX`] at each door | closed at once, counted |
+//! | places at each door (`counts`) | closed at once, counted |
 //! | [`HEADER_TIME`], [`HEADER_OCTETS`], [`HEADERS_MAX`] | refused or closed |
 //! | [`CONNECTION_TIME`] in all: who reads slowly is cut off | closed, counted |
 //! | [`HEARING_TIME`] where events are heard | closed; browsers come again |
@@ -19,7 +19,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::kernel::stderr::warn;
@@ -28,8 +27,6 @@ use crate::programs::serve::admin::events::CutOff;
 use crate::programs::serve::admin::guard::Door;
 use crate::programs::serve::admin::{AdminShared, routes};
 
-/// The most connections at one door.
-const CONNECTIONS_MAX: usize = 32;
 /// How long a request's header may take to come.
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// The octets of a request's header, and its lines.
@@ -68,13 +65,16 @@ async fn accept<S>(shared: &Arc<AdminShared>, door: Door, next: impl AsyncFn() -
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = match door {
+        Door::Unix => &shared.state.places.unix,
+        Door::Web => &shared.state.places.web,
+    };
     loop {
         let Ok(stream) = next().await else {
             sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             shared.state.counts.connections_refused.fetch_add(1, Ordering::Relaxed);
             continue;
         };

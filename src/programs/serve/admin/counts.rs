@@ -1,11 +1,44 @@
-//! What is refused at the admin socket, and that the operator is told.
+//! How many connections there are at the admin socket and `--web`, what is refused there, and that
+//! the operator is told.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::kernel::stderr::warn;
 use crate::programs::serve::repeats::Repeats;
+
+/// The most connections at one door.
+const CONNECTIONS_MAX: u32 = 32;
+
+/// Places for connections at each door.
+#[derive(Debug)]
+pub struct ConnectionPlaces {
+    pub unix: Arc<Semaphore>,
+    pub web: Arc<Semaphore>,
+}
+
+impl Default for ConnectionPlaces {
+    fn default() -> Self {
+        let [unix, web] = [CONNECTIONS_MAX; 2].map(|most| Arc::new(Semaphore::new(most as usize)));
+        Self { unix, web }
+    }
+}
+
+impl ConnectionPlaces {
+    /// Waits until all connections are closed, but no longer than this.
+    pub async fn all_left(&self, wait: Duration) {
+        let left = async {
+            for places in [&self.unix, &self.web] {
+                drop(places.acquire_many(CONNECTIONS_MAX).await);
+            }
+        };
+        // Those that stay are cut off.
+        let _ = tokio::time::timeout(wait, left).await;
+    }
+}
 
 /// What is refused here.
 #[derive(Debug, Default)]

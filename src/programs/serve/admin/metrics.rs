@@ -169,6 +169,7 @@ fn of_records(all: &mut Metrics, shared: &AdminShared) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handoff::stats::Concern;
 
     #[test]
     fn a_histogram_has_all_that_are_smaller_in_each_bucket() {
@@ -182,6 +183,17 @@ mod tests {
              nat64handoff_x_bucket{le=\"0.5\"} 1\nnat64handoff_x_bucket{le=\"2\"} 3\n\
              nat64handoff_x_bucket{le=\"+Inf\"} 7\nnat64handoff_x_sum 3.5\nnat64handoff_x_count 7\n"
         );
+    }
+
+    #[test]
+    fn an_alert_knows_each_drop_that_is_the_operators() {
+        let rules = include_str!("../../service/alerts.yml");
+        let reasons = rules.split_once("reason=~\"").unwrap().1.split_once('"').unwrap().0;
+        let is_ours = |reason: &&DropReason| {
+            reason.advice().is_some_and(|advice| advice.concern == Concern::Us)
+        };
+        let ours: Vec<_> = DropReason::ALL.iter().filter(is_ours).map(|each| each.name()).collect();
+        assert_eq!(reasons.split('|').collect::<Vec<_>>(), ours);
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod tables;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -58,7 +59,7 @@ use crate::kernel::priority;
 use crate::kernel::waker::EventWaker;
 use crate::programs::options::ServeConfig;
 use crate::programs::serve::inquiry::{Desk, Inquiry, NoAnswer, Question};
-use counts::AdminCounts;
+use counts::{AdminCounts, ConnectionPlaces};
 use doors::UnixDoor;
 pub use doors::{DoorError, Doors, token_trouble};
 use events::Listeners;
@@ -71,8 +72,10 @@ const LARGE_ANSWERS_MAX: usize = 2;
 const QUESTIONS_MAX: usize = 1;
 /// How often counters are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// How long the end waits for the thread to accept no more.
-const END_WAIT: Duration = Duration::from_millis(200);
+/// How long the end waits for the thread to accept no more. Where another process goes on, the last
+/// answers are sent first: reactors serve meanwhile.
+const END_WAIT: Duration = Duration::from_millis(800);
+const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(600);
 /// Threads for what waits for the system.
 const BLOCKING_THREADS: usize = 2;
 
@@ -111,6 +114,7 @@ pub struct AdminState {
     questions: Arc<Semaphore>,
     listeners: Listeners,
     counts: AdminCounts,
+    places: ConnectionPlaces,
 }
 
 impl Default for AdminState {
@@ -122,6 +126,7 @@ impl Default for AdminState {
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             listeners: Listeners::default(),
             counts: AdminCounts::default(),
+            places: ConnectionPlaces::default(),
         }
     }
 }
@@ -147,7 +152,8 @@ impl AdminShared {
 /// The thread.
 pub struct Admin {
     stop: Arc<Notify>,
-    /// Closed when no more connection is accepted.
+    is_taken_over: Arc<AtomicBool>,
+    /// Closed when no more connection is accepted, and what was asked is answered.
     ended: mpsc::Receiver<()>,
     unix: Option<(PathBuf, (u64, u64))>,
 }
@@ -166,7 +172,8 @@ impl Admin {
         shared.with_samples(|samples| samples.add(first));
         let unix = doors.unix.as_ref().map(|door| (door.path.clone(), door.file()));
         let (stop, (end, ended)) = (Arc::new(Notify::new()), mpsc::channel());
-        let stopped = Arc::clone(&stop);
+        let is_taken_over = Arc::new(AtomicBool::new(false));
+        let (stopped, taken_over) = (Arc::clone(&stop), Arc::clone(&is_taken_over));
         let run = move || {
             priority::lower();
             let shared = Arc::new(shared);
@@ -177,17 +184,22 @@ impl Admin {
                     () = events::give_all(&shared) => {}
                     () = connection::accept_all(&shared, doors) => {}
                 }
+                // Who connects from now on is for the next process, if there is one.
+                if taken_over.load(Ordering::Acquire) {
+                    shared.state.places.all_left(LAST_ANSWERS_WAIT).await;
+                }
             });
             drop(end);
             // What waits for the system ends with the process.
             runtime.shutdown_background();
         };
         thread::Builder::new().name("admin".into()).spawn(run)?;
-        Ok(Self { stop, ended, unix })
+        Ok(Self { stop, is_taken_over, ended, unix })
     }
 
     /// Ends it, soon. Where nobody takes over, the Unix socket is removed.
     pub fn stop(self, is_taken_over: bool) {
+        self.is_taken_over.store(is_taken_over, Ordering::Release);
         self.stop.notify_one();
         // Nothing is sent: this ends when the other end is dropped.
         let _ = self.ended.recv_timeout(END_WAIT);
