@@ -24,6 +24,8 @@ mod threads;
 mod confined;
 #[path = "install/deb.rs"]
 mod deb;
+#[path = "install/export.rs"]
+mod export;
 #[path = "install/image.rs"]
 mod image;
 #[path = "install/port.rs"]

@@ -12,6 +12,8 @@ mod annotate;
 mod clock;
 #[path = "harness/cores.rs"]
 mod cores;
+#[path = "protocol/export.rs"]
+mod export;
 #[path = "protocol/follow.rs"]
 mod follow;
 #[path = "harness/mod.rs"]

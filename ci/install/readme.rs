@@ -23,6 +23,8 @@ const COMMANDS: &[(&str, Run)] = &[
     ("nat64handoff check-config", Run::Here("# good: nothing here keeps it from starting")),
     ("man nat64handoff", Run::Here("NAT64")),
     (ABUSE, Run::Here("2001:db8::64 port ")),
+    ("sudo systemctl enable --now nat64handoff-export@journald", Run::Here("")), // export
+    (FLOWS, Run::Here("")),                                                      // export
     (ANNOTATE, Run::Here("2001:db8::64 - - [")),
     (ANALYSE, Run::Elsewhere), // e2e
     ("cp -a /home/nat64ho/state /home/nat64ho/logs /var/backups/", Run::Here("")),
@@ -36,6 +38,8 @@ const ABUSE_HERE: &str = "nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00
 const ANNOTATE: &str = "sudo cat /var/log/nginx/access.log | sudo nat64handoff annotate";
 const ANALYSE: &str = "sudo tail -F /var/log/nginx/access.log | sudo nat64handoff annotate | \
     goaccess --log-format=COMBINED -";
+const FLOWS: &str = "sudo systemctl enable --now \"$(systemd-escape \
+    --template=nat64handoff-export@.service ipfix+udp://192.0.2.1:4739)\"";
 const SERVE: &str = "target/release/nat64handoff serve --state /var/lib/nat64handoff --log \
     /var/log/nat64handoff/events.log";
 

@@ -171,7 +171,9 @@ fn follow_each_event_once() {
         let all = logged(&log);
         let last = all.last().unwrap();
         let (last_line, last_at) = (format!("{last}\n"), last.len());
-        assert!(trusting.process.says(&last_line, LEISURE), "{last}");
+        // It may have been given to the one that was killed last.
+        let was_told = trusting.told.last() == Some(last);
+        assert!(was_told || trusting.process.says(&last_line, LEISURE), "{last}");
         let at_end = || {
             let said = keeper.process.stdout.get();
             said.lines().last().is_some_and(|line| as_line(line)[..26] == as_text(last)[..26])

@@ -30,4 +30,5 @@ pub mod socket;
 pub mod stderr;
 pub mod successor;
 pub mod tun;
+pub mod unacknowledged;
 pub mod waker;

@@ -12,9 +12,19 @@
 //! | --- | --- |
 //! | `kept` | the file of `--cursor` |
 //! | `printed` | standard output |
+//! | `exported` | collectors: what was taken, and what is sent again |
+//! | `connection` | the way to a collector |
+//! | `encoder` | what makes messages of events: `journald`, `syslog`, `ipfix` |
+#![doc = include_str!("../../EXPORT.md")]
 
+mod connection;
+mod encoder;
+mod exported;
+mod ipfix;
+mod journald;
 mod kept;
 mod printed;
+mod syslog;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -52,7 +62,10 @@ pub fn run(options: &FollowOptions) -> Result<(), ExitError> {
         // So that nothing is passed over that comes before the first line is taken.
         kept.keep(follower.cursor())?;
     }
-    printed::run(options, &log, follower, kept, &stop)
+    match &options.to {
+        Some(to) => exported::run(to, &log, follower, kept, options.no_wait, &stop),
+        None => printed::run(options, &log, follower, kept, &stop),
+    }
 }
 
 fn start(from: &str) -> Result<FollowStart, ExitError> {
