@@ -52,7 +52,9 @@ fn page_shows_nat64s_events_and_who_it_was() {
     browser.press(&format!("{address}:{}", ports[7]));
     browser.press_key(Key::Enter);
     let client = format!("{} port {}", clients[7].address, clients[7].port);
-    browser.shows("#answer", |text| text.starts_with(&client) && text.ends_with("until now"));
+    browser.shows("#answer b", |text| text.starts_with(&client) && text.ends_with("until now"));
+    let question = format!("{address}:{}: ", ports[7]);
+    assert!(browser.text("#answer").starts_with(&question), "what was asked");
     browser.run("document.getElementById('who').value = 'nobody'");
     browser.press_key(Key::Enter);
     browser.shows("#answer", |text| text.contains("as 192.0.2.7:3719"));
@@ -76,6 +78,57 @@ fn page_shows_nat64s_events_and_who_it_was() {
     // Requests without an answer are explained.
     nat64.silent("no request", b"\x00\x00");
     browser.shows("#drops tbody", |text| text.contains("nothing is to be done here"));
+}
+
+/// An answer that comes late is not shown as that of another question, nor as that of another
+/// table.
+#[test]
+fn page_shows_no_answer_of_an_earlier_question() {
+    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let server = start(&web);
+    let (one, other) = (Nat64::known(&server), Nat64::known(&server));
+    let (early, late) = (Client::nth(1), Client::nth(2));
+    let (port, its) = (one.map(early), other.map(late));
+    let browser = Browser::start();
+    browser.go(&format!("http://{web}/"));
+    browser.shows("#tables tbody", |text| text.contains(&one.address.to_string()));
+    browser.shows("#tables tbody", |text| text.contains(&other.address.to_string()));
+    // The first answers of both kinds wait until they are let go.
+    browser.run(
+        "const fetched = window.fetch; const held = {}; window.letGo = []; \
+         window.fetch = async (path, options) => { \
+           const kind = ['/who', '/tables/'].find(kind => path.startsWith(kind)); \
+           if (kind && !held[kind]) { held[kind] = true; \
+             const answer = await fetched(path, { ...options, signal: undefined }); \
+             await new Promise(go => window.letGo.push(go)); return answer; } \
+           return fetched(path, options); }",
+    );
+    let ask = |address: &str| {
+        browser.run(&format!("document.getElementById('who').value = '{address}'"));
+        browser.click("#ask button");
+    };
+    ask(&format!("{}:{port}", one.address));
+    browser.shows("#answer", |text| text.ends_with("looking it up"));
+    ask(&format!("{}:{its}", other.address));
+    let expected = late.address.to_string();
+    browser.shows("#answer b", |text| text.starts_with(&expected));
+    let open = |address: std::net::Ipv4Addr| {
+        let script = format!(
+            "[...document.querySelectorAll('#tables tbody button')].find(button => button.textContent \
+             === '{address}').click()"
+        );
+        browser.run(&script);
+    };
+    open(one.address);
+    browser.run("document.getElementById('one').close()");
+    open(other.address);
+    browser.shows("#one-table tbody", |text| text.contains(&expected));
+    assert_eq!(browser.run("return window.letGo.length"), 2);
+    browser.run("window.letGo.forEach(go => go())");
+    // What they lead to is done before the next script runs.
+    browser.run("return new Promise(done => setTimeout(done))");
+    assert!(browser.text("#answer b").starts_with(&expected), "{}", browser.text("#answer"));
+    assert!(browser.text("#one-table tbody").contains(&expected), "{}", browser.text("#one"));
 }
 
 /// It goes on when the server was killed and another one is there.
@@ -103,6 +156,8 @@ fn page_goes_on_after_a_restart() {
     nat64.map(other);
     browser.shows("#events li", |text| text.contains(&other.address.to_string()));
     browser.shows("#entries", |text| text == "2");
+    let first = format!("[{}]", Client::nth(1).address);
+    assert_eq!(browser.text("#events").matches(&first).count(), 1, "shown once");
     drop(server);
 }
 

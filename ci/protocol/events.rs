@@ -112,3 +112,37 @@ fn listeners_are_bounded() {
     });
     assert!(has_room);
 }
+
+/// Who it was, in a bounded answer; and what cannot be asked.
+#[test]
+fn who_it_was_is_told_within_bounds() {
+    const CLIENTS: u32 = 4000;
+    const ANSWER_MAX: usize = 257 * 1024;
+    let server = Server::start_single(&[]);
+    let nat64 = Nat64::known(&server);
+    let request = |number| {
+        let client = Client::nth(number);
+        nat64.client_request(&client.authenticator(), &client.udp(b""))
+    };
+    nat64.pipeline((0..CLIENTS).map(request), |_| ());
+    assert!(wait_until(PATIENCE, || server.events().len() as u32 == CLIENTS + 1));
+    let who = |query: &str| get(&socket(&server), &format!("/who?{query}"));
+    let text = |answer: &Answered| answer.json()["text"].as_str().unwrap().to_owned();
+    let client = Client::nth(7);
+    let one = who(&format!("about={}&at=1+minute+ago..now", client.address));
+    let said = text(&one);
+    assert!(one.code == 200 && said.contains(&format!(" was {} port ", client.address)), "{one:?}");
+    assert!(said.ends_with("until now\n") && said.lines().count() == 1, "{said}");
+    let all = text(&who("about=2001:db8::%2F32"));
+    assert!(all.len() < ANSWER_MAX && all.lines().count() > 1000, "{} octets", all.len());
+    assert!(all.ends_with("and more: nat64handoff who 2001:db8::/32 has all\n"), "{all}");
+    for (query, part) in [
+        ("", "as 192.0.2.7:3719"),
+        ("about=--help", "as 192.0.2.7:3719"),
+        ("about=192.0.2.7:1&at=sometime", "is no time"),
+        ("about=192.0.2.7:1&at=--log%3D%2Fetc%2Fpasswd", "is no time"),
+    ] {
+        let answer = who(query);
+        assert!(answer.code == 400 && answer.body.contains(part), "{query}: {answer:?}");
+    }
+}

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | places at each door (`counts`) | closed at once, counted |
 //! | [`HEADER_TIME`], [`HEADER_OCTETS`], [`HEADERS_MAX`] | refused or closed |
-//! | [`CONNECTION_TIME`] in all: who reads slowly is cut off | closed, counted |
+//! | [`ANSWER_TIME`] until an answer is there | closed |
+//! | [`READ_TIME`] until it is read: who reads slowly is cut off | closed, counted |
 //! | [`HEARING_TIME`] where events are heard | closed; browsers come again |
 
 use std::convert::Infallible;
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::kernel::stderr::warn;
@@ -32,8 +34,10 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 /// The octets of a request's header, and its lines.
 const HEADER_OCTETS: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
-/// From the accept on, until the answer is sent.
-const CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// From the accept on, until the answer is there; each kind of answer has a shorter time of its own.
+const ANSWER_TIME: Duration = Duration::from_secs(75);
+/// From then on, until it is sent.
+const READ_TIME: Duration = Duration::from_secs(15);
 /// The same, where events are heard.
 const HEARING_TIME: Duration = Duration::from_secs(3600);
 /// After an accept that failed, as where there are no descriptors.
@@ -91,15 +95,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<AdminShared>, door
     let answering = Arc::clone(&shared);
     // Set where events are heard.
     let hears = Arc::<OnceLock<CutOff>>::default();
-    let hearing = Arc::clone(&hears);
+    let is_there = Arc::new(Notify::new());
+    let (hearing, tell) = (Arc::clone(&hears), Arc::clone(&is_there));
     let service = service_fn(move |request| {
-        let (shared, hearing) = (Arc::clone(&answering), Arc::clone(&hearing));
+        let (shared, hearing, tell) =
+            (Arc::clone(&answering), Arc::clone(&hearing), Arc::clone(&tell));
         async move {
             let mut answer = routes::answer(&shared, door, request).await;
             if let Some(cut_off) = answer.extensions_mut().remove::<CutOff>() {
                 // A connection has one answer.
                 let _ = hearing.set(cut_off);
             }
+            tell.notify_one();
             Ok::<_, Infallible>(answer)
         }
     });
@@ -111,11 +118,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<AdminShared>, door
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let limit = async {
-        sleep(CONNECTION_TIME).await;
-        match hears.get() {
-            Some(cut_off) => drop(timeout(HEARING_TIME, cut_off.0.notified()).await),
-            None => drop(shared.state.counts.cut_off.fetch_add(1, Ordering::Relaxed)),
+        if timeout(ANSWER_TIME, is_there.notified()).await.is_err() {
+            return;
         }
+        if let Some(cut_off) = hears.get() {
+            let _ = timeout(HEARING_TIME, cut_off.0.notified()).await;
+            return;
+        }
+        sleep(READ_TIME).await;
+        shared.state.counts.cut_off.fetch_add(1, Ordering::Relaxed);
     };
     tokio::select! {
         // What is wrong with a request, whoever made it is told; and whether it is still there is

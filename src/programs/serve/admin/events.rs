@@ -23,11 +23,14 @@ use hyper::body::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::disk::eventlog::{LogTap, TapReader, log_tap};
 use crate::kernel::stderr::warn;
+use crate::programs::options::LogDestination;
 use crate::programs::serve::admin::AdminShared;
+use crate::programs::serve::admin::guard::Door;
 
 /// The most listeners.
 const LISTENERS_MAX: usize = 8;
@@ -37,6 +40,8 @@ const MESSAGES_MAX: usize = 32;
 const COLLECTED_FOR: Duration = Duration::from_millis(100);
 /// So that the other end is known to be there.
 const BEAT_EVERY: Duration = Duration::from_secs(10);
+/// How long a listener waits for these.
+const TAIL_WAIT: Duration = Duration::from_secs(1);
 /// Octets of the log's file that a listener is shown at first.
 const TAIL_OCTETS: u64 = 16 * 1024;
 
@@ -58,7 +63,7 @@ pub struct CutOff(pub Arc<Notify>);
 #[derive(Default)]
 pub struct Listeners {
     all: Mutex<Vec<Listener>>,
-    /// One came, or went.
+    /// One came.
     changed: Notify,
 }
 
@@ -66,6 +71,9 @@ struct Listener {
     messages: mpsc::Sender<Bytes>,
     /// It may be in the middle of a message that nobody reads.
     cut_off: CutOff,
+    door: Door,
+    /// It was shown nothing yet.
+    is_new: bool,
 }
 
 /// What a listener gets.
@@ -79,36 +87,48 @@ impl Listeners {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more, who is shown the last lines of `log` first. None: there are too many.
-    pub fn add(&self, log: Option<&Path>) -> Option<Hearing> {
+    /// One more. None: there are too many at that door.
+    pub fn add(&self, door: Door) -> Option<Hearing> {
         let mut all = self.lock();
         all.retain(|listener| !listener.messages.is_closed());
-        if all.len() >= LISTENERS_MAX {
+        if all.iter().filter(|listener| listener.door == door).count() >= LISTENERS_MAX {
             return None;
         }
-        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let (messages, receiver) = mpsc::channel(MESSAGES_MAX);
         let cut_off = CutOff::default();
-        let mut first = b": from now on\n\n".to_vec();
-        if let Some(Ok(tail)) = log.map(tail_of) {
-            message(&mut first, &tail, 0);
-        }
-        // The queue is empty.
-        let _ = sender.try_send(first.into());
-        all.push(Listener { messages: sender, cut_off: cut_off.clone() });
+        all.push(Listener { messages, cut_off: cut_off.clone(), door, is_new: true });
         self.changed.notify_one();
-        Some(Hearing { messages, cut_off })
+        Some(Hearing { messages: receiver, cut_off })
     }
 
-    /// Returns how many were too slow.
-    fn give(&self, message: &Bytes) -> u64 {
+    /// Nobody hears any more.
+    pub fn end_all(&self) {
+        self.lock().clear();
+    }
+
+    /// Gives those who came before a message, and those who are new another one. Returns how many
+    /// were too slow.
+    fn give(&self, message: &Bytes, first: Option<&Bytes>) -> u64 {
         let mut slow = 0;
-        self.lock().retain(|listener| match listener.messages.try_send(message.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                slow += 1;
-                listener.cut_off.0.notify_one();
-                false
+        self.lock().retain_mut(|listener| {
+            let message = match (listener.is_new, first) {
+                (true, Some(first)) => first,
+                // It will be shown this, too, with what was before.
+                (true, None) => return true,
+                (false, _) => message,
+            };
+            listener.is_new = false;
+            if message.is_empty() {
+                return !listener.messages.is_closed();
+            }
+            match listener.messages.try_send(message.clone()) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    slow += 1;
+                    listener.cut_off.0.notify_one();
+                    false
+                }
             }
         });
         slow
@@ -133,6 +153,7 @@ pub async fn give_all(shared: &AdminShared) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut lines, mut words) = (Vec::new(), [0; 64]);
     let listeners = &shared.state.listeners;
+    let mut past = Past::default();
     loop {
         // The log may be ready later than we are.
         if let Some(gauges) = shared.gauges.get()
@@ -141,20 +162,63 @@ pub async fn give_all(shared: &AdminShared) {
             gauges.log.show(tap);
         }
         reader.set_wanted(!listeners.is_empty());
-        let mut octets = Vec::new();
+        let (mut is_first, mut octets) = (false, Vec::new());
         tokio::select! {
-            () = listeners.changed.notified() => continue,
+            () = listeners.changed.notified() => is_first = true,
             _ = beat.tick() => octets.extend(b": there\n\n"),
-            _ = told.read(&mut words) => {
-                sleep(COLLECTED_FOR).await;
-                lines.clear();
-                let missed = reader.read(&mut lines);
-                message(&mut octets, &lines, missed);
-            }
+            _ = told.read(&mut words) => sleep(COLLECTED_FOR).await,
         }
-        if !octets.is_empty() {
-            let slow = listeners.give(&octets.into());
-            shared.state.counts.cut_off.fetch_add(slow, Ordering::Relaxed);
+        // What is written from here on is in the ring; what was before is in the file.
+        reader.set_wanted(!listeners.is_empty());
+        let tail = match &shared.config.log {
+            LogDestination::File(log) if is_first => past.tail_of(log).await,
+            _ => Vec::new(),
+        };
+        lines.clear();
+        let missed = reader.read(&mut lines);
+        message(&mut octets, &lines, missed);
+        let first = is_first.then(|| {
+            let mut first = b": from now on\n\n".to_vec();
+            message(&mut first, &tail, 0);
+            message(&mut first, not_in(&lines, &tail), missed);
+            first.into()
+        });
+        let slow = listeners.give(&octets.into(), first.as_ref());
+        shared.state.counts.cut_off.fetch_add(slow, Ordering::Relaxed);
+    }
+}
+
+/// Of lines that were just written, those behind the last one of the file's end.
+fn not_in<'a>(lines: &'a [u8], tail: &[u8]) -> &'a [u8] {
+    let Some(last) = tail.split_inclusive(|&octet| octet == b'\n').next_back() else {
+        return lines;
+    };
+    let mut end = 0;
+    let mut behind = 0;
+    for line in lines.split_inclusive(|&octet| octet == b'\n') {
+        end += line.len();
+        if line == last {
+            behind = end;
+        }
+    }
+    &lines[behind..]
+}
+
+/// Reads the end of the log's file, in a thread for that: the disk may hang.
+#[derive(Default)]
+struct Past(Option<JoinHandle<io::Result<Vec<u8>>>>);
+
+impl Past {
+    /// The last lines; none where the disk does not answer.
+    async fn tail_of(&mut self, log: &Path) -> Vec<u8> {
+        if self.0.as_ref().is_some_and(|reading| !reading.is_finished()) {
+            return Vec::new();
+        }
+        let log = log.to_owned();
+        let reading = self.0.insert(spawn_blocking(move || tail_of(&log)));
+        match timeout(TAIL_WAIT, reading).await {
+            Ok(Ok(Ok(tail))) => tail,
+            _ => Vec::new(),
         }
     }
 }
@@ -204,18 +268,31 @@ mod tests {
     }
 
     #[test]
-    fn listeners_are_shown_the_last_lines_and_then_all() {
+    fn lines_are_shown_once() {
+        let (lines, tail) = (&b"three\nfour\nfive\n"[..], &b"one\ntwo\nthree\nfour\n"[..]);
+        assert_eq!(not_in(lines, tail), b"five\n");
+        assert_eq!(not_in(lines, b"zero\n"), lines, "the file's end is older");
+        assert_eq!(not_in(lines, b""), lines);
+        assert_eq!(not_in(b"", tail), b"");
+        assert_eq!(not_in(lines, b"five\n"), b"", "the file's end is as new");
+    }
+
+    #[test]
+    fn messages_have_lines_and_what_is_missing() {
+        let mut octets = Vec::new();
+        message(&mut octets, b"three\nfour\n", 5);
+        assert_eq!(octets, b"data: three\ndata: four\n\nevent: missed\ndata: 5\n\n");
+        octets.clear();
+        message(&mut octets, b"", 0);
+        assert_eq!(octets, b"");
+    }
+
+    #[test]
+    fn the_end_of_a_file_has_whole_lines() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("events.log");
         fs::write(&log, "one\ntwo\nthr").unwrap();
-        let listeners = Listeners::default();
-        let Hearing { mut messages, .. } = listeners.add(Some(&log)).unwrap();
-        assert_eq!(text(&mut messages).unwrap(), ": from now on\n\ndata: one\ndata: two\n\n");
-        let mut octets = Vec::new();
-        message(&mut octets, b"three\nfour\n", 5);
-        assert_eq!(listeners.give(&octets.into()), 0);
-        let expected = "data: three\ndata: four\n\nevent: missed\ndata: 5\n\n";
-        assert_eq!(text(&mut messages).unwrap(), expected);
+        assert_eq!(tail_of(&log).unwrap(), b"one\ntwo\n");
         fs::write(&log, "0123456\n".repeat(10_000)).unwrap();
         let tail = tail_of(&log).unwrap();
         assert_eq!(tail.len() as u64, TAIL_OCTETS - 8);
@@ -223,19 +300,36 @@ mod tests {
     }
 
     #[test]
+    fn who_is_new_hears_the_past_first() {
+        let listeners = Listeners::default();
+        let mut old = listeners.add(Door::Unix).unwrap();
+        let (now, first) = (Bytes::from_static(b"now"), Bytes::from_static(b"past, now"));
+        assert_eq!(listeners.give(&now, None), 0);
+        assert_eq!(text(&mut old.messages), None, "it waits for the past");
+        assert_eq!(listeners.give(&now, Some(&first)), 0);
+        assert_eq!(text(&mut old.messages).unwrap(), "past, now");
+        let mut new = listeners.add(Door::Web).unwrap();
+        assert_eq!(listeners.give(&now, Some(&first)), 0);
+        assert_eq!(text(&mut old.messages).unwrap(), "now");
+        assert_eq!(text(&mut new.messages).unwrap(), "past, now");
+    }
+
+    #[test]
     fn slow_listeners_are_cut_off_and_there_are_not_many() {
         let listeners = Listeners::default();
-        let mut all: Vec<_> = (0..LISTENERS_MAX).map(|_| listeners.add(None).unwrap()).collect();
-        assert!(listeners.add(None).is_none());
+        let add = |door| listeners.add(door);
+        let mut all: Vec<_> = (0..LISTENERS_MAX).map(|_| add(Door::Unix).unwrap()).collect();
+        assert!(add(Door::Unix).is_none());
+        assert!(add(Door::Web).is_some(), "the other door has places of its own");
         all.truncate(2);
-        assert!(listeners.add(None).is_some(), "others have gone");
+        assert!(add(Door::Unix).is_some(), "others have gone");
+        let message = Bytes::from_static(b"data: x\n\n");
         let mut slow = 0;
-        for _ in 0..MESSAGES_MAX {
-            assert!(text(&mut all[0].messages).is_some());
-            slow += listeners.give(&Bytes::from_static(b"data: x\n\n"));
+        for _ in 0..=MESSAGES_MAX {
+            slow += listeners.give(&message, Some(&message));
+            assert!(text(&mut all[0].messages).is_some(), "who reads is told all");
         }
         assert_eq!(slow, 1);
-        assert!(text(&mut all[0].messages).is_some(), "who reads is still told");
         assert_eq!(listeners.lock().len(), 1);
     }
 }

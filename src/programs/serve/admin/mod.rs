@@ -68,7 +68,7 @@ use survey::Surveys;
 
 /// The most answers about tables that are made or sent at once: each may have many megaoctets.
 const LARGE_ANSWERS_MAX: usize = 2;
-/// The most questions who it was that are answered at once.
+/// The most questions who it was that are answered at once, at each door.
 const QUESTIONS_MAX: usize = 1;
 /// How often counters are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -111,10 +111,23 @@ pub struct AdminState {
     surveys: AsyncMutex<Surveys>,
     samples: Mutex<Samples>,
     large: Arc<Semaphore>,
-    questions: Arc<Semaphore>,
+    questions: Questions,
     listeners: Listeners,
     counts: AdminCounts,
     places: ConnectionPlaces,
+}
+
+/// Places for questions who it was, at each door.
+struct Questions {
+    unix: Arc<Semaphore>,
+    web: Arc<Semaphore>,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        let [unix, web] = [QUESTIONS_MAX; 2].map(|most| Arc::new(Semaphore::new(most)));
+        Self { unix, web }
+    }
 }
 
 impl Default for AdminState {
@@ -123,7 +136,7 @@ impl Default for AdminState {
             surveys: AsyncMutex::default(),
             samples: Mutex::default(),
             large: Arc::new(Semaphore::new(LARGE_ANSWERS_MAX)),
-            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            questions: Questions::default(),
             listeners: Listeners::default(),
             counts: AdminCounts::default(),
             places: ConnectionPlaces::default(),
@@ -184,6 +197,7 @@ impl Admin {
                     () = events::give_all(&shared) => {}
                     () = connection::accept_all(&shared, doors) => {}
                 }
+                shared.state.listeners.end_all();
                 // Who connects from now on is for the next process, if there is one.
                 if taken_over.load(Ordering::Acquire) {
                     shared.state.places.all_left(LAST_ANSWERS_WAIT).await;

@@ -2,6 +2,7 @@
 // What it shows is text that it sets, never markup that it was sent.
 const EVERY = 2000;
 const HOUR_EVERY = 5;
+const AGAIN = 5000;
 const EVENTS_MAX = 500;
 const ROWS_MAX = 200;
 const $ = id => document.getElementById(id);
@@ -22,8 +23,8 @@ function ago(seconds) {
   return `${Math.floor(seconds)} s`;
 }
 
-async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store", headers: { accept: "application/json" } });
+async function ask(path, signal) {
+  const answer = await fetch(path, { cache: "no-store", headers: { accept: "application/json" }, signal });
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(told.error || `${answer.status} ${answer.statusText}`);
   return told;
@@ -42,8 +43,21 @@ function sorted(table, columns, rows, by) {
   return order;
 }
 
+let pressed = false;
+document.addEventListener("pointerdown", () => pressed = true);
+for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => pressed = false);
+
+// Whether somebody is about to click in it, or has selected something to copy.
+function isInUse(table) {
+  const selection = getSelection();
+  return pressed || !selection.isCollapsed && table.contains(selection.anchorNode);
+}
+
 function draw(table, columns, rows, by, again) {
   const order = sorted(table, columns, rows, by);
+  const shown = JSON.stringify([order, rows.length, rows.slice(0, ROWS_MAX).map(row => columns.map(column => String(column[1](row)) + column[2](row)))]);
+  if (shown === table.shown || isInUse(table)) return;
+  table.shown = shown;
   const focused = document.activeElement?.dataset.key;
   const head = make("tr");
   columns.forEach(([title, , , type], column) => {
@@ -53,6 +67,7 @@ function draw(table, columns, rows, by, again) {
     button.dataset.key = `${table.id} ${title}`;
     if (order.column === column) cell.ariaSort = order.down ? "descending" : "ascending";
     button.onclick = () => {
+      pressed = false;
       table.order = { column, down: order.column === column ? !order.down : true };
       again();
     };
@@ -114,8 +129,11 @@ function drawHour(hour, now) {
   const rates = values => points(values).slice(1);
   const most = chart($("rates"), [{ points: rates(hour.requests), type: "one" }, { points: rates(hour.created), type: "two" }], from, until);
   $("rates-max").textContent = `at most ${rate(most)} a second`;
+  const last = values => values[values.length - 1] ?? 0;
+  $("rates").setAttribute("aria-label", `Requests and new clients a second since ${ago(until - from)} ago: at most ${rate(most)}, now ${rate(last(hour.requests))} and ${rate(last(hour.created))}`);
   const entries = chart($("occupancy"), [{ points: points(hour.entries), type: "one" }], from, until);
   $("occupancy-max").textContent = `at most ${short.format(entries)}`;
+  $("occupancy").setAttribute("aria-label", `Entries since ${ago(until - from)} ago: at most ${short.format(entries)}, now ${short.format(last(hour.entries))}`);
 }
 
 // ---- what is asked again and again
@@ -149,13 +167,18 @@ function one(table) {
   return button;
 }
 
+let opened = 0;
+
 async function open(table) {
+  // An answer that comes when another table was opened is not this one's.
+  const mine = ++opened;
   $("one-title").textContent = `${table.nat64} at ${table.local}`;
   $("one-more").textContent = "asking";
   $("one-table").replaceChildren();
   $("one").showModal();
   try {
     const report = await ask(`/tables/${table.nat64}`);
+    if (mine !== opened) return;
     const entries = report.tables.find(each => each.local === table.local)?.entries ?? [];
     const again = () => draw($("one-table"), ENTRIES, entries, 0, again);
     $("one-table").order = { column: 0, down: false };
@@ -164,7 +187,7 @@ async function open(table) {
       ? `${number.format(entries.length)} entries, of which ${ROWS_MAX} are shown: nat64handoff table ${table.nat64} has all`
       : `${number.format(entries.length)} entries`;
   } catch (error) {
-    $("one-more").textContent = error.message;
+    if (mine === opened) $("one-more").textContent = error.message;
   }
 }
 
@@ -230,48 +253,70 @@ function show(line) {
   return !wanted || line.includes(wanted);
 }
 
+let waiting = [];
+
+function put() {
+  const list = $("events");
+  const nodes = waiting.filter(show).map(line => make("li", line)).reverse();
+  waiting = [];
+  list.prepend(...nodes);
+  while (list.children.length > EVENTS_MAX) list.lastChild.remove();
+}
+
+function take(line) {
+  kept.push(line);
+  if (kept.length > EVENTS_MAX) kept.splice(0, kept.length - EVENTS_MAX);
+  // Many lines in a moment are drawn at once.
+  if (waiting.push(line) === 1) requestAnimationFrame(put);
+  if (waiting.length > EVENTS_MAX) waiting.splice(0, waiting.length - EVENTS_MAX);
+}
+
 function listen() {
   const events = new EventSource("/events");
-  const list = $("events");
-  let waiting = [];
-  const put = () => {
-    const nodes = waiting.filter(show).map(line => make("li", line)).reverse();
-    waiting = [];
-    list.prepend(...nodes);
-    while (list.children.length > EVENTS_MAX) list.lastChild.remove();
-  };
-  const take = line => {
-    kept.push(line);
-    if (kept.length > EVENTS_MAX) kept.splice(0, kept.length - EVENTS_MAX);
-    // Many lines in a moment are drawn at once.
-    if (waiting.push(line) === 1) requestAnimationFrame(put);
-    if (waiting.length > EVENTS_MAX) waiting.splice(1, waiting.length - EVENTS_MAX);
+  events.onopen = () => {
+    // The last lines come again.
+    kept.length = waiting.length = 0;
+    $("events").replaceChildren();
+    $("events-state").textContent = "";
   };
   events.onmessage = event => event.data.split("\n").forEach(take);
   events.addEventListener("missed", event => take(`... ${event.data} lines came too fast to be shown; they are in the log`));
-  $("wanted").oninput = () => {
-    list.replaceChildren(...kept.filter(show).map(line => make("li", line)).reverse());
+  events.onerror = () => {
+    $("events-state").textContent = "not heard at the moment; trying again";
+    // A refusal ends it for good: too many listen, or no server is there.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
   };
 }
 
+$("wanted").oninput = () => {
+  $("events").replaceChildren(...kept.filter(show).map(line => make("li", line)).reverse());
+};
+
 // ---- who was it
+
+let asking = null;
 
 $("ask").onsubmit = async event => {
   event.preventDefault();
-  const answer = $("answer");
-  answer.replaceChildren(make("p", "looking it up", "soft"));
+  // The answer of an earlier question is nobody's any more, and the server need not look it up.
+  asking?.abort();
+  const mine = asking = new AbortController();
   const asked = new URLSearchParams({ about: $("who").value.trim(), at: $("at").value.trim() });
+  const question = `${asked.get("about")}${asked.get("at") && `, ${asked.get("at")}`}: `;
+  const answer = $("answer");
+  answer.replaceChildren(make("p", `${question}looking it up`, "soft"));
+  let lines;
   try {
-    const told = await ask(`/who?${asked}`);
-    const lines = told.text.trimEnd().split("\n");
-    answer.replaceChildren(...lines.map((line, at) => {
-      const paragraph = make("p");
-      paragraph.append(at === 0 ? make("b", line) : line);
-      return paragraph;
-    }));
+    lines = (await ask(`/who?${asked}`, mine.signal)).text.trimEnd().split("\n");
   } catch (error) {
-    answer.replaceChildren(make("p", error.message));
+    lines = [error.message];
   }
+  if (mine !== asking) return;
+  answer.replaceChildren(make("p", question, "soft"), ...lines.map((line, at) => {
+    const paragraph = make("p");
+    paragraph.append(at === 0 ? make("b", line) : line);
+    return paragraph;
+  }));
 };
 
 document.addEventListener("keydown", event => {

@@ -15,7 +15,6 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::programs::options::LogDestination;
 use crate::programs::report::ErrorReport;
 use crate::programs::serve::admin::asked::{self, NotTold};
 use crate::programs::serve::admin::body::AdminBody;
@@ -70,8 +69,8 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
         },
         ["tables", nat64] => table(shared, nat64, &query).await,
         [""] => page_itself(),
-        ["events"] => events_from_now(shared),
-        ["who"] => who_it_was(shared, &query).await,
+        ["events"] => events_from_now(shared, door),
+        ["who"] => who_it_was(shared, door, &query).await,
         _ => failed(
             StatusCode::NOT_FOUND,
             "there are /, /status, /hour, /events, /who?about=WHO&at=TIME, /identities, /tables/NAT64, /metrics, /healthz and /readyz here",
@@ -117,12 +116,8 @@ fn page_itself() -> HttpAnswer {
     }
 }
 
-fn events_from_now(shared: &AdminShared) -> HttpAnswer {
-    let log = match &shared.config.log {
-        LogDestination::File(path) => Some(path.as_path()),
-        LogDestination::Stdout => None,
-    };
-    let Some(Hearing { messages, cut_off }) = shared.state.listeners.add(log) else {
+fn events_from_now(shared: &AdminShared, door: Door) -> HttpAnswer {
+    let Some(Hearing { messages, cut_off }) = shared.state.listeners.add(door) else {
         let text = "too many listen already; ask again in a while";
         return failed(StatusCode::SERVICE_UNAVAILABLE, text);
     };
@@ -131,8 +126,12 @@ fn events_from_now(shared: &AdminShared) -> HttpAnswer {
     answer
 }
 
-async fn who_it_was(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
-    match asked::who(shared, query).await {
+async fn who_it_was(
+    shared: &AdminShared,
+    door: Door,
+    query: &BTreeMap<String, String>,
+) -> HttpAnswer {
+    match asked::who(shared, door, query).await {
         Ok(report) => json(StatusCode::OK, &report, None),
         Err(NotTold::Question(why)) => failed(StatusCode::BAD_REQUEST, &why),
         Err(NotTold::Failed(why)) => failed(StatusCode::SERVICE_UNAVAILABLE, &why),
