@@ -34,7 +34,7 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 /// The octets of a request's header, and its lines.
 const HEADER_OCTETS: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
-/// From the accept on, until the answer is there; each kind of answer has a shorter time of its own.
+/// From the accept on, until the answer is there; each kind has a shorter time of its own.
 const ANSWER_TIME: Duration = Duration::from_secs(75);
 /// From then on, until it is sent.
 const READ_TIME: Duration = Duration::from_secs(15);
