@@ -53,6 +53,8 @@ mod full_disk;
 mod growth;
 #[path = "crash/hanging_disk.rs"]
 mod hanging_disk;
+#[path = "crash/history.rs"]
+mod history;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/memory.rs"]

@@ -10,7 +10,9 @@ use clap::Parser;
 use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
-use nat64handoff::programs::{annotate, ask, demo, follow, gateway, journal, manual, serve, who};
+use nat64handoff::programs::{
+    annotate, ask, demo, follow, gateway, history, journal, manual, serve, who,
+};
 
 fn main() -> ExitCode {
     let held = signals::hold();
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Table(options) => ask::table(&options),
         Command::Identities(options) => ask::identities(&options),
         Command::DropTable(options) => ask::drop_table(&options),
+        Command::History { command } => history::run(command),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };

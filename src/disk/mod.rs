@@ -6,6 +6,8 @@
 pub mod counted;
 pub mod eventlog;
 pub mod fs;
+#[cfg(feature = "programs")]
+pub mod history;
 pub mod journal;
 pub mod storage;
 

@@ -90,12 +90,12 @@ impl Holding {
             && (self.client, self.client_port) == (entry.client, entry.client_port)
     }
 
-    /// In which order those of one port stand: as they began and, of one time, as they ended.
-    fn order(&self, other: &Self) -> Ordering {
+    /// In which order they are told: as they began and, of one time and port, as they ended.
+    pub fn order(&self, other: &Self) -> Ordering {
         let until = |held: &Self| (held.until.is_none(), held.until);
         let rest = |held: &Self| (held.local, held.client, held.client_port);
-        self.from
-            .cmp(&other.from)
+        (self.from, self.nat64)
+            .cmp(&(other.from, other.nat64))
             .then_with(|| until(self).cmp(&until(other)))
             .then_with(|| rest(self).cmp(&rest(other)))
     }
@@ -103,10 +103,7 @@ impl Holding {
 
 /// Puts those of one port, or of several, into the order in which they began.
 pub fn sort_holdings(all: &mut [Holding]) {
-    all.sort_by(|one, other| {
-        let port = one.nat64.cmp(&other.nat64);
-        one.from.cmp(&other.from).then(port).then_with(|| one.order(other))
-    });
+    all.sort_by(Holding::order);
 }
 
 /// Who has one port of a NAT64: several where there are several tables, of different addresses of

@@ -148,6 +148,13 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Appends an address as the log has it.
+pub fn ipv6(out: &mut Vec<u8>, address: Ipv6Addr) {
+    let mut text = Text::default();
+    text.ipv6(address);
+    out.extend_from_slice(text.as_str().as_bytes());
+}
+
 impl Event {
     /// The line, without its line feed. For many of them there is [`LineWriter`].
     pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {

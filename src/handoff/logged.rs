@@ -242,10 +242,13 @@ fn ipv6<'t>(text: &'t [u8], end: &[u8]) -> Option<(Ipv6Addr, &'t [u8])> {
     let length = text.iter().position(|&octet| octet == end[0])?;
     let (address, rest) = text.split_at(length);
     let rest = rest.strip_prefix(end)?;
+    Some((ipv6_of(address)?, rest))
+}
+
+/// An address as the log has it.
+pub fn ipv6_of(text: &[u8]) -> Option<Ipv6Addr> {
     // Those with an IPv4 address in them are few.
-    let address =
-        groups(address).or_else(|| std::str::from_utf8(address).ok()?.parse::<Ipv6Addr>().ok())?;
-    Some((address, rest))
+    groups(text).or_else(|| std::str::from_utf8(text).ok()?.parse().ok())
 }
 
 /// An address that is written as hexadecimal groups. None where it is not, or where it is none.

@@ -1,12 +1,16 @@
-//! Where the event log is that a command reads.
+//! Where the event log is that a command reads, and its history.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
+use crate::disk::fs::parent;
+use crate::disk::history::FOLDER;
 use crate::programs::exit::ExitError;
-use crate::programs::options::{Cli, Command, Environment, LogDestination};
+use crate::programs::options::{
+    Cli, Command, Environment, HistoryDestination, LogDestination, ServeConfig,
+};
 
 /// Where the service of the Debian package has it, whose directory is told to the service alone.
 const PACKAGED_LOG: &str = "/var/log/nat64handoff/events.log";
@@ -17,19 +21,54 @@ const PACKAGED_LOG: &str = "/var/log/nat64handoff/events.log";
 /// # Errors
 /// Where no file is configured, or the configuration is wrong.
 pub fn event_log(log: Option<&Path>, config: Option<&Path>) -> Result<Option<PathBuf>, ExitError> {
-    match destination(log, config)? {
-        LogDestination::File(path) => Ok(Some(path)),
-        LogDestination::Stdout if log.is_some() => Ok(None),
-        LogDestination::Stdout if Path::new(PACKAGED_LOG).exists() => Ok(Some(PACKAGED_LOG.into())),
-        LogDestination::Stdout => Err(ExitError::usage(
-            "no file of the event log is configured here: name it by --log, or - to read standard input",
-        )),
+    LogPlaces::find(log, None, config).map(|places| places.log)
+}
+
+/// Where the log and its history are.
+#[derive(Debug)]
+pub struct LogPlaces {
+    /// None: standard input.
+    pub log: Option<PathBuf>,
+    /// The history's folder, unless it is off.
+    pub history: Option<PathBuf>,
+}
+
+impl LogPlaces {
+    /// Where the server that runs with this configuration has them, unless they are said: the
+    /// history of a log that is said is beside it.
+    ///
+    /// # Errors
+    /// Where no file is configured, or the configuration is wrong.
+    pub fn find(
+        log: Option<&Path>,
+        history: Option<&Path>,
+        config: Option<&Path>,
+    ) -> Result<Self, ExitError> {
+        let is_configured = log.is_none() || history.is_some();
+        let config = configuration([("--log", log), ("--history", history), ("--config", config)])?;
+        let log = match config.log {
+            LogDestination::File(path) => Some(path),
+            LogDestination::Stdout if log.is_some() => None,
+            LogDestination::Stdout if Path::new(PACKAGED_LOG).exists() => Some(PACKAGED_LOG.into()),
+            LogDestination::Stdout => {
+                return Err(ExitError::usage(
+                    "no file of the event log is configured here: name it by --log, or - to read standard input",
+                ));
+            }
+        };
+        let beside = || log.as_deref().map(|log| parent(log).join(FOLDER));
+        let history = match config.history {
+            HistoryDestination::Folder(folder) if is_configured => Some(folder),
+            HistoryDestination::Off if history.is_some() => None,
+            HistoryDestination::Folder(_) | HistoryDestination::Off => beside(),
+        };
+        Ok(Self { log, history })
     }
 }
 
-fn destination(log: Option<&Path>, config: Option<&Path>) -> Result<LogDestination, ExitError> {
+fn configuration(written: [(&str, Option<&Path>); 3]) -> Result<ServeConfig, ExitError> {
     let mut words: Vec<OsString> = vec!["nat64handoff".into(), "serve".into()];
-    for (name, value) in [("--log", log), ("--config", config)] {
+    for (name, value) in written {
         if let Some(value) = value {
             words.extend([name.into(), value.into()]);
         }
@@ -39,5 +78,5 @@ fn destination(log: Option<&Path>, config: Option<&Path>) -> Result<LogDestinati
         Ok(_) => return Err(ExitError::failed("the log's path cannot be found: name it by --log")),
         Err(error) => return Err(ExitError::usage(error)),
     };
-    serve.resolve(&Environment::of_process()).map(|config| config.log).map_err(ExitError::usage)
+    serve.resolve(&Environment::of_process()).map_err(ExitError::usage)
 }

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod exit;
 pub mod follow;
 pub mod gateway;
+pub mod history;
 pub mod journal;
 pub mod log_place;
 pub mod manual;

@@ -55,8 +55,14 @@ impl Day {
         lines.filter_map(|line| time_of(std::str::from_utf8(line).ok()?)).map(Day::of).next()
     }
 
+    /// That of the first line that has one.
+    pub fn of_first_line(lines: &[u8]) -> Option<Day> {
+        let lines = lines.split(|&octet| octet == b'\n');
+        lines.filter_map(|line| time_of(std::str::from_utf8(line).ok()?)).map(Day::of).next()
+    }
+
     /// The number of days that it is after another one; 0 where it is before that.
-    pub(super) fn since(self, other: Day) -> u64 {
+    pub fn since(self, other: Day) -> u64 {
         self.0.saturating_sub(other.0)
     }
 

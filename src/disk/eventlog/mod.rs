@@ -26,6 +26,8 @@
 //! | `days` | whose day a line is of, and the names of the files of former days |
 //! | `archive` | compresses these files, and removes those that are too old |
 //! | `follow` | reads the log as it grows, over all of its files |
+//! | `past` | its lines from the beginning on, or from a place on |
+//! | `on` | reads them once, and says how far it is |
 //! | `sender` | the reactors' ends of the queues |
 //! | `tap` | lines for whoever watches them as they are written |
 //! | `logger` | the thread |
@@ -43,6 +45,7 @@ mod error;
 mod find;
 mod follow;
 mod logger;
+mod on;
 mod output;
 mod past;
 mod place;
@@ -69,16 +72,18 @@ use crate::kernel::stderr::{Priority, say, tell};
 pub use complete::{Completed, complete, complete_saying, known_events};
 use cursor::CursorFile;
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
+pub use days::Day;
 pub use error::{LogError, directory_of};
 pub use follow::{
     CURSOR_OCTETS, FollowCursor, FollowStart, FollowStep, FollowedLine, Follower, Lost,
     NoFollowCursor,
 };
 use logger::{Logger, Turning};
+pub use on::LogReader;
 use output::Output;
 pub use output::{Destination, may_follow};
-pub use past::{PastFile, lines_with, open_past, past_of};
-pub use place::{Inode, LogPosition, Tail};
+pub use past::{Past, PastFile, lines_with, open_past, open_past_from, past_of};
+pub use place::{Inode, LogPlace, LogPosition, NoPlace, Tail};
 pub use recorder::Logged;
 use recorder::Recorder;
 use sender::LogShared;

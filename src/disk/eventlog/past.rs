@@ -3,10 +3,10 @@
 
 use std::fs::File;
 use std::io::ErrorKind::{NotFound, ResourceBusy};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 use memchr::{memchr, memmem, memrchr};
 
 use super::days::Former;
+use super::place::{LogPlace, Passed, Tail};
 use crate::disk::fs::{Disk, RealDisk, parent};
 
 /// Octets that are searched at once, more than a line has.
@@ -24,8 +25,24 @@ pub(super) const OPEN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A part of the event log that is open: it stays what it is when it is renamed or removed.
 pub struct PastFile {
-    path: PathBuf,
-    reader: Box<dyn Read + Send>,
+    pub(super) path: PathBuf,
+    pub(super) reader: Box<dyn Read + Send>,
+    /// The file itself, where it is not compressed.
+    pub(super) plain: Option<File>,
+    /// Where it is read from.
+    pub(super) begin: Passed,
+    /// How many octets it has on the disk, and how many of these were read.
+    octets: u64,
+    read: Arc<AtomicU64>,
+}
+
+/// What is open of an event log.
+pub struct Past {
+    /// In the order of time.
+    pub files: Vec<PastFile>,
+    /// Whether the first one is read from the place that was looked for. False: it is nowhere, and
+    /// all there is is open.
+    pub is_found: bool,
 }
 
 /// Opens the files of the event log at `log`, in the order of time.
@@ -33,22 +50,45 @@ pub struct PastFile {
 /// # Errors
 /// The first that cannot be opened, and why.
 pub fn open_past(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
+    open_past_from(log, None).map(|past| past.files)
+}
+
+/// Opens the files of the event log at `log` that have something behind a place in it, in the order
+/// of time. Without a place: all of them.
+///
+/// # Errors
+/// The first that cannot be opened, and why.
+pub fn open_past_from(log: &Path, place: Option<&LogPlace>) -> Result<Past, (PathBuf, io::Error)> {
     for _ in 1..OPEN_TRIES {
-        match open_now(log) {
+        match open_now(log, place) {
             Err((_, error)) if matches!(error.kind(), NotFound | ResourceBusy) => {
                 thread::sleep(OPEN_INTERVAL);
             }
             opened => return opened,
         }
     }
-    open_now(log)
+    open_now(log, place)
 }
 
-fn open_now(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
+fn open_now(log: &Path, place: Option<&LogPlace>) -> Result<Past, (PathBuf, io::Error)> {
     let names = files(log)?;
-    let opened = names.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut found = None;
+    for (index, name) in names.iter().enumerate().rev() {
+        let Some(place) = place else { break };
+        let opened = PastFile::open(name).and_then(|file| file.at(place));
+        found = opened.map_err(|error| (name.clone(), error))?.map(|file| (index, file));
+        if found.is_some() {
+            break;
+        }
+    }
+    let is_found = place.is_none() || found.is_some();
+    let behind = found.as_ref().map_or(0, |(index, _)| index + 1);
+    let mut opened: Vec<_> = found.into_iter().map(|(_, file)| file).collect();
+    for name in &names[behind..] {
+        opened.push(PastFile::open(name).map_err(|error| (name.clone(), error))?);
+    }
     match files(log)? == names {
-        true => Ok(opened),
+        true => Ok(Past { files: opened, is_found }),
         false => {
             Err((log.to_owned(), io::Error::new(ResourceBusy, "its files change all the time")))
         }
@@ -57,7 +97,9 @@ fn open_now(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
 
 /// What is read instead of files.
 pub fn past_of(reader: impl Read + Send + 'static) -> Vec<PastFile> {
-    vec![PastFile { path: PathBuf::from("-"), reader: Box::new(reader) }]
+    let (path, reader) = (PathBuf::from("-"), Box::new(reader));
+    let (begin, read) = (Passed::default(), Arc::default());
+    vec![PastFile { path, reader, plain: None, begin, octets: 0, read }]
 }
 
 fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
@@ -74,14 +116,70 @@ fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     Ok(former.chain([log.clone()]).collect())
 }
 
-fn open(path: &Path) -> Result<PastFile, (PathBuf, io::Error)> {
-    let file = File::open(path).map_err(|error| (path.to_owned(), error))?;
-    let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
-    let reader: Box<dyn Read + Send> = match is_compressed {
-        true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIECE_OCTETS, file))),
-        false => Box::new(file),
-    };
-    Ok(PastFile { path: path.to_owned(), reader })
+impl PastFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let octets = file.metadata()?.len();
+        let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
+        let plain = if is_compressed { None } else { Some(file.try_clone()?) };
+        let read = Arc::<AtomicU64>::default();
+        let counted = Counted { file, read: Arc::clone(&read) };
+        let reader: Box<dyn Read + Send> = match is_compressed {
+            true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIECE_OCTETS, counted))),
+            false => Box::new(counted),
+        };
+        Ok(Self { path: path.to_owned(), reader, plain, begin: Passed::default(), octets, read })
+    }
+
+    /// Goes to a place. None: it is not in this file.
+    fn at(mut self, place: &LogPlace) -> io::Result<Option<Self>> {
+        if self.plain.is_some() && self.octets < place.offset {
+            return Ok(None);
+        }
+        let (head, tail) = (u64::from(place.head.octets), u64::from(place.tail.octets));
+        let read = |reader: &mut dyn Read, octets: u64| {
+            let mut content = Vec::new();
+            reader.take(octets).read_to_end(&mut content).map(|_| content)
+        };
+        let begin = read(&mut self.reader, head)?;
+        if Tail::of(&begin) != place.head {
+            return Ok(None);
+        }
+        let between = place.offset.saturating_sub(head + tail);
+        match &mut self.plain {
+            // It has the place in the file together with the reader.
+            Some(file) => drop(file.seek(SeekFrom::Current(between.cast_signed()))?),
+            None => drop(io::copy(&mut self.reader.by_ref().take(between), &mut io::sink())?),
+        }
+        let before =
+            [&begin[..], &read(&mut self.reader, place.offset.saturating_sub(head + between))?];
+        let before = before.concat();
+        if before.len() as u64 + between != place.offset || Tail::of(&before) != place.tail {
+            return Ok(None);
+        }
+        let tail = before[before.len() - usize::from(place.tail.octets)..].to_vec();
+        self.begin = Passed { head: begin, offset: place.offset, tail };
+        Ok(Some(self))
+    }
+
+    /// How many octets it has on the disk, and how many of these were read.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.octets, self.read.load(Ordering::Relaxed))
+    }
+}
+
+/// A file, and how much was read of it.
+struct Counted {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
 }
 
 /// What `take` makes of the lines that contain one of `needles`, in order, several files at a time.
@@ -102,7 +200,7 @@ pub fn lines_with<T: Send>(
             scope.spawn(|| {
                 loop {
                     let next = files.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((PastFile { path, reader }, result)) = next else { return };
+                    let Some((PastFile { path, reader, .. }, result)) = next else { return };
                     let found = lines_in(reader, needles, &take).map_err(|error| (path, error));
                     *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
                 }

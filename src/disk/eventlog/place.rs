@@ -4,9 +4,11 @@
 //! things identify a log: when its inode was made, where the file system says so, and the octets
 //! before the position.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::str::FromStr;
 use std::time::UNIX_EPOCH;
 
 /// The most octets before a position that a [`Tail`] checks.
@@ -120,5 +122,84 @@ impl LogPosition {
             Ok(false) => Likeness::Other,
             Err(_) => Likeness::Likely,
         }
+    }
+}
+
+/// A place between two lines of the event log, which is found again whatever its file is called by
+/// then, and compressed or not: the file is known by its first octets, which have the time of its
+/// first line to the microsecond, and the place by the octets before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlace {
+    /// The first octets of the file.
+    pub(super) head: Tail,
+    /// Octets of the file before the place, as they are when it is not compressed.
+    pub(super) offset: u64,
+    /// The last of these.
+    pub(super) tail: Tail,
+}
+
+impl LogPlace {
+    /// Octets of the file before the place, as they are when it is not compressed.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+/// `256/3a5f00c1 10240 256/99aabbcc`
+impl fmt::Display for LogPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { head, offset, tail } = self;
+        write!(f, "{}/{:08x} {offset} {}/{:08x}", head.octets, head.crc, tail.octets, tail.crc)
+    }
+}
+
+/// What is no place.
+#[derive(Debug, thiserror::Error)]
+#[error("this is no place in an event log")]
+pub struct NoPlace;
+
+impl FromStr for LogPlace {
+    type Err = NoPlace;
+
+    fn from_str(text: &str) -> Result<Self, NoPlace> {
+        let some = |text: &str| {
+            let (octets, crc) = text.split_once('/')?;
+            Some(Tail { octets: octets.parse().ok()?, crc: u32::from_str_radix(crc, 16).ok()? })
+        };
+        let mut words = text.split(' ');
+        let mut word = || words.next().ok_or(NoPlace);
+        let (head, offset, tail) = (word()?, word()?, word()?);
+        let (head, tail) = (some(head).ok_or(NoPlace)?, some(tail).ok_or(NoPlace)?);
+        let offset = offset.parse().map_err(|_| NoPlace)?;
+        match [head, tail].iter().all(|octets| usize::from(octets.octets) <= TAIL_MAX) {
+            true => Ok(Self { head, offset, tail }),
+            false => Err(NoPlace),
+        }
+    }
+}
+
+/// The octets of a file that were taken.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Passed {
+    /// The first of them.
+    pub(super) head: Vec<u8>,
+    pub(super) offset: u64,
+    /// The last of them.
+    pub(super) tail: Vec<u8>,
+}
+
+impl Passed {
+    pub(super) fn pass(&mut self, octets: &[u8]) {
+        let missing = TAIL_MAX.saturating_sub(self.head.len()).min(octets.len());
+        self.head.extend_from_slice(&octets[..missing]);
+        self.offset += octets.len() as u64;
+        self.tail.extend_from_slice(&octets[octets.len().saturating_sub(TAIL_MAX)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_MAX));
+    }
+
+    /// None where nothing was taken.
+    pub(super) fn place(&self) -> Option<LogPlace> {
+        let (head, tail) = (Tail::of(&self.head), Tail::of(&self.tail));
+        (self.offset > 0).then_some(LogPlace { head, offset: self.offset, tail })
     }
 }

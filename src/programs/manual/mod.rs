@@ -21,6 +21,9 @@ The event log. Where there is no such variable, it goes to standard output.
 \fI...-20190318\fR, \fI...-20190318.gz\fR
 Its files of former days, UTC, each named by the day of its last line, and removed after \fB\-\-log\-keep\fR days.
 .TP
+\fIhistory/held\fR, \fIhistory/conflicts\fR beside the event log
+The history: who had which port when, and what NAT64s said against that, as Parquet files.
+.TP
 \fI$RUNTIME_DIRECTORY/admin.sock\fR, or \fIadmin.sock\fR beside the state
 The admin socket: HTTP, for the server's user and the group nat64ho.
 .TP
@@ -248,6 +251,9 @@ mod tests {
                 "table",
                 "identities",
                 "drop-table",
+                "history",
+                "history build",
+                "history check",
                 "completions",
                 "man"
             ]

@@ -29,7 +29,9 @@ pub use environment::Environment;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
 pub use layers::{UsageError, UsageErrors};
-pub use table::{AdminPlace, LogDestination, Places, ServeConfig, ServeOptions};
+pub use table::{
+    AdminPlace, HistoryDestination, LogDestination, Places, ServeConfig, ServeOptions,
+};
 
 /// The version, with the commit where `ci/commit.rs` knows it.
 pub const VERSION: &str = match option_env!("VERSION_WITH_COMMIT") {
@@ -88,6 +90,12 @@ pub enum Command {
     /// Have the server forget a NAT64: a `Deleted` for each entry stands in the event log
     #[command(after_help = DROP_TABLE)]
     DropTable(DropTableOptions),
+    /// Make the history of an event log, by which `who` asks it, or check it
+    History {
+        /// What to do
+        #[command(subcommand)]
+        command: HistoryCommand,
+    },
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell
@@ -127,6 +135,29 @@ pub enum JournalCommand {
     },
 }
 
+/// What to do with a history.
+#[derive(Debug, Subcommand)]
+pub enum HistoryCommand {
+    /// Add all that the event log has by now; the server does so by itself, a day at a time
+    Build(HistoryOptions),
+    /// Read all of it, and say what is wrong; changes nothing
+    Check(HistoryOptions),
+}
+
+/// Options of `history`.
+#[derive(Debug, Args)]
+pub struct HistoryOptions {
+    /// The event log [default: that of `serve`]
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// The history's folder [default: beside the log]
+    #[arg(long, value_name = "DIR")]
+    pub history: Option<PathBuf>,
+    /// The file of options that `serve` has
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// Options of `self-check`.
 #[derive(Debug, Args)]
 pub struct SelfCheckOptions {
@@ -154,6 +185,9 @@ pub struct WhoOptions {
     /// The event log; - for standard input [default: that of `serve`]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// The history's folder; off: read the event log alone [default: beside the log]
+    #[arg(long, value_name = "DIR|off")]
+    pub history: Option<PathBuf>,
     /// The file of options that `serve` has
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -228,7 +262,8 @@ Its clients get other ports when the NAT64 asks for them again, and their connec
 break. For a NAT64 that is not one any more, or whose table is wrong.";
 
 const WHO_EXAMPLES: &str = "\
-Reads the event log, with the files of former days; the server need not run.
+Reads the history and, behind it, the event log with its files of former days; the server need not
+run.
 
   nat64handoff who 192.0.2.7:3719 --at '2019-03-18 10:07'
   nat64handoff who 192.0.2.7:3719 --at 'yesterday 10:00..11:00'

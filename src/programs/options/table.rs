@@ -18,6 +18,8 @@ use super::values::{
     self, count, integer, listen_addresses, networks, not_empty, path, strings, sync_policy,
     whole_number,
 };
+use crate::disk::fs::parent;
+use crate::disk::history::FOLDER;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
 use crate::kernel::backend::Io;
@@ -140,8 +142,24 @@ options! {
                 LogFormat::Json => "json".into(),
             });
 
+    pub history: HistoryDestination =
+        "Folder for the history, by which the log is asked; off: none is built",
+        Row::path("history", "DIR|off", |path| not_empty(path).map(HistoryDestination::of))
+            .group(STORAGE)
+            .default_with("history beside the log's file", |layers| {
+                let (log, _) = layers.find(&log())?;
+                let history = match log {
+                    LogDestination::File(log) => {
+                        HistoryDestination::Folder(parent(&log).join(FOLDER))
+                    }
+                    LogDestination::Stdout => HistoryDestination::Off,
+                };
+                Ok((history, Origin::Default))
+            })
+            .shown(|history| path(history.path()));
+
     pub log_keep: u32 =
-        "Days for which the log's files of former days are kept; 0: for ever",
+        "Days for which files of former days of the log and its history are kept; 0: for ever",
         Row::number("log-keep", "DAYS", |text| whole_number(text, 0..=LOG_KEEP_MAX))
             .group(STORAGE)
             .default("180")
@@ -301,6 +319,29 @@ impl LogDestination {
         match self {
             LogDestination::Stdout => Path::new("-"),
             LogDestination::File(path) => path,
+        }
+    }
+}
+
+/// Where the history of the event log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HistoryDestination {
+    /// There is none.
+    Off,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+impl HistoryDestination {
+    fn of(path: PathBuf) -> Self {
+        if path == Path::new("off") { Self::Off } else { Self::Folder(path) }
+    }
+
+    /// As it is written.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Off => Path::new("off"),
+            Self::Folder(folder) => folder,
         }
     }
 }

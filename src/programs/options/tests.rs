@@ -17,7 +17,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 19] = [
+const SERVE: [(&str, &str); 20] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -27,6 +27,7 @@ const SERVE: [(&str, &str); 19] = [
     ("state", "/s"),
     ("log", "/l"),
     ("log-format", "full"),
+    ("history", "/h"),
     ("log-keep", "6"),
     ("sync", "interval:1m 30s"),
     ("max-nat64s", "8"),
@@ -90,6 +91,7 @@ fn defaults() {
             state: "./state".into(),
             log: LogDestination::Stdout,
             log_format: LogFormat::Plain,
+            history: HistoryDestination::Off,
             log_keep: 180,
             reactors: 3,
             io: None,
@@ -170,6 +172,11 @@ fn directories_of_systemd() {
     assert_eq!(config.state, Path::new("/var/lib/n"));
     let log = LogDestination::File("/var/log/n/events.log".into());
     assert_eq!(config.log, log);
+    assert_eq!(config.history, HistoryDestination::Folder("/var/log/n/history".into()));
+    let config = resolve(&["--history", "off"], &variables).unwrap();
+    assert_eq!(config.history, HistoryDestination::Off);
+    let config = resolve(&["--log", "events.log"], &variables).unwrap();
+    assert_eq!(config.history, HistoryDestination::Folder("./history".into()));
     let config = resolve(&["--state", "s", "--log", "-"], &variables).unwrap();
     assert_eq!(config.state, Path::new("s"));
     assert_eq!(config.log, LogDestination::Stdout);
@@ -232,7 +239,7 @@ fn every_option_from_every_place() {
     let strings: String = all.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
     assert_eq!(file(&strings).unwrap(), expected);
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
-        log-format = 'full'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
+        log-format = 'full'\nhistory = '/h'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
@@ -505,7 +512,7 @@ fn errors_name_the_file() {
         (
             "colour = 'red'",
             "FILE line 1: unknown key \"colour\"; the keys are listen, port, allow, deny, reactors, io, \
-             state, log, log-format, log-keep, sync, max-nat64s, max-entries, client-share, \
+             state, log, log-format, history, log-keep, sync, max-nat64s, max-entries, client-share, \
              validation-rate, create-rate",
         ),
         ("config = 'x'", "FILE line 1: unknown key \"config\"; the keys are"),

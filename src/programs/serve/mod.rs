@@ -11,6 +11,7 @@ pub mod admin;
 mod check;
 pub mod command;
 mod drops;
+mod history;
 pub mod inquiry;
 pub mod live;
 pub mod reactor;

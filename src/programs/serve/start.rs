@@ -26,6 +26,7 @@ use crate::kernel::stderr::{say, warn};
 use crate::kernel::successor::Predecessor;
 use crate::programs::options::{LogDestination, ServeConfig};
 use crate::programs::serve::admin::{Admin, AdminShared, AdminState, DoorError, Doors, Gauges};
+use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live;
 use crate::programs::serve::reactor::ServerShard;
@@ -84,12 +85,20 @@ impl Serving {
         let doors = Doors::open(&config, &mut kept).map_err(StartError::Admin)?;
         let mut writable = directories(&state, &log);
         writable.extend(doors.directory());
+        let history = HistorySetup::of(&config);
+        writable.extend(history.as_ref().map(|history| history.folder().to_owned()));
         match confine::to_directories(writable.iter().map(PathBuf::as_path)) {
             Ok(true) => {}
             Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
-        Self::start_on(config, kept, ahead, state, log, Some(doors), on_failure)
+        let mut serving = Self::start_on(config, kept, ahead, state, log, Some(doors), on_failure)?;
+        let keeping = history.map(HistorySetup::start).transpose();
+        serving.history = keeping.unwrap_or_else(|why| {
+            warn(format_args!("no history is made, as there is no thread for it: {why}"));
+            None
+        });
+        Ok(serving)
     }
 
     /// [`Serving::start`] on new sockets, not confined, without an admin socket, with the event log
@@ -169,6 +178,7 @@ impl Serving {
             is_taken_over: false,
             log_watch: LogWatch::default(),
             _polling: polling,
+            history: None,
             keeping,
         };
         let mut serving = serving.when_ready(config.reactors, &ready, io)?;

@@ -16,6 +16,7 @@ use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::admin::Admin;
 use crate::programs::serve::drops::{self, DropLines, Watched};
+use crate::programs::serve::history::HistoryKeeping;
 use crate::programs::serve::live::Polling;
 use crate::programs::serve::recording::{Keeper, Keeping, RecoverError};
 
@@ -65,6 +66,8 @@ pub struct Totals {
     pub nat64s: usize,
     /// Lines in the event log.
     pub lines: u64,
+    /// How often the history could not be gone on with.
+    pub history_failures: u64,
     /// Whether no thread may still write to the log: one that hangs in a call of the system ends
     /// with the process.
     pub log_ended: bool,
@@ -77,7 +80,11 @@ impl fmt::Display for Totals {
             f,
             "{nat64s} NAT64s, {datagrams} datagrams, {replies} replies, {drops} drops{drops_by_reason}, \
              {lines} log lines"
-        )
+        )?;
+        match self.history_failures {
+            0 => Ok(()),
+            failures => write!(f, ", {failures} times no history could be made"),
+        }
     }
 }
 
@@ -102,6 +109,8 @@ pub struct Serving {
     pub(super) is_taken_over: bool,
     /// Whether the log hangs.
     pub(super) log_watch: LogWatch,
+    /// Makes the history of the log.
+    pub(super) history: Option<HistoryKeeping>,
     /// Polls the kernel for live connections.
     pub(super) _polling: Option<Polling>,
     /// Keeps the state directory locked until it is dropped.
@@ -139,7 +148,10 @@ impl Serving {
     /// calls.
     pub fn troubles(&mut self) -> Vec<String> {
         let reactors = self.reactors();
-        let Some(Keeper { log, storage, .. }) = self.keeping.keeper() else { return Vec::new() };
+        let history = self.history.as_ref().and_then(HistoryKeeping::trouble);
+        let Some(Keeper { log, storage, .. }) = self.keeping.keeper() else {
+            return history.into_iter().collect();
+        };
         let hangs = self.log_watch.hangs(log.waits_for_system(), log.turns());
         let hangs = hangs.then(|| {
             format!(
@@ -150,7 +162,8 @@ impl Serving {
             )
         });
         let trouble = |shard| storage.as_ref().and_then(|storage| storage.trouble(shard));
-        hangs.into_iter().chain((0..reactors).filter_map(trouble)).collect()
+        let troubles = hangs.into_iter().chain((0..reactors).filter_map(trouble));
+        troubles.chain(history).collect()
     }
 
     /// The number of reactors that receive.
@@ -233,6 +246,8 @@ impl Serving {
             admin.stop(self.is_taken_over);
         }
         self.stop.store(true, Ordering::Release);
+        // It ends by itself, or with the process.
+        let history_failures = self.history.take().map_or(0, |history| history.failures());
         self.wakers.iter().for_each(Waker::wake);
         let mut result = Ok(());
         let mut running = self.wakers.len();
@@ -269,6 +284,7 @@ impl Serving {
             drops_by_reason: drops::by_reason(|reason| self.dropped(reason)),
             nat64s: self.budget.nat64s(),
             lines: 0,
+            history_failures,
             log_ended: false,
         };
         self.keeping.look();

@@ -40,6 +40,9 @@ _nat64handoff() {
             nat64handoff,help)
                 cmd="nat64handoff__subcmd__help"
                 ;;
+            nat64handoff,history)
+                cmd="nat64handoff__subcmd__history"
+                ;;
             nat64handoff,identities)
                 cmd="nat64handoff__subcmd__identities"
                 ;;
@@ -88,6 +91,9 @@ _nat64handoff() {
             nat64handoff__subcmd__help,help)
                 cmd="nat64handoff__subcmd__help__subcmd__help"
                 ;;
+            nat64handoff__subcmd__help,history)
+                cmd="nat64handoff__subcmd__help__subcmd__history"
+                ;;
             nat64handoff__subcmd__help,identities)
                 cmd="nat64handoff__subcmd__help__subcmd__identities"
                 ;;
@@ -112,11 +118,35 @@ _nat64handoff() {
             nat64handoff__subcmd__help,who)
                 cmd="nat64handoff__subcmd__help__subcmd__who"
                 ;;
+            nat64handoff__subcmd__help__subcmd__history,build)
+                cmd="nat64handoff__subcmd__help__subcmd__history__subcmd__build"
+                ;;
+            nat64handoff__subcmd__help__subcmd__history,check)
+                cmd="nat64handoff__subcmd__help__subcmd__history__subcmd__check"
+                ;;
             nat64handoff__subcmd__help__subcmd__journal,check)
                 cmd="nat64handoff__subcmd__help__subcmd__journal__subcmd__check"
                 ;;
             nat64handoff__subcmd__help__subcmd__journal,repair)
                 cmd="nat64handoff__subcmd__help__subcmd__journal__subcmd__repair"
+                ;;
+            nat64handoff__subcmd__history,build)
+                cmd="nat64handoff__subcmd__history__subcmd__build"
+                ;;
+            nat64handoff__subcmd__history,check)
+                cmd="nat64handoff__subcmd__history__subcmd__check"
+                ;;
+            nat64handoff__subcmd__history,help)
+                cmd="nat64handoff__subcmd__history__subcmd__help"
+                ;;
+            nat64handoff__subcmd__history__subcmd__help,build)
+                cmd="nat64handoff__subcmd__history__subcmd__help__subcmd__build"
+                ;;
+            nat64handoff__subcmd__history__subcmd__help,check)
+                cmd="nat64handoff__subcmd__history__subcmd__help__subcmd__check"
+                ;;
+            nat64handoff__subcmd__history__subcmd__help,help)
+                cmd="nat64handoff__subcmd__history__subcmd__help__subcmd__help"
                 ;;
             nat64handoff__subcmd__journal,check)
                 cmd="nat64handoff__subcmd__journal__subcmd__check"
@@ -143,7 +173,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status table identities drop-table history completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -187,7 +217,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -227,6 +257,10 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full json" -- "${cur}"))
+                    return 0
+                    ;;
+                --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log-keep)
@@ -419,7 +453,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status table identities drop-table completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status table identities drop-table history completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -533,6 +567,48 @@ _nat64handoff() {
         nat64handoff__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__history)
+            opts="build check"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__history__subcmd__build)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__history__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -684,6 +760,128 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__history)
+            opts="-h --help build check help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__build)
+            opts="-h --log --history --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__check)
+            opts="-h --log --history --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__help)
+            opts="build check help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__help__subcmd__build)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__identities)
             opts="-h --admin --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -819,7 +1017,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -859,6 +1057,10 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full json" -- "${cur}"))
+                    return 0
+                    ;;
+                --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log-keep)
@@ -913,7 +1115,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -953,6 +1155,10 @@ _nat64handoff() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "plain full json" -- "${cur}"))
+                    return 0
+                    ;;
+                --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log-keep)
@@ -1059,7 +1265,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__who)
-            opts="-h --at --to --log --config --json --help"
+            opts="-h --at --to --log --history --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1074,6 +1280,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

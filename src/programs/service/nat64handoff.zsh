@@ -39,7 +39,8 @@ _arguments "${_arguments_options[@]}" : \
 '--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
 '--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
 '--log-format=[full\: name the local address and the NAT64 prefix in each line, too; json\: all of that as JSON lines \[default\: plain\]]:plain|full|json:(plain full json)' \
-'--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
+'--history=[Folder for the history, by which the log is asked; off\: none is built \[default\: history beside the log'\''s file\]]:DIR|off:_files' \
+'--log-keep=[Days for which files of former days of the log and its history are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
 '--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
 '--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
 '--max-entries=[Entries to hold at most, for all NAT64s together \[default\: what fits in a quarter of the memory that it may have\]]:N:_default' \
@@ -147,7 +148,8 @@ _arguments "${_arguments_options[@]}" : \
 '--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
 '--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
 '--log-format=[full\: name the local address and the NAT64 prefix in each line, too; json\: all of that as JSON lines \[default\: plain\]]:plain|full|json:(plain full json)' \
-'--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
+'--history=[Folder for the history, by which the log is asked; off\: none is built \[default\: history beside the log'\''s file\]]:DIR|off:_files' \
+'--log-keep=[Days for which files of former days of the log and its history are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
 '--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
 '--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
 '--max-entries=[Entries to hold at most, for all NAT64s together \[default\: what fits in a quarter of the memory that it may have\]]:N:_default' \
@@ -174,7 +176,8 @@ _arguments "${_arguments_options[@]}" : \
 '--state=[Directory for the state; made if it does not exist \[default\: \$STATE_DIRECTORY or ./state\]]:DIR:_files' \
 '--log=[File to append the event log to, - for standard output \[default\: \$LOGS_DIRECTORY/events.log or -\]]:FILE|-:_files' \
 '--log-format=[full\: name the local address and the NAT64 prefix in each line, too; json\: all of that as JSON lines \[default\: plain\]]:plain|full|json:(plain full json)' \
-'--log-keep=[Days for which the log'\''s files of former days are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
+'--history=[Folder for the history, by which the log is asked; off\: none is built \[default\: history beside the log'\''s file\]]:DIR|off:_files' \
+'--log-keep=[Days for which files of former days of the log and its history are kept; 0\: for ever \[default\: 180\]]:DAYS:_default' \
 '--sync=[When the journal is made durable\: whenever the kernel likes, before each answer that depends on it, or so often \[default\: interval\:100ms\]]:none|always|interval:DURATION:(none always)' \
 '--max-nat64s=[NAT64s to serve at most; then the least worthy makes room \[default\: 1000\]]:N:_default' \
 '--max-entries=[Entries to hold at most, for all NAT64s together \[default\: what fits in a quarter of the memory that it may have\]]:N:_default' \
@@ -196,6 +199,7 @@ _arguments "${_arguments_options[@]}" : \
 '--at=[When, in UTC unless a zone is written; to the minute or second\: all of that; two with .. between\: from, to \[default\: now; of a client\: ever\]]:TIME:_default' \
 '--to=[Only connections to this address of the server]:ADDRESS:_default' \
 '--log=[The event log; - for standard input \[default\: that of \`serve\`\]]:FILE:_files' \
+'--history=[The history'\''s folder; off\: read the event log alone \[default\: beside the log\]]:DIR|off:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
 '--json[Print JSON\: one object]' \
 '-h[Print help]' \
@@ -271,6 +275,70 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 ':nat64 -- The address of the NAT64:_default' \
 && ret=0
+;;
+(history)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_nat64handoff__subcmd__history_commands" \
+"*::: :->history" \
+&& ret=0
+
+    case $state in
+    (history)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-history-command-$line[1]:"
+        case $line[1] in
+            (build)
+_arguments "${_arguments_options[@]}" : \
+'--log=[The event log \[default\: that of \`serve\`\]]:FILE:_files' \
+'--history=[The history'\''s folder \[default\: beside the log\]]:DIR:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+'--log=[The event log \[default\: that of \`serve\`\]]:FILE:_files' \
+'--history=[The history'\''s folder \[default\: beside the log\]]:DIR:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__history__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-history-help-command-$line[1]:"
+        case $line[1] in
+            (build)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
 ;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
@@ -371,6 +439,30 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(history)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__help__subcmd__history_commands" \
+"*::: :->history" \
+&& ret=0
+
+    case $state in
+    (history)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-help-history-command-$line[1]:"
+        case $line[1] in
+            (build)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -408,6 +500,7 @@ _nat64handoff_commands() {
 'table:Print the entries of a NAT64'\''s table, as the server has them' \
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
+'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -465,6 +558,7 @@ _nat64handoff__subcmd__help_commands() {
 'table:Print the entries of a NAT64'\''s table, as the server has them' \
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
+'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -510,6 +604,24 @@ _nat64handoff__subcmd__help__subcmd__gateway_commands() {
 _nat64handoff__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__history_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__history_commands() {
+    local commands; commands=(
+'build:Add all that the event log has by now; the server does so by itself, a day at a time' \
+'check:Read all of it, and say what is wrong; changes nothing' \
+    )
+    _describe -t commands 'nat64handoff help history commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__history__subcmd__build_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__history__subcmd__build_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help history build commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__history__subcmd__check_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__history__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help history check commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__identities_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__identities_commands() {
@@ -563,6 +675,49 @@ _nat64handoff__subcmd__help__subcmd__table_commands() {
 _nat64handoff__subcmd__help__subcmd__who_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help who commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history_commands] )) ||
+_nat64handoff__subcmd__history_commands() {
+    local commands; commands=(
+'build:Add all that the event log has by now; the server does so by itself, a day at a time' \
+'check:Read all of it, and say what is wrong; changes nothing' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff history commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__build_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__build_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history build commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__check_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__help_commands() {
+    local commands; commands=(
+'build:Add all that the event log has by now; the server does so by itself, a day at a time' \
+'check:Read all of it, and say what is wrong; changes nothing' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff history help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__help__subcmd__build_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__help__subcmd__build_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history help build commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__help__subcmd__check_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__help__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history help check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__help__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history help help commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__identities_commands] )) ||
 _nat64handoff__subcmd__identities_commands() {

@@ -1,26 +1,31 @@
 //! `nat64handoff who`: who was behind a NAT64's address and port, or where a client was, from the
-//! event log alone. The server need not run.
+//! history of the event log, and from the log. The server need not run.
 
 mod answer;
+mod found;
 pub mod when;
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::disk::eventlog::{lines_with, open_past, past_of};
-use crate::handoff::holding::{Holding, Holdings};
+use crate::disk::eventlog::{PastFile, lines_with, open_past, open_past_from, past_of};
+use crate::disk::history::{History, HistoryPlace};
+use crate::handoff::change::Timestamp;
+use crate::handoff::holding::Holdings;
 use crate::handoff::logged::LoggedLine;
 use crate::kernel::clock;
+use crate::kernel::stderr::warn;
 use crate::programs::exit::{ExitError, print};
-use crate::programs::log_place::event_log;
+use crate::programs::log_place::LogPlaces;
 use crate::programs::options::{Asked, WhoOptions};
 pub use crate::programs::who::answer::Answer;
+use crate::programs::who::found::{FoundHoldings, Search, Sought};
 use crate::programs::who::when::TimeSpan;
 
 /// Prints who it was.
 ///
 /// # Errors
-/// Where the event log cannot be read, or a time is none.
+/// Where the event log or its history cannot be read, or a time is none.
 pub fn run(options: WhoOptions) -> Result<(), ExitError> {
     let answer = answer(&options)?;
     print(if options.json { answer.json()? } else { answer.to_string() })
@@ -35,12 +40,17 @@ pub fn answer(options: &WhoOptions) -> Result<Answer, ExitError> {
     let span = options.at.as_deref().map(|at| TimeSpan::parse(at, now)).transpose();
     let span = span.map_err(|error| ExitError::usage(format_args!("--at: {error}")))?;
     let asked = options.who;
-    let (mut holdings, mut contradictions) = Holdings::of(lines(options)?.into_iter()).into_all();
-    if let Some(to) = options.to {
-        let is_asked = |held: &Holding| {
-            span.is_none_or(|span| held.until.is_none_or(|until| until > span.from))
-        };
-        if holdings.iter().any(|held| held.local.is_none() && is_asked(held)) {
+    let span = span.or(match asked {
+        Asked::Port(_) => Some(TimeSpan::moment(now)),
+        Asked::Clients(_) => None,
+    });
+    told(options, Sought { asked, span, to: options.to })
+}
+
+fn told(options: &WhoOptions, sought: Sought) -> Result<Answer, ExitError> {
+    let FoundHoldings { mut holdings, mut contradictions } = find(options, sought)?;
+    if let Some(to) = sought.to {
+        if holdings.iter().any(|held| held.local.is_none() && sought.is_within(held)) {
             return Err(ExitError::failed(
                 "--to: the event log does not say at which address of the server (--log-format full does)",
             ));
@@ -48,27 +58,69 @@ pub fn answer(options: &WhoOptions) -> Result<Answer, ExitError> {
         holdings.retain(|holding| holding.local == Some(to));
         contradictions.retain(|said| said.local == Some(to));
     }
-    let span = span.or(match asked {
-        Asked::Port(_) => Some(TimeSpan::moment(now)),
-        Asked::Clients(_) => None,
-    });
-    Ok(Answer { asked, span, holdings, contradictions })
+    Ok(Answer { asked: sought.asked, span: sought.span, holdings, contradictions })
 }
 
-/// The lines of the event log that may be about it.
-fn lines(options: &WhoOptions) -> Result<Vec<LoggedLine>, ExitError> {
-    let failed = |(path, error): (PathBuf, io::Error)| {
+/// Looks into the history, if there is one, and into the event log.
+fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError> {
+    let WhoOptions { log, history, config, .. } = options;
+    let LogPlaces { log, history } =
+        LogPlaces::find(log.as_deref(), history.as_deref(), config.as_deref())?;
+    let opened = match (&log, history) {
+        (Some(log), Some(folder)) => History::open(HistoryPlace::new(folder, log.clone())),
+        _ => Ok(None),
+    };
+    let opened = opened.map_err(|(path, error)| {
         ExitError::failed(format_args!(
-            "the event log {} cannot be read: {error}; name it by --log",
+            "the history in {} cannot be read: {error}; --history off reads the event log alone",
             path.display()
         ))
+    })?;
+    let Some(history) = opened else {
+        let past = match log {
+            None => past_of(io::stdin()),
+            Some(path) => open_past(&path).map_err(unreadable)?,
+        };
+        let lines = lines(past, sought.asked, None)?;
+        let (holdings, contradictions) = Holdings::of(lines.into_iter()).into_all();
+        return Ok(FoundHoldings { holdings, contradictions });
     };
-    let past = match event_log(options.log.as_deref(), options.config.as_deref())? {
-        None => past_of(io::stdin()),
-        Some(path) => open_past(&path).map_err(failed)?,
+    let Some(log) = log else { return Ok(FoundHoldings::default()) };
+    let end = *history.end();
+    let behind = match open_past_from(&log, Some(&end.place)) {
+        // Where the history ends is not in the log: what is later is behind it.
+        Ok(past) => lines(past.files, sought.asked, (!past.is_found).then_some(end.reached))?,
+        Err((path, error)) if error.kind() == io::ErrorKind::NotFound => {
+            warn(format_args!(
+                "the event log {} is not there: this is what its history has, up to {} UTC",
+                path.display(),
+                end.reached
+            ));
+            Vec::new()
+        }
+        Err(error) => return Err(unreadable(error)),
     };
-    let take = |line: &str| LoggedLine::parse(line).filter(|line| is_about(options.who, line));
-    lines_with(past, &options.who.needles(), take).map_err(failed)
+    Search::run(sought, &history, behind)
+}
+
+fn unreadable((path, error): (PathBuf, io::Error)) -> ExitError {
+    ExitError::failed(format_args!(
+        "the event log {} cannot be read: {error}; name it by --log",
+        path.display()
+    ))
+}
+
+/// The lines that may be about it, and are later than `after`.
+fn lines(
+    past: Vec<PastFile>,
+    asked: Asked,
+    after: Option<Timestamp>,
+) -> Result<Vec<LoggedLine>, ExitError> {
+    let take = |line: &str| {
+        LoggedLine::parse(line)
+            .filter(|line| is_about(asked, line) && after.is_none_or(|after| line.at > after))
+    };
+    lines_with(past, &asked.needles(), take).map_err(unreadable)
 }
 
 /// Whether a line is about it, or begins a table that it may be in.
@@ -80,3 +132,6 @@ fn is_about(asked: Asked, line: &LoggedLine) -> bool {
         (Asked::Clients(net), Some(entry)) => net.contains(&entry.client),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,6 +65,7 @@ pub async fn who(
     };
     let mut command = Command::new(OURSELVES);
     command.arg("who").arg(about.to_string()).arg("--log").arg(log);
+    command.arg("--history").arg(shared.config.history.path());
     command.args(at.map(|at| format!("--at={at}")));
     let looked_up = timeout(LOOK_UP_TIME, run(command)).await;
     let (code, said, complaint) = looked_up

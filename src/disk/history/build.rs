@@ -1,0 +1,450 @@
+//! Makes files of a history of the event log, from where the last one ends, and removes those that
+//! are too old.
+//!
+//! A file is made of the lines of a day, or of a part of them, and of the clients that had ports at
+//! the end of the file before it: so memory is bounded by the number of these lines. All that a
+//! killed build leaves are files of other names, which the next one removes.
+
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::columns::{HistoryRow, Kind, text_key};
+use super::name::PieceName;
+use super::piece::{ByPort, NoPiece, Piece, PieceSize};
+use super::read::{PieceFile, WantedRows};
+use super::write::{Writing, give, has_room, is_hidden};
+use super::{
+    HistoryEnd, HistoryPlace, NOTE_BEGIN, NOTE_END, NOTE_LINES, NOTE_OPEN, NOTE_REACHED,
+    NOTE_VERSION, VERSION, end_of, open,
+};
+use crate::disk::eventlog::{Day, LogReader, open_past_from};
+use crate::disk::fs::{Disk, RealDisk, parent};
+use crate::handoff::change::Timestamp;
+use crate::handoff::holding::{Holding, PortHoldings, sort_holdings};
+
+/// Lines of which a file is made where few clients have ports, and at most.
+const LINES_LEAST: u64 = 1 << 19;
+const LINES_MOST: u64 = 1 << 22;
+/// Each client that has a port stands in each file: so much more lines are in it.
+const LINES_FOR_OPEN: u64 = 4;
+/// The same the other way round: at the end of a day, a file is made of a line for so many, or some
+/// days later; of any line where no more than these have ports.
+const OPEN_FOR_LINES: u64 = 2;
+const OPEN_FEW: u64 = 1 << 16;
+/// Octets that a line has about.
+const LINE_OCTETS: u64 = 80;
+/// Where no file is younger than this many days, the clock may be wrong: nothing is removed.
+const GAP_MAX: u64 = 32;
+const LOCK: &str = ".lock";
+/// Ports between two looks whether to stop.
+const STOP_PORTS: u32 = 1 << 15;
+
+const _: () = assert!(LINES_MOST < u32::MAX as u64);
+
+/// When the end of the log is made into a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    Now,
+    /// When its day is over, on this one or before, or when it is long.
+    Later(Day),
+}
+
+/// How a history is built.
+pub struct Building<'b> {
+    pub place: &'b HistoryPlace,
+    pub due: Due,
+    /// Lines of which a file is made; by default, as many as fit its content.
+    pub lines_max: Option<u64>,
+    /// Whether to end before all is done.
+    pub stop: &'b dyn Fn() -> bool,
+    /// Is told of how many octets of the log how many were read.
+    pub progress: &'b dyn Fn(u64, u64),
+}
+
+/// What was built.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Built {
+    pub files: u64,
+    pub lines: u64,
+    pub rows: u64,
+    /// The size of the files that say who had ports, in octets.
+    pub octets: u64,
+    /// The place where the history ended is not in the log any more: it went on behind this time.
+    pub gap: Option<Timestamp>,
+}
+
+/// Why nothing more was built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("another process builds the history in {}: the server does, while it runs", .0.display())]
+    Busy(PathBuf),
+    #[error("the event log {path} cannot be read: {cause}", path = .0.display(), cause = .1)]
+    Log(PathBuf, io::Error),
+    #[error("the history cannot be written in {path}: {cause}", path = .0.display(), cause = .1)]
+    Write(PathBuf, io::Error),
+    #[error(
+        "{path}, a file of the history, cannot be read: {cause}; remove it and those with higher numbers: \
+         they are made anew, as far as the log goes back", path = .0.display(), cause = .1
+    )]
+    Read(PathBuf, io::Error),
+    #[error("stopped; what is done is done, and the rest is next time's")]
+    Stopped,
+}
+
+/// The only one who builds in a folder.
+struct Lock(#[expect(dead_code, reason = "locked as long as it is open")] File);
+
+impl Building<'_> {
+    /// Makes all files that are due.
+    ///
+    /// # Errors
+    /// What is in the way. What was built before stays.
+    pub fn build(&self) -> Result<Built, BuildError> {
+        let mut built = Built::default();
+        let like = self.like()?;
+        let mut end = self.end()?;
+        let place = end.as_ref().map(|end| &end.place);
+        let past = open_past_from(&self.place.log, place);
+        let past = past.map_err(|(path, error)| BuildError::Log(path, error))?;
+        if !past.is_found {
+            built.gap = end.as_ref().map(|end| end.reached);
+        }
+        let mut log = LogReader::new(past.files);
+        if !self.is_due(&mut log, end.as_ref())? {
+            return Ok(built);
+        }
+        let _lock = self.lock(&like)?;
+        if self.end()?.map(|end| end.place) != end.as_ref().map(|end| end.place) {
+            // Another process has built meanwhile.
+            return Ok(built);
+        }
+        self.tidy()?;
+        loop {
+            let begin = end.as_ref().map_or(String::new(), |end| end.place.to_string());
+            let size = self.size(end.as_ref());
+            let piece = Piece::read(&mut log, &size, built.gap, || (self.stop)());
+            let piece = piece.map_err(|why| match why {
+                NoPiece::Stopped => BuildError::Stopped,
+                NoPiece::Unreadable(path, error) => BuildError::Log(path, error),
+            })?;
+            let (octets, read) = log.progress();
+            (self.progress)(octets, read);
+            let (Some((first, last)), Some(place)) = (piece.times, log.place()) else { break };
+            let is_enough = self.is_enough(Day::of(first), piece.octets, end.as_ref());
+            if !piece.is_cut && !is_enough {
+                break;
+            }
+            // What the history has is never lost by the log.
+            log.sync().map_err(|(path, error)| BuildError::Log(path, error))?;
+            let reached = end.as_ref().map_or(last, |end| end.reached.max(last));
+            let (times, notes) = ((first, last), (begin, HistoryEnd { place, reached, open: 0 }));
+            end = Some(self.write(&piece, times, notes, &like, &mut built)?);
+            if !piece.is_cut {
+                break;
+            }
+        }
+        Ok(built)
+    }
+
+    fn like(&self) -> Result<Metadata, BuildError> {
+        let log = &self.place.log;
+        fs::metadata(log).map_err(|error| BuildError::Log(log.clone(), error))
+    }
+
+    fn failed(&self, error: io::Error) -> BuildError {
+        BuildError::Write(self.place.folder.clone(), error)
+    }
+
+    fn newest(&self) -> Result<Option<PieceFile>, BuildError> {
+        let names = self.place.names(Kind::Held).map_err(|error| self.failed(error))?;
+        let newest = names.last().map(|&name| open(self.place, Kind::Held, name));
+        newest.transpose().map_err(|(path, error)| BuildError::Read(path, error))
+    }
+
+    fn end(&self) -> Result<Option<HistoryEnd>, BuildError> {
+        let newest = self.newest()?;
+        let end = |file: &PieceFile| {
+            end_of(file).map_err(|error| BuildError::Read(file.path().to_owned(), error))
+        };
+        newest.as_ref().map(end).transpose()
+    }
+
+    fn size(&self, end: Option<&HistoryEnd>) -> PieceSize {
+        let open = end.map_or(0, |end| end.open);
+        let most = (open * LINES_FOR_OPEN).clamp(LINES_LEAST, LINES_MOST);
+        let most = self.lines_max.unwrap_or(most);
+        let day = if open > OPEN_FEW { open / OPEN_FOR_LINES } else { 0 };
+        PieceSize { day: day.min(most), most }
+    }
+
+    /// Whether anything is to be done, without reading much of the log.
+    fn is_due(&self, log: &mut LogReader, end: Option<&HistoryEnd>) -> Result<bool, BuildError> {
+        let lines = log.lines().map_err(|(path, error)| BuildError::Log(path, error))?;
+        let Some(first) = Day::of_first_line(lines) else { return Ok(!lines.is_empty()) };
+        let (octets, _) = log.progress();
+        let passed = log.place().map_or(0, |place| place.offset());
+        Ok(self.is_enough(first, octets.saturating_sub(passed), end))
+    }
+
+    /// Whether the end of the log, from a day on, is to be made into a file.
+    fn is_enough(&self, first: Day, octets: u64, end: Option<&HistoryEnd>) -> bool {
+        let (size, lines) = (self.size(end), octets / LINE_OCTETS);
+        match self.due {
+            Due::Now => true,
+            Due::Later(today) => lines >= size.most || size.is_enough(lines, first, today),
+        }
+    }
+
+    fn lock(&self, like: &Metadata) -> Result<Lock, BuildError> {
+        let folders = [
+            self.place.folder.clone(),
+            self.place.kind_folder(Kind::Held),
+            self.place.kind_folder(Kind::Conflicts),
+        ];
+        folders.iter().try_for_each(|folder| make(folder, like)).map_err(|e| self.failed(e))?;
+        let path = self.place.folder.join(LOCK);
+        let lock = fs::OpenOptions::new().create(true).append(true).open(path);
+        let lock = lock.map_err(|error| self.failed(error))?;
+        give(&lock, like);
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(BuildError::Busy(self.place.folder.clone())),
+            Err(error) => Err(self.failed(error.into())),
+        }
+    }
+
+    /// Removes what a killed build has left.
+    fn tidy(&self) -> Result<(), BuildError> {
+        let newest = self.place.names(Kind::Held).map_err(|error| self.failed(error))?;
+        let newest = newest.last().map_or(0, |name| name.serial);
+        for kind in [Kind::Held, Kind::Conflicts] {
+            let folder = self.place.kind_folder(kind);
+            let names = RealDisk.list(&folder).map_err(|error| self.failed(error))?;
+            let log = self.place.name();
+            let is_left = |name: &std::ffi::OsString| {
+                let piece = PieceName::parse(&log, name);
+                is_hidden(name) || piece.is_some_and(|piece| piece.serial > newest)
+            };
+            for name in names.iter().filter(|name| is_left(name)) {
+                fs::remove_file(folder.join(name)).map_err(|error| self.failed(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the file of a piece, and that of its conflicts where there are some.
+    fn write(
+        &self,
+        piece: &Piece,
+        (first, last): (Timestamp, Timestamp),
+        (begin, mut end): (String, HistoryEnd),
+        like: &Metadata,
+        built: &mut Built,
+    ) -> Result<HistoryEnd, BuildError> {
+        let failed = |error| self.failed(error);
+        let newest = self.place.names(Kind::Held).map_err(failed)?.last().copied();
+        let serial = newest.map_or(1, |newest| newest.serial.saturating_add(1));
+        let name = PieceName::new(serial, first, last, false);
+        let folder = File::open(self.place.kind_folder(Kind::Held)).map_err(failed)?;
+        has_room(&folder).map_err(failed)?;
+        if !piece.conflicts.is_empty() {
+            let path = self.place.path(Kind::Conflicts, name);
+            let mut writing = Writing::begin(Kind::Conflicts, &path, like).map_err(failed)?;
+            let mut conflicts = piece.conflicts.clone();
+            conflicts
+                .sort_by_cached_key(|said| (text_key(*said.nat64.ip()), said.nat64.port(), *said));
+            for said in conflicts {
+                writing.push(HistoryRow::Conflict(said)).map_err(failed)?;
+            }
+            writing.finish(&path, vec![(NOTE_VERSION, VERSION.to_owned())]).map_err(failed)?;
+        }
+        let path = self.place.path(Kind::Held, name);
+        let mut writing = Writing::begin(Kind::Held, &path, like).map_err(failed)?;
+        let before = self.newest()?;
+        let mut merging = Merging::new(piece, &mut writing, self.stop);
+        let merged = merging.merge(before.as_ref());
+        match (merging.trouble.take(), merged, before) {
+            (Some(Trouble::Stopped), ..) => return Err(BuildError::Stopped),
+            (Some(Trouble::Write(error)), ..) => return Err(failed(error)),
+            (None, Err(error), Some(before)) => {
+                return Err(BuildError::Read(before.path().to_owned(), error));
+            }
+            (None, Err(error), None) => return Err(failed(error)),
+            (None, Ok(()), _) => {}
+        }
+        end.open = merging.open;
+        let name = PieceName { older: merging.older, ..name };
+        built.rows += writing.count;
+        let notes = vec![
+            (NOTE_VERSION, VERSION.to_owned()),
+            (NOTE_BEGIN, begin),
+            (NOTE_END, end.place.to_string()),
+            (NOTE_REACHED, end.reached.as_micros().to_string()),
+            (NOTE_LINES, piece.lines.to_string()),
+            (NOTE_OPEN, end.open.to_string()),
+        ];
+        let path = self.place.path(Kind::Held, name);
+        built.octets += writing.finish(&path, notes).map_err(failed)?;
+        built.files += 1;
+        built.lines += piece.lines;
+        Ok(end)
+    }
+
+    /// Removes files whose last line is older than so many days; 0: none. The newest stays: it has
+    /// all who have ports now. Returns how many were removed.
+    ///
+    /// # Errors
+    /// Where one cannot be removed.
+    pub fn expire(&self, keep_days: u32, today: Day) -> Result<usize, BuildError> {
+        let failed = |error| self.failed(error);
+        let names = self.place.names(Kind::Held).map_err(failed)?;
+        let Some((newest, older)) = names.split_last() else { return Ok(0) };
+        if keep_days == 0 || today.since(Day::of(newest.last)) > GAP_MAX {
+            return Ok(0);
+        }
+        let is_old = |name: &&PieceName| today.since(Day::of(name.last)) > u64::from(keep_days);
+        let mut removed = 0;
+        for &name in older.iter().take_while(is_old) {
+            for kind in [Kind::Conflicts, Kind::Held] {
+                let older = name.older && kind == Kind::Held;
+                match fs::remove_file(self.place.path(kind, PieceName { older, ..name })) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed(error));
+                    }
+                    _ => {}
+                }
+            }
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+/// Makes a folder, for whom the log is for.
+fn make(folder: &Path, like: &Metadata) -> io::Result<()> {
+    let read = like.permissions().mode() & 0o444;
+    match DirBuilder::new().mode(0o700 | read | read >> 2).create(folder) {
+        Ok(()) => {
+            give(&File::open(folder)?, like);
+            RealDisk.sync_dir(parent(folder))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts together who had ports at the end of a file, and what the next lines say.
+struct Merging<'m> {
+    lines: ByPort<'m>,
+    piece: &'m Piece,
+    out: &'m mut Writing,
+    stop: &'m dyn Fn() -> bool,
+    /// The port whose clients come now, and those that came.
+    port: Option<(PortKey, SocketAddrV4)>,
+    holdings: Vec<Holding>,
+    /// Rows without an end.
+    open: u64,
+    /// Whether there are rows without a beginning.
+    older: bool,
+    /// Ports since it was asked whether to stop.
+    unasked: u32,
+    trouble: Option<Trouble>,
+}
+
+/// By what the rows are sorted.
+type PortKey = ([u8; 15], u16);
+
+enum Trouble {
+    Stopped,
+    Write(io::Error),
+}
+
+impl<'m> Merging<'m> {
+    fn new(piece: &'m Piece, out: &'m mut Writing, stop: &'m dyn Fn() -> bool) -> Self {
+        let (port, holdings, lines) = (None, Vec::new(), piece.by_port());
+        let (open, older, unasked, trouble) = (0, false, 0, None);
+        Self { lines, piece, out, stop, port, holdings, open, older, unasked, trouble }
+    }
+
+    /// All rows, from those that `before` has without an end. Fails where that cannot be read; what
+    /// else went wrong is in `trouble`.
+    fn merge(&mut self, before: Option<&PieceFile>) -> io::Result<()> {
+        if let Some(before) = before {
+            before.scan(WantedRows::Open, |row| match row {
+                HistoryRow::Held(held) => self.take(held),
+                HistoryRow::Conflict(_) => Ok(()),
+            })?;
+        }
+        self.end_port()?;
+        while let Some(port) = self.lines.peek() {
+            self.write_port(port, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// One more client that had a port.
+    fn take(&mut self, held: Holding) -> io::Result<()> {
+        let nat64 = *held.nat64.ip();
+        match self.port {
+            Some((_, port)) if port == held.nat64 => {}
+            last => {
+                let text = match last {
+                    Some(((text, _), port)) if *port.ip() == nat64 => text,
+                    _ => text_key(nat64),
+                };
+                let key = (text, held.nat64.port());
+                self.end_port()?;
+                while let Some(port) = self.lines.peek()
+                    && (self.lines.text_key(), port.port()) < key
+                {
+                    self.write_port(port, Vec::new())?;
+                }
+                self.port = Some((key, held.nat64));
+            }
+        }
+        self.holdings.push(held);
+        Ok(())
+    }
+
+    fn end_port(&mut self) -> io::Result<()> {
+        let Some((_, port)) = self.port.take() else { return Ok(()) };
+        let holdings = std::mem::take(&mut self.holdings);
+        self.write_port(port, holdings)
+    }
+
+    /// Writes what becomes of those that had a port.
+    fn write_port(&mut self, port: SocketAddrV4, holdings: Vec<Holding>) -> io::Result<()> {
+        let mut all = holdings;
+        if self.lines.peek() == Some(port) || self.piece.begins(*port.ip()) {
+            let (mut ended, mut holder) = (Vec::new(), PortHoldings::of(all));
+            self.lines.take(port, |line| holder.take(line, &mut ended));
+            ended.append(&mut holder.into_open());
+            all = ended;
+            sort_holdings(&mut all);
+        }
+        self.unasked += 1;
+        if self.unasked == STOP_PORTS && (self.stop)() {
+            return self.fail(Trouble::Stopped);
+        }
+        self.unasked %= STOP_PORTS;
+        for held in all {
+            self.open += u64::from(held.until.is_none());
+            self.older |= held.from.is_none();
+            if let Err(error) = self.out.push(HistoryRow::Held(held)) {
+                return self.fail(Trouble::Write(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, why: Trouble) -> io::Result<()> {
+        self.trouble = Some(why);
+        Err(io::ErrorKind::Other.into())
+    }
+}

@@ -1,0 +1,128 @@
+//! Reads all of a history, and says what is wrong with it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddrV4;
+
+use super::columns::{HistoryRow, Kind, text_key};
+use super::name::PieceName;
+use super::read::{PieceFile, WantedRows};
+use super::{HistoryPlace, NOTE_BEGIN, NOTE_END, Unreadable, end_of, open};
+use crate::handoff::change::Timestamp;
+
+/// What a history has.
+#[derive(Debug, Default)]
+pub struct HistoryChecked {
+    pub files: usize,
+    pub rows: u64,
+    /// Of the newest file: who have ports at its end.
+    pub open: u64,
+    /// The times of the first and the last line.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// What is wrong, a line each.
+    pub wrong: Vec<String>,
+    /// Octets of the files that say who had ports.
+    pub octets: u64,
+}
+
+impl fmt::Display for HistoryChecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, rows, open, times, wrong, octets } = self;
+        match times {
+            None => writeln!(f, "there is no history")?,
+            Some((first, last)) => writeln!(
+                f,
+                "{files} files, {rows} rows in {octets} octets, from {first} to {last} UTC; {open} ports are clients' at \
+                 the end"
+            )?,
+        }
+        wrong.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+impl HistoryChecked {
+    /// Reads the history in a place. `progress` is told of how many octets how many were read.
+    ///
+    /// # Errors
+    /// Where its folder cannot be read. What is wrong with a file is told in `wrong`.
+    pub fn of(place: &HistoryPlace, progress: &dyn Fn(u64, u64)) -> Result<Self, Unreadable> {
+        let listed = |error| (place.folder().to_owned(), error);
+        let names = place.names(Kind::Held).map_err(listed)?;
+        let conflicts = place.names(Kind::Conflicts).map_err(listed)?;
+        let octets = |kind: Kind, name: PieceName| {
+            std::fs::metadata(place.path(kind, name)).map_or(0, |file| file.len())
+        };
+        let all: u64 = names.iter().map(|&name| octets(Kind::Held, name)).sum();
+        let mut checked = Self { files: names.len(), octets: all, ..Self::default() };
+        let (mut before, mut read) = (None::<(PieceName, String)>, 0);
+        for &name in &names {
+            let known = checked.times.get_or_insert((name.first, name.last));
+            *known = (known.0.min(name.first), known.1.max(name.last));
+            match checked.file(place, Kind::Held, name) {
+                Err((path, error)) => checked.wrong.push(format!("{}: {error}", path.display())),
+                Ok(file) => {
+                    let text = |note| file.note(note).unwrap_or_default().to_owned();
+                    if let Some((last, end)) = before
+                        && (last.serial + 1 != name.serial || end != text(NOTE_BEGIN))
+                    {
+                        let path = file.path().display();
+                        checked.wrong.push(format!(
+                            "{path} does not go on where the file before it ends: lines between are missing"
+                        ));
+                    }
+                    before = Some((name, text(NOTE_END)));
+                }
+            }
+            read += octets(Kind::Held, name);
+            progress(all, read);
+        }
+        for &name in &conflicts {
+            if let Err((path, error)) = checked.file(place, Kind::Conflicts, name) {
+                checked.wrong.push(format!("{}: {error}", path.display()));
+            }
+        }
+        Ok(checked)
+    }
+
+    fn file(
+        &mut self,
+        place: &HistoryPlace,
+        kind: Kind,
+        name: PieceName,
+    ) -> Result<PieceFile, Unreadable> {
+        let file = open(place, kind, name)?;
+        let (mut last, mut rows, mut open) = (None, 0, 0);
+        let scanned = file.scan(WantedRows::All, |row| {
+            let key = key(row.nat64());
+            if last.is_some_and(|last| last > key) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "its rows are not in order",
+                ));
+            }
+            (last, rows) = (Some(key), rows + 1);
+            open += u64::from(matches!(&row, HistoryRow::Held(held) if held.until.is_none()));
+            Ok(())
+        });
+        let noted = scanned.and_then(|()| match kind {
+            Kind::Held => end_of(&file).map(|end| end.open),
+            Kind::Conflicts => Ok(open),
+        });
+        match noted {
+            Ok(noted) if noted == open => {}
+            Ok(_) => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "rows are missing");
+                return Err((file.path().to_owned(), error));
+            }
+            Err(error) => return Err((file.path().to_owned(), error)),
+        }
+        if kind == Kind::Held {
+            (self.rows, self.open) = (self.rows + rows, open);
+        }
+        Ok(file)
+    }
+}
+
+fn key(port: SocketAddrV4) -> ([u8; 15], u16) {
+    (text_key(*port.ip()), port.port())
+}

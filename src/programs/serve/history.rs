@@ -1,0 +1,145 @@
+//! The thread that makes the history while a server runs. It has the lowest priority, and nobody
+//! waits for it: what it does with one file is left undone when the server ends, and the next one,
+//! or the next process, goes on.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crate::disk::eventlog::Day;
+use crate::disk::history::{BuildError, Building, Built, Due, HistoryPlace};
+use crate::kernel::clock;
+use crate::kernel::priority;
+use crate::kernel::stderr::say;
+use crate::programs::options::{HistoryDestination, LogDestination, ServeConfig};
+
+/// How often it is looked whether there is something to do.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// The same, where the log has nothing that is later than the history: all of it was read.
+const NOTHING_INTERVAL: Duration = Duration::from_hours(1);
+
+/// The thread, as the server sees it: it ends soon when this is dropped.
+pub(super) struct HistoryKeeping {
+    _alive: mpsc::Sender<()>,
+    shared: Arc<HistoryShared>,
+}
+
+#[derive(Default)]
+struct HistoryShared {
+    stop: AtomicBool,
+    /// How often something was in the way.
+    failures: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+/// What the thread needs.
+pub(super) struct HistorySetup {
+    place: HistoryPlace,
+    keep_days: u32,
+}
+
+impl HistorySetup {
+    /// None where there is to be no history.
+    pub(super) fn of(config: &ServeConfig) -> Option<Self> {
+        let (LogDestination::File(log), HistoryDestination::Folder(folder)) =
+            (&config.log, &config.history)
+        else {
+            return None;
+        };
+        let place = HistoryPlace::new(folder.clone(), log.clone());
+        Some(Self { place, keep_days: config.log_keep })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.place.folder()
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn start(self) -> io::Result<HistoryKeeping> {
+        let (alive, ended) = mpsc::channel();
+        let shared = Arc::<HistoryShared>::default();
+        let shared_too = Arc::clone(&shared);
+        let run = move || {
+            priority::lower();
+            loop {
+                let pause = self.turn(&shared_too);
+                if ended.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("history".to_owned()).spawn(run)?;
+        Ok(HistoryKeeping { _alive: alive, shared })
+    }
+
+    /// Does what is due. Returns after which time to look again.
+    fn turn(&self, shared: &HistoryShared) -> Duration {
+        let today = Day::of(clock::wall());
+        let building = Building {
+            place: &self.place,
+            due: Due::Later(today),
+            lines_max: None,
+            stop: &|| shared.stop.load(Ordering::Relaxed),
+            progress: &|_, _| (),
+        };
+        let built = building.build();
+        let expired = building.expire(self.keep_days, today);
+        match built.and_then(|built| expired.map(|_| built)) {
+            Ok(built) => {
+                shared.set_trouble(None);
+                after(&built)
+            }
+            Err(BuildError::Stopped | BuildError::Busy(_)) => INTERVAL,
+            Err(error) => {
+                shared.failures.fetch_add(1, Ordering::Relaxed);
+                shared.set_trouble(Some(format!(
+                    "{error}; it is tried again, and the event log has all meanwhile"
+                )));
+                INTERVAL
+            }
+        }
+    }
+}
+
+fn after(built: &Built) -> Duration {
+    match built.gap {
+        None => INTERVAL,
+        Some(_) if built.files == 0 => NOTHING_INTERVAL,
+        Some(reached) => {
+            say(format_args!(
+                "where the history ended is not in the event log any more: it goes on with what is later than {reached} UTC"
+            ));
+            INTERVAL
+        }
+    }
+}
+
+impl HistoryShared {
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+impl HistoryKeeping {
+    /// How often something was in the way.
+    pub(super) fn failures(&self) -> u64 {
+        self.shared.failures.load(Ordering::Relaxed)
+    }
+
+    /// What is in the way since the last call.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for HistoryKeeping {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,248 @@
+//! What a history says is what its log says.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::path::Path;
+
+use flate2::{Compression, write::GzEncoder};
+use proptest::prelude::*;
+
+use super::*;
+use crate::disk::history::{Building, Due};
+use crate::handoff::change::{Event, EventKind, LogFormat};
+use crate::handoff::entry::{Client, MappedPort, TableKey};
+use crate::ip::address::Prefix96;
+use crate::programs::who::when::TimeSpan;
+
+/// 2019-03-18 10:06:28
+const BEGIN: u64 = 1_552_903_588_000_000;
+const SECOND: u64 = 1_000_000;
+
+/// What a server did, and its log.
+struct World {
+    folder: tempfile::TempDir,
+    now: u64,
+    format: LogFormat,
+    tables: BTreeMap<(TableKey, u16), Client>,
+    lines: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = BTreeMap::new();
+        let world = Self { folder, now: BEGIN, format: LogFormat::Plain, tables, lines: 0 };
+        fs::write(world.log(), "").unwrap();
+        world
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("events.log")
+    }
+
+    fn history(&self) -> PathBuf {
+        self.folder.path().join("history")
+    }
+
+    fn write(&mut self, table: TableKey, kind: EventKind) {
+        let event = Event { at: Timestamp::from_micros(self.now), table, kind };
+        let mut log = OpenOptions::new().append(true).open(self.log()).unwrap();
+        writeln!(log, "{}", event.line(self.format)).unwrap();
+        self.lines += 1;
+    }
+
+    /// `step` says what happens, the others to whom.
+    fn step(&mut self, (step, pause, place, who): (u8, u8, u8, u8), formats: bool) {
+        self.now += match pause {
+            0..=99 => 0,
+            100..=179 => u64::from(pause),
+            180..=239 => u64::from(pause) * SECOND,
+            _ => 3600 * SECOND * u64::from(pause - 239),
+        };
+        let table = TableKey {
+            local: Ipv4Addr::new(203, 0, 113, 5 + place % 2),
+            nat64: Ipv4Addr::new(192, 0, 2, [7, 10, 9][usize::from(place / 2 % 3)]),
+        };
+        let port = MappedPort(3719 + u16::from(place / 8 % 3));
+        let client = Client {
+            prefix: Prefix96([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]),
+            address: Ipv6Addr::new(
+                0x2001,
+                0xdb8,
+                u16::from(who % 2),
+                0,
+                0,
+                0,
+                0,
+                u16::from(who % 5),
+            ),
+            port: 53186 + u16::from(who % 3),
+        };
+        let key = (table, port.0);
+        match step {
+            0..=139 => {
+                if let Some(client) = self.tables.insert(key, client) {
+                    self.write(table, EventKind::Deleted { port, client });
+                }
+                self.write(table, EventKind::Created { port, client });
+            }
+            140..=179 => {
+                if let Some(client) = self.tables.remove(&key) {
+                    self.write(table, EventKind::Deleted { port, client });
+                }
+            }
+            180..=209 => self.write(table, EventKind::Conflict { port, client }),
+            210..=219 => {
+                // A state that was lost, or a NAT64 that is new.
+                self.tables.retain(|(there, _), _| *there != table);
+                self.write(table, EventKind::Initialized);
+            }
+            220..=229 => {
+                let gone: Vec<_> =
+                    self.tables.extract_if(.., |(there, _), _| *there == table).collect();
+                for ((_, port), client) in gone {
+                    self.write(table, EventKind::Deleted { port: MappedPort(port), client });
+                }
+                self.write(table, EventKind::Forgotten);
+            }
+            230..=234 if formats => {
+                self.format = match self.format {
+                    LogFormat::Plain => LogFormat::Full,
+                    LogFormat::Full => LogFormat::Json,
+                    LogFormat::Json => LogFormat::Plain,
+                }
+            }
+            235..=239 => self.turn(who % 2 == 0),
+            240..=249 => self.build(3 + u64::from(who % 20)),
+            // A reactor that is late.
+            _ => self.now = self.now.saturating_sub(u64::from(pause)).max(BEGIN),
+        }
+    }
+
+    /// The log is put aside, as each day.
+    fn turn(&self, compressed: bool) {
+        let at = Timestamp::from_micros(self.now).to_string();
+        let day: String = at[..10].chars().filter(char::is_ascii_digit).collect();
+        let former = |number: u32| self.folder.path().join(format!("events.log-{day}.{number}"));
+        let is_there = |number: &u32| {
+            let path = former(*number);
+            path.exists() || path.with_extension(format!("{number}.gz")).exists()
+        };
+        let path = former((1..).find(|number| !is_there(number)).unwrap());
+        let text = fs::read(self.log()).unwrap();
+        if compressed {
+            let name = path.display();
+            let file = File::create(format!("{name}.gz")).unwrap();
+            let mut encoder = GzEncoder::new(file, Compression::fast());
+            encoder.write_all(&text).unwrap();
+            encoder.finish().unwrap();
+        } else {
+            fs::write(path, text).unwrap();
+        }
+        fs::write(self.log(), "").unwrap();
+    }
+
+    fn build(&self, lines: u64) {
+        let place = HistoryPlace::new(self.history(), self.log());
+        let building = Building {
+            place: &place,
+            due: Due::Now,
+            lines_max: Some(lines),
+            stop: &|| false,
+            progress: &|_, _| (),
+        };
+        let built = building.build().unwrap();
+        assert_eq!(built.gap, None, "the place is lost");
+    }
+
+    fn answer(&self, sought: Sought, history: &Path) -> String {
+        let options = WhoOptions {
+            who: sought.asked,
+            at: None,
+            to: sought.to,
+            log: Some(self.log()),
+            history: Some(history.to_owned()),
+            config: None,
+            json: true,
+        };
+        match told(&options, sought) {
+            Ok(answer) => answer.to_string() + &answer.json().unwrap(),
+            Err(error) => error.message,
+        }
+    }
+}
+
+fn port(place: u8) -> Asked {
+    let nat64 = Ipv4Addr::new(192, 0, 2, [7, 10, 9][usize::from(place / 2 % 3)]);
+    Asked::Port(SocketAddrV4::new(nat64, 3719 + u16::from(place / 8 % 3)))
+}
+
+fn clients(who: u8) -> Asked {
+    let text = match who % 4 {
+        0 => "2001:db8::/47".to_owned(),
+        1 => format!("2001:db8:{}::/64", who / 4 % 2),
+        _ => format!("2001:db8:{}::{}", who / 8 % 2, who / 16 % 5),
+    };
+    text.parse().unwrap()
+}
+
+type Steps = Vec<(u8, u8, u8, u8)>;
+
+fn steps() -> impl Strategy<Value = Steps> {
+    prop::collection::vec(any::<(u8, u8, u8, u8)>(), 1..150)
+}
+
+fn check(world: &World, sought: Sought) {
+    let by_text = world.answer(sought, Path::new("off"));
+    let by_history = world.answer(sought, &world.history());
+    if by_text != by_history {
+        let log = fs::read_to_string(world.log()).unwrap();
+        panic!("{sought:?}\n{log}\nby its text:\n{by_text}\nby its history:\n{by_history}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// About every port, at times in and around the log, of a log whose format changes.
+    #[test]
+    fn a_history_says_of_ports_what_the_log_says(steps in steps(), lines in 1..40_u64, moments: [u8; 6]) {
+        let mut world = World::new();
+        steps.into_iter().for_each(|step| world.step(step, true));
+        if lines < 30 {
+            world.build(lines);
+        }
+        let length = world.now - BEGIN + 2 * SECOND;
+        for (place, moment) in (0..24).zip(moments.into_iter().cycle()) {
+            let from = BEGIN - SECOND + length / 255 * u64::from(moment);
+            for length in [0, SECOND - 1, length / 5] {
+                let [from, until] = [from, from + length].map(Timestamp::from_micros);
+                let span = Some(TimeSpan { from, until });
+                let to = (place % 8 == 3).then_some(Ipv4Addr::new(203, 0, 113, 5));
+                check(&world, Sought { asked: port(place), span, to });
+            }
+        }
+    }
+
+    /// About clients. Of a table whose address the log does not always say, a client's own lines
+    /// do not say that another one has its port.
+    #[test]
+    fn a_history_says_of_clients_what_the_log_says(steps in steps(), full: bool, moments: [u8; 4]) {
+        let mut world = World::new();
+        if full {
+            world.format = LogFormat::Full;
+        }
+        steps.into_iter().for_each(|step| world.step(step, false));
+        let length = world.now - BEGIN + 2 * SECOND;
+        for (who, moment) in (0..80).step_by(3).zip(moments.into_iter().cycle()) {
+            let from = BEGIN - SECOND + length / 255 * u64::from(moment);
+            let [from, until] = [from, from + length / 9].map(Timestamp::from_micros);
+            let to = full.then_some(Ipv4Addr::new(203, 0, 113, 6)).filter(|_| who % 4 == 0);
+            let asked = clients(who);
+            check(&world, Sought { asked, span: None, to });
+            check(&world, Sought { asked, span: Some(TimeSpan { from, until }), to });
+        }
+    }
+}
