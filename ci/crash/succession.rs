@@ -15,10 +15,11 @@ use crate::restart::{check_known, map_all};
 use crate::server::Server;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -220,57 +221,91 @@ fn section_9_a_successor_is_asked_at_the_same_sockets() {
     let arguments = ["--reactors", "2", "--web", &web.to_string()];
     let mut service = Service::start(&arguments);
     let path = service.server.state.join("admin.sock");
-    let asked = asking_all_the_time(&path, web, || (0..3).for_each(|_| service.hand_over()));
-    assert!(asked.len() >= 4, "all four processes were asked: {asked:?}");
+    asking_all_the_time(&path, web, 4, || service.hand_over());
     service.stop();
     assert!(!path.exists(), "nobody is there any more");
 
     let mut server = Server::started(&arguments);
     let path = server.state.join("admin.sock");
-    let asked = asking_all_the_time(&path, web, || {
-        for times in 2..4 {
-            server.signal(libc::SIGUSR2);
-            let serves = || server.stderr().matches(SERVING).count() >= times;
-            assert!(wait_until(PATIENCE, serves), "{}", server.stderr());
-        }
+    asking_all_the_time(&path, web, 3, || {
+        let before = server.stderr().matches(SERVING).count();
+        server.signal(libc::SIGUSR2);
+        let serves = || server.stderr().matches(SERVING).count() > before;
+        assert!(wait_until(PATIENCE, serves), "{}", server.stderr());
     });
-    assert!(asked.len() >= 3, "the process was asked each time: {asked:?}");
     // One that is killed leaves its socket, and the next one takes its place.
     server.kill();
     assert!(path.exists());
     server.start(&arguments);
-    assert_eq!(http::get(&path, "/status").code, 200);
+    assert_eq!(http::get(&path, "/status").json()["ready"], true);
     server.stop();
     assert!(!path.exists());
 }
 
-/// Asks at both sockets while something happens: each request is answered. Returns since when those
-/// served that answered.
-fn asking_all_the_time(path: &Path, web: SocketAddr, happens: impl FnOnce()) -> BTreeSet<String> {
+/// Asks at both sockets, while this number of processes follow each other: somebody listens all the
+/// time, and each of them answers. What one has no time to answer before it ends is asked again.
+fn asking_all_the_time(path: &Path, web: SocketAddr, processes: usize, mut next: impl FnMut()) {
     let host = format!("Host: {web}");
-    let ask = || {
-        let answers =
-            [http::get(path, "/status"), http::ask(http::tcp(web), "GET /status", &[&host])];
-        answers.map(|answer| {
-            assert_eq!(answer.code, 200, "{answer:?}");
-            answer.json()["since"].as_str().unwrap().to_owned()
-        })
+    let since = |answer: http::Answered| {
+        let begin = "nat64handoff_start_time_seconds ";
+        let line = answer.body.lines().find_map(|line| line.strip_prefix(begin));
+        line.map(str::to_owned)
     };
-    let end = AtomicBool::new(false);
-    let mut since = thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let mut since = BTreeSet::new();
+    let (seen, end) = (Mutex::new([BTreeSet::new(), BTreeSet::new()]), AtomicBool::new(false));
+    let seen_by_both = || seen.lock().unwrap().iter().map(BTreeSet::len).min().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
             while !end.load(Ordering::Acquire) {
-                since.extend(ask());
+                // To connect never fails.
+                let unix = http::try_ask(http::unix(path), "GET /metrics", &["Host: localhost"]);
+                let tcp = http::try_ask(http::tcp(web), "GET /metrics", &[&host]);
+                for (seen, answer) in seen.lock().unwrap().iter_mut().zip([unix, tcp]) {
+                    seen.extend(answer.and_then(since));
+                }
             }
-            since
         });
-        happens();
+        // Ends the thread also where this fails.
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for process in 1..=processes {
+                assert!(wait_until(PATIENCE, || seen_by_both() >= process), "{seen:?}");
+                if process < processes {
+                    next();
+                }
+            }
+        }));
         end.store(true, Ordering::Release);
-        asking.join().unwrap()
+        asked.unwrap();
     });
-    since.extend(ask());
-    since
+    assert_eq!(seen_by_both(), processes, "{seen:?}");
+}
+
+/// What a process that goes on cannot have any more is said, and done without: a restart has it.
+#[test]
+fn section_9_a_successor_serves_without_another_web_address() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let [before, after] = [(); 2].map(|()| SocketAddr::from((LOCAL, free_port())));
+    let write = |web: SocketAddr| fs::write(file.path(), format!("web = '{web}'\n")).unwrap();
+    write(before);
+    let mut service = Service::start(&["--config", file.path().to_str().unwrap()]);
+    let nat64 = Nat64::known(&service.server);
+    let ready = |web| http::ask(http::tcp(web), "GET /readyz", &["Host: localhost"]).code;
+    assert_eq!(ready(before), 200);
+    write(after);
+    service.hand_over();
+    service.says("until a restart, the server does without", 1);
+    check_known("without", &nat64);
+    assert!(TcpStream::connect(before).is_err() && TcpStream::connect(after).is_err());
+    assert_eq!(http::get(&service.server.state.join("admin.sock"), "/readyz").code, 200);
+    service.stop();
+    service.first = Service::spawn(
+        &service.server,
+        &service.manager,
+        &service.path,
+        &["--config", file.path().to_str().unwrap()],
+    );
+    assert_eq!(ready(after), 200);
+    service.first.signal(libc::SIGTERM);
+    assert!(service.first.wait(PATIENCE).is_some());
 }
 
 /// What would take over ends, hangs, or has nothing to say: the server goes on, and can be told

@@ -37,16 +37,21 @@ pub fn tcp(address: SocketAddr) -> TcpStream {
 }
 
 /// Sends `METHOD PATH` with these header lines, and reads what comes until the end.
-pub fn ask(mut stream: impl Stream, what: &str, headers: &[&str]) -> Answered {
+pub fn ask(stream: impl Stream, what: &str, headers: &[&str]) -> Answered {
+    try_ask(stream, what, headers).unwrap_or_else(|| panic!("{what}: no answer"))
+}
+
+/// The same; nothing where the connection ends without an answer.
+pub fn try_ask(mut stream: impl Stream, what: &str, headers: &[&str]) -> Option<Answered> {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-    stream.write_all(format!("{what} HTTP/1.1\r\n{lines}\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("{what} HTTP/1.1\r\n{lines}\r\n").as_bytes()).ok()?;
     let mut octets = Vec::new();
-    stream.read_to_end(&mut octets).unwrap();
+    stream.read_to_end(&mut octets).ok()?;
     let text = String::from_utf8(octets).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{what}: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n")?;
     let (first, headers) = head.split_once("\r\n").unwrap_or((head, ""));
     let code = first.split(' ').nth(1).unwrap().parse().unwrap();
-    Answered { code, headers: headers.to_ascii_lowercase(), body: body.to_owned() }
+    Some(Answered { code, headers: headers.to_ascii_lowercase(), body: body.to_owned() })
 }
 
 /// As the commands do, at an admin socket.

@@ -62,7 +62,8 @@ fn status_says_what_was_sent() {
     busy.silent("no content", b"");
     // The connection ends at the NAT64's address, which is this host's as well.
     let (_listener, _service) = live_connection(&busy);
-    assert!(wait_until(PATIENCE, || server.events().len() == 43), "{:?}", server.events());
+    let is_written = || number(&status(&server)["log"]["written"]) == 43;
+    assert!(wait_until(PATIENCE, is_written), "{:?}", server.events());
 
     let said = status(&server);
     let version = run(&["--version"]).1;

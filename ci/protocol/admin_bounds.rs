@@ -7,9 +7,11 @@ use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::server::Server;
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 
 fn socket(server: &Server) -> PathBuf {
     server.directory.path().join("state/admin.sock")
@@ -43,6 +45,39 @@ fn a_header_of_ten_megaoctets_is_refused() {
         ["Host: localhost"].into_iter().chain(many.iter().map(String::as_str)).collect();
     assert_eq!(ask(unix(&socket(&server)), "GET /status", &lines).code, 431);
     assert_eq!(get(&socket(&server), "/status").code, 200);
+}
+
+/// A log that nobody reads: new clients get no answer, and that is what is told.
+#[test]
+fn who_is_not_ready_says_so() {
+    let pipe = tempfile::tempdir().unwrap();
+    let path = pipe.path().join("log");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Nothing is read of it.
+    let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let server = Server::start_single(&["--log", path.to_str().unwrap()]);
+    let nat64 = Nat64::known(&server);
+    let at = socket(&server);
+    assert_eq!(get(&at, "/readyz").code, 200);
+    let is_answered = |number: u32| {
+        let client = Client::nth(number);
+        nat64.send(&nat64.client_request(&client.authenticator(), &client.udp(b"data")));
+        nat64.try_reply(PATIENCE / 20).is_some()
+    };
+    let first = (0..60_000).find(|&number| !is_answered(number));
+    assert!(first.is_some(), "it never waits");
+    let ready = get(&at, "/readyz");
+    assert_eq!(ready.code, 503, "{ready:?}");
+    assert!(ready.body.contains("the event log does not take lines"), "{ready:?}");
+    let said = get(&at, "/status").json();
+    assert_eq!(said["ready"], false);
+    assert!(said["not_ready"][0].as_str().unwrap().contains("1 of 1 reactors"), "{said}");
+    assert_eq!(metric(&server, "nat64handoff_ready"), 0.0);
+    assert_eq!(get(&at, "/healthz").code, 200, "it lives");
+    let drop = format!("POST /tables/{}/drop", nat64.address);
+    let refused = ask(unix(&at), &drop, &["Host: localhost"]);
+    assert!(refused.code == 503 && refused.body.contains("nothing is changed"), "{refused:?}");
+    assert!(nat64.is_known());
 }
 
 #[test]

@@ -110,6 +110,13 @@ impl Sender {
         room
     }
 
+    /// Whether there is room for this number of events, as [`Sender::reserve`] would find it.
+    pub fn takes(&self, events: usize) -> bool {
+        let room = self.room();
+        let has_room = room >= events && (room >= ROOM_AGAIN || !self.is_blocked);
+        has_room || self.has_given_up()
+    }
+
     fn room(&self) -> usize {
         let unlogged = self.next.saturating_sub(self.logged.get(self.shard));
         let left = self.unlogged_max.saturating_sub(unlogged);

@@ -104,6 +104,11 @@ impl Server {
         self.admission.tending.order(table)
     }
 
+    /// Takes an order back, if nothing was done for it yet. Returns whether that is so.
+    pub fn revoke_drop(&mut self, order: u64) -> bool {
+        self.admission.tending.revoke(order)
+    }
+
     /// What came of an order, if it was carried out and not many were since.
     pub fn dropped_table(&self, order: u64) -> Option<DroppedTable> {
         self.admission.tending.carried_out(order)

@@ -166,6 +166,14 @@ impl Tending {
         })
     }
 
+    /// Takes an order back. Returns false where it was begun, or carried out.
+    pub fn revoke(&mut self, order: u64) -> bool {
+        let waiting = &mut self.orders.waiting;
+        let before = waiting.len();
+        waiting.retain(|(number, _)| *number != order);
+        waiting.len() < before
+    }
+
     /// What came of an order.
     pub fn carried_out(&self, order: u64) -> Option<DroppedTable> {
         self.orders.done.iter().find(|done| done.order == order).copied()
@@ -347,8 +355,8 @@ impl Tending {
         let hash = hash_of(&shared.hash, table);
         let Some(channel) = channels.find_mut(None, hash, table) else {
             self.going = None;
-            // What an operator wanted to go had gone by itself.
-            return self.ends(going, 0);
+            // What an operator wanted to go had gone by itself, in an earlier record.
+            return self.ends(going, number.saturating_sub(1));
         };
         while let Some(change) = channel.next_identity() {
             channel.apply(&change, number);

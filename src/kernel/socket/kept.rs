@@ -52,6 +52,11 @@ impl KeptSockets {
         Self::of(service::passed(is_ours), listen)
     }
 
+    /// Whether another process served with them: this one goes on.
+    pub fn goes_on(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// A socket that was handed over under this name by [`handed_over_as`].
     pub fn take_listening(&mut self, name: &str) -> Option<OwnedFd> {
         let name = format!("{OTHER_NAME}{name}");

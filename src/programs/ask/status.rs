@@ -59,7 +59,8 @@ fn work(text: &mut String, status: &Status, units: Units) {
     }
     let rated = |name: &str| {
         let Rated { total, per_second } = status.counters.get(name).copied().unwrap_or_default();
-        format!("{} now, {} in all", units.rate(per_second), units.count(total))
+        let rate = units.rate_over(per_second, status.rates_over_seconds);
+        format!("{rate} now, {} in all", units.count(total))
     };
     line(text, "requests", &rated("datagrams"));
     line(text, "answers", &rated("replies"));
@@ -71,7 +72,7 @@ fn work(text: &mut String, status: &Status, units: Units) {
         "validation",
         &format!(
             "{} of {most}/s (--validation-rate), {} in all, {} identities learned",
-            units.rate(sent.per_second),
+            units.rate_over(sent.per_second, status.rates_over_seconds),
             units.count(sent.total),
             units.count(status.validation.learned.total)
         ),
@@ -143,7 +144,8 @@ fn drops(text: &mut String, status: &Status, units: Units) {
     }
     let _ = writeln!(text, "\n{}", units.heading("Without an answer, and what to do"));
     for DropStatus { reason, total, per_second, concerns, advice } in &status.drops {
-        let (total, rate) = (units.count(*total), units.rate(*per_second));
+        let rate = units.rate_over(*per_second, status.rates_over_seconds);
+        let total = units.count(*total);
         let said = format!("{reason:<28}{total:>8} {rate:>10}  {advice}");
         let is_now = concerns == "operator" && *per_second > 0.0;
         let _ = writeln!(text, "{}", if is_now { units.warning(&said) } else { said });
@@ -156,7 +158,8 @@ fn tables(text: &mut String, status: &Status, units: Units) {
     }
     let columns =
         ["NAT64", "at", "entries", "of", "live", "requests", "new", "last seen", "identities"];
-    let rows = status.tables.iter().map(|table| row(table, units));
+    let over = status.tables_rates_over_seconds;
+    let rows = status.tables.iter().map(|table| row(table, over, units));
     let rows: Vec<_> = [columns.map(str::to_owned)].into_iter().chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns.len()).map(width).collect();
@@ -180,7 +183,7 @@ fn tables(text: &mut String, status: &Status, units: Units) {
     }
 }
 
-fn row(table: &TableStatus, units: Units) -> [String; 9] {
+fn row(table: &TableStatus, over: f64, units: Units) -> [String; 9] {
     let going = if table.going { ", going" } else { "" };
     [
         table.nat64.clone(),
@@ -188,8 +191,8 @@ fn row(table: &TableStatus, units: Units) -> [String; 9] {
         units.count(table.entries.used),
         units.part(table.entries.used, table.entries.max),
         table.live_connections.map_or("?".into(), |live| units.count(live)),
-        units.rate(table.requests.per_second),
-        units.rate(table.created.per_second),
+        units.rate_over(table.requests.per_second, over),
+        units.rate_over(table.created.per_second, over),
         format!("{} ago{going}", units.seconds(table.last_seen_seconds)),
         table.identities.iter().filter(|identity| identity.known).count().to_string(),
     ]

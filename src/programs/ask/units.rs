@@ -35,6 +35,11 @@ impl Units {
         }
     }
 
+    /// The same, where it is known: it was measured over this many seconds.
+    pub fn rate_over(self, rate: f64, seconds: f64) -> String {
+        if seconds > 0.0 { self.rate(rate) } else { "-".to_owned() }
+    }
+
     /// A time.
     pub fn seconds(self, seconds: f64) -> String {
         if !self.for_people {

@@ -16,7 +16,7 @@ use crate::kernel::limits;
 use crate::kernel::ring;
 use crate::kernel::socket;
 use crate::programs::options::{LogDestination, Places, ServeConfig};
-use crate::programs::serve::admin::token_trouble;
+use crate::programs::serve::admin::door_troubles;
 use crate::programs::serve::recovery;
 use crate::programs::serve::start::choose_io;
 
@@ -30,7 +30,7 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     if config.io == Some(Io::Uring) {
         troubles.extend(choose_io(config.io).err().map(|error| error.to_string()));
     }
-    troubles.extend(token_trouble(config).map(|error| error.to_string()));
+    troubles.extend(door_troubles(config).iter().map(ToString::to_string));
     let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));
     let works = || if ring::probe().is_ok() { Io::Uring } else { Io::Mmsg };

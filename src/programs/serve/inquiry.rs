@@ -15,8 +15,13 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
+use crate::disk::eventlog::Sender;
+use crate::disk::storage::{JournalState, JournalWriter};
 use crate::handoff::entry::{Entry, TableKey};
-use crate::handoff::server::{DroppedTable, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable, Server};
+use crate::handoff::server::{
+    DroppedTable, EVENTS_BESIDE, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable, Server,
+};
+use crate::handoff::stats::DropReason;
 use crate::kernel::backend::Waker;
 use crate::kernel::waker::EventWaker;
 
@@ -44,6 +49,8 @@ pub enum Question {
     Drop(TableKey),
     /// What came of that.
     Dropped(u64),
+    /// That it is not, if nothing was done yet.
+    Revoke(u64),
 }
 
 /// A question, and its answer.
@@ -61,8 +68,10 @@ pub struct Inquiry {
     pub dropped: Option<DroppedTable>,
     /// The last record of changes that may be announced.
     pub durable: u64,
-    /// Changes can be recorded now.
-    pub records: bool,
+    /// The order was taken back before anything was done.
+    pub revoked: bool,
+    /// Why nothing can be recorded now, where that is so.
+    pub frozen: Option<DropReason>,
 }
 
 impl Inquiry {
@@ -79,7 +88,19 @@ impl Inquiry {
             }
             Question::Drop(table) => self.order = server.drop_table(table),
             Question::Dropped(order) => self.dropped = server.dropped_table(order),
+            Question::Revoke(order) => self.revoked = server.revoke_drop(order),
         }
+    }
+}
+
+/// Why a reactor with these can record nothing now, where that is so.
+pub fn frozen(log: Option<&Sender>, journal: Option<&mut JournalWriter>) -> Option<DropReason> {
+    let Some(log) = log else { return Some(DropReason::JournalUnavailable) };
+    let log_waits = || (!log.takes(EVENTS_BESIDE)).then_some(DropReason::LogUnavailable);
+    match journal.map(JournalWriter::state) {
+        None | Some(JournalState::Fine) => log_waits(),
+        Some(JournalState::Full) => Some(DropReason::JournalFull),
+        Some(JournalState::NoSpace | JournalState::Failed) => Some(DropReason::JournalUnavailable),
     }
 }
 
@@ -181,7 +202,8 @@ impl AskingEnd {
                 order: None,
                 dropped: None,
                 durable: 0,
-                records: false,
+                revoked: false,
+                frozen: None,
             })
         });
         self.number += 1;
@@ -190,6 +212,7 @@ impl AskingEnd {
         inquiry.found.clear();
         inquiry.entries.clear();
         (inquiry.next, inquiry.order, inquiry.dropped) = (None, None, None);
+        inquiry.revoked = false;
         // Those of who did not wait: there is room for all that are on their way.
         while self.answers.pop().is_ok() {}
         self.ask.push(inquiry).map_err(|_| NoAnswer)?;

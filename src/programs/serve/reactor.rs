@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::inquiry::{Inquiries, Inquiry};
+use super::inquiry::{Inquiries, Inquiry, frozen};
 use super::rounds::Rounds;
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
@@ -304,7 +304,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
 
     #[cold]
     fn inquire(&mut self, mut inquiry: Box<Inquiry>) {
-        inquiry.records = self.is_recording();
+        inquiry.frozen = frozen(self.log.as_ref(), self.journal.as_mut());
         inquiry.durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
         self.shard.inquire(&mut inquiry);
         if let Some(inquiries) = &mut self.inquiries {

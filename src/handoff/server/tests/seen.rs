@@ -134,6 +134,9 @@ fn section_5_a_table_goes_when_an_operator_wants_it_to() {
     assert_eq!(server.contradiction(), None);
     let stats = server.stats();
     assert_eq!((stats.get(Counter::TablesDropped), stats.get(Counter::Forgotten)), (1, 0));
+    // One that was not begun is taken back, once.
+    let order = server.drop_table(key(3)).unwrap();
+    assert_eq!((server.revoke_drop(order), server.revoke_drop(order)), (true, false));
     // No more wait than may.
     let orders = std::iter::from_fn(|| server.drop_table(key(1))).count();
     assert!((1..100).contains(&orders), "{orders}");

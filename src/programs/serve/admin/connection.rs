@@ -69,16 +69,12 @@ async fn accept<S>(shared: &Arc<AdminShared>, door: Door, next: impl AsyncFn() -
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let places = match door {
-        Door::Unix => &shared.state.places.unix,
-        Door::Web => &shared.state.places.web,
-    };
     loop {
         let Ok(stream) = next().await else {
             sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+        let Some(place) = shared.state.places.take(door) else {
             shared.state.counts.connections_refused.fetch_add(1, Ordering::Relaxed);
             continue;
         };

@@ -5,34 +5,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::kernel::stderr::warn;
+use crate::programs::serve::admin::guard::Door;
 use crate::programs::serve::repeats::Repeats;
 
-/// The most connections at one door.
-const CONNECTIONS_MAX: u32 = 32;
-
-/// Places for connections at each door.
+/// Permits for something at each door.
 #[derive(Debug)]
-pub struct ConnectionPlaces {
-    pub unix: Arc<Semaphore>,
-    pub web: Arc<Semaphore>,
+pub struct Permits {
+    most: usize,
+    unix: Arc<Semaphore>,
+    web: Arc<Semaphore>,
 }
 
-impl Default for ConnectionPlaces {
-    fn default() -> Self {
-        let [unix, web] = [CONNECTIONS_MAX; 2].map(|most| Arc::new(Semaphore::new(most as usize)));
-        Self { unix, web }
+impl Permits {
+    /// As many at each door.
+    pub fn new(most: usize) -> Self {
+        let [unix, web] = [most; 2].map(|most| Arc::new(Semaphore::new(most)));
+        Self { most, unix, web }
     }
-}
 
-impl ConnectionPlaces {
-    /// Waits until all connections are closed, but no longer than this.
+    /// One, if there is one left.
+    pub fn take(&self, door: Door) -> Option<OwnedSemaphorePermit> {
+        let permits = match door {
+            Door::Unix => &self.unix,
+            Door::Web => &self.web,
+        };
+        Arc::clone(permits).try_acquire_owned().ok()
+    }
+
+    /// Waits until all are back, but no longer than this.
     pub async fn all_left(&self, wait: Duration) {
         let left = async {
-            for places in [&self.unix, &self.web] {
-                drop(places.acquire_many(CONNECTIONS_MAX).await);
+            for permits in [&self.unix, &self.web] {
+                drop(permits.acquire_many(self.most as u32).await);
             }
         };
         // Those that stay are cut off.
@@ -49,16 +56,17 @@ pub struct AdminCounts {
     pub cut_off: AtomicU64,
     /// Requests that the guard refused.
     pub requests_refused: AtomicU64,
-    told: Mutex<(Repeats, u64, u64)>,
+    told: Mutex<(Repeats, [u64; 3])>,
 }
 
 impl AdminCounts {
     /// Tells the operator what is refused, once a minute at most.
     pub fn tell(&self, now: Duration) {
         let Ok(mut told) = self.told.try_lock() else { return };
-        let (repeats, refused_before, cut_before) = &mut *told;
+        let (repeats, [refused_before, cut_before, requests_before]) = &mut *told;
         let refused = self.connections_refused.load(Ordering::Relaxed);
         let cut = self.cut_off.load(Ordering::Relaxed);
+        let requests = self.requests_refused.load(Ordering::Relaxed);
         let lines = [
             (
                 refused,
@@ -71,6 +79,12 @@ impl AdminCounts {
                 cut_before,
                 "answers of the admin socket or --web are cut off, as they are not read \
                 in time; see what asks and does not read (admin_cut_off)",
+            ),
+            (
+                requests,
+                requests_before,
+                "requests to the admin socket or --web are refused: without the token, of another \
+                site or to a name that is not known; see who asks (admin_requests_refused)",
             ),
         ];
         for (count, before, line) in lines {

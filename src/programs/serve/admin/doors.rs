@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -73,17 +74,22 @@ impl Doors {
     ///
     /// # Errors
     /// Where one that somebody asked for cannot be had. The default of the Unix socket is done
-    /// without, and that is said.
+    /// without, and that is said. So is any, where this process goes on with the port of another
+    /// one: nobody else would serve then.
     pub fn open(config: &ServeConfig, kept: &mut KeptSockets) -> Result<Self, DoorError> {
+        let goes_on = kept.goes_on();
         let unix = match &config.admin {
             AdminPlace::Off => None,
-            AdminPlace::At(path) => Some(unix(path, kept)?),
+            AdminPlace::At(path) => unless_missed(unix(path, kept), goes_on)?,
             AdminPlace::Default(path) => {
                 unix(path, kept).inspect_err(|error| warn(format_args!("{error}"))).ok()
             }
         };
-        let token = config.web_token.as_deref().map(token).transpose()?;
-        let web = config.web.map(|address| web(address, kept)).transpose()?;
+        let web = match config.web {
+            Some(address) => unless_missed(web_with_token(address, config, kept), goes_on)?,
+            None => None,
+        };
+        let (web, token) = web.map_or((None, None), |(web, token)| (Some(web), token));
         Ok(Self { unix, web, token })
     }
 
@@ -105,6 +111,17 @@ impl Doors {
             passed.push(handed_over_as(&web_name(web.local_addr()?), web.as_fd())?);
         }
         Ok(passed)
+    }
+}
+
+/// Nothing where this process `goes_on` without, and says so.
+fn unless_missed<T>(had: Result<T, DoorError>, goes_on: bool) -> Result<Option<T>, DoorError> {
+    match had {
+        Err(error) if goes_on => {
+            warn(format_args!("{error}; until a restart, the server does without"));
+            Ok(None)
+        }
+        had => had.map(Some),
     }
 }
 
@@ -155,9 +172,7 @@ fn new_unix(path: &Path) -> io::Result<UnixListener> {
     if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
         return Err(io::Error::other("there is something else at this path"));
     }
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
+    let new = new_name(path);
     // One that a process left that was killed just here.
     if file_of(&new).is_some() {
         fs::remove_file(&new)?;
@@ -193,6 +208,16 @@ fn number_of(groups: &str, name: &str) -> Option<u32> {
     fields.into_iter().find(|fields| fields[0] == name)?.get(2)?.parse().ok()
 }
 
+/// Never without the token that is wanted.
+fn web_with_token(
+    address: SocketAddr,
+    config: &ServeConfig,
+    kept: &mut KeptSockets,
+) -> Result<(TcpListener, Option<Vec<u8>>), DoorError> {
+    let token = config.web_token.as_deref().map(token).transpose()?;
+    Ok((web(address, kept)?, token))
+}
+
 fn web(address: SocketAddr, kept: &mut KeptSockets) -> Result<TcpListener, DoorError> {
     let failed = |cause: io::Error| {
         let cause = match cause.kind() {
@@ -200,6 +225,12 @@ fn web(address: SocketAddr, kept: &mut KeptSockets) -> Result<TcpListener, DoorE
                 "{cause}: a port below 1024 wants a privilege, and one that is not the server's \
                  already wants a restart instead of SIGUSR2"
             )),
+            _ if cause.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+                io::Error::other(format!(
+                    "{cause}: give an IPv4 address, or let the server have IPv6 \
+                     (RestrictAddressFamilies=)"
+                ))
+            }
             _ => cause,
         };
         DoorError::Web { address, cause }
@@ -212,9 +243,52 @@ fn web(address: SocketAddr, kept: &mut KeptSockets) -> Result<TcpListener, DoorE
     Ok(listener)
 }
 
-/// What is wrong with the token's file, if anything is.
-pub fn token_trouble(config: &ServeConfig) -> Option<DoorError> {
-    config.web_token.as_deref().and_then(|path| token(path).err())
+/// What would keep the doors shut, as far as that can be found while a server may run already;
+/// nothing is made.
+pub fn door_troubles(config: &ServeConfig) -> Vec<DoorError> {
+    let is_asked = || config.admin.path().is_some_and(|path| UnixStream::connect(path).is_ok());
+    let port = config.web.and_then(|address| match TcpListener::bind(address) {
+        // It may be that server's own.
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse && is_asked() => None,
+        // Asked by a server that is confined, this may bind nothing: see `unless_missed`.
+        Err(cause)
+            if cause.kind() == io::ErrorKind::PermissionDenied && !is_privileged(address) =>
+        {
+            None
+        }
+        Err(cause) => Some(DoorError::Web { address, cause }),
+        Ok(_) => None,
+    });
+    let path = match &config.admin {
+        AdminPlace::At(path) => {
+            not_possible(path).map(|cause| DoorError::Unix { path: path.clone(), cause })
+        }
+        AdminPlace::Off | AdminPlace::Default(_) => None,
+    };
+    let token = config.web_token.as_deref().and_then(|path| token(path).err());
+    [port, path, token].into_iter().flatten().collect()
+}
+
+fn is_privileged(address: SocketAddr) -> bool {
+    address.port() < 1024
+}
+
+/// Why no socket can be made at a path.
+fn not_possible(path: &Path) -> Option<io::Error> {
+    let is_other = fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket());
+    if is_other {
+        return Some(io::Error::other("there is something else at this path"));
+    }
+    let named = SocketAddrUnix::new(new_name(path)).err();
+    let writable = || access(parent(path), Access::WRITE_OK | Access::EXEC_OK).err();
+    named.or_else(writable).map(io::Error::from)
+}
+
+/// What it is called before it has its mode.
+fn new_name(path: &Path) -> PathBuf {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    PathBuf::from(new)
 }
 
 /// The first line of a file that no stranger may read.
@@ -245,6 +319,8 @@ fn token(path: &Path) -> Result<Vec<u8>, DoorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::programs::options::{Cli, Command, Environment};
+    use clap::Parser;
 
     fn at(path: &Path) -> Result<UnixDoor, DoorError> {
         unix(path, &mut KeptSockets::default())
@@ -272,6 +348,35 @@ mod tests {
         assert!(said.contains("something else") && said.contains("--admin"), "{said}");
         let long = directory.path().join("x".repeat(200));
         assert!(at(&long).unwrap_err().to_string().contains("--admin"));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_found_beforehand() {
+        let directory = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().to_string();
+        let admin = directory.path().join("admin.sock");
+        let troubles = |admin: &Path, web: &str| {
+            let words = ["nat64handoff", "serve", "--admin", admin.to_str().unwrap(), "--web", web];
+            let Command::Serve(options) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("it is serve")
+            };
+            let config = options.resolve(&Environment::default()).unwrap();
+            door_troubles(&config).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(troubles(&admin, "off"), [""; 0]);
+        let said = troubles(&admin, &port);
+        assert!(
+            said.len() == 1 && said[0].contains("--web") && said[0].contains(&port),
+            "{said:?}"
+        );
+        // That of a server that is asked there.
+        let door = at(&admin).unwrap();
+        assert_eq!(troubles(&admin, &port), [""; 0]);
+        drop(door);
+        let elsewhere = troubles(&directory.path().join("not/there"), "off");
+        assert!(elsewhere.len() == 1 && elsewhere[0].contains("--admin"), "{elsewhere:?}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was made");
     }
 
     #[test]

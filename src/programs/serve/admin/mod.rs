@@ -59,14 +59,18 @@ use crate::kernel::priority;
 use crate::kernel::waker::EventWaker;
 use crate::programs::options::ServeConfig;
 use crate::programs::serve::inquiry::{Desk, Inquiry, NoAnswer, Question};
-use counts::{AdminCounts, ConnectionPlaces};
+use counts::{AdminCounts, Permits};
 use doors::UnixDoor;
-pub use doors::{DoorError, Doors, token_trouble};
+pub use doors::{DoorError, Doors, door_troubles};
 use events::Listeners;
 use samples::Samples;
+use status::KnownDisks;
 use survey::Surveys;
 
-/// The most answers about tables that are made or sent at once: each may have many megaoctets.
+/// The most connections at one door.
+const CONNECTIONS_MAX: usize = 32;
+/// The most answers about many tables or entries, at one door, that are made or sent at once: each
+/// may have many megaoctets.
 const LARGE_ANSWERS_MAX: usize = 2;
 /// The most questions who it was that are answered at once, at each door.
 const QUESTIONS_MAX: usize = 1;
@@ -77,7 +81,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const END_WAIT: Duration = Duration::from_millis(800);
 const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(600);
 /// Threads for what waits for the system.
-const BLOCKING_THREADS: usize = 2;
+const BLOCKING_THREADS: usize = 4;
 
 /// What tells how far journal and event log are, as soon as they are there.
 #[derive(Clone)]
@@ -110,11 +114,13 @@ pub struct AdminShared {
 pub struct AdminState {
     surveys: AsyncMutex<Surveys>,
     samples: Mutex<Samples>,
-    large: Arc<Semaphore>,
+    /// At each door, so that nobody at the one keeps out who is at the other.
+    large: Permits,
+    disks: Arc<KnownDisks>,
     questions: Questions,
     listeners: Listeners,
     counts: AdminCounts,
-    places: ConnectionPlaces,
+    places: Permits,
 }
 
 /// Places for questions who it was, at each door.
@@ -135,11 +141,12 @@ impl Default for AdminState {
         Self {
             surveys: AsyncMutex::default(),
             samples: Mutex::default(),
-            large: Arc::new(Semaphore::new(LARGE_ANSWERS_MAX)),
+            large: Permits::new(LARGE_ANSWERS_MAX),
+            disks: Arc::default(),
             questions: Questions::default(),
             listeners: Listeners::default(),
             counts: AdminCounts::default(),
-            places: ConnectionPlaces::default(),
+            places: Permits::new(CONNECTIONS_MAX),
         }
     }
 }
@@ -232,7 +239,10 @@ async fn sample(shared: &AdminShared) {
         let now = shared.clock.now();
         let sample = samples::Sample::take(shared, now);
         shared.with_samples(|samples| samples.add(sample));
-        shared.state.surveys.lock().await.forget(now.monotonic);
+        // Whoever makes one now has it.
+        if let Ok(mut surveys) = shared.state.surveys.try_lock() {
+            surveys.forget(now.monotonic);
+        }
         shared.state.counts.tell(now.monotonic);
     }
 }

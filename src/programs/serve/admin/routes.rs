@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::body::Incoming;
@@ -56,18 +55,26 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
         ["readyz"] => readiness(shared).await,
         ["metrics"] => text(StatusCode::OK, metrics::TYPE, metrics::metrics(shared).await),
         ["status"] => match tables_wanted(&query) {
-            Ok(most) => told(status::status(shared, most).await, None),
+            Ok(most @ ..=TABLES_DEFAULT) => {
+                json(StatusCode::OK, &status::status(shared, most).await, None)
+            }
+            Ok(most) => match large(shared, door) {
+                Ok(permit) => {
+                    json(StatusCode::OK, &status::status(shared, most).await, Some(permit))
+                }
+                Err(refusal) => refused(refusal),
+            },
             Err(refusal) => refused(refusal),
         },
         ["hour"] => {
             let hour = shared.with_samples(|samples| samples.hour());
             json(StatusCode::OK, &hour, None)
         }
-        ["identities"] => match (tables_wanted(&query), large(shared)) {
+        ["identities"] => match (tables_wanted(&query), large(shared, door)) {
             (Ok(most), Ok(permit)) => told(tables::identities(shared, most).await, Some(permit)),
             (Err(refusal), _) | (_, Err(refusal)) => refused(refusal),
         },
-        ["tables", nat64] => table(shared, nat64, &query).await,
+        ["tables", nat64] => table(shared, door, nat64, &query).await,
         [""] => page_itself(),
         ["events"] => events_from_now(shared, door),
         ["who"] => who_it_was(shared, door, &query).await,
@@ -78,14 +85,19 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
     }
 }
 
-async fn table(shared: &AdminShared, nat64: &str, query: &BTreeMap<String, String>) -> HttpAnswer {
+async fn table(
+    shared: &AdminShared,
+    door: Door,
+    nat64: &str,
+    query: &BTreeMap<String, String>,
+) -> HttpAnswer {
     let bad = |text| failed(StatusCode::BAD_REQUEST, text);
     let Ok(nat64) = nat64.parse::<Ipv4Addr>() else { return bad("a NAT64 has an IPv4 address") };
     let clients = query.get("client").map(|client| Ipv6Net::from_str(client));
     let Ok(clients) = clients.transpose() else {
         return bad("client= wants an IPv6 prefix, like 2001:db8:17::/64");
     };
-    let permit = match large(shared) {
+    let permit = match large(shared, door) {
         Ok(permit) => permit,
         Err(refusal) => return refused(refusal),
     };
@@ -162,8 +174,8 @@ fn of_lines(good: &str, lines: &[String]) -> HttpAnswer {
 }
 
 /// One of the few places for large answers.
-fn large(shared: &AdminShared) -> Result<OwnedSemaphorePermit, Refusal> {
-    Arc::clone(&shared.state.large).try_acquire_owned().map_err(|_| Refusal {
+fn large(shared: &AdminShared, door: Door) -> Result<OwnedSemaphorePermit, Refusal> {
+    shared.state.large.take(door).ok_or(Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         text: "others are being told as much; ask again in a while",
     })

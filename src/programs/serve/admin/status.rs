@@ -1,10 +1,15 @@
 //! What `GET /status` says: see [`Status`].
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use crate::disk::eventlog::QUEUE_EVENTS;
 use crate::disk::fs::parent;
@@ -20,19 +25,16 @@ use crate::programs::report::{
 use crate::programs::serve::admin::samples::Sample;
 use crate::programs::serve::admin::survey::{Survey, Surveyed};
 use crate::programs::serve::admin::{AdminShared, Gauges};
-use crate::programs::serve::inquiry::{NoAnswer, Question};
+use crate::programs::serve::inquiry::{Inquiry, NoAnswer, Question};
 
 /// How long a file system may take to say how full it is.
 const DISK_WAIT: Duration = Duration::from_secs(1);
 /// The most octets of what the last update left that are read.
 const UPDATE_MAX: usize = 1024;
 
-/// Says all, with at most so many tables.
-///
-/// # Errors
-/// Where a reactor does not answer.
-pub async fn status(shared: &AdminShared, tables_max: usize) -> Result<Status, NoAnswer> {
-    let survey = shared.state.surveys.lock().await.take(shared).await?;
+/// Says all, with at most so many tables. Where a reactor does not answer, none are told.
+pub async fn status(shared: &AdminShared, tables_max: usize) -> Status {
+    let survey = shared.state.surveys.lock().await.take(shared).await;
     let not_ready = not_ready(shared).await;
     let disks = disks(shared).await;
     let now = shared.clock.now();
@@ -61,8 +63,10 @@ pub async fn status(shared: &AdminShared, tables_max: usize) -> Result<Status, N
     };
     shared.with_samples(|samples| rates(&mut status, &sample, samples.before(now.monotonic)));
     status.validation.rate_max = shared.config.validation_rate.into();
-    add_tables(&mut status, &survey, now, tables_max);
-    Ok(status)
+    if let Ok(survey) = survey {
+        add_tables(&mut status, &survey, now, tables_max);
+    }
+    status
 }
 
 /// Why new clients are not answered, a line each.
@@ -71,25 +75,38 @@ pub async fn not_ready(shared: &AdminShared) -> Vec<String> {
     if shared.gauges.get().is_none() {
         lines.push("the event log is not complete yet, so nothing new can be recorded".to_owned());
     }
-    for reactor in 0..shared.desks.len() {
-        match shared.ask(reactor, Question::Alive, |inquiry| inquiry.records).await {
-            Ok(true) => {}
-            Ok(false) => lines.push(format!("reactor {reactor} cannot record anything new now")),
+    let mut frozen: BTreeMap<&str, usize> = BTreeMap::new();
+    for (reactor, answer) in ask_all(shared, |inquiry| inquiry.frozen).await.into_iter().enumerate()
+    {
+        match answer {
+            Ok(None) => {}
+            Ok(Some(reason)) => *frozen.entry(advice_of(reason)).or_default() += 1,
             Err(error) => lines.push(format!("reactor {reactor}: {error}")),
         }
     }
+    let all = shared.desks.len();
+    lines.extend(frozen.iter().map(|(why, count)| format!("{count} of {all} reactors: {why}")));
     lines
 }
 
 /// Which reactors make no turns, a line each.
 pub async fn not_answering(shared: &AdminShared) -> Vec<String> {
-    let mut lines = Vec::new();
-    for reactor in 0..shared.desks.len() {
-        if let Err(error) = shared.ask(reactor, Question::Alive, |_| ()).await {
-            lines.push(format!("reactor {reactor}: {error}"));
-        }
-    }
-    lines
+    let answers = ask_all(shared, |_| ()).await.into_iter().enumerate();
+    let silent = answers.filter_map(|(reactor, answer)| Some((reactor, answer.err()?)));
+    silent.map(|(reactor, error)| format!("reactor {reactor}: {error}")).collect()
+}
+
+/// Asks all reactors at once whether they make turns.
+async fn ask_all<T>(
+    shared: &AdminShared,
+    read: impl Fn(&Inquiry) -> T + Copy,
+) -> Vec<Result<T, NoAnswer>> {
+    let ask = |reactor| shared.ask(reactor, Question::Alive, read);
+    join_all((0..shared.desks.len()).map(ask)).await
+}
+
+fn advice_of(reason: DropReason) -> &'static str {
+    reason.advice().map_or("", |advice| advice.text)
 }
 
 /// What stands in [`Status`] as a number since the start, and a rate.
@@ -122,7 +139,7 @@ fn rates(status: &mut Status, sample: &Sample, before: Option<&Sample>) {
             total,
             per_second,
             concerns: concerns.to_owned(),
-            advice: advice.map_or("", |advice| advice.text).to_owned(),
+            advice: advice_of(reason).to_owned(),
         }
     });
     status.drops = drops.collect();
@@ -182,16 +199,36 @@ fn log(shared: &AdminShared, gauges: &Gauges) -> LogStatus {
     }
 }
 
-/// The file systems that the server writes to. One that does not answer is left out.
+/// The file systems that the server writes to. One that hangs keeps one thread, and what was known
+/// of all of them before is told.
 pub async fn disks(shared: &AdminShared) -> Vec<DiskStatus> {
+    let known = Arc::clone(&shared.state.disks);
+    let told =
+        |known: &KnownDisks| known.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if known.is_asked.swap(true, Ordering::AcqRel) {
+        return told(&known);
+    }
     let mut places = vec![("state", shared.config.state.clone())];
     if let LogDestination::File(path) = &shared.config.log {
         places.push(("log", parent(path).to_owned()));
     }
-    let ask = tokio::task::spawn_blocking(|| {
-        places.into_iter().filter_map(|(holds, path)| disk(holds, &path)).collect()
+    let asking = Arc::clone(&known);
+    let ask = tokio::task::spawn_blocking(move || {
+        let disks = places.into_iter().filter_map(|(holds, path)| disk(holds, &path)).collect();
+        *asking.told.lock().unwrap_or_else(PoisonError::into_inner) = disks;
+        asking.is_asked.store(false, Ordering::Release);
     });
-    tokio::time::timeout(DISK_WAIT, ask).await.ok().and_then(Result::ok).unwrap_or_default()
+    // Who hangs goes on by itself.
+    let _ = tokio::time::timeout(DISK_WAIT, ask).await;
+    told(&known)
+}
+
+/// What is known of the file systems.
+#[derive(Debug, Default)]
+pub struct KnownDisks {
+    /// They are being asked.
+    is_asked: AtomicBool,
+    told: Mutex<Vec<DiskStatus>>,
 }
 
 fn disk(holds: &str, path: &Path) -> Option<DiskStatus> {

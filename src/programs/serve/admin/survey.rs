@@ -22,6 +22,8 @@ const RATES_OVER_MIN: Duration = Duration::from_millis(400);
 const RATES_OVER_MAX: Duration = Duration::from_secs(120);
 /// With more tables, nobody waits for that.
 const WAITED_TABLES_MAX: usize = 20_000;
+/// How long the kernel may take to tell all connections.
+const CONNECTIONS_WAIT: Duration = Duration::from_secs(3);
 /// Surveys are forgotten when nobody asked for this long.
 const KEPT_FOR: Duration = Duration::from_secs(150);
 
@@ -119,13 +121,14 @@ async fn survey(shared: &AdminShared, before: Option<&Survey>) -> Result<Survey,
             below = shared.ask(reactor, Question::Tables(place), seen).await?;
         }
     }
-    let took = shared.clock.monotonic().saturating_sub(at);
     let keys: HashMap<_, _> = tables.keys().map(|&key| (key, 0)).collect();
-    if let Ok(Some(live)) = tokio::task::spawn_blocking(|| connections(keys)).await {
+    let counted = tokio::task::spawn_blocking(|| connections(keys));
+    if let Ok(Ok(Some(live))) = tokio::time::timeout(CONNECTIONS_WAIT, counted).await {
         for (key, table) in &mut tables {
             table.live = live.get(key).copied();
         }
     }
+    let took = shared.clock.monotonic().saturating_sub(at);
     let over = before.map(|before| at.saturating_sub(before.at));
     Ok(Survey { at, tables, over, took })
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ipnet::Ipv6Net;
 
 use crate::handoff::entry::{Entry, TableKey};
@@ -16,7 +17,7 @@ use crate::programs::serve::inquiry::{Inquiry, NoAnswer, Question};
 
 /// How often it is looked whether a table has gone, and for how long.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-const GONE_WAIT: Duration = Duration::from_secs(12);
+const GONE_WAIT: Duration = Duration::from_secs(8);
 
 /// Why a table did not go.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +133,11 @@ pub async fn drop_all(shared: &AdminShared, nat64: Ipv4Addr) -> Result<DropRepor
     if found.is_empty() {
         return Err(NotDropped::NoTable(nat64));
     }
+    let drops = found.iter().map(|&(reactor, key)| drop_one(shared, reactor, key));
+    let dropped = join_all(drops).await;
     let mut tables = Vec::new();
-    for (reactor, key) in found {
-        let entries = tokio::time::timeout(GONE_WAIT, drop_one(shared, reactor, key));
-        let entries = entries.await.map_err(|_| NotDropped::Late)??;
-        tables.push(DroppedEntries { local: key.local.to_string(), entries });
+    for ((_, key), entries) in found.iter().zip(dropped) {
+        tables.push(DroppedEntries { local: key.local.to_string(), entries: entries? });
     }
     // What is known of it is out of date.
     shared.state.surveys.lock().await.clear();
@@ -145,18 +146,29 @@ pub async fn drop_all(shared: &AdminShared, nat64: Ipv4Addr) -> Result<DropRepor
 
 /// Returns how many entries went with it.
 async fn drop_one(shared: &AdminShared, reactor: usize, key: TableKey) -> Result<u64, NotDropped> {
-    if !shared.ask(reactor, Question::Alive, |inquiry| inquiry.records).await? {
+    if shared.ask(reactor, Question::Alive, |inquiry| inquiry.frozen).await?.is_some() {
         return Err(NotDropped::Frozen);
     }
-    let order = shared.ask(reactor, Question::Drop(key), |inquiry| inquiry.order).await?;
-    let order = order.ok_or(NotDropped::TooMany)?;
-    loop {
-        let gone = shared.ask(reactor, Question::Dropped(order), |inquiry| {
-            inquiry.dropped.filter(|dropped| dropped.record <= inquiry.durable)
-        });
-        if let Some(dropped) = gone.await? {
-            return Ok(dropped.entries);
+    let order = shared.ask(reactor, Question::Drop(key), |inquiry| inquiry.order).await;
+    // Who does not answer may have heard it.
+    let order = order.map_err(|_| NotDropped::Late)?.ok_or(NotDropped::TooMany)?;
+    let gone = async {
+        loop {
+            let gone = shared.ask(reactor, Question::Dropped(order), |inquiry| {
+                inquiry.dropped.filter(|dropped| dropped.record <= inquiry.durable)
+            });
+            if let Some(dropped) = gone.await? {
+                return Ok::<_, NoAnswer>(dropped.entries);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    if let Ok(Ok(entries)) = tokio::time::timeout(GONE_WAIT, gone).await {
+        return Ok(entries);
+    }
+    // It must not go by itself, hours later.
+    match shared.ask(reactor, Question::Revoke(order), |inquiry| inquiry.revoked).await {
+        Ok(true) => Err(NotDropped::Frozen),
+        Ok(false) | Err(NoAnswer) => Err(NotDropped::Late),
     }
 }
