@@ -96,12 +96,14 @@ impl Keeper {
 struct Trusting {
     process: Process,
     told: Vec<String>,
+    /// The one before was not killed.
+    ended_well: bool,
 }
 
 impl Trusting {
     fn begin(log: &Path, cursor: &str) -> Self {
         let process = follow(log, &["--cursor", cursor, "--from", "start"]);
-        Self { process, told: Vec::new() }
+        Self { process, told: Vec::new(), ended_well: true }
     }
 
     /// Takes what it said in this life: at most a group of lines comes again.
@@ -115,6 +117,8 @@ impl Trusting {
             self.told.ends_with(&said[..again])
         };
         let again = (0..=said.len()).rev().find(fits).unwrap();
+        assert!(!self.ended_well || again == 0, "{again} lines again");
+        self.ended_well = signal == libc::SIGTERM;
         assert!(said[..again].iter().map(|line| line.len() + 1).sum::<usize>() <= GROUP);
         self.told.extend_from_slice(&said[again..]);
     }

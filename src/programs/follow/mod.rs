@@ -85,6 +85,9 @@ fn unreadable(log: &Path, error: &std::io::Error) -> ExitError {
         ErrorKind::NotFound => ExitError::failed(format_args!(
             "the event log {log} cannot be followed: there is no such directory; name it by --log"
         )),
+        ErrorKind::PermissionDenied => ExitError::failed(format_args!(
+            "the event log {log} cannot be followed: {error}; run this as root or as the log's owner"
+        )),
         _ => ExitError::failed(format_args!(
             "the event log {log} cannot be followed: {error}; name another by --log, or begin later by \
              --from"

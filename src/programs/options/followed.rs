@@ -39,7 +39,9 @@ pub struct FollowOptions {
 }
 
 pub(super) const FOLLOW_EXAMPLES: &str = "\
-Prints the lines of the event log as they come, each once, over the files of all days; the server need not run.
+Prints the lines of the event log as they come, in order, over the files of all days; the server need not run. Each \
+comes exactly once to a reader that keeps the cursor of --json itself and gives it back by --after; --cursor counts what a \
+pipe has taken, of which its reader may lose up to 64 KiB when it ends, and repeats at most 4 KiB where this is killed.
 
   nat64handoff follow --json --from '2 hours ago'
   nat64handoff follow --from start --cursor /var/lib/mine/cursor | mine

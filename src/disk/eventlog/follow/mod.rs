@@ -52,8 +52,8 @@ use watch::DirectoryWatch;
 /// one are given again: after a power cut they are written anew, in another order perhaps.
 const REPEATED: Duration = Duration::from_secs(60);
 /// Who did not look for so long may have missed several files, of which none has to be there any
-/// more: `--log-keep` counts days.
-const LOOK_MAX: Duration = Duration::from_hours(12);
+/// more.
+const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +120,9 @@ pub struct Follower {
     following: Option<u64>,
     /// When it was last seen that no file was missing.
     seen: Instant,
+    /// Files of the log that come before this one, whatever their names say: a clock may be set
+    /// back. No more than are there.
+    done: Vec<u64>,
 }
 
 impl Follower {
@@ -136,11 +139,16 @@ impl Follower {
             skip: None,
             following: None,
             seen: clock::instant(),
+            done: Vec::new(),
         };
         // First, so that nothing happens between.
         follower.watch.on(&follower.parts.place());
         let parts = follower.parts.list()?;
         if start == FollowStart::Now {
+            if let Some(error) = parts.last().filter(|part| part.is_live).and_then(LogPart::trouble)
+            {
+                return Err(error);
+            }
             let last = parts.iter().rposition(|part| part.head.is_some());
             if let Some(last) = last {
                 follower.go_to(&parts, last, 0)?;
@@ -282,7 +290,9 @@ impl Follower {
         head: Head,
     ) -> io::Result<Option<Lost>> {
         let Some(same) = position(parts, head) else {
-            self.go_to_first(parts, |there| there.at > head.at)?;
+            if let Some(next) = next_of_none(parts, head, &self.done) {
+                self.go_to(parts, next, 0)?;
+            }
             return Ok(self.reading.as_ref().map(|_| Lost::Removed(cursor.at)));
         };
         if self.go_to(parts, same, cursor.offset)? {
@@ -322,20 +332,27 @@ impl Follower {
         let (head, known_next) = (reading.head, reading.next);
         let next = match same {
             Some(same) => {
-                first(&parts[same + 1..], |_| true)?.map(|(n, next)| (same + 1 + n, next))
+                let is_new = |there: Head| !self.done.contains(&there.hash);
+                first(&parts[same + 1..], is_new)?.map(|(number, _)| same + 1 + number)
             }
-            None => first(&parts, |there| there.at > head.at)?,
+            None => next_of_none(&parts, head, &self.done),
         };
-        let Some((number, next)) = next else {
+        let Some((number, next)) = next.and_then(|number| Some((number, parts[number].head?)))
+        else {
             return Ok(Some(FollowStep::Nothing));
         };
         if !reading.is_compressed() && self.following.replace(next.hash) != Some(next.hash) {
             return Ok(None);
         }
-        let is_lost = same.is_none()
-            && known_next != Some(next)
-            && clock::instant().saturating_duration_since(self.seen) > LOOK_MAX;
+        let is_lost = match known_next {
+            Some(next) => position(&parts, next).is_none(),
+            None => {
+                let ago = clock::instant().saturating_duration_since(self.seen);
+                same.is_none() && ago > LOOK_MAX
+            }
+        };
         let lost = Lost::Removed(self.cursor().at);
+        self.done.push(head.hash);
         self.go_to(&parts, number, 0)?;
         Ok(is_lost.then_some(FollowStep::Lost(lost)))
     }
@@ -357,6 +374,14 @@ impl Follower {
         reading.next = parts.get(number + 1).and_then(|next| next.head);
         self.reading = Some(reading);
         (self.skip, self.following, self.seen) = (None, None, clock::instant());
+        let hashes = |parts: &[LogPart]| -> Vec<u64> {
+            parts.iter().filter_map(|part| Some(part.head?.hash)).collect()
+        };
+        let there = hashes(parts);
+        self.done.retain(|hash| *hash != head.hash && there.contains(hash));
+        self.done.extend(hashes(&parts[..number]));
+        self.done.sort_unstable();
+        self.done.dedup();
         Ok(true)
     }
 }
@@ -364,15 +389,27 @@ impl Follower {
 /// The first part with a line that fits, with its number.
 fn first(parts: &[LogPart], fits: impl Fn(Head) -> bool) -> io::Result<Option<(usize, Head)>> {
     for (number, part) in parts.iter().enumerate() {
-        if let Some(error) = &part.broken {
-            let path = part.path.display();
-            return Err(io::Error::new(error.kind(), format!("{path}: {error}")));
+        if let Some(error) = part.trouble() {
+            return Err(error);
         }
         if let Some(head) = part.head.filter(|head| fits(*head)) {
             return Ok(Some((number, head)));
         }
     }
     Ok(None)
+}
+
+/// Where to go on when the file that was read is not there any more: with the first that begins
+/// later; where none does, the log began anew by another clock, and it is the log's file.
+fn next_of_none(parts: &[LogPart], gone: Head, done: &[u64]) -> Option<usize> {
+    let fits = |part: &LogPart, later: bool| {
+        let is_wanted = |head: Head| {
+            head.hash != gone.hash && !done.contains(&head.hash) && (!later || head.at > gone.at)
+        };
+        part.head.is_some_and(is_wanted)
+    };
+    let later = parts.iter().position(|part| fits(part, true));
+    later.or_else(|| parts.iter().rposition(|part| part.is_live && fits(part, false)))
 }
 
 fn position(parts: &[LogPart], head: Head) -> Option<usize> {

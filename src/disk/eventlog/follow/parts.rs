@@ -31,11 +31,18 @@ pub(super) struct LogPart {
     pub(super) is_live: bool,
     /// None: it has no whole line.
     pub(super) head: Option<Head>,
-    /// Why its beginning cannot be read.
+    /// Why it cannot be opened, or its beginning cannot be read.
     pub(super) broken: Option<io::Error>,
 }
 
 impl LogPart {
+    /// Why it cannot be read, with its path.
+    pub(super) fn trouble(&self) -> Option<io::Error> {
+        let error = self.broken.as_ref()?;
+        let path = self.path.display();
+        Some(io::Error::new(error.kind(), format!("{path}: {error}")))
+    }
+
     /// Opens it; as [`ErrorKind::NotFound`] where another file has its name by now.
     pub(super) fn open(&self) -> io::Result<File> {
         let file = open_to_read(&self.path)?;
@@ -122,11 +129,22 @@ impl LogParts {
 
     fn part(&mut self, path: PathBuf, order: Order) -> io::Result<LogPart> {
         let is_live = order == Order::Live;
-        let file = open_to_read(&path)?;
-        let metadata = file.metadata()?;
-        let (inode, length) = (Inode::of(&metadata), metadata.len());
         let is_compressed = path.as_os_str().as_bytes().ends_with(COMPRESSED.as_bytes());
+        let nobody = Inode { device: 0, inode: 0, born: 0 };
+        let inode = fs::metadata(&path).map_or(nobody, |metadata| Inode::of(&metadata));
         let mut part = LogPart { path, inode, is_compressed, is_live, head: None, broken: None };
+        let opened = open_to_read(&part.path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
+            // Who does not come to it does not mind.
+            Err(error) => {
+                part.broken = Some(error);
+                return Ok(part);
+            }
+            Ok(opened) => opened,
+        };
+        let (inode, length) = (Inode::of(&metadata), metadata.len());
+        part.inode = inode;
         let key = (inode.device, inode.inode, inode.born);
         if let Some((known, head)) = self.heads.get(&key)
             && *known == length

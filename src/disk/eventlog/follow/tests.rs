@@ -248,6 +248,72 @@ fn what_was_removed_is_said() {
     assert_eq!((given, losses), (log.written[14..].to_vec(), vec![Lost::Removed(last)]));
 }
 
+/// A reader that was stuck for long, while files came and went.
+#[test]
+fn what_went_by_while_nobody_looked_is_said() {
+    let mut log = Log::new();
+    log.write(3);
+    let mut follower = log.follow(FollowStart::Beginning);
+    assert_eq!(lines(&mut follower).len(), 3);
+    for _ in 0..4 {
+        log.rename("events.log", "events.log.1");
+        log.write(2);
+    }
+    let last = follower.cursor().at();
+    // It looked just now: so much cannot have happened meanwhile.
+    follower.seen = clock::instant();
+    let mut other = log.follow(FollowStart::After(follower.cursor()));
+    assert_eq!(all(&mut other).1, [Lost::Removed(last)]);
+    follower.seen -= 2 * LOOK_MAX;
+    let (given, losses) = all(&mut follower);
+    assert_eq!((given, losses), (log.written[7..].to_vec(), vec![Lost::Removed(last)]));
+
+    // The file that is read is there, and the one that was to come next is not.
+    let mut log = Log::new();
+    for name in ["events.log-20190318", "events.log-20190319", "events.log-20190320"] {
+        log.write(2);
+        log.rename("events.log", name);
+    }
+    log.write(2);
+    let mut follower = log.follow(FollowStart::Beginning);
+    assert_eq!(follower.read().unwrap(), FollowStep::Lines);
+    fs::remove_file(log.path("events.log-20190319")).unwrap();
+    let last = follower.cursor().at();
+    let (given, losses) = all(&mut follower);
+    assert_eq!((given, losses), (log.written[4..].to_vec(), vec![Lost::Removed(last)]));
+}
+
+/// Files whose names are not in the order in which they were written.
+#[test]
+fn a_clock_that_is_set_back_or_ahead() {
+    let mut log = Log::new();
+    log.write(2);
+    log.rename("events.log", "events.log-20190318");
+    log.write(2);
+    log.rename("events.log", "events.log-20300101");
+    log.write(2);
+    let mut follower = log.follow(FollowStart::Now);
+    log.write(1);
+    assert_eq!(lines(&mut follower), log.written[6..]);
+    // Its name is one before the one that was written earlier; and before all of them.
+    for name in ["events.log-20190319", "events.log-19700101"] {
+        let given = log.written.len();
+        log.rename("events.log", name);
+        log.write(2);
+        assert_eq!(lines(&mut follower), log.written[given..], "{name}");
+    }
+    // All is gone, and the log begins anew, earlier.
+    let last = follower.cursor().at();
+    for name in fs::read_dir(log.folder.path()).unwrap().flatten() {
+        fs::remove_file(name.path()).unwrap();
+    }
+    let line = "1970-01-01 00:00:10.000000 Initialized 192.0.2.7";
+    log.append(&format!("{line}\n"));
+    let mut later = log.follow(FollowStart::After(follower.cursor()));
+    assert_eq!(all(&mut later), (vec![line.to_owned()], vec![Lost::Removed(last)]));
+    assert_eq!(lines(&mut follower), [line]);
+}
+
 /// After a power cut the last lines are written anew, in another order perhaps.
 #[test]
 fn a_file_that_was_cut_is_said_and_the_last_minute_repeated() {
@@ -301,10 +367,21 @@ fn what_cannot_be_followed() {
     let error = follower.read().unwrap_err().to_string();
     assert!(error.contains("events.log-20190318.gz"), "{error}");
     let mut log = log;
+    // Nobody comes to this one.
+    std::os::unix::fs::symlink("events.log.1", log.path("events.log.1")).unwrap();
     let mut follower = log.follow(FollowStart::Now);
     assert_eq!(lines(&mut follower), [""; 0]);
     log.write(1);
     assert_eq!(lines(&mut follower), log.written);
+    log.rename("events.log", "events.log.2");
+    log.write(1);
+    let error = follower.read().unwrap_err().to_string();
+    assert!(error.contains("events.log.1: "), "{error}");
+    fs::remove_file(log.path("events.log.1")).unwrap();
+    assert_eq!(lines(&mut follower), log.written[1..]);
+    fs::remove_file(log.log()).unwrap();
+    std::os::unix::fs::symlink("events.log", log.log()).unwrap();
+    assert!(Follower::open(&log.log(), FollowStart::Now).is_err());
 }
 
 /// One waits for what another one writes.
