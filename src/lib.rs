@@ -11,7 +11,7 @@
 //! | [`handoff`] | compute | the protocol and its server: messages, identities, table, replies |
 //! | [`nat64`] | compute | the other end: the NAT64's engine, translation, gateway |
 //! | [`kernel`] | system calls, `unsafe` | clock, entropy, signals, sockets, io_uring, TUN |
-//! | [`disk`] | files, through one trait | the journal, the state directory, the event log |
+//! | [`disk`] | files, through one trait | journal, state directory, event log, history |
 //! | [`programs`] | all of it | the options, and the programs: serve, gateway, demo |
 //!
 //! The first three are pure: no I/O, no clock, no randomness, no threads. All that they need to

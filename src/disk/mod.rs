@@ -1,5 +1,6 @@
-//! What is kept: the journal's format, the state directory, the event log. All files of the state
-//! directory go through [`fs::Disk`], so that a simulated one can fail at every operation.
+//! What is kept: the journal's format, the state directory, the event log and its history. All
+//! files of the state directory go through [`fs::Disk`], so that a simulated one can fail at every
+//! operation.
 //!
 #![doc = include_str!("../STATE.md")]
 

@@ -84,9 +84,12 @@ impl LogReader {
         Ok(())
     }
 
-    /// Behind what was taken. None where nothing was.
+    /// Behind what was taken. At the beginning of a file, where nothing was taken of it and some of
+    /// it is known: the file before may be compressed by the time that this place is looked for.
+    /// None where nothing is known of any file.
     pub fn place(&self) -> Option<LogPlace> {
-        self.passed.place().or(self.before)
+        let begins = || LogPlace::at_begin(&self.buffer[self.begin..self.end]);
+        self.passed.place().or_else(begins).or(self.before)
     }
 
     /// What was taken stays in the log, also when the power goes.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind::{NotFound, ResourceBusy};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -141,20 +141,32 @@ impl PastFile {
             let mut content = Vec::new();
             reader.take(octets).read_to_end(&mut content).map(|_| content)
         };
-        let begin = read(&mut self.reader, head)?;
+        let mut begin = read(&mut self.reader, head)?;
         if Tail::of(&begin) != place.head {
             return Ok(None);
         }
-        let between = place.offset.saturating_sub(head + tail);
-        match &mut self.plain {
-            // It has the place in the file together with the reader.
-            Some(file) => drop(file.seek(SeekFrom::Current(between.cast_signed()))?),
-            None => drop(io::copy(&mut self.reader.by_ref().take(between), &mut io::sink())?),
-        }
-        let before =
-            [&begin[..], &read(&mut self.reader, place.offset.saturating_sub(head + between))?];
-        let before = before.concat();
-        if before.len() as u64 + between != place.offset || Tail::of(&before) != place.tail {
+        let before = if place.offset < head {
+            // It was looked at what stands behind the place, too.
+            let behind = begin.split_off(usize::try_from(place.offset).unwrap_or(usize::MAX));
+            self.reader = Box::new(Cursor::new(behind).chain(self.reader));
+            begin.clone()
+        } else {
+            let between = place.offset.saturating_sub(head + tail);
+            match &mut self.plain {
+                // It has the place in the file together with the reader.
+                Some(file) => drop(file.seek(SeekFrom::Current(between.cast_signed()))?),
+                None => drop(io::copy(&mut self.reader.by_ref().take(between), &mut io::sink())?),
+            }
+            let rest = place.offset.saturating_sub(head + between);
+            let before = [&begin[..], &read(&mut self.reader, rest)?].concat();
+            if before.len() as u64 + between != place.offset {
+                return Ok(None);
+            }
+            before
+        };
+        if Tail::of(&before[before.len().saturating_sub(usize::from(place.tail.octets))..])
+            != place.tail
+        {
             return Ok(None);
         }
         let tail = before[before.len() - usize::from(place.tail.octets)..].to_vec();
@@ -258,6 +270,7 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
+    use crate::disk::eventlog::LogReader;
 
     fn needles(text: &str) -> [String; 1] {
         [text.to_owned()]
@@ -294,6 +307,58 @@ mod tests {
             .err()
             .unwrap();
         assert_eq!(broken.file_name().unwrap(), "events.log-20190320.gz");
+    }
+
+    /// After each part that was taken, whatever becomes of the files meanwhile.
+    #[test]
+    fn the_rest_is_read_from_the_place_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let line = |number: u32| format!("2019-03-18 10:06:28.{number:06} Initialized 192.0.2.7\n");
+        let text = |lines: std::ops::Range<u32>| lines.map(line).collect::<String>();
+        fs::write(path("events.log-20190318"), text(0..3)).unwrap();
+        fs::write(path("events.log-20190319"), text(3..40) + "half a li").unwrap();
+        fs::write(path("events.log"), text(40..43) + "half").unwrap();
+        let mut places = Vec::new();
+        let mut log = LogReader::new(open_past(&path("events.log")).unwrap());
+        for _ in 0..43 {
+            let lines = log.lines().unwrap();
+            let length = memchr(b'\n', lines).unwrap() + 1;
+            places.push(log.place().unwrap());
+            log.take(length);
+        }
+        assert!(log.lines().unwrap().is_empty());
+        places.push(log.place().unwrap());
+        let file = File::create(path("events.log-20190319.gz")).unwrap();
+        let mut encoder = GzEncoder::new(file, Compression::fast());
+        encoder.write_all(&fs::read(path("events.log-20190319")).unwrap()).unwrap();
+        encoder.finish().unwrap();
+        for renamed in [false, true] {
+            if renamed {
+                fs::remove_file(path("events.log-20190319")).unwrap();
+                fs::rename(path("events.log"), path("events.log-20190320")).unwrap();
+                fs::write(path("events.log"), text(43..44)).unwrap();
+            }
+            for (taken, place) in (0..).zip(&places) {
+                assert_eq!(place.to_string().parse::<LogPlace>().unwrap(), *place);
+                let past = open_past_from(&path("events.log"), Some(place)).unwrap();
+                assert!(past.is_found, "{taken}");
+                let mut log = LogReader::new(past.files);
+                let mut rest = String::new();
+                while let lines = log.lines().unwrap()
+                    && !lines.is_empty()
+                {
+                    rest += std::str::from_utf8(lines).unwrap();
+                    let length = lines.len();
+                    log.take(length);
+                }
+                assert_eq!(rest, text(taken..if renamed { 44 } else { 43 }), "{taken} {renamed}");
+            }
+        }
+        // What stands there is another log.
+        fs::remove_file(path("events.log-20190318")).unwrap();
+        assert!(!open_past_from(&path("events.log"), Some(&places[2])).unwrap().is_found);
+        assert!("1/0 1".parse::<LogPlace>().is_err() && "257/0 1 1/0".parse::<LogPlace>().is_err());
     }
 
     #[test]

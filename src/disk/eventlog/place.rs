@@ -139,6 +139,12 @@ pub struct LogPlace {
 }
 
 impl LogPlace {
+    /// At the beginning of a file that begins with these octets. None where there are none.
+    pub(super) fn at_begin(octets: &[u8]) -> Option<Self> {
+        let head = Tail::of(&octets[..octets.len().min(TAIL_MAX)]);
+        (!octets.is_empty()).then_some(Self { head, offset: 0, tail: Tail::default() })
+    }
+
     /// Octets of the file before the place, as they are when it is not compressed.
     pub fn offset(&self) -> u64 {
         self.offset

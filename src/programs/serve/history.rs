@@ -18,6 +18,9 @@ use crate::programs::options::{HistoryDestination, LogDestination, ServeConfig};
 
 /// How often it is looked whether there is something to do.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// How many times as long as a look takes it is waited for the next one: the place where it goes on
+/// may be far behind in a compressed file.
+const LOOK_SHARE: u32 = 20;
 /// The same, where the log has nothing that is later than the history: all of it was read.
 const NOTHING_INTERVAL: Duration = Duration::from_hours(1);
 
@@ -68,7 +71,8 @@ impl HistorySetup {
         let run = move || {
             priority::lower();
             loop {
-                let pause = self.turn(&shared_too);
+                let begin = clock::instant();
+                let pause = self.turn(&shared_too).max(LOOK_SHARE * begin.elapsed());
                 if ended.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
                     return;
                 }
