@@ -36,6 +36,8 @@ mod server;
 mod terminal;
 #[path = "harness/threads.rs"]
 mod threads;
+#[path = "protocol/top.rs"]
+mod top;
 #[path = "protocol/watched.rs"]
 mod watched;
 #[path = "protocol/who.rs"]

@@ -11,7 +11,7 @@ use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
 use nat64handoff::programs::{
-    annotate, ask, demo, follow, gateway, history, journal, manual, serve, who,
+    annotate, ask, demo, follow, gateway, history, journal, manual, serve, top, who,
 };
 
 fn main() -> ExitCode {
@@ -20,7 +20,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let has_handlers = matches!(
         cli.command,
-        Command::Serve(_) | Command::Demo(_) | Command::Gateway(_) | Command::Follow(_)
+        Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Gateway(_)
+            | Command::Follow(_)
+            | Command::Top(_)
     );
     if !has_handlers {
         held.let_go();
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Command::Follow(options) => follow::run(&options),
         Command::Annotate(options) => annotate::run(&options),
         Command::Status(options) => ask::status(&options),
+        Command::Top(options) => top::run(&options),
         Command::Table(options) => ask::table(&options),
         Command::Identities(options) => ask::identities(&options),
         Command::DropTable(options) => ask::drop_table(&options),

@@ -1,8 +1,9 @@
 //! A program on a terminal.
 
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::io::{Read, Write};
+use std::num::NonZero;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use crate::harness::process::{print_if_failed, wait_until};
 /// A process whose standard error and input are a terminal. It is killed with the value.
 pub struct Terminal {
     child: Child,
-    _keys: File,
+    keys: File,
     /// All that was written to the terminal.
     written: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
@@ -58,7 +59,7 @@ impl Terminal {
                 text.lock().unwrap().extend(&octets[..count]);
             }
         });
-        Terminal { child, _keys: keys, written, reader: Some(reader) }
+        Terminal { child, keys, written, reader: Some(reader) }
     }
 
     /// All that was written so far.
@@ -73,6 +74,42 @@ impl Terminal {
     /// Waits until it has written that.
     pub fn says(&self, text: &str, patience: Duration) -> bool {
         wait_until(patience, || self.text().contains(text))
+    }
+
+    /// What stands on it, if it is of this size now.
+    pub fn screen(&self, (rows, columns): (u16, u16)) -> String {
+        let [rows, columns] = [rows, columns].map(|count| NonZero::new(count).unwrap());
+        let mut screen = vt100::Parser::new(rows, columns, 0);
+        screen.process(&self.written());
+        screen.screen().contents()
+    }
+
+    /// Waits until that stands on it.
+    pub fn shows(&self, text: &str, size: (u16, u16), patience: Duration) {
+        let shown = wait_until(patience, || self.screen(size).contains(text));
+        assert!(shown, "{text:?} does not stand on:\n{}", self.screen(size));
+    }
+
+    /// As if it was typed.
+    pub fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    pub fn resize(&self, size: (u16, u16)) {
+        // SAFETY: the size is read.
+        let done = unsafe { libc::ioctl(self.keys.as_raw_fd(), libc::TIOCSWINSZ, &window(size)) };
+        assert_eq!(done, 0);
+    }
+
+    /// The settings of the terminal.
+    pub fn settings(&self) -> (u32, u32, u32) {
+        // SAFETY: zeros are settings; they are written.
+        let settings = unsafe {
+            let mut settings: libc::termios = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(self.keys.as_raw_fd(), &mut settings), 0);
+            settings
+        };
+        (settings.c_iflag, settings.c_oflag, settings.c_lflag)
     }
 
     pub fn signal(&self, signal: i32) {

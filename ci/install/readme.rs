@@ -27,6 +27,11 @@ const COMMANDS: &[(&str, Run)] = &[
     (FLOWS, Run::Here("")),                                                      // export
     (ANNOTATE, Run::Here("2001:db8::64 - - [")),
     (ANALYSE, Run::Elsewhere), // e2e
+    ("sudo nat64handoff status", Run::Here("new clients are answered")),
+    ("sudo nat64handoff top", Run::Elsewhere), // protocol
+    ("sudo nat64handoff table 192.0.2.7", Run::Here("[2001:db8::64]:")),
+    ("sudo nat64handoff identities", Run::Here("127.64.64.9:")),
+    ("sudo nat64handoff drop-table 192.0.2.7", Run::Here("has gone, with ")),
     ("cp -a /home/nat64ho/state /home/nat64ho/logs /var/backups/", Run::Here("")),
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
@@ -77,6 +82,12 @@ fn as_run_here(command: &str, entry: &str) -> String {
     match command {
         ABUSE_HERE => {
             command.replace("2019-03-18 12:00 +01:00", "now").replace("192.0.2.7:3719", entry)
+        }
+        _ if command.starts_with("nat64handoff table") => {
+            command.replace("192.0.2.7", "127.64.64.9")
+        }
+        _ if command.starts_with("nat64handoff drop-table") => {
+            command.replace("192.0.2.7", "127.64.64.9 --yes")
         }
         _ if command.starts_with("tail -f") => format!("head -n 1 < <({command} 2>/dev/null)"),
         // Its port is taken by the service.

@@ -14,4 +14,5 @@ pub mod options;
 pub mod progress;
 pub mod report;
 pub mod serve;
+pub mod top;
 pub mod who;

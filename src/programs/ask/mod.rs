@@ -2,7 +2,7 @@
 
 pub mod client;
 mod status;
-mod units;
+pub mod units;
 
 use std::io::{self, IsTerminal, Write};
 

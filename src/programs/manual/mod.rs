@@ -248,6 +248,7 @@ mod tests {
                 "follow",
                 "annotate",
                 "status",
+                "top",
                 "table",
                 "identities",
                 "drop-table",

@@ -83,6 +83,9 @@ pub enum Command {
     Annotate(AnnotateOptions),
     /// Say how the server is doing, and what it holds
     Status(StatusOptions),
+    /// Show the same on the terminal, as it changes
+    #[command(after_help = TOP_KEYS)]
+    Top(TopOptions),
     /// Print the entries of a NAT64's table, as the server has them
     Table(TableOptions),
     /// Print the control identities of all NAT64s, as the server knows them
@@ -196,6 +199,13 @@ pub struct WhoOptions {
     pub json: bool,
 }
 
+const TOP_KEYS: &str = "\
+  a l e o r c s        sort by address, local address, entries, open connections, requests,
+                       new entries, last seen; once more: the other way round
+  up, down, j, k, ...  choose a NAT64
+  Enter                its entries; Esc goes back
+  q                    end";
+
 /// Where a running server is asked, and how it is answered.
 #[derive(Debug, Args)]
 pub struct AskOptions {
@@ -208,6 +218,17 @@ pub struct AskOptions {
     /// Print JSON: one object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `top`.
+#[derive(Debug, Args)]
+pub struct TopOptions {
+    /// The admin socket [default: that of `serve`]
+    #[arg(long, value_name = "PATH")]
+    pub admin: Option<PathBuf>,
+    /// The file of options that `serve` has
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Options of `status`.

@@ -64,6 +64,9 @@ _nat64handoff() {
             nat64handoff,table)
                 cmd="nat64handoff__subcmd__table"
                 ;;
+            nat64handoff,top)
+                cmd="nat64handoff__subcmd__top"
+                ;;
             nat64handoff,who)
                 cmd="nat64handoff__subcmd__who"
                 ;;
@@ -114,6 +117,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,table)
                 cmd="nat64handoff__subcmd__help__subcmd__table"
+                ;;
+            nat64handoff__subcmd__help,top)
+                cmd="nat64handoff__subcmd__help__subcmd__top"
                 ;;
             nat64handoff__subcmd__help,who)
                 cmd="nat64handoff__subcmd__help__subcmd__who"
@@ -173,7 +179,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status table identities drop-table history completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -453,7 +459,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status table identities drop-table history completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -733,6 +739,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__table)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__top)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1249,6 +1269,28 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__top)
+            opts="-h --admin --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

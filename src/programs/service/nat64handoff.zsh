@@ -245,6 +245,14 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 && ret=0
 ;;
+(top)
+_arguments "${_arguments_options[@]}" : \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
 (table)
 _arguments "${_arguments_options[@]}" : \
 '--client=[Only the entries of this client, or of those in this network]:PREFIX:_default' \
@@ -427,6 +435,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(top)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (table)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -497,6 +509,7 @@ _nat64handoff_commands() {
 'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
 'annotate:Copy an access log, with the client in the place of each NAT64' \
 'status:Say how the server is doing, and what it holds' \
+'top:Show the same on the terminal, as it changes' \
 'table:Print the entries of a NAT64'\''s table, as the server has them' \
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
@@ -555,6 +568,7 @@ _nat64handoff__subcmd__help_commands() {
 'follow:Print the events as they come, from any point in the past on, or send them to a collector' \
 'annotate:Copy an access log, with the client in the place of each NAT64' \
 'status:Say how the server is doing, and what it holds' \
+'top:Show the same on the terminal, as it changes' \
 'table:Print the entries of a NAT64'\''s table, as the server has them' \
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
@@ -670,6 +684,11 @@ _nat64handoff__subcmd__help__subcmd__status_commands() {
 _nat64handoff__subcmd__help__subcmd__table_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help table commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__top_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__top_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help top commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__who_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__who_commands() {
@@ -791,6 +810,11 @@ _nat64handoff__subcmd__status_commands() {
 _nat64handoff__subcmd__table_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff table commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__top_commands] )) ||
+_nat64handoff__subcmd__top_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff top commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__who_commands] )) ||
 _nat64handoff__subcmd__who_commands() {
