@@ -11,6 +11,8 @@ use crate::run::run;
 use crate::server::Server;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read, Write as _};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -206,6 +208,18 @@ column = metadata.row_group(0).column(0)
 print(column.has_column_index, column.compression, metadata.row_group(0).sorting_columns[0].column_index)
 "#;
 
+/// What HISTORY.md says, in the folder that has `history`; with another time as argument.
+const DOCUMENTED: &str = r#"
+import sys, duckdb
+connection = duckdb.connect()
+sql = sys.argv[1].replace('2026-03-18 11:00Z', sys.argv[2])
+for statement in sql.split(';'):
+    if 'CREATE' in statement:
+        connection.execute(statement)
+    elif statement.strip():
+        print([row[0] for row in connection.execute(statement).fetchall()])
+"#;
+
 /// Where DuckDB and pyarrow are, or can be had.
 fn python(folder: &Path) -> PathBuf {
     let has_them = |python: &Path| {
@@ -253,4 +267,79 @@ fn crash_others_read_the_history() {
     assert_eq!(lines.next(), Some("1"), "{said}");
     assert_eq!(lines.next(), Some("10000 uint16 timestamp[us, tz=UTC]"), "{said}");
     assert_eq!(lines.next(), Some("True ZSTD 0"), "{said}");
+}
+
+/// What the documentation has to be asked tells who had a port, and nobody else, over several files.
+#[test]
+fn crash_the_documented_questions_are_right() {
+    let server = Server::new();
+    let lines = "\
+2026-03-16 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8:17::1]:7
+2026-03-17 10:00:00.000000 Deleted 192.0.2.7:3719 [2001:db8:17::1]:7
+2026-03-17 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8:17::2]:7
+2026-03-18 12:00:00.000000 Deleted 192.0.2.7:3719 [2001:db8:17::2]:7
+2026-03-19 12:00:00.000000 Created 192.0.2.7:3719 [2001:db8:17::3]:7
+2026-03-20 12:00:00.000000 Created 192.0.2.7:3720 [2001:db8:17::3]:8
+";
+    fs::write(&server.log, lines).unwrap();
+    let (code, said, error) = ask(&server, &["history", "build"]);
+    assert!(code == 0 && said.starts_with("5 files of 6 lines, "), "{said}{error}");
+    let page = include_str!("../../src/HISTORY.md");
+    let sql = page.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0;
+    let python = python(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("parquet-readers"));
+    for (at, expected) in [
+        ("2026-03-15 11:00Z", "[]"),
+        ("2026-03-16 11:00Z", "['2001:db8:17::1']"),
+        ("2026-03-18 11:00Z", "['2001:db8:17::2']"),
+        ("2026-03-18 12:30Z", "[]"),
+        ("2026-03-25 11:00Z", "['2001:db8:17::3']"),
+    ] {
+        let mut asked = Command::new(&python);
+        asked.args(["-c", DOCUMENTED, sql, at]).current_dir(server.directory.path());
+        let output = asked.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let week = "['2001:db8:17::1', '2001:db8:17::2', '2001:db8:17::3']";
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said, format!("{expected}\n{week}\n"), "{at} {error}");
+    }
+}
+
+/// Root makes the history of a log of another user, who cannot have root give files away.
+#[test]
+fn crash_no_link_is_followed_in_a_history() {
+    let server = Server::new();
+    fs::write(
+        &server.log,
+        "2026-03-16 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8:17::1]:7\n",
+    )
+    .unwrap();
+    chown(&server.log, Some(12_345), Some(12_345)).unwrap();
+    let theirs = server.directory.path().join("theirs");
+    fs::write(&theirs, "root's").unwrap();
+    let folder = server.log.with_file_name("history");
+    fs::create_dir(&folder).unwrap();
+    symlink(&theirs, folder.join(".lock")).unwrap();
+    let (code, said, error) = ask(&server, &["history", "build"]);
+    assert!(code == 1 && error.contains("cannot be written"), "{said}{error}");
+    assert_eq!(fs::metadata(&theirs).unwrap().uid(), 0);
+    fs::remove_file(folder.join(".lock")).unwrap();
+    let (code, said, error) = ask(&server, &["history", "build"]);
+    assert!(code == 0 && said.starts_with("1 files of 1 lines, "), "{said}{error}");
+    assert_eq!(fs::metadata(files(&server, true).pop().unwrap()).unwrap().uid(), 12_345);
+}
+
+/// Of a log that is a pipe, no line is taken from its reader.
+#[test]
+fn crash_a_pipe_has_no_history() {
+    let server = Server::new();
+    let made = Command::new("mkfifo").arg(&server.log).status().unwrap();
+    assert!(made.success());
+    let mut pipe = fs::OpenOptions::new().read(true).write(true).open(&server.log).unwrap();
+    let line = "2026-03-16 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8:17::1]:7\n";
+    pipe.write_all(line.as_bytes()).unwrap();
+    let (code, said, error) = ask(&server, &["history", "build"]);
+    assert!(code == 0 && said.starts_with("0 files of 0 lines, "), "{said}{error}");
+    let mut read = vec![0; line.len()];
+    pipe.read_exact(&mut read).unwrap();
+    assert_eq!(read, line.as_bytes());
 }

@@ -90,8 +90,8 @@ impl fmt::Display for Wrong<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} files are wrong; move {} away, then nat64handoff history build makes it anew, as far as the \
-             log goes back",
+            "{} files are wrong; move {} away, and keep it: nat64handoff history build makes it anew, but only as \
+             far as the log goes back",
             self.0,
             self.1.folder().display()
         )

@@ -46,6 +46,9 @@ impl LogPlaces {
     ) -> Result<Self, ExitError> {
         let is_configured = log.is_none() || history.is_some();
         let config = configuration([("--log", log), ("--history", history), ("--config", config)])?;
+        // Without a file of the log, there is none by default.
+        let has_file = matches!(config.log, LogDestination::File(_));
+        let is_off = history.is_some() || log.is_none() && has_file;
         let log = match config.log {
             LogDestination::File(path) => Some(path),
             LogDestination::Stdout if log.is_some() => None,
@@ -59,7 +62,7 @@ impl LogPlaces {
         let beside = || log.as_deref().map(|log| parent(log).join(FOLDER));
         let history = match config.history {
             HistoryDestination::Folder(folder) if is_configured => Some(folder),
-            HistoryDestination::Off if history.is_some() => None,
+            HistoryDestination::Off if is_off => None,
             HistoryDestination::Folder(_) | HistoryDestination::Off => beside(),
         };
         Ok(Self { log, history })

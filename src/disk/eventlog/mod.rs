@@ -82,7 +82,7 @@ use logger::{Logger, Turning};
 pub use on::LogReader;
 use output::Output;
 pub use output::{Destination, may_follow};
-pub use past::{Past, PastFile, lines_with, open_past, open_past_from, past_of};
+pub use past::{OpenedPast, PastFile, lines_with, open_past, open_past_from, past_of};
 pub use place::{Inode, LogPlace, LogPosition, NoPlace, Tail};
 pub use recorder::Logged;
 use recorder::Recorder;

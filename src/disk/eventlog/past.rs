@@ -1,9 +1,10 @@
 //! What the event log has from its beginning on: its file, and those of former days, compressed or
 //! not (`days`, `archive`).
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind::{NotFound, ResourceBusy};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ pub struct PastFile {
 }
 
 /// What is open of an event log.
-pub struct Past {
+pub struct OpenedPast {
     /// In the order of time.
     pub files: Vec<PastFile>,
     /// Whether the first one is read from the place that was looked for. False: it is nowhere, and
@@ -58,7 +59,10 @@ pub fn open_past(log: &Path) -> Result<Vec<PastFile>, (PathBuf, io::Error)> {
 ///
 /// # Errors
 /// The first that cannot be opened, and why.
-pub fn open_past_from(log: &Path, place: Option<&LogPlace>) -> Result<Past, (PathBuf, io::Error)> {
+pub fn open_past_from(
+    log: &Path,
+    place: Option<&LogPlace>,
+) -> Result<OpenedPast, (PathBuf, io::Error)> {
     for _ in 1..OPEN_TRIES {
         match open_now(log, place) {
             Err((_, error)) if matches!(error.kind(), NotFound | ResourceBusy) => {
@@ -70,7 +74,7 @@ pub fn open_past_from(log: &Path, place: Option<&LogPlace>) -> Result<Past, (Pat
     open_now(log, place)
 }
 
-fn open_now(log: &Path, place: Option<&LogPlace>) -> Result<Past, (PathBuf, io::Error)> {
+fn open_now(log: &Path, place: Option<&LogPlace>) -> Result<OpenedPast, (PathBuf, io::Error)> {
     let names = files(log)?;
     let mut found = None;
     for (index, name) in names.iter().enumerate().rev() {
@@ -88,7 +92,7 @@ fn open_now(log: &Path, place: Option<&LogPlace>) -> Result<Past, (PathBuf, io::
         opened.push(PastFile::open(name).map_err(|error| (name.clone(), error))?);
     }
     match files(log)? == names {
-        true => Ok(Past { files: opened, is_found }),
+        true => Ok(OpenedPast { files: opened, is_found }),
         false => {
             Err((log.to_owned(), io::Error::new(ResourceBusy, "its files change all the time")))
         }
@@ -117,9 +121,15 @@ fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
 }
 
 impl PastFile {
+    /// What is no regular file may have another reader, who would miss what is read here.
     fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let octets = file.metadata()?.len();
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let octets = metadata.len();
         let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
         let plain = if is_compressed { None } else { Some(file.try_clone()?) };
         let read = Arc::<AtomicU64>::default();

@@ -5,10 +5,10 @@
 //! the end of the file before it: so memory is bounded by the number of these lines. All that a
 //! killed build leaves are files of other names, which the next one removes.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -108,6 +108,10 @@ impl Building<'_> {
     pub fn build(&self) -> Result<Built, BuildError> {
         let mut built = Built::default();
         let like = self.like()?;
+        if !like.is_file() {
+            // A pipe has a reader of its own.
+            return Ok(built);
+        }
         let mut end = self.end()?;
         let place = end.as_ref().map(|end| &end.place);
         let past = open_past_from(&self.place.log, place);
@@ -125,8 +129,12 @@ impl Building<'_> {
             return Ok(built);
         }
         self.tidy()?;
+        let folder = File::open(self.place.kind_folder(Kind::Held));
+        folder.and_then(|folder| has_room(&folder)).map_err(|error| self.failed(error))?;
         loop {
-            let begin = end.as_ref().map_or(String::new(), |end| end.place.to_string());
+            // Behind a gap, it does not go on where the file before it ends.
+            let before = end.as_ref().filter(|_| built.gap.is_none() || built.files > 0);
+            let begin = before.map_or(String::new(), |end| end.place.to_string());
             let size = self.size(end.as_ref());
             let piece = Piece::read(&mut log, &size, built.gap, || (self.stop)());
             let piece = piece.map_err(|why| match why {
@@ -209,9 +217,7 @@ impl Building<'_> {
         ];
         folders.iter().try_for_each(|folder| make(folder, like)).map_err(|e| self.failed(e))?;
         let path = self.place.folder.join(LOCK);
-        let lock = fs::OpenOptions::new().create(true).append(true).open(path);
-        let lock = lock.map_err(|error| self.failed(error))?;
-        give(&lock, like);
+        let lock = open_lock(&path, like).map_err(|error| self.failed(error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock(lock)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(BuildError::Busy(self.place.folder.clone())),
@@ -270,8 +276,8 @@ impl Building<'_> {
         let mut merging = Merging::new(piece, &mut writing, self.stop);
         let merged = merging.merge(before.as_ref());
         match (merging.trouble.take(), merged, before) {
-            (Some(Trouble::Stopped), ..) => return Err(BuildError::Stopped),
-            (Some(Trouble::Write(error)), ..) => return Err(failed(error)),
+            (Some(MergeTrouble::Stopped), ..) => return Err(BuildError::Stopped),
+            (Some(MergeTrouble::Write(error)), ..) => return Err(failed(error)),
             (None, Err(error), Some(before)) => {
                 return Err(BuildError::Read(before.path().to_owned(), error));
             }
@@ -310,7 +316,7 @@ impl Building<'_> {
         }
         let is_old = |name: &&PieceName| today.since(Day::of(name.last)) > u64::from(keep_days);
         let mut removed = 0;
-        for &name in older.iter().take_while(is_old) {
+        for &name in older.iter().filter(is_old) {
             for kind in [Kind::Conflicts, Kind::Held] {
                 let older = name.older && kind == Kind::Held;
                 match fs::remove_file(self.place.path(kind, PieceName { older, ..name })) {
@@ -326,15 +332,36 @@ impl Building<'_> {
     }
 }
 
-/// Makes a folder, for whom the log is for.
+/// Makes a folder, for whom the log is for. Where root makes it, others may change what it is in:
+/// only what is made here is given away, and no link is followed.
 fn make(folder: &Path, like: &Metadata) -> io::Result<()> {
     let read = like.permissions().mode() & 0o444;
     match DirBuilder::new().mode(0o700 | read | read >> 2).create(folder) {
         Ok(()) => {
-            give(&File::open(folder)?, like);
+            let flags = libc::O_NOFOLLOW | libc::O_DIRECTORY;
+            let made = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+            let is_fresh = made.metadata()?.uid() == rustix::process::geteuid().as_raw()
+                && RealDisk.list(folder)?.is_empty();
+            if is_fresh {
+                give(&made, like);
+            }
             RealDisk.sync_dir(parent(folder))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the file that is locked. It is given away only as it is made.
+fn open_lock(path: &Path, like: &Metadata) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).mode(0o600);
+    match options.clone().create_new(true).open(path) {
+        Ok(lock) => {
+            give(&lock, like);
+            Ok(lock)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
         Err(error) => Err(error),
     }
 }
@@ -354,13 +381,13 @@ struct Merging<'m> {
     older: bool,
     /// Ports since it was asked whether to stop.
     unasked: u32,
-    trouble: Option<Trouble>,
+    trouble: Option<MergeTrouble>,
 }
 
 /// By what the rows are sorted.
 type PortKey = ([u8; 15], u16);
 
-enum Trouble {
+enum MergeTrouble {
     Stopped,
     Write(io::Error),
 }
@@ -430,20 +457,20 @@ impl<'m> Merging<'m> {
         }
         self.unasked += 1;
         if self.unasked == STOP_PORTS && (self.stop)() {
-            return self.fail(Trouble::Stopped);
+            return self.fail(MergeTrouble::Stopped);
         }
         self.unasked %= STOP_PORTS;
         for held in all {
             self.open += u64::from(held.until.is_none());
             self.older |= held.from.is_none();
             if let Err(error) = self.out.push(HistoryRow::Held(held)) {
-                return self.fail(Trouble::Write(error));
+                return self.fail(MergeTrouble::Write(error));
             }
         }
         Ok(())
     }
 
-    fn fail(&mut self, why: Trouble) -> io::Result<()> {
+    fn fail(&mut self, why: MergeTrouble) -> io::Result<()> {
         self.trouble = Some(why);
         Err(io::ErrorKind::Other.into())
     }

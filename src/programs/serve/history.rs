@@ -21,6 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// How many times as long as a look takes it is waited for the next one: the place where it goes on
 /// may be far behind in a compressed file.
 const LOOK_SHARE: u32 = 20;
+/// At most.
+const LOOK_MOST: Duration = Duration::from_mins(1);
 /// The same, where the log has nothing that is later than the history: all of it was read.
 const NOTHING_INTERVAL: Duration = Duration::from_hours(1);
 
@@ -72,7 +74,8 @@ impl HistorySetup {
             priority::lower();
             loop {
                 let begin = clock::instant();
-                let pause = self.turn(&shared_too).max(LOOK_SHARE * begin.elapsed());
+                let pause = self.turn(&shared_too);
+                let pause = pause.max((LOOK_SHARE * begin.elapsed()).min(LOOK_MOST));
                 if ended.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
                     return;
                 }

@@ -88,8 +88,17 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
     let Some(log) = log else { return Ok(FoundHoldings::default()) };
     let end = *history.end();
     let behind = match open_past_from(&log, Some(&end.place)) {
-        // Where the history ends is not in the log: what is later is behind it.
-        Ok(past) => lines(past.files, sought.asked, (!past.is_found).then_some(end.reached))?,
+        Ok(past) => {
+            if !past.is_found {
+                warn(format_args!(
+                    "where the history ends is not in the event log any more: lines may be missing from {} UTC on, \
+                     and who had a port then may have lost it",
+                    end.reached
+                ));
+            }
+            // What is later is behind it.
+            lines(past.files, sought.asked, (!past.is_found).then_some(end.reached))?
+        }
         Err((path, error)) if error.kind() == io::ErrorKind::NotFound => {
             warn(format_args!(
                 "the event log {} is not there: this is what its history has, up to {} UTC",
