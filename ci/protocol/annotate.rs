@@ -246,8 +246,40 @@ fn section_8_annotate_goes_back_in_time() {
             line(&client, day, hour)
         })
         .collect();
-    let (out, said) = annotated(&path("events.log"), access.as_bytes(), &[]);
+    fs::write(path("access.log"), access).unwrap();
+    let (log, access) = (path("events.log"), path("access.log"));
+    let files = ["--log", log.to_str().unwrap(), access.to_str().unwrap()];
+    let (out, said) = Annotate::start(&files).end();
     assert_eq!((String::from_utf8(out).unwrap(), said), (expected, String::new()));
+}
+
+/// Lines of a clock that was wrong do not keep it from those behind them.
+#[test]
+fn section_8_annotate_reads_on_behind_lines_of_a_wrong_clock() {
+    let begin: String = EVENTS.split_inclusive('\n').take(3).collect();
+    let wrong = "9000-03-18 11:00:00.000000 Created 192.0.2.8:1 [2001:db8::1]:1\n".repeat(100);
+    let early = "2019-03-18 14:00:00.000000 Created 192.0.2.8:2 [2001:db8::1]:1\n";
+    let last = "2019-03-18 11:00:00.000000 Created 192.0.2.7:3722 [2001:db8::66]:7\n";
+    let (_folder, log) = log_of(&[begin.as_str(), &wrong, early, last].concat());
+    let line = nginx("192.0.2.7:3722", "12:00:00", "");
+    let (out, said) = annotated(&log, line.as_bytes(), &[]);
+    assert_eq!(String::from_utf8(out).unwrap(), nginx("2001:db8::66:7", "12:00:00", ""));
+    assert_eq!(said, "");
+    assert_eq!(annotated(&log, b"", &[]), (Vec::new(), String::new()), "nothing is to be said");
+}
+
+/// A file of the event log that cannot be read takes no line away.
+#[test]
+fn section_8_annotate_goes_on_where_the_event_log_cannot_be_read() {
+    let (folder, log) = log_of(EVENTS);
+    fs::write(folder.path().join("events.log-20190317.gz"), "no gzip").unwrap();
+    let access = nginx("192.0.2.7:3719", "12:00:00", "").repeat(10_000);
+    let path = folder.path().join("access.log");
+    fs::write(&path, &access).unwrap();
+    let (code, out, said) =
+        run(&["annotate", "--log", log.to_str().unwrap(), path.to_str().unwrap()]);
+    assert_eq!((code, out == access), (1, true), "{said}");
+    assert!(said.contains("cannot be read") && said.contains("came out as they are"), "{said}");
 }
 
 fn now() -> f64 {
@@ -269,6 +301,10 @@ fn section_8_annotate_of_a_server_that_runs() {
     for number in 1..100 {
         let client = Client::nth(number);
         let port = nat64.map(client);
+        // However late the server's logger gets a core.
+        let created = format!(" {}:{port} [", nat64.address);
+        let is_logged = || fs::read_to_string(&log).unwrap().contains(&created);
+        assert!(crate::harness::process::wait_until(PATIENCE, is_logged));
         let line = |address: &str, port: u16| {
             format!(
                 "{address} - - [x] \"GET /{number} HTTP/1.1\" 200 3 \"-\" \"-\" port={port} time={:.3}\n",

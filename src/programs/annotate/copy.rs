@@ -22,8 +22,6 @@ pub enum CopyError {
     Read { name: String, cause: io::Error },
     #[error("standard output cannot be written: {0}; give it a file with room")]
     Write(io::Error),
-    #[error(transparent)]
-    Log(#[from] LogTrouble),
 }
 
 /// What to do where a file cannot be read: the installed command runs as the service's user.
@@ -54,14 +52,17 @@ impl Copying {
     }
 
     /// What is to be said at the end.
-    pub fn end(mut self) {
-        self.annotator.end();
+    ///
+    /// # Errors
+    /// Where the event log could not be read.
+    pub fn end(self) -> Result<(), LogTrouble> {
+        self.annotator.end()
     }
 
     /// All that `reader` gives. Where it is in `file` is how far it is.
     ///
     /// # Errors
-    /// Where it cannot be read, standard output not be written, or the event log not be read.
+    /// Where it cannot be read, or standard output not be written.
     pub fn copy(&mut self, mut reader: impl Read, file: &impl AsFd) -> Result<(), CopyError> {
         let before = self.octets;
         // What is in the block already, and whether it goes on a line that was too long for one.
@@ -82,7 +83,7 @@ impl Copying {
             let end = memrchr(b'\n', &self.block[filled..filled + read]);
             let end = end.map_or(0, |end| filled + end + 1);
             filled += read;
-            let taken = self.lines(end, filled, &mut is_long)?;
+            let taken = self.lines(end, filled, &mut is_long);
             self.block.copy_within(taken..filled, 0);
             filled -= taken;
             self.write()?;
@@ -91,17 +92,14 @@ impl Copying {
             self.octets = before + rustix::fs::tell(file).unwrap_or(0);
             self.progress.set(self.octets);
         }
-        if !is_long {
-            let line = std::mem::take(&mut self.block);
-            let done = self.annotator.line(&line[..filled], &mut self.out);
-            self.block = line;
-            done?;
+        if !is_long && filled > 0 {
+            self.annotator.line(&self.block[..filled], &mut self.out);
         }
         self.write()
     }
 
     /// The lines up to `end`. Returns how many octets of the block were taken.
-    fn lines(&mut self, end: usize, filled: usize, is_long: &mut bool) -> Result<usize, CopyError> {
+    fn lines(&mut self, end: usize, filled: usize, is_long: &mut bool) -> usize {
         let block = &self.block[..filled];
         let mut start = 0;
         if *is_long {
@@ -112,7 +110,7 @@ impl Copying {
         }
         let first = start;
         for length in memchr_iter(b'\n', block.get(first..end).unwrap_or_default()) {
-            self.annotator.line(&block[start..first + length], &mut self.out)?;
+            self.annotator.line(&block[start..first + length], &mut self.out);
             self.out.push(b'\n');
             start = first + length + 1;
         }
@@ -121,7 +119,7 @@ impl Copying {
             self.out.extend(block);
             start = filled;
         }
-        Ok(start)
+        start
     }
 
     fn write(&mut self) -> Result<(), CopyError> {

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::disk::eventlog::{FollowStart, FollowStep, Follower};
 use crate::handoff::change::Timestamp;
 use crate::handoff::logged::{LineReader, LoggedLine};
 use crate::kernel::clock;
+use crate::kernel::stderr::say;
 use crate::programs::annotate::ports::{HadBy, PortHistory, REPORTED_LATE};
 use crate::programs::progress::ProgressTeller;
 use crate::programs::who::when::TimeSpan;
@@ -23,8 +24,13 @@ const AHEAD: Duration = Duration::from_micros(REPORTED_LATE + 2_000_000);
 const EVENT_LATE: Duration = Duration::from_millis(100);
 /// How long a line waits for an event where it names a port of a NAT64 that nobody has.
 const EVENT_LATE_MAX: Duration = Duration::from_secs(1);
+/// The log is read on until so many lines in a row are later: the clock may have been wrong for a
+/// few.
+const LATER_LINES: u64 = 32;
+/// Reading that takes longer is said.
+const LONG_READ: Duration = Duration::from_secs(1);
 /// How often the log is read from its beginning again, as a line is of a time that is not known any
-/// more: access logs may be given in any order.
+/// more: access logs that are files may be given in any order.
 const REREAD_MAX: u32 = 16;
 /// How often it is read from its beginning again, as files of it were removed or changed meanwhile,
 /// before what is there must do.
@@ -47,35 +53,50 @@ pub struct KnownPorts {
     /// Lines that were read, and are of later than what was asked about.
     pending: VecDeque<LoggedLine>,
     ports: PortHistory,
-    /// The latest time of a line that was read.
-    newest: Timestamp,
+    /// The least of the times of the last lines that were read, and those that may become it: with
+    /// the number of the line.
+    last_times: VecDeque<(u64, Timestamp)>,
+    lines_read: u64,
     /// When the end of the log was last found, if that was since the access log was last read.
-    end_found: Option<Timestamp>,
-    /// When the lines that are asked about were read.
+    end_found: Option<Instant>,
+    /// When the lines that are asked about were read, by both clocks.
     now: Timestamp,
+    read_at: Instant,
     /// Whether a line has waited for an event since.
     has_waited: bool,
     rereads: u32,
+    /// How often it may be read from its beginning again.
+    rereads_max: u32,
+    is_long_said: bool,
     progress: ProgressTeller,
 }
 
 impl KnownPorts {
-    /// How far the log is read is told to `progress`.
+    /// How far the log is read is told to `progress`. `is_of_files`: nobody waits for what is asked
+    /// about.
     ///
     /// # Errors
     /// Where there is no event log.
-    pub fn open(log: &Path, progress: ProgressTeller) -> Result<Self, LogTrouble> {
+    pub fn open(
+        log: &Path,
+        is_of_files: bool,
+        progress: ProgressTeller,
+    ) -> Result<Self, LogTrouble> {
         Ok(Self {
             path: log.to_owned(),
             follower: open(log)?,
             pending: VecDeque::new(),
             lines: LineReader::default(),
             ports: PortHistory::default(),
-            newest: Timestamp::default(),
+            last_times: VecDeque::new(),
+            lines_read: 0,
             end_found: None,
             now: Timestamp::default(),
+            read_at: clock::instant(),
             has_waited: false,
             rereads: 0,
+            rereads_max: if is_of_files { REREAD_MAX } else { 0 },
+            is_long_said: false,
             progress,
         })
     }
@@ -83,6 +104,7 @@ impl KnownPorts {
     /// What is asked about next was read at that time.
     pub fn set_now(&mut self, now: Timestamp) {
         (self.now, self.end_found, self.has_waited) = (now, None, false);
+        self.read_at = clock::instant();
     }
 
     /// Whether the event log knows this NAT64, as far as it was read or is of that time.
@@ -112,17 +134,17 @@ impl KnownPorts {
         self.read_until(later(until, AHEAD))?;
         let is_recent = later(until, EVENT_LATE) >= self.now;
         if is_recent {
-            self.wait_until(later(self.now, EVENT_LATE), |_| false)?;
+            self.wait_until(self.read_at + EVENT_LATE, |_| false)?;
         }
         let mut had_by = self.ports.had_by(nat64, local, span);
         if had_by == HadBy::Nobody && is_recent && !self.has_waited {
             self.has_waited = true;
-            self.wait_until(later(self.now, EVENT_LATE_MAX), |ports| {
+            self.wait_until(self.read_at + EVENT_LATE_MAX, |ports| {
                 ports.had_by(nat64, local, span) != HadBy::Nobody
             })?;
             had_by = self.ports.had_by(nat64, local, span);
         }
-        if had_by == HadBy::Past && self.rereads < REREAD_MAX {
+        if had_by == HadBy::Past && self.rereads < self.rereads_max {
             self.rereads += 1;
             self.begin_again()?;
             self.read_until(later(until, AHEAD))?;
@@ -133,22 +155,22 @@ impl KnownPorts {
 
     /// Reads on until that time, as it was found when the access log was last read.
     fn read_until(&mut self, target: Timestamp) -> Result<(), LogTrouble> {
-        if self.newest < target && self.end_found.is_none() {
+        if self.end_found.is_none() {
             self.read(target)?;
         }
         Ok(())
     }
 
-    /// Reads to the end of the log until the clock shows that time, or it is found.
+    /// Reads to the end of the log until that time has come, or it is found.
     fn wait_until(
         &mut self,
-        time: Timestamp,
+        time: Instant,
         is_found: impl Fn(&PortHistory) -> bool,
     ) -> Result<(), LogTrouble> {
         while self.end_found.is_none_or(|found| found < time) && !is_found(&self.ports) {
             if self.end_found.is_some() {
-                let rest = time.as_micros().saturating_sub(clock::wall().as_micros());
-                let waited = self.follower.wait(&[], Duration::from_micros(rest));
+                let rest = time.saturating_duration_since(clock::instant());
+                let waited = self.follower.wait(&[], rest);
                 waited.map_err(|cause| LogTrouble::File { path: self.path.clone(), cause })?;
             }
             self.read(Timestamp::MAX)?;
@@ -158,7 +180,7 @@ impl KnownPorts {
 
     /// Reads up to a line of that time, or to the end.
     fn read(&mut self, target: Timestamp) -> Result<(), LogTrouble> {
-        let before = clock::wall();
+        let before = clock::instant();
         let mut lost = 0;
         while !self.take_lines(target)? {
             let step = self.follower.read();
@@ -179,28 +201,58 @@ impl KnownPorts {
                 }
                 FollowStep::Lost(_) => {}
             }
-            self.progress.say(|| format!("reading the event log, at {}", self.newest));
+            let at = self.last_times.back().map_or(Timestamp::default(), |&(_, at)| at);
+            self.progress.say(|| format!("reading the event log, at {at}"));
+            let took = clock::instant().saturating_duration_since(before);
+            if took > LONG_READ && !self.is_long_said {
+                self.is_long_said = true;
+                let log = self.path.display();
+                say(format_args!(
+                    "reading the event log {log}, which takes a while; it is at {at}"
+                ));
+            }
         }
         Ok(())
     }
 
     /// Up to a line that is later: false where there is none.
     fn take_lines(&mut self, target: Timestamp) -> Result<bool, LogTrouble> {
-        while self.newest <= target {
+        while !self.are_later(target) {
             let Some(line) = self.pending.pop_front() else { return Ok(false) };
             if !self.ports.take(&line) {
                 return Err(LogTrouble::TooLarge(self.path.clone()));
             }
-            self.newest = self.newest.max(line.at);
+            // One that is to come was written by a clock that was wrong.
+            if line.at <= self.now {
+                self.read_time(line.at);
+            }
         }
         Ok(true)
+    }
+
+    /// Whether the last lines all are.
+    fn are_later(&self, target: Timestamp) -> bool {
+        self.lines_read >= LATER_LINES
+            && self.last_times.front().is_some_and(|&(_, least)| least > target)
+    }
+
+    fn read_time(&mut self, at: Timestamp) {
+        while self.last_times.pop_back_if(|(_, last)| *last >= at).is_some() {}
+        self.last_times.push_back((self.lines_read, at));
+        self.lines_read += 1;
+        let oldest = self.lines_read.saturating_sub(LATER_LINES);
+        while self.last_times.pop_front_if(|(number, _)| *number < oldest).is_some() {}
+        // Those that were read ahead may be of much later.
+        if let Some(&(_, least)) = self.last_times.front() {
+            self.ports.forget_before(least);
+        }
     }
 
     fn begin_again(&mut self) -> Result<(), LogTrouble> {
         self.follower = open(&self.path)?;
         self.pending.clear();
-        (self.ports, self.newest, self.end_found) =
-            (PortHistory::default(), Timestamp::default(), None);
+        self.last_times.clear();
+        (self.ports, self.lines_read, self.end_found) = (PortHistory::default(), 0, None);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ mod shape;
 mod times;
 
 use std::fs::{File, Metadata};
-use std::io::{self, BufReader, IsTerminal};
+use std::io::{self, BufReader};
 use std::net::SocketAddrV4;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -43,12 +43,13 @@ pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
     let Some(log) = event_log(options.log.as_deref(), options.config.as_deref())? else {
         return Err(ExitError::usage("--log: it must be a file, as it is read as it grows"));
     };
-    // Lines on the same terminal would be drawn over.
-    let progress = match io::stdout().is_terminal() {
-        true => Progress::hidden(),
-        false => Progress::begin("annotating", octets_of(&options.files)),
+    // Lines on the same terminal, or another program there, would be drawn over.
+    let progress = match is_file(&io::stdout()) {
+        true => Progress::begin("annotating", octets_of(&options.files)),
+        false => Progress::hidden(),
     };
-    let annotator = Annotator::new(options, &log, progress.teller())?;
+    let is_of_files = !options.files.is_empty() || is_file(&io::stdin());
+    let annotator = Annotator::new(options, &log, is_of_files, progress.teller())?;
     let mut copying = Copying::new(annotator, progress.teller());
     let done = match options.files.is_empty() {
         true => copying.copy(io::stdin().lock(), &io::stdin()),
@@ -59,8 +60,13 @@ pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
         Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => {
             drop(progress);
-            copying.end();
-            done.map_err(ExitError::failed)
+            let asked = copying.end();
+            done.map_err(ExitError::failed)?;
+            asked.map_err(|trouble| {
+                ExitError::failed(format_args!(
+                    "{trouble}; lines from then on came out as they are"
+                ))
+            })
         }
     }
 }
@@ -77,6 +83,11 @@ fn copy_file(copying: &mut Copying, path: &Path) -> Result<(), CopyError> {
         CopyError::Read { cause, .. } => failed(cause),
         error => error,
     })
+}
+
+fn is_file(what: &impl AsFd) -> bool {
+    let copy = what.as_fd().try_clone_to_owned().map(File::from);
+    copy.and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// As many as there are now, of those that are regular files.
@@ -103,19 +114,22 @@ pub struct Annotator {
     /// Whether lines without a time are of now.
     is_now: bool,
     to: Option<std::net::Ipv4Addr>,
+    /// Why the event log is not asked any more.
+    trouble: Option<LogTrouble>,
 }
 
 impl Annotator {
     fn new(
         options: &AnnotateOptions,
         log: &Path,
+        is_of_files: bool,
         progress: ProgressTeller,
     ) -> Result<Self, ExitError> {
         let pattern = options.pattern.as_deref().map(LinePattern::new).transpose();
         let pattern =
             pattern.map_err(|error| ExitError::usage(format_args!("--pattern: {error}")))?;
         let is_now = options.now || pattern.as_ref().is_some_and(|pattern| !pattern.has_time());
-        let known = KnownPorts::open(log, progress);
+        let known = KnownPorts::open(log, is_of_files, progress);
         Ok(Self {
             finder: LineFinder::new(pattern, TimeReader::new(TimeZone::system())),
             known: known.map_err(ExitError::failed)?,
@@ -126,6 +140,7 @@ impl Annotator {
             newcomer: options.newcomer,
             is_now,
             to: options.to,
+            trouble: None,
         })
     }
 
@@ -140,21 +155,23 @@ impl Annotator {
         }
     }
 
-    fn end(&mut self) {
+    fn end(mut self) -> Result<(), LogTrouble> {
         self.tally.tell_last().iter().for_each(|line| warn(format_args!("{line}")));
+        self.trouble.map_or(Ok(()), Err)
     }
 
-    /// Appends what comes out of a line, which has no end here.
-    ///
-    /// # Errors
-    /// Where the event log cannot be read.
-    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), LogTrouble> {
+    /// Appends what comes out of a line, which has no end here. Where the event log cannot be read,
+    /// that is the line as it is.
+    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let text = line.strip_suffix(b"\r").unwrap_or(line);
         let found = self.finder.find(text);
         self.tally.line(found.is_some());
         let client = match found {
-            Some(found) => self.client(found)?,
-            None => None,
+            Some(found) if self.trouble.is_none() => self.client(found).unwrap_or_else(|trouble| {
+                self.trouble = Some(trouble);
+                None
+            }),
+            _ => None,
         };
         match client {
             None => out.extend(line),
@@ -168,6 +185,7 @@ impl Annotator {
                     out.extend(&line[at..edit.range.start]);
                     match edit.part {
                         ClientPart::Address => out.extend(address.to_string().bytes()),
+                        ClientPart::InBrackets => out.extend(format!("[{address}]").bytes()),
                         ClientPart::Port => out.extend(port.to_string().bytes()),
                     }
                     at = edit.range.end;
@@ -175,7 +193,6 @@ impl Annotator {
                 out.extend(&line[at..]);
             }
         }
-        Ok(())
     }
 
     /// The client that the line is about, where it is a NAT64's, and sure.

@@ -41,7 +41,8 @@ pub enum HadBy {
     Client(ClientPort),
     /// By several, of whom this one is the last that came.
     Several(ClientPort),
-    /// By a client or not: its NAT64's table, or another one of the same NAT64, began anew since.
+    /// By a client or not: its NAT64's table, or another one of the same NAT64, began anew since,
+    /// or the NAT64 said that it uses the port for another client.
     Doubtful,
     /// It is too long ago.
     Past,
@@ -50,7 +51,7 @@ pub enum HadBy {
 /// All ports.
 #[derive(Debug, Default)]
 pub struct PortHistory {
-    nat64s: HashMap<Ipv4Addr, HashMap<u16, PortRecord>>,
+    nat64s: HashMap<Ipv4Addr, Nat64Ports>,
     held: usize,
     /// In the order of the log.
     ended: VecDeque<EndedTime>,
@@ -58,6 +59,13 @@ pub struct PortHistory {
     first: u64,
     /// What ended before is not known.
     since: Timestamp,
+}
+
+#[derive(Debug, Default)]
+struct Nat64Ports {
+    ports: HashMap<u16, PortRecord>,
+    /// The log showed that it has several tables.
+    has_several: bool,
 }
 
 /// A port has more than one holder where the NAT64 has several tables, of several addresses of the
@@ -68,6 +76,8 @@ struct PortRecord {
     others: Vec<HeldTime>,
     /// Its last place among those that ended.
     ended: u64,
+    /// When its NAT64 last said that it uses it for another client than the table has.
+    conflict: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +87,8 @@ struct HeldTime {
     from: Timestamp,
     /// From then on, perhaps not any more.
     doubt: Timestamp,
+    /// From then on, the NAT64 uses the port for another client.
+    conflict: Timestamp,
 }
 
 #[derive(Debug)]
@@ -101,7 +113,7 @@ impl HeldTime {
 
 impl PortRecord {
     fn new(ended: u64) -> Self {
-        Self { held: None, others: Vec::new(), ended }
+        Self { held: None, others: Vec::new(), ended, conflict: None }
     }
 
     fn all(&self) -> impl Iterator<Item = &HeldTime> {
@@ -136,35 +148,50 @@ impl PortHistory {
             LoggedKind::Created(entry) => self.created(line, entry),
             LoggedKind::Deleted(entry) => self.deleted(line, entry),
             LoggedKind::Initialized => self.initialized(line),
-            // What a NAT64 says against the table changes nothing in it.
-            LoggedKind::Conflict(_) | LoggedKind::Forgotten => {}
+            LoggedKind::Conflict(entry) => self.conflict(line, entry),
+            LoggedKind::Forgotten => {}
         }
-        let old = line.at.as_micros().saturating_sub(KEPT_FOR);
-        while let Some(ended) = self.ended.front()
-            && (self.ended.len() > ENDED_MAX || ended.until.as_micros() < old)
-        {
+        while self.ended.len() > ENDED_MAX {
             self.forget_first();
         }
         self.held <= HELD_MAX
     }
 
+    /// What ended so long before that time that nobody is to ask about it.
+    pub fn forget_before(&mut self, at: Timestamp) {
+        let old = at.as_micros().saturating_sub(KEPT_FOR);
+        while self.ended.front().is_some_and(|ended| ended.until.as_micros() < old) {
+            self.forget_first();
+        }
+    }
+
     fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
         let client = (entry.client, entry.client_port);
+        let has_several = self.nat64s.get(&line.nat64).is_some_and(|nat64| nat64.has_several);
         let port = self.port(line.nat64, entry.port);
         let is_clients = |held: &HeldTime| held.is_at(line.local) && held.client == client;
         // A line that stands there twice says nothing new.
         if port.all().any(|held| is_clients(held) && !held.is_in_doubt()) {
             return;
         }
-        // A table has one client on a port. Without the server's address it may be another table.
-        let is_over =
-            |held: &HeldTime| is_clients(held) || held.local.is_some() && held.local == line.local;
-        let doubt = Timestamp::MAX;
+        let has_several = has_several
+            || port
+                .all()
+                .any(|held| !held.is_in_doubt() && (held.local.is_none() || line.local.is_none()));
+        // A table has one client on a port. Without the server's address it may be another table,
+        // if the NAT64 has several.
+        let is_over = |held: &HeldTime| {
+            is_clients(held)
+                || held.local.is_some() && held.local == line.local
+                || !has_several && held.is_in_doubt() && held.is_at(line.local)
+        };
+        let (doubt, conflict) = (Timestamp::MAX, Timestamp::MAX);
         let mut over = Vec::new();
         while let Some(held) = port.take(is_over) {
             over.push(held);
         }
-        port.push(HeldTime { client, local: line.local, from: line.at, doubt });
+        port.push(HeldTime { client, local: line.local, from: line.at, doubt, conflict });
+        self.nat64s.entry(line.nat64).or_default().has_several = has_several;
         self.held += 1;
         for held in over {
             self.held -= 1;
@@ -178,12 +205,18 @@ impl PortHistory {
         let is_it = |held: &HeldTime| held.is_at(line.local) && held.client == client;
         let (found, last) = (port.take(is_it), port.ended);
         self.held -= usize::from(found.is_some());
+        if found.is_some_and(|found| found.is_in_doubt()) {
+            self.nat64s.entry(line.nat64).or_default().has_several = true;
+        }
         // Where it is not known since when, since the one before, or before the log begins.
         let from = || self.place(last).map_or(Timestamp::default(), |ended| ended.until);
         let held = match found {
             // In spite of any doubt, it was there.
             Some(found) => HeldTime { doubt: Timestamp::MAX, ..found },
-            None => HeldTime { client, local: line.local, from: from(), doubt: Timestamp::MAX },
+            None => {
+                let never = Timestamp::MAX;
+                HeldTime { client, local: line.local, from: from(), doubt: never, conflict: never }
+            }
         };
         self.end(line.nat64, entry.port, held, line.at);
     }
@@ -195,10 +228,20 @@ impl PortHistory {
         self.ended.push_back(EndedTime { nat64, time, until: at.min(time.doubt), before });
     }
 
+    /// What the NAT64 said may have been so for a while.
+    fn conflict(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
+        let record = self.port(line.nat64, entry.port);
+        record.conflict = Some(line.at);
+        let since = line.at.as_micros().saturating_sub(REPORTED_LATE);
+        for held in record.all_mut().filter(|held| held.is_at(line.local)) {
+            held.conflict = held.conflict.min(Timestamp::from_micros(since));
+        }
+    }
+
     /// The server does not know the NAT64: it has no entry of it in that table.
     fn initialized(&mut self, line: &LoggedLine) {
         let mut over = Vec::new();
-        for (&port, record) in self.nat64s.entry(line.nat64).or_default() {
+        for (&port, record) in &mut self.nat64s.entry(line.nat64).or_default().ports {
             while let Some(held) =
                 record.take(|held| held.local.is_some() && held.local == line.local)
             {
@@ -215,8 +258,8 @@ impl PortHistory {
     }
 
     fn port(&mut self, nat64: Ipv4Addr, port: u16) -> &mut PortRecord {
-        let ports = self.nat64s.entry(nat64).or_default();
-        ports.entry(port).or_insert_with(|| PortRecord::new(NONE))
+        let nat64 = self.nat64s.entry(nat64).or_default();
+        nat64.ports.entry(port).or_insert_with(|| PortRecord::new(NONE))
     }
 
     fn forget_first(&mut self) {
@@ -226,7 +269,7 @@ impl PortHistory {
         self.first += 1;
         let (nat64, port) = (*ended.nat64.ip(), ended.nat64.port());
         // A NAT64 stays known.
-        let Some(ports) = self.nat64s.get_mut(&nat64) else { return };
+        let Some(Nat64Ports { ports, .. }) = self.nat64s.get_mut(&nat64) else { return };
         if ports.get(&port).is_some_and(|record| record.ended == place && record.held.is_none()) {
             ports.remove(&port);
         }
@@ -239,24 +282,40 @@ impl PortHistory {
 
     /// Who had it; `local` is the address of the server, if that is asked for.
     pub fn had_by(&self, nat64: SocketAddrV4, local: Option<Ipv4Addr>, span: TimeSpan) -> HadBy {
-        let Some(ports) = self.nat64s.get(nat64.ip()) else { return HadBy::Stranger };
-        if span.from < self.since {
-            return HadBy::Past;
+        let Some(Nat64Ports { ports, .. }) = self.nat64s.get(nat64.ip()) else {
+            return HadBy::Stranger;
+        };
+        let is_past = span.from < self.since;
+        let Some(record) = ports.get(&nat64.port()) else {
+            return if is_past { HadBy::Past } else { HadBy::Nobody };
+        };
+        let (had_by, is_covered) = self.holder(record, local, span);
+        if is_past {
+            // Who had it before and after had it all the time.
+            let is_sure = is_covered && matches!(had_by, HadBy::Client(_));
+            return if is_sure { had_by } else { HadBy::Past };
         }
-        let Some(record) = ports.get(&nat64.port()) else { return HadBy::Nobody };
-        let had_by = self.holder(record, local, span);
-        if had_by != HadBy::Nobody {
+        let is_contradicted = record.conflict.is_some_and(|at| {
+            at.as_micros().saturating_add(2 * REPORTED_LATE) >= span.from.as_micros()
+        });
+        if had_by != HadBy::Nobody || is_contradicted {
             return had_by;
         }
-        let until = span.until.as_micros().saturating_add(REPORTED_LATE);
-        self.holder(record, local, TimeSpan { until: Timestamp::from_micros(until), ..span })
+        let until = Timestamp::from_micros(span.until.as_micros().saturating_add(REPORTED_LATE));
+        self.holder(record, local, TimeSpan { until, ..span }).0
     }
 
-    fn holder(&self, record: &PortRecord, local: Option<Ipv4Addr>, span: TimeSpan) -> HadBy {
+    /// And whether one had it before and after.
+    fn holder(
+        &self,
+        record: &PortRecord,
+        local: Option<Ipv4Addr>,
+        span: TimeSpan,
+    ) -> (HadBy, bool) {
         let mut found = FoundClients::default();
         for held in record.all().filter(|held| held.is_at(local) && held.from <= span.until) {
             found.doubt |= held.doubt <= span.until;
-            found.add(held.client, held.from);
+            found.add(held, held.from <= span.from, span);
         }
         let mut place = record.ended;
         for _ in 0..LOOKED_AT_MAX {
@@ -267,11 +326,11 @@ impl PortHistory {
                 return found.had_by();
             }
             if *until > span.from && time.is_at(local) && time.from <= span.until {
-                found.add(time.client, time.from);
+                found.add(time, time.from <= span.from && *until > span.until, span);
             }
             place = *before;
         }
-        HadBy::Past
+        (HadBy::Past, false)
     }
 
     fn place(&self, place: u64) -> Option<&EndedTime> {
@@ -286,28 +345,32 @@ struct FoundClients {
     last: Option<(ClientPort, Timestamp)>,
     several: bool,
     doubt: bool,
+    is_covered: bool,
 }
 
 impl FoundClients {
-    fn add(&mut self, client: ClientPort, from: Timestamp) {
+    fn add(&mut self, held: &HeldTime, is_covered: bool, span: TimeSpan) {
+        self.is_covered |= is_covered;
+        self.doubt |= held.conflict <= span.until;
         match &mut self.last {
-            None => self.last = Some((client, from)),
+            None => self.last = Some((held.client, held.from)),
             Some((last, since)) => {
-                self.several |= *last != client;
-                if from > *since {
-                    (*last, *since) = (client, from);
+                self.several |= *last != held.client;
+                if held.from > *since {
+                    (*last, *since) = (held.client, held.from);
                 }
             }
         }
     }
 
-    fn had_by(&self) -> HadBy {
-        match self.last {
+    fn had_by(&self) -> (HadBy, bool) {
+        let had_by = match self.last {
             None => HadBy::Nobody,
             Some(_) if self.doubt => HadBy::Doubtful,
             Some((client, _)) if self.several => HadBy::Several(client),
             Some((client, _)) => HadBy::Client(client),
-        }
+        };
+        (had_by, self.is_covered)
     }
 }
 
@@ -350,7 +413,7 @@ mod tests {
             "03:00.500000 Created 192.0.2.7:3719 [2001:db8::b]:1",
             "04:00.500000 Deleted 192.0.2.7:3719 [2001:db8::b]:1",
             "05:00.500000 Created 192.0.2.7:3719 [2001:db8::a]:1",
-            "05:30.000000 Conflict 192.0.2.7:3719 [2001:db8::c]:1",
+            "05:30.000000 Conflict 192.0.2.7:3720 [2001:db8::c]:1",
             "06:00.500000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
             "06:00.600000 Created 192.0.2.7:3719 [2001:db8::a]:1",
         ]);
@@ -430,6 +493,38 @@ mod tests {
     }
 
     #[test]
+    fn a_new_client_ends_the_doubt_where_there_is_one_table() {
+        let lines = [
+            "02:00.000000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "04:00.000000 Initialized 192.0.2.7",
+            "06:00.000000 Created 192.0.2.7:3719 [2001:db8::b]:1",
+        ];
+        let had_by = |lines: &[&str], minute| history(lines).had_by(nat64(), None, second(minute));
+        assert_eq!(had_by(&lines, 7), HadBy::Client(client(0xb)));
+        // Another port showed that there are two.
+        let two = [
+            "01:00.000000 Created 192.0.2.7:9 [2001:db8::c]:1",
+            "01:01.000000 Created 192.0.2.7:9 [2001:db8::d]:1",
+        ];
+        assert_eq!(had_by(&[&two[..], &lines].concat(), 7), HadBy::Doubtful);
+    }
+
+    #[test]
+    fn what_the_nat64_contradicts_is_in_doubt() {
+        let history = history(&[
+            "02:00.000000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "04:00.000000 Conflict 192.0.2.7:3719 [2001:db8::c]:1",
+            "06:00.000000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
+            "06:00.000000 Created 192.0.2.7:3719 [2001:db8::b]:1",
+        ]);
+        let had_at = |time| history.had_by(nat64(), None, TimeSpan::moment(time));
+        assert_eq!(had_at(at(3, 49_999_999)), HadBy::Client(client(0xa)));
+        assert_eq!(had_at(at(3, 50_000_000)), HadBy::Doubtful, "it was so before it was said");
+        assert_eq!(had_at(at(5, 0)), HadBy::Doubtful);
+        assert_eq!(had_at(at(6, 0)), HadBy::Client(client(0xb)));
+    }
+
+    #[test]
     fn what_ended_long_ago_is_forgotten() {
         let mut history = history(&[
             "01:00.000000 Created 192.0.2.7:1 [2001:db8::a]:1",
@@ -437,13 +532,17 @@ mod tests {
             "03:00.000000 Deleted 192.0.2.7:3719 [2001:db8::a]:1",
         ]);
         let line = "2019-03-18 12:03:00.000001 Created 192.0.2.7:2 [2001:db8::a]:1";
-        assert!(history.take(&LoggedLine::parse(line).unwrap()));
+        let line = LoggedLine::parse(line).unwrap();
+        assert!(history.take(&line));
+        history.forget_before(line.at);
         assert_eq!(history.ended.len(), 0);
-        assert_eq!(history.nat64s[nat64().ip()].len(), 2);
+        assert_eq!(history.nat64s[nat64().ip()].ports.len(), 2);
         assert_eq!(history.had_by(nat64(), None, second(2)), HadBy::Past);
         assert_eq!(history.had_by(nat64(), None, second(3)), HadBy::Nobody);
         let held = SocketAddrV4::new(*nat64().ip(), 1);
         assert_eq!(history.had_by(held, None, second(4)), HadBy::Client(client(0xa)));
+        let all_the_time = history.had_by(held, None, second(2));
+        assert_eq!(all_the_time, HadBy::Client(client(0xa)), "whatever is forgotten");
     }
 
     /// A port that changes hands all the time, and nothing more than the bound is kept.

@@ -104,7 +104,12 @@ impl TimeReader {
         if let Some(year) = text.len().checked_sub(5).map(|at| &text[at..])
             && let Some(year) = Rest(year).octet(b' ').and_then(|rest| rest.number(4))
         {
-            return self.clock_time(year, month, day, Rest(&rest.0[..rest.0.len() - 5]));
+            return self.clock_time(
+                year,
+                month,
+                day,
+                Rest(rest.0.get(..rest.0.len().checked_sub(5)?)?),
+            );
         }
         let now = self.zone.to_datetime(moment(self.now));
         let is_past = |span: &TimeSpan| {
@@ -291,6 +296,9 @@ mod tests {
     #[test]
     fn what_is_no_time() {
         for text in [
+            "Mar 18 2019",
+            "Mon Mar 18 2019",
+            "Mar 18  2019",
             "",
             "-",
             "18",

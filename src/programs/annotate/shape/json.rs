@@ -50,7 +50,9 @@ pub fn find(
             continue;
         }
         let at = place(member.text).start;
-        edit(at + endpoint.address.start..at + endpoint.address.end, ClientPart::Address);
+        let is_bare = endpoint.port.is_some() && endpoint.address.start == 0;
+        let part = if is_bare { ClientPart::InBrackets } else { ClientPart::Address };
+        edit(at + endpoint.address.start..at + endpoint.address.end, part);
         if let Some((_, range)) = endpoint.port {
             edit(at + range.start..at + range.end, ClientPart::Port);
         }

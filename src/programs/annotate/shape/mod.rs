@@ -53,6 +53,8 @@ pub struct LineEdit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientPart {
     Address,
+    /// The address in brackets, as a port is behind it.
+    InBrackets,
     Port,
 }
 

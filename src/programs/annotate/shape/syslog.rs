@@ -8,6 +8,8 @@ use super::{AccessLine, ClientPart, LineEdit, LineWriterKind, json, web};
 use crate::programs::annotate::times::TimeReader;
 use crate::programs::who::when::TimeSpan;
 
+/// sshd cuts off messages that are a little longer.
+const CUT_OCTETS: usize = 1000;
 /// `Mar 18 11:06:28`
 const OLD_TIME: usize = 15;
 
@@ -111,11 +113,19 @@ fn sshd(line: &[u8], start: usize) -> Option<EndpointText> {
     if !USER_FIRST.iter().any(|begin| message.starts_with(begin)) {
         return None;
     }
-    let port = start + memmem::rfind(message, b" port ")?;
-    let word = line[start..port].iter().rposition(|&octet| octet == b' ')? + start + 1;
-    let found = with_port(line, word)?;
+    // Where another one fits, it cannot be told which is from outside; and a message may be cut off
+    // before what the program wrote.
+    if message.len() >= CUT_OCTETS {
+        return None;
+    }
+    let ports = memmem::find_iter(message, b" port ");
+    let mut fitting = ports.filter_map(|at| {
+        let word = message[..at].iter().rposition(|&octet| octet == b' ')? + 1;
+        with_port(line, start + word)
+    });
+    let found = fitting.next().filter(|_| fitting.next().is_none())?;
     let rest = &line[found.end..];
-    let known: [&[u8]; 4] = [b" ssh2", b" [preauth]", b" id ", b" on "];
+    let known: [&[u8]; 3] = [b" ssh2", b" [preauth]", b" id "];
     (rest.is_empty() || known.iter().any(|begin| rest.starts_with(begin))).then_some(found)
 }
 
@@ -133,12 +143,6 @@ fn with_port(line: &[u8], at: usize) -> Option<EndpointText> {
 /// `connect from host.example.org[192.0.2.7]:3719`: the first in brackets, as only names of hosts
 /// and commands come before it.
 fn postfix(line: &[u8], start: usize) -> Option<EndpointText> {
-    let mut at = start;
-    loop {
-        at += memchr(b'[', &line[at..])?;
-        if let Some(found) = endpoint_at(line, at) {
-            return Some(found);
-        }
-        at += 1;
-    }
+    // What stands in others is from outside.
+    endpoint_at(line, start + memchr(b'[', &line[start..])?)
 }

@@ -19,7 +19,11 @@ fn marked(finder: &mut LineFinder, line: &str) -> Option<(String, String)> {
     let (mut text, mut at) = (String::new(), 0);
     for LineEdit { range, part } in &finder.edits {
         text += &line[at..range.start];
-        text += if *part == ClientPart::Address { "A" } else { "P" };
+        text += match part {
+            ClientPart::Address => "A",
+            ClientPart::InBrackets => "[A]",
+            ClientPart::Port => "P",
+        };
         at = range.end;
     }
     let port = found.port.map_or("-".to_owned(), |port| port.to_string());
@@ -74,6 +78,18 @@ fn web_servers() {
     );
     check_same(r#"192.0.2.7:3719 - - [2019-03-18T11:06:28+01:00] "GET / HTTP/1.1" 200 3"#, second);
     check_same("192.0.2.7:3719 GET /large HTTP/1.1", "192.0.2.7:3719 - Web");
+    // Cut off in what is from outside, or there twice.
+    for end in [" port=3719 time=1552903588.491", "\\\" port=3719", "\" port=3719 port=3719"] {
+        let line = format!("192.0.2.7 - - {rest}\" \"-\" \"x{end}");
+        let found = finder(None).find(line.as_bytes()).unwrap();
+        assert_eq!(found.port, None, "{line}");
+    }
+    let forwarded = format!("192.0.2.7 - - {rest}\" port=3719");
+    for client in ["2001:db8::9", "198.51.100.9", "[2001:db8::9]:1"] {
+        let line = format!("{client} {forwarded}");
+        let found = finder(None).find(line.as_bytes());
+        assert!(found.is_none_or(|found| found.address.octets()[0] != 192), "{line}");
+    }
     // Numbers that are no ports: an identity, a length.
     let none = "192.0.2.7:- 10:06:28.000000 1000000 Web";
     check_same(r#"192.0.2.7 3720 - [18/Mar/2019:11:06:28 +0100] "GET /" 200 3"#, none);
@@ -122,9 +138,9 @@ fn sshd() {
     let key = "ED25519 SHA256:zEEPOirePvFUdwW/c+rx6hrQxXqAKQIpTYn6Cj4072w";
     for message in [
         "Connection from 192.0.2.7 port 3719 on 203.0.113.5 port 18120 rdomain \"\"",
-        &format!("Invalid user {forged} from 192.0.2.7 port 3719"),
-        &format!("Connection closed by invalid user {forged} 192.0.2.7 port 3719 [preauth]"),
-        &format!("Failed password for invalid user {forged} ssh2 from 192.0.2.7 port 3719 ssh2"),
+        "Invalid user bob from 192.0.2.7 port 3719",
+        "Connection closed by invalid user bob 192.0.2.7 port 3719 [preauth]",
+        "Failed password for invalid user bob from 192.0.2.7 port 3719 ssh2",
         "Postponed publickey for root from 192.0.2.7 port 3719 ssh2 [preauth]",
         &format!("Accepted publickey for root from 192.0.2.7 port 3719 ssh2: {key}"),
         "Starting session: command for root from 192.0.2.7 port 3719 id 0",
@@ -141,6 +157,14 @@ fn sshd() {
         check_same(&format!("2019-03-18T11:06:28+01:00 host sshd-session[7]: {message}"), says);
     }
     for message in [
+        // Two that fit: one of them is from outside.
+        &format!("Invalid user {forged} from 192.0.2.7 port 3719"),
+        &format!("Connection closed by invalid user {forged} 192.0.2.7 port 3719 [preauth]"),
+        &format!(
+            "Failed publickey for root from 192.0.2.7 port 3719 ssh2: ED25519-CERT SHA256:x ID z from \
+             192.0.2.9 port 4000 ssh2 (serial 0) CA {key}"
+        ),
+        &format!("Invalid user {}{forged}", "a".repeat(1000)),
         "kex_exchange_identification: client sent invalid protocol identifier \"GET / from 192.0.2.9 port 3\"",
         "kex_exchange_identification: client sent invalid protocol identifier \"x from 192.0.2.9 port 3 ssh2: \"",
         "Disconnecting invalid user a 192.0.2.7 port 3719: Change of username or service not allowed: (192.0.2.9 port 3,ssh-connection) [preauth]",
@@ -177,6 +201,14 @@ fn postfix() {
         &format!("{prefix} connect from unknown[192.0.2.7]"),
         "192.0.2.7:- 10:06:28.000000 1000000 Postfix",
     );
+    // The first is no IPv4 address: what else is there is from outside.
+    for message in [
+        "NOQUEUE: reject: RCPT from unknown[2001:db8::bad]:5000: 554 x; helo=<[192.0.2.7]:3719>",
+        "NOQUEUE: reject: RCPT from unknown[unknown]: 554 x; from=<\"[192.0.2.7]:3719\"@x>",
+    ] {
+        let line = format!("{prefix} {message}");
+        assert_eq!(marked(&mut finder(None), &line), None, "{line}");
+    }
     // What it connects to itself.
     let line =
         "Mar 18 11:06:28 mx postfix/smtp[7]: 4F2B1: to=<a@example.org>, relay=mx[192.0.2.7]:25";
@@ -195,14 +227,19 @@ fn json() {
     let second = "192.0.2.7:3719 10:06:28.000000 1000000 Json";
     for line in [
         r#"{"time":"2019-03-18T11:06:28+01:00","remote_addr":"::ffff:192.0.2.7","remote_port":"3719","ua":"my \"agent\\"}"#,
-        r#"{"time_local":"18/Mar/2019:11:06:28 +0100","remote_addr":"192.0.2.7:3719"}"#,
-        r#"{"ClientAddr":"192.0.2.7:3719","ClientHost":"192.0.2.7","ClientPort":"3719","StartUTC":"2019-03-18T10:06:28Z"}"#,
+        r#"{"time_local":"18/Mar/2019:11:06:28 +0100","remote_addr":"[::ffff:192.0.2.7]:3719"}"#,
+        r#"{"ClientAddr":"[192.0.2.7]:3719","ClientHost":"192.0.2.7","ClientPort":"3719","StartUTC":"2019-03-18T10:06:28Z"}"#,
         r#"{"time":1552903588,"req":{"remoteAddress":"::ffff:192.0.2.7","remotePort":3719,"headers":{}}}"#,
         r#"{"@timestamp":"2019-03-18T10:06:28Z","client":{"ip":"192.0.2.7","port":3719},"server":{"ip":"192.0.2.9","port":80}}"#,
-        r#" {"ts": 1552903588, "peer": "192.0.2.7:3719"} "#,
+        r#" {"ts": 1552903588, "peer": "[192.0.2.7]:3719"} "#,
     ] {
         check_same(line.trim_start(), second);
     }
+    check(
+        r#"{"ts":1552903588,"peer":"192.0.2.7:3719"}"#,
+        r#"{"ts":1552903588,"peer":"[A]:P"}"#,
+        second,
+    );
     check(
         r#"{"client_ip":"192.0.2.9","remote_ip":"192.0.2.7","remote_port":3719,"ts":1552903588}"#,
         r#"{"client_ip":"192.0.2.9","remote_ip":"A","remote_port":P,"ts":1552903588}"#,
@@ -259,6 +296,8 @@ fn other_lines() {
         "<134>",
         "Mar 18 11:06:28 host",
         "\"192.0.2.7 - - [18/Mar/2019:11:06:28 +0100] \"",
+        "[Mar 18 2019]",
+        "192.0.2.7 - - [Mar 18 2019] \"GET",
     ] {
         assert_eq!(marked(&mut finder(None), line), None, "{line}");
     }

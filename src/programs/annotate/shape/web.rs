@@ -5,6 +5,7 @@
 //! writes itself and the user's name, which is from outside and may look like a time; and behind
 //! the last one it writes itself again.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use memchr::{memchr, memchr2, memmem, memrchr};
@@ -36,7 +37,10 @@ pub fn find(
     let time_place = quote.and_then(|_| time_before(own));
     let mut time = time_place.clone().and_then(|range| times.read(&line[range]));
     let mut port = port.or_else(|| port_behind(line, end, time_place.as_ref()?.start));
-    for (name, value) in values_behind(line) {
+    let is_twice =
+        |name: &[u8]| values_behind(line).filter(|(other, _)| *other == name).count() > 1;
+    let is_sure = !is_twice(b"port") && !is_twice(b"time");
+    for (name, value) in values_behind(line).filter(|_| is_sure) {
         match name {
             b"port" if port.is_none() => {
                 port = text::port(&line[value.clone()]).map(|number| (number, value));
@@ -64,7 +68,10 @@ pub fn behind_a_word(
     edits: &mut Vec<LineEdit>,
 ) -> Option<AccessLine> {
     let space = memchr2(b' ', b'"', line)?;
-    if line[space] != b' ' {
+    // An address there may be what a client says of itself, or a client without a NAT64.
+    let word = std::str::from_utf8(&line[..space]).ok()?;
+    let is_address = word.parse::<IpAddr>().is_ok() || word.parse::<SocketAddr>().is_ok();
+    if line[space] != b' ' || is_address {
         return None;
     }
     // Behind a word that others may have chosen, as the name of a host, only with a time.
@@ -115,7 +122,7 @@ fn port_behind(line: &[u8], end: usize, time: usize) -> Option<(u16, Range<usize
 /// `... "user agent" port=3719 time=1552903588.491`: names and values behind the last quotation
 /// mark.
 fn values_behind(line: &[u8]) -> impl Iterator<Item = (&[u8], Range<usize>)> {
-    let mut at = memrchr(b'"', line).map_or(line.len(), |quote| quote + 1);
+    let mut at = behind_quotes(line).unwrap_or(line.len());
     std::iter::from_fn(move || {
         while line.get(at) == Some(&b' ') {
             at += 1;
@@ -128,6 +135,21 @@ fn values_behind(line: &[u8]) -> impl Iterator<Item = (&[u8], Range<usize>)> {
         let value = (start + equals + 1).min(at)..at;
         (!word.is_empty()).then_some((&word[..equals], value))
     })
+}
+
+/// Behind the last quotation mark. None where one is open: the line was cut off in what is from
+/// outside.
+fn behind_quotes(line: &[u8]) -> Option<usize> {
+    let (mut at, mut last, mut is_open) = (0, None, false);
+    while let Some(found) = memchr2(b'"', b'\\', line.get(at..)?) {
+        at += found + 1;
+        match line[at - 1] {
+            b'"' => (last, is_open) = (Some(at), !is_open),
+            // What is behind it is escaped.
+            _ => at += 1,
+        }
+    }
+    last.filter(|_| !is_open)
 }
 
 #[cfg(test)]
