@@ -269,7 +269,7 @@ fn crash_others_read_the_history() {
     assert_eq!(lines.next(), Some("True ZSTD 0"), "{said}");
 }
 
-/// What the documentation has to be asked tells who had a port, and nobody else, over several files.
+/// What the documentation has to be asked tells who had a port, and nobody else, over many files.
 #[test]
 fn crash_the_documented_questions_are_right() {
     let server = Server::new();
