@@ -59,7 +59,8 @@ fn metrics_are_as_prometheus_wants_them() {
     assert_eq!((value("nat64handoff_nat64s"), value("nat64handoff_ready")), (1.0, 1.0));
     let batches = value("nat64handoff_batch_datagrams_count");
     assert!(batches > 0.0 && value("nat64handoff_batch_datagrams_sum") >= batches);
-    assert_eq!(value("nat64handoff_batch_duration_seconds_count"), batches);
+    // One in 16 is timed, the first one first.
+    assert_eq!(value("nat64handoff_batch_duration_seconds_count"), (batches / 16.0).ceil());
     // A remote makes no line more, whatever it sends.
     for _ in 0..20 {
         let other = Nat64::known(&server);

@@ -1,5 +1,6 @@
 //! What `nat64handoff serve` does, from options to the last line; and `check-config`.
 
+use crate::kernel::backend::Io;
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::successor::{Predecessor, Successor};
@@ -25,7 +26,6 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     stderr::in_background();
     let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
-    let io = choose_io(config.io).map_err(ExitError::failed)?;
     let kept = KeptSockets::of_process(&config.listen);
     let reactors = kept.reactors(config.reactors);
     if reactors < config.reactors {
@@ -33,6 +33,9 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
             "{reactors} reactors, as the socket unit has as many sockets for an address"
         ));
     }
+    // First what any reactor needs: io_uring would only say that it has no memory.
+    addresses::check(reactors, Io::Uring, 0).map_err(ExitError::failed)?;
+    let io = choose_io(config.io).map_err(ExitError::failed)?;
     addresses::check(reactors, io, recovery::threads(reactors)).map_err(ExitError::failed)?;
     let config = ServeConfig { io: Some(io), reactors, ..config };
     let alarm = Alarm::default();

@@ -14,15 +14,19 @@ pub struct AdminBody {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// Octets that are given to a connection at a time: the permit is held until nearly all were taken.
+const PART: usize = 64 * 1024;
+
 enum Content {
-    Whole(Option<Bytes>),
+    /// What is left of it.
+    Whole(Bytes),
     Messages(mpsc::Receiver<Bytes>),
 }
 
 impl AdminBody {
     /// One that is there.
     pub fn new(octets: impl Into<Bytes>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { content: Content::Whole(Some(octets.into())), _permit: permit }
+        Self { content: Content::Whole(octets.into()), _permit: permit }
     }
 
     /// One that ends when nobody sends any more.
@@ -40,21 +44,22 @@ impl Body for AdminBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let octets = match &mut self.content {
-            Content::Whole(octets) => Poll::Ready(octets.take()),
+            Content::Whole(left) => {
+                let part = left.split_to(left.len().min(PART));
+                Poll::Ready((!part.is_empty()).then_some(part))
+            }
             Content::Messages(messages) => messages.poll_recv(context),
         };
         octets.map(|octets| octets.map(|octets| Ok(Frame::data(octets))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Whole(None))
+        matches!(&self.content, Content::Whole(left) if left.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole(octets) => {
-                SizeHint::with_exact(octets.as_ref().map_or(0, |octets| octets.len() as u64))
-            }
+            Content::Whole(left) => SizeHint::with_exact(left.len() as u64),
             Content::Messages(_) => SizeHint::default(),
         }
     }

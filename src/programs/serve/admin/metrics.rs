@@ -138,8 +138,7 @@ fn of_batches(all: &mut Metrics, shared: &AdminShared) {
     let sizes = status::counted(shared, |stats| &stats.batch_sizes);
     all.histogram("batch_datagrams", "Datagrams that were handled together.", &SIZES, 1.0, &sizes);
     let nanos = status::counted(shared, |stats| &stats.batch_nanos);
-    let help =
-        "From the receipt of a batch until its answers left, but for those that wait for the disk.";
+    let help = "From the receipt of one in 16 batches until its answers left, but for those that wait for the disk.";
     all.histogram("batch_duration_seconds", help, &BATCH_NANOS, 1e-9, &nanos);
 }
 
