@@ -206,9 +206,9 @@ fn command_line_limit_on_descriptors() {
 fn command_line_limit_on_addresses() {
     let serve = Serve::new();
     let limit = |mebioctets: u64| format!("--as={}", mebioctets << 20);
-    for (io, enough) in [("uring", 140), ("mmsg", 250)] {
+    for (io, enough) in [("uring", 146), ("mmsg", 256)] {
         // More is no less: threads that each reserve 64 MB took so much that others had none.
-        for mebioctets in [enough, 256, 384] {
+        for mebioctets in [enough, 272, 384] {
             let extra = ["--reactors", "8", "--io", io];
             let mut command = serve.command(&["prlimit", &limit(mebioctets)], &extra);
             let mut process = Process::spawn(&mut command);
@@ -218,7 +218,7 @@ fn command_line_limit_on_addresses() {
             assert_eq!(process.wait(PATIENCE).unwrap().code(), Some(0), "{}", process.said());
         }
     }
-    for mebioctets in [24, 32, 48, 64, 127] {
+    for mebioctets in [24, 32, 48, 64, 143] {
         let limit = limit(mebioctets);
         let extra = ["--reactors", "8", "--io", "uring"];
         let mut process = Process::spawn(&mut serve.command(&["prlimit", &limit], &extra));

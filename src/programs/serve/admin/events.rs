@@ -153,7 +153,7 @@ pub async fn give_all(shared: &AdminShared) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut lines, mut words) = (Vec::new(), [0; 64]);
     let listeners = &shared.state.listeners;
-    let mut past = Past::default();
+    let mut past = LogEnd::default();
     loop {
         // The log may be ready later than we are.
         if let Some(gauges) = shared.gauges.get()
@@ -206,9 +206,9 @@ fn not_in<'a>(lines: &'a [u8], tail: &[u8]) -> &'a [u8] {
 
 /// Reads the end of the log's file, in a thread for that: the disk may hang.
 #[derive(Default)]
-struct Past(Option<JoinHandle<io::Result<Vec<u8>>>>);
+struct LogEnd(Option<JoinHandle<io::Result<Vec<u8>>>>);
 
-impl Past {
+impl LogEnd {
     /// The last lines; none where the disk does not answer.
     async fn tail_of(&mut self, log: &Path) -> Vec<u8> {
         if self.0.as_ref().is_some_and(|reading| !reading.is_finished()) {
