@@ -48,7 +48,9 @@ impl From<io::Error> for Unsent {
 }
 
 impl CollectorConnection {
-    pub(super) fn open(place: &CollectorPlace) -> io::Result<Self> {
+    /// A name is looked up each time. Of its addresses, the first one that can be had from number
+    /// `first` on, which goes round: of datagrams it is known only later that nobody takes them.
+    pub(super) fn open(place: &CollectorPlace, first: usize) -> io::Result<Self> {
         match place {
             CollectorPlace::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
@@ -56,14 +58,14 @@ impl CollectorConnection {
                 socket.set_nonblocking(true)?;
                 Ok(Self::Unix(socket))
             }
-            CollectorPlace::Udp(host) => first_of(host, |address| {
+            CollectorPlace::Udp(host) => first_of(host, first, |address| {
                 let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any)?;
                 socket.connect(address)?;
                 socket.set_nonblocking(true)?;
                 Ok(Self::Udp { socket, burst: 0 })
             }),
-            CollectorPlace::Tcp(host) => first_of(host, |address| {
+            CollectorPlace::Tcp(host) => first_of(host, first, |address| {
                 let stream = TcpStream::connect_timeout(&address, CONNECT_MAX)?;
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
@@ -159,10 +161,17 @@ impl AsFd for CollectorConnection {
     }
 }
 
-/// The first of a host's addresses for which that works.
-fn first_of<T>(host: &str, open: impl Fn(std::net::SocketAddr) -> io::Result<T>) -> io::Result<T> {
+/// The first of a host's addresses for which that works, from number `first` on.
+fn first_of<T>(
+    host: &str,
+    first: usize,
+    open: impl Fn(std::net::SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in host.to_socket_addrs()? {
+    let mut addresses: Vec<_> = host.to_socket_addrs()?.collect();
+    let begin = first % addresses.len().max(1);
+    addresses.rotate_left(begin);
+    for address in addresses {
         match open(address) {
             Ok(opened) => return Ok(opened),
             Err(error) => last = error,
@@ -188,5 +197,30 @@ pub(super) fn wait_for(
         Ok(ready) => Ok(ready > 0),
         Err(Errno::INTR) => Ok(true),
         Err(error) => Err(Unsent::Failed(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn each_address_of_a_name_has_its_turn() {
+        let tried = RefCell::new(Vec::new());
+        let refused = |address: std::net::SocketAddr| -> io::Result<()> {
+            tried.borrow_mut().push(address);
+            Err(ErrorKind::ConnectionRefused.into())
+        };
+        assert!(first_of("localhost:9", 0, refused).is_err());
+        let all = tried.take();
+        for first in 0..2 * all.len() {
+            assert!(first_of("localhost:9", first, refused).is_err());
+            let mut expected = all.clone();
+            expected.rotate_left(first % all.len());
+            assert_eq!(tried.take(), expected);
+        }
+        assert!(first_of("192.0.2.1:9", 5, |_| Ok(())).is_ok());
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn run(
         taken,
         on_the_way: VecDeque::new(),
         sent: 0,
-        trouble: Trouble::default(),
+        trouble: CollectorTrouble::default(),
     };
     exporter.serve(follower)?;
     exporter.kept.as_mut().map_or(Ok(()), KeptCursor::sync)
@@ -121,35 +121,37 @@ struct Exporter<'a> {
     on_the_way: VecDeque<(u64, FollowCursor)>,
     /// Octets that were sent on this connection.
     sent: u64,
-    trouble: Trouble,
+    trouble: CollectorTrouble,
 }
 
 impl Exporter<'_> {
     fn serve(&mut self, follower: Follower) -> Result<(), ExitError> {
         let mut next = Some(follower);
         loop {
-            let ended = match CollectorConnection::open(&self.collector.place) {
-                Ok(mut connection) => {
-                    self.encoder.connected();
-                    self.on_the_way.clear();
-                    self.sent = 0;
-                    let follower = match next.take() {
-                        Some(follower) => Ok(follower),
-                        None => Follower::open(self.log, FollowStart::After(self.taken)),
-                    };
-                    let mut follower = follower.map_err(|error| unreadable(self.log, &error))?;
-                    let broken = loop {
-                        if let Err(broken) = self.go_on(&mut follower, &mut connection) {
-                            break broken;
+            let ended =
+                match CollectorConnection::open(&self.collector.place, self.trouble.failures) {
+                    Ok(mut connection) => {
+                        self.encoder.connected();
+                        self.on_the_way.clear();
+                        self.sent = 0;
+                        let follower = match next.take() {
+                            Some(follower) => Ok(follower),
+                            None => Follower::open(self.log, FollowStart::After(self.taken)),
+                        };
+                        let mut follower =
+                            follower.map_err(|error| unreadable(self.log, &error))?;
+                        let broken = loop {
+                            if let Err(broken) = self.go_on(&mut follower, &mut connection) {
+                                break broken;
+                            }
+                        };
+                        if matches!(broken, Broken::Ended) {
+                            return self.end(&mut connection);
                         }
-                    };
-                    if matches!(broken, Broken::Ended) {
-                        return self.end(&mut connection);
+                        broken
                     }
-                    broken
-                }
-                Err(error) => Broken::Collector(error),
-            };
+                    Err(error) => Broken::Collector(error),
+                };
             match ended {
                 Broken::Ended => return Ok(()),
                 Broken::Fatal(error) => return Err(error),
@@ -313,16 +315,16 @@ impl Exporter<'_> {
 
 /// What is wrong with a collector, told once a minute at most.
 #[derive(Default)]
-struct Trouble {
+struct CollectorTrouble {
     /// Failures since something was taken.
-    failures: u64,
+    failures: usize,
     pause: Duration,
     told: Option<Instant>,
     /// It was told of those failures.
     is_known: bool,
 }
 
-impl Trouble {
+impl CollectorTrouble {
     /// Returns how long to wait.
     fn failed(&mut self, collector: &Collector, error: &io::Error, at: FollowCursor) -> Duration {
         self.failures += 1;

@@ -2,7 +2,9 @@
 //! waits for it: what it does with one file is left undone when the server ends, and the next one,
 //! or the next process, goes on.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -13,11 +15,13 @@ use crate::disk::eventlog::Day;
 use crate::disk::history::{BuildError, Building, Built, Due, HistoryPlace};
 use crate::kernel::clock;
 use crate::kernel::priority;
-use crate::kernel::stderr::say;
+use crate::kernel::stderr::{say, warn};
 use crate::programs::options::{HistoryDestination, LogDestination, ServeConfig};
 
 /// How often it is looked whether there is something to do.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// At most, after several failures in a row: what a failure cost is done again.
+const FAILED_INTERVAL: Duration = Duration::from_mins(10);
 /// How many times as long as a look takes it is waited for the next one: the place where it goes on
 /// may be far behind in a compressed file.
 const LOOK_SHARE: u32 = 20;
@@ -36,7 +40,7 @@ pub(super) struct HistoryKeeping {
 struct HistoryShared {
     stop: AtomicBool,
     /// How often something was in the way.
-    failures: AtomicU64,
+    failures: Arc<AtomicU64>,
     trouble: Mutex<Option<String>>,
 }
 
@@ -62,19 +66,32 @@ impl HistorySetup {
         self.place.folder()
     }
 
-    /// Starts the thread.
+    /// Makes the folder where it is not in the log's: later this process may not.
+    pub(super) fn make_folder(&self) {
+        let made = DirBuilder::new().recursive(true).mode(0o750).create(self.place.folder());
+        if let Err(error) = made {
+            warn(format_args!(
+                "the history's folder {} cannot be made: {error}; make it, let the service write there \
+                 (ReadWritePaths= in a unit), and start again; or choose another one by --history, or off",
+                self.place.folder().display()
+            ));
+        }
+    }
+
+    /// Starts the thread, which counts `failures`.
     ///
     /// # Errors
     /// Where there is none.
-    pub(super) fn start(self) -> io::Result<HistoryKeeping> {
+    pub(super) fn start(self, failures: Arc<AtomicU64>) -> io::Result<HistoryKeeping> {
         let (alive, ended) = mpsc::channel();
-        let shared = Arc::<HistoryShared>::default();
+        let shared = Arc::new(HistoryShared { failures, ..HistoryShared::default() });
         let shared_too = Arc::clone(&shared);
         let run = move || {
             priority::lower();
+            let mut failed = 0;
             loop {
                 let begin = clock::instant();
-                let pause = self.turn(&shared_too);
+                let pause = self.turn(&shared_too, &mut failed);
                 let pause = pause.max((LOOK_SHARE * begin.elapsed()).min(LOOK_MOST));
                 if ended.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
                     return;
@@ -86,7 +103,8 @@ impl HistorySetup {
     }
 
     /// Does what is due. Returns after which time to look again.
-    fn turn(&self, shared: &HistoryShared) -> Duration {
+    /// `failed`: how often that failed in a row.
+    fn turn(&self, shared: &HistoryShared, failed: &mut u32) -> Duration {
         let today = Day::of(clock::wall());
         let building = Building {
             place: &self.place,
@@ -100,6 +118,7 @@ impl HistorySetup {
         match built.and_then(|built| expired.map(|_| built)) {
             Ok(built) => {
                 shared.set_trouble(None);
+                *failed = 0;
                 after(&built)
             }
             Err(BuildError::Stopped | BuildError::Busy(_)) => INTERVAL,
@@ -108,10 +127,16 @@ impl HistorySetup {
                 shared.set_trouble(Some(format!(
                     "{error}; it is tried again, and the event log has all meanwhile"
                 )));
-                INTERVAL
+                *failed = failed.saturating_add(1);
+                pause_after(*failed)
             }
         }
     }
+}
+
+/// After so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    INTERVAL.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(FAILED_INTERVAL)
 }
 
 fn after(built: &Built) -> Duration {
@@ -148,5 +173,17 @@ impl HistoryKeeping {
 impl Drop for HistoryKeeping {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_are_tried_again_less_and_less() {
+        assert_eq!(pause_after(1), INTERVAL);
+        assert_eq!(pause_after(3), 4 * INTERVAL);
+        assert_eq!(pause_after(u32::MAX), FAILED_INTERVAL);
     }
 }

@@ -86,14 +86,20 @@ impl Serving {
         let mut writable = directories(&state, &log);
         writable.extend(doors.directory());
         let history = HistorySetup::of(&config);
-        writable.extend(history.as_ref().map(|history| history.folder().to_owned()));
+        if let Some(history) = &history {
+            if !writable.iter().any(|directory| history.folder().starts_with(directory)) {
+                history.make_folder();
+            }
+            writable.push(history.folder().to_owned());
+        }
         match confine::to_directories(writable.iter().map(PathBuf::as_path)) {
             Ok(true) => {}
             Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
         let mut serving = Self::start_on(config, kept, ahead, state, log, Some(doors), on_failure)?;
-        let keeping = history.map(HistorySetup::start).transpose();
+        let failures = Arc::clone(&serving.history_failures);
+        let keeping = history.map(|history| history.start(failures)).transpose();
         serving.history = keeping.unwrap_or_else(|why| {
             warn(format_args!("no history is made, as there is no thread for it: {why}"));
             None
@@ -179,6 +185,7 @@ impl Serving {
             log_watch: LogWatch::default(),
             _polling: polling,
             history: None,
+            history_failures: Arc::default(),
             keeping,
         };
         let mut serving = serving.when_ready(config.reactors, &ready, io)?;
@@ -266,6 +273,7 @@ impl Asking {
             clock,
             stats: serving.stats.clone(),
             budget: Arc::clone(&serving.budget),
+            history_failures: Arc::clone(&serving.history_failures),
             gauges,
             desks,
             wakers: serving.wakers.clone(),

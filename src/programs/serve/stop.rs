@@ -111,6 +111,8 @@ pub struct Serving {
     pub(super) log_watch: LogWatch,
     /// Makes the history of the log.
     pub(super) history: Option<HistoryKeeping>,
+    /// How often it could not be gone on with.
+    pub(super) history_failures: Arc<AtomicU64>,
     /// Polls the kernel for live connections.
     pub(super) _polling: Option<Polling>,
     /// Keeps the state directory locked until it is dropped.

@@ -116,6 +116,9 @@ pub async fn metrics(shared: &AdminShared) -> String {
     for disk in &disks {
         all.value("disk_size_bytes", &[("holds", &disk.holds)], disk.size_octets);
     }
+    let help =
+        "Times that the history of the event log could not be gone on with; it is tried again.";
+    all.counter("history_failures_total", help, shared.history_failures.load(Ordering::Relaxed));
     let counts = &shared.state.counts;
     let help = "Connections to the admin socket or --web that were too many.";
     all.counter(

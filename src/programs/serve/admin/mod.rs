@@ -41,7 +41,7 @@ mod tables;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -102,6 +102,8 @@ pub struct AdminShared {
     /// By reactor.
     pub stats: Vec<Arc<Stats>>,
     pub budget: Arc<Budget>,
+    /// How often the history could not be gone on with.
+    pub history_failures: Arc<AtomicU64>,
     pub gauges: Arc<OnceLock<Gauges>>,
     /// By reactor.
     pub desks: Vec<Desk>,
