@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::programs::annotate::Annotator;
-use crate::programs::annotate::known::LogTrouble;
+use crate::programs::annotate::known::{ANNOTATING, LogTrouble};
 use crate::programs::progress::ProgressTeller;
 
 /// Octets that are read at once. A line that is longer goes out as it is.
@@ -87,7 +87,7 @@ impl Copying {
             self.block.copy_within(taken..filled, 0);
             filled -= taken;
             self.write()?;
-            self.progress.say(|| "annotating".to_owned());
+            self.progress.say(|| ANNOTATING.to_owned());
             // A pipe is at no place.
             self.octets = before + rustix::fs::tell(file).unwrap_or(0);
             self.progress.set(self.octets);

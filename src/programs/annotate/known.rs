@@ -27,6 +27,10 @@ const EVENT_LATE_MAX: Duration = Duration::from_secs(1);
 /// The log is read on until so many lines in a row are later: the clock may have been wrong for a
 /// few.
 const LATER_LINES: u64 = 32;
+/// What is shown while lines come out.
+pub const ANNOTATING: &str = "annotating";
+/// Reading that takes longer is shown instead.
+const SHOWN_READ: Duration = Duration::from_millis(200);
 /// Reading that takes longer is said.
 const LONG_READ: Duration = Duration::from_secs(1);
 /// How often the log is read from its beginning again, as a line is of a time that is not known any
@@ -68,6 +72,7 @@ pub struct KnownPorts {
     /// How often it may be read from its beginning again.
     rereads_max: u32,
     is_long_said: bool,
+    is_reading_shown: bool,
     progress: ProgressTeller,
 }
 
@@ -97,6 +102,7 @@ impl KnownPorts {
             rereads: 0,
             rereads_max: if is_of_files { REREAD_MAX } else { 0 },
             is_long_said: false,
+            is_reading_shown: false,
             progress,
         })
     }
@@ -180,6 +186,14 @@ impl KnownPorts {
 
     /// Reads up to a line of that time, or to the end.
     fn read(&mut self, target: Timestamp) -> Result<(), LogTrouble> {
+        let done = self.read_saying(target);
+        if std::mem::take(&mut self.is_reading_shown) {
+            self.progress.say(|| ANNOTATING.to_owned());
+        }
+        done
+    }
+
+    fn read_saying(&mut self, target: Timestamp) -> Result<(), LogTrouble> {
         let before = clock::instant();
         let mut lost = 0;
         while !self.take_lines(target)? {
@@ -202,8 +216,11 @@ impl KnownPorts {
                 FollowStep::Lost(_) => {}
             }
             let at = self.last_times.back().map_or(Timestamp::default(), |&(_, at)| at);
-            self.progress.say(|| format!("reading the event log, at {at}"));
             let took = clock::instant().saturating_duration_since(before);
+            if took > SHOWN_READ {
+                self.is_reading_shown = true;
+                self.progress.say(|| format!("reading the event log, at {at}"));
+            }
             if took > LONG_READ && !self.is_long_said {
                 self.is_long_said = true;
                 let log = self.path.display();

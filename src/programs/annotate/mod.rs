@@ -21,7 +21,7 @@ use crate::handoff::change::Timestamp;
 use crate::kernel::clock;
 use crate::kernel::stderr::warn;
 use crate::programs::annotate::copy::{CopyError, Copying};
-use crate::programs::annotate::known::{KnownPorts, LogTrouble};
+use crate::programs::annotate::known::{ANNOTATING, KnownPorts, LogTrouble};
 use crate::programs::annotate::ports::{ClientPort, HadBy};
 use crate::programs::annotate::report::{Tally, Unnamed};
 use crate::programs::annotate::shape::{AccessLine, ClientPart, LineFinder, LinePattern};
@@ -45,7 +45,7 @@ pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
     };
     // Lines on the same terminal, or another program there, would be drawn over.
     let progress = match is_file(&io::stdout()) {
-        true => Progress::begin("annotating", octets_of(&options.files)),
+        true => Progress::begin(ANNOTATING, octets_of(&options.files)),
         false => Progress::hidden(),
     };
     let is_of_files = !options.files.is_empty() || is_file(&io::stdin());

@@ -4,7 +4,7 @@
 //!
 //! What "once" means: with `--cursor`, the place is kept after the lines before it were taken, by a
 //! pipe or file of ours, or by a collector as far as its protocol tells. Who is killed in between
-//! gives the last of them again, at most [`printed::GROUP_OCTETS`] to a pipe. A reader that keeps
+//! gives the last of them again, at most `printed::GROUP_OCTETS` to a pipe. A reader that keeps
 //! the cursor of `--json` itself, with what it made of the line, and gives it back by `--after`,
 //! has each event exactly once.
 //!

@@ -15,9 +15,14 @@ pub struct AnnotateOptions {
     /// Leave each line as it is, and put the client behind it
     #[arg(long)]
     pub append: bool,
-    /// The shape of the lines: a regular expression with groups (?<ip>...), (?<port>...) and, if
-    /// there is one, (?<time>...)
-    #[arg(long, value_name = "REGEX")]
+    /// The shape of the lines: a regular expression with groups `ip`, `port` and, if there is one,
+    /// `time`.
+    #[arg(
+        long,
+        value_name = "REGEX",
+        help = "The shape of the lines: a regular expression with groups (?<ip>...), (?<port>...) and, if \
+                there is one, (?<time>...)"
+    )]
     pub pattern: Option<String>,
     /// Take lines without a time as being of now, as they are written
     #[arg(long)]
