@@ -19,6 +19,7 @@ use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Replayed, Server};
 use crate::kernel::socket;
 use crate::kernel::stderr::say;
+use crate::programs::options::ServeConfig;
 use crate::programs::progress::Progress;
 use crate::programs::serve::recording::{LOG_CURSOR, Recording, RecordingState, RecoverError};
 
@@ -96,6 +97,17 @@ pub struct StateFound {
 }
 
 impl Kept {
+    /// What a server with this configuration keeps.
+    pub fn of(config: &ServeConfig, state: StateDirectory, log: Destination) -> Self {
+        Self {
+            state,
+            sync: config.journal.then_some(config.sync),
+            log,
+            format: config.log_format,
+            keep_days: config.log_keep,
+        }
+    }
+
     /// Fills `servers`, one for each shard, which are empty; from what was read `ahead` for them as
     /// far as that is so still.
     ///

@@ -145,9 +145,8 @@ impl Serving {
         let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
         let Shards { clock, budget, stats, mut servers, ahead } = shards;
         let (poller, views) = live::prepare(config.reactors);
-        let sync = config.journal.then_some(config.sync);
-        let (format, keep_days) = (config.log_format, config.log_keep);
-        let kept = Kept { state, sync, log, format, keep_days };
+        let kept = Kept::of(&config, state, log);
+        let sync = kept.sync;
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let stop = Arc::new(AtomicBool::new(false));
