@@ -28,7 +28,8 @@ fn logged(log: &Path) -> Vec<String> {
     former.dedup_by_key(|path| path.trim_end_matches(".gz").to_owned());
     let mut text = String::new();
     for path in former {
-        let file = File::open(&path).unwrap();
+        // It was compressed meanwhile.
+        let Ok(file) = File::open(&path) else { return logged(log) };
         match path.ends_with(".gz") {
             true => flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap(),
             false => { file }.read_to_string(&mut text).unwrap(),

@@ -233,26 +233,36 @@ impl<'s> Search<'s> {
 
     /// Who had it next behind that time.
     fn after(&mut self, files: usize, port: SocketAddrV4) -> Result<(), ExitError> {
-        let (sought, mut best) = (self.sought, None::<(usize, Holding, Vec<Holding>)>);
+        let sought = self.sought;
+        // Of several that began at once, those that ended are told first: that is seen later.
+        let mut first: Vec<(usize, Holding, Vec<Holding>)> = Vec::new();
         for file in files..self.history.files() {
             let (earliest, _) = self.history.bounds(file);
-            if best.as_ref().is_some_and(|(_, best, _)| best.from < Some(earliest)) {
+            if first.first().is_some_and(|(_, first, _)| first.from < Some(earliest)) {
                 break;
             }
             let rows = self.of_port(file, port, true)?;
-            let later = rows.iter().filter(|held| sought.began_after(held).is_some());
-            let first = later.min_by(|one, other| one.order(other)).cloned();
-            if let Some(first) = first
-                && best.as_ref().is_none_or(|(_, best, _)| first.order(best).is_lt())
-            {
-                best = Some((file, first, rows));
+            for held in rows.iter().filter(|held| sought.began_after(held).is_some()) {
+                if first.first().is_some_and(|(_, first, _)| held.from < first.from) {
+                    first.clear();
+                }
+                let is_same = |(_, other, _): &(usize, Holding, Vec<Holding>)| {
+                    (other.client, other.client_port, other.local)
+                        == (held.client, held.client_port, held.local)
+                };
+                let is_first = first.first().is_none_or(|(_, first, _)| held.from == first.from);
+                if is_first && !first.iter().any(is_same) {
+                    first.push((file, held.clone(), rows.clone()));
+                }
             }
         }
-        match best {
-            Some((_, held, _)) if held.until.is_some() => self.keep(held),
-            Some((file, held, rows)) => self.follow(file, &held, &rows),
-            None => Ok(()),
+        for (file, held, rows) in first {
+            match held.until {
+                Some(_) => self.keep(held)?,
+                None => self.follow(file, &held, &rows)?,
+            }
         }
+        Ok(())
     }
 
     fn scan(
