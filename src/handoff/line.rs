@@ -177,6 +177,13 @@ pub fn ipv6(out: &mut Vec<u8>, address: Ipv6Addr) {
     out.extend_from_slice(text.as_str().as_bytes());
 }
 
+impl Timestamp {
+    /// `2019-03-18T10:06:28.491727Z`
+    pub fn rfc3339(self) -> String {
+        self.to_string().replace(' ', "T") + "Z"
+    }
+}
+
 impl Event {
     /// The line, without its line feed. For many of them there is [`LineWriter`].
     pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {

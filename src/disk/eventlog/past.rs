@@ -1,10 +1,9 @@
 //! What the event log has from its beginning on: its file, and those of former days, compressed or
 //! not (`days`, `archive`).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind::{NotFound, ResourceBusy};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 use memchr::{memchr, memmem, memrchr};
 
 use super::days::Former;
+use super::output::open_to_read;
 use super::place::{LogPlace, Passed, Tail};
 use crate::disk::fs::{Disk, RealDisk, parent};
 
@@ -123,8 +123,7 @@ fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
 impl PastFile {
     /// What is no regular file may have another reader, who would miss what is read here.
     fn open(path: &Path) -> io::Result<Self> {
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let file = open_to_read(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is not a regular file"));

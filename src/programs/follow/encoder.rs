@@ -1,7 +1,7 @@
 //! What makes messages of events, and what several of them have in common.
 
 use crate::disk::eventlog::Lost;
-use crate::handoff::change::{LogFormat, Timestamp};
+use crate::handoff::change::LogFormat;
 use crate::handoff::logged::{LoggedKind, LoggedLine};
 
 /// What the program is called in messages.
@@ -34,9 +34,4 @@ pub(super) fn notice(event: &LoggedLine) -> u8 {
         LoggedKind::Conflict(_) => 5,
         _ => 6,
     }
-}
-
-/// `2019-03-18T10:06:28.491727Z`
-pub(super) fn rfc3339(at: Timestamp) -> String {
-    at.to_string().replace(' ', "T") + "Z"
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::encoder::{EventEncoder, IDENTIFIER, notice, rfc3339, what};
+use super::encoder::{EventEncoder, IDENTIFIER, notice, what};
 use crate::disk::eventlog::Lost;
 use crate::handoff::logged::LoggedLine;
 
@@ -35,7 +35,7 @@ impl EventEncoder for JournalEncoder {
         self.begin(what(event), notice(event));
         let entry = event.entry();
         self.field("EVENT", Some(event.kind.name()));
-        self.field("EVENT_TIME", Some(rfc3339(event.at)));
+        self.field("EVENT_TIME", Some(event.at.rfc3339()));
         self.field("NAT64", Some(event.nat64));
         self.field("NAT64_PORT", entry.map(|entry| entry.port));
         self.field("CLIENT", entry.map(|entry| entry.client));

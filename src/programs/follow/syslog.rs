@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use rustix::system::uname;
 
-use super::encoder::{EventEncoder, IDENTIFIER, notice, rfc3339, what};
+use super::encoder::{EventEncoder, IDENTIFIER, notice, what};
 use crate::disk::eventlog::Lost;
 use crate::handoff::logged::LoggedLine;
 use crate::kernel::clock;
@@ -63,7 +63,7 @@ impl SyslogEncoder {
     }
 
     fn append(&mut self, event: &LoggedLine, out: &mut Vec<u8>) {
-        self.begin(notice(event), rfc3339(event.at), event.kind.name());
+        self.begin(notice(event), event.at.rfc3339(), event.kind.name());
         let entry = event.entry();
         let _ = write!(self.text, "[{DATA}");
         self.parameter("nat64", Some(event.nat64));
@@ -89,7 +89,7 @@ impl EventEncoder for SyslogEncoder {
     }
 
     fn lost(&mut self, lost: &Lost, out: &mut Vec<u8>) {
-        self.begin(4, rfc3339(clock::wall()), "Lost");
+        self.begin(4, clock::wall().rfc3339(), "Lost");
         let _ = write!(self.text, "- {lost}");
         self.end(out);
     }

@@ -169,9 +169,9 @@ impl From<&Holding> for HeldObject {
             client_port: *client_port,
             to: local.map(|local| local.to_string()),
             prefix: prefix.map(|prefix| prefix.to_string()),
-            from: from.map(rfc3339),
-            until: until.map(rfc3339),
-            perhaps_until: perhaps_until.map(rfc3339),
+            from: from.map(Timestamp::rfc3339),
+            until: until.map(Timestamp::rfc3339),
+            perhaps_until: perhaps_until.map(Timestamp::rfc3339),
         }
     }
 }
@@ -180,7 +180,7 @@ impl From<&Contradiction> for ConflictObject {
     fn from(said: &Contradiction) -> Self {
         let Contradiction { at, nat64, client, client_port, local } = said;
         Self {
-            at: rfc3339(*at),
+            at: at.rfc3339(),
             nat64: nat64.ip().to_string(),
             port: nat64.port(),
             client: client.to_string(),
@@ -188,11 +188,6 @@ impl From<&Contradiction> for ConflictObject {
             to: local.map(|local| local.to_string()),
         }
     }
-}
-
-/// `2019-03-18T10:06:28.491727Z`
-fn rfc3339(at: Timestamp) -> String {
-    at.to_string().replace(' ', "T") + "Z"
 }
 
 #[cfg(test)]
