@@ -18,8 +18,8 @@ use std::process::Command;
 use std::time::Duration;
 
 const DAY: u64 = 24 * 3600;
-/// The thread looks now and then, after all others.
-const SOON: Duration = Duration::from_secs(120);
+/// The thread looks now and then, after all others: it gets next to nothing of busy cores.
+const SOON: Duration = Duration::from_secs(900);
 
 fn held(server: &Server) -> PathBuf {
     server.log.with_file_name("history").join("held")

@@ -294,7 +294,9 @@ fn section_9_a_successor_serves_without_another_web_address() {
     service.hand_over();
     service.says("until a restart, the server does without", 1);
     check_known("without", &nat64);
-    assert!(TcpStream::connect(before).is_err() && TcpStream::connect(after).is_err());
+    // The former server's socket is gone once that has ended, a moment after it said so.
+    let is_closed = || TcpStream::connect(before).is_err() && TcpStream::connect(after).is_err();
+    assert!(wait_until(PATIENCE, is_closed), "{}", service.first.said());
     assert_eq!(http::get(&service.server.state.join("admin.sock"), "/readyz").code, 200);
     service.stop();
     service.first = Service::spawn(

@@ -22,6 +22,8 @@ use crate::programs::serve::admin::guard::Door;
 
 /// The program that runs, whatever is at its path by now.
 const OURSELVES: &str = "/proc/self/exe";
+/// How long a question waits for the one before it, which may be another one of the same page.
+const TURN_TIME: Duration = Duration::from_secs(20);
 /// How long it may take.
 const LOOK_UP_TIME: Duration = Duration::from_secs(60);
 /// The memory that it may take.
@@ -60,7 +62,8 @@ pub async fn who(
         Door::Unix => &shared.state.questions.unix,
         Door::Web => &shared.state.questions.web,
     };
-    let Ok(_permit) = Arc::clone(questions).try_acquire_owned() else {
+    let turn = timeout(TURN_TIME, Arc::clone(questions).acquire_owned()).await;
+    let Ok(Ok(_turn)) = turn else {
         return Err(NotTold::Busy);
     };
     let mut command = Command::new(OURSELVES);
