@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::PipeReader;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,6 +107,11 @@ impl Process {
         Process { child, address, directory }
     }
 
+    /// Its log, where that is a file.
+    pub fn log(&self) -> PathBuf {
+        self.directory.path().join("events.log")
+    }
+
     /// The CPU time of each of its threads so far.
     pub fn cpu(&self) -> Cpu {
         let mut threads = Cpu::new();
@@ -172,7 +177,7 @@ impl Process {
 
     /// How many lines of its log have this in them so far.
     pub fn log_lines(&self, part: &str) -> usize {
-        let log = fs::read_to_string(self.directory.path().join("events.log"));
+        let log = fs::read_to_string(self.log());
         log.unwrap_or_default().lines().filter(|line| line.contains(part)).count()
     }
 

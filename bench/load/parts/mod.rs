@@ -8,6 +8,7 @@ mod latency;
 mod mix;
 mod overload;
 mod reactors;
+mod watched;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::report::Target;
 type Part = fn(usize) -> Result<(), String>;
 
 /// By name.
-pub const PARTS: [(&str, Part); 8] = [
+pub const PARTS: [(&str, Part); 9] = [
     ("known", known::run),
     ("create", create::run),
     ("mix", mix::run),
@@ -28,6 +29,7 @@ pub const PARTS: [(&str, Part); 8] = [
     ("overload", overload::run),
     ("attack", attack::run),
     ("compare", compare::run),
+    ("watched", watched::run),
 ];
 
 /// The time to settle after a load that changes nothing.

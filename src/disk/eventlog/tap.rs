@@ -1,7 +1,8 @@
 //! Lines of the event log for whoever watches them as they are written.
 //!
 //! The log's thread never waits for a watcher: it copies what there is room for into a ring, and
-//! counts the lines that there is none for. While nobody watches, it looks at a flag once a batch.
+//! counts the lines that there is none for. While nobody watches, it looks at a flag once a batch;
+//! and the watcher, who is told once until it reads, bounds by its pauses what is copied in a second.
 //!
 //! Not here: lines of the past, and a reader that must have every line. The files have them.
 
@@ -11,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use memchr::{memchr_iter, memrchr};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// Octets that wait for the watcher: some two thousand lines.
-pub const TAP_OCTETS: usize = 256 * 1024;
+/// Octets that wait for the watcher: some 350 lines.
+pub const TAP_OCTETS: usize = 32 * 1024;
 
 #[derive(Debug, Default)]
 struct TapShared {
@@ -20,6 +21,8 @@ struct TapShared {
     wanted: AtomicBool,
     /// Lines that found no room.
     missed: AtomicU64,
+    /// The watcher was told since it read.
+    told: AtomicBool,
 }
 
 /// The log's end.
@@ -36,7 +39,8 @@ pub struct TapReader {
     ring: Consumer<u8>,
 }
 
-/// Both ends. `tell` is called on the log's thread when there are lines, and must not wait.
+/// Both ends. `tell` is called on the log's thread when there are lines for the first time since
+/// they were read, and must not wait.
 pub fn log_tap(tell: impl Fn() + Send + Sync + 'static) -> (LogTap, TapReader) {
     let (producer, ring) = RingBuffer::new(TAP_OCTETS);
     let shared = Arc::<TapShared>::default();
@@ -56,14 +60,21 @@ impl LogTap {
         let end = memrchr(b'\n', &lines[..room]).map_or(0, |end| end + 1);
         let (fitting, others) = lines.split_at(end);
         // There is room for it, as nobody else writes.
-        if let Ok(chunk) = ring.write_chunk_uninit(fitting.len()) {
-            chunk.fill_from_iter(fitting.iter().copied());
+        if let Ok(mut chunk) = ring.write_chunk(fitting.len()) {
+            let (first, second) = chunk.as_mut_slices();
+            let (begin, rest) = fitting.split_at(first.len());
+            first.copy_from_slice(begin);
+            second.copy_from_slice(rest);
+            chunk.commit_all();
         }
         if !others.is_empty() {
             let missed = memchr_iter(b'\n', others).count() as u64;
             self.shared.missed.fetch_add(missed, Ordering::Relaxed);
         }
-        (self.tell)();
+        // After the lines, as the watcher looks for them after it has cleared this.
+        if !self.shared.told.swap(true, Ordering::AcqRel) {
+            (self.tell)();
+        }
     }
 }
 
@@ -76,6 +87,7 @@ impl TapReader {
     /// Appends the lines that have come, and returns how many are missing after them, as they came
     /// faster than they were read.
     pub fn read(&mut self, lines: &mut Vec<u8>) -> u64 {
+        self.shared.told.swap(false, Ordering::AcqRel);
         let missed = self.shared.missed.swap(0, Ordering::Relaxed);
         if let Ok(chunk) = self.ring.read_chunk(self.ring.slots()) {
             let (first, second) = chunk.as_slices();
@@ -114,5 +126,10 @@ mod tests {
         assert_eq!(reader.read(&mut read), 7);
         assert_eq!(read, line.repeat(TAP_OCTETS / 100));
         assert_eq!(told.load(Ordering::Relaxed), 2);
+        tap.offer(b"third\n");
+        tap.offer(b"fourth\n");
+        assert_eq!(told.load(Ordering::Relaxed), 3, "once until it is read");
+        read.clear();
+        assert_eq!((reader.read(&mut read), &read[..]), (0, &b"third\nfourth\n"[..]));
     }
 }
