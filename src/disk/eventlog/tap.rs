@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use memchr::{memchr_iter, memrchr};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// Octets that wait for the watcher: some 350 lines.
-pub const TAP_OCTETS: usize = 32 * 1024;
+/// Octets that wait for the watcher: some 900 lines.
+pub const TAP_OCTETS: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
 struct TapShared {
