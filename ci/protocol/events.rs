@@ -27,6 +27,7 @@ fn heard_up_to(listener: &mut BufReader<UnixStream>, last: &str) -> Vec<String> 
     loop {
         let mut line = String::new();
         assert_ne!(listener.read_line(&mut line).unwrap(), 0, "cut off after {heard:?}");
+        assert_ne!(line, "event: missed\n", "after {heard:?}");
         if let Some(event) = line.trim_end().strip_prefix("data: ") {
             heard.push(event.to_owned());
             if event.contains(last) {
