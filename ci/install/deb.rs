@@ -2,7 +2,9 @@
 //! that is booted.
 
 use crate::booted::Booted;
+use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
+use crate::judge::LEISURE;
 use crate::port::{nothing_is_lost, under_load};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -84,6 +86,14 @@ fn package_serves_is_upgraded_and_goes_without_a_trace() {
     assert!(twice.code == 1 && twice.text.contains("Debian package"), "{}", twice.text);
 
     booted.done("echo '# by hand' >>/etc/nat64handoff.toml");
+    booted.done("systemctl enable --now nat64handoff-export@journald 2>&1");
+    let has_cursor = "test -s /var/lib/nat64handoff-export/journald";
+    assert!(wait_until(LEISURE, || booted.run(has_cursor).code == 0));
+    let exporter = || {
+        let process = "$(systemctl show --property=MainPID --value nat64handoff-export@journald)";
+        booted.done(&format!("echo {process}; readlink /proc/{process}/exe"))
+    };
+    let first_exporter = exporter();
     let first = booted.server();
     nothing_is_lost(&under_load(&booted, || {
         booted.done("DEBIAN_FRONTEND=noninteractive dpkg -i 0.1.1.deb");
@@ -95,6 +105,14 @@ fn package_serves_is_upgraded_and_goes_without_a_trace() {
     );
     let log = "cat /var/log/nat64handoff/events.log";
     assert!(booted.done(log).contains("Initialized 127.64.64.9"));
+    // What exports the events runs the new program, too, and reads that log.
+    let second_exporter = exporter();
+    assert_ne!(second_exporter, first_exporter);
+    assert!(second_exporter.ends_with("/usr/bin/nat64handoff\n"), "{second_exporter}");
+    let exported = "journalctl --no-pager -t nat64handoff EVENT=Initialized";
+    let is_exported = || booted.run(exported).text.contains("Initialized 127.0.253.");
+    let said = || booted.run("journalctl --no-pager -n 40 -u 'nat64handoff-export@*'").text;
+    assert!(wait_until(LEISURE, is_exported), "{}", said());
 
     booted.done("dpkg --remove nat64handoff");
     assert_eq!(booted.run("systemctl is-active nat64handoff").text, "inactive\n");

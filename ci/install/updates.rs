@@ -65,6 +65,7 @@ fn updates_take_what_works_and_nothing_else() {
     let booted = Booted::installed("");
     booted.done(HASTY);
     let first = current(&booted);
+    booted.done("systemctl enable --now nat64handoff-export@journald 2>&1");
     let server = "127.0.0.1:64064".parse().unwrap();
     let load = Load::start(&booted, server, 20, 200);
 
@@ -72,6 +73,10 @@ fn updates_take_what_works_and_nothing_else() {
     let said = update(&booted);
     assert!(said.contains(&format!("{second} runs, and is good")), "{said}");
     assert_eq!((current(&booted), runs(&booted)), (second.clone(), second.clone()));
+    // What exports the events runs it, too.
+    let exporter = "$(systemctl show --property=MainPID --value nat64handoff-export@journald)";
+    let exporter = booted.run(&format!("readlink /proc/{exporter}/exe")).text;
+    assert!(exporter.contains(&second), "{exporter}");
     assert!(update(&booted).contains("is the newest"));
 
     for (program, why) in [("unbuildable", "cannot be built"), ("failing", "failed its check")] {
