@@ -84,7 +84,7 @@ fn log_of(events: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// What comes out of it: standard output, and what is said.
-fn annotated(log: &Path, access: &[u8], arguments: &[&str]) -> (Vec<u8>, String) {
+pub fn annotated(log: &Path, access: &[u8], arguments: &[&str]) -> (Vec<u8>, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("access.log");
     fs::write(&file, access).unwrap();

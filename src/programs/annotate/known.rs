@@ -1,5 +1,5 @@
 //! What the event log says of a port at a time: the log is read forward, as far as the lines of the
-//! access log are.
+//! access log are; and before it, where its old files were removed, its history.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::disk::eventlog::{FollowStart, FollowStep, Follower};
+use crate::disk::history::{HistoryPlace, Unreadable};
 use crate::handoff::change::Timestamp;
 use crate::handoff::logged::{LineReader, LoggedLine};
 use crate::kernel::clock;
 use crate::kernel::stderr::say;
-use crate::programs::annotate::ports::{HadBy, PortHistory, REPORTED_LATE};
+use crate::programs::annotate::older::OlderEvents;
+use crate::programs::annotate::ports::{HadBy, KEPT_FOR, PortHistory, REPORTED_LATE};
 use crate::programs::progress::ProgressTeller;
 use crate::programs::who::when::TimeSpan;
 
@@ -47,12 +49,22 @@ pub enum LogTrouble {
     File { path: PathBuf, cause: io::Error },
     #[error("the event log {} has more ports than there is memory for here", .0.display())]
     TooLarge(PathBuf),
+    #[error(
+        "{}, of its history, cannot be read: {cause}; --history off reads the event log alone",
+        path.display()
+    )]
+    History { path: PathBuf, cause: io::Error },
 }
 
 /// The event log, read as far as it was asked about.
 pub struct KnownPorts {
     path: PathBuf,
+    history: Option<HistoryPlace>,
     follower: Follower,
+    /// What is to be taken before the lines of the log.
+    older: Option<OlderEvents>,
+    /// The earliest time that is to be known, once something was asked about.
+    begun: Option<Timestamp>,
     lines: LineReader,
     /// Lines that were read, and are of later than what was asked about.
     pending: VecDeque<LoggedLine>,
@@ -84,12 +96,16 @@ impl KnownPorts {
     /// Where there is no event log.
     pub fn open(
         log: &Path,
+        history: Option<HistoryPlace>,
         is_of_files: bool,
         progress: ProgressTeller,
     ) -> Result<Self, LogTrouble> {
         Ok(Self {
             path: log.to_owned(),
+            history,
             follower: open(log)?,
+            older: None,
+            begun: None,
             pending: VecDeque::new(),
             lines: LineReader::default(),
             ports: PortHistory::default(),
@@ -118,6 +134,7 @@ impl KnownPorts {
     /// # Errors
     /// Where the event log cannot be read.
     pub fn knows(&mut self, nat64: Ipv4Addr, time: Option<TimeSpan>) -> Result<bool, LogTrouble> {
+        self.begin(time.map_or(self.now, |time| time.from))?;
         if let Some(time) = time {
             self.read_until(later(time.until.min(self.now), AHEAD))?;
         }
@@ -137,6 +154,7 @@ impl KnownPorts {
         // The line is there: what comes later is not about it.
         let until = span.until.min(self.now).max(span.from);
         let span = TimeSpan { from: span.from, until };
+        self.begin(span.from)?;
         self.read_until(later(until, AHEAD))?;
         let is_recent = later(until, EVENT_LATE) >= self.now;
         if is_recent {
@@ -152,11 +170,43 @@ impl KnownPorts {
         }
         if had_by == HadBy::Past && self.rereads < self.rereads_max {
             self.rereads += 1;
+            self.begun = self.begun.map(|begun| begun.min(span.from));
             self.begin_again()?;
             self.read_until(later(until, AHEAD))?;
             had_by = self.ports.had_by(nat64, local, span);
         }
         Ok(had_by)
+    }
+
+    /// The first time that is asked about: where the log begins later, its history is read from a
+    /// little before that time on.
+    fn begin(&mut self, from: Timestamp) -> Result<(), LogTrouble> {
+        if self.begun.is_some() {
+            return Ok(());
+        }
+        self.begun = Some(from);
+        let Some(history) = &self.history else { return Ok(()) };
+        // Where the log begins.
+        let mut lost = 0;
+        while self.pending.is_empty() {
+            let step = self.follower.read();
+            let step = step.map_err(|cause| LogTrouble::File { path: self.path.clone(), cause })?;
+            match step {
+                FollowStep::Lines => {
+                    let lines = self.follower.lines();
+                    self.pending.extend(lines.filter_map(|line| self.lines.read(line.octets)));
+                }
+                FollowStep::Lost(_) if lost < LOST_MAX => lost += 1,
+                FollowStep::Nothing | FollowStep::Lost(_) => break,
+            }
+        }
+        let until = self.pending.front().map_or(Timestamp::MAX, |line| line.at);
+        let from = Timestamp::from_micros(from.as_micros().saturating_sub(KEPT_FOR));
+        self.older = OlderEvents::open(history, &self.path, from, until).map_err(of_history)?;
+        if let Some(older) = &self.older {
+            self.ports.begin_at(older.since());
+        }
+        Ok(())
     }
 
     /// Reads on until that time, as it was found when the access log was last read.
@@ -235,16 +285,32 @@ impl KnownPorts {
     /// Up to a line that is later: false where there is none.
     fn take_lines(&mut self, target: Timestamp) -> Result<bool, LogTrouble> {
         while !self.are_later(target) {
-            let Some(line) = self.pending.pop_front() else { return Ok(false) };
-            if !self.ports.take(&line) {
+            let Some((at, has_room)) = self.take_line()? else { return Ok(false) };
+            if !has_room {
                 return Err(LogTrouble::TooLarge(self.path.clone()));
             }
             // One that is to come was written by a clock that was wrong.
-            if line.at <= self.now {
-                self.read_time(line.at);
+            if at <= self.now {
+                self.read_time(at);
             }
         }
         Ok(true)
+    }
+
+    /// The next line that was read: of when it is, and whether there was room for what it says.
+    fn take_line(&mut self) -> Result<Option<(Timestamp, bool)>, LogTrouble> {
+        if let Some(older) = &mut self.older {
+            if older.is_to_read() {
+                self.is_reading_shown = true;
+                self.progress.say(|| "reading the history".to_owned());
+            }
+            match older.take(&mut self.ports).map_err(of_history)? {
+                None => self.older = None,
+                taken => return Ok(taken),
+            }
+        }
+        let line = self.pending.pop_front();
+        Ok(line.map(|line| (line.at, self.ports.take(&line))))
     }
 
     /// Whether the last lines all are.
@@ -270,13 +336,18 @@ impl KnownPorts {
         self.pending.clear();
         self.last_times.clear();
         (self.ports, self.lines_read, self.end_found) = (PortHistory::default(), 0, None);
-        Ok(())
+        self.older = None;
+        self.begun.take().map_or(Ok(()), |begun| self.begin(begun))
     }
 }
 
 fn open(log: &Path) -> Result<Follower, LogTrouble> {
     let opened = log.metadata().and_then(|_| Follower::open(log, FollowStart::Beginning));
     opened.map_err(|cause| LogTrouble::File { path: log.to_owned(), cause })
+}
+
+fn of_history((path, cause): Unreadable) -> LogTrouble {
+    LogTrouble::History { path, cause }
 }
 
 fn later(time: Timestamp, by: Duration) -> Timestamp {

@@ -3,6 +3,7 @@
 
 mod copy;
 mod known;
+mod older;
 mod ports;
 mod report;
 mod shape;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
+use crate::disk::history::HistoryPlace;
 use crate::handoff::change::Timestamp;
 use crate::kernel::clock;
 use crate::kernel::stderr::warn;
@@ -27,9 +29,9 @@ use crate::programs::annotate::report::{Tally, Unnamed};
 use crate::programs::annotate::shape::{AccessLine, ClientPart, LineFinder, LinePattern};
 use crate::programs::annotate::times::TimeReader;
 use crate::programs::exit::ExitError;
-use crate::programs::log_place::event_log;
+use crate::programs::log_place::LogPlaces;
 use crate::programs::options::AnnotateOptions;
-use crate::programs::progress::{Progress, ProgressTeller};
+use crate::programs::progress::Progress;
 use crate::programs::who::when::TimeSpan;
 
 /// From one time that something is told to the next.
@@ -40,16 +42,21 @@ const TELL_INTERVAL: u64 = 60_000_000;
 /// # Errors
 /// Where a file, or the event log, cannot be read, or standard output not be written.
 pub fn run(options: &AnnotateOptions) -> Result<(), ExitError> {
-    let Some(log) = event_log(options.log.as_deref(), options.config.as_deref())? else {
+    let AnnotateOptions { log, history, config, .. } = options;
+    let LogPlaces { log, history } =
+        LogPlaces::find(log.as_deref(), history.as_deref(), config.as_deref())?;
+    let Some(log) = log else {
         return Err(ExitError::usage("--log: it must be a file, as it is read as it grows"));
     };
+    let history = history.map(|folder| HistoryPlace::new(folder, log.clone()));
     // Lines on the same terminal, or another program there, would be drawn over.
     let progress = match is_file(&io::stdout()) {
         true => Progress::begin(ANNOTATING, octets_of(&options.files)),
         false => Progress::hidden(),
     };
     let is_of_files = !options.files.is_empty() || is_file(&io::stdin());
-    let annotator = Annotator::new(options, &log, is_of_files, progress.teller())?;
+    let known = KnownPorts::open(&log, history, is_of_files, progress.teller());
+    let annotator = Annotator::new(options, known.map_err(ExitError::failed)?)?;
     let mut copying = Copying::new(annotator, progress.teller());
     let done = match options.files.is_empty() {
         true => copying.copy(io::stdin().lock(), &io::stdin()),
@@ -119,20 +126,14 @@ pub struct Annotator {
 }
 
 impl Annotator {
-    fn new(
-        options: &AnnotateOptions,
-        log: &Path,
-        is_of_files: bool,
-        progress: ProgressTeller,
-    ) -> Result<Self, ExitError> {
+    fn new(options: &AnnotateOptions, known: KnownPorts) -> Result<Self, ExitError> {
         let pattern = options.pattern.as_deref().map(LinePattern::new).transpose();
         let pattern =
             pattern.map_err(|error| ExitError::usage(format_args!("--pattern: {error}")))?;
         let is_now = options.now || pattern.as_ref().is_some_and(|pattern| !pattern.has_time());
-        let known = KnownPorts::open(log, is_of_files, progress);
         Ok(Self {
             finder: LineFinder::new(pattern, TimeReader::new(TimeZone::system())),
-            known: known.map_err(ExitError::failed)?,
+            known,
             tally: Tally::default(),
             told: clock::wall(),
             now: Timestamp::default(),

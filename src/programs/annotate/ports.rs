@@ -157,6 +157,37 @@ impl PortHistory {
         self.held <= HELD_MAX
     }
 
+    /// A line of older days says that a port came to a client, by what was known later of when it
+    /// began to be in doubt. False where there is no room.
+    #[must_use]
+    pub fn began(&mut self, line: &LoggedLine, doubt: Timestamp) -> bool {
+        let Some(entry) = line.entry() else { return true };
+        let client = (entry.client, entry.client_port);
+        let port = self.port(line.nat64, entry.port);
+        if port.all().any(|held| held.is_at(line.local) && held.client == client) {
+            return true;
+        }
+        let has_several = port.all().any(|held| held.local.is_none() && !held.is_in_doubt());
+        let conflict = Timestamp::MAX;
+        port.push(HeldTime { client, local: line.local, from: line.at, doubt, conflict });
+        self.nat64s.entry(line.nat64).or_default().has_several |= has_several;
+        self.held += 1;
+        self.held <= HELD_MAX
+    }
+
+    /// Nothing is known of before that time.
+    pub fn begin_at(&mut self, since: Timestamp) {
+        self.since = since;
+    }
+
+    /// Lines are missing from that time on: who has a port may have lost it.
+    pub fn doubt_since(&mut self, at: Timestamp) {
+        let records = self.nat64s.values_mut().flat_map(|nat64| nat64.ports.values_mut());
+        for held in records.flat_map(PortRecord::all_mut) {
+            held.doubt = held.doubt.min(at);
+        }
+    }
+
     /// What ended so long before that time that nobody is to ask about it.
     pub fn forget_before(&mut self, at: Timestamp) {
         let old = at.as_micros().saturating_sub(KEPT_FOR);

@@ -37,6 +37,9 @@ pub struct AnnotateOptions {
     /// The event log [default: that of `serve`]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// The history's folder; off: read the event log alone [default: beside the log]
+    #[arg(long, value_name = "DIR|off")]
+    pub history: Option<PathBuf>,
     /// The file of options that `serve` has
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

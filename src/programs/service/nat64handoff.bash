@@ -193,7 +193,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__annotate)
-            opts="-h --append --pattern --now --newcomer --to --log --config --help"
+            opts="-h --append --pattern --now --newcomer --to --log --history --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -208,6 +208,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

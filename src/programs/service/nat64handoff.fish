@@ -168,6 +168,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -s h -
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l pattern -d 'The shape of the lines: a regular expression with groups (?<ip>...), (?<port>...) and, if there is one, (?<time>...)' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l to -d 'The address of the server that this access log is about, where it has several' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l log -d 'The event log [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l history -d 'The history\'s folder; off: read the event log alone [default: beside the log]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l config -d 'The file of options that `serve` has' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l append -d 'Leave each line as it is, and put the client behind it'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand annotate" -l now -d 'Take lines without a time as being of now, as they are written'

@@ -226,6 +226,7 @@ _arguments "${_arguments_options[@]}" : \
 '--pattern=[The shape of the lines\: a regular expression with groups (?<ip>...), (?<port>...) and, if there is one, (?<time>...)]:REGEX:_default' \
 '--to=[The address of the server that this access log is about, where it has several]:ADDRESS:_default' \
 '--log=[The event log \[default\: that of \`serve\`\]]:FILE:_files' \
+'--history=[The history'\''s folder; off\: read the event log alone \[default\: beside the log\]]:DIR|off:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
 '--append[Leave each line as it is, and put the client behind it]' \
 '--now[Take lines without a time as being of now, as they are written]' \
