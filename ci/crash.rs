@@ -32,6 +32,8 @@ mod manager;
 mod mount;
 #[path = "crash/newcomers.rs"]
 mod newcomers;
+#[path = "harness/python.rs"]
+mod python;
 #[path = "crash/record.rs"]
 mod record;
 #[path = "harness/run.rs"]

@@ -8,12 +8,18 @@
 
 #[path = "protocol/annotate.rs"]
 mod annotate;
+#[path = "protocol/annotate_history.rs"]
+mod annotate_history;
 #[path = "protocol/clock.rs"]
 mod clock;
 #[path = "harness/cores.rs"]
 mod cores;
 #[path = "protocol/export.rs"]
 mod export;
+#[path = "protocol/export_examples.rs"]
+mod export_examples;
+#[path = "protocol/export_trouble.rs"]
+mod export_trouble;
 #[path = "protocol/follow.rs"]
 mod follow;
 #[path = "harness/mod.rs"]
@@ -26,6 +32,8 @@ mod judge;
 mod judge_tests;
 #[path = "protocol/progress.rs"]
 mod progress;
+#[path = "harness/python.rs"]
+mod python;
 #[path = "protocol/random.rs"]
 mod random;
 #[path = "harness/run.rs"]

@@ -3,17 +3,17 @@
 
 use crate::clock::Clock;
 use crate::harness::process::wait_until;
-use crate::harness::skip::cannot_run;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::mount::Mounted;
+use crate::python::python_with;
 use crate::run::run;
 use crate::server::Server;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{MetadataExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -220,31 +220,8 @@ for statement in sql.split(';'):
         print([row[0] for row in connection.execute(statement).fetchall()])
 "#;
 
-/// Where DuckDB and pyarrow are, or can be had.
-fn python(folder: &Path) -> PathBuf {
-    let has_them = |python: &Path| {
-        let mut command = Command::new(python);
-        let imported = command.args(["-c", "import duckdb, pyarrow"]).output();
-        imported.is_ok_and(|output| output.status.success())
-    };
-    let system = PathBuf::from("python3");
-    if has_them(&system) {
-        return system;
-    }
-    let own = folder.join("bin/python3");
-    if !has_them(&own) {
-        let made = Command::new(&system).args(["-m", "venv"]).arg(folder).output();
-        let pip = ["-m", "pip", "install", "--quiet", "duckdb", "pyarrow"];
-        let installed = made.and_then(|_| Command::new(&own).args(pip).output());
-        if !has_them(&own) {
-            let why = installed.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-            let why = why.unwrap_or_else(|error| error.to_string());
-            let last = why.lines().last().unwrap_or_default().to_owned();
-            cannot_run(&format!("python3 with duckdb and pyarrow: {last}"));
-        }
-    }
-    own
-}
+/// What reads it.
+const READERS: [&str; 2] = ["duckdb", "pyarrow"];
 
 /// DuckDB and pyarrow read it as it is.
 #[test]
@@ -253,8 +230,7 @@ fn crash_others_read_the_history() {
     old_log(&server, 20_000);
     let (code, said, error) = ask(&server, &["history", "build"]);
     assert!(code == 0 && said.starts_with("1 files of 10000 lines, "), "{said}{error}");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parquet-readers");
-    let output = Command::new(python(&folder))
+    let output = Command::new(python_with(&READERS, "parquet-readers"))
         .args(["-c", READ_BY_OTHERS, held(&server).to_str().unwrap()])
         .output()
         .unwrap();
@@ -286,7 +262,7 @@ fn crash_the_documented_questions_are_right() {
     assert!(code == 0 && said.starts_with("5 files of 6 lines, "), "{said}{error}");
     let page = include_str!("../../src/HISTORY.md");
     let sql = page.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0;
-    let python = python(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("parquet-readers"));
+    let python = python_with(&READERS, "parquet-readers");
     for (at, expected) in [
         ("2026-03-15 11:00Z", "[]"),
         ("2026-03-16 11:00Z", "['2001:db8:17::1']"),

@@ -110,7 +110,7 @@ fn package_serves_is_upgraded_and_goes_without_a_trace() {
     assert_ne!(second_exporter, first_exporter);
     assert!(second_exporter.ends_with("/usr/bin/nat64handoff\n"), "{second_exporter}");
     let exported = "journalctl --no-pager -t nat64handoff EVENT=Initialized";
-    let is_exported = || booted.run(exported).text.contains("Initialized 127.0.253.");
+    let is_exported = || booted.run(exported).text.contains("Initialized 127.0.");
     let said = || booted.run("journalctl --no-pager -n 40 -u 'nat64handoff-export@*'").text;
     assert!(wait_until(LEISURE, is_exported), "{}", said());
 

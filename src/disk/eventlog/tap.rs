@@ -2,7 +2,8 @@
 //!
 //! The log's thread never waits for a watcher: it copies what there is room for into a ring, and
 //! counts the lines that there is none for. While nobody watches, it looks at a flag once a batch;
-//! and the watcher, who is told once until it reads, bounds by its pauses what is copied in a second.
+//! and the watcher, who is told once until it reads, bounds by its pauses what is copied in a
+//! second.
 //!
 //! Not here: lines of the past, and a reader that must have every line. The files have them.
 

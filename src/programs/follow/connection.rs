@@ -4,20 +4,27 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+};
 
 use crate::kernel::signals::EndSignal;
 use crate::kernel::unacknowledged::unacknowledged;
 use crate::programs::options::CollectorPlace;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// After this time without a word, the kernel asks whether the other end is there.
+/// After this time without a word, the kernel asks whether the other end is there,
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// again after this time,
+const KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(10);
+/// and so often, before it gives the connection up.
+const KEEP_ALIVE_COUNT: u32 = 3;
 /// So many datagrams leave at once: a collector's buffer, of 200 kB by default, has room for them.
 const BURST: u32 = 16;
 /// Then this time passes.
@@ -50,7 +57,31 @@ impl From<io::Error> for Unsent {
 impl CollectorConnection {
     /// A name is looked up each time. Of its addresses, the first one that can be had from number
     /// `first` on, which goes round: of datagrams it is known only later that nobody takes them.
-    pub(super) fn open(place: &CollectorPlace, first: usize) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Where it cannot be had, or a signal came: that does not wait for a server of names, nor for
+    /// the collector. They are asked by a thread, which is left behind then.
+    pub(super) fn open(
+        place: &CollectorPlace,
+        first: usize,
+        stop: &EndSignal,
+    ) -> Result<Self, Unsent> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let place = place.clone();
+        let opening = move || {
+            let opened = Self::open_now(&place, first);
+            drop(theirs);
+            opened
+        };
+        let thread = thread::Builder::new().name("connect".to_owned()).spawn(opening)?;
+        let done = Some((ours.as_fd(), PollFlags::IN));
+        while !wait_for(stop, done, Duration::MAX)? {}
+        // It ended itself only by an assertion that failed.
+        let opened = thread.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()));
+        Ok(opened?)
+    }
+
+    fn open_now(place: &CollectorPlace, first: usize) -> io::Result<Self> {
         match place {
             CollectorPlace::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
@@ -71,19 +102,15 @@ impl CollectorConnection {
                 stream.set_nodelay(true)?;
                 set_socket_keepalive(&stream, true)?;
                 set_tcp_keepidle(&stream, KEEP_ALIVE)?;
+                set_tcp_keepintvl(&stream, KEEP_ALIVE_AGAIN)?;
+                set_tcp_keepcnt(&stream, KEEP_ALIVE_COUNT)?;
                 Ok(Self::Tcp(stream))
             }),
         }
     }
 
-    /// Sends all of a message. Calls `is_stuck` each time that nothing was taken for `patience`.
-    pub(super) fn send(
-        &mut self,
-        mut message: &[u8],
-        stop: &EndSignal,
-        patience: Duration,
-        mut is_stuck: impl FnMut(),
-    ) -> Result<(), Unsent> {
+    /// Sends of a message what there is room for: how much that was, 0 where there is none now.
+    pub(super) fn send(&mut self, message: &[u8]) -> io::Result<usize> {
         loop {
             let written = match self {
                 Self::Unix(socket) => socket.send(message),
@@ -91,17 +118,15 @@ impl CollectorConnection {
                 Self::Tcp(stream) => stream.write(message),
             };
             match written {
-                Ok(octets) if octets >= message.len() => break,
-                Ok(octets) => message = &message[octets..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !wait_for(stop, Some(self.as_fd()), patience)? {
-                        is_stuck();
-                    }
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+                written => return written,
             }
         }
+    }
+
+    /// A message was sent: the next one may have to wait.
+    pub(super) fn pace(&mut self, stop: &EndSignal) -> Result<(), Unsent> {
         if let Self::Udp { burst, .. } = self {
             *burst += 1;
             if *burst >= BURST {
@@ -180,22 +205,23 @@ fn first_of<T>(
     Err(last)
 }
 
-/// Waits until it can be written to. Whether it can: false where `patience` was over before.
+/// Waits until something is so. Whether it is: false where `patience` was over before.
 ///
 /// # Errors
 /// A signal came.
 pub(super) fn wait_for(
     stop: &EndSignal,
-    writable: Option<BorrowedFd<'_>>,
+    what: Option<(BorrowedFd<'_>, PollFlags)>,
     patience: Duration,
 ) -> Result<bool, Unsent> {
     let mut polled = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
-    polled.extend(writable.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
-    let timeout = Timespec::try_from(patience).unwrap_or_default();
-    match poll(&mut polled, Some(&timeout)) {
+    polled.extend(what.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
+    // One that is too long for the kernel has no end.
+    let timeout = Timespec::try_from(patience).ok();
+    match poll(&mut polled, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) if !polled[0].revents().is_empty() => Err(Unsent::Stopped),
         Ok(ready) => Ok(ready > 0),
-        Err(Errno::INTR) => Ok(true),
+        Err(Errno::INTR) => Ok(false),
         Err(error) => Err(Unsent::Failed(error.into())),
     }
 }

@@ -3,10 +3,10 @@
 //!
 //! What counts as taken: by a socket of this host, what it accepted; by TCP, what the other end has
 //! acknowledged, so that what was on its way when a connection broke is sent again; by UDP, what
-//! left, unless its host said that nobody is there.
+//! left so long ago that its host would have said by now that nobody is there.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
@@ -32,14 +32,24 @@ use crate::programs::options::{Collector, CollectorFormat, CollectorPlace};
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// At least this where its host said that nobody is there: it says so once a second.
+const PAUSE_REFUSED: Duration = Duration::from_secs(2);
 /// How often trouble is told.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
-/// How often it is asked what was taken, while something is on its way.
+/// How often it is asked what was taken, while something is on its way,
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a host may take to say that nobody is there.
-const DOUBT: Duration = Duration::from_millis(100);
-/// How long the end waits for what is on its way.
+/// and while there is no room for more.
+const FULL_INTERVAL: Duration = Duration::from_secs(1);
+/// One that takes nothing for so long hangs.
+const HANG: Duration = Duration::from_secs(30);
+/// What a collector's kernel takes of a connection that nobody reads is less than this.
+const UNREAD_MAX: u64 = 1 << 20;
+/// How long a host may take to say that nobody is there: it says so once a second.
+const DOUBT: Duration = Duration::from_secs(3);
+/// How long the end waits for what is on its way,
 const END_WAIT: Duration = Duration::from_secs(2);
+/// and for a host's word.
+const END_DOUBT: Duration = Duration::from_millis(100);
 /// Messages on their way that are counted one by one; further ones count with the last of them.
 const ON_THE_WAY_MAX: usize = 65_536;
 
@@ -68,8 +78,11 @@ pub(super) fn run(
         reader: LineReader::default(),
         message: Vec::new(),
         taken,
+        begun: taken,
         on_the_way: VecDeque::new(),
         sent: 0,
+        received: 0,
+        progress: clock::instant(),
         trouble: CollectorTrouble::default(),
     };
     exporter.serve(follower)?;
@@ -105,6 +118,15 @@ impl From<ExitError> for Broken {
     }
 }
 
+/// A message that was sent.
+struct MessageOnTheWay {
+    /// Octets that were sent up to its end.
+    sent: u64,
+    at: Instant,
+    /// The place behind its lines.
+    behind: FollowCursor,
+}
+
 struct Exporter<'a> {
     collector: &'a Collector,
     log: &'a Path,
@@ -117,10 +139,15 @@ struct Exporter<'a> {
     message: Vec<u8>,
     /// The place behind the last line that was taken.
     taken: FollowCursor,
-    /// Of each message that was sent: how much was sent with it, and the place behind its lines.
-    on_the_way: VecDeque<(u64, FollowCursor)>,
-    /// Octets that were sent on this connection.
+    /// What that was when this connection began.
+    begun: FollowCursor,
+    on_the_way: VecDeque<MessageOnTheWay>,
+    /// Octets that were sent on this connection,
     sent: u64,
+    /// and those of them that arrived,
+    received: u64,
+    /// which were less before this time, or nothing was on its way then.
+    progress: Instant,
     trouble: CollectorTrouble,
 }
 
@@ -128,34 +155,11 @@ impl Exporter<'_> {
     fn serve(&mut self, follower: Follower) -> Result<(), ExitError> {
         let mut next = Some(follower);
         loop {
-            let ended =
-                match CollectorConnection::open(&self.collector.place, self.trouble.failures) {
-                    Ok(mut connection) => {
-                        self.encoder.connected();
-                        self.on_the_way.clear();
-                        self.sent = 0;
-                        let follower = match next.take() {
-                            Some(follower) => Ok(follower),
-                            None => Follower::open(self.log, FollowStart::After(self.taken)),
-                        };
-                        let mut follower =
-                            follower.map_err(|error| unreadable(self.log, &error))?;
-                        let broken = loop {
-                            if let Err(broken) = self.go_on(&mut follower, &mut connection) {
-                                break broken;
-                            }
-                        };
-                        if matches!(broken, Broken::Ended) {
-                            return self.end(&mut connection);
-                        }
-                        broken
-                    }
-                    Err(error) => Broken::Collector(error),
-                };
-            match ended {
+            match self.connect(&mut next) {
                 Broken::Ended => return Ok(()),
                 Broken::Fatal(error) => return Err(error),
                 Broken::Collector(error) => {
+                    self.go_back(&error)?;
                     let pause = self.trouble.failed(self.collector, &error, self.taken);
                     if wait_for(self.stop, None, pause).is_err() {
                         return Ok(());
@@ -163,6 +167,54 @@ impl Exporter<'_> {
                 }
             }
         }
+    }
+
+    /// Sends by one connection, until that breaks.
+    fn connect(&mut self, next: &mut Option<Follower>) -> Broken {
+        // A connection that breaks has nothing more to go back from.
+        (self.begun, self.sent, self.received) = (self.taken, 0, 0);
+        self.on_the_way.clear();
+        let first = self.trouble.failures;
+        let mut connection =
+            match CollectorConnection::open(&self.collector.place, first, self.stop) {
+                Ok(connection) => connection,
+                Err(unsent) => return unsent.into(),
+            };
+        self.encoder.connected();
+        self.message.clear();
+        let follower = match next.take() {
+            Some(follower) => Ok(follower),
+            None => Follower::open(self.log, FollowStart::After(self.taken)),
+        };
+        let mut follower = match follower {
+            Ok(follower) => follower,
+            Err(error) => return unreadable(self.log, &error).into(),
+        };
+        loop {
+            match self.go_on(&mut follower, &mut connection) {
+                Ok(()) => {}
+                Err(Broken::Ended) => {
+                    return self
+                        .end(&mut connection)
+                        .map_or_else(Broken::Fatal, |()| Broken::Ended);
+                }
+                Err(broken) => return broken,
+            }
+        }
+    }
+
+    /// What a connection took that nobody read, as far as can be told, is sent again: each one that
+    /// is opened anew to a collector that hangs takes some, and a collector that hangs is killed in
+    /// the end.
+    fn go_back(&mut self, error: &io::Error) -> Result<(), ExitError> {
+        let is_connection = matches!(self.collector.place, CollectorPlace::Tcp(_));
+        let is_hanging = is_connection && error.kind() == ErrorKind::TimedOut && self.received > 0;
+        self.trouble.is_hanging |= is_hanging;
+        if !is_hanging || self.received > UNREAD_MAX {
+            return Ok(());
+        }
+        self.taken = self.begun;
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.keep(self.taken))
     }
 
     fn go_on(
@@ -204,36 +256,50 @@ impl Exporter<'_> {
         connection: &mut CollectorConnection,
         behind: FollowCursor,
     ) -> Result<(), Broken> {
-        if !self.message.is_empty() {
-            let message = std::mem::take(&mut self.message);
-            let (trouble, collector, taken) = (&mut self.trouble, self.collector, self.taken);
-            let is_stuck = || trouble.stuck(collector, taken);
-            let sent = connection.send(&message, self.stop, TELL_INTERVAL, is_stuck);
-            let octets = message.len() as u64;
-            self.message = message;
-            self.message.clear();
-            sent?;
-            self.sent += octets;
-            if connection.is_doubtful() {
-                // What was sent before this was not refused.
-                self.take_all()?;
+        if self.on_the_way.is_empty() {
+            self.progress = clock::instant();
+        }
+        let mut done = 0;
+        while done < self.message.len() {
+            let octets = connection.send(&self.message[done..])?;
+            done += octets;
+            self.sent += octets as u64;
+            if octets == 0 {
+                let has_room = Some((connection.as_fd(), PollFlags::OUT));
+                wait_for(self.stop, has_room, FULL_INTERVAL)?;
+                self.look(connection, true)?;
             }
         }
         if self.on_the_way.len() >= ON_THE_WAY_MAX {
             self.on_the_way.pop_back();
         }
-        self.on_the_way.push_back((self.sent, behind));
-        match connection.is_doubtful() {
-            true => Ok(()),
-            false => self.look(connection),
+        let at = clock::instant();
+        self.on_the_way.push_back(MessageOnTheWay { sent: self.sent, at, behind });
+        self.look(connection, false)?;
+        if done > 0 {
+            self.message.clear();
+            connection.pace(self.stop)?;
         }
+        // A backlog may take long.
+        Ok(wait_for(self.stop, None, Duration::ZERO).map(|_| ())?)
     }
 
-    /// Looks how much was taken.
-    fn look(&mut self, connection: &CollectorConnection) -> Result<(), Broken> {
+    /// Looks how much was taken. `is_full`: there is no room for more.
+    fn look(&mut self, connection: &CollectorConnection, is_full: bool) -> Result<(), Broken> {
+        let now = clock::instant();
         let waiting = connection.unacknowledged()?;
         let received = self.sent.saturating_sub(waiting);
-        let count = self.on_the_way.partition_point(|&(sent, _)| sent <= received);
+        if received > self.received || waiting == 0 && !is_full {
+            (self.received, self.progress) = (received, now);
+        } else if now.saturating_duration_since(self.progress) >= HANG {
+            let hangs = format!("it is there, and took nothing for {} s", HANG.as_secs());
+            return Err(io::Error::new(ErrorKind::TimedOut, hangs).into());
+        }
+        let is_taken = |message: &MessageOnTheWay| match connection.is_doubtful() {
+            true => now.saturating_duration_since(message.at) >= DOUBT,
+            false => message.sent <= received,
+        };
+        let count = self.on_the_way.partition_point(is_taken);
         let last = self.on_the_way.drain(..count).next_back();
         self.take(last)
     }
@@ -243,10 +309,12 @@ impl Exporter<'_> {
         self.take(last)
     }
 
-    fn take(&mut self, last: Option<(u64, FollowCursor)>) -> Result<(), Broken> {
-        let Some((_, behind)) = last else { return Ok(()) };
+    fn take(&mut self, last: Option<MessageOnTheWay>) -> Result<(), Broken> {
+        let Some(MessageOnTheWay { behind, .. }) = last else { return Ok(()) };
         self.taken = behind;
-        self.trouble.over(self.collector, behind);
+        if !self.trouble.is_hanging || self.received > UNREAD_MAX {
+            self.trouble.over(self.collector, behind);
+        }
         if let Some(kept) = &mut self.kept {
             kept.keep(behind)?;
         }
@@ -260,8 +328,10 @@ impl Exporter<'_> {
         connection: &mut CollectorConnection,
     ) -> Result<(), Broken> {
         connection.check()?;
+        self.look(connection, false)?;
         let is_all_taken = self.on_the_way.is_empty();
         if is_all_taken {
+            self.trouble.over(self.collector, self.taken);
             if self.no_wait {
                 return Err(Broken::Ended);
             }
@@ -271,21 +341,12 @@ impl Exporter<'_> {
         }
         let patience = match connection.is_doubtful() {
             _ if is_all_taken => PATIENCE,
-            true => DOUBT,
+            true => END_DOUBT,
             false => LOOK_INTERVAL,
         };
         let also = [(self.stop.as_fd(), PollFlags::IN), (connection.as_fd(), PollFlags::IN)];
-        let began = clock::instant();
         follower.wait(&also, patience).map_err(ExitError::failed)?;
-        wait_for(self.stop, None, Duration::ZERO)?;
-        connection.check()?;
-        if !connection.is_doubtful() {
-            return self.look(connection);
-        }
-        match clock::instant().saturating_duration_since(began) >= DOUBT {
-            true => self.take_all(),
-            false => Ok(()),
-        }
+        Ok(wait_for(self.stop, None, Duration::ZERO).map(|_| ())?)
     }
 
     /// Waits for what is on its way, but not for long.
@@ -294,10 +355,10 @@ impl Exporter<'_> {
         while !self.on_the_way.is_empty() {
             let looked = match connection.is_doubtful() {
                 true => {
-                    thread::sleep(DOUBT);
+                    thread::sleep(END_DOUBT);
                     connection.check().map_err(Broken::from).and_then(|()| self.take_all())
                 }
-                false => self.look(connection),
+                false => self.look(connection, false),
             };
             match looked {
                 Err(Broken::Fatal(error)) => return Err(error),
@@ -322,13 +383,18 @@ struct CollectorTrouble {
     told: Option<Instant>,
     /// It was told of those failures.
     is_known: bool,
+    /// It took some on the last connection, and then nothing.
+    is_hanging: bool,
 }
 
 impl CollectorTrouble {
     /// Returns how long to wait.
     fn failed(&mut self, collector: &Collector, error: &io::Error, at: FollowCursor) -> Duration {
         self.failures += 1;
-        self.pause = (2 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+        let is_refused = error.kind() == ErrorKind::ConnectionRefused
+            && matches!(collector.place, CollectorPlace::Udp(_));
+        let least = if is_refused { PAUSE_REFUSED } else { PAUSE_MIN };
+        self.pause = (2 * self.pause).clamp(least, PAUSE_MAX);
         if self.is_due() {
             warn(format_args!(
                 "{collector} does not take events: {error} ({} failures so far); the log keeps them, \
@@ -338,17 +404,6 @@ impl CollectorTrouble {
             ));
         }
         self.pause
-    }
-
-    fn stuck(&mut self, collector: &Collector, at: FollowCursor) {
-        self.failures += 1;
-        if self.is_due() {
-            warn(format_args!(
-                "{collector} is there, and takes nothing; the log keeps the events, and it goes on \
-                 behind {} UTC when it does",
-                at.at()
-            ));
-        }
     }
 
     fn is_due(&mut self) -> bool {
@@ -368,6 +423,6 @@ impl CollectorTrouble {
                 self.failures
             ));
         }
-        (self.failures, self.pause) = (0, Duration::ZERO);
+        (self.failures, self.pause, self.is_hanging) = (0, Duration::ZERO, false);
     }
 }

@@ -49,6 +49,8 @@ impl EventEncoder for JournalEncoder {
     fn lost(&mut self, lost: &Lost, out: &mut Vec<u8>) {
         self.begin(lost, 4);
         self.field("EVENT", Some("Lost"));
+        self.field("EVENT_TIME", Some(lost.at().rfc3339()));
+        self.field("WHY", Some(lost.why()));
         out.extend_from_slice(self.text.as_bytes());
     }
 }

@@ -138,13 +138,9 @@ impl Printer<'_> {
 
     fn print_lost(&mut self, lost: Lost, cursor: FollowCursor) -> Result<(), Ended> {
         if self.json.is_some() {
-            let (why, at) = match lost {
-                Lost::Removed(at) => ("removed", at),
-                Lost::Changed(at) => ("changed", at),
-            };
-            let at = at.to_string().replace(' ', "T");
+            let (at, why) = (lost.at().rfc3339(), lost.why());
             let text =
-                format!(r#"{{"at":"{at}Z","event":"Lost","why":"{why}","cursor":"{cursor}"}}"#);
+                format!(r#"{{"at":"{at}","event":"Lost","why":"{why}","cursor":"{cursor}"}}"#);
             self.group.extend(text.bytes());
             self.group.push(b'\n');
         }

@@ -7,7 +7,6 @@ use rustix::system::uname;
 use super::encoder::{EventEncoder, IDENTIFIER, notice, what};
 use crate::disk::eventlog::Lost;
 use crate::handoff::logged::LoggedLine;
-use crate::kernel::clock;
 
 /// The facility `daemon`.
 const FACILITY: u8 = 3;
@@ -49,7 +48,7 @@ impl SyslogEncoder {
     }
 
     fn parameter(&mut self, name: &str, value: Option<impl Display>) {
-        // Addresses and numbers need no escapes.
+        // Addresses, numbers and words need no escapes.
         if let Some(value) = value {
             let _ = write!(self.text, " {name}=\"{value}\"");
         }
@@ -89,8 +88,10 @@ impl EventEncoder for SyslogEncoder {
     }
 
     fn lost(&mut self, lost: &Lost, out: &mut Vec<u8>) {
-        self.begin(4, clock::wall().rfc3339(), "Lost");
-        let _ = write!(self.text, "- {lost}");
+        self.begin(4, lost.at().rfc3339(), "Lost");
+        let _ = write!(self.text, "[{DATA}");
+        self.parameter("why", Some(lost.why()));
+        let _ = write!(self.text, "] {lost}");
         self.end(out);
     }
 }
@@ -134,9 +135,10 @@ mod tests {
             assert_eq!(SyslogEncoder::of_host(name, false).host, expected);
         }
         let mut out = Vec::new();
-        let lost = Lost::Removed(Timestamp::default());
+        let lost = Lost::Removed(Timestamp::from_micros(1_552_903_588_491_727));
         SyslogEncoder::of_host("", false).lost(&lost, &mut out);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("<28>1 2") && text.contains("Z - nat64handoff - Lost - lines"));
+        let begin = "<28>1 2019-03-18T10:06:28.491727Z - nat64handoff - Lost [nat64@32473 why=\"removed\"] lines";
+        assert!(text.starts_with(begin), "{text}");
     }
 }

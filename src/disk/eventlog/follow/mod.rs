@@ -90,6 +90,23 @@ pub enum Lost {
     Changed(Timestamp),
 }
 
+impl Lost {
+    /// The time that it is about.
+    pub fn at(self) -> Timestamp {
+        match self {
+            Lost::Removed(at) | Lost::Changed(at) => at,
+        }
+    }
+
+    /// In a word.
+    pub fn why(self) -> &'static str {
+        match self {
+            Lost::Removed(_) => "removed",
+            Lost::Changed(_) => "changed",
+        }
+    }
+}
+
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
