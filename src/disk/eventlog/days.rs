@@ -3,7 +3,8 @@
 //!
 //! `events.log` of 18 March 2019 becomes `events.log-20190318`, and later `events.log-20190318.gz`;
 //! what logrotate calls them too, with `dateext`. Where there are more files of a day, the second
-//! one is `events.log-20190318.1`. The day is that of the file's last line.
+//! one is `events.log-20190318.1`. The day is that of the file's last line, or of the file before,
+//! if that is later.
 //!
 //! Not here: when that happens (`logger`), and what becomes of them (`archive`).
 
@@ -17,12 +18,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::disk::fs::parent;
+use crate::disk::fs::{Disk, RealDisk, parent};
 use crate::handoff::change::Timestamp;
 use crate::handoff::logged::time_of;
 
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: u64 = DAY.as_micros() as u64;
+/// So many days ahead of it a file has the day of one before it. Of a clock that was more wrong,
+/// files would have a wrong day for as long, and be kept for as long.
+const AHEAD_MAX: u64 = 32;
 /// The most files of one day.
 const FILES_MAX: u32 = 1000;
 /// The end of a compressed file's name.
@@ -123,9 +127,14 @@ impl Former {
     }
 }
 
-/// Gives the log the name of a day, one that no file has. Returns the new path.
+/// Gives the log the name of a day, one that no file has. Returns the new path. Where a file before
+/// has a later day, as the clock was set back since, it gets that: those who read the log order its
+/// files by their names.
 pub(super) fn put_aside(log: &Path, day: Day) -> io::Result<PathBuf> {
     let name = log.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let former = RealDisk.list(parent(log))?;
+    let former = former.iter().filter_map(|other| Some(Former::parse(name, other)?.day));
+    let day = former.filter(|former| former.since(day) <= AHEAD_MAX).fold(day, Day::max);
     for number in 0..FILES_MAX {
         let [path, compressed] = [false, true].map(|is_compressed| {
             parent(log).join(Former { day, number, is_compressed }.name(name))
@@ -233,5 +242,27 @@ mod tests {
         assert_eq!(fs::read(path("a-20190318")).unwrap(), b"first");
         assert_eq!(fs::read(path("a-20190318.1.gz")).unwrap(), b"second");
         assert!(put_aside(&path("a"), day("20190318")).is_err(), "it is gone");
+    }
+
+    /// Files stand in the order in which they were written.
+    #[test]
+    fn a_clock_that_is_set_back_does_not_change_the_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for (at, name) in [
+            ("20190318", "a-20190318"),
+            // It was two days ahead.
+            ("20190321", "a-20190321"),
+            ("20190319", "a-20190321.1"),
+            ("20190320", "a-20190321.2"),
+            ("20190321", "a-20190321.3"),
+            ("20190322", "a-20190322"),
+            // It was years ahead.
+            ("20290322", "a-20290322"),
+            ("20190323", "a-20190323"),
+        ] {
+            fs::write(path("a"), at).unwrap();
+            assert_eq!(put_aside(&path("a"), day(at)).unwrap(), path(name), "{at}");
+        }
     }
 }
