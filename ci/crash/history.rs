@@ -190,6 +190,37 @@ fn crash_no_room_for_the_history() {
     drop(tmpfs);
 }
 
+/// A disk has changed an octet of the newest file: the server says so once, puts it aside, and
+/// makes it again.
+#[test]
+fn crash_a_damaged_history_is_made_again() {
+    let mut server = Server::new();
+    old_log(&server, 20_000);
+    let (code, said, error) = ask(&server, &["history", "build"]);
+    assert!(code == 0, "{said}{error}");
+    let newest = files(&server, true).pop().unwrap();
+    let mut octets = fs::read(&newest).unwrap();
+    let middle = octets.len() / 2;
+    octets[middle] ^= 1;
+    fs::write(&newest, octets).unwrap();
+    let (code, said, error) = ask(&server, &["history", "check"]);
+    let name = newest.to_str().unwrap();
+    assert!(code == 1 && said.contains(name) && said.contains("history build"), "{said}{error}");
+    let line = "2019-03-19 00:00:00.000000 Created 192.0.2.99:1 [2001:db8::1]:7\n";
+    fs::write(&server.log, line).unwrap();
+    server.start(&[]);
+    has_files(&server, 2);
+    let told = || server.stderr().matches("that was damaged").count();
+    assert!(wait_until(SOON, || told() == 1), "{}", server.stderr());
+    assert_eq!(files(&server, true)[0], newest);
+    server.stop();
+    let (code, said, error) = ask(&server, &["history", "check"]);
+    assert!(code == 0 && said.starts_with("2 files, "), "{said}{error}");
+    let said = same(&server, "192.0.2.3:1027", "2019-03-18 00:00:05");
+    assert!(said.contains("held"), "{said}");
+    assert!(newest.with_extension("parquet.damaged").exists());
+}
+
 const READ_BY_OTHERS: &str = r#"
 import sys, glob
 held = sys.argv[1]

@@ -22,8 +22,9 @@ pub struct Holding {
     pub from: Option<Timestamp>,
     /// Not any more at that time. None: still.
     pub until: Option<Timestamp>,
-    /// Perhaps not any more at that time: the server did not know the NAT64 then, or a table of
-    /// another address of the server began, which the log does not say.
+    /// Perhaps only until then, and not until `until` or now: the server did not know the NAT64
+    /// then, or a table of another address of the server began, which the log does not say; or
+    /// lines of the log are missing from then on.
     pub perhaps_until: Option<Timestamp>,
     /// How it ended, where it did.
     pub ended: Option<HowEnded>,
@@ -34,7 +35,8 @@ pub struct Holding {
 pub enum HowEnded {
     /// The log says that it did.
     Deleted,
-    /// The log gives it to another client of the same table, and does not say that it ended.
+    /// The log gives it to another client of the same table, or again to this one, and does not say
+    /// that it ended.
     Replaced,
     /// The table began anew.
     Initialized,
@@ -76,8 +78,20 @@ impl Holding {
         }
     }
 
+    /// It is not any more; when that came is still in doubt where it was.
     fn over(self, at: Timestamp, how: HowEnded) -> Self {
-        Self { until: Some(at), perhaps_until: None, ended: Some(how), ..self }
+        Self { until: Some(at), ended: Some(how), ..self }
+    }
+
+    /// From then on, it is in doubt.
+    pub fn doubt(&mut self, at: Timestamp) {
+        self.perhaps_until.get_or_insert(at);
+    }
+
+    /// It is in doubt, and now that table, or perhaps that one, begins anew: so what is in doubt
+    /// does not become more and more.
+    fn is_given_up(&self, local: Option<Ipv4Addr>) -> bool {
+        self.perhaps_until.is_some() && self.is_at(local)
     }
 
     /// The same table, as far as the log says.
@@ -144,29 +158,29 @@ impl PortHoldings {
         let is_over = |held: &mut Holding| {
             held.is_of(line, entry) || held.local.is_some() && held.local == line.local
         };
-        let over = self.open.extract_if(.., is_over).map(|held| match held.perhaps_until {
-            Some(at) => held.over(at, HowEnded::Initialized),
-            None => held.over(line.at, HowEnded::Replaced),
-        });
-        ended.extend(over);
+        let over = self.open.extract_if(.., is_over);
+        ended.extend(over.map(|held| held.over(line.at, HowEnded::Replaced)));
         self.open.push(Holding::begun(line, entry, Some(line.at)));
     }
 
     fn deleted(&mut self, line: &LoggedLine, entry: &LoggedEntry, ended: &mut Vec<Holding>) {
         let held = self.open.iter().position(|held| held.is_of(line, entry));
         let held = held.map(|place| self.open.remove(place));
-        let held = held.unwrap_or_else(|| Holding::begun(line, entry, None));
+        let mut held = held.unwrap_or_else(|| Holding::begun(line, entry, None));
+        // It was so all the time.
+        held.perhaps_until = None;
         ended.push(held.over(line.at, HowEnded::Deleted));
     }
 
     /// The server does not know the NAT64: it has no entry of it in that table.
     fn initialized(&mut self, line: &LoggedLine, ended: &mut Vec<Holding>) {
-        let is_over = |held: &mut Holding| held.local.is_some() && held.local == line.local;
+        let is_over = |held: &mut Holding| {
+            held.local.is_some() && held.local == line.local || held.is_given_up(line.local)
+        };
         let over = self.open.extract_if(.., is_over);
         ended.extend(over.map(|held| held.over(line.at, HowEnded::Initialized)));
-        for held in self.open.iter_mut().filter(|held| held.is_at(line.local)) {
-            held.perhaps_until.get_or_insert(line.at);
-        }
+        let open = self.open.iter_mut().filter(|held| held.is_at(line.local));
+        open.for_each(|held| held.doubt(line.at));
     }
 }
 
@@ -306,8 +320,7 @@ mod tests {
             "2019-03-18 10:02:00.000000 Created 192.0.2.7:3719 [2001:db8::17]:1",
             "2019-03-18 10:03:00.000000 Initialized 192.0.2.8",
             "2019-03-18 10:04:00.000000 Initialized 192.0.2.7",
-            "2019-03-18 10:05:00.000000 Initialized 192.0.2.7",
-            "2019-03-18 10:06:00.000000 Created 192.0.2.7:3719 [2001:db8::18]:1",
+            "2019-03-18 10:06:00.000000 Created 192.0.2.7:3720 [2001:db8::18]:1",
             "2019-03-18 10:07:00.000000 Conflict 192.0.2.7:9 [2001:db8::19]:1",
         ];
         let lines = lines.iter().map(|line| LoggedLine::parse(line).unwrap());
@@ -317,5 +330,28 @@ mod tests {
         assert_eq!((all[0].until, perhaps(&all[0]).as_deref()), (None, Some(first)));
         assert_eq!((all[1].until, perhaps(&all[1])), (None, None));
         assert_eq!((all.len(), contradictions.len()), (2, 1));
+    }
+
+    /// It ends when a table begins anew again: until then it was so at most.
+    #[test]
+    fn what_is_in_doubt_does_not_become_more_and_more() {
+        let created = "Created 192.0.2.7:3719 [2001:db8::17]:1";
+        let begin =
+            [format!("02:00.000000 {created}"), "04:00.000000 Initialized 192.0.2.7".into()];
+        for (next, ended) in
+            [(created, HowEnded::Replaced), ("Initialized 192.0.2.7", HowEnded::Initialized)]
+        {
+            let lines = begin.iter().cloned().chain([format!("06:00.000000 {next}")]);
+            let lines = lines.map(|line| LoggedLine::parse(&format!("2019-03-18 10:{line}")));
+            let (all, _) = Holdings::of(lines.map(Option::unwrap)).into_all();
+            let time = |at: Option<Timestamp>| at.map(|at| at.to_string()[11..16].to_owned());
+            let (until, perhaps) = (time(all[0].until), time(all[0].perhaps_until));
+            assert_eq!((until.as_deref(), perhaps.as_deref()), (Some("10:06"), Some("10:04")));
+            assert_eq!(all[0].ended, Some(ended), "{next}");
+        }
+        let mut lines = begin.to_vec();
+        lines.push("06:00.000000 Deleted 192.0.2.7:3719 [2001:db8::17]:1".into());
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        assert_eq!(of(&lines), [("2001:db8::17".to_owned(), Some(2), Some(6))]);
     }
 }

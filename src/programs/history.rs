@@ -1,7 +1,6 @@
 //! `nat64handoff history`: makes the history of an event log by hand, and reads all of it.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -52,6 +51,13 @@ fn build(options: &HistoryOptions) -> Result<(), ExitError> {
     let built = building.build();
     drop(bar.take());
     let built = built.map_err(ExitError::failed)?;
+    for path in &built.damaged {
+        say(format_args!(
+            "{} is a file of the history that was damaged; what the event log has of its time is in the history \
+             again, and the file may be removed",
+            path.display()
+        ));
+    }
     if let Some(reached) = built.gap {
         say(format_args!(
             "where the history ended is not in the log any more: it goes on with what is later than {reached} UTC"
@@ -79,22 +85,10 @@ fn check(options: &HistoryOptions) -> Result<(), ExitError> {
     print(checked.to_string())?;
     match checked.wrong.len() {
         0 => Ok(()),
-        wrong => Err(ExitError::failed(Wrong(wrong, &place))),
-    }
-}
-
-/// What to do about a history that is damaged.
-struct Wrong<'p>(usize, &'p HistoryPlace);
-
-impl fmt::Display for Wrong<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} files are wrong; move {} away, and keep it: nat64handoff history build makes it anew, but only as \
-             far as the log goes back",
-            self.0,
-            self.1.folder().display()
-        )
+        wrong => Err(ExitError::failed(format_args!(
+            "{wrong} files of the history in {} are wrong, as said above",
+            place.folder().display()
+        ))),
     }
 }
 

@@ -5,27 +5,33 @@
 //! the end of the file before it: so memory is bounded by the number of these lines. All that a
 //! killed build leaves are files of other names, which the next one removes.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::net::SocketAddrV4;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::columns::{HistoryRow, Kind, text_key};
+use super::earlier::EarlierPorts;
+use super::merge::{MergeTrouble, Merging};
 use super::name::PieceName;
-use super::piece::{ByPort, NoPiece, Piece, PieceSize};
-use super::read::{PieceFile, WantedRows};
+use super::open::OpenHoldings;
+use super::piece::{NoPiece, Piece, PieceSize};
+use super::ports::NotedPorts;
+use super::read::PieceFile;
+use super::sum;
 use super::write::{Writing, give, has_room, is_hidden};
 use super::{
-    HistoryEnd, HistoryPlace, NOTE_BEGIN, NOTE_END, NOTE_LINES, NOTE_OPEN, NOTE_REACHED,
-    NOTE_VERSION, VERSION, end_of, open,
+    HistoryEnd, HistoryPlace, LinesAbout, NOTE_BEGIN, NOTE_END, NOTE_GAP, NOTE_LINES, NOTE_OPEN,
+    NOTE_REACHED, NOTE_VERSION, VERSION, end_of, open,
 };
 use crate::disk::eventlog::{Day, LogReader, open_past_from};
 use crate::disk::fs::{Disk, RealDisk, parent};
 use crate::handoff::change::Timestamp;
-use crate::handoff::holding::{Holding, PortHoldings, sort_holdings};
+use crate::kernel::clock;
 
 /// Lines of which a file is made where few clients have ports, and at most.
 const LINES_LEAST: u64 = 1 << 19;
@@ -41,8 +47,8 @@ const LINE_OCTETS: u64 = 80;
 /// Where no file is younger than this many days, the clock may be wrong: nothing is removed.
 const GAP_MAX: u64 = 32;
 const LOCK: &str = ".lock";
-/// Ports between two looks whether to stop.
-const STOP_PORTS: u32 = 1 << 15;
+/// What is put behind the name of a file that is damaged.
+const DAMAGED: &str = ".damaged";
 
 const _: () = assert!(LINES_MOST < u32::MAX as u64);
 
@@ -68,7 +74,7 @@ pub struct Building<'b> {
 }
 
 /// What was built.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Built {
     pub files: u64,
     pub lines: u64,
@@ -77,6 +83,8 @@ pub struct Built {
     pub octets: u64,
     /// The place where the history ended is not in the log any more: it went on behind this time.
     pub gap: Option<Timestamp>,
+    /// Files that were damaged, and are called so now.
+    pub damaged: Vec<PathBuf>,
 }
 
 /// Why nothing more was built.
@@ -89,10 +97,12 @@ pub enum BuildError {
     #[error("the history cannot be written in {path}: {cause}", path = .0.display(), cause = .1)]
     Write(PathBuf, io::Error),
     #[error(
-        "{path}, a file of the history, cannot be read: {cause}; remove it and those with higher numbers: \
+        "{path}, a file of the history, cannot be read: {cause}; move it and those with higher numbers away: \
          they are made anew, as far as the log goes back", path = .0.display(), cause = .1
     )]
     Read(PathBuf, io::Error),
+    #[error("{path} is a file of the history that was damaged, and is put aside; {cause}", path = .0.display(), cause = .1)]
+    PutAside(PathBuf, Box<BuildError>),
     #[error("stopped; what is done is done, and the rest is next time's")]
     Stopped,
 }
@@ -101,16 +111,56 @@ pub enum BuildError {
 struct Lock(#[expect(dead_code, reason = "locked as long as it is open")] File);
 
 impl Building<'_> {
-    /// Makes all files that are due.
+    /// Makes all files that are due. A newest file that is damaged is put aside, and made again of
+    /// the log, as far as that goes back.
     ///
     /// # Errors
     /// What is in the way. What was built before stays.
     pub fn build(&self) -> Result<Built, BuildError> {
+        let mut damaged = Vec::new();
+        loop {
+            match self.build_on() {
+                Err(BuildError::Read(path, cause)) => match self.put_aside(&path)? {
+                    Some(aside) => damaged.push(aside),
+                    None => return Err(BuildError::Read(path, cause)),
+                },
+                Ok(built) => return Ok(Built { damaged, ..built }),
+                Err(error) => {
+                    return Err(match damaged.pop() {
+                        Some(path) => BuildError::PutAside(path, Box::new(error)),
+                        None => error,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Renames a file, if it is damaged: where to.
+    fn put_aside(&self, path: &Path) -> Result<Option<PathBuf>, BuildError> {
+        let _lock = self.lock(&self.like()?)?;
+        match File::open(path).and_then(|file| sum::verify(&file)) {
+            Err(error) if sum::is_damage(&error) => {}
+            _ => return Ok(None),
+        }
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(DAMAGED);
+        let aside = PathBuf::from(aside);
+        let renamed = fs::rename(path, &aside).and_then(|()| RealDisk.sync_dir(parent(path)));
+        renamed.map(|()| Some(aside)).map_err(|error| self.failed(error))
+    }
+
+    fn build_on(&self) -> Result<Built, BuildError> {
         let mut built = Built::default();
         let like = self.like()?;
         if !like.is_file() {
             // A pipe has a reader of its own.
             return Ok(built);
+        }
+        if self.due == Due::Now
+            && let Some(newest) = self.newest()?
+        {
+            let verified = newest.verify();
+            verified.map_err(|error| BuildError::Read(newest.path().to_owned(), error))?;
         }
         let mut end = self.end()?;
         let place = end.as_ref().map(|end| &end.place);
@@ -131,9 +181,11 @@ impl Building<'_> {
         self.tidy()?;
         let folder = File::open(self.place.kind_folder(Kind::Held));
         folder.and_then(|folder| has_room(&folder)).map_err(|error| self.failed(error))?;
+        let mut open = None;
         loop {
             // Behind a gap, it does not go on where the file before it ends.
-            let before = end.as_ref().filter(|_| built.gap.is_none() || built.files > 0);
+            let gap = built.gap.filter(|_| built.files == 0);
+            let before = end.as_ref().filter(|_| gap.is_none());
             let begin = before.map_or(String::new(), |end| end.place.to_string());
             let size = self.size(end.as_ref());
             let piece = Piece::read(&mut log, &size, built.gap, || (self.stop)());
@@ -150,9 +202,10 @@ impl Building<'_> {
             }
             // What the history has is never lost by the log.
             log.sync().map_err(|(path, error)| BuildError::Log(path, error))?;
-            let reached = end.as_ref().map_or(last, |end| end.reached.max(last));
-            let (times, notes) = ((first, last), (begin, HistoryEnd { place, reached, open: 0 }));
-            end = Some(self.write(&piece, times, notes, &like, &mut built)?);
+            let reached = piece.last.min(clock::wall());
+            let end_there = HistoryEnd { place, reached, open: 0 };
+            let notes = (begin, gap, end_there);
+            end = Some(self.write(&piece, (first, last), notes, (&like, &mut open), &mut built)?);
             if !piece.is_cut {
                 break;
             }
@@ -249,8 +302,8 @@ impl Building<'_> {
         &self,
         piece: &Piece,
         (first, last): (Timestamp, Timestamp),
-        (begin, mut end): (String, HistoryEnd),
-        like: &Metadata,
+        (begin, gap, mut end): (String, Option<Timestamp>, HistoryEnd),
+        (like, open): (&Metadata, &mut Option<OpenHoldings>),
         built: &mut Built,
     ) -> Result<HistoryEnd, BuildError> {
         let failed = |error| self.failed(error);
@@ -268,13 +321,14 @@ impl Building<'_> {
             for said in conflicts {
                 writing.push(HistoryRow::Conflict(said)).map_err(failed)?;
             }
-            writing.finish(&path, vec![(NOTE_VERSION, VERSION.to_owned())]).map_err(failed)?;
+            let notes = vec![(NOTE_VERSION, VERSION.to_owned())];
+            writing.finish(&path, notes, &[]).map_err(failed)?;
         }
         let path = self.place.path(Kind::Held, name);
         let mut writing = Writing::begin(Kind::Held, &path, like).map_err(failed)?;
         let before = self.newest()?;
-        let mut merging = Merging::new(piece, &mut writing, self.stop);
-        let merged = merging.merge(before.as_ref());
+        let mut merging = Merging::new(piece, gap, &mut writing, self.stop);
+        let merged = merging.merge(before.as_ref(), open.take());
         match (merging.trouble.take(), merged, before) {
             (Some(MergeTrouble::Stopped), ..) => return Err(BuildError::Stopped),
             (Some(MergeTrouble::Write(error)), ..) => return Err(failed(error)),
@@ -285,9 +339,17 @@ impl Building<'_> {
             (None, Ok(()), _) => {}
         }
         end.open = merging.open;
-        let name = PieceName { older: merging.older, ..name };
+        *open = Some(std::mem::take(&mut merging.kept));
+        let path = self.place.path(Kind::Held, PieceName { older: merging.older.any(), ..name });
+        let mut conflicts = NotedPorts::default();
+        piece.conflicts.iter().for_each(|said| conflicts.insert(said.nat64));
+        let sets = [
+            (LinesAbout::Held, std::mem::take(&mut merging.ports)),
+            (LinesAbout::Older, std::mem::take(&mut merging.older)),
+            (LinesAbout::Conflicts, conflicts),
+        ];
         built.rows += writing.count;
-        let notes = vec![
+        let mut notes = vec![
             (NOTE_VERSION, VERSION.to_owned()),
             (NOTE_BEGIN, begin),
             (NOTE_END, end.place.to_string()),
@@ -295,8 +357,11 @@ impl Building<'_> {
             (NOTE_LINES, piece.lines.to_string()),
             (NOTE_OPEN, end.open.to_string()),
         ];
-        let path = self.place.path(Kind::Held, name);
-        built.octets += writing.finish(&path, notes).map_err(failed)?;
+        notes.extend(gap.map(|at| (NOTE_GAP, at.as_micros().to_string())));
+        let earlier = EarlierPorts::of(self.place, serial).map_err(failed)?;
+        let sets = sets.into_iter().filter_map(|(what, ports)| earlier.with(what, ports));
+        let sets: Vec<_> = sets.collect();
+        built.octets += writing.finish(&path, notes, &sets).map_err(failed)?;
         built.files += 1;
         built.lines += piece.lines;
         Ok(end)
@@ -314,9 +379,11 @@ impl Building<'_> {
         if keep_days == 0 || today.since(Day::of(newest.last)) > GAP_MAX {
             return Ok(0);
         }
-        let is_old = |name: &&PieceName| today.since(Day::of(name.last)) > u64::from(keep_days);
+        let is_old = |name: &PieceName| today.since(Day::of(name.last)) > u64::from(keep_days);
+        // One before it is as old, also where the clock was ahead for a while.
+        let old = older.iter().rposition(is_old).map_or(0, |last| last + 1);
         let mut removed = 0;
-        for &name in older.iter().filter(is_old) {
+        for &name in &older[..old] {
             for kind in [Kind::Conflicts, Kind::Held] {
                 let older = name.older && kind == Kind::Held;
                 match fs::remove_file(self.place.path(kind, PieceName { older, ..name })) {
@@ -328,7 +395,22 @@ impl Building<'_> {
             }
             removed += 1;
         }
+        let damaged = self.damaged().map_err(failed)?;
+        for (_, path) in damaged.into_iter().filter(|(name, _)| is_old(name)) {
+            fs::remove_file(path).map_err(failed)?;
+        }
         Ok(removed)
+    }
+
+    /// The files that were put aside as they are damaged.
+    fn damaged(&self) -> io::Result<Vec<(PieceName, PathBuf)>> {
+        let (folder, log) = (self.place.kind_folder(Kind::Held), self.place.name());
+        let names = RealDisk.list(&folder)?.into_iter().filter_map(|name| {
+            let piece = name.as_bytes().strip_suffix(DAMAGED.as_bytes())?;
+            let piece = PieceName::parse(&log, OsStr::from_bytes(piece))?;
+            Some((piece, folder.join(name)))
+        });
+        Ok(names.collect())
     }
 }
 
@@ -363,115 +445,5 @@ fn open_lock(path: &Path, like: &Metadata) -> io::Result<File> {
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
         Err(error) => Err(error),
-    }
-}
-
-/// Puts together who had ports at the end of a file, and what the next lines say.
-struct Merging<'m> {
-    lines: ByPort<'m>,
-    piece: &'m Piece,
-    out: &'m mut Writing,
-    stop: &'m dyn Fn() -> bool,
-    /// The port whose clients come now, and those that came.
-    port: Option<(PortKey, SocketAddrV4)>,
-    holdings: Vec<Holding>,
-    /// Rows without an end.
-    open: u64,
-    /// Whether there are rows without a beginning.
-    older: bool,
-    /// Ports since it was asked whether to stop.
-    unasked: u32,
-    trouble: Option<MergeTrouble>,
-}
-
-/// By what the rows are sorted.
-type PortKey = ([u8; 15], u16);
-
-enum MergeTrouble {
-    Stopped,
-    Write(io::Error),
-}
-
-impl<'m> Merging<'m> {
-    fn new(piece: &'m Piece, out: &'m mut Writing, stop: &'m dyn Fn() -> bool) -> Self {
-        let (port, holdings, lines) = (None, Vec::new(), piece.by_port());
-        let (open, older, unasked, trouble) = (0, false, 0, None);
-        Self { lines, piece, out, stop, port, holdings, open, older, unasked, trouble }
-    }
-
-    /// All rows, from those that `before` has without an end. Fails where that cannot be read; what
-    /// else went wrong is in `trouble`.
-    fn merge(&mut self, before: Option<&PieceFile>) -> io::Result<()> {
-        if let Some(before) = before {
-            before.scan(WantedRows::Open, |row| match row {
-                HistoryRow::Held(held) => self.take(held),
-                HistoryRow::Conflict(_) => Ok(()),
-            })?;
-        }
-        self.end_port()?;
-        while let Some(port) = self.lines.peek() {
-            self.write_port(port, Vec::new())?;
-        }
-        Ok(())
-    }
-
-    /// One more client that had a port.
-    fn take(&mut self, held: Holding) -> io::Result<()> {
-        let nat64 = *held.nat64.ip();
-        match self.port {
-            Some((_, port)) if port == held.nat64 => {}
-            last => {
-                let text = match last {
-                    Some(((text, _), port)) if *port.ip() == nat64 => text,
-                    _ => text_key(nat64),
-                };
-                let key = (text, held.nat64.port());
-                self.end_port()?;
-                while let Some(port) = self.lines.peek()
-                    && (self.lines.text_key(), port.port()) < key
-                {
-                    self.write_port(port, Vec::new())?;
-                }
-                self.port = Some((key, held.nat64));
-            }
-        }
-        self.holdings.push(held);
-        Ok(())
-    }
-
-    fn end_port(&mut self) -> io::Result<()> {
-        let Some((_, port)) = self.port.take() else { return Ok(()) };
-        let holdings = std::mem::take(&mut self.holdings);
-        self.write_port(port, holdings)
-    }
-
-    /// Writes what becomes of those that had a port.
-    fn write_port(&mut self, port: SocketAddrV4, holdings: Vec<Holding>) -> io::Result<()> {
-        let mut all = holdings;
-        if self.lines.peek() == Some(port) || self.piece.begins(*port.ip()) {
-            let (mut ended, mut holder) = (Vec::new(), PortHoldings::of(all));
-            self.lines.take(port, |line| holder.take(line, &mut ended));
-            ended.append(&mut holder.into_open());
-            all = ended;
-            sort_holdings(&mut all);
-        }
-        self.unasked += 1;
-        if self.unasked == STOP_PORTS && (self.stop)() {
-            return self.fail(MergeTrouble::Stopped);
-        }
-        self.unasked %= STOP_PORTS;
-        for held in all {
-            self.open += u64::from(held.until.is_none());
-            self.older |= held.from.is_none();
-            if let Err(error) = self.out.push(HistoryRow::Held(held)) {
-                return self.fail(MergeTrouble::Write(error));
-            }
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, why: MergeTrouble) -> io::Result<()> {
-        self.trouble = Some(why);
-        Err(io::ErrorKind::Other.into())
     }
 }

@@ -1,14 +1,21 @@
 //! Reads all of a history, and says what is wrong with it.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
 
 use super::columns::{HistoryRow, Kind, text_key};
 use super::name::PieceName;
 use super::read::{PieceFile, WantedRows};
+use super::sum;
 use super::{HistoryPlace, NOTE_BEGIN, NOTE_END, Unreadable, end_of, open};
 use crate::handoff::change::Timestamp;
+
+/// What to do about a damaged file.
+const NEXT_NEWEST: &str = "nat64handoff history build puts it aside, and makes it again, as far as the event log goes back";
+const NEXT_OTHER: &str = "move it away, and keep it: the files behind it are whole without it, and who --history off reads \
+                          the event log, if that still goes back so far";
 
 /// What a history has.
 #[derive(Debug, Default)]
@@ -59,7 +66,10 @@ impl HistoryChecked {
             let known = checked.times.get_or_insert((name.first, name.last));
             *known = (known.0.min(name.first), known.1.max(name.last));
             match checked.file(place, Kind::Held, name) {
-                Err((path, error)) => checked.wrong.push(format!("{}: {error}", path.display())),
+                Err((path, error)) => {
+                    let next = if names.last() == Some(&name) { NEXT_NEWEST } else { NEXT_OTHER };
+                    checked.wrong.push(format!("{}: {error}; {next}", path.display()));
+                }
                 Ok(file) => {
                     let text = |note| file.note(note).unwrap_or_default().to_owned();
                     if let Some((last, end)) = before
@@ -78,7 +88,7 @@ impl HistoryChecked {
         }
         for &name in &conflicts {
             if let Err((path, error)) = checked.file(place, Kind::Conflicts, name) {
-                checked.wrong.push(format!("{}: {error}", path.display()));
+                checked.wrong.push(format!("{}: {error}; {NEXT_OTHER}", path.display()));
             }
         }
         Ok(checked)
@@ -90,6 +100,9 @@ impl HistoryChecked {
         kind: Kind,
         name: PieceName,
     ) -> Result<PieceFile, Unreadable> {
+        let path = place.path(kind, name);
+        let verified = File::open(&path).and_then(|file| sum::verify(&file));
+        verified.map_err(|error| (path, error))?;
         let file = open(place, kind, name)?;
         let (mut last, mut rows, mut open) = (None, 0, 0);
         let scanned = file.scan(WantedRows::All, |row| {

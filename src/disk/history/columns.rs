@@ -185,6 +185,15 @@ impl HistoryRow {
         }
     }
 
+    /// The same of that client.
+    pub(super) fn of(mut self, its: Ipv6Addr) -> Self {
+        match &mut self {
+            HistoryRow::Held(Holding { client, .. })
+            | HistoryRow::Conflict(Contradiction { client, .. }) => *client = its,
+        }
+        self
+    }
+
     pub(super) fn held(&self) -> Option<&Holding> {
         match self {
             HistoryRow::Held(held) => Some(held),
@@ -238,8 +247,11 @@ pub(super) fn text_key(address: Ipv4Addr) -> [u8; 15] {
 #[derive(Default)]
 pub(super) struct Texts {
     octets: Vec<u8>,
-    spans: Vec<(usize, usize)>,
+    spans: Vec<TextSpan>,
 }
+
+/// Where a text begins, and how long it is.
+type TextSpan = (usize, usize);
 
 impl Texts {
     /// The text of one more row, which `write` appends, unless it has that of the row before.
@@ -247,11 +259,22 @@ impl Texts {
         match self.spans.last() {
             Some(&last) if is_same => self.spans.push(last),
             _ => {
-                let begin = self.octets.len();
-                write(&mut self.octets);
-                self.spans.push((begin, self.octets.len() - begin));
+                let span = self.add(write);
+                self.again(span);
             }
         }
+    }
+
+    /// A text that `write` appends, to be that of rows.
+    pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> TextSpan {
+        let begin = self.octets.len();
+        write(&mut self.octets);
+        (begin, self.octets.len() - begin)
+    }
+
+    /// One more row, with a text that is there already.
+    pub(super) fn again(&mut self, span: TextSpan) {
+        self.spans.push(span);
     }
 
     pub(super) fn into_values(self) -> Vec<ByteArray> {

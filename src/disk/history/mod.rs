@@ -6,7 +6,12 @@
 //! | `columns` | what stands in them |
 //! | `write` | writes one |
 //! | `read` | reads one |
+//! | `open` | who has ports where it ends, for the next one |
+//! | `ports` | which ports its lines are about, and those of files before it |
+//! | `earlier` | those files |
+//! | `sum` | its checksum |
 //! | `piece` | the lines of the log that one is made of |
+//! | `merge` | what its rows are: these, and who had ports before |
 //! | `build` | makes files of the log, and removes old ones |
 //! | `check` | reads all of them |
 //!
@@ -18,16 +23,24 @@
 mod build;
 mod check;
 mod columns;
+mod earlier;
+mod merge;
 mod name;
+mod open;
 mod piece;
+mod ports;
 mod read;
+mod sum;
 mod write;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use ipnet::Ipv6Net;
 
@@ -41,6 +54,7 @@ pub use check::HistoryChecked;
 use columns::{HistoryRow, Kind};
 pub use name::PieceName;
 use name::Times;
+use ports::begin_of;
 use read::{PieceFile, WantedRows};
 
 /// The folder of a history, beside the log, where no other one is named.
@@ -48,13 +62,24 @@ pub const FOLDER: &str = "history";
 /// The folders in it.
 const HELD: &str = "held";
 const CONFLICTS: &str = "conflicts";
+/// Files that are open at once.
+const OPENED_MAX: usize = 64;
 /// What a file notes of itself.
 const NOTE_VERSION: &str = "nat64handoff.version";
 const NOTE_BEGIN: &str = "nat64handoff.begin";
 const NOTE_END: &str = "nat64handoff.end";
 const NOTE_REACHED: &str = "nat64handoff.reached";
 const NOTE_LINES: &str = "nat64handoff.lines";
+/// Where the lines before its own are missing: from which time on.
+const NOTE_GAP: &str = "nat64handoff.gap";
 const NOTE_OPEN: &str = "nat64handoff.open";
+/// Ports that its lines are about, those that are told of since before the log begins, and those
+/// that NAT64s contradicted: of several files (`ports`).
+const NOTE_PORTS: &str = "nat64handoff.ports";
+const NOTE_OLDER_PORTS: &str = "nat64handoff.ports.older";
+const NOTE_CONFLICT_PORTS: &str = "nat64handoff.ports.conflicts";
+/// Its checksum. It is the last one.
+const NOTE_SUM: &str = "nat64handoff.crc32c";
 const VERSION: &str = "1";
 
 /// Where a history is, and of which log.
@@ -107,7 +132,8 @@ impl HistoryPlace {
 pub struct HistoryEnd {
     /// Up to which place of the log.
     pub place: LogPlace,
-    /// The latest of the times of its lines.
+    /// The time of its last line: where the log does not have that place any more, what is later is
+    /// behind it.
     pub reached: Timestamp,
     /// How many clients had ports then, about.
     open: u64,
@@ -121,6 +147,30 @@ pub struct History {
     /// Those that have conflicts.
     conflicts: Vec<PieceName>,
     end: HistoryEnd,
+    /// Those that say who had ports, which were opened lately.
+    opened: RefCell<BTreeMap<usize, Rc<PieceFile>>>,
+}
+
+/// What the lines of a file are to say of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinesAbout {
+    /// That it became somebody's, or stopped to be.
+    Held,
+    /// That it was somebody's since before the log begins.
+    Older,
+    /// That its NAT64 contradicted the table.
+    Conflicts,
+}
+
+impl LinesAbout {
+    /// Where a file notes which ports have such lines.
+    fn note(self) -> &'static str {
+        match self {
+            Self::Held => NOTE_PORTS,
+            Self::Older => NOTE_OLDER_PORTS,
+            Self::Conflicts => NOTE_CONFLICT_PORTS,
+        }
+    }
 }
 
 /// A file of a history that cannot be read, and why.
@@ -139,7 +189,8 @@ impl History {
         let newest = open(&place, Kind::Held, *last)?;
         let end = end_of(&newest).map_err(|error| (newest.path().to_owned(), error))?;
         let times = Times::of(&names);
-        Ok(Some(Self { place, names, times, conflicts, end }))
+        let opened = RefCell::new(BTreeMap::from([(names.len() - 1, Rc::new(newest))]));
+        Ok(Some(Self { place, names, times, conflicts, end, opened }))
     }
 
     pub fn end(&self) -> &HistoryEnd {
@@ -170,9 +221,83 @@ impl History {
         self.times.bounds(file)
     }
 
+    /// Since when lines of the log are missing before those of a file, and until when at most.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn gap_before(&self, file: usize) -> Result<Option<(Timestamp, Timestamp)>, Unreadable> {
+        let name = self.names[file];
+        let before = file.checked_sub(1).map(|before| self.names[before]);
+        let since = match before.filter(|before| before.serial + 1 != name.serial) {
+            // A file is.
+            Some(before) => Some(before.last),
+            None => {
+                let noted = self.held(file)?.note(NOTE_GAP).and_then(|at| at.parse().ok());
+                noted.map(Timestamp::from_micros)
+            }
+        };
+        Ok(since.map(|since| (since, name.first)))
+    }
+
     /// Whether a file has clients that had a port since before the log begins, as far as it tells.
     pub fn has_older(&self, file: usize) -> bool {
         self.names[file].older
+    }
+
+    /// The last of some files that may have such lines about a port. Opens few of them.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn last_about(
+        &self,
+        files: Range<usize>,
+        what: LinesAbout,
+        port: SocketAddrV4,
+    ) -> Result<Option<usize>, Unreadable> {
+        let mut end = files.end;
+        while end > files.start {
+            let file = self.held(end - 1)?;
+            let may_have = file.may_have(what.note(), port);
+            if may_have.map_err(|error| (file.path().to_owned(), error))? {
+                return Ok(Some(end - 1));
+            }
+            // Nor has any of those before it whose ports it has, too.
+            let begin = begin_of(self.names[end - 1].serial);
+            end = self.names.partition_point(|name| name.serial <= begin);
+        }
+        Ok(None)
+    }
+
+    /// All of them, in order.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn all_about(
+        &self,
+        mut files: Range<usize>,
+        what: LinesAbout,
+        port: SocketAddrV4,
+    ) -> Result<Vec<usize>, Unreadable> {
+        let mut all = Vec::new();
+        while let Some(file) = self.last_about(files.clone(), what, port)? {
+            all.push(file);
+            files.end = file;
+        }
+        all.reverse();
+        Ok(all)
+    }
+
+    fn held(&self, file: usize) -> Result<Rc<PieceFile>, Unreadable> {
+        let mut opened = self.opened.borrow_mut();
+        if let Some(file) = opened.get(&file) {
+            return Ok(Rc::clone(file));
+        }
+        if opened.len() >= OPENED_MAX {
+            opened.clear();
+        }
+        let piece = Rc::new(open(&self.place, Kind::Held, self.names[file])?);
+        opened.insert(file, Rc::clone(&piece));
+        Ok(piece)
     }
 
     /// Who had a port, by one file: those that have it at its end, too, with no end. Without
@@ -186,7 +311,7 @@ impl History {
         port: SocketAddrV4,
         clients: bool,
     ) -> Result<Vec<Holding>, Unreadable> {
-        let file = open(&self.place, Kind::Held, self.names[file])?;
+        let file = self.held(file)?;
         let rows = file.of_port(port, clients);
         let rows = rows.map_err(|error| (file.path().to_owned(), error))?;
         Ok(rows.into_iter().filter_map(|row| row.held().cloned()).collect())
@@ -217,7 +342,7 @@ impl History {
         clients: Ipv6Net,
         mut take: impl FnMut(Holding) -> io::Result<()>,
     ) -> Result<(), Unreadable> {
-        let file = open(&self.place, Kind::Held, self.names[file])?;
+        let file = self.held(file)?;
         let scanned = file.scan(WantedRows::Clients(clients), |row| match row {
             HistoryRow::Held(held) => take(held),
             HistoryRow::Conflict(_) => Ok(()),
@@ -275,3 +400,6 @@ fn end_of(file: &PieceFile) -> io::Result<HistoryEnd> {
         open: number(NOTE_OPEN)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

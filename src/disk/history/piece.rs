@@ -31,6 +31,8 @@ pub(super) struct Piece {
     prefixes: Numbered<Option<Prefix96>>,
     /// The earliest and the latest of their times.
     pub(super) times: Option<(Timestamp, Timestamp)>,
+    /// That of the last line.
+    pub(super) last: Timestamp,
     /// How many lines of the event log, and octets of all lines.
     pub(super) lines: u64,
     pub(super) octets: u64,
@@ -148,8 +150,9 @@ impl Piece {
 
     /// False where it belongs to the next piece.
     fn take(&mut self, line: &LoggedLine, size: &PieceSize) -> bool {
-        if let Some((earliest, latest)) = self.times
-            && Day::of(line.at) > Day::of(latest)
+        // Where the clock was ahead for a while, the latest one says nothing of the days.
+        if let Some((earliest, _)) = self.times
+            && Day::of(line.at) > Day::of(self.last)
             && size.is_enough(self.lines, Day::of(earliest), Day::of(line.at))
         {
             return false;
@@ -186,7 +189,7 @@ impl Piece {
                 });
             }
         }
-        self.lines += 1;
+        (self.lines, self.last) = (self.lines + 1, line.at);
         let (earliest, latest) = self.times.unwrap_or((line.at, line.at));
         self.times = Some((earliest.min(line.at), latest.max(line.at)));
         true

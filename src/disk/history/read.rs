@@ -1,6 +1,8 @@
 //! Reads a file of a history: the rows of one port by a few of its pages, those of clients one page
 //! after another, or all.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -12,7 +14,7 @@ use ipnet::Ipv6Net;
 use parquet::bloom_filter::Sbbf;
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
-use parquet::file::metadata::page_index::RowGroupPageIndex;
+use parquet::file::metadata::page_index::{PageIndexProvider, RowGroupPageIndex};
 use parquet::file::metadata::{
     ColumnChunkMask, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
 };
@@ -23,6 +25,8 @@ use parquet::file::serialized_reader::SerializedRowGroupReader;
 use parquet::file::statistics::Statistics;
 
 use super::columns::{Column, HistoryRow, Kind, of_prefix, of_word};
+use super::ports::{NotedPlace, NotedPorts};
+use super::sum;
 use super::write::failed;
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding};
@@ -39,7 +43,11 @@ pub(super) struct PieceFile {
     path: PathBuf,
     file: Arc<File>,
     metadata: ParquetMetaData,
+    /// What is known of the pages of some parts of it.
+    pages: RefCell<BTreeMap<usize, PageIndex>>,
 }
+
+type PageIndex = Arc<dyn PageIndexProvider>;
 
 /// Whose rows are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +65,9 @@ impl PieceFile {
         let metadata = reader.parse_and_finish(&file).map_err(failed)?;
         let schema = kind.schema().map_err(failed)?;
         match metadata.file_metadata().schema() == &*schema {
-            true => Ok(Self { kind, path, file: Arc::new(file), metadata }),
+            true => {
+                Ok(Self { kind, path, file: Arc::new(file), metadata, pages: RefCell::default() })
+            }
             false => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "its columns are not those of a history of this version",
@@ -73,6 +83,23 @@ impl PieceFile {
     pub(super) fn note(&self, name: &str) -> Option<&str> {
         let notes = self.metadata.file_metadata().key_value_metadata()?;
         notes.iter().find(|note| note.key == name)?.value.as_deref()
+    }
+
+    /// Fails where an octet of it is not as it was written.
+    pub(super) fn verify(&self) -> io::Result<()> {
+        sum::verify(&self.file)
+    }
+
+    /// Ports that were noted by that name; None where none were.
+    pub(super) fn ports(&self, name: &str) -> io::Result<Option<NotedPorts>> {
+        let place = self.note(name).and_then(NotedPlace::of_note);
+        place.map(|place| place.read(&self.file)).transpose()
+    }
+
+    /// Whether a port is among those; true where none were noted.
+    pub(super) fn may_have(&self, name: &str, port: SocketAddrV4) -> io::Result<bool> {
+        let place = self.note(name).and_then(NotedPlace::of_note);
+        place.map_or(Ok(true), |place| place.has(&self.file, port))
     }
 
     /// The rows of a port, in order. Without `clients`, their clients are not looked up: all have
@@ -133,20 +160,28 @@ impl PieceFile {
     /// A part of the file, with what is known of its pages where it is asked for.
     fn group(&self, number: usize, pages: bool) -> io::Result<RowGroup<'_>> {
         let metadata = self.metadata.row_group(number);
-        let mut index = None;
-        if pages {
-            let mask = ColumnChunkMask::row_groups([number]);
-            let reader = ParquetMetaDataReader::new_with_metadata(self.metadata.clone());
-            let mut reader =
-                reader.with_page_index_mask(mask).with_page_index_policy(PageIndexPolicy::Required);
-            reader.read_page_indexes(&*self.file).map_err(failed)?;
-            index = reader.finish().map_err(failed)?.page_index().cloned();
-        }
+        let index = if pages { self.pages(number)? } else { None };
         let index = || RowGroupPageIndex::new(number, index.clone());
         let properties = Arc::new(ReaderProperties::builder().build());
         let file = Arc::clone(&self.file);
         let reader = SerializedRowGroupReader::new(file, metadata, index(), properties);
         Ok(RowGroup { kind: self.kind, metadata, pages: index(), reader: reader.map_err(failed)? })
+    }
+
+    /// What is known of the pages of a part.
+    fn pages(&self, number: usize) -> io::Result<Option<PageIndex>> {
+        let mut known = self.pages.borrow_mut();
+        if let Some(pages) = known.get(&number) {
+            return Ok(Some(Arc::clone(pages)));
+        }
+        let mask = ColumnChunkMask::row_groups([number]);
+        let reader = ParquetMetaDataReader::new_with_metadata(self.metadata.clone());
+        let mut reader =
+            reader.with_page_index_mask(mask).with_page_index_policy(PageIndexPolicy::Required);
+        reader.read_page_indexes(&*self.file).map_err(failed)?;
+        let pages = reader.finish().map_err(failed)?.page_index().cloned();
+        known.extend(pages.clone().map(|pages| (number, pages)));
+        Ok(pages)
     }
 }
 
@@ -253,31 +288,25 @@ impl RowGroup<'_> {
         take: &mut impl FnMut(HistoryRow) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut clients = ColumnValues::<ByteArrayType>::of(self, Column::Client)?;
-        let mut rows: Option<Rows> = None;
-        // How many rows were passed by without being read.
-        let (mut passed, mut left) = (0, self.rows());
+        // The other columns, and up to which row they were read.
+        let mut rows: Option<(Rows, usize)> = None;
+        let all = self.rows();
         let single = (net.prefix_len() == 128).then(|| net.addr().to_string());
-        let is_it = |client: &Option<ByteArray>| match (client, &single) {
-            (Some(client), Some(single)) => client.data() == single.as_bytes(),
-            (Some(client), None) => {
-                logged::ipv6_of(client.data()).is_some_and(|client| net.contains(&client))
-            }
-            (None, _) => false,
+        let of = |text: &ByteArray| match &single {
+            Some(single) => (text.data() == single.as_bytes()).then(|| net.addr()),
+            None => logged::ipv6_of(text.data()).filter(|client| net.contains(client)),
         };
-        while left > 0 {
-            let count = left.min(READ_ROWS);
-            left -= count;
-            if !clients.read(count)?.iter().any(is_it) {
-                passed += count;
-                continue;
-            }
-            let rows = match &mut rows {
-                Some(rows) => rows,
-                none => none.insert(Rows::open(self, true)?),
-            };
-            rows.skip(std::mem::take(&mut passed))?;
-            for row in rows.read(count)?.into_iter().filter(|row| net.contains(&row.client())) {
-                take(row)?;
+        for begin in (0..all).step_by(READ_ROWS) {
+            let texts = clients.read(READ_ROWS.min(all - begin))?;
+            for (row, text) in (begin..).zip(&texts) {
+                let Some(client) = text.as_ref().and_then(of) else { continue };
+                let (rows, at) = match &mut rows {
+                    Some(rows) => rows,
+                    none => none.insert((Rows::open(self, false)?, 0)),
+                };
+                rows.skip(row - *at)?;
+                *at = row + 1;
+                rows.read(1)?.into_iter().try_for_each(|found| take(found.of(client)))?;
             }
         }
         Ok(())

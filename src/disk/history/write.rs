@@ -1,30 +1,35 @@
 //! Writes one file of a history. It has its name when it is whole and on the disk.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, BufWriter};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use foldhash::fast::RandomState;
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 
+use super::NOTE_SUM;
 use super::columns::{Column, HistoryRow, Kind, Texts, word};
+use super::ports::{NotedPlace, NotedPorts};
+use super::sum::{NO_SUM, Summed, put_sum};
 use crate::disk::fs::{Disk, RealDisk, TEMPORARY, parent};
 use crate::handoff::change::Timestamp;
 use crate::handoff::line;
 
 /// Rows that are in memory, and of which a file has so many in one part (row group).
-pub(super) const GROUP_ROWS: usize = 1 << 19;
+pub(super) const GROUP_ROWS: usize = 1 << 17;
 /// Room that the file system keeps: the log and the journal may want it.
 const ROOM_OCTETS: u64 = 16 << 20;
 
 /// A file that is written.
 pub(super) struct Writing {
     kind: Kind,
-    writer: SerializedFileWriter<BufWriter<File>>,
+    writer: SerializedFileWriter<Summed>,
     rows: Vec<HistoryRow>,
     temporary: PathBuf,
     is_whole: bool,
@@ -39,11 +44,11 @@ impl Writing {
         let temporary = hidden(path);
         let mode = like.permissions().mode() & 0o666;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(mode).open(&temporary)?;
+        let file = options.read(true).write(true).create_new(true).mode(mode).open(&temporary)?;
         give(&file, like);
         let properties = kind.properties(GROUP_ROWS).map_err(failed)?;
         let schema = kind.schema().map_err(failed)?;
-        let writer = SerializedFileWriter::new(BufWriter::new(file), schema, properties);
+        let writer = SerializedFileWriter::new(Summed::new(file), schema, properties);
         let writer = writer.map_err(failed)?;
         let rows = Vec::new();
         Ok(Self { kind, writer, rows, temporary, is_whole: false, count: 0 })
@@ -60,7 +65,7 @@ impl Writing {
         if self.rows.is_empty() {
             return Ok(());
         }
-        has_room(self.writer.inner().get_ref())?;
+        has_room(self.writer.inner().file())?;
         let mut group = self.writer.next_row_group().map_err(failed)?;
         for &column in self.kind.columns() {
             let writer = group.next_column().map_err(failed)?;
@@ -74,14 +79,32 @@ impl Writing {
         Ok(())
     }
 
-    /// Gives the file its name. Returns how many octets it has.
-    pub(super) fn finish(mut self, path: &Path, notes: Vec<(&str, String)>) -> io::Result<u64> {
+    /// Gives the file its name, with `sets` of ports behind its rows. Returns how many octets it
+    /// has.
+    pub(super) fn finish(
+        mut self,
+        path: &Path,
+        notes: Vec<(&str, String)>,
+        sets: &[(&str, NotedPorts)],
+    ) -> io::Result<u64> {
         self.flush()?;
-        for (name, value) in notes {
-            self.writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
+        let note = |writer: &mut SerializedFileWriter<Summed>, name: &str, value: String| {
+            writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
+        };
+        for (name, ports) in sets {
+            let octets = ports.to_octets();
+            let offset = self.writer.bytes_written() as u64;
+            self.writer.write_all(&octets)?;
+            let place = NotedPlace { offset, octets: octets.len() };
+            note(&mut self.writer, name, place.to_note());
         }
+        for (name, value) in notes {
+            note(&mut self.writer, name, value);
+        }
+        note(&mut self.writer, NOTE_SUM, String::from_utf8_lossy(NO_SUM).into_owned());
         self.writer.finish().map_err(failed)?;
-        let file = self.writer.inner().get_ref();
+        let (file, crc) = self.writer.inner_mut().end()?;
+        put_sum(file, crc)?;
         file.sync_all()?;
         let octets = file.metadata()?.len();
         fs::rename(&self.temporary, path)?;
@@ -152,7 +175,7 @@ fn write_column(
 ) -> Result<(), ParquetError> {
     match column {
         Column::Nat64 => texts(writer, rows, |row| Some(*row.nat64().ip()), display),
-        Column::Client => texts(writer, rows, |row| Some(row.client()), line::ipv6),
+        Column::Client => clients(writer, rows),
         Column::Local => texts(writer, rows, HistoryRow::local, display),
         Column::Prefix => texts(writer, rows, |row| row.held()?.prefix, display),
         Column::Ended => texts(
@@ -197,6 +220,20 @@ fn texts<T: PartialEq + Copy>(
     let values: Vec<ByteArray> = all.into_values();
     // A column that must have a value takes no levels.
     writer.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).map(drop)
+}
+
+/// As [`texts`]. A client has many ports, and its address is written once.
+fn clients(
+    writer: &mut SerializedColumnWriter<'_>,
+    rows: &[HistoryRow],
+) -> Result<(), ParquetError> {
+    let (mut all, mut known) = (Texts::default(), HashMap::with_hasher(RandomState::default()));
+    for row in rows {
+        let client = row.client();
+        let span = known.entry(client).or_insert_with(|| all.add(|out| line::ipv6(out, client)));
+        all.again(*span);
+    }
+    writer.typed::<ByteArrayType>().write_batch(&all.into_values(), None, None).map(drop)
 }
 
 fn numbers(

@@ -117,6 +117,13 @@ impl HistorySetup {
         let expired = building.expire(self.keep_days, today);
         match built.and_then(|built| expired.map(|_| built)) {
             Ok(built) => {
+                for path in &built.damaged {
+                    warn(format_args!(
+                        "{} is a file of the history that was damaged; what the event log has of its time is in the \
+                         history again, and the file may be removed",
+                        path.display()
+                    ));
+                }
                 shared.set_trouble(None);
                 *failed = 0;
                 after(&built)

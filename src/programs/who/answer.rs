@@ -28,10 +28,11 @@ impl Answer {
     }
 
     /// What was said against the tables since the first of those began, or since the last one
-    /// before ended, up to the end of the time that is asked about.
+    /// before ended that a port was of, up to the end of the time that is asked about.
     fn said_against(&self) -> impl Iterator<Item = &Contradiction> {
         let since = self.span.and_then(|span| match self.of_the_time().next() {
             Some(first) => first.from,
+            None if matches!(self.asked, Asked::Clients(_)) => Some(span.from),
             None => self.before(span).and_then(|held| held.until),
         });
         self.contradictions.iter().filter(move |said| {
@@ -78,8 +79,10 @@ impl fmt::Display for Answer {
             None => writeln!(f, "{}: not in the event log", self.asked)?,
             Some(span) => {
                 writeln!(f, "{}: nobody {span} UTC, by the event log", self.asked)?;
-                for (word, holding) in [("before", self.before(span)), ("later", self.after(span))]
-                {
+                let around = [("before", self.before(span)), ("later", self.after(span))];
+                // When a client had one at all is asked without a time.
+                let is_told = matches!(self.asked, Asked::Port(_));
+                for (word, holding) in around.into_iter().filter(|_| is_told) {
                     if let Some(holding) = holding {
                         writeln!(f, "  {word}: {}", Told { holding, asked: &self.asked })?;
                     }
@@ -117,13 +120,16 @@ impl fmt::Display for Told<'_> {
             Some(from) => write!(f, ", since {from} UTC")?,
             None => write!(f, ", since before the event log begins")?,
         }
-        match (until, perhaps_until) {
-            (Some(until), _) => write!(f, ", until {until} UTC"),
-            (None, None) => f.write_str(", until now"),
-            (None, Some(at)) => write!(
+        match until {
+            Some(until) => write!(f, ", until {until} UTC")?,
+            None => f.write_str(", until now")?,
+        }
+        match perhaps_until {
+            None => Ok(()),
+            Some(at) => write!(
                 f,
-                ", until now, or only until {at} UTC, when the server did not know the NAT64 (or another \
-                 address of the server did not)"
+                ", or only until {at} UTC, when the server did not know the NAT64 (or another address of the \
+                 server did not), or from when on lines of the event log are missing"
             ),
         }
     }

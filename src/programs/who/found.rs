@@ -5,13 +5,14 @@
 //! that may have them. What comes out is what the event log alone would say, as far as an answer
 //! needs it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 
 use ipnet::Ipv6Net;
 
-use crate::disk::history::{History, Unreadable};
+use crate::disk::history::{History, LinesAbout, Unreadable};
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding, Holdings, sort_holdings};
 use crate::handoff::logged::LoggedLine;
@@ -21,6 +22,8 @@ use crate::programs::who::when::TimeSpan;
 
 /// The most that is found, so that an answer has room in memory: some hundred megabytes.
 const FOUND_MAX: usize = 1 << 20;
+/// The most ports of clients whose ends are looked up one by one: of more, all files are read.
+const FOLLOWED_MAX: usize = 64;
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +72,10 @@ impl Sought {
     fn since(&self, holdings: &[Holding]) -> Timestamp {
         let mut within = holdings.iter().filter(|held| self.is_within(held) && self.is_at(held));
         let before = || holdings.iter().filter_map(|held| self.ended_before(held)).max();
-        match within.next() {
-            Some(first) => first.from,
-            None => before(),
+        match (within.next(), self.asked) {
+            (Some(first), _) => first.from,
+            (None, Asked::Port(_)) => before(),
+            (None, Asked::Clients(_)) => self.span.map(|span| span.from),
         }
         .unwrap_or_default()
     }
@@ -85,17 +89,18 @@ pub struct Search<'s> {
 }
 
 impl<'s> Search<'s> {
-    /// `lines` are those of the log behind the history that may be about it.
+    /// `lines` are those of the log behind the history that may be about it; some are missing
+    /// between, where a time is given since when.
     ///
     /// # Errors
     /// Where the history cannot be read, or too much is found.
     pub fn run(
         sought: Sought,
         history: &'s History,
-        lines: Vec<LoggedLine>,
+        (lines, gap): (Vec<LoggedLine>, Option<Timestamp>),
     ) -> Result<FoundHoldings, ExitError> {
         let mut search = Self { sought, history, found: FoundHoldings::default() };
-        search.behind(lines)?;
+        search.behind(lines, gap)?;
         match sought.asked {
             Asked::Port(port) => search.port(port)?,
             Asked::Clients(net) => search.clients(net)?,
@@ -104,6 +109,24 @@ impl<'s> Search<'s> {
         search.conflicts()?;
         search.found.contradictions.sort();
         Ok(search.found)
+    }
+
+    /// Since when and until when lines are missing in the history, of the time that is asked about.
+    ///
+    /// # Errors
+    /// Where the history cannot be read.
+    pub fn gaps(
+        sought: Sought,
+        history: &History,
+    ) -> Result<Vec<(Timestamp, Timestamp)>, ExitError> {
+        let Some(span) = sought.span else { return Ok(Vec::new()) };
+        let around = history.around(span.from, span.until);
+        let mut gaps = Vec::new();
+        for file in around.start..history.files().min(around.end + 1) {
+            let gap = history.gap_before(file).map_err(unreadable)?;
+            gaps.extend(gap.filter(|&(from, until)| from <= span.until && until >= span.from));
+        }
+        Ok(gaps)
     }
 
     fn last(&self) -> usize {
@@ -125,7 +148,11 @@ impl<'s> Search<'s> {
             return Err(ExitError::usage("a port is asked about at a time"));
         };
         let around = self.history.around(span.from, span.until);
-        for file in around.clone() {
+        // Without lines about it, a file has only what the next one has, too.
+        let last = around.end.saturating_sub(1)..around.end;
+        let before = around.start..last.start.max(around.start);
+        let before = self.history.all_about(before, LinesAbout::Held, port).map_err(unreadable)?;
+        for file in before.into_iter().chain(last) {
             let is_last = file + 1 == around.end;
             let rows = self.of_port(file, port, true)?;
             for held in &rows {
@@ -138,8 +165,9 @@ impl<'s> Search<'s> {
             }
         }
         let sought = self.sought;
-        for file in (around.end..self.history.files()).filter(|&file| self.history.has_older(file))
-        {
+        let behind = around.end..self.history.files();
+        let older = self.history.all_about(behind, LinesAbout::Older, port);
+        for file in older.map_err(unreadable)? {
             let rows = self.of_port(file, port, true)?.into_iter();
             rows.filter(|held| held.from.is_none() && sought.is_within(held))
                 .try_for_each(|held| self.keep(held))?;
@@ -150,7 +178,7 @@ impl<'s> Search<'s> {
             .iter()
             .any(|held| self.sought.is_within(held) && self.sought.is_at(held))
         {
-            self.before(around.start)?;
+            self.before(around.start, port)?;
             self.after(around.end, port)?;
         }
         Ok(())
@@ -188,7 +216,7 @@ impl<'s> Search<'s> {
     }
 
     /// What the lines behind the history say, with those that had ports at its end.
-    fn behind(&mut self, lines: Vec<LoggedLine>) -> Result<(), ExitError> {
+    fn behind(&mut self, lines: Vec<LoggedLine>, gap: Option<Timestamp>) -> Result<(), ExitError> {
         let mut open = Vec::new();
         match self.sought.asked {
             Asked::Port(port) => open = self.of_port(self.last(), port, true)?,
@@ -203,27 +231,27 @@ impl<'s> Search<'s> {
             }
         }
         open.retain(|held| held.until.is_none());
+        if let Some(gap) = gap {
+            open.iter_mut().for_each(|held| held.doubt(gap));
+        }
         let (holdings, contradictions) = Holdings::continued(open, lines.into_iter()).into_all();
         self.found.contradictions.extend(contradictions);
         holdings.into_iter().try_for_each(|held| self.keep(held))
     }
 
     /// Who had it last before the time that is asked about.
-    fn before(&mut self, files: usize) -> Result<(), ExitError> {
+    fn before(&mut self, mut files: usize, port: SocketAddrV4) -> Result<(), ExitError> {
         let latest = |found: &[Holding], sought: &Sought| {
             found.iter().filter_map(|held| sought.ended_before(held)).max()
         };
         let mut best = latest(&self.found.holdings, &self.sought);
-        for file in (0..files).rev() {
+        while let Some(file) = self.last_about(0..files, port)? {
+            files = file;
             let (_, latest_line) = self.history.bounds(file);
             if best.is_some_and(|best| best >= latest_line) {
                 break;
             }
-            let mut rows = Vec::new();
-            match self.sought.asked {
-                Asked::Port(port) => rows = self.of_port(file, port, true)?,
-                Asked::Clients(net) => self.scan(file, net, |held| rows.push(held))?,
-            }
+            let mut rows = self.of_port(file, port, true)?;
             rows.retain(|held| self.sought.ended_before(held).is_some_and(|at| Some(at) >= best));
             best = latest(&rows, &self.sought).max(best);
             rows.into_iter().try_for_each(|held| self.keep(held))?;
@@ -231,32 +259,33 @@ impl<'s> Search<'s> {
         Ok(())
     }
 
+    fn last_about(
+        &self,
+        files: Range<usize>,
+        port: SocketAddrV4,
+    ) -> Result<Option<usize>, ExitError> {
+        self.history.last_about(files, LinesAbout::Held, port).map_err(unreadable)
+    }
+
     /// Who had it next behind that time.
-    fn after(&mut self, files: usize, port: SocketAddrV4) -> Result<(), ExitError> {
-        let sought = self.sought;
-        // Of several that began at once, those that ended are told first: that is seen later.
-        let mut first: Vec<(usize, Holding, Vec<Holding>)> = Vec::new();
-        for file in files..self.history.files() {
-            let (earliest, _) = self.history.bounds(file);
-            if first.first().is_some_and(|(_, first, _)| first.from < Some(earliest)) {
-                break;
-            }
-            let rows = self.of_port(file, port, true)?;
-            for held in rows.iter().filter(|held| sought.began_after(held).is_some()) {
-                if first.first().is_some_and(|(_, first, _)| held.from < first.from) {
-                    first.clear();
+    fn after(&mut self, mut begin: usize, port: SocketAddrV4) -> Result<(), ExitError> {
+        let mut first = NextHolders::default();
+        // It is looked at more and more files at a time: the next one is mostly soon.
+        let mut count = 1;
+        while begin < self.history.files() {
+            let files = begin..self.history.files().min(begin + count);
+            (begin, count) = (files.end, 2 * count);
+            let about = self.history.all_about(files, LinesAbout::Held, port);
+            for file in about.map_err(unreadable)? {
+                let (earliest, _) = self.history.bounds(file);
+                if first.from().is_some_and(|from| from < earliest) {
+                    begin = self.history.files();
+                    break;
                 }
-                let is_same = |(_, other, _): &(usize, Holding, Vec<Holding>)| {
-                    (other.client, other.client_port, other.local)
-                        == (held.client, held.client_port, held.local)
-                };
-                let is_first = first.first().is_none_or(|(_, first, _)| held.from == first.from);
-                if is_first && !first.iter().any(is_same) {
-                    first.push((file, held.clone(), rows.clone()));
-                }
+                first.take(file, &self.of_port(file, port, true)?, &self.sought);
             }
         }
-        for (file, held, rows) in first {
+        for (file, held, rows) in first.0 {
             match held.until {
                 Some(_) => self.keep(held)?,
                 None => self.follow(file, &held, &rows)?,
@@ -265,6 +294,7 @@ impl<'s> Search<'s> {
         Ok(())
     }
 
+    /// Gives `take` what clients had, by one file.
     fn scan(
         &self,
         file: usize,
@@ -273,7 +303,7 @@ impl<'s> Search<'s> {
     ) -> Result<(), ExitError> {
         let mut count = 0;
         let scanned = self.history.of_clients(file, net, |held| {
-            if held.until.is_some() && (self.sought.to.is_none() || self.may_be_at(&held)) {
+            if self.sought.is_within(&held) && (self.sought.to.is_none() || self.may_be_at(&held)) {
                 count += 1;
                 take(held);
             }
@@ -286,28 +316,58 @@ impl<'s> Search<'s> {
         held.local.is_none() || self.sought.is_at(held)
     }
 
-    fn clients(&mut self, net: Ipv6Net) -> Result<(), ExitError> {
-        let begin =
-            self.sought.span.map_or(0, |span| self.history.around(span.from, span.until).start);
-        let (sought, mut after) = (self.sought, None::<Holding>);
-        for file in begin..self.history.files() {
+    /// Those of some files that ended.
+    fn ended(&mut self, files: Range<usize>, net: Ipv6Net) -> Result<(), ExitError> {
+        for file in files {
             let mut rows = Vec::new();
-            self.scan(file, net, |held| {
-                if sought.is_within(&held) || sought.ended_before(&held).is_some() {
-                    rows.push(held);
-                } else if sought.began_after(&held).is_some()
-                    && after.as_ref().is_none_or(|after| held.order(after).is_lt())
-                {
-                    after = Some(held);
-                }
-            })?;
+            self.scan(file, net, |held| rows.extend(held.until.is_some().then_some(held)))?;
             rows.into_iter().try_for_each(|held| self.keep(held))?;
         }
-        after.into_iter().try_for_each(|held| self.keep(held))?;
-        match self.found.holdings.iter().any(|held| sought.is_within(held) && sought.is_at(held)) {
-            true => Ok(()),
-            false => self.before(begin),
+        Ok(())
+    }
+
+    fn clients(&mut self, net: Ipv6Net) -> Result<(), ExitError> {
+        let all = 0..self.history.files();
+        let Some(span) = self.sought.span else { return self.ended(all, net) };
+        let around = self.history.around(span.from, span.until);
+        if let Some(last) = around.end.checked_sub(1)
+            && !self.clients_then(around.start..last, last, net)?
+        {
+            return self.ended(last..all.end, net);
         }
+        // Those of whom it is only known that they ended are in no file before.
+        for file in (around.end..all.end).filter(|&file| self.history.has_older(file)) {
+            let mut rows = Vec::new();
+            self.scan(file, net, |held| rows.extend(held.from.is_none().then_some(held)))?;
+            rows.into_iter().try_for_each(|held| self.keep(held))?;
+        }
+        Ok(())
+    }
+
+    /// Those of some files, and of the last one behind them: until when they have the ports that
+    /// they have at its end, too. False where these are many, and nothing of the last one was kept.
+    fn clients_then(
+        &mut self,
+        files: Range<usize>,
+        last: usize,
+        net: Ipv6Net,
+    ) -> Result<bool, ExitError> {
+        self.ended(files, net)?;
+        let mut rows = Vec::new();
+        self.scan(last, net, |held| rows.push(held))?;
+        let open = || rows.iter().filter(|held| held.until.is_none());
+        if open().count() > FOLLOWED_MAX {
+            return Ok(false);
+        }
+        let ports: BTreeSet<_> = open().map(|held| held.nat64).collect();
+        for port in ports {
+            let all = self.of_port(last, port, false)?;
+            for held in open().filter(|held| held.nat64 == port) {
+                self.follow(last, held, &all)?;
+            }
+        }
+        let mut ended = rows.into_iter().filter(|held| held.until.is_some());
+        ended.try_for_each(|held| self.keep(held)).map(|()| true)
     }
 
     /// What NAT64s said against the tables.
@@ -318,6 +378,13 @@ impl<'s> Search<'s> {
                 let since = self.sought.since(&self.found.holdings);
                 self.history.between(since, span.until)
             }
+        };
+        let files = match self.sought.asked {
+            Asked::Port(port) => {
+                let about = self.history.all_about(files, LinesAbout::Conflicts, port);
+                about.map_err(unreadable)?
+            }
+            Asked::Clients(_) => files.collect(),
         };
         for file in files {
             let said = &mut self.found.contradictions;
@@ -341,6 +408,33 @@ impl<'s> Search<'s> {
     fn keep(&mut self, held: Holding) -> Result<(), ExitError> {
         self.found.holdings.push(held);
         room(self.found.holdings.len()).map_err(too_much)
+    }
+}
+
+/// Who had a port next, by which file, with all rows of it there. Of several that began at once,
+/// those that ended are told first: that is seen later.
+#[derive(Default)]
+struct NextHolders(Vec<(usize, Holding, Vec<Holding>)>);
+
+impl NextHolders {
+    fn from(&self) -> Option<Timestamp> {
+        self.0.first().and_then(|(_, held, _)| held.from)
+    }
+
+    fn take(&mut self, file: usize, rows: &[Holding], sought: &Sought) {
+        for held in rows.iter().filter(|held| sought.began_after(held).is_some()) {
+            if self.from().is_some() && held.from < self.from() {
+                self.0.clear();
+            }
+            let is_same = |(_, other, _): &(usize, Holding, Vec<Holding>)| {
+                (other.client, other.client_port, other.local)
+                    == (held.client, held.client_port, held.local)
+            };
+            let is_first = self.from().is_none() || held.from == self.from();
+            if is_first && !self.0.iter().any(is_same) {
+                self.0.push((file, held.clone(), rows.to_vec()));
+            }
+        }
     }
 }
 

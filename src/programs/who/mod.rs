@@ -97,7 +97,8 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
                 ));
             }
             // What is later is behind it.
-            lines(past.files, sought.asked, (!past.is_found).then_some(end.reached))?
+            let gap = (!past.is_found).then_some(end.reached);
+            (lines(past.files, sought.asked, gap)?, gap)
         }
         Err((path, error)) if error.kind() == io::ErrorKind::NotFound => {
             warn(format_args!(
@@ -105,10 +106,17 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
                 path.display(),
                 end.reached
             ));
-            Vec::new()
+            (Vec::new(), None)
         }
         Err(error) => return Err(unreadable(error)),
     };
+    let gaps = Search::gaps(sought, &history)?;
+    for (since, until) in gaps {
+        warn(format_args!(
+            "lines of the event log from {since} to {until} UTC are not in its history: who had it then may be \
+             missing"
+        ));
+    }
     Search::run(sought, &history, behind)
 }
 
