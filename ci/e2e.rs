@@ -29,6 +29,8 @@ mod http;
 mod namespace;
 #[path = "e2e/pcap.rs"]
 mod pcap;
+#[path = "harness/peers.rs"]
+mod peers;
 #[path = "e2e/process.rs"]
 mod process;
 #[path = "e2e/programs.rs"]
@@ -54,6 +56,8 @@ mod limit;
 mod live;
 #[path = "e2e/mtu.rs"]
 mod mtu;
+#[path = "e2e/peer_names.rs"]
+mod peer_names;
 #[path = "e2e/reboot.rs"]
 mod reboot;
 #[path = "e2e/restart.rs"]

@@ -28,6 +28,8 @@ mod deb;
 mod export;
 #[path = "install/image.rs"]
 mod image;
+#[path = "install/names.rs"]
+mod names;
 #[path = "install/port.rs"]
 mod port;
 #[path = "install/readme.rs"]

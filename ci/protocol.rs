@@ -30,6 +30,8 @@ mod http;
 mod judge;
 #[path = "judge/tests.rs"]
 mod judge_tests;
+#[path = "harness/peers.rs"]
+mod peers;
 #[path = "protocol/progress.rs"]
 mod progress;
 #[path = "harness/python.rs"]
@@ -65,6 +67,12 @@ mod command_line_machine;
 mod events;
 #[path = "protocol/overload.rs"]
 mod overload;
+#[path = "protocol/peer_names.rs"]
+mod peer_names;
+#[path = "protocol/peer_names_ends.rs"]
+mod peer_names_ends;
+#[path = "protocol/peer_names_stress.rs"]
+mod peer_names_stress;
 #[path = "protocol/section_2.rs"]
 mod section_2;
 #[path = "protocol/section_3.rs"]

@@ -11,7 +11,7 @@ use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
 use nat64handoff::programs::{
-    annotate, ask, demo, follow, gateway, history, journal, manual, serve, top, who,
+    annotate, ask, demo, follow, gateway, history, journal, manual, peer_names, serve, top, who,
 };
 
 fn main() -> ExitCode {
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Identities(options) => ask::identities(&options),
         Command::DropTable(options) => ask::drop_table(&options),
         Command::History { command } => history::run(command),
+        Command::PeerNames { command } => peer_names::run(command),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };

@@ -17,6 +17,7 @@
 //! | `attack` | how long an honest NAT64 waits while others attack |
 //! | `compare` | io_uring and tokio, without the protocol |
 //! | `watched` | what pages, Prometheus, history and an exporter add |
+//! | `names` | new and known clients with `--peer-names`, against the same without |
 //!
 //! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are
 //! (default 5). With `BENCH_FIFO` set, `attack` gives reactor and load a real-time priority, so

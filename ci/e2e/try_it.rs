@@ -71,6 +71,10 @@ fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
     let expected = format!("{client} port {port}, since {} UTC, until now", of_download.when);
     assert_eq!(answer, expected, "the report names the client of the download");
     assert!(said.contains(&format!("who was {who}?")), "{said}");
+    if !said.contains("    left out: ") {
+        let seen = lines_of("access log ");
+        assert!(matches!(seen[..], [line] if line.starts_with("2001:db8::17 - - [")), "{said}");
+    }
     check_nothing_is_left(folder.path(), id);
 }
 

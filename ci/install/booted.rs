@@ -24,6 +24,7 @@ const PROGRAM: &str = "/usr/lib/under-test/nat64handoff";
 pub struct Booted {
     folder: PathBuf,
     nspawn: Child,
+    options: &'static [&'static str],
 }
 
 /// What a command said there.
@@ -35,6 +36,11 @@ pub struct Said {
 impl Booted {
     /// Waits until the system runs.
     pub fn new() -> Booted {
+        Booted::with(&[])
+    }
+
+    /// The same, with further options of systemd-nspawn.
+    pub fn with(options: &'static [&'static str]) -> Booted {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("nat64handoff-boot-{}-{number}", std::process::id());
@@ -48,11 +54,11 @@ impl Booted {
         );
         prepare(&folder.join("up"));
         let root = overlaid(&folder);
-        let Some(nspawn) = boot(&folder, &root) else {
+        let Some(nspawn) = boot(&folder, &root, options) else {
             unmount(&folder);
             cannot_run("systemd-nspawn (Debian's package systemd-container)")
         };
-        let mut booted = Booted { folder, nspawn };
+        let mut booted = Booted { folder, nspawn, options };
         booted.wait_for_boot();
         booted
     }
@@ -167,7 +173,7 @@ impl Booted {
         self.done("systemctl reboot");
         // The container ends; what is on its disk stays.
         assert!(wait_until(BOOT_MAX, || self.nspawn.try_wait().unwrap().is_some()), "it goes on");
-        self.nspawn = boot(&self.folder, &self.folder.join("root")).unwrap();
+        self.nspawn = boot(&self.folder, &self.folder.join("root"), self.options).unwrap();
         self.wait_for_boot();
     }
 
@@ -226,7 +232,7 @@ impl Drop for Booted {
 const GROUPS: &str = "/sys/fs/cgroup/{,systemd/,unified/}";
 
 /// Boots what is in a folder. None: there is no systemd-nspawn.
-fn boot(folder: &Path, root: &Path) -> Option<Child> {
+fn boot(folder: &Path, root: &Path, options: &[&str]) -> Option<Child> {
     let log = fs::File::create(folder.join("console")).unwrap();
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap();
     Command::new("systemd-nspawn").arg("--version").stdout(Stdio::null()).status().ok()?;
@@ -243,6 +249,7 @@ fn boot(folder: &Path, root: &Path) -> Option<Child> {
             "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
         )
         .arg(format!("--machine={name}"))
+        .args(options)
         .arg("--directory")
         .arg(root)
         .stdin(Stdio::null())

@@ -303,6 +303,10 @@ Counter:
     SendErrors = "send_errors" => Us:
         "the kernel refused to send answers; see whether there are routes to all NAT64s, and \
          whether a firewall here drops what goes out",
+    /// Entries whose clients have no name as a peer (`--peer-names`), as there was no room.
+    Unnamed = "unnamed" => Us:
+        "clients are not named to programs on this host, as the map of names is full: attach a larger \
+         one by peer-names attach --names-max",
     /// Times that the event log was so far behind that new clients had to wait for it.
     LogQueueWaits = "log_queue_waits" => Us:
         "the event log was too far behind to take more; see what is slow about the disk or the \

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::handoff::change::{Now, Timestamp};
 
 /// Wall clock and monotonic clock together. A reactor reads them once for a batch.
@@ -38,6 +40,13 @@ pub fn wall() -> Timestamp {
 pub fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The time since the machine was booted, with that in which it slept: what programs in the kernel
+/// compare with.
+pub fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The monotonic clock, to measure how long something took.

@@ -39,6 +39,12 @@ impl fmt::Display for TooFew {
 
 impl std::error::Error for TooFew {}
 
+/// Lifts the limit of memory that is locked, where this process may.
+pub fn lock_any_memory() {
+    // If that fails, it is as it was.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}
+
 /// Raises the soft limit of descriptors to the hard one, and finds out whether that is enough for
 /// this number of reactors with this number of sockets each.
 ///

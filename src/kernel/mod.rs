@@ -1,11 +1,12 @@
 //! What the operating system does for us: clock, entropy, signals, sockets, io_uring, TUN devices,
-//! live TCP connections, huge pages. The only room with `unsafe`, and each block says why it is
-//! sound.
+//! live TCP connections, names of peers (BPF), huge pages. The only room with `unsafe`, and each
+//! block says why it is sound.
 //!
 //! It knows no more of the protocol than some types and sizes, and decides nothing of it.
 
 pub mod addresses;
 pub mod backend;
+pub mod bpf;
 pub mod clock;
 mod cmsg;
 pub mod confine;

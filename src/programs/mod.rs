@@ -11,6 +11,7 @@ pub mod journal;
 pub mod log_place;
 pub mod manual;
 pub mod options;
+pub mod peer_names;
 pub mod progress;
 pub mod report;
 pub mod serve;

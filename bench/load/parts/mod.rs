@@ -6,6 +6,7 @@ mod create;
 mod known;
 mod latency;
 mod mix;
+mod names;
 mod overload;
 mod reactors;
 mod watched;
@@ -20,7 +21,7 @@ use crate::report::Target;
 type Part = fn(usize) -> Result<(), String>;
 
 /// By name.
-pub const PARTS: [(&str, Part); 9] = [
+pub const PARTS: [(&str, Part); 10] = [
     ("known", known::run),
     ("create", create::run),
     ("mix", mix::run),
@@ -30,6 +31,7 @@ pub const PARTS: [(&str, Part); 9] = [
     ("attack", attack::run),
     ("compare", compare::run),
     ("watched", watched::run),
+    ("names", names::run),
 ];
 
 /// The time to settle after a load that changes nothing.

@@ -12,7 +12,7 @@ use super::Server;
 use super::channel::Channel;
 use super::channels::hash_of;
 use super::tend::DroppedTable;
-use crate::handoff::entry::{Entry, TableKey};
+use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use crate::handoff::identity::{IDENTITIES_MAX, SeenIdentity};
 
 /// The most tables that one call of [`Server::see_tables`] looks at.
@@ -95,6 +95,13 @@ impl Server {
         let places = from..from.saturating_add(SEEN_ENTRIES_MAX);
         let next = places.end;
         table.see_entries(places, seen).then_some(next)
+    }
+
+    /// The client that a port of a NAT64 stands for, if it stands for any.
+    pub fn client_at(&self, table: TableKey, port: MappedPort) -> Option<Client> {
+        let number = self.channels().find(hash_of(&self.shared.hash, table), table)?;
+        let table = self.channels().get(number).table();
+        table.find_port(port).map(|slot| table.entry(slot).client)
     }
 
     /// Orders that a table is given up: first its identities are forgotten, then its entries are

@@ -54,6 +54,8 @@ fn with_own(config: ServeConfig) -> Result<(), ExitError> {
         listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)],
         allow: Vec::new(),
         deny: Vec::new(),
+        // Those are the other server's to give.
+        peer_names: false,
         ..config
     };
     let serving =

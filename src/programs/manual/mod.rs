@@ -30,6 +30,9 @@ The admin socket: HTTP, for the server's user and the group nat64ho.
 \fI/etc/nat64handoff.toml\fR
 The options of the service, where \fBinstall\fR made one: see \fBnat64handoff.toml\fR(5).
 .TP
+\fI/sys/fs/bpf/nat64handoff\fR
+What \fBpeer\-names attach\fR has in the kernel, until \fBpeer\-names detach\fR.
+.TP
 \fI$TMPDIR\fR or \fI/tmp\fR
 \fBdemo\fR has its state there while it runs.
 .SH SIGNALS
@@ -131,6 +134,7 @@ fn of_program() -> io::Result<Vec<u8>> {
 /// A part of the section about commands: what it is for, and its options.
 fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name()).replace('-', " ");
+    let name = name.replace("peer names", "peer-names");
     let name = name.strip_prefix("nat64handoff ").unwrap_or(&name);
     let name = match name {
         "check config" => "check-config",
@@ -255,6 +259,10 @@ mod tests {
                 "history",
                 "history build",
                 "history check",
+                "peer-names",
+                "peer-names attach",
+                "peer-names detach",
+                "peer-names status",
                 "completions",
                 "man"
             ]

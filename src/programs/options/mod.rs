@@ -99,6 +99,12 @@ pub enum Command {
         #[command(subcommand)]
         command: HistoryCommand,
     },
+    /// Have programs on this host see the clients of NAT64s as their peers
+    PeerNames {
+        /// What to do
+        #[command(subcommand)]
+        command: PeerNamesCommand,
+    },
     /// Print completions of this command line for a shell
     Completions {
         /// Which shell
@@ -160,6 +166,61 @@ pub struct HistoryOptions {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
+
+/// What to do with the programs that name peers.
+#[derive(Debug, Subcommand)]
+pub enum PeerNamesCommand {
+    /// Load the programs into the kernel, for servers with `--peer-names`; as root
+    Attach(AttachOptions),
+    /// Remove the programs and all names; as root
+    Detach(PinnedOptions),
+    /// Say what is attached, and how many names there are
+    Status(NamesStatusOptions),
+}
+
+/// Where the programs and their maps are kept.
+#[derive(Debug, Args)]
+pub struct PinnedOptions {
+    /// The directory of the maps, in a bpffs
+    #[arg(long, value_name = "DIR", default_value = PEER_MAPS)]
+    pub maps: PathBuf,
+}
+
+/// Options of `peer-names status`.
+#[derive(Debug, Args)]
+pub struct NamesStatusOptions {
+    /// Where the programs and their maps are kept.
+    #[command(flatten)]
+    pub pinned: PinnedOptions,
+    /// Print JSON: one object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `peer-names attach`.
+#[derive(Debug, Args)]
+pub struct AttachOptions {
+    /// Name peers only to the programs in this control group v2, as that of a slice; may be
+    /// repeated [default: the root, so all programs]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Vec<PathBuf>,
+    /// The most names: 140 octets of memory for each, at once
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = names_max)]
+    pub names_max: u32,
+    /// The user that the server runs as
+    #[arg(long, value_name = "NAME", default_value = "nat64ho")]
+    pub user: String,
+    /// Where the programs and their maps are kept.
+    #[command(flatten)]
+    pub pinned: PinnedOptions,
+}
+
+fn names_max(text: &str) -> Result<u32, String> {
+    values::count(text, 1..=100_000_000)
+}
+
+/// Where the maps are kept unless it is said.
+const PEER_MAPS: &str = "/sys/fs/bpf/nat64handoff";
 
 /// Options of `self-check`.
 #[derive(Debug, Args)]

@@ -44,6 +44,7 @@ const LOG_KEEP_MAX: u32 = 36_525;
 const NETWORK: &str = "Network";
 const STORAGE: &str = "Storage";
 const LIMITS: &str = "Limits";
+const PEERS: &str = "Peers";
 const ADMIN: &str = "Admin";
 
 options! {
@@ -220,6 +221,21 @@ options! {
             .group(LIMITS)
             .default("2000")
             .shown(|&rate| i64::from(rate).into());
+
+    pub peer_names: bool =
+        "ipv6: programs on this host that listen at [::] see the clients of NAT64s as their peers, once \
+         peer-names attach was run",
+        Row::word("peer-names", "off|ipv6", values::peer_names)
+            .group(PEERS)
+            .default("off")
+            .shown(|names| if *names { "ipv6" } else { "off" }.into());
+
+    pub peer_maps: PathBuf =
+        "Where peer-names attach has the maps of these names",
+        Row::path("peer-maps", "DIR", not_empty)
+            .group(PEERS)
+            .default("/sys/fs/bpf/nat64handoff")
+            .shown(|directory| path(directory));
 
     pub admin: AdminPlace =
         "Unix socket at which `status` and the like ask the server, over HTTP; off: none",

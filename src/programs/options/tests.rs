@@ -17,7 +17,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 20] = [
+const SERVE: [(&str, &str); 22] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -35,6 +35,8 @@ const SERVE: [(&str, &str); 20] = [
     ("client-share", "0.5"),
     ("validation-rate", "10"),
     ("create-rate", "11"),
+    ("peer-names", "ipv6"),
+    ("peer-maps", "/m"),
     ("admin", "/a"),
     ("web", "127.0.0.9:8064"),
     ("web-token-file", "/t"),
@@ -104,6 +106,8 @@ fn defaults() {
             create_rate: 2000,
             allow: vec![],
             deny: vec![],
+            peer_names: false,
+            peer_maps: "/sys/fs/bpf/nat64handoff".into(),
             admin: AdminPlace::Default("./state/admin.sock".into()),
             web: None,
             web_token: None,
@@ -241,7 +245,7 @@ fn every_option_from_every_place() {
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
         log-format = 'full'\nhistory = '/h'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
-        deny = ['192.0.2.128/25']\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
+        deny = ['192.0.2.128/25']\npeer-names = 'ipv6'\npeer-maps = '/m'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
 

@@ -65,6 +65,14 @@ pub(super) fn client_share(text: &str) -> Result<f64, String> {
     }
 }
 
+pub(super) fn peer_names(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "off" => Ok(false),
+        "ipv6" => Ok(true),
+        other => Err(format!("{other:?} is neither off nor ipv6; choose one of them")),
+    }
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "plain" => Ok(LogFormat::Plain),

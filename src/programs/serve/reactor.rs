@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::inquiry::{Inquiries, Inquiry, frozen};
+use super::names::PeerNameWriter;
 use super::rounds::Rounds;
+pub use super::shard::{ServerShard, Shard};
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
 use crate::handoff::change::{Event, Now};
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::PAYLOAD_MAX;
 use crate::handoff::server::{
-    Batch, Body, Datagram, EVENTS_BESIDE, LiveConnections, Outbox, PREFETCH_MAX, Prepared,
-    RECORD_EVERY, Reply, Server, events_max,
+    Batch, Body, Datagram, EVENTS_BESIDE, Outbox, PREFETCH_MAX, RECORD_EVERY, Reply, events_max,
 };
 use crate::handoff::stats::{Counter, DropReason, Stats, TIMED_EVERY};
 use crate::kernel::backend::{BATCH_MAX, Backend, Losses, ReturnPath};
@@ -43,105 +44,6 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 // An empty queue takes what any datagram leads to.
 const _: () = assert!(events_max(PAYLOAD_MAX) <= eventlog::QUEUE_EVENTS);
-
-/// What a reactor drives: a [`Server`]. A benchmark can drive something that does less, to measure
-/// what the server adds.
-pub trait Shard {
-    /// What is known about a datagram before it is answered.
-    type Prepared: Default;
-
-    /// As [`Server::prepare`].
-    fn prepare(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Self::Prepared]);
-
-    /// As [`Server::prefetch`].
-    fn prefetch(&self, batch: &mut [Self::Prepared]);
-
-    /// Whether to answer it may cost much more than most.
-    fn is_costly(&self, _: &Self::Prepared) -> bool {
-        false
-    }
-
-    /// Answers a datagram: leaves replies and changes in `outbox`, or counts why there are none.
-    fn handle(
-        &mut self,
-        batch: &Batch,
-        datagram: Datagram<'_>,
-        prepared: &Self::Prepared,
-        outbox: &mut Outbox,
-    );
-
-    /// As [`Server::is_late`].
-    fn is_late(&self) -> bool {
-        false
-    }
-
-    /// As [`Server::record_late`].
-    fn record_late(&mut self, _batch: &Batch, _outbox: &mut Outbox) {}
-
-    /// As [`Server::tend_due`].
-    fn tend_due(&self) -> Option<Duration> {
-        None
-    }
-
-    /// As [`Server::tend`].
-    fn tend(&mut self, _batch: &Batch, _events: usize, _outbox: &mut Outbox) {}
-
-    /// Answers what an operator asks: a part that takes no longer than a batch.
-    fn inquire(&mut self, _inquiry: &mut Inquiry) {}
-}
-
-/// A server, with its view of the live connections.
-pub struct ServerShard<L> {
-    pub server: Server,
-    /// Asked when a table is full, or nearly.
-    pub live: L,
-}
-
-impl<L: LiveConnections> Shard for ServerShard<L> {
-    type Prepared = Prepared;
-
-    fn prepare(&self, table: TableKey, payload: &[u8], index: usize, batch: &mut [Prepared]) {
-        self.server.prepare(table, payload, index, batch);
-    }
-
-    fn prefetch(&self, batch: &mut [Prepared]) {
-        self.server.prefetch(batch);
-    }
-
-    fn is_costly(&self, prepared: &Prepared) -> bool {
-        prepared.is_costly()
-    }
-
-    fn handle(
-        &mut self,
-        batch: &Batch,
-        datagram: Datagram<'_>,
-        prepared: &Prepared,
-        outbox: &mut Outbox,
-    ) {
-        self.server.handle_prepared(batch, &mut self.live, datagram, prepared, outbox);
-    }
-
-    fn is_late(&self) -> bool {
-        self.server.is_late()
-    }
-
-    fn record_late(&mut self, batch: &Batch, outbox: &mut Outbox) {
-        self.server.record_late(batch, outbox);
-    }
-
-    fn tend_due(&self) -> Option<Duration> {
-        self.server.tend_due()
-    }
-
-    fn tend(&mut self, batch: &Batch, events: usize, outbox: &mut Outbox) {
-        self.server.tend(batch, events, &mut self.live, outbox);
-    }
-
-    fn inquire(&mut self, inquiry: &mut Inquiry) {
-        inquiry.ask(&mut self.server);
-    }
-}
 
 /// What a reactor records changes with.
 pub struct ChangeRecorder {
@@ -174,6 +76,8 @@ pub struct Reactor<B, S: Shard> {
     held_octets: usize,
     /// Events of a record that could not be written yet.
     unlogged: Vec<Event>,
+    /// None: peers have no names.
+    names: Option<PeerNameWriter>,
     /// Events that the log's queue has room for, as it was when this part of the batch began.
     log_room: usize,
     /// The state of the journal that was reported last.
@@ -232,6 +136,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             held: VecDeque::new(),
             held_octets: 0,
             unlogged: Vec::new(),
+            names: None,
             log_room: 0,
             told: JournalState::Fine,
             overflow_asked: Duration::ZERO,
@@ -246,6 +151,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     pub fn answering(mut self, inquiries: Inquiries) -> Self {
         self.inquiries = Some(inquiries);
         self
+    }
+
+    /// With the names of peers, if they are to have any.
+    pub fn naming(self, names: Option<PeerNameWriter>) -> Self {
+        Self { names, ..self }
     }
 
     /// Counts the turns of the loop.
@@ -450,7 +360,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// The one place that decides what comes first: changes are written to the journal, then to the
     /// log's queue, then the replies that announce them are handed to the kernel.
     fn commit(&mut self, now: Now) -> io::Result<()> {
-        let written = self.record(now);
+        let written = self.record_and_name(now);
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
         for index in 0..self.outbox.replies.len() {
             let Reply { datagram, to, ref body, after } = self.outbox.replies[index];
@@ -475,6 +385,15 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
         self.outbox.clear();
         Ok(())
+    }
+
+    /// Names are those of the entries before any of that is announced.
+    fn record_and_name(&mut self, now: Now) -> bool {
+        let written = self.record(now);
+        if let Some(names) = self.names.as_mut().filter(|_| written) {
+            names.follow(&self.outbox.changes);
+        }
+        written
     }
 
     /// Writes the changes of a batch to the journal, and their events to the log's queue, where
@@ -520,6 +439,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     fn log_unlogged(&mut self) {
+        if let Some(names) = &mut self.names {
+            names.follow_late(&self.unlogged);
+        }
         if let Some(log) = &mut self.log {
             self.unlogged.drain(..).for_each(|event| log.send(event, &self.stats));
             log.publish();

@@ -29,6 +29,7 @@ use crate::programs::serve::admin::{Admin, AdminShared, AdminState, DoorError, D
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live;
+use crate::programs::serve::names::{self, Names};
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
 use crate::programs::serve::recovery::{Kept, StateAhead, StateFound};
@@ -59,6 +60,20 @@ pub enum StartError {
     /// The process beside which this one was started has not let it take over.
     #[error("not taking over: {0}")]
     NotLetGo(io::Error),
+}
+
+impl Names {
+    /// Those that the configuration wants, of all entries. A server that cannot name anybody serves
+    /// all the same.
+    fn of(config: &ServeConfig, servers: &[Server], stats: &[Arc<Stats>]) -> Option<Self> {
+        if !config.peer_names {
+            names::forget(&config.peer_maps, &config.state);
+            return None;
+        }
+        let names = Self::open(&config.peer_maps, &config.state);
+        let filled = names.and_then(|names| names.fill(servers, stats).map(|()| names));
+        filled.map_err(|why| warn(format_args!("no peer has a name: {why}"))).ok()
+    }
 }
 
 impl Serving {
@@ -140,7 +155,6 @@ impl Serving {
         let groups = bound.shards;
         let listen: Vec<_> = groups[0].iter().map(ReactorSocket::local).collect();
         let handoff_port = listen[0].port();
-
         let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
         let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
         let Shards { clock, budget, stats, mut servers, ahead } = shards;
@@ -149,14 +163,13 @@ impl Serving {
         let sync = kept.sync;
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
+        let names = Names::of(&config, &servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =
             recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
-
         let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
         let polling = polling.map_err(say_unseen).ok();
-
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
         let parts = servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries);
@@ -164,7 +177,8 @@ impl Serving {
             let ((((server, live), recorder), stats), inquiries) = parts;
             let shard = ServerShard { server, live };
             let stats = Arc::clone(stats);
-            let seat = Seat { shard, recorder, stats, inquiries, common: common.clone() };
+            let names = names.as_ref().map(|names| names.writer(Arc::clone(&stats)));
+            let seat = Seat { shard, recorder, stats, inquiries, names, common: common.clone() };
             seat.spawn(number, io, sockets).map_err(|error| StartError::System("thread", error))?;
         }
         // `recv` must fail when a reactor ended before it could report.
@@ -180,6 +194,7 @@ impl Serving {
             budget,
             found,
             admin: None,
+            names,
             is_taken_over: false,
             log_watch: LogWatch::default(),
             _polling: polling,

@@ -11,13 +11,14 @@ use crate::disk::eventlog::{self, EventLog};
 use crate::handoff::server::Budget;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
-use crate::kernel::service::PassedFile;
+use crate::kernel::service::{self, PassedFile};
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::admin::Admin;
 use crate::programs::serve::drops::{self, DropLines, Watched};
 use crate::programs::serve::history::HistoryKeeping;
 use crate::programs::serve::live::Polling;
+use crate::programs::serve::names::Names;
 use crate::programs::serve::recording::{Keeper, Keeping, RecoverError};
 
 /// How long reactors may take to finish once they are told to, before the log stops waiting...
@@ -105,6 +106,8 @@ pub struct Serving {
     pub(super) found: Vec<String>,
     /// Answers the operator.
     pub(super) admin: Option<Admin>,
+    /// The names of peers.
+    pub(super) names: Option<Names>,
     /// Whether another process goes on with the sockets.
     pub(super) is_taken_over: bool,
     /// Whether the log hangs.
@@ -144,6 +147,16 @@ impl Serving {
     /// What an operator should know about the state that was found, a line each.
     pub fn found(&self) -> &[String] {
         &self.found
+    }
+
+    /// Says to whoever asks for names of peers that they are valid. To be called once a second.
+    pub fn keep_names(&mut self) {
+        let Some(Err(why)) = self.names.as_ref().map(Names::keep_valid) else { return };
+        warn(format_args!(
+            "--peer-names: new connections have no names any more: {why}; see peer-names status, and start the \
+             server again"
+        ));
+        self.names = None;
     }
 
     /// The troubles of the background work since the last call, and of a log that hangs since many
@@ -247,6 +260,10 @@ impl Serving {
         if let Some(admin) = self.admin.take() {
             admin.stop(self.is_taken_over);
         }
+        let is_kept = self.is_taken_over || service::is_service();
+        if let Some(names) = self.names.as_ref().filter(|_| !is_kept) {
+            names.end(false);
+        }
         self.stop.store(true, Ordering::Release);
         // It ends by itself, or with the process.
         let history_failures = self.history.take().map_or(0, |history| history.failures());
@@ -278,6 +295,9 @@ impl Serving {
                     break;
                 }
             }
+        }
+        if let Some(names) = self.names.as_ref().filter(|_| is_kept && !self.is_taken_over) {
+            names.end(true);
         }
         let totals = Totals {
             datagrams: self.count(Counter::Datagrams),

@@ -159,6 +159,7 @@ impl Look {
         troubles.retain(|trouble| self.repeats.is_due(trouble, now));
         troubles.iter().for_each(|trouble| warn(format_args!("{trouble}")));
         serving.say_drops(&mut self.drops, now);
+        serving.keep_names();
         if self.watchdog.as_mut().is_some_and(|before| serving.all_turned(before)) {
             service::alive();
         }

@@ -52,6 +52,9 @@ _nat64handoff() {
             nat64handoff,man)
                 cmd="nat64handoff__subcmd__man"
                 ;;
+            nat64handoff,peer-names)
+                cmd="nat64handoff__subcmd__peer__subcmd__names"
+                ;;
             nat64handoff,self-check)
                 cmd="nat64handoff__subcmd__self__subcmd__check"
                 ;;
@@ -106,6 +109,9 @@ _nat64handoff() {
             nat64handoff__subcmd__help,man)
                 cmd="nat64handoff__subcmd__help__subcmd__man"
                 ;;
+            nat64handoff__subcmd__help,peer-names)
+                cmd="nat64handoff__subcmd__help__subcmd__peer__subcmd__names"
+                ;;
             nat64handoff__subcmd__help,self-check)
                 cmd="nat64handoff__subcmd__help__subcmd__self__subcmd__check"
                 ;;
@@ -135,6 +141,15 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help__subcmd__journal,repair)
                 cmd="nat64handoff__subcmd__help__subcmd__journal__subcmd__repair"
+                ;;
+            nat64handoff__subcmd__help__subcmd__peer__subcmd__names,attach)
+                cmd="nat64handoff__subcmd__help__subcmd__peer__subcmd__names__subcmd__attach"
+                ;;
+            nat64handoff__subcmd__help__subcmd__peer__subcmd__names,detach)
+                cmd="nat64handoff__subcmd__help__subcmd__peer__subcmd__names__subcmd__detach"
+                ;;
+            nat64handoff__subcmd__help__subcmd__peer__subcmd__names,status)
+                cmd="nat64handoff__subcmd__help__subcmd__peer__subcmd__names__subcmd__status"
                 ;;
             nat64handoff__subcmd__history,build)
                 cmd="nat64handoff__subcmd__history__subcmd__build"
@@ -172,6 +187,30 @@ _nat64handoff() {
             nat64handoff__subcmd__journal__subcmd__help,repair)
                 cmd="nat64handoff__subcmd__journal__subcmd__help__subcmd__repair"
                 ;;
+            nat64handoff__subcmd__peer__subcmd__names,attach)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__attach"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names,detach)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__detach"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names,help)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__help"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names,status)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__status"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names__subcmd__help,attach)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__attach"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names__subcmd__help,detach)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__detach"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names__subcmd__help,help)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__help"
+                ;;
+            nat64handoff__subcmd__peer__subcmd__names__subcmd__help,status)
+                cmd="nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__status"
+                ;;
             *)
                 ;;
         esac
@@ -179,7 +218,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history peer-names completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -227,7 +266,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -298,6 +337,14 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-names)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --peer-maps)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -463,7 +510,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history peer-names completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -689,6 +736,62 @@ _nat64handoff() {
         nat64handoff__subcmd__help__subcmd__man)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__peer__subcmd__names)
+            opts="attach detach status"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__peer__subcmd__names__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__peer__subcmd__names__subcmd__detach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__peer__subcmd__names__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1040,8 +1143,158 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__peer__subcmd__names)
+            opts="-h --help attach detach status help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__attach)
+            opts="-h --cgroup --names-max --user --maps --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --names-max)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --maps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__detach)
+            opts="-h --maps --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --maps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__help)
+            opts="attach detach status help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__detach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__peer__subcmd__names__subcmd__status)
+            opts="-h --maps --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --maps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1112,6 +1365,14 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-names)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --peer-maps)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1139,7 +1400,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1210,6 +1471,14 @@ _nat64handoff() {
                     return 0
                     ;;
                 --create-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-names)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --peer-maps)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

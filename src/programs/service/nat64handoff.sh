@@ -4,6 +4,8 @@
 # and directories, where root names no others.
 program=/home/nat64ho/current/nat64handoff
 [ "$(id -u)" = 0 ] || exec "$program" "$@"
+# What loads programs into the kernel is as it was when root ran install.
+[ "${1-}" != peer-names ] || [ ! -x /home/nat64ho/peer-names ] || exec /home/nat64ho/peer-names "$@"
 : "${NAT64HANDOFF_CONFIG=/etc/nat64handoff.toml}" "${STATE_DIRECTORY=/home/nat64ho/state}"
 : "${LOGS_DIRECTORY=/home/nat64ho/logs}" "${RUNTIME_DIRECTORY=/run/nat64handoff}"
 export NAT64HANDOFF_CONFIG STATE_DIRECTORY LOGS_DIRECTORY RUNTIME_DIRECTORY

@@ -47,6 +47,8 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--peer-names=[ipv6\: programs on this host that listen at \[\:\:\] see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -156,6 +158,8 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--peer-names=[ipv6\: programs on this host that listen at \[\:\:\] see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -184,6 +188,8 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
+'--peer-names=[ipv6\: programs on this host that listen at \[\:\:\] see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -349,6 +355,81 @@ esac
     ;;
 esac
 ;;
+(peer-names)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_nat64handoff__subcmd__peer-names_commands" \
+"*::: :->peer-names" \
+&& ret=0
+
+    case $state in
+    (peer-names)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-peer-names-command-$line[1]:"
+        case $line[1] in
+            (attach)
+_arguments "${_arguments_options[@]}" : \
+'*--cgroup=[Name peers only to the programs in this control group v2, as that of a slice; may be repeated \[default\: the root, so all programs\]]:DIR:_files' \
+'--names-max=[The most names\: 140 octets of memory for each, at once]:N:_default' \
+'--user=[The user that the server runs as]:NAME:_default' \
+'--maps=[The directory of the maps, in a bpffs]:DIR:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(detach)
+_arguments "${_arguments_options[@]}" : \
+'--maps=[The directory of the maps, in a bpffs]:DIR:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(status)
+_arguments "${_arguments_options[@]}" : \
+'--maps=[The directory of the maps, in a bpffs]:DIR:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__peer-names__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-peer-names-help-command-$line[1]:"
+        case $line[1] in
+            (attach)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(detach)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(status)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
@@ -476,6 +557,34 @@ _arguments "${_arguments_options[@]}" : \
     ;;
 esac
 ;;
+(peer-names)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__help__subcmd__peer-names_commands" \
+"*::: :->peer-names" \
+&& ret=0
+
+    case $state in
+    (peer-names)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-help-peer-names-command-$line[1]:"
+        case $line[1] in
+            (attach)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(detach)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(status)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -515,6 +624,7 @@ _nat64handoff_commands() {
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
+'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -574,6 +684,7 @@ _nat64handoff__subcmd__help_commands() {
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
+'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -665,6 +776,30 @@ _nat64handoff__subcmd__help__subcmd__journal__subcmd__repair_commands() {
 _nat64handoff__subcmd__help__subcmd__man_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help man commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__peer-names_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__peer-names_commands() {
+    local commands; commands=(
+'attach:Load the programs into the kernel, for servers with \`--peer-names\`; as root' \
+'detach:Remove the programs and all names; as root' \
+'status:Say what is attached, and how many names there are' \
+    )
+    _describe -t commands 'nat64handoff help peer-names commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__peer-names__subcmd__attach_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__peer-names__subcmd__attach_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help peer-names attach commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__peer-names__subcmd__detach_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__peer-names__subcmd__detach_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help peer-names detach commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__peer-names__subcmd__status_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__peer-names__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help peer-names status commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__self-check_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__self-check_commands() {
@@ -791,6 +926,61 @@ _nat64handoff__subcmd__journal__subcmd__repair_commands() {
 _nat64handoff__subcmd__man_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff man commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names_commands] )) ||
+_nat64handoff__subcmd__peer-names_commands() {
+    local commands; commands=(
+'attach:Load the programs into the kernel, for servers with \`--peer-names\`; as root' \
+'detach:Remove the programs and all names; as root' \
+'status:Say what is attached, and how many names there are' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff peer-names commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__attach_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__attach_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names attach commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__detach_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__detach_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names detach commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__help_commands() {
+    local commands; commands=(
+'attach:Load the programs into the kernel, for servers with \`--peer-names\`; as root' \
+'detach:Remove the programs and all names; as root' \
+'status:Say what is attached, and how many names there are' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff peer-names help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__attach_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__attach_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names help attach commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__detach_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__detach_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names help detach commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names help help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__status_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__help__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names help status commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__peer-names__subcmd__status_commands] )) ||
+_nat64handoff__subcmd__peer-names__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff peer-names status commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__self-check_commands] )) ||
 _nat64handoff__subcmd__self-check_commands() {

@@ -1,0 +1,158 @@
+//! What names of peers cost the kernel and programs on the host: `cargo bench --bench peer_names`
+//! (root). What they cost the server: `cargo bench --bench load -- names`.
+//!
+//! Connections over loopback, in a control group of its own: first without the programs, then with
+//! them and no name, then with a name for each, in turns. The map has a million names.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nat64handoff::handoff::entry::TableKey;
+use nat64handoff::kernel::bpf::peer_names::{NAMES, PeerMaps, PeerName, STATE, key, state, value};
+use nat64handoff::kernel::{bpf::place, clock};
+
+const NAMES_MAX: u32 = 1_000_000;
+const AT_ONCE: u32 = 8192;
+const ROUNDS: usize = 9;
+const CONNECTIONS: usize = 2000;
+const OPEN_AT_ONCE: usize = 100;
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn main() {
+    let maps = PeerMaps::create(NAMES_MAX + 70_000).expect("as root, on Linux 5.8 or later");
+    fill(&maps);
+    let group = Group::enter().expect("a control group of its own");
+    let folder = File::open(&group.0).unwrap();
+    let kinds = ["without", "attached, no name", "attached, named"];
+    let mut times = kinds.map(|_| Vec::new());
+    for round in 0..ROUNDS {
+        for step in 0..kinds.len() {
+            let kind = (round + step) % kinds.len();
+            let links = (kind > 0).then(|| maps.attach(&folder, true, false).unwrap());
+            let valid = if kind == 2 { clock::since_boot() + HOUR } else { Duration::ZERO };
+            maps.state.set(&[0; STATE.key_octets], &state(1, valid.as_nanos() as u64)).unwrap();
+            times[kind].push(connections(kind == 2));
+            drop(links);
+        }
+    }
+    println!(
+        "{CONNECTIONS} connections in each of {ROUNDS} rounds, ns for each (low-high), ratio of medians"
+    );
+    println!("{:20} {:>26} {:>26}", "", "connect and accept", "accept and getpeername");
+    let first = [0, 1].map(|which| median(&times[0], which).1);
+    for (name, times) in kinds.iter().zip(&times) {
+        print!("{name:20}");
+        for which in [0, 1] {
+            let (low, median, high) = median(times, which);
+            print!(" {median:7} ({low}-{high}) {:.2}", median as f64 / first[which] as f64);
+        }
+        println!();
+    }
+}
+
+/// What stands for nothing, but has its place.
+fn others(number: u32) -> ([u8; NAMES.key_octets], [u8; NAMES.value_octets]) {
+    let table = TableKey { local: [203, 0, 113, 5].into(), nat64: (number >> 16).into() };
+    named(table, number as u16)
+}
+
+fn named(table: TableKey, port: u16) -> ([u8; NAMES.key_octets], [u8; NAMES.value_octets]) {
+    let client = "2001:db8::17".parse().unwrap();
+    let key = key(table, port);
+    (key, value(&key, PeerName { client, client_port: 53186, pool: None }, 1))
+}
+
+fn fill(maps: &PeerMaps) {
+    let begin = Instant::now();
+    for first in (0..NAMES_MAX).step_by(AT_ONCE as usize) {
+        let all = first..NAMES_MAX.min(first + AT_ONCE);
+        let (keys, values): (Vec<_>, Vec<_>) = all.map(others).unzip();
+        let (_, error) = maps.names.set_all(&keys.concat(), &values.concat());
+        assert!(error.is_none(), "{error:?}");
+    }
+    println!("{NAMES_MAX} names given in {:?}", begin.elapsed());
+    let (begin, mut seen) = (Instant::now(), 0);
+    maps.names.walk(|_, _| seen += 1).unwrap();
+    println!("{seen} names read in {:?}", begin.elapsed());
+    let begin = Instant::now();
+    for number in 0..100_000 {
+        let (key, value) = others(number * 10);
+        maps.names.remove_all(&key).unwrap();
+        maps.names.set(&key, &value).unwrap();
+    }
+    println!(
+        "one taken back and given, each by itself: {} ns",
+        begin.elapsed().as_nanos() / 100_000
+    );
+    let descriptor = maps.names.as_fd().as_raw_fd();
+    let information = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap();
+    let locked = information.lines().find_map(|line| line.strip_prefix("memlock:\t"));
+    let octets: u64 = locked.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    println!("memory for a name: {} octets", octets / u64::from(maps.names.entries_max()));
+    let table = TableKey { local: Ipv4Addr::LOCALHOST, nat64: Ipv4Addr::LOCALHOST };
+    let (keys, values): (Vec<_>, Vec<_>) = (1024..=u16::MAX).map(|port| named(table, port)).unzip();
+    assert!(maps.names.set_all(&keys.concat(), &values.concat()).1.is_none());
+}
+
+/// Nanoseconds of a connection, and of its accept with getpeername.
+fn connections(is_named: bool) -> [u64; 2] {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+    let (mut all, mut accepting) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..CONNECTIONS / OPEN_AT_ONCE {
+        let begin = Instant::now();
+        let clients: Vec<_> = (0..OPEN_AT_ONCE).map(|_| TcpStream::connect(to).unwrap()).collect();
+        let accepted = Instant::now();
+        let servers: Vec<_> = (0..OPEN_AT_ONCE)
+            .map(|_| {
+                let (server, peer) = listener.accept().unwrap();
+                assert_eq!(peer.ip() == Ipv4Addr::LOCALHOST.to_ipv6_mapped(), !is_named);
+                assert_eq!(server.peer_addr().unwrap(), peer);
+                server
+            })
+            .collect();
+        accepting += accepted.elapsed();
+        all += begin.elapsed();
+        drop((clients, servers));
+    }
+    [all, accepting].map(|time| time.as_nanos() as u64 / CONNECTIONS as u64)
+}
+
+fn median(times: &[[u64; 2]], which: usize) -> (u64, u64, u64) {
+    let mut times: Vec<_> = times.iter().map(|time| time[which]).collect();
+    times.sort_unstable();
+    (times[0], times[times.len() / 2], times[times.len() - 1])
+}
+
+/// This process is in it as long as the value lives.
+struct Group(PathBuf, PathBuf);
+
+impl Group {
+    fn enter() -> io::Result<Self> {
+        let root = place::control_groups().ok_or(io::ErrorKind::NotFound)?;
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let group = root.join(format!("nat64handoff-bench-{}", std::process::id()));
+        fs::create_dir(&group)?;
+        let entered = Self(group, root.join(own));
+        enter(&entered.0)?;
+        Ok(entered)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = enter(&self.1);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn enter(group: &Path) -> io::Result<()> {
+    fs::write(group.join("cgroup.procs"), std::process::id().to_string())
+}

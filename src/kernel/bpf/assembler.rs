@@ -1,0 +1,273 @@
+//! Instructions of eBPF (RFC 9669), as far as our programs use them.
+//!
+//! All jumps lead forward, to the end of the program: what does not apply is left as it is.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// A register. `R0` has what a function returned, `R1` to `R5` are its arguments and are lost by
+/// the call, `R6` to `R9` stay, `R10` points behind the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Register {
+    R0 = 0,
+    R1 = 1,
+    R2 = 2,
+    R3 = 3,
+    R4 = 4,
+    R6 = 6,
+    R7 = 7,
+    R9 = 9,
+    R10 = 10,
+}
+
+/// How many octets are read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Width {
+    Word = 0x00,
+    Double = 0x18,
+}
+
+/// A function of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Function {
+    MapLookup = 1,
+    StorageGet = 107,
+    /// Nanoseconds since the boot, with the time that the machine slept.
+    BootTime = 125,
+}
+
+/// Whether two values are equal, or one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Condition {
+    Equal = 0x10,
+    Greater = 0x20,
+    NotEqual = 0x50,
+}
+
+const CLASS_LOAD_IMMEDIATE: u8 = 0x00;
+const CLASS_LOAD: u8 = 0x01;
+const CLASS_STORE_IMMEDIATE: u8 = 0x02;
+const CLASS_STORE: u8 = 0x03;
+const CLASS_JUMP: u8 = 0x05;
+const CLASS_JUMP_32: u8 = 0x06;
+const CLASS_ARITHMETIC: u8 = 0x07;
+const MODE_MEMORY: u8 = 0x60;
+const SOURCE_REGISTER: u8 = 0x08;
+const ADD: u8 = 0x00;
+const MULTIPLY: u8 = 0x20;
+const SHIFT_RIGHT: u8 = 0x70;
+const EXCLUSIVE_OR: u8 = 0xa0;
+const MOVE: u8 = 0xb0;
+const CALL: u8 = 0x80;
+const EXIT: u8 = 0x90;
+/// The immediate of a wide load is the descriptor of a map.
+const PSEUDO_MAP: u8 = 1;
+
+/// `struct bpf_insn`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+/// A program in the making.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    instructions: Vec<Instruction>,
+    /// Jumps to the end.
+    jumps: Vec<usize>,
+}
+
+impl Assembler {
+    fn push(&mut self, code: u8, to: Register, from: Register, offset: i16, immediate: i32) {
+        let registers = if cfg!(target_endian = "little") {
+            (from as u8) << 4 | to as u8
+        } else {
+            (to as u8) << 4 | from as u8
+        };
+        self.instructions.push(Instruction { code, registers, offset, immediate });
+    }
+
+    /// `to = from`
+    pub(super) fn copy(&mut self, to: Register, from: Register) {
+        self.push(CLASS_ARITHMETIC | MOVE | SOURCE_REGISTER, to, from, 0, 0);
+    }
+
+    /// `to = value`
+    pub(super) fn set(&mut self, to: Register, value: i32) {
+        self.push(CLASS_ARITHMETIC | MOVE, to, Register::R0, 0, value);
+    }
+
+    /// `to += value`
+    pub(super) fn add(&mut self, to: Register, value: i32) {
+        self.push(CLASS_ARITHMETIC | ADD, to, Register::R0, 0, value);
+    }
+
+    /// `to *= by`
+    pub(super) fn multiply(&mut self, to: Register, by: Register) {
+        self.push(CLASS_ARITHMETIC | MULTIPLY | SOURCE_REGISTER, to, by, 0, 0);
+    }
+
+    /// `to ^= with`
+    pub(super) fn exclusive_or(&mut self, to: Register, with: Register) {
+        self.push(CLASS_ARITHMETIC | EXCLUSIVE_OR | SOURCE_REGISTER, to, with, 0, 0);
+    }
+
+    /// `to >>= bits`
+    pub(super) fn shift_right(&mut self, to: Register, bits: i32) {
+        self.push(CLASS_ARITHMETIC | SHIFT_RIGHT, to, Register::R0, 0, bits);
+    }
+
+    /// `to = value`, all 64 bits of it.
+    pub(super) fn set_wide(&mut self, to: Register, value: u64) {
+        let halves = [value as u32, (value >> 32) as u32].map(u32::cast_signed);
+        let code = CLASS_LOAD_IMMEDIATE | Width::Double as u8;
+        self.push(code, to, Register::R0, 0, halves[0]);
+        self.push(0, Register::R0, Register::R0, 0, halves[1]);
+    }
+
+    /// `to = *(base + offset)`
+    pub(super) fn load(&mut self, width: Width, to: Register, base: Register, offset: i16) {
+        self.push(CLASS_LOAD | MODE_MEMORY | width as u8, to, base, offset, 0);
+    }
+
+    /// `*(base + offset) = from`
+    pub(super) fn store(&mut self, width: Width, base: Register, offset: i16, from: Register) {
+        self.push(CLASS_STORE | MODE_MEMORY | width as u8, base, from, offset, 0);
+    }
+
+    /// `*(base + offset) = value`, a word.
+    pub(super) fn store_word(&mut self, base: Register, offset: i16, value: i32) {
+        let code = CLASS_STORE_IMMEDIATE | MODE_MEMORY | Width::Word as u8;
+        self.push(code, base, Register::R0, offset, value);
+    }
+
+    /// `to = map`
+    pub(super) fn map(&mut self, to: Register, map: BorrowedFd<'_>) {
+        let code = CLASS_LOAD_IMMEDIATE | Width::Double as u8;
+        let start = self.instructions.len();
+        self.push(code, to, Register::R0, 0, map.as_raw_fd());
+        let to = to as u8;
+        let pseudo = if cfg!(target_endian = "little") {
+            PSEUDO_MAP << 4 | to
+        } else {
+            to << 4 | PSEUDO_MAP
+        };
+        self.instructions[start].registers = pseudo;
+        // The upper half.
+        self.push(0, Register::R0, Register::R0, 0, 0);
+    }
+
+    /// `R0 = function(R1, R2, R3, R4, R5)`
+    pub(super) fn call(&mut self, function: Function) {
+        self.push(CLASS_JUMP | CALL, Register::R0, Register::R0, 0, function as i32);
+    }
+
+    /// Leaves where `left` and `right` are so, unsigned, in all 64 bits.
+    pub(super) fn leave_if(&mut self, left: Register, condition: Condition, right: Register) {
+        self.jumps.push(self.instructions.len());
+        self.push(CLASS_JUMP | condition as u8 | SOURCE_REGISTER, left, right, 0, 0);
+    }
+
+    /// Leaves where the lower 32 bits of `left` and `value` are so.
+    pub(super) fn leave_if_word(&mut self, left: Register, condition: Condition, value: u32) {
+        self.jumps.push(self.instructions.len());
+        self.push(CLASS_JUMP_32 | condition as u8, left, Register::R0, 0, value.cast_signed());
+    }
+
+    /// Leaves where `left`, a pointer, is null, or is not.
+    pub(super) fn leave_if_null(&mut self, left: Register, condition: Condition) {
+        self.jumps.push(self.instructions.len());
+        self.push(CLASS_JUMP | condition as u8, left, Register::R0, 0, 0);
+    }
+
+    /// Goes on behind the next `count` instructions where the lower 32 bits of `left` and `value`
+    /// are so.
+    pub(super) fn skip_if_word(
+        &mut self,
+        left: Register,
+        condition: Condition,
+        value: u32,
+        count: i16,
+    ) {
+        let value = value.cast_signed();
+        self.push(CLASS_JUMP_32 | condition as u8, left, Register::R0, count, value);
+    }
+
+    /// The program. At its end it returns 1: go on.
+    pub(super) fn finish(mut self) -> Vec<Instruction> {
+        let end = self.instructions.len();
+        for jump in std::mem::take(&mut self.jumps) {
+            // A program has some hundred instructions at most.
+            self.instructions[jump].offset = i16::try_from(end - jump - 1).unwrap_or(i16::MAX);
+        }
+        self.set(Register::R0, 1);
+        self.push(CLASS_JUMP | EXIT, Register::R0, Register::R0, 0, 0);
+        self.instructions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `llvm-objdump` shows them.
+    fn octets(instructions: &[Instruction]) -> Vec<[u8; 8]> {
+        let one = |instruction: &Instruction| {
+            let mut octets = [0; 8];
+            octets[0] = instruction.code;
+            octets[1] = instruction.registers;
+            octets[2..4].copy_from_slice(&instruction.offset.to_ne_bytes());
+            octets[4..].copy_from_slice(&instruction.immediate.to_ne_bytes());
+            octets
+        };
+        instructions.iter().map(one).collect()
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn instructions_are_those_of_rfc_9669() {
+        use Register::*;
+        let mut program = Assembler::default();
+        program.copy(R6, R1);
+        program.load(Width::Word, R2, R6, 8);
+        program.leave_if_word(R2, Condition::NotEqual, 0);
+        program.store(Width::Word, R10, -16, R2);
+        program.store_word(R10, -20, 0);
+        program.add(R2, -16);
+        program.call(Function::MapLookup);
+        program.leave_if_null(R0, Condition::Equal);
+        program.load(Width::Double, R7, R6, 64);
+        program.set_wide(R4, 0x1122_3344_5566_7788);
+        program.exclusive_or(R0, R2);
+        program.multiply(R0, R4);
+        program.shift_right(R3, 32);
+        program.skip_if_word(R2, Condition::Equal, 2, 1);
+        let expected: [[u8; 8]; 17] = [
+            [0xbf, 0x16, 0, 0, 0, 0, 0, 0],             // r6 = r1
+            [0x61, 0x62, 8, 0, 0, 0, 0, 0],             // r2 = *(u32 *)(r6 + 8)
+            [0x56, 0x02, 12, 0, 0, 0, 0, 0],            // if w2 != 0 goto +12
+            [0x63, 0x2a, 0xf0, 0xff, 0, 0, 0, 0],       // *(u32 *)(r10 - 16) = r2
+            [0x62, 0x0a, 0xec, 0xff, 0, 0, 0, 0],       // *(u32 *)(r10 - 20) = 0
+            [0x07, 0x02, 0, 0, 0xf0, 0xff, 0xff, 0xff], // r2 += -16
+            [0x85, 0x00, 0, 0, 1, 0, 0, 0],             // call 1
+            [0x15, 0x00, 7, 0, 0, 0, 0, 0],             // if r0 == 0 goto +7
+            [0x79, 0x67, 64, 0, 0, 0, 0, 0],            // r7 = *(u64 *)(r6 + 64)
+            [0x18, 0x04, 0, 0, 0x88, 0x77, 0x66, 0x55], // r4 = 0x1122334455667788
+            [0, 0, 0, 0, 0x44, 0x33, 0x22, 0x11],
+            [0xaf, 0x20, 0, 0, 0, 0, 0, 0],  // r0 ^= r2
+            [0x2f, 0x40, 0, 0, 0, 0, 0, 0],  // r0 *= r4
+            [0x77, 0x03, 0, 0, 32, 0, 0, 0], // r3 >>= 32
+            [0x16, 0x02, 1, 0, 2, 0, 0, 0],  // if w2 == 2 goto +1
+            [0xb7, 0x00, 0, 0, 1, 0, 0, 0],  // r0 = 1
+            [0x95, 0x00, 0, 0, 0, 0, 0, 0],  // exit
+        ];
+        assert_eq!(octets(&program.finish()), expected);
+    }
+}

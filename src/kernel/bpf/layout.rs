@@ -1,0 +1,26 @@
+//! What keys and values of the maps of [`super::peer_names`] are made of: the server writes them,
+//! and the programs read them.
+
+use super::map::MapShape;
+
+const KIND_HASH: u32 = 1;
+const KIND_ARRAY: u32 = 2;
+
+/// The map of the names.
+pub const NAMES: MapShape = MapShape { kind: KIND_HASH, key_octets: 12, value_octets: 40 };
+/// The map of the state.
+pub const STATE: MapShape = MapShape { kind: KIND_ARRAY, key_octets: 4, value_octets: 16 };
+
+/// In a value of `names`. The first [`PEER_OCTETS`] are the value of `peers`, too.
+pub const CLIENT_AT: i16 = 0;
+pub const CLIENT_PORT_AT: i16 = 16;
+pub const POOL_AT: i16 = 20;
+pub const GENERATION_AT: i16 = 24;
+pub const CHECK_AT: i16 = 32;
+pub const PEER_OCTETS: i16 = 24;
+/// In the value of `state`.
+pub const CURRENT_AT: i16 = 0;
+pub const UNTIL_AT: i16 = 8;
+
+/// Odd, and as many ones as zeros: 2^64 divided by the golden ratio.
+pub const CHECK_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
