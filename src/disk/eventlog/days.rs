@@ -24,11 +24,8 @@ use crate::handoff::logged::time_of;
 
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: u64 = DAY.as_micros() as u64;
-/// So many days ahead of it a file has the day of one before it. Of a clock that was more wrong,
-/// files would have a wrong day for as long, and be kept for as long.
-const AHEAD_MAX: u64 = 32;
 /// The most files of one day.
-const FILES_MAX: u32 = 1000;
+const FILES_MAX: u32 = 100_000;
 /// The end of a compressed file's name.
 pub(super) const COMPRESSED: &str = ".gz";
 
@@ -127,15 +124,23 @@ impl Former {
     }
 }
 
-/// Gives the log the name of a day, one that no file has. Returns the new path. Where a file before
-/// has a later day, as the clock was set back since, it gets that: those who read the log order its
-/// files by their names.
-pub(super) fn put_aside(log: &Path, day: Day) -> io::Result<PathBuf> {
+/// Gives the log the name of a day, one that no file has. Returns the new path.
+///
+/// Those who read the log order its files by their names, so it gets no day before that of another
+/// file, as it would where the clock was set back; and no day that is still to come, unless another
+/// file has one, or there is none: then it is the clock that may be behind.
+pub(super) fn put_aside(log: &Path, day: Day, today: Day) -> io::Result<PathBuf> {
     let name = log.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let former = RealDisk.list(parent(log))?;
-    let former = former.iter().filter_map(|other| Some(Former::parse(name, other)?.day));
-    let day = former.filter(|former| former.since(day) <= AHEAD_MAX).fold(day, Day::max);
-    for number in 0..FILES_MAX {
+    let former = former.iter().filter_map(|other| Former::parse(name, other));
+    let latest = former.max_by_key(|former| (former.day, former.number));
+    let day = match latest {
+        Some(latest) if latest.day <= today => day.min(today).max(latest.day),
+        Some(latest) => day.max(latest.day),
+        None => day,
+    };
+    let first = latest.filter(|latest| latest.day == day).map_or(0, |latest| latest.number);
+    for number in first..FILES_MAX {
         let [path, compressed] = [false, true].map(|is_compressed| {
             parent(log).join(Former { day, number, is_compressed }.name(name))
         });
@@ -236,33 +241,42 @@ mod tests {
         fs::write(path("a-20190318"), "first").unwrap();
         fs::write(path("a-20190318.1.gz"), "second").unwrap();
         fs::write(path("a"), "third").unwrap();
-        let aside = put_aside(&path("a"), day("20190318")).unwrap();
+        let aside = put_aside(&path("a"), day("20190318"), day("20190319")).unwrap();
         assert_eq!(aside, path("a-20190318.2"));
         assert_eq!(fs::read(aside).unwrap(), b"third");
         assert_eq!(fs::read(path("a-20190318")).unwrap(), b"first");
         assert_eq!(fs::read(path("a-20190318.1.gz")).unwrap(), b"second");
-        assert!(put_aside(&path("a"), day("20190318")).is_err(), "it is gone");
+        assert!(put_aside(&path("a"), day("20190318"), day("20190319")).is_err(), "it is gone");
     }
 
-    /// Files stand in the order in which they were written.
+    /// Files stand in the order in which they were written, and none is of a time that is not.
     #[test]
-    fn a_clock_that_is_set_back_does_not_change_the_order() {
+    fn a_clock_that_is_wrong_does_not_change_the_order() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        for (at, name) in [
-            ("20190318", "a-20190318"),
-            // It was two days ahead.
-            ("20190321", "a-20190321"),
-            ("20190319", "a-20190321.1"),
-            ("20190320", "a-20190321.2"),
-            ("20190321", "a-20190321.3"),
-            ("20190322", "a-20190322"),
-            // It was years ahead.
-            ("20290322", "a-20290322"),
-            ("20190323", "a-20190323"),
+        for (last_line, today, name) in [
+            // At the first start, the clock was behind.
+            ("20190318", "20160101", "a-20190318"),
+            ("20160101", "20190319", "a-20190318.1"),
+            // It was two days ahead over midnight.
+            ("20190321", "20190322", "a-20190321"),
+            ("20190322", "20190319", "a-20190322"),
+            ("20190320", "20190321", "a-20190322.1"),
+            ("20190322", "20190323", "a-20190322.2"),
+            // It was years ahead for a moment.
+            ("20290322", "20190324", "a-20190324"),
+            // It is years behind at a boot, for a moment and over midnight.
+            ("20190325", "20160101", "a-20190325"),
+            ("20160101", "20160102", "a-20190325.1"),
+            ("20160102", "20190327", "a-20190325.2"),
+            ("20190327", "20190328", "a-20190327"),
+            // It was years ahead over midnight: what follows has that day.
+            ("20290322", "20290323", "a-20290322"),
+            ("20190328", "20190329", "a-20290322.1"),
         ] {
-            fs::write(path("a"), at).unwrap();
-            assert_eq!(put_aside(&path("a"), day(at)).unwrap(), path(name), "{at}");
+            fs::write(path("a"), last_line).unwrap();
+            let aside = put_aside(&path("a"), day(last_line), day(today)).unwrap();
+            assert_eq!(aside, path(name), "{last_line}, today {today}");
         }
     }
 }

@@ -475,7 +475,7 @@ impl Logger {
         if self.output.day().is_none() {
             turning.tidy();
         } else {
-            let put_aside = self.put_aside(day);
+            let put_aside = self.put_aside(day, today);
             if let Some(turning) = &mut self.turning {
                 let failed_before = turning.again_at.take().is_some();
                 turning.again_at =
@@ -502,13 +502,13 @@ impl Logger {
     ///
     /// It has whole lines, and the cursor counts them, durably. A crash between the two steps
     /// leaves a file that was renamed, which [`complete`](super::complete()) finds.
-    fn put_aside(&mut self, day: Day) -> io::Result<()> {
+    fn put_aside(&mut self, day: Day, today: Day) -> io::Result<()> {
         self.record(Firmness::Firm);
         if !self.recorder.is_settled() {
             return Err(io::Error::other("it is not known how much of it is on the disk"));
         }
         let Output::File(log) = &self.output else { return Ok(()) };
-        let aside = log.put_aside(day)?;
+        let aside = log.put_aside(day, today)?;
         match LogFile::open(log.path.clone()) {
             Ok(new) => self.go_on_in(new),
             Err(error) => {

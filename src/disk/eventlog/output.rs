@@ -303,7 +303,7 @@ impl LogFile {
     }
 
     /// Gives it the name of a day. Returns both names, or nothing where somebody else has done so.
-    pub(super) fn put_aside(&self, day: Day) -> io::Result<Option<(PathBuf, PathBuf)>> {
+    pub(super) fn put_aside(&self, day: Day, today: Day) -> io::Result<Option<(PathBuf, PathBuf)>> {
         // The target of a link is what is renamed.
         let path = match fs::canonicalize(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -311,7 +311,7 @@ impl LogFile {
         };
         let there = fs::metadata(&path)?;
         match there.is_file().then(|| Inode::of(&there)) == self.id {
-            true => Ok(Some((days::put_aside(&path, day)?, path))),
+            true => Ok(Some((days::put_aside(&path, day, today)?, path))),
             false => Ok(None),
         }
     }
