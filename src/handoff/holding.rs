@@ -8,6 +8,10 @@ use crate::handoff::change::Timestamp;
 use crate::handoff::logged::{LoggedEntry, LoggedKind, LoggedLine};
 use crate::ip::address::Prefix96;
 
+/// The most of one port that are in doubt at once. They become more where a log does not say the
+/// server's address, or where lines of it are missing: then the one that began first is given up.
+const DOUBTFUL_MAX: usize = 4;
+
 /// A port was a client's for a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
@@ -23,8 +27,9 @@ pub struct Holding {
     /// Not any more at that time. None: still.
     pub until: Option<Timestamp>,
     /// Perhaps only until then, and not until `until` or now: the server did not know the NAT64
-    /// then, or a table of another address of the server began, which the log does not say; or
-    /// lines of the log are missing from then on.
+    /// then, or a table of another address of the server began, which the log does not say; or the
+    /// log gave it to this client again then, perhaps in another table; or lines of the log are
+    /// missing from then on.
     pub perhaps_until: Option<Timestamp>,
     /// How it ended, where it did.
     pub ended: Option<HowEnded>,
@@ -36,9 +41,9 @@ pub enum HowEnded {
     /// The log says that it did.
     Deleted,
     /// The log gives it to another client of the same table, or again to this one, and does not say
-    /// that it ended.
+    /// that it ended; or so many others got it that this one, which was in doubt, was given up.
     Replaced,
-    /// The table began anew.
+    /// The table began anew; or others came into doubt by that, and this one was given up.
     Initialized,
 }
 
@@ -88,15 +93,19 @@ impl Holding {
         self.perhaps_until.get_or_insert(at);
     }
 
-    /// It is in doubt, and now that table, or perhaps that one, begins anew: so what is in doubt
-    /// does not become more and more.
-    fn is_given_up(&self, local: Option<Ipv4Addr>) -> bool {
-        self.perhaps_until.is_some() && self.is_at(local)
+    /// Perhaps it is over.
+    fn is_doubtful(&self) -> bool {
+        self.perhaps_until.is_some()
     }
 
     /// The same table, as far as the log says.
     fn is_at(&self, local: Option<Ipv4Addr>) -> bool {
         self.local.is_none() || local.is_none() || self.local == local
+    }
+
+    /// The same table, as the log says.
+    fn is_surely_at(&self, local: Option<Ipv4Addr>) -> bool {
+        self.local.is_some() && self.local == local
     }
 
     fn is_of(&self, line: &LoggedLine, entry: &LoggedEntry) -> bool {
@@ -151,21 +160,41 @@ impl PortHoldings {
 
     fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry, ended: &mut Vec<Holding>) {
         // A line that stands there twice says nothing new.
-        if self.open.iter().any(|held| held.is_of(line, entry) && held.perhaps_until.is_none()) {
+        let is_said = |held: &Holding| {
+            let is_known = held.is_surely_at(line.local) || held.from == Some(line.at);
+            held.is_of(line, entry) && is_known && !held.is_doubtful()
+        };
+        if self.open.iter().any(is_said) {
             return;
         }
-        // A table has one client on a port. Without the server's address it may be another table.
+        // A table has one client on a port. Without the server's address it may be another table:
+        // then who had it may have it still, also where it is the same client.
+        for held in self.open.iter_mut().filter(|held| held.is_of(line, entry)) {
+            held.doubt(line.at);
+        }
+        let same = self.open.iter().filter(|held| held.is_of(line, entry));
+        let first = same.min_by(|one, other| one.order(other)).cloned();
         let is_over = |held: &mut Holding| {
-            held.is_of(line, entry) || held.local.is_some() && held.local == line.local
+            let is_same = held.is_of(line, entry) && first.as_ref() != Some(&*held);
+            is_same
+                || held.is_surely_at(line.local)
+                || held.from == Some(line.at) && held.is_of(line, entry)
         };
         let over = self.open.extract_if(.., is_over);
         ended.extend(over.map(|held| held.over(line.at, HowEnded::Replaced)));
         self.open.push(Holding::begun(line, entry, Some(line.at)));
+        self.give_up(line.at, HowEnded::Replaced, ended);
     }
 
     fn deleted(&mut self, line: &LoggedLine, entry: &LoggedEntry, ended: &mut Vec<Holding>) {
-        let held = self.open.iter().position(|held| held.is_of(line, entry));
-        let held = held.map(|place| self.open.remove(place));
+        let rank = |held: &Holding| (held.is_surely_at(line.local), !held.is_doubtful());
+        let all = self.open.iter().enumerate().filter(|(_, held)| held.is_of(line, entry));
+        // Of several tables, one: of that one, if the log says so. What is left is in doubt.
+        let held = all.max_by(|(_, one), (_, other)| {
+            rank(one).cmp(&rank(other)).then_with(|| one.order(other))
+        });
+        let place = held.map(|(place, _)| place);
+        let held = place.map(|place| self.open.remove(place));
         let mut held = held.unwrap_or_else(|| Holding::begun(line, entry, None));
         // It was so all the time.
         held.perhaps_until = None;
@@ -174,13 +203,21 @@ impl PortHoldings {
 
     /// The server does not know the NAT64: it has no entry of it in that table.
     fn initialized(&mut self, line: &LoggedLine, ended: &mut Vec<Holding>) {
-        let is_over = |held: &mut Holding| {
-            held.local.is_some() && held.local == line.local || held.is_given_up(line.local)
-        };
-        let over = self.open.extract_if(.., is_over);
+        let over = self.open.extract_if(.., |held| held.is_surely_at(line.local));
         ended.extend(over.map(|held| held.over(line.at, HowEnded::Initialized)));
         let open = self.open.iter_mut().filter(|held| held.is_at(line.local));
         open.for_each(|held| held.doubt(line.at));
+        self.give_up(line.at, HowEnded::Initialized, ended);
+    }
+
+    /// Ends those in doubt that are too many.
+    fn give_up(&mut self, at: Timestamp, how: HowEnded, ended: &mut Vec<Holding>) {
+        while self.open.iter().filter(|held| held.is_doubtful()).count() > DOUBTFUL_MAX {
+            let doubtful = self.open.iter().enumerate().filter(|(_, held)| held.is_doubtful());
+            let first = doubtful.min_by(|(_, one), (_, other)| one.order(other));
+            let Some((place, _)) = first else { return };
+            ended.push(self.open.remove(place).over(at, how));
+        }
     }
 }
 
@@ -266,8 +303,8 @@ mod tests {
             // One after another in the same microsecond.
             "05:00.000000 Deleted 192.0.2.7:3719 [2001:db8::17]:1",
             "05:00.000000 Created 192.0.2.7:3719 [2001:db8::18]:1",
-            // Twice, as after a restored copy.
-            "06:00.000000 Created 192.0.2.7:3719 [2001:db8::18]:1",
+            // Twice.
+            "05:00.000000 Created 192.0.2.7:3719 [2001:db8::18]:1",
         ];
         let first = ("2001:db8::17".to_owned(), Some(2), Some(5));
         let second = ("2001:db8::18".to_owned(), Some(5), None);
@@ -332,26 +369,62 @@ mod tests {
         assert_eq!((all.len(), contradictions.len()), (2, 1));
     }
 
-    /// It ends when a table begins anew again: until then it was so at most.
+    /// Client, from, until, perhaps until, as minutes, and whether it was given up.
+    fn doubts(lines: &[&str]) -> Vec<(u8, u64, Option<u64>, Option<u64>)> {
+        let lines = lines.iter().map(|line| {
+            let (time, rest) = line.split_once(' ').unwrap();
+            let (kind, client) = rest.split_once(' ').unwrap_or((rest, ""));
+            let rest = match client {
+                "" => "192.0.2.7".to_owned(),
+                client => format!("192.0.2.7:3719 [2001:db8::{client}]:1"),
+            };
+            LoggedLine::parse(&format!("2019-03-18 10:{time}:00.000000 {kind} {rest}")).unwrap()
+        });
+        let minute = |at: Timestamp| at.as_micros() / 60_000_000 % 60;
+        let told = Holdings::of(lines).into_all().0.into_iter().map(|held| {
+            let [.., client] = held.client.octets();
+            let from = held.from.map_or(99, minute);
+            (client, from, held.until.map(minute), held.perhaps_until.map(minute))
+        });
+        told.collect()
+    }
+
+    /// Tables of other addresses of the server begin, which a log does not say: who is in doubt
+    /// may have it all the time, and does where a line says so later.
+    #[test]
+    fn who_is_in_doubt_is_not_forgotten() {
+        let begin = ["02 Created 1", "04 Initialized", "06 Initialized"];
+        let with = |rest: &[&'static str]| doubts(&[&begin[..], rest].concat());
+        assert_eq!(with(&[]), [(1, 2, None, Some(4))]);
+        assert_eq!(with(&["08 Deleted 1"]), [(1, 2, Some(8), None)]);
+        let other = with(&["08 Created 2", "09 Deleted 1"]);
+        assert_eq!(other, [(1, 2, Some(9), None), (2, 8, None, None)]);
+    }
+
+    /// A NAT64 uses a port for a client towards two addresses of the server.
+    #[test]
+    fn a_client_in_two_tables() {
+        let begin = ["02 Created 1", "04 Created 1"];
+        let with = |rest: &[&'static str]| doubts(&[&begin[..], rest].concat());
+        assert_eq!(with(&["06 Deleted 1"]), [(1, 2, None, Some(4)), (1, 4, Some(6), None)]);
+        let both = with(&["06 Deleted 1", "08 Deleted 1"]);
+        assert_eq!(both, [(1, 2, Some(8), None), (1, 4, Some(6), None)]);
+        // More tables are not told from one that was restored from a copy.
+        let three = with(&["06 Created 1"]);
+        assert_eq!(three, [(1, 2, None, Some(4)), (1, 4, Some(6), Some(6)), (1, 6, None, None)]);
+    }
+
     #[test]
     fn what_is_in_doubt_does_not_become_more_and_more() {
-        let created = "Created 192.0.2.7:3719 [2001:db8::17]:1";
-        let begin =
-            [format!("02:00.000000 {created}"), "04:00.000000 Initialized 192.0.2.7".into()];
-        for (next, ended) in
-            [(created, HowEnded::Replaced), ("Initialized 192.0.2.7", HowEnded::Initialized)]
-        {
-            let lines = begin.iter().cloned().chain([format!("06:00.000000 {next}")]);
-            let lines = lines.map(|line| LoggedLine::parse(&format!("2019-03-18 10:{line}")));
-            let (all, _) = Holdings::of(lines.map(Option::unwrap)).into_all();
-            let time = |at: Option<Timestamp>| at.map(|at| at.to_string()[11..16].to_owned());
-            let (until, perhaps) = (time(all[0].until), time(all[0].perhaps_until));
-            assert_eq!((until.as_deref(), perhaps.as_deref()), (Some("10:06"), Some("10:04")));
-            assert_eq!(all[0].ended, Some(ended), "{next}");
-        }
-        let mut lines = begin.to_vec();
-        lines.push("06:00.000000 Deleted 192.0.2.7:3719 [2001:db8::17]:1".into());
-        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
-        assert_eq!(of(&lines), [("2001:db8::17".to_owned(), Some(2), Some(6))]);
+        let lines: Vec<String> = (1..=7)
+            .flat_map(|client| {
+                let minute = 2 * client;
+                [format!("{minute:02} Created {client}"), format!("{:02} Initialized", minute + 1)]
+            })
+            .collect();
+        let told = doubts(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let open = told.iter().filter(|(_, _, until, _)| until.is_none());
+        assert_eq!(open.map(|(client, ..)| *client).collect::<Vec<_>>(), [4, 5, 6, 7]);
+        assert_eq!(told[0], (1, 2, Some(11), Some(3)), "given up, and until when it was in doubt");
     }
 }

@@ -51,7 +51,7 @@ fn build(options: &HistoryOptions) -> Result<(), ExitError> {
     let built = building.build();
     drop(bar.take());
     let built = built.map_err(ExitError::failed)?;
-    for path in &built.damaged {
+    if let Some(path) = &built.damaged {
         say(format_args!(
             "{} is a file of the history that was damaged; what the event log has of its time is in the history \
              again, and the file may be removed",

@@ -83,8 +83,8 @@ pub struct Built {
     pub octets: u64,
     /// The place where the history ended is not in the log any more: it went on behind this time.
     pub gap: Option<Timestamp>,
-    /// Files that were damaged, and are called so now.
-    pub damaged: Vec<PathBuf>,
+    /// A file that was damaged, and is called so now.
+    pub damaged: Option<PathBuf>,
 }
 
 /// Why nothing more was built.
@@ -112,41 +112,40 @@ struct Lock(#[expect(dead_code, reason = "locked as long as it is open")] File);
 
 impl Building<'_> {
     /// Makes all files that are due. A newest file that is damaged is put aside, and made again of
-    /// the log, as far as that goes back.
+    /// the log, as far as that goes back: one file at most, as a disk that gives wrong octets of
+    /// all files may give the right ones later.
     ///
     /// # Errors
     /// What is in the way. What was built before stays.
     pub fn build(&self) -> Result<Built, BuildError> {
-        let mut damaged = Vec::new();
-        loop {
-            match self.build_on() {
-                Err(BuildError::Read(path, cause)) => match self.put_aside(&path)? {
-                    Some(aside) => damaged.push(aside),
-                    None => return Err(BuildError::Read(path, cause)),
-                },
-                Ok(built) => return Ok(Built { damaged, ..built }),
-                Err(error) => {
-                    return Err(match damaged.pop() {
-                        Some(path) => BuildError::PutAside(path, Box::new(error)),
-                        None => error,
-                    });
-                }
-            }
+        let (path, cause) = match self.build_on() {
+            Err(BuildError::Read(path, cause)) => (path, cause),
+            built => return built,
+        };
+        let Some(aside) = self.put_aside(&path)? else {
+            return Err(BuildError::Read(path, cause));
+        };
+        match self.build_on() {
+            Ok(built) => Ok(Built { damaged: Some(aside), ..built }),
+            Err(error) => Err(BuildError::PutAside(aside, Box::new(error))),
         }
     }
 
-    /// Renames a file, if it is damaged: where to.
+    /// Renames a file, if it is damaged, and what NAT64s said in its time: where to.
     fn put_aside(&self, path: &Path) -> Result<Option<PathBuf>, BuildError> {
         let _lock = self.lock(&self.like()?)?;
         match File::open(path).and_then(|file| sum::verify(&file)) {
             Err(error) if sum::is_damage(&error) => {}
             _ => return Ok(None),
         }
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(DAMAGED);
-        let aside = PathBuf::from(aside);
-        let renamed = fs::rename(path, &aside).and_then(|()| RealDisk.sync_dir(parent(path)));
-        renamed.map(|()| Some(aside)).map_err(|error| self.failed(error))
+        let failed = |error| self.failed(error);
+        let held = PieceName::parse(&self.place.name(), path.file_name().unwrap_or_default());
+        // The next file has its number.
+        let conflicts = self.place.names(Kind::Conflicts).map_err(failed)?.into_iter();
+        for name in conflicts.filter(|name| held.is_some_and(|held| name.serial == held.serial)) {
+            call_damaged(&self.place.path(Kind::Conflicts, name)).map_err(failed)?;
+        }
+        call_damaged(path).map(Some).map_err(failed)
     }
 
     fn build_on(&self) -> Result<Built, BuildError> {
@@ -367,8 +366,9 @@ impl Building<'_> {
         Ok(end)
     }
 
-    /// Removes files whose last line is older than so many days; 0: none. The newest stays: it has
-    /// all who have ports now. Returns how many were removed.
+    /// Removes files whose last line is older than so many days; 0: none. One that is younger
+    /// stays, with all behind it; and the newest, which has all who have ports now. Returns how
+    /// many were removed.
     ///
     /// # Errors
     /// Where one cannot be removed.
@@ -381,7 +381,9 @@ impl Building<'_> {
         }
         let is_old = |name: &PieceName| today.since(Day::of(name.last)) > u64::from(keep_days);
         // One before it is as old, also where the clock was ahead for a while.
-        let old = older.iter().rposition(is_old).map_or(0, |last| last + 1);
+        let is_ahead = |name: &PieceName| Day::of(name.last) > today;
+        let first = older.iter().take_while(|name| is_old(name) || is_ahead(name)).count();
+        let old = older[..first].iter().rposition(is_old).map_or(0, |last| last + 1);
         let mut removed = 0;
         for &name in &older[..old] {
             for kind in [Kind::Conflicts, Kind::Held] {
@@ -395,16 +397,21 @@ impl Building<'_> {
             }
             removed += 1;
         }
-        let damaged = self.damaged().map_err(failed)?;
-        for (_, path) in damaged.into_iter().filter(|(name, _)| is_old(name)) {
-            fs::remove_file(path).map_err(failed)?;
+        for kind in [Kind::Conflicts, Kind::Held] {
+            let damaged = self.damaged(kind).map_err(failed)?;
+            for (_, path) in damaged.into_iter().filter(|(name, _)| is_old(name)) {
+                fs::remove_file(path).map_err(failed)?;
+            }
         }
         Ok(removed)
     }
 
     /// The files that were put aside as they are damaged.
-    fn damaged(&self) -> io::Result<Vec<(PieceName, PathBuf)>> {
-        let (folder, log) = (self.place.kind_folder(Kind::Held), self.place.name());
+    fn damaged(&self, kind: Kind) -> io::Result<Vec<(PieceName, PathBuf)>> {
+        let (folder, log) = (self.place.kind_folder(kind), self.place.name());
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
         let names = RealDisk.list(&folder)?.into_iter().filter_map(|name| {
             let piece = name.as_bytes().strip_suffix(DAMAGED.as_bytes())?;
             let piece = PieceName::parse(&log, OsStr::from_bytes(piece))?;
@@ -412,6 +419,16 @@ impl Building<'_> {
         });
         Ok(names.collect())
     }
+}
+
+/// Renames a file that is damaged, or goes with one: where to.
+fn call_damaged(path: &Path) -> io::Result<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(DAMAGED);
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside)?;
+    RealDisk.sync_dir(parent(path))?;
+    Ok(aside)
 }
 
 /// Makes a folder, for whom the log is for. Where root makes it, others may change what it is in:

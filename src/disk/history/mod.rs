@@ -80,7 +80,9 @@ const NOTE_OLDER_PORTS: &str = "nat64handoff.ports.older";
 const NOTE_CONFLICT_PORTS: &str = "nat64handoff.ports.conflicts";
 /// Its checksum. It is the last one.
 const NOTE_SUM: &str = "nat64handoff.crc32c";
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+/// That of files without a checksum, which are read, too.
+const VERSION_WITHOUT_SUM: &str = "1";
 
 /// Where a history is, and of which log.
 #[derive(Debug, Clone)]
@@ -391,7 +393,7 @@ fn end_of(file: &PieceFile) -> io::Result<HistoryEnd> {
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "it does not say how far it goes");
     let note = |name| file.note(name).ok_or_else(missing);
     let number = |name| note(name)?.parse::<u64>().map_err(|_| missing());
-    if note(NOTE_VERSION)? != VERSION {
+    if ![VERSION, VERSION_WITHOUT_SUM].contains(&note(NOTE_VERSION)?) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a newer release wrote it"));
     }
     Ok(HistoryEnd {

@@ -34,6 +34,8 @@ pub(super) struct NotedPorts {
 pub(super) struct NotedPlace {
     pub(super) offset: u64,
     pub(super) octets: usize,
+    /// Their CRC32C: what a disk changed is not taken over into the next file.
+    pub(super) crc: u32,
 }
 
 impl NotedPorts {
@@ -98,16 +100,24 @@ impl NotedPorts {
 }
 
 impl NotedPlace {
-    /// `1234 56`
+    /// Of a set that is written from that octet on.
+    pub(super) fn new(offset: u64, set: &[u8]) -> Self {
+        Self { offset, octets: set.len(), crc: crc32c::crc32c(set) }
+    }
+
+    /// `1234 56 0badcafe`
     pub(super) fn to_note(self) -> String {
-        format!("{} {}", self.offset, self.octets)
+        format!("{} {} {:08x}", self.offset, self.octets, self.crc)
     }
 
     pub(super) fn of_note(note: &str) -> Option<Self> {
-        let (offset, octets) = note.split_once(' ')?;
-        Some(Self { offset: offset.parse().ok()?, octets: octets.parse().ok()? })
+        let (offset, rest) = note.split_once(' ')?;
+        let (octets, crc) = rest.split_once(' ')?;
+        let crc = u32::from_str_radix(crc, 16).ok()?;
+        Some(Self { offset: offset.parse().ok()?, octets: octets.parse().ok()?, crc })
     }
 
+    /// Fails where it is not as it was written.
     pub(super) fn read(self, file: &File) -> io::Result<NotedPorts> {
         // It is in the file, or that has an end before.
         let end = self.offset.saturating_add(self.octets as u64);
@@ -116,7 +126,8 @@ impl NotedPlace {
         }
         let mut octets = vec![0; self.octets];
         file.read_exact_at(&mut octets, self.offset)?;
-        NotedPorts::of_octets(&octets).ok_or(io::ErrorKind::InvalidData.into())
+        let set = NotedPorts::of_octets(&octets).filter(|_| crc32c::crc32c(&octets) == self.crc);
+        set.ok_or(io::ErrorKind::InvalidData.into())
     }
 
     /// Whether a port is in it, by what has to be read for that.
@@ -199,9 +210,10 @@ mod tests {
         assert_eq!(NotedPorts::of_octets(&octets[..octets.len() - 1]), None);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[&[1; 5], &octets[..]].concat()).unwrap();
-        let place = NotedPlace { offset: 5, octets: octets.len() };
+        let place = NotedPlace::new(5, &octets);
         assert_eq!(NotedPlace::of_note(&place.to_note()), Some(place));
         assert_eq!(place.read(&file).unwrap(), set);
+        assert!(NotedPlace { crc: place.crc ^ 1, ..place }.read(&file).is_err());
         for (nat64, number, is_there) in [
             (7, 0, true),
             (7, 4000, true),

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use memchr::memmem;
 
-use super::NOTE_SUM;
+use super::{NOTE_SUM, NOTE_VERSION, VERSION_WITHOUT_SUM};
 
 /// A checksum that is not known yet, as it is written.
 pub(super) const NO_SUM: &[u8; 8] = b"00000000";
@@ -55,8 +55,9 @@ fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Where the checksum stands: from which octet on.
-fn place(file: &File) -> io::Result<u64> {
+/// Where the checksum stands: from which octet on. None where a release wrote the file whose files
+/// have none.
+fn place(file: &File) -> io::Result<Option<u64>> {
     let length = file.metadata()?.len();
     let mut last = [0; LAST_OCTETS];
     let end = length.checked_sub(LAST_OCTETS as u64).ok_or_else(|| damaged("it is too short"))?;
@@ -68,20 +69,27 @@ fn place(file: &File) -> io::Result<u64> {
     let mut octets = vec![0; usize::try_from(notes).unwrap_or(0)];
     file.read_exact_at(&mut octets, begin)?;
     // The name is followed by what kind the value is of, and by its length, an octet each.
-    let found = memmem::rfind(&octets, NOTE_SUM.as_bytes()).map(|at| at + NOTE_SUM.len() + 2);
-    let found = found.filter(|at| octets.len() >= at + NO_SUM.len());
-    let found = found.ok_or_else(|| damaged("it has no checksum"))?;
-    Ok(begin + found as u64)
+    let value = |name: &str, length: usize| {
+        let found = memmem::rfind(&octets, name.as_bytes()).map(|at| at + name.len() + 2);
+        found.filter(|at| octets.len() >= at + length)
+    };
+    if let Some(found) = value(NOTE_SUM, NO_SUM.len()) {
+        return Ok(Some(begin + found as u64));
+    }
+    let old = VERSION_WITHOUT_SUM.as_bytes();
+    let version = value(NOTE_VERSION, old.len()).map(|at| &octets[at..at + old.len()]);
+    if version == Some(old) { Ok(None) } else { Err(damaged("it has no checksum")) }
 }
 
 /// Writes the checksum of a file into it.
 pub(super) fn put_sum(file: &File, crc: u32) -> io::Result<()> {
-    file.write_all_at(format!("{crc:08x}").as_bytes(), place(file)?)
+    let place = place(file)?.ok_or_else(|| damaged("it has no checksum"))?;
+    file.write_all_at(format!("{crc:08x}").as_bytes(), place)
 }
 
-/// Fails where an octet of a file is not what was written.
+/// Fails where an octet of a file is not what was written, as far as that is known.
 pub(super) fn verify(file: &File) -> io::Result<()> {
-    let place = place(file)?;
+    let Some(place) = place(file)? else { return Ok(()) };
     let mut sum = [0; NO_SUM.len()];
     file.read_exact_at(&mut sum, place)?;
     let behind = place + NO_SUM.len() as u64;
@@ -93,10 +101,10 @@ pub(super) fn verify(file: &File) -> io::Result<()> {
     }
 }
 
-/// Whether what is wrong with a file stays wrong: its octets, or the disk.
+/// Whether what is wrong with a file are its octets. A disk that does not give them now may do so
+/// later.
 pub(super) fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-        || error.raw_os_error() == Some(libc::EIO)
 }
 
 /// Adds some octets of a file to a checksum.

@@ -4,11 +4,18 @@ use std::fs::{self, File};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
+use super::ports::NotedPlace;
 use super::*;
 use crate::disk::eventlog::Day;
 use crate::handoff::logged::time_of;
 
 const PORT: &str = "192.0.2.7:3719";
+/// The log that `sample-1.parquet` was made of, by a release whose files have no checksum.
+const SAMPLE_LOG: &str = "\
+2026-03-16 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8:17::1]:7
+2026-03-16 10:00:01.000000 Created 192.0.2.7:3720 [2001:db8:17::1]:8
+";
+const SAMPLE: &[u8] = include_bytes!("sample-1.parquet");
 
 struct Kept {
     folder: tempfile::TempDir,
@@ -118,17 +125,135 @@ fn a_damaged_newest_file_is_made_again() {
             kept.write_log(&log(0..5));
         }
         let built = kept.build(6);
-        assert_eq!((built.damaged, built.gap), (vec![aside.clone()], None), "{place}");
-        assert!(aside.exists());
+        assert_eq!((built.damaged, built.gap), (Some(aside.clone()), None), "{place}");
+        let name = newest.file_name().unwrap().to_str().unwrap();
+        let conflicts = kept.place.kind_folder(Kind::Conflicts).join(format!("{name}.damaged"));
+        assert!(aside.exists() && conflicts.exists());
         assert_eq!(kept.wrong(), Vec::<String>::new());
-        assert_eq!(kept.build(6).damaged, Vec::<PathBuf>::new(), "it is told once");
+        assert_eq!(kept.build(6).damaged, None, "it is told once");
         let history = History::open(kept.place.clone()).unwrap().unwrap();
         assert_eq!(history.of_port(1, PORT.parse().unwrap(), true).unwrap().len(), told.len());
         // It is as old as its name says.
         let today = Day::of(time_of("2019-03-25 00:00:00.000000 ").unwrap());
         kept.building(6).expire(3, today).unwrap();
-        assert!(!aside.exists());
+        assert!(!aside.exists() && !conflicts.exists());
     }
+}
+
+/// Where all files seem to be damaged, it may be the machine.
+#[test]
+fn one_file_is_put_aside_at_a_time() {
+    let kept = Kept::new(&log(0..10));
+    assert_eq!(kept.build(10).files, 3);
+    let files = kept.files();
+    for path in &files[1..] {
+        let mut octets = fs::read(path).unwrap();
+        octets[100] ^= 1;
+        fs::write(path, octets).unwrap();
+    }
+    let aside = |file: usize| PathBuf::from(format!("{}.damaged", files[file].display()));
+    match kept.building(10).build() {
+        Err(BuildError::PutAside(path, cause)) => {
+            assert_eq!(path, aside(2));
+            assert!(matches!(*cause, BuildError::Read(path, _) if path == files[1]));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(files[1].exists());
+    assert_eq!(kept.build(10).damaged, Some(aside(1)));
+    assert_eq!((kept.files().len(), kept.wrong()), (3, Vec::new()));
+    // What a disk does not give now is no damage.
+    assert!(!sum::is_damage(&io::Error::from_raw_os_error(libc::EIO)));
+}
+
+/// Files of the release whose files have no checksum are read, and gone on with.
+#[test]
+fn files_without_a_checksum() {
+    let kept = Kept::new(SAMPLE_LOG);
+    let folder = kept.place.kind_folder(Kind::Held);
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("events.log-000001-20260316T100000-20260316T100001.parquet");
+    fs::write(&path, SAMPLE).unwrap();
+    assert_eq!(kept.newest_of("192.0.2.7:3720"), [(8, false, false)]);
+    let end = "2026-03-16 10:00:02.000000 Deleted 192.0.2.7:3719 [2001:db8:17::1]:7\n";
+    kept.write_log(&[SAMPLE_LOG, end].concat());
+    let built = kept.build(100);
+    assert_eq!((built.damaged, built.gap, built.files), (None, None, 1));
+    assert_eq!((kept.files().len(), kept.wrong()), (2, Vec::new()));
+    assert_eq!(kept.newest_of(PORT), [(7, true, false)]);
+    assert_eq!(kept.newest_of("192.0.2.7:3720"), [(8, false, false)]);
+    // Nor is a file of today one of those.
+    let version = b"nat64handoff.version\x18\x01";
+    let place = memchr::memmem::find(SAMPLE, version).unwrap() + version.len();
+    let mut octets = SAMPLE.to_vec();
+    assert_eq!(std::mem::replace(&mut octets[place], b'2'), b'1');
+    fs::write(&path, octets).unwrap();
+    let wrong = kept.wrong();
+    assert!(wrong.len() == 1 && wrong[0].contains("it has no checksum"), "{wrong:?}");
+}
+
+/// A line of each day: one more port is somebody's.
+fn days(days: &[&str]) -> String {
+    let line = |(port, day): (u16, &&str)| {
+        format!("2019-{day} 10:00:00.000000 Created 192.0.2.7:{port} [2001:db8::17]:1\n")
+    };
+    (1..).zip(days).map(line).collect()
+}
+
+/// A file of old times removes none before it that are young.
+#[test]
+fn a_clock_that_was_behind() {
+    let kept = Kept::new(&days(&["03-18", "03-19", "03-20"]));
+    assert_eq!(kept.build(100).files, 3);
+    kept.write_log(&days(&["03-18", "03-19", "03-20", "02-28", "03-21"]));
+    assert_eq!(kept.build(100).files, 2);
+    let expire = |day: &str| {
+        let today = Day::of(time_of(&format!("2019-{day} 00:00:00.000000 ")).unwrap());
+        kept.building(100).expire(10, today).unwrap()
+    };
+    assert_eq!((expire("03-22"), kept.files().len()), (0, 5));
+    assert_eq!((expire("03-30"), kept.files().len()), (2, 3));
+    assert_eq!((expire("03-31"), kept.files().len()), (2, 1), "it goes with those before it");
+}
+
+/// What a disk changed in a file that is not the newest is not taken over into a new one.
+#[test]
+fn ports_of_a_damaged_file_are_not_noted_again() {
+    let all = days(&["03-18", "03-19", "03-20", "03-21"]);
+    let kept = Kept::new(all.rsplit_once("2019").unwrap().0);
+    assert_eq!(kept.build(1).files, 3);
+    let second = kept.place.names(Kind::Held).unwrap()[1];
+    let noted = open(&kept.place, Kind::Held, second).unwrap();
+    let noted = NotedPlace::of_note(noted.note(NOTE_PORTS).unwrap()).unwrap();
+    let path = &kept.files()[1];
+    let mut octets = fs::read(path).unwrap();
+    octets[noted.offset as usize + noted.octets - 1] ^= 0x40;
+    fs::write(path, octets).unwrap();
+    kept.write_log(&all);
+    assert_eq!(kept.build(1).files, 1);
+    let history = History::open(kept.place.clone()).unwrap().unwrap();
+    let noted = |what: LinesAbout| history.held(3).unwrap().note(what.note()).map(str::to_owned);
+    assert_eq!(noted(LinesAbout::Held), None);
+    assert!(noted(LinesAbout::Older).is_some(), "that of the others is as it was");
+    let asked = "192.0.2.9:1".parse().unwrap();
+    assert_eq!(history.last_about(0..4, LinesAbout::Held, asked).unwrap(), Some(3));
+}
+
+/// Of a port that comes to another client in each of many gaps, only the last ones are kept.
+#[test]
+fn gap_after_gap() {
+    let kept = Kept::new("");
+    for client in 0..9 {
+        kept.write_log(&format!(
+            "2019-03-18 10:0{client}:00.000000 Created {PORT} [2001:db8::17]:{client}\n"
+        ));
+        assert_eq!(kept.build(100).gap.is_some(), client > 0);
+    }
+    let told = kept.newest_of(PORT);
+    let open: Vec<_> = told.iter().filter(|(_, ended, _)| !ended).collect();
+    let doubtful = |client: u16| (client, false, client < 8);
+    assert_eq!(open, [4, 5, 6, 7, 8].map(doubtful).each_ref());
+    assert_eq!(told.iter().filter(|(_, ended, _)| *ended).count(), 1, "{told:?}");
 }
 
 #[test]

@@ -95,8 +95,7 @@ impl Writing {
             let octets = ports.to_octets();
             let offset = self.writer.bytes_written() as u64;
             self.writer.write_all(&octets)?;
-            let place = NotedPlace { offset, octets: octets.len() };
-            note(&mut self.writer, name, place.to_note());
+            note(&mut self.writer, name, NotedPlace::new(offset, &octets).to_note());
         }
         for (name, value) in notes {
             note(&mut self.writer, name, value);

@@ -113,17 +113,22 @@ impl HistorySetup {
             stop: &|| shared.stop.load(Ordering::Relaxed),
             progress: &|_, _| (),
         };
-        let built = building.build();
+        let (damaged, built) = match building.build() {
+            Ok(mut built) => (built.damaged.take(), Ok(built)),
+            Err(BuildError::PutAside(path, cause)) => (Some(path), Err(*cause)),
+            Err(error) => (None, Err(error)),
+        };
+        if let Some(path) = damaged {
+            // It is one at most, and one of each name.
+            warn(format_args!(
+                "{} is a file of the history that was damaged; what the event log has of its time comes into the \
+                 history again, and the file may be removed",
+                path.display()
+            ));
+        }
         let expired = building.expire(self.keep_days, today);
         match built.and_then(|built| expired.map(|_| built)) {
             Ok(built) => {
-                for path in &built.damaged {
-                    warn(format_args!(
-                        "{} is a file of the history that was damaged; what the event log has of its time is in the \
-                         history again, and the file may be removed",
-                        path.display()
-                    ));
-                }
                 shared.set_trouble(None);
                 *failed = 0;
                 after(&built)

@@ -129,7 +129,8 @@ impl fmt::Display for Told<'_> {
             Some(at) => write!(
                 f,
                 ", or only until {at} UTC, when the server did not know the NAT64 (or another address of the \
-                 server did not), or from when on lines of the event log are missing"
+                 server did not), or the client got the port again, or from when on lines of the event log are \
+                 missing"
             ),
         }
     }

@@ -111,22 +111,27 @@ impl<'s> Search<'s> {
         Ok(search.found)
     }
 
-    /// Since when and until when lines are missing in the history, of the time that is asked about.
-    ///
-    /// # Errors
-    /// Where the history cannot be read.
+    /// Since when and until when lines are missing in the history, of the time that is asked about;
+    /// and which files do not say it, as they cannot be read: the answer may not need them.
     pub fn gaps(
         sought: Sought,
         history: &History,
-    ) -> Result<Vec<(Timestamp, Timestamp)>, ExitError> {
-        let Some(span) = sought.span else { return Ok(Vec::new()) };
-        let around = history.around(span.from, span.until);
-        let mut gaps = Vec::new();
+    ) -> (Vec<(Timestamp, Timestamp)>, Vec<Unreadable>) {
+        let (mut gaps, mut trouble) = (Vec::new(), Vec::new());
+        let around = match sought.span {
+            Some(span) => history.around(span.from, span.until),
+            None => 0..history.files(),
+        };
+        let is_asked = |&(from, until): &(Timestamp, Timestamp)| {
+            sought.span.is_none_or(|span| from <= span.until && until >= span.from)
+        };
         for file in around.start..history.files().min(around.end + 1) {
-            let gap = history.gap_before(file).map_err(unreadable)?;
-            gaps.extend(gap.filter(|&(from, until)| from <= span.until && until >= span.from));
+            match history.gap_before(file) {
+                Ok(gap) => gaps.extend(gap.filter(is_asked)),
+                Err(error) => trouble.push(error),
+            }
         }
-        Ok(gaps)
+        (gaps, trouble)
     }
 
     fn last(&self) -> usize {
@@ -186,13 +191,35 @@ impl<'s> Search<'s> {
 
     /// Who had a port at the end of a file, one of its `rows`: until when?
     fn follow(&mut self, file: usize, held: &Holding, rows: &[Holding]) -> Result<(), ExitError> {
-        let is_like = |other: &Holding| {
-            (other.from, other.client_port, other.local)
-                == (held.from, held.client_port, held.local)
-        };
         // To tell them by their clients takes longer, and is hardly ever needed.
-        let clients = rows.iter().filter(|row| is_like(row)).count() > 1;
-        let is_it = |row: &Holding| is_like(row) && (!clients || row.client == held.client);
+        let clients = rows.iter().filter(|row| is_like(row, held)).count() > 1;
+        let (mut there, mut there_last) = self.last_of(file, held, clients)?;
+        if !clients && there_last > file {
+            let mut rows = self.of_port(there_last, held.nat64, true)?.into_iter();
+            if !rows.any(|row| is_like(&row, held) && row.client == held.client) {
+                // It ended in the microsecond in which it began, when another client got the port.
+                (there, there_last) = self.last_of(file, held, true)?;
+            }
+        }
+        if there.until.is_none() && there_last == self.last() {
+            // It is among those that the lines behind the history went on with.
+            return Ok(());
+        }
+        if there.until.is_none() {
+            // It ended in a file that is missing.
+            there.doubt(self.history.bounds(there_last).1);
+        }
+        self.keep(Holding { client: held.client, ..there })
+    }
+
+    /// The last file that has it, from one on that does, and how it is there.
+    fn last_of(
+        &self,
+        file: usize,
+        held: &Holding,
+        clients: bool,
+    ) -> Result<(Holding, usize), ExitError> {
+        let is_it = |row: &Holding| is_like(row, held) && (!clients || row.client == held.client);
         // It is in all files up to the one in which it ends.
         let (mut there, mut there_last) = (held.clone(), file);
         let (mut not_there, mut step) = (self.history.files(), 1);
@@ -208,11 +235,7 @@ impl<'s> Search<'s> {
                 None => not_there = next,
             }
         }
-        if there.until.is_none() && there_last == self.last() {
-            // It is among those that the lines behind the history went on with.
-            return Ok(());
-        }
-        self.keep(Holding { client: held.client, ..there })
+        Ok((there, there_last))
     }
 
     /// What the lines behind the history say, with those that had ports at its end.
@@ -436,6 +459,11 @@ impl NextHolders {
             }
         }
     }
+}
+
+/// Whether it is the same, but for the client.
+fn is_like(row: &Holding, held: &Holding) -> bool {
+    (row.from, row.client_port, row.local) == (held.from, held.client_port, held.local)
 }
 
 /// Fails where more was found than there is room for.

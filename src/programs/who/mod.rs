@@ -110,7 +110,13 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
         }
         Err(error) => return Err(unreadable(error)),
     };
-    let gaps = Search::gaps(sought, &history)?;
+    let (gaps, trouble) = Search::gaps(sought, &history);
+    for (path, error) in trouble {
+        warn(format_args!(
+            "{}, a file of the history, cannot be read: {error}; whether lines are missing before it is not known",
+            path.display()
+        ));
+    }
     for (since, until) in gaps {
         warn(format_args!(
             "lines of the event log from {since} to {until} UTC are not in its history: who had it then may be \

@@ -27,15 +27,27 @@ struct World {
     format: LogFormat,
     tables: BTreeMap<(TableKey, u16), Client>,
     lines: u64,
+    /// How often tables of a NAT64 begin anew, and at most.
+    begun: BTreeMap<Ipv4Addr, u32>,
+    begun_most: u32,
 }
 
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tables = BTreeMap::new();
-        let world = Self { folder, now: BEGIN, format: LogFormat::Plain, tables, lines: 0 };
+        let (format, begun) = (LogFormat::Plain, BTreeMap::new());
+        let world =
+            Self { folder, now: BEGIN, format, tables, lines: 0, begun, begun_most: u32::MAX };
         fs::write(world.log(), "").unwrap();
         world
+    }
+
+    /// One in which none of a port are so many that one in doubt is given up. A log without the
+    /// server's address is plain.
+    fn of_few(full: bool) -> Self {
+        let format = if full { LogFormat::Full } else { LogFormat::Plain };
+        Self { begun_most: 2, format, ..Self::new() }
     }
 
     fn log(&self) -> PathBuf {
@@ -94,11 +106,7 @@ impl World {
                 }
             }
             180..=209 => self.write(table, EventKind::Conflict { port, client }),
-            210..=219 => {
-                // A state that was lost, or a NAT64 that is new.
-                self.tables.retain(|(there, _), _| *there != table);
-                self.write(table, EventKind::Initialized);
-            }
+            210..=219 => self.begin(table),
             220..=229 => {
                 let gone: Vec<_> =
                     self.tables.extract_if(.., |(there, _), _| *there == table).collect();
@@ -118,6 +126,16 @@ impl World {
             240..=249 => self.build(3 + u64::from(who % 20)),
             // A reactor that is late.
             _ => self.now = self.now.saturating_sub(u64::from(pause)).max(BEGIN),
+        }
+    }
+
+    /// A state that was lost, or a NAT64 that is new.
+    fn begin(&mut self, table: TableKey) {
+        let begun = self.begun.entry(table.nat64).or_default();
+        *begun += 1;
+        if *begun <= self.begun_most {
+            self.tables.retain(|(there, _), _| *there != table);
+            self.write(table, EventKind::Initialized);
         }
     }
 
@@ -157,7 +175,7 @@ impl World {
         assert_eq!(built.gap, None, "the place is lost");
     }
 
-    fn answer(&self, sought: Sought, history: &Path) -> String {
+    fn asked(&self, sought: Sought, history: &Path) -> Result<Answer, ExitError> {
         let options = WhoOptions {
             who: sought.asked,
             at: None,
@@ -167,16 +185,24 @@ impl World {
             config: None,
             json: true,
         };
-        match told(&options, sought) {
+        told(&options, sought)
+    }
+
+    fn answer(&self, sought: Sought, history: &Path) -> String {
+        match self.asked(sought, history) {
             Ok(answer) => answer.to_string() + &answer.json().unwrap(),
             Err(error) => error.message,
         }
     }
 }
 
-fn port(place: u8) -> Asked {
+fn address(place: u8) -> SocketAddrV4 {
     let nat64 = Ipv4Addr::new(192, 0, 2, [7, 10, 9][usize::from(place / 2 % 3)]);
-    Asked::Port(SocketAddrV4::new(nat64, 3719 + u16::from(place / 8 % 3)))
+    SocketAddrV4::new(nat64, 3719 + u16::from(place / 8 % 3))
+}
+
+fn port(place: u8) -> Asked {
+    Asked::Port(address(place))
 }
 
 fn clients(who: u8) -> Asked {
@@ -203,6 +229,37 @@ fn check(world: &World, sought: Sought) {
     }
 }
 
+/// Who has a port now is who is in the tables; where the log does not say the server's address,
+/// they are among those who perhaps have it.
+fn check_now(world: &World, port: SocketAddrV4, history: &Path) {
+    let span = Some(TimeSpan::moment(Timestamp::from_micros(world.now + 2 * SECOND)));
+    let sought = Sought { asked: Asked::Port(port), span, to: None };
+    let Ok(answer) = world.asked(sought, history) else { panic!("{sought:?}: no answer") };
+    let now = answer.holdings.iter().filter(|held| held.until.is_none());
+    let is_full = world.format == LogFormat::Full;
+    let told = now.map(|held| {
+        assert!(!is_full || held.perhaps_until.is_none(), "{held:?}");
+        (held.local, held.client, held.client_port)
+    });
+    let told: Vec<_> = told.collect();
+    let is_it = |key: &TableKey, number: u16| key.nat64 == *port.ip() && number == port.port();
+    let holders = world.tables.iter().filter(|((key, number), _)| is_it(key, *number));
+    let holders = holders.map(|((key, _), client)| {
+        (Some(key.local).filter(|_| is_full), client.address, client.port)
+    });
+    let holders: Vec<_> = holders.collect();
+    let log = || fs::read_to_string(world.log()).unwrap();
+    for holder in &holders {
+        assert!(told.contains(holder), "{port}: {holder:?} not in {told:?}\n{}", log());
+    }
+    let count = |holder| holders.iter().filter(|other| *other == holder).count();
+    for holder in &holders {
+        let times = told.iter().filter(|other| *other == holder).count();
+        assert!(times >= count(holder), "{port}: {holder:?} too few in {told:?}\n{}", log());
+    }
+    assert!(!is_full || told.len() == holders.len(), "{port}: {told:?}\n{}", log());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
@@ -226,14 +283,29 @@ proptest! {
         }
     }
 
+    /// Not only what the log says: what is so.
+    #[test]
+    fn who_has_a_port_now_is_told(steps in steps(), lines in 1..40_u64, full: bool) {
+        let mut world = World::of_few(full);
+        // Each line has a time of its own: two that are alike are one that stands there twice.
+        for step in steps.into_iter().filter(|(step, ..)| *step < 250) {
+            world.now += 1;
+            world.step(step, false);
+        }
+        if lines < 30 {
+            world.build(lines);
+        }
+        for place in 0..24 {
+            check_now(&world, address(place), Path::new("off"));
+            check_now(&world, address(place), &world.history());
+        }
+    }
+
     /// About clients. Of a table whose address the log does not always say, a client's own lines
     /// do not say that another one has its port.
     #[test]
     fn a_history_says_of_clients_what_the_log_says(steps in steps(), full: bool, moments: [u8; 4]) {
-        let mut world = World::new();
-        if full {
-            world.format = LogFormat::Full;
-        }
+        let mut world = World::of_few(full);
         steps.into_iter().for_each(|step| world.step(step, false));
         let length = world.now - BEGIN + 2 * SECOND;
         for (who, moment) in (0..80).step_by(3).zip(moments.into_iter().cycle()) {
@@ -245,4 +317,64 @@ proptest! {
             check(&world, Sought { asked, span: Some(TimeSpan { from, until }), to });
         }
     }
+}
+
+/// A line each.
+const FILES: &str = "\
+2019-03-18 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8::17]:1
+2019-03-18 10:01:00.000000 Deleted 192.0.2.7:3719 [2001:db8::17]:1
+2019-03-18 10:02:00.000000 Created 192.0.2.8:1 [2001:db8::18]:1
+2019-03-18 10:03:00.000000 Created 192.0.2.8:2 [2001:db8::18]:2
+2019-03-18 10:04:00.000000 Created 192.0.2.8:3 [2001:db8::18]:3
+2019-03-18 10:05:00.000000 Created 192.0.2.8:4 [2001:db8::18]:4
+2019-03-18 10:06:00.000000 Created 192.0.2.8:5 [2001:db8::18]:5
+2019-03-18 10:07:00.000000 Created 192.0.2.8:6 [2001:db8::18]:6
+";
+
+/// Its log, in files of so many lines: what is told of a port at 10:00:30, without one of them or
+/// with what is damaged of it.
+fn told_without(lines: u64, file: usize, damage: Option<&str>) -> String {
+    let world = World::new();
+    fs::write(world.log(), FILES).unwrap();
+    world.build(lines);
+    let held = fs::read_dir(world.history().join("held")).unwrap();
+    let mut files: Vec<_> = held.map(|entry| entry.unwrap().path()).collect();
+    files.sort_unstable();
+    match damage {
+        Some(damage) => fs::write(&files[file], damage).unwrap(),
+        None => fs::remove_file(&files[file]).unwrap(),
+    }
+    let span = TimeSpan::parse("2019-03-18 10:00:30", Timestamp::from_micros(BEGIN)).unwrap();
+    let asked = "192.0.2.7:3719".parse().unwrap();
+    world.answer(Sought { asked, span: Some(span), to: None }, &world.history())
+}
+
+#[test]
+fn what_ended_in_a_file_that_is_missing_is_in_doubt() {
+    let told = told_without(1, 1, None);
+    assert!(told.contains("until now, or only until 2019-03-18 10:00:00.999999 UTC"), "{told}");
+}
+
+#[test]
+fn a_damaged_file_that_is_not_needed() {
+    let told = told_without(2, 0, Some("none"));
+    assert!(told.contains("a file of the history, cannot be read"), "{told}");
+    let told = told_without(2, 1, Some("none"));
+    assert!(told.contains(", until 2019-03-18 10:01:00.000000 UTC\n"), "{told}");
+}
+
+/// Two clients with one port of theirs, at one time: who ended is not taken for who began.
+#[test]
+fn two_of_one_time_are_told_apart() {
+    let world = World::new();
+    let log = "\
+2019-03-18 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8::17]:1
+2019-03-18 10:00:00.000000 Deleted 192.0.2.7:3719 [2001:db8::17]:1
+2019-03-18 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8::18]:1
+";
+    fs::write(world.log(), log).unwrap();
+    world.build(1);
+    let span = TimeSpan::parse("2019-03-18 09:00:00", Timestamp::from_micros(BEGIN)).unwrap();
+    let asked = "192.0.2.7:3719".parse().unwrap();
+    check(&world, Sought { asked, span: Some(span), to: None });
 }
