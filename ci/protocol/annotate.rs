@@ -25,7 +25,7 @@ const EVENTS: &str = "\
 ";
 
 /// An `annotate` that reads what it is given.
-struct Annotate {
+pub struct Annotate {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Receiver<Vec<u8>>,
@@ -33,7 +33,7 @@ struct Annotate {
 }
 
 impl Annotate {
-    fn start(arguments: &[&str]) -> Annotate {
+    pub fn start(arguments: &[&str]) -> Annotate {
         let mut command = command();
         command.arg("annotate").args(arguments).env("TZ", "UTC");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -58,16 +58,16 @@ impl Annotate {
         Annotate { child, stdin, stdout, stderr }
     }
 
-    fn write(&mut self, octets: &[u8]) {
+    pub fn write(&mut self, octets: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(octets).unwrap();
     }
 
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         String::from_utf8(self.stdout.recv_timeout(PATIENCE).expect("a line")).unwrap()
     }
 
     /// The rest of the output, and what it said.
-    fn end(mut self) -> (Vec<u8>, String) {
+    pub fn end(mut self) -> (Vec<u8>, String) {
         self.stdin = None;
         let rest = self.stdout.iter().flatten().collect();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));

@@ -390,6 +390,10 @@ action(type="omfile" file="{out}" template="all" asyncWriting="off" flushOnTXEnd
         let is_there = wait_until(LEISURE, || came().ends_with(&all));
         assert!(is_there, "{way}: {}\n{}\n{}", came().len(), export.stderr.get(), rsyslog.said());
         assert!(way == "udp" || came().len() == expected(0, log.lines).len(), "{way}: {}", came());
+        // Before, datagrams would come again.
+        let end = format!("-{:012x}-", fs::metadata(log.path("events.log")).unwrap().len());
+        let is_taken = || fs::read_to_string(log.path("cursor")).is_ok_and(|at| at.contains(&end));
+        assert!(wait_until(LEISURE, is_taken), "{way}: {}", export.stderr.get());
         export.signal(libc::SIGTERM);
         assert_eq!(export.wait(PATIENCE).unwrap().code(), Some(0));
         fs::write(&out, expected(0, log.lines)).unwrap();

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// What comes over a connection until the last line of the log has.
 fn read_all(mut stream: &TcpStream, log: &Log) -> Arrived {
@@ -98,6 +99,40 @@ fn export_by_datagrams_to_one_that_goes() {
             arrived.take(number_of(std::str::from_utf8(&piece[..read]).unwrap()));
         }
         export.signal(libc::SIGTERM);
+        assert_eq!(export.wait(PATIENCE).unwrap().code(), Some(0), "{}", export.said());
+        return;
+    }
+    panic!("this machine is too busy");
+}
+
+/// What left just before the end comes again: nobody knows yet whether its host refuses it.
+#[test]
+fn export_by_datagrams_that_ends() {
+    for _ in 0..20 {
+        let log = Log::new(100);
+        let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+        collector.set_read_timeout(Some(LEISURE)).unwrap();
+        let to = format!("syslog+udp://{}", collector.local_addr().unwrap());
+        let began = Instant::now();
+        let mut export = log.export(&to);
+        let mut piece = [0; 4096];
+        let mut next = |first: usize| {
+            for number in first..log.lines {
+                let read = collector.recv(&mut piece).unwrap();
+                assert_eq!(number_of(std::str::from_utf8(&piece[..read]).unwrap()), number);
+            }
+        };
+        next(0);
+        export.signal(libc::SIGTERM);
+        assert_eq!(export.wait(PATIENCE).unwrap().code(), Some(0), "{}", export.said());
+        // On a machine that is too busy, it is long ago.
+        if began.elapsed() > Duration::from_secs(3) {
+            continue;
+        }
+        let kept = fs::read_to_string(log.path("cursor")).unwrap();
+        assert!(kept.contains("-000000000000-"), "{kept}");
+        let mut export = Process::spawn(command().args(log.arguments(&to)).arg("--no-wait"));
+        next(0);
         assert_eq!(export.wait(PATIENCE).unwrap().code(), Some(0), "{}", export.said());
         return;
     }

@@ -100,6 +100,17 @@ impl HistoryPlace {
         &self.folder
     }
 
+    /// The time of its earliest line, to the second, and whether its first file is still there.
+    /// None where there is no file. Opens none.
+    ///
+    /// # Errors
+    /// Where its folder cannot be read.
+    pub fn earliest(&self) -> io::Result<Option<(Timestamp, bool)>> {
+        let names = self.names(Kind::Held)?;
+        let is_first = names.first().is_some_and(|name| name.serial == 1);
+        Ok(names.iter().map(|name| name.first).min().map(|earliest| (earliest, is_first)))
+    }
+
     fn name(&self) -> OsString {
         self.log.file_name().unwrap_or_default().to_owned()
     }

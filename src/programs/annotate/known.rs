@@ -13,8 +13,9 @@ use crate::handoff::change::Timestamp;
 use crate::handoff::logged::{LineReader, LoggedLine};
 use crate::kernel::clock;
 use crate::kernel::stderr::say;
+use crate::programs::annotate::found::HadBy;
 use crate::programs::annotate::older::OlderEvents;
-use crate::programs::annotate::ports::{HadBy, KEPT_FOR, PortHistory, REPORTED_LATE};
+use crate::programs::annotate::ports::{KEPT_FOR, PortHistory, REPORTED_LATE};
 use crate::programs::progress::ProgressTeller;
 use crate::programs::who::when::TimeSpan;
 
@@ -80,6 +81,8 @@ pub struct KnownPorts {
     read_at: Instant,
     /// Whether a line has waited for an event since.
     has_waited: bool,
+    /// How often files of its history were removed while it was read.
+    gone: u32,
     rereads: u32,
     /// How often it may be read from its beginning again.
     rereads_max: u32,
@@ -115,6 +118,7 @@ impl KnownPorts {
             now: Timestamp::default(),
             read_at: clock::instant(),
             has_waited: false,
+            gone: 0,
             rereads: 0,
             rereads_max: if is_of_files { REREAD_MAX } else { 0 },
             is_long_said: false,
@@ -202,7 +206,12 @@ impl KnownPorts {
         }
         let until = self.pending.front().map_or(Timestamp::MAX, |line| line.at);
         let from = Timestamp::from_micros(from.as_micros().saturating_sub(KEPT_FOR));
-        self.older = OlderEvents::open(history, &self.path, from, until).map_err(of_history)?;
+        self.older = loop {
+            match OlderEvents::open(history, &self.path, from, until) {
+                Err(error) if is_gone(&error) && self.gone < LOST_MAX => self.gone += 1,
+                opened => break opened.map_err(of_history)?,
+            }
+        };
         if let Some(older) = &self.older {
             self.ports.begin_at(older.since());
         }
@@ -211,7 +220,7 @@ impl KnownPorts {
 
     /// Reads on until that time, as it was found when the access log was last read.
     fn read_until(&mut self, target: Timestamp) -> Result<(), LogTrouble> {
-        if self.end_found.is_none() {
+        if self.end_found.is_none() && !self.are_later(target) {
             self.read(target)?;
         }
         Ok(())
@@ -299,14 +308,18 @@ impl KnownPorts {
 
     /// The next line that was read: of when it is, and whether there was room for what it says.
     fn take_line(&mut self) -> Result<Option<(Timestamp, bool)>, LogTrouble> {
-        if let Some(older) = &mut self.older {
+        while let Some(older) = &mut self.older {
             if older.is_to_read() {
                 self.is_reading_shown = true;
                 self.progress.say(|| "reading the history".to_owned());
             }
-            match older.take(&mut self.ports).map_err(of_history)? {
-                None => self.older = None,
-                taken => return Ok(taken),
+            match older.take(&mut self.ports) {
+                Ok(None) => self.older = None,
+                Err(error) if is_gone(&error) && self.gone < LOST_MAX => {
+                    self.gone += 1;
+                    self.begin_again()?;
+                }
+                taken => return taken.map_err(of_history),
             }
         }
         let line = self.pending.pop_front();
@@ -344,6 +357,11 @@ impl KnownPorts {
 fn open(log: &Path) -> Result<Follower, LogTrouble> {
     let opened = log.metadata().and_then(|_| Follower::open(log, FollowStart::Beginning));
     opened.map_err(|cause| LogTrouble::File { path: log.to_owned(), cause })
+}
+
+/// A file was removed, or put aside, since it was listed.
+fn is_gone((_, cause): &Unreadable) -> bool {
+    cause.kind() == io::ErrorKind::NotFound
 }
 
 fn of_history((path, cause): Unreadable) -> LogTrouble {

@@ -2,13 +2,16 @@
 #![doc = include_str!("../../ANNOTATE.md")]
 
 mod copy;
+mod found;
 mod known;
 mod older;
 mod ports;
+mod records;
 mod report;
 mod shape;
 mod times;
 
+use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader};
 use std::net::SocketAddrV4;
@@ -23,8 +26,9 @@ use crate::handoff::change::Timestamp;
 use crate::kernel::clock;
 use crate::kernel::stderr::warn;
 use crate::programs::annotate::copy::{CopyError, Copying};
+use crate::programs::annotate::found::HadBy;
 use crate::programs::annotate::known::{ANNOTATING, KnownPorts, LogTrouble};
-use crate::programs::annotate::ports::{ClientPort, HadBy};
+use crate::programs::annotate::records::ClientPort;
 use crate::programs::annotate::report::{Tally, Unnamed};
 use crate::programs::annotate::shape::{AccessLine, ClientPart, LineFinder, LinePattern};
 use crate::programs::annotate::times::TimeReader;
@@ -123,6 +127,8 @@ pub struct Annotator {
     to: Option<std::net::Ipv4Addr>,
     /// Why the event log is not asked any more.
     trouble: Option<LogTrouble>,
+    /// The client of the last line, as text.
+    address: String,
 }
 
 impl Annotator {
@@ -142,6 +148,7 @@ impl Annotator {
             is_now,
             to: options.to,
             trouble: None,
+            address: String::new(),
         })
     }
 
@@ -181,17 +188,24 @@ impl Annotator {
                 out.extend(&line[text.len()..]);
             }
             Some((address, port)) => {
+                self.address.clear();
+                // A text takes whatever is written to it.
+                let _ = write!(self.address, "{address}");
                 let mut at = 0;
                 for edit in &self.finder.edits {
-                    out.extend(&line[at..edit.range.start]);
+                    out.extend_from_slice(&line[at..edit.range.start]);
                     match edit.part {
-                        ClientPart::Address => out.extend(address.to_string().bytes()),
-                        ClientPart::InBrackets => out.extend(format!("[{address}]").bytes()),
-                        ClientPart::Port => out.extend(port.to_string().bytes()),
+                        ClientPart::Address => out.extend_from_slice(self.address.as_bytes()),
+                        ClientPart::InBrackets => {
+                            out.push(b'[');
+                            out.extend_from_slice(self.address.as_bytes());
+                            out.push(b']');
+                        }
+                        ClientPart::Port => push_port(port, out),
                     }
                     at = edit.range.end;
                 }
-                out.extend(&line[at..]);
+                out.extend_from_slice(&line[at..]);
             }
         }
     }
@@ -220,6 +234,18 @@ impl Annotator {
         self.tally.unnamed(why);
         Ok(None)
     }
+}
+
+/// In decimal.
+fn push_port(port: u16, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; 5];
+    let (mut rest, mut first) = (port, digits.len());
+    while rest > 0 || first == digits.len() {
+        first -= 1;
+        digits[first] += (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits[first..]);
 }
 
 /// The line, and the client behind it: in an object, as two more members of it.

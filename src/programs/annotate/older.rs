@@ -10,14 +10,18 @@ use ipnet::Ipv6Net;
 use crate::disk::eventlog::open_past_from;
 use crate::disk::history::{History, HistoryPlace, Unreadable};
 use crate::handoff::change::Timestamp;
-use crate::handoff::holding::{Contradiction, Holding};
+use crate::handoff::holding::{Contradiction, Holding, HowEnded};
 use crate::handoff::logged::{LoggedEntry, LoggedKind, LoggedLine};
 use crate::kernel::stderr::warn;
 use crate::programs::annotate::ports::PortHistory;
 
+const SECOND: u64 = 1_000_000;
+
 /// Events of the history, up to where the event log begins.
 pub struct OlderEvents {
     history: History,
+    /// It has all from its beginning on: no file of it was removed.
+    is_first: bool,
     /// The file that is read next. Of the first one, those that had ports before count, too.
     next: usize,
     first: usize,
@@ -31,6 +35,8 @@ pub struct OlderEvents {
 
 struct OlderEvent {
     line: LoggedLine,
+    /// The port is not the client's any more, and perhaps was not before.
+    is_given_up: bool,
     /// Of two at once, the one with the lower rank is first.
     rank: u8,
     /// Where a port is somebody's: from when on, perhaps not any more.
@@ -49,11 +55,17 @@ impl OlderEvents {
         from: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Self>, Unreadable> {
-        let Some(history) = History::open(place.clone())? else { return Ok(None) };
-        let (earliest, _) = history.bounds(0);
-        if earliest >= until {
-            return Ok(None);
-        }
+        let earliest = place.earliest().map_err(|error| (place.folder().to_owned(), error))?;
+        // No file is opened where the log has all that the history has. The time of a file is that
+        // of its first line, to the second.
+        let Some((earliest, is_first)) = earliest else { return Ok(None) };
+        let has_older = match is_first {
+            true => earliest.as_micros().saturating_add(SECOND) <= until.as_micros(),
+            // It has who had ports before that, too.
+            false => earliest <= until,
+        };
+        let history = if has_older { History::open(place.clone())? } else { None };
+        let Some(history) = history else { return Ok(None) };
         let from = from.min(until);
         let first = history.around(from, from).start;
         let end = *history.end();
@@ -66,13 +78,15 @@ impl OlderEvents {
             ));
             gap = Some(end.reached);
         }
-        Ok(Some(Self { history, next: first, first, until, events: VecDeque::new(), gap }))
+        let events = VecDeque::new();
+        Ok(Some(Self { history, is_first, next: first, first, until, events, gap }))
     }
 
     /// Before that time it says nothing.
     pub fn since(&self) -> Timestamp {
         match self.first {
-            0 => Timestamp::default(),
+            // The port's first `Deleted` says who had it before.
+            0 if self.is_first => Timestamp::default(),
             first => self.history.bounds(first).0,
         }
     }
@@ -92,20 +106,18 @@ impl OlderEvents {
         ports: &mut PortHistory,
     ) -> Result<Option<(Timestamp, bool)>, Unreadable> {
         loop {
-            if let Some(OlderEvent { line, doubt, .. }) = self.events.pop_front() {
-                let has_room = match line.kind {
-                    LoggedKind::Created(_) => ports.began(&line, doubt),
-                    _ => ports.take(&line),
-                };
-                return Ok(Some((line.at, has_room)));
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some((event.line.at, event.take(ports))));
             }
-            let is_there = |file| {
-                file < self.history.files()
-                    && (file == self.first || self.history.bounds(file).0 < self.until)
-            };
-            if !is_there(self.next) {
+            let file = self.next;
+            // Where lines before it are missing, it says who had ports where the log begins, too.
+            let is_there = file < self.history.files()
+                && (file == self.first
+                    || self.history.bounds(file).0 < self.until
+                    || self.gap_before(file)?.is_some());
+            if !is_there {
                 if let Some(gap) = self.gap.take() {
-                    ports.doubt_since(gap);
+                    ports.doubt_since(gap, self.until);
                 }
                 return Ok(None);
             }
@@ -115,33 +127,41 @@ impl OlderEvents {
         }
     }
 
+    /// Since when lines before those of a file are missing, that the log does not have.
+    fn gap_before(&self, file: usize) -> Result<Option<Timestamp>, Unreadable> {
+        let gap = self.history.gap_before(file)?.filter(|&(since, _)| since < self.until);
+        // That of a file's last line is the end of its second.
+        let since = gap.map(|(since, _)| since.as_micros().saturating_sub(SECOND));
+        Ok(since.map(Timestamp::from_micros))
+    }
+
     /// Reads the next file. False where there is no room for those that had ports before it.
     fn load(&mut self, ports: &mut PortHistory) -> Result<bool, Unreadable> {
         let file = self.next;
         self.next += 1;
         let (begin, _) = self.history.bounds(file);
-        let (until, is_first) = (self.until, file == self.first);
+        let mut is_first = file == self.first;
+        if !is_first && let Some(from) = self.gap_before(file)? {
+            // Who had ports before it, and perhaps lost them since, it says itself.
+            ports.pass_gap(from, begin.min(self.until));
+            is_first = true;
+        }
+        let until = self.until;
         let mut events = Vec::new();
         let mut has_room = true;
         let all = Ipv6Net::default();
         self.history
             .of_clients(file, all, |held| {
                 let from = held.from.unwrap_or_default();
-                let doubt = held.perhaps_until.unwrap_or(Timestamp::MAX);
-                let began = || line(&held, from, LoggedKind::Created);
-                if from < begin {
-                    // The files before have it.
-                    has_room &= !is_first || ports.began(&began(), doubt);
-                } else if from < until {
-                    events.push(OlderEvent { line: began(), rank: 1, doubt });
+                let began = Some(OlderEvent::began(&held, from)).filter(|_| from < until);
+                match began {
+                    Some(began) if from >= begin => events.push(began),
+                    // Of a later one, the files before have it.
+                    Some(began) if is_first => has_room &= began.take(ports),
+                    _ => {}
                 }
                 if let Some(at) = held.until.filter(|&at| at < until) {
-                    let (rank, doubt) = (if from < at { 0 } else { 2 }, Timestamp::MAX);
-                    events.push(OlderEvent {
-                        line: line(&held, at, LoggedKind::Deleted),
-                        rank,
-                        doubt,
-                    });
+                    events.push(OlderEvent::ended(&held, from, at));
                 }
                 match has_room {
                     true => Ok(()),
@@ -151,13 +171,44 @@ impl OlderEvents {
             .or_else(|error| if has_room { Err(error) } else { Ok(()) })?;
         self.history.conflicts_of_clients(file, all, |said| {
             if said.at < until {
-                events.push(OlderEvent { line: conflict(&said), rank: 3, doubt: Timestamp::MAX });
+                events.push(OlderEvent::said(&said));
             }
             Ok(())
         })?;
-        events.sort_by_key(|event| (event.line.at, event.rank));
+        // Those of one port at once have ranks.
+        events.sort_unstable_by_key(|event| (event.line.at, event.rank));
         self.events = events.into();
         Ok(has_room)
+    }
+}
+
+impl OlderEvent {
+    fn began(held: &Holding, from: Timestamp) -> Self {
+        let line = line(held, from, LoggedKind::Created);
+        let doubt = held.perhaps_until.unwrap_or(Timestamp::MAX);
+        Self { line, is_given_up: false, rank: 1, doubt }
+    }
+
+    fn ended(held: &Holding, from: Timestamp, at: Timestamp) -> Self {
+        let line = line(held, at, LoggedKind::Deleted);
+        let is_given_up = held.ended != Some(HowEnded::Deleted);
+        Self { line, is_given_up, rank: if from < at { 0 } else { 2 }, doubt: Timestamp::MAX }
+    }
+
+    fn said(said: &Contradiction) -> Self {
+        Self { line: conflict(said), is_given_up: false, rank: 3, doubt: Timestamp::MAX }
+    }
+
+    /// False where there is no room for it.
+    fn take(&self, ports: &mut PortHistory) -> bool {
+        match self.line.kind {
+            LoggedKind::Created(_) => ports.began(&self.line, self.doubt),
+            _ if self.is_given_up => {
+                ports.given_up(&self.line);
+                true
+            }
+            _ => ports.take(&self.line),
+        }
     }
 }
 

@@ -5,17 +5,21 @@
 //! and at most [`ENDED_MAX`] of it.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use foldhash::fast::RandomState;
 
 use crate::handoff::change::Timestamp;
 use crate::handoff::logged::{LoggedEntry, LoggedKind, LoggedLine};
+use crate::programs::annotate::found::{FoundClients, HadBy};
+use crate::programs::annotate::records::{HeldTime, PortRecord, PortRecords};
 use crate::programs::who::when::TimeSpan;
 
 /// How far back lines of an access log may be behind those above them.
 pub const KEPT_FOR: u64 = 2 * 3_600 * 1_000_000;
 /// The most that ended and is known: 320 MB. From then on less far back.
 const ENDED_MAX: usize = 1 << 22;
-/// The most ports that are held at once: 3 GB. The server's tables have fewer.
+/// The most ports that are held at once: 4 GB at most. The server's tables have fewer.
 const HELD_MAX: usize = 1 << 25;
 /// The most clients of one port that are looked at, back from now.
 const LOOKED_AT_MAX: usize = 1 << 12;
@@ -27,31 +31,10 @@ const DISORDER: u64 = 60 * 1_000_000;
 /// No place among those that ended.
 const NONE: u64 = u64::MAX;
 
-/// An address and port of a client.
-pub type ClientPort = (Ipv6Addr, u16);
-
-/// Who had a port in a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HadBy {
-    /// The event log does not know the NAT64 at all.
-    Stranger,
-    /// By nobody, as far as it says.
-    Nobody,
-    /// By this client alone.
-    Client(ClientPort),
-    /// By several, of whom this one is the last that came.
-    Several(ClientPort),
-    /// By a client or not: its NAT64's table, or another one of the same NAT64, began anew since,
-    /// or the NAT64 said that it uses the port for another client.
-    Doubtful,
-    /// It is too long ago.
-    Past,
-}
-
 /// All ports.
 #[derive(Debug, Default)]
 pub struct PortHistory {
-    nat64s: HashMap<Ipv4Addr, Nat64Ports>,
+    nat64s: HashMap<Ipv4Addr, Nat64Ports, RandomState>,
     held: usize,
     /// In the order of the log.
     ended: VecDeque<EndedTime>,
@@ -59,36 +42,15 @@ pub struct PortHistory {
     first: u64,
     /// What ended before is not known.
     since: Timestamp,
+    /// Lines of these times are missing: as many as files of the history are.
+    gaps: Vec<TimeSpan>,
 }
 
 #[derive(Debug, Default)]
 struct Nat64Ports {
-    ports: HashMap<u16, PortRecord>,
+    ports: PortRecords,
     /// The log showed that it has several tables.
     has_several: bool,
-}
-
-/// A port has more than one holder where the NAT64 has several tables, of several addresses of the
-/// server.
-#[derive(Debug, Default)]
-struct PortRecord {
-    held: Option<HeldTime>,
-    others: Vec<HeldTime>,
-    /// Its last place among those that ended.
-    ended: u64,
-    /// When its NAT64 last said that it uses it for another client than the table has.
-    conflict: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct HeldTime {
-    client: ClientPort,
-    local: Option<Ipv4Addr>,
-    from: Timestamp,
-    /// From then on, perhaps not any more.
-    doubt: Timestamp,
-    /// From then on, the NAT64 uses the port for another client.
-    conflict: Timestamp,
 }
 
 #[derive(Debug)]
@@ -98,46 +60,6 @@ struct EndedTime {
     until: Timestamp,
     /// The place of the one before, of the same port.
     before: u64,
-}
-
-impl HeldTime {
-    /// The same table, as far as the log says.
-    fn is_at(&self, local: Option<Ipv4Addr>) -> bool {
-        self.local.is_none() || local.is_none() || self.local == local
-    }
-
-    fn is_in_doubt(&self) -> bool {
-        self.doubt != Timestamp::MAX
-    }
-}
-
-impl PortRecord {
-    fn new(ended: u64) -> Self {
-        Self { held: None, others: Vec::new(), ended, conflict: None }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &HeldTime> {
-        self.held.iter().chain(&self.others)
-    }
-
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut HeldTime> {
-        self.held.iter_mut().chain(&mut self.others)
-    }
-
-    fn push(&mut self, time: HeldTime) {
-        if let Some(held) = self.held.replace(time) {
-            self.others.push(held);
-        }
-    }
-
-    fn take(&mut self, mut is_it: impl FnMut(&HeldTime) -> bool) -> Option<HeldTime> {
-        if let Some(held) = self.held.take_if(|held| is_it(held)) {
-            self.held = self.others.pop();
-            return Some(held);
-        }
-        let place = self.others.iter().position(is_it)?;
-        Some(self.others.remove(place))
-    }
 }
 
 impl PortHistory {
@@ -164,15 +86,21 @@ impl PortHistory {
         let Some(entry) = line.entry() else { return true };
         let client = (entry.client, entry.client_port);
         let port = self.port(line.nat64, entry.port);
-        if port.all().any(|held| held.is_at(line.local) && held.client == client) {
-            return true;
+        if !port.all().any(|held| held.is_at(line.local) && held.client == client) {
+            self.begin(line, entry, doubt, |held| held.doubt <= line.at);
         }
-        let has_several = port.all().any(|held| held.local.is_none() && !held.is_in_doubt());
-        let conflict = Timestamp::MAX;
-        port.push(HeldTime { client, local: line.local, from: line.at, doubt, conflict });
-        self.nat64s.entry(line.nat64).or_default().has_several |= has_several;
-        self.held += 1;
         self.held <= HELD_MAX
+    }
+
+    /// A line of older days says that a port is a client's no more, but not that it was until then.
+    pub fn given_up(&mut self, line: &LoggedLine) {
+        let Some(entry) = line.entry() else { return };
+        let client = (entry.client, entry.client_port);
+        let port = self.port(line.nat64, entry.port);
+        if let Some(held) = port.take(|held| held.is_at(line.local) && held.client == client) {
+            self.held -= 1;
+            self.end(line.nat64, entry.port, held, line.at);
+        }
     }
 
     /// Nothing is known of before that time.
@@ -180,12 +108,38 @@ impl PortHistory {
         self.since = since;
     }
 
-    /// Lines are missing from that time on: who has a port may have lost it.
-    pub fn doubt_since(&mut self, at: Timestamp) {
-        let records = self.nat64s.values_mut().flat_map(|nat64| nat64.ports.values_mut());
-        for held in records.flat_map(PortRecord::all_mut) {
+    /// Lines are missing from that time on, until then: who has a port may have lost it.
+    pub fn doubt_since(&mut self, at: Timestamp, until: Timestamp) {
+        self.gap(at, until);
+        let records = self.nat64s.values_mut().flat_map(|nat64| nat64.ports.iter_mut());
+        for held in records.flat_map(|(_, record)| record.all_mut()) {
             held.doubt = held.doubt.min(at);
         }
+    }
+
+    /// Lines of that time are missing, and what comes next says anew who has ports. Only who had a
+    /// port before, and has it behind that, had it in between.
+    pub fn pass_gap(&mut self, from: Timestamp, until: Timestamp) {
+        let mut over = Vec::new();
+        for (&nat64, Nat64Ports { ports, .. }) in &mut self.nat64s {
+            for (port, record) in ports.iter_mut() {
+                while let Some(held) = record.take(|_| true) {
+                    over.push((nat64, port, held));
+                }
+            }
+        }
+        self.held = 0;
+        over.into_iter().for_each(|(nat64, port, held)| self.end(nat64, port, held, from));
+        while self.ended.len() > ENDED_MAX {
+            self.forget_first();
+        }
+        self.gap(from, until);
+    }
+
+    fn gap(&mut self, from: Timestamp, until: Timestamp) {
+        // Who came just then may have come before, and the one who came first may be missing.
+        let from = Timestamp::from_micros(from.as_micros().saturating_sub(REPORTED_LATE));
+        self.gaps.push(TimeSpan { from, until });
     }
 
     /// What ended so long before that time that nobody is to ask about it.
@@ -198,31 +152,42 @@ impl PortHistory {
 
     fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
         let client = (entry.client, entry.client_port);
-        let has_several = self.nat64s.get(&line.nat64).is_some_and(|nat64| nat64.has_several);
         let port = self.port(line.nat64, entry.port);
         let is_clients = |held: &HeldTime| held.is_at(line.local) && held.client == client;
         // A line that stands there twice says nothing new.
-        if port.all().any(|held| is_clients(held) && !held.is_in_doubt()) {
-            return;
+        if !port.all().any(|held| is_clients(held) && !held.is_in_doubt()) {
+            self.begin(line, entry, Timestamp::MAX, HeldTime::is_in_doubt);
         }
-        let has_several = has_several
-            || port
-                .all()
-                .any(|held| !held.is_in_doubt() && (held.local.is_none() || line.local.is_none()));
+    }
+
+    /// A port comes to a client, which has it in doubt from `doubt` on.
+    fn begin(
+        &mut self,
+        line: &LoggedLine,
+        entry: &LoggedEntry,
+        doubt: Timestamp,
+        is_in_doubt: impl Fn(&HeldTime) -> bool,
+    ) {
+        let client = (entry.client, entry.client_port);
+        let nat64 = self.nat64s.entry(line.nat64).or_default();
+        let port = nat64.ports.get_or_insert(entry.port, PortRecord::new(NONE));
+        nat64.has_several |= port
+            .all()
+            .any(|held| !is_in_doubt(held) && (held.local.is_none() || line.local.is_none()));
+        let has_several = nat64.has_several;
         // A table has one client on a port. Without the server's address it may be another table,
         // if the NAT64 has several.
         let is_over = |held: &HeldTime| {
-            is_clients(held)
+            held.is_at(line.local) && held.client == client
                 || held.local.is_some() && held.local == line.local
-                || !has_several && held.is_in_doubt() && held.is_at(line.local)
+                || !has_several && is_in_doubt(held) && held.is_at(line.local)
         };
-        let (doubt, conflict) = (Timestamp::MAX, Timestamp::MAX);
+        let conflict = Timestamp::MAX;
         let mut over = Vec::new();
         while let Some(held) = port.take(is_over) {
             over.push(held);
         }
         port.push(HeldTime { client, local: line.local, from: line.at, doubt, conflict });
-        self.nat64s.entry(line.nat64).or_default().has_several = has_several;
         self.held += 1;
         for held in over {
             self.held -= 1;
@@ -239,8 +204,10 @@ impl PortHistory {
         if found.is_some_and(|found| found.is_in_doubt()) {
             self.nat64s.entry(line.nat64).or_default().has_several = true;
         }
-        // Where it is not known since when, since the one before, or before the log begins.
-        let from = || self.place(last).map_or(Timestamp::default(), |ended| ended.until);
+        // Where it is not known since when, since the one before, or before the log begins; but not
+        // while lines were missing.
+        let gap = self.gaps.last().map_or(Timestamp::default(), |gap| gap.until);
+        let from = || self.place(last).map_or(gap, |ended| ended.until.max(gap));
         let held = match found {
             // In spite of any doubt, it was there.
             Some(found) => HeldTime { doubt: Timestamp::MAX, ..found },
@@ -262,7 +229,7 @@ impl PortHistory {
     /// What the NAT64 said may have been so for a while.
     fn conflict(&mut self, line: &LoggedLine, entry: &LoggedEntry) {
         let record = self.port(line.nat64, entry.port);
-        record.conflict = Some(line.at);
+        record.set_conflict(line.at);
         let since = line.at.as_micros().saturating_sub(REPORTED_LATE);
         for held in record.all_mut().filter(|held| held.is_at(line.local)) {
             held.conflict = held.conflict.min(Timestamp::from_micros(since));
@@ -272,7 +239,7 @@ impl PortHistory {
     /// The server does not know the NAT64: it has no entry of it in that table.
     fn initialized(&mut self, line: &LoggedLine) {
         let mut over = Vec::new();
-        for (&port, record) in &mut self.nat64s.entry(line.nat64).or_default().ports {
+        for (port, record) in self.nat64s.entry(line.nat64).or_default().ports.iter_mut() {
             while let Some(held) =
                 record.take(|held| held.local.is_some() && held.local == line.local)
             {
@@ -290,7 +257,7 @@ impl PortHistory {
 
     fn port(&mut self, nat64: Ipv4Addr, port: u16) -> &mut PortRecord {
         let nat64 = self.nat64s.entry(nat64).or_default();
-        nat64.ports.entry(port).or_insert_with(|| PortRecord::new(NONE))
+        nat64.ports.get_or_insert(port, PortRecord::new(NONE))
     }
 
     fn forget_first(&mut self) {
@@ -301,8 +268,8 @@ impl PortHistory {
         let (nat64, port) = (*ended.nat64.ip(), ended.nat64.port());
         // A NAT64 stays known.
         let Some(Nat64Ports { ports, .. }) = self.nat64s.get_mut(&nat64) else { return };
-        if ports.get(&port).is_some_and(|record| record.ended == place && record.held.is_none()) {
-            ports.remove(&port);
+        if ports.get(port).is_some_and(|record| record.ended == place && record.is_free()) {
+            ports.remove(port);
         }
     }
 
@@ -316,17 +283,21 @@ impl PortHistory {
         let Some(Nat64Ports { ports, .. }) = self.nat64s.get(nat64.ip()) else {
             return HadBy::Stranger;
         };
-        let is_past = span.from < self.since;
-        let Some(record) = ports.get(&nat64.port()) else {
-            return if is_past { HadBy::Past } else { HadBy::Nobody };
+        let is_gap = |gap: &TimeSpan| span.from < gap.until && span.until >= gap.from;
+        let unknown = match span.from < self.since {
+            true => Some(HadBy::Past),
+            false => self.gaps.iter().any(is_gap).then_some(HadBy::Doubtful),
+        };
+        let Some(record) = ports.get(nat64.port()) else {
+            return unknown.unwrap_or(HadBy::Nobody);
         };
         let (had_by, is_covered) = self.holder(record, local, span);
-        if is_past {
+        if let Some(unknown) = unknown {
             // Who had it before and after had it all the time.
             let is_sure = is_covered && matches!(had_by, HadBy::Client(_));
-            return if is_sure { had_by } else { HadBy::Past };
+            return if is_sure { had_by } else { unknown };
         }
-        let is_contradicted = record.conflict.is_some_and(|at| {
+        let is_contradicted = record.conflict().is_some_and(|at| {
             at.as_micros().saturating_add(2 * REPORTED_LATE) >= span.from.as_micros()
         });
         if had_by != HadBy::Nobody || is_contradicted {
@@ -370,44 +341,12 @@ impl PortHistory {
     }
 }
 
-/// Those of a time.
-#[derive(Default)]
-struct FoundClients {
-    last: Option<(ClientPort, Timestamp)>,
-    several: bool,
-    doubt: bool,
-    is_covered: bool,
-}
-
-impl FoundClients {
-    fn add(&mut self, held: &HeldTime, is_covered: bool, span: TimeSpan) {
-        self.is_covered |= is_covered;
-        self.doubt |= held.conflict <= span.until;
-        match &mut self.last {
-            None => self.last = Some((held.client, held.from)),
-            Some((last, since)) => {
-                self.several |= *last != held.client;
-                if held.from > *since {
-                    (*last, *since) = (held.client, held.from);
-                }
-            }
-        }
-    }
-
-    fn had_by(&self) -> (HadBy, bool) {
-        let had_by = match self.last {
-            None => HadBy::Nobody,
-            Some(_) if self.doubt => HadBy::Doubtful,
-            Some((client, _)) if self.several => HadBy::Several(client),
-            Some((client, _)) => HadBy::Client(client),
-        };
-        (had_by, self.is_covered)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
+    use crate::programs::annotate::records::ClientPort;
 
     /// Minutes of an hour, as those of lines.
     fn at(minute: u64, micros: u64) -> Timestamp {
@@ -574,6 +513,31 @@ mod tests {
         assert_eq!(history.had_by(held, None, second(4)), HadBy::Client(client(0xa)));
         let all_the_time = history.had_by(held, None, second(2));
         assert_eq!(all_the_time, HadBy::Client(client(0xa)), "whatever is forgotten");
+    }
+
+    #[test]
+    fn lines_that_are_missing() {
+        let mut history = history(&[
+            "01:00.000000 Created 192.0.2.7:3719 [2001:db8::a]:1",
+            "01:00.000000 Created 192.0.2.7:3720 [2001:db8::b]:1",
+        ]);
+        history.pass_gap(at(10, 0), at(20, 0));
+        for (port, client, from) in [(3719, 'c', 15), (3720, 'b', 1)] {
+            let line = format!("{} Created 192.0.2.7:{port} [2001:db8::{client}]:1", at(from, 0));
+            assert!(history.began(&LoggedLine::parse(&line).unwrap(), Timestamp::MAX));
+        }
+        let had_by = |minute| history.had_by(nat64(), None, second(minute));
+        let (a, c) = (HadBy::Client(client(0xa)), HadBy::Client(client(0xc)));
+        let expected =
+            [(5, a), (9, a), (10, HadBy::Doubtful), (14, HadBy::Doubtful), (16, c), (25, c)];
+        assert_eq!(expected.map(|(minute, _)| (minute, had_by(minute))), expected);
+        let other = SocketAddrV4::new(*nat64().ip(), 3720);
+        for minute in [5, 10, 14, 25] {
+            assert_eq!(history.had_by(other, None, second(minute)), HadBy::Client(client(0xb)));
+        }
+        let never = SocketAddrV4::new(*nat64().ip(), 3721);
+        assert_eq!(history.had_by(never, None, second(14)), HadBy::Doubtful);
+        assert_eq!(history.had_by(never, None, second(25)), HadBy::Nobody);
     }
 
     /// A port that changes hands all the time, and nothing more than the bound is kept.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{
-    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+    set_socket_keepalive, set_socket_linger, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
 };
 
 use crate::kernel::signals::EndSignal;
@@ -142,6 +142,15 @@ impl CollectorConnection {
         match self {
             Self::Tcp(stream) => unacknowledged(stream),
             Self::Unix(_) | Self::Udp { .. } => Ok(0),
+        }
+    }
+
+    /// Gives up what the other end's kernel has not taken: it is not sent behind the end of the
+    /// connection.
+    pub(super) fn abort(self) {
+        if let Self::Tcp(stream) = self {
+            // Where that cannot be, it is sent as long as the kernel tries.
+            let _ = set_socket_linger(&stream, Some(Duration::ZERO));
         }
     }
 

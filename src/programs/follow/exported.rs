@@ -32,6 +32,11 @@ use crate::programs::options::{Collector, CollectorFormat, CollectorPlace};
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The pause where a collector hangs again: each connection gives it the same events once more.
+/// Each time twice as long,
+const PAUSE_HANGING: Duration = Duration::from_secs(30);
+/// up to this.
+const PAUSE_HANGING_MAX: Duration = Duration::from_secs(15 * 60);
 /// At least this where its host said that nobody is there: it says so once a second.
 const PAUSE_REFUSED: Duration = Duration::from_secs(2);
 /// How often trouble is told.
@@ -46,10 +51,10 @@ const HANG: Duration = Duration::from_secs(30);
 const UNREAD_MAX: u64 = 1 << 20;
 /// How long a host may take to say that nobody is there: it says so once a second.
 const DOUBT: Duration = Duration::from_secs(3);
-/// How long the end waits for what is on its way,
+/// How often it is asked whether a host said so.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the end waits for what is on its way.
 const END_WAIT: Duration = Duration::from_secs(2);
-/// and for a host's word.
-const END_DOUBT: Duration = Duration::from_millis(100);
 /// Messages on their way that are counted one by one; further ones count with the last of them.
 const ON_THE_WAY_MAX: usize = 65_536;
 
@@ -159,8 +164,9 @@ impl Exporter<'_> {
                 Broken::Ended => return Ok(()),
                 Broken::Fatal(error) => return Err(error),
                 Broken::Collector(error) => {
-                    self.go_back(&error)?;
-                    let pause = self.trouble.failed(self.collector, &error, self.taken);
+                    let is_hanging = self.go_back(&error)?;
+                    let trouble = &mut self.trouble;
+                    let pause = trouble.failed(self.collector, &error, is_hanging, self.taken);
                     if wait_for(self.stop, None, pause).is_err() {
                         return Ok(());
                     }
@@ -198,23 +204,29 @@ impl Exporter<'_> {
                         .end(&mut connection)
                         .map_or_else(Broken::Fatal, |()| Broken::Ended);
                 }
-                Err(broken) => return broken,
+                Err(broken) => {
+                    if let Broken::Collector(error) = &broken
+                        && is_late(self.collector, error)
+                    {
+                        connection.abort();
+                    }
+                    return broken;
+                }
             }
         }
     }
 
     /// What a connection took that nobody read, as far as can be told, is sent again: each one that
     /// is opened anew to a collector that hangs takes some, and a collector that hangs is killed in
-    /// the end.
-    fn go_back(&mut self, error: &io::Error) -> Result<(), ExitError> {
-        let is_connection = matches!(self.collector.place, CollectorPlace::Tcp(_));
-        let is_hanging = is_connection && error.kind() == ErrorKind::TimedOut && self.received > 0;
+    /// the end. Returns whether it hangs.
+    fn go_back(&mut self, error: &io::Error) -> Result<bool, ExitError> {
+        let is_hanging = is_late(self.collector, error) && self.received > 0;
         self.trouble.is_hanging |= is_hanging;
-        if !is_hanging || self.received > UNREAD_MAX {
-            return Ok(());
+        if is_hanging && self.received <= UNREAD_MAX {
+            self.taken = self.begun;
+            self.kept.as_mut().map_or(Ok(()), |kept| kept.keep(self.taken))?;
         }
-        self.taken = self.begun;
-        self.kept.as_mut().map_or(Ok(()), |kept| kept.keep(self.taken))
+        Ok(is_hanging)
     }
 
     fn go_on(
@@ -304,11 +316,6 @@ impl Exporter<'_> {
         self.take(last)
     }
 
-    fn take_all(&mut self) -> Result<(), Broken> {
-        let last = self.on_the_way.drain(..).next_back();
-        self.take(last)
-    }
-
     fn take(&mut self, last: Option<MessageOnTheWay>) -> Result<(), Broken> {
         let Some(MessageOnTheWay { behind, .. }) = last else { return Ok(()) };
         self.taken = behind;
@@ -341,7 +348,7 @@ impl Exporter<'_> {
         }
         let patience = match connection.is_doubtful() {
             _ if is_all_taken => PATIENCE,
-            true => END_DOUBT,
+            true => DOUBT_INTERVAL,
             false => LOOK_INTERVAL,
         };
         let also = [(self.stop.as_fd(), PollFlags::IN), (connection.as_fd(), PollFlags::IN)];
@@ -353,16 +360,13 @@ impl Exporter<'_> {
     fn end(&mut self, connection: &mut CollectorConnection) -> Result<(), ExitError> {
         let began = clock::instant();
         while !self.on_the_way.is_empty() {
-            let looked = match connection.is_doubtful() {
-                true => {
-                    thread::sleep(END_DOUBT);
-                    connection.check().map_err(Broken::from).and_then(|()| self.take_all())
-                }
-                false => self.look(connection, false),
-            };
-            match looked {
+            let is_doubtful = connection.is_doubtful();
+            let checked = if is_doubtful { connection.check() } else { Ok(()) };
+            match checked.map_err(Broken::from).and_then(|()| self.look(connection, false)) {
                 Err(Broken::Fatal(error)) => return Err(error),
                 Err(_) => return Ok(()),
+                // What left just now may still be refused: it comes again.
+                Ok(()) if is_doubtful => return Ok(()),
                 Ok(()) => {}
             }
             if clock::instant().saturating_duration_since(began) > END_WAIT {
@@ -372,6 +376,11 @@ impl Exporter<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a collector takes nothing of a connection for too long.
+fn is_late(collector: &Collector, error: &io::Error) -> bool {
+    matches!(collector.place, CollectorPlace::Tcp(_)) && error.kind() == ErrorKind::TimedOut
 }
 
 /// What is wrong with a collector, told once a minute at most.
@@ -385,16 +394,29 @@ struct CollectorTrouble {
     is_known: bool,
     /// It took some on the last connection, and then nothing.
     is_hanging: bool,
+    /// On so many connections, one after another.
+    hangs: u32,
 }
 
 impl CollectorTrouble {
     /// Returns how long to wait.
-    fn failed(&mut self, collector: &Collector, error: &io::Error, at: FollowCursor) -> Duration {
+    fn failed(
+        &mut self,
+        collector: &Collector,
+        error: &io::Error,
+        is_hanging: bool,
+        at: FollowCursor,
+    ) -> Duration {
         self.failures += 1;
         let is_refused = error.kind() == ErrorKind::ConnectionRefused
             && matches!(collector.place, CollectorPlace::Udp(_));
         let least = if is_refused { PAUSE_REFUSED } else { PAUSE_MIN };
         self.pause = (2 * self.pause).clamp(least, PAUSE_MAX);
+        self.hangs += u32::from(is_hanging);
+        if let Some(again) = self.hangs.checked_sub(2).filter(|_| is_hanging) {
+            let pause = PAUSE_HANGING * 2_u32.pow(again.min(10));
+            self.pause = pause.min(PAUSE_HANGING_MAX);
+        }
         if self.is_due() {
             warn(format_args!(
                 "{collector} does not take events: {error} ({} failures so far); the log keeps them, \
@@ -423,6 +445,29 @@ impl CollectorTrouble {
                 self.failures
             ));
         }
-        (self.failures, self.pause, self.is_hanging) = (0, Duration::ZERO, false);
+        (self.failures, self.pause) = (0, Duration::ZERO);
+        (self.is_hanging, self.hangs) = (false, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first one that hangs is left at once; each one after it is given the same once more, so
+    /// they become few.
+    #[test]
+    fn who_hangs_is_asked_less_and_less() {
+        let collector: Collector = "syslog+tcp://192.0.2.1".parse().unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let at = Follower::open(log.path(), FollowStart::Beginning).unwrap().cursor();
+        let mut trouble = CollectorTrouble::default();
+        let late: io::Error = ErrorKind::TimedOut.into();
+        let mut pause = |is_hanging| trouble.failed(&collector, &late, is_hanging, at).as_secs();
+        let pauses: Vec<_> = (0..9).map(|_| pause(true)).collect();
+        assert_eq!(pauses, [0, 30, 60, 120, 240, 480, 900, 900, 900]);
+        assert_eq!(pause(false), PAUSE_MAX.as_secs(), "its host is gone");
+        trouble.over(&collector, at);
+        assert_eq!(trouble.failed(&collector, &late, true, at), PAUSE_MIN);
     }
 }
