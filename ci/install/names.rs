@@ -47,6 +47,17 @@ fn install_gives_peers_names_and_takes_them_back() {
     assert!(again.text.contains("attached already"), "{}", again.text);
     assert_eq!(booted.server(), process);
 
+    // Attached again: the maps that the server writes to stay.
+    let maps = booted.done("stat -c %i /sys/fs/bpf/nat64handoff/{names,state,peers}");
+    booted.done("systemctl reload nat64handoff-peer-names");
+    assert_eq!(booted.done("stat -c %i /sys/fs/bpf/nat64handoff/{names,state,peers}"), maps);
+    // A stop takes the names back at once: the port is closed then.
+    let stopped = booted.done("systemctl stop nat64handoff; nat64handoff peer-names status");
+    assert!(stopped.contains("they are not valid"), "{stopped}");
+    booted.done("systemctl start nat64handoff");
+    let status = booted.done("nat64handoff peer-names status");
+    assert!(status.contains("the server is there"), "{status}");
+
     let off = booted.install("--no-update --peer-names off");
     assert_eq!(off.code, 0, "{}", off.text);
     assert_eq!(booted.done("stat -c %a /sys/fs/bpf; ls -A /sys/fs/bpf"), before);

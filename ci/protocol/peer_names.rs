@@ -11,6 +11,7 @@ use crate::judge::nat64::Nat64;
 use crate::peers::Place;
 use crate::run::run;
 use crate::server::{Server, fresh_directory};
+use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::process::Command;
@@ -224,16 +225,20 @@ fn peers_without_room_are_what_they_are() {
     let nat64 = Nat64::known(&server);
     let clients: Vec<_> = (0..15).map(Client::nth).collect();
     let ports: Vec<_> = clients.iter().map(|client| nat64.map(*client)).collect();
-    let mut named = 0;
-    for (client, port) in clients.iter().zip(&ports) {
-        let seen = service.sees(SocketAddrV4::new(nat64.address, *port));
-        if seen == (client.address.to_string(), client.port) {
-            named += 1;
-        } else {
-            assert_eq!(seen, (nat64.address.to_string(), *port), "the name of nobody else");
+    let mut named = HashSet::new();
+    // On a busy machine there may be no names for a while.
+    let all = wait_until(PATIENCE, || {
+        for (client, port) in clients.iter().zip(&ports) {
+            let seen = service.sees(SocketAddrV4::new(nat64.address, *port));
+            if seen == (client.address.to_string(), client.port) {
+                named.insert(*port);
+            } else {
+                assert_eq!(seen, (nat64.address.to_string(), *port), "the name of nobody else");
+            }
         }
-    }
-    assert_eq!(named, 10);
+        named.len() >= 10
+    });
+    assert!(all && named.len() == 10, "{named:?}");
     let metrics = get(&server.directory.path().join("state/admin.sock"), "/metrics").body;
     assert!(metrics.contains("nat64handoff_unnamed_total 5\n"), "{metrics}");
     let (code, said, _) = run(&["peer-names", "status", "--maps", &place.maps()]);

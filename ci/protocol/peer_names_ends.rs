@@ -8,6 +8,7 @@ use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::peers::Place;
+use crate::run::run;
 use crate::server::{Server, fresh_directory};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -51,6 +52,12 @@ fn names_end_with_their_server() {
     service.names(from, client);
     server.process.signal(libc::SIGKILL);
     server.wait_exit(PATIENCE);
+    // Nobody keeps its sockets, and the NAT64 hears that at once.
+    let (code, said, _) = run(&["peer-names", "status", "--json", "--maps", &maps]);
+    assert_eq!(code, 0, "{said}");
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let left = status["valid_seconds"].as_f64().unwrap_or_default();
+    assert!(left <= 0.3, "{said}");
     assert!(wait_until(PATIENCE, || service.sees(from) == itself), "of a server that is gone");
 }
 
@@ -78,7 +85,8 @@ fn names_are_of_one_server() {
     service.names(its_from, second);
 }
 
-/// A state that was restored names whom it says, though the maps have what came after it.
+/// A state that was restored names nobody at a port that another client had later, as the maps
+/// tell, before the port is given to somebody anew.
 #[test]
 fn names_are_those_of_the_state() {
     let place = attached();
@@ -101,7 +109,7 @@ fn names_are_those_of_the_state() {
     let newcomers: Vec<_> = (10..15).map(Client::nth).collect();
     let theirs: Vec<_> = newcomers.iter().map(|client| nat64.map(*client)).collect();
     service.names(SocketAddrV4::new(nat64.address, theirs[4]), newcomers[4]);
-    let _server = again(server, &options, |directory| {
+    let server = again(server, &options, |directory| {
         let state = directory.join("state");
         for entry in std::fs::read_dir(&state).unwrap().flatten() {
             let path = entry.path();
@@ -113,9 +121,22 @@ fn names_are_those_of_the_state() {
         }
         copied(&copy, &state);
     });
-    for (client, port) in clients.iter().zip(&ports) {
-        service.names(SocketAddrV4::new(nat64.address, *port), *client);
-    }
+    let at = |port| SocketAddrV4::new(nat64.address, port);
+    let check = |service: &mut Service| {
+        for (client, port) in clients.iter().zip(&ports).filter(|(_, port)| !theirs.contains(port))
+        {
+            service.names(at(*port), *client);
+        }
+        for port in &theirs {
+            assert_eq!(service.sees(at(*port)), (nat64.address.to_string(), *port));
+        }
+    };
+    check(&mut service);
+    // As before after another start.
+    let _server = again(server, &options, |_| ());
+    check(&mut service);
+    let newest = Client::nth(20);
+    service.names(at(nat64.map(newest)), newest);
 }
 
 /// Two NAT64s, and two addresses of the service: each has ports of its own. Nothing changes by a
@@ -154,7 +175,7 @@ fn names_of_two_addresses_and_two_nat64s_over_a_hand_over() {
     check(&mut service);
     let (from, _, client) = expected[0];
     let held = connect(from, SocketAddrV4::new(LOCAL, service.port));
-    let (code, ..) = crate::run::run(&["peer-names", "detach", "--maps", &maps]);
+    let (code, ..) = run(&["peer-names", "detach", "--maps", &maps]);
     assert_eq!(code, 0);
     let itself = (from.ip().to_string(), from.port());
     let [accepted, now] = service.told(&held);

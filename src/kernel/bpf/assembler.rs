@@ -109,6 +109,11 @@ impl Assembler {
         self.push(CLASS_ARITHMETIC | ADD, to, Register::R0, 0, value);
     }
 
+    /// `to += with`
+    pub(super) fn add_register(&mut self, to: Register, with: Register) {
+        self.push(CLASS_ARITHMETIC | ADD | SOURCE_REGISTER, to, with, 0, 0);
+    }
+
     /// `to *= by`
     pub(super) fn multiply(&mut self, to: Register, by: Register) {
         self.push(CLASS_ARITHMETIC | MULTIPLY | SOURCE_REGISTER, to, by, 0, 0);
@@ -200,6 +205,21 @@ impl Assembler {
         self.push(CLASS_JUMP_32 | condition as u8, left, Register::R0, count, value);
     }
 
+    /// Goes around what `body` adds where the lower 32 bits of `left` and `value` are so.
+    pub(super) fn unless_word(
+        &mut self,
+        left: Register,
+        condition: Condition,
+        value: u32,
+        body: impl FnOnce(&mut Self),
+    ) {
+        let start = self.instructions.len();
+        self.skip_if_word(left, condition, value, 0);
+        body(self);
+        let count = self.instructions.len() - start - 1;
+        self.instructions[start].offset = i16::try_from(count).unwrap_or(i16::MAX);
+    }
+
     /// The program. At its end it returns 1: go on.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         let end = self.instructions.len();
@@ -248,16 +268,16 @@ mod tests {
         program.exclusive_or(R0, R2);
         program.multiply(R0, R4);
         program.shift_right(R3, 32);
-        program.skip_if_word(R2, Condition::Equal, 2, 1);
-        let expected: [[u8; 8]; 17] = [
+        program.unless_word(R2, Condition::Equal, 2, |program| program.add_register(R0, R2));
+        let expected: [[u8; 8]; 18] = [
             [0xbf, 0x16, 0, 0, 0, 0, 0, 0],             // r6 = r1
             [0x61, 0x62, 8, 0, 0, 0, 0, 0],             // r2 = *(u32 *)(r6 + 8)
-            [0x56, 0x02, 12, 0, 0, 0, 0, 0],            // if w2 != 0 goto +12
+            [0x56, 0x02, 13, 0, 0, 0, 0, 0],            // if w2 != 0 goto +13
             [0x63, 0x2a, 0xf0, 0xff, 0, 0, 0, 0],       // *(u32 *)(r10 - 16) = r2
             [0x62, 0x0a, 0xec, 0xff, 0, 0, 0, 0],       // *(u32 *)(r10 - 20) = 0
             [0x07, 0x02, 0, 0, 0xf0, 0xff, 0xff, 0xff], // r2 += -16
             [0x85, 0x00, 0, 0, 1, 0, 0, 0],             // call 1
-            [0x15, 0x00, 7, 0, 0, 0, 0, 0],             // if r0 == 0 goto +7
+            [0x15, 0x00, 8, 0, 0, 0, 0, 0],             // if r0 == 0 goto +8
             [0x79, 0x67, 64, 0, 0, 0, 0, 0],            // r7 = *(u64 *)(r6 + 64)
             [0x18, 0x04, 0, 0, 0x88, 0x77, 0x66, 0x55], // r4 = 0x1122334455667788
             [0, 0, 0, 0, 0x44, 0x33, 0x22, 0x11],
@@ -265,6 +285,7 @@ mod tests {
             [0x2f, 0x40, 0, 0, 0, 0, 0, 0],  // r0 *= r4
             [0x77, 0x03, 0, 0, 32, 0, 0, 0], // r3 >>= 32
             [0x16, 0x02, 1, 0, 2, 0, 0, 0],  // if w2 == 2 goto +1
+            [0x0f, 0x20, 0, 0, 0, 0, 0, 0],  // r0 += r2
             [0xb7, 0x00, 0, 0, 1, 0, 0, 0],  // r0 = 1
             [0x95, 0x00, 0, 0, 0, 0, 0, 0],  // exit
         ];

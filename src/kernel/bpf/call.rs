@@ -59,6 +59,16 @@ impl BpfError {
     pub(super) fn last(step: BpfStep) -> Self {
         Self { step, cause: io::Error::last_os_error(), verifier: None }
     }
+
+    /// There is no such file.
+    pub fn is_missing(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::NotFound
+    }
+
+    /// What is pinned is no map of this shape: only then is the cause not the kernel's.
+    pub fn is_of_another_version(&self) -> bool {
+        self.step == BpfStep::Open && self.cause.raw_os_error().is_none()
+    }
 }
 
 impl fmt::Display for BpfError {

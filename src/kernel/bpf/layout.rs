@@ -21,6 +21,8 @@ pub const PEER_OCTETS: i16 = 24;
 /// In the value of `state`.
 pub const CURRENT_AT: i16 = 0;
 pub const UNTIL_AT: i16 = 8;
+/// A server never says that names are valid for longer than this, in nanoseconds.
+pub const VALID_MAX: u64 = 10_000_000_000;
 
 /// Odd, and as many ones as zeros: 2^64 divided by the golden ratio.
 pub const CHECK_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -66,6 +66,14 @@ impl BpfMap {
     /// # Errors
     /// Where there is none, or none of this shape.
     pub fn open(path: &Path, shape: MapShape) -> Result<Self, BpfError> {
+        Self::open_such(path, |found| *found == shape)
+    }
+
+    /// The same for one of any shape that is ours.
+    ///
+    /// # Errors
+    /// Where there is none, or none of such a shape.
+    pub fn open_such(path: &Path, is_ours: impl Fn(&MapShape) -> bool) -> Result<Self, BpfError> {
         let map = call::open(path)?;
         let information = call::map_information(map.as_fd())?;
         let found = MapShape {
@@ -73,11 +81,11 @@ impl BpfMap {
             key_octets: information.key_octets as usize,
             value_octets: information.value_octets as usize,
         };
-        if found != shape {
+        if !is_ours(&found) {
             let cause = io::Error::other("it is another version's");
             return Err(BpfError { step: BpfStep::Open, cause, verifier: None });
         }
-        Ok(Self { map, shape, entries_max: information.entries_max })
+        Ok(Self { map, shape: found, entries_max: information.entries_max })
     }
 
     /// How many entries it takes.

@@ -4,6 +4,7 @@
 //! | program | runs | what it does |
 //! | --- | --- | --- |
 //! | `established` | when a connection of others is established | gives the socket its name |
+//! | | when a socket connects | takes away the one that it had |
 //! | `peer6` | at getpeername and accept of AF_INET6 | the socket's name is its peer |
 //! | `peer4` | at getpeername and accept of AF_INET | the name's address of the pool is its peer |
 //!
@@ -14,7 +15,8 @@
 //! | `peers` | a socket | its name |
 //!
 //! So a name is that of the time at which the connection came into being, and stays for its life,
-//! whatever becomes of the entry. A socket that this host connects never has one.
+//! whatever becomes of the entry. A socket that this host connects never has one, also where the
+//! other host connects to it at the same time.
 //!
 //! A name is valid if it is of the current generation, which stands for a state directory, and if
 //! the server said within the last seconds that it is there. The kernel gives the room of a name
@@ -29,7 +31,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::call::{self, BpfError, ProgramKind};
-use super::layout::{CHECK_AT, CHECK_MULTIPLIER, GENERATION_AT, PEER_OCTETS, UNTIL_AT};
+use super::layout::{
+    CHECK_AT, CHECK_MULTIPLIER, CLIENT_PORT_AT, GENERATION_AT, PEER_OCTETS, UNTIL_AT,
+};
 pub use super::layout::{NAMES, STATE};
 use super::map::BpfMap;
 use super::programs;
@@ -104,6 +108,12 @@ fn check(key: &[u8; NAMES.key_octets], value: &[u8; NAMES.value_octets]) -> u64 
 pub fn read_generation(value: &[u8]) -> u32 {
     let octets = value.get(GENERATION_AT as usize..).and_then(|rest| rest.first_chunk());
     octets.map_or(0, |octets| u32::from_ne_bytes(*octets))
+}
+
+/// Whether a value of a name names anybody: no client has port 0.
+pub fn is_somebodys(value: &[u8]) -> bool {
+    let port = value.get(CLIENT_PORT_AT as usize..).and_then(|rest| rest.first_chunk());
+    port.is_some_and(|port| *port != [0_u8; 4])
 }
 
 /// The value of the state: the names of which generation are valid, and until when, in nanoseconds
@@ -257,9 +267,11 @@ fn peer_type() -> Vec<u8> {
 mod tests {
     use super::*;
 
+    use std::cell::Cell;
     use std::fs;
     use std::io;
     use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
     use std::process;
 
     use crate::kernel::clock;
@@ -326,6 +338,7 @@ mod tests {
         maps: PeerMaps,
         listener: TcpListener,
         to: SocketAddr,
+        valid: Cell<(u32, i64)>,
         _links: Vec<PeerLink>,
         _group: Group,
     }
@@ -344,10 +357,18 @@ mod tests {
             let _links = maps.attach(&File::open(&group.0).unwrap(), true, true).unwrap();
             let listener = TcpListener::bind("[::]:0").unwrap();
             let to = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
-            Self { maps, listener, to, _links, _group: group }
+            let valid = Cell::new((0, -1));
+            Self { maps, listener, to, valid, _links, _group: group }
         }
 
+        /// From now on, at each connection.
         fn valid(&self, generation: u32, seconds: i64) {
+            self.valid.set((generation, seconds));
+            self.renew();
+        }
+
+        fn renew(&self) {
+            let (generation, seconds) = self.valid.get();
             let now = clock::since_boot().as_nanos() as u64;
             let until = now.wrapping_add_signed(seconds * 1_000_000_000);
             self.maps.state.set(&[0; 4], &state(generation, until)).unwrap();
@@ -361,6 +382,7 @@ mod tests {
 
         /// Whether a new connection has its name.
         fn is_named(&self, port: impl FnOnce(u16)) -> bool {
+            self.renew();
             let (peer, own, [connecting, server]) = connected(&self.listener, self.to, port);
             assert_eq!(server.peer_addr().unwrap(), peer, "accept and getpeername");
             assert_eq!(connecting.peer_addr().unwrap(), self.to, "opened by this host");
@@ -377,13 +399,13 @@ mod tests {
     fn accepted_peers_are_named_and_nothing_else() -> io::Result<()> {
         let test = Fixture::new(16);
         assert!(!test.is_named(|port| test.name(port, 1)), "no server yet");
-        test.valid(1, 60);
+        test.valid(1, 9);
         assert!(test.is_named(|port| test.name(port, 1)));
         assert!(!test.is_named(|_| ()), "nobody's port");
         assert!(!test.is_named(|port| test.name(port, 2)), "another generation");
         test.valid(1, -1);
         assert!(!test.is_named(|port| test.name(port, 1)), "of a dead server");
-        test.valid(1, 60);
+        test.valid(1, 9);
         // What a program may read while the name is replaced: of another key, or half of it.
         let other = key(TABLE, 1);
         let name = PeerName { client: client(), client_port: 53186, pool: None };
@@ -399,6 +421,11 @@ mod tests {
             test.maps.names.remove_all(&all_keys(&test.maps.names)).unwrap();
         }
 
+        // What no server says.
+        test.valid(1, 60);
+        assert!(!test.is_named(|port| test.name(port, 1)), "too far away");
+        test.valid(1, 9);
+
         // What it is stays, whatever becomes of the name.
         let (peer, own, [_, server]) =
             connected(&test.listener, test.to, |port| test.name(port, 1));
@@ -407,7 +434,7 @@ mod tests {
         test.valid(3, -1);
         assert_eq!(server.peer_addr()?, peer);
 
-        test.valid(1, 60);
+        test.valid(1, 9);
         let ipv4 = TcpListener::bind("127.0.0.1:0")?;
         let to = ipv4.local_addr()?;
         let (peer, _, [connecting, _server]) = connected(&ipv4, to, |port| test.name(port, 1));
@@ -420,6 +447,42 @@ mod tests {
         let (peer, own, _both) = connected(&ipv4, to, without);
         assert_eq!(peer, SocketAddr::from((Ipv4Addr::LOCALHOST, own)), "nothing of the pool");
         Ok(())
+    }
+
+    /// A socket that had a name has none when it connects to somebody itself.
+    #[test]
+    fn a_socket_that_connects_loses_its_name() {
+        let test = Fixture::new(16);
+        test.valid(1, 9);
+        let (peer, _, [_connecting, server]) =
+            connected(&test.listener, test.to, |port| test.name(port, 1));
+        assert_eq!(peer, SocketAddr::from((client(), 53186)));
+        // SAFETY: the address is one of no family, and of the size that is told.
+        let done = unsafe {
+            let nobody = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+            libc::connect(server.as_raw_fd(), &raw const nobody, 16)
+        };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
+        rustix::net::connect(&server, &to).unwrap();
+        assert_eq!(server.peer_addr().unwrap(), to);
+    }
+
+    /// Both connect at the same time: here one with itself.
+    #[test]
+    fn a_socket_that_connects_has_no_name_where_the_other_does_so_too() {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, socket};
+        let test = Fixture::new(16);
+        let own = socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));
+        bind(&own, &any).unwrap();
+        let at = SocketAddr::try_from(getsockname(&own).unwrap()).unwrap();
+        test.name(at.port(), 1);
+        test.valid(1, 9);
+        connect(&own, &at).unwrap();
+        assert_eq!(TcpStream::from(own).peer_addr().unwrap(), at);
     }
 
     fn all_keys(map: &BpfMap) -> Vec<u8> {

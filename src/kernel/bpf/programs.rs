@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use super::assembler::{Assembler, Condition, Function, Instruction, Register, Width};
 use super::layout::{
     CHECK_AT, CHECK_MULTIPLIER, CLIENT_AT, CLIENT_PORT_AT, CURRENT_AT, GENERATION_AT, PEER_OCTETS,
-    POOL_AT, UNTIL_AT,
+    POOL_AT, UNTIL_AT, VALID_MAX,
 };
 
 /// In `struct bpf_sock_addr`.
@@ -23,6 +23,11 @@ const PEER_PORT: i16 = 48;
 const PEER_IP4: i16 = 52;
 const PEER_IP6: i16 = 56;
 
+/// This host opens a connection.
+const CONNECTS: u32 = 3;
+/// In the place of a client: the socket connects itself, and has no name, also where the other
+/// host does so at the same time.
+const NO_CLIENT: i32 = 1;
 /// A connection that another host opened is established.
 const PASSIVE_ESTABLISHED: u32 = 5;
 const FAMILY_IPV4: u32 = 2;
@@ -36,7 +41,7 @@ const VALUE_AT: i16 = KEY_AT - CHECK_AT - 8;
 const ZERO_AT: i16 = VALUE_AT - 8;
 
 /// Gives a connection that is established its name: in AF_INET6 sockets, in AF_INET sockets, or in
-/// both.
+/// both. A socket that connects loses the one that it had.
 pub(super) fn established(
     names: BorrowedFd<'_>,
     state: BorrowedFd<'_>,
@@ -47,8 +52,10 @@ pub(super) fn established(
     use Register::*;
     let mut program = Assembler::default();
     let p = &mut program;
-    p.load(Width::Word, R2, R1, OPERATION);
-    p.leave_if_word(R2, Condition::NotEqual, PASSIVE_ESTABLISHED);
+    p.load(Width::Word, R9, R1, OPERATION);
+    p.unless_word(R9, Condition::Equal, CONNECTS, |p| {
+        p.leave_if_word(R9, Condition::NotEqual, PASSIVE_ESTABLISHED);
+    });
     p.load(Width::Double, R7, R1, CONNECTION_SOCKET);
     p.leave_if_null(R7, Condition::Equal);
     p.load(Width::Word, R6, R7, FAMILY);
@@ -58,6 +65,7 @@ pub(super) fn established(
     if !ipv6 {
         p.leave_if_word(R6, Condition::NotEqual, FAMILY_IPV4);
     }
+    lose_where_it_connects(p, peers);
     // ::ffff:a.b.c.d, where it is no AF_INET socket.
     p.skip_if_word(R6, Condition::Equal, FAMILY_IPV4, 6);
     for (word, expected) in [(0, 0), (4, 0), (8, 0xffff_u32.to_be())] {
@@ -87,13 +95,31 @@ pub(super) fn established(
     p.load(Width::Double, R9, R0, UNTIL_AT);
     p.call(Function::BootTime);
     p.leave_if(R0, Condition::Greater, R9);
+    // Nor what no server says.
+    p.set_wide(R2, VALID_MAX);
+    p.add_register(R0, R2);
+    p.leave_if(R9, Condition::Greater, R0);
     // Where there is no memory for it, the peer is what it is.
     storage(p, peers, CREATE);
+    // It connects itself.
+    p.load(Width::Word, R2, R0, CLIENT_AT);
+    p.leave_if_word(R2, Condition::NotEqual, 0);
     for at in (0..PEER_OCTETS).step_by(8) {
         p.load(Width::Double, R2, R10, VALUE_AT + at);
         p.store(Width::Double, R0, at, R2);
     }
     program.finish()
+}
+
+/// The socket `R7` loses its name, where that is the operation `R9`, and has none from then on.
+fn lose_where_it_connects(p: &mut Assembler, peers: BorrowedFd<'_>) {
+    use Register::*;
+    p.unless_word(R9, Condition::Equal, PASSIVE_ESTABLISHED, |p| {
+        storage(p, peers, CREATE);
+        p.store_word(R0, CLIENT_PORT_AT, 0);
+        p.store_word(R0, CLIENT_AT, NO_CLIENT);
+        p.leave_if_word(R9, Condition::Equal, CONNECTS);
+    });
 }
 
 /// `R0` = the value of the key on the stack, or leaves.

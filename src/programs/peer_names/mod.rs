@@ -57,6 +57,9 @@ fn attach(options: &AttachOptions) -> Result<(), ExitError> {
     let former = links(maps)?;
     let (found, is_new) = match PeerMaps::open(&maps_at(maps)) {
         Ok(found) if found.names.entries_max() == options.names_max => (found, false),
+        Err(error) if !(error.is_missing() || error.is_of_another_version()) => {
+            return Err(explained(error));
+        }
         _ => (PeerMaps::create(options.names_max).map_err(explained)?, true),
     };
     let mut attached = Vec::new();
@@ -109,12 +112,13 @@ fn pin_maps(found: &PeerMaps, maps: &Path) -> Result<(), ExitError> {
     found.pin(&paths).map_err(explained)
 }
 
-/// Names and state become the server's, and it may come to them.
+/// Names and state become the server's, and it may come to them. So may the group root: root
+/// without CAP_DAC_OVERRIDE opens them when it attaches again.
 fn give_away(maps: &Path, owner: u32) -> Result<(), ExitError> {
     for path in &maps_at(maps)[..2] {
         // It may be the server's already, whose mode root without CAP_FOWNER cannot change.
-        chown(path, Some(0), None).map_err(|error| cannot("given away", path, &error))?;
-        let mode = fs::Permissions::from_mode(0o600);
+        chown(path, Some(0), Some(0)).map_err(|error| cannot("given away", path, &error))?;
+        let mode = fs::Permissions::from_mode(0o660);
         fs::set_permissions(path, mode).map_err(|error| cannot("given a mode", path, &error))?;
         chown(path, Some(owner), None).map_err(|error| cannot("given away", path, &error))?;
     }
@@ -212,7 +216,10 @@ fn make_directory(maps: &Path) -> Result<(), ExitError> {
             maps.display()
         )));
     }
-    make(maps)
+    make(maps)?;
+    // Whatever the umask was: the server passes through it.
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(maps, mode).map_err(|error| cannot("given a mode", maps, &error))
 }
 
 /// The number of a user.

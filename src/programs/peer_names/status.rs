@@ -45,7 +45,10 @@ pub fn run(options: &NamesStatusOptions) -> Result<(), ExitError> {
     let (generation, until) = peer_names::read_state(&value);
     let mut count = 0;
     names
-        .walk(|_, value| count += usize::from(peer_names::read_generation(value) == generation))
+        .walk(|_, value| {
+            let is_its = peer_names::read_generation(value) == generation;
+            count += usize::from(is_its && peer_names::is_somebodys(value));
+        })
         .map_err(explained)?;
     let left = Duration::from_nanos(until).checked_sub(clock::since_boot());
     let status = PeerNamesStatus {

@@ -360,8 +360,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// The one place that decides what comes first: changes are written to the journal, then to the
     /// log's queue, then the replies that announce them are handed to the kernel.
     fn commit(&mut self, now: Now) -> io::Result<()> {
-        let written = self.record_and_name(now);
+        let written = self.record(now);
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
+        self.name(written, durable);
         for index in 0..self.outbox.replies.len() {
             let Reply { datagram, to, ref body, after } = self.outbox.replies[index];
             if after > durable {
@@ -388,12 +389,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     /// Names are those of the entries before any of that is announced.
-    fn record_and_name(&mut self, now: Now) -> bool {
-        let written = self.record(now);
-        if let Some(names) = self.names.as_mut().filter(|_| written) {
-            names.follow(&self.outbox.changes);
+    fn name(&mut self, written: bool, durable: u64) {
+        let changes = &self.outbox.changes;
+        if let Some(names) = self.names.as_mut().filter(|_| written && !changes.is_empty()) {
+            names.follow(changes, waits_for(self.journal.as_ref(), durable));
         }
-        written
     }
 
     /// Writes the changes of a batch to the journal, and their events to the log's queue, where
@@ -440,7 +440,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
 
     fn log_unlogged(&mut self) {
         if let Some(names) = &mut self.names {
-            names.follow_late(&self.unlogged);
+            let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
+            names.follow_late(&self.unlogged, waits_for(self.journal.as_ref(), durable));
         }
         if let Some(log) = &mut self.log {
             self.unlogged.drain(..).for_each(|event| log.send(event, &self.stats));
@@ -490,6 +491,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let failed = journal.state() == JournalState::Failed;
         let durable = journal.durable().0;
         self.release_up_to(durable)?;
+        if let Some(names) = self.names.as_mut().filter(|_| failed) {
+            names.drop_held();
+        }
         if failed && !self.held.is_empty() {
             self.stats.count_drops(DropReason::JournalUnavailable, self.held.len() as u64);
             self.held.clear();
@@ -499,6 +503,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
+        if let Some(names) = &mut self.names {
+            names.release(durable);
+        }
         while let Some(HeldReply { return_path, to, payload, .. }) =
             self.held.pop_front_if(|held| held.after <= durable)
         {
@@ -519,4 +526,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.stats.count_drops(DropReason::NotUnicast, not_unicast);
         self.stats.add(Counter::SendErrors, send_errors);
     }
+}
+
+/// The last record, where it is not durable: what it says is announced, and named, when it is.
+fn waits_for(journal: Option<&JournalWriter>, durable: u64) -> Option<u64> {
+    let last = journal?.next_number().0.checked_sub(1)?;
+    (last > durable).then_some(last)
 }

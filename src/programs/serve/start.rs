@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 
 use crate::disk::eventlog::Destination;
 use crate::disk::fs::parent;
@@ -29,7 +30,7 @@ use crate::programs::serve::admin::{Admin, AdminShared, AdminState, DoorError, D
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live;
-use crate::programs::serve::names::{self, Names};
+use crate::programs::serve::names::{self, ForgottenUnlessServed, Names};
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
 use crate::programs::serve::recovery::{Kept, StateAhead, StateFound};
@@ -66,13 +67,34 @@ impl Names {
     /// Those that the configuration wants, of all entries. A server that cannot name anybody serves
     /// all the same.
     fn of(config: &ServeConfig, servers: &[Server], stats: &[Arc<Stats>]) -> Option<Self> {
+        let forgotten = || names::forget(&config.peer_maps, &config.state);
         if !config.peer_names {
-            names::forget(&config.peer_maps, &config.state);
+            // Those of another user are not of this state.
+            let _ = forgotten();
             return None;
         }
         let names = Self::open(&config.peer_maps, &config.state);
-        let filled = names.and_then(|names| names.fill(servers, stats).map(|()| names));
-        filled.map_err(|why| warn(format_args!("no peer has a name: {why}"))).ok()
+        let why = match names.and_then(|names| names.fill(servers, stats).map(|()| names)) {
+            Ok(names) => {
+                if config.allow.is_empty() {
+                    warn(format_args!(
+                        "--peer-names: any IPv4 host can appear as any IPv6 client, as all may be NAT64s: name \
+                         yours by --allow"
+                    ));
+                }
+                return Some(names);
+            }
+            Err(why) => why,
+        };
+        warn(format_args!("no peer has a name: {why}"));
+        if forgotten().is_err() {
+            warn(format_args!(
+                "names that a server before gave may count for {} s: nothing is answered meanwhile",
+                names::VALID_FOR.as_secs()
+            ));
+            thread::sleep(names::VALID_FOR);
+        }
+        None
     }
 }
 
@@ -97,6 +119,7 @@ impl Serving {
             LogDestination::File(path) => Destination::File(path.clone()),
         };
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
+        let unless_served = ForgottenUnlessServed::of(&config.peer_maps, &config.state);
         let doors = Doors::open(&config, &mut kept).map_err(StartError::Admin)?;
         let mut writable = directories(&state, &log);
         writable.extend(doors.directory());
@@ -113,6 +136,7 @@ impl Serving {
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
         let mut serving = Self::start_on(config, kept, ahead, state, log, Some(doors), on_failure)?;
+        unless_served.served();
         let failures = Arc::clone(&serving.history_failures);
         let keeping = history.map(|history| history.start(failures)).transpose();
         serving.history = keeping.unwrap_or_else(|why| {

@@ -11,7 +11,7 @@ use crate::disk::eventlog::{self, EventLog};
 use crate::handoff::server::Budget;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
-use crate::kernel::service::{self, PassedFile};
+use crate::kernel::service::PassedFile;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::admin::Admin;
@@ -149,7 +149,12 @@ impl Serving {
         &self.found
     }
 
-    /// Says to whoever asks for names of peers that they are valid. To be called once a second.
+    /// How often [`Serving::keep_names`] is to be called.
+    pub fn names_said_every(&self) -> Duration {
+        self.names.as_ref().map_or(Duration::from_secs(1), Names::said_every)
+    }
+
+    /// Says to whoever asks for names of peers that they are valid.
     pub fn keep_names(&mut self) {
         let Some(Err(why)) = self.names.as_ref().map(Names::keep_valid) else { return };
         warn(format_args!(
@@ -260,9 +265,8 @@ impl Serving {
         if let Some(admin) = self.admin.take() {
             admin.stop(self.is_taken_over);
         }
-        let is_kept = self.is_taken_over || service::is_service();
-        if let Some(names) = self.names.as_ref().filter(|_| !is_kept) {
-            names.end(false);
+        if let Some(names) = self.names.as_ref().filter(|_| !self.is_taken_over) {
+            names.end();
         }
         self.stop.store(true, Ordering::Release);
         // It ends by itself, or with the process.
@@ -295,9 +299,6 @@ impl Serving {
                     break;
                 }
             }
-        }
-        if let Some(names) = self.names.as_ref().filter(|_| is_kept && !self.is_taken_over) {
-            names.end(true);
         }
         let totals = Totals {
             datagrams: self.count(Counter::Datagrams),

@@ -83,6 +83,7 @@ pub fn supervise<E>(
             Ok(serving) => serving,
             Err(error) => return Ok(Err(error)),
         };
+        let mut names_interval = tokio::time::interval(serving.names_said_every());
         loop {
             tokio::select! {
                 // A signal is heeded before a successor takes over.
@@ -106,9 +107,7 @@ pub fn supervise<E>(
                     let said = beside.take().map(|beside| beside.successor);
                     match word {
                         Word::Ready => return Ok(Ok((serving, ServeEnd::HandOver(said)))),
-                        Word::Cannot => {
-                            return Ok(Ok((serving, ServeEnd::HandOver(None))));
-                        }
+                        Word::Cannot => return Ok(Ok((serving, ServeEnd::HandOver(None)))),
                         Word::Ended(how) => {
                             serving.hold_compaction(false);
                             warn(format_args!("{GOES_ON} has ended: {how}"));
@@ -119,6 +118,7 @@ pub fn supervise<E>(
                     say(format_args!("SIGHUP: opening the event log's file again"));
                     serving.reopen_log();
                 }
+                _ = names_interval.tick() => serving.keep_names(),
                 _ = interval.tick() => {
                     look.at(&mut serving);
                     Beside::give_up_late(&mut beside, &mut serving);
@@ -159,7 +159,6 @@ impl Look {
         troubles.retain(|trouble| self.repeats.is_due(trouble, now));
         troubles.iter().for_each(|trouble| warn(format_args!("{trouble}")));
         serving.say_drops(&mut self.drops, now);
-        serving.keep_names();
         if self.watchdog.as_mut().is_some_and(|before| serving.all_turned(before)) {
             service::alive();
         }
