@@ -351,3 +351,32 @@ fn section_8_annotate_by_a_history_whose_files_go() {
     let _ = annotate.line();
     annotate.end();
 }
+
+/// A doubt that comes days after its client: from then on lines stay as they are.
+#[test]
+fn section_8_annotate_by_the_history_of_a_doubt_that_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("events.log");
+    for (day, event) in [
+        "2019-03-18 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8::17]:1",
+        "2019-03-19 12:00:00.000000 Initialized 192.0.2.7",
+        "2019-03-20 12:00:00.000000 Created 192.0.2.7:3720 [2001:db8::19]:1",
+        "2019-03-21 12:00:00.000000 Created 192.0.2.7:3721 [2001:db8::21]:1",
+    ]
+    .iter()
+    .enumerate()
+    {
+        fs::write(file(folder.path(), day), format!("{event}\n")).unwrap();
+    }
+    history(&log);
+    (0..3).for_each(|day| fs::remove_file(file(folder.path(), day)).unwrap());
+    let times = [DAY / 2, DAY + DAY / 4, DAY + DAY / 4 * 3, 3 * DAY + DAY / 4 * 3];
+    let asked = times.map(|time| line("192.0.2.7", START + time, 3719)).concat();
+    let expected = [true, true, false, false].iter().zip(times).map(|(is_named, time)| {
+        let client = ("2001:db8::17", 1);
+        let (address, port) = if *is_named { client } else { ("192.0.2.7", 3719) };
+        line(address, START + time, port)
+    });
+    let (out, said) = annotated(&log, asked.as_bytes(), &[]);
+    assert_eq!(String::from_utf8(out).unwrap(), expected.collect::<String>(), "{said}");
+}

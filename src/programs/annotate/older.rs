@@ -156,9 +156,10 @@ impl OlderEvents {
                 let began = Some(OlderEvent::began(&held, from)).filter(|_| from < until);
                 match began {
                     Some(began) if from >= begin => events.push(began),
-                    // Of a later one, the files before have it.
                     Some(began) if is_first => has_room &= began.take(ports),
-                    _ => {}
+                    // The files before have it.
+                    Some(began) => ports.went_on(&began.line, began.doubt),
+                    None => {}
                 }
                 if let Some(at) = held.until.filter(|&at| at < until) {
                     events.push(OlderEvent::ended(&held, from, at));

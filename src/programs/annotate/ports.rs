@@ -86,10 +86,23 @@ impl PortHistory {
         let Some(entry) = line.entry() else { return true };
         let client = (entry.client, entry.client_port);
         let port = self.port(line.nat64, entry.port);
-        if !port.all().any(|held| held.is_at(line.local) && held.client == client) {
+        if port.all().any(|held| held.is_at(line.local) && held.client == client) {
+            self.went_on(line, doubt);
+        } else {
             self.begin(line, entry, doubt, |held| held.doubt <= line.at);
         }
         self.held <= HELD_MAX
+    }
+
+    /// What is known later of a client that has a port: from when on it is in doubt.
+    pub fn went_on(&mut self, line: &LoggedLine, doubt: Timestamp) {
+        let Some(entry) = line.entry() else { return };
+        let client = (entry.client, entry.client_port);
+        let mut all = self.port(line.nat64, entry.port).all_mut();
+        if let Some(held) = all.find(|held| held.is_at(line.local) && held.client == client) {
+            // It may have it in another table, too.
+            held.doubt = if held.from == line.at { doubt } else { held.doubt.max(doubt) };
+        }
     }
 
     /// A line of older days says that a port is a client's no more, but not that it was until then.
