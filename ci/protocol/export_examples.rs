@@ -2,6 +2,7 @@
 
 use crate::export::{Log, daemon, syslog};
 use crate::harness::process::wait_until;
+use crate::harness::program::without_variables;
 use crate::judge::{LEISURE, PATIENCE};
 use crate::python::python_with;
 use crate::run::run;
@@ -91,7 +92,7 @@ fn export_to_clickhouse_as_in_the_example() {
     let program = Path::new(env!("CARGO_BIN_EXE_nat64handoff")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let load = |log: &Log| {
-        let mut command = Command::new("bash");
+        let mut command = without_variables(Command::new("bash"));
         command.arg(examples.join("clickhouse-load")).env("PATH", &path);
         done(command.args(["--log", &log.text("events.log")]));
     };

@@ -2,7 +2,7 @@
 
 use crate::export::{Arrived, Log, messages, number_of};
 use crate::harness::process::{Process, wait_until};
-use crate::harness::program::command;
+use crate::harness::program::{command, without_variables};
 use crate::harness::skip::cannot_run;
 use crate::judge::{LEISURE, PATIENCE};
 use std::fs;
@@ -158,6 +158,7 @@ fn export_ends_while_a_name_is_looked_up() {
     );
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &bind, "sh", env!("CARGO_BIN_EXE_nat64handoff")]);
+    let mut command = without_variables(command);
     let mut export = Process::spawn(command.args(log.arguments("syslog+tcp://host.example:514")));
     let asked = names.recv(&mut [0; 512]);
     assert!(asked.is_ok(), "{asked:?} {}", export.said());

@@ -2,8 +2,8 @@
 //! that they look into.
 //!
 //! The programs are short, so they are assembled here: who builds us needs no compiler for them.
-//! What they do stands in [`peer_names`], how in [`programs`]; [`call`] is the system call,
-//! [`assembler`] the instructions.
+//! What they do stands in [`peer_names`], how in `programs`; `call` is the system call, `assembler`
+//! the instructions.
 //!
 //! Not the crate aya: it loads object files of a compiler, and we have none.
 

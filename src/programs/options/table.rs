@@ -223,7 +223,7 @@ options! {
             .shown(|&rate| i64::from(rate).into());
 
     pub peer_names: bool =
-        "ipv6: programs on this host that listen at [::] see the clients of NAT64s as their peers, once \
+        "ipv6: programs on this host that listen at `[::]` see the clients of NAT64s as their peers, once \
          peer-names attach was run",
         Row::word("peer-names", "off|ipv6", values::peer_names)
             .group(PEERS)

@@ -343,7 +343,7 @@ impl Names {
 /// before are not true much longer.
 ///
 /// # Errors
-/// Where there may be some, and the kernel refuses: they end by themselves, after [`VALID_FOR`].
+/// Where there may be some, and the kernel refuses: they end by themselves, after `VALID_FOR`.
 pub fn forget(maps: &Path, state: &Path) -> Result<(), BpfError> {
     // That of another version begins alike.
     let is_state = |shape: &MapShape| {

@@ -24,10 +24,10 @@ pub(super) fn name_of(client: &Client) -> PeerName {
 
 /// Where names are: the maps of the kernel, or a test's.
 pub trait NameMap {
-    /// As [`BpfMap::set_all`].
+    /// As [`BpfMap::set_all`](crate::kernel::bpf::BpfMap::set_all).
     fn set_all(&self, keys: &[u8], values: &[u8]) -> (usize, Option<BpfError>);
 
-    /// As [`BpfMap::remove_all`].
+    /// As [`BpfMap::remove_all`](crate::kernel::bpf::BpfMap::remove_all).
     ///
     /// # Errors
     /// As there.
