@@ -47,7 +47,7 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
-'--peer-names=[ipv6\: programs on this host that listen at `\[\:\:\]` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-names=[ipv6\: programs on this host that listen at \`\[\:\:\]\` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
@@ -158,7 +158,7 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
-'--peer-names=[ipv6\: programs on this host that listen at `\[\:\:\]` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-names=[ipv6\: programs on this host that listen at \`\[\:\:\]\` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
@@ -188,7 +188,7 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
-'--peer-names=[ipv6\: programs on this host that listen at `\[\:\:\]` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-names=[ipv6\: programs on this host that listen at \`\[\:\:\]\` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
