@@ -273,7 +273,9 @@ mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::process;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
+    use crate::kernel::bpf::place::control_groups;
     use crate::kernel::clock;
 
     #[test]
@@ -293,27 +295,33 @@ mod tests {
         assert_eq!(value[24..28], 5_u32.to_ne_bytes());
     }
 
+    /// A process is in one group: tests that want their own take turns.
+    static ONE: Mutex<()> = Mutex::new(());
+
     /// A control group for a test, which this process is in as long as the value lives.
-    struct Group(std::path::PathBuf, String);
+    struct Group {
+        folder: PathBuf,
+        before: PathBuf,
+        _one: MutexGuard<'static, ()>,
+    }
 
     impl Group {
         fn enter() -> Option<Self> {
-            let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-            let root =
-                mounts.lines().find(|line| line.starts_with("cgroup2 "))?.split(' ').nth(1)?;
+            let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+            let root = control_groups()?;
             let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-            let own = own.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned();
-            let group = Path::new(root).join(format!("nat64handoff-test-{}", process::id()));
+            let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+            let group = root.join(format!("nat64handoff-test-{}", process::id()));
             fs::create_dir(&group).ok()?;
             fs::write(group.join("cgroup.procs"), process::id().to_string()).ok()?;
-            Some(Self(group, format!("{root}{own}")))
+            Some(Self { folder: group, before: root.join(own), _one: one })
         }
     }
 
     impl Drop for Group {
         fn drop(&mut self) {
-            let _ = fs::write(format!("{}/cgroup.procs", self.1), process::id().to_string());
-            let _ = fs::remove_dir(&self.0);
+            let _ = fs::write(self.before.join("cgroup.procs"), process::id().to_string());
+            let _ = fs::remove_dir(&self.folder);
         }
     }
 
@@ -354,7 +362,7 @@ mod tests {
         fn new(names_max: u32) -> Self {
             let group = Group::enter().unwrap();
             let maps = PeerMaps::create(names_max).unwrap();
-            let _links = maps.attach(&File::open(&group.0).unwrap(), true, true).unwrap();
+            let _links = maps.attach(&File::open(&group.folder).unwrap(), true, true).unwrap();
             let listener = TcpListener::bind("[::]:0").unwrap();
             let to = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
             let valid = Cell::new((0, -1));
