@@ -186,6 +186,29 @@ fn file(folder: &Path, day: usize) -> std::path::PathBuf {
     })
 }
 
+/// A log of days, in files, and lines of an access log that ask about it.
+struct Written {
+    folder: tempfile::TempDir,
+    log: std::path::PathBuf,
+    days: Days,
+    asked: Vec<(u64, u16)>,
+    access: String,
+}
+
+impl Written {
+    /// `to`: how each line ends.
+    fn new(to: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("events.log");
+        let mut days = Days::new();
+        days.fill(to);
+        days.write(folder.path());
+        let asked = days.asked();
+        let access = asked.iter().map(|&(at, port)| line("192.0.2.7", at, port)).collect();
+        Self { folder, log, days, asked, access }
+    }
+}
+
 /// Which lines name their client; that of each is the one who had the port.
 #[track_caller]
 fn named(days: &Days, asked: &[(u64, u16)], out: &[u8]) -> Vec<bool> {
@@ -209,13 +232,7 @@ const TO: &str = " to 203.0.113.5 via 64:ff9b::/96";
 /// log makes of it.
 #[test]
 fn section_8_annotate_by_the_history_is_as_by_the_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("events.log");
-    let mut days = Days::new();
-    days.fill(TO);
-    days.write(folder.path());
-    let asked = days.asked();
-    let access: String = asked.iter().map(|&(at, port)| line("192.0.2.7", at, port)).collect();
+    let Written { folder, log, days, asked, access } = Written::new(TO);
     let (expected, _) = annotated(&log, access.as_bytes(), &["--history", "off"]);
     let count = named(&days, &asked, &expected).into_iter().filter(|named| *named).count();
     assert!(count > 2000, "{count}");
@@ -235,13 +252,7 @@ fn section_8_annotate_by_the_history_is_as_by_the_log() {
 /// has all that the history has.
 #[test]
 fn section_8_annotate_by_a_history_with_a_gap() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("events.log");
-    let mut days = Days::new();
-    days.fill(TO);
-    days.write(folder.path());
-    let asked = days.asked();
-    let access: String = asked.iter().map(|&(at, port)| line("192.0.2.7", at, port)).collect();
+    let Written { folder, log, days, asked, access } = Written::new(TO);
     history(&log);
     let held = folder.path().join("history/held");
     let mut files: Vec<_> = fs::read_dir(&held).unwrap().map(|file| file.unwrap().path()).collect();
@@ -267,13 +278,7 @@ fn section_8_annotate_by_a_history_with_a_gap() {
 /// that the log names; also where lines between it and the log are missing.
 #[test]
 fn section_8_annotate_by_the_history_of_a_plain_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("events.log");
-    let mut days = Days::new();
-    days.fill("");
-    days.write(folder.path());
-    let asked = days.asked();
-    let access: String = asked.iter().map(|&(at, port)| line("192.0.2.7", at, port)).collect();
+    let Written { folder, log, days, asked, access } = Written::new("");
     let (by_log, _) = annotated(&log, access.as_bytes(), &["--history", "off"]);
     let by_log = named(&days, &asked, &by_log);
     assert!(by_log.iter().filter(|named| **named).count() > 2000);
