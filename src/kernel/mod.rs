@@ -22,6 +22,7 @@ pub mod memory;
 pub mod mmsg;
 mod outgoing;
 pub mod priority;
+pub mod release;
 pub mod ring;
 pub mod service;
 pub mod signals;

@@ -1,5 +1,6 @@
 //! The programs that `nat64handoff` is: serve, gateway, demo, and the command line that they share.
 
+pub mod accounts;
 pub mod annotate;
 pub mod ask;
 pub mod demo;

@@ -12,6 +12,9 @@ const LOOKUP_BATCH: libc::c_long = 24;
 const UPDATE_BATCH: libc::c_long = 26;
 const DELETE_BATCH: libc::c_long = 27;
 
+/// Of the number by which the kernel knows how far a walk is.
+const PLACE_OCTETS: usize = size_of::<u32>();
+
 /// What a map is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapShape {
@@ -190,7 +193,7 @@ impl BpfMap {
     pub fn walk(&self, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), BpfError> {
         // A bucket of a hash map has to fit: the kernel says where it does not.
         let mut room = 4096_usize;
-        let mut place = vec![0_u8; self.shape.key_octets.max(mem_of_place())];
+        let mut place = vec![0_u8; self.shape.key_octets.max(PLACE_OCTETS)];
         let mut before = None;
         loop {
             let mut keys = vec![0_u8; room * self.shape.key_octets];
@@ -251,11 +254,6 @@ impl AsFd for BpfMap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.map.as_fd()
     }
-}
-
-/// Octets of the number by which the kernel knows how far a walk is.
-const fn mem_of_place() -> usize {
-    size_of::<u32>()
 }
 
 /// How many were done, after an error. Where the kernel refuses at once, it leaves the count alone.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 
 use crate::kernel::limits;
+use crate::kernel::release::version;
 
 /// The first kernel with all that a ring needs: IORING_SETUP_DEFER_TASKRUN came last.
 const LINUX_MIN: (u32, u32) = (6, 1);
@@ -89,12 +90,6 @@ fn decide(errno: i32, disabled: Option<&str>, release: &str) -> RingRefused {
     }
 }
 
-/// `6.1.0-13-amd64`
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,13 +133,5 @@ mod tests {
             assert!(line.contains(step), "{line}");
             assert!(!line.contains(['\n']) && !line.contains("  "), "{line}");
         }
-    }
-
-    #[test]
-    fn versions() {
-        assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
-        assert_eq!(version("6.18-rc1"), Some((6, 18)));
-        assert_eq!(version(""), None);
-        assert_eq!(version("linux"), None);
     }
 }

@@ -20,7 +20,8 @@ use rustix::system::uname;
 
 use crate::kernel::bpf::peer_names::{self, PeerLink, PeerMaps};
 use crate::kernel::bpf::{BpfError, BpfStep, place};
-use crate::kernel::limits;
+use crate::kernel::{limits, release};
+use crate::programs::accounts::number_of;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{AttachOptions, PeerNamesCommand};
 
@@ -228,11 +229,7 @@ fn owner(user: &str) -> Result<u32, ExitError> {
         return Ok(number);
     }
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let number = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
-    });
-    number.ok_or_else(|| {
+    number_of(&users, user).ok_or_else(|| {
         ExitError::failed(format_args!(
             "there is no user {user}, whose server is to write the names; name one by --user"
         ))
@@ -246,7 +243,8 @@ fn cannot(done: &str, path: &Path, error: &dyn Display) -> ExitError {
 /// What the kernel refused, and what to do.
 fn explained(error: BpfError) -> ExitError {
     let is = |number: i32| error.cause.raw_os_error() == Some(number);
-    let is_old = matches!(version(), Some(version) if version < PEER_NAMES_SINCE);
+    let version = uname().release().to_str().ok().and_then(release::version);
+    let is_old = version.is_some_and(|version| version < PEER_NAMES_SINCE);
     let what = if is_old {
         "this kernel is too old for it: it takes Linux 5.8, and 6.0 for a server that is not root"
     } else if (is(libc::EPERM) || is(libc::EACCES)) && geteuid().is_root() {
@@ -267,10 +265,3 @@ fn explained(error: BpfError) -> ExitError {
 
 /// Which version has all that the programs want.
 const PEER_NAMES_SINCE: (u32, u32) = (5, 8);
-
-/// The kernel's version.
-fn version() -> Option<(u32, u32)> {
-    let name = uname();
-    let mut numbers = name.release().to_str().ok()?.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}

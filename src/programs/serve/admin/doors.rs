@@ -22,6 +22,7 @@ use crate::disk::fs::parent;
 use crate::kernel::service::PassedFile;
 use crate::kernel::socket::kept::{KeptSockets, handed_over_as};
 use crate::kernel::stderr::warn;
+use crate::programs::accounts::number_of;
 use crate::programs::options::{AdminPlace, ServeConfig};
 
 /// Whose members may ask, beside the server's own user.
@@ -202,12 +203,6 @@ fn give_to_group(path: &Path) {
     }
 }
 
-/// The number of a group, as `/etc/group` has it.
-fn number_of(groups: &str, name: &str) -> Option<u32> {
-    let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    fields.into_iter().find(|fields| fields[0] == name)?.get(2)?.parse().ok()
-}
-
 /// Never without the token that is wanted.
 fn web_with_token(
     address: SocketAddr,
@@ -377,14 +372,6 @@ mod tests {
         let elsewhere = troubles(&directory.path().join("not/there"), "off");
         assert!(elsewhere.len() == 1 && elsewhere[0].contains("--admin"), "{elsewhere:?}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was made");
-    }
-
-    #[test]
-    fn groups_have_numbers() {
-        let groups = "root:x:0:\nnat64ho:x:997:a,b\nnat64hog:x:5:\n";
-        assert_eq!(number_of(groups, "nat64ho"), Some(997));
-        assert_eq!(number_of(groups, "nat64"), None);
-        assert_eq!(number_of("nat64ho", "nat64ho"), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::HashSet;
 
 use self::writer::{NameKey, NameMap, NameWriter, name_of};
 use crate::handoff::entry::{MappedPort, TableKey};
@@ -213,11 +213,11 @@ impl Names {
     }
 
     fn compare_and_fill(&self, servers: &[Server], stats: &[Arc<Stats>]) -> Result<(), BpfError> {
-        let (mut right, mut wrong, mut doubtful) = (0, Vec::new(), HashMap::default());
+        let (mut right, mut wrong, mut doubtful) = (0, Vec::new(), HashSet::default());
         self.maps.names.walk(|key, value| match self.judge(servers, key, value) {
             FoundName::Right => right += 1,
             FoundName::Wrong => wrong.extend_from_slice(key),
-            FoundName::Contradicted => drop(key.first_chunk().map(|key| doubtful.insert(*key, ()))),
+            FoundName::Contradicted => doubtful.extend(key.first_chunk()),
         })?;
         self.maps.names.remove_all(&wrong)?;
         self.name_nobody(&doubtful)?;
@@ -256,11 +256,11 @@ impl Names {
     }
 
     /// These ports have no name before they are given to a client anew, over restarts, too.
-    fn name_nobody(&self, keys: &HashMap<NameKey, ()>) -> Result<(), BpfError> {
+    fn name_nobody(&self, keys: &HashSet<NameKey>) -> Result<(), BpfError> {
         let nobody = PeerName { client: Ipv6Addr::UNSPECIFIED, client_port: 0, pool: None };
         let value = |key| peer_names::value(key, nobody, self.maps.generation);
-        let values: Vec<u8> = keys.keys().flat_map(value).collect();
-        let keys: Vec<u8> = keys.keys().flatten().copied().collect();
+        let values: Vec<u8> = keys.iter().flat_map(value).collect();
+        let keys: Vec<u8> = keys.iter().flatten().copied().collect();
         self.maps.names.set_all(&keys, &values).1.map_or(Ok(()), Err)
     }
 
@@ -272,7 +272,7 @@ impl Names {
     }
 
     /// Names all entries but these. Returns false where not all have names: there is no room.
-    fn fill_from(&self, server: &Server, except: &HashMap<NameKey, ()>) -> bool {
+    fn fill_from(&self, server: &Server, except: &HashSet<NameKey>) -> bool {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         let mut is_whole = true;
         let mut entries = Vec::with_capacity(SEEN_ENTRIES_MAX);
@@ -283,7 +283,7 @@ impl Names {
                 from = server.see_entries(table, place, &mut entries);
                 for entry in &entries {
                     let key = peer_names::key(table, entry.port.0);
-                    if !except.contains_key(&key) {
+                    if !except.contains(&key) {
                         let name = name_of(&entry.client);
                         values.extend(peer_names::value(&key, name, self.maps.generation));
                         keys.extend(key);
