@@ -210,6 +210,13 @@ impl History {
         &self.end
     }
 
+    /// Whether its files are others by now: new ones are there, or old ones were removed.
+    pub fn is_outdated(&self) -> bool {
+        let is =
+            |kind, known: &[PieceName]| self.place.names(kind).is_ok_and(|names| names == known);
+        !is(Kind::Held, &self.names) || !is(Kind::Conflicts, &self.conflicts)
+    }
+
     /// The number of its files that say who had ports. They have numbers from 0 on, in the order of
     /// the log.
     pub fn files(&self) -> usize {

@@ -6,7 +6,7 @@ mod found;
 pub mod when;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::disk::eventlog::{PastFile, lines_with, open_past, open_past_from, past_of};
 use crate::disk::history::{History, HistoryPlace};
@@ -21,6 +21,9 @@ use crate::programs::options::{Asked, WhoOptions};
 pub use crate::programs::who::answer::Answer;
 use crate::programs::who::found::{FoundHoldings, Search, Sought};
 use crate::programs::who::when::TimeSpan;
+
+/// How often a history is read that changes meanwhile.
+const TRIES: usize = 16;
 
 /// Prints who it was.
 ///
@@ -66,31 +69,52 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
     let WhoOptions { log, history, config, .. } = options;
     let LogPlaces { log, history } =
         LogPlaces::find(log.as_deref(), history.as_deref(), config.as_deref())?;
-    let opened = match (&log, history) {
-        (Some(log), Some(folder)) => History::open(HistoryPlace::new(folder, log.clone())),
-        _ => Ok(None),
+    let Some((folder, log)) = history.zip(log.clone()) else { return find_in_log(log, sought) };
+    let place = HistoryPlace::new(folder, log.clone());
+    let mut tries = TRIES;
+    loop {
+        let opened = History::open(place.clone()).map_err(|(path, error)| {
+            ExitError::failed(format_args!(
+                "the history in {} cannot be read: {error}; --history off reads the event log alone",
+                path.display()
+            ))
+        })?;
+        let Some(history) = opened else { return find_in_log(Some(log), sought) };
+        let mut warnings = Vec::new();
+        let found = find_in_history(&history, &log, sought, &mut warnings);
+        tries -= 1;
+        // A file may have been too old, and removed before it was read.
+        if tries > 0 && (found.is_err() || !warnings.is_empty()) && history.is_outdated() {
+            continue;
+        }
+        warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
+        return found;
+    }
+}
+
+/// Looks into the event log alone, or into standard input.
+fn find_in_log(log: Option<PathBuf>, sought: Sought) -> Result<FoundHoldings, ExitError> {
+    let past = match log {
+        None => past_of(io::stdin()),
+        Some(path) => open_past(&path).map_err(unreadable)?,
     };
-    let opened = opened.map_err(|(path, error)| {
-        ExitError::failed(format_args!(
-            "the history in {} cannot be read: {error}; --history off reads the event log alone",
-            path.display()
-        ))
-    })?;
-    let Some(history) = opened else {
-        let past = match log {
-            None => past_of(io::stdin()),
-            Some(path) => open_past(&path).map_err(unreadable)?,
-        };
-        let lines = lines(past, sought.asked, None)?;
-        let (holdings, contradictions) = Holdings::of(lines.into_iter()).into_all();
-        return Ok(FoundHoldings { holdings, contradictions });
-    };
-    let Some(log) = log else { return Ok(FoundHoldings::default()) };
+    let lines = lines(past, sought.asked, None)?;
+    let (holdings, contradictions) = Holdings::of(lines.into_iter()).into_all();
+    Ok(FoundHoldings { holdings, contradictions })
+}
+
+/// Looks into a history, and into the event log behind it. `warnings` are about the answer.
+fn find_in_history(
+    history: &History,
+    log: &Path,
+    sought: Sought,
+    warnings: &mut Vec<String>,
+) -> Result<FoundHoldings, ExitError> {
     let end = *history.end();
-    let behind = match open_past_from(&log, Some(&end.place)) {
+    let behind = match open_past_from(log, Some(&end.place)) {
         Ok(past) => {
             if !past.is_found {
-                warn(format_args!(
+                warnings.push(format!(
                     "where the history ends is not in the event log any more: lines may be missing from {} UTC on, \
                      and who had a port then may have lost it",
                     end.reached
@@ -101,7 +125,7 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
             (lines(past.files, sought.asked, gap)?, gap)
         }
         Err((path, error)) if error.kind() == io::ErrorKind::NotFound => {
-            warn(format_args!(
+            warnings.push(format!(
                 "the event log {} is not there: this is what its history has, up to {} UTC",
                 path.display(),
                 end.reached
@@ -110,20 +134,20 @@ fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError
         }
         Err(error) => return Err(unreadable(error)),
     };
-    let (gaps, trouble) = Search::gaps(sought, &history);
-    for (path, error) in trouble {
-        warn(format_args!(
+    let (gaps, trouble) = Search::gaps(sought, history);
+    warnings.extend(trouble.into_iter().map(|(path, error)| {
+        format!(
             "{}, a file of the history, cannot be read: {error}; whether lines are missing before it is not known",
             path.display()
-        ));
-    }
-    for (since, until) in gaps {
-        warn(format_args!(
+        )
+    }));
+    warnings.extend(gaps.into_iter().map(|(since, until)| {
+        format!(
             "lines of the event log from {since} to {until} UTC are not in its history: who had it then may be \
              missing"
-        ));
-    }
-    Search::run(sought, &history, behind)
+        )
+    }));
+    Search::run(sought, history, behind)
 }
 
 fn unreadable((path, error): (PathBuf, io::Error)) -> ExitError {

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::path::Path;
+use std::{hint, thread};
 
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
@@ -361,6 +362,33 @@ fn a_damaged_file_that_is_not_needed() {
     assert!(told.contains("a file of the history, cannot be read"), "{told}");
     let told = told_without(2, 1, Some("none"));
     assert!(told.contains(", until 2019-03-18 10:01:00.000000 UTC\n"), "{told}");
+}
+
+/// As they are too old, while the question is answered.
+#[test]
+fn files_that_are_removed_meanwhile() {
+    let world = World::new();
+    fs::write(world.log(), FILES).unwrap();
+    world.build(1);
+    let held = fs::read_dir(world.history().join("held")).unwrap();
+    let mut files: Vec<_> = held.map(|entry| entry.unwrap().path()).collect();
+    files.sort_unstable();
+    let old: Vec<_> = files[..6].iter().map(|path| (path, fs::read(path).unwrap())).collect();
+    let asked = "2001:db8::/32".parse().unwrap();
+    let sought = Sought { asked, span: None, to: None };
+    for round in 0..200 {
+        old.iter().for_each(|(path, octets)| fs::write(path, octets).unwrap());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for (path, _) in &old {
+                    (0..round * 20).for_each(|_| hint::spin_loop());
+                    fs::remove_file(path).unwrap();
+                }
+            });
+            let answer = world.answer(sought, &world.history());
+            assert!(answer.contains("192.0.2.8:6"), "round {round}: {answer}");
+        });
+    }
 }
 
 /// Two clients with one port of theirs, at one time: who ended is not taken for who began.
