@@ -4,7 +4,7 @@ use super::process::Process;
 use super::skip::cannot_run;
 use crate::judge::nat64::DISCARD;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,14 +13,16 @@ pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// What it says when it serves.
 pub const SERVING: &str = "nat64handoff: serving";
 
-/// A UDP port that nobody has: below the ephemeral ones, which control sockets use, and above those
+/// A port that nobody has, of UDP or TCP: below the ephemeral ones, which control sockets use, and above those
 /// that tests map by name.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) + 97 * std::process::id();
         let port = 24_000 + (step % 8_000) as u16;
-        if UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+        let is_free = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+            && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        if is_free {
             return port;
         }
     }

@@ -1,7 +1,6 @@
 //! A browser that a test looks at pages with.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,16 +12,12 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::harness::process::Process;
+use crate::harness::program::free_port;
 use crate::harness::skip::cannot_run;
 
 /// How long something may take to be shown, however busy the cores are.
 pub const SHOWN_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// A TCP port that nobody has.
-pub fn free_tcp_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
 
 /// A window of a browser with nothing in its past.
 pub struct Browser {
@@ -37,7 +32,7 @@ impl Browser {
     pub fn start() -> Self {
         install();
         let profile = tempfile::tempdir().unwrap();
-        let port = free_tcp_port();
+        let port = free_port();
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={port}")).env("HOME", profile.path());
         let mut driver = Process::spawn(&mut command);

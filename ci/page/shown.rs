@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fantoccini::key::Key;
 
-use crate::browser::{Browser, SHOWN_WITHIN, free_tcp_port};
-use crate::harness::program::command;
+use crate::browser::{Browser, SHOWN_WITHIN};
+use crate::harness::program::{command, free_port};
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::server::{Server, fresh_directory};
@@ -28,7 +28,7 @@ fn number_of(browser: &Browser, selector: &str) -> u64 {
 /// A NAT64 appears, with its clients, its events, and who it was.
 #[test]
 fn page_shows_nat64s_events_and_who_it_was() {
-    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let web = format!("127.0.0.1:{}", free_port());
     let server = start(&web);
     let browser = Browser::start();
     browser.look(DESK, "light");
@@ -84,7 +84,7 @@ fn page_shows_nat64s_events_and_who_it_was() {
 /// table.
 #[test]
 fn page_shows_no_answer_of_an_earlier_question() {
-    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let web = format!("127.0.0.1:{}", free_port());
     let server = start(&web);
     let (one, other) = (Nat64::known(&server), Nat64::known(&server));
     let (early, late) = (Client::nth(1), Client::nth(2));
@@ -134,7 +134,7 @@ fn page_shows_no_answer_of_an_earlier_question() {
 /// It goes on when the server was killed and another one is there.
 #[test]
 fn page_goes_on_after_a_restart() {
-    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let web = format!("127.0.0.1:{}", free_port());
     let mut server = start(&web);
     let browser = Browser::start();
     browser.go(&format!("http://{web}/"));
@@ -203,7 +203,7 @@ fn page_of_the_admin_socket() {
 /// Light and dark, on a telephone, and without anything from outside.
 #[test]
 fn page_looks_well_everywhere() {
-    let web = format!("127.0.0.1:{}", free_tcp_port());
+    let web = format!("127.0.0.1:{}", free_port());
     let server = start(&web);
     let nat64s: Vec<_> = (0..12).map(|_| Nat64::known(&server)).collect();
     let browser = Browser::start();

@@ -2,7 +2,7 @@
 //! none lost while it is away, breaks off or does not read, or while this program is killed.
 
 use crate::harness::process::{Process, wait_until};
-use crate::harness::program::command;
+use crate::harness::program::{command, free_port};
 use crate::harness::skip::cannot_run;
 use crate::judge::{LEISURE, PATIENCE};
 use std::fs::{self, OpenOptions};
@@ -348,7 +348,7 @@ pub fn daemon(command: &mut Command, package: &str) -> Process {
 #[test]
 fn export_to_rsyslog() {
     let mut log = Log::new(200);
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let [out, socket] = ["out", "socket"].map(|name| log.text(name));
     let config = format!(
         r#"module(load="imudp") module(load="imtcp") module(load="imuxsock" SysSock.Use="off")
@@ -406,7 +406,7 @@ action(type="omfile" file="{out}" template="all" asyncWriting="off" flushOnTXEnd
 #[test]
 fn export_to_nfcapd() {
     let log = Log::new(400);
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let [folder, pid] = ["flows", "pid"].map(|name| log.path(name));
     fs::create_dir(&folder).unwrap();
     let mut command = Command::new("nfcapd");

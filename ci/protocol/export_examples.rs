@@ -2,13 +2,12 @@
 
 use crate::export::{Log, daemon, syslog};
 use crate::harness::process::wait_until;
-use crate::harness::program::without_variables;
+use crate::harness::program::{free_port, without_variables};
 use crate::judge::{LEISURE, PATIENCE};
 use crate::python::python_with;
 use crate::run::run;
 use std::fs;
 use std::io::Write;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,7 +15,7 @@ use std::process::{Command, Stdio};
 #[test]
 fn export_to_rsyslog_as_in_the_example() {
     let mut log = Log::new(50);
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let out = log.text("out");
     let example = include_str!("../../src/programs/service/examples/rsyslog.conf");
     let config = example.replace("/var/log/nat64.json", &out).replace("5140", &port.to_string());
