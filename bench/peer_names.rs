@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::kernel::bpf::peer_names::{NAMES, PeerMaps, PeerName, STATE, key, state, value};
+use nat64handoff::kernel::socket::network_namespace;
 use nat64handoff::kernel::{bpf::place, clock};
 
 const NAMES_MAX: u32 = 1_000_000;
@@ -26,6 +27,7 @@ const OPEN_AT_ONCE: usize = 100;
 const VALID: Duration = Duration::from_secs(8);
 
 fn main() {
+    let namespace = TcpListener::bind("[::]:0").and_then(network_namespace).unwrap_or_default();
     let maps = PeerMaps::create(NAMES_MAX + 70_000).expect("as root, on Linux 5.8 or later");
     fill(&maps);
     let group = Group::enter().expect("a control group of its own");
@@ -37,7 +39,8 @@ fn main() {
             let kind = (round + step) % kinds.len();
             let links = (kind > 0).then(|| maps.attach(&folder, true, false).unwrap());
             let valid = if kind == 2 { clock::since_boot() + VALID } else { Duration::ZERO };
-            maps.state.set(&[0; STATE.key_octets], &state(1, valid.as_nanos() as u64)).unwrap();
+            let valid = state(1, valid.as_nanos() as u64, namespace);
+            maps.state.set(&[0; STATE.key_octets], &valid).unwrap();
             times[kind].push(connections(kind == 2));
             drop(links);
         }

@@ -61,6 +61,72 @@ fn names_end_with_their_server() {
     assert!(wait_until(PATIENCE, || service.sees(from) == itself), "of a server that is gone");
 }
 
+/// Connects to itself from an address and port, and prints who that is.
+const OTHER_HOST: &str = "
+import socket, sys
+listener = socket.create_server(('::', 0), family=socket.AF_INET6, dualstack_ipv6=True)
+to = ('127.0.0.1', listener.getsockname()[1])
+connection = socket.create_connection(to, source_address=(sys.argv[1], int(sys.argv[2])))
+print(*listener.accept()[1][:2])
+";
+
+/// Another network namespace may have the same addresses, for other hosts: there, nobody has a
+/// name.
+#[test]
+fn names_are_of_the_network_namespace_of_the_server() {
+    let place = Place::make().unwrap_or_else(|missing| cannot_run(&missing));
+    let (code, said) = place.attach("1000");
+    assert_eq!(code, 0, "{said}");
+    if said.contains("cannot tell network namespaces apart") {
+        cannot_run("programs that know their network namespace: Linux 5.15");
+    }
+    let mut service = place.service();
+    let server = start(&place, &[]);
+    let nat64 = Nat64::known(&server);
+    let client = Client::nth(1);
+    let from = SocketAddrV4::new(nat64.address, nat64.map(client));
+    let script = place.path("other.py");
+    std::fs::write(&script, OTHER_HOST).unwrap();
+    let seen = |within: &str| {
+        let line = format!("python3 {} {} {}", script.display(), from.ip(), from.port());
+        let line = place.within(&within.replace("LINE", &line));
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let wrong = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{wrong}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let named = format!("{} {}", client.address, client.port);
+    service.names(from, client);
+    assert!(wait_until(PATIENCE, || seen("LINE") == named), "in the server's own");
+    let there = seen("unshare --net sh -c 'ip link set lo up && exec LINE'");
+    assert_eq!(there, format!("::ffff:{} {}", from.ip(), from.port()), "in another one");
+    service.names(from, client);
+}
+
+/// Maps that mean something else are not written to, and attaching makes them anew.
+#[test]
+fn names_are_not_given_to_another_version() {
+    let place = attached();
+    let mut service = place.service();
+    // Any other map stands for one.
+    std::fs::rename(place.path("bpf/maps/peers"), place.path("bpf/maps/state")).unwrap();
+    let server = start(&place, &[]);
+    let told = || server.stderr().contains("attached by another version; as root, run ./install");
+    assert!(wait_until(PATIENCE, told), "{}", server.stderr());
+    let nat64 = Nat64::known(&server);
+    let client = Client::nth(1);
+    let from = SocketAddrV4::new(nat64.address, nat64.map(client));
+    assert_eq!(service.sees(from), (from.ip().to_string(), from.port()));
+    let (code, _, said) = run(&["peer-names", "status", "--maps", &place.maps()]);
+    assert!(code == 1 && said.contains("another version"), "{said}");
+    let (code, said) = place.attach("1000");
+    assert!(code == 0 && said.contains("the maps are new"), "{said}");
+    let maps = place.maps();
+    let options = ["--reactors", "1", "--peer-names", "ipv6", "--peer-maps", &maps];
+    let _server = again(server, &options, |_| ());
+    service.names(from, client);
+}
+
 /// The first of two servers with the same maps gives them up, and none of its names counts.
 #[test]
 fn names_are_of_one_server() {

@@ -16,6 +16,7 @@ pub(super) enum Register {
     R4 = 4,
     R6 = 6,
     R7 = 7,
+    R8 = 8,
     R9 = 9,
     R10 = 10,
 }
@@ -34,6 +35,8 @@ pub(super) enum Width {
 pub(super) enum Function {
     MapLookup = 1,
     StorageGet = 107,
+    /// The number of the network namespace that the program runs for.
+    Namespace = 122,
     /// Nanoseconds since the boot, with the time that the machine slept.
     BootTime = 125,
 }

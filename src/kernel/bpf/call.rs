@@ -65,6 +65,11 @@ impl BpfError {
         self.cause.kind() == io::ErrorKind::NotFound
     }
 
+    /// A program does what this kernel does not know.
+    pub(super) fn is_of_the_verifier(&self) -> bool {
+        self.step == BpfStep::Program && self.verifier.is_some()
+    }
+
     /// What is pinned is no map of this shape: only then is the cause not the kernel's.
     pub fn is_of_another_version(&self) -> bool {
         self.step == BpfStep::Open && self.cause.raw_os_error().is_none()
@@ -110,10 +115,28 @@ fn owned(result: Option<libc::c_long>, step: BpfStep) -> Result<OwnedFd, BpfErro
     Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
 
-fn name_of(name: &str) -> [u8; NAME_OCTETS] {
+/// What the kernel calls a map or a program: as much of this as there is room for.
+pub(super) const fn name_of(name: &str) -> [u8; NAME_OCTETS] {
     let mut octets = [0; NAME_OCTETS];
-    octets.iter_mut().zip(name.bytes().take(NAME_OCTETS - 1)).for_each(|(to, from)| *to = from);
+    let mut at = 0;
+    while at < NAME_OCTETS - 1 && at < name.len() {
+        octets[at] = name.as_bytes()[at];
+        at += 1;
+    }
     octets
+}
+
+/// What a map is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapShape {
+    /// What the kernel calls it, with zeros at the end.
+    pub name: [u8; NAME_OCTETS],
+    /// BPF_MAP_TYPE_...
+    pub kind: u32,
+    pub key_octets: usize,
+    pub value_octets: usize,
+    /// BPF_F_...
+    pub flags: u32,
 }
 
 #[repr(C)]
@@ -134,24 +157,21 @@ struct CreateMap {
 
 /// Makes a map. `types` describes key and value to the kernel, where it wants to know.
 pub(super) fn create_map(
-    name: &str,
-    kind: u32,
-    (key_octets, value_octets): (u32, u32),
+    shape: MapShape,
     entries_max: u32,
-    flags: u32,
     types: Option<(BorrowedFd<'_>, u32, u32)>,
 ) -> Result<OwnedFd, BpfError> {
     let (types, key_type, value_type) =
         types.map_or((0, 0, 0), |(types, key, value)| (types.as_raw_fd() as u32, key, value));
     let mut attribute = CreateMap {
-        kind,
-        key_octets,
-        value_octets,
+        kind: shape.kind,
+        key_octets: shape.key_octets as u32,
+        value_octets: shape.value_octets as u32,
         entries_max,
-        flags,
+        flags: shape.flags,
         inner: 0,
         node: 0,
-        name: name_of(name),
+        name: shape.name,
         interface: 0,
         types,
         key_type,
@@ -317,6 +337,7 @@ pub(super) struct MapInformation {
     pub(super) value_octets: u32,
     pub(super) entries_max: u32,
     pub(super) flags: u32,
+    pub(super) name: [u8; NAME_OCTETS],
 }
 
 #[repr(C)]

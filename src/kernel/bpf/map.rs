@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::call::{self, BpfError, BpfStep, bpf};
+use super::call::{self, BpfError, BpfStep, MapShape, bpf};
 
 const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
@@ -14,15 +14,6 @@ const DELETE_BATCH: libc::c_long = 27;
 
 /// Of the number by which the kernel knows how far a walk is.
 const PLACE_OCTETS: usize = size_of::<u32>();
-
-/// What a map is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MapShape {
-    /// BPF_MAP_TYPE_...
-    pub kind: u32,
-    pub key_octets: usize,
-    pub value_octets: usize,
-}
 
 /// A map of keys and values of fixed sizes.
 #[derive(Debug)]
@@ -54,20 +45,24 @@ struct BatchCall {
 }
 
 impl BpfMap {
-    /// Makes one. Memory for all entries is taken now.
+    /// Makes one. Memory for all entries is taken now. `types` describes key and value to the
+    /// kernel, where it wants to know.
     ///
     /// # Errors
     /// Without CAP_BPF, or without memory.
-    pub(super) fn create(name: &str, shape: MapShape, entries_max: u32) -> Result<Self, BpfError> {
-        let octets = (shape.key_octets as u32, shape.value_octets as u32);
-        let map = call::create_map(name, shape.kind, octets, entries_max, 0, None)?;
+    pub(super) fn create(
+        shape: MapShape,
+        entries_max: u32,
+        types: Option<(BorrowedFd<'_>, u32, u32)>,
+    ) -> Result<Self, BpfError> {
+        let map = call::create_map(shape, entries_max, types)?;
         Ok(Self { map, shape, entries_max })
     }
 
     /// Opens one that is pinned at `path`. That takes no capability, but leave to write the file.
     ///
     /// # Errors
-    /// Where there is none, or none of this shape.
+    /// Where there is none, or none of this shape and version.
     pub fn open(path: &Path, shape: MapShape) -> Result<Self, BpfError> {
         Self::open_such(path, |found| *found == shape)
     }
@@ -77,15 +72,20 @@ impl BpfMap {
     /// # Errors
     /// Where there is none, or none of such a shape.
     pub fn open_such(path: &Path, is_ours: impl Fn(&MapShape) -> bool) -> Result<Self, BpfError> {
-        let map = call::open(path)?;
+        Self::of(call::open(path)?, is_ours)
+    }
+
+    fn of(map: OwnedFd, is_ours: impl Fn(&MapShape) -> bool) -> Result<Self, BpfError> {
         let information = call::map_information(map.as_fd())?;
         let found = MapShape {
+            name: information.name,
             kind: information.kind,
             key_octets: information.key_octets as usize,
             value_octets: information.value_octets as usize,
+            flags: information.flags,
         };
         if !is_ours(&found) {
-            let cause = io::Error::other("it is another version's");
+            let cause = io::Error::other("attached by another version");
             return Err(BpfError { step: BpfStep::Open, cause, verifier: None });
         }
         Ok(Self { map, shape: found, entries_max: information.entries_max })
@@ -263,4 +263,31 @@ fn done_of(batch: &BatchCall, count: usize) -> usize {
 
 fn is_missing() -> bool {
     io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::{NAMES, STATE};
+    use super::*;
+
+    #[test]
+    fn maps_of_other_versions_are_not_opened() {
+        let opened = |made: MapShape, wanted: MapShape| {
+            let map = BpfMap::create(made, 1, None).unwrap().map;
+            BpfMap::of(map, |found| *found == wanted).map(|map| map.entries_max)
+        };
+        for shape in [NAMES, STATE] {
+            assert_eq!(opened(shape, shape).unwrap(), 1);
+            let mut name = shape.name;
+            name[10] += 1;
+            let other_names = MapShape { name, ..shape };
+            let other_sizes = MapShape { value_octets: shape.value_octets + 8, ..shape };
+            for other in [other_names, other_sizes] {
+                let refused = opened(other, shape).unwrap_err();
+                assert!(refused.is_of_another_version(), "{refused}");
+            }
+        }
+        let not_preallocated = MapShape { flags: 1, ..NAMES };
+        assert!(opened(not_preallocated, NAMES).unwrap_err().is_of_another_version());
+    }
 }

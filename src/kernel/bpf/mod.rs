@@ -15,5 +15,5 @@ pub mod peer_names;
 pub mod place;
 mod programs;
 
-pub use call::{BpfError, BpfStep};
-pub use map::{BpfMap, MapShape};
+pub use call::{BpfError, BpfStep, MapShape};
+pub use map::BpfMap;

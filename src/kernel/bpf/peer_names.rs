@@ -11,7 +11,7 @@
 //! | map | key | value |
 //! | --- | --- | --- |
 //! | `names` | local address, NAT64, its port | client, address of the pool, generation, check |
-//! | `state` | 0 | the generation that is valid, and until when |
+//! | `state` | 0 | the generation that is valid, until when, and in which network namespace |
 //! | `peers` | a socket | its name |
 //!
 //! So a name is that of the time at which the connection came into being, and stays for its life,
@@ -30,18 +30,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::assembler::Instruction;
 use super::call::{self, BpfError, ProgramKind};
 use super::layout::{
-    CHECK_AT, CHECK_MULTIPLIER, CLIENT_PORT_AT, GENERATION_AT, PEER_OCTETS, UNTIL_AT,
+    CHECK_AT, CHECK_MULTIPLIER, CLIENT_PORT_AT, GENERATION_AT, NAMESPACE_AT, PEER_OCTETS, PEERS,
+    UNTIL_AT,
 };
 pub use super::layout::{NAMES, STATE};
 use super::map::BpfMap;
 use super::programs;
 use crate::handoff::entry::TableKey;
-
-const KIND_SOCKET_STORAGE: u32 = 24;
-/// Which such a map must have.
-const NOT_PREALLOCATED: u32 = 1;
 
 const CONNECTIONS: u32 = 3;
 const PEER4: u32 = 29;
@@ -116,13 +114,21 @@ pub fn is_somebodys(value: &[u8]) -> bool {
     port.is_some_and(|port| *port != [0_u8; 4])
 }
 
-/// The value of the state: the names of which generation are valid, and until when, in nanoseconds
-/// since the boot.
-pub fn state(generation: u32, until: u64) -> [u8; STATE.value_octets] {
+/// The value of the state: the names of which generation are valid, until when, in nanoseconds
+/// since the boot, and in which network namespace ([`place::network_namespace`](super::place)).
+pub fn state(generation: u32, until: u64, namespace: u64) -> [u8; STATE.value_octets] {
     let mut value = [0; STATE.value_octets];
     value[..4].copy_from_slice(&generation.to_ne_bytes());
-    value[UNTIL_AT as usize..].copy_from_slice(&until.to_ne_bytes());
+    value[UNTIL_AT as usize..][..8].copy_from_slice(&until.to_ne_bytes());
+    value[NAMESPACE_AT as usize..].copy_from_slice(&namespace.to_ne_bytes());
     value
+}
+
+/// From now on no name is valid by this value of the state, which may be another version's.
+pub fn end_state(value: &mut [u8]) {
+    if let Some(until) = value.get_mut(UNTIL_AT as usize..UNTIL_AT as usize + 8) {
+        until.fill(0);
+    }
 }
 
 /// The generation in the value of the state, and until when it is valid.
@@ -137,7 +143,7 @@ pub fn read_state(value: &[u8]) -> (u32, u64) {
 pub struct PeerMaps {
     pub names: BpfMap,
     pub state: BpfMap,
-    peers: OwnedFd,
+    peers: BpfMap,
 }
 
 impl PeerMaps {
@@ -148,13 +154,10 @@ impl PeerMaps {
     pub fn create(names_max: u32) -> Result<Self, BpfError> {
         let types = call::load_types(&peer_type())?;
         let types = Some((types.as_fd(), TYPE_INTEGER, TYPE_PEER));
-        let octets = (size_of::<u32>() as u32, PEER_OCTETS as u32);
-        let peers =
-            call::create_map("n64_peers", KIND_SOCKET_STORAGE, octets, 0, NOT_PREALLOCATED, types)?;
         Ok(Self {
-            names: BpfMap::create("n64_names", NAMES, names_max)?,
-            state: BpfMap::create("n64_state", STATE, 1)?,
-            peers,
+            names: BpfMap::create(NAMES, names_max, None)?,
+            state: BpfMap::create(STATE, 1, None)?,
+            peers: BpfMap::create(PEERS, 0, types)?,
         })
     }
 
@@ -166,7 +169,7 @@ impl PeerMaps {
         Ok(Self {
             names: BpfMap::open(names, NAMES)?,
             state: BpfMap::open(state, STATE)?,
-            peers: call::open(peers)?,
+            peers: BpfMap::open(peers, PEERS)?,
         })
     }
 
@@ -188,22 +191,38 @@ impl PeerMaps {
     pub fn attach(&self, group: &File, ipv6: bool, ipv4: bool) -> Result<Vec<PeerLink>, BpfError> {
         let (names, state) = (self.names.as_fd(), self.state.as_fd());
         let peers = self.peers.as_fd();
-        let (connections, addresses) = (ProgramKind::Connections, ProgramKind::Addresses);
-        let established = programs::established(names, state, peers, ipv6, ipv4);
+        let attach = |name, kind, place, program: &[Instruction]| {
+            let program = call::load_program(&format!("n64_{name}"), kind, place, program)?;
+            Ok(PeerLink { name, link: call::attach(program.as_fd(), group.as_fd(), place)? })
+        };
         // The last one first: a name that nobody gives yet is asked for in vain.
-        let programs = [
-            ("peer4", addresses, PEER4, ipv4, programs::tell_ipv4(peers)),
-            ("peer6", addresses, PEER6, ipv6, programs::tell_ipv6(peers)),
-            ("established", connections, CONNECTIONS, true, established),
-        ];
-        let wanted = programs.into_iter().filter(|(_, _, _, wanted, _)| *wanted);
-        wanted
-            .map(|(name, kind, place, _, program)| {
-                let program = call::load_program(&format!("n64_{name}"), kind, place, &program)?;
-                let link = call::attach(program.as_fd(), group.as_fd(), place)?;
-                Ok(PeerLink { name, link })
-            })
-            .collect()
+        let mut links = Vec::new();
+        if ipv4 {
+            links.push(attach(
+                "peer4",
+                ProgramKind::Addresses,
+                PEER4,
+                &programs::tell_ipv4(peers),
+            )?);
+        }
+        if ipv6 {
+            links.push(attach(
+                "peer6",
+                ProgramKind::Addresses,
+                PEER6,
+                &programs::tell_ipv6(peers),
+            )?);
+        }
+        let established = |name, tells_namespaces| {
+            let program = programs::established(names, state, peers, ipv6, ipv4, tells_namespaces);
+            attach(name, ProgramKind::Connections, CONNECTIONS, &program)
+        };
+        links.push(match established("established", true) {
+            // Before Linux 5.15 it has no number of a network namespace here.
+            Err(error) if error.is_of_the_verifier() => established(EVERYWHERE, false)?,
+            done => done?,
+        });
+        Ok(links)
     }
 }
 
@@ -214,6 +233,9 @@ pub struct PeerLink {
     pub name: &'static str,
     link: OwnedFd,
 }
+
+/// What it is pinned as where it gives names in all network namespaces.
+pub const EVERYWHERE: &str = "established-everywhere";
 
 impl PeerLink {
     /// Keeps the program attached when this process ends, until the file is removed.
@@ -277,6 +299,7 @@ mod tests {
 
     use crate::kernel::bpf::place::control_groups;
     use crate::kernel::clock;
+    use crate::kernel::socket::network_namespace;
 
     #[test]
     fn names_are_laid_out_as_the_programs_read_them() {
@@ -347,7 +370,8 @@ mod tests {
         listener: TcpListener,
         to: SocketAddr,
         valid: Cell<(u32, i64)>,
-        _links: Vec<PeerLink>,
+        namespace: Cell<u64>,
+        links: Vec<PeerLink>,
         _group: Group,
     }
 
@@ -362,11 +386,12 @@ mod tests {
         fn new(names_max: u32) -> Self {
             let group = Group::enter().unwrap();
             let maps = PeerMaps::create(names_max).unwrap();
-            let _links = maps.attach(&File::open(&group.folder).unwrap(), true, true).unwrap();
+            let links = maps.attach(&File::open(&group.folder).unwrap(), true, true).unwrap();
             let listener = TcpListener::bind("[::]:0").unwrap();
             let to = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
-            let valid = Cell::new((0, -1));
-            Self { maps, listener, to, valid, _links, _group: group }
+            let (valid, namespace) = (Cell::new((0, -1)), Cell::new(0));
+            namespace.set(network_namespace(&listener).unwrap_or_default());
+            Self { maps, listener, to, valid, namespace, links, _group: group }
         }
 
         /// From now on, at each connection.
@@ -379,7 +404,8 @@ mod tests {
             let (generation, seconds) = self.valid.get();
             let now = clock::since_boot().as_nanos() as u64;
             let until = now.wrapping_add_signed(seconds * 1_000_000_000);
-            self.maps.state.set(&[0; 4], &state(generation, until)).unwrap();
+            let namespace = self.namespace.get();
+            self.maps.state.set(&[0; 4], &state(generation, until, namespace)).unwrap();
         }
 
         fn name(&self, port: u16, generation: u32) {
@@ -432,7 +458,12 @@ mod tests {
         // What no server says.
         test.valid(1, 60);
         assert!(!test.is_named(|port| test.name(port, 1)), "too far away");
+        let own = test.namespace.replace(0);
         test.valid(1, 9);
+        let tells_namespaces = test.links.iter().all(|link| link.name != EVERYWHERE);
+        assert_eq!(!test.is_named(|port| test.name(port, 1)), tells_namespaces);
+        test.namespace.set(own);
+        test.renew();
 
         // What it is stays, whatever becomes of the name.
         let (peer, own, [_, server]) =
@@ -501,7 +532,7 @@ mod tests {
 
     #[test]
     fn maps_hold_what_they_have_room_for() {
-        let map = BpfMap::create("n64_test", NAMES, 1000).unwrap();
+        let map = BpfMap::create(NAMES, 1000, None).unwrap();
         let keys: Vec<u8> = (0..1200_u32).flat_map(|n| [n.to_ne_bytes(); 3].concat()).collect();
         let values: Vec<u8> = (0..1200_u32).flat_map(|n| [n.to_ne_bytes(); 10].concat()).collect();
         let (done, error) = map.set_all(&keys, &values);

@@ -472,7 +472,24 @@ fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -
 fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const SO_MEMINFO: c_int = 55;
     const SK_MEMINFO_DROPS: usize = 8;
-    let mut values = [0_u32; SK_MEMINFO_DROPS + 1];
+    words::<{ SK_MEMINFO_DROPS + 1 }>(socket, SO_MEMINFO).map(|values| values[SK_MEMINFO_DROPS])
+}
+
+/// The number by which the kernel knows the network namespace of a socket.
+///
+/// # Errors
+/// Before Linux 5.14.
+pub fn network_namespace(socket: impl AsFd) -> io::Result<u64> {
+    let [first, second] = words(socket.as_fd(), libc::SO_NETNS_COOKIE)?.map(u32::to_ne_bytes);
+    let mut octets = [0; 8];
+    octets[..4].copy_from_slice(&first);
+    octets[4..].copy_from_slice(&second);
+    Ok(u64::from_ne_bytes(octets))
+}
+
+/// What the kernel says of a socket; zeros where it says less.
+fn words<const N: usize>(socket: BorrowedFd<'_>, option: c_int) -> io::Result<[u32; N]> {
+    let mut values = [0_u32; N];
     let mut length = size_of_val(&values) as libc::socklen_t;
     // SAFETY: both pointers are good for the call, in which the kernel writes at most `length`
     // octets to the first, and a length to the second.
@@ -480,12 +497,12 @@ fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            SO_MEMINFO,
+            option,
             values.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
-    checked(outcome).map(|()| values[SK_MEMINFO_DROPS])
+    checked(outcome).map(|()| values)
 }
 
 fn checked(outcome: c_int) -> io::Result<()> {

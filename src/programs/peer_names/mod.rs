@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 use rustix::system::uname;
 
-use crate::kernel::bpf::peer_names::{self, PeerLink, PeerMaps};
+use crate::kernel::bpf::peer_names::{self, EVERYWHERE, PeerLink, PeerMaps};
 use crate::kernel::bpf::{BpfError, BpfStep, place};
 use crate::kernel::{limits, release};
 use crate::programs::accounts::number_of;
@@ -89,6 +89,12 @@ fn attach(options: &AttachOptions) -> Result<(), ExitError> {
         options.names_max,
         options.user,
     ))?;
+    if attached.iter().any(|(_, link)| link.name == EVERYWHERE) {
+        print(
+            "this kernel cannot tell network namespaces apart (Linux 5.15 can): where another one of these \
+             control groups has the same addresses, its peers get names, too\n",
+        )?;
+    }
     if is_new {
         print("the maps are new: a server that runs already is to be restarted\n")?;
     }
@@ -255,6 +261,8 @@ fn explained(error: BpfError) -> ExitError {
         "this kernel was made without it (CONFIG_CGROUP_BPF)"
     } else if is(libc::ENOMEM) {
         "there is no memory for that many names: choose fewer by --names-max"
+    } else if error.is_of_another_version() {
+        "attach them anew: as root, nat64handoff peer-names attach, and restart the server"
     } else if is(libc::ENOENT) && error.step == BpfStep::Open {
         "attach the programs first: as root, nat64handoff peer-names attach"
     } else {

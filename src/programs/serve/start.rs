@@ -66,14 +66,19 @@ pub enum StartError {
 impl Names {
     /// Those that the configuration wants, of all entries. A server that cannot name anybody serves
     /// all the same.
-    fn of(config: &ServeConfig, servers: &[Server], stats: &[Arc<Stats>]) -> Option<Self> {
+    fn of(
+        config: &ServeConfig,
+        socket: &ReactorSocket,
+        servers: &[Server],
+        stats: &[Arc<Stats>],
+    ) -> Option<Self> {
         let forgotten = || names::forget(&config.peer_maps, &config.state);
         if !config.peer_names {
             // Those of another user are not of this state.
             let _ = forgotten();
             return None;
         }
-        let names = Self::open(&config.peer_maps, &config.state);
+        let names = Self::open(&config.peer_maps, &config.state, socket);
         let why = match names.and_then(|names| names.fill(servers, stats).map(|()| names)) {
             Ok(names) => {
                 if config.allow.is_empty() {
@@ -187,7 +192,7 @@ impl Serving {
         let sync = kept.sync;
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
-        let names = Names::of(&config, &servers, &stats);
+        let names = Names::of(&config, &groups[0][0], &servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =

@@ -20,6 +20,7 @@ mod writer;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::handoff::server::{SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, Server};
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::bpf::peer_names::{self, NAMES, PeerName, STATE};
 use crate::kernel::bpf::{BpfError, BpfMap, MapShape};
-use crate::kernel::socket::steered_to;
+use crate::kernel::socket::{network_namespace, steered_to};
 use crate::kernel::{clock, service};
 use crate::programs::peer_names::{NAMES_FILE, STATE_FILE};
 
@@ -73,6 +74,10 @@ impl NamesError {
             ErrorKind::NotFound => {
                 "attach them (as root: nat64handoff peer-names attach), and restart the server"
             }
+            _ if cause.is_of_another_version() => {
+                "as root, run ./install again, or nat64handoff peer-names attach where that did not attach \
+                 them, and restart the server"
+            }
             _ => {
                 "attach them anew (as root: nat64handoff peer-names detach, then attach), and restart the \
                  server"
@@ -105,6 +110,8 @@ pub struct NameMaps {
     names: BpfMap,
     state: BpfMap,
     generation: u32,
+    /// In which names count.
+    namespace: u64,
     /// A name that is not true could not be taken away.
     failed: AtomicBool,
     /// No name is valid any more, and nothing is to be written.
@@ -121,7 +128,8 @@ impl NameMaps {
     }
 
     fn say(&self, until: u64) -> Result<(), BpfError> {
-        self.state.set(&[0; STATE.key_octets], &peer_names::state(self.generation, until))
+        let state = peer_names::state(self.generation, until, self.namespace);
+        self.state.set(&[0; STATE.key_octets], &state)
     }
 
     /// From now on, no name is valid; those of another server are its own.
@@ -179,11 +187,12 @@ enum FoundName {
 }
 
 impl Names {
-    /// Opens the maps that are pinned in this directory, for the server with this state.
+    /// Opens the maps that are pinned in this directory, for the server with this state and this
+    /// socket.
     ///
     /// # Errors
     /// Where they are not there, or not this user's, or another version's.
-    pub fn open(maps: &Path, state: &Path) -> Result<Self, NamesError> {
+    pub fn open(maps: &Path, state: &Path, socket: impl AsFd) -> Result<Self, NamesError> {
         let open = |file, shape| {
             let path = maps.join(file);
             BpfMap::open(&path, shape).map_err(|cause| NamesError::of(&path, cause))
@@ -195,6 +204,8 @@ impl Names {
             names,
             state: state_map,
             generation: generation_of(state),
+            // Where the kernel does not tell it, nor do the programs ask for it.
+            namespace: network_namespace(socket).unwrap_or_default(),
             failed: AtomicBool::new(false),
             lost: AtomicBool::new(false),
         });
@@ -346,9 +357,8 @@ impl Names {
 /// Where there may be some, and the kernel refuses: they end by themselves, after `VALID_FOR`.
 pub fn forget(maps: &Path, state: &Path) -> Result<(), BpfError> {
     // That of another version begins alike.
-    let is_state = |shape: &MapShape| {
-        shape.key_octets == STATE.key_octets && shape.value_octets >= STATE.value_octets
-    };
+    let is_state =
+        |shape: &MapShape| shape.kind == STATE.kind && shape.key_octets == STATE.key_octets;
     let map = match BpfMap::open_such(&maps.join(STATE_FILE), is_state) {
         Err(error) if error.cause.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened?,
@@ -357,7 +367,7 @@ pub fn forget(maps: &Path, state: &Path) -> Result<(), BpfError> {
     if peer_names::read_state(&value).0 != generation_of(state) {
         return Ok(());
     }
-    value[..STATE.value_octets].copy_from_slice(&peer_names::state(generation_of(state), 0));
+    peer_names::end_state(&mut value);
     map.set(&[0; STATE.key_octets], &value)
 }
 
