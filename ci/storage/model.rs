@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::Ipv6Net;
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
 use nat64handoff::handoff::opaque::{Authenticator, Token};
@@ -21,6 +22,8 @@ pub struct TableModel {
     pub authenticators: BTreeMap<Ipv6Addr, Authenticator>,
     /// From the least to the most recently used.
     pub identities: Vec<(u16, Token)>,
+    /// Of a block of the pool, which has nothing else.
+    pub names: BTreeMap<Ipv4Addr, Ipv6Net>,
 }
 
 /// All tables.
@@ -32,6 +35,9 @@ impl Model {
         if *change == Change::Forgotten {
             self.0.remove(&key);
             return;
+        }
+        if key.is_block() {
+            return self.name(key, change);
         }
         let table = self.0.entry(key).or_default();
         match change {
@@ -48,7 +54,10 @@ impl Model {
                     table.authenticators.remove(&client.address);
                 }
             }
-            Change::Conflict { .. } | Change::Forgotten => {}
+            Change::Conflict { .. }
+            | Change::Forgotten
+            | Change::Named { .. }
+            | Change::Unnamed { .. } => {}
             Change::IdentityKnown { port, token } => {
                 table.identities.retain(|known| *known != (port.0, token.clone()));
                 table.identities.push((port.0, token.clone()));
@@ -67,6 +76,27 @@ impl Model {
                     table.entries.push(entry);
                 }
             }
+        }
+    }
+}
+
+impl Model {
+    fn name(&mut self, key: TableKey, change: &Change) {
+        let block = self.0.entry(key).or_default();
+        match *change {
+            Change::Named { address, client } => {
+                assert_eq!(TableKey::block_of(address), key);
+                assert_eq!(block.names.insert(address, client), None);
+            }
+            Change::Unnamed { address, client } => {
+                assert_eq!(block.names.remove(&address), Some(client));
+            }
+            // As a snapshot begins it.
+            Change::Initialized => assert!(block.names.is_empty()),
+            _ => panic!("{change:?} of a block"),
+        }
+        if block.names.is_empty() {
+            self.0.remove(&key);
         }
     }
 }
@@ -93,6 +123,10 @@ impl Changer {
     pub fn batch(&mut self, at: Timestamp, max: u32) -> Vec<(TableKey, Change)> {
         let mut changes = Vec::new();
         for _ in 0..=self.random.below(max) {
+            if self.random.below(6) == 0 {
+                changes.push(self.name(at));
+                continue;
+            }
             let key = Self::key(self.random.below(u32::from(self.tables)) as u8);
             let mut add = |model: &mut Model, change: Change| {
                 model.apply(at, key, &change);
@@ -102,9 +136,8 @@ impl Changer {
                 add(&mut self.model, Change::Initialized);
             }
             let table = self.model.0[&key].clone();
-            let n = self.random.below(100);
             let pick = |random: &mut Random, n: usize| random.below(n as u32) as usize;
-            match n {
+            match self.random.below(100) {
                 0..50 => {
                     let client = self.client();
                     let port = 2000 + self.random.below(60) as u16;
@@ -135,8 +168,7 @@ impl Changer {
                 }
                 90 => {
                     for &(port, client) in &table.entries {
-                        let port = MappedPort(port);
-                        add(&mut self.model, Change::Deleted { port, client });
+                        add(&mut self.model, Change::Deleted { port: MappedPort(port), client });
                     }
                     add(&mut self.model, Change::Forgotten);
                 }
@@ -157,6 +189,23 @@ impl Changer {
             }
         }
         changes
+    }
+
+    /// A client comes to an address of the pool, or goes.
+    fn name(&mut self, at: Timestamp) -> (TableKey, Change) {
+        let address = Ipv4Addr::new(100, 64, 0, self.random.below(200) as u8);
+        let key = TableKey::block_of(address);
+        let has = self.model.0.get(&key).and_then(|block| block.names.get(&address));
+        let change = match has {
+            Some(&client) => Change::Unnamed { address, client },
+            None => {
+                let length = [64, 128][self.random.below(2) as usize];
+                let client = self.client().address;
+                Change::Named { address, client: Ipv6Net::new(client, length).unwrap().trunc() }
+            }
+        };
+        self.model.apply(at, key, &change);
+        (key, change)
     }
 
     fn client(&mut self) -> Client {

@@ -107,6 +107,13 @@ fn hex(octets: &[u8]) -> String {
 fn text(model: &Model) -> String {
     let mut text = String::new();
     for (key, table) in &model.0 {
+        if key.is_block() {
+            writeln!(text, "pool from {}", key.nat64).unwrap();
+            for (address, client) in &table.names {
+                writeln!(text, "  {address}: {client}").unwrap();
+            }
+            continue;
+        }
         writeln!(text, "{} at {}, initialized {}", key.nat64, key.local, table.initialized)
             .unwrap();
         for (port, token) in &table.identities {

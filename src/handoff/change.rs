@@ -4,7 +4,10 @@
 //! It is the one vocabulary of state: the table applies it, the journal keeps it, the event log
 //! prints it. Also here: the times that the core is given.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
+
+use ipnet::Ipv6Net;
 
 use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
 use crate::handoff::opaque::{Authenticator, Token};
@@ -77,6 +80,15 @@ pub enum Change {
     /// The table was given up, after the deletion of each of its entries: nothing is known of its
     /// NAT64 any more.
     Forgotten,
+    /// An address of the pool stands for a client from now on: programs see it as their peer. The
+    /// table is [`TableKey::block_of`] it.
+    Named {
+        address: Ipv4Addr,
+        /// One address of IPv6, or the network of all clients that it stands for, like a /64.
+        client: Ipv6Net,
+    },
+    /// It stands for it no more. Only then may it stand for another.
+    Unnamed { address: Ipv4Addr, client: Ipv6Net },
 }
 
 impl Change {
@@ -89,6 +101,8 @@ impl Change {
                 | Change::Deleted { .. }
                 | Change::Conflict { .. }
                 | Change::Forgotten
+                | Change::Named { .. }
+                | Change::Unnamed { .. }
         )
     }
 
@@ -100,6 +114,8 @@ impl Change {
             Change::Deleted { port, client } => EventKind::Deleted { port, client },
             Change::Conflict { port, client } => EventKind::Conflict { port, client },
             Change::Forgotten => EventKind::Forgotten,
+            Change::Named { address, client } => EventKind::Named { address, client },
+            Change::Unnamed { address, client } => EventKind::Unnamed { address, client },
             Change::IdentityKnown { .. }
             | Change::AuthenticatorLearned { .. }
             | Change::IdentityForgotten { .. }
@@ -125,6 +141,8 @@ pub enum EventKind {
     Deleted { port: MappedPort, client: Client },
     Conflict { port: MappedPort, client: Client },
     Forgotten,
+    Named { address: Ipv4Addr, client: Ipv6Net },
+    Unnamed { address: Ipv4Addr, client: Ipv6Net },
 }
 
 /// How much a line of the event log tells (`--log-format`).

@@ -8,13 +8,32 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::ip::address::{Prefix96, is_routable_client};
 
-/// What a table belongs to (PROTOCOL.md section 1).
+/// Addresses of a block of the pool of IPv4 peer names.
+pub const BLOCK_ADDRESSES: u32 = 64;
+const _: () = assert!(BLOCK_ADDRESSES.is_power_of_two());
+
+/// What a table belongs to (PROTOCOL.md section 1); or a block of the pool of IPv4 peer names,
+/// whose table has names, and no entries: see [`TableKey::block_of`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableKey {
     /// The local address that the NAT64 sends its requests to.
     pub local: Ipv4Addr,
     /// The public address of the NAT64.
     pub nat64: Ipv4Addr,
+}
+
+impl TableKey {
+    /// The block that an address of the pool is in. No NAT64 is asked at the unspecified address:
+    /// that it has in place of a local one.
+    pub fn block_of(address: Ipv4Addr) -> Self {
+        let first = Ipv4Addr::from_bits(address.to_bits() & !(BLOCK_ADDRESSES - 1));
+        Self { local: Ipv4Addr::UNSPECIFIED, nat64: first }
+    }
+
+    /// Whether it is a block of the pool, and not a NAT64's table.
+    pub fn is_block(self) -> bool {
+        self.local.is_unspecified()
+    }
 }
 
 /// A port of the NAT64's public address that stands for a client.

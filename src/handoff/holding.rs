@@ -154,7 +154,10 @@ impl PortHoldings {
             LoggedKind::Created(entry) => self.created(line, entry, ended),
             LoggedKind::Deleted(entry) => self.deleted(line, entry, ended),
             LoggedKind::Initialized => self.initialized(line, ended),
-            LoggedKind::Conflict(_) | LoggedKind::Forgotten => {}
+            LoggedKind::Conflict(_)
+            | LoggedKind::Forgotten
+            | LoggedKind::Named(_)
+            | LoggedKind::Unnamed(_) => {}
         }
     }
 
@@ -263,6 +266,7 @@ impl Holdings {
 
     fn take(&mut self, line: &LoggedLine) {
         match line.entry() {
+            None if line.named().is_some() => {}
             Some(entry) => {
                 self.contradictions.extend(Contradiction::of(line));
                 let port = SocketAddrV4::new(line.nat64, entry.port);

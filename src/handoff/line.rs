@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, UNIX_EPOCH};
 
+use ipnet::Ipv6Net;
+
 use crate::handoff::change::{Event, EventKind, LogFormat, Timestamp};
 use crate::handoff::logged::LoggedLine;
 use crate::ip::address::Prefix96;
@@ -62,6 +64,14 @@ impl LineWriter {
             EventKind::Created { port, client } => (" Created ", Some((port, client))),
             EventKind::Deleted { port, client } => (" Deleted ", Some((port, client))),
             EventKind::Conflict { port, client } => (" Conflict ", Some((port, client))),
+            EventKind::Named { address, client } => {
+                text.push(b" Named ");
+                return text.name(*address, *client);
+            }
+            EventKind::Unnamed { address, client } => {
+                text.push(b" Unnamed ");
+                return text.name(*address, *client);
+            }
         };
         text.push(name.as_bytes());
         text.ipv4(event.table.nat64);
@@ -86,6 +96,9 @@ impl LineWriter {
         text.octet(b' ');
         text.push(line.kind.name().as_bytes());
         text.octet(b' ');
+        if let Some(client) = line.named() {
+            return text.name(line.nat64, client);
+        }
         text.ipv4(line.nat64);
         if let Some(entry) = line.entry() {
             text.entry(entry.port, entry.client, entry.client_port);
@@ -108,6 +121,13 @@ impl LineWriter {
         self.time(text, line.at, b'T');
         text.push(br#"Z","event":""#);
         text.push(line.kind.name().as_bytes());
+        if let Some(client) = line.named() {
+            text.push(br#"","pool":""#);
+            text.ipv4(line.nat64);
+            text.push(br#"","client":""#);
+            text.net(client);
+            return text.push(b"\"}");
+        }
         text.push(br#"","nat64":""#);
         text.ipv4(line.nat64);
         text.octet(b'"');
@@ -316,6 +336,23 @@ impl Text {
         self.decimal(client_port);
     }
 
+    /// `100.64.0.7 [2001:db8::17]`
+    fn name(&mut self, address: Ipv4Addr, client: Ipv6Net) {
+        self.ipv4(address);
+        self.push(b" [");
+        self.net(client);
+        self.octet(b']');
+    }
+
+    /// `2001:db8::17`, or `2001:db8:0:1::/64` where it is more than one address.
+    fn net(&mut self, net: Ipv6Net) {
+        self.ipv6(net.addr());
+        if net.prefix_len() < net.max_prefix_len() {
+            self.octet(b'/');
+            self.decimal(net.prefix_len().into());
+        }
+    }
+
     fn prefix(&mut self, prefix: Prefix96) {
         let mut octets = [0; 16];
         octets[..12].copy_from_slice(&prefix.0);
@@ -417,6 +454,33 @@ mod tests {
             LoggedLine::parse(&plain).unwrap().line(LogFormat::Json).to_string(),
             r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Created","nat64":"192.0.2.7","port":3719,"client":"2001:db8::17","client_port":53186}"#
         );
+    }
+
+    #[test]
+    fn lines_of_names_in_every_format() {
+        let time = "2019-03-18 10:06:28.491727";
+        let at = r#"{"at":"2019-03-18T10:06:28.491727Z","event":"#;
+        for (client, text) in
+            [("2001:db8::17/128", "2001:db8::17"), ("2001:db8:0:1::/64", "2001:db8:0:1::/64")]
+        {
+            let (address, client) = (Ipv4Addr::new(100, 64, 0, 7), client.parse().unwrap());
+            let table = TableKey::block_of(address);
+            for (kind, name) in [
+                (EventKind::Named { address, client }, "Named"),
+                (EventKind::Unnamed { address, client }, "Unnamed"),
+            ] {
+                let event = Event { table, ..event(kind) };
+                let plain = format!("{time} {name} 100.64.0.7 [{text}]");
+                let json = format!(r#"{at}"{name}","pool":"100.64.0.7","client":"{text}"}}"#);
+                let formats = [LogFormat::Plain, LogFormat::Full, LogFormat::Json];
+                for (format, expected) in formats.into_iter().zip([&plain, &plain, &json]) {
+                    assert_eq!(event.line(format).to_string(), *expected);
+                    let read = LoggedLine::parse(expected).unwrap();
+                    assert_eq!(read, LoggedLine::from(&event));
+                    assert_eq!(read.line(format).to_string(), *expected);
+                }
+            }
+        }
     }
 
     #[test]

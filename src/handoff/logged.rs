@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::UNIX_EPOCH;
 
+use ipnet::Ipv6Net;
+
 use crate::handoff::change::{Event, EventKind, Timestamp};
 use crate::handoff::entry::{Client, MappedPort};
 use crate::ip::address::Prefix96;
@@ -20,8 +22,10 @@ const MICROS: u64 = 1_000_000;
 pub struct LoggedLine {
     pub at: Timestamp,
     pub kind: LoggedKind,
+    /// The NAT64's address; of `Named` and `Unnamed` that of the pool.
     pub nat64: Ipv4Addr,
-    /// The server's address, where the log was written with `--log-format full` or `json`.
+    /// The server's address, where the log was written with `--log-format full` or `json`. A name
+    /// has none.
     pub local: Option<Ipv4Addr>,
 }
 
@@ -33,6 +37,10 @@ pub enum LoggedKind {
     Created(LoggedEntry),
     Deleted(LoggedEntry),
     Conflict(LoggedEntry),
+    /// Whom the address of the pool stands for from now on.
+    Named(Ipv6Net),
+    /// Whom it stood for until now.
+    Unnamed(Ipv6Net),
 }
 
 /// An entry, as far as a line tells.
@@ -50,10 +58,21 @@ impl LoggedLine {
     /// The entry that it is about.
     pub fn entry(&self) -> Option<&LoggedEntry> {
         match &self.kind {
-            LoggedKind::Initialized | LoggedKind::Forgotten => None,
+            LoggedKind::Initialized
+            | LoggedKind::Forgotten
+            | LoggedKind::Named(_)
+            | LoggedKind::Unnamed(_) => None,
             LoggedKind::Created(entry)
             | LoggedKind::Deleted(entry)
             | LoggedKind::Conflict(entry) => Some(entry),
+        }
+    }
+
+    /// Whom it names, or names no more. None where it is about a NAT64, and not about the pool.
+    pub fn named(&self) -> Option<Ipv6Net> {
+        match self.kind {
+            LoggedKind::Named(client) | LoggedKind::Unnamed(client) => Some(client),
+            _ => None,
         }
     }
 
@@ -73,6 +92,17 @@ impl LoggedKind {
             LoggedKind::Created(_) => "Created",
             LoggedKind::Deleted(_) => "Deleted",
             LoggedKind::Conflict(_) => "Conflict",
+            LoggedKind::Named(_) => "Named",
+            LoggedKind::Unnamed(_) => "Unnamed",
+        }
+    }
+
+    /// That of a line about the pool.
+    fn of_name(name: &[u8], client: Ipv6Net) -> Option<Self> {
+        match name {
+            b"Named" => Some(LoggedKind::Named(client)),
+            b"Unnamed" => Some(LoggedKind::Unnamed(client)),
+            _ => None,
         }
     }
 
@@ -96,14 +126,21 @@ impl From<&Event> for LoggedLine {
             client_port: client.port,
             prefix: Some(client.prefix),
         };
+        let (mut nat64, mut local) = (event.table.nat64, Some(event.table.local));
+        let mut name = |address, client| {
+            (nat64, local) = (address, None);
+            client
+        };
         let kind = match event.kind {
             EventKind::Initialized => LoggedKind::Initialized,
             EventKind::Forgotten => LoggedKind::Forgotten,
             EventKind::Created { port, client } => LoggedKind::Created(entry(port, client)),
             EventKind::Deleted { port, client } => LoggedKind::Deleted(entry(port, client)),
             EventKind::Conflict { port, client } => LoggedKind::Conflict(entry(port, client)),
+            EventKind::Named { address, client } => LoggedKind::Named(name(address, client)),
+            EventKind::Unnamed { address, client } => LoggedKind::Unnamed(name(address, client)),
         };
-        Self { at: event.at, kind, nat64: event.table.nat64, local: Some(event.table.local) }
+        Self { at: event.at, kind, nat64, local }
     }
 }
 
@@ -131,7 +168,11 @@ impl LineReader {
                 let (entry, rest) = entry(rest)?;
                 (Some(entry), rest)
             }
-            _ => return None,
+            _ => {
+                let client = net(rest.strip_prefix(b" [")?.strip_suffix(b"]")?)?;
+                let kind = LoggedKind::of_name(kind, client)?;
+                return Some(LoggedLine { at, kind, nat64, local: None });
+            }
         };
         let mut local = None;
         while !rest.is_empty() {
@@ -158,6 +199,12 @@ impl LineReader {
         let at = self.time(text, b'T')?;
         let rest = text.get(TIME_LENGTH..)?.strip_prefix(br#"Z","event":""#)?;
         let (kind, rest) = rest.split_at(rest.iter().position(|&octet| octet == b'"')?);
+        if let Some(rest) = rest.strip_prefix(br#"","pool":""#) {
+            let (nat64, rest) = ipv4(rest)?;
+            let client = rest.strip_prefix(br#"","client":""#)?.strip_suffix(b"\"}")?;
+            let kind = LoggedKind::of_name(kind, net(client)?)?;
+            return Some(LoggedLine { at, kind, nat64, local: None });
+        }
         let (nat64, rest) = ipv4(rest.strip_prefix(br#"","nat64":""#)?)?;
         let mut rest = rest.strip_prefix(b"\"")?;
         let (mut entry, mut local) = (None, None);
@@ -251,6 +298,18 @@ pub fn ipv6_of(text: &[u8]) -> Option<Ipv6Addr> {
     groups(text).or_else(|| std::str::from_utf8(text).ok()?.parse().ok())
 }
 
+/// `2001:db8::17`, or `2001:db8:0:1::/64`. Only as it is written: no /128, and nothing behind the
+/// network.
+fn net(text: &[u8]) -> Option<Ipv6Net> {
+    let Some(end) = text.iter().position(|&octet| octet == b'/') else {
+        return Some(ipv6_of(text)?.into());
+    };
+    let (length, rest) = decimal(&text[end + 1..])?;
+    let length = u8::try_from(length).ok().filter(|&length| length < 128 && rest.is_empty())?;
+    let net = Ipv6Net::new(ipv6_of(&text[..end])?, length).ok()?;
+    (net == net.trunc()).then_some(net)
+}
+
 /// An address that is written as hexadecimal groups. None where it is not, or where it is none.
 fn groups(text: &[u8]) -> Option<Ipv6Addr> {
     let mut groups = [0_u16; 8];
@@ -341,7 +400,7 @@ mod tests {
         #[test]
         fn section_8_lines_are_read_as_they_were_written(
             (micros, nat64, local) in (0..4_000_000_000_000_000_u64, any::<u32>(), any::<u32>()),
-            (kind, port, client, client_port) in (0..5, any::<u16>(), any::<u128>(), any::<u16>()),
+            (kind, port, client, client_port) in (0..7, any::<u16>(), any::<u128>(), any::<u16>()),
             prefix: [u8; 12],
             format in 0..3_usize,
         ) {
@@ -356,8 +415,17 @@ mod tests {
                 1 => EventKind::Forgotten,
                 2 => EventKind::Created { port, client },
                 3 => EventKind::Deleted { port, client },
-                _ => EventKind::Conflict { port, client },
+                4 => EventKind::Conflict { port, client },
+                named => {
+                    let length = [128, 64][usize::from(client_port) % 2];
+                    let client = Ipv6Net::new(address, length).unwrap().trunc();
+                    match named {
+                        5 => EventKind::Named { address: nat64, client },
+                        _ => EventKind::Unnamed { address: nat64, client },
+                    }
+                }
             };
+            let is_name = matches!(kind, EventKind::Named { .. } | EventKind::Unnamed { .. });
             let entry = LoggedEntry {
                 port: port.0,
                 client: address,
@@ -372,9 +440,11 @@ mod tests {
                     EventKind::Created { .. } => LoggedKind::Created(entry),
                     EventKind::Deleted { .. } => LoggedKind::Deleted(entry),
                     EventKind::Conflict { .. } => LoggedKind::Conflict(entry),
+                    EventKind::Named { client, .. } => LoggedKind::Named(client),
+                    EventKind::Unnamed { client, .. } => LoggedKind::Unnamed(client),
                 },
                 nat64,
-                local: full.then_some(local),
+                local: (full && !is_name).then_some(local),
             };
             let format = [LogFormat::Plain, LogFormat::Full, LogFormat::Json][format];
             let line = Event { at, table: TableKey { local, nat64 }, kind }.line(format).to_string();
@@ -444,6 +514,20 @@ mod tests {
             "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 ",
             "2019-03-18 10:06:28.491727 Initialized 192.0.2.7 via 64:ff9b::/96",
             "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8:17]:53186",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 2001:db8::17",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17]:1",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17/128]",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17/64]",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::/640]",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::/6x]",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7:1 [2001:db8::17]",
+            "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17] to 203.0.113.5",
+            "2019-03-18 10:06:28.491727 Initialized 100.64.0.7 [2001:db8::17]",
+            r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Named","nat64":"100.64.0.7"}"#,
+            r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Named","pool":"100.64.0.7"}"#,
+            r#"{"at":"2019-03-18T10:06:28.491727Z","event":"Created","pool":"100.64.0.7","client":"::1"}"#,
             &format!("{line} to"),
             &format!("{line} via 64:ff9b::"),
         ] {

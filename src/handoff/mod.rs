@@ -15,6 +15,7 @@ pub mod identity;
 pub mod line;
 pub mod logged;
 pub mod message;
+pub mod names;
 pub mod opaque;
 pub mod ports;
 pub mod proof;

@@ -307,6 +307,10 @@ Counter:
     Unnamed = "unnamed" => Us:
         "clients are not named to programs on this host, as the map of names is full: attach a larger \
          one by peer-names attach --names-max",
+    /// Addresses of the pool that were given to clients (`--peer-names ipv4`).
+    PoolNamed = "pool_named",
+    /// Addresses of the pool that were taken back from clients without entries.
+    PoolUnnamed = "pool_unnamed",
     /// Times that the event log was so far behind that new clients had to wait for it.
     LogQueueWaits = "log_queue_waits" => Us:
         "the event log was too far behind to take more; see what is slow about the disk or the \

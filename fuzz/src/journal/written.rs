@@ -53,23 +53,40 @@ pub struct State {
     pub repairs: bool,
 }
 
+/// A table of a NAT64; the last one of a shard is a block of the pool.
 fn key(shard: u8, n: u8) -> TableKey {
+    if n == 3 {
+        return TableKey::block_of(pool(shard, 0));
+    }
     TableKey { local: Ipv4Addr::new(203, 0, 113, n), nat64: Ipv4Addr::new(192, 0, n, shard) }
 }
 
+fn pool(shard: u8, n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(100, 64, shard, n)
+}
+
 pub fn shard_of(nat64: Ipv4Addr) -> usize {
-    usize::from(nat64.octets()[3])
+    match nat64.octets() {
+        [100, 64, shard, _] | [.., shard] => usize::from(shard),
+    }
 }
 
 /// Entries by port, with the port's control identity, if it is one: what live servers keep apart.
 #[derive(Default)]
-struct Known(BTreeMap<TableKey, BTreeMap<u16, Option<Client>>>);
+struct Known {
+    ports: BTreeMap<TableKey, BTreeMap<u16, Option<Client>>>,
+    /// Addresses of the block, and whom they stand for: all of a /64, or one.
+    names: BTreeMap<u8, (Ipv6Addr, bool)>,
+}
 
 impl Known {
     /// A change that a server could make.
     fn change(&mut self, table: TableKey, input: &mut Input<'_>) -> Change {
-        let Some(ports) = self.0.get_mut(&table) else {
-            self.0.insert(table, BTreeMap::new());
+        if table.is_block() {
+            return self.name(table, input);
+        }
+        let Some(ports) = self.ports.get_mut(&table) else {
+            self.ports.insert(table, BTreeMap::new());
             return Change::Initialized;
         };
         let (kind, n) = (input.u8(), input.u8());
@@ -110,6 +127,21 @@ impl Known {
             _ => Change::Conflict { port, client },
         }
     }
+
+    fn name(&mut self, block: TableKey, input: &mut Input<'_>) -> Change {
+        let n = input.u8();
+        let address = pool(block.nat64.octets()[2], n & 7);
+        let net = |(client, all): (Ipv6Addr, bool)| match all {
+            true => format!("{client}/64").parse().unwrap(),
+            false => client.into(),
+        };
+        if let Some(client) = self.names.remove(&(n & 7)) {
+            return Change::Unnamed { address, client: net(client) };
+        }
+        let client = (Ipv6Addr::new(0x2001, 0xdb8, 0, u16::from(n >> 4), 0, 0, 0, 0), n & 8 == 0);
+        self.names.insert(n & 7, client);
+        Change::Named { address, client: net(client) }
+    }
 }
 
 pub fn time(n: u64) -> Timestamp {
@@ -124,7 +156,7 @@ fn changes_of(
 ) -> Vec<(TableKey, Change)> {
     (0..count)
         .map(|_| {
-            let table = key(shard, input.u8() % 3);
+            let table = key(shard, input.u8() % 4);
             (table, known.change(table, input))
         })
         .collect()
@@ -182,7 +214,9 @@ impl Shard {
         let boot = &header(id).boot;
         let mut octets = header(id).encode().to_vec();
         let mut position = Position { record: RecordNumber(1), event: 0 };
-        for n in 0..input.u8() % 3 {
+        let tables = input.u8();
+        let in_order = [3, 0, 1, 2].into_iter().skip(usize::from(tables >> 7));
+        for n in in_order.take(usize::from(tables % 4)) {
             // One table after the other.
             let table = key(number as u8, n);
             let count = 1 + input.u8() % 4;

@@ -120,6 +120,7 @@ impl World {
             match *change {
                 Change::Initialized => {}
                 Change::Forgotten => panic!("a request gives up its own table"),
+                Change::Named { .. } | Change::Unnamed { .. } => panic!("a shard names nobody"),
                 Change::Used { port } => {
                     assert!(nat64.entries.contains_key(&port.0), "{port} used, and not mapped");
                 }

@@ -3,8 +3,9 @@
 //!
 //! The tables do not have what these lines say. So that each entry's beginning and end stand in the
 //! log once, its lines since then are taken back by new lines: an entry that was made is `Deleted`,
-//! and one that was deleted is `Created` again. Which these are can be told from the lines alone:
-//! the first of a port says what the tables have, and the last what the log has.
+//! and one that was deleted is `Created` again; so are names `Unnamed` and `Named` again. Which
+//! these are can be told from the lines alone: the first of a port, or of an address of the pool,
+//! says what the tables have, and the last what the log has.
 //!
 //! Pure. Not here: where the lines are found (`complete`).
 
@@ -26,13 +27,15 @@ pub(super) struct Ahead {
     /// They are later than this. None: nothing is ahead.
     after: Option<String>,
     lines: u64,
-    /// By NAT64, port and local address.
+    /// By NAT64, port and local address; and by address of the pool.
     ports: BTreeMap<String, Port>,
 }
 
-/// What the lines say of a port, as the ends of lines, behind `Created` or `Deleted`.
+/// What the lines say of a port, as the ends of lines, behind `Created` or `Deleted`; or of an
+/// address of the pool, behind `Named` or `Unnamed`.
 #[derive(Debug, Default)]
 struct Port {
+    is_name: bool,
     /// The tables have this.
     had: Option<String>,
     /// The log has this.
@@ -62,7 +65,7 @@ impl Ahead {
         }
         let Some((kind, what)) = rest.split_once(' ') else { return };
         match kind {
-            "Created" | "Deleted" => self.lines += 1,
+            "Created" | "Deleted" | "Named" | "Unnamed" => self.lines += 1,
             "Initialized" | "Conflict" | "Forgotten" => {
                 self.lines += 1;
                 return;
@@ -72,11 +75,13 @@ impl Ahead {
         let local = what.split_once(" to ").and_then(|(_, to)| to.split(' ').next());
         let port = what.split(' ').next().unwrap_or_default();
         let key = format!("{port} {}", local.unwrap_or_default());
-        let (is_new, created) = (!self.ports.contains_key(&key), kind == "Created");
+        let is_new = !self.ports.contains_key(&key);
+        let created = matches!(kind, "Created" | "Named");
         if is_new && self.ports.len() >= PORTS_MAX {
             return;
         }
-        let port = self.ports.entry(key).or_default();
+        let is_name = matches!(kind, "Named" | "Unnamed");
+        let port = self.ports.entry(key).or_insert_with(|| Port { is_name, ..Port::default() });
         if is_new && !created {
             port.had = Some(what.to_owned());
         }
@@ -91,15 +96,13 @@ impl Ahead {
         format: LogFormat,
     ) -> impl Iterator<Item = String> {
         let changed = self.ports.values().filter(|port| port.had != port.has);
-        changed.flat_map(move |Port { had, has }| {
-            let mut lines = [String::new(), String::new()];
-            for (line, kind, what) in
-                [(0, "Deleted", has), (1, "Created", had)].map(|(n, kind, what)| (n, kind, what))
-            {
-                if let Some(what) = what {
-                    lines[line] = format!("{now} {kind} {what}");
-                }
-            }
+        changed.flat_map(move |Port { is_name, had, has }| {
+            let (ends, begins) =
+                if *is_name { ("Unnamed", "Named") } else { ("Deleted", "Created") };
+            let line = |kind, what: &Option<String>| {
+                what.as_ref().map_or(String::new(), |what| format!("{now} {kind} {what}"))
+            };
+            let lines = [line(ends, has), line(begins, had)];
             let in_format = move |line: String| match LoggedLine::parse(&line) {
                 Some(logged) if format == LogFormat::Json => {
                     format!("{}\n", logged.line(LogFormat::Json))
@@ -166,6 +169,35 @@ mod tests {
         let lines = [format!("Created {a}"), format!("Created {b}")];
         let back = vec![format!("Deleted {a}"), format!("Deleted {b}")];
         assert_eq!(taken_back(&[&lines[0], &lines[1]]), (2, back));
+    }
+
+    #[test]
+    fn names_that_the_state_does_not_have_are_taken_back() {
+        let (a, b) = ("100.64.0.7 [2001:db8::a]", "100.64.0.7 [2001:db8:0:1::/64]");
+        let line = |kind, what| format!("{kind} {what}");
+        let cases: [(Vec<String>, Vec<String>); 4] = [
+            (vec![line("Named", a)], vec![line("Unnamed", a)]),
+            (vec![line("Unnamed", b)], vec![line("Named", b)]),
+            (vec![line("Named", a), line("Unnamed", a)], vec![]),
+            (
+                vec![line("Unnamed", a), line("Named", b)],
+                vec![line("Unnamed", b), line("Named", a)],
+            ),
+        ];
+        for (lines, expected) in cases {
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            assert_eq!(taken_back(&lines), (lines.len() as u64, expected), "{lines:?}");
+        }
+        let json = |at: &str, kind: &str| {
+            let line = format!("2019-03-18 10:06:{at}.000000 {kind} {b}");
+            LoggedLine::parse(&line).unwrap().line(LogFormat::Json).to_string()
+        };
+        let mut ahead = Ahead::default();
+        ahead.watch(Some(AFTER));
+        ahead.take(&json("29", "Named"));
+        let now = Timestamp::from_micros(1_552_903_600_000_000);
+        let back: Vec<_> = ahead.taken_back(now, LogFormat::Json).collect();
+        assert_eq!(back, [json("40", "Unnamed") + "\n"]);
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Piece {
         // A piece has fewer lines than that.
         let next = self.events.len() as u32;
         match &line.kind {
-            LoggedKind::Forgotten => {}
+            LoggedKind::Forgotten | LoggedKind::Named(_) | LoggedKind::Unnamed(_) => {}
             LoggedKind::Initialized => {
                 let begun = self.begun.entry(line.nat64).or_default();
                 begun.push((next, line.at, line.local));

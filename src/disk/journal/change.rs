@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::Ipv6Net;
+
 use super::fields::Fields;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
@@ -23,6 +25,8 @@ pub(super) mod kind {
     pub const USED: u8 = 9;
     pub const END: u8 = 10;
     pub const FORGOTTEN: u8 = 11;
+    pub const NAMED: u8 = 12;
+    pub const UNNAMED: u8 = 13;
 }
 
 /// Appends one change, without its table.
@@ -57,7 +61,16 @@ pub fn encode_change(out: &mut Vec<u8>, change: &Change) {
             out.push(kind::USED);
             out.extend_from_slice(&port.0.to_be_bytes());
         }
+        Change::Named { address, client } => encode_name(out, kind::NAMED, *address, *client),
+        Change::Unnamed { address, client } => encode_name(out, kind::UNNAMED, *address, *client),
     }
+}
+
+fn encode_name(out: &mut Vec<u8>, kind: u8, address: Ipv4Addr, client: Ipv6Net) {
+    out.push(kind);
+    out.extend_from_slice(&address.octets());
+    out.push(client.prefix_len());
+    out.extend_from_slice(&client.network().octets());
 }
 
 fn encode_identity(out: &mut Vec<u8>, kind: u8, port: ControlPort, token: &Token) {
@@ -91,7 +104,9 @@ impl<'a> RawChange<'a> {
                     | kind::CREATED
                     | kind::DELETED
                     | kind::CONFLICT
-                    | kind::FORGOTTEN)
+                    | kind::FORGOTTEN
+                    | kind::NAMED
+                    | kind::UNNAMED)
             )
         )
     }
@@ -137,7 +152,8 @@ pub fn growth_in(octets: &[u8]) -> (usize, usize) {
     (entries, entries.min(learned))
 }
 
-/// Skips a change without decoding it. All octets of the right length are a change.
+/// Skips a change without decoding it. All octets of the right length are a change, but for a name
+/// of what is no network.
 pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
     match fields.u8()? {
         kind::INITIALIZED | kind::FORGOTTEN => {}
@@ -151,6 +167,7 @@ pub(super) fn skip_change(fields: &mut Fields<'_>) -> Option<()> {
             fields.opaque()?;
         }
         kind::USED => drop(fields.u16()?),
+        kind::NAMED | kind::UNNAMED => drop(fields.name()?),
         _ => return None,
     }
     Some(())
@@ -186,6 +203,14 @@ fn decode_change(fields: &mut Fields<'_>) -> Option<Change> {
             Change::AuthenticatorLearned { address, authenticator }
         }
         kind::USED => Change::Used { port: MappedPort(fields.u16()?) },
+        kind::NAMED => {
+            let (address, client) = fields.name()?;
+            Change::Named { address, client }
+        }
+        kind::UNNAMED => {
+            let (address, client) = fields.name()?;
+            Change::Unnamed { address, client }
+        }
         _ => return None,
     };
     Some(change)
@@ -201,6 +226,13 @@ impl Fields<'_> {
             *table = Some(TableKey { local, nat64 });
         }
         Some(())
+    }
+
+    fn name(&mut self) -> Option<(Ipv4Addr, Ipv6Net)> {
+        let address = Ipv4Addr::from(self.take::<4>()?);
+        let length = self.u8()?;
+        let client = Ipv6Net::new(Ipv6Addr::from(self.take::<16>()?), length).ok()?;
+        (client == client.trunc()).then_some((address, client))
     }
 
     fn entry(&mut self) -> Option<(MappedPort, Client)> {

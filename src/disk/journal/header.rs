@@ -9,7 +9,7 @@ use super::position::RecordNumber;
 use crate::handoff::change::Timestamp;
 
 /// The version of the format that is written.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The octets of a file's header.
 pub const HEADER_LENGTH: usize = 80;
 
@@ -133,7 +133,7 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         match u16::from_be_bytes([octets[8], octets[9]]) {
-            1 | VERSION => Self::decode_known(octets).ok_or(HeaderError::Damaged),
+            1..=VERSION => Self::decode_known(octets).ok_or(HeaderError::Damaged),
             0 => Err(HeaderError::Damaged),
             newer => Err(HeaderError::Newer(newer)),
         }

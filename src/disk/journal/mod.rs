@@ -14,7 +14,7 @@
 //! | at | octets | header |
 //! | --- | --- | --- |
 //! | 0 | 8 | `NAT64jnl` |
-//! | 8 | 2 | version of the format: 2; 1 is the same without change 11 |
+//! | 8 | 2 | version of the format: 3; 2 is the same without changes 12 and 13, 1 also without 11 |
 //! | 10 | 1 | kind: 1 segment, 2 snapshot |
 //! | 11 | 1 | 0 |
 //! | 12 | 2 | shard, from 0 |
@@ -53,8 +53,8 @@
 //! used, and a flipped octet is found wherever it is.
 //!
 //! An *event* is a change that has a line in the event log (`Initialized`, `Created`, `Deleted`,
-//! `Conflict`, `Forgotten`) and stands in a segment. Those of a shard are numbered from 0 in an
-//! epoch.
+//! `Conflict`, `Forgotten`, `Named`, `Unnamed`) and stands in a segment. Those of a shard are
+//! numbered from 0 in an epoch.
 //!
 //! # Changes
 //!
@@ -73,6 +73,11 @@
 //! | 9 | `Used` | mapped port (2) |
 //! | 10 | the file ends with this record, of which this is the only change | |
 //! | 11 | `Forgotten` | |
+//! | 12 | `Named` | address of the pool (4), bits of the client's network (1), network (16) |
+//! | 13 | `Unnamed` | as `Named` |
+//!
+//! The table of a name is the block of 64 addresses of the pool that its address is in: the local
+//! address is 0.0.0.0, and the NAT64 address the first of the block. It has names alone.
 //!
 //! A program writes the newest version that it knows, and reads that and all before it. What it
 //! does not know is a newer version, which it refuses by name: so a new kind of change needs a new
@@ -81,8 +86,9 @@
 //! A snapshot has each table once, in the order of their keys. A table starts a new record, whose
 //! first change is `Initialized` and whose time is that of the initialization. Then come its
 //! identities and its entries, both from the least to the most recently used, and a `Conflict` for
-//! each port that is avoided: of that, only the port means anything. The snapshot ends with an end
-//! record.
+//! each port that is avoided: of that, only the port means anything. Of a block of the pool,
+//! `Initialized` means nothing, and its names come, by address; a block without names is left out.
+//! The snapshot ends with an end record.
 //!
 //! # What is torn, and what is damaged
 //!

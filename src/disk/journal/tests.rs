@@ -40,7 +40,20 @@ fn every_change() -> Vec<(TableKey, Change)> {
         (table(7), Change::IdentityForgotten { port: control, token }),
         (table(7), Change::AuthenticatorLearned { address: client.address, authenticator: empty }),
         (table(8), Change::Forgotten),
+        (block(), named("2001:db8::17/128")),
+        (block(), named("2001:db8:0:1::/64")),
+        (block(), Change::Unnamed { address: ADDRESS, client: "::/0".parse().unwrap() }),
     ]
+}
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 7);
+
+fn block() -> TableKey {
+    TableKey::block_of(ADDRESS)
+}
+
+fn named(client: &str) -> Change {
+    Change::Named { address: ADDRESS, client: client.parse().unwrap() }
 }
 
 fn header() -> Header {
@@ -74,7 +87,7 @@ fn literal_header() {
         hex(&octets[..76]),
         concat!(
             "4e415436346a6e6c",
-            "0002",
+            "0003",
             "01",
             "00",
             "0001",
@@ -123,20 +136,47 @@ fn literal_record() {
 }
 
 #[test]
+fn literal_names() {
+    let network = "2001:db8:0:1::/64".parse().unwrap();
+    let unnamed = Change::Unnamed { address: ADDRESS, client: network };
+    let (octets, position) =
+        encoded(&[(block(), named("2001:db8::17/128")), (block(), unnamed.clone())]);
+    let body = concat!(
+        "01",
+        "00000000",
+        "64400000",
+        "0c",
+        "64400007",
+        "80",
+        "20010db8000000000000000000000017",
+        "0d",
+        "64400007",
+        "40",
+        "20010db8000000010000000000000000",
+    );
+    assert_eq!(hex(&octets[RECORD_HEADER_LENGTH..]), body);
+    assert_eq!(position.event, 102);
+    // Of an address within a network, the network is written.
+    let within =
+        Change::Unnamed { address: ADDRESS, client: "2001:db8:0:1::9/64".parse().unwrap() };
+    assert_eq!(encoded(&[(block(), within)]).0, encoded(&[(block(), unnamed)]).0);
+}
+
+#[test]
 fn every_kind_of_change_both_ways() {
     let changes = every_change();
     let (octets, position) = encoded(&changes);
     let record = Record::decode(&octets, SEGMENT.seal(&[0xbb; 16])).unwrap();
     assert_eq!(record.changes().collect::<Vec<_>>(), changes);
     assert_eq!((record.number.0, record.event, record.synced.0), (9, 100, 8));
-    assert_eq!((record.length, record.events()), (octets.len(), 5));
-    assert_eq!(position.event, 105);
+    assert_eq!((record.length, record.events()), (octets.len(), 8));
+    assert_eq!(position.event, 108);
     let runs: Vec<_> = record
         .runs()
         .flat_map(|(table, run)| changes_in(run).map(move |change| (table, change)))
         .collect();
     assert_eq!(runs, changes);
-    assert_eq!(record.runs().count(), 4);
+    assert_eq!(record.runs().count(), 5);
     let raw: Vec<u8> = record.changes().raw().flat_map(|(_, raw)| raw.octets().to_vec()).collect();
     let alone: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
     assert_eq!(changes_in(&raw).collect::<Vec<_>>(), alone);
@@ -257,12 +297,14 @@ fn with_checksum(mut octets: [u8; HEADER_LENGTH]) -> [u8; HEADER_LENGTH] {
 #[test]
 fn a_newer_version_is_told_apart_from_damage() {
     let mut octets = header().encode();
-    octets[9] = 3;
+    octets[9] = 4;
     let error = Header::decode(&with_checksum(octets)).unwrap_err();
-    assert_eq!(error, HeaderError::Newer(3));
-    assert_eq!(error.to_string(), "format version 3, of which this program knows up to 2");
-    octets[9] = 1;
-    assert_eq!(Header::decode(&with_checksum(octets)), Ok(header()), "the one before");
+    assert_eq!(error, HeaderError::Newer(4));
+    assert_eq!(error.to_string(), "format version 4, of which this program knows up to 3");
+    for before in [1, 2] {
+        octets[9] = before;
+        assert_eq!(Header::decode(&with_checksum(octets)), Ok(header()), "one before");
+    }
     octets[9] = 0;
     assert_eq!(Header::decode(&with_checksum(octets)), Err(HeaderError::Damaged));
     for (at, value) in [(10, 3), (11, 1), (13, 2), (58, 1)] {
@@ -274,6 +316,12 @@ fn a_newer_version_is_told_apart_from_damage() {
 
 #[test]
 fn a_body_without_a_meaning_is_refused_whatever_its_checksum() {
+    let name = |length, last| {
+        let mut body = [0; 9 + 22];
+        (body[0], body[9]) = (kind::TABLE, kind::NAMED);
+        (body[14], body[30]) = (length, last);
+        body
+    };
     for body in [
         &[kind::INITIALIZED][..],
         &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8],
@@ -282,8 +330,11 @@ fn a_body_without_a_meaning_is_refused_whatever_its_checksum() {
         &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8, kind::INITIALIZED, kind::END],
         &[kind::END, kind::END],
         &[kind::FORGOTTEN],
-        &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8, 12],
-        &[12],
+        &[kind::TABLE, 1, 2, 3, 4, 5, 6, 7, 8, 14],
+        &[14],
+        &name(129, 0),
+        &name(64, 1),
+        &name(128, 1)[..29],
     ] {
         let mut out = Vec::new();
         let position = Position { record: RecordNumber(1), event: 0 };

@@ -110,16 +110,26 @@ impl fmt::Display for Checked {
 pub struct Repaired {
     /// What was wrong before.
     pub checked: Checked,
-    /// The new epoch, its tables and its entries; `None` where nothing was to be repaired.
-    pub made: Option<(u64, usize, usize)>,
+    /// What was made; `None` where nothing was to be repaired.
+    pub made: Option<Made>,
     /// Where the damaged files are now.
     pub aside: Option<PathBuf>,
+}
+
+/// An epoch that a repair made, and what it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Made {
+    pub epoch: u64,
+    pub nat64s: usize,
+    pub entries: usize,
+    /// Addresses of the pool that stand for clients.
+    pub names: usize,
 }
 
 impl fmt::Display for Repaired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.checked.fmt(f)?;
-        let (Some((epoch, tables, entries)), Some(aside)) = (self.made, &self.aside) else {
+        let (Some(made), Some(aside)) = (self.made, &self.aside) else {
             if let Some((epoch, _)) = self.checked.epoch.zip(self.checked.current.as_ref()) {
                 return writeln!(f, "repaired: epoch {epoch} is current");
             }
@@ -129,7 +139,12 @@ impl fmt::Display for Repaired {
             }
             return f.write_str("nothing to repair\n");
         };
-        writeln!(f, "repaired: epoch {epoch} has {tables} NAT64s and {entries} entries")?;
+        let Made { epoch, nat64s, entries, names } = made;
+        write!(f, "repaired: epoch {epoch} has {nat64s} NAT64s and {entries} entries")?;
+        if names > 0 {
+            write!(f, ", and {names} clients with an address of the pool")?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "the damaged files are in {}; the event log is not completed from them",
@@ -304,12 +319,15 @@ pub fn repair_at(
         };
         sources.push(Tables::new(source, COMPACT_MEMORY_DEFAULT)?);
     }
-    let made = epoch::unused(&**disk, root)?;
-    let (tables, entries) = (Cell::new(0), Cell::new(0));
-    let new = NewEpoch { disk, root, number: made, common, now, boot: disk.boot() };
+    let epoch = epoch::unused(&**disk, root)?;
+    let made = Cell::new(Made { epoch, ..Made::default() });
+    let new = NewEpoch { disk, root, number: epoch, common, now, boot: disk.boot() };
     new.write(sources, &|source, table| {
-        tables.set(tables.get() + 1);
-        entries.set(entries.get() + table.nat64.table().len());
+        let mut with = made.get();
+        with.nat64s += usize::from(!table.key.is_block());
+        with.entries += table.nat64.table().len();
+        with.names += table.names.len();
+        made.set(with);
         source
     })?;
     // Moved aside before the new epoch counts: a start removes every other epoch.
@@ -317,9 +335,8 @@ pub fn repair_at(
     let aside = root.join(format!("epoch-{number}.damaged"));
     disk.rename(&folder, &aside).map_err(StorageError::io("rename", &folder))?;
     disk.sync_dir(root).map_err(StorageError::io("sync", root))?;
-    epoch::set_current(&**disk, root, made)?;
-    let made = Some((made, tables.get(), entries.get()));
-    Ok(Repaired { checked, made, aside: Some(aside) })
+    epoch::set_current(&**disk, root, epoch)?;
+    Ok(Repaired { checked, made: Some(made.get()), aside: Some(aside) })
 }
 
 /// What the first readable header says, as all should.

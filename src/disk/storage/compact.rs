@@ -238,7 +238,7 @@ impl Compactor {
             if self.shard.stopped.load(Ordering::Acquire) {
                 return Ok(None);
             }
-            writer.table(table.key, table.initialized, table.nat64.changes())?;
+            writer.table(table.key, table.initialized, table.changes())?;
         }
         let end = tables.end().filter(|end| end.tear.is_none());
         if end.is_none_or(|end| end.position != first) {

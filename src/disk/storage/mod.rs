@@ -43,7 +43,7 @@ use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
 use crate::kernel::limits;
 
-pub use check::{Checked, Loss, Repaired, check, check_at, check_by, repair, repair_at};
+pub use check::{Checked, Loss, Made, Repaired, check, check_at, check_by, repair, repair_at};
 pub use compact::Compacted;
 pub use directory::{DirectoryError, StateDirectory};
 pub use open::{Cut, Opened, ReadAhead, Report};

@@ -67,7 +67,7 @@ impl NewEpoch<'_> {
             let shard = shard_of(index, &table);
             let change = table.bar(self.common.handoff_port);
             deleted[shard].extend(change.map(|change| (key, change)));
-            writers[shard].table(key, table.initialized, table.nat64.changes())?;
+            writers[shard].table(key, table.initialized, table.changes())?;
         }
         let (mut ends, mut events) = (Vec::new(), Vec::new());
         for (shard, (writer, deleted)) in writers.into_iter().zip(deleted).enumerate() {

@@ -15,6 +15,7 @@ use crate::disk::fs::{Boot, Disk};
 use crate::disk::journal::{FileId, FileKind, Record, changes_in};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::{MappedPort, TableKey};
+use crate::handoff::names::PoolNames;
 use crate::handoff::random::SecretHash;
 use crate::handoff::server::Channel;
 use crate::handoff::table::TableLimits;
@@ -41,10 +42,18 @@ pub(super) struct ShardSource {
 pub(super) struct TableState {
     pub key: TableKey,
     pub initialized: Timestamp,
+    /// Without content where it is a block of the pool.
     pub nat64: Channel,
+    /// None where it is no block of the pool.
+    pub names: PoolNames,
 }
 
 impl TableState {
+    /// The changes that make it.
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        self.nat64.changes().chain(self.names.changes())
+    }
+
     /// Deletes the entry on `port`, which is becoming a handoff port.
     pub fn bar(&mut self, port: u16) -> Option<Change> {
         let table = self.nat64.table();
@@ -154,9 +163,17 @@ impl Tables {
         let ShardSource { common, hash, tolerant, .. } = self.source;
         let new = || Channel::new(TableLimits::default(), common.handoff_port, hash);
         let (mut nat64, mut is_gone) = (new(), false);
+        let mut names = PoolNames::default();
         let mut initialized = None;
         let mut apply = |octets: &[u8]| {
             for change in changes_in(octets) {
+                if key.is_block() {
+                    if tolerant {
+                        names.make_room(&change);
+                    }
+                    names.apply(&change);
+                    continue;
+                }
                 is_gone = change == Change::Forgotten;
                 if is_gone {
                     nat64 = new();
@@ -181,7 +198,8 @@ impl Tables {
             }
         }
         let initialized = initialized.unwrap_or_default();
-        Ok((!is_gone).then_some(TableState { key, initialized, nat64 }))
+        is_gone |= key.is_block() && names.is_empty();
+        Ok((!is_gone).then_some(TableState { key, initialized, nat64, names }))
     }
 
     /// Reads the next record of the snapshot. It has changes of one table only.

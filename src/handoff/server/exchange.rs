@@ -114,6 +114,8 @@ pub fn record(stats: &Stats, outbox: &mut Outbox, table: TableKey, change: Chang
         Change::IdentityForgotten { .. } => Counter::IdentitiesForgotten,
         Change::Used { .. } => Counter::EntriesUsed,
         Change::Forgotten => Counter::Forgotten,
+        Change::Named { .. } => Counter::PoolNamed,
+        Change::Unnamed { .. } => Counter::PoolUnnamed,
     };
     stats.add(counter, 1);
     outbox.changes.push((table, change));

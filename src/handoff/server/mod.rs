@@ -42,6 +42,7 @@ use crate::handoff::change::Change;
 use crate::handoff::entry::{ControlPort, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::identity::Attenuation;
+use crate::handoff::names::PoolNames;
 use crate::handoff::proof::ProofKeys;
 use crate::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use crate::handoff::stats::{Counter, Stats};
@@ -113,6 +114,8 @@ pub struct ServerConfig {
 pub struct Server {
     admission: Admission,
     shared: Shared,
+    /// Of the blocks of the pool that were replayed.
+    names: PoolNames,
 }
 
 impl Server {
@@ -142,7 +145,7 @@ impl Server {
             tending: Tending::new(config.budget.join(hash)),
             config,
         };
-        Self { admission, shared }
+        Self { admission, shared, names: PoolNames::default() }
     }
 
     fn config(&self) -> &ServerConfig {
@@ -186,7 +189,7 @@ impl Server {
             datagram.room <= datagram.payload.start
                 && datagram.payload.end <= datagram.buffer.len()
         );
-        let Self { admission, shared } = self;
+        let Self { admission, shared, .. } = self;
         shared.stats.add(Counter::Datagrams, 1);
         let effects = Effects { table: datagram.table, batch, live, outbox, shared };
         let (wanted, probable) = (&prepared.wanted, prepared.probable);
@@ -205,7 +208,7 @@ impl Server {
     /// Leaves in `outbox` the changes that were put off, as far as they are due and there are not
     /// too many: to be called with each batch.
     pub fn record_late(&mut self, batch: &Batch, outbox: &mut Outbox) {
-        let Self { admission, shared } = self;
+        let Self { admission, shared, .. } = self;
         let now = batch.now.monotonic;
         for _ in 0..LATE_RECORDS_MAX {
             if batch.frozen.is_some() {
@@ -239,13 +242,16 @@ impl Server {
     ) {
         let has_work = self.admission.tending.has_work(&self.shared.budget);
         if has_work && batch.frozen.is_none() && events >= TEND_EVENTS {
-            let Self { admission: Admission { tending, channels, .. }, shared } = self;
+            let Self { admission: Admission { tending, channels, .. }, shared, .. } = self;
             tending.tend(batch.now.monotonic, batch.record, channels, live, outbox, shared);
         }
     }
 
     /// Applies a change of a table, as a record of the journal tells it.
     pub fn replay(&mut self, table: TableKey, change: &Change) {
+        if table.is_block() {
+            return self.names.apply(change);
+        }
         let Shared { budget, hash, .. } = &self.shared;
         let ServerConfig { limits, handoff_port, .. } = self.admission.config;
         if *change == Change::Forgotten {
@@ -262,6 +268,12 @@ impl Server {
         let before = channel.table().len();
         channel.apply(change, 0);
         budget.entries_changed(before, channel.table().len());
+    }
+
+    /// Takes out all names of the blocks of the pool that were replayed: whoever gives addresses
+    /// of the pool to clients goes on with them.
+    pub fn take_names(&mut self) -> PoolNames {
+        std::mem::take(&mut self.names)
     }
 
     /// The counters of this shard.

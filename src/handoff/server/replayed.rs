@@ -7,12 +7,15 @@ use super::Server;
 use super::channel::Channel;
 use crate::handoff::change::Change;
 use crate::handoff::entry::TableKey;
+use crate::handoff::names::PoolNames;
 use crate::handoff::random::SecretHash;
 use crate::handoff::table::TableLimits;
 
 /// Tables for a [`Server`], see [`Server::replayed`]. They count in no budget yet.
 pub struct Replayed {
     channels: HashMap<TableKey, Box<Channel>, SecretHash>,
+    /// Of the blocks of the pool.
+    names: PoolNames,
     /// The one that was changed last, as many changes in a row are of the same table.
     current: Option<(TableKey, Box<Channel>)>,
     limits: TableLimits,
@@ -30,6 +33,9 @@ impl Replayed {
 
     /// As [`Server::replay`].
     pub fn replay(&mut self, table: TableKey, change: &Change) {
+        if table.is_block() {
+            return self.names.apply(change);
+        }
         if *change == Change::Forgotten {
             self.current.take_if(|current| current.0 == table);
             self.channels.remove(&table);
@@ -59,7 +65,8 @@ impl Server {
         let (limits, handoff_port, hash) =
             (self.config().limits, self.config().handoff_port, self.shared.hash);
         let channels = HashMap::with_hasher(hash);
-        Replayed { channels, current: None, limits, handoff_port, hash }
+        let names = PoolNames::default();
+        Replayed { channels, names, current: None, limits, handoff_port, hash }
     }
 
     /// Takes the tables over.
@@ -67,6 +74,7 @@ impl Server {
     /// # Panics
     /// Where the shard has one of them: a table is replayed in one place.
     pub fn adopt(&mut self, replayed: Replayed) {
+        self.names.append(replayed.names);
         for (table, channel) in replayed.channels.into_iter().chain(replayed.current) {
             self.shared.budget.replayed_nat64(table.nat64, channel.table().len());
             self.admission.channels.adopt(&self.shared.hash, table, channel);
@@ -142,6 +150,16 @@ mod tests {
         }
         changes.push((table(1), Change::Used { port: MappedPort(5001) }));
         changes.push((table(8), Change::Initialized));
+        // Of two blocks of the pool; a snapshot begins each as it begins a table.
+        for (block, last) in [(0, 7), (1, 8), (1, 9)] {
+            let address = Ipv4Addr::new(100, 64, block, last);
+            let client = format!("2001:db8::{last:x}/128").parse().unwrap();
+            changes.push((TableKey::block_of(address), Change::Initialized));
+            changes.push((TableKey::block_of(address), Change::Named { address, client }));
+            if last == 8 {
+                changes.push((TableKey::block_of(address), Change::Unnamed { address, client }));
+            }
+        }
         changes
     }
 
@@ -151,7 +169,8 @@ mod tests {
         let mut parts = [adopting.replayed(), adopting.replayed()];
         for (table, change) in changes() {
             whole.replay(table, &change);
-            parts[usize::from(table.nat64.octets()[3]) % 2].replay(table, &change);
+            let [.., block, last] = table.nat64.octets();
+            parts[usize::from(block ^ last) % 2].replay(table, &change);
         }
         assert_eq!(adopting.config().budget.entries(), 0);
         parts.into_iter().for_each(|part| adopting.adopt(part));
@@ -169,6 +188,13 @@ mod tests {
         assert_eq!(budget(&adopting), (7, 4 * 5 + 3));
         assert_eq!((whole.nat64s(), adopting.nat64s()), (7, 7));
         assert_eq!(adopting.contradiction(), None);
+        let names = whole.take_names();
+        assert_eq!(
+            names.iter().map(|(address, _)| address.octets()[3]).collect::<Vec<_>>(),
+            [7, 9]
+        );
+        assert_eq!(adopting.take_names(), names);
+        assert!(whole.take_names().is_empty());
         assert!((1..=6).all(|n| adopting.is_known(table(n), ControlPort(4000), &[n; 4])));
     }
 }

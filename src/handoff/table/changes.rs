@@ -83,7 +83,9 @@ impl Table {
             Change::Initialized
             | Change::IdentityKnown { .. }
             | Change::IdentityForgotten { .. }
-            | Change::Forgotten => {}
+            | Change::Forgotten
+            | Change::Named { .. }
+            | Change::Unnamed { .. } => {}
         }
     }
 }

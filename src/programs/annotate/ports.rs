@@ -71,7 +71,7 @@ impl PortHistory {
             LoggedKind::Deleted(entry) => self.deleted(line, entry),
             LoggedKind::Initialized => self.initialized(line),
             LoggedKind::Conflict(entry) => self.conflict(line, entry),
-            LoggedKind::Forgotten => {}
+            LoggedKind::Forgotten | LoggedKind::Named(_) | LoggedKind::Unnamed(_) => {}
         }
         while self.ended.len() > ENDED_MAX {
             self.forget_first();

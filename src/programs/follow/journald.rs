@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::encoder::{EventEncoder, IDENTIFIER, notice, what};
 use crate::disk::eventlog::Lost;
 use crate::handoff::logged::LoggedLine;
+use crate::handoff::names::client_text;
 
 /// One event a datagram.
 #[derive(Debug, Default)]
@@ -36,9 +37,11 @@ impl EventEncoder for JournalEncoder {
         let entry = event.entry();
         self.field("EVENT", Some(event.kind.name()));
         self.field("EVENT_TIME", Some(event.at.rfc3339()));
-        self.field("NAT64", Some(event.nat64));
+        let named = event.named();
+        self.field(if named.is_some() { "POOL" } else { "NAT64" }, Some(event.nat64));
         self.field("NAT64_PORT", entry.map(|entry| entry.port));
         self.field("CLIENT", entry.map(|entry| entry.client));
+        self.field("CLIENT", named.map(client_text));
         self.field("CLIENT_PORT", entry.map(|entry| entry.client_port));
         self.field("LOCAL", event.local);
         self.field("PREFIX", entry.and_then(|entry| entry.prefix));
@@ -78,6 +81,13 @@ mod tests {
         );
         let conflict = "2019-03-18 10:06:28.491727 Conflict 192.0.2.7:3719 [2001:db8::17]:53186";
         assert!(encoded(conflict).contains("PRIORITY=5\n"));
+        let named = "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8:0:1::/64]";
+        assert_eq!(
+            encoded(named),
+            "MESSAGE=Named 100.64.0.7 [2001:db8:0:1::/64]\nPRIORITY=6\n\
+             SYSLOG_IDENTIFIER=nat64handoff\nEVENT=Named\n\
+             EVENT_TIME=2019-03-18T10:06:28.491727Z\nPOOL=100.64.0.7\nCLIENT=2001:db8:0:1::/64\n"
+        );
         assert!(!encoded(conflict).contains("LOCAL="));
         let initialized = "2019-03-18 10:06:28.491727 Initialized 192.0.2.7";
         assert_eq!(

@@ -7,6 +7,7 @@ use rustix::system::uname;
 use super::encoder::{EventEncoder, IDENTIFIER, notice, what};
 use crate::disk::eventlog::Lost;
 use crate::handoff::logged::LoggedLine;
+use crate::handoff::names::client_text;
 
 /// The facility `daemon`.
 const FACILITY: u8 = 3;
@@ -65,9 +66,11 @@ impl SyslogEncoder {
         self.begin(notice(event), event.at.rfc3339(), event.kind.name());
         let entry = event.entry();
         let _ = write!(self.text, "[{DATA}");
-        self.parameter("nat64", Some(event.nat64));
+        let named = event.named();
+        self.parameter(if named.is_some() { "pool" } else { "nat64" }, Some(event.nat64));
         self.parameter("port", entry.map(|entry| entry.port));
         self.parameter("client", entry.map(|entry| entry.client));
+        self.parameter("client", named.map(client_text));
         self.parameter("client_port", entry.map(|entry| entry.client_port));
         self.parameter("to", event.local);
         self.parameter("prefix", entry.and_then(|entry| entry.prefix));
@@ -101,13 +104,15 @@ mod tests {
     use super::*;
     use crate::handoff::change::Timestamp;
 
-    const LINES: [&str; 2] = [
+    const LINES: [&str; 3] = [
         "2019-03-18 10:06:28.491727 Created 192.0.2.7:3719 [2001:db8::17]:53186 to 203.0.113.5 via 64:ff9b::/96",
         "2019-03-18 10:06:28.491728 Conflict 192.0.2.7:1 [2001:db8::17]:2",
+        "2019-03-18 10:06:28.491729 Named 100.64.0.7 [2001:db8::17]",
     ];
-    const MESSAGES: [&str; 2] = [
+    const MESSAGES: [&str; 3] = [
         "<30>1 2019-03-18T10:06:28.491727Z host.example nat64handoff - Created [nat64@32473 nat64=\"192.0.2.7\" port=\"3719\" client=\"2001:db8::17\" client_port=\"53186\" to=\"203.0.113.5\" prefix=\"64:ff9b::/96\"] Created 192.0.2.7:3719 [2001:db8::17]:53186 to 203.0.113.5 via 64:ff9b::/96",
         "<29>1 2019-03-18T10:06:28.491728Z host.example nat64handoff - Conflict [nat64@32473 nat64=\"192.0.2.7\" port=\"1\" client=\"2001:db8::17\" client_port=\"2\"] Conflict 192.0.2.7:1 [2001:db8::17]:2",
+        "<30>1 2019-03-18T10:06:28.491729Z host.example nat64handoff - Named [nat64@32473 pool=\"100.64.0.7\" client=\"2001:db8::17\"] Named 100.64.0.7 [2001:db8::17]",
     ];
 
     #[test]
@@ -121,7 +126,7 @@ mod tests {
         }
         let mut encoder = SyslogEncoder::of_host("host.example", true);
         let mut out = Vec::new();
-        assert_eq!(encoder.message(&events, &mut out), 2);
+        assert_eq!(encoder.message(&events, &mut out), 3);
         let framed = MESSAGES.map(|message| format!("{} {message}", message.len()));
         assert_eq!(String::from_utf8(out).unwrap(), framed.concat());
         let (many, mut out) = (vec![events[0].clone(); 1000], Vec::new());

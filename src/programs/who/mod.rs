@@ -173,6 +173,7 @@ fn lines(
 /// Whether a line is about it, or begins a table that it may be in.
 fn is_about(asked: Asked, line: &LoggedLine) -> bool {
     match (asked, line.entry()) {
+        _ if line.named().is_some() => false,
         (Asked::Port(port), None) => line.nat64 == *port.ip(),
         (Asked::Clients(_), None) => true,
         (Asked::Port(port), Some(entry)) => (line.nat64, entry.port) == (*port.ip(), port.port()),
