@@ -6,6 +6,7 @@
 #![doc = include_str!("../PROTOCOL.md")]
 
 mod avoided;
+pub mod bans;
 pub mod change;
 pub mod entry;
 pub mod fragments;

@@ -297,6 +297,11 @@ Counter:
     EntriesUsed = "entries_used",
     /// Conflicting reports.
     Conflicts = "conflicts",
+    /// Packets of banned clients, answered with an ICMPv6 error.
+    Banned = "banned",
+    /// Requests about banned clients, answered so that the NAT64 alone hears it: reports, packets
+    /// of services, errors, and packets of clients beyond 50 ICMPv6 errors a second to one NAT64.
+    BannedQuietly = "banned_quietly",
     /// Replies handed to the kernel.
     Replies = "replies",
     /// Replies that the kernel refused (send buffer full, no route).

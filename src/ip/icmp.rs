@@ -235,6 +235,20 @@ pub fn parameter_problem<'a>(about: Ipv6<'a>, walk: &Walk) -> Result<V6Error<'a>
     Ok(v6_error(error, about.destination(), about))
 }
 
+/// The ICMPv6 error that says that communication with the destination of `about` is
+/// administratively prohibited, in its name.
+///
+/// # Errors
+/// Where [`v6_allows_error`] does not hold, or a later fragment does not tell.
+pub fn prohibited(about: Ipv6<'_>) -> Result<V6Error<'_>, IcmpRefusal> {
+    let is_whole = about.walk().is_ok_and(|walk| !is_later(walk.fragment));
+    if !is_whole || !v6_allows_error(about) {
+        return Err(IcmpRefusal::Forbidden);
+    }
+    let error = IcmpError { kind: v6::UNREACHABLE, code: v6::PROHIBITED, word: 0 };
+    Ok(v6_error(error, about.destination(), about))
+}
+
 /// The ICMP error that says that the protocol of `about` is unreachable, in the name of its
 /// destination.
 ///

@@ -218,12 +218,12 @@ impl Channel {
             self.unstable.clear();
         }
         match request.kind {
-            RequestKind::ClientPacket(parts) => self.client_packet(parts, exchange),
+            RequestKind::ClientPacket(parts) => self.client_packet(request.token, parts, exchange),
             RequestKind::ServicePacket { packet } => {
                 self.service_packet(request.token, packet, proof, exchange)
             }
             RequestKind::Report { authenticator, entry, packet } => {
-                let reported = self.report(authenticator, entry, exchange);
+                let reported = self.report(request.token, authenticator, entry, exchange);
                 let Some(packet) = packet else {
                     return reported;
                 };
@@ -231,13 +231,15 @@ impl Channel {
                     exchange.effects.shared.stats.count_drop(reason);
                 }
                 match packet {
-                    ReportedPacket::Client(parts) => self.client_packet(parts, exchange),
+                    ReportedPacket::Client(parts) => {
+                        self.client_packet(request.token, parts, exchange)
+                    }
                     ReportedPacket::Service(packet) => {
                         self.service_packet(request.token, packet, proof, exchange)
                     }
                 }
             }
-            RequestKind::MultiReport => self.multi_report(exchange),
+            RequestKind::MultiReport => self.multi_report(request.token, exchange),
         }
     }
 

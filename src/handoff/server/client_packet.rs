@@ -1,5 +1,6 @@
 //! Client packets: IPv6, from a client to the service (PROTOCOL.md section 7).
 
+use super::banned::quietly;
 use super::channel::Channel;
 use super::exchange::Exchange;
 use super::reply::AuthenticatorFrom;
@@ -17,15 +18,19 @@ impl Channel {
     #[inline]
     pub(super) fn client_packet(
         &mut self,
+        token: Span,
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         match exchange.wanted.sender() {
             Some(sender) => {
+                if exchange.effects.bans(sender.client.address) {
+                    return self.refuse(token, parts, exchange);
+                }
                 let slot = self.sender(sender, parts.hint, exchange)?;
                 self.answer_client(slot, parts, exchange)
             }
-            None => self.other_client_packet(parts, exchange),
+            None => self.other_client_packet(token, parts, exchange),
         }
     }
 
@@ -33,6 +38,7 @@ impl Channel {
     #[inline(never)]
     fn other_client_packet(
         &mut self,
+        token: Span,
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
@@ -42,7 +48,12 @@ impl Channel {
             return Err(DropReason::ClientAddress);
         }
         let walk = view.walk()?;
-        match flow::classify_ipv6(view, &walk)? {
+        let class = flow::classify_ipv6(view, &walk)?;
+        // An error is about the client that it quotes, whoever sends it.
+        if !matches!(class, Class::Error(_)) && exchange.effects.bans(view.source()) {
+            return self.refuse(token, parts, exchange);
+        }
+        match class {
             Class::Later(fragment) => {
                 let client = exchange.effects.noted(view.fragment_key(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
@@ -67,7 +78,7 @@ impl Channel {
             }
             Class::Error(quoted) => {
                 let receiver = receiver_of(quoted).ok_or(DropReason::IcmpErrorUnmatched)?;
-                self.client_error(parts.packet, &receiver, exchange)
+                self.client_error(token, parts.packet, &receiver, exchange)
             }
             Class::Icmp(kind) => {
                 if kind.ok_or(DropReason::HeaderTruncated)? != icmp::v6::ECHO_REQUEST {
@@ -129,10 +140,14 @@ impl Channel {
     /// Answers an ICMPv6 error: it belongs to the client that the packet it is about went to.
     fn client_error(
         &mut self,
+        token: Span,
         packet: Span,
         receiver: &Client,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
+        if exchange.effects.bans(receiver.address) {
+            return quietly(token, exchange);
+        }
         let slot = self.table.find(receiver).ok_or(DropReason::IcmpErrorUnmatched)?;
         self.touch(slot, &mut exchange.effects);
         self.answer(slot, AuthenticatorFrom::Table, packet, exchange);

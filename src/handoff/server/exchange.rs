@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::batch::{Batch, Datagram, LiveConnections, Outbox};
 use super::budget::Budget;
 use super::late::LateRecords;
+use crate::handoff::bans::Bans;
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub notes: FragmentNotes,
     pub late: LateRecords,
     pub create_rate: u32,
+    /// None: nobody is banned.
+    pub bans: Option<Arc<Bans>>,
     pub budget: Arc<Budget>,
     pub stats: Arc<Stats>,
 }

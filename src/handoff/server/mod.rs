@@ -8,6 +8,7 @@
 //! `client_packet`, `service_packet` and `report` (what is asked), and to `reply`.
 
 mod admission;
+mod banned;
 mod batch;
 mod budget;
 mod channel;
@@ -62,7 +63,7 @@ use late::{LateRecord, LateRecords};
 pub use prefetch::{PREFETCH_MAX, Prepared};
 pub use price::CREATE_RATE_DEFAULT;
 pub use replayed::Replayed;
-pub use seen::{SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable};
+pub use seen::{ClientsPlace, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable};
 use tend::Tending;
 pub use tend::{DroppedTable, TEND_EVENTS};
 
@@ -135,6 +136,7 @@ impl Server {
             notes: FragmentNotes::new(hash),
             late: LateRecords::default(),
             create_rate: config.create_rate,
+            bans: None,
             budget: Arc::clone(&config.budget),
             stats,
         };

@@ -1,6 +1,7 @@
 //! Reports: entries that a NAT64 made itself, or kept while the server was away (PROTOCOL.md
 //! section 6).
 
+use super::banned::quietly;
 use super::channel::Channel;
 use super::exchange::{Effects, Exchange};
 use super::reply::emit_entry;
@@ -26,6 +27,7 @@ impl Channel {
     /// Answers a single report with the table's entry.
     pub(super) fn report(
         &mut self,
+        token: Span,
         authenticator: Span,
         reported: Entry,
         exchange: &mut Exchange<'_>,
@@ -35,7 +37,9 @@ impl Channel {
         let client = wanted.reported().copied();
         let client = client.unwrap_or_else(|| self.table.hashed(reported.client));
         let sought = Reported { port: reported.port, client, probable: *probable };
-        let (slot, told) = self.reported_entry(authenticator, sought, effects)?;
+        let Some((slot, told)) = self.reported_entry(authenticator, sought, effects)? else {
+            return quietly(token, exchange);
+        };
         let entry = self.table.entry(slot);
         let after = self.durable_before(entry.port, *known_since).max(told);
         let (index, to) = (datagram.index, datagram.source());
@@ -44,7 +48,11 @@ impl Channel {
 
     /// Answers each entry that differs from the table's, or else the first. The answers together
     /// are no longer than the report, lest somebody else be flooded who has its address now.
-    pub(super) fn multi_report(&mut self, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
+    pub(super) fn multi_report(
+        &mut self,
+        token: Span,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
         let Exchange { datagram, known_since: since, effects, .. } = exchange;
         let (payload, index, to) = (datagram.payload(), datagram.index, datagram.source());
         self.buckets.multi_report(effects.now(), payload.len())?;
@@ -53,13 +61,18 @@ impl Channel {
         let mut octets_left = payload.len();
         let mut answered = 0;
         let mut refused = None;
+        let mut has_banned = false;
         let mut all = [const { None }; ENTRIES_MAX];
         let all = self.prefetch_reported(payload, &mut all);
         for (authenticator, sought) in all.iter().flatten() {
             let authenticator = authenticator.of(payload);
             let reported = Entry { port: sought.port, client: sought.client.client };
             let (slot, told) = match self.reported_entry(authenticator, *sought, effects) {
-                Ok(found) => found,
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    has_banned = true;
+                    continue;
+                }
                 // The last reason is counted when it is known whether the payload got an answer.
                 Err(reason) => {
                     if let Some(before) = refused.replace(reason) {
@@ -83,12 +96,13 @@ impl Channel {
                 answered += 1;
             }
         }
-        let Some((authenticator, entry)) = first else {
+        if first.is_none() && !has_banned {
             return Err(refused.unwrap_or(DropReason::EntryInvalid));
-        };
+        }
         if let Some(reason) = refused {
             effects.shared.stats.count_drop(reason);
         }
+        let Some((authenticator, entry)) = first else { return quietly(token, exchange) };
         if answered > 0 {
             self.buckets.answers(effects.now(), answered);
             return Ok(());
@@ -135,17 +149,24 @@ impl Channel {
     }
 
     /// The table is authoritative: it adopts what does not contradict it, and answers with what it
-    /// has. Returns where that is, and the record of the conflict that its answer tells, or 0.
+    /// has. Returns where that is, and the record of the conflict that its answer tells, or 0; or
+    /// nothing, where its client is banned.
     fn reported_entry(
         &mut self,
         authenticator: &[u8],
         reported: Reported,
         effects: &mut Effects<'_>,
-    ) -> Result<(Slot, u64), DropReason> {
+    ) -> Result<Option<(Slot, u64)>, DropReason> {
         let Reported { port, client: sought, probable } = reported;
         let client = sought.client;
         if !Client::can_have(client.address) || client.port == 0 || port.0 == 0 {
             return Err(DropReason::EntryInvalid);
+        }
+        if effects.bans(client.address) {
+            if let Err(reason) = self.banned_report(authenticator, reported, effects) {
+                effects.shared.stats.count_drop(reason);
+            }
+            return Ok(None);
         }
         let known = self.table.find_near(probable, &sought);
         let agrees = match known {
@@ -169,7 +190,36 @@ impl Channel {
         }
         let slot = slot?;
         self.learn_at(slot, authenticator, effects);
-        Ok((slot, told))
+        Ok(Some((slot, told)))
+    }
+
+    /// Takes what a NAT64 reports of a banned client as far as it contradicts nothing: it is there
+    /// already, and so log, names and ban set tell whose the port is. No port is given for it, and
+    /// nobody loses an entry by it.
+    fn banned_report(
+        &mut self,
+        authenticator: &[u8],
+        Reported { port, client: sought, probable }: Reported,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), DropReason> {
+        match self.table.find_near(probable, &sought) {
+            Some(slot) if self.table.port(slot) == port => {
+                self.table.forgive(port);
+                return Ok(());
+            }
+            None if self.table.len() < self.table.capacity()
+                && self.table.is_eligible(port)
+                && self.table.find_port(port).is_none() =>
+            {
+                let slot = self.create(sought, Some(port), effects)?;
+                self.learn_at(slot, authenticator, effects);
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.conflict(port, &sought, effects)?;
+        self.table.avoid(port);
+        Ok(())
     }
 
     /// Records what was reported, unless it was a moment ago. Returns the record that says so.

@@ -8,6 +8,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
+
 use super::Server;
 use super::channel::Channel;
 use super::channels::hash_of;
@@ -21,6 +23,22 @@ pub const SEEN_TABLES_MAX: usize = 128;
 const FOUND_TABLES_MAX: usize = 4096;
 /// The most places of entries that one call of [`Server::see_entries`] looks at.
 pub const SEEN_ENTRIES_MAX: usize = 512;
+/// To look whether a table has a client at all takes as long as to look at so many places.
+const TABLE_PLACES: usize = 2;
+
+/// Where a walk over the entries of some clients goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientsPlace {
+    /// The tables below this are left.
+    below: usize,
+    /// Of the last of these, the slots from this on.
+    slot: usize,
+}
+
+impl ClientsPlace {
+    /// Where it begins.
+    pub const START: Self = Self { below: usize::MAX, slot: 0 };
+}
 
 /// What is known of a table. Times are those of the clock that the server is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +113,30 @@ impl Server {
         let places = from..from.saturating_add(SEEN_ENTRIES_MAX);
         let next = places.end;
         table.see_entries(places, seen).then_some(next)
+    }
+
+    /// Looks at the entries of the clients in `net`, in all tables, from `place` on. Adds them to
+    /// `seen`, and returns where to go on, if there are more.
+    pub fn see_clients(
+        &self,
+        net: Ipv6Net,
+        place: ClientsPlace,
+        seen: &mut Vec<(TableKey, Entry)>,
+    ) -> Option<ClientsPlace> {
+        let ClientsPlace { below, mut slot } = place;
+        let mut below = below.min(self.nat64s());
+        let mut left = SEEN_ENTRIES_MAX;
+        while left > 0 && below > 0 {
+            let Some((key, channel)) = self.channels().nth(below - 1) else { break };
+            let add = |entry| seen.push((key, entry));
+            let (looked_at, next) = channel.table().see_clients(net, slot, left, add);
+            left = left.saturating_sub(looked_at + TABLE_PLACES);
+            match next {
+                Some(next) => slot = next,
+                None => (below, slot) = (below - 1, 0),
+            }
+        }
+        (below > 0).then_some(ClientsPlace { below, slot })
     }
 
     /// The client that a port of a NAT64 stands for, if it stands for any.

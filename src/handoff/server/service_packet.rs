@@ -5,7 +5,7 @@ use super::exchange::{Effects, Exchange};
 use super::reply::{AuthenticatorFrom, return_packet};
 use crate::handoff::entry::{ControlPort, MappedPort};
 use crate::handoff::message::{self, Span, message_type};
-use crate::handoff::stats::DropReason;
+use crate::handoff::stats::{Counter, DropReason};
 use crate::handoff::table::Slot;
 use crate::ip::flow::{self, Class, QuotedError};
 use crate::ip::icmp;
@@ -32,6 +32,14 @@ impl Channel {
         let Exchange { datagram, effects, .. } = &mut *exchange;
         let view = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
         let owner = self.owner(view, effects);
+        // Who is banned has no entry for the service either.
+        let owner = match owner {
+            Ok(BelongsTo::Entry(Some(slot))) if self.is_banned(slot, effects) => {
+                effects.shared.stats.add(Counter::BannedQuietly, 1);
+                Ok(BelongsTo::Entry(None))
+            }
+            owner => owner,
+        };
         if proof && !matches!(owner, Ok(BelongsTo::Entry(Some(_)))) {
             return return_packet(token, packet, exchange, |_| Some(1));
         }

@@ -18,13 +18,13 @@ mod index;
 mod lru;
 mod members;
 mod records;
+mod seen;
 mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
-use std::ops::Range;
 
 use crate::handoff::change::Change;
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
@@ -347,17 +347,6 @@ impl Table {
                 port: record.client_port,
             },
         }
-    }
-
-    /// Adds the entries in these slots to `seen`. Returns whether there are slots behind them. An
-    /// entry has the same slot as long as it is there.
-    pub fn see_entries(&self, slots: Range<usize>, seen: &mut Vec<Entry>) -> bool {
-        let all = self.records.slots();
-        let (first, end) = (slots.start.min(all), slots.end.min(all));
-        let is_there = |&slot: &Slot| self.records.try_get(slot).is_some();
-        let there = (first..end).map(|slot| slot as Slot).filter(is_there);
-        seen.extend(there.map(|slot| self.entry(slot)));
-        end < all
     }
 
     /// The mapped port of the entry in `slot`.

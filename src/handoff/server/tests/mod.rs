@@ -1,6 +1,7 @@
 //! What the server answers, from outside. Sections 3 and 4, and what belongs to none, stand here.
 
 mod admission;
+mod banned;
 mod fair;
 mod month;
 mod price;
