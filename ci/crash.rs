@@ -43,6 +43,8 @@ mod server;
 #[path = "crash/worker.rs"]
 mod worker;
 
+#[path = "crash/bans.rs"]
+mod bans;
 #[path = "crash/canary.rs"]
 mod canary;
 #[path = "crash/damage.rs"]

@@ -4,6 +4,7 @@
 //!
 #![doc = include_str!("../STATE.md")]
 
+pub mod bans;
 pub mod counted;
 pub mod eventlog;
 pub mod fs;

@@ -33,6 +33,8 @@ pub struct Status {
     pub not_ready: Vec<String>,
     pub nat64s: Capacity,
     pub entries: Capacity,
+    /// Clients and networks that are banned.
+    pub bans: u64,
     /// All counters but drops, by name.
     pub counters: BTreeMap<String, Rated>,
     /// What rates are measured over; 0 where they are not known yet.
@@ -263,6 +265,60 @@ pub struct DroppedEntries {
     pub local: String,
     /// Entries that were deleted with it.
     pub entries: u64,
+}
+
+/// What `POST /ban` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BanReport {
+    /// The ban.
+    #[serde(flatten)]
+    pub ban: BanStatus,
+    /// How many entries its clients have.
+    pub entries_all: u64,
+    /// The first of them.
+    pub entries: Vec<BannedEntry>,
+}
+
+/// A ban.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BanStatus {
+    /// An address, or a network.
+    pub client: String,
+    pub since: String,
+    /// Nothing: it does not end by itself.
+    pub until: Option<String>,
+}
+
+/// An entry of a banned client.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BannedEntry {
+    pub nat64: String,
+    pub local: String,
+    /// As in a table.
+    #[serde(flatten)]
+    pub entry: EntryStatus,
+}
+
+/// What `POST /unban` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnbanReport {
+    pub client: String,
+    /// A larger network that is banned still.
+    pub banned_as_part_of: Option<String>,
+}
+
+/// What `GET /bans` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BansReport {
+    pub time: String,
+    /// The most that there may be.
+    pub bans_max: u64,
+    pub bans: Vec<BanStatus>,
 }
 
 /// What `GET /hour` says: what the last hour was like, in columns, the oldest first.

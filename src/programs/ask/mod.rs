@@ -1,5 +1,7 @@
-//! What asks a running server, at its admin socket: `status`, `table`, `identities`, `drop-table`.
+//! What asks a running server, at its admin socket: `status`, `table`, `identities`, `drop-table`,
+//! `ban`, `unban`, `bans`.
 
+mod bans;
 pub mod client;
 mod status;
 pub mod units;
@@ -8,6 +10,8 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use bans::{ban, bans, unban};
 
 use crate::programs::ask::client::{AskedServer, Method};
 use crate::programs::ask::units::Units;

@@ -65,6 +65,9 @@ fn work(text: &mut String, status: &Status, units: Units) {
     line(text, "requests", &rated("datagrams"));
     line(text, "answers", &rated("replies"));
     line(text, "new entries", &rated("created"));
+    if status.bans > 0 {
+        line(text, "banned", &format!("{}; see nat64handoff bans", units.count(status.bans)));
+    }
     let sent = status.validation.sent;
     let most = units.count(status.validation.rate_max);
     line(

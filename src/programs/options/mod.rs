@@ -8,6 +8,7 @@
 mod about;
 mod annotate;
 mod asked;
+mod banned;
 mod config;
 mod environment;
 mod followed;
@@ -24,6 +25,7 @@ use ipnet::Ipv6Net;
 
 pub use annotate::AnnotateOptions;
 pub use asked::Asked;
+pub use banned::{BanOptions, UnbanOptions, clients, length, not_too_wide};
 pub use config::{Configuration, Options};
 pub use environment::Environment;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
@@ -93,6 +95,13 @@ pub enum Command {
     /// Have the server forget a NAT64: a `Deleted` for each entry stands in the event log
     #[command(after_help = DROP_TABLE)]
     DropTable(DropTableOptions),
+    /// Give a client no connection any more, and its NAT64's other clients theirs
+    #[command(after_help = BAN)]
+    Ban(BanOptions),
+    /// Give a client connections again
+    Unban(UnbanOptions),
+    /// Print who is banned, and until when
+    Bans(AskOptions),
     /// Make the history of an event log, by which `who` asks it, or check it
     History {
         /// What to do
@@ -342,6 +351,13 @@ fn prefix(text: &str) -> Result<Ipv6Net, String> {
 const DROP_TABLE: &str = "\
 Its clients get other ports when the NAT64 asks for them again, and their connections that are open \
 break. For a NAT64 that is not one any more, or whose table is wrong.";
+
+const BAN: &str = "\
+Its entries stay, so that unban breaks nothing. A connection that its NAT64 has in its cache goes on.
+A ban is kept over restarts.
+
+  nat64handoff ban 2001:db8::17 --for 10m
+  nat64handoff ban 2001:db8:17::/64";
 
 const WHO_EXAMPLES: &str = "\
 Reads the history and, behind it, the event log with its files of former days; the server need not

@@ -9,17 +9,20 @@
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
 use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
 use crate::disk::eventlog::Sender;
 use crate::disk::storage::{JournalState, JournalWriter};
+use crate::handoff::bans::Bans;
 use crate::handoff::entry::{Entry, TableKey};
 use crate::handoff::server::{
-    DroppedTable, EVENTS_BESIDE, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable, Server,
+    ClientsPlace, DroppedTable, EVENTS_BESIDE, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable, Server,
 };
 use crate::handoff::stats::DropReason;
 use crate::kernel::backend::Waker;
@@ -45,6 +48,10 @@ pub enum Question {
     Find(Ipv4Addr, usize),
     /// What entries a table has, from this place on: see [`Server::see_entries`].
     Entries(TableKey, usize),
+    /// What entries some clients have, from this place on: see [`Server::see_clients`].
+    Clients(Ipv6Net, ClientsPlace),
+    /// That [`Inquiry::bans`] count from now on.
+    Bans,
     /// That a table is given up.
     Drop(TableKey),
     /// What came of that.
@@ -61,6 +68,11 @@ pub struct Inquiry {
     pub tables: Vec<SeenTable>,
     pub found: Vec<TableKey>,
     pub entries: Vec<Entry>,
+    pub client_entries: Vec<(TableKey, Entry)>,
+    /// Where to go on with clients, if there is more.
+    pub next_place: Option<ClientsPlace>,
+    /// The bans that are to count. In the answer: those that did, to be freed by whoever asked.
+    pub bans: Option<Arc<Bans>>,
     /// Where to go on, if there is more.
     pub next: Option<usize>,
     /// The number of the order to drop a table; none where too many wait.
@@ -86,6 +98,10 @@ impl Inquiry {
             Question::Entries(table, from) => {
                 self.next = server.see_entries(table, from, &mut self.entries);
             }
+            Question::Clients(net, place) => {
+                self.next_place = server.see_clients(net, place, &mut self.client_entries);
+            }
+            Question::Bans => self.bans = server.set_bans(self.bans.take()),
             Question::Drop(table) => self.order = server.drop_table(table),
             Question::Dropped(order) => self.dropped = server.dropped_table(order),
             Question::Revoke(order) => self.revoked = server.revoke_drop(order),
@@ -176,10 +192,30 @@ impl Desk {
         question: Question,
         read: impl FnOnce(&Inquiry) -> T,
     ) -> Result<T, NoAnswer> {
+        self.ask_about(waker, question, None, read).await
+    }
+
+    /// Has these bans count there from now on.
+    ///
+    /// # Errors
+    /// Where it does not answer in time: it may do so later.
+    pub async fn ban(&self, waker: &EventWaker, bans: Option<Arc<Bans>>) -> Result<(), NoAnswer> {
+        self.ask_about(waker, Question::Bans, bans, |_| ()).await
+    }
+
+    async fn ask_about<T>(
+        &self,
+        waker: &EventWaker,
+        question: Question,
+        bans: Option<Arc<Bans>>,
+        read: impl FnOnce(&Inquiry) -> T,
+    ) -> Result<T, NoAnswer> {
         let mut end = self.0.lock().await;
-        let answer = end.ask(waker, question);
-        let inquiry = tokio::time::timeout(ANSWER_WAIT, answer).await.map_err(|_| NoAnswer)??;
+        let answer = end.ask(waker, question, bans);
+        let mut inquiry =
+            tokio::time::timeout(ANSWER_WAIT, answer).await.map_err(|_| NoAnswer)??;
         let read = read(&inquiry);
+        inquiry.bans = None;
         end.spare = Some(inquiry);
         Ok(read)
     }
@@ -190,6 +226,7 @@ impl AskingEnd {
         &mut self,
         waker: &EventWaker,
         question: Question,
+        bans: Option<Arc<Bans>>,
     ) -> Result<Box<Inquiry>, NoAnswer> {
         let mut inquiry = self.spare.take().unwrap_or_else(|| {
             Box::new(Inquiry {
@@ -198,6 +235,9 @@ impl AskingEnd {
                 tables: Vec::with_capacity(SEEN_TABLES_MAX),
                 found: Vec::with_capacity(FOUND_EXPECTED),
                 entries: Vec::with_capacity(SEEN_ENTRIES_MAX),
+                client_entries: Vec::with_capacity(SEEN_ENTRIES_MAX),
+                next_place: None,
+                bans: None,
                 next: None,
                 order: None,
                 dropped: None,
@@ -211,6 +251,8 @@ impl AskingEnd {
         inquiry.tables.clear();
         inquiry.found.clear();
         inquiry.entries.clear();
+        inquiry.client_entries.clear();
+        (inquiry.next_place, inquiry.bans) = (None, bans);
         (inquiry.next, inquiry.order, inquiry.dropped) = (None, None, None);
         inquiry.revoked = false;
         // Those of who did not wait: there is room for all that are on their way.

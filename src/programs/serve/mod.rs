@@ -8,6 +8,7 @@
 #![doc = include_str!("../../SPEED.md")]
 
 pub mod admin;
+pub mod bans;
 mod check;
 pub mod command;
 mod drops;

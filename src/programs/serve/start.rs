@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
 use crate::disk::eventlog::Destination;
-use crate::disk::fs::parent;
+use crate::disk::fs::{RealDisk, parent};
 use crate::disk::storage::{self, StateDirectory};
+use crate::handoff::random::SecretHash;
 use crate::handoff::server::{AccessList, Budget, Server, ServerConfig};
 use crate::handoff::stats::Stats;
 use crate::handoff::table::TableLimits;
@@ -26,10 +27,13 @@ use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::successor::Predecessor;
 use crate::programs::options::{LogDestination, ServeConfig};
-use crate::programs::serve::admin::{Admin, AdminShared, AdminState, DoorError, Doors, Gauges};
+use crate::programs::serve::admin::{
+    Admin, AdminShared, AdminState, BanDesk, DoorError, Doors, Gauges,
+};
+use crate::programs::serve::bans::BanBook;
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
-use crate::programs::serve::live;
+use crate::programs::serve::live::{self, Poller, Polling};
 use crate::programs::serve::names::{self, ForgottenUnlessServed, Names};
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
@@ -192,13 +196,13 @@ impl Serving {
         let sync = kept.sync;
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
+        let bans = bans_of(&config, clock, &mut servers)?;
         let names = Names::of(&config, &groups[0][0], &servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =
             recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
-        let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
-        let polling = polling.map_err(say_unseen).ok();
+        let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
         let parts = servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries);
@@ -232,7 +236,7 @@ impl Serving {
             keeping,
         };
         let mut serving = serving.when_ready(config.reactors, &ready, io)?;
-        serving.admin = asking.and_then(|asking| asking.start(&serving, config, clock, gauges, io));
+        serving.admin = asking.and_then(|its| its.start(&serving, config, clock, gauges, io, bans));
         Ok(serving)
     }
 
@@ -306,8 +310,10 @@ impl Asking {
         clock: Clock,
         gauges: Arc<OnceLock<Gauges>>,
         io: Io,
+        bans: BanBook,
     ) -> Option<Admin> {
         let Self { mut doors, desks } = self;
+        let state = config.state.clone();
         let shared = AdminShared {
             config,
             listen: serving.listen.clone(),
@@ -321,6 +327,7 @@ impl Asking {
             desks,
             wakers: serving.wakers.clone(),
             token: doors.token.take(),
+            bans: BanDesk::new(bans, state),
             state: AdminState::default(),
         };
         let started = Admin::start(shared, doors);
@@ -330,6 +337,22 @@ impl Asking {
             })
             .ok()
     }
+}
+
+/// The bans that are kept, which count for all `servers`.
+fn bans_of(
+    config: &ServeConfig,
+    clock: Clock,
+    servers: &mut [Server],
+) -> Result<BanBook, StartError> {
+    let key = entropy::octets().map_err(|error| StartError::System("randomness", error))?;
+    let (book, lost) = BanBook::open(&RealDisk, &config.state, SecretHash::new(key), clock.now());
+    if let Some(lost) = lost {
+        warn(format_args!("{lost}"));
+    }
+    let bans = book.bans();
+    servers.iter_mut().for_each(|server| drop(server.set_bans(bans.clone())));
+    Ok(book)
 }
 
 /// The way to receive and send: the wanted one, or else io_uring where it can be used.
@@ -367,6 +390,12 @@ fn say_lost(datagrams: u64) {
             "{datagrams} requests that waited in the sockets are lost, as the number of reactors is another now"
         ));
     }
+}
+
+/// Polls the kernel for live connections, where it can be asked.
+fn polling_for(poller: Poller, servers: &[Server]) -> Option<Polling> {
+    let polling = poller.start(servers.iter().flat_map(Server::nearly_full), say_unseen);
+    polling.map_err(say_unseen).ok()
 }
 
 /// Says what is lost where the kernel cannot be asked for live connections.

@@ -19,6 +19,12 @@ _nat64handoff() {
             nat64handoff,annotate)
                 cmd="nat64handoff__subcmd__annotate"
                 ;;
+            nat64handoff,ban)
+                cmd="nat64handoff__subcmd__ban"
+                ;;
+            nat64handoff,bans)
+                cmd="nat64handoff__subcmd__bans"
+                ;;
             nat64handoff,check-config)
                 cmd="nat64handoff__subcmd__check__subcmd__config"
                 ;;
@@ -70,11 +76,20 @@ _nat64handoff() {
             nat64handoff,top)
                 cmd="nat64handoff__subcmd__top"
                 ;;
+            nat64handoff,unban)
+                cmd="nat64handoff__subcmd__unban"
+                ;;
             nat64handoff,who)
                 cmd="nat64handoff__subcmd__who"
                 ;;
             nat64handoff__subcmd__help,annotate)
                 cmd="nat64handoff__subcmd__help__subcmd__annotate"
+                ;;
+            nat64handoff__subcmd__help,ban)
+                cmd="nat64handoff__subcmd__help__subcmd__ban"
+                ;;
+            nat64handoff__subcmd__help,bans)
+                cmd="nat64handoff__subcmd__help__subcmd__bans"
                 ;;
             nat64handoff__subcmd__help,check-config)
                 cmd="nat64handoff__subcmd__help__subcmd__check__subcmd__config"
@@ -126,6 +141,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,top)
                 cmd="nat64handoff__subcmd__help__subcmd__top"
+                ;;
+            nat64handoff__subcmd__help,unban)
+                cmd="nat64handoff__subcmd__help__subcmd__unban"
                 ;;
             nat64handoff__subcmd__help,who)
                 cmd="nat64handoff__subcmd__help__subcmd__who"
@@ -218,7 +236,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history peer-names completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans history peer-names completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -251,6 +269,54 @@ _nat64handoff() {
                     return 0
                     ;;
                 --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__ban)
+            opts="-h --for --wide --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__bans)
+            opts="-h --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -510,7 +576,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table history peer-names completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans history peer-names completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -524,6 +590,34 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__annotate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__ban)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__bans)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -860,6 +954,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__unban)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1559,6 +1667,28 @@ _nat64handoff() {
             ;;
         nat64handoff__subcmd__top)
             opts="-h --admin --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__unban)
+            opts="-h --admin --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

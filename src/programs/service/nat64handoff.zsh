@@ -291,6 +291,37 @@ _arguments "${_arguments_options[@]}" : \
 ':nat64 -- The address of the NAT64:_default' \
 && ret=0
 ;;
+(ban)
+_arguments "${_arguments_options[@]}" : \
+'--for=[How long, as 10m or 2h \[default\: until unban\]]:DURATION:_default' \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--wide[Ban also more clients than a /32 has]' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':client -- The client'\''s IPv6 address, or a network of clients:_default' \
+&& ret=0
+;;
+(unban)
+_arguments "${_arguments_options[@]}" : \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':client -- As it was banned\: see `bans`:_default' \
+&& ret=0
+;;
+(bans)
+_arguments "${_arguments_options[@]}" : \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
 (history)
 _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
@@ -533,6 +564,18 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(ban)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(unban)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(bans)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (history)
 _arguments "${_arguments_options[@]}" : \
 ":: :_nat64handoff__subcmd__help__subcmd__history_commands" \
@@ -623,6 +666,9 @@ _nat64handoff_commands() {
 'table:Print the entries of a NAT64'\''s table, as the server has them' \
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
+'ban:Give a client no connection any more, and its NAT64'\''s other clients theirs' \
+'unban:Give a client connections again' \
+'bans:Print who is banned, and until when' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'completions:Print completions of this command line for a shell' \
@@ -635,6 +681,16 @@ _nat64handoff_commands() {
 _nat64handoff__subcmd__annotate_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff annotate commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__ban_commands] )) ||
+_nat64handoff__subcmd__ban_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff ban commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__bans_commands] )) ||
+_nat64handoff__subcmd__bans_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff bans commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__check-config_commands] )) ||
 _nat64handoff__subcmd__check-config_commands() {
@@ -683,6 +739,9 @@ _nat64handoff__subcmd__help_commands() {
 'table:Print the entries of a NAT64'\''s table, as the server has them' \
 'identities:Print the control identities of all NAT64s, as the server knows them' \
 'drop-table:Have the server forget a NAT64\: a \`Deleted\` for each entry stands in the event log' \
+'ban:Give a client no connection any more, and its NAT64'\''s other clients theirs' \
+'unban:Give a client connections again' \
+'bans:Print who is banned, and until when' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'completions:Print completions of this command line for a shell' \
@@ -695,6 +754,16 @@ _nat64handoff__subcmd__help_commands() {
 _nat64handoff__subcmd__help__subcmd__annotate_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help annotate commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__ban_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__ban_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help ban commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__bans_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__bans_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help bans commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__check-config_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__check-config_commands() {
@@ -825,6 +894,11 @@ _nat64handoff__subcmd__help__subcmd__table_commands() {
 _nat64handoff__subcmd__help__subcmd__top_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help top commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__unban_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__unban_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help unban commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__who_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__who_commands() {
@@ -1006,6 +1080,11 @@ _nat64handoff__subcmd__table_commands() {
 _nat64handoff__subcmd__top_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff top commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__unban_commands] )) ||
+_nat64handoff__subcmd__unban_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff unban commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__who_commands] )) ||
 _nat64handoff__subcmd__who_commands() {

@@ -97,6 +97,7 @@ pub async fn metrics(shared: &AdminShared) -> String {
     all.gauge("nat64s_limit", "The most NAT64s (--max-nat64s).", shared.config.nat64s_max);
     all.gauge("entries", "Entries in all tables; an empty table counts as one.", sample.entries);
     all.gauge("entries_limit", "The most entries (--max-entries).", shared.config.entries_max);
+    all.gauge("bans", "Clients and networks that are banned.", shared.bans.count());
     for &counter in Counter::ALL {
         let name = format!("{}_total", counter.name());
         all.counter(&name, counter.meaning(), sample.counter(counter));

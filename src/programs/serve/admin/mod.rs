@@ -20,10 +20,12 @@
 //! | `page` | the page, which asks for all that it shows |
 //! | `events` | lines of the event log as they are written |
 //! | `asked` | who it was |
+//! | `bans` | who is banned |
 //!
 #![doc = include_str!("../../../ADMIN.md")]
 
 mod asked;
+mod bans;
 mod body;
 mod connection;
 mod counts;
@@ -59,6 +61,7 @@ use crate::kernel::priority;
 use crate::kernel::waker::EventWaker;
 use crate::programs::options::ServeConfig;
 use crate::programs::serve::inquiry::{Desk, Inquiry, NoAnswer, Question};
+pub use bans::BanDesk;
 use counts::{AdminCounts, Permits};
 use doors::UnixDoor;
 pub use doors::{DoorError, Doors, door_troubles};
@@ -109,6 +112,7 @@ pub struct AdminShared {
     pub desks: Vec<Desk>,
     pub wakers: Vec<EventWaker>,
     pub token: Option<Vec<u8>>,
+    pub bans: BanDesk,
     pub state: AdminState,
 }
 
@@ -204,6 +208,7 @@ impl Admin {
                     () = stopped.notified() => {}
                     () = sample(&shared) => {}
                     () = events::give_all(&shared) => {}
+                    () = bans::keep_all(&shared) => {}
                     () = connection::accept_all(&shared, doors) => {}
                 }
                 shared.state.listeners.end_all();

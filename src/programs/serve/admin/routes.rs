@@ -14,8 +14,10 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::programs::options::{clients, length, not_too_wide};
 use crate::programs::report::ErrorReport;
 use crate::programs::serve::admin::asked::{self, NotTold};
+use crate::programs::serve::admin::bans::{self, BanError};
 use crate::programs::serve::admin::body::AdminBody;
 use crate::programs::serve::admin::events::Hearing;
 use crate::programs::serve::admin::guard::{self, Door, Refusal};
@@ -50,7 +52,14 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
             (true, Err(_)) => failed(StatusCode::BAD_REQUEST, "a NAT64 has an IPv4 address"),
             (true, Ok(nat64)) => dropped(shared, nat64).await,
         },
+        ["ban" | "unban"] if parts.method != Method::POST => not_allowed("POST"),
+        ["ban"] => ban(shared, &query).await,
+        ["unban"] => unban(shared, &query).await,
         _ if !is_get => not_allowed("GET"),
+        ["bans"] => match large(shared, door) {
+            Ok(permit) => json(StatusCode::OK, &bans::all(shared).await, Some(permit)),
+            Err(refusal) => refused(refusal),
+        },
         ["healthz"] => health(shared).await,
         ["readyz"] => readiness(shared).await,
         ["metrics"] => text(StatusCode::OK, metrics::TYPE, metrics::metrics(shared).await),
@@ -80,7 +89,7 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
         ["who"] => who_it_was(shared, door, &query).await,
         _ => failed(
             StatusCode::NOT_FOUND,
-            "there are /, /status, /hour, /events, /who?about=WHO&at=TIME, /identities, /tables/NAT64, /metrics, /healthz and /readyz here",
+            "there are /, /status, /hour, /bans, /events, /who?about=WHO&at=TIME, /identities, /tables/NAT64, /metrics, /healthz and /readyz here",
         ),
     }
 }
@@ -115,6 +124,40 @@ async fn dropped(shared: &AdminShared, nat64: Ipv4Addr) -> HttpAnswer {
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
     };
     failed(status.0, &status.1.to_string())
+}
+
+async fn ban(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
+    let is_wide = query.contains_key("wide");
+    let net = asked_clients(query).and_then(|net| not_too_wide(net, is_wide).map(|()| net));
+    let length = query.get("for").map(|text| length(text)).transpose();
+    match (net, length) {
+        (Ok(net), Ok(length)) => changed(bans::ban(shared, net, length).await),
+        (Err(why), _) | (_, Err(why)) => failed(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn unban(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
+    match asked_clients(query) {
+        Ok(net) => changed(bans::unban(shared, net).await),
+        Err(why) => failed(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+fn asked_clients(query: &BTreeMap<String, String>) -> Result<Ipv6Net, String> {
+    clients(query.get("client").map_or("", |client| client.trim()))
+}
+
+fn changed(report: Result<impl Serialize, BanError>) -> HttpAnswer {
+    match report {
+        Ok(report) => json(StatusCode::OK, &report, None),
+        Err(error) => {
+            let status = match error {
+                BanError::NotBanned(_) => StatusCode::NOT_FOUND,
+                BanError::NotKept(_) | BanError::Late(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            failed(status, &error.to_string())
+        }
+    }
 }
 
 fn page_itself() -> HttpAnswer {

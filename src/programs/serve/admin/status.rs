@@ -54,6 +54,7 @@ pub async fn status(shared: &AdminShared, tables_max: usize) -> Status {
         not_ready,
         nat64s: Capacity { used: sample.nat64s, max: shared.config.nat64s_max as u64 },
         entries: Capacity { used: sample.entries, max: shared.config.entries_max as u64 },
+        bans: shared.bans.count(),
         batches: batches(shared),
         journal: gauges.and_then(|gauges| journal(shared, gauges)),
         disks,

@@ -97,7 +97,8 @@ pub async fn entries(
     Ok(is_there.then(|| TableReport { nat64: nat64.to_string(), time, tables }))
 }
 
-fn entry_status(entry: &Entry) -> EntryStatus {
+/// An entry, as it is told.
+pub fn entry_status(entry: &Entry) -> EntryStatus {
     EntryStatus {
         port: entry.port.0,
         client: entry.client.address.to_string(),
