@@ -58,6 +58,8 @@ mod live;
 mod mtu;
 #[path = "e2e/peer_names.rs"]
 mod peer_names;
+#[path = "e2e/peer_programs.rs"]
+mod peer_programs;
 #[path = "e2e/reboot.rs"]
 mod reboot;
 #[path = "e2e/restart.rs"]

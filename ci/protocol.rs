@@ -73,6 +73,8 @@ mod overload;
 mod peer_names;
 #[path = "protocol/peer_names_ends.rs"]
 mod peer_names_ends;
+#[path = "protocol/peer_names_refused.rs"]
+mod peer_names_refused;
 #[path = "protocol/peer_names_stress.rs"]
 mod peer_names_stress;
 #[path = "protocol/section_2.rs"]

@@ -13,8 +13,8 @@ pub const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// What it says when it serves.
 pub const SERVING: &str = "nat64handoff: serving";
 
-/// A port that nobody has, of UDP or TCP: below the ephemeral ones, which control sockets use, and above those
-/// that tests map by name.
+/// A port that nobody has, of UDP or TCP: below the ephemeral ones, which control sockets use, and
+/// above those that tests map by name.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {

@@ -64,8 +64,20 @@ fn install_gives_peers_names_and_takes_them_back() {
     let on = booted.install("--no-update --peer-names ipv6");
     assert_eq!(on.code, 0, "{}", on.text);
     assert_ne!(booted.done("stat -c %a /sys/fs/bpf; ls -A /sys/fs/bpf"), before);
+    // By hand: at the place that is the default, and at another one.
+    let off = booted.install("--no-update --peer-names off");
+    assert_eq!(off.code, 0, "{}", off.text);
+    booted.done("/home/nat64ho/current/nat64handoff peer-names attach");
+    booted.done("/home/nat64ho/current/nat64handoff peer-names attach --maps /sys/fs/bpf/others");
     let purged = booted.install("--purge");
     assert_eq!(purged.code, 0, "{}", purged.text);
+    assert!(
+        purged.text.contains("by hand, and left: /sys/fs/bpf/others; rm -r"),
+        "{}",
+        purged.text
+    );
+    booted.done("test ! -e /sys/fs/bpf/nat64handoff -a -e /sys/fs/bpf/others");
+    booted.done("rm -r /sys/fs/bpf/others; chmod o-x /sys/fs/bpf");
     assert_eq!(booted.done("stat -c %a /sys/fs/bpf; ls -A /sys/fs/bpf"), before);
     assert_eq!(booted.files(), files);
 }

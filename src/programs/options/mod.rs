@@ -229,7 +229,7 @@ fn names_max(text: &str) -> Result<u32, String> {
 }
 
 /// Where the maps are kept unless it is said.
-const PEER_MAPS: &str = "/sys/fs/bpf/nat64handoff";
+pub const PEER_MAPS: &str = "/sys/fs/bpf/nat64handoff";
 
 /// Options of `self-check`.
 #[derive(Debug, Args)]

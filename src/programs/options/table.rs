@@ -368,6 +368,7 @@ pub struct Places {
     pub listen: Vec<SocketAddrV4>,
     pub state: Option<PathBuf>,
     pub log: Option<LogDestination>,
+    pub peer_maps: Option<PathBuf>,
 }
 
 /// A configuration whose parts fit together.
@@ -413,6 +414,7 @@ impl ServeOptions {
                 listen: layers.written(&rows::listen()).unwrap_or_default(),
                 state: layers.written(&rows::state()),
                 log: layers.written(&rows::log()),
+                peer_maps: layers.written(&rows::peer_maps()),
             };
             (errors, places)
         })?;

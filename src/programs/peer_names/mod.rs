@@ -7,6 +7,7 @@
 //!
 #![doc = include_str!("../../PEERNAMES.md")]
 
+mod refused;
 mod status;
 
 use std::fmt::Display;
@@ -15,12 +16,10 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::process::geteuid;
-use rustix::system::uname;
-
+use self::refused::explained;
 use crate::kernel::bpf::peer_names::{self, EVERYWHERE, PeerLink, PeerMaps};
-use crate::kernel::bpf::{BpfError, BpfStep, place};
-use crate::kernel::{limits, release};
+use crate::kernel::bpf::place;
+use crate::kernel::limits;
 use crate::programs::accounts::number_of;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{AttachOptions, PeerNamesCommand};
@@ -165,14 +164,25 @@ fn detach(maps: &Path) -> Result<(), ExitError> {
         fs::remove_file(path).map_err(|error| cannot("removed", path, &error))?;
     }
     if fs::remove_dir(maps.join(OPENED)).is_ok() {
-        let root = maps.parent().unwrap_or(Path::new("/"));
-        let mode = fs::metadata(root).map_err(|error| cannot("read", root, &error))?.permissions();
-        let closed = fs::Permissions::from_mode(mode.mode() & 0o7777 & !PASS);
-        fs::set_permissions(root, closed).map_err(|error| cannot("closed", root, &error))?;
+        close_or_leave(maps)?;
     }
     // Somebody may have pinned something else there.
     let _ = fs::remove_dir(maps);
     print("detached: peers are what they are\n")
+}
+
+/// The bpffs is for root alone again, unless the server of other maps passes there: then it is
+/// closed when these go.
+fn close_or_leave(maps: &Path) -> Result<(), ExitError> {
+    let root = maps.parent().unwrap_or(Path::new("/"));
+    let others = fs::read_dir(root).map_err(|error| cannot("read", root, &error))?;
+    let mut others = others.flatten().map(|entry| entry.path()).filter(|other| other != maps);
+    if let Some(other) = others.find(|other| links(other).is_ok_and(|links| !links.is_empty())) {
+        return make(&other.join(OPENED));
+    }
+    let mode = fs::metadata(root).map_err(|error| cannot("read", root, &error))?.permissions();
+    let closed = fs::Permissions::from_mode(mode.mode() & 0o7777 & !PASS);
+    fs::set_permissions(root, closed).map_err(|error| cannot("closed", root, &error))
 }
 
 /// The pinned links.
@@ -245,31 +255,3 @@ fn owner(user: &str) -> Result<u32, ExitError> {
 fn cannot(done: &str, path: &Path, error: &dyn Display) -> ExitError {
     ExitError::failed(format_args!("{} cannot be {done}: {error}; try it as root", path.display()))
 }
-
-/// What the kernel refused, and what to do.
-fn explained(error: BpfError) -> ExitError {
-    let is = |number: i32| error.cause.raw_os_error() == Some(number);
-    let version = uname().release().to_str().ok().and_then(release::version);
-    let is_old = version.is_some_and(|version| version < PEER_NAMES_SINCE);
-    let what = if is_old {
-        "this kernel is too old for it: it takes Linux 5.8, and 6.0 for a server that is not root"
-    } else if (is(libc::EPERM) || is(libc::EACCES)) && geteuid().is_root() {
-        "root may not here, without CAP_BPF and CAP_NET_ADMIN: in a container, do it on its host"
-    } else if is(libc::EPERM) || is(libc::EACCES) {
-        "it takes root, or CAP_BPF and CAP_NET_ADMIN"
-    } else if is(libc::ENOSYS) || is(libc::EINVAL) && error.step != BpfStep::Open {
-        "this kernel was made without it (CONFIG_CGROUP_BPF)"
-    } else if is(libc::ENOMEM) {
-        "there is no memory for that many names: choose fewer by --names-max"
-    } else if error.is_of_another_version() {
-        "attach them anew: as root, nat64handoff peer-names attach, and restart the server"
-    } else if is(libc::ENOENT) && error.step == BpfStep::Open {
-        "attach the programs first: as root, nat64handoff peer-names attach"
-    } else {
-        "see what the kernel's log says"
-    };
-    ExitError::failed(format_args!("{error}; {what}"))
-}
-
-/// Which version has all that the programs want.
-const PEER_NAMES_SINCE: (u32, u32) = (5, 8);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{NAMES_FILE, STATE_FILE, explained, links};
+use super::refused::explained;
+use super::{NAMES_FILE, STATE_FILE, links};
 use crate::kernel::bpf::peer_names::{NAMES, STATE};
 use crate::kernel::bpf::{BpfMap, peer_names};
 use crate::kernel::clock;

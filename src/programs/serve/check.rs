@@ -26,6 +26,7 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
         listen: config.listen.clone(),
         state: Some(config.state.clone()),
         log: Some(config.log.clone()),
+        peer_maps: Some(config.peer_maps.clone()),
     });
     if config.io == Some(Io::Uring) {
         troubles.extend(choose_io(config.io).err().map(|error| error.to_string()));

@@ -1,16 +1,18 @@
 //! What `nat64handoff serve` does, from options to the last line; and `check-config`.
 
+use std::path::Path;
+
 use crate::kernel::backend::Io;
 use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::successor::{Predecessor, Successor};
 use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals, successor};
 use crate::programs::exit::{ExitError, print};
-use crate::programs::options::{Environment, ServeConfig, ServeOptions};
+use crate::programs::options::{Environment, PEER_MAPS, Places, ServeConfig, ServeOptions};
 use crate::programs::serve::start::{StartError, choose_io};
 use crate::programs::serve::stop::Serving;
 use crate::programs::serve::supervise::{self, Alarm, ServeEnd};
-use crate::programs::serve::{check, recovery};
+use crate::programs::serve::{check, names, recovery};
 
 /// Runs a server until a signal ends it.
 ///
@@ -24,7 +26,13 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
     huge_pages::ask();
     let predecessor = Predecessor::of_process();
     stderr::in_background();
-    let config = options.resolve(&Environment::of_process()).map_err(ExitError::usage)?;
+    let (config, _) =
+        options.effective(&Environment::of_process()).map_err(|(errors, places)| {
+            if service::is_service() && predecessor.is_none() {
+                is_not_started_again(&places);
+            }
+            ExitError::usage(errors)
+        })?;
     limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
     let kept = KeptSockets::of_process(&config.listen);
     let reactors = kept.reactors(config.reactors);
@@ -60,6 +68,14 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
             Ok(())
         }
     }
+}
+
+/// The service manager does not start it again with such a configuration, and closes the sockets
+/// that it kept: the names of the server before are not true much longer.
+fn is_not_started_again(places: &Places) {
+    let maps = places.peer_maps.as_deref().unwrap_or(Path::new(PEER_MAPS));
+    // Where the kernel refuses, they end by themselves.
+    let _ = names::forget_any(maps);
 }
 
 /// Ends a server, and lets the next process go on with its sockets. Returns only where that cannot

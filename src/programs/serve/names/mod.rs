@@ -356,6 +356,19 @@ impl Names {
 /// # Errors
 /// Where there may be some, and the kernel refuses: they end by themselves, after `VALID_FOR`.
 pub fn forget(maps: &Path, state: &Path) -> Result<(), BpfError> {
+    forget_if(maps, |generation| generation == generation_of(state))
+}
+
+/// The same where the configuration does not tell which state that would have been: a server that
+/// lives says in a moment that it does.
+///
+/// # Errors
+/// Those of [`forget`].
+pub(super) fn forget_any(maps: &Path) -> Result<(), BpfError> {
+    forget_if(maps, |_| true)
+}
+
+fn forget_if(maps: &Path, is_its: impl Fn(u32) -> bool) -> Result<(), BpfError> {
     // That of another version begins alike.
     let is_state =
         |shape: &MapShape| shape.kind == STATE.kind && shape.key_octets == STATE.key_octets;
@@ -364,7 +377,7 @@ pub fn forget(maps: &Path, state: &Path) -> Result<(), BpfError> {
         opened => opened?,
     };
     let mut value = map.get(&[0; STATE.key_octets])?.unwrap_or_default();
-    if peer_names::read_state(&value).0 != generation_of(state) {
+    if !is_its(peer_names::read_state(&value).0) {
         return Ok(());
     }
     peer_names::end_state(&mut value);
