@@ -18,6 +18,7 @@ pub mod logged;
 pub mod message;
 pub mod names;
 pub mod opaque;
+pub mod pool;
 pub mod ports;
 pub mod proof;
 pub mod random;

@@ -1,0 +1,226 @@
+//! The pool of IPv4 peer names: which of its addresses stands for which clients, where a program
+//! can be told no IPv6 address.
+//!
+//! All reactors share an [`AddressPool`]: for each [`PoolUnit`] of clients its address, and how
+//! many entries it has. Each reactor has a [`PoolShare`]: the addresses of its own blocks, which it
+//! alone gives, and takes back. What it gives and takes back it records (`Named`, `Unnamed`) before
+//! anybody is told, and others may use what it gave when that is recorded. So an address never
+//! stands for two, and nobody has two.
+//!
+//! A lock is held while one place of a map is looked up, or changed. No clock, no I/O.
+
+mod addresses;
+mod share;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use ipnet::{Ipv4Net, Ipv6Net};
+
+pub use self::addresses::Nameless;
+pub use self::share::{Coming, PoolShare};
+use crate::handoff::random::SecretHash;
+
+/// The maps of a pool, each with a lock: many more than there are reactors.
+const PARTS: usize = 256;
+
+/// For whom an address of the pool stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PoolUnit {
+    /// All clients of a /64: as a host changes its address within it.
+    #[default]
+    Prefix64,
+    /// One address.
+    Address,
+}
+
+impl PoolUnit {
+    fn length(self) -> u8 {
+        match self {
+            PoolUnit::Prefix64 => 64,
+            PoolUnit::Address => 128,
+        }
+    }
+
+    fn key(self, client: Ipv6Addr) -> u128 {
+        client.to_bits() & u128::MAX << (128 - self.length())
+    }
+
+    /// What stands in the journal and in the log.
+    fn net(self, key: u128) -> Ipv6Net {
+        Ipv6Net::new_assert(key.into(), self.length())
+    }
+}
+
+/// What an operator says about the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    pub network: Ipv4Net,
+    pub unit: PoolUnit,
+    /// How long an address is kept for those who have no entry.
+    pub idle: Duration,
+}
+
+impl PoolSettings {
+    /// Whether an address can stand for somebody. The first and the last one cannot: programs may
+    /// take them for the network itself, and its broadcast address.
+    pub fn has(&self, address: Ipv4Addr) -> bool {
+        self.network.contains(&address)
+            && address != self.network.network()
+            && address != self.network.broadcast()
+    }
+
+    /// How many there are of those.
+    pub fn addresses(&self) -> u64 {
+        (1_u64 << (32 - self.network.prefix_len())).saturating_sub(2)
+    }
+}
+
+/// Clients that have entries, or an address.
+struct PoolClients {
+    key: u128,
+    entries: u32,
+    /// In seconds: since when there are none.
+    idle_since: u32,
+    /// 0: none.
+    address: u32,
+    /// Which share is still recording that, plus one; 0: it is recorded.
+    recorded_by: u16,
+}
+
+/// For all reactors.
+pub struct AddressPool {
+    settings: PoolSettings,
+    hash: SecretHash,
+    parts: Box<[Mutex<HashTable<PoolClients>>]>,
+    /// Addresses that stand for somebody.
+    named: AtomicU64,
+}
+
+/// A name that was found, or is to end.
+pub type Name = (Ipv4Addr, Ipv6Net);
+
+impl AddressPool {
+    /// The pool, with the names that were `found`; a share for each reactor; and for each reactor
+    /// the names that are no more to be: it records their end, and then calls
+    /// [`PoolShare::freed`]. `owner_of` gives the reactor that has a block, by its first address.
+    pub fn new(
+        settings: PoolSettings,
+        hash: SecretHash,
+        shares: usize,
+        owner_of: impl Fn(Ipv4Addr) -> usize,
+        found: impl IntoIterator<Item = Name>,
+    ) -> (Arc<Self>, Vec<PoolShare>, Vec<Vec<Name>>) {
+        let parts = (0..PARTS).map(|_| Mutex::new(HashTable::new())).collect();
+        let pool = Self { settings, hash, parts, named: AtomicU64::new(0) };
+        let mut ending = vec![Vec::new(); shares];
+        let mut all = addresses::OwnAddresses::of_all(&pool.settings, hash, shares, &owner_of);
+        for (address, client) in found {
+            let owner = owner_of(addresses::block(address));
+            all[owner].is_taken(address);
+            let key = client.network().to_bits();
+            let is_its = client.prefix_len() == pool.settings.unit.length();
+            if is_its && pool.settings.has(address) && pool.adopt(key, address) {
+                all[owner].found(address, key);
+            } else {
+                ending[owner].push((address, client));
+            }
+        }
+        all.iter_mut().for_each(addresses::OwnAddresses::are_found);
+        let pool = Arc::new(pool);
+        let share = |(number, own)| PoolShare::new(Arc::clone(&pool), number, own);
+        let shares = all.into_iter().enumerate().map(share).collect();
+        (pool, shares, ending)
+    }
+
+    /// What the operator said.
+    pub fn settings(&self) -> &PoolSettings {
+        &self.settings
+    }
+
+    /// How many addresses stand for somebody.
+    pub fn named(&self) -> u64 {
+        self.named.load(Ordering::Relaxed)
+    }
+
+    /// At the start: an entry that is there. Returns the address of its client.
+    pub fn found_entry(&self, client: Ipv6Addr) -> Option<Ipv4Addr> {
+        let mut address = 0;
+        self.with(self.settings.unit.key(client), |holder| {
+            holder.entries = holder.entries.saturating_add(1);
+            address = holder.address;
+        });
+        some(address)
+    }
+
+    /// The address that stands for a client, once that is recorded.
+    pub fn address_of(&self, client: Ipv6Addr) -> Option<Ipv4Addr> {
+        let key = self.settings.unit.key(client);
+        let hash = self.hash_of(key);
+        let part = self.part(hash);
+        let holder = part.find(hash, |holder| holder.key == key);
+        holder.filter(|holder| holder.recorded_by == 0).and_then(|holder| some(holder.address))
+    }
+
+    /// A name of the run before. False where the client has one already: then this one is none.
+    fn adopt(&self, key: u128, address: Ipv4Addr) -> bool {
+        let mut is_first = false;
+        self.with(key, |holder| {
+            is_first = holder.address == 0;
+            if is_first {
+                holder.address = address.to_bits();
+            }
+        });
+        self.named.fetch_add(u64::from(is_first), Ordering::Relaxed);
+        is_first
+    }
+
+    /// Looks at these clients, or makes them.
+    fn with(&self, key: u128, look: impl FnOnce(&mut PoolClients)) {
+        let hash = self.hash_of(key);
+        let mut part = self.part(hash);
+        let again = |holder: &PoolClients| self.hash_of(holder.key);
+        let holder = match part.entry(hash, |holder| holder.key == key, again) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                let new =
+                    PoolClients { key, entries: 0, idle_since: 0, address: 0, recorded_by: 0 };
+                place.insert(new).into_mut()
+            }
+        };
+        look(holder);
+    }
+
+    /// Looks at these clients, if they are there. They go if `look` says so.
+    fn with_found(&self, key: u128, look: impl FnOnce(&mut PoolClients) -> bool) {
+        let hash = self.hash_of(key);
+        let mut part = self.part(hash);
+        if let Ok(mut found) = part.find_entry(hash, |holder| holder.key == key)
+            && look(found.get_mut())
+        {
+            found.remove();
+        }
+    }
+
+    fn hash_of(&self, key: u128) -> u64 {
+        self.hash.of_words([(key >> 64) as u64, key as u64])
+    }
+
+    fn part(&self, hash: u64) -> MutexGuard<'_, HashTable<PoolClients>> {
+        // Not the bits that say where in the map it is.
+        let part = &self.parts[(hash >> 40) as usize % PARTS];
+        // No change of a map can be left half done by a panic.
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// None of 0.0.0.0, which is in no pool.
+fn some(address: u32) -> Option<Ipv4Addr> {
+    (address != 0).then(|| address.into())
+}

@@ -1,0 +1,156 @@
+//! [`PoolShare`]: what a reactor gives and takes back of a [`AddressPool`].
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ipnet::Ipv6Net;
+
+use super::addresses::{Nameless, OwnAddresses};
+use super::{AddressPool, Name, some};
+
+/// What becomes of an entry that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coming {
+    /// Its client has this address.
+    Has(Ipv4Addr),
+    /// It has it from now on: that is to be recorded before the entry is.
+    New(Ipv4Addr, Ipv6Net),
+}
+
+/// Of one reactor.
+pub struct PoolShare {
+    pool: Arc<AddressPool>,
+    number: u16,
+    own: OwnAddresses,
+    /// The address that is looked at next, for whether it is idle.
+    hand: usize,
+}
+
+impl PoolShare {
+    pub(super) fn new(pool: Arc<AddressPool>, number: usize, own: OwnAddresses) -> Self {
+        Self { pool, number: number as u16, own, hand: 0 }
+    }
+
+    /// What all share.
+    pub fn pool(&self) -> &AddressPool {
+        &self.pool
+    }
+
+    /// How many addresses this one can give in all.
+    pub fn capacity(&self) -> usize {
+        self.own.capacity()
+    }
+
+    /// At the start: whose address this is has an entry through this NAT64.
+    pub fn found_via(&mut self, address: Ipv4Addr, nat64: Ipv4Addr) {
+        self.own.found_via(address, nat64);
+    }
+
+    /// An entry comes, through a NAT64. It counts also where its client gets no address.
+    ///
+    /// # Errors
+    /// Why the entry is not to be named by an address.
+    pub fn come(&mut self, client: Ipv6Addr, nat64: Ipv4Addr) -> Result<Coming, Nameless> {
+        let Self { pool, number, own, .. } = self;
+        let unit = pool.settings.unit;
+        let (key, own_number) = (unit.key(client), *number + 1);
+        let mut coming = Err(Nameless::Unrecorded);
+        pool.with(key, |holder| {
+            holder.entries = holder.entries.saturating_add(1);
+            coming = match some(holder.address) {
+                Some(_) if ![0, own_number].contains(&holder.recorded_by) => {
+                    Err(Nameless::Unrecorded)
+                }
+                Some(address) => Ok(Coming::Has(address)),
+                None => own.give(key, nat64).map(|address| {
+                    holder.address = address.to_bits();
+                    holder.recorded_by = own_number;
+                    Coming::New(address, unit.net(key))
+                }),
+            };
+        });
+        if matches!(coming, Ok(Coming::New(..))) {
+            pool.named.fetch_add(1, Ordering::Relaxed);
+        }
+        coming
+    }
+
+    /// An entry comes whose client is to get no address.
+    pub fn come_without(&self, client: Ipv6Addr) {
+        self.pool.found_entry(client);
+    }
+
+    /// An address that was [`Coming::New`] is recorded, as durably as it is to be.
+    pub fn recorded(&self, client: Ipv6Net) {
+        self.pool.with_found(client.network().to_bits(), |holder| {
+            holder.recorded_by = 0;
+            false
+        });
+    }
+
+    /// An entry is gone, and its name with it.
+    pub fn go(&self, client: Ipv6Addr, now: Duration) {
+        self.pool.with_found(self.pool.settings.unit.key(client), |holder| {
+            holder.entries = holder.entries.saturating_sub(1);
+            holder.idle_since = now.as_secs() as u32;
+            holder.entries == 0 && holder.address == 0
+        });
+    }
+
+    /// Looks at some of the addresses in turn, and takes back at most `most` that are idle for long
+    /// enough: `each` is told those, to record it. They can be given again after
+    /// [`PoolShare::freed`].
+    pub fn take_back(
+        &mut self,
+        now: Duration,
+        looks: usize,
+        most: usize,
+        mut each: impl FnMut(Name),
+    ) {
+        let Self { pool, own, hand, .. } = self;
+        let idle = pool.settings.idle.as_secs();
+        let mut left = most;
+        for _ in 0..looks.min(own.given.len()) {
+            if left == 0 {
+                break;
+            }
+            if *hand >= own.given.len() {
+                *hand = 0;
+            }
+            let Some(given) = own.given.get(*hand) else { break };
+            let name = (given.address.into(), pool.settings.unit.net(given.key));
+            let mut is_idle = false;
+            pool.with_found(given.key, |holder| {
+                is_idle = holder.entries == 0
+                    && holder.recorded_by == 0
+                    && now.as_secs().saturating_sub(u64::from(holder.idle_since)) >= idle;
+                is_idle
+            });
+            if is_idle {
+                own.take_back(*hand);
+                pool.named.fetch_sub(1, Ordering::Relaxed);
+                each(name);
+                left -= 1;
+            } else {
+                *hand += 1;
+            }
+        }
+    }
+
+    /// It is recorded that this address stands for nobody.
+    pub fn freed(&mut self, address: Ipv4Addr) {
+        self.own.free(address);
+    }
+
+    /// Whether most addresses stand for somebody.
+    pub fn is_crowded(&self) -> bool {
+        self.own.is_crowded()
+    }
+
+    /// How many stand for somebody.
+    pub fn given(&self) -> usize {
+        self.own.given.len()
+    }
+}
