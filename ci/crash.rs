@@ -32,6 +32,9 @@ mod manager;
 mod mount;
 #[path = "crash/newcomers.rs"]
 mod newcomers;
+#[allow(dead_code, reason = "no program is started in the control group")]
+#[path = "harness/peers.rs"]
+mod peers;
 #[path = "harness/python.rs"]
 mod python;
 #[path = "crash/record.rs"]

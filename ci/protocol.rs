@@ -32,6 +32,8 @@ mod http;
 mod judge;
 #[path = "judge/tests.rs"]
 mod judge_tests;
+#[path = "protocol/peer_pool.rs"]
+mod peer_pool;
 #[path = "harness/peers.rs"]
 mod peers;
 #[path = "protocol/progress.rs"]

@@ -4,7 +4,11 @@
 use crate::dice::Dice;
 use crate::field::Field;
 use crate::harness::process::wait_until;
+use crate::harness::skip::cannot_run;
 use crate::judge::PATIENCE;
+use crate::judge::names::Names;
+use crate::peers::Place;
+use crate::record::Record;
 use crate::worker::Worker;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,9 +17,10 @@ const KILLS: usize = 200;
 /// Rounds from one full comparison of the log with the server's answers to the next.
 const FULL_EACH: usize = 20;
 
-struct Plan {
+struct Plan<'a> {
     name: &'static str,
-    sync: &'static [&'static str],
+    /// Options of the server.
+    sync: &'a [&'a str],
     max_entries: &'static str,
     nat64s: u32,
     /// Whether all NAT64s are known before the first kill (at the entry limit none is admitted).
@@ -64,6 +69,42 @@ fn crash_kill_sync_always() {
     });
 }
 
+/// Clients get addresses of a pool that is too small for all, and are idle at once: each begins
+/// and ends once, whenever the server is killed.
+#[test]
+fn crash_kill_names_full() {
+    run_with_names("crash_kill_names_full", &["--log-format", "full", "--sync", "always"]);
+}
+
+#[test]
+fn crash_kill_names_json() {
+    run_with_names("crash_kill_names_json", &["--log-format", "json"]);
+}
+
+fn run_with_names(name: &'static str, more: &[&str]) {
+    let place = Place::make().unwrap_or_else(|missing| cannot_run(&missing));
+    let words = [place.attaching(), vec!["--peer-names".into(), "both".into()]].concat();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let (code, _, said) = crate::run::run(&words);
+    assert_eq!(code, 0, "{said}");
+    let maps = place.maps();
+    let names = ["--peer-names", "both", "--peer-maps", &maps, "--peer-pool", "10.64.0.0/21"];
+    let names =
+        [&names[..], &["--peer-pool-for", "address", "--peer-pool-idle", "0s"], more].concat();
+    let record = run(&Plan {
+        name,
+        sync: &names,
+        max_entries: "1500",
+        nat64s: 4,
+        known_first: true,
+        share: 20,
+        news_max: 60,
+    });
+    let Names { named, unnamed, .. } = record.names;
+    println!("{name}: {named} named, {unnamed} unnamed");
+    assert!(named > 500 && unnamed > 100, "this was no load: {named} named, {unnamed} unnamed");
+}
+
 /// A tenth of the rounds of the others, each with a kill between logrotate's rename and SIGHUP: the
 /// lines that the dead server owes belong to a file that has another name now.
 #[test]
@@ -95,7 +136,7 @@ pub fn kills() -> usize {
     }
 }
 
-fn run(plan: &Plan) {
+fn run(plan: &Plan<'_>) -> Record {
     let start = Instant::now();
     let mut dice = Dice::new(plan.name);
     let rounds = (kills() * plan.share / 100).max(3);
@@ -161,4 +202,5 @@ fn run(plan: &Plan) {
         start.elapsed().as_secs_f32()
     );
     assert!(announced > 20 * killed, "this was no load: {announced} announcements");
+    field.record
 }

@@ -3,6 +3,7 @@
 
 use crate::judge::client::{Client, PREFIX};
 use crate::judge::eventlog::{Event, Kind};
+use crate::judge::names::Names;
 use flate2::read::MultiGzDecoder;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -45,6 +46,8 @@ pub struct Record {
     halves: Vec<String>,
     pub lines: usize,
     pub tables: HashMap<Ipv4Addr, Table>,
+    /// Of the pool.
+    pub names: Names,
 }
 
 impl Record {
@@ -56,6 +59,7 @@ impl Record {
             halves: Vec::new(),
             lines: 0,
             tables: HashMap::new(),
+            names: Names::default(),
         }
     }
 
@@ -104,6 +108,12 @@ impl Record {
             for line in fresh[..complete].lines() {
                 self.lines += 1;
                 self.halves.retain(|half| !line.starts_with(half));
+                let line = &plain(line);
+                match self.names.take(line) {
+                    None => {}
+                    Some(Ok(())) => continue,
+                    Some(Err(error)) => panic!("{error}: {line:?}, line {} of all", self.lines),
+                }
                 let event = Event::parse(line).unwrap_or_else(|error| {
                     panic!("{name}: {error}, line {} of all", self.lines);
                 });
@@ -133,6 +143,7 @@ impl Record {
         assert!(self.halves.is_empty(), "half lines that never come whole: {:?}", self.halves);
         let mut again = Record { files: self.files.clone(), ..Record::new(&self.files[0]) };
         again.feed();
+        assert_eq!(again.names, self.names, "names that lines tell now, and told before");
         assert_eq!(again.lines, self.lines, "lines now, lines that were read while it grew");
         for (nat64, table) in &mut self.tables {
             table.touched.clear();
@@ -172,6 +183,25 @@ impl Record {
 
     pub fn about_entry(&self, nat64: Ipv4Addr, mapped: u16, client: Client) -> String {
         self.lines_with(nat64, &[mapped], &format!(" [{}]:{}", client.address, client.port))
+    }
+}
+
+/// The form that all formats have in common.
+fn plain(line: &str) -> String {
+    if !line.starts_with('{') {
+        return line.split(" to ").next().unwrap_or_default().to_owned();
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    let text = |name: &str| json[name].as_str().unwrap_or_else(|| panic!("no {name}: {line}"));
+    let at = text("at").replace('T', " ");
+    let begin = format!("{} {}", at.trim_end_matches('Z'), text("event"));
+    match (json.get("pool"), json.get("port")) {
+        (Some(_), _) => format!("{begin} {} [{}]", text("pool"), text("client")),
+        (None, Some(port)) => {
+            format!("{begin} {}:{port} [{}]:{}", text("nat64"), text("client"), json["client_port"])
+        }
+        (None, None) => format!("{begin} {}", text("nat64")),
     }
 }
 

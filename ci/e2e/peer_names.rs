@@ -1,5 +1,5 @@
-//! `--peer-names`: programs of Debian, not changed, that listen at `[::]` and see who the client of
-//! a NAT64 is.
+//! `--peer-names`: programs of Debian, not changed, that see who the client of a NAT64 is: at
+//! `[::]` its own address, at 0.0.0.0 one that stands for it.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -32,10 +32,11 @@ fn unchanged_programs_see_the_client() {
     let place = Place::make().unwrap_or_else(|missing| cannot_run(&missing));
     let words = place.attaching();
     let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let words = [&words[..], &["--peer-names", "both"]].concat();
     let attached = run(&field.server, env!("CARGO_BIN_EXE_nat64handoff"), &words);
     assert!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
     let maps = place.maps();
-    let mut server = Server::start_with(&field, &["--peer-names", "ipv6", "--peer-maps", &maps]);
+    let mut server = Server::start_with(&field, &["--peer-names", "both", "--peer-maps", &maps]);
     let _gateway = Gateway::start(site);
     let client = site.address.to_string();
     let mut known = false;
@@ -56,17 +57,19 @@ fn unchanged_programs_see_the_client() {
         // One that came over IPv4 is what it is, and so is the one that asked whether it listens.
         assert!(!process.said().contains("64:ff9b"), "{}", process.said());
     }
-    // A socket of IPv4 alone sees the NAT64, whose port the log knows.
-    let line = format!("{SERVICE}:8006");
+    // A socket of IPv4 alone sees the address that stands for the client's network in the log.
     let config = place.path("ipv4.conf");
-    let text = NGINX.replace("LISTEN", &line).replace("FOLDER", place.path("").to_str().unwrap());
+    let text = NGINX.replace("LISTEN", "8006").replace("FOLDER", place.path("").to_str().unwrap());
     fs::write(&config, text).unwrap();
     let line = place.within(&format!("nginx -e stderr -c {}", config.display()));
     let nginx = Process::start(&field.server, "sh", &["-c", &line]);
     wait_until("nginx listens", || {
         field.server.inside(|| TcpStream::connect((SERVICE, 8006)).is_ok())
     });
-    visit(&field, 8006);
-    wait_until("it saw the NAT64", || nginx.said().contains(&format!("nginx {} ", site.pool)));
+    let own = visit(&field, 8006);
+    let address = server.names().address_of(site.address).unwrap();
+    assert_eq!(address.octets()[..2], [100, 64]);
+    let line = format!("nginx {address} {own}\n");
+    wait_until(&format!("nginx says {line:?}"), || nginx.said().contains(&line));
     server.stop();
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::field::{Field, SERVICE, SERVICE6, Site};
 use crate::judge::eventlog::{self, Event, Kind};
+use crate::judge::names::Names;
 use crate::process::{Process, run, wait_until};
 
 const NAT64HANDOFF: &str = env!("CARGO_BIN_EXE_nat64handoff");
@@ -63,6 +64,11 @@ impl Server {
         let events = eventlog::parse_all(&std::fs::read_to_string(&self.log).unwrap_or_default());
         eventlog::check_consistency(&events);
         events
+    }
+
+    /// Whom the addresses of the pool stand for.
+    pub fn names(&self) -> Names {
+        Names::of(&std::fs::read_to_string(&self.log).unwrap_or_default())
     }
 
     /// All events of a kind: their NAT64, mapped port, client address and port.

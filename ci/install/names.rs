@@ -58,6 +58,11 @@ fn install_gives_peers_names_and_takes_them_back() {
     let status = booted.done("nat64handoff peer-names status");
     assert!(status.contains("the server is there"), "{status}");
 
+    let both = booted.install("--no-update --peer-names both");
+    assert_eq!(both.code, 0, "{}", both.text);
+    let status = booted.done("nat64handoff peer-names status");
+    assert!(status.contains("the server is there") && status.contains("-peer4"), "{status}");
+    assert!(booted.done("nat64handoff status").contains("IPv4 names"));
     let off = booted.install("--no-update --peer-names off");
     assert_eq!(off.code, 0, "{}", off.text);
     assert_eq!(booted.done("stat -c %a /sys/fs/bpf; ls -A /sys/fs/bpf"), before);
@@ -85,8 +90,8 @@ fn install_gives_peers_names_and_takes_them_back() {
 #[test]
 fn install_says_where_peers_can_have_no_names() {
     let booted = Booted::new();
-    let refused = booted.install("--no-update --peer-names ipv4");
-    assert!(refused.code == 1 && refused.text.contains("ipv6 or off"), "{}", refused.text);
+    let refused = booted.install("--no-update --peer-names ipv5");
+    assert!(refused.code == 1 && refused.text.contains("both or off"), "{}", refused.text);
     let refused = booted.install("--no-update --peer-names ipv6");
     assert_eq!(refused.code, 1, "{}", refused.text);
     assert!(refused.text.contains("--peer-names off"), "{}", refused.text);

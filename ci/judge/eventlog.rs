@@ -1,5 +1,6 @@
 //! The event log, read strictly by the form that PROTOCOL section 8 gives.
 
+use super::names::Names;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -103,7 +104,11 @@ fn full_is_right(full: &str, kind: Kind) -> bool {
 /// All lines of a log; a last line without its end is not read.
 pub fn parse_all(text: &str) -> Vec<Event> {
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    complete.lines().map(|line| Event::parse(line).unwrap()).collect()
+    // Of the pool of names, only that each line can stand where it stands.
+    let mut names = Names::default();
+    let mut is_of_pool = |line: &str| names.take(line).map(Result::unwrap).is_some();
+    let lines = complete.lines().filter(|line| !is_of_pool(line));
+    lines.map(|line| Event::parse(line).unwrap()).collect()
 }
 
 /// Replays a log from the beginning: `Initialized` first for each NAT64, and again only after a

@@ -14,6 +14,7 @@ use crate::server::{Server, fresh_directory};
 use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -149,16 +150,21 @@ pub fn start(place: &Place, extra: &[&str]) -> Server {
 }
 
 /// Killed, and started again with the same state, after `meanwhile`.
-pub fn killed_and_restarted(place: &Place, mut server: Server, meanwhile: impl FnOnce()) -> Server {
+pub fn killed_and_restarted(place: &Place, server: Server, meanwhile: impl FnOnce()) -> Server {
+    let maps = place.maps();
+    let arguments = ["--reactors", "1", "--peer-names", "ipv6", "--peer-maps", &maps];
+    again(server, &arguments, |_| meanwhile())
+}
+
+/// Killed, and started again with the same state and these options, after `meanwhile`.
+pub fn again(mut server: Server, options: &[&str], meanwhile: impl FnOnce(&Path)) -> Server {
     server.process.signal(libc::SIGKILL);
     server.wait_exit(PATIENCE);
-    meanwhile();
+    meanwhile(server.directory.path());
     let (port, listen) = (server.port, server.listen.clone());
     let directory = std::mem::replace(&mut server.directory, fresh_directory());
     drop(server);
-    let maps = place.maps();
-    let arguments = ["--reactors", "1", "--peer-names", "ipv6", "--peer-maps", &maps];
-    Server::launch(command(), directory, port, listen, &arguments)
+    Server::launch(command(), directory, port, listen, options)
 }
 
 /// A client has its name from when it is announced until its entry is gone, over kills; nobody else

@@ -1,15 +1,15 @@
 //! `--peer-names`: how names end, and with whose tables they are compared at a start.
 
-use super::peer_names::{Service, connect, start};
+use super::peer_names::{Service, again, connect, start};
 use crate::harness::process::wait_until;
-use crate::harness::program::{LOCAL, command};
+use crate::harness::program::LOCAL;
 use crate::harness::skip::cannot_run;
 use crate::judge::PATIENCE;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::peers::Place;
 use crate::run::run;
-use crate::server::{Server, fresh_directory};
+use crate::server::Server;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::Command;
@@ -19,17 +19,6 @@ fn attached() -> Place {
     let (code, said) = place.attach("1000");
     assert_eq!(code, 0, "{said}");
     place
-}
-
-/// Killed, and started again with the same state and these options, after `meanwhile`.
-fn again(mut server: Server, options: &[&str], meanwhile: impl FnOnce(&Path)) -> Server {
-    server.process.signal(libc::SIGKILL);
-    server.wait_exit(PATIENCE);
-    meanwhile(server.directory.path());
-    let (port, listen) = (server.port, server.listen.clone());
-    let directory = std::mem::replace(&mut server.directory, fresh_directory());
-    drop(server);
-    Server::launch(command(), directory, port, listen, options)
 }
 
 /// The names of a server that is gone for good end by themselves, and at once where one starts with

@@ -316,6 +316,15 @@ Counter:
     PoolNamed = "pool_named",
     /// Addresses of the pool that were taken back from clients without entries.
     PoolUnnamed = "pool_unnamed",
+    /// Entries whose clients have no address of the pool (`--peer-names ipv4`), as none was left.
+    PoolFull = "pool_full" => Us:
+        "clients have no IPv4 name, as no address of the pool is left: choose a larger --peer-pool",
+    /// The same, as those who came through the same NAT64 have their share, and most are given.
+    PoolShare = "pool_share" => Us:
+        "clients have no IPv4 name, as most of the pool is given, and their NAT64 has its share: choose a \
+         larger --peer-pool, or say by --deny whom not to serve",
+    /// The same, as another reactor was giving them one at that time.
+    PoolUnrecorded = "pool_unrecorded",
     /// Times that the event log was so far behind that new clients had to wait for it.
     LogQueueWaits = "log_queue_waits" => Us:
         "the event log was too far behind to take more; see what is slow about the disk or the \

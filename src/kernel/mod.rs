@@ -24,6 +24,7 @@ mod outgoing;
 pub mod priority;
 pub mod release;
 pub mod ring;
+pub mod routes;
 pub mod service;
 pub mod signals;
 mod slot;

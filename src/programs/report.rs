@@ -35,6 +35,8 @@ pub struct Status {
     pub entries: Capacity,
     /// Clients and networks that are banned.
     pub bans: u64,
+    /// Addresses of the pool that stand for clients. Nothing where none are given.
+    pub pool: Option<Capacity>,
     /// All counters but drops, by name.
     pub counters: BTreeMap<String, Rated>,
     /// What rates are measured over; 0 where they are not known yet.

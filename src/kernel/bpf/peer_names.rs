@@ -34,7 +34,7 @@ use super::assembler::Instruction;
 use super::call::{self, BpfError, ProgramKind};
 use super::layout::{
     CHECK_AT, CHECK_MULTIPLIER, CLIENT_PORT_AT, GENERATION_AT, NAMESPACE_AT, PEER_OCTETS, PEERS,
-    UNTIL_AT,
+    POOL_AT, UNTIL_AT,
 };
 pub use super::layout::{NAMES, STATE};
 use super::map::BpfMap;
@@ -106,6 +106,12 @@ fn check(key: &[u8; NAMES.key_octets], value: &[u8; NAMES.value_octets]) -> u64 
 pub fn read_generation(value: &[u8]) -> u32 {
     let octets = value.get(GENERATION_AT as usize..).and_then(|rest| rest.first_chunk());
     octets.map_or(0, |octets| u32::from_ne_bytes(*octets))
+}
+
+/// Whether two values of names are of the same client and port.
+pub fn is_of_same_client(one: &[u8], other: &[u8]) -> bool {
+    let of = |value: &[u8]| value.first_chunk::<{ POOL_AT as usize }>().copied();
+    of(one).is_some_and(|client| Some(client) == of(other))
 }
 
 /// Whether a value of a name names anybody: no client has port 0.

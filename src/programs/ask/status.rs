@@ -49,9 +49,13 @@ fn head(text: &mut String, status: &Status, units: Units) {
 
 /// How much there is, and how fast it comes.
 fn work(text: &mut String, status: &Status, units: Units) {
-    for (about, of, option) in
-        [("NAT64s", status.nat64s, "--max-nat64s"), ("entries", status.entries, "--max-entries")]
-    {
+    let limited = [
+        ("NAT64s", Some(status.nat64s), "--max-nat64s"),
+        ("entries", Some(status.entries), "--max-entries"),
+        ("IPv4 names", status.pool, "--peer-pool"),
+    ];
+    for (about, of, option) in limited {
+        let Some(of) = of else { continue };
         let (used, max) = (units.count(of.used), units.count(of.max));
         let said = format!("{used} of {max} ({option}), {}", units.part(of.used, of.max));
         let is_near = of.used as f64 >= NEARLY_FULL * of.max as f64;
@@ -213,6 +217,7 @@ mod tests {
             ready: false,
             not_ready: vec!["reactor 1 cannot record".into()],
             nat64s: Capacity { used: 999, max: 1000 },
+            pool: Some(Capacity { used: 77, max: 1_048_574 }),
             journal: Some(JournalStatus { failed: true, ..JournalStatus::default() }),
             log: Some(LogStatus { waits_for_system: true, ..LogStatus::default() }),
             tables_all: 30,
@@ -228,6 +233,7 @@ mod tests {
             "new clients get no answer",
             "reactor 1 cannot record",
             "999 of 1000",
+            "77 of 1048574 (--peer-pool)",
             "cannot be written any more",
             "which is waited for",
             "no_port",

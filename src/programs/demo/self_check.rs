@@ -17,7 +17,7 @@ use crate::kernel::clock;
 use crate::kernel::socket::kept::KeptSockets;
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 use crate::programs::exit::{ExitError, print};
-use crate::programs::options::{Environment, SelfCheckOptions, ServeConfig};
+use crate::programs::options::{Environment, PeerNames, SelfCheckOptions, ServeConfig};
 use crate::programs::serve::Serving;
 
 /// Not one that another program is likely to use port 9 of.
@@ -55,7 +55,7 @@ fn with_own(config: ServeConfig) -> Result<(), ExitError> {
         allow: Vec::new(),
         deny: Vec::new(),
         // Those are the other server's to give.
-        peer_names: false,
+        peer_names: PeerNames::Off,
         ..config
     };
     let serving =

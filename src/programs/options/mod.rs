@@ -14,6 +14,7 @@ mod environment;
 mod followed;
 mod gateway;
 mod layers;
+mod peers;
 mod table;
 mod values;
 
@@ -31,6 +32,7 @@ pub use environment::Environment;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
 pub use layers::{UsageError, UsageErrors};
+pub use peers::PeerNames;
 pub use table::{
     AdminPlace, HistoryDestination, LogDestination, Places, ServeConfig, ServeOptions,
 };
@@ -213,6 +215,9 @@ pub struct AttachOptions {
     /// repeated [default: the root, so all programs]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Vec<PathBuf>,
+    /// At which sockets peers are named, as serve has it
+    #[arg(long, value_name = "ipv6|ipv4|both", default_value = "ipv6", value_parser = attached)]
+    pub peer_names: PeerNames,
     /// The most names: 140 octets of memory for each, at once
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = names_max)]
     pub names_max: u32,
@@ -222,6 +227,13 @@ pub struct AttachOptions {
     /// Where the programs and their maps are kept.
     #[command(flatten)]
     pub pinned: PinnedOptions,
+}
+
+fn attached(text: &str) -> Result<PeerNames, String> {
+    match PeerNames::parse(text) {
+        Ok(PeerNames::Off) => Err("to have none, there is peer-names detach".into()),
+        names => names,
+    }
 }
 
 fn names_max(text: &str) -> Result<u32, String> {

@@ -7,6 +7,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -14,6 +15,7 @@ use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
+use super::peers::{self, PeerNames};
 use super::values::{
     self, count, integer, listen_addresses, networks, not_empty, path, strings, sync_policy,
     whole_number,
@@ -22,6 +24,7 @@ use crate::disk::fs::parent;
 use crate::disk::history::FOLDER;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
+use crate::handoff::pool::{PoolSettings, PoolUnit};
 use crate::kernel::backend::Io;
 
 /// The bounds of the default of `--max-entries`. The lower one is a full table of one NAT64: the
@@ -222,13 +225,13 @@ options! {
             .default("2000")
             .shown(|&rate| i64::from(rate).into());
 
-    pub peer_names: bool =
-        "ipv6: programs on this host that listen at `[::]` see the clients of NAT64s as their peers, once \
-         peer-names attach was run",
-        Row::word("peer-names", "off|ipv6", values::peer_names)
+    pub peer_names: PeerNames =
+        "Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: \
+         ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool",
+        Row::word("peer-names", "off|ipv6|ipv4|both", PeerNames::parse)
             .group(PEERS)
             .default("off")
-            .shown(|names| if *names { "ipv6" } else { "off" }.into());
+            .shown(|names| names.to_string().into());
 
     pub peer_maps: PathBuf =
         "Where peer-names attach has the maps of these names",
@@ -236,6 +239,27 @@ options! {
             .group(PEERS)
             .default("/sys/fs/bpf/nat64handoff")
             .shown(|directory| path(directory));
+
+    pub peer_pool: Ipv4Net =
+        "Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use",
+        Row::word("peer-pool", "NET", peers::pool)
+            .group(PEERS)
+            .default("100.64.0.0/12")
+            .shown(|network| network.to_string().into());
+
+    pub peer_pool_for: PoolUnit =
+        "For whom such an address stands: for all clients of a /64, or for each client address",
+        Row::word("peer-pool-for", "prefix64|address", peers::pool_unit)
+            .group(PEERS)
+            .default("prefix64")
+            .shown(|&unit| peers::shown_unit(unit).into());
+
+    pub peer_pool_idle: Duration =
+        "How long such an address is kept for clients that have no entry",
+        Row::word("peer-pool-idle", "DURATION", peers::pool_idle)
+            .group(PEERS)
+            .default("1h")
+            .shown(|idle| humantime::format_duration(*idle).to_string().into());
 
     pub admin: AdminPlace =
         "Unix socket at which `status` and the like ask the server, over HTTP; off: none",
@@ -374,6 +398,14 @@ pub struct Places {
 /// A configuration whose parts fit together.
 fn taken(layers: &mut Layers<'_>) -> Result<ServeConfig, UsageErrors> {
     let config = ServeConfig::take(layers)?;
+    if config.peer_names.has_ipv4() && !config.journal {
+        let cause = format!(
+            "{} wants a journal: without one, an address would stand for another client after a restart; \
+             drop --no-journal, or choose ipv6",
+            config.peer_names
+        );
+        return Err(UsageErrors(vec![UsageError { place: "--peer-names".into(), cause }]));
+    }
     match config.web {
         Some(web) if !web.ip().is_loopback() && config.web_token.is_none() => {
             let cause = format!(
@@ -384,6 +416,14 @@ fn taken(layers: &mut Layers<'_>) -> Result<ServeConfig, UsageErrors> {
             Err(UsageErrors(vec![UsageError { place: "--web".into(), cause }]))
         }
         _ => Ok(config),
+    }
+}
+
+impl ServeConfig {
+    /// The pool, if clients get addresses of it.
+    pub fn pool(&self) -> Option<PoolSettings> {
+        let (network, unit, idle) = (self.peer_pool, self.peer_pool_for, self.peer_pool_idle);
+        self.peer_names.has_ipv4().then_some(PoolSettings { network, unit, idle })
     }
 }
 

@@ -65,14 +65,6 @@ pub(super) fn client_share(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) fn peer_names(text: &str) -> Result<bool, String> {
-    match text.trim() {
-        "off" => Ok(false),
-        "ipv6" => Ok(true),
-        other => Err(format!("{other:?} is neither off nor ipv6; choose one of them")),
-    }
-}
-
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "plain" => Ok(LogFormat::Plain),
@@ -188,7 +180,7 @@ pub(super) fn networks(list: &[&str]) -> Result<Vec<Ipv4Net>, String> {
     list.iter().map(|text| network(text.trim())).collect()
 }
 
-fn network(text: &str) -> Result<Ipv4Net, String> {
+pub(super) fn network(text: &str) -> Result<Ipv4Net, String> {
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Ok(Ipv4Net::from(address));
     }

@@ -22,7 +22,7 @@ use crate::kernel::bpf::place;
 use crate::kernel::limits;
 use crate::programs::accounts::number_of;
 use crate::programs::exit::{ExitError, print};
-use crate::programs::options::{AttachOptions, PeerNamesCommand};
+use crate::programs::options::{AttachOptions, PeerNames, PeerNamesCommand};
 
 /// What the maps are pinned as, in the directory of `--maps`.
 pub const NAMES_FILE: &str = "names";
@@ -64,7 +64,8 @@ fn attach(options: &AttachOptions) -> Result<(), ExitError> {
     };
     let mut attached = Vec::new();
     for (number, (path, group)) in groups.iter().enumerate() {
-        let links = found.attach(group, true, false).map_err(|error| {
+        let names = options.peer_names;
+        let links = found.attach(group, names.has_ipv6(), names.has_ipv4()).map_err(|error| {
             ExitError::failed(format_args!("{}: {}", path.display(), explained(error).message))
         })?;
         attached.extend(links.into_iter().map(|link| (number, link)));
@@ -83,10 +84,11 @@ fn attach(options: &AttachOptions) -> Result<(), ExitError> {
     }
     let shown: Vec<_> = groups.iter().map(|(path, _)| path.display().to_string()).collect();
     print(format!(
-        "attached to {}: at most {} names, of the server of {} (serve --peer-names ipv6)\n",
+        "attached to {}: at most {} names, of the server of {} (serve --peer-names {})\n",
         shown.join(", "),
         options.names_max,
         options.user,
+        options.peer_names,
     ))?;
     if attached.iter().any(|(_, link)| link.name == EVERYWHERE) {
         print(
@@ -183,6 +185,19 @@ fn close_or_leave(maps: &Path) -> Result<(), ExitError> {
     let mode = fs::metadata(root).map_err(|error| cannot("read", root, &error))?.permissions();
     let closed = fs::Permissions::from_mode(mode.mode() & 0o7777 & !PASS);
     fs::set_permissions(root, closed).map_err(|error| cannot("closed", root, &error))
+}
+
+/// Which sockets the programs that are attached do not name, of those that are to be named. Empty
+/// where that cannot be seen.
+pub fn not_attached(maps: &Path, wanted: PeerNames) -> Vec<PeerNames> {
+    let links = links(maps).unwrap_or_default();
+    let has = |name: &str| links.iter().any(|link| link.to_string_lossy().ends_with(name));
+    let all = [
+        (PeerNames::Ipv6, wanted.has_ipv6(), "peer6"),
+        (PeerNames::Ipv4, wanted.has_ipv4(), "peer4"),
+    ];
+    let missing = all.into_iter().filter(|(_, is_wanted, name)| *is_wanted && !has(name));
+    if links.is_empty() { Vec::new() } else { missing.map(|(names, ..)| names).collect() }
 }
 
 /// The pinned links.

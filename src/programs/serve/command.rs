@@ -9,6 +9,7 @@ use crate::kernel::successor::{Predecessor, Successor};
 use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals, successor};
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{Environment, PEER_MAPS, Places, ServeConfig, ServeOptions};
+use crate::programs::serve::names::pool_lines;
 use crate::programs::serve::start::{StartError, choose_io};
 use crate::programs::serve::stop::Serving;
 use crate::programs::serve::supervise::{self, Alarm, ServeEnd};
@@ -120,6 +121,9 @@ pub fn check(options: ServeOptions) -> Result<(), ExitError> {
         ExitError::usage(lines.collect::<Vec<_>>().join("\n"))
     })?;
     print(text)?;
+    for line in pool_lines(&config) {
+        print(format!("# {line}\n"))?;
+    }
     let troubles = check::troubles(&config);
     if troubles.is_empty() {
         return print("# good: nothing here keeps it from starting\n");

@@ -18,7 +18,7 @@ use super::rounds::Rounds;
 pub use super::shard::{ServerShard, Shard};
 use crate::disk::eventlog;
 use crate::disk::storage::{JournalState, JournalWriter};
-use crate::handoff::change::{Event, Now};
+use crate::handoff::change::{Change, Event, Now};
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::PAYLOAD_MAX;
 use crate::handoff::server::{
@@ -39,11 +39,15 @@ const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
 /// The most datagrams that are answered after the reactor is told to stop, plus less than one
 /// batch: more than the queue of a socket holds.
 const LAST_MAX: usize = 16 * BATCH_MAX;
+/// The most changes that are recorded first in one batch.
+const FIRST_MAX: usize = 4096;
+/// How soon the next ones are.
+const FIRST_EVERY: Duration = Duration::from_millis(1);
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 // An empty queue takes what any datagram leads to.
-const _: () = assert!(events_max(PAYLOAD_MAX) <= eventlog::QUEUE_EVENTS);
+const _: () = assert!(2 * events_max(PAYLOAD_MAX) <= eventlog::QUEUE_EVENTS);
 
 /// What a reactor records changes with.
 pub struct ChangeRecorder {
@@ -78,6 +82,8 @@ pub struct Reactor<B, S: Shard> {
     unlogged: Vec<Event>,
     /// None: peers have no names.
     names: Option<PeerNameWriter>,
+    /// What is recorded before anything else, from the last to the first.
+    first: Vec<(TableKey, Change)>,
     /// Events that the log's queue has room for, as it was when this part of the batch began.
     log_room: usize,
     /// The state of the journal that was reported last.
@@ -137,6 +143,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             held_octets: 0,
             unlogged: Vec::new(),
             names: None,
+            first: Vec::new(),
             log_room: 0,
             told: JournalState::Fine,
             overflow_asked: Duration::ZERO,
@@ -156,6 +163,13 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// With the names of peers, if they are to have any.
     pub fn naming(self, names: Option<PeerNameWriter>) -> Self {
         Self { names, ..self }
+    }
+
+    /// These changes are recorded before all others.
+    pub fn recording_first(mut self, mut changes: Vec<(TableKey, Change)>) -> Self {
+        changes.reverse();
+        self.first = changes;
+        self
     }
 
     /// Counts the turns of the loop.
@@ -180,7 +194,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             let late = self.shard.is_late();
             // Nothing is given up that cannot be recorded.
             let due_min = if self.is_recording() { Duration::ZERO } else { RETRY_EVERY };
-            let due = self.shard.tend_due().map(|due| due.max(due_min));
+            let due = [self.shard.tend_due(), self.names_due()].into_iter().flatten().min();
+            let due = due.map(|due| due.max(due_min));
             let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
             let wait = wait.into_iter().chain(due).min();
             let arrivals = self.backend.turn(wait)?;
@@ -271,6 +286,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.shard.record_late(&batch, &mut self.outbox);
         let events = self.log_room.saturating_sub(EVENTS_BESIDE);
         self.shard.tend(&batch, events, &mut self.outbox);
+        self.tend_names(&batch);
         for place in 0..count {
             if place % PREFETCH_MAX == 0 {
                 self.prefetch(place..count.min(place + PREFETCH_MAX), &number);
@@ -337,7 +353,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.log_room = 0;
             return Batch { frozen: Some(DropReason::JournalUnavailable), ..Batch::at(now) };
         };
-        self.log_room = log.reserve(events, &self.stats);
+        // Each change may lead to a name.
+        let each = 1 + usize::from(self.names.as_ref().is_some_and(PeerNameWriter::gives));
+        self.log_room = log.reserve(each * events, &self.stats) / each;
         let mut batch = match &mut self.journal {
             Some(journal) => Batch {
                 record: journal.next_number().0,
@@ -360,9 +378,12 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// The one place that decides what comes first: changes are written to the journal, then to the
     /// log's queue, then the replies that announce them are handed to the kernel.
     fn commit(&mut self, now: Now) -> io::Result<()> {
+        if let Some(names) = &mut self.names {
+            names.give(&mut self.outbox.changes);
+        }
         let written = self.record(now);
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
-        self.name(written, durable);
+        self.name(now, written, durable);
         for index in 0..self.outbox.replies.len() {
             let Reply { datagram, to, ref body, after } = self.outbox.replies[index];
             if after > durable {
@@ -389,10 +410,34 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     /// Names are those of the entries before any of that is announced.
-    fn name(&mut self, written: bool, durable: u64) {
+    fn name(&mut self, now: Now, written: bool, durable: u64) {
         let changes = &self.outbox.changes;
         if let Some(names) = self.names.as_mut().filter(|_| written && !changes.is_empty()) {
-            names.follow(changes, waits_for(self.journal.as_ref(), durable));
+            names.follow(now.monotonic, changes, waits_for(self.journal.as_ref(), durable));
+        }
+    }
+
+    /// How soon [`Reactor::tend_names`] has something to do.
+    fn names_due(&self) -> Option<Duration> {
+        if self.first.is_empty() {
+            return self.names.as_ref().and_then(PeerNameWriter::due);
+        }
+        Some(FIRST_EVERY)
+    }
+
+    /// Addresses of the pool end that nobody is to have, or that nobody has had for long.
+    fn tend_names(&mut self, batch: &Batch) {
+        if batch.frozen.is_some() {
+            return;
+        }
+        let changes = &mut self.outbox.changes;
+        let events = self.log_room.saturating_sub(changes.len()).min(FIRST_MAX);
+        let rest = self.first.len().saturating_sub(events);
+        self.stats.add(Counter::PoolUnnamed, (self.first.len() - rest) as u64);
+        changes.extend(self.first.drain(rest..).rev());
+        if let Some(names) = self.names.as_mut().filter(|_| self.first.is_empty()) {
+            let events = self.log_room.saturating_sub(changes.len());
+            names.take_back(batch.now.monotonic, events, changes);
         }
     }
 
@@ -441,7 +486,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     fn log_unlogged(&mut self) {
         if let Some(names) = &mut self.names {
             let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
-            names.follow_late(&self.unlogged, waits_for(self.journal.as_ref(), durable));
+            let now = self.clock.monotonic();
+            names.follow_late(now, &self.unlogged, waits_for(self.journal.as_ref(), durable));
         }
         if let Some(log) = &mut self.log {
             self.unlogged.drain(..).for_each(|event| log.send(event, &self.stats));

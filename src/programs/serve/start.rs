@@ -26,7 +26,8 @@ use crate::kernel::socket::kept::KeptSockets;
 use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::successor::Predecessor;
-use crate::programs::options::{LogDestination, ServeConfig};
+use crate::programs::options::{LogDestination, PeerNames, ServeConfig};
+use crate::programs::peer_names::not_attached;
 use crate::programs::serve::admin::{
     Admin, AdminShared, AdminState, BanDesk, DoorError, Doors, Gauges,
 };
@@ -34,7 +35,9 @@ use crate::programs::serve::bans::BanBook;
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live::{self, Poller, Polling};
-use crate::programs::serve::names::{self, ForgottenUnlessServed, Names};
+use crate::programs::serve::names::{
+    self, ForgottenUnlessServed, FoundPool, Names, ReactorNames, pool_lines,
+};
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
 use crate::programs::serve::recovery::{Kept, StateAhead, StateFound};
@@ -73,18 +76,43 @@ impl Names {
     fn of(
         config: &ServeConfig,
         socket: &ReactorSocket,
+        servers: &mut [Server],
+        stats: &[Arc<Stats>],
+    ) -> (Option<Self>, Vec<ReactorNames>) {
+        let mut found = FoundPool::take(config, servers);
+        let names = Self::filled(config, socket, servers, stats, &mut found);
+        let of_reactors = found.deal(names.as_ref(), stats);
+        (names, of_reactors)
+    }
+
+    fn filled(
+        config: &ServeConfig,
+        socket: &ReactorSocket,
         servers: &[Server],
         stats: &[Arc<Stats>],
+        found: &mut FoundPool,
     ) -> Option<Self> {
         let forgotten = || names::forget(&config.peer_maps, &config.state);
-        if !config.peer_names {
+        if config.peer_names == PeerNames::Off {
             // Those of another user are not of this state.
             let _ = forgotten();
             return None;
         }
-        let names = Self::open(&config.peer_maps, &config.state, socket);
-        let why = match names.and_then(|names| names.fill(servers, stats).map(|()| names)) {
+        let (pool, shares) = match &mut found.pool {
+            Some((pool, shares)) => (Some(Arc::clone(pool)), &mut shares[..]),
+            None => (None, &mut [][..]),
+        };
+        let names = Self::open(&config.peer_maps, &config.state, socket, pool);
+        let why = match names.and_then(|names| names.fill(servers, stats, shares).map(|()| names)) {
             Ok(names) => {
+                pool_lines(config).iter().for_each(|line| warn(format_args!("{line}")));
+                for missing in not_attached(&config.peer_maps, config.peer_names) {
+                    let wanted = config.peer_names;
+                    warn(format_args!(
+                        "--peer-names {wanted}: peers of {missing} sockets have no name, as that was not attached: \
+                         as root, nat64handoff peer-names attach --peer-names {wanted}"
+                    ));
+                }
                 if config.allow.is_empty() {
                     warn(format_args!(
                         "--peer-names: any IPv4 host can appear as any IPv6 client, as all may be NAT64s: name \
@@ -197,7 +225,7 @@ impl Serving {
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let bans = bans_of(&config, clock, &mut servers)?;
-        let names = Names::of(&config, &groups[0][0], &servers, &stats);
+        let (names, naming) = Names::of(&config, &groups[0][0], &mut servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =
@@ -205,12 +233,12 @@ impl Serving {
         let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
-        let parts = servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries);
+        let parts =
+            servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
         for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
-            let ((((server, live), recorder), stats), inquiries) = parts;
+            let (((((server, live), recorder), stats), inquiries), names) = parts;
             let shard = ServerShard { server, live };
             let stats = Arc::clone(stats);
-            let names = names.as_ref().map(|names| names.writer(Arc::clone(&stats)));
             let seat = Seat { shard, recorder, stats, inquiries, names, common: common.clone() };
             seat.spawn(number, io, sockets).map_err(|error| StartError::System("thread", error))?;
         }
@@ -322,6 +350,7 @@ impl Asking {
             clock,
             stats: serving.stats.clone(),
             budget: Arc::clone(&serving.budget),
+            pool: serving.names.as_ref().and_then(Names::pool).map(Arc::clone),
             history_failures: Arc::clone(&serving.history_failures),
             gauges,
             desks,

@@ -18,7 +18,7 @@ use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::inquiry::Inquiries;
 use crate::programs::serve::live::View;
-use crate::programs::serve::names::PeerNameWriter;
+use crate::programs::serve::names::ReactorNames;
 use crate::programs::serve::reactor::{ChangeRecorder, JournalTrouble, Reactor, ServerShard};
 
 /// A reactor that has stopped checks this many times, at these intervals, whether the others have,
@@ -89,7 +89,7 @@ pub(super) struct Seat {
     pub(super) recorder: mpsc::Receiver<ChangeRecorder>,
     pub(super) stats: Arc<Stats>,
     pub(super) inquiries: Option<Inquiries>,
-    pub(super) names: Option<PeerNameWriter>,
+    pub(super) names: ReactorNames,
     pub(super) common: ThreadsShared,
 }
 
@@ -144,7 +144,7 @@ impl Seat {
         };
         let say = say_trouble(troubled);
         let reactor = Reactor::new(backend, self.shard, recorder, clock, self.stats, say);
-        let mut reactor = reactor.naming(self.names);
+        let mut reactor = reactor.naming(self.names.writer).recording_first(self.names.first);
         if let Some(inquiries) = self.inquiries {
             reactor = reactor.answering(inquiries);
         }

@@ -332,7 +332,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -407,10 +407,22 @@ _nat64handoff() {
                     return 0
                     ;;
                 --peer-names)
-                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "off both" -- "${cur}"))
                     return 0
                     ;;
                 --peer-maps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool-for)
+                    COMPREPLY=($(compgen -W "address" -- "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool-idle)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1266,13 +1278,17 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__peer__subcmd__names__subcmd__attach)
-            opts="-h --cgroup --names-max --user --maps --help"
+            opts="-h --cgroup --peer-names --names-max --user --maps --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-names)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1402,7 +1418,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1477,10 +1493,22 @@ _nat64handoff() {
                     return 0
                     ;;
                 --peer-names)
-                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "off both" -- "${cur}"))
                     return 0
                     ;;
                 --peer-maps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool-for)
+                    COMPREPLY=($(compgen -W "address" -- "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool-idle)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1508,7 +1536,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1583,10 +1611,22 @@ _nat64handoff() {
                     return 0
                     ;;
                 --peer-names)
-                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "off both" -- "${cur}"))
                     return 0
                     ;;
                 --peer-maps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool-for)
+                    COMPREPLY=($(compgen -W "address" -- "${cur}"))
+                    return 0
+                    ;;
+                --peer-pool-idle)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

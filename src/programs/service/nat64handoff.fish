@@ -70,8 +70,12 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l max-
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-names -d 'ipv6: programs on this host that listen at `[::]` see the clients of NAT64s as their peers, once peer-names attach was run [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-names -d 'Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool [default: off]' -r -f -a "off\t''
+both\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-maps -d 'Where peer-names attach has the maps of these names [default: /sys/fs/bpf/nat64handoff]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry [default: 1h]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -120,8 +124,12 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-names -d 'ipv6: programs on this host that listen at `[::]` see the clients of NAT64s as their peers, once peer-names attach was run [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-names -d 'Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool [default: off]' -r -f -a "off\t''
+both\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-maps -d 'Where peer-names attach has the maps of these names [default: /sys/fs/bpf/nat64handoff]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry [default: 1h]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -150,8 +158,12 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l client-share -d 'Share of a NAT64\'s ports that one client network (/64) may have, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l validation-rate -d 'Validation packets to send at most in a second [default: 10000]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l create-rate -d 'Entries to create for one NAT64 at most in a second, after two whole tables at once [default: 2000]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-names -d 'ipv6: programs on this host that listen at `[::]` see the clients of NAT64s as their peers, once peer-names attach was run [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-names -d 'Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool [default: off]' -r -f -a "off\t''
+both\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-maps -d 'Where peer-names attach has the maps of these names [default: /sys/fs/bpf/nat64handoff]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry [default: 1h]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -241,6 +253,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; an
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and not __fish_seen_subcommand_from attach detach status help" -f -a "status" -d 'Say what is attached, and how many names there are'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and not __fish_seen_subcommand_from attach detach status help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l cgroup -d 'Name peers only to the programs in this control group v2, as that of a slice; may be repeated [default: the root, so all programs]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l peer-names -d 'At which sockets peers are named, as serve has it' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l names-max -d 'The most names: 140 octets of memory for each, at once' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l user -d 'The user that the server runs as' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l maps -d 'The directory of the maps, in a bpffs' -r -F

@@ -47,8 +47,11 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
-'--peer-names=[ipv6\: programs on this host that listen at \`\[\:\:\]\` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-names=[Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run\: ipv6\: those that listen at \`\[\:\:\]\`; ipv4\: those that listen at 0.0.0.0, by addresses of --peer-pool \[default\: off\]]:off|ipv6|ipv4|both:(off both)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
+'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
+'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry \[default\: 1h\]]:DURATION:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -158,8 +161,11 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
-'--peer-names=[ipv6\: programs on this host that listen at \`\[\:\:\]\` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-names=[Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run\: ipv6\: those that listen at \`\[\:\:\]\`; ipv4\: those that listen at 0.0.0.0, by addresses of --peer-pool \[default\: off\]]:off|ipv6|ipv4|both:(off both)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
+'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
+'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry \[default\: 1h\]]:DURATION:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -188,8 +194,11 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share of a NAT64'\''s ports that one client network (/64) may have, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--validation-rate=[Validation packets to send at most in a second \[default\: 10000\]]:N:_default' \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
-'--peer-names=[ipv6\: programs on this host that listen at \`\[\:\:\]\` see the clients of NAT64s as their peers, once peer-names attach was run \[default\: off\]]:off|ipv6:(off)' \
+'--peer-names=[Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run\: ipv6\: those that listen at \`\[\:\:\]\`; ipv4\: those that listen at 0.0.0.0, by addresses of --peer-pool \[default\: off\]]:off|ipv6|ipv4|both:(off both)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
+'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
+'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry \[default\: 1h\]]:DURATION:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -403,6 +412,7 @@ _arguments "${_arguments_options[@]}" : \
             (attach)
 _arguments "${_arguments_options[@]}" : \
 '*--cgroup=[Name peers only to the programs in this control group v2, as that of a slice; may be repeated \[default\: the root, so all programs\]]:DIR:_files' \
+'--peer-names=[At which sockets peers are named, as serve has it]:ipv6|ipv4|both:_default' \
 '--names-max=[The most names\: 140 octets of memory for each, at once]:N:_default' \
 '--user=[The user that the server runs as]:NAME:_default' \
 '--maps=[The directory of the maps, in a bpffs]:DIR:_files' \

@@ -98,6 +98,10 @@ pub async fn metrics(shared: &AdminShared) -> String {
     all.gauge("entries", "Entries in all tables; an empty table counts as one.", sample.entries);
     all.gauge("entries_limit", "The most entries (--max-entries).", shared.config.entries_max);
     all.gauge("bans", "Clients and networks that are banned.", shared.bans.count());
+    if let Some(pool) = status::pool(shared) {
+        all.gauge("pool_used", "Addresses of the pool that stand for clients.", pool.used);
+        all.gauge("pool_addresses", "Addresses of the pool (--peer-pool).", pool.max);
+    }
     for &counter in Counter::ALL {
         let name = format!("{}_total", counter.name());
         all.counter(&name, counter.meaning(), sample.counter(counter));

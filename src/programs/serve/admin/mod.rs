@@ -53,6 +53,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use crate::disk::eventlog::LogGauge;
 use crate::disk::storage::JournalGauge;
 use crate::handoff::change::Timestamp;
+use crate::handoff::pool::AddressPool;
 use crate::handoff::server::Budget;
 use crate::handoff::stats::Stats;
 use crate::kernel::backend::Io;
@@ -105,6 +106,8 @@ pub struct AdminShared {
     /// By reactor.
     pub stats: Vec<Arc<Stats>>,
     pub budget: Arc<Budget>,
+    /// None: no addresses of the pool are given.
+    pub pool: Option<Arc<AddressPool>>,
     /// How often the history could not be gone on with.
     pub history_failures: Arc<AtomicU64>,
     pub gauges: Arc<OnceLock<Gauges>>,

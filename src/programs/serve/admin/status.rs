@@ -55,6 +55,7 @@ pub async fn status(shared: &AdminShared, tables_max: usize) -> Status {
         nat64s: Capacity { used: sample.nat64s, max: shared.config.nat64s_max as u64 },
         entries: Capacity { used: sample.entries, max: shared.config.entries_max as u64 },
         bans: shared.bans.count(),
+        pool: pool(shared),
         batches: batches(shared),
         journal: gauges.and_then(|gauges| journal(shared, gauges)),
         disks,
@@ -146,6 +147,12 @@ fn rates(status: &mut Status, sample: &Sample, before: Option<&Sample>) {
     status.drops = drops.collect();
     let key = |drops: &DropStatus| (drops.concerns == "operator", drops.per_second, drops.total);
     status.drops.sort_by(|a, b| key(b).partial_cmp(&key(a)).unwrap_or(std::cmp::Ordering::Equal));
+}
+
+/// How many addresses of the pool stand for clients.
+pub fn pool(shared: &AdminShared) -> Option<Capacity> {
+    let pool = shared.pool.as_ref()?;
+    Some(Capacity { used: pool.named(), max: pool.settings().addresses() })
 }
 
 fn per_second(risen: u64, over: Duration) -> f64 {

@@ -15,11 +15,12 @@
 //! A map that is full, or that refuses a name, leaves the entry without one, which is counted.
 //! Where a name cannot be taken away, it is not true any more: then none is valid until a restart.
 
+mod pool;
 mod writer;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,11 @@ use std::time::Duration;
 
 use foldhash::HashSet;
 
+use self::pool::NamePool;
+pub(super) use self::pool::{FoundPool, ReactorNames, pool_lines};
 use self::writer::{NameKey, NameMap, NameWriter, name_of};
-use crate::handoff::entry::{MappedPort, TableKey};
+use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
+use crate::handoff::pool::{AddressPool, PoolShare};
 use crate::handoff::server::{SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, Server};
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::bpf::peer_names::{self, NAMES, PeerName, STATE};
@@ -174,12 +178,14 @@ pub struct Names {
     pinned: PathBuf,
     number: u64,
     valid: Duration,
+    /// None: names have no address of IPv4.
+    pool: Option<Arc<AddressPool>>,
 }
 
 /// What of a map is to be kept at a start.
 enum FoundName {
     Right,
-    /// Of nobody, or of another server's state.
+    /// Of nobody, or of another server's state, or with another address of the pool.
     Wrong,
     /// By a server with this state the port was another client's. So the state is an older one
     /// that was restored, or a kill came before the NAT64 was told.
@@ -192,7 +198,12 @@ impl Names {
     ///
     /// # Errors
     /// Where they are not there, or not this user's, or another version's.
-    pub fn open(maps: &Path, state: &Path, socket: impl AsFd) -> Result<Self, NamesError> {
+    pub fn open(
+        maps: &Path,
+        state: &Path,
+        socket: impl AsFd,
+        pool: Option<Arc<AddressPool>>,
+    ) -> Result<Self, NamesError> {
         let open = |file, shape| {
             let path = maps.join(file);
             BpfMap::open(&path, shape).map_err(|cause| NamesError::of(&path, cause))
@@ -210,15 +221,23 @@ impl Names {
             lost: AtomicBool::new(false),
         });
         let valid = if service::is_service() { VALID_FOR } else { VALID_ALONE };
-        Ok(Self { maps, pinned, number, valid })
+        Ok(Self { maps, pinned, number, valid, pool })
     }
 
     /// All entries have their names from now on, and nobody else has any. To be called before
-    /// anything is announced.
+    /// anything is announced. The `shares` of the pool learn which addresses are in use.
     ///
     /// # Errors
     /// Where the kernel refuses to read or to change the maps.
-    pub fn fill(&self, servers: &[Server], stats: &[Arc<Stats>]) -> Result<(), NamesError> {
+    pub fn fill(
+        &self,
+        servers: &[Server],
+        stats: &[Arc<Stats>],
+        shares: &mut [PoolShare],
+    ) -> Result<(), NamesError> {
+        if let Some(pool) = &self.pool {
+            count_entries(pool, servers, shares);
+        }
         let filled = self.compare_and_fill(servers, stats);
         filled.map_err(|cause| NamesError::of(&self.pinned, cause))
     }
@@ -255,15 +274,23 @@ impl Names {
         let client = servers
             .get(steered_to(table.nat64, servers.len()))
             .and_then(|server| server.client_at(table, MappedPort(port)));
+        let Some(client) = client else { return FoundName::Wrong };
         let generation = self.maps.generation;
-        match client {
-            None => FoundName::Wrong,
-            Some(client) if value == peer_names::value(key, name_of(&client), generation) => {
-                FoundName::Right
-            }
-            Some(_) if peer_names::read_generation(value) == generation => FoundName::Contradicted,
-            Some(_) => FoundName::Wrong,
+        let expected = peer_names::value(key, self.name_of(&client), generation);
+        if value == expected {
+            FoundName::Right
+        } else if peer_names::read_generation(value) == generation
+            && !peer_names::is_of_same_client(value, &expected)
+        {
+            FoundName::Contradicted
+        } else {
+            FoundName::Wrong
         }
+    }
+
+    fn name_of(&self, client: &Client) -> PeerName {
+        let pool = self.pool.as_ref();
+        name_of(client, pool.and_then(|pool| pool.address_of(client.address)))
     }
 
     /// These ports have no name before they are given to a client anew, over restarts, too.
@@ -286,33 +313,32 @@ impl Names {
     fn fill_from(&self, server: &Server, except: &HashSet<NameKey>) -> bool {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         let mut is_whole = true;
-        let mut entries = Vec::with_capacity(SEEN_ENTRIES_MAX);
-        each_table(server, |(table, _)| {
-            let mut from = Some(0);
-            while let Some(place) = from.filter(|_| is_whole) {
-                entries.clear();
-                from = server.see_entries(table, place, &mut entries);
-                for entry in &entries {
-                    let key = peer_names::key(table, entry.port.0);
-                    if !except.contains(&key) {
-                        let name = name_of(&entry.client);
-                        values.extend(peer_names::value(&key, name, self.maps.generation));
-                        keys.extend(key);
-                    }
-                }
-                if keys.len() >= FILL_AT_ONCE * NAMES.key_octets {
-                    is_whole = self.maps.names.set_all(&keys, &values).1.is_none();
-                    keys.clear();
-                    values.clear();
-                }
+        each_entry(server, |table, entry| {
+            let key = peer_names::key(table, entry.port.0);
+            if !except.contains(&key) {
+                let name = self.name_of(&entry.client);
+                values.extend(peer_names::value(&key, name, self.maps.generation));
+                keys.extend(key);
             }
+            if keys.len() >= FILL_AT_ONCE * NAMES.key_octets {
+                is_whole = self.maps.names.set_all(&keys, &values).1.is_none();
+                keys.clear();
+                values.clear();
+            }
+            is_whole
         });
         is_whole && self.maps.names.set_all(&keys, &values).1.is_none()
     }
 
-    /// For a reactor.
-    pub fn writer(&self, stats: Arc<Stats>) -> PeerNameWriter {
-        NameWriter::new(Arc::clone(&self.maps), self.maps.generation, stats)
+    /// For a reactor, with its share of the pool, if there is one.
+    pub fn writer(&self, stats: Arc<Stats>, share: Option<PoolShare>) -> PeerNameWriter {
+        let pool = share.map(|share| NamePool::new(share, Arc::clone(&stats)));
+        NameWriter::new(Arc::clone(&self.maps), self.maps.generation, stats, pool)
+    }
+
+    /// The pool, if addresses of it are given.
+    pub fn pool(&self) -> Option<&Arc<AddressPool>> {
+        self.pool.as_ref()
     }
 
     /// How often [`Names::keep_valid`] is to be called.
@@ -429,6 +455,40 @@ fn each_table(server: &Server, mut each: impl FnMut((TableKey, usize))) {
         tables.clear();
         below = server.see_tables(place, &mut tables);
         tables.iter().for_each(|table| each((table.key, table.entries as usize)));
+    }
+}
+
+/// Calls `each` with all entries, as long as it returns true.
+fn each_entry(server: &Server, mut each: impl FnMut(TableKey, &Entry) -> bool) {
+    let mut goes_on = true;
+    let mut entries = Vec::with_capacity(SEEN_ENTRIES_MAX);
+    each_table(server, |(table, _)| {
+        let mut from = Some(0);
+        while let Some(place) = from.filter(|_| goes_on) {
+            entries.clear();
+            from = server.see_entries(table, place, &mut entries);
+            for entry in &entries {
+                goes_on = goes_on && each(table, entry);
+            }
+        }
+    });
+}
+
+/// Whose addresses of the pool are in use, by how many entries, and through which NAT64s.
+fn count_entries(pool: &AddressPool, servers: &[Server], shares: &mut [PoolShare]) {
+    for (number, server) in servers.iter().enumerate() {
+        each_entry(server, |table, entry| {
+            let address = pool.found_entry(entry.client.address);
+            let own = |address: &Ipv4Addr| {
+                steered_to(TableKey::block_of(*address).nat64, servers.len()) == number
+            };
+            if let Some(address) = address.filter(own)
+                && let Some(share) = shares.get_mut(number)
+            {
+                share.found_via(address, table.nat64);
+            }
+            true
+        });
     }
 }
 

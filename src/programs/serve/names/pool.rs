@@ -1,0 +1,269 @@
+//! [`NamePool`]: entries that come get addresses of the pool, and those that go give them back
+//! (`--peer-names ipv4`).
+//!
+//! An address that is given is recorded in front of the entry that it is given for. It is told to
+//! programs, and to the other reactors, when that is as durable as it is to be. Addresses that are
+//! idle are taken back, some at a time; the record of that comes before they are given again.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::Ipv6Net;
+
+use super::{Names, PeerNameWriter};
+use crate::handoff::change::Change;
+use crate::handoff::entry::{BLOCK_ADDRESSES, Client, TableKey};
+use crate::handoff::pool::{AddressPool, Coming, Name, Nameless, PoolShare};
+use crate::handoff::random::SecretHash;
+use crate::handoff::server::Server;
+use crate::handoff::stats::{Counter, Stats};
+use crate::kernel::entropy;
+use crate::kernel::routes;
+use crate::kernel::socket::steered_to;
+use crate::programs::options::ServeConfig;
+
+/// How often a reactor looks for idle addresses.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// At how many it looks then: all of them in a quarter of an hour, where there are half a million.
+/// Where most of a pool is given, at more.
+const LOOKS: usize = 512;
+const LOOKS_CROWDED: usize = 8192;
+/// The most that are taken back at a time.
+const TAKEN_BACK_MAX: usize = 256;
+
+/// The fewest blocks of a pool for each reactor, to which they are dealt by chance.
+const BLOCKS_LEAST: u64 = 16;
+
+/// What a reactor does with the pool.
+pub(super) struct NamePool {
+    share: PoolShare,
+    stats: Arc<Stats>,
+    /// For each entry that came and has no name yet, in their order: its address.
+    coming: VecDeque<Option<Ipv4Addr>>,
+    /// Who got an address whose record is not durable yet, with its number, the first one first.
+    unrecorded: VecDeque<(u64, Ipv6Net)>,
+    /// Clients of entries that went, and whose names go.
+    gone: Vec<Ipv6Addr>,
+    /// What was given last: in front of which change it is to be recorded.
+    new: Vec<(usize, Name)>,
+    with_new: Vec<(TableKey, Change)>,
+    /// When it is looked for idle addresses next.
+    look_at: Duration,
+}
+
+impl NamePool {
+    pub fn new(share: PoolShare, stats: Arc<Stats>) -> Self {
+        Self {
+            share,
+            stats,
+            coming: VecDeque::new(),
+            unrecorded: VecDeque::new(),
+            gone: Vec::new(),
+            new: Vec::new(),
+            with_new: Vec::new(),
+            look_at: Duration::ZERO,
+        }
+    }
+
+    /// Before changes are recorded: entries that come get addresses, if they are to get any.
+    pub fn give(&mut self, changes: &mut Vec<(TableKey, Change)>, gives: bool) {
+        for (place, (table, change)) in changes.iter().enumerate() {
+            let Change::Created { client, .. } = change else { continue };
+            let address = if gives {
+                self.address_for(place, *table, client)
+            } else {
+                self.share.come_without(client.address);
+                None
+            };
+            self.coming.push_back(address);
+        }
+        if self.new.is_empty() {
+            return;
+        }
+        let mut new = self.new.drain(..).peekable();
+        for (place, change) in changes.drain(..).enumerate() {
+            while let Some((_, (address, client))) = new.next_if(|new| new.0 == place) {
+                self.with_new.push(named(address, client));
+            }
+            self.with_new.push(change);
+        }
+        mem::swap(changes, &mut self.with_new);
+    }
+
+    fn address_for(&mut self, place: usize, table: TableKey, client: &Client) -> Option<Ipv4Addr> {
+        match self.share.come(client.address, table.nat64) {
+            Ok(Coming::Has(address)) => Some(address),
+            Ok(Coming::New(address, net)) => {
+                self.stats.add(Counter::PoolNamed, 1);
+                self.new.push((place, (address, net)));
+                Some(address)
+            }
+            Err(why) => {
+                let counter = match why {
+                    Nameless::Full => Counter::PoolFull,
+                    Nameless::Share => Counter::PoolShare,
+                    Nameless::Unrecorded => Counter::PoolUnrecorded,
+                };
+                self.stats.add(counter, 1);
+                None
+            }
+        }
+    }
+
+    /// The address of the entry whose record is followed now: of each in turn.
+    pub fn next_address(&mut self) -> Option<Ipv4Addr> {
+        self.coming.pop_front().flatten()
+    }
+
+    /// An entry went, and its name goes with the next ones.
+    pub fn goes(&mut self, client: &Client) {
+        self.gone.push(client.address);
+    }
+
+    /// The names of those that went are gone.
+    pub fn went(&mut self, now: Duration) {
+        for client in self.gone.drain(..) {
+            self.share.go(client, now);
+        }
+    }
+
+    /// That an address was given is recorded, and durable when this record is.
+    pub fn named(&mut self, client: Ipv6Net, waits_for: Option<u64>) {
+        match waits_for {
+            None => self.share.recorded(client),
+            Some(record) => self.unrecorded.push_back((record, client)),
+        }
+    }
+
+    /// That an address was taken back is recorded.
+    pub fn unnamed(&mut self, address: Ipv4Addr) {
+        self.share.freed(address);
+    }
+
+    /// The records up to this one are durable.
+    pub fn release(&mut self, durable: u64) {
+        while let Some((_, client)) = self.unrecorded.pop_front_if(|(record, _)| *record <= durable)
+        {
+            self.share.recorded(client);
+        }
+    }
+
+    /// How soon [`NamePool::take_back`] is to be called, if no datagram comes before.
+    pub fn due(&self) -> Option<Duration> {
+        (self.share.given() > 0).then_some(LOOK_EVERY)
+    }
+
+    /// Takes back some addresses that are idle, with at most so many `events`.
+    pub fn take_back(
+        &mut self,
+        now: Duration,
+        events: usize,
+        changes: &mut Vec<(TableKey, Change)>,
+    ) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK_EVERY;
+        let looks = if self.share.is_crowded() { LOOKS_CROWDED } else { LOOKS };
+        let before = changes.len();
+        self.share.take_back(now, looks, events.min(TAKEN_BACK_MAX), |(address, client)| {
+            changes.push(unnamed(address, client));
+        });
+        self.stats.add(Counter::PoolUnnamed, (changes.len() - before) as u64);
+    }
+}
+
+fn named(address: Ipv4Addr, client: Ipv6Net) -> (TableKey, Change) {
+    (TableKey::block_of(address), Change::Named { address, client })
+}
+
+fn unnamed(address: Ipv4Addr, client: Ipv6Net) -> (TableKey, Change) {
+    (TableKey::block_of(address), Change::Unnamed { address, client })
+}
+
+/// What becomes of the addresses that were given before a start.
+pub(in crate::programs::serve) struct FoundPool {
+    /// None: no address is to be given.
+    pub pool: Option<(Arc<AddressPool>, Vec<PoolShare>)>,
+    /// For each reactor what it records first: addresses that are taken back, as the operator wants
+    /// another pool, or none.
+    pub ending: Vec<Vec<(TableKey, Change)>>,
+}
+
+impl FoundPool {
+    /// Takes them from the servers, one of each reactor.
+    pub fn take(config: &ServeConfig, servers: &mut [Server]) -> Self {
+        let shares = servers.len();
+        let found: Vec<Name> = servers
+            .iter_mut()
+            .flat_map(|server| server.take_names().iter().collect::<Vec<_>>())
+            .collect();
+        let owner_of = |block| steered_to(block, shares);
+        let (pool, ending) = match config.pool() {
+            Some(settings) => {
+                // Where the kernel refuses randomness, the worst case is that it is slow.
+                let hash = SecretHash::new(entropy::octets().unwrap_or_default());
+                let (pool, shares, ending) =
+                    AddressPool::new(settings, hash, shares, owner_of, found);
+                (Some((pool, shares)), ending)
+            }
+            None => {
+                let mut ending = vec![Vec::new(); shares];
+                for (address, client) in found {
+                    ending[owner_of(TableKey::block_of(address).nat64)].push((address, client));
+                }
+                (None, ending)
+            }
+        };
+        let changes = |names: Vec<Name>| {
+            names.into_iter().map(|(address, client)| unnamed(address, client)).collect()
+        };
+        Self { pool, ending: ending.into_iter().map(changes).collect() }
+    }
+
+    /// To the reactors, each of which has its `stats`.
+    pub fn deal(self, names: Option<&Names>, stats: &[Arc<Stats>]) -> Vec<ReactorNames> {
+        let mut shares = self.pool.into_iter().flat_map(|(_, shares)| shares);
+        let of_each = self.ending.into_iter().zip(stats).map(|(first, stats)| {
+            let share = shares.next();
+            let writer = names.map(|names| names.writer(Arc::clone(stats), share));
+            ReactorNames { writer, first }
+        });
+        of_each.collect()
+    }
+}
+
+/// For one reactor.
+pub(in crate::programs::serve) struct ReactorNames {
+    /// None: peers have no names.
+    pub writer: Option<PeerNameWriter>,
+    /// What is recorded before anything else.
+    pub first: Vec<(TableKey, Change)>,
+}
+
+/// What an operator should know of the pool, if there is one, though the server starts.
+pub(in crate::programs::serve) fn pool_lines(config: &ServeConfig) -> Vec<String> {
+    let Some(pool) = config.pool() else { return Vec::new() };
+    let network = pool.network;
+    let mut lines: Vec<_> = routes::overlapping(network)
+        .into_iter()
+        .map(|route| {
+            format!(
+                "--peer-pool {network}: this host has an address in {route}, or a route to it; for programs here, \
+                 who comes from there looks like a client of a NAT64: choose another network"
+            )
+        })
+        .collect();
+    let blocks = 1_u64 << (32 - network.prefix_len()).saturating_sub(BLOCK_ADDRESSES.ilog2() as u8);
+    if blocks < BLOCKS_LEAST * config.reactors as u64 {
+        lines.push(format!(
+            "--peer-pool {network}: it is small for {} reactors, of which each has its own blocks of {BLOCK_ADDRESSES} \
+             addresses: some may have no address for a client while others do; choose a larger one",
+            config.reactors
+        ));
+    }
+    lines
+}
