@@ -11,6 +11,8 @@ use crate::judge::eventlog::{Event, Kind};
 use crate::process::{command, wait_until};
 
 const TRY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/try");
+/// What `ci/picture` has made of it.
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.github/peers.svg");
 
 /// With its files in that folder.
 fn try_it(folder: &Path) -> Command {
@@ -72,8 +74,19 @@ fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
     assert_eq!(answer, expected, "the report names the client of the download");
     assert!(said.contains(&format!("who was {who}?")), "{said}");
     if !said.contains("    left out: ") {
-        let seen = lines_of("access log ");
-        assert!(matches!(seen[..], [line] if line.starts_with("2001:db8::17 - - [")), "{said}");
+        let lines = lines_of("its log ");
+        let seen: Vec<_> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        let nat64 = "192.0.2.7";
+        let clients = ["2001:db8::17", "2001:db8::2a", "2001:db8::5"];
+        assert_eq!(seen, [&[nat64; 3][..], &clients].concat(), "{said}");
+        // The picture shows the same, at another time.
+        let shown = read_to_string(PICTURE).unwrap();
+        for line in lines {
+            let (before, rest) = line.split_once('[').unwrap();
+            let request = rest.split('"').nth(1).unwrap();
+            let is_it = |shown: &&str| shown.contains(before) && shown.contains(request);
+            assert!(shown.lines().any(|shown| is_it(&shown)), "run ci/picture: {line}");
+        }
     }
     check_nothing_is_left(folder.path(), id);
 }
