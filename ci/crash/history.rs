@@ -315,6 +315,48 @@ fn crash_the_documented_questions_are_right() {
     }
 }
 
+/// The same of whom an address of the pool stood for.
+#[test]
+fn crash_the_documented_question_about_names_is_right() {
+    let server = Server::new();
+    let lines = "\
+2026-03-16 10:00:00.000000 Named 100.64.0.7 [2001:db8:17::1]
+2026-03-16 10:00:00.000000 Named 100.64.0.8 [2001:db8:17::9]
+2026-03-17 10:00:00.000000 Unnamed 100.64.0.7 [2001:db8:17::1]
+2026-03-17 11:00:00.000000 Named 100.64.0.7 [2001:db8:17:1::/64]
+2026-03-19 12:00:00.000000 Unnamed 100.64.0.7 [2001:db8:17:1::/64]
+2026-03-20 12:00:00.000000 Named 100.64.0.7 [2001:db8:17::3]
+2026-03-21 12:00:00.000000 Created 192.0.2.7:3720 [2001:db8:17::3]:8
+";
+    fs::write(&server.log, lines).unwrap();
+    let (code, said, error) = ask(&server, &["history", "build"]);
+    assert!(code == 0 && said.starts_with("5 files of 7 lines, "), "{said}{error}");
+    let page = include_str!("../../src/HISTORY.md");
+    let sql = page.split("```sql\n").nth(2).unwrap().split_once("```").unwrap().0;
+    let python = python_with(&READERS, "parquet-readers");
+    for (at, expected) in [
+        ("2026-03-15 11:00Z", ""),
+        ("2026-03-16 11:00Z", "2001:db8:17::1"),
+        ("2026-03-17 10:30Z", ""),
+        ("2026-03-18 11:00Z", "2001:db8:17:1::/64"),
+        ("2026-03-25 11:00Z", "2001:db8:17::3"),
+    ] {
+        let mut asked = Command::new(&python);
+        asked.args(["-c", DOCUMENTED, sql, at]).current_dir(server.directory.path());
+        let output = asked.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        let row = if expected.is_empty() { "[]\n".to_owned() } else { format!("['{expected}']\n") };
+        assert_eq!(said, row, "{at} {error}");
+        let by_who = who(&server, &["100.64.0.7", "--at", at.trim_end_matches('Z')]);
+        let answer = match expected {
+            "" => "100.64.0.7: nobody".to_owned(),
+            client => format!("100.64.0.7 was {client}, since"),
+        };
+        assert!(by_who.starts_with(&answer), "{by_who}");
+    }
+}
+
 /// Root makes the history of a log of another user, who cannot have root give files away.
 #[test]
 fn crash_no_link_is_followed_in_a_history() {

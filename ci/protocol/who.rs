@@ -65,7 +65,8 @@ fn section_8_who_had_a_port() {
 fn section_8_who_asks_for_what_is_missing() {
     let server = Server::start(&[]);
     for (arguments, code, part) in [
-        (&["192.0.2.7"][..], 2, "as 192.0.2.7:3719"),
+        (&["192.0.2"][..], 2, "as 192.0.2.7:3719"),
+        (&["192.0.2.7"], 0, "is asked about with its port"),
         (&["192.0.2.7:1", "--at", "sometime"], 2, "is no time"),
         (&["192.0.2.7:1", "--at", "11:00..10:00"], 2, "is after"),
         (&["192.0.2.7:1", "--log", "/nowhere/events.log"], 2, "--log"),

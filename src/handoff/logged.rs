@@ -169,7 +169,7 @@ impl LineReader {
                 (Some(entry), rest)
             }
             _ => {
-                let client = net(rest.strip_prefix(b" [")?.strip_suffix(b"]")?)?;
+                let client = client_of(rest.strip_prefix(b" [")?.strip_suffix(b"]")?)?;
                 let kind = LoggedKind::of_name(kind, client)?;
                 return Some(LoggedLine { at, kind, nat64, local: None });
             }
@@ -202,7 +202,7 @@ impl LineReader {
         if let Some(rest) = rest.strip_prefix(br#"","pool":""#) {
             let (nat64, rest) = ipv4(rest)?;
             let client = rest.strip_prefix(br#"","client":""#)?.strip_suffix(b"\"}")?;
-            let kind = LoggedKind::of_name(kind, net(client)?)?;
+            let kind = LoggedKind::of_name(kind, client_of(client)?)?;
             return Some(LoggedLine { at, kind, nat64, local: None });
         }
         let (nat64, rest) = ipv4(rest.strip_prefix(br#"","nat64":""#)?)?;
@@ -298,9 +298,9 @@ pub fn ipv6_of(text: &[u8]) -> Option<Ipv6Addr> {
     groups(text).or_else(|| std::str::from_utf8(text).ok()?.parse().ok())
 }
 
-/// `2001:db8::17`, or `2001:db8:0:1::/64`. Only as it is written: no /128, and nothing behind the
-/// network.
-fn net(text: &[u8]) -> Option<Ipv6Net> {
+/// Whom an address of the pool stands for, as the log has it: `2001:db8::17`, or
+/// `2001:db8:0:1::/64`. Only as it is written: no /128, and nothing behind the network.
+pub fn client_of(text: &[u8]) -> Option<Ipv6Net> {
     let Some(end) = text.iter().position(|&octet| octet == b'/') else {
         return Some(ipv6_of(text)?.into());
     };

@@ -17,6 +17,7 @@ pub mod line;
 pub mod logged;
 pub mod message;
 pub mod names;
+pub mod naming;
 pub mod opaque;
 pub mod pool;
 pub mod ports;

@@ -69,6 +69,11 @@ pub fn client_text(client: Ipv6Net) -> impl fmt::Display {
     })
 }
 
+/// Whether there is an address in both.
+pub fn overlap(one: Ipv6Net, other: Ipv6Net) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use super::columns::{HistoryRow, Kind, text_key};
 use super::earlier::EarlierPorts;
 use super::merge::{MergeTrouble, Merging};
 use super::name::PieceName;
+use super::names::{names_of, write_names};
 use super::open::OpenHoldings;
 use super::piece::{NoPiece, Piece, PieceSize};
 use super::ports::NotedPorts;
@@ -141,9 +142,14 @@ impl Building<'_> {
         let failed = |error| self.failed(error);
         let held = PieceName::parse(&self.place.name(), path.file_name().unwrap_or_default());
         // The next file has its number.
-        let conflicts = self.place.names(Kind::Conflicts).map_err(failed)?.into_iter();
-        for name in conflicts.filter(|name| held.is_some_and(|held| name.serial == held.serial)) {
-            call_damaged(&self.place.path(Kind::Conflicts, name)).map_err(failed)?;
+        let is_of = |name: &PieceName| held.is_some_and(|held| name.serial == held.serial);
+        for kind in Kind::ALL {
+            for name in self.place.names(kind).map_err(failed)?.into_iter().filter(is_of) {
+                let beside = self.place.path(kind, name);
+                if beside != path {
+                    call_damaged(&beside).map_err(failed)?;
+                }
+            }
         }
         call_damaged(path).map(Some).map_err(failed)
     }
@@ -202,7 +208,7 @@ impl Building<'_> {
             // What the history has is never lost by the log.
             log.sync().map_err(|(path, error)| BuildError::Log(path, error))?;
             let reached = piece.last.min(clock::wall());
-            let end_there = HistoryEnd { place, reached, open: 0 };
+            let end_there = HistoryEnd { place, reached, open: 0, names: 0 };
             let notes = (begin, gap, end_there);
             end = Some(self.write(&piece, (first, last), notes, (&like, &mut open), &mut built)?);
             if !piece.is_cut {
@@ -262,12 +268,9 @@ impl Building<'_> {
     }
 
     fn lock(&self, like: &Metadata) -> Result<Lock, BuildError> {
-        let folders = [
-            self.place.folder.clone(),
-            self.place.kind_folder(Kind::Held),
-            self.place.kind_folder(Kind::Conflicts),
-        ];
-        folders.iter().try_for_each(|folder| make(folder, like)).map_err(|e| self.failed(e))?;
+        let folders = Kind::ALL.map(|kind| self.place.kind_folder(kind));
+        let mut folders = std::iter::once(&self.place.folder).chain(&folders);
+        folders.try_for_each(|folder| make(folder, like)).map_err(|e| self.failed(e))?;
         let path = self.place.folder.join(LOCK);
         let lock = open_lock(&path, like).map_err(|error| self.failed(error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -281,7 +284,7 @@ impl Building<'_> {
     fn tidy(&self) -> Result<(), BuildError> {
         let newest = self.place.names(Kind::Held).map_err(|error| self.failed(error))?;
         let newest = newest.last().map_or(0, |name| name.serial);
-        for kind in [Kind::Held, Kind::Conflicts] {
+        for kind in Kind::ALL {
             let folder = self.place.kind_folder(kind);
             let names = RealDisk.list(&folder).map_err(|error| self.failed(error))?;
             let log = self.place.name();
@@ -311,18 +314,10 @@ impl Building<'_> {
         let name = PieceName::new(serial, first, last, false);
         let folder = File::open(self.place.kind_folder(Kind::Held)).map_err(failed)?;
         has_room(&folder).map_err(failed)?;
-        if !piece.conflicts.is_empty() {
-            let path = self.place.path(Kind::Conflicts, name);
-            let mut writing = Writing::begin(Kind::Conflicts, &path, like).map_err(failed)?;
-            let mut conflicts = piece.conflicts.clone();
-            conflicts
-                .sort_by_cached_key(|said| (text_key(*said.nat64.ip()), said.nat64.port(), *said));
-            for said in conflicts {
-                writing.push(HistoryRow::Conflict(said)).map_err(failed)?;
-            }
-            let notes = vec![(NOTE_VERSION, VERSION.to_owned())];
-            writing.finish(&path, notes, &[]).map_err(failed)?;
-        }
+        write_conflicts(&self.place.path(Kind::Conflicts, name), piece, like).map_err(failed)?;
+        let names = names_of(self.place, piece, gap);
+        let names = names.map_err(|(path, error)| BuildError::Read(path, error))?;
+        let noted_names = write_names(self.place, name, names, like).map_err(failed)?;
         let path = self.place.path(Kind::Held, name);
         let mut writing = Writing::begin(Kind::Held, &path, like).map_err(failed)?;
         let before = self.newest()?;
@@ -357,6 +352,7 @@ impl Building<'_> {
             (NOTE_OPEN, end.open.to_string()),
         ];
         notes.extend(gap.map(|at| (NOTE_GAP, at.as_micros().to_string())));
+        notes.extend(noted_names);
         let earlier = EarlierPorts::of(self.place, serial).map_err(failed)?;
         let sets = sets.into_iter().filter_map(|(what, ports)| earlier.with(what, ports));
         let sets: Vec<_> = sets.collect();
@@ -386,7 +382,7 @@ impl Building<'_> {
         let old = older[..first].iter().rposition(is_old).map_or(0, |last| last + 1);
         let mut removed = 0;
         for &name in &older[..old] {
-            for kind in [Kind::Conflicts, Kind::Held] {
+            for kind in Kind::ALL {
                 let older = name.older && kind == Kind::Held;
                 match fs::remove_file(self.place.path(kind, PieceName { older, ..name })) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -397,7 +393,7 @@ impl Building<'_> {
             }
             removed += 1;
         }
-        for kind in [Kind::Conflicts, Kind::Held] {
+        for kind in Kind::ALL {
             let damaged = self.damaged(kind).map_err(failed)?;
             for (_, path) in damaged.into_iter().filter(|(name, _)| is_old(name)) {
                 fs::remove_file(path).map_err(failed)?;
@@ -419,6 +415,18 @@ impl Building<'_> {
         });
         Ok(names.collect())
     }
+}
+
+/// Writes the file of what NAT64s said against the tables, where they did.
+fn write_conflicts(path: &Path, piece: &Piece, like: &Metadata) -> io::Result<()> {
+    if piece.conflicts.is_empty() {
+        return Ok(());
+    }
+    let mut writing = Writing::begin(Kind::Conflicts, path, like)?;
+    let mut conflicts = piece.conflicts.clone();
+    conflicts.sort_by_cached_key(|said| (text_key(*said.nat64.ip()), said.nat64.port(), *said));
+    conflicts.into_iter().try_for_each(|said| writing.push(HistoryRow::Conflict(said)))?;
+    writing.finish(path, vec![(NOTE_VERSION, VERSION.to_owned())], &[]).map(drop)
 }
 
 /// Renames a file that is damaged, or goes with one: where to.

@@ -1,11 +1,12 @@
 //! Reads all of a history, and says what is wrong with it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
 
-use super::columns::{HistoryRow, Kind, text_key};
+use super::columns::{Column, Kind, text_key};
 use super::name::PieceName;
 use super::read::{PieceFile, WantedRows};
 use super::sum;
@@ -56,21 +57,25 @@ impl HistoryChecked {
         let listed = |error| (place.folder().to_owned(), error);
         let names = place.names(Kind::Held).map_err(listed)?;
         let conflicts = place.names(Kind::Conflicts).map_err(listed)?;
+        let names_of_pool = place.names(Kind::Names).map_err(listed)?;
         let octets = |kind: Kind, name: PieceName| {
             std::fs::metadata(place.path(kind, name)).map_or(0, |file| file.len())
         };
         let all: u64 = names.iter().map(|&name| octets(Kind::Held, name)).sum();
         let mut checked = Self { files: names.len(), octets: all, ..Self::default() };
         let (mut before, mut read) = (None::<(PieceName, String)>, 0);
+        // How many names there are at the end of files, by their numbers.
+        let mut noted = BTreeMap::new();
         for &name in &names {
             let known = checked.times.get_or_insert((name.first, name.last));
             *known = (known.0.min(name.first), known.1.max(name.last));
-            match checked.file(place, Kind::Held, name) {
+            match checked.file(place, Kind::Held, name, 0) {
                 Err((path, error)) => {
                     let next = if names.last() == Some(&name) { NEXT_NEWEST } else { NEXT_OTHER };
                     checked.wrong.push(format!("{}: {error}; {next}", path.display()));
                 }
                 Ok(file) => {
+                    noted.insert(name.serial, end_of(&file).map_or(0, |end| end.names));
                     let text = |note| file.note(note).unwrap_or_default().to_owned();
                     if let Some((last, end)) = before
                         && (last.serial + 1 != name.serial || end != text(NOTE_BEGIN))
@@ -86,19 +91,33 @@ impl HistoryChecked {
             read += octets(Kind::Held, name);
             progress(all, read);
         }
-        for &name in &conflicts {
-            if let Err((path, error)) = checked.file(place, Kind::Conflicts, name) {
-                checked.wrong.push(format!("{}: {error}; {NEXT_OTHER}", path.display()));
+        for (kind, files) in [(Kind::Conflicts, conflicts), (Kind::Names, names_of_pool)] {
+            for name in files {
+                let names = match kind {
+                    Kind::Names => noted.remove(&name.serial).unwrap_or(0),
+                    _ => 0,
+                };
+                if let Err((path, error)) = checked.file(place, kind, name, names) {
+                    checked.wrong.push(format!("{}: {error}; {NEXT_OTHER}", path.display()));
+                }
             }
+        }
+        for (serial, _) in noted.into_iter().filter(|&(_, names)| names > 0) {
+            checked.wrong.push(format!(
+                "the file {serial:06} of {} is missing: whom addresses of the pool stood for then is not known",
+                place.kind_folder(Kind::Names).display()
+            ));
         }
         Ok(checked)
     }
 
+    /// Reads one, which has so many names at its end if it is one of names.
     fn file(
         &mut self,
         place: &HistoryPlace,
         kind: Kind,
         name: PieceName,
+        names: u64,
     ) -> Result<PieceFile, Unreadable> {
         let path = place.path(kind, name);
         let verified = File::open(&path).and_then(|file| sum::verify(&file));
@@ -114,12 +133,15 @@ impl HistoryChecked {
                 ));
             }
             (last, rows) = (Some(key), rows + 1);
-            open += u64::from(matches!(&row, HistoryRow::Held(held) if held.until.is_none()));
+            // A conflict is of a moment.
+            let is_open = kind != Kind::Conflicts && row.time(Column::Until).is_none();
+            open += u64::from(is_open);
             Ok(())
         });
         let noted = scanned.and_then(|()| match kind {
             Kind::Held => end_of(&file).map(|end| end.open),
             Kind::Conflicts => Ok(open),
+            Kind::Names => Ok(names),
         });
         match noted {
             Ok(noted) if noted == open => {}

@@ -14,6 +14,7 @@ use parquet::schema::types::{ColumnPath, TypePtr};
 
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding, HowEnded};
+use crate::handoff::naming::Naming;
 use crate::ip::address::Prefix96;
 
 /// Rows of a page: as many as are read for one of them.
@@ -51,18 +52,31 @@ message conflicts {
     required int64 at (TIMESTAMP(MICROS, true));
 }";
 
+/// Whom an address of the pool stood for when.
+const NAMES: &str = "
+message names {
+    required binary pool (STRING);
+    required binary client (STRING);
+    optional int64 since (TIMESTAMP(MICROS, true));
+    optional int64 until (TIMESTAMP(MICROS, true));
+    optional int64 perhaps_until (TIMESTAMP(MICROS, true));
+}";
+
 /// What the rows of a file are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Held,
     Conflicts,
+    Names,
 }
 
 /// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
+    /// Of names, the address of the pool.
     Nat64,
     Port,
+    /// Of names, perhaps a network.
     Client,
     ClientPort,
     Local,
@@ -76,8 +90,11 @@ pub(super) enum Column {
 }
 
 impl Kind {
-    /// In the order in which they stand in the files: the first two are those that they are sorted
-    /// by.
+    /// All, each before those that are only written, and only removed, with it.
+    pub(super) const ALL: [Self; 3] = [Kind::Conflicts, Kind::Names, Kind::Held];
+
+    /// In the order in which they stand in the files: the first one, and the port where there is
+    /// one, are those that they are sorted by.
     pub(super) fn columns(self) -> &'static [Column] {
         use Column::{
             At, Came, Client, ClientPort, Ended, Local, Nat64, PerhapsUntil, Port, Prefix, Since,
@@ -98,6 +115,7 @@ impl Kind {
                 Ended,
             ],
             Kind::Conflicts => &[Nat64, Port, Client, ClientPort, Local, At],
+            Kind::Names => &[Nat64, Client, Since, Until, PerhapsUntil],
         }
     }
 
@@ -107,9 +125,9 @@ impl Kind {
     }
 
     /// By which time the rows of a port are sorted.
-    fn time(self) -> Column {
+    pub(super) fn time(self) -> Column {
         match self {
-            Kind::Held => Column::Since,
+            Kind::Held | Kind::Names => Column::Since,
             Kind::Conflicts => Column::At,
         }
     }
@@ -118,6 +136,7 @@ impl Kind {
         let text = match self {
             Kind::Held => HELD,
             Kind::Conflicts => CONFLICTS,
+            Kind::Names => NAMES,
         };
         parse_message_type(text).map(Arc::new)
     }
@@ -149,11 +168,12 @@ impl Kind {
     }
 }
 
-/// A row: somebody had a port, or a NAT64 said so.
+/// A row: somebody had a port, or a NAT64 said so; or an address of the pool stood for somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HistoryRow {
     Held(Holding),
     Conflict(Contradiction),
+    Name(Naming),
 }
 
 impl HistoryRow {
@@ -161,6 +181,8 @@ impl HistoryRow {
         match self {
             HistoryRow::Held(held) => held.nat64,
             HistoryRow::Conflict(said) => said.nat64,
+            // What it is sorted by.
+            HistoryRow::Name(name) => SocketAddrV4::new(name.pool, 0),
         }
     }
 
@@ -168,6 +190,7 @@ impl HistoryRow {
         match self {
             HistoryRow::Held(held) => held.client,
             HistoryRow::Conflict(said) => said.client,
+            HistoryRow::Name(name) => name.client.addr(),
         }
     }
 
@@ -175,6 +198,7 @@ impl HistoryRow {
         match self {
             HistoryRow::Held(held) => held.client_port,
             HistoryRow::Conflict(said) => said.client_port,
+            HistoryRow::Name(_) => 0,
         }
     }
 
@@ -182,6 +206,7 @@ impl HistoryRow {
         match self {
             HistoryRow::Held(held) => held.local,
             HistoryRow::Conflict(said) => said.local,
+            HistoryRow::Name(_) => None,
         }
     }
 
@@ -190,6 +215,7 @@ impl HistoryRow {
         match &mut self {
             HistoryRow::Held(Holding { client, .. })
             | HistoryRow::Conflict(Contradiction { client, .. }) => *client = its,
+            HistoryRow::Name(_) => {}
         }
         self
     }
@@ -197,7 +223,14 @@ impl HistoryRow {
     pub(super) fn held(&self) -> Option<&Holding> {
         match self {
             HistoryRow::Held(held) => Some(held),
-            HistoryRow::Conflict(_) => None,
+            _ => None,
+        }
+    }
+
+    pub(super) fn name(&self) -> Option<Naming> {
+        match self {
+            HistoryRow::Name(name) => Some(*name),
+            _ => None,
         }
     }
 
@@ -208,6 +241,9 @@ impl HistoryRow {
             (HistoryRow::Held(held), Column::Until) => held.until,
             (HistoryRow::Held(held), Column::PerhapsUntil) => held.perhaps_until,
             (HistoryRow::Conflict(said), Column::At) => Some(said.at),
+            (HistoryRow::Name(name), Column::Since) => name.from,
+            (HistoryRow::Name(name), Column::Until) => name.until,
+            (HistoryRow::Name(name), Column::PerhapsUntil) => name.perhaps_until,
             _ => None,
         }
     }
@@ -289,13 +325,13 @@ mod tests {
 
     #[test]
     fn columns_are_those_of_the_schema() {
-        for kind in [Kind::Held, Kind::Conflicts] {
+        for kind in Kind::ALL {
             let schema = kind.schema().unwrap();
             assert_eq!(schema.get_fields().len(), kind.columns().len());
             assert_eq!(
                 schema.get_fields()[kind.place(kind.time()).unwrap()].name(),
                 match kind {
-                    Kind::Held => "since",
+                    Kind::Held | Kind::Names => "since",
                     Kind::Conflicts => "at",
                 }
             );

@@ -11,6 +11,7 @@
 //! | `earlier` | those files |
 //! | `sum` | its checksum |
 //! | `piece` | the lines of the log that one is made of |
+//! | `names` | whom addresses of the pool stood for |
 //! | `merge` | what its rows are: these, and who had ports before |
 //! | `build` | makes files of the log, and removes old ones |
 //! | `check` | reads all of them |
@@ -26,6 +27,7 @@ mod columns;
 mod earlier;
 mod merge;
 mod name;
+mod names;
 mod open;
 mod piece;
 mod ports;
@@ -54,6 +56,7 @@ pub use check::HistoryChecked;
 use columns::{HistoryRow, Kind};
 pub use name::PieceName;
 use name::Times;
+pub use names::{FoundNames, NamesOf};
 use ports::begin_of;
 use read::{PieceFile, WantedRows};
 
@@ -62,6 +65,7 @@ pub const FOLDER: &str = "history";
 /// The folders in it.
 const HELD: &str = "held";
 const CONFLICTS: &str = "conflicts";
+const NAMES: &str = "names";
 /// Files that are open at once.
 const OPENED_MAX: usize = 64;
 /// What a file notes of itself.
@@ -73,6 +77,8 @@ const NOTE_LINES: &str = "nat64handoff.lines";
 /// Where the lines before its own are missing: from which time on.
 const NOTE_GAP: &str = "nat64handoff.gap";
 const NOTE_OPEN: &str = "nat64handoff.open";
+/// Of a file that has one with names beside it: how many there are at its end.
+const NOTE_NAMES: &str = "nat64handoff.names";
 /// Ports that its lines are about, those that are told of since before the log begins, and those
 /// that NAT64s contradicted: of several files (`ports`).
 const NOTE_PORTS: &str = "nat64handoff.ports";
@@ -123,6 +129,7 @@ impl HistoryPlace {
         self.folder.join(match kind {
             Kind::Held => HELD,
             Kind::Conflicts => CONFLICTS,
+            Kind::Names => NAMES,
         })
     }
 
@@ -150,6 +157,8 @@ pub struct HistoryEnd {
     pub reached: Timestamp,
     /// How many clients had ports then, about.
     open: u64,
+    /// How many names there were.
+    names: u64,
 }
 
 /// A history that is there, to be read.
@@ -159,6 +168,8 @@ pub struct History {
     times: Times,
     /// Those that have conflicts.
     conflicts: Vec<PieceName>,
+    /// Those that have names.
+    with_names: Vec<PieceName>,
     end: HistoryEnd,
     /// Those that say who had ports, which were opened lately.
     opened: RefCell<BTreeMap<usize, Rc<PieceFile>>>,
@@ -198,12 +209,13 @@ impl History {
         let listed = |error| (place.folder.clone(), error);
         let names = place.names(Kind::Held).map_err(listed)?;
         let conflicts = place.names(Kind::Conflicts).map_err(listed)?;
+        let with_names = place.names(Kind::Names).map_err(listed)?;
         let Some(last) = names.last() else { return Ok(None) };
         let newest = open(&place, Kind::Held, *last)?;
         let end = end_of(&newest).map_err(|error| (newest.path().to_owned(), error))?;
         let times = Times::of(&names);
         let opened = RefCell::new(BTreeMap::from([(names.len() - 1, Rc::new(newest))]));
-        Ok(Some(Self { place, names, times, conflicts, end, opened }))
+        Ok(Some(Self { place, names, times, conflicts, with_names, end, opened }))
     }
 
     pub fn end(&self) -> &HistoryEnd {
@@ -214,7 +226,9 @@ impl History {
     pub fn is_outdated(&self) -> bool {
         let is =
             |kind, known: &[PieceName]| self.place.names(kind).is_ok_and(|names| names == known);
-        !is(Kind::Held, &self.names) || !is(Kind::Conflicts, &self.conflicts)
+        !is(Kind::Held, &self.names)
+            || !is(Kind::Conflicts, &self.conflicts)
+            || !is(Kind::Names, &self.with_names)
     }
 
     /// The number of its files that say who had ports. They have numbers from 0 on, in the order of
@@ -365,7 +379,7 @@ impl History {
         let file = self.held(file)?;
         let scanned = file.scan(WantedRows::Clients(clients), |row| match row {
             HistoryRow::Held(held) => take(held),
-            HistoryRow::Conflict(_) => Ok(()),
+            HistoryRow::Conflict(_) | HistoryRow::Name(_) => Ok(()),
         });
         scanned.map_err(|error| (file.path().to_owned(), error))
     }
@@ -397,7 +411,7 @@ impl History {
 fn said(row: HistoryRow) -> Option<Contradiction> {
     match row {
         HistoryRow::Conflict(said) => Some(said),
-        HistoryRow::Held(_) => None,
+        HistoryRow::Held(_) | HistoryRow::Name(_) => None,
     }
 }
 
@@ -418,6 +432,7 @@ fn end_of(file: &PieceFile) -> io::Result<HistoryEnd> {
         place: note(NOTE_END)?.parse().map_err(|_| missing())?,
         reached: Timestamp::from_micros(number(NOTE_REACHED)?),
         open: number(NOTE_OPEN)?,
+        names: file.note(NOTE_NAMES).map_or(Ok(0), |_| number(NOTE_NAMES))?,
     })
 }
 

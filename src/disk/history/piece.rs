@@ -26,6 +26,8 @@ pub(super) struct Piece {
     /// For each NAT64: before which event, when, and of which address of the server.
     begun: HashMap<Ipv4Addr, Vec<(u32, Timestamp, Option<Ipv4Addr>)>>,
     pub(super) conflicts: Vec<Contradiction>,
+    /// Those about the pool.
+    pub(super) names: Vec<LoggedLine>,
     nat64s: Numbered<Ipv4Addr>,
     locals: Numbered<Option<Ipv4Addr>>,
     prefixes: Numbered<Option<Prefix96>>,
@@ -160,7 +162,8 @@ impl Piece {
         // A piece has fewer lines than that.
         let next = self.events.len() as u32;
         match &line.kind {
-            LoggedKind::Forgotten | LoggedKind::Named(_) | LoggedKind::Unnamed(_) => {}
+            LoggedKind::Forgotten => {}
+            LoggedKind::Named(_) | LoggedKind::Unnamed(_) => self.names.push(line.clone()),
             LoggedKind::Initialized => {
                 let begun = self.begun.entry(line.nat64).or_default();
                 begun.push((next, line.at, line.local));

@@ -31,6 +31,8 @@ use super::write::failed;
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding};
 use crate::handoff::logged;
+use crate::handoff::names::overlap;
+use crate::handoff::naming::Naming;
 
 /// Rows that are read at once.
 const READ_ROWS: usize = 8192;
@@ -148,9 +150,27 @@ impl PieceFile {
         Ok(())
     }
 
+    /// The rows of an address of the pool, in order: of a file of names.
+    pub(super) fn of_pool(&self, pool: Ipv4Addr) -> io::Result<Vec<Naming>> {
+        let text = pool.to_string();
+        let mut found = Vec::new();
+        for number in 0..self.metadata.num_row_groups() {
+            let group = self.group(number, true)?;
+            let (mut rows, mut at) = (Rows::open(&group, true)?, 0);
+            for range in group.pages_of(&text) {
+                rows.skip(range.start - at)?;
+                at = range.end;
+                let names = rows.read(range.len())?.into_iter().filter_map(|row| row.name());
+                found.extend(names.filter(|name| name.pool == pool));
+            }
+        }
+        Ok(found)
+    }
+
     fn bloom(&self, number: usize, net: Ipv6Net) -> io::Result<Option<Sbbf>> {
-        let Some(place) = self.kind.place(Column::Client).filter(|_| net.prefix_len() == 128)
-        else {
+        // A name may be of a network that the client is in.
+        let is_single = net.prefix_len() == 128 && self.kind != Kind::Names;
+        let Some(place) = self.kind.place(Column::Client).filter(|_| is_single) else {
             return Ok(None);
         };
         let column = self.metadata.row_group(number).column(place);
@@ -240,14 +260,7 @@ impl RowGroup<'_> {
 
     /// Rows of pages that may be those of a port.
     fn candidates(&self, nat64: &str, port: u16) -> Vec<Range<usize>> {
-        let (nat64, port) = (nat64.as_bytes(), i32::from(port));
-        let of_nat64 = self.pages_with(0, |index, page| match index {
-            ColumnIndexMetaData::BYTE_ARRAY(index) => {
-                let (min, max) = (index.min_value(page), index.max_value(page));
-                min.zip(max).is_none_or(|(min, max)| (min..=max).contains(&nat64))
-            }
-            _ => true,
-        });
+        let (of_nat64, port) = (self.pages_of(nat64), i32::from(port));
         let of_port = self.pages_with(1, |index, page| match index {
             ColumnIndexMetaData::INT32(index) => {
                 let (min, max) = (index.min_value(page), index.max_value(page));
@@ -260,6 +273,18 @@ impl RowGroup<'_> {
             of_port.iter().map(overlap).filter(|rows| !rows.is_empty())
         });
         both.collect()
+    }
+
+    /// Rows of pages that may be those of a NAT64, or of an address of the pool.
+    fn pages_of(&self, address: &str) -> Vec<Range<usize>> {
+        let address = address.as_bytes();
+        self.pages_with(0, |index, page| match index {
+            ColumnIndexMetaData::BYTE_ARRAY(index) => {
+                let (min, max) = (index.min_value(page), index.max_value(page));
+                min.zip(max).is_none_or(|(min, max)| (min..=max).contains(&address))
+            }
+            _ => true,
+        })
     }
 
     /// The rows of the pages of a column for which `may` is true.
@@ -293,6 +318,10 @@ impl RowGroup<'_> {
         let all = self.rows();
         let single = (net.prefix_len() == 128).then(|| net.addr().to_string());
         let of = |text: &ByteArray| match &single {
+            _ if self.kind == Kind::Names => {
+                let client = logged::client_of(text.data());
+                client.filter(|client| overlap(*client, net)).map(|client| client.addr())
+            }
             Some(single) => (text.data() == single.as_bytes()).then(|| net.addr()),
             None => logged::ipv6_of(text.data()).filter(|client| net.contains(client)),
         };
@@ -302,7 +331,7 @@ impl RowGroup<'_> {
                 let Some(client) = text.as_ref().and_then(of) else { continue };
                 let (rows, at) = match &mut rows {
                     Some(rows) => rows,
-                    none => none.insert((Rows::open(self, false)?, 0)),
+                    none => none.insert((Rows::open(self, self.kind == Kind::Names)?, 0)),
                 };
                 rows.skip(row - *at)?;
                 *at = row + 1;
@@ -389,10 +418,7 @@ struct Rows {
 
 impl Rows {
     fn open(group: &RowGroup<'_>, clients: bool) -> io::Result<Self> {
-        let since = match group.kind {
-            Kind::Held => Column::Since,
-            Kind::Conflicts => Column::At,
-        };
+        let since = group.kind.time();
         let client = clients.then(|| ColumnValues::of(group, Column::Client)).transpose()?;
         Ok(Self {
             kind: group.kind,
@@ -423,6 +449,9 @@ impl Rows {
     }
 
     fn read(&mut self, count: usize) -> io::Result<Vec<HistoryRow>> {
+        if self.kind == Kind::Names {
+            return self.read_names(count);
+        }
         let mut nat64 = Known::<Ipv4Addr>::default();
         let mut local = Known::<Ipv4Addr>::default();
         let mut client = Known::<Ipv6Addr>::default();
@@ -461,13 +490,38 @@ impl Rows {
                     perhaps_until: time(perhaps_until[row]),
                     ended: value(&ended[row], of_word)?,
                 }),
-                Kind::Conflicts => {
+                Kind::Conflicts | Kind::Names => {
                     let at = from.unwrap_or_default();
                     HistoryRow::Conflict(Contradiction { at, nat64, client, client_port, local })
                 }
             });
         }
         Ok(rows)
+    }
+
+    fn read_names(&mut self, count: usize) -> io::Result<Vec<HistoryRow>> {
+        let mut pool = Known::<Ipv4Addr>::default();
+        let pools = self.nat64.read(count)?;
+        let clients = match &mut self.client {
+            Some(clients) => clients.read(count)?,
+            None => vec![None; count],
+        };
+        let since = self.since.read(count)?;
+        let until = self.until.read(count)?;
+        let perhaps_until = self.perhaps_until.read(count)?;
+        let of_text = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok();
+        let row = |row: usize| -> io::Result<HistoryRow> {
+            let pool = pool.of(&pools[row], of_text)?.ok_or(io::ErrorKind::InvalidData)?;
+            let client = value(&clients[row], logged::client_of)?;
+            Ok(HistoryRow::Name(Naming {
+                pool,
+                client: client.ok_or(io::ErrorKind::InvalidData)?,
+                from: time(since[row]),
+                until: time(until[row]),
+                perhaps_until: time(perhaps_until[row]),
+            }))
+        };
+        (0..count).map(row).collect()
     }
 }
 

@@ -193,6 +193,114 @@ fn files_without_a_checksum() {
 }
 
 /// A line of each day: one more port is somebody's.
+impl Kept {
+    /// Address, client, whether it ended, and perhaps: by a file.
+    fn names(&self, file: usize, of: NamesOf) -> Vec<(String, String, bool, bool)> {
+        let history = History::open(self.place.clone()).unwrap().unwrap();
+        let names = history.names(file, of).unwrap().into_iter().map(|name| {
+            let (pool, client) = (name.pool.to_string(), name.client.to_string());
+            (pool, client, name.until.is_some(), name.perhaps_until.is_some())
+        });
+        names.collect()
+    }
+
+    fn path_of_names(&self, file: usize) -> PathBuf {
+        let names = self.place.names(Kind::Names).unwrap();
+        self.place.path(Kind::Names, names[file])
+    }
+}
+
+/// A line each minute.
+const NAMES_LOG: [&str; 6] = [
+    "2026-03-16 10:00:00.000000 Named 100.64.0.7 [2001:db8:17::1]\n",
+    "2026-03-16 10:01:00.000000 Named 100.64.0.10 [2001:db8:17:1::/64]\n",
+    "2026-03-16 10:02:00.000000 Created 192.0.2.7:3719 [2001:db8:17::1]:7\n",
+    "2026-03-16 10:03:00.000000 Unnamed 100.64.0.7 [2001:db8:17::1]\n",
+    "2026-03-16 10:04:00.000000 Named 100.64.0.7 [2001:db8:17::2]\n",
+    "2026-03-16 10:05:00.000000 Created 192.0.2.7:3720 [2001:db8:17::1]:8\n",
+];
+
+fn named(pool: u8, client: &str, ended: bool) -> (String, String, bool, bool) {
+    (format!("100.64.0.{pool}"), client.to_owned(), ended, false)
+}
+
+/// Each file has those that there are at its end, and so the newest one has all, whatever became of
+/// those before.
+#[test]
+fn names_stand_in_each_file_until_they_end() {
+    let kept = Kept::new(&NAMES_LOG.concat());
+    assert_eq!(kept.build(2).files, 3);
+    let (one, net) = ("2001:db8:17::1/128", "2001:db8:17:1::/64");
+    let first = [named(10, net, false), named(7, one, false)];
+    assert_eq!(kept.names(0, NamesOf::All), first, "sorted as they are written");
+    let second = [named(10, net, false), named(7, one, true)];
+    assert_eq!(kept.names(1, NamesOf::All), second);
+    let third = [named(10, net, false), named(7, "2001:db8:17::2/128", false)];
+    assert_eq!(kept.names(2, NamesOf::All), third);
+    assert_eq!(kept.wrong(), Vec::<String>::new());
+    let of = |pool: [u8; 4]| kept.names(1, NamesOf::Address(pool.into()));
+    assert_eq!(of([100, 64, 0, 7]), second[1..]);
+    assert_eq!(of([100, 64, 0, 10]), second[..1]);
+    assert_eq!(of([100, 64, 0, 8]), []);
+    let of = |net: &str| kept.names(1, NamesOf::Clients(net.parse().unwrap()));
+    assert_eq!(of("2001:db8:17:1::9/128"), second[..1], "in its network");
+    assert_eq!(of("2001:db8:17::/47"), second);
+    assert_eq!(of("2001:db8:17::3/128"), []);
+    let history = History::open(kept.place.clone()).unwrap().unwrap();
+    let all = history.names_from(0, NamesOf::All).unwrap();
+    assert_eq!((all.ended.len(), all.open.len()), (1, 2));
+    drop(history);
+    // Old files are removed, with their names.
+    let today = Day::of(time_of("2026-03-26 10:00:00.000000 ").unwrap());
+    assert_eq!(kept.building(2).expire(7, today).unwrap(), 2);
+    assert_eq!(kept.place.names(Kind::Names).unwrap().len(), 1);
+    assert_eq!(kept.names(0, NamesOf::All), third);
+    assert_eq!(kept.wrong(), Vec::<String>::new());
+}
+
+#[test]
+fn names_of_a_damaged_file_are_made_again() {
+    let kept = Kept::new(&NAMES_LOG[..4].concat());
+    assert_eq!(kept.build(2).files, 2);
+    let (path, before) = (kept.path_of_names(1), kept.names(1, NamesOf::All));
+    let mut octets = fs::read(&path).unwrap();
+    octets[20] ^= 1;
+    fs::write(&path, &octets).unwrap();
+    assert!(kept.wrong()[0].contains(path.to_str().unwrap()), "{:?}", kept.wrong());
+    kept.write_log(&NAMES_LOG.concat());
+    let built = kept.build(2);
+    assert_eq!((built.files, built.damaged.as_ref()), (2, Some(&damaged(&path))));
+    // What it goes with is put aside, too.
+    assert!(damaged(&kept.files()[1]).exists());
+    assert_eq!(kept.names(1, NamesOf::All), before);
+    assert_eq!(kept.names(2, NamesOf::All)[1], named(7, "2001:db8:17::2/128", false));
+    // One that is gone is noticed.
+    fs::remove_file(kept.path_of_names(0)).unwrap();
+    assert!(kept.wrong()[0].contains("000001 of"), "{:?}", kept.wrong());
+}
+
+fn damaged(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.damaged", path.display()))
+}
+
+#[test]
+fn names_before_a_gap_are_in_doubt() {
+    let kept = Kept::new(&NAMES_LOG[..2].concat());
+    kept.build(2);
+    kept.write_log(&NAMES_LOG[4..].concat());
+    assert!(kept.build(2).gap.is_some());
+    let perhaps = |pool, client, ended| {
+        let (pool, client, ended, _) = named(pool, client, ended);
+        (pool, client, ended, true)
+    };
+    let expected = [
+        perhaps(10, "2001:db8:17:1::/64", false),
+        perhaps(7, "2001:db8:17::1/128", true),
+        named(7, "2001:db8:17::2/128", false),
+    ];
+    assert_eq!(kept.names(1, NamesOf::All), expected);
+}
+
 fn days(days: &[&str]) -> String {
     let line = |(port, day): (u16, &&str)| {
         format!("2019-{day} 10:00:00.000000 Created 192.0.2.7:{port} [2001:db8::17]:1\n")

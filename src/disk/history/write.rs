@@ -20,6 +20,7 @@ use super::sum::{NO_SUM, Summed, put_sum};
 use crate::disk::fs::{Disk, RealDisk, TEMPORARY, parent};
 use crate::handoff::change::Timestamp;
 use crate::handoff::line;
+use crate::handoff::names::client_text;
 
 /// Rows that are in memory, and of which a file has so many in one part (row group).
 pub(super) const GROUP_ROWS: usize = 1 << 17;
@@ -71,7 +72,7 @@ impl Writing {
             let writer = group.next_column().map_err(failed)?;
             // There are as many as the schema has.
             let mut writer = writer.ok_or(io::ErrorKind::InvalidInput)?;
-            write_column(&mut writer, column, &self.rows).map_err(failed)?;
+            write_column(&mut writer, self.kind, column, &self.rows).map_err(failed)?;
             writer.close().map_err(failed)?;
         }
         group.close().map_err(failed)?;
@@ -169,10 +170,15 @@ pub(super) fn failed(error: ParquetError) -> io::Error {
 
 fn write_column(
     writer: &mut SerializedColumnWriter<'_>,
+    kind: Kind,
     column: Column,
     rows: &[HistoryRow],
 ) -> Result<(), ParquetError> {
     match column {
+        Column::Client if kind == Kind::Names => {
+            let client = |row: &HistoryRow| Some(row.name()?.client);
+            texts(writer, rows, client, |out, client| display(out, client_text(client)))
+        }
         Column::Nat64 => texts(writer, rows, |row| Some(*row.nat64().ip()), display),
         Column::Client => clients(writer, rows),
         Column::Local => texts(writer, rows, HistoryRow::local, display),

@@ -257,7 +257,8 @@ pub struct SelfCheckOptions {
 /// Options of `who`.
 #[derive(Debug, Args)]
 pub struct WhoOptions {
-    /// A NAT64's address and port, as 192.0.2.7:3719; or a client, as 2001:db8::17 or 2001:db8::/64
+    /// A NAT64's address and port, as 192.0.2.7:3719; an address of the pool of peer names, as
+    /// 100.64.0.7; or a client, as 2001:db8::17 or 2001:db8::/64
     #[arg(value_name = "WHO")]
     pub who: Asked,
     /// When, in UTC unless a zone is written; to the minute or second: all of that; two with ..

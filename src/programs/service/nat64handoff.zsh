@@ -219,7 +219,7 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON\: one object]' \
 '-h[Print help]' \
 '--help[Print help]' \
-':who -- A NAT64'\''s address and port, as 192.0.2.7\:3719; or a client, as 2001\:db8\:\:17 or 2001\:db8\:\:/64:_default' \
+':who -- A NAT64'\''s address and port, as 192.0.2.7\:3719; an address of the pool of peer names, as 100.64.0.7; or a client, as 2001\:db8\:\:17 or 2001\:db8\:\:/64:_default' \
 && ret=0
 ;;
 (follow)

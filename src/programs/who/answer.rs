@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding};
+use crate::handoff::names::client_text;
+use crate::handoff::naming::Naming;
 use crate::programs::exit::ExitError;
 use crate::programs::options::Asked;
 use crate::programs::who::when::TimeSpan;
@@ -19,12 +21,31 @@ pub struct Answer {
     pub holdings: Vec<Holding>,
     /// What NAT64s said against the tables, in the order of time.
     pub contradictions: Vec<Contradiction>,
+    /// What addresses of the pool stood for, in the order in which that began.
+    pub names: Vec<Naming>,
 }
 
 impl Answer {
     /// Those of the time that is asked about.
     fn of_the_time(&self) -> impl Iterator<Item = &Holding> {
         self.holdings.iter().filter(|holding| self.span.is_none_or(|span| is_within(holding, span)))
+    }
+
+    /// The names of the time that is asked about.
+    fn names_then(&self) -> impl Iterator<Item = &Naming> {
+        let is_then =
+            |name: &&Naming| self.span.is_none_or(|span| has_time_of(name.from, name.until, span));
+        self.names.iter().filter(is_then)
+    }
+
+    /// The name that an address had last before, and the one that it had next.
+    fn names_around(&self, span: TimeSpan) -> [Option<&Naming>; 2] {
+        let ended = |name: &&Naming| name.until.is_some_and(|until| until <= span.from);
+        let later = |name: &&Naming| name.from.is_some_and(|from| from > span.until);
+        [
+            self.names.iter().filter(ended).max_by_key(|name| name.until),
+            self.names.iter().filter(later).min_by_key(|name| name.from),
+        ]
     }
 
     /// What was said against the tables since the first of those began, or since the last one
@@ -56,6 +77,7 @@ impl Answer {
         let answer = AnswerObject {
             held: self.of_the_time().map(HeldObject::from).collect(),
             conflicts: self.said_against().map(ConflictObject::from).collect(),
+            named: self.names_then().map(NamedObject::from).collect(),
         };
         let text = serde_json::to_string_pretty(&answer).map_err(ExitError::failed)?;
         Ok(text + "\n")
@@ -63,8 +85,12 @@ impl Answer {
 }
 
 fn is_within(holding: &Holding, span: TimeSpan) -> bool {
-    holding.from.is_none_or(|from| from <= span.until)
-        && holding.until.is_none_or(|until| until > span.from)
+    has_time_of(holding.from, holding.until, span)
+}
+
+/// Whether what was so from one time until another was so at some time of a span.
+fn has_time_of(from: Option<Timestamp>, until: Option<Timestamp>, span: TimeSpan) -> bool {
+    from.is_none_or(|from| from <= span.until) && until.is_none_or(|until| until > span.from)
 }
 
 impl fmt::Display for Answer {
@@ -73,6 +99,10 @@ impl fmt::Display for Answer {
         for holding in self.of_the_time() {
             found = true;
             writeln!(f, "{}", Told { holding, asked: &self.asked })?;
+        }
+        for name in self.names_then() {
+            found = true;
+            writeln!(f, "{}", ToldName(name))?;
         }
         match self.span {
             _ if found => {}
@@ -86,6 +116,15 @@ impl fmt::Display for Answer {
                     if let Some(holding) = holding {
                         writeln!(f, "  {word}: {}", Told { holding, asked: &self.asked })?;
                     }
+                }
+                if !matches!(self.asked, Asked::Clients(_)) {
+                    let names = ["before", "later"].into_iter().zip(self.names_around(span));
+                    for (word, name) in names.filter_map(|(word, name)| Some((word, name?))) {
+                        writeln!(f, "  {word}: {}", ToldName(name))?;
+                    }
+                }
+                if matches!(self.asked, Asked::Pool(_)) && self.names.is_empty() {
+                    f.write_str("  a NAT64 is asked about with its port, as 192.0.2.7:3719\n")?;
                 }
             }
         }
@@ -116,14 +155,7 @@ impl fmt::Display for Told<'_> {
         if let Some(local) = local {
             write!(f, " (to {local})")?;
         }
-        match from {
-            Some(from) => write!(f, ", since {from} UTC")?,
-            None => write!(f, ", since before the event log begins")?,
-        }
-        match until {
-            Some(until) => write!(f, ", until {until} UTC")?,
-            None => f.write_str(", until now")?,
-        }
+        tell_times(f, *from, *until)?;
         match perhaps_until {
             None => Ok(()),
             Some(at) => write!(
@@ -136,10 +168,53 @@ impl fmt::Display for Told<'_> {
     }
 }
 
+fn tell_times(
+    f: &mut fmt::Formatter<'_>,
+    from: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> fmt::Result {
+    match from {
+        Some(from) => write!(f, ", since {from} UTC")?,
+        None => write!(f, ", since before the event log begins")?,
+    }
+    match until {
+        Some(until) => write!(f, ", until {until} UTC"),
+        None => f.write_str(", until now"),
+    }
+}
+
+/// A name in a line.
+struct ToldName<'a>(&'a Naming);
+
+impl fmt::Display for ToldName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Naming { pool, client, from, until, perhaps_until } = *self.0;
+        write!(f, "{pool} was {}", client_text(client))?;
+        tell_times(f, from, until)?;
+        match perhaps_until {
+            None => Ok(()),
+            Some(at) => write!(
+                f,
+                ", or only until {at} UTC, from when on lines of the event log are missing"
+            ),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct AnswerObject {
     held: Vec<HeldObject>,
     conflicts: Vec<ConflictObject>,
+    named: Vec<NamedObject>,
+}
+
+#[derive(Serialize)]
+struct NamedObject {
+    pool: String,
+    client: String,
+    from: Option<String>,
+    until: Option<String>,
+    perhaps_until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -183,6 +258,19 @@ impl From<&Holding> for HeldObject {
     }
 }
 
+impl From<&Naming> for NamedObject {
+    fn from(name: &Naming) -> Self {
+        let Naming { pool, client, from, until, perhaps_until } = *name;
+        Self {
+            pool: pool.to_string(),
+            client: client_text(client).to_string(),
+            from: from.map(Timestamp::rfc3339),
+            until: until.map(Timestamp::rfc3339),
+            perhaps_until: perhaps_until.map(Timestamp::rfc3339),
+        }
+    }
+}
+
 impl From<&Contradiction> for ConflictObject {
     fn from(said: &Contradiction) -> Self {
         let Contradiction { at, nat64, client, client_port, local } = said;
@@ -202,6 +290,7 @@ mod tests {
     use super::*;
     use crate::handoff::holding::Holdings;
     use crate::handoff::logged::LoggedLine;
+    use crate::handoff::naming::Namings;
     use crate::programs::who::is_about;
 
     const LOG: &str = "\
@@ -211,6 +300,9 @@ mod tests {
 2019-03-18 15:22:02.062254 Created 192.0.2.7:3719 [2001:db8::55]:34643
 2019-03-18 16:00:00.000000 Deleted 192.0.2.7:3719 [2001:db8::55]:34643
 2019-03-18 17:00:00.000000 Created 192.0.2.7:3719 [2001:db8::18]:7
+2019-03-18 11:00:00.000000 Named 100.64.0.7 [2001:db8::17]
+2019-03-18 12:00:00.000000 Unnamed 100.64.0.7 [2001:db8::17]
+2019-03-18 13:00:00.000000 Named 100.64.0.7 [2001:db8:0:1::/64]
 ";
 
     fn answer(who: &str, at: Option<&str>) -> Answer {
@@ -218,9 +310,11 @@ mod tests {
         let span = at.map(|at| TimeSpan::parse(at, now).unwrap());
         let asked: Asked = who.parse().unwrap();
         let lines = LOG.lines().filter_map(LoggedLine::parse);
-        let lines = lines.filter(|line| is_about(asked, line));
-        let (holdings, contradictions) = Holdings::of(lines).into_all();
-        Answer { asked, span, holdings, contradictions }
+        let lines: Vec<_> = lines.filter(|line| is_about(asked, line)).collect();
+        let mut namings = Namings::default();
+        lines.iter().for_each(|line| namings.take(line));
+        let (holdings, contradictions) = Holdings::of(lines.into_iter()).into_all();
+        Answer { asked, span, holdings, contradictions, names: namings.into_all() }
     }
 
     fn port_at(at: &str) -> String {
@@ -266,6 +360,35 @@ mod tests {
     }
 
     #[test]
+    fn whom_an_address_of_the_pool_stood_for() {
+        let first = "100.64.0.7 was 2001:db8::17, since 2019-03-18 11:00:00.000000 UTC, until 2019-03-18 12:00:00.000000 UTC\n";
+        let second =
+            "100.64.0.7 was 2001:db8:0:1::/64, since 2019-03-18 13:00:00.000000 UTC, until now\n";
+        // An access log has the client's own port beside it.
+        for who in ["100.64.0.7", "100.64.0.7:53186"] {
+            let at = |at| answer(who, Some(at)).to_string();
+            assert_eq!(at("2019-03-18 11:30:00"), first);
+            assert_eq!(at("2019-03-18 14:00:00"), second);
+            assert_eq!(at("2019-03-18 11:30..14:00"), [first, second].concat());
+            let nobody = format!(
+                "{who}: nobody from 2019-03-18 12:30:00.000000 to 2019-03-18 12:30:00.999999 UTC, by the event log\n  before: {first}  later: {second}"
+            );
+            assert_eq!(at("2019-03-18 12:30:00"), nobody);
+        }
+        let never = answer("192.0.2.7", Some("2019-03-18 12:30:00")).to_string();
+        assert!(never.contains(": nobody from") && never.contains("with its port"), "{never}");
+        let of_client = answer("2001:db8::17", None).to_string();
+        assert!(of_client.ends_with(first) && of_client.lines().count() == 2, "{of_client}");
+        assert_eq!(answer("2001:db8:0:1::9", None).to_string(), second, "in that network");
+        let both = answer("2001:db8:0:1::/63", None).to_string();
+        assert!(both.contains(&[first, second].concat()), "{both}");
+        assert_eq!(
+            answer("2001:db8:0:1::9", Some("2019-03-18 12:30:00")).to_string().lines().count(),
+            1
+        );
+    }
+
+    #[test]
     fn for_programs() {
         let json = answer("192.0.2.7:3719", Some("2019-03-18 12:00:00")).json().unwrap();
         let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -275,6 +398,7 @@ mod tests {
                 "to": null, "prefix": null, "perhaps_until": null,
                 "from": "2019-03-18T10:06:28.491727Z", "until": "2019-03-18T15:22:02.062254Z",
             }],
+            "named": [],
             "conflicts": [{
                 "at": "2019-03-18T11:00:00.000000Z", "nat64": "192.0.2.7", "port": 3719, "to": null,
                 "client": "2001:db8::56", "client_port": 4242,
@@ -282,6 +406,16 @@ mod tests {
         });
         assert_eq!(rows, expected);
         let nobody = answer("192.0.2.7:3719", Some("2019-03-18 16:30:00")).json().unwrap();
-        assert_eq!(nobody, "{\n  \"held\": [],\n  \"conflicts\": []\n}\n");
+        let empty = "{\n  \"held\": [],\n  \"conflicts\": [],\n  \"named\": []\n}\n";
+        assert_eq!(nobody, empty);
+        let json = answer("100.64.0.7", Some("2019-03-18 14:00:00")).json().unwrap();
+        let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let expected = serde_json::json!({
+            "held": [], "conflicts": [], "named": [{
+                "pool": "100.64.0.7", "client": "2001:db8:0:1::/64", "perhaps_until": null,
+                "from": "2019-03-18T13:00:00.000000Z", "until": null,
+            }],
+        });
+        assert_eq!(rows, expected);
     }
 }

@@ -16,6 +16,7 @@ use crate::disk::history::{History, LinesAbout, Unreadable};
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding, Holdings, sort_holdings};
 use crate::handoff::logged::LoggedLine;
+use crate::handoff::naming::Naming;
 use crate::programs::exit::ExitError;
 use crate::programs::options::Asked;
 use crate::programs::who::when::TimeSpan;
@@ -42,6 +43,16 @@ pub struct FoundHoldings {
     pub holdings: Vec<Holding>,
     /// In the order of time.
     pub contradictions: Vec<Contradiction>,
+    /// What addresses of the pool stood for, in the order in which that began.
+    pub names: Vec<Naming>,
+}
+
+impl FoundHoldings {
+    /// Whether an address and port were those of a NAT64, and not of the pool.
+    pub fn is_of_nat64(&self, sought: Sought) -> bool {
+        matches!(sought.asked, Asked::Port(_))
+            && self.holdings.iter().any(|held| sought.is_within(held))
+    }
 }
 
 impl Sought {
@@ -74,7 +85,7 @@ impl Sought {
         let before = || holdings.iter().filter_map(|held| self.ended_before(held)).max();
         match (within.next(), self.asked) {
             (Some(first), _) => first.from,
-            (None, Asked::Port(_)) => before(),
+            (None, Asked::Port(_) | Asked::Pool(_)) => before(),
             (None, Asked::Clients(_)) => self.span.map(|span| span.from),
         }
         .unwrap_or_default()
@@ -103,6 +114,8 @@ impl<'s> Search<'s> {
         search.behind(lines, gap)?;
         match sought.asked {
             Asked::Port(port) => search.port(port)?,
+            // It is no NAT64.
+            Asked::Pool(_) => return Ok(search.found),
             Asked::Clients(net) => search.clients(net)?,
         }
         sort_holdings(&mut search.found.holdings);
@@ -243,6 +256,7 @@ impl<'s> Search<'s> {
         let mut open = Vec::new();
         match self.sought.asked {
             Asked::Port(port) => open = self.of_port(self.last(), port, true)?,
+            Asked::Pool(_) => return Ok(()),
             Asked::Clients(net) => {
                 let scanned = self.history.of_clients(self.last(), net, |held| {
                     if held.until.is_none() {
@@ -408,6 +422,7 @@ impl<'s> Search<'s> {
                 about.map_err(unreadable)?
             }
             Asked::Clients(_) => files.collect(),
+            Asked::Pool(_) => Vec::new(),
         };
         for file in files {
             let said = &mut self.found.contradictions;
@@ -422,6 +437,7 @@ impl<'s> Search<'s> {
                     });
                     scanned.map_err(unreadable)?;
                 }
+                Asked::Pool(_) => {}
             }
             room(said.len()).map_err(too_much)?;
         }
@@ -480,7 +496,7 @@ fn too_much(why: io::Error) -> ExitError {
     ))
 }
 
-fn unreadable((path, error): Unreadable) -> ExitError {
+pub fn unreadable((path, error): Unreadable) -> ExitError {
     if error.kind() == io::ErrorKind::QuotaExceeded {
         return too_much(error);
     }

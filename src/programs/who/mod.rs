@@ -9,10 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::eventlog::{PastFile, lines_with, open_past, open_past_from, past_of};
-use crate::disk::history::{History, HistoryPlace};
+use crate::disk::history::{FoundNames, History, HistoryPlace, NamesOf};
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::Holdings;
 use crate::handoff::logged::LoggedLine;
+use crate::handoff::names::overlap;
+use crate::handoff::naming::{Naming, Namings};
 use crate::kernel::clock;
 use crate::kernel::stderr::warn;
 use crate::programs::exit::{ExitError, print};
@@ -44,14 +46,14 @@ pub fn answer(options: &WhoOptions) -> Result<Answer, ExitError> {
     let span = span.map_err(|error| ExitError::usage(format_args!("--at: {error}")))?;
     let asked = options.who;
     let span = span.or(match asked {
-        Asked::Port(_) => Some(TimeSpan::moment(now)),
+        Asked::Port(_) | Asked::Pool(_) => Some(TimeSpan::moment(now)),
         Asked::Clients(_) => None,
     });
     told(options, Sought { asked, span, to: options.to })
 }
 
 fn told(options: &WhoOptions, sought: Sought) -> Result<Answer, ExitError> {
-    let FoundHoldings { mut holdings, mut contradictions } = find(options, sought)?;
+    let FoundHoldings { mut holdings, mut contradictions, names } = find(options, sought)?;
     if let Some(to) = sought.to {
         if holdings.iter().any(|held| held.local.is_none() && sought.is_within(held)) {
             return Err(ExitError::failed(
@@ -61,7 +63,7 @@ fn told(options: &WhoOptions, sought: Sought) -> Result<Answer, ExitError> {
         holdings.retain(|holding| holding.local == Some(to));
         contradictions.retain(|said| said.local == Some(to));
     }
-    Ok(Answer { asked: sought.asked, span: sought.span, holdings, contradictions })
+    Ok(Answer { asked: sought.asked, span: sought.span, holdings, contradictions, names })
 }
 
 /// Looks into the history, if there is one, and into the event log.
@@ -99,8 +101,14 @@ fn find_in_log(log: Option<PathBuf>, sought: Sought) -> Result<FoundHoldings, Ex
         Some(path) => open_past(&path).map_err(unreadable)?,
     };
     let lines = lines(past, sought.asked, None)?;
+    let mut namings = Namings::default();
+    lines.iter().for_each(|line| namings.take(line));
     let (holdings, contradictions) = Holdings::of(lines.into_iter()).into_all();
-    Ok(FoundHoldings { holdings, contradictions })
+    let mut found = FoundHoldings { holdings, contradictions, names: Vec::new() };
+    if !found.is_of_nat64(sought) {
+        found.names = namings.into_all();
+    }
+    Ok(found)
 }
 
 /// Looks into a history, and into the event log behind it. `warnings` are about the answer.
@@ -147,7 +155,38 @@ fn find_in_history(
              missing"
         )
     }));
-    Search::run(sought, history, behind)
+    let (lines, gap) = behind;
+    let about_names = lines.iter().filter(|line| line.named().is_some()).cloned().collect();
+    let mut found = Search::run(sought, history, (lines, gap))?;
+    if !found.is_of_nat64(sought) {
+        found.names = names(sought.asked, history, about_names, gap)?;
+    }
+    Ok(found)
+}
+
+/// Whom addresses of the pool stood for, by the history and by the lines behind it; some are
+/// missing between, where a time is given since when.
+fn names(
+    asked: Asked,
+    history: &History,
+    lines: Vec<LoggedLine>,
+    gap: Option<Timestamp>,
+) -> Result<Vec<Naming>, ExitError> {
+    let of = match asked {
+        Asked::Port(port) => NamesOf::Address(*port.ip()),
+        Asked::Pool(pool) => NamesOf::Address(pool),
+        Asked::Clients(net) => NamesOf::Clients(net),
+    };
+    let FoundNames { ended, mut open } = history.names_from(0, of).map_err(found::unreadable)?;
+    if let Some(gap) = gap {
+        open.iter_mut().for_each(|name| name.doubt(gap));
+    }
+    let mut namings = Namings::continued(open);
+    lines.iter().for_each(|line| namings.take(line));
+    let mut all = namings.into_all();
+    all.extend(ended);
+    all.sort_by(Naming::order);
+    Ok(all)
 }
 
 fn unreadable((path, error): (PathBuf, io::Error)) -> ExitError {
@@ -172,8 +211,15 @@ fn lines(
 
 /// Whether a line is about it, or begins a table that it may be in.
 fn is_about(asked: Asked, line: &LoggedLine) -> bool {
+    if let Some(client) = line.named() {
+        return match asked {
+            Asked::Port(port) => line.nat64 == *port.ip(),
+            Asked::Pool(pool) => line.nat64 == pool,
+            Asked::Clients(net) => overlap(client, net),
+        };
+    }
     match (asked, line.entry()) {
-        _ if line.named().is_some() => false,
+        (Asked::Pool(_), _) => false,
         (Asked::Port(port), None) => line.nat64 == *port.ip(),
         (Asked::Clients(_), None) => true,
         (Asked::Port(port), Some(entry)) => (line.nat64, entry.port) == (*port.ip(), port.port()),

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::{hint, thread};
 
 use flate2::{Compression, write::GzEncoder};
+use ipnet::Ipv6Net;
 use proptest::prelude::*;
 
 use super::*;
@@ -27,6 +28,7 @@ struct World {
     now: u64,
     format: LogFormat,
     tables: BTreeMap<(TableKey, u16), Client>,
+    names: BTreeMap<Ipv4Addr, Ipv6Net>,
     lines: u64,
     /// How often tables of a NAT64 begin anew, and at most.
     begun: BTreeMap<Ipv4Addr, u32>,
@@ -36,10 +38,18 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let tables = BTreeMap::new();
+        let (tables, names) = (BTreeMap::new(), BTreeMap::new());
         let (format, begun) = (LogFormat::Plain, BTreeMap::new());
-        let world =
-            Self { folder, now: BEGIN, format, tables, lines: 0, begun, begun_most: u32::MAX };
+        let world = Self {
+            folder,
+            now: BEGIN,
+            format,
+            tables,
+            names,
+            lines: 0,
+            begun,
+            begun_most: u32::MAX,
+        };
         fs::write(world.log(), "").unwrap();
         world
     }
@@ -106,7 +116,8 @@ impl World {
                     self.write(table, EventKind::Deleted { port, client });
                 }
             }
-            180..=209 => self.write(table, EventKind::Conflict { port, client }),
+            180..=194 => self.write(table, EventKind::Conflict { port, client }),
+            195..=209 => self.name(pool(place), client.address, who),
             210..=219 => self.begin(table),
             220..=229 => {
                 let gone: Vec<_> =
@@ -128,6 +139,18 @@ impl World {
             // A reactor that is late.
             _ => self.now = self.now.saturating_sub(u64::from(pause)).max(BEGIN),
         }
+    }
+
+    /// An address of the pool comes to stand for a client, or for its /64, or does so no more.
+    fn name(&mut self, address: Ipv4Addr, client: Ipv6Addr, who: u8) {
+        let table = TableKey::block_of(address);
+        if let Some(client) = self.names.remove(&address) {
+            return self.write(table, EventKind::Unnamed { address, client });
+        }
+        let client =
+            Ipv6Net::new(client, if who.is_multiple_of(3) { 64 } else { 128 }).unwrap().trunc();
+        self.names.insert(address, client);
+        self.write(table, EventKind::Named { address, client });
     }
 
     /// A state that was lost, or a NAT64 that is new.
@@ -200,6 +223,10 @@ impl World {
 fn address(place: u8) -> SocketAddrV4 {
     let nat64 = Ipv4Addr::new(192, 0, 2, [7, 10, 9][usize::from(place / 2 % 3)]);
     SocketAddrV4::new(nat64, 3719 + u16::from(place / 8 % 3))
+}
+
+fn pool(place: u8) -> Ipv4Addr {
+    Ipv4Addr::new(100, 64, 0, 7 + place % 3)
 }
 
 fn port(place: u8) -> Asked {
@@ -280,6 +307,11 @@ proptest! {
                 let span = Some(TimeSpan { from, until });
                 let to = (place % 8 == 3).then_some(Ipv4Addr::new(203, 0, 113, 5));
                 check(&world, Sought { asked: port(place), span, to });
+                let asked = match place % 2 {
+                    0 => Asked::Pool(pool(place / 2)),
+                    _ => Asked::Port(SocketAddrV4::new(pool(place / 2), 53186)),
+                };
+                check(&world, Sought { asked, span, to: None });
             }
         }
     }
