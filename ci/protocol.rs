@@ -10,6 +10,8 @@
 mod annotate;
 #[path = "protocol/annotate_history.rs"]
 mod annotate_history;
+#[path = "protocol/annotate_names.rs"]
+mod annotate_names;
 #[path = "protocol/bans.rs"]
 mod bans;
 #[path = "protocol/clock.rs"]

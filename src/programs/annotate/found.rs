@@ -4,19 +4,19 @@ use crate::handoff::change::Timestamp;
 use crate::programs::annotate::records::{ClientPort, HeldTime};
 use crate::programs::who::when::TimeSpan;
 
-/// Who had a port in a time.
+/// Who had a port in a time; or whom an address of the pool stood for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HadBy {
-    /// The event log does not know the NAT64 at all.
+pub enum HadBy<C = ClientPort> {
+    /// The event log does not know the NAT64 at all, or the part of the pool.
     Stranger,
     /// By nobody, as far as it says.
     Nobody,
     /// By this client alone.
-    Client(ClientPort),
+    Client(C),
     /// By several, of whom this one is the last that came.
-    Several(ClientPort),
+    Several(C),
     /// By a client or not: its NAT64's table, or another one of the same NAT64, began anew since,
-    /// or the NAT64 said that it uses the port for another client.
+    /// or the NAT64 said that it uses the port for another client. Or lines of the log are missing.
     Doubtful,
     /// It is too long ago.
     Past,

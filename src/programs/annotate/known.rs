@@ -7,13 +7,16 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv6Net;
+
 use crate::disk::eventlog::{FollowStart, FollowStep, Follower};
 use crate::disk::history::{HistoryPlace, Unreadable};
 use crate::handoff::change::Timestamp;
-use crate::handoff::logged::{LineReader, LoggedLine};
+use crate::handoff::logged::{LineReader, LoggedKind, LoggedLine};
 use crate::kernel::clock;
 use crate::kernel::stderr::say;
 use crate::programs::annotate::found::HadBy;
+use crate::programs::annotate::names::PoolHistory;
 use crate::programs::annotate::older::OlderEvents;
 use crate::programs::annotate::ports::{KEPT_FOR, PortHistory, REPORTED_LATE};
 use crate::programs::progress::ProgressTeller;
@@ -70,6 +73,7 @@ pub struct KnownPorts {
     /// Lines that were read, and are of later than what was asked about.
     pending: VecDeque<LoggedLine>,
     ports: PortHistory,
+    names: PoolHistory,
     /// The least of the times of the last lines that were read, and those that may become it: with
     /// the number of the line.
     last_times: VecDeque<(u64, Timestamp)>,
@@ -112,6 +116,7 @@ impl KnownPorts {
             pending: VecDeque::new(),
             lines: LineReader::default(),
             ports: PortHistory::default(),
+            names: PoolHistory::default(),
             last_times: VecDeque::new(),
             lines_read: 0,
             end_found: None,
@@ -155,6 +160,28 @@ impl KnownPorts {
         local: Option<Ipv4Addr>,
         span: TimeSpan,
     ) -> Result<HadBy, LogTrouble> {
+        self.ask(span, |known, span| known.ports.had_by(nat64, local, span))
+    }
+
+    /// Whether an address is of a part of the pool that was used, as far as the event log was read.
+    pub fn has_pool(&self, address: Ipv4Addr) -> bool {
+        self.names.has(address)
+    }
+
+    /// Whom an address of the pool stood for.
+    ///
+    /// # Errors
+    /// Where the event log cannot be read.
+    pub fn named(&mut self, pool: Ipv4Addr, span: TimeSpan) -> Result<HadBy<Ipv6Net>, LogTrouble> {
+        self.ask(span, |known, span| known.names.named(pool, span))
+    }
+
+    /// Asks what is known, as soon as it is.
+    fn ask<C: PartialEq>(
+        &mut self,
+        span: TimeSpan,
+        had_by: impl Fn(&Self, TimeSpan) -> HadBy<C>,
+    ) -> Result<HadBy<C>, LogTrouble> {
         // The line is there: what comes later is not about it.
         let until = span.until.min(self.now).max(span.from);
         let span = TimeSpan { from: span.from, until };
@@ -164,22 +191,22 @@ impl KnownPorts {
         if is_recent {
             self.wait_until(self.read_at + EVENT_LATE, |_| false)?;
         }
-        let mut had_by = self.ports.had_by(nat64, local, span);
-        if had_by == HadBy::Nobody && is_recent && !self.has_waited {
+        let mut found = had_by(self, span);
+        if found == HadBy::Nobody && is_recent && !self.has_waited {
             self.has_waited = true;
-            self.wait_until(self.read_at + EVENT_LATE_MAX, |ports| {
-                ports.had_by(nat64, local, span) != HadBy::Nobody
+            self.wait_until(self.read_at + EVENT_LATE_MAX, |known| {
+                had_by(known, span) != HadBy::Nobody
             })?;
-            had_by = self.ports.had_by(nat64, local, span);
+            found = had_by(self, span);
         }
-        if had_by == HadBy::Past && self.rereads < self.rereads_max {
+        if found == HadBy::Past && self.rereads < self.rereads_max {
             self.rereads += 1;
             self.begun = self.begun.map(|begun| begun.min(span.from));
             self.begin_again()?;
             self.read_until(later(until, AHEAD))?;
-            had_by = self.ports.had_by(nat64, local, span);
+            found = had_by(self, span);
         }
-        Ok(had_by)
+        Ok(found)
     }
 
     /// The first time that is asked about: where the log begins later, its history is read from a
@@ -206,14 +233,20 @@ impl KnownPorts {
         }
         let until = self.pending.front().map_or(Timestamp::MAX, |line| line.at);
         let from = Timestamp::from_micros(from.as_micros().saturating_sub(KEPT_FOR));
-        self.older = loop {
-            match OlderEvents::open(history, &self.path, from, until) {
+        let opened = loop {
+            let opened = OlderEvents::open(history, &self.path, from, until).and_then(|older| {
+                let names = older.as_ref().map(OlderEvents::names).transpose()?;
+                Ok(older.zip(names))
+            });
+            match opened {
                 Err(error) if is_gone(&error) && self.gone < LOST_MAX => self.gone += 1,
                 opened => break opened.map_err(of_history)?,
             }
         };
-        if let Some(older) = &self.older {
+        if let Some((older, names)) = opened {
             self.ports.begin_at(older.since());
+            self.names.begin(older.since(), names);
+            self.older = Some(older);
         }
         Ok(())
     }
@@ -230,9 +263,9 @@ impl KnownPorts {
     fn wait_until(
         &mut self,
         time: Instant,
-        is_found: impl Fn(&PortHistory) -> bool,
+        is_found: impl Fn(&Self) -> bool,
     ) -> Result<(), LogTrouble> {
-        while self.end_found.is_none_or(|found| found < time) && !is_found(&self.ports) {
+        while self.end_found.is_none_or(|found| found < time) && !is_found(self) {
             if self.end_found.is_some() {
                 let rest = time.saturating_duration_since(clock::instant());
                 let waited = self.follower.wait(&[], rest);
@@ -322,8 +355,15 @@ impl KnownPorts {
                 taken => return taken.map_err(of_history),
             }
         }
-        let line = self.pending.pop_front();
-        Ok(line.map(|line| (line.at, self.ports.take(&line))))
+        let Some(line) = self.pending.pop_front() else { return Ok(None) };
+        let has_room = match line.kind {
+            LoggedKind::Named(_) | LoggedKind::Unnamed(_) => {
+                self.names.take(&line);
+                true
+            }
+            _ => self.ports.take(&line),
+        };
+        Ok(Some((line.at, has_room)))
     }
 
     /// Whether the last lines all are.
@@ -341,6 +381,7 @@ impl KnownPorts {
         // Those that were read ahead may be of much later.
         if let Some(&(_, least)) = self.last_times.front() {
             self.ports.forget_before(least);
+            self.names.forget_before(least);
         }
     }
 
@@ -349,6 +390,7 @@ impl KnownPorts {
         self.pending.clear();
         self.last_times.clear();
         (self.ports, self.lines_read, self.end_found) = (PortHistory::default(), 0, None);
+        self.names = PoolHistory::default();
         self.older = None;
         self.begun.take().map_or(Ok(()), |begun| self.begin(begun))
     }

@@ -4,6 +4,7 @@
 mod copy;
 mod found;
 mod known;
+mod names;
 mod older;
 mod ports;
 mod records;
@@ -14,15 +15,17 @@ mod times;
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
+use ipnet::Ipv6Net;
 use jiff::tz::TimeZone;
 
 use crate::disk::history::HistoryPlace;
 use crate::handoff::change::Timestamp;
+use crate::handoff::names::client_text;
 use crate::kernel::clock;
 use crate::kernel::stderr::warn;
 use crate::programs::annotate::copy::{CopyError, Copying};
@@ -124,7 +127,7 @@ pub struct Annotator {
     newcomer: bool,
     /// Whether lines without a time are of now.
     is_now: bool,
-    to: Option<std::net::Ipv4Addr>,
+    to: Option<Ipv4Addr>,
     /// Why the event log is not asked any more.
     trouble: Option<LogTrouble>,
     /// The client of the last line, as text.
@@ -187,10 +190,10 @@ impl Annotator {
                 append(text, client, out);
                 out.extend(&line[text.len()..]);
             }
-            Some((address, port)) => {
+            Some(client) => {
                 self.address.clear();
                 // A text takes whatever is written to it.
-                let _ = write!(self.address, "{address}");
+                let _ = write!(self.address, "{}", client_text(client.net));
                 let mut at = 0;
                 for edit in &self.finder.edits {
                     out.extend_from_slice(&line[at..edit.range.start]);
@@ -201,7 +204,11 @@ impl Annotator {
                             out.extend_from_slice(self.address.as_bytes());
                             out.push(b']');
                         }
-                        ClientPart::Port => push_port(port, out),
+                        ClientPart::Port => match client.port {
+                            Some(port) => push_port(port, out),
+                            // It is the client's own.
+                            None => out.extend_from_slice(&line[edit.range.clone()]),
+                        },
                     }
                     at = edit.range.end;
                 }
@@ -210,10 +217,16 @@ impl Annotator {
         }
     }
 
-    /// The client that the line is about, where it is a NAT64's, and sure.
-    fn client(&mut self, found: AccessLine) -> Result<Option<ClientPort>, LogTrouble> {
+    /// The client that the line is about, where it is a NAT64's or an address of the pool stands
+    /// for it, and sure.
+    fn client(&mut self, found: AccessLine) -> Result<Option<FoundClient>, LogTrouble> {
         let time = found.time.or_else(|| self.is_now.then(|| TimeSpan::moment(self.now)));
         let (Some(port), Some(time)) = (found.port, time) else {
+            if let Some(time) = time
+                && !self.known.knows(found.address, Some(time))?
+            {
+                return self.of_pool(found.address, time);
+            }
             if self.known.knows(found.address, time)? {
                 self.tally.unnamed(match found.port {
                     None => Unnamed::NoPort(found.writer),
@@ -223,9 +236,11 @@ impl Annotator {
             return Ok(None);
         };
         let why = match self.known.had_by(SocketAddrV4::new(found.address, port), self.to, time)? {
-            HadBy::Client(client) => return Ok(Some(client)),
-            HadBy::Several(client) if self.newcomer => return Ok(Some(client)),
-            HadBy::Stranger => return Ok(None),
+            HadBy::Client(client) => return Ok(Some(client.into())),
+            HadBy::Several(client) if self.newcomer => return Ok(Some(client.into())),
+            // What there is of that time was read just now.
+            HadBy::Stranger if !self.known.has_pool(found.address) => return Ok(None),
+            HadBy::Stranger => return self.of_pool(found.address, time),
             HadBy::Nobody => Unnamed::Nobody,
             HadBy::Several(_) => Unnamed::Several,
             HadBy::Doubtful => Unnamed::Doubtful,
@@ -233,6 +248,41 @@ impl Annotator {
         };
         self.tally.unnamed(why);
         Ok(None)
+    }
+
+    /// The client that an address of the pool stands for, if it is one.
+    fn of_pool(
+        &mut self,
+        address: Ipv4Addr,
+        time: TimeSpan,
+    ) -> Result<Option<FoundClient>, LogTrouble> {
+        let why = match self.known.named(address, time)? {
+            HadBy::Client(net) => return Ok(Some(FoundClient { net, port: None })),
+            HadBy::Several(net) if self.newcomer => {
+                return Ok(Some(FoundClient { net, port: None }));
+            }
+            HadBy::Stranger => return Ok(None),
+            HadBy::Nobody => Unnamed::PoolNobody,
+            HadBy::Several(_) | HadBy::Doubtful => Unnamed::PoolDoubtful,
+            HadBy::Past => Unnamed::Past,
+        };
+        self.tally.unnamed(why);
+        Ok(None)
+    }
+}
+
+/// Whom a line is about.
+#[derive(Debug, Clone, Copy)]
+struct FoundClient {
+    /// The client; or the network that it is in, where an address of the pool stands for all of it.
+    net: Ipv6Net,
+    /// None where the line has it already.
+    port: Option<u16>,
+}
+
+impl From<ClientPort> for FoundClient {
+    fn from((address, port): ClientPort) -> Self {
+        Self { net: address.into(), port: Some(port) }
     }
 }
 
@@ -249,17 +299,20 @@ fn push_port(port: u16, out: &mut Vec<u8>) {
 }
 
 /// The line, and the client behind it: in an object, as two more members of it.
-fn append(line: &[u8], (address, port): ClientPort, out: &mut Vec<u8>) {
+fn append(line: &[u8], FoundClient { net, port }: FoundClient, out: &mut Vec<u8>) {
+    let address = client_text(net);
     match line.trim_ascii_end().strip_suffix(b"}") {
         Some(members) if line.trim_ascii_start().starts_with(b"{") => {
             out.extend(members);
-            let more = format!(",\"nat64_client\":\"{address}\",\"nat64_client_port\":{port}");
-            out.extend(more.bytes());
+            out.extend(format!(",\"nat64_client\":\"{address}\"").bytes());
+            let port = port.map_or(String::new(), |port| format!(",\"nat64_client_port\":{port}"));
+            out.extend(port.bytes());
             out.extend(&line[members.len()..]);
         }
         _ => {
             out.extend(line);
-            out.extend(format!(" [{address}]:{port}").bytes());
+            let port = port.map_or(String::new(), |port| format!(":{port}"));
+            out.extend(format!(" [{address}]{port}").bytes());
         }
     }
 }

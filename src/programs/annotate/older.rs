@@ -8,10 +8,11 @@ use std::path::Path;
 use ipnet::Ipv6Net;
 
 use crate::disk::eventlog::open_past_from;
-use crate::disk::history::{History, HistoryPlace, Unreadable};
+use crate::disk::history::{FoundNames, History, HistoryPlace, NamesOf, Unreadable};
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Contradiction, Holding, HowEnded};
 use crate::handoff::logged::{LoggedEntry, LoggedKind, LoggedLine};
+use crate::handoff::naming::Naming;
 use crate::kernel::stderr::warn;
 use crate::programs::annotate::ports::PortHistory;
 
@@ -80,6 +81,27 @@ impl OlderEvents {
         }
         let events = VecDeque::new();
         Ok(Some(Self { history, is_first, next: first, first, until, events, gap }))
+    }
+
+    /// Whom addresses of the pool stood for. What the log says comes behind that.
+    ///
+    /// # Errors
+    /// Where the history cannot be read.
+    pub fn names(&self) -> Result<Vec<Naming>, Unreadable> {
+        let FoundNames { ended, open } = self.history.names_from(self.first, NamesOf::All)?;
+        let mut names = ended;
+        names.extend(open);
+        names.retain(|name| name.from.is_none_or(|from| from < self.until));
+        for name in &mut names {
+            if name.until.is_some_and(|until| until >= self.until) {
+                name.until = None;
+            }
+            if let Some(gap) = self.gap.filter(|_| name.until.is_none()) {
+                name.doubt(gap);
+            }
+        }
+        names.sort_by(Naming::order);
+        Ok(names)
     }
 
     /// Before that time it says nothing.

@@ -19,6 +19,11 @@ pub enum Unnamed {
     Doubtful,
     /// It is of too long before lines above it.
     Past,
+    /// Its address of the pool stood for nobody.
+    PoolNobody,
+    /// Its address of the pool came to another client in the time that the line tells, or lines of
+    /// the event log are missing.
+    PoolDoubtful,
 }
 
 impl Unnamed {
@@ -55,6 +60,15 @@ impl Unnamed {
             Self::Past => {
                 "are of hours before lines above them; give the files of the access log in the order \
                  of time"
+            }
+            Self::PoolNobody => {
+                "have an address of the pool that stood for nobody then, by the event log; see whether \
+                 it is this server's (--log), and has all of that time"
+            }
+            Self::PoolDoubtful => {
+                "have an address of the pool that came to another client just then, or of a time of \
+                 which lines of the event log are missing; have milliseconds logged (nginx: \
+                 time=$msec), or say --newcomer"
             }
         }
     }
