@@ -313,3 +313,43 @@ fn follow_usage() {
         assert!(status == code && said.contains(part), "{arguments:?}: {status} {said}");
     }
 }
+
+/// Whom addresses of the pool stand for goes through, in either form of the log, from any time on.
+#[test]
+fn section_8_follow_names_of_the_pool() {
+    let folder = fresh_directory();
+    let log = folder.path().join("events.log");
+    let plain = "\
+2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17]
+2019-03-18 10:06:29.491727 Unnamed 100.64.0.7 [2001:db8::17]
+2019-03-18 10:06:30.491727 Named 100.64.0.7 [2001:db8:0:1::/64]
+";
+    let json = |second: &str, kind: &str, client: &str| {
+        format!(
+            r#"{{"at":"2019-03-18T10:06:{second}.491727Z","event":"{kind}","pool":"100.64.0.7","client":"{client}""#
+        )
+    };
+    let expected = [
+        json("28", "Named", "2001:db8::17"),
+        json("29", "Unnamed", "2001:db8::17"),
+        json("30", "Named", "2001:db8:0:1::/64"),
+    ];
+    let in_json: String = expected.iter().map(|line| format!("{line}}}\n")).collect();
+    for events in [plain, &in_json] {
+        fs::write(&log, events).unwrap();
+        let followed = |arguments: &[&str]| {
+            let all = [&["follow", "--log", log.to_str().unwrap(), "--no-wait"], arguments];
+            let (code, said, error) = run(&all.concat());
+            assert!(code == 0 && error.is_empty(), "{error}");
+            said
+        };
+        assert_eq!(followed(&["--from", "start"]), events);
+        let said = followed(&["--json", "--from", "start"]);
+        for (line, expected) in said.lines().zip(&expected) {
+            assert!(line.starts_with(&format!("{expected},\"cursor\":")), "{line}");
+        }
+        assert_eq!(said.lines().count(), 3);
+        let later = followed(&["--json", "--from", "2019-03-18 10:06:29"]);
+        assert!(later.starts_with(&expected[1]) && later.lines().count() == 2, "{later}");
+    }
+}

@@ -8,6 +8,8 @@
 //!   greatest lengths, two prefixes.
 //! - `three-reactors`: the same state in a new epoch of three shards, snapshots with content, more
 //!   changes, and a process that was killed in the middle of a write.
+//! - `format-2`: of the format before names of the pool. Three starts of two reactors; tables that
+//!   are given up, and come again.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -199,4 +201,9 @@ fn state_of_three_reactors_with_a_torn_end() {
         torn: DIRECTORY/state/epoch-2/01-00000000.journal, offset 752: \
         the next start cuts off 111 octets\ngood\n";
     check_sample("three-reactors", checked, false);
+}
+
+#[test]
+fn state_of_format_2() {
+    check_sample("format-2", "epoch 1: 2 shards, 136 valid records, 13472 octets\ngood\n", true);
 }

@@ -170,6 +170,18 @@ fn journals() -> Vec<Vec<u8>> {
         let damage = [1, 0, 1, kind, 0, 150, 0, 60, 1, 0, 20, 1];
         journals.push([&[2, 0x20 | (kind % 3)][..], &shard, &damage].concat());
     }
+    // A block of the pool, before a table in the snapshot, and in records with changes of tables.
+    let snapshot = [0, 2, 3, 0x09, 0x1a, 0x09, 0x33, 0];
+    let record = |n: u8| [0, n, 3, 0, 3, n, 0, 1, n, 3, n ^ 0x15, 3, n];
+    let records: Vec<u8> = (0..6).flat_map(record).collect();
+    let named = [&snapshot[..], &[0, 6], &records, &[1]].concat();
+    for (how, damage) in [(1, vec![0]), (2, vec![1, 0, 1, 3, 0, 150, 0, 60, 1, 0, 20, 1])] {
+        journals.push([&[how, 0x20][..], &named, &damage].concat());
+    }
+    let name =
+        |kind: u8, length: u8| [&[kind, 100, 64, 0, 7, length, 0x20, 1][..], &[0; 14]].concat();
+    let body = [&[1, 0, 0, 0, 0, 100, 64, 0, 0][..], &name(12, 128), &name(13, 64)].concat();
+    journals.push([&[0][..], &body].concat());
     journals
 }
 

@@ -300,6 +300,8 @@ impl<'a> Comparison<'a> {
 mod tests {
     use super::super::tests::event;
     use super::*;
+    use crate::handoff::change::EventKind;
+    use crate::handoff::entry::TableKey;
     use proptest::prelude::*;
 
     type Pending = Vec<Vec<(u64, Event)>>;
@@ -392,6 +394,38 @@ mod tests {
         for written in 0..=3 {
             let tail = lines[..written].concat();
             assert_eq!(completed(tail.as_bytes(), &pending).0, lines.concat().as_bytes());
+        }
+    }
+
+    /// Lines of a block of the pool have no local address in any format.
+    #[test]
+    fn every_cut_of_lines_with_names_is_completed() {
+        let name = |number: u64, address: [u8; 4], client: &str, named: bool| {
+            let (address, client) = (address.into(), client.parse().unwrap());
+            let kind = match named {
+                true => EventKind::Named { address, client },
+                false => EventKind::Unnamed { address, client },
+            };
+            (number, Event { table: TableKey::block_of(address), kind, ..event(1, number) })
+        };
+        let (one, net) = ("2001:db8::17/128", "2001:db8:0:1::/64");
+        let shards = vec![
+            vec![
+                name(0, [100, 64, 0, 7], one, true),
+                (1, event(1, 1)),
+                name(2, [100, 64, 0, 7], one, false),
+                name(3, [100, 64, 0, 7], net, true),
+            ],
+            vec![name(0, [100, 64, 0, 70], net, true), (1, event(2, 1))],
+        ];
+        for format in FORMATS {
+            let lines = shards.iter().flatten().map(|(_, event)| text(event, format));
+            let log = lines.collect::<String>();
+            for cut in 0..=log.len() {
+                let (octets, ending) = completed(&log.as_bytes()[..cut], &shards);
+                assert_ne!(ending, Ending::Strange);
+                assert_once_in_order(&octets, &shards);
+            }
         }
     }
 

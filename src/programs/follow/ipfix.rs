@@ -256,6 +256,10 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(encoder.at(&vec![event(other); 3], 0, &mut out), 3);
         assert_eq!(out, [0; 0]);
+        // It has no word for an address that stands for a client either.
+        let name = "2019-03-18 10:06:28.491727 Named 100.64.0.7 [2001:db8::17]";
+        assert_eq!(encoder.at(&[event(name)], 0, &mut out), 1);
+        assert_eq!(out, [0; 0]);
         let mut events = vec![event(CREATED), event(FULL_CREATED), event(other)];
         events.extend(vec![event(FULL_CREATED); 100]);
         let (mut taken, mut messages) = (0, 0);
