@@ -60,6 +60,46 @@ fn section_8_who_had_a_port() {
     }
 }
 
+/// An access log has an address of the pool and the client's own port: of a /64, that tells which
+/// client it was, and behind which NAT64.
+#[test]
+fn section_8_who_had_an_address_of_the_pool() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("events.log");
+    let events = "\
+2019-03-18 10:00:00.000000 Named 100.64.0.7 [2001:db8:0:1::/64]
+2019-03-18 10:00:00.000000 Created 192.0.2.7:3719 [2001:db8:0:1::17]:53186
+2019-03-18 10:00:00.000000 Created 192.0.2.8:1024 [2001:db8:0:1::18]:53187
+2019-03-18 11:00:00.000000 Deleted 192.0.2.7:3719 [2001:db8:0:1::17]:53186
+2019-03-18 11:00:00.000000 Created 192.0.2.7:3719 [2001:db8:0:1::19]:53186
+2019-03-18 12:00:00.000000 Unnamed 100.64.0.7 [2001:db8:0:1::/64]
+";
+    std::fs::write(&log, events).unwrap();
+    let name = "100.64.0.7 was 2001:db8:0:1::/64, since 2019-03-18 10:00:00.000000 UTC, until 2019-03-18 12:00:00.000000 UTC\n";
+    let who = |arguments: &[&str]| {
+        let log = ["who", "--log", log.to_str().unwrap(), "--at", "2019-03-18 10:30:00"];
+        let (code, said, error) = run(&[&log[..], arguments].concat());
+        assert_eq!(code, 0, "{error}");
+        said
+    };
+    for built in [false, true] {
+        if built {
+            let (code, ..) = run(&["history", "build", "--log", log.to_str().unwrap()]);
+            assert_eq!(code, 0);
+        }
+        assert_eq!(who(&["100.64.0.7"]), name);
+        let client = "192.0.2.7:3719 was 2001:db8:0:1::17 port 53186, since 2019-03-18 10:00:00.000000 UTC, until 2019-03-18 11:00:00.000000 UTC\n";
+        assert_eq!(who(&["100.64.0.7:53186"]), [name, client].concat());
+        assert_eq!(who(&["100.64.0.7:1"]), name);
+        let json: serde_json::Value =
+            serde_json::from_str(&who(&["100.64.0.7:53186", "--json"])).unwrap();
+        assert_eq!(json["held"][0]["client"], "2001:db8:0:1::17");
+        assert_eq!(json["named"][0]["client"], "2001:db8:0:1::/64");
+        let of_client = who(&["2001:db8:0:1::18"]);
+        assert!(of_client.contains("192.0.2.8:1024 was ") && of_client.ends_with(name));
+    }
+}
+
 /// What cannot be answered says why, and what to do.
 #[test]
 fn section_8_who_asks_for_what_is_missing() {

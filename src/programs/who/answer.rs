@@ -23,6 +23,8 @@ pub struct Answer {
     pub contradictions: Vec<Contradiction>,
     /// What addresses of the pool stood for, in the order in which that began.
     pub names: Vec<Naming>,
+    /// Of an address of the pool with a client's own port: which clients used that then.
+    pub clients: Vec<Holding>,
 }
 
 impl Answer {
@@ -75,7 +77,7 @@ impl Answer {
     /// One object.
     pub fn json(&self) -> Result<String, ExitError> {
         let answer = AnswerObject {
-            held: self.of_the_time().map(HeldObject::from).collect(),
+            held: self.of_the_time().chain(&self.clients).map(HeldObject::from).collect(),
             conflicts: self.said_against().map(ConflictObject::from).collect(),
             named: self.names_then().map(NamedObject::from).collect(),
         };
@@ -103,6 +105,10 @@ impl fmt::Display for Answer {
         for name in self.names_then() {
             found = true;
             writeln!(f, "{}", ToldName(name))?;
+        }
+        for holding in &self.clients {
+            let asked = &Asked::Clients(holding.client.into());
+            writeln!(f, "{}", Told { holding, asked })?;
         }
         match self.span {
             _ if found => {}
@@ -314,7 +320,8 @@ mod tests {
         let mut namings = Namings::default();
         lines.iter().for_each(|line| namings.take(line));
         let (holdings, contradictions) = Holdings::of(lines.into_iter()).into_all();
-        Answer { asked, span, holdings, contradictions, names: namings.into_all() }
+        let (names, clients) = (namings.into_all(), Vec::new());
+        Answer { asked, span, holdings, contradictions, names, clients }
     }
 
     fn port_at(at: &str) -> String {

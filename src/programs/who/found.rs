@@ -58,9 +58,14 @@ impl FoundHoldings {
 impl Sought {
     /// Whether it was so at some time that is asked about.
     pub fn is_within(&self, held: &Holding) -> bool {
+        self.has_time_of(held.from, held.until)
+    }
+
+    /// The same of what was so from one time until another.
+    pub fn has_time_of(&self, from: Option<Timestamp>, until: Option<Timestamp>) -> bool {
         self.span.is_none_or(|span| {
-            held.from.is_none_or(|from| from <= span.until)
-                && held.until.is_none_or(|until| until > span.from)
+            from.is_none_or(|from| from <= span.until)
+                && until.is_none_or(|until| until > span.from)
         })
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::eventlog::{PastFile, lines_with, open_past, open_past_from, past_of};
 use crate::disk::history::{FoundNames, History, HistoryPlace, NamesOf};
 use crate::handoff::change::Timestamp;
-use crate::handoff::holding::Holdings;
+use crate::handoff::holding::{Holding, Holdings};
 use crate::handoff::logged::LoggedLine;
 use crate::handoff::names::overlap;
 use crate::handoff::naming::{Naming, Namings};
@@ -26,6 +26,10 @@ use crate::programs::who::when::TimeSpan;
 
 /// How often a history is read that changes meanwhile.
 const TRIES: usize = 16;
+
+/// Of so many clients or networks that an address of the pool stood for one after another in the
+/// time that is asked about, those are looked up that used a port.
+const NETS_MAX: usize = 16;
 
 /// Prints who it was.
 ///
@@ -63,7 +67,33 @@ fn told(options: &WhoOptions, sought: Sought) -> Result<Answer, ExitError> {
         holdings.retain(|holding| holding.local == Some(to));
         contradictions.retain(|said| said.local == Some(to));
     }
-    Ok(Answer { asked: sought.asked, span: sought.span, holdings, contradictions, names })
+    let clients = clients_of(options, sought, &names)?;
+    let Sought { asked, span, .. } = sought;
+    Ok(Answer { asked, span, holdings, contradictions, names, clients })
+}
+
+/// Where an address of the pool is asked about with a client's own port: which client of those that
+/// it stood for then used that port, and behind which NAT64.
+fn clients_of(
+    options: &WhoOptions,
+    sought: Sought,
+    names: &[Naming],
+) -> Result<Vec<Holding>, ExitError> {
+    let Asked::Port(port) = sought.asked else { return Ok(Vec::new()) };
+    let then = names.iter().filter(|name| sought.has_time_of(name.from, name.until));
+    let mut nets: Vec<_> = then.map(|name| name.client).collect();
+    nets.sort_unstable();
+    nets.dedup();
+    let mut all = Vec::new();
+    for net in nets.into_iter().take(NETS_MAX) {
+        let found = find(options, Sought { asked: Asked::Clients(net), ..sought })?;
+        let its = |held: &Holding| held.client_port == port.port() && sought.is_within(held);
+        all.extend(found.holdings.into_iter().filter(its));
+    }
+    if let Some(to) = sought.to {
+        all.retain(|held| held.local == Some(to));
+    }
+    Ok(all)
 }
 
 /// Looks into the history, if there is one, and into the event log.
