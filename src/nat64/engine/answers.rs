@@ -50,7 +50,10 @@ impl Nat64 {
                 None
             }
             (_, None, Some(Packet::Ipv4(packet))) if reply.token.is_some() => {
-                self.returned(now, server, whole_ipv4(packet)?, actions)?;
+                let returned = self.returned(now, server, whole_ipv4(packet)?, actions);
+                // The token says that it is the server, whatever the packet is: behind a 1:1 NAT it
+                // knows this NAT64 by another address.
+                returned.or_else(|why| self.now_alive(now, server, None, actions).and(Err(why)))?;
                 None
             }
             _ => return Err(Ignored::Shape),

@@ -120,6 +120,17 @@ fn what_cannot_be_verified_is_ignored_and_counted() {
     }
 }
 
+/// A server that knows the NAT64 by another address is alive all the same.
+#[test]
+fn section_10_a_right_token_is_a_sign_of_life() {
+    let mut nat64 = nat64();
+    let payload = returned(&nat64, &ipv4_udp(FROM, SocketAddrV4::new(SERVER, 9), b""));
+    assert_eq!(nat64.state(SERVER), ServerState::Unknown);
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    assert_eq!(nat64.state(SERVER), ServerState::Alive);
+    assert_eq!(nat64.ignored(Ignored::PacketMismatch), 1);
+}
+
 #[test]
 fn truncated_payloads_and_those_from_another_port_are_ignored() {
     let one = client(1, 1000);
