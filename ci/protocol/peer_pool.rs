@@ -2,6 +2,7 @@
 //! stands for the client of a NAT64, and the log says for whom.
 
 use super::peer_names::{Service, again};
+use crate::annotate::annotated;
 use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
 use crate::http::get;
@@ -13,7 +14,7 @@ use crate::peers::Place;
 use crate::run::run;
 use crate::server::Server;
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 /// As that of `peer_names`, of IPv4 alone.
 const SERVICE: &str = "
@@ -77,6 +78,23 @@ fn sees(service: &mut Service, server: &Server, from: SocketAddrV4, client: Clie
     address
 }
 
+/// What the log says of an address with a client's own port: which client of the /64 it was; and an
+/// access log comes out with the /64.
+fn is_told(server: &Server, client: Client, address: Ipv4Addr) {
+    let log = server.log_path();
+    let network = Ipv6Addr::from_bits(client.address.to_bits() & u128::MAX << 64);
+    let of_log = ["--log", log.to_str().unwrap()];
+    let asked = format!("{address}:{}", client.port);
+    let (code, said, error) = run(&[&["who", &asked], &of_log[..]].concat());
+    let name = format!("{address} was {network}/64, since ");
+    let exactly = format!(" was {} port {} (to 127.0.0.1), since ", client.address, client.port);
+    assert!(code == 0 && said.starts_with(&name) && said.contains(&exactly), "{said}{error}");
+    let line =
+        |address: &str| format!("{address} - - \"GET / HTTP/1.1\" 200 3 port={}\n", client.port);
+    let (out, said) = annotated(&log, line(&address.to_string()).as_bytes(), &["--now"]);
+    assert_eq!(String::from_utf8(out).unwrap(), line(&format!("{network}/64")), "{said}");
+}
+
 /// One address for the clients of a /64, which stays over kills, another number of reactors, and a
 /// hand-over; named once.
 #[test]
@@ -116,6 +134,7 @@ fn an_ipv4_program_sees_an_address_that_stands_for_the_client() {
     assert_eq!(all(&server), before, "after a hand-over");
     let metrics = get(&socket, "/metrics").body;
     assert!(metrics.contains("nat64handoff_pool_used 2\n"), "{metrics}");
+    clients.into_iter().zip(before).for_each(|(client, address)| is_told(&server, client, address));
 }
 
 /// Whatever reactors their NAT64s belong to.
