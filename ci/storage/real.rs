@@ -1,5 +1,6 @@
 //! On the disk of the machine, with all threads.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -85,6 +86,46 @@ fn recovery_equals_what_was_written_with_any_policy_and_number_of_shards() {
             }
         }
     }
+}
+
+/// The versions of the format of all files of a state.
+fn versions(state: &Path) -> BTreeSet<u16> {
+    let folders = std::fs::read_dir(state).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders
+        .filter(|path| path.is_dir())
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let ours = files.filter(|path| path.extension().is_some_and(|kind| kind != "cursor"));
+    let octets = ours.map(|path| std::fs::read(path).unwrap());
+    octets.map(|octets| u16::from_be_bytes([octets[8], octets[9]])).collect()
+}
+
+/// Only a state that has names of the pool, or may get some, is one that releases before them do
+/// not read.
+#[test]
+fn a_state_is_of_the_format_that_it_needs() {
+    let state = tempfile::tempdir().unwrap();
+    let run = |names: bool, shards: usize, changes: &[(TableKey, Change)]| {
+        let mut config = StorageConfig::new(shards, HANDOFF_PORT, SyncPolicy::Always);
+        (config.names, config.threads) = (names, false);
+        let (mut opened, _) = open(state.path(), config).unwrap();
+        let started = opened.start(at(0), Arc::new(|_| u64::MAX)).unwrap();
+        let Started { storage, mut writers, .. } = started;
+        writers[0].append(at(1), changes).unwrap();
+        storage.sync(0).unwrap();
+        writers.into_iter().for_each(|writer| writer.close(at(2)).unwrap());
+        versions(state.path())
+    };
+    let address = Ipv4Addr::new(100, 64, 0, 7);
+    let (block, client) = (TableKey::block_of(address), "2001:db8::17/128".parse().unwrap());
+    let (named, unnamed) = (Change::Named { address, client }, Change::Unnamed { address, client });
+    let (without, with) = (BTreeSet::from([2]), BTreeSet::from([3]));
+    assert_eq!(run(false, 1, &[(Changer::key(2), Change::Initialized)]), without);
+    assert_eq!(run(false, 2, &[]), without, "in a new epoch");
+    assert_eq!(run(true, 2, &[(block, named)]), &without | &with);
+    assert_eq!(run(false, 1, &[]), with, "in a new epoch with a name");
+    assert_eq!(run(false, 1, &[(block, unnamed)]), with);
+    assert_eq!(run(false, 2, &[]), with, "the files that were read have one");
+    assert_eq!(run(false, 1, &[]), without, "none has one any more");
 }
 
 /// Segments are begun, synced and let go of for as long as a server runs, whoever waits for a sync.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nat64handoff::disk::fs::Boot;
 use nat64handoff::disk::journal::{
-    self, Encoder, FileId, FileKind, Header, Position, RecordNumber,
+    self, Encoder, FileId, FileKind, Header, Position, RecordNumber, VERSION,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
@@ -180,6 +180,7 @@ impl State {
         let mut shards = Vec::new();
         for number in 0..count {
             let header = |id| Header {
+                version: VERSION,
                 id,
                 shards: count,
                 handoff_port: HANDOFF_PORT,

@@ -8,8 +8,10 @@ use super::fields::Fields;
 use super::position::RecordNumber;
 use crate::handoff::change::Timestamp;
 
-/// The version of the format that is written.
+/// The newest version of the format, which is written where names of the pool may be recorded.
 pub const VERSION: u16 = 3;
+/// The one that is written elsewhere: releases before names read it.
+pub const VERSION_WITHOUT_NAMES: u16 = 2;
 /// The octets of a file's header.
 pub const HEADER_LENGTH: usize = 80;
 
@@ -54,6 +56,8 @@ impl FileId {
 /// The header of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// That of the format.
+    pub version: u16,
     pub id: FileId,
     /// Shards of the epoch.
     pub shards: u16,
@@ -106,7 +110,7 @@ impl Header {
     pub fn encode(&self) -> [u8; HEADER_LENGTH] {
         let mut out = [0; HEADER_LENGTH];
         out[..8].copy_from_slice(MAGIC);
-        out[8..10].copy_from_slice(&VERSION.to_be_bytes());
+        out[8..10].copy_from_slice(&self.version.to_be_bytes());
         out[10] = self.id.kind as u8;
         out[12..14].copy_from_slice(&self.id.shard.to_be_bytes());
         out[14..16].copy_from_slice(&self.shards.to_be_bytes());
@@ -133,13 +137,15 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         match u16::from_be_bytes([octets[8], octets[9]]) {
-            1..=VERSION => Self::decode_known(octets).ok_or(HeaderError::Damaged),
+            version @ 1..=VERSION => {
+                Self::decode_known(version, octets).ok_or(HeaderError::Damaged)
+            }
             0 => Err(HeaderError::Damaged),
             newer => Err(HeaderError::Newer(newer)),
         }
     }
 
-    fn decode_known(octets: &[u8; HEADER_LENGTH]) -> Option<Self> {
+    fn decode_known(version: u16, octets: &[u8; HEADER_LENGTH]) -> Option<Self> {
         let mut fields = Fields(&octets[10..]);
         let kind = match fields.u8()? {
             1 => FileKind::Segment,
@@ -155,6 +161,7 @@ impl Header {
         let boot = fields.take()?;
         let id = FileId { kind, epoch, shard, number };
         (zero == 0 && zeros == 0 && shard < shards).then_some(Self {
+            version,
             id,
             shards,
             handoff_port,

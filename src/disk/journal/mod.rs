@@ -79,9 +79,10 @@
 //! The table of a name is the block of 64 addresses of the pool that its address is in: the local
 //! address is 0.0.0.0, and the NAT64 address the first of the block. It has names alone.
 //!
-//! A program writes the newest version that it knows, and reads that and all before it. What it
-//! does not know is a newer version, which it refuses by name: so a new kind of change needs a new
-//! version, and files of both stand in an epoch side by side.
+//! A program reads the newest version that it knows and all before it, and writes version 3 where
+//! names of the pool may be recorded or there are some, else 2, so that an earlier release can go
+//! on. What it does not know is a newer version, which it refuses by name: so a new kind of change
+//! needs a new version, and files of both stand in an epoch side by side.
 //!
 //! A snapshot has each table once, in the order of their keys. A table starts a new record, whose
 //! first change is `Initialized` and whose time is that of the initialization. Then come its
@@ -105,7 +106,9 @@ mod position;
 mod record;
 
 pub use change::{RawChange, changes_in, encode_change, growth_in};
-pub use header::{FileId, FileKind, HEADER_LENGTH, Header, HeaderError, Seal, VERSION};
+pub use header::{
+    FileId, FileKind, HEADER_LENGTH, Header, HeaderError, Seal, VERSION, VERSION_WITHOUT_NAMES,
+};
 pub use position::{Position, RecordNumber};
 pub use record::{
     BODY_MAX, Changes, Encoder, Invalid, RECORD_HEADER_LENGTH, RECORD_MAX, Record, encode,

@@ -58,6 +58,7 @@ fn named(client: &str) -> Change {
 
 fn header() -> Header {
     Header {
+        version: VERSION,
         id: SEGMENT,
         shards: 2,
         handoff_port: 64064,
@@ -303,7 +304,9 @@ fn a_newer_version_is_told_apart_from_damage() {
     assert_eq!(error.to_string(), "format version 4, of which this program knows up to 3");
     for before in [1, 2] {
         octets[9] = before;
-        assert_eq!(Header::decode(&with_checksum(octets)), Ok(header()), "one before");
+        let expected = Header { version: before.into(), ..header() };
+        assert_eq!(Header::decode(&with_checksum(octets)), Ok(expected), "one before");
+        assert_eq!(expected.encode(), with_checksum(octets));
     }
     octets[9] = 0;
     assert_eq!(Header::decode(&with_checksum(octets)), Err(HeaderError::Damaged));

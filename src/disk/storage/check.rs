@@ -12,7 +12,7 @@ use super::epoch::{self, EpochFiles, ShardFiles};
 use super::new_epoch::NewEpoch;
 use super::open::Cut;
 use super::read::{Common, Damage, ShardReader, shard_count};
-use super::tables::{ShardSource, Tables};
+use super::tables::{ShardSource, Tables, any_has_names};
 use super::{COMPACT_MEMORY_DEFAULT, StorageError, directory};
 use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::journal::FileKind;
@@ -321,7 +321,8 @@ pub fn repair_at(
     }
     let epoch = epoch::unused(&**disk, root)?;
     let made = Cell::new(Made { epoch, ..Made::default() });
-    let new = NewEpoch { disk, root, number: epoch, common, now, boot: disk.boot() };
+    let names = any_has_names(&mut sources)?;
+    let new = NewEpoch { disk, root, number: epoch, common, now, boot: disk.boot(), names };
     new.write(sources, &|source, table| {
         let mut with = made.get();
         with.nat64s += usize::from(!table.key.is_block());

@@ -135,6 +135,7 @@ pub(super) struct Compactor {
     pub journal_max: u64,
     pub memory: usize,
     pub time: Timestamp,
+    pub version: u16,
 }
 
 impl Compactor {
@@ -223,6 +224,7 @@ impl Compactor {
         let (root, common) = (source.root.clone(), source.common);
         let id = self.id(FileKind::Snapshot, number);
         let header = Header {
+            version: self.version,
             id,
             shards: common.shards,
             handoff_port: common.handoff_port,

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::disk::journal::VERSION;
+use crate::disk::journal::{VERSION, VERSION_WITHOUT_NAMES};
 use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
 use crate::kernel::limits;
@@ -102,6 +102,8 @@ pub struct StorageConfig {
     pub handoff_port: u16,
     /// When what was written is made durable.
     pub sync: SyncPolicy,
+    /// Whether names of the pool may be recorded, which earlier releases do not read.
+    pub names: bool,
     /// See [`SEGMENT_MAX_DEFAULT`].
     pub segment_max: u64,
     /// See [`COMPACT_MIN_DEFAULT`].
@@ -124,6 +126,7 @@ impl StorageConfig {
             shards,
             handoff_port,
             sync,
+            names: false,
             segment_max: SEGMENT_MAX_DEFAULT,
             compact_min: COMPACT_MIN_DEFAULT,
             segments_max: SEGMENTS_MAX_DEFAULT,
@@ -148,6 +151,11 @@ impl<F: FnMut(Timestamp, TableKey, &Change) + Send> Replay for F {
     fn replay(&mut self, at: Timestamp, table: TableKey, change: &Change) {
         self(at, table, change);
     }
+}
+
+/// The version of the format of files that are made.
+fn version_of(names: bool) -> u16 {
+    if names { VERSION } else { VERSION_WITHOUT_NAMES }
 }
 
 /// What a user of the directory should do about a [`StorageError`].

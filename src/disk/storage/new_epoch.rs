@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::StorageError;
 use super::compact::SnapshotWriter;
 use super::epoch;
 use super::read::{Common, ShardEnd};
 use super::tables::{TableState, Tables};
+use super::{StorageError, version_of};
 use crate::disk::fs::{Boot, Disk, write_full, write_new};
 use crate::disk::journal::{self, FileId, FileKind, Header, Position, RecordNumber};
 use crate::handoff::change::{Change, Event, Timestamp};
@@ -22,6 +22,8 @@ pub(super) struct NewEpoch<'a> {
     pub common: Common,
     pub now: Timestamp,
     pub boot: Boot,
+    /// Whether names may be recorded in it, or are there.
+    pub names: bool,
 }
 
 pub(super) struct EpochWritten {
@@ -34,6 +36,7 @@ impl NewEpoch<'_> {
     fn header(&self, kind: FileKind, shard: u16, number: u64) -> Header {
         let next_record = RecordNumber(u64::from(kind == FileKind::Snapshot));
         Header {
+            version: version_of(self.names),
             id: FileId { kind, epoch: self.number, shard, number },
             shards: self.common.shards,
             handoff_port: self.common.handoff_port,

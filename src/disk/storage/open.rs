@@ -87,6 +87,8 @@ pub(super) struct FoundEpoch {
     pub common: Common,
     pub files: EpochFiles,
     pub ends: Vec<ShardEnd>,
+    /// Whether it has names of the pool, or had some.
+    pub has_names: bool,
 }
 
 /// State that was read, and is not yet written to.
@@ -251,6 +253,7 @@ impl Opened {
         let files = epoch::files(disk, root, number)?;
         let count = shard_count(disk, root, number, &files)?;
         let fresh = Dealt::default();
+        let all = ahead.as_ref().map_or(&fresh, |ahead| &ahead.all);
         let reading = EpochReader {
             disk,
             root,
@@ -259,7 +262,7 @@ impl Opened {
             count,
             logged: cursor(&folder).unwrap_or_default(),
             parts: shards.len() / self.config.shards,
-            all: ahead.as_ref().map_or(&fresh, |ahead| &ahead.all),
+            all,
             how: ahead.as_ref().map_or(How::Whole, |ahead| How::On(&ahead.ends)),
         };
         let mut ends = Vec::new();
@@ -270,7 +273,8 @@ impl Opened {
             unlogged.push(read.unlogged);
         }
         let common = common.unwrap_or(Common { shards: count, handoff_port: 0 });
-        let found = FoundEpoch { number, common, files, ends };
+        let has_names = all.has_names();
+        let found = FoundEpoch { number, common, files, ends, has_names };
         self.unlogged = unlogged;
         self.report = Report {
             epoch: Some(number),

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
@@ -79,6 +80,8 @@ pub(super) fn queue() -> (SyncSender<ReplayBatch>, Receiver<ReplayBatch>) {
 pub(super) struct Dealt {
     /// The part that each table was dealt to: the same for all dealers.
     parts: Mutex<HashMap<TableKey, usize>>,
+    /// Whether a block of the pool was among the tables.
+    has_names: AtomicBool,
     /// Batches that were replayed, to be filled again: memory that the kernel need not clear.
     empty: Mutex<Vec<ReplayBatch>>,
 }
@@ -90,6 +93,11 @@ impl Dealt {
             batch.replay(to);
             self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
         }
+    }
+
+    /// Whether a block of the pool was dealt.
+    pub fn has_names(&self) -> bool {
+        self.has_names.load(Ordering::Relaxed)
     }
 
     /// Where nothing is dealt for a while.
@@ -174,6 +182,9 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
         }
         let part = *self.known_parts.entry(table).or_insert_with(|| {
             let mut all = self.all.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            if table.is_block() {
+                self.all.has_names.store(true, Ordering::Relaxed);
+            }
             *all.entry(table).or_insert_with(|| {
                 let first = (self.shard_of)(table.nat64) * self.parts;
                 let parts = first..first + self.parts;

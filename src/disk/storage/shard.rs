@@ -94,6 +94,7 @@ pub(super) struct SegmentMaker {
     pub epoch: u64,
     pub common: Common,
     pub time: Timestamp,
+    pub version: u16,
 }
 
 impl SegmentMaker {
@@ -102,6 +103,7 @@ impl SegmentMaker {
         let id = FileId { kind: FileKind::Segment, epoch: self.epoch, shard: shard as u16, number };
         let Common { shards, handoff_port } = self.common;
         let header = Header {
+            version: self.version,
             id,
             shards,
             handoff_port,

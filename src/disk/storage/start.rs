@@ -12,8 +12,8 @@ use super::open::{FoundEpoch, Opened};
 use super::read::{Common, ShardEnd};
 use super::shard::{LogProgress, SegmentMaker, ShardState};
 use super::sync::Storage;
-use super::tables::{ShardSource, Tables};
-use super::{JournalWriter, StorageError};
+use super::tables::{ShardSource, Tables, any_has_names};
+use super::{JournalWriter, StorageError, version_of};
 use crate::disk::fs::is_no_room;
 use crate::disk::journal::RecordNumber;
 use crate::disk::secret_hash;
@@ -111,7 +111,9 @@ impl Opened {
             hash: secret_hash(),
         };
         let (disk, root) = (Arc::clone(&self.disk), self.root.clone());
-        let maker = SegmentMaker { disk, root, epoch: number, common, time: now };
+        let has_names = self.found.as_ref().is_some_and(|found| found.has_names);
+        let version = version_of(self.config.names || has_names);
+        let maker = SegmentMaker { disk, root, epoch: number, common, time: now, version };
         let (mut shards, mut writers, mut compactors) = (Vec::new(), Vec::new(), Vec::new());
         for (index, end) in ends.iter().enumerate() {
             let (shard, writer) = self.begin_shard(index, end, &maker)?;
@@ -125,6 +127,7 @@ impl Opened {
                 journal_max: self.config.journal_max,
                 memory: self.config.compact_memory,
                 time: now,
+                version,
             });
             writers.push(writer);
             shards.push(shard);
@@ -195,7 +198,9 @@ impl Opened {
         let number = epoch::unused(&*self.disk, &self.root)?;
         let common =
             Common { shards: self.config.shards as u16, handoff_port: self.config.handoff_port };
-        let new = NewEpoch { disk: &self.disk, root: &self.root, number, common, now, boot };
+        let names = self.config.names || any_has_names(&mut sources)?;
+        let (disk, root) = (&self.disk, &*self.root);
+        let new = NewEpoch { disk, root, number, common, now, boot, names };
         let written = new.write(sources, &|_, table| (self.shard_of)(table.key.nat64));
         let written = written.and_then(|written| {
             epoch::set_current(&*self.disk, &self.root, number).map(|()| written)

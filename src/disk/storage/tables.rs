@@ -148,6 +148,12 @@ impl Tables {
         }
     }
 
+    /// Whether there is a block of the pool. To be asked before the first table is taken.
+    pub fn has_names(&mut self) -> Result<bool, StorageError> {
+        // In the order of their keys, blocks are before all NAT64s.
+        Ok(self.peek()?.is_some_and(TableKey::is_block))
+    }
+
     pub fn next(&mut self) -> Result<Option<TableState>, StorageError> {
         while let Some(key) = self.peek()? {
             if let Some(table) = self.table(key)? {
@@ -305,6 +311,16 @@ impl Tables {
         };
         self.source.read_segments(apply_own).map(drop)
     }
+}
+
+/// Whether one of them has a block of the pool.
+pub(super) fn any_has_names(all: &mut [Tables]) -> Result<bool, StorageError> {
+    for tables in all {
+        if tables.has_names()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl ShardSource {

@@ -38,6 +38,8 @@ pub struct Kept {
     pub format: LogFormat,
     /// How many days its files of former days are kept; 0: for ever.
     pub keep_days: u32,
+    /// Whether addresses of the pool may come to stand for clients.
+    pub names: bool,
 }
 
 /// What was read of a state while another process served with it.
@@ -105,6 +107,7 @@ impl Kept {
             log,
             format: config.log_format,
             keep_days: config.log_keep,
+            names: config.peer_names.has_ipv4(),
         }
     }
 
@@ -119,7 +122,7 @@ impl Kept {
         servers: &mut [Server],
         ahead: Option<StateAhead>,
     ) -> Result<StateFound, RecoverError> {
-        let Kept { state, sync, log, format, keep_days } = self;
+        let Kept { state, sync, log, format, keep_days, names } = self;
         let tightened = state.tightened_from().map(|mode| {
             let path = state.path().display();
             format!(
@@ -139,7 +142,10 @@ impl Kept {
         let state = match sync {
             None => RecordingState::Locked(state),
             Some(sync) => {
-                let config = StorageConfig::new(servers.len(), handoff_port, sync);
+                let config = StorageConfig {
+                    names,
+                    ..StorageConfig::new(servers.len(), handoff_port, sync)
+                };
                 let opened = replay(&disk, state, config, &log, servers, ahead)?;
                 lines.push(opened.report.to_string());
                 RecordingState::Opened(Box::new(opened))
