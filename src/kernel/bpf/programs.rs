@@ -179,16 +179,16 @@ fn leave_unless_valid(p: &mut Assembler, state: BorrowedFd<'_>, tells_namespaces
 
 /// The client is the peer of an AF_INET6 socket that has a name.
 pub(super) fn tell_ipv6(peers: BorrowedFd<'_>) -> Vec<Instruction> {
-    tell(peers, &[0, 4, 8, 12].map(|word| (CLIENT_AT + word, USER_IP6 + word)))
+    tell(peers, Width::Double, &[0, 8].map(|at| (CLIENT_AT + at, USER_IP6 + at)))
 }
 
 /// The address of the pool is the peer of an AF_INET socket that has a name.
 pub(super) fn tell_ipv4(peers: BorrowedFd<'_>) -> Vec<Instruction> {
-    tell(peers, &[(POOL_AT, USER_IP4)])
+    tell(peers, Width::Word, &[(POOL_AT, USER_IP4)])
 }
 
-/// Words of the name of a socket become words of what is told of its peer, and the port, too.
-fn tell(peers: BorrowedFd<'_>, words: &[(i16, i16)]) -> Vec<Instruction> {
+/// Parts of the name of a socket become parts of what is told of its peer, and the port, too.
+fn tell(peers: BorrowedFd<'_>, width: Width, parts: &[(i16, i16)]) -> Vec<Instruction> {
     use Register::*;
     let mut program = Assembler::default();
     let p = &mut program;
@@ -198,9 +198,9 @@ fn tell(peers: BorrowedFd<'_>, words: &[(i16, i16)]) -> Vec<Instruction> {
     // No client has port 0: a name that is not written yet.
     p.load(Width::Word, R3, R0, CLIENT_PORT_AT);
     p.leave_if_word(R3, Condition::Equal, 0);
-    for &(from, to) in words {
-        p.load(Width::Word, R2, R0, from);
-        p.store(Width::Word, R6, to, R2);
+    for &(from, to) in parts {
+        p.load(width, R2, R0, from);
+        p.store(width, R6, to, R2);
     }
     p.store(Width::Word, R6, USER_PORT, R3);
     program.finish()
