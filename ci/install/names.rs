@@ -58,11 +58,7 @@ fn install_gives_peers_names_and_takes_them_back() {
     let status = booted.done("nat64handoff peer-names status");
     assert!(status.contains("the server is there"), "{status}");
 
-    let both = booted.install("--no-update --peer-names both");
-    assert_eq!(both.code, 0, "{}", both.text);
-    let status = booted.done("nat64handoff peer-names status");
-    assert!(status.contains("the server is there") && status.contains("-peer4"), "{status}");
-    assert!(booted.done("nat64handoff status").contains("IPv4 names"));
+    has_ipv4_names_too(&booted);
     let off = booted.install("--no-update --peer-names off");
     assert_eq!(off.code, 0, "{}", off.text);
     assert_eq!(booted.done("stat -c %a /sys/fs/bpf; ls -A /sys/fs/bpf"), before);
@@ -89,6 +85,15 @@ fn purge_detaches_what_was_attached_by_hand(booted: &Booted) {
     );
     booted.done("test ! -e /sys/fs/bpf/nat64handoff -a -e /sys/fs/bpf/others");
     booted.done("rm -r /sys/fs/bpf/others; chmod o-x /sys/fs/bpf");
+}
+
+/// From then on. What root attached is attached anew for that.
+fn has_ipv4_names_too(booted: &Booted) {
+    let Said { code, text } = booted.install("--no-update --peer-names both");
+    assert_eq!(code, 0, "{text}");
+    let status = booted.done("nat64handoff peer-names status");
+    assert!(status.contains("the server is there") && status.contains("-peer4"), "{status}");
+    assert!(booted.done("nat64handoff status").contains("IPv4 names"));
 }
 
 #[test]
