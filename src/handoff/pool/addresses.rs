@@ -85,10 +85,11 @@ impl OwnAddresses {
         let mut first = Some(block(first).to_bits());
         while let Some(number) = first.filter(|first| *first <= last.to_bits()) {
             let address = |bit| Ipv4Addr::from(number | bit);
+            let is_whole = [0, BLOCK_ADDRESSES - 1].iter().all(|&bit| settings.has(address(bit)));
             // Those that are no addresses of the pool.
-            let taken = (0..BLOCK_ADDRESSES)
-                .filter(|&bit| !settings.has(address(bit)))
-                .fold(0_u64, |taken, bit| taken | 1 << bit);
+            let others =
+                (0..BLOCK_ADDRESSES).filter(|&bit| !is_whole && !settings.has(address(bit)));
+            let taken = others.fold(0_u64, |taken, bit| taken | 1 << bit);
             let own = &mut all[owner_of(address(0))];
             own.capacity += (!taken).count_ones() as usize;
             own.blocks.push(Block { first: number, taken });

@@ -141,7 +141,10 @@ impl PoolShare {
 
     /// It is recorded that this address stands for nobody.
     pub fn freed(&mut self, address: Ipv4Addr) {
-        self.own.free(address);
+        // It may be of another pool.
+        if self.pool.settings.has(address) {
+            self.own.free(address);
+        }
     }
 
     /// Whether most addresses stand for somebody.

@@ -205,12 +205,14 @@ fn a_restart_goes_on_with_what_was_recorded() {
     assert!(wrong.iter().chain(&found).all(|(address, _)| !has(*address)));
     assert!(has(Ipv4Addr::new(100, 64, 0, 4)));
     wrong.iter().for_each(|(address, _)| shares[0].freed(*address));
-    let rest: Vec<_> =
-        (100..200).filter_map(|net| shares[0].come(client(net, 1), OTHER).ok()).collect();
+    let via = |net| Ipv4Addr::new(198, 51, 100, net as u8);
+    let rest = (100..200).filter_map(|net| shares[0].come(client(net, 1), via(net)).ok());
+    let rest: Vec<_> = rest.collect();
     let given = |of: Ipv4Addr| {
         rest.iter().any(|coming| matches!(coming, Coming::New(new, _) if *new == of))
     };
-    assert!(!given(wrong[0].0), "no more in the pool");
+    assert!(given(wrong[2].0) && given(wrong[3].0), "free again");
+    assert!(!given(wrong[0].0) && !given(wrong[1].0), "no more in the pool");
 }
 
 /// What may happen, each to one of few clients.
