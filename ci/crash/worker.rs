@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// How many token pairs the server knows for each NAT64 (PROTOCOL section 5).
 const TOKENS: usize = 4;
 const WINDOW: usize = 16;
+/// The first network of clients that come through several NAT64s.
+const COMMON: u32 = 0xfff << 20;
 /// Fewer than a NAT64 may have known at once: how fast they come depends on the machine.
 const ROTATIONS_MAX: u32 = 800;
 /// After this long without an answer (to requests that were sent to a dead server), more are sent.
@@ -216,6 +218,11 @@ impl Worker {
 
     fn new_client(&mut self) -> Client {
         self.clients += 1;
+        // Some come through several NAT64s.
+        if self.clients.is_multiple_of(5) {
+            let port = 1024 + self.clients % 60_000;
+            return Client::within(COMMON + self.clients / 5 % 8, 1).port(port as u16);
+        }
         // Mostly /64s of their own, some with company.
         let net = (self.number << 20) + self.clients - self.clients % 3;
         let client = Client::within(net, u64::from(self.clients % 3) + 1);

@@ -105,7 +105,7 @@ fn an_ipv4_program_sees_an_address_that_stands_for_the_client() {
     let mut server = start(&place, &["--reactors", "1", "--log-format", "full"]);
     server.check_log = false;
     let nat64 = Nat64::known(&server);
-    let clients = [Client::within(1, 1), Client::within(1, 2), Client::within(2, 1)];
+    let clients = [Client::within(1, 1), Client::within(1, 2).port(41000), Client::within(2, 1)];
     let froms = clients.map(|client| SocketAddrV4::new(nat64.address, nat64.map(client)));
     let mut all = |server: &Server| {
         let seen: Vec<_> = froms

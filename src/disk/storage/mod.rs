@@ -62,7 +62,8 @@ pub const SEGMENTS_MAX_DEFAULT: usize = 64;
 pub const COMPACT_MEMORY_DEFAULT: usize = 32 << 20;
 /// Octets of all segments of a shard at which no more changes are taken, until a compaction has
 /// made them fewer; or this many times the snapshot, if that is more. The snapshot is bounded by
-/// the entries that there may be, and by the conflicts that a table remembers.
+/// the entries that there may be, by the conflicts that a table remembers, and by the addresses of
+/// the pool of IPv4 peer names.
 pub const JOURNAL_MAX_DEFAULT: u64 = 256 << 20;
 const JOURNAL_MAX_SNAPSHOTS: u64 = 4;
 

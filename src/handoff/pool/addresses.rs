@@ -52,8 +52,11 @@ pub(super) struct Given {
 /// Those of one reactor.
 pub(super) struct OwnAddresses {
     blocks: Vec<Block>,
-    /// The first block that may have addresses that were never given.
+    /// The block that may have addresses that were not given since the start, and how many blocks
+    /// there may be from there on. The first one is another at each start: what was taken back last
+    /// before it is hardly given first after it.
     next: usize,
+    blocks_left: usize,
     /// What was given and taken back, the first one first: given again as late as can be.
     free: VecDeque<u32>,
     /// What stands for somebody.
@@ -75,6 +78,7 @@ impl OwnAddresses {
         let empty = || Self {
             blocks: Vec::new(),
             next: 0,
+            blocks_left: 0,
             free: VecDeque::new(),
             given: Vec::new(),
             via: HashMap::with_hasher(hash),
@@ -94,6 +98,11 @@ impl OwnAddresses {
             own.capacity += (!taken).count_ones() as usize;
             own.blocks.push(Block { first: number, taken });
             first = number.checked_add(BLOCK_ADDRESSES);
+        }
+        for (number, own) in all.iter_mut().enumerate() {
+            own.blocks_left = own.blocks.len();
+            let random = hash.of_words([number as u64, 0]);
+            own.next = (random % own.blocks.len().max(1) as u64) as usize;
         }
         all
     }
@@ -130,12 +139,7 @@ impl OwnAddresses {
 
     /// Gives one to clients that came through a NAT64.
     pub fn give(&mut self, key: u128, via: Ipv4Addr) -> Result<Ipv4Addr, Nameless> {
-        let its = self.via.get(&via).copied().unwrap_or(0);
-        if self.is_crowded()
-            && (its + 1) * SHARE.1 > self.capacity * SHARE.0
-            // Where that is less than one.
-            && its > 0
-        {
+        if self.is_crowded() && self.would_be_above_share(via) {
             return Err(Nameless::Share);
         }
         let address = self.new_one().or_else(|| self.free.pop_front()).ok_or(Nameless::Full)?;
@@ -144,15 +148,29 @@ impl OwnAddresses {
         Ok(address.into())
     }
 
-    /// One that was never given since the start.
+    /// Whether with one more, those who came through a NAT64 had more than its share. One is
+    /// always in it.
+    fn would_be_above_share(&self, via: Ipv4Addr) -> bool {
+        let its = self.via.get(&via).copied().unwrap_or(0);
+        its > 0 && (its + 1) * SHARE.1 > self.capacity * SHARE.0
+    }
+
+    /// Whether most are given, and this one is of a NAT64 that gets no more.
+    pub fn is_above_share(&self, given: &Given) -> bool {
+        self.is_crowded() && given.via.is_some_and(|via| self.would_be_above_share(via))
+    }
+
+    /// One that was not given since the start.
     fn new_one(&mut self) -> Option<u32> {
-        while let Some(block) = self.blocks.get_mut(self.next) {
+        while self.blocks_left > 0 {
+            let block = self.blocks.get_mut(self.next)?;
             let bit = block.taken.trailing_ones();
             if bit < BLOCK_ADDRESSES {
                 block.taken |= 1 << bit;
                 return Some(block.first | bit);
             }
-            self.next += 1;
+            self.blocks_left -= 1;
+            self.next = (self.next + 1) % self.blocks.len();
         }
         None
     }

@@ -4,8 +4,9 @@
 //! All reactors share an [`AddressPool`]: for each [`PoolUnit`] of clients its address, and how
 //! many entries it has. Each reactor has a [`PoolShare`]: the addresses of its own blocks, which it
 //! alone gives, and takes back. What it gives and takes back it records (`Named`, `Unnamed`) before
-//! anybody is told, and others may use what it gave when that is recorded. So an address never
-//! stands for two, and nobody has two.
+//! anybody is told. Others may use what it gave when that is recorded; and as long as the end of a
+//! name is not, its address is given to nobody, and its client gets no other one. So an address
+//! never stands for two, and nobody has two, in no order in which the records become durable.
 //!
 //! A lock is held while one place of a map is looked up, or changed. No clock, no I/O.
 
@@ -90,8 +91,18 @@ struct PoolClients {
     idle_since: u32,
     /// 0: none.
     address: u32,
-    /// Which share is still recording that, plus one; 0: it is recorded.
-    recorded_by: u16,
+    recorded: Recorded,
+}
+
+/// What of the address of clients is recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    /// That they have it.
+    Named,
+    /// Not yet: the share with this number records it.
+    NotYet(u16),
+    /// They have it no more, as its owner is recording.
+    Ends,
 }
 
 /// For all reactors.
@@ -126,7 +137,9 @@ impl AddressPool {
             all[owner].is_taken(address);
             let key = client.network().to_bits();
             let is_its = client.prefix_len() == pool.settings.unit.length();
-            if is_its && pool.settings.has(address) && pool.adopt(key, address) {
+            let stays = pool.settings.has(address);
+            let recorded = if stays { Recorded::Named } else { Recorded::Ends };
+            if is_its && pool.adopt(key, address, recorded) && stays {
                 all[owner].found(address, key);
             } else {
                 ending[owner].push((address, client));
@@ -151,12 +164,12 @@ impl AddressPool {
 
     /// At the start: an entry that is there. Returns the address of its client.
     pub fn found_entry(&self, client: Ipv6Addr) -> Option<Ipv4Addr> {
-        let mut address = 0;
-        self.with(self.settings.unit.key(client), |holder| {
-            holder.entries = holder.entries.saturating_add(1);
-            address = holder.address;
+        let mut address = None;
+        self.with(self.settings.unit.key(client), |clients| {
+            clients.entries = clients.entries.saturating_add(1);
+            address = some(clients.address).filter(|_| clients.recorded == Recorded::Named);
         });
-        some(address)
+        address
     }
 
     /// The address that stands for a client, once that is recorded.
@@ -164,20 +177,22 @@ impl AddressPool {
         let key = self.settings.unit.key(client);
         let hash = self.hash_of(key);
         let part = self.part(hash);
-        let holder = part.find(hash, |holder| holder.key == key);
-        holder.filter(|holder| holder.recorded_by == 0).and_then(|holder| some(holder.address))
+        let found = part.find(hash, |clients| clients.key == key);
+        let named = found.filter(|clients| clients.recorded == Recorded::Named);
+        named.and_then(|clients| some(clients.address))
     }
 
     /// A name of the run before. False where the client has one already: then this one is none.
-    fn adopt(&self, key: u128, address: Ipv4Addr) -> bool {
+    fn adopt(&self, key: u128, address: Ipv4Addr, recorded: Recorded) -> bool {
         let mut is_first = false;
-        self.with(key, |holder| {
-            is_first = holder.address == 0;
+        self.with(key, |clients| {
+            is_first = clients.address == 0;
             if is_first {
-                holder.address = address.to_bits();
+                (clients.address, clients.recorded) = (address.to_bits(), recorded);
             }
         });
-        self.named.fetch_add(u64::from(is_first), Ordering::Relaxed);
+        let is_named = is_first && recorded == Recorded::Named;
+        self.named.fetch_add(u64::from(is_named), Ordering::Relaxed);
         is_first
     }
 
@@ -185,23 +200,23 @@ impl AddressPool {
     fn with(&self, key: u128, look: impl FnOnce(&mut PoolClients)) {
         let hash = self.hash_of(key);
         let mut part = self.part(hash);
-        let again = |holder: &PoolClients| self.hash_of(holder.key);
-        let holder = match part.entry(hash, |holder| holder.key == key, again) {
+        let again = |clients: &PoolClients| self.hash_of(clients.key);
+        let clients = match part.entry(hash, |clients| clients.key == key, again) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
-                let new =
-                    PoolClients { key, entries: 0, idle_since: 0, address: 0, recorded_by: 0 };
+                let recorded = Recorded::Named;
+                let new = PoolClients { key, entries: 0, idle_since: 0, address: 0, recorded };
                 place.insert(new).into_mut()
             }
         };
-        look(holder);
+        look(clients);
     }
 
     /// Looks at these clients, if they are there. They go if `look` says so.
     fn with_found(&self, key: u128, look: impl FnOnce(&mut PoolClients) -> bool) {
         let hash = self.hash_of(key);
         let mut part = self.part(hash);
-        if let Ok(mut found) = part.find_entry(hash, |holder| holder.key == key)
+        if let Ok(mut found) = part.find_entry(hash, |clients| clients.key == key)
             && look(found.get_mut())
         {
             found.remove();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use super::addresses::{Nameless, OwnAddresses};
-use super::{AddressPool, Name, some};
+use super::{AddressPool, Name, Recorded, some};
 
 /// What becomes of an entry that comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,18 +55,18 @@ impl PoolShare {
     pub fn come(&mut self, client: Ipv6Addr, nat64: Ipv4Addr) -> Result<Coming, Nameless> {
         let Self { pool, number, own, .. } = self;
         let unit = pool.settings.unit;
-        let (key, own_number) = (unit.key(client), *number + 1);
+        let key = unit.key(client);
         let mut coming = Err(Nameless::Unrecorded);
-        pool.with(key, |holder| {
-            holder.entries = holder.entries.saturating_add(1);
-            coming = match some(holder.address) {
-                Some(_) if ![0, own_number].contains(&holder.recorded_by) => {
-                    Err(Nameless::Unrecorded)
-                }
-                Some(address) => Ok(Coming::Has(address)),
-                None => own.give(key, nat64).map(|address| {
-                    holder.address = address.to_bits();
-                    holder.recorded_by = own_number;
+        pool.with(key, |clients| {
+            clients.entries = clients.entries.saturating_add(1);
+            coming = match (some(clients.address), clients.recorded) {
+                (Some(address), Recorded::Named) => Ok(Coming::Has(address)),
+                // In an earlier record of the same journal.
+                (Some(address), Recorded::NotYet(by)) if by == *number => Ok(Coming::Has(address)),
+                (Some(_), _) => Err(Nameless::Unrecorded),
+                (None, _) => own.give(key, nat64).map(|address| {
+                    clients.address = address.to_bits();
+                    clients.recorded = Recorded::NotYet(*number);
                     Coming::New(address, unit.net(key))
                 }),
             };
@@ -84,24 +84,25 @@ impl PoolShare {
 
     /// An address that was [`Coming::New`] is recorded, as durably as it is to be.
     pub fn recorded(&self, client: Ipv6Net) {
-        self.pool.with_found(client.network().to_bits(), |holder| {
-            holder.recorded_by = 0;
+        self.pool.with_found(client.network().to_bits(), |clients| {
+            clients.recorded = Recorded::Named;
             false
         });
     }
 
     /// An entry is gone, and its name with it.
     pub fn go(&self, client: Ipv6Addr, now: Duration) {
-        self.pool.with_found(self.pool.settings.unit.key(client), |holder| {
-            holder.entries = holder.entries.saturating_sub(1);
-            holder.idle_since = now.as_secs() as u32;
-            holder.entries == 0 && holder.address == 0
+        self.pool.with_found(self.pool.settings.unit.key(client), |clients| {
+            clients.entries = clients.entries.saturating_sub(1);
+            clients.idle_since = now.as_secs() as u32;
+            clients.entries == 0 && clients.address == 0
         });
     }
 
-    /// Looks at some of the addresses in turn, and takes back at most `most` that are idle for long
-    /// enough: `each` is told those, to record it. They can be given again after
-    /// [`PoolShare::freed`].
+    /// Looks at some of the addresses in turn, and takes back at most `most` that are idle: for
+    /// long enough; or at all, where most addresses are given, and those who came through the same
+    /// NAT64 have more than their share. `each` is told those, to record it; until
+    /// [`PoolShare::freed`] nobody gets them, and their clients get no others.
     pub fn take_back(
         &mut self,
         now: Duration,
@@ -110,7 +111,6 @@ impl PoolShare {
         mut each: impl FnMut(Name),
     ) {
         let Self { pool, own, hand, .. } = self;
-        let idle = pool.settings.idle.as_secs();
         let mut left = most;
         for _ in 0..looks.min(own.given.len()) {
             if left == 0 {
@@ -121,12 +121,16 @@ impl PoolShare {
             }
             let Some(given) = own.given.get(*hand) else { break };
             let name = (given.address.into(), pool.settings.unit.net(given.key));
+            let idle = if own.is_above_share(given) { 0 } else { pool.settings.idle.as_secs() };
             let mut is_idle = false;
-            pool.with_found(given.key, |holder| {
-                is_idle = holder.entries == 0
-                    && holder.recorded_by == 0
-                    && now.as_secs().saturating_sub(u64::from(holder.idle_since)) >= idle;
-                is_idle
+            pool.with_found(given.key, |clients| {
+                is_idle = clients.entries == 0
+                    && clients.recorded == Recorded::Named
+                    && now.as_secs().saturating_sub(u64::from(clients.idle_since)) >= idle;
+                if is_idle {
+                    clients.recorded = Recorded::Ends;
+                }
+                false
             });
             if is_idle {
                 own.take_back(*hand);
@@ -139,8 +143,16 @@ impl PoolShare {
         }
     }
 
-    /// It is recorded that this address stands for nobody.
-    pub fn freed(&mut self, address: Ipv4Addr) {
+    /// It is recorded, as durably as it is to be, that this address stands for these clients no
+    /// more.
+    pub fn freed(&mut self, (address, client): Name) {
+        self.pool.with_found(client.network().to_bits(), |clients| {
+            let is_its = clients.recorded == Recorded::Ends && clients.address == address.to_bits();
+            if is_its {
+                (clients.address, clients.recorded) = (0, Recorded::Named);
+            }
+            is_its && clients.entries == 0
+        });
         // It may be of another pool.
         if self.pool.settings.has(address) {
             self.own.free(address);

@@ -56,13 +56,13 @@ fn taken_back(share: &mut PoolShare, now: Duration) -> Vec<Name> {
 #[test]
 fn clients_of_a_network_have_one_address_or_each_has_its_own() {
     let first = Ipv4Addr::new(100, 64, 0, 1);
-    let (_, mut shares) = pool(settings("100.64.0.0/24", PoolUnit::Prefix64), 1, &[]);
+    let (_, mut shares) = pool(settings("100.64.0.0/26", PoolUnit::Prefix64), 1, &[]);
     let share = &mut shares[0];
     let new = Coming::New(first, net("2001:db8:0:1::/64"));
     assert_eq!(share.come(client(1, 1), NAT64), Ok(new));
     assert_eq!(share.come(client(1, 2), OTHER), Ok(Coming::Has(first)));
     assert!(matches!(share.come(client(2, 1), NAT64), Ok(Coming::New(..))));
-    let (_, mut shares) = pool(settings("100.64.0.0/24", PoolUnit::Address), 1, &[]);
+    let (_, mut shares) = pool(settings("100.64.0.0/26", PoolUnit::Address), 1, &[]);
     let share = &mut shares[0];
     let new = Coming::New(first, net("2001:db8:0:1::1/128"));
     assert_eq!(share.come(client(1, 1), NAT64), Ok(new));
@@ -88,6 +88,10 @@ fn an_address_is_kept_while_there_are_entries_and_for_a_while_after() {
     assert_eq!(taken_back(share, at(210)), [(address, net)]);
     assert_eq!((pool.named(), share.given()), (0, 0));
     assert_eq!(pool.address_of(client(1, 1)), None);
+    // As long as the end is not recorded, its client gets no other one.
+    assert_eq!(share.come(client(1, 4), NAT64), Err(Nameless::Unrecorded));
+    share.go(client(1, 4), at(210));
+    assert_eq!(taken_back(share, at(999)), [], "once");
     // Nobody else gets it before that is recorded, and then as the last one.
     let via = |net| Ipv4Addr::new(192, 0, 2, net as u8);
     let all: Vec<_> = (2..=254).map(|net| share.come(client(net, 1), via(net))).collect();
@@ -137,7 +141,7 @@ fn a_full_pool_gives_nothing_and_forgets_nobody() {
     let names = taken_back(share, at(99));
     assert_eq!(names.len(), 1);
     assert_eq!(share.come(client(8, 1), NAT64), Err(Nameless::Full), "that is not recorded yet");
-    share.freed(names[0].0);
+    share.freed(names[0]);
     // Both of its entries count, though they came when there was no address.
     let Ok(Coming::New(address, net)) = share.come(client(7, 3), NAT64) else { panic!() };
     assert_eq!(address, names[0].0);
@@ -147,6 +151,7 @@ fn a_full_pool_gives_nothing_and_forgets_nobody() {
     assert_eq!(taken_back(share, at(99)), []);
     share.go(client(7, 2), at(1));
     assert_eq!(taken_back(share, at(99)), [(address, net)]);
+    share.freed((address, net));
     // Without address and entry nothing is left of it.
     share.go(client(8, 1), at(1));
     let left: usize = pool.parts.iter().map(|part| part.lock().unwrap().len()).sum();
@@ -167,6 +172,25 @@ fn a_nat64_leaves_a_quarter_to_others() {
     assert_eq!(many(1000, OTHER), (31, Nameless::Share), "an eighth");
     assert_eq!(many(2000, Ipv4Addr::new(192, 0, 2, 9)), (31, Nameless::Share));
     assert_eq!(many(3000, Ipv4Addr::new(192, 0, 2, 10)), (1, Nameless::Full));
+}
+
+/// Who invents clients does not keep what they do not use.
+#[test]
+fn idle_addresses_of_who_has_too_many_are_taken_back_at_once() {
+    let (_, mut shares) = pool(settings("100.64.0.0/24", PoolUnit::Prefix64), 1, &[]);
+    let share = &mut shares[0];
+    let Ok(Coming::New(_, net)) = share.come(client(0, 1), OTHER) else { panic!() };
+    share.recorded(net);
+    share.go(client(0, 1), at(1));
+    for number in 1..=190 {
+        let Ok(Coming::New(_, net)) = share.come(client(number, 1), NAT64) else { panic!() };
+        share.recorded(net);
+        share.go(client(number, 1), at(1));
+    }
+    // Until they are not most of them any more.
+    assert_eq!(taken_back(share, at(2)).len(), 1);
+    assert_eq!(taken_back(share, at(2)).len(), 0);
+    assert_eq!(taken_back(share, at(11)).len(), 190, "all, after a while");
 }
 
 #[test]
@@ -204,7 +228,9 @@ fn a_restart_goes_on_with_what_was_recorded() {
     };
     assert!(wrong.iter().chain(&found).all(|(address, _)| !has(*address)));
     assert!(has(Ipv4Addr::new(100, 64, 0, 4)));
-    wrong.iter().for_each(|(address, _)| shares[0].freed(*address));
+    assert_eq!(shares[0].come(client(4, 1), NAT64), Err(Nameless::Unrecorded), "its name ends");
+    wrong.iter().for_each(|name| shares[0].freed(*name));
+    assert!(matches!(shares[0].come(client(4, 2), NAT64), Ok(Coming::New(..))));
     let via = |net| Ipv4Addr::new(198, 51, 100, net as u8);
     let rest = (100..200).filter_map(|net| shares[0].come(client(net, 1), via(net)).ok());
     let rest: Vec<_> = rest.collect();
@@ -250,7 +276,7 @@ proptest! {
         let mut entries: Vec<(usize, u16)> = Vec::new();
         // Client to address, who is still recording it, and since when he has no entry.
         let mut names: BTreeMap<u16, (Ipv4Addr, Option<usize>, u64)> = BTreeMap::new();
-        let mut leaving: Vec<(usize, Ipv4Addr)> = Vec::new();
+        let mut leaving: Vec<(usize, Name)> = Vec::new();
         for step in steps {
             match step {
                 Step::Come { share, client: number, nat64 } => {
@@ -265,11 +291,15 @@ proptest! {
                         (Err(Nameless::Unrecorded), Some((_, Some(by), _))) => {
                             prop_assert!(*by != share);
                         }
+                        (Err(Nameless::Unrecorded), None) => {
+                            let is_its = |(_, (_, net)): &(usize, Name)| net.addr() == client(0, number);
+                            prop_assert!(leaving.iter().any(is_its));
+                        }
                         (Ok(Coming::New(address, net)), None) => {
                             prop_assert_eq!(net.addr(), client(0, number));
                             prop_assert_eq!(owner_of(2)(addresses::block(address)), share);
                             prop_assert!(names.values().all(|(other, ..)| *other != address));
-                            prop_assert!(leaving.iter().all(|(_, other)| *other != address));
+                            prop_assert!(leaving.iter().all(|(_, (other, gone))| *other != address && *gone != net));
                             names.insert(number, (address, Some(share), 0));
                         }
                         other => prop_assert!(false, "{:?}", other),
@@ -303,10 +333,10 @@ proptest! {
                         let (expected, by, since) = names.remove(&number).unwrap();
                         prop_assert_eq!((address, by), (expected, None));
                         prop_assert!(now - since >= IDLE.as_secs());
-                        leaving.push((share, address));
+                        leaving.push((share, (address, net)));
                     }
                 }
-                Step::Freed => leaving.drain(..).for_each(|(share, address)| shares[share].freed(address)),
+                Step::Freed => leaving.drain(..).for_each(|(share, name)| shares[share].freed(name)),
                 Step::Time(seconds) => now += seconds,
             }
             prop_assert_eq!(pool.named(), names.len() as u64);
@@ -346,7 +376,9 @@ impl Recorded {
         let key = Ipv6Net::new(client, 64).unwrap().trunc();
         match coming {
             Coming::New(address, net) => {
-                let before = self.names.lock().unwrap().insert(address, net);
+                let mut names = self.names.lock().unwrap();
+                self.expect(names.values().all(|other| *other != net));
+                let before = names.insert(address, net);
                 self.expect(before.is_none() && net == key);
                 share.recorded(net);
                 true
@@ -361,7 +393,7 @@ impl Recorded {
     fn went(&self, share: &mut PoolShare, (address, net): Name) {
         let before = self.names.lock().unwrap().remove(&address);
         self.expect(before == Some(net));
-        share.freed(address);
+        share.freed((address, net));
     }
 }
 
@@ -370,6 +402,7 @@ impl Recorded {
 fn hammer(share: &mut PoolShare, number: u32, recorded: &Recorded) -> [u32; 3] {
     const ROUNDS: u32 = 60_000;
     let mut entries: Vec<Ipv6Addr> = Vec::new();
+    let mut leaving = Vec::new();
     let (mut random, mut counts) = (1 + number, [0; 3]);
     for _ in 0..ROUNDS {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -382,12 +415,17 @@ fn hammer(share: &mut PoolShare, number: u32, recorded: &Recorded) -> [u32; 3] {
             let place = (random >> 8) as usize % entries.len();
             share.go(entries.swap_remove(place), Duration::ZERO);
         }
-        let mut gone = Vec::new();
-        share.take_back(Duration::ZERO, 4, 2, |name| gone.push(name));
-        counts[2] += gone.len() as u32;
-        gone.into_iter().for_each(|name| recorded.went(share, name));
+        // What ends is recorded a little later.
+        if leaving.len() > 8 {
+            leaving.drain(..).for_each(|name| recorded.went(share, name));
+        }
+        share.take_back(Duration::ZERO, 4, 2, |name| {
+            leaving.push(name);
+            counts[2] += 1;
+        });
     }
     entries.drain(..).for_each(|client| share.go(client, Duration::ZERO));
+    leaving.drain(..).for_each(|name| recorded.went(share, name));
     counts
 }
 
@@ -406,11 +444,14 @@ fn two_threads_never_give_an_address_twice() {
         let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(!recorded.is_wrong.into_inner());
+    assert!(!recorded.is_wrong.load(Ordering::Relaxed));
     assert!(counts.iter().flatten().all(|&count| count > 1000), "{counts:?}");
     // Nobody is counted twice, or not at all: in the end all can go.
-    let gone: usize = shares.iter_mut().map(|share| taken_back(share, at(1)).len()).sum();
-    assert_eq!(gone, recorded.names.into_inner().unwrap().len());
+    for share in &mut shares {
+        taken_back(share, at(1)).into_iter().for_each(|name| recorded.went(share, name));
+    }
+    assert!(!recorded.is_wrong.into_inner());
+    assert!(recorded.names.into_inner().unwrap().is_empty());
     assert_eq!(pool.named(), 0);
     assert!(pool.parts.iter().all(|part| part.lock().unwrap().is_empty()));
 }

@@ -10,10 +10,10 @@ use super::values::network;
 use crate::handoff::entry::BLOCK_ADDRESSES;
 use crate::handoff::pool::PoolUnit;
 
-/// The lengths that the prefix of a pool may have: the blocks of a larger one would take long to
-/// deal out, and a smaller one is less than a block.
-const POOL_LENGTHS: RangeInclusive<u8> = 8..=32 - BLOCK_ADDRESSES.ilog2() as u8;
-const POOL_IDLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 365);
+/// The lengths that the prefix of a pool may have: the names of a larger one would take too much
+/// memory, and a smaller one is less than a block.
+const POOL_LENGTHS: RangeInclusive<u8> = 10..=32 - BLOCK_ADDRESSES.ilog2() as u8;
+const POOL_IDLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 
 /// Which peers are named, at sockets of which kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn shown_unit(unit: PoolUnit) -> &'static str {
 pub(super) fn pool_idle(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
         Ok(idle) if POOL_IDLE.contains(&idle) => Ok(idle),
-        Ok(_) => Err(format!("{text:?} is too long; choose at most 365days")),
+        Ok(_) => Err(format!("{text:?} is too long; choose at most 1day")),
         Err(cause) => {
             Err(format!("{text:?} is no duration ({cause}); write a number and a unit, like 1h"))
         }
@@ -103,11 +103,11 @@ mod tests {
 
     #[test]
     fn pools_are_networks_that_hosts_can_be_in() {
-        for good in ["100.64.0.0/12", " 10.0.0.0/8", "192.0.2.64/26"] {
+        for good in ["100.64.0.0/12", " 10.0.0.0/10", "192.0.2.64/26"] {
             assert!(pool(good).is_ok(), "{good}");
         }
         for bad in [
-            "100.64.0.0/7",
+            "100.64.0.0/9",
             "192.0.2.64/27",
             "100.64.0.1/12",
             "127.0.0.0/8",

@@ -255,7 +255,7 @@ options! {
             .shown(|&unit| peers::shown_unit(unit).into());
 
     pub peer_pool_idle: Duration =
-        "How long such an address is kept for clients that have no entry",
+        "How long such an address is kept for clients that have no entry; each start begins anew",
         Row::word("peer-pool-idle", "DURATION", peers::pool_idle)
             .group(PEERS)
             .default("1h")

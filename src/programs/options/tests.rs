@@ -38,7 +38,7 @@ const SERVE: [(&str, &str); 25] = [
     ("create-rate", "11"),
     ("peer-names", "ipv6"),
     ("peer-maps", "/m"),
-    ("peer-pool", "10.0.0.0/8"),
+    ("peer-pool", "10.0.0.0/10"),
     ("peer-pool-for", "address"),
     ("peer-pool-idle", "2m"),
     ("admin", "/a"),
@@ -252,7 +252,7 @@ fn every_option_from_every_place() {
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
         log-format = 'full'\nhistory = '/h'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
-        deny = ['192.0.2.128/25']\npeer-names = 'ipv6'\npeer-maps = '/m'\npeer-pool = '10.0.0.0/8'\npeer-pool-for = 'address'\npeer-pool-idle = '2m'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
+        deny = ['192.0.2.128/25']\npeer-names = 'ipv6'\npeer-maps = '/m'\npeer-pool = '10.0.0.0/10'\npeer-pool-for = 'address'\npeer-pool-idle = '2m'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
 

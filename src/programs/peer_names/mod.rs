@@ -187,17 +187,23 @@ fn close_or_leave(maps: &Path) -> Result<(), ExitError> {
     fs::set_permissions(root, closed).map_err(|error| cannot("closed", root, &error))
 }
 
-/// Which sockets the programs that are attached do not name, of those that are to be named. Empty
-/// where that cannot be seen.
-pub fn not_attached(maps: &Path, wanted: PeerNames) -> Vec<PeerNames> {
+/// Which sockets are to have names and are not attached; and the other way round. Empty where that
+/// cannot be seen.
+pub fn attached_otherwise(maps: &Path, wanted: PeerNames) -> [Vec<PeerNames>; 2] {
     let links = links(maps).unwrap_or_default();
     let has = |name: &str| links.iter().any(|link| link.to_string_lossy().ends_with(name));
     let all = [
         (PeerNames::Ipv6, wanted.has_ipv6(), "peer6"),
         (PeerNames::Ipv4, wanted.has_ipv4(), "peer4"),
     ];
-    let missing = all.into_iter().filter(|(_, is_wanted, name)| *is_wanted && !has(name));
-    if links.is_empty() { Vec::new() } else { missing.map(|(names, ..)| names).collect() }
+    let all = all.map(|(names, is_wanted, name)| (names, is_wanted, has(name)));
+    let find = |wanted, there| {
+        let found = all.iter().filter(|&&(_, is_wanted, is_there)| {
+            !links.is_empty() && (is_wanted, is_there) == (wanted, there)
+        });
+        found.map(|(names, ..)| *names).collect()
+    };
+    [find(true, false), find(false, true)]
 }
 
 /// The pinned links.

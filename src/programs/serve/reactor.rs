@@ -84,6 +84,8 @@ pub struct Reactor<B, S: Shard> {
     names: Option<PeerNameWriter>,
     /// What is recorded before anything else, from the last to the first.
     first: Vec<(TableKey, Change)>,
+    /// Nothing could be recorded when that was tried last.
+    first_waits: bool,
     /// Events that the log's queue has room for, as it was when this part of the batch began.
     log_room: usize,
     /// The state of the journal that was reported last.
@@ -144,6 +146,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             unlogged: Vec::new(),
             names: None,
             first: Vec::new(),
+            first_waits: false,
             log_room: 0,
             told: JournalState::Fine,
             overflow_asked: Duration::ZERO,
@@ -422,12 +425,13 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if self.first.is_empty() {
             return self.names.as_ref().and_then(PeerNameWriter::due);
         }
-        Some(FIRST_EVERY)
+        Some(if self.first_waits { RETRY_EVERY } else { FIRST_EVERY })
     }
 
     /// Addresses of the pool end that nobody is to have, or that nobody has had for long.
     fn tend_names(&mut self, batch: &Batch) {
-        if batch.frozen.is_some() {
+        self.first_waits = batch.frozen.is_some();
+        if self.first_waits {
             return;
         }
         let changes = &mut self.outbox.changes;

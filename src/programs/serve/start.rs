@@ -27,7 +27,7 @@ use crate::kernel::socket::{self, BindError, ReactorSocket};
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::successor::Predecessor;
 use crate::programs::options::{LogDestination, PeerNames, ServeConfig};
-use crate::programs::peer_names::not_attached;
+use crate::programs::peer_names::attached_otherwise;
 use crate::programs::serve::admin::{
     Admin, AdminShared, AdminState, BanDesk, DoorError, Doors, Gauges,
 };
@@ -106,13 +106,7 @@ impl Names {
         let why = match names.and_then(|names| names.fill(servers, stats, shares).map(|()| names)) {
             Ok(names) => {
                 pool_lines(config).iter().for_each(|line| warn(format_args!("{line}")));
-                for missing in not_attached(&config.peer_maps, config.peer_names) {
-                    let wanted = config.peer_names;
-                    warn(format_args!(
-                        "--peer-names {wanted}: peers of {missing} sockets have no name, as that was not attached: \
-                         as root, nat64handoff peer-names attach --peer-names {wanted}"
-                    ));
-                }
+                say_attached_otherwise(config);
                 if config.allow.is_empty() {
                     warn(format_args!(
                         "--peer-names: any IPv4 host can appear as any IPv6 client, as all may be NAT64s: name \
@@ -132,6 +126,24 @@ impl Names {
             thread::sleep(names::VALID_FOR);
         }
         None
+    }
+}
+
+/// Where other sockets have names than those that the configuration wants.
+fn say_attached_otherwise(config: &ServeConfig) {
+    let wanted = config.peer_names;
+    let [missing, beside] = attached_otherwise(&config.peer_maps, wanted);
+    let cure = format!("as root, nat64handoff peer-names attach --peer-names {wanted}");
+    for names in missing {
+        warn(format_args!(
+            "--peer-names {wanted}: peers of {names} sockets have no name, as that was not attached: {cure}"
+        ));
+    }
+    // Without a pool they have none.
+    for names in beside.into_iter().filter(|names| names.has_ipv6()) {
+        warn(format_args!(
+            "--peer-names {wanted}: peers of {names} sockets are named, too, as that was attached: {cure}"
+        ));
     }
 }
 

@@ -51,7 +51,7 @@ _arguments "${_arguments_options[@]}" : \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
 '--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
-'--peer-pool-idle=[How long such an address is kept for clients that have no entry \[default\: 1h\]]:DURATION:_default' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -165,7 +165,7 @@ _arguments "${_arguments_options[@]}" : \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
 '--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
-'--peer-pool-idle=[How long such an address is kept for clients that have no entry \[default\: 1h\]]:DURATION:_default' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -198,7 +198,7 @@ _arguments "${_arguments_options[@]}" : \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
 '--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
 '--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
-'--peer-pool-idle=[How long such an address is kept for clients that have no entry \[default\: 1h\]]:DURATION:_default' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \

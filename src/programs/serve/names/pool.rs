@@ -32,10 +32,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOKS: usize = 512;
 const LOOKS_CROWDED: usize = 8192;
 /// The most that are taken back at a time.
-const TAKEN_BACK_MAX: usize = 256;
+const TAKEN_BACK_MAX: usize = 2048;
 
 /// The fewest blocks of a pool for each reactor, to which they are dealt by chance.
 const BLOCKS_LEAST: u64 = 16;
+
+/// What is recorded of an address.
+#[derive(Clone, Copy)]
+pub(super) enum PoolStep {
+    /// It stands for these clients.
+    Named(Ipv6Net),
+    /// It stands for them no more.
+    Unnamed(Name),
+}
 
 /// What a reactor does with the pool.
 pub(super) struct NamePool {
@@ -43,8 +52,9 @@ pub(super) struct NamePool {
     stats: Arc<Stats>,
     /// For each entry that came and has no name yet, in their order: its address.
     coming: VecDeque<Option<Ipv4Addr>>,
-    /// Who got an address whose record is not durable yet, with its number, the first one first.
-    unrecorded: VecDeque<(u64, Ipv6Net)>,
+    /// What was given or taken back, and whose record is not durable yet, with its number: the
+    /// first one first.
+    unrecorded: VecDeque<(u64, PoolStep)>,
     /// Clients of entries that went, and whose names go.
     gone: Vec<Ipv6Addr>,
     /// What was given last: in front of which change it is to be recorded.
@@ -130,24 +140,25 @@ impl NamePool {
         }
     }
 
-    /// That an address was given is recorded, and durable when this record is.
-    pub fn named(&mut self, client: Ipv6Net, waits_for: Option<u64>) {
+    /// What was given or taken back is recorded, and durable when this record is.
+    pub fn recorded(&mut self, step: PoolStep, waits_for: Option<u64>) {
         match waits_for {
-            None => self.share.recorded(client),
-            Some(record) => self.unrecorded.push_back((record, client)),
+            None => self.do_now(step),
+            Some(record) => self.unrecorded.push_back((record, step)),
         }
     }
 
-    /// That an address was taken back is recorded.
-    pub fn unnamed(&mut self, address: Ipv4Addr) {
-        self.share.freed(address);
+    fn do_now(&mut self, step: PoolStep) {
+        match step {
+            PoolStep::Named(client) => self.share.recorded(client),
+            PoolStep::Unnamed(name) => self.share.freed(name),
+        }
     }
 
     /// The records up to this one are durable.
     pub fn release(&mut self, durable: u64) {
-        while let Some((_, client)) = self.unrecorded.pop_front_if(|(record, _)| *record <= durable)
-        {
-            self.share.recorded(client);
+        while let Some((_, step)) = self.unrecorded.pop_front_if(|(record, _)| *record <= durable) {
+            self.do_now(step);
         }
     }
 

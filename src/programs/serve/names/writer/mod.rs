@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 
-use super::pool::NamePool;
+use super::pool::{NamePool, PoolStep};
 use crate::handoff::change::{Change, Event, EventKind, Timestamp};
 use crate::handoff::entry::{Client, TableKey};
 use crate::handoff::stats::{Counter, Stats};
@@ -153,12 +153,12 @@ impl<M: NameMap> NameWriter<M> {
             }
             EventKind::Named { client, .. } => {
                 if let Some(pool) = &mut self.pool {
-                    pool.named(*client, waits_for);
+                    pool.recorded(PoolStep::Named(*client), waits_for);
                 }
             }
-            EventKind::Unnamed { address, .. } => {
+            EventKind::Unnamed { address, client } => {
                 if let Some(pool) = &mut self.pool {
-                    pool.unnamed(*address);
+                    pool.recorded(PoolStep::Unnamed((*address, *client)), waits_for);
                 }
             }
             EventKind::Initialized | EventKind::Conflict { .. } | EventKind::Forgotten => {}

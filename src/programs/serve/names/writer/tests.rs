@@ -226,7 +226,7 @@ fn unnamed(last: u8, number: u16) -> (TableKey, Change) {
 #[test]
 fn an_address_is_recorded_in_front_of_the_entry_and_told_when_that_is_durable() {
     let (map, other_map) = (TestMap::with(9), TestMap::with(9));
-    let [pool, other] = pools("100.64.0.0/24");
+    let [pool, other] = pools("100.64.0.0/26");
     let mut writer = NameWriter::new(&map, 7, Arc::default(), Some(pool));
     let mut other = NameWriter::new(&other_map, 7, Arc::default(), Some(other));
     let mut changes = vec![created(5000, 1), deleted(4000, 9), created(5001, 2), created(5002, 1)];
@@ -259,40 +259,38 @@ fn an_address_is_recorded_in_front_of_the_entry_and_told_when_that_is_durable() 
 #[test]
 fn an_address_is_taken_back_when_all_names_with_it_are_gone() {
     let map = TestMap::with(9);
-    let [pool, _] = pools("100.64.0.0/30");
-    let stats = Arc::<Stats>::default();
-    let mut writer = NameWriter::new(&map, 7, Arc::clone(&stats), Some(pool));
-    let mut commit = |seconds, changes: &mut Vec<(TableKey, Change)>| {
+    let [pool, _] = pools("100.64.0.0/26");
+    let mut writer = NameWriter::new(&map, 7, Arc::default(), Some(pool));
+    let mut commit = |seconds, waits_for, mut changes: Vec<(TableKey, Change)>| {
         let now = Duration::from_secs(seconds);
-        writer.take_back(now, 100, changes);
-        writer.give(changes);
-        writer.follow(now, changes, None);
+        if let Some(record) = waits_for {
+            writer.release(record - 1);
+        }
+        writer.take_back(now, 100, &mut changes);
+        writer.give(&mut changes);
+        writer.follow(now, &changes, waits_for);
+        changes
     };
-    commit(1, &mut vec![created(5000, 1), created(5001, 1), created(5002, 2)]);
-    // There are two.
-    commit(2, &mut vec![created(5003, 3)]);
-    assert_eq!(map.addresses(), [(5000, 1), (5001, 1), (5002, 2), (5003, 0)]);
-    let mut changes = vec![deleted(5000, 1)];
-    commit(3, &mut changes);
-    commit(30, &mut Vec::new());
-    assert_eq!(changes, [deleted(5000, 1)]);
-    commit(31, &mut vec![deleted(5001, 1)]);
-    let mut changes = Vec::new();
-    commit(40, &mut changes);
-    assert_eq!(changes, []);
-    commit(41, &mut changes);
-    assert_eq!(changes, [unnamed(1, 1)]);
-    let mut changes = vec![deleted(5003, 3), created(5003, 4)];
-    commit(42, &mut changes);
-    assert_eq!(changes, [deleted(5003, 3), named(1, 4), created(5003, 4)]);
-    assert_eq!(map.addresses(), [(5002, 2), (5003, 1)]);
+    commit(1, None, vec![created(5000, 1), created(5001, 1), created(5002, 2)]);
+    assert_eq!(map.addresses(), [(5000, 1), (5001, 1), (5002, 2)]);
+    commit(3, None, vec![deleted(5000, 1)]);
+    assert_eq!(commit(30, None, vec![]), []);
+    commit(31, None, vec![deleted(5001, 1)]);
+    assert_eq!(commit(40, None, vec![]), []);
+    assert_eq!(commit(41, Some(5), vec![]), [unnamed(1, 1)]);
+    // As long as that is not durable, its client gets no other one.
+    assert_eq!(commit(41, Some(5), vec![created(5003, 1)]), [created(5003, 1)]);
+    let changes = commit(41, Some(6), vec![created(5004, 1)]);
+    assert_eq!(changes, [named(3, 1), created(5004, 1)]);
+    commit(41, Some(7), vec![]);
+    assert_eq!(map.addresses(), [(5002, 2), (5003, 0), (5004, 3)]);
 }
 
 /// Where the journal had no room, all goes on as it was.
 #[test]
 fn addresses_of_what_is_recorded_late_are_those_that_were_given() {
     let map = TestMap::with(9);
-    let [pool, _] = pools("100.64.0.0/24");
+    let [pool, _] = pools("100.64.0.0/26");
     let mut writer = NameWriter::new(&map, 7, Arc::default(), Some(pool));
     let mut changes = vec![created(5000, 1), created(5001, 2)];
     writer.give(&mut changes);
