@@ -121,7 +121,7 @@ pub fn is_somebodys(value: &[u8]) -> bool {
 }
 
 /// The value of the state: the names of which generation are valid, until when, in nanoseconds
-/// since the boot, and in which network namespace ([`place::network_namespace`](super::place)).
+/// since the boot, and in which network namespace ([`crate::kernel::socket::network_namespace`]).
 pub fn state(generation: u32, until: u64, namespace: u64) -> [u8; STATE.value_octets] {
     let mut value = [0; STATE.value_octets];
     value[..4].copy_from_slice(&generation.to_ne_bytes());
