@@ -40,6 +40,8 @@ mod skip;
 
 #[path = "e2e/annotate.rs"]
 mod annotate;
+#[path = "e2e/bans.rs"]
+mod bans;
 #[path = "e2e/capture.rs"]
 mod capture;
 #[path = "e2e/crowd.rs"]

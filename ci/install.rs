@@ -20,6 +20,8 @@ mod load;
 #[path = "harness/threads.rs"]
 mod threads;
 
+#[path = "install/bans.rs"]
+mod bans;
 #[path = "install/confined.rs"]
 mod confined;
 #[path = "install/deb.rs"]

@@ -11,7 +11,8 @@ use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
 use nat64handoff::programs::{
-    annotate, ask, demo, follow, gateway, history, journal, manual, peer_names, serve, top, who,
+    annotate, ask, ban_set, demo, follow, gateway, history, journal, manual, peer_names, serve,
+    top, who,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             | Command::Demo(_)
             | Command::Gateway(_)
             | Command::Follow(_)
+            | Command::BanSet(_)
             | Command::Top(_)
     );
     if !has_handlers {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Ban(options) => ask::ban(&options),
         Command::Unban(options) => ask::unban(&options),
         Command::Bans(options) => ask::bans(&options),
+        Command::BanSet(options) => ban_set::run(&options),
         Command::History { command } => history::run(command),
         Command::PeerNames { command } => peer_names::run(command),
         Command::Completions { shell } => print(manual::completions(shell)),

@@ -4,12 +4,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
+use nat64handoff::handoff::bans::Bans;
 use nat64handoff::handoff::change::{Change, Now, Timestamp};
 use nat64handoff::handoff::entry::{Client, ControlPort, MappedPort, TableKey};
 use nat64handoff::handoff::message::{HANDOFF_PORT, HEAD_ROOM};
 use nat64handoff::handoff::opaque::{Authenticator, Token};
 use nat64handoff::handoff::ports::NEVER_MAPPED;
-use nat64handoff::handoff::random::Random;
+use nat64handoff::handoff::random::{Random, SecretHash};
 use nat64handoff::handoff::server::{
     Batch, Budget, LiveConnections, NoneKnown, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
@@ -64,6 +66,14 @@ pub fn authenticator(client: &Client) -> [u8; 16] {
     client.address.octets()
 }
 
+/// So many clients are banned that never ask (`BENCH_BANS`).
+fn bans() -> Option<Arc<Bans>> {
+    let count: u128 = std::env::var("BENCH_BANS").ok()?.parse().expect("a number");
+    let address = |number| Ipv6Addr::from_bits(0x2001_0db8_ffff << 80 | number);
+    let all: Vec<_> = (0..count).map(|n| (Ipv6Net::from(address(n)), Duration::MAX)).collect();
+    Some(Arc::new(Bans::of(SecretHash::new([5; 16]), all.into_iter())))
+}
+
 /// A shard, and where its entries are.
 pub struct Shard {
     pub server: Server,
@@ -87,7 +97,8 @@ impl Shard {
             budget: Arc::new(Budget::new(usize::MAX, usize::MAX)),
             access: Arc::default(),
         };
-        let server = Server::new(config, [7; 32], Duration::ZERO, Arc::default());
+        let mut server = Server::new(config, [7; 32], Duration::ZERO, Arc::default());
+        server.set_bans(bans());
         let mut random = Random::new([1; 32]);
         let barred = [NEVER_MAPPED[0], NEVER_MAPPED[1], HANDOFF_PORT, CONTROL];
         let mut ports: Vec<u16> = (1024..=u16::MAX).filter(|port| !barred.contains(port)).collect();

@@ -5,7 +5,7 @@ use crate::harness::process::wait_until;
 use crate::harness::program::{LOCAL, command, free_port};
 use crate::http::{ask, get, unix};
 use crate::judge::PATIENCE;
-use crate::judge::client::Client;
+use crate::judge::client::{Client, PUBLIC, SERVICE};
 use crate::judge::eventlog::Kind;
 use crate::judge::nat64::Nat64;
 use crate::judge::packet;
@@ -64,7 +64,9 @@ fn section_7_a_banned_client_is_out_and_its_neighbour_is_served() {
     assert!(said.contains(&line), "{line}{said}");
     refused(&nat64, attacker);
     refused(&nat64, attacker.port(7));
-    assert_eq!(nat64.find(port), None, "for the service, there is no entry");
+    let packet = packet::Ipv4::udp((SERVICE, 443), (PUBLIC, port), b"for it").octets();
+    let returned = Reply::returned(&nat64.token, &packet::with_ttl(&packet, 1));
+    assert_eq!(nat64.ask(&nat64.service_request(&packet)), returned, "there is no entry for it");
     nat64.map(neighbour);
     let report = nat64.report_request(b"a1", attacker.at(port));
     assert_eq!(nat64.ask(&report), quiet(&nat64, &server));
@@ -158,6 +160,8 @@ fn what_cannot_be_banned_says_what_to_do() {
         ("/ban", 400, "like 2001:db8::17"),
         ("/ban?client=2001:db8::1&for=0", 400, "like 90s"),
         ("/unban?client=2001:db8::1", 404, "not banned"),
+        ("/ban?client=2001:db8::1&length=10m", 400, "no length="),
+        ("/ban?client=2001:db8::1&wide=0", 400, "wide has no value"),
         ("/bans", 405, "GET"),
     ] {
         let (got, said) = post(what);

@@ -44,13 +44,14 @@ pub struct KeptBan {
 /// Why there are no bans of before.
 #[derive(Debug, thiserror::Error)]
 pub enum BansLost {
-    /// It is not what was written.
+    /// It is not what was written, or cannot be read.
     #[error("the file of bans is damaged ({what}); it is {} now, and nobody is banned: ban anew whom you \
          find in it", .aside.display())]
-    Damaged { what: &'static str, aside: PathBuf },
-    /// It cannot be read, or not be put aside.
+    Damaged { what: String, aside: PathBuf },
+    /// Nor can it be put aside.
     #[error(
-        "the file of bans cannot be read ({cause}), and nobody is banned; see {} and start again",
+        "the file of bans cannot be read ({cause}): nobody is banned, and nobody can be until it is; see {} and \
+         start again",
         .path.display()
     )]
     Unreadable { path: PathBuf, cause: io::Error },
@@ -63,19 +64,20 @@ pub enum BansLost {
 /// Why there are none although there was a file.
 pub fn read(disk: &dyn Disk, state: &Path) -> Result<Vec<KeptBan>, BansLost> {
     let path = state.join(BANS_FILE);
-    let unreadable = |cause| BansLost::Unreadable { path: path.clone(), cause };
     let octets = match octets_of(disk, &path) {
         Ok(octets) => octets,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(error)),
+        Err(error) => return Err(put_aside(disk, state, error.to_string())),
     };
-    decode(&octets).map_err(|what| {
-        let aside = state.join(ASIDE);
-        match disk.rename(&path, &aside).and_then(|()| disk.sync_dir(parent(&path))) {
-            Ok(()) => BansLost::Damaged { what, aside },
-            Err(cause) => unreadable(cause),
-        }
-    })
+    decode(&octets).map_err(|what| put_aside(disk, state, what.to_owned()))
+}
+
+fn put_aside(disk: &dyn Disk, state: &Path, what: String) -> BansLost {
+    let (path, aside) = (state.join(BANS_FILE), state.join(ASIDE));
+    match disk.rename(&path, &aside).and_then(|()| disk.sync_dir(parent(&path))) {
+        Ok(()) => BansLost::Damaged { what, aside },
+        Err(cause) => BansLost::Unreadable { path, cause },
+    }
 }
 
 fn octets_of(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
@@ -169,6 +171,19 @@ mod tests {
         let ban = KeptBan { net: net.parse().unwrap(), since, end: Some(since) };
         let length = encode([ban].into_iter()).len() as u64;
         assert!(length < 3 * LINE_OCTETS_MAX, "{length}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_lost() {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join(BANS_FILE)).unwrap();
+        let error = read(&RealDisk, state.path()).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+        assert!(state.path().join(ASIDE).is_dir() && !state.path().join(BANS_FILE).exists());
+        fs::create_dir(state.path().join(BANS_FILE)).unwrap();
+        fs::write(state.path().join(ASIDE).join("full"), "").unwrap();
+        let error = read(&RealDisk, state.path()).unwrap_err();
+        assert!(matches!(error, BansLost::Unreadable { .. }), "{error}");
     }
 
     /// However it is damaged, that is seen; and it is read no more.

@@ -174,6 +174,11 @@ impl EndSignal {
         [SIGUSR1, SIGUSR2].into_iter().for_each(ignore);
         Ok(Self(receiver(&[SIGTERM, SIGINT, SIGHUP])?))
     }
+
+    /// Whether one has come since this was asked last.
+    pub fn has_come(&self) -> bool {
+        has_come(&self.0)
+    }
 }
 
 impl AsFd for EndSignal {

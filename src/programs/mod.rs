@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod annotate;
 pub mod ask;
+pub mod ban_set;
 pub mod demo;
 pub mod exit;
 pub mod follow;

@@ -5,10 +5,12 @@
 //! Times are RFC 3339, UTC. A rate is in each second, over [`Status::rates_over_seconds`].
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::handoff::change::Timestamp;
+use crate::handoff::entry::{Entry, TableKey};
 
 /// How the server is doing, and what it holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -280,6 +282,45 @@ pub struct BanReport {
     pub entries_all: u64,
     /// The first of them.
     pub entries: Vec<BannedEntry>,
+    /// How many TCP connections were ended, where that was wanted.
+    pub ended: Option<u64>,
+    /// Why none were.
+    pub not_ended: Option<String>,
+}
+
+/// What `GET /bans/ports` says: what changed since it said the version that was named.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BannedPortsReport {
+    /// Another one for each process of the server.
+    pub instance: u64,
+    pub version: u64,
+    /// All ports are in `added`: there are no others.
+    pub is_all: bool,
+    pub added: Vec<BannedPort>,
+    pub removed: Vec<BannedPort>,
+    /// Connections that are to be ended.
+    pub orders: Vec<EndOrder>,
+}
+
+/// A port of a banned client: NAT64, mapped port, address of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BannedPort(pub Ipv4Addr, pub u16, pub Ipv4Addr);
+
+impl BannedPort {
+    /// That of an entry.
+    pub fn of(table: TableKey, entry: &Entry) -> Self {
+        Self(table.nat64, entry.port.0, table.local)
+    }
+}
+
+/// An order to end the TCP connections of some ports. `POST /bans/ended?order=N&count=M`, or
+/// `error=TEXT`, says what came of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndOrder {
+    pub number: u64,
+    pub ports: Vec<BannedPort>,
 }
 
 /// A ban.

@@ -266,6 +266,17 @@ impl Channel {
         wanted: Option<MappedPort>,
         effects: &mut Effects<'_>,
     ) -> Result<Slot, DropReason> {
+        self.create_or(sought, wanted, true, effects)
+    }
+
+    /// As [`Channel::create`], where no other entry has to go for it, unless that `evicts`.
+    pub(super) fn create_or(
+        &mut self,
+        sought: HashedClient,
+        wanted: Option<MappedPort>,
+        evicts: bool,
+        effects: &mut Effects<'_>,
+    ) -> Result<Slot, DropReason> {
         let Effects { table, batch, live, outbox, shared } = effects;
         let Shared { budget, random, stats, create_rate, .. } = &mut **shared;
         if let Some(reason) = batch.frozen {
@@ -276,7 +287,13 @@ impl Channel {
         let had = self.table.len();
         // The budget counts an empty table as one entry, so that the first one is in it already.
         let takes_one = had > 0 && had < self.table.capacity();
+        if !evicts && had >= self.table.capacity() {
+            return Err(DropReason::NoPort);
+        }
         let at_limit = takes_one && !budget.take_entry(batch.now.monotonic, had);
+        if at_limit && !evicts {
+            return Err(DropReason::EntriesLimit);
+        }
         let live = if nearly_full || at_limit { live.of(*table) } else { None };
         let created = self.table.create(sought, wanted, at_limit, live, random, |change| {
             self.buckets.changed(&change);

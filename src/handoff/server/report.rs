@@ -207,13 +207,11 @@ impl Channel {
                 self.table.forgive(port);
                 return Ok(());
             }
-            None if self.table.len() < self.table.capacity()
-                && self.table.is_eligible(port)
-                && self.table.find_port(port).is_none() =>
-            {
-                let slot = self.create(sought, Some(port), effects)?;
-                self.learn_at(slot, authenticator, effects);
-                return Ok(());
+            None if self.table.is_eligible(port) && self.table.find_port(port).is_none() => {
+                if let Ok(slot) = self.create_or(sought, Some(port), false, effects) {
+                    self.learn_at(slot, authenticator, effects);
+                    return Ok(());
+                }
             }
             _ => {}
         }

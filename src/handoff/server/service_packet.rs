@@ -32,14 +32,13 @@ impl Channel {
         let Exchange { datagram, effects, .. } = &mut *exchange;
         let view = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
         let owner = self.owner(view, effects);
-        // Who is banned has no entry for the service either.
-        let owner = match owner {
-            Ok(BelongsTo::Entry(Some(slot))) if self.is_banned(slot, effects) => {
-                effects.shared.stats.add(Counter::BannedQuietly, 1);
-                Ok(BelongsTo::Entry(None))
-            }
-            owner => owner,
-        };
+        if let Ok(BelongsTo::Entry(Some(slot))) = owner
+            && self.is_banned(slot, effects)
+        {
+            // Who is banned has no entry for the service either; the NAT64 is not to ask again.
+            effects.shared.stats.add(Counter::BannedQuietly, 1);
+            return return_packet(token, packet, exchange, |_| Some(1));
+        }
         if proof && !matches!(owner, Ok(BelongsTo::Entry(Some(_)))) {
             return return_packet(token, packet, exchange, |_| Some(1));
         }

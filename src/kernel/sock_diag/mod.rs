@@ -44,8 +44,11 @@ const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 const MESSAGE_OVERRUN: u16 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
 /// Flags of a request for everything that matches.
 const REQUEST_DUMP: u16 = 0x301;
+/// Flags of a request that says whether it was done.
+const REQUEST_ACKNOWLEDGED: u16 = 5;
 
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_IPV6: u8 = 10;
@@ -62,6 +65,7 @@ const LIVE: u32 = 1 << ESTABLISHED
     | 1 << CLOSING;
 const ESTABLISHED: u32 = 1;
 const SYN_SENT: u32 = 2;
+const SYN_RECV: u32 = 3;
 const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
 const CLOSE_WAIT: u32 = 8;
@@ -83,6 +87,12 @@ pub struct Connection {
     pub local: SocketAddrV4,
     /// The other end.
     pub remote: SocketAddrV4,
+}
+
+/// A connection, and what the kernel knows its socket by.
+struct FoundSocket<'a> {
+    connection: Connection,
+    id: &'a [u8; SOCKET_ID],
 }
 
 /// A netlink socket, connected to the kernel.
@@ -135,6 +145,41 @@ impl SockDiag {
         }
     }
 
+    /// Ends those connections with these hosts that are meant, both ends of which see that: it
+    /// takes CAP_NET_ADMIN. Returns how many.
+    ///
+    /// # Errors
+    /// The kernel's, or that its answer is malformed. The socket must not be used again then.
+    pub fn end(
+        &mut self,
+        hosts: &[Ipv4Addr],
+        is_meant: impl Fn(&Connection) -> bool,
+    ) -> io::Result<u64> {
+        let mut meant = Vec::new();
+        for family in [FAMILY_IPV4, FAMILY_IPV6] {
+            let mut note = |found: FoundSocket<'_>| {
+                if is_meant(&found.connection) {
+                    meant.push((family, *found.id));
+                }
+            };
+            match self.ask_any(family, LIVE | 1 << SYN_RECV, hosts, &mut note) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        let mut ended = 0;
+        for (family, id) in meant {
+            self.sequence = self.sequence.wrapping_add(1);
+            match self.exchange(&destroy(family, &id, self.sequence), &mut |_| ()) {
+                Ok(()) => ended += 1,
+                // It has ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ended)
+    }
+
     fn ask(
         &mut self,
         family: u8,
@@ -142,9 +187,26 @@ impl SockDiag {
         hosts: &[Ipv4Addr],
         found: &mut impl FnMut(Connection),
     ) -> io::Result<()> {
+        self.ask_any(family, states, hosts, &mut |socket| found(socket.connection))
+    }
+
+    fn ask_any(
+        &mut self,
+        family: u8,
+        states: u32,
+        hosts: &[Ipv4Addr],
+        found: &mut impl FnMut(FoundSocket<'_>),
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = request(family, states, hosts, self.sequence);
-        send(&self.socket, &request, SendFlags::empty())?;
+        self.exchange(&request(family, states, hosts, self.sequence), found)
+    }
+
+    fn exchange(
+        &mut self,
+        request: &[u8],
+        found: &mut impl FnMut(FoundSocket<'_>),
+    ) -> io::Result<()> {
+        send(&self.socket, request, SendFlags::empty())?;
         for _ in 0..DATAGRAMS_MAX {
             let receive = || recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC);
             let (_, length) = retry_on_intr(receive)?;
@@ -163,19 +225,37 @@ fn invalid(what: &str) -> io::Error {
 
 /// A request for the TCP connections of `family` in one of `states` with one of `hosts`.
 fn request(family: u8, states: u32, hosts: &[Ipv4Addr], sequence: u32) -> Vec<u8> {
-    let mut out = vec![0; HEADER];
+    let bytecode = bytecode(hosts);
+    let length = HEADER + ID_AT + 4 + SOCKET_ID + 4 + bytecode.len();
+    let mut out = header(length, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, sequence);
     out.extend([family, protocol::TCP, 0, 0]);
     out.extend(states.to_ne_bytes());
     out.extend([0; SOCKET_ID]);
-    let bytecode = bytecode(hosts);
     out.extend((4 + bytecode.len() as u16).to_ne_bytes());
     out.extend(ATTRIBUTE_BYTECODE.to_ne_bytes());
     out.extend(bytecode);
-    let length = out.len() as u32;
-    out[..4].copy_from_slice(&length.to_ne_bytes());
-    out[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    out[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    out[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    out
+}
+
+/// A request to end one TCP connection.
+fn destroy(family: u8, id: &[u8; SOCKET_ID], sequence: u32) -> Vec<u8> {
+    let any_state = u32::MAX;
+    let mut out =
+        header(HEADER + ID_AT + 4 + SOCKET_ID, SOCK_DESTROY, REQUEST_ACKNOWLEDGED, sequence);
+    out.extend([family, protocol::TCP, 0, 0]);
+    out.extend(any_state.to_ne_bytes());
+    out.extend(id);
+    out
+}
+
+fn header(length: usize, kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(length);
+    out.extend((length as u32).to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    // The kernel knows whose socket it came by.
+    out.extend([0; 4]);
     out
 }
 
@@ -209,7 +289,7 @@ fn bytecode(hosts: &[Ipv4Addr]) -> Vec<u8> {
 fn parse(
     mut datagram: &[u8],
     sequence: u32,
-    found: &mut impl FnMut(Connection),
+    found: &mut impl FnMut(FoundSocket<'_>),
 ) -> io::Result<bool> {
     let cut_off = || invalid("is cut off");
     while !datagram.is_empty() {
@@ -224,8 +304,8 @@ fn parse(
         let code = || data.first_chunk().map(|&code| i32::from_ne_bytes(code)).ok_or_else(cut_off);
         match u16::from_ne_bytes([t0, t1]) {
             SOCK_DIAG_BY_FAMILY => {
-                if let Some(connection) = connection(data).ok_or_else(cut_off)? {
-                    found(connection);
+                if let Some(socket) = socket(data).ok_or_else(cut_off)? {
+                    found(socket);
                 }
             }
             MESSAGE_DONE | MESSAGE_ERROR => match code()? {
@@ -242,8 +322,8 @@ fn parse(
     Ok(false)
 }
 
-/// The connection in a message, if it is over IPv4. The outer `None`: the message is too short.
-fn connection(data: &[u8]) -> Option<Option<Connection>> {
+/// The socket in a message, if it is over IPv4. The outer `None`: the message is too short.
+fn socket(data: &[u8]) -> Option<Option<FoundSocket<'_>>> {
     let family = *data.first()?;
     let id: &[u8; SOCKET_ID] = data.get(ID_AT..)?.first_chunk()?;
     let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
@@ -256,9 +336,10 @@ fn connection(data: &[u8]) -> Option<Option<Connection>> {
         }
     };
     let ends = address(4).zip(address(20));
-    Some(ends.map(|(local, remote)| Connection {
-        local: SocketAddrV4::new(local, port(0)),
-        remote: SocketAddrV4::new(remote, port(2)),
+    Some(ends.map(|(local, remote)| {
+        let (local, remote) =
+            (SocketAddrV4::new(local, port(0)), SocketAddrV4::new(remote, port(2)));
+        FoundSocket { connection: Connection { local, remote }, id }
     }))
 }
 

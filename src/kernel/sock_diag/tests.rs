@@ -37,7 +37,7 @@ const ANSWER: [u8; 3 * 88 + 20] = [
 
 fn parsed(datagram: &[u8]) -> (io::Result<bool>, Vec<Connection>) {
     let mut found = Vec::new();
-    let result = parse(datagram, SEQUENCE, &mut |connection| found.push(connection));
+    let result = parse(datagram, SEQUENCE, &mut |socket| found.push(socket.connection));
     (result, found)
 }
 

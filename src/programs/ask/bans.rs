@@ -22,6 +22,9 @@ pub fn ban(options: &BanOptions) -> Result<(), ExitError> {
     if options.wide {
         path.push_str("&wide");
     }
+    if options.kill {
+        path.push_str("&kill");
+    }
     tell(&options.ask, Method::Post, &path, banned)
 }
 
@@ -40,6 +43,12 @@ fn banned(report: &BanReport) -> String {
     }
     if report.entries_all > shown {
         text.push_str(&format!("  and {} more\n", report.entries_all - shown));
+    }
+    match (report.ended, &report.not_ended) {
+        (Some(1), _) => text.push_str("1 connection was ended\n"),
+        (Some(ended), _) => text.push_str(&format!("{ended} connections were ended\n")),
+        (None, Some(why)) => text.push_str(&format!("its connections were not ended: {why}\n")),
+        (None, None) => {}
     }
     text
 }

@@ -53,15 +53,27 @@ impl AskedServer {
     /// # Errors
     /// Where there is no answer, or it says what is wrong.
     pub fn ask(&self, method: Method, path: &str) -> Result<Vec<u8>, ExitError> {
+        self.ask_within(ANSWER_WAIT, method, path)
+    }
+
+    /// As [`AskedServer::ask`], for an answer that takes no longer than this.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ask_within(
+        &self,
+        wait: Duration,
+        method: Method,
+        path: &str,
+    ) -> Result<Vec<u8>, ExitError> {
         let shown = self.socket.display();
-        let asked =
-            async { tokio::time::timeout(ANSWER_WAIT, ask(&self.socket, method, path)).await };
+        let asked = async { tokio::time::timeout(wait, ask(&self.socket, method, path)).await };
         let (status, octets) = match self.runtime.block_on(asked) {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(not_asked(&self.socket, &error)),
             Err(_) => {
                 return Err(ExitError::failed(format_args!(
-                    "the server at {shown} does not answer within {ANSWER_WAIT:?}; see what keeps this machine busy"
+                    "the server at {shown} does not answer within {wait:?}; see what keeps this machine busy"
                 )));
             }
         };

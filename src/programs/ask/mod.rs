@@ -143,7 +143,11 @@ fn tell<T: DeserializeOwned + Serialize>(
     print(text(&read(&octets)?))
 }
 
-fn read<T: DeserializeOwned>(octets: &[u8]) -> Result<T, ExitError> {
+/// Reads an answer.
+///
+/// # Errors
+/// Where it is none that this program knows.
+pub fn read<T: DeserializeOwned>(octets: &[u8]) -> Result<T, ExitError> {
     serde_json::from_slice(octets).map_err(|error| {
         ExitError::failed(format_args!(
             "the server's answer cannot be read: {error}; see whether it is of another version"

@@ -140,6 +140,7 @@ fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
         "check config" => "check-config",
         "self check" => "self-check",
         "drop table" => "drop-table",
+        "ban set" => "ban-set",
         name => name,
     };
     writeln!(text, ".SS \"{name}\"")?;
@@ -259,6 +260,7 @@ mod tests {
                 "ban",
                 "unban",
                 "bans",
+                "ban-set",
                 "history",
                 "history build",
                 "history check",

@@ -24,6 +24,9 @@ pub struct BanOptions {
     /// How long, as 10m or 2h [default: until unban]
     #[arg(long = "for", value_name = "DURATION", value_parser = length)]
     pub length: Option<Duration>,
+    /// End its TCP connections, too: where `ban-set` runs
+    #[arg(long)]
+    pub kill: bool,
     /// Ban also more clients than a /32 has
     #[arg(long)]
     pub wide: bool,

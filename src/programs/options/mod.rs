@@ -8,6 +8,7 @@
 mod about;
 mod annotate;
 mod asked;
+mod ban_set;
 mod banned;
 mod config;
 mod environment;
@@ -26,6 +27,7 @@ use ipnet::Ipv6Net;
 
 pub use annotate::AnnotateOptions;
 pub use asked::Asked;
+pub use ban_set::{BanSetOptions, SetName};
 pub use banned::{BanOptions, UnbanOptions, clients, length, not_too_wide};
 pub use config::{Configuration, Options};
 pub use environment::Environment;
@@ -104,6 +106,9 @@ pub enum Command {
     Unban(UnbanOptions),
     /// Print who is banned, and until when
     Bans(AskOptions),
+    /// Keep the ports of banned clients in a set of nftables, and end connections for `ban --kill`
+    #[command(after_help = ban_set::BAN_SET)]
+    BanSet(BanSetOptions),
     /// Make the history of an event log, by which `who` asks it, or check it
     History {
         /// What to do
@@ -366,8 +371,9 @@ Its clients get other ports when the NAT64 asks for them again, and their connec
 break. For a NAT64 that is not one any more, or whose table is wrong.";
 
 const BAN: &str = "\
-Its entries stay, so that unban breaks nothing. A connection that its NAT64 has in its cache goes on.
-A ban is kept over restarts.
+Its entries stay, so that unban breaks nothing. A connection that its NAT64 has in its cache goes on,
+unless `ban-set` runs: with the operator's rule, its TCP and UDP packets are dropped, and --kill ends
+its connections. A ban is kept over restarts.
 
   nat64handoff ban 2001:db8::17 --for 10m
   nat64handoff ban 2001:db8:17::/64";

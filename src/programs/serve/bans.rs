@@ -58,6 +58,8 @@ pub fn of(net: Ipv6Net) -> String {
 #[derive(Debug, Clone)]
 pub struct BanBook {
     held: BTreeMap<Ipv6Net, HeldBan>,
+    /// The file of before can neither be read nor be put aside: it is not to be lost.
+    pub is_frozen: bool,
     hash: SecretHash,
     /// The last time by both clocks.
     last: Now,
@@ -77,19 +79,21 @@ impl BanBook {
         };
         let held = kept.into_iter().take(BANS_MAX).filter_map(|kept| {
             let left = kept.end.map(|end| {
-                let length = between(kept.since, end);
+                let length = between(kept.since.min(end), end);
                 // Where the clock was set back, the ban has been for an unknown time.
                 between(now.wall, end).min(length)
             });
-            (left != Some(Duration::ZERO)).then(|| (kept.net, HeldBan::new(now, kept.since, left)))
+            // Where the clock is behind, it began now: it must not end before it began.
+            let since = kept.since.min(now.wall);
+            (left != Some(Duration::ZERO)).then(|| (kept.net, HeldBan::new(now, since, left)))
         });
-        (Self { held: held.collect(), hash, last: now }, lost)
+        let is_frozen = matches!(lost, Some(BansLost::Unreadable { .. }));
+        (Self { held: held.collect(), is_frozen, hash, last: now }, lost)
     }
 
     /// As the reactors want them. None: there are none.
     pub fn bans(&self) -> Option<Arc<Bans>> {
-        let mut bans = Bans::none(self.hash);
-        self.held.iter().for_each(|(&net, held)| bans.add(net, held.ends_at));
+        let bans = Bans::of(self.hash, self.held.iter().map(|(&net, held)| (net, held.ends_at)));
         (!bans.is_empty()).then(|| Arc::new(bans))
     }
 
@@ -274,6 +278,34 @@ mod tests {
         fn wall_ahead(self, seconds: i64) -> Self {
             let micros = self.wall.as_micros().saturating_add_signed(seconds * 1_000_000);
             Self { wall: Timestamp::from_micros(micros), ..self }
+        }
+    }
+
+    /// A board without a clock of its own: at the start it is behind, and is set right then.
+    #[test]
+    fn a_ban_survives_restarts_with_a_clock_that_is_behind() {
+        let state = tempfile::tempdir().unwrap();
+        let mut book = opened(state.path(), at(0, 0));
+        book.ban(net("2001:db8::17/128"), MINUTE, at(0, 0)).unwrap();
+        bans::write(&RealDisk, state.path(), &book.file()).unwrap();
+        let behind = |book: &mut BanBook, with_other: bool| {
+            if with_other {
+                book.ban(net("2001:db8::99/128"), None, at(1, 1).wall_ahead(-86_400)).unwrap();
+            }
+            bans::write(&RealDisk, state.path(), &book.file()).unwrap();
+        };
+        for with_other in [true, false] {
+            let mut book = opened(state.path(), at(0, 0).wall_ahead(-86_400));
+            behind(&mut book, with_other);
+            assert!(has(
+                &opened(state.path(), at(2, 0).wall_ahead(-86_400)),
+                "2001:db8::17",
+                at(0, 9)
+            ));
+            // NTP sets it right.
+            assert!(book.pass(at(3, 3)).1);
+            bans::write(&RealDisk, state.path(), &book.file()).unwrap();
+            assert!(has(&opened(state.path(), at(4, 0)), "2001:db8::17", at(0, 9)));
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use crate::disk::eventlog::Sender;
 use crate::disk::storage::{JournalState, JournalWriter};
 use crate::handoff::bans::Bans;
+use crate::handoff::change::Change;
 use crate::handoff::entry::{Entry, TableKey};
 use crate::handoff::server::{
     ClientsPlace, DroppedTable, EVENTS_BESIDE, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable, Server,
@@ -27,6 +28,7 @@ use crate::handoff::server::{
 use crate::handoff::stats::DropReason;
 use crate::kernel::backend::Waker;
 use crate::kernel::waker::EventWaker;
+use crate::programs::serve::ban_notes::BanNotes;
 
 /// The most inquiries on their way to a reactor, or back. Only those that nobody waits for any more
 /// are more than one.
@@ -126,9 +128,15 @@ pub struct Inquiries {
     answered: Producer<Box<Inquiry>>,
     /// Never waits.
     tell: UnixStream,
+    notes: BanNotes,
 }
 
 impl Inquiries {
+    /// Notes which entries of banned clients come and go, for whoever wants to know.
+    pub fn note(&mut self, changes: &[(TableKey, Change)], bans: &Bans, now: Duration) {
+        self.notes.note(changes, bans, now);
+    }
+
     /// The next one.
     #[inline]
     pub fn take(&mut self) -> Option<Box<Inquiry>> {
@@ -166,11 +174,11 @@ struct AskingEnd {
 #[error("a reactor does not answer; see what keeps it busy")]
 pub struct NoAnswer;
 
-/// Both ends for one reactor.
+/// Both ends for one reactor, which leaves its notes in `notes`.
 ///
 /// # Errors
 /// Where the process may not open another descriptor.
-pub fn pair() -> io::Result<(Desk, Inquiries)> {
+pub fn pair(notes: BanNotes) -> io::Result<(Desk, Inquiries)> {
     let (ask, asked) = RingBuffer::new(INQUIRIES_MAX);
     let (answered, answers) = RingBuffer::new(INQUIRIES_MAX);
     let (tell, told) = UnixStream::pair()?;
@@ -178,7 +186,7 @@ pub fn pair() -> io::Result<(Desk, Inquiries)> {
     told.set_nonblocking(true)?;
     let told = Some(told);
     let end = AskingEnd { ask, answers, told, readable: None, number: 0, spare: None };
-    Ok((Desk(Mutex::new(end)), Inquiries { asked, answered, tell }))
+    Ok((Desk(Mutex::new(end)), Inquiries { asked, answered, tell, notes }))
 }
 
 impl Desk {

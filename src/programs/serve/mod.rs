@@ -8,6 +8,7 @@
 #![doc = include_str!("../../SPEED.md")]
 
 pub mod admin;
+pub mod ban_notes;
 pub mod bans;
 mod check;
 pub mod command;
@@ -19,7 +20,7 @@ pub mod names;
 pub mod reactor;
 mod recording;
 pub mod recovery;
-mod repeats;
+pub mod repeats;
 mod rounds;
 mod shard;
 mod start;

@@ -387,6 +387,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let written = self.record(now);
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
         self.name(now, written, durable);
+        // Before anybody else is told that a port is his.
+        if let (Some(bans), Some(inquiries)) = (self.shard.bans(), &mut self.inquiries) {
+            inquiries.note(&self.outbox.changes, bans, now.monotonic);
+        }
         for index in 0..self.outbox.replies.len() {
             let Reply { datagram, to, ref body, after } = self.outbox.replies[index];
             if after > durable {

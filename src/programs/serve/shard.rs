@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::inquiry::Inquiry;
+use crate::handoff::bans::Bans;
 use crate::handoff::entry::TableKey;
 use crate::handoff::server::{Batch, Datagram, LiveConnections, Outbox, Prepared, Server};
 
@@ -47,6 +48,11 @@ pub trait Shard {
 
     /// As [`Server::tend`].
     fn tend(&mut self, _batch: &Batch, _events: usize, _outbox: &mut Outbox) {}
+
+    /// As [`Server::bans`].
+    fn bans(&self) -> Option<&Bans> {
+        None
+    }
 
     /// Answers what an operator asks: a part that takes no longer than a batch.
     fn inquire(&mut self, _inquiry: &mut Inquiry) {}
@@ -98,6 +104,10 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
 
     fn tend(&mut self, batch: &Batch, events: usize, outbox: &mut Outbox) {
         self.server.tend(batch, events, &mut self.live, outbox);
+    }
+
+    fn bans(&self) -> Option<&Bans> {
+        self.server.bans()
     }
 
     fn inquire(&mut self, inquiry: &mut Inquiry) {

@@ -31,6 +31,7 @@ use crate::programs::peer_names::attached_otherwise;
 use crate::programs::serve::admin::{
     Admin, AdminShared, AdminState, BanDesk, DoorError, Doors, Gauges,
 };
+use crate::programs::serve::ban_notes::{BanNotesTaken, ban_notes};
 use crate::programs::serve::bans::BanBook;
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
@@ -323,6 +324,7 @@ impl Serving {
 struct Asking {
     doors: Doors,
     desks: Vec<Desk>,
+    notes: BanNotesTaken,
 }
 
 impl Asking {
@@ -337,9 +339,10 @@ impl Asking {
             return Ok(((0..reactors).map(|_| None).collect(), None));
         };
         sockets.extend(doors.passed()?);
-        let pairs: Vec<_> = (0..reactors).map(|_| inquiry::pair()).collect::<io::Result<_>>()?;
+        let (ends, notes) = ban_notes(reactors)?;
+        let pairs: Vec<_> = ends.into_iter().map(inquiry::pair).collect::<io::Result<_>>()?;
         let (desks, inquiries) = pairs.into_iter().map(|(desk, its)| (desk, Some(its))).unzip();
-        Ok((inquiries, Some(Self { doors, desks })))
+        Ok((inquiries, Some(Self { doors, desks, notes })))
     }
 
     /// A server that nobody can ask serves all the same.
@@ -352,13 +355,14 @@ impl Asking {
         io: Io,
         bans: BanBook,
     ) -> Option<Admin> {
-        let Self { mut doors, desks } = self;
-        let state = config.state.clone();
+        let Self { mut doors, desks, notes } = self;
+        let since = clock.now().wall;
+        let bans = BanDesk::new(bans, config.state.clone(), notes, since);
         let shared = AdminShared {
             config,
             listen: serving.listen.clone(),
             io,
-            since: clock.now().wall,
+            since,
             clock,
             stats: serving.stats.clone(),
             budget: Arc::clone(&serving.budget),
@@ -368,7 +372,7 @@ impl Asking {
             desks,
             wakers: serving.wakers.clone(),
             token: doors.token.take(),
-            bans: BanDesk::new(bans, state),
+            bans,
             state: AdminState::default(),
         };
         let started = Admin::start(shared, doors);

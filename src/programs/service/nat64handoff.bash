@@ -22,6 +22,9 @@ _nat64handoff() {
             nat64handoff,ban)
                 cmd="nat64handoff__subcmd__ban"
                 ;;
+            nat64handoff,ban-set)
+                cmd="nat64handoff__subcmd__ban__subcmd__set"
+                ;;
             nat64handoff,bans)
                 cmd="nat64handoff__subcmd__bans"
                 ;;
@@ -87,6 +90,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,ban)
                 cmd="nat64handoff__subcmd__help__subcmd__ban"
+                ;;
+            nat64handoff__subcmd__help,ban-set)
+                cmd="nat64handoff__subcmd__help__subcmd__ban__subcmd__set"
                 ;;
             nat64handoff__subcmd__help,bans)
                 cmd="nat64handoff__subcmd__help__subcmd__bans"
@@ -236,7 +242,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans history peer-names completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -284,13 +290,39 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__ban)
-            opts="-h --for --wide --admin --config --json --help"
+            opts="-h --for --kill --wide --admin --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__ban__subcmd__set)
+            opts="-h --set --admin --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --set)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -588,7 +620,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans history peer-names completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -616,6 +648,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__ban)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__ban__subcmd__set)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

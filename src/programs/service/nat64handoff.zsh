@@ -305,6 +305,7 @@ _arguments "${_arguments_options[@]}" : \
 '--for=[How long, as 10m or 2h \[default\: until unban\]]:DURATION:_default' \
 '--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--kill[End its TCP connections, too\: where \`ban-set\` runs]' \
 '--wide[Ban also more clients than a /32 has]' \
 '--json[Print JSON\: one object]' \
 '-h[Print help]' \
@@ -327,6 +328,15 @@ _arguments "${_arguments_options[@]}" : \
 '--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
 '--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(ban-set)
+_arguments "${_arguments_options[@]}" : \
+'--set=[The set of nftables\: family (inet or ip), table and name]:SET:_default' \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
@@ -586,6 +596,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(ban-set)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (history)
 _arguments "${_arguments_options[@]}" : \
 ":: :_nat64handoff__subcmd__help__subcmd__history_commands" \
@@ -679,6 +693,7 @@ _nat64handoff_commands() {
 'ban:Give a client no connection any more, and its NAT64'\''s other clients theirs' \
 'unban:Give a client connections again' \
 'bans:Print who is banned, and until when' \
+'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'completions:Print completions of this command line for a shell' \
@@ -696,6 +711,11 @@ _nat64handoff__subcmd__annotate_commands() {
 _nat64handoff__subcmd__ban_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff ban commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__ban-set_commands] )) ||
+_nat64handoff__subcmd__ban-set_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff ban-set commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__bans_commands] )) ||
 _nat64handoff__subcmd__bans_commands() {
@@ -752,6 +772,7 @@ _nat64handoff__subcmd__help_commands() {
 'ban:Give a client no connection any more, and its NAT64'\''s other clients theirs' \
 'unban:Give a client connections again' \
 'bans:Print who is banned, and until when' \
+'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'completions:Print completions of this command line for a shell' \
@@ -769,6 +790,11 @@ _nat64handoff__subcmd__help__subcmd__annotate_commands() {
 _nat64handoff__subcmd__help__subcmd__ban_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help ban commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__ban-set_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__ban-set_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help ban-set commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__bans_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__bans_commands() {

@@ -9,8 +9,8 @@ const NEIGHBOUR: &str = "2001:db8::18";
 
 /// Bans [`CLIENT`], by its address or by its /64.
 fn ban(shard: &mut Shard, net: &str) {
-    let mut bans = Bans::none(SecretHash::new([4; 16]));
-    bans.add(net.parse().unwrap(), Duration::from_secs(1000));
+    let ban = (net.parse().unwrap(), Duration::from_secs(1000));
+    let bans = Bans::of(SecretHash::new([4; 16]), [ban].into_iter());
     shard.server.set_bans(Some(Arc::new(bans)));
 }
 
@@ -94,7 +94,7 @@ fn section_7_entries_of_the_banned_stay_and_serve_again_after_it() {
     // For the service, there is no entry.
     let mut to_banned = to_mapped(own.port.0);
     let request = service_packet(&to_banned);
-    ipv4::set_ttl(&mut to_banned, 63);
+    ipv4::set_ttl(&mut to_banned, 1);
     assert_eq!(shard.ask(&request), service_packet(&to_banned));
     let packet_to = to_mapped(neighbour.port.0);
     let reply = shard.ask(&service_packet(&packet_to));
@@ -131,7 +131,7 @@ fn section_7_errors_and_fragments_about_the_banned() {
     let embedded = ip4(protocol::TCP, NAT64, LOCAL, &transport(own.port.0, 80));
     let mut error = ip4(1, LOCAL, NAT64, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &embedded].concat());
     let request = service_packet(&error);
-    ipv4::set_ttl(&mut error, 63);
+    ipv4::set_ttl(&mut error, 1);
     assert_eq!(shard.ask(&request), service_packet(&error));
     // What a banned host says about a neighbour's packets is about the neighbour.
     let neighbour = make(&mut shard, NEIGHBOUR, 9);
@@ -193,6 +193,23 @@ fn section_6_nobody_goes_for_a_banned_client() {
     let made = entry(free, client(CLIENT, 2));
     assert_eq!(shard.ask(&report(b"a1", &[made])), quiet());
     assert_eq!(shard.events(), [conflict(made)]);
+}
+
+/// Nor where all tables together have as many entries as they may.
+#[test]
+fn section_6_nobody_goes_for_a_banned_client_at_the_limit() {
+    let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(100, 3)));
+    shard.prove(NAT64, CONTROL, TOKEN);
+    for port in 1..4 {
+        make(&mut shard, NEIGHBOUR, port);
+    }
+    ban(&mut shard, "2001:db8::17/128");
+    let taken: Vec<_> = shard.server.entries().map(|(_, entry)| entry.port.0).collect();
+    let free = (5000..).find(|port| !taken.contains(port)).unwrap();
+    let made = entry(free, client(CLIENT, 2));
+    assert_eq!(shard.ask(&report(b"a1", &[made])), quiet());
+    assert_eq!(shard.events(), [conflict(made)]);
+    assert_eq!(shard.server.entries().count(), 3);
 }
 
 /// Entries of the banned are not used by what they send, so they go first.

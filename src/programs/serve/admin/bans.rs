@@ -14,16 +14,18 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::disk::bans;
 use crate::disk::fs::RealDisk;
 use crate::handoff::bans::BANS_MAX;
+use crate::handoff::change::{Now, Timestamp};
 use crate::handoff::entry::{Entry, TableKey};
-use crate::handoff::server::ClientsPlace;
 use crate::kernel::stderr::say;
 use crate::programs::report::{
-    BanReport, BanStatus, BannedEntry, BansReport, UnbanReport, rfc3339,
+    BanReport, BanStatus, BannedEntry, BannedPort, BansReport, UnbanReport, rfc3339,
 };
 use crate::programs::serve::admin::AdminShared;
+use crate::programs::serve::admin::bans_followed::{self, BansFollowed, ChangedNets, each_entry};
 use crate::programs::serve::admin::tables::entry_status;
+use crate::programs::serve::ban_notes::BanNotesTaken;
 use crate::programs::serve::bans::{BanBook, HeldBan, NotBanned, of};
-use crate::programs::serve::inquiry::{NoAnswer, Question};
+use crate::programs::serve::inquiry::NoAnswer;
 
 /// How often it is looked whether a ban has ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const DISK_WAIT: Duration = Duration::from_secs(10);
 /// The most entries that are named in an answer.
 const ENTRIES_MAX: usize = 1000;
+/// The most ports whose connections are ended.
+const ENDED_PORTS_MAX: usize = 65_536;
 /// The most bans that are told on standard error in a minute; the others are counted there.
 const LINES_MAX: u32 = 30;
 const LINES_EVERY: Duration = Duration::from_mins(1);
@@ -58,6 +62,7 @@ pub struct BanDesk {
     state: PathBuf,
     kept: Mutex<KeptBook>,
     count: AtomicU64,
+    pub followed: BansFollowed,
 }
 
 struct KeptBook {
@@ -66,6 +71,8 @@ struct KeptBook {
     is_file_late: bool,
     /// So have the reactors.
     are_reactors_late: bool,
+    /// What was banned or unbanned since the reactors, and who follows, heard of it.
+    untold: ChangedNets,
     /// What writes the file, until it is done: the disk may hang.
     writing: Option<JoinHandle<io::Result<()>>>,
     lines: BanLines,
@@ -81,16 +88,18 @@ struct BanLines {
 
 impl BanDesk {
     /// For the bans in `book`, which are kept in the directory `state`, and known to all reactors.
-    pub fn new(book: BanBook, state: PathBuf) -> Self {
-        let count = AtomicU64::new(book.count() as u64);
+    pub fn new(book: BanBook, state: PathBuf, notes: BanNotesTaken, since: Timestamp) -> Self {
+        let (count, bans) = (AtomicU64::new(book.count() as u64), book.bans());
         let kept = KeptBook {
             book,
             is_file_late: false,
             are_reactors_late: false,
+            untold: ChangedNets::default(),
             writing: None,
             lines: BanLines::default(),
         };
-        Self { state, kept: Mutex::new(kept), count }
+        let followed = BansFollowed::new(notes, since, bans);
+        Self { state, kept: Mutex::new(kept), count, followed }
     }
 
     /// How many there are.
@@ -115,33 +124,42 @@ impl KeptBook {
     }
 }
 
-/// Changes the bans, keeps them, and has them count.
+/// Changes the bans of this network, keeps them, and has them count.
 async fn change<T>(
     shared: &AdminShared,
-    change: impl FnOnce(&mut BanBook) -> Result<T, NotBanned>,
+    net: Ipv6Net,
+    change: impl FnOnce(&mut BanBook, Now) -> Result<T, NotBanned>,
     line: impl FnOnce(&T) -> String,
 ) -> Result<T, BanError> {
     let mut kept = shared.bans.kept.lock().await;
+    if kept.book.is_frozen {
+        let why = "the file of before can neither be read nor be put aside";
+        return Err(BanError::NotKept(io::Error::other(why)));
+    }
     let mut book = kept.book.clone();
-    let changed = change(&mut book)?;
+    let now = shared.clock.now();
+    let (ended, _) = book.pass(now);
+    let changed = change(&mut book, now)?;
     // Whoever asked may go away at any time.
     kept.is_file_late = true;
     let written = kept.write(shared.bans.state.clone(), &book).await;
     written.map_err(BanError::NotKept)?;
+    kept.untold.add(ended.into_iter().chain([net]));
     (kept.book, kept.is_file_late, kept.are_reactors_late) = (book, false, true);
     shared.bans.count.store(kept.book.count() as u64, Ordering::Relaxed);
-    kept.lines.tell(shared.clock.monotonic(), || line(&changed));
+    kept.lines.tell(now.monotonic, || line(&changed));
     bring(shared, &mut kept).await?;
     Ok(changed)
 }
 
-/// Brings the bans to all reactors.
+/// Brings the bans to all reactors, and then to who follows.
 async fn bring(shared: &AdminShared, kept: &mut KeptBook) -> Result<(), NoAnswer> {
     let bans = kept.book.bans();
     let pairs = shared.desks.iter().zip(&shared.wakers);
     let all = join_all(pairs.map(|(desk, waker)| desk.ban(waker, bans.clone()))).await;
     all.into_iter().collect::<Result<(), _>>()?;
     kept.are_reactors_late = false;
+    shared.bans.followed.hear_of(&mut kept.untold, bans);
     Ok(())
 }
 
@@ -175,11 +193,33 @@ pub async fn ban(
     shared: &AdminShared,
     net: Ipv6Net,
     length: Option<Duration>,
+    kills: bool,
 ) -> Result<BanReport, BanError> {
-    let now = shared.clock.now();
-    let held = change(shared, |book| book.ban(net, length, now), |held| said(net, held)).await?;
-    let (entries_all, entries) = entries(shared, net).await?;
-    Ok(BanReport { ban: ban_status(net, held), entries_all, entries })
+    let held =
+        change(shared, net, |book, now| book.ban(net, length, now), |held| said(net, held)).await?;
+    let (mut entries_all, mut entries) = (0, Vec::new());
+    let mut see = |all: &[(TableKey, Entry)]| {
+        entries_all += all.len() as u64;
+        let left = ENTRIES_MAX.saturating_sub(entries.len());
+        entries.extend(all.iter().take(left).map(banned_entry));
+    };
+    let mut ports = Vec::new();
+    let see = |all: &[(TableKey, Entry)]| {
+        see(all);
+        let left = ENDED_PORTS_MAX.saturating_sub(ports.len());
+        ports.extend(all.iter().take(left).map(|(table, entry)| BannedPort::of(*table, entry)));
+    };
+    each_entry(shared, net, see).await?;
+    entries.sort_by(|one: &BannedEntry, other| {
+        (&one.nat64, one.entry.port).cmp(&(&other.nat64, other.entry.port))
+    });
+    let (ended, not_ended) = match kills {
+        true => bans_followed::end(shared, ports)
+            .await
+            .map_or_else(|why| (None, Some(why)), |n| (Some(n), None)),
+        false => (None, None),
+    };
+    Ok(BanReport { ban: ban_status(net, held), entries_all, entries, ended, not_ended })
 }
 
 fn said(net: Ipv6Net, held: &HeldBan) -> String {
@@ -193,7 +233,7 @@ fn said(net: Ipv6Net, held: &HeldBan) -> String {
 /// Why they still are.
 pub async fn unban(shared: &AdminShared, net: Ipv6Net) -> Result<UnbanReport, BanError> {
     let line = |_: &Option<Ipv6Net>| format!("{} is not banned any more", of(net));
-    let by = change(shared, |book| book.unban(net), line).await?;
+    let by = change(shared, net, |book, _| book.unban(net), line).await?;
     Ok(UnbanReport { client: of(net), banned_as_part_of: by.map(of) })
 }
 
@@ -208,48 +248,12 @@ fn ban_status(net: Ipv6Net, held: HeldBan) -> BanStatus {
     BanStatus { client: of(net), since: rfc3339(held.since), until: held.end.map(rfc3339) }
 }
 
-/// How many entries these clients have, and the first of them.
-async fn entries(shared: &AdminShared, net: Ipv6Net) -> Result<(u64, Vec<BannedEntry>), NoAnswer> {
-    let (mut count, mut first) = (0, Vec::new());
-    let see = |all: &[(TableKey, Entry)]| {
-        count += all.len() as u64;
-        let left = ENTRIES_MAX.saturating_sub(first.len());
-        first.extend(all.iter().take(left).map(banned_entry));
-    };
-    each_entry(shared, net, see).await?;
-    first.sort_by(|one: &BannedEntry, other| {
-        (&one.nat64, one.entry.port).cmp(&(&other.nat64, other.entry.port))
-    });
-    Ok((count, first))
-}
-
 fn banned_entry((table, entry): &(TableKey, Entry)) -> BannedEntry {
     BannedEntry {
         nat64: table.nat64.to_string(),
         local: table.local.to_string(),
         entry: entry_status(entry),
     }
-}
-
-/// Calls `see` with the entries of these clients, some at a time.
-async fn each_entry(
-    shared: &AdminShared,
-    net: Ipv6Net,
-    mut see: impl FnMut(&[(TableKey, Entry)]),
-) -> Result<(), NoAnswer> {
-    for reactor in 0..shared.desks.len() {
-        let mut from = Some(ClientsPlace::START);
-        while let Some(place) = from {
-            let question = Question::Clients(net, place);
-            from = shared
-                .ask(reactor, question, |inquiry| {
-                    see(&inquiry.client_entries);
-                    inquiry.next_place
-                })
-                .await?;
-        }
-    }
-    Ok(())
 }
 
 /// Forgets bans that have ended, and does again what could not be done. Does not return.
@@ -264,8 +268,9 @@ pub async fn keep_all(shared: &AdminShared) {
         kept.lines.pass(now.monotonic);
         kept.is_file_late |= is_changed;
         kept.are_reactors_late |= !ended.is_empty();
+        kept.untold.add(ended);
         shared.bans.count.store(kept.book.count() as u64, Ordering::Relaxed);
-        if kept.is_file_late {
+        if kept.is_file_late && !kept.book.is_frozen {
             let book = kept.book.clone();
             // Else it is tried again.
             kept.is_file_late = kept.write(shared.bans.state.clone(), &book).await.is_err();
@@ -273,5 +278,7 @@ pub async fn keep_all(shared: &AdminShared) {
         if kept.are_reactors_late {
             let _ = bring(shared, &mut kept).await;
         }
+        drop(kept);
+        shared.bans.followed.forget(now.monotonic).await;
     }
 }

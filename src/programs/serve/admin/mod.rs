@@ -21,11 +21,14 @@
 //! | `events` | lines of the event log as they are written |
 //! | `asked` | who it was |
 //! | `bans` | who is banned |
+//! | `bans_followed`, `ban_ports` | their ports, for who keeps them out |
 //!
 #![doc = include_str!("../../../ADMIN.md")]
 
 mod asked;
+mod ban_ports;
 mod bans;
+mod bans_followed;
 mod body;
 mod connection;
 mod counts;
@@ -212,6 +215,7 @@ impl Admin {
                     () = sample(&shared) => {}
                     () = events::give_all(&shared) => {}
                     () = bans::keep_all(&shared) => {}
+                    () = bans_followed::hear_all(&shared) => {}
                     () = connection::accept_all(&shared, doors) => {}
                 }
                 shared.state.listeners.end_all();

@@ -22,7 +22,8 @@ use crate::programs::serve::admin::body::AdminBody;
 use crate::programs::serve::admin::events::Hearing;
 use crate::programs::serve::admin::guard::{self, Door, Refusal};
 use crate::programs::serve::admin::tables::NotDropped;
-use crate::programs::serve::admin::{AdminShared, metrics, page, status, tables};
+use crate::programs::serve::admin::{AdminShared, bans_followed, metrics, page, status, tables};
+use crate::programs::serve::bans::NotBanned;
 use crate::programs::serve::inquiry::NoAnswer;
 
 /// Tables in an answer, unless it is said otherwise, and the most that can be asked for.
@@ -55,7 +56,16 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
         ["ban" | "unban"] if parts.method != Method::POST => not_allowed("POST"),
         ["ban"] => ban(shared, &query).await,
         ["unban"] => unban(shared, &query).await,
+        // Who keeps out the banned is on this host.
+        ["bans", "ports" | "ended"] if door != Door::Unix => {
+            failed(StatusCode::FORBIDDEN, "that is told at the admin socket alone")
+        }
+        ["bans", "ended"] if parts.method != Method::POST => not_allowed("POST"),
+        ["bans", "ended"] => ended(shared, &query).await,
         _ if !is_get => not_allowed("GET"),
+        ["bans", "ports"] => {
+            told(Ok::<_, NoAnswer>(bans_followed::ports(shared, heard(&query)).await), None)
+        }
         ["bans"] => match large(shared, door) {
             Ok(permit) => json(StatusCode::OK, &bans::all(shared).await, Some(permit)),
             Err(refusal) => refused(refusal),
@@ -126,21 +136,67 @@ async fn dropped(shared: &AdminShared, nat64: Ipv4Addr) -> HttpAnswer {
     failed(status.0, &status.1.to_string())
 }
 
+/// What is asked for has these parts alone, of which `flags` have no value.
+fn only(query: &BTreeMap<String, String>, values: &[&str], flags: &[&str]) -> Result<(), String> {
+    for (key, value) in query {
+        let is_flag = flags.contains(&key.as_str());
+        if !is_flag && !values.contains(&key.as_str()) {
+            return Err(format!(
+                "there is no {key}= here; there are {} {}",
+                values.join("= "),
+                flags.join(" ")
+            ));
+        }
+        if is_flag && !value.is_empty() {
+            return Err(format!("{key} has no value: it is there, or not"));
+        }
+    }
+    Ok(())
+}
+
 async fn ban(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
+    if let Err(why) = only(query, &["client", "for"], &["wide", "kill"]) {
+        return failed(StatusCode::BAD_REQUEST, &why);
+    }
     let is_wide = query.contains_key("wide");
     let net = asked_clients(query).and_then(|net| not_too_wide(net, is_wide).map(|()| net));
     let length = query.get("for").map(|text| length(text)).transpose();
     match (net, length) {
-        (Ok(net), Ok(length)) => changed(bans::ban(shared, net, length).await),
+        (Ok(net), Ok(length)) => {
+            changed(bans::ban(shared, net, length, query.contains_key("kill")).await)
+        }
         (Err(why), _) | (_, Err(why)) => failed(StatusCode::BAD_REQUEST, &why),
     }
 }
 
 async fn unban(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
+    if let Err(why) = only(query, &["client"], &[]) {
+        return failed(StatusCode::BAD_REQUEST, &why);
+    }
     match asked_clients(query) {
         Ok(net) => changed(bans::unban(shared, net).await),
         Err(why) => failed(StatusCode::BAD_REQUEST, &why),
     }
+}
+
+/// What whoever asks for the ports of banned clients has heard: `after=INSTANCE.VERSION`.
+fn heard(query: &BTreeMap<String, String>) -> Option<(u64, u64)> {
+    let (instance, version) = query.get("after")?.split_once('.')?;
+    Some((instance.parse().ok()?, version.parse().ok()?))
+}
+
+async fn ended(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {
+    let number = |name: &str| query.get(name).and_then(|text| text.parse().ok());
+    let result = match (number("count"), query.get("error")) {
+        (Some(count), None) => Ok(count),
+        (None, Some(error)) => Err(error.clone()),
+        _ => return failed(StatusCode::BAD_REQUEST, "this wants count= or error="),
+    };
+    let Some(order) = number("order") else {
+        return failed(StatusCode::BAD_REQUEST, "order= wants a whole number");
+    };
+    shared.bans.followed.ended(order, result).await;
+    json(StatusCode::OK, &BTreeMap::<String, String>::new(), None)
 }
 
 fn asked_clients(query: &BTreeMap<String, String>) -> Result<Ipv6Net, String> {
@@ -152,6 +208,7 @@ fn changed(report: Result<impl Serialize, BanError>) -> HttpAnswer {
         Ok(report) => json(StatusCode::OK, &report, None),
         Err(error) => {
             let status = match error {
+                BanError::NotBanned(NotBanned::TooMany) => StatusCode::CONFLICT,
                 BanError::NotBanned(_) => StatusCode::NOT_FOUND,
                 BanError::NotKept(_) | BanError::Late(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
