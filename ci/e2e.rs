@@ -52,6 +52,8 @@ mod device;
 mod downloads;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/fail2ban.rs"]
+mod fail2ban;
 #[path = "e2e/limit.rs"]
 mod limit;
 #[path = "e2e/live.rs"]
