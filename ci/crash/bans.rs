@@ -8,6 +8,7 @@ use crate::judge::nat64::Nat64;
 use crate::run::run;
 use crate::server::Server;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -35,10 +36,11 @@ fn crash_bans_that_were_answered_are_kept() {
     let admin = server.state.join("admin.sock");
     let mut banned: BTreeMap<usize, bool> = BTreeMap::new();
     for _ in 0..KILLS {
+        let answered = AtomicU32::new(0);
         let asked = thread::scope(|scope| {
             let choices: Vec<_> =
                 (0..40).map(|_| (dice.range(0, 7) as usize, dice.percent(60))).collect();
-            let (admin, clients) = (&admin, &clients);
+            let (admin, clients, answered) = (&admin, &clients, &answered);
             let asking = scope.spawn(move || {
                 let mut last = BTreeMap::new();
                 for (number, bans) in choices {
@@ -52,10 +54,15 @@ fn crash_bans_that_were_answered_are_kept() {
                     if !is_known {
                         break;
                     }
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
                 last
             });
-            thread::sleep(Duration::from_millis(dice.range(30, 300)));
+            // While the next one is asked, or answered.
+            let wanted = dice.range(1, 12) as u32;
+            let are_answered = || answered.load(Ordering::Relaxed) >= wanted;
+            assert!(wait_until(PATIENCE, || are_answered() || asking.is_finished()));
+            thread::sleep(Duration::from_millis(dice.range(0, 20)));
             server.kill();
             asking.join().unwrap()
         });
