@@ -32,6 +32,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("sudo nat64handoff table 192.0.2.7", Run::Here("[2001:db8::64]:")),
     ("sudo nat64handoff identities", Run::Here("127.64.64.9:")),
     ("sudo nat64handoff drop-table 192.0.2.7", Run::Here("has gone, with ")),
+    ("sudo nat64handoff ban 2001:db8::17 --for 10m", Run::Here("2001:db8::17 is banned since ")),
     ("cp -a /home/nat64ho/state /home/nat64ho/logs /var/backups/", Run::Here("")),
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
