@@ -78,6 +78,11 @@ impl Server {
         self.directory.path().join("events.log")
     }
 
+    /// The socket at which it is asked.
+    pub fn admin(&self) -> PathBuf {
+        self.directory.path().join("state/admin.sock")
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id
     }

@@ -188,7 +188,7 @@ fn leads_to(socket: PathBuf) -> u16 {
 #[test]
 fn page_of_the_admin_socket() {
     let server = Server::start_single(&[]);
-    let port = leads_to(server.directory.path().join("state/admin.sock"));
+    let port = leads_to(server.admin());
     let browser = Browser::start();
     browser.go(&format!("http://localhost:{port}/"));
     browser.shows("#state", |text| text == "serving");

@@ -14,23 +14,18 @@ use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-/// Where a server of these tests is asked.
-fn socket(server: &Server) -> PathBuf {
-    server.directory.path().join("state/admin.sock")
-}
-
 /// A command that asks it: exit code, and what it said.
-fn asked(server: &Server, arguments: &[&str]) -> (i32, String) {
-    let socket = socket(server);
+pub fn asked(server: &Server, arguments: &[&str]) -> (i32, String) {
+    let socket = server.admin();
     let (code, stdout, stderr) = run(&[arguments, &["--admin", socket.to_str().unwrap()]].concat());
     (code, stdout + &stderr)
 }
 
 fn status(server: &Server) -> Value {
-    let answer = get(&socket(server), "/status");
+    let answer = get(&server.admin(), "/status");
     assert_eq!(answer.code, 200, "{answer:?}");
     answer.json()
 }
@@ -188,7 +183,7 @@ fn commands_say_it_to_people() {
 #[test]
 fn only_user_and_group_may_ask() {
     let server = Server::start_single(&[]);
-    let path = socket(&server);
+    let path = server.admin();
     let metadata = fs::metadata(&path).unwrap();
     assert_eq!(metadata.mode() & 0o7777, 0o660);
     let groups = fs::read_to_string("/etc/group").unwrap();
@@ -296,7 +291,7 @@ fn browsers_of_others_get_nothing() {
         assert!(answer.headers.contains("x-content-type-options: nosniff"), "{answer:?}");
     }
     // By the socket of this user, it may be changed.
-    let drop = ask(unix(&socket(&server)), &format!("POST {drop}"), &["Host: localhost"]);
+    let drop = ask(unix(&server.admin()), &format!("POST {drop}"), &["Host: localhost"]);
     assert_eq!(drop.code, 200, "{drop:?}");
 }
 

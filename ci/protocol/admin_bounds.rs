@@ -10,15 +10,10 @@ use crate::server::Server;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
 
-fn socket(server: &Server) -> PathBuf {
-    server.directory.path().join("state/admin.sock")
-}
-
 fn metric(server: &Server, name: &str) -> f64 {
-    let body = get(&socket(server), "/metrics").body;
+    let body = get(&server.admin(), "/metrics").body;
     let line = body.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     line.unwrap_or_else(|| panic!("{name}: {body}")).parse().unwrap()
 }
@@ -28,7 +23,7 @@ fn a_header_of_ten_megaoctets_is_refused() {
     let server = Server::start_single(&[]);
     let nat64 = Nat64::known(&server);
     for begin in ["GET /", "GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: "] {
-        let mut stream = unix(&socket(&server));
+        let mut stream = unix(&server.admin());
         stream.write_all(begin.as_bytes()).unwrap();
         let part = [b'x'; 64 * 1024];
         let sent = (0..160).take_while(|_| stream.write_all(&part).is_ok()).count();
@@ -43,8 +38,8 @@ fn a_header_of_ten_megaoctets_is_refused() {
     let many: Vec<_> = (0..200).map(|number| format!("X-{number}: 1")).collect();
     let lines: Vec<_> =
         ["Host: localhost"].into_iter().chain(many.iter().map(String::as_str)).collect();
-    assert_eq!(ask(unix(&socket(&server)), "GET /status", &lines).code, 431);
-    assert_eq!(get(&socket(&server), "/status").code, 200);
+    assert_eq!(ask(unix(&server.admin()), "GET /status", &lines).code, 431);
+    assert_eq!(get(&server.admin(), "/status").code, 200);
 }
 
 /// A log that nobody reads: new clients get no answer, and that is what is told.
@@ -57,7 +52,7 @@ fn who_is_not_ready_says_so() {
     let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let server = Server::start_single(&["--log", path.to_str().unwrap()]);
     let nat64 = Nat64::known(&server);
-    let at = socket(&server);
+    let at = server.admin();
     assert_eq!(get(&at, "/readyz").code, 200);
     let is_answered = |number: u32| {
         let client = Client::nth(number);
@@ -88,7 +83,7 @@ fn a_thousand_connections_do_not_keep_others_out() {
     let silent: Vec<_> = (0..1000).map(|_| tcp(web)).collect();
     nat64.map(Client::nth(1));
     // Those by the other way do not notice, and those that are too many are closed at once.
-    assert_eq!(get(&socket(&server), "/readyz").code, 200);
+    assert_eq!(get(&server.admin(), "/readyz").code, 200);
     let refused = || metric(&server, "nat64handoff_admin_connections_refused_total") as usize;
     assert!(wait_until(PATIENCE, || refused() >= 900), "{}", refused());
     assert!(wait_until(PATIENCE, || server
@@ -112,23 +107,23 @@ fn who_does_not_read_is_cut_off() {
     let what = format!("/tables/{}", nat64.address);
     let slow: Vec<_> = (0..2)
         .map(|_| {
-            let mut stream = unix(&socket(&server));
+            let mut stream = unix(&server.admin());
             let request = format!("GET {what} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             stream.write_all(request.as_bytes()).unwrap();
             stream
         })
         .collect();
     // No more of that are made at once: the third is told so.
-    let third = || get(&socket(&server), &what).code == 503;
+    let third = || get(&server.admin(), &what).code == 503;
     assert!(wait_until(PATIENCE, third));
     nat64.map(Client::nth(30_000));
-    assert_eq!(get(&socket(&server), "/readyz").code, 200);
+    assert_eq!(get(&server.admin(), "/readyz").code, 200);
     let cut = || metric(&server, "nat64handoff_admin_cut_off_total") == 2.0;
     assert!(wait_until(PATIENCE, cut), "they are still there");
     for mut stream in slow {
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said);
-        let whole = get(&socket(&server), &what);
+        let whole = get(&server.admin(), &what);
         assert!(whole.code == 200 && said.len() < whole.body.len(), "{}", said.len());
         let entries = whole.json()["tables"][0]["entries"].as_array().unwrap().len();
         assert_eq!(entries, 20_001);

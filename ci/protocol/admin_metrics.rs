@@ -47,7 +47,7 @@ fn metrics_are_as_prometheus_wants_them() {
     let server = Server::start_single(&[]);
     let nat64 = Nat64::known(&server);
     nat64.map(Client::nth(1));
-    let path = server.directory.path().join("state/admin.sock");
+    let path = server.admin();
     let answer = get(&path, "/metrics");
     assert!(answer.headers.contains("content-type: text/plain; version=0.0.4"), "{answer:?}");
     is_good(&promtool(&["check", "metrics"], &answer.body));

@@ -1,5 +1,6 @@
 //! `ban`, `unban` and `bans`: what becomes of a client, of its NAT64 and of its neighbours.
 
+use crate::admin::asked;
 use crate::clock::Clock;
 use crate::harness::process::wait_until;
 use crate::harness::program::{LOCAL, command, free_port};
@@ -13,18 +14,6 @@ use crate::judge::wire::Reply;
 use crate::run::run;
 use crate::server::{Server, fresh_directory};
 use std::fs;
-use std::path::PathBuf;
-
-fn socket(server: &Server) -> PathBuf {
-    server.directory.path().join("state/admin.sock")
-}
-
-/// A command that asks the server: exit code, and what it said.
-fn asked(server: &Server, arguments: &[&str]) -> (i32, String) {
-    let socket = socket(server);
-    let (code, stdout, stderr) = run(&[arguments, &["--admin", socket.to_str().unwrap()]].concat());
-    (code, stdout + &stderr)
-}
 
 fn done(server: &Server, arguments: &[&str]) -> String {
     let (code, said) = asked(server, arguments);
@@ -72,7 +61,7 @@ fn section_7_a_banned_client_is_out_and_its_neighbour_is_served() {
     assert_eq!(nat64.ask(&report), quiet(&nat64, &server));
     let bans = done(&server, &["bans"]);
     assert!(bans.starts_with(&format!("{} is banned since ", attacker.address)), "{bans}");
-    let status = get(&socket(&server), "/status").json();
+    let status = get(&server.admin(), "/status").json();
     assert_eq!(status["bans"], 1);
     assert_eq!(status["counters"]["banned"]["total"], 2);
     assert_eq!(status["counters"]["banned_quietly"]["total"], 2);
@@ -151,7 +140,7 @@ fn what_cannot_be_banned_says_what_to_do() {
     assert!(code == 1 && said.contains("no server can be asked at"), "{said}");
     // And over HTTP, where the command does not look at it first.
     let post = |what: &str| {
-        let answer = ask(unix(&socket(&server)), &format!("POST {what}"), &["Host: localhost"]);
+        let answer = ask(unix(&server.admin()), &format!("POST {what}"), &["Host: localhost"]);
         (answer.code, answer.json()["error"].as_str().unwrap_or_default().to_owned())
     };
     for (what, code, says) in [
@@ -167,8 +156,8 @@ fn what_cannot_be_banned_says_what_to_do() {
         let (got, said) = post(what);
         assert!(got == code && said.contains(says), "{what}: {got} {said}");
     }
-    assert_eq!(get(&socket(&server), "/ban?client=2001:db8::1").code, 405);
-    assert_eq!(get(&socket(&server), "/bans").json()["bans"], serde_json::json!([]));
+    assert_eq!(get(&server.admin(), "/ban?client=2001:db8::1").code, 405);
+    assert_eq!(get(&server.admin(), "/bans").json()["bans"], serde_json::json!([]));
     assert_eq!(post("/ban?client=2001:db8::1&for=90").0, 200);
     assert_eq!(post("/ban?client=2000::/3&wide").0, 200);
 }

@@ -8,15 +8,10 @@ use crate::judge::nat64::Nat64;
 use crate::server::Server;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-
-fn socket(server: &Server) -> PathBuf {
-    server.directory.path().join("state/admin.sock")
-}
 
 /// One who listens, from now on.
 fn listen(server: &Server) -> BufReader<UnixStream> {
-    let mut stream = unix(&socket(server));
+    let mut stream = unix(&server.admin());
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     BufReader::new(stream)
 }
@@ -38,7 +33,7 @@ fn heard_up_to(listener: &mut BufReader<UnixStream>, last: &str) -> Vec<String> 
 }
 
 fn metric(server: &Server, name: &str) -> u64 {
-    let said = get(&socket(server), "/metrics").body;
+    let said = get(&server.admin(), "/metrics").body;
     let line = said.lines().find(|line| line.starts_with(name)).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
@@ -86,7 +81,7 @@ fn slow_listeners_are_cut_off_and_nothing_waits() {
     assert!(cut_off, "after {next} events");
     assert!(wait_until(PATIENCE, || server.events().len() as u32 == next + 1));
     let dropped = ["log_unavailable", "journal_unavailable"];
-    let said = get(&socket(&server), "/metrics").body;
+    let said = get(&server.admin(), "/metrics").body;
     let is_lost = |line: &&str| dropped.iter().any(|name| line.contains(name));
     assert!(said.lines().filter(is_lost).all(|line| line.ends_with(" 0")), "{said}");
 }
@@ -99,7 +94,7 @@ fn listeners_are_bounded() {
     assert!(wait_until(PATIENCE, || server.events().len() == 1));
     let mut all: Vec<_> = (0..8).map(|_| listen(&server)).collect();
     all.iter_mut().for_each(|listener| drop(heard_up_to(listener, "Initialized")));
-    let refused: Answered = ask(unix(&socket(&server)), "GET /events", &["Host: localhost"]);
+    let refused: Answered = ask(unix(&server.admin()), "GET /events", &["Host: localhost"]);
     assert_eq!(refused.code, 503, "{refused:?}");
     all.truncate(7);
     let mut others = Vec::new();
@@ -127,7 +122,7 @@ fn who_it_was_is_told_within_bounds() {
     };
     nat64.pipeline((0..CLIENTS).map(request), |_| ());
     assert!(wait_until(PATIENCE, || server.events().len() as u32 == CLIENTS + 1));
-    let who = |query: &str| get(&socket(&server), &format!("/who?{query}"));
+    let who = |query: &str| get(&server.admin(), &format!("/who?{query}"));
     let text = |answer: &Answered| answer.json()["text"].as_str().unwrap().to_owned();
     let client = Client::nth(7);
     let one = who(&format!("about={}&at=1+minute+ago..now", client.address));

@@ -1,6 +1,7 @@
 //! `--peer-names`: an unchanged program that listens at `[::]` sees who the client of a NAT64 is.
 //! In a control group of the test's own.
 
+use crate::admin::asked;
 use crate::harness::process::{Process, wait_until};
 use crate::harness::program::{LOCAL, command, free_port};
 use crate::harness::skip::cannot_run;
@@ -199,10 +200,9 @@ fn peers_are_named_as_long_as_there_are_entries() {
     let its = nat64.map(late);
     service.names(at(its), late);
 
-    let socket = server.directory.path().join("state/admin.sock");
-    let (address, socket) = (nat64.address.to_string(), socket.to_str().unwrap().to_owned());
+    let address = nat64.address.to_string();
     let held = connect(at(ports[5]), SocketAddrV4::new(LOCAL, service.port));
-    let dropped = run(&["drop-table", &address, "--yes", "--admin", &socket]);
+    let dropped = asked(&server, &["drop-table", &address, "--yes"]);
     assert_eq!(dropped.0, 0, "{dropped:?}");
     // The connection is its own still, whose name does not change.
     let seen = service.greeted(&held);
@@ -245,7 +245,7 @@ fn peers_without_room_are_what_they_are() {
         named.len() >= 10
     });
     assert!(all && named.len() == 10, "{named:?}");
-    let metrics = get(&server.directory.path().join("state/admin.sock"), "/metrics").body;
+    let metrics = get(&server.admin(), "/metrics").body;
     assert!(metrics.contains("nat64handoff_unnamed_total 5\n"), "{metrics}");
     let (code, said, _) = run(&["peer-names", "status", "--maps", &place.maps()]);
     assert!(code == 0 && said.starts_with("10 of at most 10 names; the server is there"), "{said}");

@@ -2,6 +2,7 @@
 //! connections are made from the same ports. Whoever a program sees was there at that time.
 
 use super::peer_names::{connect, killed_and_restarted, start};
+use crate::admin;
 use crate::harness::process::wait_until;
 use crate::harness::program::LOCAL;
 use crate::harness::skip::cannot_run;
@@ -10,7 +11,6 @@ use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
 use crate::peers::Place;
 use crate::random::Random;
-use crate::run::run;
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -138,9 +138,8 @@ fn no_peer_ever_has_the_name_of_another() {
                 server = killed_and_restarted(&place, server, || ());
             }
             if step % (STEPS / 3) == 0 {
-                let admin = server.directory.path().join("state/admin.sock");
-                let arguments = ["drop-table", &nat64.address.to_string(), "--yes", "--admin"];
-                let (code, ..) = run(&[&arguments[..], &[admin.to_str().unwrap()]].concat());
+                let dropped = ["drop-table", &nat64.address.to_string(), "--yes"];
+                let (code, _) = admin::asked(&server, &dropped);
                 assert_eq!(code, 0);
                 past.gone();
                 nat64.introduce();

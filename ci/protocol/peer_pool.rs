@@ -2,6 +2,7 @@
 //! stands for the client of a NAT64, and the log says for whom.
 
 use super::peer_names::{Service, again};
+use crate::admin::asked;
 use crate::annotate::annotated;
 use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
@@ -125,14 +126,13 @@ fn an_ipv4_program_sees_an_address_that_stands_for_the_client() {
         server.check_log = false;
         assert_eq!(all(&server), before, "{reactors} reactors");
     }
-    let socket = server.directory.path().join("state/admin.sock");
-    let status = run(&["status", "--admin", socket.to_str().unwrap()]);
+    let status = asked(&server, &["status"]);
     assert!(status.1.contains("IPv4 names  2 of 1048574 (--peer-pool)"), "{status:?}");
     server.process.signal(libc::SIGUSR2);
     let serves = |server: &Server| server.process.said().matches("serving").count();
     assert!(wait_until(PATIENCE, || serves(&server) > 1), "{}", server.process.said());
     assert_eq!(all(&server), before, "after a hand-over");
-    let metrics = get(&socket, "/metrics").body;
+    let metrics = get(&server.admin(), "/metrics").body;
     assert!(metrics.contains("nat64handoff_pool_used 2\n"), "{metrics}");
     clients.into_iter().zip(before).for_each(|(client, address)| is_told(&server, client, address));
 }
@@ -186,9 +186,7 @@ fn names_end_with_a_line() {
     let client = Client::nth(1);
     let from = SocketAddrV4::new(nat64.address, nat64.map(client));
     sees(&mut service, &server, from, client);
-    let socket = server.directory.path().join("state/admin.sock");
-    let address = nat64.address.to_string();
-    let dropped = run(&["drop-table", &address, "--yes", "--admin", socket.to_str().unwrap()]);
+    let dropped = asked(&server, &["drop-table", &nat64.address.to_string(), "--yes"]);
     assert_eq!(dropped.0, 0, "{dropped:?}");
     wait_for_names(&server, 0);
     // It comes again.
@@ -239,7 +237,7 @@ fn a_small_pool_names_whom_it_can() {
     let other = Nat64::known(&server);
     let at = SocketAddrV4::new(other.address, other.map(clients[50]));
     sees(&mut service, &server, at, clients[50]);
-    let metrics = get(&server.directory.path().join("state/admin.sock"), "/metrics").body;
+    let metrics = get(&server.admin(), "/metrics").body;
     assert!(metrics.contains("nat64handoff_pool_share_total 13\n"), "{metrics}");
 }
 

@@ -37,7 +37,7 @@ fn top_shows_the_server_as_it_changes() {
     let clients: Vec<_> = (0..30).map(Client::nth).collect();
     let ports: Vec<_> = clients.iter().map(|client| busy.map(*client)).collect();
     idle.map(clients[0]);
-    let mut terminal = top(&server.directory.path().join("state/admin.sock"));
+    let mut terminal = top(&server.admin());
     terminal.shows("ready", SIZE, PATIENCE);
     for nat64 in [&busy, &idle] {
         terminal.shows(&nat64.address.to_string(), SIZE, PATIENCE);
@@ -84,7 +84,7 @@ fn top_goes_on_with_a_server_that_was_restarted() {
     let mut server = Server::start_single(&[]);
     let nat64 = Nat64::known(&server);
     nat64.map(Client::nth(0));
-    let terminal = top(&server.directory.path().join("state/admin.sock"));
+    let terminal = top(&server.admin());
     terminal.shows(&nat64.address.to_string(), SIZE, PATIENCE);
     let first = format!("process {},", server.pid());
     terminal.shows(&first, SIZE, PATIENCE);

@@ -203,21 +203,13 @@ impl PeerMaps {
         };
         // The last one first: a name that nobody gives yet is asked for in vain.
         let mut links = Vec::new();
-        if ipv4 {
-            links.push(attach(
-                "peer4",
-                ProgramKind::Addresses,
-                PEER4,
-                &programs::tell_ipv4(peers),
-            )?);
-        }
-        if ipv6 {
-            links.push(attach(
-                "peer6",
-                ProgramKind::Addresses,
-                PEER6,
-                &programs::tell_ipv6(peers),
-            )?);
+        for (name, place, wanted, program) in [
+            ("peer4", PEER4, ipv4, programs::tell_ipv4(peers)),
+            ("peer6", PEER6, ipv6, programs::tell_ipv6(peers)),
+        ] {
+            if wanted {
+                links.push(attach(name, ProgramKind::Addresses, place, &program)?);
+            }
         }
         let established = |name, tells_namespaces| {
             let program = programs::established(names, state, peers, ipv6, ipv4, tells_namespaces);

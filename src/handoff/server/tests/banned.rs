@@ -179,26 +179,9 @@ fn section_6_multi_reports_with_banned_clients() {
     assert_eq!(sent[0].1, answer(b"a1", neighbour, &[]), "what differs is told");
 }
 
-/// A full table does not give up an entry for what the NAT64 made for a banned client.
-#[test]
-fn section_6_nobody_goes_for_a_banned_client() {
-    let mut shard = Shard::new(|config| config.limits.entries_max = 3);
-    shard.prove(NAT64, CONTROL, TOKEN);
-    for port in 1..4 {
-        make(&mut shard, NEIGHBOUR, port);
-    }
-    ban(&mut shard, "2001:db8::17/128");
-    let taken: Vec<_> = shard.server.entries().map(|(_, entry)| entry.port.0).collect();
-    let free = (5000..).find(|port| !taken.contains(port)).unwrap();
-    let made = entry(free, client(CLIENT, 2));
-    assert_eq!(shard.ask(&report(b"a1", &[made])), quiet());
-    assert_eq!(shard.events(), [conflict(made)]);
-}
-
-/// Nor where all tables together have as many entries as they may.
-#[test]
-fn section_6_nobody_goes_for_a_banned_client_at_the_limit() {
-    let mut shard = Shard::new(|config| config.budget = Arc::new(Budget::new(100, 3)));
+/// Where there are three entries and no room for more, none is given up for what the NAT64 made for
+/// a banned client.
+fn nobody_goes_for_a_banned_client(mut shard: Shard) {
     shard.prove(NAT64, CONTROL, TOKEN);
     for port in 1..4 {
         make(&mut shard, NEIGHBOUR, port);
@@ -210,6 +193,18 @@ fn section_6_nobody_goes_for_a_banned_client_at_the_limit() {
     assert_eq!(shard.ask(&report(b"a1", &[made])), quiet());
     assert_eq!(shard.events(), [conflict(made)]);
     assert_eq!(shard.server.entries().count(), 3);
+}
+
+#[test]
+fn section_6_nobody_goes_for_a_banned_client() {
+    nobody_goes_for_a_banned_client(Shard::new(|config| config.limits.entries_max = 3));
+}
+
+/// Nor where all tables together have as many entries as they may.
+#[test]
+fn section_6_nobody_goes_for_a_banned_client_at_the_limit() {
+    let budget = Arc::new(Budget::new(100, 3));
+    nobody_goes_for_a_banned_client(Shard::new(|config| config.budget = budget));
 }
 
 /// Entries of the banned are not used by what they send, so they go first.
