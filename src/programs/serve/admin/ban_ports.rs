@@ -126,31 +126,47 @@ impl BanPorts {
 #[derive(Debug, Default)]
 pub struct EndOrders {
     last: u64,
-    waiting: Vec<(EndOrder, Duration)>,
+    waiting: Vec<WaitingOrder>,
     done: Vec<(u64, Result<u64, String>)>,
+}
+
+#[derive(Debug)]
+struct WaitingOrder {
+    order: EndOrder,
+    since: Duration,
+    /// The bans that it follows from were heard of.
+    is_heard: bool,
 }
 
 impl EndOrders {
     /// One more. None: too many wait.
     pub fn add(&mut self, ports: Vec<BannedPort>, now: Duration) -> Option<u64> {
-        self.waiting.retain(|(_, since)| now.saturating_sub(*since) < ORDER_WAIT);
+        self.waiting.retain(|waiting| now.saturating_sub(waiting.since) < ORDER_WAIT);
         if self.waiting.len() >= ORDERS_MAX {
             return None;
         }
         self.last += 1;
-        self.waiting.push((EndOrder { number: self.last, ports }, now));
+        let order = EndOrder { number: self.last, ports };
+        self.waiting.push(WaitingOrder { order, since: now, is_heard: false });
         Some(self.last)
     }
 
-    /// Those that are to be carried out.
+    /// What was banned before these orders came is among the ports that are told.
+    pub fn heard(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.is_heard = true);
+    }
+
+    /// Those that are to be carried out: not before it is told that their ports are banned, as
+    /// only connections of such ports are ended.
     pub fn waiting(&self) -> Vec<EndOrder> {
-        self.waiting.iter().map(|(order, _)| order.clone()).collect()
+        let heard = self.waiting.iter().filter(|waiting| waiting.is_heard);
+        heard.map(|waiting| waiting.order.clone()).collect()
     }
 
     /// How many connections were ended, or why none.
     pub fn done(&mut self, number: u64, result: Result<u64, String>) {
         let before = self.waiting.len();
-        self.waiting.retain(|(order, _)| order.number != number);
+        self.waiting.retain(|waiting| waiting.order.number != number);
         if self.waiting.len() < before {
             if self.done.len() >= ORDERS_MAX {
                 drop(self.done.remove(0));
@@ -162,7 +178,7 @@ impl EndOrders {
     /// What came of an order. Where nobody has carried it out yet, and `is_late`, it is given up.
     pub fn result(&mut self, number: u64, is_late: bool) -> Option<Result<u64, String>> {
         if is_late {
-            self.waiting.retain(|(order, _)| order.number != number);
+            self.waiting.retain(|waiting| waiting.order.number != number);
         }
         let at = self.done.iter().position(|done| done.0 == number)?;
         Some(self.done.swap_remove(at).1)
@@ -184,6 +200,23 @@ mod tests {
         let table =
             TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) };
         BanNote { table, entry: Entry { port: MappedPort(port), client }, is_new }
+    }
+
+    #[test]
+    fn an_order_is_told_after_the_bans_that_it_follows_from() {
+        let mut orders = EndOrders::default();
+        let numbers = |orders: &EndOrders| -> Vec<_> {
+            orders.waiting().iter().map(|order| order.number).collect()
+        };
+        let first = orders.add(Vec::new(), Duration::ZERO).unwrap();
+        assert_eq!(numbers(&orders), []);
+        orders.heard();
+        let second = orders.add(Vec::new(), Duration::ZERO).unwrap();
+        assert_eq!(numbers(&orders), [first]);
+        orders.heard();
+        assert_eq!(numbers(&orders), [first, second]);
+        orders.done(first, Ok(1));
+        assert_eq!(numbers(&orders), [second]);
     }
 
     fn ports(of: &[BannedPort]) -> Vec<u16> {

@@ -179,6 +179,7 @@ impl Followed {
                 self.ports = Some(ports);
             }
         }
+        self.orders.heard();
         let is_cut = self.ports.as_ref().is_some_and(|ports| ports.is_cut);
         if is_cut && !std::mem::replace(&mut self.was_cut, is_cut) {
             warn(format_args!(
@@ -265,7 +266,7 @@ pub async fn end(shared: &AdminShared, ports: Vec<BannedPort>) -> Result<u64, St
         followed.orders.add(ports, now)
     };
     let order = order.ok_or("too many are to be ended already; ask again in a while")?;
-    this.changed.notify_waiters();
+    this.wake.notify_one();
     let wait = async {
         loop {
             let mut carried_out = pin!(this.carried_out.notified());
