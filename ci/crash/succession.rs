@@ -25,6 +25,9 @@ use std::thread;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_nat64handoff");
 const BESIDE: &str = "starting the program anew, beside this server";
+const EXECUTING: &str = "executing the program anew";
+/// How often a hand-over is tried: see [`Service::hand_over`].
+const HAND_OVERS_MAX: usize = 5;
 
 /// A server that is a service, and the processes that come after its first one.
 struct Service {
@@ -98,13 +101,21 @@ impl Service {
         assert!(wait_until(PATIENCE, || self.said(text) >= times), "{text}: {}", self.first.said());
     }
 
-    /// Another process takes over, and serves.
+    /// Another process takes over, and serves. Where the disk is so busy that the log's last sync
+    /// takes long, the same process executes the program instead: then once more.
     fn hand_over(&self) {
-        let (before, serving) = (self.process(), self.said(SERVING));
-        self.signal(libc::SIGUSR2);
-        self.says(SERVING, serving + 1);
-        assert_ne!(self.process(), before, "{}", self.first.said());
-        assert!(wait_until(PATIENCE, || has_ended(before)), "{}", self.first.said());
+        for _ in 0..HAND_OVERS_MAX {
+            let (before, serving) = (self.process(), self.said(SERVING));
+            let executed = self.said(EXECUTING);
+            self.signal(libc::SIGUSR2);
+            self.says(SERVING, serving + 1);
+            if self.process() != before {
+                assert!(wait_until(PATIENCE, || has_ended(before)), "{}", self.first.said());
+                return;
+            }
+            assert_eq!(self.said(EXECUTING), executed + 1, "{}", self.first.said());
+        }
+        panic!("it never takes over: {}", self.first.said());
     }
 
     /// Stops what serves, and returns its log.
@@ -178,7 +189,7 @@ fn section_9_a_successor_takes_over_beside() {
         check_entries("after all", nat64, told);
         assert!(told.len() > 10, "{}", told.len());
     }
-    assert_eq!((service.said(BESIDE), service.said("executing the program anew")), (4, 0));
+    assert_eq!(service.said(BESIDE) - service.said(EXECUTING), 4);
     // Whoever serves tells the service manager that it is alive.
     let signs = service.manager.signs_of_life();
     assert!(wait_until(PATIENCE, || service.manager.signs_of_life() > signs));
@@ -203,7 +214,7 @@ fn section_9_a_successor_with_another_number_of_reactors() {
         }
         write(reactors);
         service.hand_over();
-        assert_eq!(service.said(&format!("with {reactors} reactors")), 1);
+        assert!(service.said(&format!("with {reactors} reactors")) > 0);
         for (nat64, told) in nat64s.iter().zip(&told) {
             check_known("after a hand-over", nat64);
             check_entries("after a hand-over", nat64, told);
@@ -337,7 +348,7 @@ fn section_9_a_successor_that_fails_changes_nothing() {
     );
     service.signal(libc::SIGUSR2);
     service.says(SERVING, 2);
-    assert_eq!((service.manager.service(), service.said("executing the program anew")), (None, 1));
+    assert_eq!((service.manager.service(), service.said(EXECUTING)), (None, 1));
     check_known("executed", &nat64);
     check_entries("executed", &nat64, &told);
     // One that is never ready is no reason not to stop.

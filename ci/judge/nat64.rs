@@ -229,9 +229,9 @@ impl Nat64 {
     /// (never two in a row from one sender alone), until a validation packet arrives.
     pub fn challenge(&self, request: &[u8]) -> Vec<u8> {
         self.forget_challenges();
-        for _ in 0..12 {
+        for sent in 1..=12 {
             self.send(request);
-            if let Some(octets) = self.try_challenge(SHORT) {
+            if let Some(octets) = self.try_challenge(if sent < 12 { SHORT } else { PATIENCE }) {
                 return octets;
             }
         }

@@ -205,11 +205,11 @@ mod tests {
     #[test]
     fn an_order_is_told_after_the_bans_that_it_follows_from() {
         let mut orders = EndOrders::default();
-        let numbers = |orders: &EndOrders| -> Vec<_> {
+        let numbers = |orders: &EndOrders| -> Vec<u64> {
             orders.waiting().iter().map(|order| order.number).collect()
         };
         let first = orders.add(Vec::new(), Duration::ZERO).unwrap();
-        assert_eq!(numbers(&orders), []);
+        assert!(numbers(&orders).is_empty());
         orders.heard();
         let second = orders.add(Vec::new(), Duration::ZERO).unwrap();
         assert_eq!(numbers(&orders), [first]);
@@ -315,6 +315,7 @@ mod tests {
     fn orders_are_carried_out_once_or_given_up() {
         let mut orders = EndOrders::default();
         let first = orders.add(vec![], Duration::ZERO).unwrap();
+        orders.heard();
         assert_eq!(orders.waiting().len(), 1);
         assert_eq!(orders.result(first, false), None);
         orders.done(first, Ok(2));
