@@ -7,6 +7,8 @@ mod cursor;
 mod damage;
 #[path = "storage/faults.rs"]
 mod faults;
+#[path = "storage/images/mod.rs"]
+mod images;
 #[path = "storage/model.rs"]
 mod model;
 #[path = "storage/promises.rs"]

@@ -11,6 +11,7 @@ use nat64handoff::disk::journal::RecordNumber;
 use nat64handoff::disk::storage::{
     JournalState, Opened, Started, Storage, StorageConfig, StorageError, SyncPolicy,
 };
+use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::random::Random;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
@@ -19,13 +20,13 @@ use crate::sim::{FAULTS, Fault, SimDisk};
 
 const ROOT: &str = "/state";
 const TABLES: u8 = 5;
-const INTERVAL: SyncPolicy = SyncPolicy::Interval(Duration::from_millis(100));
+pub const INTERVAL: SyncPolicy = SyncPolicy::Interval(Duration::from_millis(100));
 
-fn shard_of(shards: usize) -> impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static {
+pub fn shard_of(shards: usize) -> impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static {
     move |nat64| usize::from(nat64.octets()[3]) % shards
 }
 
-fn config(shards: usize, policy: SyncPolicy) -> StorageConfig {
+pub fn config(shards: usize, policy: SyncPolicy) -> StorageConfig {
     let mut config = StorageConfig::new(shards, HANDOFF_PORT, policy);
     config.segment_max = 1500;
     config.compact_min = 6000;
@@ -34,7 +35,7 @@ fn config(shards: usize, policy: SyncPolicy) -> StorageConfig {
     config
 }
 
-fn open(
+pub fn open(
     disk: &SimDisk,
     shards: usize,
     policy: SyncPolicy,
@@ -118,14 +119,8 @@ impl World {
                 0..7 => match writer.state() {
                     JournalState::Fine => {
                         let changer = &mut changers[shard];
-                        let before = changer.model.clone();
-                        let mut changes = changer.batch(at(self.time), 4);
-                        // The tables of other shards are left alone.
-                        changes.retain(|(key, _)| of(key.nat64) == shard);
-                        changer.model = before;
-                        for (key, change) in &changes {
-                            changer.model.apply(at(self.time), *key, change);
-                        }
+                        let mine = |key: TableKey| of(key.nat64) == shard;
+                        let changes = changer.batch_of(at(self.time), 4, mine);
                         if !changes.is_empty() {
                             past.states.push(changer.model.clone());
                             past.numbers.push(writer.next_number());
@@ -212,7 +207,7 @@ impl World {
     }
 }
 
-fn policies() -> [SyncPolicy; 3] {
+pub fn policies() -> [SyncPolicy; 3] {
     [SyncPolicy::Always, INTERVAL, SyncPolicy::None]
 }
 

@@ -191,6 +191,23 @@ impl Changer {
         changes
     }
 
+    /// A batch of those tables that are `mine`: what was drawn for others is left out.
+    pub fn batch_of(
+        &mut self,
+        at: Timestamp,
+        max: u32,
+        mine: impl Fn(TableKey) -> bool,
+    ) -> Vec<(TableKey, Change)> {
+        let before = self.model.clone();
+        let mut changes = self.batch(at, max);
+        changes.retain(|(key, _)| mine(*key));
+        self.model = before;
+        for (key, change) in &changes {
+            self.model.apply(at, *key, change);
+        }
+        changes
+    }
+
     /// A client comes to an address of the pool, or goes.
     fn name(&mut self, at: Timestamp) -> (TableKey, Change) {
         let address = Ipv4Addr::new(100, 64, 0, self.random.below(200) as u8);

@@ -12,6 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use nat64handoff::disk::fs::{Boot, Disk, DiskFile};
 use nat64handoff::handoff::random::Random;
 
+#[path = "moments.rs"]
+mod moments;
+
+pub use moments::{Moment, Names};
+
 const PAGE: usize = 4096;
 
 /// What an operation does instead of what it should.
@@ -61,7 +66,7 @@ enum NameEdit {
     Rename(PathBuf, PathBuf, Node),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     inodes: Vec<Inode>,
     now: BTreeMap<PathBuf, Node>,
@@ -72,6 +77,12 @@ struct State {
     fault: Option<(u64, Fault, bool)>,
     crashed: bool,
     ignores_sync: bool,
+    /// What it was before each operation that changed it, where that is kept.
+    moments: Option<Vec<Moment>>,
+    /// Of the moments that come.
+    mark: usize,
+    /// The files that are synced after they were renamed, where that is so.
+    late: Option<Vec<usize>>,
 }
 
 /// See above.
@@ -84,6 +95,12 @@ struct SimFile(SimDisk, usize);
 impl fmt::Debug for SimFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SimFile({})", self.1)
+    }
+}
+
+impl Node {
+    fn is(&self, inode: usize) -> bool {
+        matches!(self, Node::File(file) if *file == inode)
     }
 }
 
@@ -101,6 +118,11 @@ impl Edit {
 }
 
 impl NameEdit {
+    fn has(&self, inode: usize) -> bool {
+        let (NameEdit::Add(_, node) | NameEdit::Rename(_, _, node)) = self else { return false };
+        node.is(inode)
+    }
+
     fn directory(&self) -> &Path {
         let (NameEdit::Add(path, _) | NameEdit::Remove(path) | NameEdit::Rename(path, ..)) = self;
         path.parent().unwrap()
@@ -125,6 +147,14 @@ impl NameEdit {
     }
 }
 
+/// What is in a directory that is not there is not there.
+fn remove_unreachable(names: &mut BTreeMap<PathBuf, Node>) {
+    let directories = names.clone();
+    names.retain(|path, _| {
+        path.components().count() <= 2 || directories.contains_key(path.parent().unwrap())
+    });
+}
+
 /// Writes some of the pages of a write.
 fn write_pages(kept: &mut Vec<u8>, at: usize, octets: &[u8], random: &mut Random) {
     let mut start = 0;
@@ -139,6 +169,11 @@ fn write_pages(kept: &mut Vec<u8>, at: usize, octets: &[u8], random: &mut Random
 }
 
 impl Inode {
+    fn sync(&mut self) {
+        self.synced = self.now.clone();
+        self.unsynced.clear();
+    }
+
     fn crash(&mut self, random: &mut Random) {
         let mut kept = self.synced.clone();
         match random.below(4) {
@@ -202,6 +237,7 @@ impl SimDisk {
     /// What a power cut leaves.
     pub fn power_cut(&self, random: &mut Random) {
         let mut state = self.lock();
+        state.keep_moment();
         state.inodes.iter_mut().for_each(|inode| inode.crash(random));
         let edits = std::mem::take(&mut state.unsynced);
         for edit in edits {
@@ -209,11 +245,7 @@ impl SimDisk {
                 edit.apply(&mut state.synced);
             }
         }
-        // What is in a directory that is not there is not there.
-        let directories = state.synced.clone();
-        state.synced.retain(|path, _| {
-            path.components().count() <= 2 || directories.contains_key(path.parent().unwrap())
-        });
+        remove_unreachable(&mut state.synced);
         state.now = state.synced.clone();
         state.crashed = false;
         state.fault = None;
@@ -276,6 +308,7 @@ impl SimDisk {
     }
 
     fn name(state: &mut State, edit: NameEdit) {
+        state.keep_moment();
         edit.apply(&mut state.now);
         state.unsynced.push(edit);
     }
@@ -343,11 +376,13 @@ impl Disk for SimDisk {
         if state.ignores_sync {
             return Ok(());
         }
+        state.keep_moment();
         let edits = std::mem::take(&mut state.unsynced);
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             edits.into_iter().partition(|edit| edit.directory() == directory);
         here.iter().for_each(|edit| edit.apply(&mut state.synced));
         state.unsynced = elsewhere;
+        state.sync_late_ones();
         Ok(())
     }
 
@@ -368,6 +403,7 @@ impl DiskFile for SimFile {
     fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<usize> {
         let (mut state, short) = self.0.operate()?;
         let octets = if short { &octets[..1] } else { octets };
+        state.keep_moment();
         let edit = Edit::Write(offset as usize, octets.to_vec());
         edit.apply(&mut state.inodes[self.1].now);
         state.inodes[self.1].unsynced.push(edit);
@@ -376,17 +412,17 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let (mut state, _) = self.0.operate()?;
-        if state.ignores_sync {
+        if state.ignores_sync || state.is_late(self.1) {
             return Ok(());
         }
-        let inode = &mut state.inodes[self.1];
-        inode.synced = inode.now.clone();
-        inode.unsynced.clear();
+        state.keep_moment();
+        state.inodes[self.1].sync();
         Ok(())
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         let (mut state, _) = self.0.operate()?;
+        state.keep_moment();
         let edit = Edit::Truncate(length as usize);
         edit.apply(&mut state.inodes[self.1].now);
         state.inodes[self.1].unsynced.push(edit);
