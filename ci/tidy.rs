@@ -3,6 +3,8 @@
 //! Each rule is a function from the tree to what breaks it, and a test here that finds nothing.
 //! Each has a canary beside it: a small tree that it must refuse.
 
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
 #[path = "tidy/modules.rs"]
 mod modules;
 #[path = "tidy/papers.rs"]
@@ -54,4 +56,6 @@ rules! {
     links_lead_somewhere: papers::links,
     the_top_level_is_as_listed: papers::top_level,
     every_test_is_run: papers::tests_run,
+    dependencies_come_from_crates_io: dependencies::sources,
+    licences_of_dependencies_are_allowed: dependencies::licences_of_this_build,
 }
