@@ -12,6 +12,7 @@ use ipnet::Ipv6Net;
 
 use crate::handoff::change::{Event, EventKind, LogFormat, Timestamp};
 use crate::handoff::logged::LoggedLine;
+use crate::handoff::shown::shown;
 use crate::ip::address::Prefix96;
 
 /// The most octets of a line, without its line feed: one of [`LogFormat::Json`], with two addresses
@@ -207,7 +208,7 @@ impl Timestamp {
 impl Event {
     /// The line, without its line feed. For many of them there is [`LineWriter`].
     pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {
-        fmt::from_fn(move |f| {
+        shown(move |f| {
             let mut text = Text::default();
             LineWriter::default().event(&mut text, self, format);
             f.write_str(text.as_str())
@@ -219,7 +220,7 @@ impl LoggedLine {
     /// The line in this format, as far as it tells, without a line feed. For many of them there is
     /// [`LineWriter`].
     pub fn line(&self, format: LogFormat) -> impl fmt::Display + '_ {
-        fmt::from_fn(move |f| {
+        shown(move |f| {
             let mut text = Text::default();
             LineWriter::default().again(&mut text, self, format);
             f.write_str(text.as_str())

@@ -25,6 +25,7 @@ pub mod proof;
 pub mod random;
 pub mod rate;
 pub mod server;
+mod shown;
 pub mod sketch;
 pub mod stats;
 pub mod table;

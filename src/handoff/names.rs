@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv6Net;
 
 use crate::handoff::change::Change;
+use crate::handoff::shown::shown;
 
 /// Addresses of the pool, and whom each stands for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl PoolNames {
 /// Whom an address of the pool stands for, as the log has it: `2001:db8::17`, or
 /// `2001:db8:0:1::/64` where it is more than one address.
 pub fn client_text(client: Ipv6Net) -> impl fmt::Display {
-    fmt::from_fn(move |f| match client.prefix_len() == client.max_prefix_len() {
+    shown(move |f| match client.prefix_len() == client.max_prefix_len() {
         true => fmt::Display::fmt(&client.addr(), f),
         false => fmt::Display::fmt(&client, f),
     })

@@ -50,8 +50,8 @@ impl Octets {
     fn is(&self, octets: &[u8]) -> bool {
         let own = self.get();
         // Mostly a MAC, which is compared as words, without a call.
-        match (own.as_array::<MAC_LENGTH>(), octets.as_array::<MAC_LENGTH>()) {
-            (Some(own), Some(octets)) => own == octets,
+        match (<&[u8; MAC_LENGTH]>::try_from(own), <&[u8; MAC_LENGTH]>::try_from(octets)) {
+            (Ok(own), Ok(octets)) => own == octets,
             _ => own == octets,
         }
     }

@@ -45,6 +45,6 @@ impl LateRecords {
 
     /// Takes the next one that is due `now`.
     pub fn pop(&mut self, now: Duration) -> Option<LateRecord> {
-        self.0.pop_front_if(|late| late.due <= now)
+        self.0.front().is_some_and(|late| late.due <= now).then(|| self.0.pop_front())?
     }
 }

@@ -373,11 +373,15 @@ impl KnownPorts {
     }
 
     fn read_time(&mut self, at: Timestamp) {
-        while self.last_times.pop_back_if(|(_, last)| *last >= at).is_some() {}
+        while self.last_times.back().is_some_and(|(_, last)| *last >= at) {
+            self.last_times.pop_back();
+        }
         self.last_times.push_back((self.lines_read, at));
         self.lines_read += 1;
         let oldest = self.lines_read.saturating_sub(LATER_LINES);
-        while self.last_times.pop_front_if(|(number, _)| *number < oldest).is_some() {}
+        while self.last_times.front().is_some_and(|(number, _)| *number < oldest) {
+            self.last_times.pop_front();
+        }
         // Those that were read ahead may be of much later.
         if let Some(&(_, least)) = self.last_times.front() {
             self.ports.forget_before(least);

@@ -48,7 +48,7 @@ impl LogTail {
             .more
             .wait_timeout_while(self.text(), timeout, |text| text.lines.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        text.lines.pop_front_if(|line| wanted(line))
+        text.lines.front().is_some_and(|line| wanted(line)).then(|| text.lines.pop_front())?
     }
 
     fn text(&self) -> MutexGuard<'_, TailText> {

@@ -560,8 +560,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if let Some(names) = &mut self.names {
             names.release(durable);
         }
-        while let Some(HeldReply { return_path, to, payload, .. }) =
-            self.held.pop_front_if(|held| held.after <= durable)
+        while self.held.front().is_some_and(|held| held.after <= durable)
+            && let Some(HeldReply { return_path, to, payload, .. }) = self.held.pop_front()
         {
             self.held_octets -= payload.len();
             self.stats.add(Counter::Replies, 1);

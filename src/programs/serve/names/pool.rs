@@ -157,7 +157,9 @@ impl NamePool {
 
     /// The records up to this one are durable.
     pub fn release(&mut self, durable: u64) {
-        while let Some((_, step)) = self.unrecorded.pop_front_if(|(record, _)| *record <= durable) {
+        while self.unrecorded.front().is_some_and(|(record, _)| *record <= durable)
+            && let Some((_, step)) = self.unrecorded.pop_front()
+        {
             self.do_now(step);
         }
     }

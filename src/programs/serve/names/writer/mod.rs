@@ -173,8 +173,8 @@ impl<M: NameMap> NameWriter<M> {
         if self.held_order.is_empty() {
             return;
         }
-        while let Some((record, key)) =
-            self.held_order.pop_front_if(|(record, _)| *record <= durable)
+        while self.held_order.front().is_some_and(|(record, _)| *record <= durable)
+            && let Some((record, key)) = self.held_order.pop_front()
         {
             // Not one that is of a later record.
             if let Some((_, name)) = self.held.get(&key).copied().filter(|(of, _)| *of == record) {
