@@ -1,5 +1,5 @@
-//! The target `translate`: translation in both directions, the ICMP errors made of what is refused,
-//! and that what comes out goes in again.
+//! The target `translate`: translation in both directions, the same as a second translator's; the
+//! ICMP errors made of what is refused; and that what comes out goes in again.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +9,7 @@ use nat64handoff::nat64::translate::{
 };
 
 use super::judge::packet::{checksum, icmpv6_checksum};
+use super::naive::{self, Setting, Translated};
 
 /// What the last octet of the options says.
 pub mod flag {
@@ -50,12 +51,30 @@ pub fn check(data: &[u8]) {
     if flags & flag::MEND > 0 {
         mend(&mut packet);
     }
+    let setting = Setting {
+        ipv4_mtu: usize::from(ipv4_mtu),
+        ipv6_mtu: usize::from(ipv6_mtu),
+        path_mtu: usize::from(path_mtu),
+        copy_traffic_class: limits.copy_traffic_class,
+        make_udp_checksums: limits.make_udp_checksums,
+        identification: IDENTIFICATION,
+        client6: CLIENT.octets(),
+        client6_port: TO_IPV6.client_port,
+        client4: NAT64.octets(),
+        client4_port: TO_IPV4.client_port,
+        service6: SERVICE.octets(),
+        service4: SERVICE4.octets(),
+    };
     match packet.first().map(|first| first >> 4) {
-        Some(6) => from_ipv6(&packet, &limits, usize::from(ipv4_mtu)),
+        Some(6) => {
+            let ours = from_ipv6(&packet, &limits, usize::from(ipv4_mtu));
+            same_as(&naive::to_ipv4(&packet, &setting), &ours);
+        }
         Some(4) => {
             let dont_fragment = packet.get(6).is_some_and(|flags| flags & 0x40 > 0);
             let mtu = if dont_fragment { ipv6_mtu } else { path_mtu };
-            from_ipv4(&packet, &limits, usize::from(mtu));
+            let ours = from_ipv4(&packet, &limits, usize::from(mtu));
+            same_as(&naive::to_ipv6(&packet, &setting), &ours);
         }
         _ => {
             assert_eq!(Ipv6Packet::parse(&packet).unwrap_err().reason, Refusal::PacketTruncated);
@@ -143,16 +162,34 @@ fn data_of(
     (protocol, start, data, more)
 }
 
-fn from_ipv6(octets: &[u8], limits: &Limits, mtu: usize) {
+/// Another reading of the RFC comes to the same packets, or refuses as well.
+fn same_as(expected: &Translated, ours: &Result<Vec<Vec<u8>>, Refused>) {
+    match (expected, ours) {
+        (Ok(expected), Ok(ours)) => assert_eq!(expected, ours),
+        (Err(told), Err(refused)) => {
+            let error = refused.error.map(|error| (error.kind, error.code, error.word));
+            assert!(told.is_none() || *told == error, "{told:?}, {refused:?}");
+        }
+        _ => panic!("expected {expected:?}, got {ours:?}"),
+    }
+}
+
+fn from_ipv6(octets: &[u8], limits: &Limits, mtu: usize) -> Result<Vec<Vec<u8>>, Refused> {
     let parsed = match Ipv6Packet::parse(octets) {
         Ok(parsed) => parsed,
-        Err(refused) => return refused_ipv6(refused, octets),
+        Err(refused) => {
+            refused_ipv6(refused, octets);
+            return Err(refused);
+        }
     };
     let inside = parsed.inside();
     let mut out = vec![0xc5; octets.len() + GROWTH_MAX];
     let packets = match parsed.to_ipv4(&TO_IPV4, IDENTIFICATION, limits, &mut out) {
         Ok(packets) => collect(packets),
-        Err(refused) => return refused_ipv6(refused, octets),
+        Err(refused) => {
+            refused_ipv6(refused, octets);
+            return Err(refused);
+        }
     };
     for packet in &packets {
         assert!(packet.len() <= mtu);
@@ -180,18 +217,25 @@ fn from_ipv6(octets: &[u8], limits: &Limits, mtu: usize) {
         let again = Ipv4Packet::parse(&packets[0]).expect("what comes out goes in").inside();
         same_kind(&inside, &again, TO_IPV4.client_port);
     }
+    Ok(packets)
 }
 
-fn from_ipv4(octets: &[u8], limits: &Limits, mtu: usize) {
+fn from_ipv4(octets: &[u8], limits: &Limits, mtu: usize) -> Result<Vec<Vec<u8>>, Refused> {
     let parsed = match Ipv4Packet::parse(octets) {
         Ok(parsed) => parsed,
-        Err(refused) => return refused_ipv4(refused, octets),
+        Err(refused) => {
+            refused_ipv4(refused, octets);
+            return Err(refused);
+        }
     };
     let inside = parsed.inside();
     let mut out = vec![0xc5; octets.len() + GROWTH_MAX];
     let packets = match parsed.to_ipv6(&TO_IPV6, limits, &mut out) {
         Ok(packets) => collect(packets),
-        Err(refused) => return refused_ipv4(refused, octets),
+        Err(refused) => {
+            refused_ipv4(refused, octets);
+            return Err(refused);
+        }
     };
     let error = matches!(inside, Inside::Error(_));
     let source = address(&packets[0], 8);
@@ -234,6 +278,7 @@ fn from_ipv4(octets: &[u8], limits: &Limits, mtu: usize) {
         let again = Ipv6Packet::parse(&packets[0]).expect("what comes out goes in").inside();
         same_kind(&inside, &again, TO_IPV6.client_port);
     }
+    Ok(packets)
 }
 
 /// What is inside of a packet that was translated, against what was before. It goes on the same

@@ -31,8 +31,8 @@ pub struct Walk {
     pub upper_at: usize,
     /// The fragment header, if there was one.
     pub fragment: Option<Fragment>,
-    /// Where that stands.
-    pub fragment_at: Option<usize>,
+    /// Behind a fragment header stands, or in the first fragment stood, another extension header.
+    pub extension_in_fragments: bool,
 }
 
 impl Walk {
@@ -43,7 +43,7 @@ impl Walk {
             protocol_at: field::NEXT_HEADER,
             upper_at: IPV6_HEADER,
             fragment: None,
-            fragment_at: None,
+            extension_in_fragments: false,
         }
     }
 }
@@ -168,7 +168,7 @@ impl<'a> Ipv6<'a> {
             let fragment = (walk.protocol == protocol::FRAGMENT).then(|| Fragment::of_ipv6(header));
             if fragment.is_some() {
                 walk.fragment = fragment;
-                walk.fragment_at = Some(walk.upper_at);
+                walk.extension_in_fragments |= is_extension(next);
             }
             walk.protocol = next;
             walk.protocol_at = walk.upper_at + extension::NEXT_HEADER;
@@ -180,6 +180,19 @@ impl<'a> Ipv6<'a> {
         }
         Ok(walk)
     }
+}
+
+/// Whether `next` is the number of an extension header that hosts know before a transport (RFC 8200
+/// section 4, RFC 4302), but for ESP, behind which nothing can be read.
+fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::AUTHENTICATION
+            | protocol::DESTINATION_OPTIONS
+    )
 }
 
 /// A header for a packet of `payload_length` octets behind it.
@@ -243,7 +256,7 @@ mod tests {
             protocol_at,
             upper_at,
             fragment: None,
-            fragment_at: None,
+            extension_in_fragments: false,
         };
         assert_eq!(plain, upper(17, 6, 40));
         // Hop-by-hop of 8 octets, destination options of 16, then TCP.
@@ -293,7 +306,26 @@ mod tests {
         assert_eq!(fragment([0xff, 0xff]), expected(65528, true));
         // What looks like an extension header in a later fragment is data.
         let later = walk(44, &[60, 0, 0, 8, 0, 0, 0, 0]).unwrap();
-        assert_eq!((later.protocol, later.upper_at, later.fragment_at), (60, 48, Some(40)));
+        assert_eq!((later.protocol, later.upper_at), (60, 48));
+    }
+
+    #[test]
+    fn extension_headers_in_fragments_are_told() {
+        let fragment = |next, flags| [next, 0, 0, flags, 0, 0, 0, 1];
+        let options = |next| [next, 0, 0, 0, 0, 0, 0, 0];
+        for (first, headers, expected) in [
+            (44, vec![fragment(17, 0)], false),
+            (60, vec![options(44), fragment(17, 1)], false),
+            (44, vec![fragment(60, 0), options(17)], true),
+            (44, vec![fragment(60, 8)], true),
+            (44, vec![fragment(51, 1)], true),
+            // The last of two, with nothing else behind it.
+            (44, vec![fragment(44, 0), fragment(17, 0)], true),
+            (44, vec![fragment(60, 0), options(44), fragment(17, 0)], true),
+        ] {
+            let walked = walk(first, &headers.concat()).unwrap();
+            assert_eq!(walked.extension_in_fragments, expected, "{headers:?}");
+        }
     }
 
     #[test]

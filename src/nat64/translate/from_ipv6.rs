@@ -48,7 +48,7 @@ impl<'a> Ipv6Packet<'a> {
         }
         let walk = view.walk()?;
         let upper = view.upper(&walk);
-        check_fragment(view.octets(), &walk, upper.len())?;
+        check_fragment(&walk, upper.len())?;
         let fragmented = |fragment: Fragment| fragment.more || !fragment.first;
         if walk.protocol == protocol::ICMPV6 && walk.fragment.is_some_and(fragmented) {
             return Err(Refused::discarded_ipv6(Refusal::IcmpFragment));
@@ -163,21 +163,11 @@ impl<'a> Ipv6Packet<'a> {
     }
 }
 
-fn check_fragment(octets: &[u8], walk: &Walk, length: usize) -> Result<(), Refused> {
-    let (Some(fragment), Some(at)) = (walk.fragment, walk.fragment_at) else {
-        return Ok(());
-    };
+fn check_fragment(walk: &Walk, length: usize) -> Result<(), Refused> {
     // Section 5.1.1.
-    let next = octets[at];
-    if matches!(
-        next,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::FRAGMENT
-            | protocol::AUTHENTICATION
-            | protocol::DESTINATION_OPTIONS
-    ) {
+    if walk.extension_in_fragments {
         return Err(Refused::discarded_ipv6(Refusal::FragmentedExtension));
     }
-    fragment.can_have(length).then_some(()).ok_or(Refusal::FragmentBounds.into())
+    let holds = walk.fragment.is_none_or(|fragment| fragment.can_have(length));
+    holds.then_some(()).ok_or(Refusal::FragmentBounds.into())
 }

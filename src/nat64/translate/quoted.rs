@@ -195,6 +195,10 @@ impl<'a> Quoted6<'a> {
     fn parse(octets: &'a [u8]) -> Result<Self, Refusal> {
         let view = Ipv6::new(octets).ok_or(Refusal::QuotedTruncated)?;
         let walk = view.walk().map_err(|_| Refusal::QuotedProtocol)?;
+        // As of the packet itself: none like it was translated.
+        if walk.extension_in_fragments {
+            return Err(Refusal::QuotedProtocol);
+        }
         let view = Ipv6::whole(octets).unwrap_or(view);
         let upper = view.octets().get(walk.upper_at..).ok_or(Refusal::QuotedTruncated)?;
         let upper_length = IPV6_HEADER + view.payload_length() - walk.upper_at;

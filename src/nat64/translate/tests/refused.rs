@@ -149,6 +149,33 @@ fn rfc7915_4_4_and_5_4_what_is_discarded_is_told() {
     assert_eq!(ipv6("later_fragment", 40, 58), refused(Refusal::IcmpFragment));
 }
 
+/// An extension header stays one within the fragments when a second fragment header follows it.
+#[test]
+fn rfc7915_5_1_1_a_second_fragment_header() {
+    let udp = from6("udp");
+    let fragment = |next| [next, 0, 0, 0, 0, 0, 0, 1];
+    let options = [44, 0, 1, 4, 0, 0, 0, 0];
+    for headers in
+        [[fragment(44), fragment(17)].concat(), [fragment(60), options, fragment(17)].concat()]
+    {
+        let mut packet = [&udp[..40], &headers, &udp[64..]].concat();
+        packet[6] = 44;
+        let length = packet.len() as u16 - 40;
+        packet[4..6].copy_from_slice(&length.to_be_bytes());
+        let expected = Refused::with(Refusal::FragmentedExtension, 1, 1, 0);
+        assert_eq!(to_ipv4(&packet, &LIMITS), Err(expected));
+    }
+    // Nor was a packet like that translated, so that no error about one is true.
+    let mut packet = from6("quoted_fragment");
+    assert!(to_ipv4(&packet, &LIMITS).is_ok());
+    packet[88] = 60;
+    packet[42..44].fill(0);
+    let view = Ipv6::new(&packet).unwrap();
+    let sum = checksum::icmpv6(view.source(), view.destination(), &packet[40..]);
+    packet[42..44].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(to_ipv4(&packet, &LIMITS), Err(Refusal::QuotedProtocol.into()));
+}
+
 #[test]
 fn rfc6146_3_4_other_protocols() {
     let mut packet = from6("tcp");
