@@ -4,8 +4,8 @@
 //! [`payload`] is the parser of control payloads, [`packet`] the views of embedded packets and the
 //! ICMP messages made from them, [`server`] a whole shard under a little program of requests,
 //! [`journal`] the reader of the state directory, whatever happened to its files, [`translate`] the
-//! translation of packets between IPv6 and IPv4, beside a second translator ([`naive`]), [`gateway`]
-//! a whole NAT64 under a little program.
+//! translation of packets between IPv6 and IPv4, beside a second translator in `fuzz/src/naive.rs`,
+//! [`gateway`] a whole NAT64 under a little program.
 //! [`seed`] makes the first inputs of each.
 //!
 //! What a result must be is said by [`judge`], the tests' own codec, which uses nothing of the

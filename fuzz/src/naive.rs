@@ -24,11 +24,13 @@ pub struct Setting {
     pub service4: [u8; 4],
 }
 
-/// The packets, or why there are none: the type, code and word of an error that must be sent, or
-/// `None` where this reading leaves open whether there is one.
-pub type Translated = Result<Vec<Vec<u8>>, Option<(u8, u8, u32)>>;
+/// Why there are no packets: the type, code and word of an error that must be sent, or `None` where
+/// this reading leaves open whether there is one.
+pub type Told = Option<(u8, u8, u32)>;
+/// The packets, where there are any.
+pub type Translated = Result<Vec<Vec<u8>>, Told>;
 
-const SILENT: Option<(u8, u8, u32)> = None;
+const SILENT: Told = None;
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMP4: u8 = 1;
@@ -170,7 +172,7 @@ fn header4(class: u8, length: usize, middle: [u8; 4], ttl: u8, protocol: u8) -> 
 
 fn header6(class: u8, length: usize, next: u8, hop_limit: u8) -> Vec<u8> {
     let [high, low] = octets(length);
-    vec![0x60 | class / 16, class % 16 * 16, 0, 0, high, low, next, hop_limit]
+    vec![0x60 + class / 16, class % 16 * 16, 0, 0, high, low, next, hop_limit]
 }
 
 fn fragment_header(part: Part, next: u8) -> Vec<u8> {
@@ -269,17 +271,19 @@ fn pieces(data: &[u8], room: usize, part: Part) -> Vec<(Part, Vec<u8>)> {
     cut.collect()
 }
 
+/// An IPv4 packet cut to its own length, and that of its header, whose checksum is right.
+fn whole4(octets: &[u8]) -> Option<(&[u8], usize)> {
+    let start = 4 * usize::from(octets.first()? % 16);
+    if octets.len() < start || start < 20 || octets[0] / 16 != 4 || !is_right(&octets[..start]) {
+        return None;
+    }
+    let packet = octets.get(..word(octets, 2))?;
+    (packet.len() >= start).then_some((packet, start))
+}
+
 /// Section 4: a packet for the client.
 pub fn to_ipv6(octets: &[u8], set: &Setting) -> Translated {
-    let start = 4 * usize::from(octets.first().map_or(0, |first| first % 16));
-    if octets.len() < start.max(20) || octets[0] / 16 != 4 || start < 20 {
-        return Err(SILENT);
-    }
-    let length = word(octets, 2);
-    if length < start || octets.len() < length || !is_right(&octets[..start]) {
-        return Err(SILENT);
-    }
-    let packet = &octets[..length];
+    let (packet, start) = whole4(octets).ok_or(SILENT)?;
     let (upper, part) = (packet[start..].to_vec(), part4(packet));
     let error = packet[9] == ICMP4 && matches!(upper.first(), Some(3 | 4 | 5 | 11 | 12));
     let link_local = packet[12..14] == [169, 254];
@@ -348,11 +352,7 @@ pub fn to_ipv6(octets: &[u8], set: &Setting) -> Translated {
 }
 
 /// Section 4.5: over IPv6 there is always one.
-fn with_udp_checksum(
-    mut data: Vec<u8>,
-    addresses: &[u8],
-    set: &Setting,
-) -> Result<Vec<u8>, Option<(u8, u8, u32)>> {
+fn with_udp_checksum(mut data: Vec<u8>, addresses: &[u8], set: &Setting) -> Result<Vec<u8>, Told> {
     let length = word(&data, 4);
     if !set.make_udp_checksums || length < 8 || length > data.len() {
         return Err(SILENT);
@@ -366,7 +366,7 @@ fn with_udp_checksum(
 
 /// Section 4.1: what is sent back where a source route is not used up. Options that cannot be told
 /// apart may hide one.
-fn source_route(mut options: &[u8]) -> Option<Option<(u8, u8, u32)>> {
+fn source_route(mut options: &[u8]) -> Option<Told> {
     while !options.is_empty() && options[0] != 0 {
         if options[0] == 1 {
             options = &options[1..];
@@ -412,11 +412,7 @@ fn requote(quoted: Vec<u8>, extension: &[u8], unit: usize, room: usize) -> (Vec<
 }
 
 /// Sections 5.2 and 5.3: the ICMP message; `None` where its type or code has no counterpart.
-fn error_to_ipv4(
-    message: &[u8],
-    addresses: &[u8],
-    set: &Setting,
-) -> Result<Option<Vec<u8>>, Option<(u8, u8, u32)>> {
+fn error_to_ipv4(message: &[u8], addresses: &[u8], set: &Setting) -> Result<Option<Vec<u8>>, Told> {
     let front = pseudo(addresses, message.len(), ICMP6);
     let has_length = matches!(message[0], 1 | 3);
     let (quoted, extension) = quote(message, if has_length { message[4] } else { 0 }, 8);
@@ -483,11 +479,7 @@ fn error_to_ipv4(
 type Told6 = ([u8; 16], Vec<u8>);
 
 /// Sections 4.2 and 4.3: source and message; `None` where type or code have no counterpart.
-fn error_to_ipv6(
-    message: &[u8],
-    addresses: &[u8],
-    set: &Setting,
-) -> Result<Option<Told6>, Option<(u8, u8, u32)>> {
+fn error_to_ipv6(message: &[u8], addresses: &[u8], set: &Setting) -> Result<Option<Told6>, Told> {
     let has_length = matches!(message[0], 3 | 11 | 12);
     let (quoted, extension) = quote(message, if has_length { message[5] } else { 0 }, 4);
     let start = 4 * usize::from(quoted.first().map_or(0, |first| first % 16));
@@ -517,22 +509,12 @@ fn error_to_ipv6(
             [header, new, fragment_header(part, protocol), upper].concat()
         }
     };
-    let plateaus = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
     let named = match word(message, 6) {
-        0 => *plateaus.iter().find(|plateau| **plateau < total).unwrap_or(&68),
+        0 => plateau(total),
         named => named,
     };
     let mtu = (named + 20).min(set.ipv6_mtu).min(set.ipv4_mtu + 20).max(1280);
-    let pointer = match message[4] {
-        0 => Some(0),
-        1 => Some(1),
-        2 | 3 => Some(4),
-        8 => Some(7),
-        9 => Some(6),
-        12..=15 => Some(8),
-        16..=19 => Some(24),
-        _ => None,
-    };
+    let pointer = pointer6(message[4]);
     let (kind, code, rest, extends) = match (message[0], message[1]) {
         (3, 0 | 1 | 5 | 6 | 7 | 8 | 11 | 12) => (1, 0, 0, true),
         (3, 2) => (4, 1, 6, false),
@@ -560,6 +542,26 @@ fn error_to_ipv6(
     Ok(Some((source, told)))
 }
 
+/// RFC 1191 section 7.1: the likely MTU of who refused a packet of `total` octets.
+fn plateau(total: usize) -> usize {
+    let plateaus = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
+    *plateaus.iter().find(|plateau| **plateau < total).unwrap_or(&68)
+}
+
+/// Figure 3.
+fn pointer6(pointer: u8) -> Option<u32> {
+    match pointer {
+        0 => Some(0),
+        1 => Some(1),
+        2 | 3 => Some(4),
+        8 => Some(7),
+        9 => Some(6),
+        12..=15 => Some(8),
+        16..=19 => Some(24),
+        _ => None,
+    }
+}
+
 /// The protocol of a quoted packet that can be one of ours: TCP or UDP with its ports, or an echo
 /// that is whole.
 fn about(
@@ -568,7 +570,7 @@ fn about(
     part: Option<Part>,
     icmp: u8,
     echoes: [u8; 2],
-) -> Result<u8, Option<(u8, u8, u32)>> {
+) -> Result<u8, Told> {
     let first = part.is_none_or(|part| part.offset == 0 && !(part.more && protocol == icmp));
     let known = match protocol {
         TCP | UDP => upper.len() >= 4,

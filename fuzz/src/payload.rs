@@ -1,4 +1,5 @@
-//! The target `payload`: the parser of control payloads against a plain one.
+//! The target `payload`: the parser of control payloads, and the writers of messages, against plain
+//! ones.
 
 use nat64handoff::handoff::message::{self, ReportedPacket, RequestKind, Span};
 use nat64handoff::handoff::stats::DropReason;
@@ -63,7 +64,9 @@ pub fn check(data: &[u8]) {
 fn again(messages: &Messages<'_>, shape: Shape) {
     let mut payload = Vec::new();
     for &(kind, data) in &messages.handoff {
+        let start = payload.len();
         message::emit(&mut payload, kind, data);
+        written(kind, data, &payload[start..]);
     }
     payload.extend_from_slice(messages.packet.unwrap_or_default());
     let again = Messages::split(&payload).expect("what was emitted is well-formed");
@@ -71,4 +74,23 @@ fn again(messages: &Messages<'_>, shape: Shape) {
     assert_eq!(again.packet, messages.packet);
     assert_eq!(again.shape(), Some(shape));
     assert!(message::parse(&payload).is_ok());
+}
+
+/// Each writer gives a message the octets that the tests' own encoder gives it, and touches nothing
+/// beside it.
+fn written(kind: u8, data: &[u8], emitted: &[u8]) {
+    let expected = wire::message(kind, data);
+    assert_eq!(emitted, expected);
+    let mut buffer = [&[0xc5; 3][..], &[0; 2], data, &[0; 5], &[0xc5; 3]].concat();
+    let end = buffer.len() - 3;
+    // What is moved overlaps the place where it goes.
+    for moved in [true, false] {
+        let start = if moved {
+            message::move_before(&mut buffer, end, kind, 5..5 + data.len())
+        } else {
+            message::write_before(&mut buffer, end, kind, data)
+        };
+        assert_eq!(buffer[start..end], expected);
+        assert_eq!((&buffer[..3], &buffer[end..]), (&[0xc5; 3][..], &[0xc5; 3][..]));
+    }
 }
