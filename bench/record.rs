@@ -25,6 +25,7 @@ use nat64handoff::handoff::change::{Change, Event, EventKind, LogFormat, Timesta
 use nat64handoff::handoff::entry::{Client, MappedPort, TableKey};
 use nat64handoff::handoff::opaque::Authenticator;
 use nat64handoff::handoff::stats::Stats;
+use nat64handoff::kernel::clock::Clock;
 use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
 
 /// Entries of each round.
@@ -185,6 +186,8 @@ fn log_round(entries: u64) -> (f64, f64) {
         sync: LogSync::Interval(INTERVAL),
         cursor: Some(directory.path().join("log.cursor")),
         first_events: vec![0],
+        clock: Clock::new(),
+        threads: true,
     };
     let (log, mut senders) = EventLog::start(&RealDisk, config, || {}).unwrap();
     let logger = thread_named("eventlog");

@@ -102,6 +102,8 @@ fn reactor<B: Backend>(
         sync: LogSync::None,
         cursor: None,
         first_events: vec![0],
+        clock: Clock::new(),
+        threads: true,
     };
     let (_log, mut senders) = EventLog::start(&RealDisk, log, || {}).map_err(io::Error::other)?;
     let (backend, _waker) = backend(sockets)?;

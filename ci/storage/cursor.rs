@@ -16,6 +16,7 @@ use nat64handoff::handoff::change::{Event, EventKind, LogFormat, Timestamp};
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::random::Random;
 use nat64handoff::handoff::stats::Stats;
+use nat64handoff::kernel::clock::Clock;
 
 use crate::sim::{FAULTS, Fault, SimDisk};
 
@@ -92,6 +93,8 @@ impl World {
             sync: LogSync::Interval(Duration::from_micros(200)),
             cursor: Some(self.cursor.clone()),
             first_events: self.events.to_vec(),
+            clock: Clock::new(),
+            threads: true,
         };
         let (log, senders) = EventLog::start(&self.disk, config, || {})?;
         let logged = log.logged();

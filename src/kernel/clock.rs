@@ -1,5 +1,7 @@
 //! The one place that reads a clock. The pure rooms get the time as an argument.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -7,26 +9,89 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::handoff::change::{Now, Timestamp};
 
 /// Wall clock and monotonic clock together. A reactor reads them once for a batch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     start: Instant,
+    /// None: the time is that of the machine.
+    hand: Option<SetByHand>,
+}
+
+/// Another time than that of the machine, as a simulation has it.
+#[derive(Debug, Clone)]
+struct SetByHand {
+    hand: Arc<HandClock>,
+    /// What its monotonic clock showed at the start.
+    start: Duration,
+}
+
+/// A clock that goes on only when it is set.
+#[derive(Debug)]
+pub struct HandClock {
+    wall_micros: AtomicU64,
+    monotonic_nanos: AtomicU64,
+}
+
+impl HandClock {
+    /// A clock that stands at this time.
+    pub fn new(now: Now) -> Self {
+        let clock = Self { wall_micros: AtomicU64::new(0), monotonic_nanos: AtomicU64::new(0) };
+        clock.set(now);
+        clock
+    }
+
+    /// From now on it is this time.
+    pub fn set(&self, now: Now) {
+        let nanos = u64::try_from(now.monotonic.as_nanos()).unwrap_or(u64::MAX);
+        self.wall_micros.store(now.wall.as_micros(), Ordering::Relaxed);
+        self.monotonic_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    /// What it was set to.
+    pub fn now(&self) -> Now {
+        Now { wall: self.wall(), monotonic: self.monotonic() }
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_micros(self.wall_micros.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.monotonic_nanos.load(Ordering::Relaxed))
+    }
 }
 
 impl Clock {
     /// Starts now.
     #[expect(clippy::new_without_default, reason = "reading a clock is not a default")]
     pub fn new() -> Self {
-        Self { start: instant() }
+        Self { start: instant(), hand: None }
+    }
+
+    /// Starts now, by a clock that is set by hand.
+    pub fn by_hand(hand: Arc<HandClock>) -> Self {
+        let start = hand.monotonic();
+        Self { start: instant(), hand: Some(SetByHand { hand, start }) }
     }
 
     /// The time by both clocks.
     pub fn now(&self) -> Now {
-        Now { wall: wall(), monotonic: self.monotonic() }
+        Now { wall: self.wall(), monotonic: self.monotonic() }
+    }
+
+    /// The time by the wall clock.
+    pub fn wall(&self) -> Timestamp {
+        match &self.hand {
+            None => wall(),
+            Some(set) => set.hand.wall(),
+        }
     }
 
     /// The time since [`Clock::new`].
     pub fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        match &self.hand {
+            None => self.start.elapsed(),
+            Some(set) => set.hand.monotonic().saturating_sub(set.start),
+        }
     }
 }
 

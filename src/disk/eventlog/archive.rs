@@ -37,26 +37,35 @@ const READ_OCTETS: usize = 128 * 1024;
 /// Where no file is younger than this, the clock may be wrong: nothing is removed.
 const GAP_MAX: u64 = 32;
 
-/// The thread, as the logger sees it. Dropping this ends it, and waits for that: what it does with
-/// one file is left undone.
-pub(super) struct Archive {
-    /// None: it is to end.
-    jobs: Option<mpsc::Sender<Day>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+/// Who does it, as the logger sees it. Dropping a thread ends it, and waits for that: what it does
+/// with one file is left undone.
+pub(super) enum Archive {
+    Thread {
+        /// None: it is to end.
+        jobs: Option<mpsc::Sender<Day>>,
+        stop: Arc<AtomicBool>,
+        thread: Option<JoinHandle<()>>,
+    },
+    /// The logger itself.
+    Here(Tidying),
 }
 
 impl Archive {
-    /// `log` is the log's path, `keep_days` how many days a file is kept; 0: for ever.
+    /// `log` is the log's path, `keep_days` how many days a file is kept; 0: for ever. A thread
+    /// does it if there are to be `threads`.
     pub(super) fn start(
         log: &Path,
         keep_days: u32,
+        threads: bool,
         say: impl FnMut(Priority, fmt::Arguments<'_>) + Send + 'static,
     ) -> io::Result<Archive> {
-        let (jobs, todo) = mpsc::channel();
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::<AtomicBool>::default();
         let mut tidying =
             Tidying { log: log.to_owned(), keep_days, stop: Arc::clone(&stop), say: Box::new(say) };
+        if !threads {
+            return Ok(Archive::Here(tidying));
+        }
+        let (jobs, todo) = mpsc::channel();
         let run = move || {
             priority::lower();
             while let Ok(today) = todo.recv()
@@ -67,26 +76,32 @@ impl Archive {
             }
         };
         let thread = thread::Builder::new().name("logarchive".to_owned()).spawn(run)?;
-        Ok(Archive { jobs: Some(jobs), stop, thread: Some(thread) })
+        Ok(Archive::Thread { jobs: Some(jobs), stop, thread: Some(thread) })
     }
 
     /// Has all files looked at, soon.
-    pub(super) fn tidy(&self, today: Day) {
-        // Without the thread, which panicked, they stay as they are.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(today));
+    pub(super) fn tidy(&mut self, today: Day) {
+        match self {
+            Archive::Thread { jobs, .. } => {
+                // Without the thread, which panicked, they stay as they are.
+                let _ = jobs.as_ref().map(|jobs| jobs.send(today));
+            }
+            Archive::Here(tidying) => tidying.tidy(today),
+        }
     }
 }
 
 impl Drop for Archive {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.jobs = None;
+        let Archive::Thread { jobs, stop, thread } = self else { return };
+        stop.store(true, Ordering::Relaxed);
+        *jobs = None;
         // A panic was reported by the thread itself.
-        let _ = self.thread.take().map(JoinHandle::join);
+        let _ = thread.take().map(JoinHandle::join);
     }
 }
 
-struct Tidying {
+pub(super) struct Tidying {
     log: PathBuf,
     keep_days: u32,
     stop: Arc<AtomicBool>,

@@ -10,25 +10,25 @@ use std::mem;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::Log;
 use rtrb::Consumer;
 use rtrb::chunks::ReadChunk;
 
-use super::archive::Archive;
 use super::days::{Day, rename_to_new};
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
 use super::sender::LogShared;
+use super::turning::Turning;
 use super::{
     BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, NAP, REOPEN_INTERVAL, RETRY_INTERVAL, ROTATE_INTERVAL,
-    Rotation, TURN_EVENTS,
+    TURN_EVENTS,
 };
-use crate::handoff::change::{Event, LogFormat, Timestamp};
+use crate::handoff::change::{Event, LogFormat};
 use crate::handoff::line::LineWriter;
+use crate::kernel::limits;
 use crate::kernel::stderr::Priority;
-use crate::kernel::{clock, limits};
 
 /// What fern writes to: memory. fern flushes after each record; for us that is the end of a batch.
 #[derive(Clone)]
@@ -82,48 +82,17 @@ impl Drop for Watch {
     }
 }
 
-/// One file a day.
-pub(super) struct Turning {
-    clock: fn() -> Timestamp,
-    /// The day of the lines that are taken.
-    day: Day,
-    /// When the file is put aside once more, after that failed.
-    again_at: Option<Instant>,
-    /// The day on which the files of former days were looked at.
-    tidied: Day,
-    archive: Archive,
-}
-
-impl Turning {
-    /// None where the log is no regular file.
-    pub(super) fn start(
-        rotation: Rotation,
-        output: &Output,
-        say: impl FnMut(Priority, fmt::Arguments<'_>) + Send + 'static,
-    ) -> io::Result<Option<Turning>> {
-        let Output::File(LogFile { id: Some(_), path, .. }) = output else { return Ok(None) };
-        let Rotation { keep_days, clock } = rotation;
-        let today = Day::of(clock());
-        let archive = Archive::start(path, keep_days, say)?;
-        archive.tidy(today);
-        let day = output.day().unwrap_or(today);
-        Ok(Some(Turning { clock, day, again_at: None, tidied: today, archive }))
-    }
-
-    /// How many of the first of these events belong into the file.
-    fn fit(&self, chunk: &ReadChunk<'_, Event>) -> usize {
-        let (first, second) = chunk.as_slices();
-        let events = first.iter().chain(second);
-        events.take_while(|event| self.day.has_room_for(event.at)).count()
-    }
-
-    /// Has the files of former days looked at, once a day.
-    fn tidy(&mut self) {
-        let today = Day::of((self.clock)());
-        if mem::replace(&mut self.tidied, today) != today {
-            self.archive.tidy(today);
-        }
-    }
+/// What the logger does after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogNext {
+    /// The next one.
+    Step,
+    /// The next one after this time, or earlier where somebody wants something.
+    Pause(Duration),
+    /// It sleeps for [`Logger::rest`].
+    Sleep,
+    /// Everything is written.
+    End,
 }
 
 pub(super) struct Logger {
@@ -141,18 +110,21 @@ pub(super) struct Logger {
     batch: Vec<u8>,
     /// Octets of `batch` that are written.
     done: usize,
+    /// After an error, what is known of `batch`: how many events it has, and whether these are the
+    /// last ones.
+    unwritten: Option<(usize, bool)>,
     /// Whose lines these are, in order: shard and number of lines.
     turns: VecDeque<(usize, u64)>,
     recorder: Recorder,
     output: Output,
     /// When the thread was last woken.
-    woken: Option<Instant>,
-    /// Whether that was within [`NAP`] of the time before: see [`Logger::nap`].
+    woken: Option<Duration>,
+    /// Whether that was within [`NAP`] of the time before: see [`Logger::may_nap`].
     busy: bool,
     /// Whether it was said that the log cannot be written.
     complained: bool,
     /// When the path is opened anew once more, after that failed.
-    reopen_at: Option<Instant>,
+    reopen_at: Option<Duration>,
     turning: Option<Turning>,
     say: Box<dyn FnMut(Priority, fmt::Arguments<'_>) + Send>,
     watch: Watch,
@@ -179,6 +151,7 @@ impl Logger {
             lines,
             batch: Vec::with_capacity(BATCH_OCTETS),
             done: 0,
+            unwritten: None,
             turns: VecDeque::new(),
             recorder,
             output,
@@ -199,6 +172,15 @@ impl Logger {
 
     /// Runs until all senders are dropped, or the log cannot be written.
     pub(super) fn run(mut self) -> Result<(), io::Error> {
+        // Nobody else sets it.
+        let _ = self.shared().thread.set(thread::current());
+        self.begin();
+        let result = self.serve();
+        self.end(result)
+    }
+
+    /// Before the first step.
+    pub(super) fn begin(&mut self) {
         if self.output.is_unread() {
             self.complained = true;
             self.say_of_log(
@@ -208,7 +190,10 @@ impl Logger {
                 ),
             );
         }
-        let result = self.serve();
+    }
+
+    /// After the last step.
+    pub(super) fn end(mut self, result: Result<(), io::Error>) -> Result<(), io::Error> {
         self.record(Firmness::Firm);
         if result.is_ok() {
             self.watch.on_failure = None;
@@ -217,32 +202,64 @@ impl Logger {
     }
 
     fn serve(&mut self) -> Result<(), io::Error> {
-        let shared = Arc::clone(&self.watch.shared);
         loop {
-            self.shared().turns.fetch_add(1, Ordering::Relaxed);
-            // Loaded before the queues are read, so that all that the last sender sent is seen in
-            // them.
-            let last = self.shared().senders.load(Ordering::Acquire) == 0
-                || self.shared().give_up.load(Ordering::Acquire);
-            let taken = self.take();
-            if taken > 0 {
-                self.write()?;
-            }
-            self.record_if_due();
-            if self.is_reopen_due() {
-                if self.reopen() {
-                    self.record(Firmness::Firm);
-                }
-            } else if taken == 0 && shared.in_system(|| self.turn_day()) {
-                // What waits is of the day that begins.
-            } else if taken == 0 && last {
-                return Ok(());
-            } else if taken == 0 {
-                self.sleep();
-            } else if self.busy && !last {
-                self.nap();
+            match self.step()? {
+                LogNext::Step => {}
+                // `reopen`, `give_up` and a reactor under backpressure end this early.
+                LogNext::Pause(pause) => thread::park_timeout(pause),
+                LogNext::Sleep => self.sleep(),
+                LogNext::End => return Ok(()),
             }
         }
+    }
+
+    /// Takes what there is, writes it, and says what to do next. Waits for nothing but the system.
+    pub(super) fn step(&mut self) -> Result<LogNext, io::Error> {
+        self.shared().turns.fetch_add(1, Ordering::Relaxed);
+        let (taken, last) = match self.unwritten.take() {
+            Some(batch) => {
+                self.reopen_within_batch();
+                batch
+            }
+            None => {
+                // Loaded before the queues are read, so that all that the last sender sent is seen
+                // in them.
+                let last = self.shared().senders.load(Ordering::Acquire) == 0
+                    || self.shared().give_up.load(Ordering::Acquire);
+                let taken = self.take();
+                if taken > 0 {
+                    mem::swap(&mut self.batch, &mut self.lines.lock());
+                    self.done = 0;
+                }
+                (taken, last)
+            }
+        };
+        if taken > 0
+            && let Some(pause) = self.write()?
+        {
+            self.unwritten = Some((taken, last));
+            return Ok(LogNext::Pause(pause));
+        }
+        self.record_if_due();
+        if self.is_reopen_due() {
+            if self.reopen() {
+                self.record(Firmness::Firm);
+            }
+            return Ok(LogNext::Step);
+        }
+        if taken == 0 {
+            let shared = Arc::clone(&self.watch.shared);
+            if shared.in_system(|| self.turn_day()) {
+                // What waits is of the day that begins.
+                return Ok(LogNext::Step);
+            }
+        }
+        Ok(match taken {
+            0 if last => LogNext::End,
+            0 => LogNext::Sleep,
+            _ if self.busy && !last && self.may_nap() => LogNext::Pause(NAP),
+            _ => LogNext::Step,
+        })
     }
 
     fn shared(&self) -> &LogShared {
@@ -285,10 +302,9 @@ impl Logger {
         taken
     }
 
-    /// Writes the formatted lines, all of them, however long that takes.
-    fn write(&mut self) -> Result<(), io::Error> {
-        mem::swap(&mut self.batch, &mut self.lines.lock());
-        self.done = 0;
+    /// Writes the batch, all of it, unless there is an error: then it says how long to wait before
+    /// it is called again.
+    fn write(&mut self) -> Result<Option<Duration>, io::Error> {
         while let Some(rest) = self.batch.get(self.done..).filter(|rest| !rest.is_empty()) {
             let result = match self.watch.shared.in_system(|| self.output.write(rest)) {
                 Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
@@ -314,7 +330,7 @@ impl Logger {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.output.is_gone(&error) => return Err(error),
-                Err(error) => self.endure(error)?,
+                Err(error) => return self.endure(error).map(Some),
             }
         }
         if let Some(tap) = self.shared().tap.get() {
@@ -322,7 +338,7 @@ impl Logger {
         }
         self.batch.clear();
         self.done = 0;
-        Ok(())
+        Ok(None)
     }
 
     /// Tells the recorder whose lines were written.
@@ -379,9 +395,8 @@ impl Logger {
         (self.say)(priority, format_args!("{name} {what}"));
     }
 
-    /// After a write error: says so, once, and waits a while.
-    fn endure(&mut self, error: io::Error) -> Result<(), io::Error> {
-        self.shared().turns.fetch_add(1, Ordering::Relaxed);
+    /// After a write error: says so, once, and how long to wait.
+    fn endure(&mut self, error: io::Error) -> Result<Duration, io::Error> {
         let busy = error.kind() == io::ErrorKind::WouldBlock;
         if !busy && !mem::replace(&mut self.complained, true) {
             self.say_of_log(
@@ -400,16 +415,19 @@ impl Logger {
             // What is too old may be what takes the room.
             turning.tidy();
         }
-        // `reopen` and `give_up` end this early. A reactor that finds no room does so once, not
-        // with each event, as `asleep` is not set.
-        thread::park_timeout(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL });
+        // A reactor that finds no room ends this early once, not with each event, as `asleep` is
+        // not set.
+        Ok(if busy { BUSY_INTERVAL } else { RETRY_INTERVAL })
+    }
+
+    /// After such a wait.
+    fn reopen_within_batch(&mut self) {
         if self.is_reopen_due() && self.reopen() {
             // The new file gets the whole line.
             let line = self.batch[..self.done].iter().rposition(|&octet| octet == b'\n');
             self.done = line.map_or(0, |line_feed| line_feed + 1);
             self.record(Firmness::Firm);
         }
-        Ok(())
     }
 
     /// Whether the path is to be opened anew: somebody asked for it, or it failed before.
@@ -419,7 +437,7 @@ impl Logger {
             // What is wrong now is said once more.
             self.reopen_at = None;
         }
-        asked || self.reopen_at.is_some_and(|at| at <= clock::instant())
+        asked || self.reopen_at.is_some_and(|at| at <= self.now())
     }
 
     /// Opens the log's path anew. Returns whether there is another file now.
@@ -428,12 +446,11 @@ impl Logger {
     /// the new file before it has a line. So [`complete`](super::complete()) never needs more than
     /// two files.
     fn reopen(&mut self) -> bool {
-        let Output::File(log) = &self.output else {
-            return false;
-        };
-        let path = log.path.clone();
-        self.record(Firmness::Firm);
-        match self.watch.shared.in_system(|| LogFile::open(path)) {
+        if let Output::File(_) = self.output {
+            self.record(Firmness::Firm);
+        }
+        let Output::File(log) = &self.output else { return false };
+        match self.watch.shared.in_system(|| log.open_again()) {
             Ok(new) => {
                 if self.reopen_at.take().is_some() {
                     self.say_of_log(Priority::Information, format_args!("is opened anew"));
@@ -452,7 +469,7 @@ impl Logger {
                         format_args!("{error}; until this works the old file is written on"),
                     );
                 }
-                self.reopen_at = Some(clock::instant() + REOPEN_INTERVAL);
+                self.reopen_at = Some(self.now() + REOPEN_INTERVAL);
                 false
             }
         }
@@ -461,11 +478,12 @@ impl Logger {
     /// Where a day has begun, by the clock or by the time of what comes next, the log's file gets
     /// the name of the day that is over. Returns whether events wait for that.
     fn turn_day(&mut self) -> bool {
+        let now = self.now();
         let Some(turning) = &mut self.turning else { return false };
         let heads = self.queues.iter().filter_map(|queue| queue.peek().ok());
         let later = heads.map(|event| event.at).filter(|&at| !turning.day.has_room_for(at));
         let (later, today) = (later.map(Day::of).min(), Day::of((turning.clock)()));
-        let again = turning.again_at.is_some_and(|at| at <= clock::instant());
+        let again = turning.again_at.is_some_and(|at| at <= now);
         let (day, next) = (turning.day, later.unwrap_or(today.max(turning.day)));
         if next == day && !again {
             turning.tidy();
@@ -476,10 +494,10 @@ impl Logger {
             turning.tidy();
         } else {
             let put_aside = self.put_aside(day, today);
+            let now = self.now();
             if let Some(turning) = &mut self.turning {
                 let failed_before = turning.again_at.take().is_some();
-                turning.again_at =
-                    put_aside.as_ref().err().map(|_| clock::instant() + ROTATE_INTERVAL);
+                turning.again_at = put_aside.as_ref().err().map(|_| now + ROTATE_INTERVAL);
                 turning.tidied = today;
                 turning.archive.tidy(today);
                 if let Err(error) = put_aside
@@ -509,7 +527,7 @@ impl Logger {
         }
         let Output::File(log) = &self.output else { return Ok(()) };
         let aside = log.put_aside(day, today)?;
-        match LogFile::open(log.path.clone()) {
+        match log.open_again() {
             Ok(new) => self.go_on_in(new),
             Err(error) => {
                 if let Some((aside, path)) = aside {
@@ -529,43 +547,50 @@ impl Logger {
         let _ = self.watch.shared.in_system(|| self.output.sync_name());
     }
 
-    /// Lets events gather. Under load, waking this thread for each batch would cost it and the
-    /// reactors more than the lines do. A batch that comes alone is written at once.
-    fn nap(&self) {
-        if self.queues.iter().all(|queue| queue.slots() < TURN_EVENTS) {
-            // `reopen`, `give_up` and a reactor under backpressure end this early.
-            thread::park_timeout(NAP);
-        }
+    /// Whether to let events gather. Under load, waking this thread for each batch would cost it
+    /// and the reactors more than the lines do. A batch that comes alone is written at once.
+    fn may_nap(&self) -> bool {
+        self.queues.iter().all(|queue| queue.slots() < TURN_EVENTS)
     }
 
     /// Sleeps until there is something to do. See `Sender::wake`.
     fn sleep(&mut self) {
-        self.wait();
-        let now = clock::instant();
-        let before = self.woken.replace(now);
-        self.busy = before.is_some_and(|before| now.saturating_duration_since(before) < NAP);
+        self.shared().asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        match self.rest() {
+            Some(Duration::ZERO) => {}
+            Some(rest) => thread::park_timeout(rest),
+            None => thread::park(),
+        }
+        self.shared().asleep.store(false, Ordering::Relaxed);
+        self.wakes();
     }
 
-    fn wait(&self) {
+    /// How long there is nothing to do. None: until somebody wakes it.
+    pub(super) fn rest(&self) -> Option<Duration> {
         let shared = self.shared();
-        shared.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
         let idle = self.queues.iter().all(|queue| queue.slots() == 0)
             && shared.senders.load(Ordering::Relaxed) > 0
             && !shared.reopen.load(Ordering::Relaxed)
             && !shared.give_up.load(Ordering::Relaxed);
-        if idle {
-            let again = self.reopen_at.map(|at| at.saturating_duration_since(clock::instant()));
-            let turn = self.turning.as_ref().map(|turning| {
-                let again =
-                    turning.again_at.map(|at| at.saturating_duration_since(clock::instant()));
-                Day::rest((turning.clock)()).min(again.unwrap_or(Duration::MAX))
-            });
-            match self.recorder.due(&self.output).into_iter().chain(again).chain(turn).min() {
-                Some(due) => thread::park_timeout(due),
-                None => thread::park(),
-            }
+        if !idle {
+            return Some(Duration::ZERO);
         }
-        shared.asleep.store(false, Ordering::Relaxed);
+        let now = self.now();
+        let again = self.reopen_at.map(|at| at.saturating_sub(now));
+        let turn = self.turning.as_ref().map(|turning| turning.rest(now));
+        self.recorder.due(&self.output).into_iter().chain(again).chain(turn).min()
+    }
+
+    /// After it slept.
+    pub(super) fn wakes(&mut self) {
+        let now = self.now();
+        let before = self.woken.replace(now);
+        self.busy = before.is_some_and(|before| now.saturating_sub(before) < NAP);
+    }
+
+    /// The time by its clock.
+    pub(super) fn now(&self) -> Duration {
+        self.recorder.now()
     }
 }

@@ -30,7 +30,9 @@
 //! | `on` | reads them once, and says how far it is |
 //! | `sender` | the reactors' ends of the queues |
 //! | `tap` | lines for whoever watches them as they are written |
-//! | `logger` | the thread |
+//! | `logger` | what the thread does |
+//! | `turning` | the day of the log's file |
+//! | `prepared` | a log that is open, before somebody works for it: a thread, or who makes its steps |
 //!
 //! Not here: what a line says (`handoff::line`), when to reopen or to stop (`programs::serve`), and
 //! the journal (`storage`).
@@ -49,28 +51,28 @@ mod on;
 mod output;
 mod past;
 mod place;
+mod prepared;
 mod recorder;
 mod sender;
 mod tap;
+mod turning;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
-
-use rtrb::RingBuffer;
 
 use crate::disk::UNLOGGED_MAX;
 use crate::disk::fs::Disk;
 use crate::handoff::change::{LogFormat, Timestamp};
 use crate::handoff::line;
+use crate::kernel::clock::Clock;
 use crate::kernel::stderr::{Priority, say, tell};
 
-pub use complete::{Completed, complete, complete_saying, known_events};
-use cursor::CursorFile;
+pub use complete::{Completed, LogToComplete, complete, complete_saying, known_events};
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
 pub use days::Day;
 pub use error::{LogError, directory_of};
@@ -78,14 +80,12 @@ pub use follow::{
     CURSOR_OCTETS, FollowCursor, FollowStart, FollowStep, FollowedLine, Follower, Lost,
     NoFollowCursor,
 };
-use logger::{Logger, Turning};
 pub use on::LogReader;
-use output::Output;
-pub use output::{Destination, may_follow};
+pub use output::{Destination, LogCalls, may_follow};
 pub use past::{OpenedPast, PastFile, lines_with, open_past, open_past_from, past_of};
 pub use place::{Inode, LogPlace, LogPosition, NoPlace, Tail};
+pub use prepared::{LogSteps, PreparedLog};
 pub use recorder::Logged;
-use recorder::Recorder;
 use sender::LogShared;
 pub use sender::Sender;
 pub use tap::{LogTap, TapReader, log_tap};
@@ -135,12 +135,12 @@ pub enum LogSync {
 }
 
 /// One file a day, UTC.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Rotation {
     /// How many days the files of former days are kept; 0: for ever.
     pub keep_days: u32,
     /// The present time. Lines have times of their own.
-    pub clock: fn() -> Timestamp,
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 /// What the log is, and how far it is.
@@ -157,6 +157,10 @@ pub struct LogConfig {
     pub cursor: Option<PathBuf>,
     /// For each shard, the number of its next event: all before it are in the log.
     pub first_events: Vec<u64>,
+    /// What tells when something is due.
+    pub clock: Clock,
+    /// Whether threads do all of it. Without them, [`LogSteps`] do it when they are made.
+    pub threads: bool,
 }
 
 /// The supervisor's end.
@@ -226,71 +230,10 @@ impl EventLog {
         disk: &dyn Disk,
         config: LogConfig,
         on_failure: impl FnOnce() + Send + 'static,
-        mut say: impl FnMut(Priority, fmt::Arguments<'_>) + Clone + Send + 'static,
+        say: impl FnMut(Priority, fmt::Arguments<'_>) + Clone + Send + 'static,
     ) -> Result<(EventLog, Vec<Sender>), LogError> {
-        let LogConfig { destination, format, rotation, sync, cursor, first_events } = config;
-        let output = Output::open(destination)?;
-        let name = output.name();
-        let cursor = match cursor {
-            Some(path) => {
-                // `complete` has synced the lines before this. This syncs the name; if that fails,
-                // lines are written again after a power cut, as in a rotation.
-                let _ = output.sync_name();
-                let position = output.position(0);
-                let cursor = Cursor { events: first_events.clone(), position };
-                let create = CursorFile::create(disk, &path, &cursor);
-                Some(create.map_err(|cause| LogError::Cursor { path, cause })?)
-            }
-            None => None,
-        };
-        let reactors = first_events.len();
-        // Without a cursor, nobody counts what the log has.
-        let unlogged_max = if cursor.is_some() { UNLOGGED_MAX } else { u64::MAX };
-        let recorder = Recorder::new(first_events.clone(), sync, cursor);
-        let logged = recorder.logged();
-        let shared = Arc::new(LogShared::default());
-        shared.senders.store(reactors, Ordering::Relaxed);
-        let (producers, queues): (Vec<_>, Vec<_>) =
-            (0..reactors).map(|_| RingBuffer::new(QUEUE_EVENTS)).unzip();
-        let (end, ended) = mpsc::channel();
-        let rotation = rotation.and_then(|rotation| {
-            let turning = Turning::start(rotation, &output, say.clone());
-            turning
-                .inspect_err(|why| {
-                    say(Priority::Warning, format_args!("{name} goes on in one file: {why}"))
-                })
-                .ok()?
-        });
-        let shared_too = Arc::clone(&shared);
-        let logger = Logger::new(queues, format, output, recorder, shared_too, on_failure, say);
-        let logger = logger.turning(rotation);
-        let thread = thread::Builder::new()
-            .name("eventlog".to_owned())
-            .spawn(move || {
-                let result = logger.run();
-                // The supervisor may be gone: then nobody needs the result.
-                let _ = end.send(result);
-            })
-            .map_err(LogError::Thread)?;
-        let senders = producers
-            .into_iter()
-            .zip(first_events)
-            .enumerate()
-            .map(|(shard, (queue, next))| Sender {
-                queue,
-                unpublished: 0,
-                lost: false,
-                is_blocked: false,
-                next,
-                unlogged_max,
-                logged: logged.clone(),
-                shard,
-                thread: thread.thread().clone(),
-                shared: Arc::clone(&shared),
-            })
-            .collect();
-        let log = EventLog { name, thread, ended, shared, logged };
-        Ok((log, senders))
+        let (prepared, senders) = PreparedLog::open(disk, config, on_failure, say)?;
+        Ok((prepared.spawn()?, senders))
     }
 
     /// Opens the file's path anew, soon, on the logger's thread: logrotate has renamed it. Lines

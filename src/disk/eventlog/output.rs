@@ -8,6 +8,7 @@ use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::LINE_MAX;
 use rustix::process::geteuid;
@@ -27,6 +28,8 @@ pub enum Destination {
     Stdout,
     /// Appended to a file, which is created if need be, in a directory that exists.
     File(PathBuf),
+    /// The same, where somebody else makes the calls that can fail: for tests.
+    FileBy(PathBuf, Arc<dyn LogCalls>),
     /// Anything else. It may write less than it was asked to; it is never flushed.
     Writer(Box<dyn Write + Send>),
 }
@@ -37,9 +40,35 @@ impl Destination {
         match self {
             Destination::Stdout => Some(Destination::Stdout),
             Destination::File(path) => Some(Destination::File(path.clone())),
+            Destination::FileBy(path, calls) => {
+                Some(Destination::FileBy(path.clone(), Arc::clone(calls)))
+            }
             Destination::Writer(_) => None,
         }
     }
+
+    /// The path of a file.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Destination::File(path) | Destination::FileBy(path, _) => Some(path),
+            Destination::Stdout | Destination::Writer(_) => None,
+        }
+    }
+
+    fn file(path: PathBuf, calls: Option<Arc<dyn LogCalls>>) -> Self {
+        match calls {
+            None => Destination::File(path),
+            Some(calls) => Destination::FileBy(path, calls),
+        }
+    }
+}
+
+/// The calls of a log's file that fail where a disk does.
+pub trait LogCalls: Send + Sync {
+    /// Appends, perhaps only the first part.
+    fn write(&self, file: &File, octets: &[u8]) -> io::Result<usize>;
+    /// Makes content and length durable.
+    fn sync(&self, file: &File) -> io::Result<()>;
 }
 
 /// The opened destination.
@@ -53,7 +82,9 @@ pub(super) enum Output {
 
 /// Opened to append.
 pub(super) struct LogFile {
-    pub(super) file: File,
+    file: File,
+    /// None: the system's own.
+    calls: Option<Arc<dyn LogCalls>>,
     pub(super) path: PathBuf,
     /// None for a device or a pipe.
     pub(super) id: Option<Inode>,
@@ -73,7 +104,7 @@ const LAST_MAX: usize = TAIL_MAX + LINE_MAX;
 
 impl Output {
     pub(super) fn open(destination: Destination) -> Result<Self, LogError> {
-        Self::opened(destination, LogFile::open)
+        Self::opened(destination, LogFile::open_by)
     }
 
     /// As [`Output::open`], but half a line at the end of a file stays as it is.
@@ -83,14 +114,15 @@ impl Output {
 
     fn opened(
         destination: Destination,
-        open: impl FnOnce(PathBuf) -> Result<LogFile, LogError>,
+        open: impl FnOnce(PathBuf, Option<Arc<dyn LogCalls>>) -> Result<LogFile, LogError>,
     ) -> Result<Self, LogError> {
         match destination {
             Destination::Stdout => stdout().map(Output::Stdout),
-            Destination::File(path) => match open(path) {
+            Destination::File(path) => match open(path, None) {
                 Err(LogError::Unread(path)) => Ok(Output::Unread(path)),
                 log => log.map(Output::File),
             },
+            Destination::FileBy(path, calls) => open(path, Some(calls)).map(Output::File),
             Destination::Writer(writer) => Ok(Output::Writer(writer)),
         }
     }
@@ -103,7 +135,8 @@ impl Output {
     pub(super) fn close(self) -> Destination {
         match self {
             Output::Stdout(_) => Destination::Stdout,
-            Output::File(LogFile { path, .. }) | Output::Unread(path) => Destination::File(path),
+            Output::File(LogFile { path, calls, .. }) => Destination::file(path, calls),
+            Output::Unread(path) => Destination::File(path),
             Output::Writer(writer) => Destination::Writer(writer),
         }
     }
@@ -123,7 +156,7 @@ impl Output {
             Output::Stdout(file) => file.write(octets),
             Output::File(log) => log.write(octets),
             Output::Unread(path) => {
-                let mut log = LogFile::open(path.clone()).map_err(LogError::into_cause)?;
+                let mut log = LogFile::open_by(path.clone(), None).map_err(LogError::into_cause)?;
                 let written = log.write(octets);
                 *self = Output::File(log);
                 written
@@ -187,7 +220,10 @@ impl Output {
     /// Makes the lines durable, where that means something.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
-            Output::File(LogFile { file, id: Some(_), .. }) => file.sync_data(),
+            Output::File(log) if log.id.is_some() => match &log.calls {
+                None => log.file.sync_data(),
+                Some(calls) => calls.sync(&log.file),
+            },
             _ => Ok(()),
         }
     }
@@ -215,16 +251,21 @@ impl Output {
 }
 
 impl LogFile {
+    /// Opens or creates what has its path now, as it was opened.
+    pub(super) fn open_again(&self) -> Result<LogFile, LogError> {
+        Self::open_by(self.path.clone(), self.calls.clone())
+    }
+
     /// Opens or creates it, and ends the part of a line that may stand at its end.
-    pub(super) fn open(path: PathBuf) -> Result<LogFile, LogError> {
-        let mut log = Self::open_as_is(path)?;
+    fn open_by(path: PathBuf, calls: Option<Arc<dyn LogCalls>>) -> Result<LogFile, LogError> {
+        let mut log = Self::open_as_is(path, calls)?;
         match log.end_line() {
             Ok(()) => Ok(log),
             Err(cause) => Err(LogError::Open { path: log.path, cause }),
         }
     }
 
-    pub(super) fn open_as_is(path: PathBuf) -> Result<LogFile, LogError> {
+    fn open_as_is(path: PathBuf, calls: Option<Arc<dyn LogCalls>>) -> Result<LogFile, LogError> {
         let follow = may_follow(&path)?;
         let file = OpenOptions::new()
             .append(true)
@@ -254,6 +295,7 @@ impl LogFile {
         let id = metadata.is_file().then(|| Inode::of(&metadata));
         let mut log = LogFile {
             file,
+            calls,
             path: path.clone(),
             id,
             at: 0,
@@ -268,7 +310,10 @@ impl LogFile {
     }
 
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(octets)?;
+        let written = match &self.calls {
+            None => self.file.write(octets)?,
+            Some(calls) => calls.write(&self.file, octets)?,
+        };
         if self.id.is_some() {
             // Appended: behind what others may have appended meanwhile.
             let expected = self.at + written as u64;

@@ -9,10 +9,10 @@ use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::disk::UNLOGGED_MAX;
-use crate::kernel::clock;
+use crate::kernel::clock::Clock;
 
 use super::LogSync;
 use super::cursor::{Cursor, CursorFile};
@@ -82,12 +82,13 @@ pub(super) struct Recorder {
     logged: Logged,
     sync: LogSync,
     cursor: Option<CursorFile>,
+    clock: Clock,
     /// When the first line was written that the cursor does not know.
-    dirty_since: Option<Instant>,
+    dirty_since: Option<Duration>,
     /// Writes of the cursor since its last sync.
     writes: u32,
     /// When the first of these was made.
-    unsynced_since: Option<Instant>,
+    unsynced_since: Option<Duration>,
     /// See [`SYNC_LAG_MAX`].
     sync_lag_max: Duration,
     /// See [`SYNC_LINES_MAX`].
@@ -99,12 +100,18 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(events: Vec<u64>, sync: LogSync, cursor: Option<CursorFile>) -> Self {
+    pub(super) fn new(
+        events: Vec<u64>,
+        sync: LogSync,
+        cursor: Option<CursorFile>,
+        clock: Clock,
+    ) -> Self {
         Self {
             logged: Logged::new(&events),
             events,
             sync,
             cursor,
+            clock,
             dirty_since: None,
             writes: 0,
             unsynced_since: None,
@@ -119,6 +126,11 @@ impl Recorder {
         self.logged.clone()
     }
 
+    /// The time by which it goes.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     /// Whether the cursor counts all lines, durably.
     pub(super) fn is_settled(&self) -> bool {
         !self.failed && self.dirty_since.is_none() && self.unsynced_since.is_none()
@@ -129,7 +141,7 @@ impl Recorder {
         self.events[shard] += lines;
         let needed = self.cursor.is_some() || matches!(self.sync, LogSync::Interval(_));
         if lines > 0 && needed && !self.failed && self.dirty_since.is_none() {
-            self.dirty_since = Some(clock::instant());
+            self.dirty_since = Some(self.clock.monotonic());
         }
         self.is_behind |= self.cursor.is_some()
             && !self.failed
@@ -144,8 +156,8 @@ impl Recorder {
             LogSync::Interval(interval) => interval,
             LogSync::None => WRITE_INTERVAL,
         };
-        let write = left(self.dirty_since, interval);
-        let sync = left(self.unsynced_since, self.sync_lag_max);
+        let write = self.left(self.dirty_since, interval);
+        let sync = self.left(self.unsynced_since, self.sync_lag_max);
         write.into_iter().chain(sync).min()
     }
 
@@ -161,7 +173,8 @@ impl Recorder {
         firmness: Firmness,
     ) -> Result<(), CursorTrouble> {
         self.dirty_since = None;
-        let overdue = left(self.unsynced_since, self.sync_lag_max).is_some_and(|d| d.is_zero());
+        let overdue =
+            self.left(self.unsynced_since, self.sync_lag_max).is_some_and(|d| d.is_zero());
         let behind = mem::take(&mut self.is_behind);
         let firmness = if overdue || behind { Firmness::Firm } else { firmness };
         self.unsynced_since = self.unsynced_since.filter(|_| firmness == Firmness::Usual);
@@ -184,7 +197,7 @@ impl Recorder {
             Err(cause) => {
                 // Tried again, though not at once, also where reactors wait for it and no line
                 // comes.
-                self.unsynced_since = Some(clock::instant());
+                self.unsynced_since = Some(self.clock.monotonic());
                 if mem::replace(&mut self.complained, true) {
                     return Ok(());
                 }
@@ -213,7 +226,7 @@ impl Recorder {
             LogSync::None if firmness == Firmness::Usual => file.turn(),
             _ if firmness == Firmness::Firm || self.writes >= WRITES_PER_SYNC => file.sync()?,
             _ => {
-                self.unsynced_since = self.unsynced_since.or_else(|| Some(clock::instant()));
+                self.unsynced_since = self.unsynced_since.or_else(|| Some(self.clock.monotonic()));
                 return Ok(());
             }
         }
@@ -224,11 +237,11 @@ impl Recorder {
         }
         Ok(())
     }
-}
 
-/// What is left of the time `interval` after `since`.
-fn left(since: Option<Instant>, interval: Duration) -> Option<Duration> {
-    since.map(|since| interval.saturating_sub(clock::instant().saturating_duration_since(since)))
+    /// What is left of the time `interval` after `since`.
+    fn left(&self, since: Option<Duration>, interval: Duration) -> Option<Duration> {
+        since.map(|since| (since + interval).saturating_sub(self.now()))
+    }
 }
 
 #[cfg(test)]
@@ -245,7 +258,7 @@ mod tests {
         for sync in [LogSync::None, LogSync::Interval(Duration::from_secs(3_600))] {
             let cursor = Cursor { events: vec![0, 0], position: output.position(0) };
             let file = CursorFile::create(&RealDisk, &path, &cursor).unwrap();
-            let mut recorder = Recorder::new(vec![0, 0], sync, Some(file));
+            let mut recorder = Recorder::new(vec![0, 0], sync, Some(file), Clock::new());
             assert_eq!(recorder.due(&output), None);
             recorder.wrote(1, 2);
             assert!(recorder.due(&output).is_some_and(|due| due > Duration::ZERO));
@@ -263,7 +276,7 @@ mod tests {
             assert_eq!(recorder.logged().get(1), 2, "the journal may forget them");
         }
         // Without a cursor and without syncs there is nothing to do at all.
-        let mut recorder = Recorder::new(vec![0], LogSync::None, None);
+        let mut recorder = Recorder::new(vec![0], LogSync::None, None, Clock::new());
         recorder.wrote(0, 1);
         assert_eq!(recorder.due(&output), None);
     }
@@ -277,7 +290,7 @@ mod tests {
         let cursor = Cursor { events: vec![7, 0], position: None };
         let file = CursorFile::create(&RealDisk, &path, &cursor).unwrap();
         let sync = LogSync::Interval(Duration::from_secs(3_600));
-        let mut recorder = Recorder::new(cursor.events, sync, Some(file));
+        let mut recorder = Recorder::new(cursor.events, sync, Some(file), Clock::new());
         recorder.wrote(0, SYNC_LINES_MAX - 1);
         assert!(recorder.due(&output).is_some_and(|due| due > Duration::from_secs(3_000)));
         recorder.wrote(1, SYNC_LINES_MAX);
@@ -297,7 +310,7 @@ mod tests {
             CursorFile::create(&RealDisk, &path, &Cursor { events: vec![0], position: None })
                 .unwrap();
         let sync = LogSync::Interval(Duration::from_secs(3_600));
-        let mut recorder = Recorder::new(vec![0], sync, Some(file));
+        let mut recorder = Recorder::new(vec![0], sync, Some(file), Clock::new());
         recorder.sync_lag_max = Duration::from_secs(3_600);
         let logged = recorder.logged();
         for write in 1..=2 * u64::from(WRITES_PER_SYNC) {

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::thread;
 
 const DAY: u64 = 24 * 3600 * 1_000_000;
 /// 2019-03-18.
@@ -32,6 +33,10 @@ fn fifth_day() -> Timestamp {
     Timestamp::from_micros(FIRST + 4 * DAY + DAY / 2)
 }
 
+fn rotation(keep_days: u32, clock: fn() -> Timestamp) -> Rotation {
+    Rotation { keep_days, clock: Arc::new(clock) }
+}
+
 fn start(path: &Path, rotation: Rotation, shards: usize) -> (EventLog, Vec<Sender>, Said) {
     let said = Said::default();
     let say = {
@@ -47,6 +52,8 @@ fn start(path: &Path, rotation: Rotation, shards: usize) -> (EventLog, Vec<Sende
         sync: LogSync::Interval(Duration::from_millis(10)),
         cursor: Some(path.with_extension("cursor")),
         first_events: vec![0; shards],
+        clock: Clock::new(),
+        threads: true,
     };
     let (log, senders) = EventLog::start_saying(&RealDisk, config, || {}, say).unwrap();
     (log, senders, said)
@@ -83,7 +90,7 @@ fn each_day_has_a_file() {
     let clock = || Timestamp::from_micros(NOW.load(Ordering::Relaxed));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.log");
-    let (log, mut senders, said) = start(&path, Rotation { keep_days: 0, clock }, 2);
+    let (log, mut senders, said) = start(&path, rotation(0, clock), 2);
     let (mut texts, stats) = (vec![String::new(); 5], Stats::default());
     for day in 0..5_u64 {
         for number in 0..700 {
@@ -140,7 +147,7 @@ fn an_idle_log_is_put_aside_at_midnight() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.log");
     let clock = || Timestamp::from_micros(NOW.load(Ordering::Relaxed));
-    let (log, mut senders, _) = start(&path, Rotation { keep_days: 0, clock }, 1);
+    let (log, mut senders, _) = start(&path, rotation(0, clock), 1);
     let event = at(FIRST + DAY - 20_000, 1, 0);
     senders[0].send(event, &Stats::default());
     senders[0].publish();
@@ -161,7 +168,7 @@ fn an_idle_log_is_put_aside_at_midnight() {
 fn a_log_that_somebody_has_renamed_stays_theirs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.log");
-    let (log, mut senders, said) = start(&path, Rotation { keep_days: 0, clock: fifth_day }, 1);
+    let (log, mut senders, said) = start(&path, rotation(0, fifth_day), 1);
     let mut send = |event: Event, number: u64| {
         senders[0].send(event, &Stats::default());
         senders[0].publish();
@@ -199,7 +206,7 @@ fn what_is_too_old_is_removed_and_nothing_else() {
         fs::write(folder.path().join(name), format!("{name}\n")).unwrap();
     }
     fs::write(folder.path().join(".events.log-20190319.gz.tmp"), "half").unwrap();
-    let (log, senders, said) = start(&path, Rotation { keep_days: 5, clock: fifth_day }, 1);
+    let (log, senders, said) = start(&path, rotation(5, fifth_day), 1);
     kept = vec!["events.log-20190319.gz", "events.log-20190320.1.gz", "events.log-20190321"];
     let expected = ["events.cursor", "events.log"].into_iter().chain(kept).chain(others);
     let mut expected: Vec<_> = expected.collect();
@@ -223,7 +230,7 @@ fn a_wrong_clock_removes_nothing() {
     for name in ["events.log-20170101", "events.log-20170102"] {
         fs::write(folder.path().join(name), "line\n").unwrap();
     }
-    let (log, senders, _) = start(&path, Rotation { keep_days: 30, clock: fifth_day }, 1);
+    let (log, senders, _) = start(&path, rotation(30, fifth_day), 1);
     let first = folder.path().join("events.log-20170101.gz");
     wait_until("it was looked at", || first.exists());
     drop(senders);
@@ -247,7 +254,7 @@ fn a_file_is_removed_where_the_compressed_one_has_its_lines() {
         encoder.finish().unwrap();
     }
     fs::write(file("3.gz"), "no gzip").unwrap();
-    let (log, senders, said) = start(&path, Rotation { keep_days: 0, clock: fifth_day }, 1);
+    let (log, senders, said) = start(&path, rotation(0, fifth_day), 1);
     wait_until("it is said", || !said.lock().unwrap().is_empty());
     drop(senders);
     log.join(DEADLINE).unwrap();
@@ -266,7 +273,7 @@ fn a_file_is_removed_where_the_compressed_one_has_its_lines() {
 fn a_log_that_somebody_truncates_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.log");
-    let (log, mut senders, said) = start(&path, Rotation { keep_days: 0, clock: fifth_day }, 1);
+    let (log, mut senders, said) = start(&path, rotation(0, fifth_day), 1);
     let events: Vec<_> = (0..4).map(|number| at(FIRST + 4 * DAY, 1, number)).collect();
     let truncate = || File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     let mut send = |range: std::ops::Range<usize>| {

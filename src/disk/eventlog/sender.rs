@@ -48,6 +48,8 @@ pub(super) struct LogShared {
     pub written: AtomicU64,
     /// Events that found no room in a queue that is not emptied any more.
     pub lost: AtomicU64,
+    /// The thread, where there is one, as soon as it may sleep.
+    pub(super) thread: OnceLock<Thread>,
     /// Who sees the lines as they are written.
     pub(super) tap: OnceLock<LogTap>,
 }
@@ -59,6 +61,13 @@ impl LogShared {
         let result = calls();
         self.in_system.store(before, Ordering::Relaxed);
         result
+    }
+
+    /// Ends the thread's sleep.
+    pub(super) fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
     }
 
     pub fn unwritten(&self) -> u64 {
@@ -87,7 +96,6 @@ pub struct Sender {
     pub(super) logged: Logged,
     /// Whose events these are.
     pub(super) shard: usize,
-    pub(super) thread: Thread,
     pub(super) shared: Arc<LogShared>,
 }
 
@@ -132,7 +140,7 @@ impl Sender {
         if !mem::replace(&mut self.is_blocked, true) {
             self.publish();
             // As in `wait`.
-            self.thread.unpark();
+            self.shared.unpark();
             stats.add(Counter::LogQueueWaits, 1);
         }
     }
@@ -172,7 +180,7 @@ impl Sender {
         if self.shared.asleep.load(Ordering::Relaxed)
             && self.shared.asleep.swap(false, Ordering::Relaxed)
         {
-            self.thread.unpark();
+            self.shared.unpark();
         }
     }
 
@@ -180,7 +188,7 @@ impl Sender {
     fn wait(&mut self, mut event: Event, stats: &Stats) {
         self.publish();
         // The logger may be in `nap`, longer than we want to wait: wake it.
-        self.thread.unpark();
+        self.shared.unpark();
         let mut turns = 0;
         let mut pause = WAIT_MIN;
         loop {

@@ -7,12 +7,14 @@ use crate::handoff::change::{Event, EventKind, Timestamp};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::stats::{Counter, Stats};
 use crate::ip::address::Prefix96;
+use rtrb::RingBuffer;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
+use std::thread;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -90,6 +92,8 @@ fn config(destination: Destination, reactors: usize) -> LogConfig {
         sync: LogSync::None,
         cursor: None,
         first_events: vec![0; reactors],
+        clock: Clock::new(),
+        threads: true,
     }
 }
 
@@ -308,7 +312,6 @@ fn there_is_no_room_for_more_than_a_start_can_compare() {
         unlogged_max: 5_000,
         logged: Logged::new(&[7, 1_000]),
         shard: 1,
-        thread: thread::current(),
         shared: Arc::default(),
     };
     let stats = Stats::default();
@@ -343,7 +346,6 @@ fn nothing_is_written_behind_a_lost_event() {
         unlogged_max: u64::MAX,
         logged: Logged::new(&[0]),
         shard: 0,
-        thread: thread::current(),
         shared: Arc::clone(&shared),
     };
     let stats = Stats::default();

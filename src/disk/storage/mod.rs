@@ -46,10 +46,10 @@ use crate::kernel::limits;
 pub use check::{Checked, Loss, Made, Repaired, check, check_at, check_by, repair, repair_at};
 pub use compact::Compacted;
 pub use directory::{DirectoryError, StateDirectory};
-pub use open::{Cut, Opened, ReadAhead, Report};
+pub use open::{Cut, Opened, ReadAhead, Report, StatePlace};
 pub use shard::{LogProgress, Wake};
 pub use start::Started;
-pub use sync::{JournalFigures, JournalGauge, Storage};
+pub use sync::{CHECK_INTERVAL, JournalFigures, JournalGauge, Storage, SyncSteps};
 pub use writer::{JournalError, JournalState, JournalWriter};
 
 /// Octets at which a segment is closed.
@@ -116,7 +116,7 @@ pub struct StorageConfig {
     /// See [`JOURNAL_MAX_DEFAULT`].
     pub journal_max: u64,
     /// Whether threads sync, make segments and compact. Without them, [`Storage::sync`] and
-    /// [`Storage::compact`] do it when they are called: for tests.
+    /// [`Storage::compact`] do it when they are called, and one thread reads: for tests.
     pub threads: bool,
 }
 

@@ -91,6 +91,32 @@ pub(super) struct FoundEpoch {
     pub has_names: bool,
 }
 
+/// Where the state is.
+#[derive(Debug)]
+pub enum StatePlace {
+    /// In a directory that is locked.
+    Locked(StateDirectory),
+    /// In a directory of a disk that is not real, which nobody else has.
+    NotLocked(PathBuf),
+}
+
+impl StatePlace {
+    /// The path of the directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            StatePlace::Locked(directory) => directory.path(),
+            StatePlace::NotLocked(path) => path,
+        }
+    }
+
+    fn lock(self) -> Option<StateDirectory> {
+        match self {
+            StatePlace::Locked(directory) => Some(directory),
+            StatePlace::NotLocked(_) => None,
+        }
+    }
+}
+
 /// State that was read, and is not yet written to.
 pub struct Opened {
     pub(super) disk: Arc<dyn Disk>,
@@ -130,10 +156,8 @@ impl Storage {
         ahead: Option<ReadAhead>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
-        let root = directory.path().to_owned();
-        let mut opened = Self::open_whole(disk, &root, config, shard_of, cursor, ahead, shards)?;
-        opened.directory = Some(directory);
-        Ok(opened)
+        let place = StatePlace::Locked(directory);
+        Self::open_in(disk, place, config, shard_of, cursor, ahead, shards)
     }
 
     /// Reads all that there is while another process writes it, and replays it as
@@ -161,6 +185,7 @@ impl Storage {
             logged: vec![u64::MAX; usize::from(u16::MAX)],
             parts: shards.len() / config.shards,
             all: &all,
+            threads: threads(config),
             how: How::Live,
         };
         let read = reading.read(&shard_of, shards)?;
@@ -178,12 +203,14 @@ impl Storage {
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
-        Self::open_whole(disk, root, config, shard_of, cursor, None, shards)
+        let place = StatePlace::NotLocked(root.to_owned());
+        Self::open_in(disk, place, config, shard_of, cursor, None, shards)
     }
 
-    fn open_whole<R: Replay>(
+    /// As [`Storage::open`], in any place.
+    pub fn open_in<R: Replay>(
         disk: Arc<dyn Disk>,
-        root: &Path,
+        place: StatePlace,
         config: StorageConfig,
         shard_of: impl Fn(Ipv4Addr) -> usize + Send + Sync + 'static,
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
@@ -191,9 +218,10 @@ impl Storage {
         shards: &mut [R],
     ) -> Result<Opened, StorageError> {
         assert!(!shards.is_empty() && shards.len().is_multiple_of(config.shards));
+        let root = place.path().to_owned();
         let mut opened = Opened {
-            root: root.to_owned(),
-            directory: None,
+            root: root.clone(),
+            directory: place.lock(),
             config,
             found: None,
             shard_of: Box::new(|_| 0),
@@ -202,7 +230,7 @@ impl Storage {
             unlogged: Vec::new(),
             disk,
         };
-        match epoch::current(&*opened.disk, root)? {
+        match epoch::current(&*opened.disk, &root)? {
             Some(number) => opened.read(number, &shard_of, cursor, ahead, shards)?,
             None => opened.refuse_orphans()?,
         }
@@ -263,6 +291,7 @@ impl Opened {
             logged: cursor(&folder).unwrap_or_default(),
             parts: shards.len() / self.config.shards,
             all,
+            threads: threads(&self.config),
             how: ahead.as_ref().map_or(How::Whole, |ahead| How::On(&ahead.ends)),
         };
         let mut ends = Vec::new();
@@ -342,7 +371,17 @@ struct EpochReader<'a> {
     /// The number of [`Replay`]s of each shard.
     parts: usize,
     all: &'a Dealt,
+    /// How many threads read.
+    threads: usize,
     how: How<'a>,
+}
+
+/// How many threads may read: with one, files are read in the same order each time.
+fn threads(config: &StorageConfig) -> usize {
+    if !config.threads {
+        return 1;
+    }
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// What is read of an epoch.
@@ -410,8 +449,7 @@ impl EpochReader<'_> {
     ) -> Result<Vec<ShardRead>, StorageError> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let (all, dealers) = (self.all, threads.min(usize::from(self.count)).max(1));
+        let (all, dealers) = (self.all, self.threads.min(usize::from(self.count)).max(1));
         let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);

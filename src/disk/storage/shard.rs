@@ -264,6 +264,18 @@ impl ShardState {
         lock(&self.sync_side).dirty.len() > 1
     }
 
+    /// Whether somebody waits for a sync.
+    pub fn is_sync_wanted(&self) -> bool {
+        self.policy == SyncPolicy::Always
+            && self.written.load(Ordering::Acquire) != self.synced.load(Ordering::Relaxed)
+            && !self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether the next segment is to be made.
+    pub fn needs_segment(&self) -> bool {
+        !lock(&self.sync_side).next.is_full() && !self.failed.load(Ordering::Acquire)
+    }
+
     /// Makes the next segment if there is none ready.
     pub fn make_next(&self, index: usize, maker: &SegmentMaker) -> Result<(), StorageError> {
         let mut side = lock(&self.sync_side);

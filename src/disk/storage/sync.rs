@@ -13,10 +13,10 @@ use super::compact::{Compacted, Compactor};
 use super::shard::{SegmentMaker, ShardState, lock};
 use super::{StateDirectory, StorageError, SyncPolicy};
 use crate::handoff::histogram::HistogramCounts;
-use crate::kernel::clock;
+use crate::kernel::clock::Clock;
 
 /// Interval at which a segment that could not be made is tried again, and compaction is considered.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The files of a running server, and the threads that look after them. [`super::JournalWriter`]s
 /// write. Dropping it ends the threads, and no more: see [`super::JournalWriter::close`].
@@ -103,20 +103,15 @@ impl Storage {
         for (index, shard) in self.shards.iter().enumerate() {
             let (shard, maker) = (Arc::clone(shard), Arc::clone(&self.maker));
             let name = format!("sync-{index}");
-            let run = move || sync_loop(index, &shard, &maker);
+            let run = move || SyncSteps::new(index, shard, maker).run();
             self.threads.push(thread::Builder::new().name(name).spawn(run)?);
         }
         let (shards, stop) = (self.shards.clone(), Arc::clone(&self.stop));
         let (compactors, held) = (Arc::clone(&self.compactors), Arc::clone(&self.held));
         let run = move || {
             while !stop.load(Ordering::Acquire) {
-                for (index, compactor) in compactors.iter().enumerate() {
-                    if held.load(Ordering::Acquire) {
-                        break;
-                    }
-                    if let Err(error) = lock(compactor).run(false) {
-                        shards[index].tell(format!("compaction: {error}"));
-                    }
+                for (shard, compactor) in shards.iter().zip(&*compactors) {
+                    compact_if_due(shard, compactor, &held);
                 }
                 thread::park_timeout(CHECK_INTERVAL);
             }
@@ -163,6 +158,21 @@ impl Storage {
         state.make_next(shard, &self.maker)
     }
 
+    /// What the thread of `shard` would do, for whoever does it instead. None: there is no such
+    /// shard.
+    pub fn sync_steps(&self, shard: usize) -> Option<SyncSteps> {
+        let state = Arc::clone(self.shards.get(shard)?);
+        Some(SyncSteps::new(shard, state, Arc::clone(&self.maker)))
+    }
+
+    /// What the compacting thread would do for `shard` each [`CHECK_INTERVAL`].
+    pub fn compact_step(&self, shard: usize) {
+        if let (Some(state), Some(compactor)) = (self.shards.get(shard), self.compactors.get(shard))
+        {
+            compact_if_due(state, compactor, &self.held);
+        }
+    }
+
     /// Does now what the compacting thread does by itself; `even_if_small`: whatever the thresholds
     /// say. Nothing is done for segments whose events are not yet in the log.
     ///
@@ -193,30 +203,70 @@ impl Drop for Storage {
     }
 }
 
-fn sync_loop(index: usize, shard: &ShardState, maker: &SegmentMaker) {
-    let _ = shard.thread.set(thread::current());
-    let interval = match shard.policy {
-        SyncPolicy::Interval(interval) => interval.min(CHECK_INTERVAL),
-        SyncPolicy::None | SyncPolicy::Always => CHECK_INTERVAL,
-    };
-    let mut refused_at = None;
-    while !shard.stopped.load(Ordering::Acquire) {
-        let begin = clock::instant();
-        if refused_at.is_none_or(|at| begin.duration_since(at) >= CHECK_INTERVAL) {
-            refused_at = None;
-            if let Err(error) = shard.make_next(index, maker) {
-                refused_at = Some(begin);
+fn compact_if_due(shard: &ShardState, compactor: &Mutex<Compactor>, held: &AtomicBool) {
+    if !held.load(Ordering::Acquire)
+        && let Err(error) = lock(compactor).run(false)
+    {
+        shard.tell(format!("compaction: {error}"));
+    }
+}
+
+/// What looks after the journal of a shard, a step at a time.
+pub struct SyncSteps {
+    index: usize,
+    shard: Arc<ShardState>,
+    maker: Arc<SegmentMaker>,
+    /// When a segment could not be made.
+    refused_at: Option<Duration>,
+}
+
+impl SyncSteps {
+    fn new(index: usize, shard: Arc<ShardState>, maker: Arc<SegmentMaker>) -> Self {
+        Self { index, shard, maker, refused_at: None }
+    }
+
+    fn run(mut self) {
+        let _ = self.shard.thread.set(thread::current());
+        let clock = Clock::new();
+        loop {
+            let begin = clock.monotonic();
+            let Some(next) = self.step(begin) else { return };
+            if !next.is_zero() {
+                thread::park_timeout((begin + next).saturating_sub(clock.monotonic()));
+            }
+        }
+    }
+
+    /// Makes the next segment if there is none, and syncs what was written. Returns how long after
+    /// `now` the next step is due, if it [is not wanted](Self::is_wanted) before. None: it has
+    /// ended, or its disk failed.
+    pub fn step(&mut self, now: Duration) -> Option<Duration> {
+        let Self { index, shard, maker, refused_at } = self;
+        if shard.stopped.load(Ordering::Acquire) {
+            return None;
+        }
+        if refused_at.is_none_or(|at| now.saturating_sub(at) >= CHECK_INTERVAL) {
+            *refused_at = None;
+            if let Err(error) = shard.make_next(*index, maker) {
+                *refused_at = Some(now);
                 shard.tell(error.to_string());
             }
         }
         // With `none` nobody waits for a sync; it is done so that closed segments can be dropped.
         if (shard.policy != SyncPolicy::None || shard.has_closed()) && shard.sync().is_err() {
-            return;
+            return None;
         }
-        let again = shard.policy == SyncPolicy::Always
-            && shard.written.load(Ordering::Acquire) != shard.synced.load(Ordering::Relaxed);
-        if !again {
-            thread::park_timeout(interval.saturating_sub(begin.elapsed()));
-        }
+        Some(match shard.policy {
+            SyncPolicy::Always if shard.is_sync_wanted() => Duration::ZERO,
+            SyncPolicy::Interval(interval) => interval.min(CHECK_INTERVAL),
+            SyncPolicy::None | SyncPolicy::Always => CHECK_INTERVAL,
+        })
+    }
+
+    /// Whether the thread would have been woken since the last step.
+    pub fn is_wanted(&self) -> bool {
+        let shard = &self.shard;
+        let needs_segment = || self.refused_at.is_none() && shard.needs_segment();
+        shard.stopped.load(Ordering::Acquire) || shard.is_sync_wanted() || needs_segment()
     }
 }

@@ -63,7 +63,7 @@ pub struct Arrival {
     /// datagram that GRO coalesced behind another: there the payload begins at `room`.
     pub room: usize,
     /// The number of its buffer in this turn.
-    pub(crate) buffer: usize,
+    pub buffer: usize,
 }
 
 /// Where a datagram came in, which is where its replies leave.

@@ -211,6 +211,24 @@ impl Desk {
         self.ask_about(waker, Question::Bans, bans, |_| ()).await
     }
 
+    /// Asks without waiting: for whoever makes the turns of the reactor on the same thread.
+    ///
+    /// # Errors
+    /// Where too many wait for an answer already.
+    pub fn put(&self, question: Question, bans: Option<Arc<Bans>>) -> Result<(), NoAnswer> {
+        self.0.try_lock().map_err(|_| NoAnswer)?.put(question, bans)
+    }
+
+    /// Has `read` look at the answer to what was put last, if there is one.
+    pub fn answered<T>(&self, read: impl FnOnce(&Inquiry) -> T) -> Option<T> {
+        let mut end = self.0.try_lock().ok()?;
+        let mut inquiry = end.answered()?;
+        let read = read(&inquiry);
+        inquiry.bans = None;
+        end.spare = Some(inquiry);
+        Some(read)
+    }
+
     async fn ask_about<T>(
         &self,
         waker: &EventWaker,
@@ -236,6 +254,17 @@ impl AskingEnd {
         question: Question,
         bans: Option<Arc<Bans>>,
     ) -> Result<Box<Inquiry>, NoAnswer> {
+        self.put(question, bans)?;
+        waker.wake();
+        loop {
+            if let Some(answer) = self.answered() {
+                return Ok(answer);
+            }
+            self.told().await.map_err(|_| NoAnswer)?;
+        }
+    }
+
+    fn put(&mut self, question: Question, bans: Option<Arc<Bans>>) -> Result<(), NoAnswer> {
         let mut inquiry = self.spare.take().unwrap_or_else(|| {
             Box::new(Inquiry {
                 number: 0,
@@ -265,17 +294,14 @@ impl AskingEnd {
         inquiry.revoked = false;
         // Those of who did not wait: there is room for all that are on their way.
         while self.answers.pop().is_ok() {}
-        self.ask.push(inquiry).map_err(|_| NoAnswer)?;
-        waker.wake();
-        loop {
-            // Those before it are of somebody who does not wait any more.
-            while let Ok(answer) = self.answers.pop() {
-                if answer.number == self.number {
-                    return Ok(answer);
-                }
-            }
-            self.told().await.map_err(|_| NoAnswer)?;
-        }
+        self.ask.push(inquiry).map_err(|_| NoAnswer)
+    }
+
+    /// The answer to the last question.
+    fn answered(&mut self) -> Option<Box<Inquiry>> {
+        // Those before it are of somebody who does not wait any more.
+        let mut answers = std::iter::from_fn(|| self.answers.pop().ok());
+        answers.find(|answer| answer.number == self.number)
     }
 
     /// Waits until the reactor has answered something.

@@ -4,15 +4,15 @@
 //! answers to the kernel. A change is recorded before the answer that announces it leaves: see
 //! `Reactor::commit`.
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::held::{HeldReplies, HeldReply};
 use super::inquiry::{Inquiries, Inquiry, frozen};
+use super::journal_trouble::JournalTrouble;
 use super::names::PeerNameWriter;
 use super::rounds::Rounds;
 pub use super::shard::{ServerShard, Shard};
@@ -25,15 +25,12 @@ use crate::handoff::server::{
     Batch, Body, Datagram, EVENTS_BESIDE, Outbox, PREFETCH_MAX, RECORD_EVERY, Reply, events_max,
 };
 use crate::handoff::stats::{Counter, DropReason, Stats, TIMED_EVERY};
-use crate::kernel::backend::{BATCH_MAX, Backend, Losses, ReturnPath};
+use crate::kernel::backend::{BATCH_MAX, Backend, Losses};
 use crate::kernel::clock::Clock;
 
 /// A batch is cut when its replies that are not written in place have more octets: bounds the
 /// memory of a reactor.
 const COPIES_MAX: usize = 256 * 1024;
-/// The most replies that wait for the disk, and the most octets in them.
-const HELD_MAX: usize = 65_536;
-const HELD_OCTETS_MAX: usize = 16 << 20;
 /// How often the kernel is asked how many datagrams found the sockets full.
 const OVERFLOW_EVERY: Duration = Duration::from_millis(100);
 /// The most datagrams that are answered after the reactor is told to stop, plus less than one
@@ -74,10 +71,7 @@ pub struct Reactor<B, S: Shard> {
     rounds: Rounds,
     /// The datagrams of a round after the first.
     waited: Vec<usize>,
-    /// Replies that wait until their record is durable, first in, first out: a reply about an older
-    /// record may wait behind one about a newer record, a little longer than it must.
-    held: VecDeque<HeldReply>,
-    held_octets: usize,
+    held: HeldReplies,
     /// Events of a record that could not be written yet.
     unlogged: Vec<Event>,
     /// None: peers have no names.
@@ -99,23 +93,15 @@ pub struct Reactor<B, S: Shard> {
     inquiries: Option<Inquiries>,
 }
 
-/// What a reactor reports about its journal, once for each change.
-#[derive(Debug)]
-pub enum JournalTrouble<'a> {
-    /// There is no room: nothing new is announced until there is.
-    NoSpace(Option<&'a io::Error>),
-    /// The journal is written again.
-    Over,
-    /// Nothing new is announced until the server is started again.
-    Failed(Option<&'a io::Error>),
-}
-
-/// A reply that announces a change that is not durable yet.
-struct HeldReply {
-    after: u64,
-    return_path: ReturnPath,
-    to: SocketAddrV4,
-    payload: Box<[u8]>,
+/// What is known of a turn before the reactor waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// How long it waits for a datagram. None: until there is one, or somebody wakes it.
+    pub wait: Option<Duration>,
+    /// Nothing can be recorded now.
+    frozen: bool,
+    /// There is something to do also without a datagram.
+    tends: bool,
 }
 
 impl<B: Backend, S: Shard> Reactor<B, S> {
@@ -141,8 +127,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             prepared: (0..PREFETCH_MAX).map(|_| S::Prepared::default()).collect(),
             rounds: Rounds::default(),
             waited: Vec::new(),
-            held: VecDeque::new(),
-            held_octets: 0,
+            held: HeldReplies::default(),
             unlogged: Vec::new(),
             names: None,
             first: Vec::new(),
@@ -175,6 +160,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self
     }
 
+    /// What it drives.
+    pub fn shard(&mut self) -> &mut S {
+        &mut self.shard
+    }
+
     /// Counts the turns of the loop.
     pub fn turns(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.turns)
@@ -188,29 +178,55 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     pub fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         self.take_recorder();
         while !stop.load(Ordering::Acquire) {
-            // Nobody else writes to it.
-            self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            if let Some(inquiry) = self.inquiries.as_mut().and_then(Inquiries::take) {
-                self.inquire(inquiry);
-            }
-            let frozen = self.log.is_none() || self.journal_state() == JournalState::NoSpace;
-            let late = self.shard.is_late();
-            // Nothing is given up that cannot be recorded.
-            let due_min = if self.is_recording() { Duration::ZERO } else { RETRY_EVERY };
-            let due = [self.shard.tend_due(), self.names_due()].into_iter().flatten().min();
-            let due = due.map(|due| due.max(due_min));
-            let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
-            let wait = wait.into_iter().chain(due).min();
-            let arrivals = self.backend.turn(wait)?;
-            if frozen {
-                self.retry();
-            }
-            self.release()?;
-            if arrivals > 0 || late || due.is_some() {
-                self.batch(arrivals)?;
-            }
-            self.count_losses();
+            let turn = self.begin_turn();
+            self.end_turn(turn)?;
         }
+        self.end()
+    }
+
+    /// What is done before the reactor waits. The first turn of a reactor that does not
+    /// [run](Self::run) begins with [`Reactor::take_recorder`].
+    #[inline]
+    pub fn begin_turn(&mut self) -> Turn {
+        // Nobody else writes to it.
+        self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if let Some(inquiry) = self.inquiries.as_mut().and_then(Inquiries::take) {
+            self.inquire(inquiry);
+        }
+        let frozen = self.log.is_none() || self.journal_state() == JournalState::NoSpace;
+        let late = self.shard.is_late();
+        // Nothing is given up that cannot be recorded.
+        let due_min = if self.is_recording() { Duration::ZERO } else { RETRY_EVERY };
+        let due = [self.shard.tend_due(), self.names_due()].into_iter().flatten().min();
+        let due = due.map(|due| due.max(due_min));
+        let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
+        let wait = wait.into_iter().chain(due).min();
+        Turn { wait, frozen, tends: late || due.is_some() }
+    }
+
+    /// Waits, and does what there is to do then.
+    ///
+    /// # Errors
+    /// What the backend cannot recover from.
+    #[inline]
+    pub fn end_turn(&mut self, turn: Turn) -> io::Result<()> {
+        let arrivals = self.backend.turn(turn.wait)?;
+        if turn.frozen {
+            self.retry();
+        }
+        self.release()?;
+        if arrivals > 0 || turn.tends {
+            self.batch(arrivals)?;
+        }
+        self.count_losses();
+        Ok(())
+    }
+
+    /// After the last turn: answers what was received, and closes the journal.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::run`].
+    pub fn end(&mut self) -> io::Result<()> {
         // What was received by now; the limit is for requests that come faster than they are
         // answered. Then what was taken from the sockets meanwhile: nothing else is, as the next
         // process may have them.
@@ -472,7 +488,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         written
     }
 
-    fn take_recorder(&mut self) {
+    /// Looks whether there is what records changes.
+    pub fn take_recorder(&mut self) {
         if let Some(ChangeRecorder { journal, log }) = (self.recorder)() {
             self.journal = journal;
             self.log = Some(log);
@@ -531,12 +548,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// Keeps a reply until its record is durable. A reply whose record is not even written is
     /// dropped: the NAT64 will ask again.
     fn hold(&mut self, reply: HeldReply, written: bool) {
-        let octets = self.held_octets + reply.payload.len();
-        if !written || self.held.len() >= HELD_MAX || octets > HELD_OCTETS_MAX {
-            return self.stats.count_drop(DropReason::JournalUnavailable);
+        if !written || !self.held.hold(reply) {
+            self.stats.count_drop(DropReason::JournalUnavailable);
         }
-        self.held_octets = octets;
-        self.held.push_back(reply);
     }
 
     /// Sends the replies whose record has become durable.
@@ -548,10 +562,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if let Some(names) = self.names.as_mut().filter(|_| failed) {
             names.drop_held();
         }
-        if failed && !self.held.is_empty() {
-            self.stats.count_drops(DropReason::JournalUnavailable, self.held.len() as u64);
-            self.held.clear();
-            self.held_octets = 0;
+        if failed {
+            let given_up = self.held.give_up() as u64;
+            self.stats.count_drops(DropReason::JournalUnavailable, given_up);
         }
         Ok(())
     }
@@ -560,10 +573,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if let Some(names) = &mut self.names {
             names.release(durable);
         }
-        while self.held.front().is_some_and(|held| held.after <= durable)
-            && let Some(HeldReply { return_path, to, payload, .. }) = self.held.pop_front()
-        {
-            self.held_octets -= payload.len();
+        while let Some(HeldReply { return_path, to, payload, .. }) = self.held.next(durable) {
             self.stats.add(Counter::Replies, 1);
             self.backend.send_copy(return_path, &payload, to)?;
         }

@@ -14,13 +14,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::disk::eventlog::{
-    self, Destination, EventLog, LogConfig, LogError, LogSync, Logged, Rotation,
+    self, Destination, EventLog, LogConfig, LogError, LogSync, LogToComplete, Logged, PreparedLog,
+    Rotation,
 };
 use crate::disk::fs::{Disk, is_no_room};
 use crate::disk::storage::{Opened, Started, StateDirectory, Storage, StorageError, SyncPolicy};
 use crate::handoff::change::LogFormat;
 use crate::handoff::stats::Stats;
-use crate::kernel::clock::{self, Clock};
+use crate::kernel::clock::Clock;
 use crate::kernel::limits;
 use crate::kernel::stderr::{say, warn};
 use crate::programs::serve::admin::Gauges;
@@ -33,7 +34,7 @@ const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a start waits until changes can be recorded. Then it serves without.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time between two tries; and how many times as long as the last try took, if that is more.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+pub const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_AFTER: u32 = 4;
 
 /// Why the state cannot be used, or nothing be recorded.
@@ -95,6 +96,10 @@ pub struct Recording {
     gauges: Arc<OnceLock<Gauges>>,
     /// What the operator was told.
     said: Vec<String>,
+    /// Why it is to be tried again.
+    waits_for: String,
+    /// Whether threads work for the log.
+    threads: bool,
 }
 
 /// Keeps what records changes, as long as there are reactors.
@@ -104,6 +109,23 @@ pub struct Keeper {
     pub storage: Option<Storage>,
     /// Keeps it locked where there is no journal.
     _lock: Option<StateDirectory>,
+}
+
+/// All is ready, and nobody works for the log yet.
+pub struct ReadyToRecord {
+    pub log: PreparedLog,
+    pub storage: Option<Storage>,
+    /// One for each shard.
+    pub recorders: Vec<ChangeRecorder>,
+    lock: Option<StateDirectory>,
+}
+
+impl ReadyToRecord {
+    fn spawn(self) -> Result<(Keeper, Vec<ChangeRecorder>), RecoverError> {
+        let Self { log, storage, recorders, lock } = self;
+        let log = log.spawn().map_err(RecoverError::Log)?;
+        Ok((Keeper { log, storage, _lock: lock }, recorders))
+    }
 }
 
 /// A [`Keeper`] that is there, or may come.
@@ -130,9 +152,25 @@ impl Recording {
         keep_days: u32,
         sync: Option<SyncPolicy>,
     ) -> Self {
-        let (logged, said) = (Arc::default(), Vec::new());
-        let gauges = Arc::default();
-        Self { disk, state, shards, log: Some(log), format, keep_days, sync, logged, gauges, said }
+        Self {
+            disk,
+            state,
+            shards,
+            log: Some(log),
+            format,
+            keep_days,
+            sync,
+            logged: Arc::default(),
+            gauges: Arc::default(),
+            said: Vec::new(),
+            waits_for: String::new(),
+            threads: true,
+        }
+    }
+
+    /// Without threads of the log: see [`PreparedLog::by_steps`].
+    pub fn by_steps(self) -> Self {
+        Self { threads: false, ..self }
     }
 
     /// Tells of journal and log, as soon as they are there.
@@ -187,10 +225,10 @@ impl Recording {
         let mut waits = false;
         // Sending fails where the server was stopped meanwhile: then nobody needs it.
         while !stop.load(Ordering::Acquire) {
-            let begin = clock::instant();
-            let spare = self.log.as_ref().and_then(Destination::again);
-            match (self.try_once(clock, on_failure), spare) {
-                (Ok((keeper, ready)), _) => {
+            let begin = clock.monotonic();
+            let tried = self.try_once(&clock, on_failure);
+            match tried.and_then(|tried| tried.map(ReadyToRecord::spawn).transpose()) {
+                Ok(Some((keeper, ready))) => {
                     for (to, recorder) in recorders.into_iter().zip(ready) {
                         drop(to.send(recorder));
                     }
@@ -202,14 +240,15 @@ impl Recording {
                     }
                     return;
                 }
-                (Err(error), Some(spare)) if error.is_no_room() => {
-                    self.log = Some(spare);
+                Ok(None) => {
+                    let why = mem::take(&mut self.waits_for);
                     if !mem::replace(&mut waits, true) {
-                        drop(tell.send(News::Waits(error.to_string())));
+                        drop(tell.send(News::Waits(why)));
                     }
-                    thread::sleep(RETRY_INTERVAL.max(RETRY_AFTER * begin.elapsed()));
+                    let took = clock.monotonic().saturating_sub(begin);
+                    thread::sleep(RETRY_INTERVAL.max(RETRY_AFTER * took));
                 }
-                (Err(error), _) => {
+                Err(error) => {
                     drop(end.send(Err(error)));
                     drop(tell.send(News::Ended));
                     return on_failure();
@@ -218,11 +257,32 @@ impl Recording {
         }
     }
 
-    fn try_once(
+    /// Tries to make all ready: `None` where there is no room for something, so that it is to be
+    /// tried again after [`RETRY_INTERVAL`].
+    ///
+    /// # Errors
+    /// Where something else is wrong: nothing can be recorded.
+    pub fn try_once(
         &mut self,
-        clock: Clock,
+        clock: &Clock,
         on_failure: &Arc<dyn Fn() + Send + Sync>,
-    ) -> Result<(Keeper, Vec<ChangeRecorder>), RecoverError> {
+    ) -> Result<Option<ReadyToRecord>, RecoverError> {
+        let spare = self.log.as_ref().and_then(Destination::again);
+        match (self.prepare(clock, on_failure), spare) {
+            (Err(error), Some(spare)) if error.is_no_room() => {
+                self.log = Some(spare);
+                self.waits_for = error.to_string();
+                Ok(None)
+            }
+            (prepared, _) => prepared.map(Some),
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        clock: &Clock,
+        on_failure: &Arc<dyn Fn() + Send + Sync>,
+    ) -> Result<ReadyToRecord, RecoverError> {
         let disk = Arc::clone(&self.disk);
         if matches!(self.state, RecordingState::Opened(_)) {
             self.start_journal(clock)?;
@@ -230,10 +290,10 @@ impl Recording {
         let Some(destination) = self.log.take() else {
             return Err(RecoverError::Thread(io::Error::other("there is no log")));
         };
-        let config = self.log_config(destination);
+        let config = self.log_config(destination, clock.clone());
         let on_log_failure = Arc::clone(on_failure);
-        let (log, mut senders) =
-            EventLog::start(&*disk, config, move || on_log_failure()).map_err(RecoverError::Log)?;
+        let (log, mut senders) = PreparedLog::new(&*disk, config, move || on_log_failure())
+            .map_err(RecoverError::Log)?;
         // This is the only place that sets it, so it cannot be set already.
         drop(self.logged.set(log.logged()));
         let (storage, lock, journals) = match mem::replace(&mut self.state, RecordingState::Given) {
@@ -256,11 +316,11 @@ impl Recording {
         drop(self.gauges.set(Gauges { journal, log: log.gauge() }));
         let recorders = journals.into_iter().zip(senders);
         let recorders = recorders.map(|(journal, log)| ChangeRecorder { journal, log }).collect();
-        Ok((Keeper { log, storage, _lock: lock }, recorders))
+        Ok(ReadyToRecord { log, storage, recorders, lock })
     }
 
     /// Completes the log, and makes the journal ready.
-    fn start_journal(&mut self, clock: Clock) -> Result<(), RecoverError> {
+    fn start_journal(&mut self, clock: &Clock) -> Result<(), RecoverError> {
         let RecordingState::Opened(opened) = &mut self.state else { return Ok(()) };
         if let Some(folder) = &opened.epoch_folder
             && let Some(log) = self.log.take()
@@ -275,25 +335,20 @@ impl Recording {
                 }
             };
             let unlogged = &mut opened.unlogged;
-            let completed = eventlog::complete_saying(
-                &*self.disk,
-                log,
-                self.format,
-                &cursor,
-                unlogged,
-                say_once,
-            );
+            let (format, now) = (self.format, clock.wall());
+            let log = LogToComplete { destination: log, format, cursor: &cursor, now };
+            let completed = eventlog::complete_saying(&*self.disk, log, unlogged, say_once);
             self.log = Some(completed.map_err(RecoverError::Log)?.0);
         }
         let asked = Arc::clone(&self.logged);
         let logged_of = move |shard| asked.get().map_or(0, |logged: &Logged| logged.get(shard));
-        let started = opened.start(clock.now().wall, Arc::new(logged_of));
+        let started = opened.start(clock.wall(), Arc::new(logged_of));
         self.state = RecordingState::Started(Box::new(started.map_err(RecoverError::Storage)?));
         Ok(())
     }
 
     /// The event log continues with the events that starting the journal made.
-    fn log_config(&self, destination: Destination) -> LogConfig {
+    fn log_config(&self, destination: Destination, clock: Clock) -> LogConfig {
         let (cursor, first_events) = match &self.state {
             RecordingState::Started(started) => {
                 let first = |(&next, own): (&u64, &Vec<_>)| next - own.len() as u64;
@@ -302,10 +357,14 @@ impl Recording {
             }
             _ => (None, vec![0; self.shards]),
         };
+        let wall = clock.clone();
         LogConfig {
             destination,
             format: self.format,
-            rotation: Some(Rotation { keep_days: self.keep_days, clock: clock::wall }),
+            rotation: Some(Rotation {
+                keep_days: self.keep_days,
+                clock: Arc::new(move || wall.wall()),
+            }),
             sync: match self.sync {
                 None | Some(SyncPolicy::None) => LogSync::None,
                 Some(SyncPolicy::Always) => LogSync::Interval(LOG_SYNC_INTERVAL),
@@ -313,6 +372,8 @@ impl Recording {
             },
             cursor,
             first_events,
+            clock,
+            threads: self.threads,
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::disk::counted::{CountedDisk, octets_in};
 use crate::disk::eventlog::{self, Destination};
 use crate::disk::fs::{Disk, RealDisk};
 use crate::disk::storage::{
-    self, Opened, Replay, StateDirectory, Storage, StorageConfig, StorageError, SyncPolicy,
+    self, Opened, Replay, StateDirectory, StatePlace, Storage, StorageConfig, StorageError,
+    SyncPolicy,
 };
 use crate::handoff::change::{Change, LogFormat, Timestamp};
 use crate::handoff::entry::TableKey;
@@ -64,12 +65,29 @@ impl StateAhead {
         handoff_port: u16,
         servers: &[Server],
     ) -> Result<Option<Self>, RecoverError> {
-        let config = StorageConfig::new(servers.len(), handoff_port, sync);
+        Self::read_on(
+            &RealDisk,
+            state,
+            &StorageConfig::new(servers.len(), handoff_port, sync),
+            servers,
+        )
+    }
+
+    /// As [`StateAhead::read`], on any disk.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_on(
+        disk: &dyn Disk,
+        state: &Path,
+        config: &StorageConfig,
+        servers: &[Server],
+    ) -> Result<Option<Self>, RecoverError> {
         let try_once = || -> Result<Option<Self>, StorageError> {
-            let mut replayed = replayed(servers);
+            let mut replayed = replayed(servers, parts_of(config));
             let shards = servers.len();
             let shard_of = move |nat64| socket::steered_to(nat64, shards);
-            let read = Storage::read_ahead(&RealDisk, state, &config, shard_of, &mut replayed)?;
+            let read = Storage::read_ahead(disk, state, config, shard_of, &mut replayed)?;
             Ok(read.map(|read| Self { read, replayed }))
         };
         let mut result = try_once();
@@ -146,7 +164,8 @@ impl Kept {
                     names,
                     ..StorageConfig::new(servers.len(), handoff_port, sync)
                 };
-                let opened = replay(&disk, state, config, &log, servers, ahead)?;
+                let place = StatePlace::Locked(state);
+                let opened = replay(&disk, place, config, &log, servers, ahead)?;
                 lines.push(opened.report.to_string());
                 RecordingState::Opened(Box::new(opened))
             }
@@ -158,10 +177,14 @@ impl Kept {
     }
 }
 
-/// Fills `servers` from the journal.
-fn replay(
+/// Fills `servers` from the journal on a disk, and from what was read `ahead` as far as that is so
+/// still.
+///
+/// # Errors
+/// Where anything is damaged, or the disk refuses.
+pub fn replay(
     disk: &Arc<dyn Disk>,
-    state: StateDirectory,
+    state: StatePlace,
     config: StorageConfig,
     log: &Destination,
     servers: &mut [Server],
@@ -177,9 +200,9 @@ fn replay(
     }
     let (ahead, mut replayed) = match ahead.filter(|_| fits) {
         Some(StateAhead { read, replayed }) => (Some(read), replayed),
-        None => (None, replayed(servers)),
+        None => (None, replayed(servers, parts_of(&config))),
     };
-    let opened = Storage::open(
+    let opened = Storage::open_in(
         Arc::clone(disk),
         state,
         config,
@@ -198,8 +221,7 @@ fn replay(
 }
 
 /// What the state is replayed to: for each shard as many as its parts.
-fn replayed(servers: &[Server]) -> Vec<Replayed> {
-    let parts = parts(servers.len());
+fn replayed(servers: &[Server], parts: usize) -> Vec<Replayed> {
     let of = |server: &Server| -> Vec<_> { (0..parts).map(|_| server.replayed()).collect() };
     servers.iter().flat_map(of).collect()
 }
@@ -215,6 +237,11 @@ pub fn threads(shards: usize) -> usize {
 fn parts(shards: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     ((2 * cores).max(PARTS_LEAST) / shards).clamp(1, PARTS_MAX)
+}
+
+/// One for each shard where there are to be no threads.
+fn parts_of(config: &StorageConfig) -> usize {
+    if config.threads { parts(config.shards) } else { 1 }
 }
 
 impl Replay for Replayed {

@@ -237,15 +237,15 @@ impl Serving {
         let sync = kept.sync;
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
-        let bans = bans_of(&config, clock, &mut servers)?;
+        let bans = bans_of(&config, &clock, &mut servers)?;
         let (names, naming) = Names::of(&config, &groups[0][0], &mut servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =
-            recording.begin(clock, &stop, &on_failure).map_err(StartError::Recover)?;
+            recording.begin(clock.clone(), &stop, &on_failure).map_err(StartError::Recover)?;
         let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
-            ThreadsShared::new(config.reactors, sync, clock, Arc::clone(&stop), on_failure);
+            ThreadsShared::new(config.reactors, sync, clock.clone(), Arc::clone(&stop), on_failure);
         let parts =
             servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
         for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
@@ -387,7 +387,7 @@ impl Asking {
 /// The bans that are kept, which count for all `servers`.
 fn bans_of(
     config: &ServeConfig,
-    clock: Clock,
+    clock: &Clock,
     servers: &mut [Server],
 ) -> Result<BanBook, StartError> {
     let key = entropy::octets().map_err(|error| StartError::System("randomness", error))?;
@@ -469,7 +469,7 @@ impl Shards {
         let budget = Arc::new(Budget::new(config.nat64s_max, config.entries_max));
         let stats: Vec<_> = (0..config.reactors).map(|_| Arc::<Stats>::default()).collect();
         let shard_config = shard_config(config, handoff_port, Arc::clone(&budget));
-        let servers = shards(&shard_config, &stats, clock)?;
+        let servers = shards(&shard_config, &stats, &clock)?;
         Ok(Self { clock, budget, stats, servers, ahead: None })
     }
 
@@ -509,7 +509,7 @@ fn shard_config(config: &ServeConfig, handoff_port: u16, budget: Arc<Budget>) ->
 fn shards(
     config: &ServerConfig,
     all_stats: &[Arc<Stats>],
-    clock: Clock,
+    clock: &Clock,
 ) -> Result<Vec<Server>, StartError> {
     let shard = |stats: &Arc<Stats>| {
         let seed = entropy::octets().map_err(|error| StartError::System("randomness", error))?;

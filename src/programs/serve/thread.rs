@@ -10,16 +10,15 @@ use crate::disk::storage::{SyncPolicy, Wake};
 use crate::handoff::stats::Stats;
 use crate::kernel::backend::{Backend, Io, Waker};
 use crate::kernel::clock::Clock;
-use crate::kernel::limits;
 use crate::kernel::mmsg::Mmsg;
 use crate::kernel::ring::Ring;
 use crate::kernel::socket::ReactorSocket;
-use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::inquiry::Inquiries;
+use crate::programs::serve::journal_trouble::say_trouble;
 use crate::programs::serve::live::View;
 use crate::programs::serve::names::ReactorNames;
-use crate::programs::serve::reactor::{ChangeRecorder, JournalTrouble, Reactor, ServerShard};
+use crate::programs::serve::reactor::{ChangeRecorder, Reactor, ServerShard};
 
 /// A reactor that has stopped checks this many times, at these intervals, whether the others have,
 /// too: one of them may be stuck.
@@ -155,42 +154,6 @@ impl Seat {
         all_end.wait();
         drop(reactor);
         on_end.say(result, &stop);
-    }
-}
-
-/// Prints what the reactors report about their journals, once for all of them.
-fn say_trouble(troubled: Arc<AtomicUsize>) -> impl FnMut(JournalTrouble<'_>) + Send {
-    let cause = |cause: Option<&io::Error>| {
-        cause.map_or_else(String::new, |cause| format!(" ({})", limits::explained(cause)))
-    };
-    let mut counted = false;
-    move |trouble| match trouble {
-        JournalTrouble::NoSpace(why) => {
-            counted = true;
-            if troubled.fetch_add(1, Ordering::AcqRel) == 0 {
-                warn(format_args!(
-                    "there is no room for the journal{}: new clients get no answer until there is, \
-                     known ones are served; free some space",
-                    cause(why)
-                ));
-            }
-        }
-        JournalTrouble::Over => {
-            counted = false;
-            if troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
-                say(format_args!("the journal is written again"));
-            }
-        }
-        JournalTrouble::Failed(why) => {
-            if std::mem::take(&mut counted) {
-                troubled.fetch_sub(1, Ordering::AcqRel);
-            }
-            warn(format_args!(
-                "a journal cannot be written any more{}: its new clients get no answer, known ones are \
-                 served; see what the kernel's log says about the disk, and start again",
-                cause(why)
-            ));
-        }
     }
 }
 

@@ -44,9 +44,9 @@ use super::place::LogPosition;
 use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, RETRY_INTERVAL};
 use crate::disk::fs::Disk;
 use crate::disk::secret_hash;
-use crate::handoff::change::{Event, LogFormat};
+use crate::handoff::change::{Event, LogFormat, Timestamp};
 use crate::handoff::line::LineWriter;
-use crate::kernel::clock::Clock;
+use crate::kernel::clock;
 
 /// No line is shorter, with its line feed: `Forgotten` and the shortest address.
 const LINE_MIN: u64 = 45;
@@ -74,8 +74,8 @@ pub struct Completed {
 /// not known: then [`complete`] needs all events that the journal has.
 pub fn known_events(disk: &dyn Disk, destination: &Destination, cursor: &Path) -> Option<Vec<u64>> {
     let cursor = Cursor::read(disk, cursor).ok()?;
-    match destination {
-        Destination::File(path) if find(path, &cursor).is_doubtful() => None,
+    match destination.path() {
+        Some(path) if find(path, &cursor).is_doubtful() => None,
         _ => Some(cursor.events),
     }
 }
@@ -97,7 +97,20 @@ pub fn complete(
     cursor: &Path,
     unlogged: &mut [Vec<(u64, Event)>],
 ) -> Result<(Destination, Completed), LogError> {
-    complete_saying(disk, destination, format, cursor, unlogged, super::say)
+    let log = LogToComplete { destination, format, cursor, now: clock::wall() };
+    complete_saying(disk, log, unlogged, super::say)
+}
+
+/// What is completed.
+pub struct LogToComplete<'a> {
+    /// Where it is.
+    pub destination: Destination,
+    /// The format of its lines.
+    pub format: LogFormat,
+    /// The path of its cursor.
+    pub cursor: &'a Path,
+    /// The present time, for lines that have no other.
+    pub now: Timestamp,
 }
 
 /// [`complete`], which tells the operator by `say` what it finds and did.
@@ -106,12 +119,11 @@ pub fn complete(
 /// Those of [`complete`].
 pub fn complete_saying(
     disk: &dyn Disk,
-    destination: Destination,
-    format: LogFormat,
-    path: &Path,
+    log: LogToComplete<'_>,
     unlogged: &mut [Vec<(u64, Event)>],
     mut say: impl FnMut(fmt::Arguments<'_>),
 ) -> Result<(Destination, Completed), LogError> {
+    let LogToComplete { destination, format, cursor: path, now } = log;
     let cursor = match Cursor::read(disk, path) {
         Ok(cursor) if cursor.events.len() == unlogged.len() => Some(cursor),
         // A server that never ran has no cursor, and nothing to write.
@@ -132,8 +144,8 @@ pub fn complete_saying(
         }
     };
     // Before the log is opened, which may create it, with the inode of one that was removed.
-    let found = match (&destination, &cursor) {
-        (Destination::File(log), Some(cursor)) => find(log, cursor),
+    let found = match (destination.path(), &cursor) {
+        (Some(log), Some(cursor)) => find(log, cursor),
         (_, Some(_)) => Found::Elsewhere,
         (_, None) => Found::Unknown,
     };
@@ -141,6 +153,7 @@ pub fn complete_saying(
         disk,
         output: Output::open_as_is(destination)?,
         format,
+        now,
         counted: cursor.map_or_else(|| vec![0; unlogged.len()], |cursor| cursor.events),
         path,
         done: Completed::default(),
@@ -209,6 +222,7 @@ struct Completion<'a> {
     disk: &'a dyn Disk,
     output: Output,
     format: LogFormat,
+    now: Timestamp,
     counted: Vec<u64>,
     path: &'a Path,
     done: Completed,
@@ -369,7 +383,7 @@ impl Completion<'_> {
 
     /// Appends what ends the entries that the tables do not have.
     fn take_back(&mut self, comparison: &Comparison<'_>) -> io::Result<()> {
-        for line in comparison.ahead.taken_back(Clock::new().now().wall, self.format) {
+        for line in comparison.ahead.taken_back(self.now, self.format) {
             self.write(line.as_bytes())?;
             self.done.taken_back += 1;
         }

@@ -6,6 +6,7 @@ use super::super::{EventLog, LogConfig, LogSync, Sender};
 use super::*;
 use crate::disk::fs::RealDisk;
 use crate::handoff::stats::Stats;
+use crate::kernel::clock::Clock;
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
@@ -108,9 +109,12 @@ impl Scene {
         let mut said = Vec::new();
         let (_, completed) = complete_saying(
             &RealDisk,
-            self.destination(),
-            LogFormat::Plain,
-            &self.cursor,
+            LogToComplete {
+                destination: self.destination(),
+                format: LogFormat::Plain,
+                cursor: &self.cursor,
+                now: clock::wall(),
+            },
             &mut unlogged,
             |message| said.push(message.to_string()),
         )
@@ -140,6 +144,8 @@ impl Scene {
             sync,
             cursor: Some(self.cursor.clone()),
             first_events,
+            clock: Clock::new(),
+            threads: true,
         }
     }
 
@@ -502,6 +508,8 @@ fn log_until_killed(directory: PathBuf) {
         sync: SOON,
         cursor: Some(cursor),
         first_events: first_events.clone(),
+        clock: Clock::new(),
+        threads: true,
     };
     let (log, senders) = EventLog::start(&RealDisk, config, || {}).unwrap();
     let threads: Vec<_> = (1..)
