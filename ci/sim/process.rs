@@ -258,7 +258,8 @@ impl Process {
         Ok(())
     }
 
-    /// Reads the state as a successor does while another process still serves.
+    /// Reads the state as a successor does while another process still serves. It is started with
+    /// the same seed, as what was read is hashed by that.
     pub fn read_ahead(
         place: &Place,
         config: &ProcessConfig,

@@ -1,5 +1,5 @@
-//! What the event log's file is on: a real file system, whose calls fail when a test wants that, and
-//! which forgets at a power cut what was not synced.
+//! What the event log's file is on: a real file system, whose calls fail when a test wants that,
+//! and which forgets at a power cut what was not synced.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

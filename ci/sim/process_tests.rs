@@ -1,5 +1,8 @@
 //! The process alone: it answers, it is killed at any step, and it does the same again.
 
+#[path = "process_fault_tests.rs"]
+mod faults;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -44,6 +47,8 @@ struct Scene {
     announced: BTreeMap<(Ipv4Addr, Client), u16>,
     /// Who was heard of, as a token that is known.
     known: Vec<Ipv4Addr>,
+    /// Entries that it was told of.
+    answers: usize,
     trace: DefaultHasher,
     steps: u64,
 }
@@ -81,6 +86,7 @@ impl Scene {
             process: None,
             announced: BTreeMap::new(),
             known: Vec::new(),
+            answers: 0,
             trace: DefaultHasher::new(),
             steps: 0,
         }
@@ -140,6 +146,7 @@ impl Scene {
         }
         match Reply::parse(&payload).unwrap() {
             Reply { entry: Some(entry), packet: Some(_), .. } => {
+                self.answers += 1;
                 let before = self.announced.insert((nat64, entry.client), entry.mapped);
                 assert!(before.is_none_or(|before| before == entry.mapped));
             }
@@ -385,7 +392,7 @@ fn a_successor_takes_over_what_waits() {
         let payload = request(*from.ip(), client);
         sockets.0[steered_to(*from.ip(), 2)].push_back(Waiting { from, to: LOCAL, payload });
     }
-    let process = Process::start(&scene.place, &config, sockets, ahead, [7; 32]).unwrap();
+    let process = Process::start(&scene.place, &config, sockets, ahead, [6; 32]).unwrap();
     assert!(process.found.contains("read ahead"), "{}", process.found);
     scene.process = Some(process);
     sent.into_iter().for_each(|sent| scene.hear(sent));
@@ -411,12 +418,14 @@ fn an_operator_bans_unbans_and_drops_tables() {
     assert_eq!(dropped(&mut scene), 0);
     let net = Ipv6Net::from(client.address);
     scene.process().ban(net, None).unwrap();
+    scene.run(20);
     assert_eq!(dropped(&mut scene), 1);
     // Also in the next process.
     scene.process.take().unwrap().kill();
     scene.start(&config, Sockets::default());
     assert_eq!(dropped(&mut scene), 1);
     scene.process().unban(net).unwrap();
+    scene.run(20);
     assert_eq!(dropped(&mut scene), 1);
     let table = TableKey { local: LOCAL, nat64: *nat64.ip() };
     let reactor = scene.process().reactor_of(table.nat64);

@@ -75,7 +75,8 @@ impl Worker {
         self.is_within
     }
 
-    /// Begins, or goes on to the next operation of the disk. Returns what was done where it is done.
+    /// Begins, or goes on to the next operation of the disk. Where it is done, it returns what the
+    /// work returns.
     pub fn step(&mut self, now: Duration) -> Option<Option<Duration>> {
         let order = if self.is_within { Order::On } else { Order::Begin(now) };
         self.orders.send(order).expect("the thread waits for it");

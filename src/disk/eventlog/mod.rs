@@ -32,7 +32,7 @@
 //! | `tap` | lines for whoever watches them as they are written |
 //! | `logger` | what the thread does |
 //! | `turning` | the day of the log's file |
-//! | `prepared` | a log that is open, before somebody works for it: a thread, or who makes its steps |
+//! | `prepared` | a log that is open, before a thread works for it, or who makes its steps |
 //!
 //! Not here: what a line says (`handoff::line`), when to reopen or to stop (`programs::serve`), and
 //! the journal (`storage`).

@@ -107,18 +107,10 @@ impl Scene {
 
     fn complete(&self, mut unlogged: Events) -> (Completed, Vec<String>) {
         let mut said = Vec::new();
-        let (_, completed) = complete_saying(
-            &RealDisk,
-            LogToComplete {
-                destination: self.destination(),
-                format: LogFormat::Plain,
-                cursor: &self.cursor,
-                now: clock::wall(),
-            },
-            &mut unlogged,
-            |message| said.push(message.to_string()),
-        )
-        .unwrap();
+        let (destination, format) = (self.destination(), LogFormat::Plain);
+        let log = LogToComplete { destination, format, cursor: &self.cursor, now: clock::wall() };
+        let say = |message: fmt::Arguments<'_>| said.push(message.to_string());
+        let (_, completed) = complete_saying(&RealDisk, log, &mut unlogged, say).unwrap();
         (completed, said)
     }
 
