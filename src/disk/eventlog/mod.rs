@@ -72,7 +72,9 @@ use crate::handoff::line;
 use crate::kernel::clock::Clock;
 use crate::kernel::stderr::{Priority, say, tell};
 
-pub use complete::{Completed, LogToComplete, complete, complete_saying, known_events};
+pub use complete::{
+    Completed, JournalEnds, LogToComplete, complete, complete_saying, known_events,
+};
 pub use cursor::{Cursor, SHARDS_MAX, Unknown};
 pub use days::Day;
 pub use error::{LogError, directory_of};

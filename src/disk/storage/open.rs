@@ -132,6 +132,8 @@ pub struct Opened {
     /// For each shard of that epoch the events that the log may not have, with their numbers, in
     /// order: where it is not known how many it has, the last `UNLOGGED_MAX`.
     pub unlogged: Vec<Vec<(u64, Event)>>,
+    /// For each shard of that epoch the number of the event after the last one that was read.
+    pub next_events: Vec<u64>,
 }
 
 impl Storage {
@@ -228,6 +230,7 @@ impl Storage {
             report: Report::default(),
             epoch_folder: None,
             unlogged: Vec::new(),
+            next_events: Vec::new(),
             disk,
         };
         match epoch::current(&*opened.disk, &root)? {
@@ -305,6 +308,7 @@ impl Opened {
         let has_names = all.has_names();
         let found = FoundEpoch { number, common, files, ends, has_names };
         self.unlogged = unlogged;
+        self.next_events = found.ends.iter().map(|end| end.position.event).collect();
         self.report = Report {
             epoch: Some(number),
             shards: found.ends.len(),

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::disk::eventlog::{
-    self, Destination, EventLog, LogConfig, LogError, LogSync, LogToComplete, Logged, PreparedLog,
-    Rotation,
+    self, Destination, EventLog, JournalEnds, LogConfig, LogError, LogSync, LogToComplete, Logged,
+    PreparedLog, Rotation,
 };
 use crate::disk::fs::{Disk, is_no_room};
 use crate::disk::storage::{Opened, Started, StateDirectory, Storage, StorageError, SyncPolicy};
@@ -23,6 +23,7 @@ use crate::handoff::change::LogFormat;
 use crate::handoff::stats::Stats;
 use crate::kernel::clock::Clock;
 use crate::kernel::limits;
+use crate::kernel::socket;
 use crate::kernel::stderr::{say, warn};
 use crate::programs::serve::admin::Gauges;
 use crate::programs::serve::reactor::ChangeRecorder;
@@ -336,7 +337,10 @@ impl Recording {
             };
             let unlogged = &mut opened.unlogged;
             let (format, now) = (self.format, clock.wall());
-            let log = LogToComplete { destination: log, format, cursor: &cursor, now };
+            let journal =
+                JournalEnds { next_events: &opened.next_events, shard_of: &socket::steered_to };
+            let journal = Some(journal);
+            let log = LogToComplete { destination: log, format, cursor: &cursor, now, journal };
             let completed = eventlog::complete_saying(&*self.disk, log, unlogged, say_once);
             self.log = Some(completed.map_err(RecoverError::Log)?.0);
         }

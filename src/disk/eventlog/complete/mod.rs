@@ -9,7 +9,8 @@
 //!   line feed. Nothing is cut off a file that does not have our own content under the log's name:
 //!   a file that was renamed is only read.
 //! - A line that belongs to no event was written by somebody else. It stays. Where it is one of
-//!   ours and later than the journal, the journal lost what it says: see `ahead`.
+//!   ours and later than the journal, the journal lost what it says: see `ahead`. So it is where
+//!   the cursor counts more than the journal has: see `lost`.
 //! - The file is gone, or compressed: what the cursor counts was in it; the rest is written.
 //! - The file is shorter than the cursor says, and had been synced: somebody has truncated it. The
 //!   same.
@@ -25,6 +26,8 @@
 //! is room for the cursor.
 //!
 //! Not here: which lines are missing (`compare`), and the journal.
+
+mod lost;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -47,6 +50,8 @@ use crate::disk::secret_hash;
 use crate::handoff::change::{Event, LogFormat, Timestamp};
 use crate::handoff::line::LineWriter;
 use crate::kernel::clock;
+
+pub use lost::JournalEnds;
 
 /// No line is shorter, with its line feed: `Forgotten` and the shortest address.
 const LINE_MIN: u64 = 45;
@@ -97,7 +102,7 @@ pub fn complete(
     cursor: &Path,
     unlogged: &mut [Vec<(u64, Event)>],
 ) -> Result<(Destination, Completed), LogError> {
-    let log = LogToComplete { destination, format, cursor, now: clock::wall() };
+    let log = LogToComplete { destination, format, cursor, now: clock::wall(), journal: None };
     complete_saying(disk, log, unlogged, super::say)
 }
 
@@ -111,6 +116,8 @@ pub struct LogToComplete<'a> {
     pub cursor: &'a Path,
     /// The present time, for lines that have no other.
     pub now: Timestamp,
+    /// How far the journal is, if that is known.
+    pub journal: Option<JournalEnds<'a>>,
 }
 
 /// [`complete`], which tells the operator by `say` what it finds and did.
@@ -123,7 +130,7 @@ pub fn complete_saying(
     unlogged: &mut [Vec<(u64, Event)>],
     mut say: impl FnMut(fmt::Arguments<'_>),
 ) -> Result<(Destination, Completed), LogError> {
-    let LogToComplete { destination, format, cursor: path, now } = log;
+    let LogToComplete { destination, format, cursor: path, now, journal } = log;
     let cursor = match Cursor::read(disk, path) {
         Ok(cursor) if cursor.events.len() == unlogged.len() => Some(cursor),
         // A server that never ran has no cursor, and nothing to write.
@@ -154,6 +161,8 @@ pub fn complete_saying(
         output: Output::open_as_is(destination)?,
         format,
         now,
+        journal,
+        lost: 0,
         counted: cursor.map_or_else(|| vec![0; unlogged.len()], |cursor| cursor.events),
         path,
         done: Completed::default(),
@@ -223,6 +232,9 @@ struct Completion<'a> {
     output: Output,
     format: LogFormat,
     now: Timestamp,
+    journal: Option<JournalEnds<'a>>,
+    /// Lines that the cursor counts, of events that the journal does not have.
+    lost: u64,
     counted: Vec<u64>,
     path: &'a Path,
     done: Completed,
@@ -231,11 +243,14 @@ struct Completion<'a> {
 impl Completion<'_> {
     fn run(&mut self, found: &Found, unlogged: &mut [Vec<(u64, Event)>]) -> Result<(), Failed> {
         // Computed before the events that the log has are dropped from the list.
-        let ends: Vec<u64> = unlogged
+        let mut ends: Vec<u64> = unlogged
             .iter()
             .zip(&self.counted)
             .map(|(events, &counted)| events.last().map_or(0, |&(last, _)| last + 1).max(counted))
             .collect();
+        // What the journal has lost has other numbers when it happens again.
+        let next_events = self.journal.iter().flat_map(|journal| journal.next_events);
+        ends.iter_mut().zip(next_events).for_each(|(end, &next)| *end = next.min(*end));
         if !found.is_doubtful() {
             for (events, &counted) in unlogged.iter_mut().zip(&self.counted) {
                 events.drain(..events.partition_point(|&(number, _)| number < counted));
@@ -251,6 +266,7 @@ impl Completion<'_> {
             }
             self.compare(found, &mut comparison)?;
             self.done.missing_max = self.missing_max(found, unlogged, &comparison);
+            self.done.ahead += self.lost;
         } else if comparison.events() > 0 {
             return self.append_unread(&comparison, ends);
         }
@@ -286,6 +302,7 @@ impl Completion<'_> {
         if let Some((path, from)) = old {
             let file = open_to_read(path)?;
             if let Some(offset) = from {
+                self.take_lost(&file, offset, comparison)?;
                 comparison.ahead.watch(Some(&line_before(&file, offset)));
             }
             // Half a line at its end stays: the file may be somebody else's by now.
@@ -306,6 +323,7 @@ impl Completion<'_> {
         }
         match found {
             Found::Same { offset, .. } => {
+                self.take_lost(&file, *offset, comparison)?;
                 comparison.ahead.watch(Some(&line_before(&file, *offset)));
             }
             Found::Renamed { .. } => {}
@@ -329,6 +347,22 @@ impl Completion<'_> {
             }
         }
         self.write(b"\n")
+    }
+
+    /// Takes the lines before an offset, which the cursor counts, that the journal has lost.
+    fn take_lost(
+        &mut self,
+        file: &File,
+        offset: u64,
+        comparison: &mut Comparison<'_>,
+    ) -> io::Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let lines = journal.lost_lines(file, offset, &self.counted)?.unwrap_or_default();
+        comparison.ahead.watch(Some(""));
+        let before = comparison.ahead.lines();
+        lines.iter().for_each(|line| comparison.ahead.take(line));
+        self.lost += comparison.ahead.lines() - before;
+        Ok(())
     }
 
     /// Reads from an offset where a line begins; without one, the end of the file, which may have
@@ -412,7 +446,7 @@ impl Completion<'_> {
             self.done.strangers = strangers.saturating_sub(forgotten.max(self.done.ahead));
             if forgotten > 0 {
                 // Nobody can tell which lines are of those.
-                self.done.ahead = 0;
+                (self.done.ahead, self.lost) = (0, 0);
             }
             return doubtful.saturating_sub(strangers);
         };

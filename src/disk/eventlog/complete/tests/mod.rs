@@ -108,7 +108,8 @@ impl Scene {
     fn complete(&self, mut unlogged: Events) -> (Completed, Vec<String>) {
         let mut said = Vec::new();
         let (destination, format) = (self.destination(), LogFormat::Plain);
-        let log = LogToComplete { destination, format, cursor: &self.cursor, now: clock::wall() };
+        let (cursor, now, journal) = (&*self.cursor, clock::wall(), None);
+        let log = LogToComplete { destination, format, cursor, now, journal };
         let say = |message: fmt::Arguments<'_>| said.push(message.to_string());
         let (_, completed) = complete_saying(&RealDisk, log, &mut unlogged, say).unwrap();
         (completed, said)

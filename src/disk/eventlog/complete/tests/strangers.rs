@@ -1,6 +1,7 @@
 //! Files that are not what the cursor says, and logs that are ahead of the journal.
 
 use super::*;
+use std::net::Ipv4Addr;
 
 #[test]
 fn strange_lines_are_said_and_stay() {
@@ -116,4 +117,59 @@ fn a_log_that_is_ahead_gets_no_line_twice() {
     assert!(text.starts_with(&(old + &later)));
     assert_eq!(text.matches(" Deleted 192.0.2.9:17 [2001:db8::9]:1\n").count(), 1);
     assert_eq!(scene.complete(vec![vec![]]), (Completed::default(), vec![]));
+}
+
+/// The power went when the log and its cursor were on the disk, and the journal was not yet: what
+/// the tables do not have is taken back, shard by shard.
+#[test]
+fn what_the_cursor_counts_and_the_journal_lost_is_taken_back() {
+    let at = |micros: u64, what: &str| format!("2019-03-18 10:06:28.{micros:06} {what}\n");
+    let text = [
+        at(1, "Created 192.0.2.1:1 [2001:db8::1]:1"),
+        at(2, "Created 192.0.2.2:1 [2001:db8::1]:1"),
+        at(3, "Created 192.0.2.1:2 [2001:db8::2]:1"),
+        at(4, "Created 192.0.2.2:2 [2001:db8::2]:1"),
+        at(5, "Deleted 192.0.2.1:1 [2001:db8::1]:1"),
+        at(6, "Created 192.0.2.1:1 [2001:db8::3]:1"),
+    ]
+    .concat();
+    let scene = Scene::new();
+    let complete = |counted: &[u64], next_events: &[u64]| {
+        if !counted.is_empty() {
+            scene.point(&scene.log, fs::metadata(&scene.log).unwrap().len(), counted);
+        }
+        let shard_of = |nat64: Ipv4Addr, _| usize::from(nat64.octets()[3]) - 1;
+        let journal = Some(JournalEnds { next_events, shard_of: &shard_of });
+        let (destination, format) = (scene.destination(), LogFormat::Plain);
+        let log = LogToComplete {
+            destination,
+            format,
+            cursor: &scene.cursor,
+            now: clock::wall(),
+            journal,
+        };
+        let mut unlogged = vec![vec![], vec![]];
+        let completed = complete_saying(&RealDisk, log, &mut unlogged, |_| {}).unwrap().1;
+        assert_eq!(Cursor::read(&RealDisk, &scene.cursor).unwrap().events, next_events);
+        completed
+    };
+    fs::write(&scene.log, &text).unwrap();
+    let completed = complete(&[4, 2], &[1, 2]);
+    assert_eq!((completed.ahead, completed.taken_back, completed.strangers), (3, 3, 0));
+    let all = scene.text();
+    let taken_back = all.strip_prefix(&text).unwrap().lines().map(|line| &line[27..]);
+    assert_eq!(
+        taken_back.collect::<Vec<_>>(),
+        [
+            "Deleted 192.0.2.1:1 [2001:db8::3]:1",
+            "Created 192.0.2.1:1 [2001:db8::1]:1",
+            "Deleted 192.0.2.1:2 [2001:db8::2]:1"
+        ]
+    );
+    // Once is enough, also where nothing was written since.
+    assert_eq!(complete(&[], &[1, 2]), Completed::default());
+    // Where not all of them stand in this file, nobody can tell what the tables had.
+    fs::write(&scene.log, &text).unwrap();
+    assert_eq!(complete(&[9, 2], &[1, 2]), Completed::default());
+    assert_eq!(scene.text(), text);
 }

@@ -1,0 +1,80 @@
+//! Lines that the cursor counts and the journal has lost: after a power cut, the log and its cursor
+//! may have been on the disk before the journal was.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt;
+
+use super::super::LINE_MAX;
+use crate::handoff::entry::TableKey;
+use crate::handoff::logged::LoggedLine;
+
+/// The most octets before the cursor's place in which they are looked for.
+const LOOKBACK_MAX: u64 = 64 << 20;
+
+/// How far the journal is.
+pub struct JournalEnds<'a> {
+    /// For each shard of the epoch that ends, the number of the event after its last one.
+    pub next_events: &'a [u64],
+    /// The shard of a NAT64, of that many shards.
+    pub shard_of: &'a dyn Fn(Ipv4Addr, usize) -> usize,
+}
+
+impl JournalEnds<'_> {
+    /// The last lines before an offset whose events are not in the journal, in their order.
+    /// `counted` is what the cursor counts. None where they are not all in this file.
+    pub(super) fn lost_lines(
+        &self,
+        file: &File,
+        offset: u64,
+        counted: &[u64],
+    ) -> io::Result<Option<Vec<String>>> {
+        let each = counted.iter().zip(self.next_events);
+        let lost: Vec<u64> = each.map(|(&counted, &next)| counted.saturating_sub(next)).collect();
+        if lost.iter().all(|&lost| lost == 0) {
+            return Ok(Some(Vec::new()));
+        }
+        let mut lookback = LINE_MAX as u64;
+        loop {
+            let begin = offset.saturating_sub(lookback);
+            let mut octets = vec![0; (offset - begin) as usize];
+            file.read_exact_at(&mut octets, begin)?;
+            if let Some(lines) = self.last_lines(&octets, begin == 0, lost.clone()) {
+                return Ok(Some(lines));
+            }
+            if begin == 0 || lookback >= LOOKBACK_MAX {
+                return Ok(None);
+            }
+            lookback *= 2;
+        }
+    }
+
+    /// So many of the last lines of each shard. `is_whole`: the first octets begin a line.
+    fn last_lines(&self, octets: &[u8], is_whole: bool, mut left: Vec<u64>) -> Option<Vec<String>> {
+        let begin = match octets.iter().position(|&octet| octet == b'\n') {
+            Some(line_feed) if !is_whole => line_feed + 1,
+            _ => 0,
+        };
+        let mut found = Vec::new();
+        for line in octets[begin..].rsplit(|&octet| octet == b'\n') {
+            if left.iter().all(|&left| left == 0) {
+                break;
+            }
+            let Ok(line) = str::from_utf8(line) else { continue };
+            let Some(logged) = LoggedLine::parse(line) else { continue };
+            let nat64 = match logged.named() {
+                Some(_) => TableKey::block_of(logged.nat64).nat64,
+                None => logged.nat64,
+            };
+            let shard = (self.shard_of)(nat64, left.len());
+            let left = left.get_mut(shard)?;
+            if *left > 0 {
+                *left -= 1;
+                found.push(line.to_owned());
+            }
+        }
+        found.reverse();
+        left.iter().all(|&left| left == 0).then_some(found)
+    }
+}
