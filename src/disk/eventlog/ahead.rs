@@ -21,6 +21,10 @@ const SLACK: Duration = Duration::from_secs(60);
 /// Ports of which lines are remembered. Of others nothing is taken back.
 const PORTS_MAX: usize = 1 << 20;
 
+/// What lines can be of.
+const KINDS: [&str; 7] =
+    ["Initialized", "Created", "Deleted", "Conflict", "Forgotten", "Named", "Unnamed"];
+
 /// The lines that were found.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
@@ -51,6 +55,16 @@ impl Ahead {
     /// The number of lines that are ahead.
     pub(super) fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// Whether this is half a line that is ahead, or one without its line feed: it may read like
+    /// another one that is whole.
+    pub(super) fn is_half(&self, line: &[u8]) -> bool {
+        let (Some(after), Ok(line)) = (&self.after, str::from_utf8(line)) else { return false };
+        let Some((time, rest)) = split_time(line) else { return false };
+        let begins =
+            |kind: &&str| rest.strip_prefix(kind).is_some_and(|what| what.starts_with(' '));
+        time >= after.as_str() && KINDS.iter().any(begins)
     }
 
     /// A line of no event of the journal.

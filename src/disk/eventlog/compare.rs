@@ -32,7 +32,8 @@ const NONE: usize = usize::MAX;
 pub(super) enum Ending {
     /// With a whole line, or with nothing.
     Whole,
-    /// With the beginning of a line that is missing, at this offset: it can be cut.
+    /// With the beginning of a line that is missing, or that the journal has lost, at this offset:
+    /// it can be cut.
     Half(u64),
     /// With something else that has no line feed.
     Strange,
@@ -144,7 +145,9 @@ impl<'a> Comparison<'a> {
             return Ending::Whole;
         }
         let line = std::mem::take(&mut self.line);
-        let half = !self.odd && (0..self.found.len()).any(|number| self.is_half(number, &line));
+        let ours = (0..self.found.len()).any(|number| self.is_half(number, &line))
+            || self.ahead.is_half(&line);
+        let half = !self.odd && ours;
         self.line = line;
         if half { Ending::Half(self.line_at) } else { Ending::Strange }
     }

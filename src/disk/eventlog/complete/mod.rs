@@ -5,9 +5,9 @@
 //! is. If another file has the log's name by now (logrotate), the end of that one is compared too.
 //! Lines that neither has are appended to the file that has the name.
 //!
-//! - Half a line at the end is cut off if it is the beginning of a missing line; else it gets a
-//!   line feed. Nothing is cut off a file that does not have our own content under the log's name:
-//!   a file that was renamed is only read.
+//! - Half a line at the end is cut off if it is the beginning of a missing line, or is ours and
+//!   later than the journal; else it gets a line feed. Nothing is cut off a file that does not have
+//!   our own content under the log's name: a file that was renamed is only read.
 //! - A line that belongs to no event was written by somebody else. It stays. Where it is one of
 //!   ours and later than the journal, the journal lost what it says: see `ahead`. So it is where
 //!   the cursor counts more than the journal has: see `lost`.

@@ -119,6 +119,24 @@ fn a_log_that_is_ahead_gets_no_line_twice() {
     assert_eq!(scene.complete(vec![vec![]]), (Completed::default(), vec![]));
 }
 
+/// Half a line of what the journal lost could be read as another whole one.
+#[test]
+fn half_a_line_that_is_ahead_is_cut() {
+    let old = lines(&events(&[0], &[6]));
+    let whole = "2019-04-01 10:06:28.000001 Created 192.0.2.9:7 [2001:db8::9]:4000";
+    for length in 0..=whole.len() {
+        let scene = Scene::new();
+        fs::write(&scene.log, format!("{old}{}", &whole[..length])).unwrap();
+        scene.point(&scene.log, old.len() as u64, &[6]);
+        let (completed, _) = scene.complete(vec![vec![]]);
+        let is_known = length > "2019-04-01 10:06:28.000001 Created".len();
+        let left = if is_known || length == 0 { "" } else { &format!("{}\n", &whole[..length]) };
+        assert_eq!(scene.text(), format!("{old}{left}"));
+        assert_eq!(completed.cut, if is_known { length as u64 } else { 0 });
+        assert_eq!(scene.complete(vec![vec![]]), (Completed::default(), vec![]));
+    }
+}
+
 /// The power went when the log and its cursor were on the disk, and the journal was not yet: what
 /// the tables do not have is taken back, shard by shard.
 #[test]
