@@ -76,6 +76,8 @@ pub struct Host {
     sent: Vec<Sent>,
     /// Whose next step it is, of those that could make one.
     dice: Dice,
+    /// Operations of the disk failed since the server was started: a sync may have, too.
+    pub disk_failed: bool,
     /// Those who work for the disk make no steps.
     pub disk_waits: bool,
     /// The canary that is on: see [`crate::mutant`].
@@ -128,6 +130,7 @@ impl Host {
             rotations: 0,
             sent: Vec::new(),
             dice,
+            disk_failed: false,
             disk_waits: false,
             mutant: None,
             earlier: None,
@@ -245,6 +248,7 @@ impl Host {
     pub fn cut_power(&mut self, now: Now) {
         self.place.clock = Arc::new(HandClock::new(now));
         self.kill();
+        self.dies_at = None;
         self.disk.power_cut(self.dice.random());
         let tear = if self.dice.chance(5000) { LogTear::Cut } else { LogTear::Hole };
         // Of former files it is not known what is synced: they are compressed by other means.
@@ -307,6 +311,7 @@ impl Host {
 
     /// The disk works again.
     pub fn heal_disk(&mut self) {
+        self.died();
         self.dies_at = None;
         self.disk.heal();
         self.config.log_disk.fail(None);
@@ -371,7 +376,9 @@ impl Host {
         if process.has_failed() {
             return Err("a part of it has failed".into());
         }
-        if let Actor::Sync(shard) = actor {
+        if let Actor::Sync(shard) = actor
+            && !self.disk_failed
+        {
             self.synced.resize(self.config.reactors, now);
             self.synced[shard] = now;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use nat64handoff::handoff::message::HANDOFF_PORT;
 use nat64handoff::ip::checksum::{checksum, pseudo_ipv4, update, with_pseudo};
@@ -11,6 +12,8 @@ use nat64handoff::ip::transport::ports;
 
 /// Where the payload of a UDP datagram without fragments or options starts.
 pub const PAYLOAD_AT: usize = IPV4_HEADER + UDP_HEADER;
+/// How long it is waited for the others.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The most packets whose fragments are waited for.
 const PARTIAL_MAX: usize = 64;
 
@@ -51,18 +54,22 @@ struct Partial {
     has: usize,
     end: Option<usize>,
     starts: Vec<usize>,
+    /// When its first fragment came.
+    since: Duration,
 }
 
 impl Joining {
     /// The packet as a whole, as soon as it is.
-    pub fn take(&mut self, packet: Vec<u8>) -> Option<Vec<u8>> {
+    pub fn take(&mut self, now: Duration, packet: Vec<u8>) -> Option<Vec<u8>> {
         let view = Ipv4::new(&packet)?;
         let Some(fragment) = view.fragment() else { return Some(packet) };
         let key = (view.source(), view.destination(), view.identification());
+        self.partial.retain(|_, partial| now - partial.since < PATIENCE);
         if self.partial.len() >= PARTIAL_MAX && !self.partial.contains_key(&key) {
             self.partial.pop_first();
         }
-        let partial = self.partial.entry(key).or_default();
+        let new = || Partial { since: now, ..Partial::default() };
+        let partial = self.partial.entry(key).or_insert_with(new);
         let (at, data) = (usize::from(fragment.offset), view.data());
         if partial.starts.contains(&at) {
             return None; // It came twice.

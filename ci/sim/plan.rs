@@ -22,6 +22,8 @@ pub struct Plan {
     pub faults_until: Duration,
     /// Those that do not happen, by their numbers in the order of their happening.
     pub without: BTreeSet<u32>,
+    /// What is known, and not mended yet, counts as well: see `known`.
+    pub strict: bool,
 }
 
 impl Plan {
@@ -33,7 +35,7 @@ impl Plan {
         let kinds = Kind::ALL.iter().copied().filter(|_| dice.chance(share));
         let kinds = kinds.fold(Kinds::default(), Kinds::with);
         let faults_until = dice.time(Duration::from_secs(10), FAULTS_MAX);
-        Self { seed, kinds, faults_until, without: BTreeSet::new() }
+        Self { seed, kinds, faults_until, without: BTreeSet::new(), strict: false }
     }
 
     /// Reads what [`fmt::Display`] writes: `--seed N`, and what differs from what N alone leads to.
@@ -64,6 +66,7 @@ impl Plan {
                     let numbers = parts().map(|part| number(part).map(|number| number as u32));
                     plan.without = numbers.collect::<Result<_, _>>()?;
                 }
+                "--strict" => plan.strict = value == "yes",
                 _ => return Err(format!("{name} is no option")),
             }
         }
@@ -86,6 +89,6 @@ impl fmt::Display for Plan {
             let numbers: Vec<_> = self.without.iter().map(u32::to_string).collect();
             write!(f, " --without {}", numbers.join(","))?;
         }
-        Ok(())
+        if self.strict { write!(f, " --strict yes") } else { Ok(()) }
     }
 }

@@ -40,6 +40,7 @@ impl World {
         if self.dies_now() {
             return self.kill_now();
         }
+        self.host.disk_failed = self.state.disk_failed;
         match self.host.step(self.now) {
             Ok(Some(actor)) => {
                 self.note(Who::Server, 7, || format!("steps: {actor:?}"));
@@ -199,7 +200,6 @@ impl World {
     /// All is well again: what is left of faults is over.
     pub fn well(&mut self) {
         self.note(Who::Network, 0, || "all faults are over".into());
-        self.host.died();
         self.host.heal_disk();
         (self.host.disk_waits, self.state.disk_fails) = (false, false);
         self.state.paused_until = self.now;

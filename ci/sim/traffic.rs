@@ -119,7 +119,7 @@ impl World {
         }
         let mark = mark(&packet);
         self.note(Who::Host, mark, || format!("gets {}", what(&packet)));
-        let Some(packet) = self.state.joining.take(packet) else { return };
+        let Some(packet) = self.state.joining.take(self.now, packet) else { return };
         let Some(view) = Ipv4::new(&packet) else { return };
         let (from, local) = (view.source(), view.destination());
         if let Some((port, HANDOFF_PORT)) = control_ports(&packet) {

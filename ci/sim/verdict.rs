@@ -71,7 +71,8 @@ pub struct Judge {
     told: BTreeMap<TableKey, BTreeMap<MappedPort, Client>>,
     /// All that stood there at some time since the last check.
     stood: BTreeSet<Placed>,
-    /// When it was read that an entry is deleted, the last time.
+    /// When it was read that an entry is created, and deleted, the last time.
+    created: BTreeMap<Placed, Duration>,
     deleted: BTreeMap<Placed, Duration>,
     /// What was reported and contradicted.
     conflicts: BTreeSet<Placed>,
@@ -82,8 +83,7 @@ pub struct Judge {
     astray: Vec<Astray>,
     /// The power was cut before.
     was_cut: bool,
-    /// Known: where operations of the disk had failed before that, the log may go on saying what
-    /// the journal has lost.
+    /// Since then it may go on saying what the journal has lost: see `known`.
     may_lead: bool,
 }
 
@@ -126,10 +126,10 @@ impl Judge {
 
     /// The power was cut, after a sync that began at that time: the log may be shorter, and what
     /// was announced since may be lost.
-    pub fn power_was_cut(&mut self, synced: Duration, disk_failed: bool) {
+    pub fn power_was_cut(&mut self, synced: Duration, strict: bool) {
         (self.read, self.reader) = (0, LineReader::default());
         self.was_cut = true;
-        self.may_lead |= disk_failed;
+        self.may_lead = !strict;
         self.told.clear();
         self.stood.clear();
         self.conflicts.clear();
@@ -160,8 +160,8 @@ impl Judge {
         }
         for astray in std::mem::take(&mut self.astray) {
             let held = (astray.table, astray.port, astray.sent_to);
-            let deleted = self.deleted.get(&held).is_some_and(|at| *at >= astray.heard);
-            if self.holds(&held) && !deleted {
+            let created = self.created.get(&held).is_some_and(|at| *at <= astray.heard);
+            if self.holds(&held) && created {
                 let what = format!(
                     "sent to {}, got by [{}]:{}",
                     shown(&held),
@@ -245,13 +245,12 @@ impl Judge {
         };
         match (&line.kind, table) {
             (LoggedKind::Initialized, None) => self.told.insert(key, BTreeMap::new()).is_none(),
-            // A power cut takes back what the line said of a table without entries.
-            (LoggedKind::Initialized, Some(table)) => table.is_empty() && self.was_cut,
             (LoggedKind::Forgotten, Some(table)) => {
                 table.is_empty() && self.told.remove(&key).is_some()
             }
             (LoggedKind::Created(entry), Some(table)) => {
                 let placed = placed(entry);
+                self.created.insert(placed, now);
                 self.stood.insert(placed);
                 let twice = table.values().any(|client| *client == placed.2);
                 !twice && table.insert(placed.1, placed.2).is_none()
