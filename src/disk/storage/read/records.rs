@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::disk::fs::{DiskFile, read_full};
 use crate::disk::journal::{FileId, HEADER_LENGTH, Header, Invalid, RECORD_MAX, Record, Seal};
 
-/// How much of a file is read at a time.
+/// How much of a file is read at a time, at most.
 const BUFFER: usize = 1 << 20;
 
 const _: () = assert!(BUFFER >= 2 * RECORD_MAX);
@@ -37,7 +37,9 @@ impl RecordReader {
         read_full(&*file, &mut header, 0)?;
         let seal = id.seal(&Header::boot_in(&header));
         let offset = offset.unwrap_or(HEADER_LENGTH as u64);
-        let buffer = vec![0; BUFFER];
+        // One octet more than there is shows that it ends.
+        let rest = file.length()?.saturating_sub(offset).saturating_add(1);
+        let buffer = vec![0; rest.min(BUFFER as u64) as usize];
         Ok(Self { file, seal, buffer, start: 0, end: 0, offset, file_ended: false })
     }
 
