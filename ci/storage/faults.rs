@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nat64handoff::disk::fs::Disk;
 use nat64handoff::disk::journal::RecordNumber;
 use nat64handoff::disk::storage::{
     JournalState, Opened, Started, Storage, StorageConfig, StorageError, SyncPolicy,
@@ -40,15 +41,20 @@ pub fn open(
     shards: usize,
     policy: SyncPolicy,
 ) -> Result<(Opened, Model), StorageError> {
+    open_on(Arc::new(disk.clone()), shards, policy, |_| None)
+}
+
+/// `cursor` as of [`Storage::open_at`].
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    shards: usize,
+    policy: SyncPolicy,
+    cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
+) -> Result<(Opened, Model), StorageError> {
     let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
-    let opened = Storage::open_at(
-        Arc::new(disk.clone()),
-        Path::new(ROOT),
-        config(shards, policy),
-        shard_of(shards),
-        |_| None,
-        &mut replayed,
-    )?;
+    let config = config(shards, policy);
+    let root = Path::new(ROOT);
+    let opened = Storage::open_at(disk, root, config, shard_of(shards), cursor, &mut replayed)?;
     Ok((opened, merged(replayed)))
 }
 

@@ -11,7 +11,7 @@ use nat64handoff::disk::storage::Cut;
 use nat64handoff::handoff::random::Random;
 
 use super::cuts::{Effort, Image, cuts, kills};
-use super::workload::{Mark, ROOT, Workload, seeded};
+use super::workload::{Mark, ROOT, Workload, is_counted_first, seeded};
 use crate::faults::{open, shard_of};
 use crate::model::Model;
 use crate::real::at;
@@ -58,6 +58,8 @@ pub struct Recovered {
     life: usize,
     /// Of each shard, the last of its states that it is.
     reached: Vec<usize>,
+    /// The first of its states that it is: others may differ by events alone.
+    pub first: Vec<usize>,
     bans: Option<usize>,
 }
 
@@ -114,7 +116,7 @@ impl<'a> Checker<'a> {
         if again != model || !cuts_again.is_empty() {
             return Err("recovered once more, it is another state".into());
         }
-        if self.seen.insert(hash, recovered).is_none() {
+        if self.seen.insert(hash, recovered).is_none() && is_counted_first(hash) {
             match end {
                 End::Kill => self.counts.kills += 1,
                 End::PowerCut => self.counts.cuts += 1,
@@ -159,7 +161,7 @@ impl<'a> Checker<'a> {
                 return Err("after a start that was cut off it is another state".into());
             }
             self.seen.insert(image.hash(), recovered);
-            self.counts.again += 1;
+            self.counts.again += u64::from(is_counted_first(image.hash()));
         }
         Ok(())
     }
@@ -178,7 +180,8 @@ impl<'a> Checker<'a> {
 }
 
 impl Recovered {
-    fn verify(&self, mark: &Mark, end: End) -> Result<(), String> {
+    /// Whether it has all that was promised.
+    pub fn verify(&self, mark: &Mark, end: End) -> Result<(), String> {
         for (shard, (&reached, least)) in self.reached.iter().zip(&mark.least).enumerate() {
             let least = match end {
                 End::Kill => least.announced,
@@ -206,7 +209,7 @@ pub fn find(
 ) -> Result<Recovered, String> {
     let states = &workload.lives[life].states;
     let of = shard_of(states.len());
-    let mut reached = Vec::new();
+    let (mut reached, mut first) = (Vec::new(), Vec::new());
     for (shard, states) in states.iter().enumerate() {
         let is_same = |state: &&Model| {
             let mine = model.0.iter().filter(|(key, _)| of(key.nat64) == shard);
@@ -215,10 +218,11 @@ pub fn find(
         let found = states.iter().rev().position(|state| is_same(&state));
         let last = states.len() - 1;
         reached.push(last - found.ok_or(format!("shard {shard} is in a state that never was"))?);
+        first.extend(states.iter().position(|state| is_same(&state)));
     }
     let kept = bans::read(disk, Path::new(ROOT)).map_err(|lost| lost.to_string())?;
     let bans = workload.bans.iter().rposition(|bans| *bans == kept);
-    Ok(Recovered { life, reached, bans })
+    Ok(Recovered { life, reached, first, bans })
 }
 
 /// Reads all there is; also what was cut off.

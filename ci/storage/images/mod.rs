@@ -7,6 +7,8 @@
 mod check;
 mod cuts;
 mod flips;
+mod lines;
+mod log;
 mod workload;
 
 use std::path::Path;
@@ -19,9 +21,12 @@ use crate::sim::{Moment, SimDisk};
 use check::{Checker, Counts};
 use cuts::{Effort, Image, kills};
 use flips::{Flipped, Flips, seal_again};
+use lines::LogChecker;
 use workload::{ROOT, Workload, seeded};
 
 const EFFORT: Effort = Effort { all_max: 96, drawn: 40, parts: 9 };
+/// The same, where each image has an event log.
+const LOG_EFFORT: Effort = Effort { all_max: 12, drawn: 6, parts: 2 };
 /// Images of each policy, where nobody asks for more.
 const IMAGES: u64 = 6000;
 
@@ -67,6 +72,32 @@ fn images_without_sync() {
     check_images(SyncPolicy::None);
 }
 
+/// Images with an event log, which is completed.
+#[test]
+fn images_with_an_event_log() {
+    let (images, begin) = (images(), clock::instant());
+    let (mut counts, mut ahead, mut workloads) = (Counts::default(), 0, 0);
+    while counts.all() < images / 2 {
+        for policy in policies() {
+            let workload = Workload::record_with_log(100_000 + workloads, policy);
+            let log = workload.log.clone().unwrap();
+            let mut checker = LogChecker::new(&workload, &log);
+            checker.check_all(LOG_EFFORT).unwrap_or_else(|what| panic!("{what}"));
+            counts.add(checker.counts);
+            ahead += checker.ahead;
+            workloads += 1;
+        }
+    }
+    let Counts { kills, cuts, .. } = counts;
+    println!(
+        "event log: {} images of {workloads} workloads in {:.1} s: {kills} of kills, {cuts} of power \
+         cuts, {ahead} of these with a log ahead of the journal",
+        counts.all(),
+        begin.elapsed().as_secs_f64()
+    );
+    assert!(ahead > 0);
+}
+
 /// The states that the lives of a workload ended with: killed, and without power but all synced.
 fn ends(workload: &Workload) -> Vec<(usize, Image)> {
     let pairs = workload.moments.windows(2);
@@ -107,6 +138,20 @@ fn every_changed_octet_is_found() {
         begin.elapsed().as_secs_f64()
     );
     assert!(refused > 2000 && cut > 20, "{flips:?}");
+}
+
+/// A start that looks behind the cursor alone for lines that are ahead of the journal.
+#[test]
+fn canary_a_cursor_ahead_of_the_journal() {
+    let found = (100_000..100_003).find_map(|seed| {
+        let workload = Workload::record_with_log(seed, SyncPolicy::Always);
+        let log = workload.log.clone().unwrap();
+        let mut checker = LogChecker::new(&workload, &log);
+        checker.says_journal = false;
+        checker.check_all(LOG_EFFORT).err()
+    });
+    let found = found.unwrap();
+    assert!(found.contains(" in the log, and None in its table"), "{found}");
 }
 
 #[test]

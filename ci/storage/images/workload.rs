@@ -1,14 +1,19 @@
 //! The lives of a server, as a list of moments: what the disk was before each of its operations,
 //! and what had been promised by then.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nat64handoff::disk::bans::{self, KeptBan};
-use nat64handoff::disk::storage::{JournalWriter, Started, Storage, SyncPolicy};
+use nat64handoff::disk::eventlog::Logged;
+use nat64handoff::disk::fs::Disk;
+use nat64handoff::disk::storage::{JournalWriter, Opened, Started, Storage, SyncPolicy};
+use nat64handoff::handoff::change::{Change, Event, LogFormat};
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::random::Random;
 
+use super::log::{Mirror, RealLog, RunningLog, open_with_log};
 use crate::faults::{open, shard_of};
 use crate::model::{Changer, Model};
 use crate::real::at;
@@ -38,12 +43,26 @@ pub struct Mark {
     pub least: Vec<Least>,
     /// The first and the last of the sets of bans that may be kept.
     pub bans: (usize, usize),
+    /// Whether the life ended by a power cut.
+    pub is_cut: bool,
 }
 
 /// A server between its start and its end.
 pub struct Life {
     /// Of each shard the state after each batch, the first being what it was started with.
     pub states: Vec<Vec<Model>>,
+    pub log: Option<LifeLog>,
+}
+
+/// The event log of a life.
+#[derive(Default)]
+pub struct LifeLog {
+    /// What it had when the life began, and all tables.
+    pub base: Vec<u8>,
+    pub begin: Model,
+    /// Of each shard its lines, and how many there are with each of its states.
+    pub lines: Vec<Vec<String>>,
+    pub counts: Vec<Vec<usize>>,
 }
 
 pub struct Workload {
@@ -53,6 +72,7 @@ pub struct Workload {
     pub bans: Vec<Vec<KeptBan>>,
     pub marks: Vec<Mark>,
     pub moments: Vec<Moment>,
+    pub log: Option<Arc<RealLog>>,
 }
 
 /// Keeps what is promised, also while a sync is under way.
@@ -81,6 +101,9 @@ struct Recorder {
     lives: Vec<Life>,
     bans: Vec<Vec<KeptBan>>,
     time: u64,
+    /// Where there is an event log.
+    mirror: Option<Mirror>,
+    running: Option<RunningLog>,
 }
 
 /// How a life ends.
@@ -89,6 +112,12 @@ enum End {
     Stop,
     Kill,
     PowerCut,
+}
+
+/// Whether no image with this hash was counted before, by anybody.
+pub fn is_counted_first(hash: u64) -> bool {
+    static COUNTED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    COUNTED.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
 }
 
 pub fn seeded(seed: u64, what: u8) -> Random {
@@ -102,8 +131,19 @@ impl Workload {
         Self::record_on(&SimDisk::new(Path::new(ROOT)), seed, policy)
     }
 
+    /// With an event log.
+    pub fn record_with_log(seed: u64, policy: SyncPolicy) -> Self {
+        let disk = SimDisk::new(Path::new(ROOT));
+        let mirror = Mirror::new(&disk, policy);
+        Self::record_by(&disk, Some(mirror), seed, policy)
+    }
+
     /// `disk` is empty.
     pub fn record_on(disk: &SimDisk, seed: u64, policy: SyncPolicy) -> Self {
+        Self::record_by(disk, None, seed, policy)
+    }
+
+    fn record_by(disk: &SimDisk, mirror: Option<Mirror>, seed: u64, policy: SyncPolicy) -> Self {
         let promises = Promises { disk: disk.clone(), marks: Arc::default() };
         promises.change(|_| {});
         disk.keep_moments();
@@ -113,24 +153,27 @@ impl Workload {
             disk: disk.clone(),
             random: seeded(seed, 5),
             promises,
-            lives: vec![Life { states: vec![vec![Model::default()]] }],
+            lives: vec![Life { states: vec![vec![Model::default()]], log: None }],
             bans: vec![Vec::new()],
             time: 0,
+            mirror,
+            running: None,
         };
         recorder.promises.change(|mark| mark.least = vec![Least::default()]);
         for shards in SHARDS {
             recorder.live(shards);
         }
-        let Recorder { promises, lives, bans, .. } = recorder;
+        let Recorder { promises, lives, bans, mirror, .. } = recorder;
+        let log = mirror.map(|mirror| Arc::clone(mirror.log()));
         let marks = promises.marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Workload { seed, policy, lives, bans, marks, moments: disk.take_moments() }
+        Workload { seed, policy, lives, bans, marks, moments: disk.take_moments(), log }
     }
 }
 
 impl Recorder {
     fn live(&mut self, shards: usize) {
-        let (mut opened, recovered) = open(&self.disk, shards, self.policy)
-            .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        let (mut opened, recovered) =
+            self.open(shards).unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         let of = shard_of(shards);
         let changers = (0..shards).map(|shard| {
             let mut changer = Changer::new(self.seed.wrapping_add(self.time), TABLES);
@@ -140,14 +183,33 @@ impl Recorder {
         });
         let mut changers: Vec<Changer> = changers.collect();
         let states = changers.iter().map(|changer| vec![changer.model.clone()]).collect();
-        self.lives.push(Life { states });
+        let log = self.mirror.as_ref().map(|mirror| LifeLog {
+            base: mirror.log().content(),
+            begin: recovered.clone(),
+            lines: vec![Vec::new(); shards],
+            counts: vec![vec![0]; shards],
+        });
+        self.lives.push(Life { states, log });
         let life = self.lives.len() - 1;
         self.promises.change(|mark| {
             (mark.life, mark.least) = (life, vec![Least::default(); shards]);
+            mark.is_cut = false;
         });
-        let started = opened.start(at(self.time), Arc::new(|_| u64::MAX));
-        let Started { storage, mut writers, .. } =
-            started.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        let (has_log, logged) = (self.mirror.is_some(), Arc::new(OnceLock::<Logged>::new()));
+        let asked = Arc::clone(&logged);
+        let logged_of = move |shard| match asked.get() {
+            Some(logged) => logged.get(shard),
+            None if has_log => 0,
+            None => u64::MAX,
+        };
+        let started = opened.start(at(self.time), Arc::new(logged_of));
+        let started = started.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        if let Some(mirror) = &self.mirror {
+            let running = RunningLog::start(mirror, &started, self.policy);
+            drop(logged.set(running.logged()));
+            self.running = Some(running);
+        }
+        let Started { storage, mut writers, .. } = started;
         for (shard, writer) in writers.iter().enumerate() {
             let (promises, policy) = (self.promises.clone(), self.policy);
             writer.set_wake(Arc::new(move || {
@@ -157,20 +219,61 @@ impl Recorder {
         for _ in 0..STEPS {
             self.step(&storage, &mut writers, &mut changers);
         }
+        self.end(writers);
+    }
+
+    fn open(&self, shards: usize) -> Result<(Opened, Model), String> {
+        let Some(mirror) = &self.mirror else {
+            return open(&self.disk, shards, self.policy).map_err(|error| error.to_string());
+        };
+        let disk: Arc<dyn Disk> = Arc::new(mirror.clone());
+        let opened = open_with_log(&disk, &mirror.log().path, shards, self.policy, true);
+        mirror.look();
+        opened
+    }
+
+    fn end(&mut self, writers: Vec<JournalWriter>) {
         let end = [End::Stop, End::Kill, End::PowerCut][self.random.below(3) as usize];
         match end {
             End::Stop => {
                 for writer in writers {
                     writer.close(at(self.time)).unwrap();
                 }
+                self.running.iter_mut().for_each(RunningLog::send);
             }
             End::Kill => {}
             End::PowerCut => {
+                self.end_log();
                 self.disk.power_cut(&mut self.random);
+                self.mirror.iter().for_each(Mirror::power_was_cut);
                 self.promises.change(|mark| {
+                    mark.is_cut = true;
                     mark.least.iter_mut().for_each(|least| least.announced = least.promised);
                 });
             }
+        }
+        self.end_log();
+    }
+
+    fn end_log(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.end();
+        }
+    }
+
+    /// The log gets the events of a batch, some time later.
+    fn log(&mut self, shard: usize, changes: &[(TableKey, Change)]) {
+        let Some(running) = &mut self.running else { return };
+        let now = at(self.time);
+        let events: Vec<Event> =
+            changes.iter().filter_map(|(table, change)| change.event(now, *table)).collect();
+        let log = self.lives.last_mut().unwrap().log.as_mut().unwrap();
+        let lines = events.iter().map(|event| event.line(LogFormat::Full).to_string());
+        log.lines[shard].extend(lines);
+        log.counts[shard].push(log.lines[shard].len());
+        running.take(shard, events.into_iter());
+        if self.random.below(3) == 0 {
+            running.send();
         }
     }
 
@@ -187,6 +290,7 @@ impl Recorder {
                     states.push(changers[shard].model.clone());
                     writers[shard].append(at(self.time), &changes).unwrap();
                     self.promises.change(|mark| mark.least[shard].appended(self.policy));
+                    self.log(shard, &changes);
                 }
             }
             14..17 => storage.sync(shard).unwrap(),
