@@ -13,16 +13,19 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nat64handoff::handoff::entry::TableKey;
-use nat64handoff::kernel::bpf::peer_names::{NAMES, PeerMaps, PeerName, STATE, key, state, value};
+use nat64handoff::handoff::entry::{MappedPort, TableKey};
+use nat64handoff::kernel::bpf::names::{FoundName, PeerName};
+use nat64handoff::kernel::bpf::peer_names::{NamesState, PeerMaps};
 use nat64handoff::kernel::socket::network_namespace;
 use nat64handoff::kernel::{bpf::place, clock};
 
 const NAMES_MAX: u32 = 1_000_000;
-const AT_ONCE: u32 = 8192;
+const GENERATION: u32 = 1;
 const ROUNDS: usize = 45;
 const CONNECTIONS: usize = 500;
 const OPEN_AT_ONCE: usize = 100;
+/// Who connects to this address of the loopback has no name.
+const UNNAMED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Longer than the connections of a round take, and not longer than the programs believe.
 const VALID: Duration = Duration::from_secs(8);
 
@@ -38,9 +41,10 @@ fn main() {
         for step in 0..kinds.len() {
             let kind = (round + step) % kinds.len();
             let links = (kind > 0).then(|| maps.attach(&folder, true, false).unwrap());
-            let valid = if kind == 2 { clock::since_boot() + VALID } else { Duration::ZERO };
-            let valid = state(1, valid.as_nanos() as u64, namespace);
-            maps.state.set(&[0; STATE.key_octets], &valid).unwrap();
+            let until = (clock::since_boot() + VALID).as_nanos() as u64;
+            let found = NamesState::read(&maps.state).unwrap();
+            let said = NamesState { generation: GENERATION, until, namespace, ..found };
+            said.write(&maps.state).unwrap();
             times[kind].push(connections(kind == 2));
             drop(links);
         }
@@ -68,53 +72,55 @@ fn main() {
 }
 
 /// What stands for nothing, but has its place.
-fn others(number: u32) -> ([u8; NAMES.key_octets], [u8; NAMES.value_octets]) {
+fn other(number: u32) -> (TableKey, MappedPort) {
     let table = TableKey { local: [203, 0, 113, 5].into(), nat64: (number >> 16).into() };
-    named(table, number as u16)
+    (table, MappedPort(number as u16))
 }
 
-fn named(table: TableKey, port: u16) -> ([u8; NAMES.key_octets], [u8; NAMES.value_octets]) {
-    let client = "2001:db8::17".parse().unwrap();
-    let key = key(table, port);
-    (key, value(&key, PeerName { client, client_port: 53186, pool: None }, 1))
+fn name() -> PeerName {
+    PeerName { client: "2001:db8::17".parse().unwrap(), client_port: 53186, pool: None }
 }
 
 fn fill(maps: &PeerMaps) {
+    let (names, name) = (&maps.names, name());
     let begin = Instant::now();
-    for first in (0..NAMES_MAX).step_by(AT_ONCE as usize) {
-        let all = first..NAMES_MAX.min(first + AT_ONCE);
-        let (keys, values): (Vec<_>, Vec<_>) = all.map(others).unzip();
-        let (_, error) = maps.names.set_all(&keys.concat(), &values.concat());
-        assert!(error.is_none(), "{error:?}");
+    for number in 0..NAMES_MAX {
+        let (table, port) = other(number);
+        assert!(names.give(table, port, &name, GENERATION));
     }
     println!("{NAMES_MAX} names given in {:?}", begin.elapsed());
     let (begin, mut seen) = (Instant::now(), 0);
-    maps.names.walk(|_, _| seen += 1).unwrap();
+    names.retain(GENERATION, |_, _, _| {
+        seen += 1;
+        FoundName::Stays
+    });
     println!("{seen} names read in {:?}", begin.elapsed());
     let begin = Instant::now();
     for number in 0..100_000 {
-        let (key, value) = others(number * 10);
-        maps.names.remove_all(&key).unwrap();
-        maps.names.set(&key, &value).unwrap();
+        let (table, port) = other(number * 10);
+        names.take(table, port);
+        names.give(table, port, &name, GENERATION);
     }
     println!(
         "one taken back and given, each by itself: {} ns",
         begin.elapsed().as_nanos() / 100_000
     );
-    let descriptor = maps.names.as_fd().as_raw_fd();
+    let descriptor = maps.names_map().as_fd().as_raw_fd();
     let information = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap();
     let locked = information.lines().find_map(|line| line.strip_prefix("memlock:\t"));
     let octets: u64 = locked.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    println!("memory for a name: {} octets", octets / u64::from(maps.names.entries_max()));
+    println!("memory for a name: {} octets", octets / u64::from(names.names_max()));
     let table = TableKey { local: Ipv4Addr::LOCALHOST, nat64: Ipv4Addr::LOCALHOST };
-    let (keys, values): (Vec<_>, Vec<_>) = (1024..=u16::MAX).map(|port| named(table, port)).unzip();
-    assert!(maps.names.set_all(&keys.concat(), &values.concat()).1.is_none());
+    for port in 1024..=u16::MAX {
+        assert!(names.give(table, MappedPort(port), &name, GENERATION));
+    }
 }
 
 /// Nanoseconds of a connection, and of its accept with getpeername.
 fn connections(is_named: bool) -> [u64; 2] {
     let listener = TcpListener::bind("[::]:0").unwrap();
-    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+    let local = if is_named { Ipv4Addr::LOCALHOST } else { UNNAMED };
+    let to = SocketAddr::from((local, listener.local_addr().unwrap().port()));
     let (mut all, mut accepting) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..CONNECTIONS / OPEN_AT_ONCE {
         let begin = Instant::now();
@@ -123,7 +129,7 @@ fn connections(is_named: bool) -> [u64; 2] {
         let servers: Vec<_> = (0..OPEN_AT_ONCE)
             .map(|_| {
                 let (server, peer) = listener.accept().unwrap();
-                assert_eq!(peer.ip() == Ipv4Addr::LOCALHOST.to_ipv6_mapped(), !is_named);
+                assert_eq!(peer.ip() == name().client, is_named);
                 assert_eq!(server.peer_addr().unwrap(), peer);
                 server
             })

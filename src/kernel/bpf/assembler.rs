@@ -1,6 +1,6 @@
 //! Instructions of eBPF (RFC 9669), as far as our programs use them.
 //!
-//! All jumps lead forward, to the end of the program: what does not apply is left as it is.
+//! All jumps lead forward, most to the end of the program: what does not apply is left as it is.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -26,6 +26,7 @@ pub(super) enum Register {
 #[repr(u8)]
 pub(super) enum Width {
     Word = 0x00,
+    Half = 0x08,
     Double = 0x18,
 }
 
@@ -61,13 +62,18 @@ const MODE_MEMORY: u8 = 0x60;
 const SOURCE_REGISTER: u8 = 0x08;
 const ADD: u8 = 0x00;
 const MULTIPLY: u8 = 0x20;
+const OR: u8 = 0x40;
+const SHIFT_LEFT: u8 = 0x60;
 const SHIFT_RIGHT: u8 = 0x70;
 const EXCLUSIVE_OR: u8 = 0xa0;
 const MOVE: u8 = 0xb0;
+const GO: u8 = 0x00;
 const CALL: u8 = 0x80;
 const EXIT: u8 = 0x90;
 /// The immediate of a wide load is the descriptor of a map.
 const PSEUDO_MAP: u8 = 1;
+/// It leads to the value of a map of one.
+const PSEUDO_VALUE: u8 = 2;
 
 /// `struct bpf_insn`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,12 @@ pub(super) struct Instruction {
     registers: u8,
     offset: i16,
     immediate: i32,
+}
+
+/// A place further on, to which jumps lead.
+#[derive(Debug, Default)]
+pub(super) struct Label {
+    jumps: Vec<usize>,
 }
 
 /// A program in the making.
@@ -127,6 +139,21 @@ impl Assembler {
         self.push(CLASS_ARITHMETIC | EXCLUSIVE_OR | SOURCE_REGISTER, to, with, 0, 0);
     }
 
+    /// `to *= value`
+    pub(super) fn multiply_by(&mut self, to: Register, value: i32) {
+        self.push(CLASS_ARITHMETIC | MULTIPLY, to, Register::R0, 0, value);
+    }
+
+    /// `to |= value`
+    pub(super) fn or(&mut self, to: Register, value: i32) {
+        self.push(CLASS_ARITHMETIC | OR, to, Register::R0, 0, value);
+    }
+
+    /// `to <<= bits`
+    pub(super) fn shift_left(&mut self, to: Register, bits: i32) {
+        self.push(CLASS_ARITHMETIC | SHIFT_LEFT, to, Register::R0, 0, bits);
+    }
+
     /// `to >>= bits`
     pub(super) fn shift_right(&mut self, to: Register, bits: i32) {
         self.push(CLASS_ARITHMETIC | SHIFT_RIGHT, to, Register::R0, 0, bits);
@@ -158,16 +185,21 @@ impl Assembler {
 
     /// `to = map`
     pub(super) fn map(&mut self, to: Register, map: BorrowedFd<'_>) {
+        self.load_map(to, map, PSEUDO_MAP);
+    }
+
+    /// `to` leads to the value of `map`, an array of one. Linux 5.2 and later.
+    pub(super) fn map_value(&mut self, to: Register, map: BorrowedFd<'_>) {
+        self.load_map(to, map, PSEUDO_VALUE);
+    }
+
+    fn load_map(&mut self, to: Register, map: BorrowedFd<'_>, pseudo: u8) {
         let code = CLASS_LOAD_IMMEDIATE | Width::Double as u8;
         let start = self.instructions.len();
         self.push(code, to, Register::R0, 0, map.as_raw_fd());
         let to = to as u8;
-        let pseudo = if cfg!(target_endian = "little") {
-            PSEUDO_MAP << 4 | to
-        } else {
-            to << 4 | PSEUDO_MAP
-        };
-        self.instructions[start].registers = pseudo;
+        self.instructions[start].registers =
+            if cfg!(target_endian = "little") { pseudo << 4 | to } else { to << 4 | pseudo };
         // The upper half.
         self.push(0, Register::R0, Register::R0, 0, 0);
     }
@@ -223,6 +255,31 @@ impl Assembler {
         self.instructions[start].offset = i16::try_from(count).unwrap_or(i16::MAX);
     }
 
+    /// Goes to `label` where `left` and `right` are equal in all 64 bits, after `to += value`.
+    pub(super) fn go_if_equal(
+        &mut self,
+        left: Register,
+        right: Register,
+        (to, value): (Register, i32),
+        label: &mut Label,
+    ) {
+        let code = CLASS_JUMP | Condition::NotEqual as u8 | SOURCE_REGISTER;
+        self.push(code, left, right, 2, 0);
+        self.add(to, value);
+        label.jumps.push(self.instructions.len());
+        self.push(CLASS_JUMP | GO, Register::R0, Register::R0, 0, 0);
+    }
+
+    /// Where it has not gone to `label`, it leaves here; the program goes on with what comes there.
+    pub(super) fn leave_unless_gone(&mut self, label: Label) {
+        self.jumps.push(self.instructions.len());
+        self.push(CLASS_JUMP | GO, Register::R0, Register::R0, 0, 0);
+        let here = self.instructions.len();
+        for jump in label.jumps {
+            self.instructions[jump].offset = i16::try_from(here - jump - 1).unwrap_or(i16::MAX);
+        }
+    }
+
     /// The program. At its end it returns 1: go on.
     pub(super) fn finish(mut self) -> Vec<Instruction> {
         let end = self.instructions.len();
@@ -272,15 +329,22 @@ mod tests {
         program.multiply(R0, R4);
         program.shift_right(R3, 32);
         program.unless_word(R2, Condition::Equal, 2, |program| program.add_register(R0, R2));
-        let expected: [[u8; 8]; 18] = [
+        let mut found = Label::default();
+        program.go_if_equal(R1, R2, (R0, 64), &mut found);
+        program.leave_unless_gone(found);
+        program.load(Width::Half, R2, R0, 10);
+        program.shift_left(R2, 32);
+        program.multiply_by(R2, 5);
+        program.or(R2, 1);
+        let expected: [[u8; 8]; 26] = [
             [0xbf, 0x16, 0, 0, 0, 0, 0, 0],             // r6 = r1
             [0x61, 0x62, 8, 0, 0, 0, 0, 0],             // r2 = *(u32 *)(r6 + 8)
-            [0x56, 0x02, 13, 0, 0, 0, 0, 0],            // if w2 != 0 goto +13
+            [0x56, 0x02, 21, 0, 0, 0, 0, 0],            // if w2 != 0 goto +21
             [0x63, 0x2a, 0xf0, 0xff, 0, 0, 0, 0],       // *(u32 *)(r10 - 16) = r2
             [0x62, 0x0a, 0xec, 0xff, 0, 0, 0, 0],       // *(u32 *)(r10 - 20) = 0
             [0x07, 0x02, 0, 0, 0xf0, 0xff, 0xff, 0xff], // r2 += -16
             [0x85, 0x00, 0, 0, 1, 0, 0, 0],             // call 1
-            [0x15, 0x00, 8, 0, 0, 0, 0, 0],             // if r0 == 0 goto +8
+            [0x15, 0x00, 16, 0, 0, 0, 0, 0],            // if r0 == 0 goto +16
             [0x79, 0x67, 64, 0, 0, 0, 0, 0],            // r7 = *(u64 *)(r6 + 64)
             [0x18, 0x04, 0, 0, 0x88, 0x77, 0x66, 0x55], // r4 = 0x1122334455667788
             [0, 0, 0, 0, 0x44, 0x33, 0x22, 0x11],
@@ -289,6 +353,14 @@ mod tests {
             [0x77, 0x03, 0, 0, 32, 0, 0, 0], // r3 >>= 32
             [0x16, 0x02, 1, 0, 2, 0, 0, 0],  // if w2 == 2 goto +1
             [0x0f, 0x20, 0, 0, 0, 0, 0, 0],  // r0 += r2
+            [0x5d, 0x21, 2, 0, 0, 0, 0, 0],  // if r1 != r2 goto +2
+            [0x07, 0x00, 0, 0, 64, 0, 0, 0], // r0 += 64
+            [0x05, 0x00, 1, 0, 0, 0, 0, 0],  // goto +1
+            [0x05, 0x00, 4, 0, 0, 0, 0, 0],  // goto +4
+            [0x69, 0x02, 10, 0, 0, 0, 0, 0], // r2 = *(u16 *)(r0 + 10)
+            [0x67, 0x02, 0, 0, 32, 0, 0, 0], // r2 <<= 32
+            [0x27, 0x02, 0, 0, 5, 0, 0, 0],  // r2 *= 5
+            [0x47, 0x02, 0, 0, 1, 0, 0, 0],  // r2 |= 1
             [0xb7, 0x00, 0, 0, 1, 0, 0, 0],  // r0 = 1
             [0x95, 0x00, 0, 0, 0, 0, 0, 0],  // exit
         ];

@@ -11,9 +11,11 @@ mod assembler;
 mod call;
 mod layout;
 mod map;
+pub mod names;
 pub mod peer_names;
 pub mod place;
 mod programs;
+mod words;
 
 pub use call::{BpfError, BpfStep, MapShape};
 pub use map::BpfMap;

@@ -10,124 +10,105 @@
 //!
 //! | map | key | value |
 //! | --- | --- | --- |
-//! | `names` | local address, NAT64, its port | client, address of the pool, generation, check |
+//! | `names` | a bucket | tables and ports, their clients, and addresses of the pool |
 //! | `state` | 0 | the generation that is valid, until when, and in which network namespace |
 //! | `peers` | a socket | its name |
+//!
+//! How `names` is filled stands in [`super::names`].
 //!
 //! So a name is that of the time at which the connection came into being, and stays for its life,
 //! whatever becomes of the entry. A socket that this host connects never has one, also where the
 //! other host connects to it at the same time.
 //!
 //! A name is valid if it is of the current generation, which stands for a state directory, and if
-//! the server said within the last seconds that it is there. The kernel gives the room of a name
-//! that goes to another at once, also while a program reads it: the check is over key and value,
-//! so what is read of two halves is no name.
+//! the server said within the last seconds that it is there. A program may read it while it is
+//! written: the check is over all of it, so what is read of two halves is no name.
 //!
 //! Addresses and ports are in network order, other numbers in that of the host.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::assembler::Instruction;
-use super::call::{self, BpfError, ProgramKind};
+use super::call::{self, BpfError, BpfStep, ProgramKind};
+pub use super::layout::STATE;
 use super::layout::{
-    CHECK_AT, CHECK_MULTIPLIER, CLIENT_PORT_AT, GENERATION_AT, NAMESPACE_AT, PEER_OCTETS, PEERS,
-    POOL_AT, UNTIL_AT,
+    CURRENT_AT, NAMES, NAMES_MAX_AT, NAMESPACE_AT, PEER_OCTETS, PEERS, SEED_AT, UNTIL_AT,
 };
-pub use super::layout::{NAMES, STATE};
 use super::map::BpfMap;
+use super::names::{self, NameTable};
 use super::programs;
-use crate::handoff::entry::TableKey;
+use crate::kernel::entropy;
 
 const CONNECTIONS: u32 = 3;
 const PEER4: u32 = 29;
 const PEER6: u32 = 30;
 
-/// Who is behind a port of a NAT64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerName {
-    pub client: Ipv6Addr,
-    pub client_port: u16,
-    /// What it is called where an IPv4 address is wanted. None: nothing.
-    pub pool: Option<Ipv4Addr>,
+/// The value of the state.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct NamesState {
+    /// Which names are valid.
+    pub generation: u32,
+    /// Until when, in nanoseconds since the boot.
+    pub until: u64,
+    /// In which network namespace ([`crate::kernel::socket::network_namespace`]).
+    pub namespace: u64,
+    pub made: MadeNames,
 }
 
-/// The octets of a port, where the kernel has it as the lower half of a word.
-fn port_word(port: u16) -> [u8; 4] {
-    u32::from(u16::from_ne_bytes(port.to_be_bytes())).to_ne_bytes()
+/// How the map of the names was made: that stays.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct MadeNames {
+    names_max: u32,
+    seed: u64,
 }
 
-/// The key of a name.
-pub fn key(table: TableKey, port: u16) -> [u8; NAMES.key_octets] {
-    let mut key = [0; NAMES.key_octets];
-    key[..4].copy_from_slice(&table.local.octets());
-    key[4..8].copy_from_slice(&table.nat64.octets());
-    key[8..].copy_from_slice(&port_word(port));
-    key
-}
+impl NamesState {
+    /// What the map of the state says now.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read it.
+    pub fn read(map: &BpfMap) -> Result<Self, BpfError> {
+        Ok(Self::of(&map.get(&[0; STATE.key_octets])?.unwrap_or_default()))
+    }
 
-/// Table and port of a key.
-pub fn read_key(key: &[u8; NAMES.key_octets]) -> (TableKey, u16) {
-    let [a, b, c, d, e, f, g, h, port @ ..] = *key;
-    let table = TableKey { local: [a, b, c, d].into(), nat64: [e, f, g, h].into() };
-    (table, u16::from_be_bytes((u32::from_ne_bytes(port) as u16).to_ne_bytes()))
-}
+    /// That of a value, also of another version, which begins alike.
+    pub fn of(value: &[u8]) -> Self {
+        fn at<const N: usize>(value: &[u8], at: i16) -> [u8; N] {
+            let found = value.get(at as usize..).and_then(|rest| rest.first_chunk());
+            found.copied().unwrap_or([0; N])
+        }
+        let word = |place| u32::from_ne_bytes(at(value, place));
+        let double = |place| u64::from_ne_bytes(at(value, place));
+        Self {
+            generation: word(CURRENT_AT),
+            until: double(UNTIL_AT),
+            namespace: double(NAMESPACE_AT),
+            made: MadeNames { names_max: word(NAMES_MAX_AT), seed: double(SEED_AT) },
+        }
+    }
 
-/// The value of a name that is given to this key.
-pub fn value(
-    key: &[u8; NAMES.key_octets],
-    name: PeerName,
-    generation: u32,
-) -> [u8; NAMES.value_octets] {
-    let mut value = [0; NAMES.value_octets];
-    value[..16].copy_from_slice(&name.client.octets());
-    value[16..20].copy_from_slice(&port_word(name.client_port));
-    value[20..24].copy_from_slice(&name.pool.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
-    value[24..28].copy_from_slice(&generation.to_ne_bytes());
-    let check = check(key, &value);
-    value[CHECK_AT as usize..].copy_from_slice(&check.to_ne_bytes());
-    value
-}
+    fn value(&self) -> [u8; STATE.value_octets] {
+        let mut value = [0; STATE.value_octets];
+        let mut put = |at: i16, octets: &[u8]| {
+            value[at as usize..][..octets.len()].copy_from_slice(octets);
+        };
+        put(CURRENT_AT, &self.generation.to_ne_bytes());
+        put(NAMES_MAX_AT, &self.made.names_max.to_ne_bytes());
+        put(UNTIL_AT, &self.until.to_ne_bytes());
+        put(NAMESPACE_AT, &self.namespace.to_ne_bytes());
+        put(SEED_AT, &self.made.seed.to_ne_bytes());
+        value
+    }
 
-/// Over the key and the value up to the check.
-fn check(key: &[u8; NAMES.key_octets], value: &[u8; NAMES.value_octets]) -> u64 {
-    let mut octets = [0; 16 + CHECK_AT as usize];
-    octets[..key.len()].copy_from_slice(key);
-    octets[16..].copy_from_slice(&value[..CHECK_AT as usize]);
-    octets.as_chunks().0.iter().fold(0, |check, word| {
-        let mixed = (check ^ u64::from_ne_bytes(*word)).wrapping_mul(CHECK_MULTIPLIER);
-        mixed ^ mixed >> 32
-    })
-}
-
-/// The generation in a value of a name.
-pub fn read_generation(value: &[u8]) -> u32 {
-    let octets = value.get(GENERATION_AT as usize..).and_then(|rest| rest.first_chunk());
-    octets.map_or(0, |octets| u32::from_ne_bytes(*octets))
-}
-
-/// Whether two values of names are of the same client and port.
-pub fn is_of_same_client(one: &[u8], other: &[u8]) -> bool {
-    let of = |value: &[u8]| value.first_chunk::<{ POOL_AT as usize }>().copied();
-    of(one).is_some_and(|client| Some(client) == of(other))
-}
-
-/// Whether a value of a name names anybody: no client has port 0.
-pub fn is_somebodys(value: &[u8]) -> bool {
-    let port = value.get(CLIENT_PORT_AT as usize..).and_then(|rest| rest.first_chunk());
-    port.is_some_and(|port| *port != [0_u8; 4])
-}
-
-/// The value of the state: the names of which generation are valid, until when, in nanoseconds
-/// since the boot, and in which network namespace ([`crate::kernel::socket::network_namespace`]).
-pub fn state(generation: u32, until: u64, namespace: u64) -> [u8; STATE.value_octets] {
-    let mut value = [0; STATE.value_octets];
-    value[..4].copy_from_slice(&generation.to_ne_bytes());
-    value[UNTIL_AT as usize..][..8].copy_from_slice(&until.to_ne_bytes());
-    value[NAMESPACE_AT as usize..].copy_from_slice(&namespace.to_ne_bytes());
-    value
+    /// The map says so from now on.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to change it.
+    pub fn write(&self, map: &BpfMap) -> Result<(), BpfError> {
+        map.set(&[0; STATE.key_octets], &self.value())
+    }
 }
 
 /// From now on no name is valid by this value of the state, which may be another version's.
@@ -137,17 +118,32 @@ pub fn end_state(value: &mut [u8]) {
     }
 }
 
-/// The generation in the value of the state, and until when it is valid.
-pub fn read_state(value: &[u8]) -> (u32, u64) {
-    let until = value.get(UNTIL_AT as usize..).and_then(|rest| rest.first_chunk());
-    let current = value.first_chunk().map_or(0, |octets| u32::from_ne_bytes(*octets));
-    (current, until.map_or(0, |octets| u64::from_ne_bytes(*octets)))
+/// Opens the names that are pinned at `path`, which were made with this state.
+///
+/// # Errors
+/// Where they are not there, or not this user's, or another version's, or cannot be mapped.
+pub fn open_names(path: &Path, state: &NamesState) -> Result<NameTable, BpfError> {
+    names_of(&BpfMap::open(path, NAMES)?, true, state)
+}
+
+/// How many ports have names now by this state, and how many there may be.
+///
+/// # Errors
+/// Those of [`open_names`].
+pub fn count_names(path: &Path, state: &NamesState) -> Result<(usize, u32), BpfError> {
+    let names = names_of(&BpfMap::open(path, NAMES)?, false, state)?;
+    Ok((names.count(state.generation), names.names_max()))
+}
+
+fn names_of(map: &BpfMap, writes: bool, state: &NamesState) -> Result<NameTable, BpfError> {
+    NameTable::of(map, writes, state.made.names_max, state.made.seed)
 }
 
 /// The maps that the programs look into.
 #[derive(Debug)]
 pub struct PeerMaps {
-    pub names: BpfMap,
+    pub names: NameTable,
+    names_map: BpfMap,
     pub state: BpfMap,
     peers: BpfMap,
 }
@@ -160,11 +156,15 @@ impl PeerMaps {
     pub fn create(names_max: u32) -> Result<Self, BpfError> {
         let types = call::load_types(&peer_type())?;
         let types = Some((types.as_fd(), TYPE_INTEGER, TYPE_PEER));
-        Ok(Self {
-            names: BpfMap::create(NAMES, names_max, None)?,
-            state: BpfMap::create(STATE, 1, None)?,
-            peers: BpfMap::create(PEERS, 0, types)?,
-        })
+        let seed = entropy::octets().map(u64::from_ne_bytes);
+        let seed = seed.map_err(|cause| BpfError { step: BpfStep::Map, cause, verifier: None })?;
+        let made = MadeNames { names_max, seed };
+        let said = NamesState { made, ..NamesState::default() };
+        let names_map = BpfMap::create(NAMES, names::buckets(names_max), None)?;
+        let state = BpfMap::create(STATE, 1, None)?;
+        said.write(&state)?;
+        let names = names_of(&names_map, true, &said)?;
+        Ok(Self { names, names_map, state, peers: BpfMap::create(PEERS, 0, types)? })
     }
 
     /// Opens those that are pinned: names, state, peers.
@@ -172,11 +172,15 @@ impl PeerMaps {
     /// # Errors
     /// Where one is not there, or is another version's.
     pub fn open([names, state, peers]: &[PathBuf; 3]) -> Result<Self, BpfError> {
-        Ok(Self {
-            names: BpfMap::open(names, NAMES)?,
-            state: BpfMap::open(state, STATE)?,
-            peers: BpfMap::open(peers, PEERS)?,
-        })
+        let names_map = BpfMap::open(names, NAMES)?;
+        let state = BpfMap::open(state, STATE)?;
+        let names = names_of(&names_map, true, &NamesState::read(&state)?)?;
+        Ok(Self { names, names_map, state, peers: BpfMap::open(peers, PEERS)? })
+    }
+
+    /// The map of the names, as the kernel has it.
+    pub fn names_map(&self) -> &BpfMap {
+        &self.names_map
     }
 
     /// Keeps them when this process ends, until the files are removed: names, state, peers.
@@ -184,7 +188,7 @@ impl PeerMaps {
     /// # Errors
     /// Where a path is in no bpffs, or there already.
     pub fn pin(&self, [names, state, peers]: &[PathBuf; 3]) -> Result<(), BpfError> {
-        call::pin(self.names.as_fd(), names)?;
+        call::pin(self.names_map.as_fd(), names)?;
         call::pin(self.state.as_fd(), state)?;
         call::pin(self.peers.as_fd(), peers)
     }
@@ -195,7 +199,7 @@ impl PeerMaps {
     /// # Errors
     /// Where the kernel takes no such program (before Linux 5.8), or the group is none.
     pub fn attach(&self, group: &File, ipv6: bool, ipv4: bool) -> Result<Vec<PeerLink>, BpfError> {
-        let (names, state) = (self.names.as_fd(), self.state.as_fd());
+        let (names, state) = (&self.names_map, self.state.as_fd());
         let peers = self.peers.as_fd();
         let attach = |name, kind, place, program: &[Instruction]| {
             let program = call::load_program(&format!("n64_{name}"), kind, place, program)?;
@@ -290,30 +294,30 @@ mod tests {
     use std::cell::Cell;
     use std::fs;
     use std::io;
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::process;
+    use std::sync::atomic::{AtomicU16, Ordering};
     use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::thread;
 
+    use crate::handoff::entry::{MappedPort, TableKey};
+    use crate::kernel::bpf::layout::SLOT_WORDS;
+    use crate::kernel::bpf::names::{FoundName, PeerName};
     use crate::kernel::bpf::place::control_groups;
     use crate::kernel::clock;
     use crate::kernel::socket::network_namespace;
 
     #[test]
-    fn names_are_laid_out_as_the_programs_read_them() {
-        let table = TableKey { local: [203, 0, 113, 5].into(), nat64: [192, 0, 2, 7].into() };
-        assert_eq!(key(table, 3719)[..10], [203, 0, 113, 5, 192, 0, 2, 7, 0x0e, 0x87]);
-        let name = PeerName {
-            client: "2001:db8::17".parse().unwrap(),
-            client_port: 53186,
-            pool: Some([100, 64, 0, 7].into()),
-        };
-        assert_eq!(read_key(&key(table, 3719)), (table, 3719));
-        let value = value(&key(table, 3719), name, 5);
-        assert_eq!(value[..4], [0x20, 0x01, 0x0d, 0xb8]);
-        assert_eq!(value[16..18], 53186_u16.to_be_bytes());
-        assert_eq!(value[20..24], [100, 64, 0, 7]);
-        assert_eq!(value[24..28], 5_u32.to_ne_bytes());
+    fn the_state_is_read_as_it_was_written() {
+        let made = MadeNames { names_max: 1_000_000, seed: 0x1122_3344_5566_7788 };
+        let said = NamesState { generation: 5, until: 1 << 40, namespace: 4_026_531_840, made };
+        assert_eq!(NamesState::of(&said.value()), said);
+        let mut ended = said.value();
+        end_state(&mut ended);
+        assert_eq!(NamesState::of(&ended), NamesState { until: 0, ..said });
+        // That of a former version is shorter.
+        assert_eq!(NamesState::of(&said.value()[..24]).generation, 5);
     }
 
     /// A process is in one group: tests that want their own take turns.
@@ -380,6 +384,10 @@ mod tests {
         "2001:db8::17".parse().unwrap()
     }
 
+    fn its_name() -> PeerName {
+        PeerName { client: client(), client_port: 53186, pool: Some(POOL) }
+    }
+
     impl Fixture {
         fn new(names_max: u32) -> Self {
             let group = Group::enter().unwrap();
@@ -403,13 +411,17 @@ mod tests {
             let now = clock::since_boot().as_nanos() as u64;
             let until = now.wrapping_add_signed(seconds * 1_000_000_000);
             let namespace = self.namespace.get();
-            self.maps.state.set(&[0; 4], &state(generation, until, namespace)).unwrap();
+            let found = NamesState::read(&self.maps.state).unwrap();
+            let said = NamesState { generation, until, namespace, ..found };
+            said.write(&self.maps.state).unwrap();
         }
 
         fn name(&self, port: u16, generation: u32) {
-            let name = PeerName { client: client(), client_port: 53186, pool: Some(POOL) };
-            let key = key(TABLE, port);
-            self.maps.names.set(&key, &value(&key, name, generation)).unwrap();
+            self.give(port, &its_name(), generation);
+        }
+
+        fn give(&self, port: u16, name: &PeerName, generation: u32) {
+            assert!(self.maps.names.give(TABLE, MappedPort(port), name, generation));
         }
 
         /// Whether a new connection has its name.
@@ -438,20 +450,16 @@ mod tests {
         test.valid(1, -1);
         assert!(!test.is_named(|port| test.name(port, 1)), "of a dead server");
         test.valid(1, 9);
-        // What a program may read while the name is replaced: of another key, or half of it.
-        let other = key(TABLE, 1);
-        let name = PeerName { client: client(), client_port: 53186, pool: None };
-        let torn = value(&other, name, 1);
-        assert!(!test.is_named(|port| test.maps.names.set(&key(TABLE, port), &torn).unwrap()));
-        for place in 0..NAMES.value_octets {
+        // What a program may read while the name is replaced: half of it. It does not read the
+        // table, which is first.
+        for at in 8..8 * SLOT_WORDS {
             assert!(!test.is_named(|port| {
-                let key = key(TABLE, port);
-                let mut torn = value(&key, name, 1);
-                torn[place] ^= 1;
-                test.maps.names.set(&key, &torn).unwrap();
+                test.name(port, 1);
+                test.maps.names.damage(TABLE, MappedPort(port), at);
             }));
-            test.maps.names.remove_all(&all_keys(&test.maps.names)).unwrap();
+            test.maps.names.retain(2, |_, _, _| FoundName::Goes);
         }
+        assert!(!test.is_named(|port| test.give(port, &PeerName::NOBODY, 1)), "nobody's");
 
         // What no server says.
         test.valid(1, 60);
@@ -467,7 +475,7 @@ mod tests {
         let (peer, own, [_, server]) =
             connected(&test.listener, test.to, |port| test.name(port, 1));
         assert_eq!(peer, SocketAddr::from((client(), 53186)));
-        test.maps.names.remove_all(&key(TABLE, own)).unwrap();
+        test.maps.names.take(TABLE, MappedPort(own));
         test.valid(3, -1);
         assert_eq!(server.peer_addr()?, peer);
 
@@ -477,10 +485,7 @@ mod tests {
         let (peer, _, [connecting, _server]) = connected(&ipv4, to, |port| test.name(port, 1));
         assert_eq!(peer, SocketAddr::from((POOL, 53186)));
         assert_eq!(connecting.peer_addr()?, to, "opened by this host");
-        let without = |port| {
-            let key = key(TABLE, port);
-            test.maps.names.set(&key, &value(&key, name, 1)).unwrap();
-        };
+        let without = |port| test.give(port, &PeerName { pool: None, ..its_name() }, 1);
         let (peer, own, _both) = connected(&ipv4, to, without);
         assert_eq!(peer, SocketAddr::from((Ipv4Addr::LOCALHOST, own)), "nothing of the pool");
         Ok(())
@@ -522,35 +527,61 @@ mod tests {
         assert_eq!(TcpStream::from(own).peer_addr().unwrap(), at);
     }
 
-    fn all_keys(map: &BpfMap) -> Vec<u8> {
-        let mut keys = Vec::new();
-        map.walk(|key, _| keys.extend_from_slice(key)).unwrap();
-        keys
+    /// At which nobody writes names any more.
+    const END: MappedPort = MappedPort(1);
+
+    /// Also where the test fails.
+    struct End<'a>(&'a AtomicU16);
+
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(END.0, Ordering::Relaxed);
+        }
     }
 
+    /// The server writes names at all times: whoever is told has been there, as a whole.
     #[test]
-    fn maps_hold_what_they_have_room_for() {
-        let map = BpfMap::create(NAMES, 1000, None).unwrap();
-        let keys: Vec<u8> = (0..1200_u32).flat_map(|n| [n.to_ne_bytes(); 3].concat()).collect();
-        let values: Vec<u8> = (0..1200_u32).flat_map(|n| [n.to_ne_bytes(); 10].concat()).collect();
-        let (done, error) = map.set_all(&keys, &values);
-        assert_eq!((done, error.map(|e| e.cause.raw_os_error())), (1000, Some(Some(libc::E2BIG))));
-        let mut found = Vec::new();
-        map.walk(|key, value| found.push((key.to_vec(), value[..4].to_vec()))).unwrap();
-        found.sort_by_key(|(key, _)| u32::from_ne_bytes(*key.first_chunk().unwrap()));
-        assert_eq!(found.len(), 1000);
-        assert!(found.iter().zip(0..).all(|((_, value), n)| value[..] == u32::to_ne_bytes(n)));
-        // Every third is there no more; those in between are missing already.
-        let thirds: Vec<u8> = keys.chunks(12).step_by(3).flatten().copied().collect();
-        map.remove_all(&thirds).unwrap();
-        map.remove_all(&keys[..12 * 500]).unwrap();
-        let mut left = 0;
-        map.walk(|key, _| left += u32::from(key[..4] >= [0; 4][..])).unwrap();
-        assert_eq!(left, 333);
-        assert_eq!(map.get(&keys[..12]).unwrap(), None);
-        assert_eq!(
-            map.get(&keys[12 * 999 - 12..12 * 999]).unwrap(),
-            Some(values[40 * 998..40 * 999].to_vec())
-        );
+    fn a_name_that_changes_meanwhile_is_never_half_another() {
+        const TRIES: usize = 5000;
+        const ENOUGH: usize = 200;
+        let test = Fixture::new(TRIES as u32 + 1);
+        test.valid(1, 9);
+        let other = PeerName {
+            client: "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+            client_port: 1,
+            pool: None,
+        };
+        let all = [its_name(), other];
+        let expected = all.map(|name| SocketAddr::from((name.client, name.client_port)));
+        let (names, port, mut seen) = (&test.maps.names, AtomicU16::new(0), [0; 3]);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut step = 0_usize;
+                loop {
+                    let port = MappedPort(port.load(Ordering::Relaxed));
+                    step += 1;
+                    match step % 5 {
+                        _ if port == END => break,
+                        4 => names.take(TABLE, port),
+                        step => assert!(names.give(TABLE, port, &all[step % 2], 1)),
+                    }
+                }
+            });
+            let _end = End(&port);
+            for _ in 0..TRIES {
+                test.renew();
+                let (peer, own, _both) = connected(&test.listener, test.to, |own| {
+                    port.store(own, Ordering::Relaxed);
+                });
+                let true_peer = (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), own).into();
+                let known = [expected[0], expected[1], true_peer];
+                let which = known.iter().position(|known| *known == peer);
+                seen[which.unwrap_or_else(|| panic!("{peer} is nobody"))] += 1;
+                if seen.iter().all(|seen| *seen > ENOUGH) {
+                    break;
+                }
+            }
+        });
+        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
     }
 }

@@ -1,12 +1,14 @@
 //! The programs of [`super::peer_names`], as instructions.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use super::assembler::{Assembler, Condition, Function, Instruction, Register, Width};
+use super::assembler::{Assembler, Condition, Function, Instruction, Label, Register, Width};
 use super::layout::{
-    CHECK_AT, CHECK_MULTIPLIER, CLIENT_AT, CLIENT_PORT_AT, CURRENT_AT, GENERATION_AT, NAMESPACE_AT,
-    PEER_OCTETS, POOL_AT, UNTIL_AT, VALID_MAX,
+    CLIENT_AT, CLIENT_PORT_AT, CURRENT_AT, MULTIPLIER, NAMESPACE_AT, POOL_AT, SEED_AT,
+    SLOT_CHECK_AT, SLOT_CLIENT_AT, SLOT_CLIENT_PORT_AT, SLOT_POOL_AT, SLOT_PORTS_AT, SLOT_WORDS,
+    SLOTS, UNTIL_AT, VALID_MAX,
 };
+use super::map::BpfMap;
 
 /// In `struct bpf_sock_addr`.
 const USER_IP4: i16 = 4;
@@ -36,16 +38,16 @@ const CREATE: i32 = 1;
 /// Leaves it at what is there.
 const PRESENT: i32 = 0;
 
-/// On the stack: the key, with zeros up to two words, and the value of a name.
-const KEY_AT: i16 = -16;
-const VALUE_AT: i16 = KEY_AT - CHECK_AT - 8;
-const ZERO_AT: i16 = VALUE_AT - 8;
+/// On the stack: addresses of the table, the number of a bucket, and what is in a slot.
+const TABLE_AT: i16 = -8;
+const BUCKET_AT: i16 = -16;
+const SLOT_AT: i16 = BUCKET_AT - 8 * SLOT_WORDS as i16;
 
 /// Gives a connection that is established its name: in AF_INET6 sockets, in AF_INET sockets, or in
 /// both. A socket that connects loses the one that it had. Where the kernel can tell network
 /// namespaces apart here, that is so in the server's alone.
 pub(super) fn established(
-    names: BorrowedFd<'_>,
+    names: &BpfMap,
     state: BorrowedFd<'_>,
     peers: BorrowedFd<'_>,
     ipv6: bool,
@@ -76,28 +78,32 @@ pub(super) fn established(
         p.load(Width::Word, R2, R7, PEER_IP6 + word);
         p.leave_if_word(R2, Condition::NotEqual, expected);
     }
-    for (word, from) in [(0, LOCAL_IP4), (4, PEER_IP4), (8, PEER_PORT)] {
+    for (word, from) in [(0, LOCAL_IP4), (4, PEER_IP4)] {
         p.load(Width::Word, R2, R7, from);
-        p.store(Width::Word, R10, KEY_AT + word, R2);
+        p.store(Width::Word, R10, TABLE_AT + word, R2);
     }
-    p.store_word(R10, KEY_AT + 12, 0);
+    hash(p, state);
     // Most peers have no name.
-    look_up(p, names, KEY_AT);
-    for at in (0..=CHECK_AT).step_by(8) {
-        p.load(Width::Double, R2, R0, at);
-        p.store(Width::Double, R10, VALUE_AT + at, R2);
-    }
-    leave_unless_whole(p);
+    find(p, names);
+    copy_if_whole(p, state);
+    p.load(Width::Half, R2, R10, SLOT_AT + SLOT_CLIENT_PORT_AT);
+    p.leave_if_word(R2, Condition::Equal, 0);
     p.skip_if_word(R6, Condition::NotEqual, FAMILY_IPV4, 2);
-    p.load(Width::Word, R2, R10, VALUE_AT + POOL_AT);
+    p.load(Width::Word, R2, R10, SLOT_AT + SLOT_POOL_AT);
     p.leave_if_word(R2, Condition::Equal, 0);
     leave_unless_valid(p, state, tells_namespaces);
     // Where there is no memory for it, the peer is what it is.
     storage(p, peers, CREATE);
-    for at in (0..PEER_OCTETS).step_by(8) {
-        p.load(Width::Double, R2, R10, VALUE_AT + at);
-        p.store(Width::Double, R0, at, R2);
+    for (width, from, to) in [
+        (Width::Double, SLOT_CLIENT_AT, CLIENT_AT),
+        (Width::Double, SLOT_CLIENT_AT + 8, CLIENT_AT + 8),
+        (Width::Word, SLOT_POOL_AT, POOL_AT),
+    ] {
+        p.load(width, R2, R10, SLOT_AT + from);
+        p.store(width, R0, to, R2);
     }
+    p.load(Width::Half, R2, R10, SLOT_AT + SLOT_CLIENT_PORT_AT);
+    p.store(Width::Word, R0, CLIENT_PORT_AT, R2);
     program.finish()
 }
 
@@ -114,14 +120,53 @@ fn lose_where_it_connects(p: &mut Assembler, peers: BorrowedFd<'_>) {
     p.leave_if_word(R2, Condition::NotEqual, 0);
 }
 
-/// `R0` = the value of the key on the stack, or leaves.
-fn look_up(p: &mut Assembler, map: BorrowedFd<'_>, key_at: i16) {
+/// `hash` = the hash of all words before, and of `word`, for the multiplier in `R4`. `R3` is lost.
+fn mix(p: &mut Assembler, hash: Register, word: Register) {
     use Register::*;
-    p.map(R1, map);
-    p.copy(R2, R10);
-    p.add(R2, i32::from(key_at));
-    p.call(Function::MapLookup);
-    p.leave_if_null(R0, Condition::Equal);
+    p.exclusive_or(hash, word);
+    p.multiply(hash, R4);
+    p.copy(R3, hash);
+    p.shift_right(R3, 32);
+    p.exclusive_or(hash, R3);
+}
+
+/// `R9` = the hash of the table on the stack, and of the port of the socket `R7`.
+fn hash(p: &mut Assembler, state: BorrowedFd<'_>) {
+    use Register::*;
+    p.map_value(R1, state);
+    p.load(Width::Double, R9, R1, SEED_AT);
+    p.set_wide(R4, MULTIPLIER);
+    p.load(Width::Double, R2, R10, TABLE_AT);
+    mix(p, R9, R2);
+    p.load(Width::Word, R2, R7, PEER_PORT);
+    mix(p, R9, R2);
+}
+
+/// `R0` = the slot that has the tag of the hash `R9`, or leaves.
+fn find(p: &mut Assembler, names: &BpfMap) {
+    use Register::*;
+    let mut found = Label::default();
+    for half in [0, 32] {
+        p.copy(R2, R9);
+        p.shift_left(R2, half);
+        p.shift_right(R2, 32);
+        p.multiply_by(R2, names.entries_max().cast_signed());
+        p.shift_right(R2, 32);
+        p.store(Width::Word, R10, BUCKET_AT, R2);
+        p.map(R1, names.as_fd());
+        p.copy(R2, R10);
+        p.add(R2, i32::from(BUCKET_AT));
+        p.call(Function::MapLookup);
+        p.leave_if_null(R0, Condition::Equal);
+        p.copy(R1, R9);
+        p.or(R1, 1);
+        for slot in 0..SLOTS as i32 {
+            p.load(Width::Double, R2, R0, 8 * slot as i16);
+            let at = 8 * (SLOTS + SLOT_WORDS * slot as usize) as i32;
+            p.go_if_equal(R1, R2, (R0, at), &mut found);
+        }
+    }
+    p.leave_unless_gone(found);
 }
 
 /// `R0` = what `peers` has for the socket `R7`, or leaves.
@@ -135,40 +180,35 @@ fn storage(p: &mut Assembler, peers: BorrowedFd<'_>, flags: i32) {
     p.leave_if_null(R0, Condition::Equal);
 }
 
-/// Leaves where the name on the stack is not as it was made for this key.
-fn leave_unless_whole(p: &mut Assembler) {
+/// The name in the slot `R0` is on the stack, as it was when it was given to the hash `R9` in the
+/// generation that is valid; or leaves. `R9` is lost.
+fn copy_if_whole(p: &mut Assembler, state: BorrowedFd<'_>) {
     use Register::*;
-    p.set(R0, 0);
-    p.set_wide(R4, CHECK_MULTIPLIER);
-    let words = [KEY_AT, KEY_AT + 8].into_iter();
-    for at in words.chain((VALUE_AT..VALUE_AT + CHECK_AT).step_by(8)) {
-        p.load(Width::Double, R2, R10, at);
-        p.exclusive_or(R0, R2);
-        p.multiply(R0, R4);
-        p.copy(R3, R0);
-        p.shift_right(R3, 32);
-        p.exclusive_or(R0, R3);
+    p.map_value(R1, state);
+    p.load(Width::Word, R2, R1, CURRENT_AT);
+    p.exclusive_or(R9, R2);
+    p.set_wide(R4, MULTIPLIER);
+    for at in (SLOT_PORTS_AT..SLOT_CHECK_AT).step_by(8) {
+        p.load(Width::Double, R2, R0, at);
+        p.store(Width::Double, R10, SLOT_AT + at, R2);
+        mix(p, R9, R2);
     }
-    p.load(Width::Double, R2, R10, VALUE_AT + CHECK_AT);
-    p.leave_if(R0, Condition::NotEqual, R2);
+    p.load(Width::Double, R2, R0, SLOT_CHECK_AT);
+    p.leave_if(R9, Condition::NotEqual, R2);
 }
 
-/// Leaves where the name on the stack does not count now, for the context `R8`. `R6` and `R9` are
-/// lost.
+/// Leaves where no name counts now, for the context `R8`. `R9` is lost.
 fn leave_unless_valid(p: &mut Assembler, state: BorrowedFd<'_>, tells_namespaces: bool) {
     use Register::*;
-    p.store_word(R10, ZERO_AT, 0);
-    look_up(p, state, ZERO_AT);
-    p.load(Width::Word, R2, R10, VALUE_AT + GENERATION_AT);
-    p.load(Width::Word, R3, R0, CURRENT_AT);
-    p.leave_if(R2, Condition::NotEqual, R3);
-    p.load(Width::Double, R9, R0, UNTIL_AT);
     if tells_namespaces {
-        p.load(Width::Double, R6, R0, NAMESPACE_AT);
         p.copy(R1, R8);
         p.call(Function::Namespace);
-        p.leave_if(R0, Condition::NotEqual, R6);
+        p.map_value(R1, state);
+        p.load(Width::Double, R2, R1, NAMESPACE_AT);
+        p.leave_if(R0, Condition::NotEqual, R2);
     }
+    p.map_value(R1, state);
+    p.load(Width::Double, R9, R1, UNTIL_AT);
     p.call(Function::BootTime);
     p.leave_if(R0, Condition::Greater, R9);
     // Nor what no server says.

@@ -223,7 +223,7 @@ pub struct AttachOptions {
     /// At which sockets peers are named, as serve has it
     #[arg(long, value_name = "ipv6|ipv4|both", default_value = "ipv6", value_parser = attached)]
     pub peer_names: PeerNames,
-    /// The most names: 140 octets of memory for each, at once
+    /// The most names: 97 octets of memory for each, at once
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = names_max)]
     pub names_max: u32,
     /// The user that the server runs as

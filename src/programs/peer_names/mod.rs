@@ -56,7 +56,7 @@ fn attach(options: &AttachOptions) -> Result<(), ExitError> {
     make_directory(maps)?;
     let former = links(maps)?;
     let (found, is_new) = match PeerMaps::open(&maps_at(maps)) {
-        Ok(found) if found.names.entries_max() == options.names_max => (found, false),
+        Ok(found) if found.names.names_max() == options.names_max => (found, false),
         Err(error) if !(error.is_missing() || error.is_of_another_version()) => {
             return Err(explained(error));
         }

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::refused::explained;
 use super::{NAMES_FILE, STATE_FILE, links};
-use crate::kernel::bpf::peer_names::{NAMES, STATE};
-use crate::kernel::bpf::{BpfMap, peer_names};
+use crate::kernel::bpf::BpfMap;
+use crate::kernel::bpf::peer_names::{self, NamesState, STATE};
 use crate::kernel::clock;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::NamesStatusOptions;
@@ -40,22 +40,15 @@ pub fn run(options: &NamesStatusOptions) -> Result<(), ExitError> {
             maps.display()
         )));
     }
-    let names = BpfMap::open(&maps.join(NAMES_FILE), NAMES).map_err(explained)?;
     let state = BpfMap::open(&maps.join(STATE_FILE), STATE).map_err(explained)?;
-    let value = state.get(&[0; STATE.key_octets]).map_err(explained)?.unwrap_or_default();
-    let (generation, until) = peer_names::read_state(&value);
-    let mut count = 0;
-    names
-        .walk(|_, value| {
-            let is_its = peer_names::read_generation(value) == generation;
-            count += usize::from(is_its && peer_names::is_somebodys(value));
-        })
-        .map_err(explained)?;
-    let left = Duration::from_nanos(until).checked_sub(clock::since_boot());
+    let state = NamesState::read(&state).map_err(explained)?;
+    let counted = peer_names::count_names(&maps.join(NAMES_FILE), &state);
+    let (names, names_max) = counted.map_err(explained)?;
+    let left = Duration::from_nanos(state.until).checked_sub(clock::since_boot());
     let status = PeerNamesStatus {
         programs,
-        names: count,
-        names_max: names.entries_max(),
+        names,
+        names_max,
         valid_seconds: left.map(|left| left.as_secs_f64()),
     };
     if options.json {

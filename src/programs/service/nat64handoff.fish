@@ -260,7 +260,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; an
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and not __fish_seen_subcommand_from attach detach status help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l cgroup -d 'Name peers only to the programs in this control group v2, as that of a slice; may be repeated [default: the root, so all programs]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l peer-names -d 'At which sockets peers are named, as serve has it' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l names-max -d 'The most names: 140 octets of memory for each, at once' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l names-max -d 'The most names: 97 octets of memory for each, at once' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l user -d 'The user that the server runs as' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -l maps -d 'The directory of the maps, in a bpffs' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and __fish_seen_subcommand_from attach" -s h -l help -d 'Print help'

@@ -423,7 +423,7 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '*--cgroup=[Name peers only to the programs in this control group v2, as that of a slice; may be repeated \[default\: the root, so all programs\]]:DIR:_files' \
 '--peer-names=[At which sockets peers are named, as serve has it]:ipv6|ipv4|both:_default' \
-'--names-max=[The most names\: 140 octets of memory for each, at once]:N:_default' \
+'--names-max=[The most names\: 97 octets of memory for each, at once]:N:_default' \
 '--user=[The user that the server runs as]:NAME:_default' \
 '--maps=[The directory of the maps, in a bpffs]:DIR:_files' \
 '-h[Print help]' \

@@ -12,15 +12,14 @@
 //! and meanwhile a short restart is not noticed. Names count only for some seconds after the server
 //! last said that it is there.
 //!
-//! A map that is full, or that refuses a name, leaves the entry without one, which is counted.
-//! Where a name cannot be taken away, it is not true any more: then none is valid until a restart.
+//! A map that is full leaves the entry without a name, which is counted.
 
 mod pool;
 mod writer;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -32,12 +31,13 @@ use foldhash::HashSet;
 
 use self::pool::NamePool;
 pub(super) use self::pool::{FoundPool, ReactorNames, pool_lines};
-use self::writer::{NameKey, NameMap, NameWriter, name_of};
+use self::writer::{NameMap, NameWriter, name_of};
 use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use crate::handoff::pool::{AddressPool, PoolShare};
 use crate::handoff::server::{SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, Server};
 use crate::handoff::stats::{Counter, Stats};
-use crate::kernel::bpf::peer_names::{self, NAMES, PeerName, STATE};
+use crate::kernel::bpf::names::{FoundName, NameTable, PeerName};
+use crate::kernel::bpf::peer_names::{self, NamesState, STATE};
 use crate::kernel::bpf::{BpfError, BpfMap, MapShape};
 use crate::kernel::socket::{network_namespace, steered_to};
 use crate::kernel::{clock, service};
@@ -51,8 +51,6 @@ const SAID_EVERY: Duration = Duration::from_secs(1);
 /// ports to clients by themselves.
 const VALID_ALONE: Duration = Duration::from_millis(300);
 const SAID_ALONE_EVERY: Duration = Duration::from_millis(100);
-/// Names that are given at once at the start.
-const FILL_AT_ONCE: usize = 8192;
 
 /// Why names cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +92,6 @@ impl NamesError {
 /// Why peers have no names any more.
 #[derive(Debug, thiserror::Error)]
 pub enum NamesLost {
-    /// One that is not true could not be taken away.
-    #[error("the kernel refuses to remove one")]
-    Stale,
     /// The kernel does not take them.
     #[error(transparent)]
     Refused(#[from] BpfError),
@@ -111,13 +106,10 @@ pub enum NamesLost {
 /// The maps of the kernel, for all reactors.
 #[derive(Debug)]
 pub struct NameMaps {
-    names: BpfMap,
+    names: NameTable,
     state: BpfMap,
-    generation: u32,
-    /// In which names count.
-    namespace: u64,
-    /// A name that is not true could not be taken away.
-    failed: AtomicBool,
+    /// What it says as long as names are valid, but for the time.
+    said: NamesState,
     /// No name is valid any more, and nothing is to be written.
     lost: AtomicBool,
 }
@@ -126,21 +118,19 @@ impl NameMaps {
     /// Says for how long names are valid from now on.
     fn publish(&self, valid: Duration) -> Result<(), BpfError> {
         let until = u64::try_from((clock::since_boot() + valid).as_nanos()).unwrap_or(u64::MAX);
-        self.say(until)?;
-        // A reactor may have given them up since.
-        if self.failed.load(Ordering::SeqCst) { self.say(0) } else { Ok(()) }
+        NamesState { until, ..self.said }.write(&self.state)
     }
 
-    fn say(&self, until: u64) -> Result<(), BpfError> {
-        let state = peer_names::state(self.generation, until, self.namespace);
-        self.state.set(&[0; STATE.key_octets], &state)
+    fn is_ours(&self) -> Result<bool, BpfError> {
+        Ok(NamesState::read(&self.state)?.generation == self.said.generation)
     }
 
     /// From now on, no name is valid; those of another server are its own.
     fn withdraw(&self) -> Result<(), BpfError> {
-        let state = self.state.get(&[0; STATE.key_octets])?.unwrap_or_default();
-        let is_ours = peer_names::read_state(&state).0 == self.generation;
-        if is_ours { self.say(0) } else { Ok(()) }
+        if !self.is_ours()? {
+            return Ok(());
+        }
+        NamesState { until: 0, ..self.said }.write(&self.state)
     }
 
     /// Nothing more is written, as soon as no name is valid. Where the kernel refuses to say that,
@@ -153,17 +143,12 @@ impl NameMaps {
 }
 
 impl NameMap for Arc<NameMaps> {
-    fn set_all(&self, keys: &[u8], values: &[u8]) -> (usize, Option<BpfError>) {
-        self.names.set_all(keys, values)
+    fn give(&self, table: TableKey, port: MappedPort, name: &PeerName) -> bool {
+        self.names.give(table, port, name, self.said.generation)
     }
 
-    fn remove_all(&self, keys: &[u8]) -> Result<(), BpfError> {
-        self.names.remove_all(keys)
-    }
-
-    fn give_up(&self) {
-        self.failed.store(true, Ordering::SeqCst);
-        self.lose();
+    fn take(&self, table: TableKey, port: MappedPort) {
+        self.names.take(table, port);
     }
 
     fn is_lost(&self) -> bool {
@@ -182,16 +167,6 @@ pub struct Names {
     pool: Option<Arc<AddressPool>>,
 }
 
-/// What of a map is to be kept at a start.
-enum FoundName {
-    Right,
-    /// Of nobody, or of another server's state, or with another address of the pool.
-    Wrong,
-    /// By a server with this state the port was another client's. So the state is an older one
-    /// that was restored, or a kill came before the NAT64 was told.
-    Contradicted,
-}
-
 impl Names {
     /// Opens the maps that are pinned in this directory, for the server with this state and this
     /// socket.
@@ -204,20 +179,22 @@ impl Names {
         socket: impl AsFd,
         pool: Option<Arc<AddressPool>>,
     ) -> Result<Self, NamesError> {
-        let open = |file, shape| {
-            let path = maps.join(file);
-            BpfMap::open(&path, shape).map_err(|cause| NamesError::of(&path, cause))
-        };
-        let (names, state_map) = (open(NAMES_FILE, NAMES)?, open(STATE_FILE, STATE)?);
-        let pinned = maps.join(STATE_FILE);
+        let (path, pinned) = (maps.join(NAMES_FILE), maps.join(STATE_FILE));
+        let of_state = |cause| NamesError::of(&pinned, cause);
+        let state_map = BpfMap::open(&pinned, STATE).map_err(of_state)?;
+        let found = NamesState::read(&state_map).map_err(of_state)?;
+        let names = peer_names::open_names(&path, &found);
         let number = fs::metadata(&pinned).map_or(0, |file| file.ino());
-        let maps = Arc::new(NameMaps {
-            names,
-            state: state_map,
+        let said = NamesState {
             generation: generation_of(state),
             // Where the kernel does not tell it, nor do the programs ask for it.
             namespace: network_namespace(socket).unwrap_or_default(),
-            failed: AtomicBool::new(false),
+            ..found
+        };
+        let maps = Arc::new(NameMaps {
+            names: names.map_err(|cause| NamesError::of(&path, cause))?,
+            state: state_map,
+            said,
             lost: AtomicBool::new(false),
         });
         let valid = if service::is_service() { VALID_FOR } else { VALID_ALONE };
@@ -243,48 +220,54 @@ impl Names {
     }
 
     fn compare_and_fill(&self, servers: &[Server], stats: &[Arc<Stats>]) -> Result<(), BpfError> {
-        let (mut right, mut wrong, mut doubtful) = (0, Vec::new(), HashSet::default());
-        self.maps.names.walk(|key, value| match self.judge(servers, key, value) {
-            FoundName::Right => right += 1,
-            FoundName::Wrong => wrong.extend_from_slice(key),
-            FoundName::Contradicted => doubtful.extend(key.first_chunk()),
-        })?;
-        self.maps.names.remove_all(&wrong)?;
-        self.name_nobody(&doubtful)?;
+        let (mut right, mut doubtful) = (0, HashSet::default());
+        self.maps.names.retain(self.maps.said.generation, |table, port, name| {
+            let found = self.judge(servers, table, port, name);
+            match found {
+                FoundName::Stays => right += 1,
+                FoundName::Becomes(name) if name == PeerName::NOBODY => {
+                    doubtful.insert((table, port));
+                }
+                FoundName::Becomes(_) => right += 1,
+                FoundName::Goes => {}
+            }
+            found
+        });
         let mut all = 0;
         for server in servers {
             each_table(server, |table| all += table.1);
         }
-        let mut is_whole = true;
+        let mut named = right;
         if right + doubtful.len() < all {
-            for server in servers {
-                is_whole = is_whole && self.fill_from(server, &doubtful);
-            }
+            named = servers.iter().map(|server| self.fill_from(server, &doubtful)).sum();
         }
-        let named = if is_whole { all - doubtful.len().min(all) } else { self.count()? };
         if let Some(stats) = stats.first() {
             stats.add(Counter::Unnamed, all.saturating_sub(named) as u64);
         }
         self.maps.publish(self.valid)
     }
 
-    fn judge(&self, servers: &[Server], key: &[u8], value: &[u8]) -> FoundName {
-        let Some(key) = key.first_chunk() else { return FoundName::Wrong };
-        let (table, port) = peer_names::read_key(key);
+    /// What becomes of a name that a server with this state gave.
+    fn judge(
+        &self,
+        servers: &[Server],
+        table: TableKey,
+        port: MappedPort,
+        name: PeerName,
+    ) -> FoundName {
         let client = servers
             .get(steered_to(table.nat64, servers.len()))
-            .and_then(|server| server.client_at(table, MappedPort(port)));
-        let Some(client) = client else { return FoundName::Wrong };
-        let generation = self.maps.generation;
-        let expected = peer_names::value(key, self.name_of(&client), generation);
-        if value == expected {
-            FoundName::Right
-        } else if peer_names::read_generation(value) == generation
-            && !peer_names::is_of_same_client(value, &expected)
-        {
-            FoundName::Contradicted
+            .and_then(|server| server.client_at(table, port));
+        let Some(client) = client else { return FoundName::Goes };
+        let expected = self.name_of(&client);
+        if name == expected {
+            FoundName::Stays
+        } else if (name.client, name.client_port) == (expected.client, expected.client_port) {
+            FoundName::Becomes(expected)
         } else {
-            FoundName::Wrong
+            // The state is an older one that was restored, or a kill came before the NAT64 was
+            // told. It has no name before it is given to a client anew, over restarts, too.
+            FoundName::Becomes(PeerName::NOBODY)
         }
     }
 
@@ -293,47 +276,21 @@ impl Names {
         name_of(client, pool.and_then(|pool| pool.address_of(client.address)))
     }
 
-    /// These ports have no name before they are given to a client anew, over restarts, too.
-    fn name_nobody(&self, keys: &HashSet<NameKey>) -> Result<(), BpfError> {
-        let nobody = PeerName { client: Ipv6Addr::UNSPECIFIED, client_port: 0, pool: None };
-        let value = |key| peer_names::value(key, nobody, self.maps.generation);
-        let values: Vec<u8> = keys.iter().flat_map(value).collect();
-        let keys: Vec<u8> = keys.iter().flatten().copied().collect();
-        self.maps.names.set_all(&keys, &values).1.map_or(Ok(()), Err)
-    }
-
-    /// How many there are.
-    fn count(&self) -> Result<usize, BpfError> {
-        let mut count = 0;
-        self.maps.names.walk(|_, value| count += usize::from(peer_names::is_somebodys(value)))?;
-        Ok(count)
-    }
-
-    /// Names all entries but these. Returns false where not all have names: there is no room.
-    fn fill_from(&self, server: &Server, except: &HashSet<NameKey>) -> bool {
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let mut is_whole = true;
+    /// Names all entries but these, and returns how many have names.
+    fn fill_from(&self, server: &Server, except: &HashSet<(TableKey, MappedPort)>) -> usize {
+        let mut named = 0;
         each_entry(server, |table, entry| {
-            let key = peer_names::key(table, entry.port.0);
-            if !except.contains(&key) {
-                let name = self.name_of(&entry.client);
-                values.extend(peer_names::value(&key, name, self.maps.generation));
-                keys.extend(key);
-            }
-            if keys.len() >= FILL_AT_ONCE * NAMES.key_octets {
-                is_whole = self.maps.names.set_all(&keys, &values).1.is_none();
-                keys.clear();
-                values.clear();
-            }
-            is_whole
+            let is_given = !except.contains(&(table, entry.port))
+                && self.maps.give(table, entry.port, &self.name_of(&entry.client));
+            named += usize::from(is_given);
         });
-        is_whole && self.maps.names.set_all(&keys, &values).1.is_none()
+        named
     }
 
     /// For a reactor, with its share of the pool, if there is one.
     pub fn writer(&self, stats: Arc<Stats>, share: Option<PoolShare>) -> PeerNameWriter {
         let pool = share.map(|share| NamePool::new(share, Arc::clone(&stats)));
-        NameWriter::new(Arc::clone(&self.maps), self.maps.generation, stats, pool)
+        NameWriter::new(Arc::clone(&self.maps), stats, pool)
     }
 
     /// The pool, if addresses of it are given.
@@ -355,14 +312,10 @@ impl Names {
     }
 
     fn still_valid(&self) -> Result<(), NamesLost> {
-        if self.maps.failed.load(Ordering::SeqCst) {
-            return Err(NamesLost::Stale);
-        }
         if fs::metadata(&self.pinned).map_or(0, |file| file.ino()) != self.number {
             return Err(NamesLost::Replaced);
         }
-        let state = self.maps.state.get(&[0; STATE.key_octets])?.unwrap_or_default();
-        if peer_names::read_state(&state).0 != self.maps.generation {
+        if !self.maps.is_ours()? {
             return Err(NamesLost::Taken);
         }
         Ok(self.maps.publish(self.valid)?)
@@ -403,7 +356,7 @@ fn forget_if(maps: &Path, is_its: impl Fn(u32) -> bool) -> Result<(), BpfError> 
         opened => opened?,
     };
     let mut value = map.get(&[0; STATE.key_octets])?.unwrap_or_default();
-    if !is_its(peer_names::read_state(&value).0) {
+    if !is_its(NamesState::of(&value).generation) {
         return Ok(());
     }
     peer_names::end_state(&mut value);
@@ -458,18 +411,15 @@ fn each_table(server: &Server, mut each: impl FnMut((TableKey, usize))) {
     }
 }
 
-/// Calls `each` with all entries, as long as it returns true.
-fn each_entry(server: &Server, mut each: impl FnMut(TableKey, &Entry) -> bool) {
-    let mut goes_on = true;
+/// Calls `each` with all entries.
+fn each_entry(server: &Server, mut each: impl FnMut(TableKey, &Entry)) {
     let mut entries = Vec::with_capacity(SEEN_ENTRIES_MAX);
     each_table(server, |(table, _)| {
         let mut from = Some(0);
-        while let Some(place) = from.filter(|_| goes_on) {
+        while let Some(place) = from {
             entries.clear();
             from = server.see_entries(table, place, &mut entries);
-            for entry in &entries {
-                goes_on = goes_on && each(table, entry);
-            }
+            entries.iter().for_each(|entry| each(table, entry));
         }
     });
 }
@@ -487,7 +437,6 @@ fn count_entries(pool: &AddressPool, servers: &[Server], shares: &mut [PoolShare
             {
                 share.found_via(address, table.nat64);
             }
-            true
         });
     }
 }

@@ -4,7 +4,6 @@
 mod tests;
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +12,15 @@ use foldhash::HashMap;
 
 use super::pool::{NamePool, PoolStep};
 use crate::handoff::change::{Change, Event, EventKind, Timestamp};
-use crate::handoff::entry::{Client, TableKey};
+use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::stats::{Counter, Stats};
-use crate::kernel::bpf::BpfError;
-use crate::kernel::bpf::peer_names::{self, NAMES, PeerName};
+use crate::kernel::bpf::names::PeerName;
 
 /// The most names that wait for the disk; an entry for which there is no room has none.
 const HELD_NAMES_MAX: usize = 65_536;
 
-/// A key of the map of names.
-pub(super) type NameKey = [u8; NAMES.key_octets];
+/// Whose name it is.
+type NameKey = (TableKey, MappedPort);
 
 pub(super) fn name_of(client: &Client, pool: Option<Ipv4Addr>) -> PeerName {
     PeerName { client: client.address, client_port: client.port, pool }
@@ -30,17 +28,11 @@ pub(super) fn name_of(client: &Client, pool: Option<Ipv4Addr>) -> PeerName {
 
 /// Where names are: the maps of the kernel, or a test's.
 pub trait NameMap {
-    /// As [`BpfMap::set_all`](crate::kernel::bpf::BpfMap::set_all).
-    fn set_all(&self, keys: &[u8], values: &[u8]) -> (usize, Option<BpfError>);
+    /// As [`NameTable::give`](crate::kernel::bpf::names::NameTable::give).
+    fn give(&self, table: TableKey, port: MappedPort, name: &PeerName) -> bool;
 
-    /// As [`BpfMap::remove_all`](crate::kernel::bpf::BpfMap::remove_all).
-    ///
-    /// # Errors
-    /// As there.
-    fn remove_all(&self, keys: &[u8]) -> Result<(), BpfError>;
-
-    /// From now on, no name is valid.
-    fn give_up(&self);
+    /// As [`NameTable::take`](crate::kernel::bpf::names::NameTable::take).
+    fn take(&self, table: TableKey, port: MappedPort);
 
     /// Whether none is valid any more, whatever is written.
     fn is_lost(&self) -> bool;
@@ -49,19 +41,9 @@ pub trait NameMap {
 /// A reactor's writer of names.
 pub struct NameWriter<M> {
     map: M,
-    generation: u32,
     stats: Arc<Stats>,
     /// None: names have no address of IPv4.
     pool: Option<NamePool>,
-    /// Keys of names that are to go.
-    going: Vec<u8>,
-    /// Keys and values of names that come, after those have gone. Each key is there once.
-    keys: Vec<u8>,
-    values: Vec<u8>,
-    /// Where in `keys` a key is.
-    places: HashMap<NameKey, usize>,
-    /// Keys that the map did not take.
-    refused: Vec<u8>,
     /// Names whose record is not durable yet, with its number.
     held: HashMap<NameKey, (u64, PeerName)>,
     /// Their records, the first one first; some may not be held any more.
@@ -69,20 +51,8 @@ pub struct NameWriter<M> {
 }
 
 impl<M: NameMap> NameWriter<M> {
-    pub(super) fn new(map: M, generation: u32, stats: Arc<Stats>, pool: Option<NamePool>) -> Self {
-        Self {
-            map,
-            generation,
-            stats,
-            pool,
-            going: Vec::new(),
-            keys: Vec::new(),
-            values: Vec::new(),
-            places: HashMap::default(),
-            refused: Vec::new(),
-            held: HashMap::default(),
-            held_order: VecDeque::new(),
-        }
+    pub(super) fn new(map: M, stats: Arc<Stats>, pool: Option<NamePool>) -> Self {
+        Self { map, stats, pool, held: HashMap::default(), held_order: VecDeque::new() }
     }
 
     /// Whether a change may lead to another one, which [`NameWriter::give`] adds.
@@ -126,27 +96,49 @@ impl<M: NameMap> NameWriter<M> {
     ) {
         let event =
             |(table, change): &(TableKey, Change)| change.event(Timestamp::default(), *table);
-        for event in changes.iter().filter_map(event) {
-            self.see(&event, waits_for);
-        }
-        self.write(now);
+        self.follow_all(now, changes.iter().filter_map(event), waits_for);
     }
 
     /// The same, for changes that could not be recorded at once.
     pub fn follow_late(&mut self, now: Duration, events: &[Event], waits_for: Option<u64>) {
-        events.iter().for_each(|event| self.see(event, waits_for));
-        self.write(now);
+        self.follow_all(now, events.iter().cloned(), waits_for);
     }
 
-    fn see(&mut self, event: &Event, waits_for: Option<u64>) {
+    fn follow_all(
+        &mut self,
+        now: Duration,
+        events: impl Iterator<Item = Event>,
+        waits_for: Option<u64>,
+    ) {
+        let is_lost = self.is_lost();
+        events.for_each(|event| self.see(&event, waits_for, is_lost));
+        // The pool may take back what went.
+        if let Some(pool) = &mut self.pool {
+            pool.went(now);
+        }
+    }
+
+    /// Whether nothing is to be written any more.
+    fn is_lost(&mut self) -> bool {
+        let is_lost = self.map.is_lost();
+        if is_lost {
+            self.drop_held();
+        }
+        is_lost
+    }
+
+    fn see(&mut self, event: &Event, waits_for: Option<u64>, is_lost: bool) {
         match &event.kind {
             EventKind::Created { port, client } => {
                 let address = self.pool.as_mut().and_then(NamePool::next_address);
-                let key = peer_names::key(event.table, port.0);
-                self.come(key, name_of(client, address), waits_for);
+                if !is_lost {
+                    self.come((event.table, *port), name_of(client, address), waits_for);
+                }
             }
             EventKind::Deleted { port, client } => {
-                self.remove(&peer_names::key(event.table, port.0));
+                if !is_lost {
+                    self.remove((event.table, *port));
+                }
                 if let Some(pool) = &mut self.pool {
                     pool.goes(client);
                 }
@@ -170,7 +162,7 @@ impl<M: NameMap> NameWriter<M> {
         if let Some(pool) = &mut self.pool {
             pool.release(durable);
         }
-        if self.held_order.is_empty() {
+        if self.held_order.is_empty() || self.is_lost() {
             return;
         }
         while self.held_order.front().is_some_and(|(record, _)| *record <= durable)
@@ -178,10 +170,10 @@ impl<M: NameMap> NameWriter<M> {
         {
             // Not one that is of a later record.
             if let Some((_, name)) = self.held.get(&key).copied().filter(|(of, _)| *of == record) {
-                self.add(key, name);
+                self.held.remove(&key);
+                self.set(key, &name);
             }
         }
-        self.write_names();
     }
 
     /// What is not durable never will be: the NAT64s are not told of it.
@@ -190,16 +182,13 @@ impl<M: NameMap> NameWriter<M> {
         self.held_order.clear();
     }
 
-    fn waiting(&self) -> usize {
-        self.keys.len() / NAMES.key_octets
-    }
-
     fn come(&mut self, key: NameKey, name: PeerName, waits_for: Option<u64>) {
-        let Some(record) = waits_for else { return self.add(key, name) };
+        let Some(record) = waits_for else {
+            self.held.remove(&key);
+            return self.set(key, &name);
+        };
         // Whoever had the port before.
-        if !self.going.ends_with(&key) {
-            self.remove(&key);
-        }
+        self.remove(key);
         if self.held_order.len() >= HELD_NAMES_MAX {
             return self.stats.add(Counter::Unnamed, 1);
         }
@@ -207,81 +196,14 @@ impl<M: NameMap> NameWriter<M> {
         self.held.insert(key, (record, name));
     }
 
-    fn add(&mut self, key: NameKey, name: PeerName) {
-        self.held.remove(&key);
-        // As where a newcomer has the port of another: it is enough to write over that one's.
-        if self.going.ends_with(&key) {
-            self.going.truncate(self.going.len() - key.len());
-        }
-        let value = peer_names::value(&key, name, self.generation);
-        let next = self.waiting();
-        match self.places.entry(key) {
-            Entry::Occupied(place) => {
-                let at = place.get() * NAMES.value_octets;
-                self.values[at..at + NAMES.value_octets].copy_from_slice(&value);
-            }
-            Entry::Vacant(place) => {
-                place.insert(next);
-                self.keys.extend(key);
-                self.values.extend(value);
-            }
-        }
-    }
-
-    fn remove(&mut self, key: &NameKey) {
-        self.held.remove(key);
-        self.going.extend(key);
-        // It may have come just now: then the last one has its place.
-        let Some(place) = self.places.remove(key) else { return };
-        let last = self.waiting() - 1;
-        self.keys.copy_within(last * NAMES.key_octets.., place * NAMES.key_octets);
-        self.keys.truncate(last * NAMES.key_octets);
-        self.values.copy_within(last * NAMES.value_octets.., place * NAMES.value_octets);
-        self.values.truncate(last * NAMES.value_octets);
-        if let Some(moved) = self.keys.as_chunks().0.get(place) {
-            self.places.insert(*moved, place);
-        }
-    }
-
-    /// All that was added and removed. Then the pool may take back what went.
-    fn write(&mut self, now: Duration) {
-        self.write_names();
-        if let Some(pool) = &mut self.pool {
-            pool.went(now);
-        }
-    }
-
-    fn write_names(&mut self) {
-        if self.map.is_lost() {
-            self.drop_held();
-            self.keys.clear();
-            self.going.clear();
-        }
-        self.take_away();
-        let (mut keys, mut values) = (&self.keys[..], &self.values[..]);
-        while !keys.is_empty() {
-            let (done, refused) = self.map.set_all(keys, values);
-            if refused.is_none() {
-                break;
-            }
+    fn set(&self, (table, port): NameKey, name: &PeerName) {
+        if !self.map.give(table, port, name) {
             self.stats.add(Counter::Unnamed, 1);
-            let end = (done + 1) * NAMES.key_octets;
-            self.refused.extend(&keys[done * NAMES.key_octets..end]);
-            keys = &keys[end..];
-            values = &values[(done + 1) * NAMES.value_octets..];
         }
-        self.keys.clear();
-        self.values.clear();
-        self.places.clear();
-        // Another's name may still be there.
-        std::mem::swap(&mut self.going, &mut self.refused);
-        self.take_away();
     }
 
-    fn take_away(&mut self) {
-        if !self.going.is_empty() && self.map.remove_all(&self.going).is_err() {
-            self.map.give_up();
-        }
-        self.going.clear();
+    fn remove(&mut self, key: NameKey) {
+        self.held.remove(&key);
+        self.map.take(key.0, key.1);
     }
 }

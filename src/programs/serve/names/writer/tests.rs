@@ -2,61 +2,37 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io;
 
 use super::*;
 use crate::handoff::entry::MappedPort;
 use crate::handoff::pool::{AddressPool, PoolSettings, PoolUnit};
 use crate::handoff::random::SecretHash;
 use crate::ip::address::Prefix96;
-use crate::kernel::bpf::BpfStep;
 
-/// A map with room for so many names, of which the kernel may refuse to remove any, or to
-/// change that of one port.
+/// A map with room for so many names.
 #[derive(Default)]
 struct TestMap {
-    stuck: Option<u16>,
-    names: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
+    names: RefCell<BTreeMap<(TableKey, u16), PeerName>>,
     room: usize,
-    refuses: bool,
-    given_up: Cell<bool>,
-}
-
-fn refused() -> BpfError {
-    let cause = io::Error::from_raw_os_error(libc::E2BIG);
-    BpfError { step: BpfStep::Change, cause, verifier: None }
+    is_lost: Cell<bool>,
 }
 
 impl NameMap for &TestMap {
-    fn set_all(&self, keys: &[u8], values: &[u8]) -> (usize, Option<BpfError>) {
+    fn give(&self, table: TableKey, port: MappedPort, name: &PeerName) -> bool {
         let mut names = self.names.borrow_mut();
-        let pairs = keys.chunks(NAMES.key_octets).zip(values.chunks(NAMES.value_octets));
-        for (done, (key, value)) in pairs.enumerate() {
-            let is_stuck = peer_names::read_key(key.first_chunk().unwrap()).1;
-            let is_full = names.len() >= self.room && !names.contains_key(key);
-            if is_full || self.stuck == Some(is_stuck) {
-                return (done, Some(refused()));
-            }
-            names.insert(key.to_vec(), value.to_vec());
+        let is_full = names.len() >= self.room && !names.contains_key(&(table, port.0));
+        if !is_full {
+            names.insert((table, port.0), *name);
         }
-        (keys.len() / NAMES.key_octets, None)
+        !is_full
     }
 
-    fn remove_all(&self, keys: &[u8]) -> Result<(), BpfError> {
-        if self.refuses {
-            return Err(refused());
-        }
-        let mut names = self.names.borrow_mut();
-        keys.chunks(NAMES.key_octets).for_each(|key| drop(names.remove(key)));
-        Ok(())
-    }
-
-    fn give_up(&self) {
-        self.given_up.set(true);
+    fn take(&self, table: TableKey, port: MappedPort) {
+        self.names.borrow_mut().remove(&(table, port.0));
     }
 
     fn is_lost(&self) -> bool {
-        self.given_up.get()
+        self.is_lost.get()
     }
 }
 
@@ -85,24 +61,20 @@ impl TestMap {
     /// Ports with the numbers of their clients.
     fn ports(&self) -> Vec<(u16, u16)> {
         let names = self.names.borrow();
-        let pair = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-            let key = key.first_chunk().unwrap();
-            let (table, port) = peer_names::read_key(key);
+        let pair = |(&(table, port), name): (&(TableKey, u16), &PeerName)| {
             assert_eq!(table, TABLE);
-            let number = u16::from_be_bytes([value[14], value[15]]);
-            assert_eq!(value[..], peer_names::value(key, name_of(&client(number), None), 7));
+            let number = name.client.segments()[7];
+            assert_eq!(*name, name_of(&client(number), None));
             (port, number)
         };
-        let mut ports: Vec<_> = names.iter().map(pair).collect();
-        ports.sort_unstable();
-        ports
+        names.iter().map(pair).collect()
     }
 }
 
 #[test]
 fn names_are_those_of_the_entries_after_each_batch() {
     let (map, stats) = (TestMap::with(100), Arc::<Stats>::default());
-    let mut writer = NameWriter::new(&map, 7, stats, None);
+    let mut writer = NameWriter::new(&map, stats, None);
     let mut commit = |changes: &[(TableKey, Change)]| writer.follow(NOW, changes, None);
     commit(&[created(5000, 1), created(5001, 2)]);
     assert_eq!(map.ports(), [(5000, 1), (5001, 2)]);
@@ -120,13 +92,12 @@ fn names_are_those_of_the_entries_after_each_batch() {
         events.iter().filter_map(|(table, change)| change.event(at, *table)).collect();
     writer.follow_late(NOW, &events, None);
     assert_eq!(map.ports(), [(5000, 3), (5003, 7), (5004, 9)]);
-    assert!(!map.given_up.get());
 }
 
 #[test]
 fn what_has_no_room_has_no_name_and_is_counted() {
     let (map, stats) = (TestMap::with(2), Arc::<Stats>::default());
-    let mut writer = NameWriter::new(&map, 7, Arc::clone(&stats), None);
+    let mut writer = NameWriter::new(&map, Arc::clone(&stats), None);
     let changes: Vec<_> = (0..5).map(|number| created(5000 + number, number)).collect();
     writer.follow(NOW, &changes, None);
     assert_eq!(map.ports(), [(5000, 0), (5001, 1)]);
@@ -136,36 +107,11 @@ fn what_has_no_room_has_no_name_and_is_counted() {
     assert_eq!(stats.get(Counter::Unnamed), 3);
 }
 
-#[test]
-fn a_name_that_cannot_be_taken_away_makes_all_invalid() {
-    let map = TestMap { refuses: true, ..TestMap::with(9) };
-    let mut writer = NameWriter::new(&map, 7, Arc::default(), None);
-    writer.follow(NOW, &[created(5000, 1)], None);
-    assert!(!map.given_up.get());
-    writer.follow(NOW, &[deleted(5000, 1)], None);
-    assert!(map.given_up.get());
-}
-
-#[test]
-fn a_name_that_cannot_be_changed_goes() {
-    let mut map = TestMap::with(9);
-    NameWriter::new(&map, 7, Arc::default(), None).follow(
-        NOW,
-        &[created(5000, 1), created(5001, 2)],
-        None,
-    );
-    map.stuck = Some(5000);
-    let changes = [deleted(5000, 1), created(5000, 3), deleted(5001, 2), created(5001, 4)];
-    NameWriter::new(&map, 7, Arc::default(), None).follow(NOW, &changes, None);
-    assert_eq!(map.ports(), [(5001, 4)]);
-    assert!(!map.given_up.get());
-}
-
 /// What is not durable may never be announced: until then nobody has the port.
 #[test]
 fn names_come_when_their_record_is_durable_and_go_before() {
     let map = TestMap::with(9);
-    let mut writer = NameWriter::new(&map, 7, Arc::default(), None);
+    let mut writer = NameWriter::new(&map, Arc::default(), None);
     writer.follow(NOW, &[created(5000, 1), created(5001, 2)], None);
     writer.follow(NOW, &[deleted(5000, 1), created(5000, 3)], Some(8));
     assert_eq!(map.ports(), [(5001, 2)], "neither has it");
@@ -190,12 +136,8 @@ impl TestMap {
     /// Ports with the last octets of their addresses of the pool; 0: none.
     fn addresses(&self) -> Vec<(u16, u8)> {
         let names = self.names.borrow();
-        let pair = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-            (peer_names::read_key(key.first_chunk().unwrap()).1, value[23])
-        };
-        let mut ports: Vec<_> = names.iter().map(pair).collect();
-        ports.sort_unstable();
-        ports
+        let last = |name: &PeerName| name.pool.map_or(0, |address| address.octets()[3]);
+        names.iter().map(|(&(_, port), name)| (port, last(name))).collect()
     }
 }
 
@@ -227,8 +169,8 @@ fn unnamed(last: u8, number: u16) -> (TableKey, Change) {
 fn an_address_is_recorded_in_front_of_the_entry_and_told_when_that_is_durable() {
     let (map, other_map) = (TestMap::with(9), TestMap::with(9));
     let [pool, other] = pools("100.64.0.0/26");
-    let mut writer = NameWriter::new(&map, 7, Arc::default(), Some(pool));
-    let mut other = NameWriter::new(&other_map, 7, Arc::default(), Some(other));
+    let mut writer = NameWriter::new(&map, Arc::default(), Some(pool));
+    let mut other = NameWriter::new(&other_map, Arc::default(), Some(other));
     let mut changes = vec![created(5000, 1), deleted(4000, 9), created(5001, 2), created(5002, 1)];
     writer.give(&mut changes);
     let expected = [
@@ -260,7 +202,7 @@ fn an_address_is_recorded_in_front_of_the_entry_and_told_when_that_is_durable() 
 fn an_address_is_taken_back_when_all_names_with_it_are_gone() {
     let map = TestMap::with(9);
     let [pool, _] = pools("100.64.0.0/26");
-    let mut writer = NameWriter::new(&map, 7, Arc::default(), Some(pool));
+    let mut writer = NameWriter::new(&map, Arc::default(), Some(pool));
     let mut commit = |seconds, waits_for, mut changes: Vec<(TableKey, Change)>| {
         let now = Duration::from_secs(seconds);
         if let Some(record) = waits_for {
@@ -291,7 +233,7 @@ fn an_address_is_taken_back_when_all_names_with_it_are_gone() {
 fn addresses_of_what_is_recorded_late_are_those_that_were_given() {
     let map = TestMap::with(9);
     let [pool, _] = pools("100.64.0.0/26");
-    let mut writer = NameWriter::new(&map, 7, Arc::default(), Some(pool));
+    let mut writer = NameWriter::new(&map, Arc::default(), Some(pool));
     let mut changes = vec![created(5000, 1), created(5001, 2)];
     writer.give(&mut changes);
     let event = |(table, change): &(TableKey, Change)| change.event(Timestamp::default(), *table);
@@ -300,7 +242,7 @@ fn addresses_of_what_is_recorded_late_are_those_that_were_given() {
     writer.follow_late(NOW, &events, None);
     assert_eq!(map.addresses(), [(5000, 1), (5001, 2)]);
     // Nobody is told anything more: nothing is given.
-    map.given_up.set(true);
+    map.is_lost.set(true);
     let mut changes = vec![created(5002, 3)];
     writer.give(&mut changes);
     assert_eq!(changes, [created(5002, 3)]);
@@ -309,7 +251,7 @@ fn addresses_of_what_is_recorded_late_are_those_that_were_given() {
 #[test]
 fn as_many_names_wait_for_the_disk_as_there_is_room_for() {
     let (map, stats) = (TestMap::with(100_000), Arc::<Stats>::default());
-    let mut writer = NameWriter::new(&map, 7, Arc::clone(&stats), None);
+    let mut writer = NameWriter::new(&map, Arc::clone(&stats), None);
     let nth = |number: u32| {
         let table = TableKey { local: number.into(), ..TABLE };
         (table, created(5000, 1).1)
