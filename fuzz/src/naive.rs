@@ -129,8 +129,10 @@ struct Part {
 /// skipped. Section 5.1.1: within fragments there are none.
 fn chain(packet: &[u8]) -> Option<Chain> {
     let mut chain = Chain { at: 40, protocol: packet[6], fragment: None };
-    for _ in 0..=8 {
+    for passed in 0.. {
         let length = match chain.protocol {
+            // Not of the RFC: more than eight are refused.
+            0 | 43 | 44 | 60 if passed == 8 => return None,
             0 | 43 | 60 => 8 + 8 * usize::from(*packet.get(chain.at + 1)?),
             44 => 8,
             _ => return Some(chain),
