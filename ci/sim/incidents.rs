@@ -123,7 +123,7 @@ impl World {
     fn cut_power(&mut self) {
         let synced = self.host.is_synced_since();
         self.end_server(Host::kill);
-        self.judge.power_was_cut(synced, self.plan.strict);
+        self.judge.power_was_cut(synced);
         (self.state.dark, self.state.booted) = (true, self.now);
         self.host.cut_power(host_now(self.now, &self.state));
         (self.state.disk_fails, self.state.disk_failed) = (false, false);

@@ -83,8 +83,6 @@ pub struct Judge {
     astray: Vec<Astray>,
     /// The power was cut before.
     was_cut: bool,
-    /// Since then it may go on saying what the journal has lost: see `known`.
-    may_lead: bool,
 }
 
 fn broken<T>(property: Property, what: String) -> Result<T, Violation> {
@@ -126,10 +124,9 @@ impl Judge {
 
     /// The power was cut, after a sync that began at that time: the log may be shorter, and what
     /// was announced since may be lost.
-    pub fn power_was_cut(&mut self, synced: Duration, strict: bool) {
+    pub fn power_was_cut(&mut self, synced: Duration) {
         (self.read, self.reader) = (0, LineReader::default());
         self.was_cut = true;
-        self.may_lead = !strict;
         self.told.clear();
         self.stood.clear();
         self.conflicts.clear();
@@ -148,12 +145,9 @@ impl Judge {
         now: Duration,
     ) -> Result<(), Violation> {
         self.read_log(log, now)?;
-        if self.may_lead {
-            self.told = told_by(tables);
-        }
         self.compare(tables)?;
         for (placed, _) in &self.announced {
-            if !self.stood.contains(placed) && !self.may_lead {
+            if !self.stood.contains(placed) {
                 let what = format!("announced, and the log has it not: {}", shown(placed));
                 return broken(Property::AnnouncedIsKept, what);
             }
@@ -222,8 +216,7 @@ impl Judge {
             let read = self.reader.read(line.as_bytes());
             // A line that the power cut short may end where it was cut.
             let is_cut = read.as_ref().is_none_or(|line| line.local.is_none()) && self.was_cut;
-            let may_be = is_cut || self.may_lead;
-            let fine = read.is_some_and(|line| self.take(&line, now)) || may_be;
+            let fine = read.is_some_and(|line| self.take(&line, now)) || is_cut;
             if !fine {
                 let what = format!("this line cannot stand here: {line}");
                 return broken(Property::LogIsTrue, what + &like(log, line));
@@ -244,7 +237,10 @@ impl Judge {
             (key, MappedPort(entry.port), client)
         };
         match (&line.kind, table) {
-            (LoggedKind::Initialized, None) => self.told.insert(key, BTreeMap::new()).is_none(),
+            // The table was lost, where there is one: only a power cut does that.
+            (LoggedKind::Initialized, _) => {
+                self.told.insert(key, BTreeMap::new()).is_none() || self.was_cut
+            }
             (LoggedKind::Forgotten, Some(table)) => {
                 table.is_empty() && self.told.remove(&key).is_some()
             }
@@ -295,15 +291,6 @@ impl Judge {
             None => Ok(()),
         }
     }
-}
-
-/// The tables, as a log could tell them.
-fn told_by(
-    tables: &BTreeMap<TableKey, Vec<Entry>>,
-) -> BTreeMap<TableKey, BTreeMap<MappedPort, Client>> {
-    let entries =
-        |entries: &Vec<Entry>| entries.iter().map(|entry| (entry.port, entry.client)).collect();
-    tables.iter().map(|(&table, its)| (table, entries(its))).collect()
 }
 
 fn holds(told: &BTreeMap<TableKey, BTreeMap<MappedPort, Client>>, placed: &Placed) -> bool {
