@@ -57,8 +57,7 @@ fn a_table_that_a_power_cut_took_is_initialized_once_more() {
     );
 }
 
-/// Each of these breaks something still, and nobody has looked into it to the end. Log lines: after a
-/// power cut where the log was moved away or its day ended, or its disk failed before.
+/// Each of these breaks something still, and nobody has looked into it to the end.
 #[test]
 fn seeds_that_are_not_looked_into() {
     let not_served = [6169, 6221].map(|seed| (seed, Property::ServedInTheEnd));
