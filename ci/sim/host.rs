@@ -29,8 +29,6 @@ use crate::sim::{Fault, SimDisk};
 const ROOT: &str = "/state";
 /// How the names of compressed files of the log end.
 const COMPRESSED: &str = ".gz";
-/// Where files are in memory.
-const MEMORY: &str = "/dev/shm";
 /// The error of a full disk.
 const NO_SPACE: i32 = 28;
 /// Time between two syncs.
@@ -93,13 +91,8 @@ pub struct Host {
 impl Host {
     /// Not started yet.
     pub fn new(setup: &Setup, dice: Dice, now: Now) -> Self {
-        let memory = Path::new(MEMORY);
-        let directory = match memory.is_dir() {
-            true => tempfile::tempdir_in(memory),
-            false => tempfile::tempdir(),
-        };
-        let directory = directory.expect("a directory for the event log");
         let disk = SimDisk::new(Path::new(ROOT));
+        let (place, directory) = Place::in_memory(&disk, ROOT, now);
         let sync = if setup.always { SyncPolicy::Always } else { SyncPolicy::Interval(SYNC_EVERY) };
         let default = ProcessConfig::default();
         let limits = TableLimits { entries_max: setup.table_max, ..TableLimits::default() };
@@ -112,12 +105,6 @@ impl Host {
             compact_min: if setup.small_journal { 4000 } else { default.compact_min },
             batch_max: setup.batch_max,
             ..default
-        };
-        let place = Place {
-            disk: Arc::new(disk.clone()),
-            root: ROOT.into(),
-            log: directory.path().join("events.log"),
-            clock: Arc::new(HandClock::new(now)),
         };
         Self {
             place,

@@ -33,6 +33,7 @@ use std::time::Duration;
 use nat64handoff::disk::eventlog::{Destination, LogGauge, LogSteps};
 use nat64handoff::disk::fs::Disk;
 use nat64handoff::disk::storage::{StatePlace, Storage, SyncPolicy};
+use nat64handoff::handoff::change::Now;
 use nat64handoff::handoff::entry::{Entry, TableKey};
 use nat64handoff::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use nat64handoff::handoff::server::{Budget, Server, ServerConfig};
@@ -45,7 +46,9 @@ use nat64handoff::programs::serve::inquiry::{self, Desk};
 use nat64handoff::programs::serve::reactor::{ChangeRecorder, Reactor, ServerShard, Turn};
 use nat64handoff::programs::serve::recording::{RETRY_INTERVAL, Recording, RecordingState};
 use nat64handoff::programs::serve::recovery::{self, StateAhead};
+use tempfile::TempDir;
 
+use crate::sim::SimDisk;
 use behind::{Compacting, Syncing};
 pub use config::ProcessConfig;
 pub use live::LiveTable;
@@ -55,6 +58,8 @@ pub use wire::{Sent, Sockets, Waiting};
 use wire::{SimBackend, Wire};
 use worker::PausingDisk;
 
+/// Where files are in memory.
+const MEMORY: &str = "/dev/shm";
 /// How often bans that have ended are looked for.
 const BANS_EVERY: Duration = Duration::from_secs(1);
 /// The most steps of the log at a stop: where it cannot be written, it is given up then.
@@ -71,6 +76,21 @@ pub struct Place {
     /// The event log, a real file.
     pub log: PathBuf,
     pub clock: Arc<HandClock>,
+}
+
+impl Place {
+    /// On that disk, with a log in a folder of its own, which is in memory where that can be.
+    pub fn in_memory(disk: &SimDisk, root: &str, now: Now) -> (Self, TempDir) {
+        let folder = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir());
+        let folder = folder.expect("a folder for the event log");
+        let place = Self {
+            disk: Arc::new(disk.clone()),
+            root: root.into(),
+            log: folder.path().join("events.log"),
+            clock: Arc::new(HandClock::new(now)),
+        };
+        (place, folder)
+    }
 }
 
 /// Who makes steps.

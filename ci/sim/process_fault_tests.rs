@@ -1,7 +1,7 @@
 //! The process on a disk that refuses something.
 
 use super::*;
-use crate::sim::Fault;
+use crate::sim::{FAULTS, Fault};
 
 /// At each operation of a start there is no room any more. Either it does not start, or it serves
 /// whom it knows, and the others as soon as there is room.
@@ -54,14 +54,7 @@ fn a_start_without_room_serves_whom_it_knows() {
 #[test]
 fn nothing_is_lost_by_a_disk_that_fails() {
     for sync in SYNCS {
-        for (fault, for_good) in [
-            (Fault::InputOutput, false),
-            (Fault::InputOutput, true),
-            (Fault::NoSpace, false),
-            (Fault::NoSpace, true),
-            (Fault::Short, true),
-            (Fault::Crash, true),
-        ] {
+        for (fault, for_good) in FAULTS {
             for at in 0..40 {
                 let mut scene = Scene::new(at as u8);
                 let config = ProcessConfig { interleaves: at % 2 == 0, ..small(2, sync) };

@@ -19,7 +19,6 @@ use nat64handoff::handoff::change::{Now, Timestamp};
 use nat64handoff::handoff::entry::{Entry, TableKey};
 use nat64handoff::handoff::random::Random;
 use nat64handoff::handoff::stats::Counter;
-use nat64handoff::kernel::clock::HandClock;
 use nat64handoff::kernel::socket::steered_to;
 use nat64handoff::programs::serve::inquiry::Question;
 use tempfile::TempDir;
@@ -72,16 +71,10 @@ fn request(nat64: Ipv4Addr, client: Client) -> Vec<u8> {
 
 impl Scene {
     fn new(seed: u8) -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let wall = Timestamp::from_micros(1_790_000_000_000_000);
         let now = Now { wall, monotonic: Duration::from_secs(1) };
         let disk = SimDisk::new(Path::new(ROOT));
-        let place = Place {
-            disk: Arc::new(disk.clone()),
-            root: ROOT.into(),
-            log: folder.path().join("events.log"),
-            clock: Arc::new(HandClock::new(now)),
-        };
+        let (place, folder) = Place::in_memory(&disk, ROOT, now);
         Self {
             folder,
             disk,
