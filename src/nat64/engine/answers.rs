@@ -11,6 +11,7 @@ use super::reply::{Packet, ServerReply};
 use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
+use crate::handoff::ports;
 use crate::ip::address::Prefix96;
 use crate::ip::address::synthesize;
 use crate::ip::ipv4::Ipv4;
@@ -39,7 +40,9 @@ impl Nat64 {
                 self.check_entry(server, authenticator, entry)?;
                 let delivery = packet.map(|packet| self.delivery(server, entry, packet));
                 self.answer(now, server, entry, delivery.transpose()?, actions)?;
-                Some(entry.client)
+                // Where it contradicts ours, the server may never have heard of ours.
+                let is_ours = self.port_of(server, &entry.client) == Some(entry.port);
+                is_ours.then_some(entry.client)
             }
             (Some(authenticator), None, Some(Packet::Ipv6(packet))) => {
                 let view = whole_ipv6(packet)?;
@@ -74,7 +77,10 @@ impl Nat64 {
         let is_ours = self.config.prefixes.contains(&client.prefix)
             && Client::can_have(client.address)
             && client.port != 0;
-        (is_ours && self.is_eligible(port)).then_some(()).ok_or(Ignored::BadEntry)
+        // The server does not know our control port where a NAT gives it another one on the way: it
+        // may map it, and that is no reason to leave the client without an answer.
+        let can_be_mapped = ports::is_eligible(port, self.config.handoff_port, &[]);
+        (is_ours && can_be_mapped).then_some(()).ok_or(Ignored::BadEntry)
     }
 
     /// Where to send a packet that came with `entry`, if it belongs to that entry and that server.
@@ -129,9 +135,10 @@ impl Nat64 {
             return Err(Ignored::EntriesLimit);
         }
         let before = peer.length();
-        let learned = peer.learn(entry, now, usage);
+        let learned = peer.learn(entry, now, usage, self.control_port);
         self.entries_held = self.entries_held + peer.length() - before;
-        // Differs from the answer's where that contradicts an entry of our own.
+        // Differs from the answer's where that contradicts an entry of our own, or is none where
+        // the answer's is our control port.
         let in_use = peer.port_of(&entry.client);
         if learned.is_err() {
             self.count(Err(Ignored::Contradicted));
@@ -153,8 +160,8 @@ impl Nat64 {
         Ok(())
     }
 
-    /// Another client uses the port that the server has for this one. A new connection gets another
-    /// port rather than none; the report of it tells the server whose that is.
+    /// Another client uses the port that the server has for this one, or we do. A new connection
+    /// gets another port rather than none; the report of it tells the server whose that is.
     fn other_port(
         &mut self,
         now: Duration,
@@ -223,7 +230,7 @@ impl Nat64 {
     }
 
     /// The server answered. If it was not alive before, all entries are reported to it (section 10,
-    /// repair 2) except that of `answered`, which this very answer named.
+    /// repair 2) except that of `answered`, which this very answer named as it is.
     fn now_alive(
         &mut self,
         now: Duration,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ServerState;
 use super::lifetime::{Lifetime, Usage};
-use crate::handoff::entry::{Client, Entry, MappedPort};
+use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 
 /// How many times a report is repeated (PROTOCOL.md section 10, repair 2).
 pub const REPORT_REPEATS_MAX: u8 = 3;
@@ -49,7 +49,8 @@ struct PendingReport {
     due: Duration,
 }
 
-/// Section 10, repair 3: an answer was not cached, because it contradicts an own entry in use.
+/// Section 10, repairs 3 and 6: an answer was not cached, because it contradicts an own entry in
+/// use, or because the port is that of our control channel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contradicted;
 
@@ -153,12 +154,14 @@ impl Peer {
     }
 
     /// Caches an entry that the server named. Its table is authoritative: cached entries that
-    /// contradict it are removed, but not own entries, on which connections may depend.
+    /// contradict it are removed, but not own entries, on which connections may depend. One that
+    /// has our own control port cannot be used.
     pub(super) fn learn(
         &mut self,
         entry: Entry,
         now: Duration,
         usage: Option<Usage>,
+        control_port: ControlPort,
     ) -> Result<(), Contradicted> {
         self.answered(entry);
         if let Some(mapping) = self.entries.get_mut(&entry.client) {
@@ -180,6 +183,9 @@ impl Peer {
             self.remove(&holder);
         }
         self.remove(&entry.client);
+        if entry.port.0 == control_port.0 {
+            return Err(Contradicted);
+        }
         self.insert(entry, EntryOrigin::Server, Lifetime::new(now, usage));
         Ok(())
     }

@@ -89,7 +89,7 @@ fn what_cannot_be_verified_is_ignored_and_counted() {
         ([&flipped(2, &token)[..], &good].concat(), Ignored::BadToken),
         (answer(&template, entry(1023, one), &[]), Ignored::BadEntry),
         (answer(&template, entry(3544, one), &[]), Ignored::BadEntry),
-        (answer(&template, entry(template.control_port().0, one), &[]), Ignored::BadEntry),
+        (answer(&template, entry(template.control_port().0, one), &[]), Ignored::Contradicted),
         (answer(&template, entry(4000, client(1, 0)), &[]), Ignored::BadEntry),
         (answer(&template, elsewhere, &[]), Ignored::BadEntry),
         (answer(&template, entry(4000, one), &other), Ignored::PacketMismatch),

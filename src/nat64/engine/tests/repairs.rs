@@ -116,11 +116,15 @@ fn section_10_repair_3_an_own_entry_in_use_stands() {
     let actions = by_server(&mut nat64, &payload);
     assert_eq!(actions[0], forward(SERVER, own, &segment(one, ACK)));
     assert_eq!(nat64.port_of(SERVER, &one), Some(own.port));
+    // It may answer anything else about this client: it is told of our entry once more.
+    assert_eq!(requests(&actions), [nat64.report(NOW, SERVER, &[own])]);
+    let payload = answer(&nat64, entry(other, one), &[]);
+    assert_eq!(by_server(&mut nat64, &payload), []);
     // It has another client on our port.
     let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &segment(client(2, 2), ACK));
     assert_eq!(by_server(&mut nat64, &payload), []);
     assert_eq!(nat64.client_of(SERVER, own.port), Some(one));
-    assert_eq!(nat64.ignored(Ignored::Contradicted), 2);
+    assert_eq!(nat64.ignored(Ignored::Contradicted), 3);
     // Where that client opens a connection, it gets another port, which is reported.
     let payload = answer(&nat64, entry(own.port.0, client(2, 2)), &segment(client(2, 2), SYN));
     let actions = by_server(&mut nat64, &payload);
@@ -144,6 +148,34 @@ fn section_10_repair_3_an_own_entry_in_use_stands() {
     let payload = answer(&nat64, entry(other, one), &segment(one, SYN));
     let actions = by_server(&mut nat64, &payload);
     assert_eq!(the_forwarded(&actions).0, entry(other, one));
+}
+
+/// A NAT on the way gives the control channel another port, so the server may map the one that it
+/// has here.
+#[test]
+fn section_10_repair_6_the_control_port_is_no_clients() {
+    let mut nat64 = nat64();
+    alive(&mut nat64);
+    let one = client(1, 1000);
+    let payload = answer(&nat64, entry(4000, one), &[]);
+    by_server(&mut nat64, &payload);
+    let unusable = entry(nat64.control_port().0, one);
+    // What it had is no more, and a segment of that connection has no way.
+    let payload = answer(&nat64, unusable, &segment(one, ACK));
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    assert_eq!(nat64.port_of(SERVER, &one), None);
+    // The next connection has one.
+    let payload = answer(&nat64, unusable, &segment(one, SYN));
+    let actions = by_server(&mut nat64, &payload);
+    let (own, packet) = the_forwarded(&actions);
+    assert_eq!((own.client, packet), (one, &segment(one, SYN)[..]));
+    assert_ne!(own.port, unusable.port);
+    assert_eq!(requests(&actions), [nat64.report(NOW, SERVER, &[own])]);
+    // The server answers that its entry stands, and then it is not asked any more.
+    let payload = answer(&nat64, unusable, &[]);
+    assert_eq!(by_server(&mut nat64, &payload), []);
+    assert_eq!(tick(&mut nat64, NOW + 60 * REPORT_INTERVAL), []);
+    assert_eq!(nat64.port_of(SERVER, &one), Some(own.port));
 }
 
 #[test]
