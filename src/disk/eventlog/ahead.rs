@@ -33,6 +33,17 @@ pub(super) struct Ahead {
     lines: u64,
     /// By NAT64, port and local address; and by address of the pool.
     ports: BTreeMap<String, Port>,
+    /// By what stands behind `Initialized` or `Forgotten`.
+    tables: BTreeMap<String, TableSaid>,
+}
+
+/// What the lines say of a table.
+#[derive(Debug)]
+struct TableSaid {
+    /// The state has it.
+    had: bool,
+    /// The log has it.
+    has: bool,
 }
 
 /// What the lines say of a port, as the ends of lines, behind `Created` or `Deleted`; or of an
@@ -80,7 +91,11 @@ impl Ahead {
         let Some((kind, what)) = rest.split_once(' ') else { return };
         match kind {
             "Created" | "Deleted" | "Named" | "Unnamed" => self.lines += 1,
-            "Initialized" | "Conflict" | "Forgotten" => {
+            "Initialized" | "Forgotten" => {
+                self.lines += 1;
+                return self.take_table(kind == "Initialized", what);
+            }
+            "Conflict" => {
                 self.lines += 1;
                 return;
             }
@@ -102,28 +117,38 @@ impl Ahead {
         port.has = created.then(|| what.to_owned());
     }
 
+    fn take_table(&mut self, begins: bool, what: &str) {
+        if let Some(table) = self.tables.get_mut(what) {
+            table.has = begins;
+        } else if self.tables.len() < PORTS_MAX {
+            self.tables.insert(what.to_owned(), TableSaid { had: !begins, has: begins });
+        }
+    }
+
     /// The lines that take it back, each with a line feed. They tell as much as those that they
-    /// take back, in JSON where that is the format.
+    /// take back, in JSON where that is the format. A table that was given up is `Initialized`
+    /// before its entries are `Created` again; one that the state does not have stays, as it is
+    /// `Initialized` once more when it comes again.
     pub(super) fn taken_back(
         &self,
         now: Timestamp,
         format: LogFormat,
     ) -> impl Iterator<Item = String> {
+        let lost = self.tables.iter().filter(|(_, table)| table.had && !table.has);
+        let tables = lost.map(move |(what, _)| format!("{now} Initialized {what}"));
         let changed = self.ports.values().filter(|port| port.had != port.has);
-        changed.flat_map(move |Port { is_name, had, has }| {
+        let ports = changed.flat_map(move |Port { is_name, had, has }| {
             let (ends, begins) =
                 if *is_name { ("Unnamed", "Named") } else { ("Deleted", "Created") };
-            let line = |kind, what: &Option<String>| {
-                what.as_ref().map_or(String::new(), |what| format!("{now} {kind} {what}"))
-            };
-            let lines = [line(ends, has), line(begins, had)];
-            let in_format = move |line: String| match LoggedLine::parse(&line) {
-                Some(logged) if format == LogFormat::Json => {
-                    format!("{}\n", logged.line(LogFormat::Json))
-                }
-                _ => line + "\n",
-            };
-            lines.into_iter().filter(|line| !line.is_empty()).map(in_format)
+            let line =
+                |kind, what: &Option<String>| Some(format!("{now} {kind} {}", what.as_ref()?));
+            [line(ends, has), line(begins, had)].into_iter().flatten()
+        });
+        tables.chain(ports).map(move |line| match LoggedLine::parse(&line) {
+            Some(logged) if format == LogFormat::Json => {
+                format!("{}\n", logged.line(LogFormat::Json))
+            }
+            _ => line + "\n",
         })
     }
 }
@@ -174,6 +199,23 @@ mod tests {
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
             assert_eq!(taken_back(&lines), (lines.len() as u64, expected), "{lines:?}");
         }
+    }
+
+    /// Else its entries would be `Created` in a table that the log does not have.
+    #[test]
+    fn a_table_that_was_given_up_is_initialized_again() {
+        let a = "192.0.2.7:9 [2001:db8::a]:1";
+        let gone = [format!("Deleted {a}"), "Forgotten 192.0.2.7".to_owned()];
+        let began = ["Initialized 192.0.2.7".to_owned(), format!("Created {a}")];
+        let [deleted, forgotten] = gone.each_ref().map(String::as_str);
+        let [initialized, created] = began.each_ref().map(String::as_str);
+        assert_eq!(taken_back(&[deleted, forgotten]), (2, began.to_vec()));
+        assert_eq!(taken_back(&[deleted, forgotten, initialized]), (3, began[1..].to_vec()));
+        let all = [deleted, forgotten, initialized, created];
+        assert_eq!(taken_back(&all), (4, vec![]));
+        // What the state does not have comes again, or never.
+        assert_eq!(taken_back(&[initialized]), (1, vec![]));
+        assert_eq!(taken_back(&[initialized, forgotten]), (2, vec![]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) enum Found {
     /// It still is the log. `proven`: it surely is this file, and not another one with its inode.
     Same { offset: u64, proven: bool },
     /// It has another name, in the same directory.
-    Renamed { path: PathBuf, offset: u64 },
+    Renamed { path: PathBuf, offset: u64, proven: bool },
     /// It is shorter than it was. `path` is its other name, if it has one.
     Short { path: Option<PathBuf>, length: u64, offset: u64, synced: bool, proven: bool },
     /// Its content is not what was written. `path` is its other name, if it has one.
@@ -99,8 +99,13 @@ pub(super) fn find(log: &Path, cursor: &Cursor) -> Found {
                 Some(Found::Short { path, length, offset, synced, proven })
             }
             (Likeness::Changed, path) => Some(Found::Changed { path, offset, synced }),
-            (_, Some(path)) => Some(Found::Renamed { path, offset }),
-            (likeness, None) => Some(Found::Same { offset, proven: likeness == Likeness::Same }),
+            (likeness, path) => {
+                let proven = likeness == Likeness::Same;
+                Some(match path {
+                    Some(path) => Found::Renamed { path, offset, proven },
+                    None => Found::Same { offset, proven },
+                })
+            }
         }
     };
     if let Ok(metadata) = fs::metadata(log)

@@ -443,8 +443,8 @@ impl Logger {
     /// Opens the log's path anew. Returns whether there is another file now.
     ///
     /// The cursor moves to the end of the old file before the new file exists, and to the start of
-    /// the new file before it has a line. So [`complete`](super::complete()) never needs more than
-    /// two files.
+    /// the new file before it has a line. So [`complete`](super::complete()) needs no more than two
+    /// files, unless the cursor cannot be moved.
     fn reopen(&mut self) -> bool {
         if let Output::File(_) = self.output {
             self.record(Firmness::Firm);

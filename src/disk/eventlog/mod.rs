@@ -21,6 +21,7 @@
 //! | `recorder` | counts lines, syncs the log, keeps the cursor |
 //! | `compare` | which of the journal's events some octets of the log lack: a pure function |
 //! | `find` | finds the log of the cursor again, whatever its name is now |
+//! | `beside` | finds files that were the log before or since |
 //! | `ahead` | lines that are later than what the journal has: a pure function |
 //! | `complete` | finds those octets after a crash, and writes what is missing |
 //! | `days` | whose day a line is of, and the names of the files of former days |
@@ -39,6 +40,7 @@
 
 mod ahead;
 mod archive;
+mod beside;
 mod compare;
 mod complete;
 mod cursor;

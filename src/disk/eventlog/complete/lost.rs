@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use super::super::LINE_MAX;
+use super::super::output::open_to_read;
 use crate::handoff::entry::TableKey;
 use crate::handoff::logged::LoggedLine;
 
@@ -23,16 +25,43 @@ pub struct JournalEnds<'a> {
 
 impl JournalEnds<'_> {
     /// The last lines before an offset whose events are not in the journal, in their order.
-    /// `counted` is what the cursor counts. None where they are not all in this file.
+    /// `counted` is what the cursor counts. Where they are not all in this file, those that were
+    /// the log before it have the rest: `earlier`, the latest first. None where they are not all
+    /// in these.
     pub(super) fn lost_lines(
         &self,
         file: &File,
         offset: u64,
+        earlier: &[PathBuf],
         counted: &[u64],
     ) -> io::Result<Option<Vec<String>>> {
         let each = counted.iter().zip(self.next_events);
-        let lost: Vec<u64> = each.map(|(&counted, &next)| counted.saturating_sub(next)).collect();
-        if lost.iter().all(|&lost| lost == 0) {
+        let mut left: Vec<u64> =
+            each.map(|(&counted, &next)| counted.saturating_sub(next)).collect();
+        let Some(mut found) = self.last_lines_of(file, offset, &mut left)? else {
+            return Ok(None);
+        };
+        for path in earlier {
+            if left.iter().all(|&left| left == 0) {
+                break;
+            }
+            let file = open_to_read(path)?;
+            let end = file.metadata()?.len();
+            let Some(lines) = self.last_lines_of(&file, end, &mut left)? else { return Ok(None) };
+            found.splice(..0, lines);
+        }
+        Ok(left.iter().all(|&left| left == 0).then_some(found))
+    }
+
+    /// So many of the last lines of each shard before an offset, or fewer where the file has no
+    /// more: they are taken from those that are left. None where they would stand too far before.
+    fn last_lines_of(
+        &self,
+        file: &File,
+        offset: u64,
+        left: &mut Vec<u64>,
+    ) -> io::Result<Option<Vec<String>>> {
+        if left.iter().all(|&left| left == 0) {
             return Ok(Some(Vec::new()));
         }
         let mut lookback = LINE_MAX as u64;
@@ -40,10 +69,13 @@ impl JournalEnds<'_> {
             let begin = offset.saturating_sub(lookback);
             let mut octets = vec![0; (offset - begin) as usize];
             file.read_exact_at(&mut octets, begin)?;
-            if let Some(lines) = self.last_lines(&octets, begin == 0, lost.clone()) {
+            let mut still = left.clone();
+            let lines = self.last_lines(&octets, begin == 0, &mut still);
+            if begin == 0 || still.iter().all(|&left| left == 0) {
+                *left = still;
                 return Ok(Some(lines));
             }
-            if begin == 0 || lookback >= LOOKBACK_MAX {
+            if lookback >= LOOKBACK_MAX {
                 return Ok(None);
             }
             lookback *= 2;
@@ -51,7 +83,7 @@ impl JournalEnds<'_> {
     }
 
     /// So many of the last lines of each shard. `is_whole`: the first octets begin a line.
-    fn last_lines(&self, octets: &[u8], is_whole: bool, mut left: Vec<u64>) -> Option<Vec<String>> {
+    fn last_lines(&self, octets: &[u8], is_whole: bool, left: &mut [u64]) -> Vec<String> {
         let begin = match octets.iter().position(|&octet| octet == b'\n') {
             Some(line_feed) if !is_whole => line_feed + 1,
             _ => 0,
@@ -68,13 +100,12 @@ impl JournalEnds<'_> {
                 None => logged.nat64,
             };
             let shard = (self.shard_of)(nat64, left.len());
-            let left = left.get_mut(shard)?;
-            if *left > 0 {
+            if let Some(left) = left.get_mut(shard).filter(|left| **left > 0) {
                 *left -= 1;
                 found.push(line.to_owned());
             }
         }
         found.reverse();
-        left.iter().all(|&left| left == 0).then_some(found)
+        found
     }
 }

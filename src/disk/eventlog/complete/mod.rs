@@ -3,7 +3,9 @@
 //! The [`Cursor`] says which file the log was, and where lines begin that may be compared with the
 //! journal's events. That file is compared from there on, whatever its name in the same directory
 //! is. If another file has the log's name by now (logrotate), the end of that one is compared too.
-//! Lines that neither has are appended to the file that has the name.
+//! So are the ends of files between the two (`beside`): where the cursor could not be written, the
+//! log may have been renamed more than once since. Lines that none has are appended to the file
+//! that has the name.
 //!
 //! - Half a line at the end is cut off if it is the beginning of a missing line, or is ours and
 //!   later than the journal; else it gets a line feed. Nothing is cut off a file that does not have
@@ -37,6 +39,7 @@ use std::path::Path;
 use std::thread;
 
 use super::ahead;
+use super::beside;
 use super::compare::{Comparison, Ending};
 use super::cursor::{Cursor, CursorFile, Unknown};
 use super::error::LogError;
@@ -182,6 +185,16 @@ fn is_refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
+/// The line that lines of ours are later than, behind an offset where the cursor is. Where that
+/// surely is the place that it counted to, all that stand behind it are, whatever the clock said
+/// when they were written.
+fn line_ahead_of(found: &Found, file: &File, offset: u64) -> String {
+    match found {
+        Found::Same { proven: true, .. } | Found::Renamed { proven: true, .. } => String::new(),
+        _ => line_before(file, offset),
+    }
+}
+
 /// The last whole line before an offset where a line begins; empty where there is none.
 fn line_before(file: &File, offset: u64) -> String {
     let length = offset.min(LINE_MAX as u64);
@@ -293,17 +306,24 @@ impl Completion<'_> {
         let (old, from) = match found {
             Found::Same { offset, .. } => (None, Some(*offset)),
             // What comes later than the old file begins with the new one.
-            Found::Renamed { path, offset } => (Some((path, Some(*offset))), Some(0)),
+            Found::Renamed { path, offset, .. } => (Some((path, Some(*offset))), Some(0)),
             Found::Short { path, .. } | Found::Changed { path, .. } => {
                 (path.as_ref().map(|path| (path, None)), None)
             }
             Found::Gone | Found::Elsewhere | Found::Unknown => (None, None),
         };
+        if let (Found::Renamed { path, .. }, Output::File(log)) = (found, &self.output)
+            && comparison.events() > 0
+        {
+            for file in beside::between(path, &log.path) {
+                self.read(&open_to_read(&file)?, None, comparison)?;
+            }
+        }
         if let Some((path, from)) = old {
             let file = open_to_read(path)?;
             if let Some(offset) = from {
-                self.take_lost(&file, offset, comparison)?;
-                comparison.ahead.watch(Some(&line_before(&file, offset)));
+                self.take_lost(&file, path, offset, comparison)?;
+                comparison.ahead.watch(Some(&line_ahead_of(found, &file, offset)));
             }
             // Half a line at its end stays: the file may be somebody else's by now.
             self.read(&file, from, comparison)?;
@@ -323,8 +343,8 @@ impl Completion<'_> {
         }
         match found {
             Found::Same { offset, .. } => {
-                self.take_lost(&file, *offset, comparison)?;
-                comparison.ahead.watch(Some(&line_before(&file, *offset)));
+                self.take_lost(&file, &path, *offset, comparison)?;
+                comparison.ahead.watch(Some(&line_ahead_of(found, &file, *offset)));
             }
             Found::Renamed { .. } => {}
             _ => comparison.ahead.watch(None),
@@ -353,11 +373,15 @@ impl Completion<'_> {
     fn take_lost(
         &mut self,
         file: &File,
+        path: &Path,
         offset: u64,
         comparison: &mut Comparison<'_>,
     ) -> io::Result<()> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let lines = journal.lost_lines(file, offset, &self.counted)?.unwrap_or_default();
+        let (Some(journal), Output::File(log)) = (&self.journal, &self.output) else {
+            return Ok(());
+        };
+        let earlier = beside::before(path, &log.path);
+        let lines = journal.lost_lines(file, offset, &earlier, &self.counted)?.unwrap_or_default();
         comparison.ahead.watch(Some(""));
         let before = comparison.ahead.lines();
         lines.iter().for_each(|line| comparison.ahead.take(line));

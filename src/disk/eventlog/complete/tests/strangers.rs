@@ -94,6 +94,22 @@ fn a_log_with_another_content_is_no_place_to_compare_from() {
     }
 }
 
+/// The cursor could not be written, and the log was renamed twice meanwhile.
+#[test]
+fn a_file_between_is_compared_too() {
+    let all = lines(&events(&[0], &[6]));
+    let line = all.len() / 6;
+    let scene = Scene::new();
+    let (first, second) = (scene.file("events.log.2"), scene.file("events.log.1"));
+    fs::write(&first, &all[..3 * line]).unwrap();
+    fs::write(&second, &all[3 * line..4 * line]).unwrap();
+    fs::write(&scene.log, &all[4 * line..5 * line]).unwrap();
+    scene.point(&first, 2 * line as u64, &[2]);
+    let (completed, _) = scene.recover(&[6]);
+    assert_eq!((completed.appended, completed.strangers), (1, 0));
+    assert_once(&whole(&[&first, &second, &scene.log]), &[6]);
+}
+
 /// The state was restored from a copy: its lines stand far from the end, and later ones behind.
 #[test]
 fn a_log_that_is_ahead_gets_no_line_twice() {
@@ -175,19 +191,39 @@ fn what_the_cursor_counts_and_the_journal_lost_is_taken_back() {
     let completed = complete(&[4, 2], &[1, 2]);
     assert_eq!((completed.ahead, completed.taken_back, completed.strangers), (3, 3, 0));
     let all = scene.text();
-    let taken_back = all.strip_prefix(&text).unwrap().lines().map(|line| &line[27..]);
-    assert_eq!(
-        taken_back.collect::<Vec<_>>(),
-        [
-            "Deleted 192.0.2.1:1 [2001:db8::3]:1",
-            "Created 192.0.2.1:1 [2001:db8::1]:1",
-            "Deleted 192.0.2.1:2 [2001:db8::2]:1"
-        ]
-    );
+    let appended = all.strip_prefix(&text).unwrap().lines().map(|line| &line[27..]);
+    let taken_back = [
+        "Deleted 192.0.2.1:1 [2001:db8::3]:1",
+        "Created 192.0.2.1:1 [2001:db8::1]:1",
+        "Deleted 192.0.2.1:2 [2001:db8::2]:1",
+    ];
+    assert_eq!(appended.collect::<Vec<_>>(), taken_back);
     // Once is enough, also where nothing was written since.
     assert_eq!(complete(&[], &[1, 2]), Completed::default());
     // Where not all of them stand in this file, nobody can tell what the tables had.
     fs::write(&scene.log, &text).unwrap();
     assert_eq!(complete(&[9, 2], &[1, 2]), Completed::default());
     assert_eq!(scene.text(), text);
+    // The log was renamed just before: the rest stands in the other file.
+    let (earlier, later) = text.split_at(text.len() / 6 * 4);
+    fs::write(scene.file("events.log.1"), earlier).unwrap();
+    fs::write(&scene.log, later).unwrap();
+    let completed = complete(&[4, 2], &[1, 2]);
+    assert_eq!((completed.ahead, completed.taken_back, completed.strangers), (3, 3, 0));
+    let appended = scene.text().strip_prefix(later).unwrap().to_owned();
+    assert_eq!(appended.lines().map(|line| &line[27..]).collect::<Vec<_>>(), taken_back);
+}
+
+/// The clock was set back, so what the journal lost is earlier than what it has.
+#[test]
+fn lines_behind_the_cursors_place_are_ahead_whatever_their_time() {
+    let scene = Scene::new();
+    let old = lines(&events(&[0], &[6]));
+    let later = "2009-01-01 00:00:00.000001 Created 192.0.2.9:7 [2001:db8::9]:4000\n";
+    fs::write(&scene.log, old.clone() + later).unwrap();
+    scene.point(&scene.log, old.len() as u64, &[6]);
+    let (completed, _) = scene.complete(vec![vec![]]);
+    assert_eq!((completed.ahead, completed.taken_back, completed.strangers), (1, 1, 0));
+    let text = scene.text();
+    assert!(text.ends_with(" Deleted 192.0.2.9:7 [2001:db8::9]:4000\n"), "{text}");
 }
