@@ -409,8 +409,15 @@ impl Host {
 
     /// All of its event log.
     pub fn log(&self) -> String {
-        let files = self.log_files();
-        files.iter().map(|path| text_of(path)).collect()
+        let mut all = String::new();
+        for path in self.log_files() {
+            // The power may have cut the end of a file, and the next one begins with a line.
+            if !all.is_empty() && !all.ends_with('\n') {
+                all.push('\n');
+            }
+            all += &text_of(&path);
+        }
+        all
     }
 
     /// The operator moves the log's file away, and has another one opened.
