@@ -83,18 +83,18 @@ fn show(plan: &Plan, lines: usize) -> bool {
 }
 
 /// Runs many seeds; the first that fails is made small and shown.
-fn run_all(seeds: std::ops::Range<u64>, strict: bool) -> bool {
+fn run_all(seeds: std::ops::Range<u64>) -> bool {
     #[expect(clippy::disallowed_methods, reason = "how long it takes is told, and decides nothing")]
     let start = Instant::now();
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let totals = run::all(seeds, strict);
+    let totals = run::all(seeds);
     println!("{totals}");
     println!("took {:.1} s", start.elapsed().as_secs_f64());
     for (seed, broken) in &totals.failures {
         println!("seed {seed}: {:?}: {}", broken.property, broken.what);
     }
     if let Some((seed, broken)) = totals.failures.first() {
-        let small = shrink::shrink(&Plan { strict, ..Plan::of(*seed) }, broken.property, None);
+        let small = shrink::shrink(&Plan::of(*seed), broken.property, None);
         show(&small, LINES);
     }
     totals.failed == 0
@@ -105,10 +105,10 @@ fn run_all(seeds: std::ops::Range<u64>, strict: bool) -> bool {
 fn command() {
     let Ok(arguments) = std::env::var("SIM_ARGUMENTS") else { return };
     let words: Vec<_> = arguments.split_whitespace().collect();
-    if let ["--seeds", range, ref strict @ ..] = words[..] {
+    if let ["--seeds", range] = words[..] {
         let (from, to) = range.split_once("..").expect("--seeds A..B");
         let number = |text: &str| text.parse().expect("a number of a seed");
-        assert!(run_all(number(from)..number(to), !strict.is_empty()));
+        assert!(run_all(number(from)..number(to)));
         return;
     }
     let plan = Plan::parse(&words).unwrap_or_else(|why| panic!("{why}"));
@@ -117,7 +117,7 @@ fn command() {
 
 #[test]
 fn seeds() {
-    assert!(run_all(0..SEEDS, false));
+    assert!(run_all(0..SEEDS));
 }
 
 #[test]

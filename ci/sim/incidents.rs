@@ -44,7 +44,6 @@ impl World {
             Kind::DropTable => self.drop_table(),
             Kind::Reload => self.host.reopen_log(),
             Kind::LogRotation if self.state.dark => {}
-            Kind::LogRotation if self.state.disk_failed && !self.plan.strict => {}
             Kind::LogRotation => self.host.rotate_log(),
             Kind::WallJump => self.set_clock(),
             Kind::Pause => self.pause(),

@@ -22,8 +22,6 @@ pub struct Plan {
     pub faults_until: Duration,
     /// Those that do not happen, by their numbers in the order of their happening.
     pub without: BTreeSet<u32>,
-    /// What is known, and not mended yet, counts as well: see `known`.
-    pub strict: bool,
 }
 
 impl Plan {
@@ -35,7 +33,7 @@ impl Plan {
         let kinds = Kind::ALL.iter().copied().filter(|_| dice.chance(share));
         let kinds = kinds.fold(Kinds::default(), Kinds::with);
         let faults_until = dice.time(Duration::from_secs(10), FAULTS_MAX);
-        Self { seed, kinds, faults_until, without: BTreeSet::new(), strict: false }
+        Self { seed, kinds, faults_until, without: BTreeSet::new() }
     }
 
     /// Reads what [`fmt::Display`] writes: `--seed N`, and what differs from what N alone leads to.
@@ -66,7 +64,6 @@ impl Plan {
                     let numbers = parts().map(|part| number(part).map(|number| number as u32));
                     plan.without = numbers.collect::<Result<_, _>>()?;
                 }
-                "--strict" => plan.strict = value == "yes",
                 _ => return Err(format!("{name} is no option")),
             }
         }
@@ -89,6 +86,6 @@ impl fmt::Display for Plan {
             let numbers: Vec<_> = self.without.iter().map(u32::to_string).collect();
             write!(f, " --without {}", numbers.join(","))?;
         }
-        if self.strict { write!(f, " --strict yes") } else { Ok(()) }
+        Ok(())
     }
 }

@@ -106,7 +106,7 @@ impl fmt::Display for Totals {
 }
 
 /// Simulates all these seeds, on all cores.
-pub fn all(seeds: Range<u64>, strict: bool) -> Totals {
+pub fn all(seeds: Range<u64>) -> Totals {
     let (next, totals) = (AtomicU64::new(seeds.start), Mutex::new(Totals::default()));
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -117,7 +117,7 @@ pub fn all(seeds: Range<u64>, strict: bool) -> Totals {
                     if seed >= seeds.end {
                         break;
                     }
-                    let outcome = simulate(&Plan { strict, ..Plan::of(seed) }, None, false);
+                    let outcome = simulate(&Plan::of(seed), None, false);
                     totals.lock().expect("no panic while it is held").add(seed, outcome);
                 }
             });

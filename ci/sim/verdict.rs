@@ -112,11 +112,6 @@ impl Judge {
         now == Some(&placed.2) || self.conflicts.contains(placed)
     }
 
-    /// Whether the log has that table.
-    pub fn has_table(&self, table: TableKey) -> bool {
-        self.told.contains_key(&table)
-    }
-
     /// The clients that the log has.
     pub fn clients(&self) -> impl Iterator<Item = (TableKey, &Client)> {
         self.told.iter().flat_map(|(&key, table)| table.values().map(move |client| (key, client)))

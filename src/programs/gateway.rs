@@ -255,6 +255,10 @@ fn say_notice(notice: &Notice) {
         ServerChange::Down => {
             warn(format_args!("server {server} is down: making entries ourselves"))
         }
+        ServerChange::Silent => warn(format_args!(
+            "server {server} answers nothing: making entries ourselves until it does; it may have \
+             no room for another NAT64 (its --max-nat64s and --max-entries)"
+        )),
     }
 }
 

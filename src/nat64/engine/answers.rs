@@ -239,6 +239,7 @@ impl Nat64 {
         actions: &mut Vec<Action>,
     ) -> Result<(), Ignored> {
         let peer = peer_of(&mut self.peers, server)?;
+        peer.has_spoken();
         if peer.state == ServerState::Alive {
             return Ok(());
         }

@@ -9,7 +9,8 @@
 //! mappings for ICMP queries. It keeps no fragments: a fragment is sent to the server, which
 //! remembers the first one, unless the caller does ([`Nat64Config::remembers_fragments`]). It
 //! queues no packet while it asks about it: the request carries the packet, and the answer brings
-//! it back. Only an ICMP error is a sign that a server is gone; silence is not.
+//! it back. Only an ICMP error is a sign that a server is gone. One that answers nothing for a
+//! while is as one of which nothing was heard: it may have no room for this NAT64.
 
 mod answers;
 mod keys;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use packet::{Inbound, Outbound};
-pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX};
+pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX, SILENCE_MAX, UNANSWERED_MAX};
 pub use sources::{PROBE_RATE_MAX, SILENT_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
@@ -111,7 +112,7 @@ impl Nat64Config {
 /// What the NAT64 believes about the handoff server of an IPv4 host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ServerState {
-    /// Nothing was heard of it.
+    /// Nothing was heard of it, or nothing any more.
     #[default]
     Unknown,
     /// It answered.
@@ -211,6 +212,8 @@ pub struct Nat64 {
     entries_held: usize,
     sources: Sources,
     expiry_due: Duration,
+    /// The last server that answered nothing any more: see [`Nat64::take_silent`].
+    silent: Option<Ipv4Addr>,
     ignored: [u64; Ignored::ALL.len()],
 }
 
@@ -233,6 +236,7 @@ impl Nat64 {
             peers: BTreeMap::new(),
             entries_held: 0,
             expiry_due: Duration::ZERO,
+            silent: None,
             ignored: [0; Ignored::ALL.len()],
         }
     }
@@ -385,6 +389,12 @@ impl Nat64 {
     /// What is believed about `server`. [`ServerState::Unknown`] where nothing was heard of it.
     pub fn state(&self, server: Ipv4Addr) -> ServerState {
         self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
+    }
+
+    /// A server that was alive and answers nothing, if one counts as unknown for that since this was
+    /// asked last.
+    pub fn take_silent(&mut self) -> Option<Ipv4Addr> {
+        self.silent.take()
     }
 
     /// Whether `server` answered since the NAT64 booted.

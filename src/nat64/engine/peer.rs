@@ -14,6 +14,12 @@ pub const REPORT_REPEATS_MAX: u8 = 3;
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The least time between two questions whether a server is there again (repair 8).
 pub const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// A server that answers nothing about clients' packets for this time...
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// ...and nothing to this many requests about them has no room for this NAT64, or is not there: new
+/// clients are served without it, as if nothing had been heard of it. To a NAT64 that it has, a
+/// server answers all of these.
+pub const UNANSWERED_MAX: u32 = 4;
 /// Reports are sent in bursts of this many, [`REPORT_SPACING`] apart.
 const REPORTS_AT_ONCE: usize = 64;
 /// Time between two bursts of [`REPORTS_AT_ONCE`].
@@ -67,6 +73,9 @@ pub(super) struct Peer {
     ask_due: Duration,
     /// A question was put off.
     asks_late: bool,
+    /// Requests about clients' packets since it answered anything, and when the first of them was.
+    unanswered: u32,
+    unanswered_since: Duration,
 }
 
 impl Peer {
@@ -104,6 +113,30 @@ impl Peer {
         let late = now >= self.ask_due.saturating_add(ASK_INTERVAL);
         let asks = self.state == ServerState::Dead && self.asks_late && late;
         (asks && self.may_ask(now)).then_some(entry)
+    }
+
+    /// It is to be asked about a client's packet of TCP or UDP. Returns whether it is not, as it
+    /// answers nothing any more: then it counts as unknown.
+    pub(super) fn falls_silent(&mut self, now: Duration) -> bool {
+        if self.state != ServerState::Alive {
+            return false;
+        }
+        if self.unanswered == 0 {
+            self.unanswered_since = now;
+        }
+        let silence = now.saturating_sub(self.unanswered_since);
+        let silent = self.unanswered >= UNANSWERED_MAX && silence >= SILENCE_MAX;
+        self.unanswered = self.unanswered.saturating_add(1);
+        if silent {
+            self.state = ServerState::Unknown;
+            self.unanswered = 0;
+        }
+        silent
+    }
+
+    /// It has answered something.
+    pub(super) fn has_spoken(&mut self) {
+        self.unanswered = 0;
     }
 
     /// Refreshes the client's entry, which a packet uses. Returns its port.

@@ -55,6 +55,13 @@ impl Nat64 {
             self.report_late(now, server, entry, actions);
             return Ok(Some((server, entry)));
         }
+        if matches!(packet.kind, PacketKind::Data(_))
+            && let Some(peer) = self.peers.get_mut(&server)
+            && peer.falls_silent(now)
+        {
+            self.silent = Some(server);
+            return self.try_outbound(now, packet, actions);
+        }
         let (state, source) = (self.state(server), packet.view.source());
         if let PacketKind::Data(data) = packet.kind
             && !asks(state, &data)

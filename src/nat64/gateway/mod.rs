@@ -272,6 +272,9 @@ impl Gateway {
             Err(_) => {}
         }
         self.carry_out(now, actions, out);
+        if let Some(server) = self.nat64.take_silent() {
+            out.notice(server, ServerChange::Silent);
+        }
     }
 
     fn take_from_service(

@@ -23,10 +23,12 @@ pub struct Notice {
 pub enum ServerChange {
     /// It answered for the first time.
     Known,
-    /// It answered again, after its host had reported that nobody listens.
+    /// It answered again, after its host had reported that nobody listens, or it had been silent.
     Back,
     /// Its host reports that nobody listens, after it had answered.
     Down,
+    /// It answers nothing any more.
+    Silent,
 }
 
 impl GatewayOutbox {

@@ -154,3 +154,66 @@ fn fragments_are_the_servers_business() {
         assert_eq!(the_forwarded(&actions), (entry(4000, one), &packet[..]));
     }
 }
+
+/// As it may have no room for this NAT64 any more: see PROTOCOL.md section 5.
+#[test]
+fn section_10_point_12_a_server_that_answers_nothing_is_done_without() {
+    let mut nat64 = nat64();
+    alive(&mut nat64);
+    let cached = entry(4000, client(1, 1));
+    let payload = answer(&nat64, cached, &[]);
+    by_server(&mut nat64, &payload);
+    let ask = |nat64: &mut Nat64, port: u16, after: Duration| {
+        let mut actions = Vec::new();
+        nat64.client_packet(NOW + after, &segment(client(2, port), SYN), &mut actions);
+        actions
+    };
+    // Few requests tell nothing, however long ago, and nor do many in a short time.
+    let hour = Duration::from_secs(3600);
+    for _ in 1..UNANSWERED_MAX {
+        the_request(&ask(&mut nat64, 1, Duration::ZERO));
+    }
+    the_request(&ask(&mut nat64, 1, hour));
+    let payload = answer(&nat64, cached, &[]);
+    by_server(&mut nat64, &payload);
+    for _ in 0..100 {
+        the_request(&ask(&mut nat64, 1, hour));
+    }
+    let nearly = hour + SILENCE_MAX - Duration::from_nanos(1);
+    the_request(&ask(&mut nat64, 1, nearly));
+    assert_eq!((nat64.state(SERVER), nat64.take_silent()), (ServerState::Alive, None));
+    // A new client is served without it, and it is told of that.
+    let actions = ask(&mut nat64, 1, hour + SILENCE_MAX);
+    let (own, _) = the_forwarded(&actions);
+    assert_eq!(requests(&actions), [nat64.report(NOW, SERVER, &[own])]);
+    assert_eq!((nat64.state(SERVER), nat64.take_silent()), (ServerState::Unknown, Some(SERVER)));
+    assert_eq!(nat64.take_silent(), None);
+    // What it has cached is used, and old connections are still its own.
+    assert_eq!(the_forwarded(&by_client(&mut nat64, &segment(client(1, 1), ACK))).0, cached);
+    the_request(&by_client(&mut nat64, &segment(client(3, 3), ACK)));
+    // It is alive as soon as it answers, and is told of all.
+    let payload = answer(&nat64, own, &[]);
+    let actions = by_server(&mut nat64, &payload);
+    assert_eq!(requests(&actions), [nat64.report(NOW, SERVER, &[cached])]);
+    assert_eq!(nat64.state(SERVER), ServerState::Alive);
+    the_request(&ask(&mut nat64, 4, hour + 2 * SILENCE_MAX));
+}
+
+#[test]
+fn section_10_point_12_fragments_go_by_the_entry_where_the_server_is_silent() {
+    let mut nat64 = nat64();
+    alive(&mut nat64);
+    let one = client(1, 1000);
+    let payload = answer(&nat64, entry(4000, one), &[]);
+    by_server(&mut nat64, &payload);
+    let mut packet = segment(one, SYN);
+    packet.splice(40..40, [6, 0, 0, 1, 0, 0, 0, 1]);
+    packet[5] += 8;
+    packet[6] = 44;
+    for _ in 0..UNANSWERED_MAX {
+        assert!(the_request(&by_client(&mut nat64, &packet)).ends_with(&packet));
+    }
+    let mut actions = Vec::new();
+    nat64.client_packet(NOW + SILENCE_MAX, &packet, &mut actions);
+    assert_eq!(the_forwarded(&actions), (entry(4000, one), &packet[..]));
+}
