@@ -1,8 +1,9 @@
 //! What names of peers cost the kernel and programs on the host: `cargo bench --bench peer_names`
 //! (root). What they cost the server: `cargo bench --bench load -- names`.
 //!
-//! Connections over loopback, in a control group of its own: first without the programs, then with
-//! them and no name, then with a name for each, in turns. The map has a million names.
+//! Connections over loopback, in a control group of its own: without the programs, with empty ones
+//! at their places (what the kernel takes for running any), with ours and no name, and with a name
+//! for each, in turns. The map has a million names.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use nat64handoff::handoff::entry::{MappedPort, TableKey};
 use nat64handoff::kernel::bpf::names::{FoundName, PeerName};
-use nat64handoff::kernel::bpf::peer_names::{NamesState, PeerMaps};
+use nat64handoff::kernel::bpf::peer_names::{NamesState, PeerMaps, attach_empty};
 use nat64handoff::kernel::socket::network_namespace;
 use nat64handoff::kernel::{bpf::place, clock};
 
@@ -35,17 +36,21 @@ fn main() {
     fill(&maps);
     let group = Group::enter().expect("a control group of its own");
     let folder = File::open(&group.0).unwrap();
-    let kinds = ["without", "attached, no name", "attached, named"];
+    let kinds = ["without", "an empty program", "attached, no name", "attached, named"];
     let mut times = kinds.map(|_| Vec::new());
     for round in 0..ROUNDS {
         for step in 0..kinds.len() {
             let kind = (round + step) % kinds.len();
-            let links = (kind > 0).then(|| maps.attach(&folder, true, false).unwrap());
+            let links = match kind {
+                0 => Vec::new(),
+                1 => attach_empty(&folder).unwrap().into(),
+                _ => maps.attach(&folder, true, false).unwrap(),
+            };
             let until = (clock::since_boot() + VALID).as_nanos() as u64;
             let found = NamesState::read(&maps.state).unwrap();
             let said = NamesState { generation: GENERATION, until, namespace, ..found };
             said.write(&maps.state).unwrap();
-            times[kind].push(connections(kind == 2));
+            times[kind].push(connections(kind == 3));
             drop(links);
         }
     }

@@ -68,3 +68,32 @@ pub const VALID_MAX: u64 = 10_000_000_000;
 
 /// Odd, and as many ones as zeros: 2^64 divided by the golden ratio.
 pub const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The types in [`peer_type`].
+pub const TYPE_INTEGER: u32 = 1;
+pub const TYPE_PEER: u32 = 2;
+
+/// What the kernel wants to know of the map of sockets (BTF): its keys are integers of four octets,
+/// and its values are arrays of these.
+pub fn peer_type() -> Vec<u8> {
+    const MAGIC: u16 = 0xeb9f;
+    const VERSION: u8 = 1;
+    const HEADER_OCTETS: u32 = 24;
+    const KIND_INTEGER: u32 = 1 << 24;
+    const KIND_ARRAY: u32 = 3 << 24;
+    const BITS_SIGNED: u32 = 1 << 24 | 32;
+    let count = PEER_OCTETS as u32 / 4;
+    let mut types = vec![1, KIND_INTEGER, 4, BITS_SIGNED];
+    types.extend([0, KIND_ARRAY, 0, TYPE_INTEGER, TYPE_INTEGER, count]);
+    let types_octets = 4 * types.len() as u32;
+    let names = b"\0int\0";
+    let mut octets = Vec::new();
+    octets.extend(MAGIC.to_ne_bytes());
+    octets.extend([VERSION, 0]);
+    for word in [HEADER_OCTETS, 0, types_octets, types_octets, names.len() as u32] {
+        octets.extend(word.to_ne_bytes());
+    }
+    types.iter().for_each(|word| octets.extend(word.to_ne_bytes()));
+    octets.extend(names);
+    octets
+}

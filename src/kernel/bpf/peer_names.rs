@@ -34,7 +34,7 @@ use super::assembler::Instruction;
 use super::call::{self, BpfError, BpfStep, ProgramKind};
 pub use super::layout::STATE;
 use super::layout::{
-    CURRENT_AT, NAMES, NAMES_MAX_AT, NAMESPACE_AT, PEER_OCTETS, PEERS, SEED_AT, UNTIL_AT,
+    self, CURRENT_AT, NAMES, NAMES_MAX_AT, NAMESPACE_AT, PEERS, SEED_AT, UNTIL_AT,
 };
 use super::map::BpfMap;
 use super::names::{self, NameTable};
@@ -154,8 +154,8 @@ impl PeerMaps {
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or without memory.
     pub fn create(names_max: u32) -> Result<Self, BpfError> {
-        let types = call::load_types(&peer_type())?;
-        let types = Some((types.as_fd(), TYPE_INTEGER, TYPE_PEER));
+        let types = call::load_types(&layout::peer_type())?;
+        let types = Some((types.as_fd(), layout::TYPE_INTEGER, layout::TYPE_PEER));
         let seed = entropy::octets().map(u64::from_ne_bytes);
         let seed = seed.map_err(|cause| BpfError { step: BpfStep::Map, cause, verifier: None })?;
         let made = MadeNames { names_max, seed };
@@ -201,10 +201,6 @@ impl PeerMaps {
     pub fn attach(&self, group: &File, ipv6: bool, ipv4: bool) -> Result<Vec<PeerLink>, BpfError> {
         let (names, state) = (&self.names_map, self.state.as_fd());
         let peers = self.peers.as_fd();
-        let attach = |name, kind, place, program: &[Instruction]| {
-            let program = call::load_program(&format!("n64_{name}"), kind, place, program)?;
-            Ok(PeerLink { name, link: call::attach(program.as_fd(), group.as_fd(), place)? })
-        };
         // The last one first: a name that nobody gives yet is asked for in vain.
         let mut links = Vec::new();
         for (name, place, wanted, program) in [
@@ -212,12 +208,12 @@ impl PeerMaps {
             ("peer6", PEER6, ipv6, programs::tell_ipv6(peers)),
         ] {
             if wanted {
-                links.push(attach(name, ProgramKind::Addresses, place, &program)?);
+                links.push(attach(group, name, ProgramKind::Addresses, place, &program)?);
             }
         }
         let established = |name, tells_namespaces| {
             let program = programs::established(names, state, peers, ipv6, ipv4, tells_namespaces);
-            attach(name, ProgramKind::Connections, CONNECTIONS, &program)
+            attach(group, name, ProgramKind::Connections, CONNECTIONS, &program)
         };
         links.push(match established("established", true) {
             // Before Linux 5.15 it has no number of a network namespace here.
@@ -226,6 +222,30 @@ impl PeerMaps {
         });
         Ok(links)
     }
+}
+
+/// Attaches programs that do nothing to the places of those of IPv6 sockets: what the kernel takes
+/// for running any program there is measured so.
+///
+/// # Errors
+/// Those of [`PeerMaps::attach`].
+pub fn attach_empty(group: &File) -> Result<[PeerLink; 2], BpfError> {
+    let program = programs::empty();
+    Ok([
+        attach(group, "empty6", ProgramKind::Addresses, PEER6, &program)?,
+        attach(group, "empty", ProgramKind::Connections, CONNECTIONS, &program)?,
+    ])
+}
+
+fn attach(
+    group: &File,
+    name: &'static str,
+    kind: ProgramKind,
+    place: u32,
+    program: &[Instruction],
+) -> Result<PeerLink, BpfError> {
+    let program = call::load_program(&format!("n64_{name}"), kind, place, program)?;
+    Ok(PeerLink { name, link: call::attach(program.as_fd(), group.as_fd(), place)? })
 }
 
 /// A program that is attached.
@@ -256,35 +276,6 @@ impl PeerLink {
 /// after the file is removed.
 pub fn detach(link: &Path) -> Result<(), BpfError> {
     call::detach(call::open(link)?.as_fd())
-}
-
-/// The types in [`peer_type`].
-const TYPE_INTEGER: u32 = 1;
-const TYPE_PEER: u32 = 2;
-
-/// What the kernel wants to know of the map of sockets (BTF): its keys are integers of four octets,
-/// and its values are arrays of these.
-fn peer_type() -> Vec<u8> {
-    const MAGIC: u16 = 0xeb9f;
-    const VERSION: u8 = 1;
-    const HEADER_OCTETS: u32 = 24;
-    const KIND_INTEGER: u32 = 1 << 24;
-    const KIND_ARRAY: u32 = 3 << 24;
-    const BITS_SIGNED: u32 = 1 << 24 | 32;
-    let count = PEER_OCTETS as u32 / 4;
-    let mut types = vec![1, KIND_INTEGER, 4, BITS_SIGNED];
-    types.extend([0, KIND_ARRAY, 0, TYPE_INTEGER, TYPE_INTEGER, count]);
-    let types_octets = 4 * types.len() as u32;
-    let names = b"\0int\0";
-    let mut octets = Vec::new();
-    octets.extend(MAGIC.to_ne_bytes());
-    octets.extend([VERSION, 0]);
-    for word in [HEADER_OCTETS, 0, types_octets, types_octets, names.len() as u32] {
-        octets.extend(word.to_ne_bytes());
-    }
-    types.iter().for_each(|word| octets.extend(word.to_ne_bytes()));
-    octets.extend(names);
-    octets
 }
 
 #[cfg(test)]

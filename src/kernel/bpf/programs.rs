@@ -217,6 +217,11 @@ fn leave_unless_valid(p: &mut Assembler, state: BorrowedFd<'_>, tells_namespaces
     p.leave_if(R9, Condition::Greater, R0);
 }
 
+/// Nothing.
+pub(super) fn empty() -> Vec<Instruction> {
+    Assembler::default().finish()
+}
+
 /// The client is the peer of an AF_INET6 socket that has a name.
 pub(super) fn tell_ipv6(peers: BorrowedFd<'_>) -> Vec<Instruction> {
     tell(peers, Width::Double, &[0, 8].map(|at| (CLIENT_AT + at, USER_IP6 + at)))
