@@ -23,11 +23,26 @@ const FILTER_WORDS_MIN: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Bans {
     hash: SecretHash,
-    /// The lengths of prefixes that there are, and their masks.
-    masks: Vec<(u8, u128)>,
-    /// By a hash: where the bit is not set, nothing is banned. A power of two of words.
+    /// The lengths of prefixes that there are.
+    lengths: Vec<BannedLength>,
+    /// Where the bit of a network is not set, it is not banned. A power of two of words.
     filter: Vec<u64>,
+    /// Odd, secret. Who finds networks that have the same bit makes the server look into the table,
+    /// and that is all.
+    multipliers: Halves,
+    /// So many bits of a product do not count.
+    shift: u32,
     bans: HashTable<Ban>,
+}
+
+/// Those of an address, as the memory has them.
+type Halves = [u64; 2];
+
+/// A length of prefixes, and the mask of its networks.
+#[derive(Debug, Clone, Copy)]
+struct BannedLength {
+    length: u8,
+    mask: Halves,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,21 +59,23 @@ impl Bans {
     pub fn of(hash: SecretHash, all: impl ExactSizeIterator<Item = (Ipv6Net, Duration)>) -> Self {
         let words = (all.len() * FILTER_BITS).div_ceil(64).max(FILTER_WORDS_MIN);
         let filter = vec![0; words.next_power_of_two()];
+        let multipliers = [0, 1].map(|which| hash.of_words([which, FILTER_BITS as u64]) | 1);
+        let shift = 64 - filter.len().trailing_zeros() - 6;
         let bans = HashTable::with_capacity(all.len());
-        let mut these = Self { hash, masks: Vec::new(), filter, bans };
+        let mut these = Self { hash, lengths: Vec::new(), filter, multipliers, shift, bans };
         all.for_each(|(net, end)| these.add(net, end));
         these
     }
 
     fn add(&mut self, net: Ipv6Net, end: Duration) {
-        let (length, mask) = (net.prefix_len(), net.netmask().to_bits());
-        if let Err(at) = self.masks.binary_search(&(length, mask)) {
-            self.masks.insert(at, (length, mask));
+        let length = net.prefix_len();
+        if let Err(at) = self.lengths.binary_search_by_key(&length, |known| known.length) {
+            self.lengths.insert(at, BannedLength { length, mask: halves(net.netmask()) });
         }
+        let (word, bit) = self.bit(halves(net.network()));
+        self.filter[word] |= 1 << bit;
         let network = net.network().to_bits();
-        let hash = self.hash_of(network);
-        let (word, bit) = self.bit(hash);
-        self.filter[word] |= bit;
+        let hash = hash_of(&self.hash, network);
         if let Some(ban) =
             self.bans.find_mut(hash, |ban| (ban.network, ban.length) == (network, length))
         {
@@ -85,33 +102,53 @@ impl Bans {
         self.bans.iter().map(net)
     }
 
-    /// Whether `address` is banned.
+    /// Whether `address` is banned. Each request asks this: it is to be short where all bans are of
+    /// one length, and nobody's bit is set.
     #[inline]
     pub fn has(&self, address: Ipv6Addr, now: Duration) -> bool {
-        let bits = address.to_bits();
-        self.masks.iter().any(|&(length, mask)| {
-            let network = bits & mask;
-            let hash = self.hash_of(network);
-            let (word, bit) = self.bit(hash);
-            self.filter[word] & bit != 0 && self.has_network(hash, network, length, now)
-        })
+        match &self.lengths[..] {
+            [] => false,
+            [only] => self.may_have(only, halves(address)) && self.has_any(address, now),
+            _ => self.has_any(address, now),
+        }
+    }
+
+    /// Whether the bit of its network is set.
+    #[inline(always)] // Its values stay in registers.
+    fn may_have(&self, of: &BannedLength, [one, other]: Halves) -> bool {
+        let (word, bit) = self.bit([one & of.mask[0], other & of.mask[1]]);
+        self.filter.get(word).is_some_and(|word| word >> bit & 1 != 0)
+    }
+
+    #[inline(never)]
+    fn has_any(&self, address: Ipv6Addr, now: Duration) -> bool {
+        let wanted = halves(address);
+        let mut may_have = self.lengths.iter().filter(|of| self.may_have(of, wanted));
+        may_have.any(|of| self.has_network(address, of.length, now))
     }
 
     #[cold]
-    fn has_network(&self, hash: u64, network: u128, length: u8, now: Duration) -> bool {
+    fn has_network(&self, address: Ipv6Addr, length: u8, now: Duration) -> bool {
+        let network = Ipv6Net::new_assert(address, length).network().to_bits();
         let is_it = |ban: &Ban| (ban.network, ban.length) == (network, length);
-        self.bans.find(hash, is_it).is_some_and(|ban| now < ban.end)
+        let found = self.bans.find(hash_of(&self.hash, network), is_it);
+        found.is_some_and(|ban| now < ban.end)
     }
 
-    fn hash_of(&self, network: u128) -> u64 {
-        hash_of(&self.hash, network)
+    /// Where a network stands in the filter: the word, and the bit in it.
+    #[inline(always)] // As `may_have`.
+    fn bit(&self, [one, other]: Halves) -> (usize, u32) {
+        let [first, second] = self.multipliers;
+        let mixed = one.wrapping_mul(first).wrapping_add(other.wrapping_mul(second));
+        let at = mixed.wrapping_shr(self.shift);
+        ((at / 64) as usize, (at % 64) as u32)
     }
+}
 
-    /// Where a hash stands in the filter. The table uses other bits of it first.
-    fn bit(&self, hash: u64) -> (usize, u64) {
-        let word = (hash >> 20) as usize & (self.filter.len() - 1);
-        (word, 1 << (hash >> 44 & 63))
-    }
+#[inline(always)] // As `Bans::may_have`.
+fn halves(address: Ipv6Addr) -> Halves {
+    let bits = u128::from_ne_bytes(address.octets());
+    [bits as u64, (bits >> 64) as u64]
 }
 
 fn hash_of(hash: &SecretHash, network: u128) -> u64 {
@@ -177,17 +214,28 @@ mod tests {
     #[test]
     fn as_many_as_there_may_be() {
         let address = |number: u128| Ipv6Addr::from_bits(0x2001_0db8 << 96 | number << 3);
-        let all: Vec<_> =
-            (0..BANS_MAX as u128).map(|n| (Ipv6Net::from(address(n)), Duration::MAX)).collect();
+        let networks = (0..BANS_MAX as u128).map(|number| Ipv6Net::from(address(number)));
+        assert_all_are_found(networks.collect());
+        // Where networks differ in their upper half alone, and of all lengths.
+        let network = |number: u128| Ipv6Addr::from_bits(0x2001 << 112 | number << 64);
+        let networks = (0..BANS_MAX as u128)
+            .map(|number| Ipv6Net::new_assert(network(number), 64 + (number % 65) as u8));
+        assert_all_are_found(networks.collect());
+    }
+
+    fn assert_all_are_found(networks: Vec<Ipv6Net>) {
+        let all: Vec<_> = networks.iter().map(|net| (*net, Duration::MAX)).collect();
         let bans = Bans::of(SecretHash::new([9; 16]), all.into_iter());
         assert_eq!(bans.len(), BANS_MAX);
-        assert!((0..BANS_MAX as u128).all(|n| bans.has(address(n), Duration::ZERO)));
+        let has = |address| bans.has(address, Duration::ZERO);
         let mut passed = 0;
-        for number in 0..BANS_MAX as u128 {
-            let other = Ipv6Addr::from_bits(address(number).to_bits() + 1);
-            assert!(!bans.has(other, Duration::ZERO));
-            let (word, bit) = bans.bit(bans.hash_of(other.to_bits()));
-            passed += usize::from(bans.filter[word] & bit != 0);
+        for net in networks {
+            assert!(has(net.network()) && has(net.broadcast()), "{net}");
+            // No other one begins so.
+            let other = Ipv6Addr::from_bits(net.network().to_bits() ^ 0x8000 << 96);
+            assert!(!has(other), "{other}");
+            let only = BannedLength { length: net.prefix_len(), mask: halves(net.netmask()) };
+            passed += usize::from(bans.may_have(&only, halves(other)));
         }
         assert!(passed < BANS_MAX / 8, "{passed}");
     }
