@@ -55,8 +55,8 @@ fn two_hundred_clients_at_once_and_a_reboot() {
     let addresses =
         (0..CLIENTS).map(|n| format!("address add {}/64 dev out nodad\n", address_of(n)));
     site.client.ip(&addresses.collect::<String>());
-    // One more client comes first, so that the server is known: an entry that the NAT64 made by itself
-    // and had no time to report would go with its reboot.
+    // One more client comes first, so that the server is known: an entry that the NAT64 made by
+    // itself and had no time to report would go with its reboot.
     let (mut server, gateway, nginx) = known(&field);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

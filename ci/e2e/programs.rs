@@ -129,6 +129,14 @@ impl Gateway {
         self.process.wait_for(what);
     }
 
+    /// What it counted under this name, when it has stopped.
+    pub fn counted(&self, name: &str) -> u64 {
+        let said = self.process.said();
+        let line = said.lines().find(|line| line.contains("stopped: ")).expect("counts");
+        let mut words = line.split([' ', ',']).skip_while(|word| *word != name).skip(1);
+        words.next().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    }
+
     /// Empties it, as a reboot does.
     pub fn reboot(&self) {
         let times = || self.process.said().matches("all entries are forgotten").count();

@@ -17,10 +17,13 @@
 //! | 7 | nobody listens: an ICMP error about the last request | |
 //! | 8 | a reboot | |
 //! | 9 | a rotation | |
+//! | 10 | a packet as a device with offloads gives it | its header (10), octets |
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use nat64handoff::ip::offload::{OFFLOAD_HEADER, Offload};
+use nat64handoff::ip::segments::Segments;
 use nat64handoff::nat64::engine::{Nat64Config, WELL_KNOWN_PREFIX};
 use nat64handoff::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox};
 
@@ -92,7 +95,8 @@ struct Play {
 
 impl Play {
     fn step(&mut self, program: &mut Program<'_>) -> Option<()> {
-        match program.octet()? % 10 {
+        let what = program.octet()?;
+        match if what == 10 { what } else { what % 10 } {
             0 => {
                 self.now += Duration::from_millis(100) * u32::from(program.number()?);
                 self.gateway.tick(self.now, &mut self.outbox);
@@ -128,7 +132,17 @@ impl Play {
                 self.packet(&icmp_port_unreachable(&quoted));
             }
             8 => self.gateway.reboot([9; 32]),
-            _ => self.gateway.rotate_token(self.now),
+            9 => self.gateway.rotate_token(self.now),
+            _ => {
+                let mut header = [0; OFFLOAD_HEADER];
+                for octet in &mut header {
+                    *octet = program.octet()?;
+                }
+                let mut packet = program.octets()?.to_vec();
+                if let Ok(offload) = Offload::parse(&header, &packet) {
+                    self.offloaded(&mut packet, &offload);
+                }
+            }
         }
         Some(())
     }
@@ -159,31 +173,58 @@ impl Play {
         self.check_outbox();
     }
 
+    /// A super-packet, or one whose checksum is left. What is forwarded as such is what a device
+    /// can cut.
+    fn offloaded(&mut self, packet: &mut [u8], offload: &Offload) {
+        let Some(forwarded) = self.gateway.forward_offloaded(self.now, packet, offload) else {
+            self.gateway.in_pieces(self.now, packet, offload, &mut self.outbox);
+            self.check_outbox();
+            return;
+        };
+        let mut whole = [forwarded.headers(), forwarded.rest].concat();
+        let left = forwarded.offload;
+        assert_eq!(Offload::parse(&left.emit(&whole), &whole), Ok(left));
+        if left.segments.is_none() {
+            assert!(left.checksum.is_none_or(|left| left.make(&mut whole)));
+            self.check_packet(&whole, false);
+            return;
+        }
+        let mut segments = Segments::of(&whole, &left).expect("a super-packet");
+        let mut segment = vec![0; whole.len()];
+        while let Some(length) = segments.next_segment(&mut segment) {
+            self.check_packet(&segment[..length], false);
+        }
+    }
+
     fn check_outbox(&mut self) {
         let delivered = self.gateway.done(Done::Delivered) > 0;
-        for packet in self.outbox.packets() {
-            assert!(packet.len() <= usize::from(MTU) || delivered, "{} octets", packet.len());
-            if packet[0] >> 4 == 6 {
-                let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
-                assert_eq!(40 + length, packet.len());
-                assert_eq!(packet[8..20], WELL_KNOWN_PREFIX.0, "its source has the prefix");
-                continue;
-            }
-            assert_eq!(packet[0] >> 4, 4);
-            let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-            assert_eq!(length, packet.len());
-            assert_eq!(packet[12..16], NAT64.octets(), "its source is the public address");
-            assert_ne!(packet[16..20], NAT64.octets(), "nothing goes round in circles");
-            if !delivered {
-                assert_eq!(checksum(&[&packet[..usize::from(packet[0] & 15) * 4]]), 0);
-            }
-            let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
-            let port = packet.get(22..24).filter(|_| first && packet[9] == 17);
-            if port == Some(&HANDOFF.to_be_bytes()) {
-                self.request = packet.to_vec();
-            }
-        }
+        let outbox = std::mem::take(&mut self.outbox);
+        outbox.packets().for_each(|packet| self.check_packet(packet, delivered));
+        self.outbox = outbox;
         self.outbox.clear();
+    }
+
+    fn check_packet(&mut self, packet: &[u8], delivered: bool) {
+        assert!(packet.len() <= usize::from(MTU) || delivered, "{} octets", packet.len());
+        if packet[0] >> 4 == 6 {
+            let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+            assert_eq!(40 + length, packet.len());
+            assert_eq!(packet[8..20], WELL_KNOWN_PREFIX.0, "its source has the prefix");
+            return;
+        }
+        assert_eq!(packet[0] >> 4, 4);
+        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        assert_eq!(length, packet.len());
+        assert_eq!(packet[12..16], NAT64.octets(), "its source is the public address");
+        assert_ne!(packet[16..20], NAT64.octets(), "nothing goes round in circles");
+        if !delivered {
+            assert_eq!(checksum(&[&packet[..usize::from(packet[0] & 15) * 4]]), 0);
+        }
+        let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
+        let port = packet.get(22..24).filter(|_| first && packet[9] == 17);
+        if port == Some(&HANDOFF.to_be_bytes()) {
+            self.request = packet.to_vec();
+        }
     }
 }
 

@@ -99,6 +99,12 @@ pub(crate) mod ports {
 
 /// The TCP header.
 pub(crate) mod tcp {
+    use super::Range;
+
+    /// Of the first octet of data: 32 bits.
+    pub const SEQUENCE: Range<usize> = 4..8;
+    /// The header's length in units of 4 octets, in the upper 4 bits.
+    pub const DATA_OFFSET: usize = 12;
     pub const FLAGS: usize = 13;
     pub const CHECKSUM: usize = 16;
 
@@ -108,6 +114,10 @@ pub(crate) mod tcp {
     pub const SYN: u8 = 0x02;
     /// Reset the connection.
     pub const RST: u8 = 0x04;
+    /// Push what came to the program.
+    pub const PSH: u8 = 0x08;
+    /// The congestion window was reduced (RFC 3168).
+    pub const CWR: u8 = 0x80;
     /// The acknowledgment field is significant.
     #[cfg(any(test, feature = "programs"))]
     pub const ACK: u8 = 0x10;

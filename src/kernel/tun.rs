@@ -1,15 +1,16 @@
 //! A TUN device for the gateway, and the wait for packets and signals.
 //!
-//! The device carries bare packets of both IP versions (IFF_NO_PI), without offloads. It disappears
-//! with its descriptor, and its routes with it. `ip`, of iproute2, sets it up. Nothing here looks
-//! into a packet.
+//! The device carries packets of both IP versions (IFF_NO_PI) behind an offload header
+//! (IFF_VNET_HDR): the kernel gives and takes super-packets and packets whose checksum is not made,
+//! as far as it can. The device disappears with its descriptor, and its routes with it. `ip`, of
+//! iproute2, sets it up. Nothing here looks into a packet.
 //!
 //! Not the crate tun-rs: it does not know IFF_TUN_EXCL, so it would take over a device that is
 //! there already, and it brings eight more crates for the one ioctl below.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,11 +21,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::ip::address::Prefix96;
+use crate::ip::offload::{OFFLOAD_HEADER, Offload, OffloadMalformed};
 use crate::kernel::interface::{self, NAME_MAX};
 use crate::kernel::link::{Link, LinkChange};
 use crate::kernel::signals::Signals;
 
 const DEVICE: &str = "/dev/net/tun";
+/// What the kernel may leave to us, the most first: checksums, segments of TCP with and without
+/// signs of congestion, and, both at once and since Linux 6.2, segments of UDP.
+const OFFLOADS: [libc::c_uint; 2] = {
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    [tcp | USO4 | USO6, tcp]
+};
+/// TUN_F_USO4 and TUN_F_USO6 of linux/if_tun.h.
+const USO4: libc::c_uint = 0x20;
+const USO6: libc::c_uint = 0x40;
 
 /// Why there is no device.
 #[derive(Debug)]
@@ -86,7 +97,7 @@ impl Tun {
         }
         let mut request = interface::request(name);
         // A device that is there already would outlive this process, and its routes with it.
-        let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+        let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | libc::IFF_VNET_HDR;
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: TUNSETIFF reads name and flags in the ifreq, and writes the name that the device
         // got.
@@ -94,6 +105,7 @@ impl Tun {
         if done != 0 {
             return Err(failed(io::Error::last_os_error()));
         }
+        leave_to_us(&file);
         let link = Link::watch(name).map_err(failed)?;
         Ok(Self { file, name: name.to_owned(), link })
     }
@@ -134,27 +146,54 @@ impl Tun {
         &self.name
     }
 
-    /// Reads the next packet, if there is one, and returns its length.
+    /// Reads the next packet, if there is one. `buffer` has room for the longest packet and
+    /// [`OFFLOAD_HEADER`].
     ///
     /// # Errors
     /// Mostly that the device is gone.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<DevicePacket<'a>>> {
+        let length = loop {
             match (&self.file).read(buffer) {
-                Ok(length) => return Ok(Some(length)),
+                Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }
-        }
+        };
+        let (header, packet) = buffer[..length].split_first_chunk_mut().ok_or_else(|| {
+            io::Error::new(ErrorKind::InvalidData, "a packet without its offload header")
+        })?;
+        Ok(Some(DevicePacket { offload: Offload::parse(header, packet), packet }))
     }
 
-    /// Gives the kernel a packet.
+    /// Gives the kernel a packet, which is `front` and, behind it, `rest`.
     ///
     /// # Errors
     /// Where the kernel does not take this packet.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        (&self.file).write(packet).map(drop)
+    pub fn send(&self, offload: &Offload, front: &[u8], rest: &[u8]) -> io::Result<()> {
+        let header: [u8; OFFLOAD_HEADER] = offload.emit(front);
+        let parts = [IoSlice::new(&header), IoSlice::new(front), IoSlice::new(rest)];
+        (&self.file).write_vectored(&parts).map(drop)
+    }
+}
+
+/// A packet as the device gave it.
+#[derive(Debug)]
+pub struct DevicePacket<'a> {
+    /// What is left to do about it.
+    pub offload: Result<Offload, OffloadMalformed>,
+    pub packet: &'a mut [u8],
+}
+
+/// Tells the kernel that it may leave checksums and segments to us. One that refuses does both
+/// itself.
+fn leave_to_us(file: &File) {
+    for offloads in OFFLOADS {
+        let offloads = libc::c_ulong::from(offloads);
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) } == 0 {
+            return;
+        }
     }
 }
 
@@ -169,16 +208,18 @@ fn ip(arguments: &str) -> Result<(), TunError> {
 }
 
 /// Waits until there is a packet, a change of the device or a signal, or until `time` has passed.
+/// Returns whether there is, or may be, more than packets.
 ///
 /// # Errors
 /// As the kernel says.
-pub fn wait(tun: &Tun, signals: &Signals, time: Duration) -> io::Result<()> {
+pub fn wait(tun: &Tun, signals: &Signals, time: Duration) -> io::Result<bool> {
     let [stop, flush] = signals.descriptors();
     let mut polled = [tun.file.as_fd(), tun.link.as_fd(), stop, flush]
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match poll(&mut polled, Some(&time)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Ok(0) | Err(Errno::INTR) => Ok(true),
+        Ok(_) => Ok(polled[1..].iter().any(|other| !other.revents().is_empty())),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,7 +1,8 @@
 //! A [`Gateway`] on a TUN device: the loop that gives it packets, the time and randomness, and logs
 //! what happens.
 //!
-//! It is single-threaded: it reads packets one by one and writes the output of each at once.
+//! It is single-threaded: it reads packets one by one and writes the output of each at once. What
+//! the kernel gives and takes at once may be a super-packet, of up to 64 KiB.
 //! Between batches it handles signals and timers. A packet that the kernel does not take is counted
 //! and lost, as on any link.
 //!
@@ -18,15 +19,18 @@ use thiserror::Error;
 use crate::disk::fs::{RealDisk, write_full, write_new};
 use crate::handoff::rate::Rate;
 use crate::ip::address::Prefix96;
+use crate::ip::offload::{OFFLOAD_HEADER, Offload};
 use crate::kernel::clock::Clock;
 use crate::kernel::core_dump;
 use crate::kernel::entropy;
 use crate::kernel::link::LinkChange;
 use crate::kernel::signals::{self, Signal, Signals};
 use crate::kernel::stderr::{self, say, warn};
-use crate::kernel::tun::{self, Tun, TunError};
+use crate::kernel::tun::{self, DevicePacket, Tun, TunError};
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
-use crate::nat64::gateway::{Done, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange};
+use crate::nat64::gateway::{
+    Done, Dropped, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange,
+};
 use crate::programs::options::GatewaySetup;
 
 /// Packets that are read before signals and timers are handled again.
@@ -35,8 +39,8 @@ const BATCH: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// The maximum number of lines about servers per second.
 const LINES_MAX: u32 = 10;
-/// Longer than any packet: the maximum MTU is 65,535.
-const BUFFER: usize = 65_536;
+/// Longer than any packet with its offload header.
+const BUFFER: usize = OFFLOAD_HEADER + 40 + 65_536;
 /// The kernel settings without which no packet is forwarded to the device.
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
@@ -127,22 +131,26 @@ impl Running {
         let mut buffer = vec![0; BUFFER];
         let mut tick_due = TICK;
         let mut rotation_due = rotate;
+        // Whether there may be something else than packets.
+        let mut others = true;
         loop {
             let now = self.clock.monotonic();
-            while let Some(signal) = signals.next_signal() {
-                match signal {
-                    Signal::Stop => return Ok(()),
-                    Signal::Flush => {
-                        self.gateway.reboot(randomness()?);
-                        say(format_args!("all entries are forgotten, as after a reboot"));
+            if others || now >= tick_due {
+                while let Some(signal) = signals.next_signal() {
+                    match signal {
+                        Signal::Stop => return Ok(()),
+                        Signal::Flush => {
+                            self.gateway.reboot(randomness()?);
+                            say(format_args!("all entries are forgotten, as after a reboot"));
+                        }
                     }
                 }
+                self.follow_device(now);
             }
             if now >= rotation_due {
                 self.gateway.rotate_token(now);
                 rotation_due = now.saturating_add(rotate);
             }
-            self.follow_device(now);
             if now >= tick_due {
                 self.restore_routes();
                 self.gateway.tick(now, &mut self.outbox);
@@ -150,9 +158,11 @@ impl Running {
                 tick_due = now.saturating_add(TICK);
             }
             let idle = self.batch(now, &mut buffer)?;
+            // Behind a whole batch nothing was asked: so it is looked for.
+            others = !idle;
             if idle {
                 let left = tick_due.saturating_sub(self.clock.monotonic());
-                tun::wait(&self.tun, signals, left)
+                others = tun::wait(&self.tun, signals, left)
                     .map_err(|error| GatewayError::System("poll", error))?;
             }
         }
@@ -201,18 +211,27 @@ impl Running {
             let received = self.tun.receive(buffer);
             let received =
                 received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
-            let Some(length) = received else {
+            let Some(DevicePacket { offload, packet }) = received else {
                 return Ok(true);
             };
-            self.gateway.packet(now, &buffer[..length], &mut self.outbox);
-            self.empty_outbox(now);
+            let Ok(offload) = offload else {
+                self.gateway.drop(Dropped::Offload);
+                continue;
+            };
+            if let Some(forwarded) = self.gateway.forward_offloaded(now, packet, &offload) {
+                let sent = self.tun.send(&forwarded.offload, forwarded.headers(), forwarded.rest);
+                self.unwritten += u64::from(sent.is_err());
+            } else {
+                self.gateway.in_pieces(now, packet, &offload, &mut self.outbox);
+                self.empty_outbox(now);
+            }
         }
         Ok(false)
     }
 
     fn empty_outbox(&mut self, now: Duration) {
         for packet in self.outbox.packets() {
-            if self.tun.send(packet).is_err() {
+            if self.tun.send(&Offload::default(), packet, &[]).is_err() {
                 self.unwritten += 1;
             }
         }

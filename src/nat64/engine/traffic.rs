@@ -51,7 +51,7 @@ impl Nat64 {
         actions: &mut Vec<Action>,
     ) -> Result<Option<(Ipv4Addr, Entry)>, Ignored> {
         let server = extract(packet.view.destination());
-        if let Some(entry) = self.entry_of_outbound(now, server, packet) {
+        if let Some(entry) = self.find_outbound(now, server, packet) {
             self.report_late(now, server, entry, actions);
             return Ok(Some((server, entry)));
         }
@@ -85,7 +85,7 @@ impl Nat64 {
 
     /// Finds and refreshes the entry of a client's packet. `None` for a first fragment that only
     /// the server remembers.
-    fn entry_of_outbound(
+    fn find_outbound(
         &mut self,
         now: Duration,
         server: Ipv4Addr,
@@ -104,6 +104,20 @@ impl Nat64 {
             PacketKind::LaterFragment | PacketKind::Other => return None,
         };
         Some(Entry { port, client })
+    }
+
+    /// The server and the entry of a client's packet, unless the entry may have to be reported.
+    pub(super) fn settled_entry(
+        &mut self,
+        now: Duration,
+        packet: &Outbound<'_>,
+    ) -> Option<(Ipv4Addr, Entry)> {
+        let server = extract(packet.view.destination());
+        let entry = self.find_outbound(now, server, packet)?;
+        let unreported = self.peers.get(&server).is_some_and(|peer| {
+            peer.state == ServerState::Unknown && peer.is_unreported(&entry.client)
+        });
+        (!unreported).then_some((server, entry))
     }
 
     /// `4, [5], 6, [8], IPv6`

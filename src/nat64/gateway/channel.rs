@@ -77,7 +77,7 @@ impl Gateway {
         })
     }
 
-    fn is_to_control_port(&self, datagram: &[u8]) -> bool {
+    pub(super) fn is_to_control_port(&self, datagram: &[u8]) -> bool {
         ports(datagram).is_some_and(|(_, to)| to == self.nat64.control_port().0)
     }
 

@@ -9,6 +9,8 @@ counters! {
 /// Why a gateway dropped a packet. The engine's reasons are [`Ignored`], those of translation are
 /// [`Refusal`].
 Dropped:
+    /// A packet that is not what the device says of it: its offload header.
+    Offload = "offload",
     /// Neither IPv4 nor IPv6, or less than a header.
     NotIp = "not_ip",
     /// To none of the prefixes and not to the public address: mostly what a kernel sends to its
@@ -50,10 +52,12 @@ Dropped:
 counters! {
 /// What a gateway did.
 Done:
-    /// Packets of clients translated to IPv4, before fragmentation.
+    /// Packets of clients translated to IPv4, before fragmentation. A super-packet is one.
     ToIpv4 = "to_ipv4",
-    /// Packets translated to IPv6, before fragmentation.
+    /// Packets translated to IPv6, before fragmentation. A super-packet is one.
     ToIpv6 = "to_ipv6",
+    /// Super-packets translated as such, either way.
+    Super = "super_packets",
     /// Control payloads sent.
     Requests = "requests",
     /// Control payloads received.

@@ -20,6 +20,7 @@ mod channel;
 mod counts;
 mod echo;
 mod errors;
+mod offloaded;
 mod outbox;
 mod reassembly;
 mod waiting;
@@ -90,6 +91,8 @@ pub struct Gateway {
     unsolicited: Rate,
     actions: Vec<Action>,
     buffer: Vec<u8>,
+    /// For the segments of a super-packet, one after the other.
+    segment: Vec<u8>,
     counts: Counts,
 }
 
@@ -120,6 +123,7 @@ impl Gateway {
             unsolicited: Rate::default(),
             actions: Vec::new(),
             buffer: vec![0; PACKET_MAX + GROWTH_MAX],
+            segment: vec![0; PACKET_MAX],
             counts: Counts::default(),
         })
     }
@@ -166,7 +170,8 @@ impl Gateway {
         &self.nat64
     }
 
-    fn drop(&mut self, reason: Dropped) {
+    /// Counts a packet that is dropped.
+    pub fn drop(&mut self, reason: Dropped) {
         self.counts.drop(reason);
     }
 

@@ -35,10 +35,10 @@ const UNKNOWN_PROTOCOL: Refused = Refused {
 /// An IPv4 packet that nothing in itself keeps from being translated.
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv4Packet<'a> {
-    view: Ipv4<'a>,
+    pub(super) view: Ipv4<'a>,
     /// The transport header and all behind it.
-    upper: &'a [u8],
-    body: Carried<ErrorMessage<'a, Quoted4<'a>>>,
+    pub(super) upper: &'a [u8],
+    pub(super) body: Carried<ErrorMessage<'a, Quoted4<'a>>>,
 }
 
 impl<'a> Ipv4Packet<'a> {
@@ -201,7 +201,7 @@ impl<'a> Ipv4Packet<'a> {
         Ok(Packets::new(out, header, end, usize::from(mtu), fragment))
     }
 
-    fn header(
+    pub(super) fn header(
         &self,
         next_header: u8,
         source: Ipv6Addr,
@@ -214,7 +214,7 @@ impl<'a> Ipv4Packet<'a> {
         header
     }
 
-    fn update(&self, transport: Transport, rewrite: &Rewrite<Ipv6Addr>) -> Update {
+    pub(super) fn update(&self, transport: Transport, rewrite: &Rewrite<Ipv6Addr>) -> Update {
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if transport == Transport::Echo {
             (

@@ -28,11 +28,11 @@ const UNKNOWN_PROTOCOL: Refused = Refused {
 /// An IPv6 packet that nothing in itself keeps from being translated.
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv6Packet<'a> {
-    view: Ipv6<'a>,
-    walk: Walk,
+    pub(super) view: Ipv6<'a>,
+    pub(super) walk: Walk,
     /// The transport header and all behind it.
-    upper: &'a [u8],
-    body: Carried<ErrorMessage<'a, Quoted6<'a>>>,
+    pub(super) upper: &'a [u8],
+    pub(super) body: Carried<ErrorMessage<'a, Quoted6<'a>>>,
 }
 
 impl<'a> Ipv6Packet<'a> {
@@ -108,8 +108,7 @@ impl<'a> Ipv6Packet<'a> {
         out: &'b mut [u8],
     ) -> Result<Packets<'b>, Refused> {
         assert!(out.len() >= self.view.octets().len() + GROWTH_MAX, "the buffer is too short");
-        let hop_limit = self.view.hop_limit();
-        if hop_limit <= 1 {
+        if self.view.hop_limit() <= 1 {
             return Err(Refused::with(Refusal::HopLimit, v6::TIME_EXCEEDED, 0, 0));
         }
         let mtu = usize::from(limits.ipv4_mtu);
@@ -134,15 +133,31 @@ impl<'a> Ipv6Packet<'a> {
                 (*transport, end)
             }
         };
+        let header = self.header(transport, end, end, rewrite, identification, limits);
+        Ok(Packets::new(out, &header, end, mtu, self.walk.fragment))
+    }
+
+    /// The header of `end` octets as IPv4, its checksum not made. What says whether the packet may
+    /// be fragmented is `longest`: the octets of each of its segments, where there are several.
+    pub(super) fn header(
+        &self,
+        transport: Transport,
+        end: usize,
+        longest: usize,
+        rewrite: &Rewrite<Ipv4Addr>,
+        identification: u16,
+        limits: &Limits,
+    ) -> [u8; IPV4_HEADER] {
         let (protocol, client) = (transport.ipv4_protocol(), rewrite.client);
-        let mut header = ipv4::draft(end, hop_limit - 1, protocol, client, rewrite.service);
+        let hop_limit = self.view.hop_limit().saturating_sub(1);
+        let mut header = ipv4::draft(end, hop_limit, protocol, client, rewrite.service);
         header[field::TYPE_OF_SERVICE] = limits.traffic_class(self.view.traffic_class());
         let own = self.walk.fragment.map(|fragment| fragment.identification as u16);
         put_u16(&mut header, field::IDENTIFICATION, own.unwrap_or(identification));
-        if self.may_fragment(end) {
+        if self.may_fragment(longest) {
             put_u16(&mut header, field::FLAGS_AND_OFFSET, 0);
         }
-        Ok(Packets::new(out, &header, end, mtu, self.walk.fragment))
+        header
     }
 
     /// Whether the packet may be fragmented where it has `length` octets as IPv4 (RFC 7915 sections
@@ -151,7 +166,7 @@ impl<'a> Ipv6Packet<'a> {
         length <= MAY_FRAGMENT_MAX || self.walk.fragment.is_some()
     }
 
-    fn update(&self, transport: Transport, rewrite: &Rewrite<Ipv4Addr>) -> Update {
+    pub(super) fn update(&self, transport: Transport, rewrite: &Rewrite<Ipv4Addr>) -> Update {
         let (from, to) = (self.view.source(), self.view.destination());
         let (before, after) = if transport == Transport::Echo {
             (checksum::pseudo_ipv6(from, to, protocol::ICMPV6, self.upper.len()), 0)

@@ -8,6 +8,10 @@
 //! buffer. From there [`Packets`] returns one packet after the other: fragments, where the next
 //! link is too narrow for the whole packet.
 //!
+//! A packet that came from a device with offloads, so that its checksum is not made yet, or that
+//! stands for several ([`crate::ip::offload::Offload`]), becomes a [`Forwarded`]: other headers
+//! before the same data.
+//!
 //! A packet that is not translated is [`Refused`] for a named reason. If its sender should be told,
 //! the refusal has an [`IcmpError`], and [`ipv6_error`] and [`ipv4_error`] make a packet of that.
 //! The caller limits their rate.
@@ -22,6 +26,7 @@ mod counterparts;
 mod errors;
 mod from_ipv4;
 mod from_ipv6;
+mod offloaded;
 mod quoted;
 mod upper;
 
@@ -35,6 +40,7 @@ pub use crate::ip::transport::Transport;
 pub use errors::{ipv4_error, ipv6_error};
 pub use from_ipv4::Ipv4Packet;
 pub use from_ipv6::Ipv6Packet;
+pub use offloaded::Forwarded;
 
 /// The caller's buffer must be this many octets longer than the packet: the most that one grows.
 ///

@@ -1,5 +1,6 @@
 //! A gateway between a client, an IPv4 host, and the server on that host, all in memory.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::*;
@@ -17,6 +18,7 @@ use world::*;
 
 mod fragments;
 mod lost;
+mod offloaded;
 mod silent;
 mod world;
 

@@ -1,0 +1,214 @@
+//! [`Segments`]: a super-packet cut into the packets that it stands for, as a device does it (TSO
+//! and USO), for those that cannot be passed on as one.
+
+use super::checksum::{self, pseudo_ipv4, pseudo_ipv6};
+use super::fields::{
+    IPV6_HEADER, ipv4 as field4, ipv6 as field6, put_u16, tcp, u16_at, u32_at, udp,
+};
+use super::ipv4::{self, Ipv4};
+use super::ipv6::Ipv6;
+use super::offload::{Offload, transport_header};
+use super::transport::Transport;
+
+/// The segments of one super-packet, in order. They are made one at a time.
+#[derive(Debug)]
+pub struct Segments<'a> {
+    headers: &'a [u8],
+    /// Where the transport header begins.
+    upper_at: usize,
+    transport: Transport,
+    data: &'a [u8],
+    size: usize,
+    /// Octets of data in the segments before.
+    done: usize,
+    number: u16,
+}
+
+impl<'a> Segments<'a> {
+    /// `None` where this is no super-packet, or its headers are not what `offload` says.
+    pub fn of(packet: &'a [u8], offload: &Offload) -> Option<Self> {
+        let (segmentation, left) = (offload.segments?, offload.checksum?);
+        let (upper_at, transport) = (usize::from(left.start), segmentation.transport);
+        let (whole, at_least) = match packet.first()? >> 4 {
+            4 => {
+                let view = Ipv4::whole(packet)?;
+                (view.octets(), view.header_length())
+            }
+            _ => (Ipv6::whole(packet)?.octets(), IPV6_HEADER),
+        };
+        let upper = whole.get(upper_at..).filter(|_| upper_at >= at_least)?;
+        let headers = upper_at + transport_header(transport, upper)?;
+        let (headers, data) = whole.split_at(headers);
+        let size = usize::from(segmentation.size);
+        Some(Self { headers, upper_at, transport, data, size, done: 0, number: 0 })
+    }
+
+    /// Makes the next segment at the start of `out`, and returns its length. `None` behind the last
+    /// one. One without data stands for itself.
+    ///
+    /// # Panics
+    /// `out` is shorter than the super-packet.
+    pub fn next_segment(&mut self, out: &mut [u8]) -> Option<usize> {
+        let first = self.number == 0;
+        let rest = &self.data[self.done..];
+        if rest.is_empty() && !first {
+            return None;
+        }
+        let (data, rest) = rest.split_at(rest.len().min(self.size));
+        let length = self.headers.len() + data.len();
+        let segment = &mut out[..length];
+        segment[..self.headers.len()].copy_from_slice(self.headers);
+        segment[self.headers.len()..].copy_from_slice(data);
+        let pseudo = self.set_length(segment);
+        let upper = &mut segment[self.upper_at..];
+        match self.transport {
+            Transport::Tcp => {
+                let sequence = u32_at(upper, tcp::SEQUENCE.start).wrapping_add(self.done as u32);
+                upper[tcp::SEQUENCE].copy_from_slice(&sequence.to_be_bytes());
+                if !first {
+                    upper[tcp::FLAGS] &= !tcp::CWR;
+                }
+                if !rest.is_empty() {
+                    upper[tcp::FLAGS] &= !(tcp::FIN | tcp::PSH);
+                }
+            }
+            Transport::Udp | Transport::Echo => {
+                let length = upper.len() as u16;
+                put_u16(upper, udp::LENGTH, length);
+            }
+        }
+        put_u16(upper, self.transport.checksum_at(), 0);
+        let checksum = checksum::with_pseudo(pseudo, &[upper]);
+        checksum::put(upper, self.transport, checksum);
+        self.done += data.len();
+        self.number = self.number.wrapping_add(1).max(1);
+        Some(length)
+    }
+
+    /// Writes a segment's length into its IP header, and what else is its own there. Returns the
+    /// sum of its pseudo-header.
+    fn set_length(&self, segment: &mut [u8]) -> u16 {
+        let (length, upper) = (segment.len(), segment.len() - self.upper_at);
+        let protocol = self.transport.ipv4_protocol();
+        if let Some(view) = Ipv4::new(segment) {
+            let (source, destination) = (view.source(), view.destination());
+            let header = view.header_length();
+            put_u16(segment, field4::TOTAL_LENGTH, length as u16);
+            let identification = u16_at(segment, field4::IDENTIFICATION);
+            put_u16(segment, field4::IDENTIFICATION, identification.wrapping_add(self.number));
+            ipv4::set_checksum(&mut segment[..header]);
+            return pseudo_ipv4(source, destination, protocol, upper);
+        }
+        put_u16(segment, field6::PAYLOAD_LENGTH, (length - IPV6_HEADER) as u16);
+        let ends = Ipv6::new(segment).map(|view| (view.source(), view.destination()));
+        ends.map_or(0, |(source, destination)| pseudo_ipv6(source, destination, protocol, upper))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddrV4, SocketAddrV6};
+
+    use super::*;
+    use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_tcp, ipv6_udp};
+    use crate::ip::offload::{ChecksumLeft, Segmentation};
+
+    const ACK: u8 = 0x10;
+
+    fn ends4() -> (SocketAddrV4, SocketAddrV4) {
+        ("192.0.2.7:1024".parse().unwrap(), "203.0.113.5:80".parse().unwrap())
+    }
+
+    fn ends6() -> (SocketAddrV6, SocketAddrV6) {
+        ("[2001:db8::17]:1024".parse().unwrap(), "[64:ff9b::1]:80".parse().unwrap())
+    }
+
+    fn offload(transport: Transport, start: usize, size: u16) -> Offload {
+        let segments = Segmentation { transport, size, headers: 0, ecn: false };
+        Offload { checksum: Some(ChecksumLeft::of(transport, start)), segments: Some(segments) }
+    }
+
+    fn cut(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
+        let mut segments = Segments::of(packet, offload).unwrap();
+        let mut out = vec![0; packet.len()];
+        std::iter::from_fn(|| {
+            let length = segments.next_segment(&mut out)?;
+            Some(out[..length].to_vec())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn udp_segments_are_datagrams_of_their_own() {
+        let data: Vec<u8> = (0..250).collect();
+        let (from, to) = ends6();
+        let packet = ipv6_udp(from, to, &data);
+        let parts: Vec<_> = data.chunks(100).map(|data| ipv6_udp(from, to, data)).collect();
+        assert_eq!(cut(&packet, &offload(Transport::Udp, 40, 100)), parts);
+        let (from, to) = ends4();
+        let packet = ipv4_udp(from, to, &data);
+        for (number, (segment, data)) in
+            cut(&packet, &offload(Transport::Udp, 20, 100)).iter().zip(data.chunks(100)).enumerate()
+        {
+            let mut expected = ipv4_udp(from, to, data);
+            put_u16(&mut expected, 4, number as u16);
+            ipv4::set_checksum(&mut expected[..20]);
+            assert_eq!(*segment, expected);
+        }
+    }
+
+    #[test]
+    fn tcp_segments_count_on_and_end_once() {
+        let data: Vec<u8> = (0..=255).cycle().take(2500).collect();
+        let (from, to) = ends6();
+        let flags = ACK | tcp::FIN | tcp::PSH | tcp::CWR;
+        let mut packet = ipv6_tcp(from, to, flags, &data);
+        packet[44..48].copy_from_slice(&0xffff_ff00_u32.to_be_bytes());
+        let segments = cut(&packet, &offload(Transport::Tcp, 40, 1000));
+        assert_eq!(segments.len(), 3);
+        let mut sequence = 0xffff_ff00_u32;
+        for (segment, data) in segments.iter().zip(data.chunks(1000)) {
+            let flags = match data.len() {
+                500 => ACK | tcp::FIN | tcp::PSH,
+                _ if sequence == 0xffff_ff00 => ACK | tcp::CWR,
+                _ => ACK,
+            };
+            let mut expected = ipv6_tcp(from, to, flags, data);
+            let at = 40;
+            expected[at + 4..at + 8].copy_from_slice(&sequence.to_be_bytes());
+            put_u16(&mut expected, at + 16, 0);
+            let pseudo = pseudo_ipv6(*from.ip(), *to.ip(), 6, data.len() + 20);
+            let checksum = checksum::with_pseudo(pseudo, &[&expected[at..]]);
+            put_u16(&mut expected, at + 16, checksum);
+            assert_eq!(*segment, expected);
+            sequence = sequence.wrapping_add(data.len() as u32);
+        }
+        // One segment's worth is one segment, and so is none.
+        for (length, size) in [(1000, 1000), (0, 1000)] {
+            let (from, to) = ends4();
+            let packet = ipv4_tcp(from, to, ACK, &data[..length]);
+            assert_eq!(cut(&packet, &offload(Transport::Tcp, 20, size)), [packet]);
+        }
+    }
+
+    #[test]
+    fn headers_that_are_not_as_said_are_refused() {
+        let (from, to) = ends4();
+        let packet = ipv4_tcp(from, to, ACK, &[7; 3000]);
+        let good = offload(Transport::Tcp, 20, 1000);
+        assert!(Segments::of(&packet, &good).is_some());
+        for start in [0, 19, 2995, 3040, 65_535] {
+            assert!(Segments::of(&packet, &offload(Transport::Tcp, start, 1000)).is_none());
+        }
+        for length in 0..packet.len() {
+            assert!(Segments::of(&packet[..length], &good).is_none(), "{length}");
+        }
+        for data_offset in [0x00, 0x40] {
+            let mut packet = packet.clone();
+            packet[32] = data_offset;
+            assert!(Segments::of(&packet, &good).is_none());
+        }
+        assert!(Segments::of(&packet, &Offload { segments: None, ..good }).is_none());
+        assert!(Segments::of(&packet, &Offload { checksum: None, ..good }).is_none());
+    }
+}
