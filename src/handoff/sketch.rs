@@ -23,13 +23,16 @@ pub struct Sketch {
     bits: u32,
     /// How many parts were halved since the start, rounds included.
     halved: u64,
+    /// Nothing was counted since all cells were cleared.
+    is_clear: bool,
 }
 
 impl Sketch {
     /// With 2^`bits` cells in each of four rows, of two octets each: `bits` from 7 to 16.
     pub fn new(bits: u32) -> Self {
         assert!((7..=16).contains(&bits));
-        Self { cells: vec![0; ROWS << bits].into_boxed_slice(), bits, halved: 0 }
+        let cells = vec![0; ROWS << bits].into_boxed_slice();
+        Self { cells, bits, halved: 0, is_clear: true }
     }
 
     /// About how often the thing with this hash was counted.
@@ -41,6 +44,7 @@ impl Sketch {
     /// Counts the thing with this hash once more, and returns its count.
     pub fn add(&mut self, now: Duration, hash: u64) -> u16 {
         let count = self.count(now, hash).saturating_add(1);
+        self.is_clear = false;
         for place in self.places(hash) {
             let cell = &mut self.cells[place];
             *cell = (*cell).max(count);
@@ -63,8 +67,12 @@ impl Sketch {
             return;
         }
         // After a long silence there is nothing left worth keeping.
-        if due - self.halved > u64::from(2 * PARTS) {
+        if due - self.halved > u64::from(2 * PARTS) && !self.is_clear {
             self.cells.fill(0);
+            self.is_clear = true;
+        }
+        if self.is_clear {
+            // Memory that nobody has used is not touched.
             self.halved = due;
         }
         let length = self.cells.len() / PARTS as usize;

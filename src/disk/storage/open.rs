@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::epoch::{self, EpochFiles, ShardFiles};
 use super::read::{Common, ShardEnd, ShardReader, Tear, refuse, shard_count};
-use super::replay::{self, Dealer, Dealt};
+use super::replay::{self, Dealer, Dealt, To};
 use super::sync::Storage;
 use super::{Replay, StateDirectory, StorageConfig, StorageError};
 use crate::disk::UNLOGGED_MAX;
@@ -375,12 +375,12 @@ struct EpochReader<'a> {
     /// The number of [`Replay`]s of each shard.
     parts: usize,
     all: &'a Dealt,
-    /// How many threads read.
+    /// How many threads read. One does all, and there are no others that replay.
     threads: usize,
     how: How<'a>,
 }
 
-/// How many threads may read: with one, files are read in the same order each time.
+/// How many threads may read. With one, files are read, and replayed, in the same order each time.
 fn threads(config: &StorageConfig) -> usize {
     if !config.threads {
         return 1;
@@ -454,13 +454,13 @@ impl EpochReader<'_> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let (all, dealers) = (self.all, self.threads.min(usize::from(self.count)).max(1));
-        let read_some = |queues: Vec<SyncSender<replay::ReplayBatch>>| {
+        let read_some = |to: Vec<To<'_>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(self.count) {
                     return;
                 }
-                let dealer = Dealer::new(&queues, self.parts, all, dealers, shard_of);
+                let dealer = Dealer::new(&to, self.parts, all, dealers, shard_of);
                 let result = self.read_shard(shard as u16, dealer);
                 if result.is_err() {
                     next.store(usize::from(self.count), Ordering::Relaxed);
@@ -468,19 +468,25 @@ impl EpochReader<'_> {
                 results.lock().unwrap_or_else(PoisonError::into_inner).push((shard, result));
             }
         };
-        thread::scope(|scope| {
-            let mut queues = Vec::new();
-            for shard in shards {
-                let (sender, queue) = replay::queue();
-                queues.push(sender);
-                scope.spawn(move || all.replay_all(queue, shard));
-            }
-            for _ in 1..dealers {
-                let (read_some, queues) = (&read_some, queues.clone());
-                scope.spawn(move || read_some(queues));
-            }
-            read_some(queues);
-        });
+        if self.threads == 1 {
+            let itself = |shard| To::Itself(Mutex::new(shard as &mut dyn Replay));
+            read_some(shards.iter_mut().map(itself).collect());
+        } else {
+            thread::scope(|scope| {
+                let mut queues = Vec::new();
+                for shard in shards {
+                    let (sender, queue) = replay::queue();
+                    queues.push(sender);
+                    scope.spawn(move || all.replay_all(queue, shard));
+                }
+                let to = |queues: Vec<SyncSender<_>>| queues.into_iter().map(To::Thread).collect();
+                for _ in 1..dealers {
+                    let (read_some, queues) = (&read_some, queues.clone());
+                    scope.spawn(move || read_some(to(queues)));
+                }
+                read_some(to(queues));
+            });
+        }
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_by_key(|(shard, _)| *shard);
         let mut read: Vec<ShardRead> = Vec::new();
@@ -508,7 +514,7 @@ impl EpochReader<'_> {
     fn read_shard(
         &self,
         shard: u16,
-        mut dealer: Dealer<'_, impl Fn(Ipv4Addr) -> usize>,
+        mut dealer: Dealer<'_, '_, impl Fn(Ipv4Addr) -> usize>,
     ) -> Result<ShardRead, StorageError> {
         let Self { disk, root, number: epoch, .. } = *self;
         let none = ShardFiles::default();

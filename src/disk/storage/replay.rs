@@ -1,6 +1,7 @@
 //! Replay: takes changes from the threads that read files to the tables. Each [`Replay`] has a
-//! thread of its own, so that files are read and checked while tables are filled. Where a shard
-//! has several, its tables are dealt out among them.
+//! thread of its own, so that files are read and checked while tables are filled; where there is
+//! one thread for all, it does that in between. Where a shard has several, its tables are dealt out
+//! among them.
 //!
 //! The changes of a table stay in order: they stand in the files of one shard, which one thread
 //! reads, and go to one [`Replay`] by one queue. A table may stand in the files of two shards, as
@@ -46,7 +47,7 @@ pub(super) struct ReplayBatch {
 }
 
 impl ReplayBatch {
-    fn replay(&mut self, to: &mut impl Replay) {
+    fn replay(&mut self, to: &mut (impl Replay + ?Sized)) {
         // Not another order than theirs within a table: the sort is stable.
         self.runs.sort_by_key(|run| run.table);
         for runs in self.runs.chunk_by(|one, other| one.table == other.table) {
@@ -70,6 +71,14 @@ impl ReplayBatch {
     }
 }
 
+/// Where the batches of one [`Replay`] go.
+pub(super) enum To<'a> {
+    /// To the thread that takes them from this queue.
+    Thread(SyncSender<ReplayBatch>),
+    /// At once to itself.
+    Itself(Mutex<&'a mut dyn Replay>),
+}
+
 /// The queue of one [`Replay`].
 pub(super) fn queue() -> (SyncSender<ReplayBatch>, Receiver<ReplayBatch>) {
     mpsc::sync_channel(BATCHES_MAX)
@@ -89,10 +98,14 @@ pub(super) struct Dealt {
 impl Dealt {
     /// Replays until all dealers are dropped.
     pub fn replay_all(&self, queue: Receiver<ReplayBatch>, to: &mut impl Replay) {
-        for mut batch in queue {
-            batch.replay(to);
-            self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+        for batch in queue {
+            self.replay(batch, to);
         }
+    }
+
+    fn replay(&self, mut batch: ReplayBatch, to: &mut (impl Replay + ?Sized)) {
+        batch.replay(to);
+        self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
     }
 
     /// Whether a block of the pool was dealt.
@@ -112,9 +125,9 @@ impl Dealt {
 }
 
 /// Deals out what one thread reads.
-pub(super) struct Dealer<'a, F> {
+pub(super) struct Dealer<'a, 'b, F> {
     /// One for each part: those of the first shard, then those of the second, and so on.
-    queues: &'a [SyncSender<ReplayBatch>],
+    to: &'a [To<'b>],
     /// Parts of each shard.
     parts: usize,
     shard_of: F,
@@ -131,20 +144,20 @@ pub(super) struct Dealer<'a, F> {
     batch_octets: usize,
 }
 
-impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
+impl<'a, 'b, F: Fn(Ipv4Addr) -> usize> Dealer<'a, 'b, F> {
     pub fn new(
-        queues: &'a [SyncSender<ReplayBatch>],
+        to: &'a [To<'b>],
         parts: usize,
         all: &'a Dealt,
         dealers: usize,
         shard_of: F,
     ) -> Self {
-        let batches = queues.iter().map(|_| ReplayBatch::default()).collect();
-        let (dealt, known_parts) = (vec![0; queues.len()], HashMap::new());
+        let batches = to.iter().map(|_| ReplayBatch::default()).collect();
+        let (dealt, known_parts) = (vec![0; to.len()], HashMap::new());
         // Each dealer fills one for each part.
-        let batch_octets = ALL_OCTETS / (queues.len() * (dealers + BATCHES_MAX + 1));
+        let batch_octets = ALL_OCTETS / (to.len() * (dealers + BATCHES_MAX + 1));
         let batch_octets = batch_octets.clamp(BATCH_OCTETS_MIN, BATCH_OCTETS);
-        Self { queues, parts, shard_of, all, known_parts, last: None, batches, dealt, batch_octets }
+        Self { to, parts, shard_of, all, known_parts, last: None, batches, dealt, batch_octets }
     }
 
     /// Deals all changes of a record.
@@ -172,8 +185,14 @@ impl<'a, F: Fn(Ipv4Addr) -> usize> Dealer<'a, F> {
             return;
         }
         let batch = std::mem::replace(&mut self.batches[part], self.all.empty_batch());
-        // A receiver ends early only by a panic, which its scope passes on.
-        drop(self.queues[part].send(batch));
+        match &self.to[part] {
+            // A receiver ends early only by a panic, which its scope passes on.
+            To::Thread(queue) => drop(queue.send(batch)),
+            To::Itself(to) => {
+                let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+                self.all.replay(batch, &mut **to);
+            }
+        }
     }
 
     fn part_of(&mut self, table: TableKey) -> usize {
@@ -247,7 +266,7 @@ mod tests {
             let mut queues = Vec::new();
             for seen in &mut seen {
                 let (sender, queue) = queue();
-                queues.push(sender);
+                queues.push(To::Thread(sender));
                 let all = &all;
                 scope.spawn(move || {
                     let mut see = |time: Timestamp, table: TableKey, change: &Change| {
@@ -291,7 +310,7 @@ mod tests {
             TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64 }
         };
         let all = Dealt::default();
-        let deal = |queues: &[SyncSender<ReplayBatch>], tables: &[u8]| {
+        let deal = |queues: &[To<'_>], tables: &[u8]| {
             let used = |&last: &u8| (table(last), Change::Used { port: MappedPort(1024) });
             let changes: Vec<_> = tables.iter().map(used).collect();
             let mut octets = Vec::new();
@@ -307,7 +326,7 @@ mod tests {
             let mut queues = Vec::new();
             for seen in &mut seen {
                 let (sender, queue) = queue();
-                queues.push(sender);
+                queues.push(To::Thread(sender));
                 let all = &all;
                 scope.spawn(move || {
                     let mut see = |_: Timestamp, table: TableKey, _: &Change| seen.push(table);

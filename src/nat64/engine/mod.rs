@@ -401,8 +401,8 @@ impl Nat64 {
         self.peers.get(&server).map_or_else(ServerState::default, |peer| peer.state)
     }
 
-    /// A server that was alive and answers nothing, if one counts as unknown for that since this was
-    /// asked last.
+    /// A server that was alive and answers nothing, if one counts as unknown for that since this
+    /// was asked last.
     pub fn take_silent(&mut self) -> Option<Ipv4Addr> {
         self.silent.take()
     }
