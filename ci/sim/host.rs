@@ -340,9 +340,15 @@ impl Host {
     /// How soon somebody has something to do; none where nobody will by itself.
     pub fn due(&self) -> Option<Duration> {
         let process = self.process.as_ref()?;
-        let actors = process.actors();
-        let due = actors.into_iter().filter(|&actor| self.can_step(actor));
-        due.filter_map(|actor| process.due(actor)).min()
+        let mut due = None;
+        for actor in process.actors().filter(|&actor| self.can_step(actor)) {
+            let its = process.due(actor);
+            if its == Some(Duration::ZERO) {
+                return its;
+            }
+            due = due.into_iter().chain(its).min();
+        }
+        due
     }
 
     /// One of those who have something to do does it: a step.
@@ -352,7 +358,7 @@ impl Host {
     pub fn step(&mut self, now: Duration) -> Result<Option<Actor>, String> {
         let Some(process) = &self.process else { return Ok(None) };
         let is_due = |actor: &Actor| process.due(*actor) == Some(Duration::ZERO);
-        let ready = process.actors().into_iter().filter(|&actor| self.can_step(actor));
+        let ready = process.actors().filter(|&actor| self.can_step(actor));
         let ready: Vec<_> = ready.filter(is_due).collect();
         if ready.is_empty() {
             return Ok(None);

@@ -311,18 +311,14 @@ impl Process {
     }
 
     /// All who make steps now.
-    pub fn actors(&self) -> Vec<Actor> {
-        let mut actors: Vec<_> = (0..self.seats.len()).map(Actor::Reactor).collect();
-        if let Some(recorded) = &self.recorded {
-            actors.extend((0..recorded.syncs.len()).map(Actor::Sync));
-            actors.extend((0..recorded.compacts.len()).map(Actor::Compact));
-            actors.push(Actor::Log);
-        }
-        if self.coming.is_some() {
-            actors.push(Actor::Recovery);
-        }
-        actors.push(Actor::Bans);
-        actors
+    pub fn actors(&self) -> impl Iterator<Item = Actor> {
+        let (syncs, compacts) =
+            self.recorded.as_ref().map_or((0, 0), |it| (it.syncs.len(), it.compacts.len()));
+        let reactors = (0..self.seats.len()).map(Actor::Reactor);
+        let behind = (0..syncs).map(Actor::Sync).chain((0..compacts).map(Actor::Compact));
+        let log = self.recorded.as_ref().map(|_| Actor::Log);
+        let recovery = self.coming.as_ref().map(|_| Actor::Recovery);
+        reactors.chain(behind).chain(log).chain(recovery).chain([Actor::Bans])
     }
 
     /// How soon the next step of an actor is due. None: not before something else happens. It may

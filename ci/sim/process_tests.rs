@@ -121,9 +121,8 @@ impl Scene {
     /// One of those whose step is due makes it; where none is, the time goes on to the next one.
     fn step(&mut self) -> Actor {
         let process = self.process.as_ref().unwrap();
-        let due: Vec<_> = (process.actors().into_iter())
-            .filter_map(|actor| Some((process.due(actor)?, actor)))
-            .collect();
+        let due: Vec<_> =
+            (process.actors()).filter_map(|actor| Some((process.due(actor)?, actor))).collect();
         let soonest = due.iter().map(|&(due, _)| due).min().unwrap();
         self.pass(soonest);
         let now: Vec<_> = due.iter().filter(|&&(due, _)| due == soonest).collect();

@@ -16,8 +16,14 @@ impl World {
         if self.state.dark || sleeps {
             return;
         }
-        let Some(due) = self.host.due() else { return };
+        if !self.host.runs() {
+            return;
+        }
         let takes = self.dice.time(STEP_MIN, STEP_MAX);
+        if self.state.step_at.is_some_and(|planned| planned <= self.now + takes) {
+            return; // No earlier one can be.
+        }
+        let Some(due) = self.host.due() else { return };
         let at = (self.now + due.max(takes)).max(self.state.paused_until);
         if self.state.step_at.is_none_or(|planned| at < planned) {
             self.state.step_at = Some(at);

@@ -3,9 +3,10 @@
 //! directory come and go alike.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -322,8 +323,14 @@ impl Disk for SimDisk {
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
         let (state, _) = self.operate()?;
         state.now.get(directory).ok_or_else(not_found)?;
-        let inside = state.now.keys().filter(|path| path.parent() == Some(directory));
-        Ok(inside.map(|path| path.file_name().unwrap().to_owned()).collect())
+        // Paths are compared by their octets: by their components it would take long.
+        let inside = state.now.keys().filter_map(|path| {
+            let path = path.as_os_str().as_bytes();
+            let rest = path.strip_prefix(directory.as_os_str().as_bytes())?;
+            let name = rest.strip_prefix(b"/")?;
+            (!name.contains(&b'/')).then(|| OsStr::from_bytes(name).to_owned())
+        });
+        Ok(inside.collect())
     }
 
     fn create_dir(&self, directory: &Path) -> io::Result<()> {
