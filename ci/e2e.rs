@@ -48,6 +48,8 @@ mod capture;
 mod crowd;
 #[path = "e2e/device.rs"]
 mod device;
+#[path = "e2e/dns64.rs"]
+mod dns64;
 #[path = "e2e/downloads.rs"]
 mod downloads;
 #[path = "e2e/errors.rs"]

@@ -14,13 +14,13 @@ use crate::process::{run, wait_until};
 use crate::programs::{Gateway, Server, known};
 
 /// A UDP service: answers until it is dropped.
-struct Service {
+pub struct Service {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Service {
-    fn start(
+    pub fn start(
         field: &Field,
         port: u16,
         answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static,
