@@ -119,3 +119,26 @@ fn lines_of_lost_records_are_found_in_the_file_before() {
          --without 0,13,15,18,19,22,23,25,27,28,29,31,32",
     );
 }
+
+/// A power cut took records by which clients had changed their ports: when their lines were taken
+/// back, a client was `Created` on the port that it had before it was `Deleted` from the other.
+#[test]
+fn a_client_that_gets_its_port_back_leaves_the_other_one_first() {
+    holds(
+        "--seed 3360 --kinds corruption,rebinding,unreachable,strangers,false-reports,power-cut,\
+         pause,limits,rotation,log-rotation, --faults-until-ms 43315 \
+         --without 0,11,12,13,15,18,23,26,28,29,30",
+    );
+    holds("--seed 3360");
+}
+
+/// The log could not be synced, and the file that its cursor named was compressed, as it was moved
+/// to the name of a former day: its lines were written once more at the next start.
+#[test]
+fn a_file_that_the_cursor_names_is_not_compressed() {
+    holds(
+        "--seed 8413 --kinds false-reports,disk-full,wall-jump,log-rotation, \
+         --faults-until-ms 23927 --without 0,3,4,5,9,10,11,15,16,17,20",
+    );
+    holds("--seed 8413");
+}

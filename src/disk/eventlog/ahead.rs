@@ -136,15 +136,17 @@ impl Ahead {
     ) -> impl Iterator<Item = String> {
         let lost = self.tables.iter().filter(|(_, table)| table.had && !table.has);
         let tables = lost.map(move |(what, _)| format!("{now} Initialized {what}"));
-        let changed = self.ports.values().filter(|port| port.had != port.has);
-        let ports = changed.flat_map(move |Port { is_name, had, has }| {
-            let (ends, begins) =
-                if *is_name { ("Unnamed", "Named") } else { ("Deleted", "Created") };
-            let line =
-                |kind, what: &Option<String>| Some(format!("{now} {kind} {}", what.as_ref()?));
-            [line(ends, has), line(begins, had)].into_iter().flatten()
+        let changed = || self.ports.values().filter(|port| port.had != port.has);
+        let line =
+            move |kind, what: &Option<String>| Some(format!("{now} {kind} {}", what.as_ref()?));
+        let ends = changed().filter_map(move |Port { is_name, has, .. }| {
+            line(if *is_name { "Unnamed" } else { "Deleted" }, has)
         });
-        tables.chain(ports).map(move |line| match LoggedLine::parse(&line) {
+        let begins = changed().filter_map(move |Port { is_name, had, .. }| {
+            line(if *is_name { "Named" } else { "Created" }, had)
+        });
+        // All ends are first: a client may have its port back from another one.
+        ends.chain(tables).chain(begins).map(move |line| match LoggedLine::parse(&line) {
             Some(logged) if format == LogFormat::Json => {
                 format!("{}\n", logged.line(LogFormat::Json))
             }
@@ -216,6 +218,15 @@ mod tests {
         // What the state does not have comes again, or never.
         assert_eq!(taken_back(&[initialized]), (1, vec![]));
         assert_eq!(taken_back(&[initialized, forgotten]), (2, vec![]));
+    }
+
+    /// No client stands on two ports meanwhile.
+    #[test]
+    fn what_ended_begins_again_when_all_that_began_has_ended() {
+        let (one, other) = ("192.0.2.7:1 [2001:db8::a]:1", "192.0.2.7:2 [2001:db8::a]:1");
+        let lines = [format!("Deleted {one}"), format!("Created {other}")];
+        let back = vec![format!("Deleted {other}"), format!("Created {one}")];
+        assert_eq!(taken_back(&[&lines[0], &lines[1]]), (2, back));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! A thread of the lowest priority does it, and neither the logger nor a reactor ever waits for it.
 //! The last one of the files stays as it is until there is another: after a crash, or from a backup
-//! of the state, it may have to be compared with the journal.
+//! of the state, it may have to be compared with the journal. All stay while the cursor cannot be
+//! moved: it may name any of them.
 //!
 //! What a crash or a full disk interrupts leaves the file as it was. A compressed file has its name
 //! when it is whole and on the disk; the other one is removed when both were read and are the same.
@@ -42,12 +43,20 @@ const GAP_MAX: u64 = 32;
 pub(super) enum Archive {
     Thread {
         /// None: it is to end.
-        jobs: Option<mpsc::Sender<Day>>,
+        jobs: Option<mpsc::Sender<Job>>,
         stop: Arc<AtomicBool>,
         thread: Option<JoinHandle<()>>,
     },
     /// The logger itself.
     Here(Tidying),
+}
+
+/// All files are to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job {
+    pub(super) today: Day,
+    /// Those that are not too old are compressed.
+    pub(super) compresses: bool,
 }
 
 impl Archive {
@@ -68,11 +77,11 @@ impl Archive {
         let (jobs, todo) = mpsc::channel();
         let run = move || {
             priority::lower();
-            while let Ok(today) = todo.recv()
+            while let Ok(job) = todo.recv()
                 && !tidying.stop.load(Ordering::Relaxed)
             {
                 // Of several that came meanwhile, the last one does the work of all.
-                tidying.tidy(todo.try_iter().last().unwrap_or(today));
+                tidying.tidy(todo.try_iter().last().unwrap_or(job));
             }
         };
         let thread = thread::Builder::new().name("logarchive".to_owned()).spawn(run)?;
@@ -80,13 +89,13 @@ impl Archive {
     }
 
     /// Has all files looked at, soon.
-    pub(super) fn tidy(&mut self, today: Day) {
+    pub(super) fn tidy(&mut self, job: Job) {
         match self {
             Archive::Thread { jobs, .. } => {
                 // Without the thread, which panicked, they stay as they are.
-                let _ = jobs.as_ref().map(|jobs| jobs.send(today));
+                let _ = jobs.as_ref().map(|jobs| jobs.send(job));
             }
-            Archive::Here(tidying) => tidying.tidy(today),
+            Archive::Here(tidying) => tidying.tidy(job),
         }
     }
 }
@@ -109,10 +118,10 @@ pub(super) struct Tidying {
 }
 
 impl Tidying {
-    fn tidy(&mut self, today: Day) {
+    fn tidy(&mut self, job: Job) {
         // They are where the file is that a link leads to.
         let log = fs::canonicalize(&self.log).unwrap_or_else(|_| self.log.clone());
-        if let Err((path, why)) = self.tidy_beside(&log, today)
+        if let Err((path, why)) = self.tidy_beside(&log, job)
             && !self.stop.load(Ordering::Relaxed)
         {
             let path = path.display();
@@ -123,7 +132,8 @@ impl Tidying {
         }
     }
 
-    fn tidy_beside(&mut self, log: &Path, today: Day) -> Result<(), (PathBuf, io::Error)> {
+    fn tidy_beside(&mut self, log: &Path, job: Job) -> Result<(), (PathBuf, io::Error)> {
+        let Job { today, compresses } = job;
         let folder = parent(log);
         let (Ok(names), Some(name)) = (RealDisk.list(folder), log.file_name()) else {
             return Ok(());
@@ -147,7 +157,7 @@ impl Tidying {
             let done = if is_old {
                 removed = Some(path.clone());
                 fs::remove_file(&path)
-            } else if !file.is_compressed && file < last {
+            } else if compresses && !file.is_compressed && file < last {
                 // Later ones have a day that is still to come: the clock was set back.
                 self.compress(&path)
             } else {

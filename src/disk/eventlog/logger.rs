@@ -16,6 +16,7 @@ use log::Log;
 use rtrb::Consumer;
 use rtrb::chunks::ReadChunk;
 
+use super::archive::Job;
 use super::days::{Day, rename_to_new};
 use super::output::{LogFile, Output};
 use super::recorder::{Firmness, Recorder};
@@ -413,7 +414,7 @@ impl Logger {
         self.record_if_due();
         if let Some(turning) = &mut self.turning {
             // What is too old may be what takes the room.
-            turning.tidy();
+            turning.tidy(!self.recorder.is_stuck());
         }
         // A reactor that finds no room ends this early once, not with each event, as `asleep` is
         // not set.
@@ -478,7 +479,7 @@ impl Logger {
     /// Where a day has begun, by the clock or by the time of what comes next, the log's file gets
     /// the name of the day that is over. Returns whether events wait for that.
     fn turn_day(&mut self) -> bool {
-        let now = self.now();
+        let (now, compresses) = (self.now(), !self.recorder.is_stuck());
         let Some(turning) = &mut self.turning else { return false };
         let heads = self.queues.iter().filter_map(|queue| queue.peek().ok());
         let later = heads.map(|event| event.at).filter(|&at| !turning.day.has_room_for(at));
@@ -486,20 +487,20 @@ impl Logger {
         let again = turning.again_at.is_some_and(|at| at <= now);
         let (day, next) = (turning.day, later.unwrap_or(today.max(turning.day)));
         if next == day && !again {
-            turning.tidy();
+            turning.tidy(compresses);
             return false;
         }
         turning.day = next;
         if self.output.day().is_none() {
-            turning.tidy();
+            turning.tidy(compresses);
         } else {
             let put_aside = self.put_aside(day, today);
-            let now = self.now();
+            let (now, compresses) = (self.now(), !self.recorder.is_stuck());
             if let Some(turning) = &mut self.turning {
                 let failed_before = turning.again_at.take().is_some();
                 turning.again_at = put_aside.as_ref().err().map(|_| now + ROTATE_INTERVAL);
                 turning.tidied = today;
-                turning.archive.tidy(today);
+                turning.archive.tidy(Job { today, compresses });
                 if let Err(error) = put_aside
                     && !failed_before
                 {

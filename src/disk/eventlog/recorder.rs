@@ -136,6 +136,12 @@ impl Recorder {
         !self.failed && self.dirty_since.is_none() && self.unsynced_since.is_none()
     }
 
+    /// Whether the cursor cannot be moved: the file that it names has to be compared at the next
+    /// start.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.failed || self.complained
+    }
+
     /// Counts whole lines of a shard's events that were written.
     pub(super) fn wrote(&mut self, shard: usize, lines: u64) {
         self.events[shard] += lines;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rtrb::chunks::ReadChunk;
 
 use super::Rotation;
-use super::archive::Archive;
+use super::archive::{Archive, Job};
 use super::days::Day;
 use super::output::{LogFile, Output};
 use crate::handoff::change::{Event, Timestamp};
@@ -41,7 +41,7 @@ impl Turning {
         let Rotation { keep_days, clock } = rotation;
         let today = Day::of(clock());
         let mut archive = Archive::start(path, keep_days, threads, say)?;
-        archive.tidy(today);
+        archive.tidy(Job { today, compresses: true });
         let day = output.day().unwrap_or(today);
         Ok(Some(Turning { clock, day, again_at: None, tidied: today, archive }))
     }
@@ -60,10 +60,10 @@ impl Turning {
     }
 
     /// Has the files of former days looked at, once a day.
-    pub(super) fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self, compresses: bool) {
         let today = Day::of((self.clock)());
         if mem::replace(&mut self.tidied, today) != today {
-            self.archive.tidy(today);
+            self.archive.tidy(Job { today, compresses });
         }
     }
 }

@@ -194,8 +194,8 @@ fn what_the_cursor_counts_and_the_journal_lost_is_taken_back() {
     let appended = all.strip_prefix(&text).unwrap().lines().map(|line| &line[27..]);
     let taken_back = [
         "Deleted 192.0.2.1:1 [2001:db8::3]:1",
-        "Created 192.0.2.1:1 [2001:db8::1]:1",
         "Deleted 192.0.2.1:2 [2001:db8::2]:1",
+        "Created 192.0.2.1:1 [2001:db8::1]:1",
     ];
     assert_eq!(appended.collect::<Vec<_>>(), taken_back);
     // Once is enough, also where nothing was written since.
