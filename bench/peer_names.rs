@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nat64handoff::handoff::entry::{MappedPort, TableKey};
+use nat64handoff::handoff::server::PREFETCH_MAX;
 use nat64handoff::kernel::bpf::names::{FoundName, PeerName};
 use nat64handoff::kernel::bpf::peer_names::{NamesState, PeerMaps, attach_empty};
 use nat64handoff::kernel::socket::network_namespace;
@@ -22,6 +23,10 @@ use nat64handoff::kernel::{bpf::place, clock};
 
 const NAMES_MAX: u32 = 1_000_000;
 const GENERATION: u32 = 1;
+/// So many are taken back and given again.
+const RENAMED: u32 = 100_000;
+/// As the server does.
+const AT_ONCE: usize = PREFETCH_MAX;
 const ROUNDS: usize = 45;
 const CONNECTIONS: usize = 500;
 const OPEN_AT_ONCE: usize = 100;
@@ -100,16 +105,22 @@ fn fill(maps: &PeerMaps) {
         FoundName::Stays
     });
     println!("{seen} names read in {:?}", begin.elapsed());
-    let begin = Instant::now();
-    for number in 0..100_000 {
-        let (table, port) = other(number * 10);
+    let all: Vec<_> = (0..RENAMED).map(|number| other(number * 10)).collect();
+    let renew = |(table, port)| {
         names.take(table, port);
         names.give(table, port, &name, GENERATION);
+    };
+    let begin = Instant::now();
+    all.iter().copied().for_each(renew);
+    let one = begin.elapsed().as_nanos() / u128::from(RENAMED);
+    let all: Vec<_> = (0..RENAMED).map(|number| other(number * 10 + 5)).collect();
+    let begin = Instant::now();
+    for some in all.chunks(AT_ONCE) {
+        names.prefetch(some.iter().copied());
+        some.iter().copied().for_each(renew);
     }
-    println!(
-        "one taken back and given, each by itself: {} ns",
-        begin.elapsed().as_nanos() / 100_000
-    );
+    let at_once = begin.elapsed().as_nanos() / u128::from(RENAMED);
+    println!("one taken back and given, each by itself: {one} ns; {AT_ONCE} at once: {at_once} ns");
     let descriptor = maps.names_map().as_fd().as_raw_fd();
     let information = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap();
     let locked = information.lines().find_map(|line| line.strip_prefix("memlock:\t"));

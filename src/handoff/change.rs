@@ -145,6 +145,21 @@ pub enum EventKind {
     Unnamed { address: Ipv4Addr, client: Ipv6Net },
 }
 
+impl From<EventKind> for Change {
+    /// The change that has this line.
+    fn from(kind: EventKind) -> Self {
+        match kind {
+            EventKind::Initialized => Change::Initialized,
+            EventKind::Created { port, client } => Change::Created { port, client },
+            EventKind::Deleted { port, client } => Change::Deleted { port, client },
+            EventKind::Conflict { port, client } => Change::Conflict { port, client },
+            EventKind::Forgotten => Change::Forgotten,
+            EventKind::Named { address, client } => Change::Named { address, client },
+            EventKind::Unnamed { address, client } => Change::Unnamed { address, client },
+        }
+    }
+}
+
 /// How much a line of the event log tells (`--log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {

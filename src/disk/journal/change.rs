@@ -67,10 +67,12 @@ pub fn encode_change(out: &mut Vec<u8>, change: &Change) {
 }
 
 fn encode_name(out: &mut Vec<u8>, kind: u8, address: Ipv4Addr, client: Ipv6Net) {
-    out.push(kind);
-    out.extend_from_slice(&address.octets());
-    out.push(client.prefix_len());
-    out.extend_from_slice(&client.network().octets());
+    let mut octets = [0; 22];
+    octets[0] = kind;
+    octets[1..5].copy_from_slice(&address.octets());
+    octets[5] = client.prefix_len();
+    octets[6..].copy_from_slice(&client.network().octets());
+    out.extend_from_slice(&octets);
 }
 
 fn encode_identity(out: &mut Vec<u8>, kind: u8, port: ControlPort, token: &Token) {

@@ -269,6 +269,25 @@ impl NameTable {
         (None, best)
     }
 
+    /// Reads where the names of these ports are, or would be, so that it is in the caches: the
+    /// processor waits for many at once so, and otherwise for one after the other.
+    pub fn prefetch(&self, ports: impl Iterator<Item = (TableKey, MappedPort)> + Clone) {
+        let words = self.words.all();
+        let places = ports.map(|(table, port)| self.place(table, port));
+        let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        // The sum keeps the compiler from leaving the reads out.
+        let buckets = places.clone().flat_map(|place| self.buckets_of(place));
+        let mut seen = buckets.fold(0, |seen, begin| seen ^ read(&words[begin]));
+        for place in places {
+            let (own, free) = self.look(place);
+            // It may be in two lines of the cache.
+            seen = own.or(free).map_or(seen, |SlotWords { content, .. }| {
+                seen ^ read(&content[TABLE]) ^ read(&content[CHECK])
+            });
+        }
+        std::hint::black_box(seen);
+    }
+
     /// A port has this name from now on. Returns false where there is no room for it.
     ///
     /// No other thread gives or takes that of the same port meanwhile.

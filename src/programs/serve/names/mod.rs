@@ -151,6 +151,10 @@ impl NameMap for Arc<NameMaps> {
         self.names.take(table, port);
     }
 
+    fn prefetch(&self, ports: impl Iterator<Item = (TableKey, MappedPort)> + Clone) {
+        self.names.prefetch(ports);
+    }
+
     fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
 //! [`NamePool`]: entries that come get addresses of the pool, and those that go give them back
 //! (`--peer-names ipv4`).
 //!
-//! An address that is given is recorded in front of the entry that it is given for. It is told to
+//! An address that is given is recorded in front of the entries of its batch. It is told to
 //! programs, and to the other reactors, when that is as durable as it is to be. Addresses that are
 //! idle are taken back, some at a time; the record of that comes before they are given again.
 
@@ -57,9 +57,8 @@ pub(super) struct NamePool {
     unrecorded: VecDeque<(u64, PoolStep)>,
     /// Clients of entries that went, and whose names go.
     gone: Vec<Ipv6Addr>,
-    /// What was given last: in front of which change it is to be recorded.
-    new: Vec<(usize, Name)>,
-    with_new: Vec<(TableKey, Change)>,
+    /// What was given last, which is to be recorded in front of the entries that it is given for.
+    new: Vec<(TableKey, Change)>,
     /// When it is looked for idle addresses next.
     look_at: Duration,
 }
@@ -73,42 +72,35 @@ impl NamePool {
             unrecorded: VecDeque::new(),
             gone: Vec::new(),
             new: Vec::new(),
-            with_new: Vec::new(),
             look_at: Duration::ZERO,
         }
     }
 
     /// Before changes are recorded: entries that come get addresses, if they are to get any.
     pub fn give(&mut self, changes: &mut Vec<(TableKey, Change)>, gives: bool) {
-        for (place, (table, change)) in changes.iter().enumerate() {
+        for (table, change) in changes.iter() {
             let Change::Created { client, .. } = change else { continue };
             let address = if gives {
-                self.address_for(place, *table, client)
+                self.address_for(*table, client)
             } else {
                 self.share.come_without(client.address);
                 None
             };
             self.coming.push_back(address);
         }
-        if self.new.is_empty() {
-            return;
+        if !self.new.is_empty() {
+            // Those of a block are together so, and the journal names their table once.
+            self.new.append(changes);
+            mem::swap(changes, &mut self.new);
         }
-        let mut new = self.new.drain(..).peekable();
-        for (place, change) in changes.drain(..).enumerate() {
-            while let Some((_, (address, client))) = new.next_if(|new| new.0 == place) {
-                self.with_new.push(named(address, client));
-            }
-            self.with_new.push(change);
-        }
-        mem::swap(changes, &mut self.with_new);
     }
 
-    fn address_for(&mut self, place: usize, table: TableKey, client: &Client) -> Option<Ipv4Addr> {
+    fn address_for(&mut self, table: TableKey, client: &Client) -> Option<Ipv4Addr> {
         match self.share.come(client.address, table.nat64) {
             Ok(Coming::Has(address)) => Some(address),
             Ok(Coming::New(address, net)) => {
                 self.stats.add(Counter::PoolNamed, 1);
-                self.new.push((place, (address, net)));
+                self.new.push(named(address, net));
                 Some(address)
             }
             Err(why) => {

@@ -11,16 +11,27 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use super::pool::{NamePool, PoolStep};
-use crate::handoff::change::{Change, Event, EventKind, Timestamp};
+use crate::handoff::change::{Change, Event};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
+use crate::handoff::server::PREFETCH_MAX;
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::bpf::names::PeerName;
 
 /// The most names that wait for the disk; an entry for which there is no room has none.
 const HELD_NAMES_MAX: usize = 65_536;
 
+/// With fewer changes than this, prefetching costs more than it saves.
+const PREFETCH_MIN: usize = 4;
+
 /// Whose name it is.
-type NameKey = (TableKey, MappedPort);
+pub type NameKey = (TableKey, MappedPort);
+
+fn named_port((table, change): &(TableKey, Change)) -> Option<NameKey> {
+    match change {
+        Change::Created { port, .. } | Change::Deleted { port, .. } => Some((*table, *port)),
+        _ => None,
+    }
+}
 
 pub(super) fn name_of(client: &Client, pool: Option<Ipv4Addr>) -> PeerName {
     PeerName { client: client.address, client_port: client.port, pool }
@@ -33,6 +44,9 @@ pub trait NameMap {
 
     /// As [`NameTable::take`](crate::kernel::bpf::names::NameTable::take).
     fn take(&self, table: TableKey, port: MappedPort);
+
+    /// As [`NameTable::prefetch`](crate::kernel::bpf::names::NameTable::prefetch).
+    fn prefetch(&self, ports: impl Iterator<Item = NameKey> + Clone);
 
     /// Whether none is valid any more, whatever is written.
     fn is_lost(&self) -> bool;
@@ -61,7 +75,7 @@ impl<M: NameMap> NameWriter<M> {
     }
 
     /// Before the changes are recorded: adds which addresses of the pool stand for the clients that
-    /// come, each in front of the first entry of them.
+    /// come, in front of all entries.
     pub fn give(&mut self, changes: &mut Vec<(TableKey, Change)>) {
         if let Some(pool) = &mut self.pool {
             // Addresses that nobody is told are not given.
@@ -94,25 +108,29 @@ impl<M: NameMap> NameWriter<M> {
         changes: &[(TableKey, Change)],
         waits_for: Option<u64>,
     ) {
-        let event =
-            |(table, change): &(TableKey, Change)| change.event(Timestamp::default(), *table);
-        self.follow_all(now, changes.iter().filter_map(event), waits_for);
+        let is_lost = self.is_lost();
+        for some in changes.chunks(PREFETCH_MAX) {
+            if some.len() >= PREFETCH_MIN && !is_lost {
+                self.map.prefetch(some.iter().filter_map(named_port));
+            }
+            for (table, change) in some {
+                self.see(*table, change, waits_for, is_lost);
+            }
+        }
+        self.went(now);
     }
 
     /// The same, for changes that could not be recorded at once.
     pub fn follow_late(&mut self, now: Duration, events: &[Event], waits_for: Option<u64>) {
-        self.follow_all(now, events.iter().cloned(), waits_for);
+        let is_lost = self.is_lost();
+        for event in events {
+            self.see(event.table, &event.kind.into(), waits_for, is_lost);
+        }
+        self.went(now);
     }
 
-    fn follow_all(
-        &mut self,
-        now: Duration,
-        events: impl Iterator<Item = Event>,
-        waits_for: Option<u64>,
-    ) {
-        let is_lost = self.is_lost();
-        events.for_each(|event| self.see(&event, waits_for, is_lost));
-        // The pool may take back what went.
+    /// The pool may take back what went.
+    fn went(&mut self, now: Duration) {
         if let Some(pool) = &mut self.pool {
             pool.went(now);
         }
@@ -127,33 +145,33 @@ impl<M: NameMap> NameWriter<M> {
         is_lost
     }
 
-    fn see(&mut self, event: &Event, waits_for: Option<u64>, is_lost: bool) {
-        match &event.kind {
-            EventKind::Created { port, client } => {
+    fn see(&mut self, table: TableKey, change: &Change, waits_for: Option<u64>, is_lost: bool) {
+        match change {
+            Change::Created { port, client } => {
                 let address = self.pool.as_mut().and_then(NamePool::next_address);
                 if !is_lost {
-                    self.come((event.table, *port), name_of(client, address), waits_for);
+                    self.come((table, *port), name_of(client, address), waits_for);
                 }
             }
-            EventKind::Deleted { port, client } => {
+            Change::Deleted { port, client } => {
                 if !is_lost {
-                    self.remove((event.table, *port));
+                    self.remove((table, *port));
                 }
                 if let Some(pool) = &mut self.pool {
                     pool.goes(client);
                 }
             }
-            EventKind::Named { client, .. } => {
+            Change::Named { client, .. } => {
                 if let Some(pool) = &mut self.pool {
                     pool.recorded(PoolStep::Named(*client), waits_for);
                 }
             }
-            EventKind::Unnamed { address, client } => {
+            Change::Unnamed { address, client } => {
                 if let Some(pool) = &mut self.pool {
                     pool.recorded(PoolStep::Unnamed((*address, *client)), waits_for);
                 }
             }
-            EventKind::Initialized | EventKind::Conflict { .. } | EventKind::Forgotten => {}
+            _ => {}
         }
     }
 

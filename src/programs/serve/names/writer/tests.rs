@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::handoff::change::Timestamp;
 use crate::handoff::entry::MappedPort;
 use crate::handoff::pool::{AddressPool, PoolSettings, PoolUnit};
 use crate::handoff::random::SecretHash;
@@ -30,6 +31,8 @@ impl NameMap for &TestMap {
     fn take(&self, table: TableKey, port: MappedPort) {
         self.names.borrow_mut().remove(&(table, port.0));
     }
+
+    fn prefetch(&self, _: impl Iterator<Item = NameKey>) {}
 
     fn is_lost(&self) -> bool {
         self.is_lost.get()
@@ -166,7 +169,7 @@ fn unnamed(last: u8, number: u16) -> (TableKey, Change) {
 }
 
 #[test]
-fn an_address_is_recorded_in_front_of_the_entry_and_told_when_that_is_durable() {
+fn an_address_is_recorded_in_front_of_the_entries_and_told_when_that_is_durable() {
     let (map, other_map) = (TestMap::with(9), TestMap::with(9));
     let [pool, other] = pools("100.64.0.0/26");
     let mut writer = NameWriter::new(&map, Arc::default(), Some(pool));
@@ -175,9 +178,9 @@ fn an_address_is_recorded_in_front_of_the_entry_and_told_when_that_is_durable() 
     writer.give(&mut changes);
     let expected = [
         named(1, 1),
+        named(2, 2),
         created(5000, 1),
         deleted(4000, 9),
-        named(2, 2),
         created(5001, 2),
         created(5002, 1),
     ];
