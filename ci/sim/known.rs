@@ -142,3 +142,15 @@ fn a_file_that_the_cursor_names_is_not_compressed() {
     );
     holds("--seed 8413");
 }
+
+/// The log was moved away 18 times while it could not be synced, and no more than 16 of its files
+/// were compared.
+#[test]
+fn all_files_of_a_log_that_was_moved_often_are_compared() {
+    holds(
+        "--seed 26656 --kinds false-reports,disk-full,limits,log-rotation, \
+         --faults-until-ms 87468 --without 0,1,2,3,4,6,7,8,10,11,12,13,14,15,16,17,18,19,20,21,22,\
+         23,25,26,27,28,29,35,36,37,38,39,41,42,43,44,47,54,56,63,65,67,70,71,72,73,74,75,76,77,78",
+    );
+    holds("--seed 26656");
+}

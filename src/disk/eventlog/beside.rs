@@ -12,8 +12,9 @@ use std::time::SystemTime;
 use super::days::COMPRESSED;
 use crate::disk::fs::parent;
 
-/// The most of them that are read: the latest ones.
-const FILES_MAX: usize = 16;
+/// The most of them that are read: the latest ones. Somebody may rename the log every minute, and
+/// the cursor may be stuck for hours.
+const FILES_MAX: usize = 1024;
 
 /// Those that were the log after `renamed`, which the cursor names, and before the one that is now.
 /// The cursor was never moved to them, as the disk refused that. Earliest first.
