@@ -36,7 +36,7 @@ impl World {
         let closes = self.dice.chance(500);
         let now = self.now;
         let talker = &mut self.talkers[number];
-        if talker.answered.is_none_or(|at| now - at > GIVES_UP) {
+        if talker.answered.is_none_or(|at| now.saturating_sub(at) > GIVES_UP) {
             talker.opened = false; // It opens another connection, from the same port.
         }
         let packet = talker.packet(number, now, size, closes);
@@ -268,8 +268,9 @@ impl World {
         });
         let table = self.key(number, local);
         let nat64 = &self.nat64s[number];
-        let excused =
-            nat64.rebooted >= said.heard || self.now - said.heard > IDLE || nat64.corrupted;
+        // Where a packet was corrupted, the times that it says are any.
+        let idle = self.now.saturating_sub(said.heard);
+        let excused = nat64.rebooted >= said.heard || idle > IDLE || nat64.corrupted;
         if !excused {
             let (heard, port) = (said.heard, mapped(said.port));
             self.judge.went_astray(Astray { heard, table, port, sent_to, got_by });
