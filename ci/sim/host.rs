@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
@@ -33,6 +34,8 @@ const COMPRESSED: &str = ".gz";
 const NO_SPACE: i32 = 28;
 /// Time between two syncs.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
+/// In which the times of files are counted, or less.
+const TICK: Duration = Duration::from_millis(1);
 /// The most steps until the server has nothing to do.
 const STEPS_MAX: usize = 2000;
 
@@ -435,8 +438,28 @@ impl Host {
         } else {
             former = next_former(&self.log_files(), &self.place.log);
         }
+        self.be_later();
         let _ = fs::rename(&self.place.log, &former);
         self.reopen_log();
+    }
+
+    /// The log was written later than the files that were the log before, also by the times of the
+    /// files: seconds lie between in the simulation, and too little for a file system outside of
+    /// it.
+    fn be_later(&self) {
+        let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+        let latest = self.log_files().iter().filter_map(|path| time(path)).max();
+        let Ok(log) = fs::File::options().append(true).open(&self.place.log) else { return };
+        let folder = self.place.log.parent().expect("its folder");
+        loop {
+            let made = tempfile::tempfile_in(folder).and_then(|file| file.metadata()?.modified());
+            let Ok(now) = made else { return };
+            if latest.is_none_or(|latest| latest < now) {
+                let _ = log.set_modified(now);
+                return;
+            }
+            thread::sleep(TICK);
+        }
     }
 
     /// The operator has the log's file opened again.
