@@ -245,7 +245,6 @@ impl Nat64 {
         }
         peer.state = ServerState::Alive;
         peer.has_answered = true;
-        peer.forget_reports();
         let reports = {
             let others = peer.entries().filter(|entry| Some(entry.client) != answered);
             divide(&self.keys, now, server, others)

@@ -2,6 +2,7 @@
 //! that await an answer.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::Duration;
 
 use super::ServerState;
@@ -53,6 +54,9 @@ struct PendingReport {
     clients: Vec<Client>,
     sent: u8,
     due: Duration,
+    /// Which of them an earlier report named, and how often that was sent: so many answers about
+    /// such a client may be none to this report.
+    earlier: Vec<(Client, u8)>,
 }
 
 /// Section 10, repairs 3 and 6: an answer was not cached, because it contradicts an own entry in
@@ -237,7 +241,12 @@ impl Peer {
     /// A report of `client` alone is being sent.
     pub(super) fn sent_report(&mut self, client: Client, now: Duration) {
         let due = now.saturating_add(REPORT_INTERVAL);
-        self.await_answer(PendingReport { clients: vec![client], sent: 1, due });
+        self.await_answer(PendingReport {
+            clients: vec![client],
+            sent: 1,
+            due,
+            earlier: Vec::new(),
+        });
     }
 
     fn await_answer(&mut self, report: PendingReport) {
@@ -252,28 +261,40 @@ impl Peer {
         self.reports.insert(id, report);
     }
 
-    /// Schedules reports of clients that have entries, spread over time. [`Self::due_reports`]
-    /// sends them.
+    /// Schedules reports of clients that have entries, spread over time, in the place of all that
+    /// there are. [`Self::due_reports`] sends them.
     pub(super) fn report_all(&mut self, now: Duration, reports: Vec<Vec<Client>>) {
+        let before = mem::take(&mut self.reports);
         let mut due = now;
         for (number, clients) in reports.into_iter().enumerate() {
             if number > 0 && number.is_multiple_of(REPORTS_AT_ONCE) {
                 due = due.saturating_add(REPORT_SPACING);
             }
-            self.await_answer(PendingReport { clients, sent: 0, due });
+            let times = |client: &Client| {
+                let report = before.get(&self.entries.get(client)?.report?)?;
+                (report.sent > 0).then_some((*client, report.sent))
+            };
+            let earlier = clients.iter().filter_map(times).collect();
+            self.await_answer(PendingReport { clients, sent: 0, due, earlier });
         }
     }
 
     /// The server named this entry. That answers the report that names the client if it is what
     /// PROTOCOL.md section 6 has a report answered with: an entry that differs, or the first one.
-    /// Any other entry answers something else.
+    /// Any other entry answers something else, and what may answer an earlier report is taken for
+    /// that.
     fn answered(&mut self, entry: Entry) {
         let Some(mapping) = self.entries.get_mut(&entry.client) else {
             return;
         };
-        let Some(report) = mapping.report.and_then(|id| self.reports.get(&id)) else {
+        let Some(report) = mapping.report.and_then(|id| self.reports.get_mut(&id)) else {
             return;
         };
+        let mut earlier = report.earlier.iter_mut();
+        if let Some((_, left)) = earlier.find(|(of, left)| *of == entry.client && *left > 0) {
+            *left -= 1;
+            return;
+        }
         let is_first = report.clients.first() == Some(&entry.client);
         if report.sent > 0 && (is_first || mapping.port != entry.port) {
             let id = mapping.report.take();

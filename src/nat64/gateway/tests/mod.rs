@@ -213,6 +213,10 @@ fn packets_of_the_whole_mtu_go_through_the_control_channel() {
 #[test]
 fn echo_works_with_and_without_a_server() {
     for mut world in [World::new(Handoff::Closed), World::new(Handoff::Silent), World::known()] {
+        // What is repeated to the server is.
+        world.now += Duration::from_secs(60);
+        world.tick();
+        world.drain();
         let requests = world.requests;
         let there = world.at_host(&echo6(17));
         assert_eq!(there[20], v4::ECHO_REQUEST);
