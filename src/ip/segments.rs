@@ -105,6 +105,15 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// All segments of a super-packet.
+#[cfg(test)]
+pub(crate) fn cut(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
+    let mut segments = Segments::of(packet, offload).expect("a super-packet");
+    let mut out = vec![0; packet.len()];
+    let next = || segments.next_segment(&mut out).map(|length| out[..length].to_vec());
+    std::iter::from_fn(next).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddrV4, SocketAddrV6};
@@ -126,16 +135,6 @@ mod tests {
     fn offload(transport: Transport, start: usize, size: u16) -> Offload {
         let segments = Segmentation { transport, size, headers: 0, ecn: false };
         Offload { checksum: Some(ChecksumLeft::of(transport, start)), segments: Some(segments) }
-    }
-
-    fn cut(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
-        let mut segments = Segments::of(packet, offload).unwrap();
-        let mut out = vec![0; packet.len()];
-        std::iter::from_fn(|| {
-            let length = segments.next_segment(&mut out)?;
-            Some(out[..length].to_vec())
-        })
-        .collect()
     }
 
     #[test]

@@ -273,16 +273,6 @@ impl Nat64 {
         outcome
     }
 
-    /// The same for a packet of which nobody is to be told: its entry is known, and needs no
-    /// report. `None` where that is not so, and [`Self::outbound`] has to see it.
-    pub fn entry_of_outbound(
-        &mut self,
-        now: Duration,
-        packet: &Outbound<'_>,
-    ) -> Option<(Ipv4Addr, Entry)> {
-        self.settled_entry(now, packet)
-    }
-
     /// The server and the entry by which to forward a packet to the public address. Where there is
     /// none, [`Self::request_for_inbound`] asks the server.
     pub fn entry_of_inbound(

@@ -106,8 +106,9 @@ impl Nat64 {
         Some(Entry { port, client })
     }
 
-    /// The server and the entry of a client's packet, unless the entry may have to be reported.
-    pub(super) fn settled_entry(
+    /// The server and the entry of a client's packet of which nobody is to be told: the entry is
+    /// known, and needs no report. `None` where that is not so, and [`Self::outbound`] is for it.
+    pub fn entry_of_outbound(
         &mut self,
         now: Duration,
         packet: &Outbound<'_>,

@@ -204,6 +204,15 @@ impl Gateway {
         view: Ipv6<'_>,
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
+        let outcome = self.ends_of_client(view);
+        if let Err(Dropped::Hairpin | Dropped::Destination) = outcome {
+            self.tell_client(now, errors::PROHIBITED, view.octets(), out);
+        }
+        outcome
+    }
+
+    /// Whether a client may send from and to these addresses.
+    fn ends_of_client(&self, view: Ipv6<'_>) -> Result<(), Dropped> {
         if !self.prefixes.contains(&view.destination_prefix()) {
             return Err(Dropped::NotOurs);
         }
@@ -211,15 +220,18 @@ impl Gateway {
             return Err(Dropped::Loop);
         }
         let server = extract(view.destination());
-        let reason = if server == self.pool {
-            Dropped::Hairpin
-        } else if !is_routable_host(server) {
-            Dropped::Destination
-        } else {
-            return Ok(());
-        };
-        self.tell_client(now, errors::PROHIBITED, view.octets(), out);
-        Err(reason)
+        if server == self.pool {
+            return Err(Dropped::Hairpin);
+        }
+        is_routable_host(server).then_some(()).ok_or(Dropped::Destination)
+    }
+
+    /// Whether a packet to us may have these addresses.
+    fn ends_of_service(&self, view: Ipv4<'_>) -> Result<(), Dropped> {
+        if view.destination() != self.pool {
+            return Err(Dropped::NotOurs);
+        }
+        (view.source() != self.pool).then_some(()).ok_or(Dropped::Loop)
     }
 
     fn outbound(
@@ -289,12 +301,7 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let view = Ipv4::new(packet).ok_or(Dropped::NotIp)?;
-        if view.destination() != self.pool {
-            return Err(Dropped::NotOurs);
-        }
-        if view.source() == self.pool {
-            return Err(Dropped::Loop);
-        }
+        self.ends_of_service(view)?;
         if let Some(outcome) = self.control(now, view, out) {
             return outcome;
         }

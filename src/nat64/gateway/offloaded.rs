@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Done, Dropped, Gateway, GatewayOutbox};
 use crate::handoff::entry::Entry;
-use crate::ip::address::{Prefix96, extract, is_routable_host, synthesize};
+use crate::ip::address::synthesize;
 use crate::ip::fields::{IPV6_HEADER, protocol};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
@@ -72,13 +72,8 @@ impl Gateway {
         offload: &Offload,
     ) -> Option<Forwarded<'a>> {
         let packet = Ipv6Packet::parse(packet).ok()?;
-        let view = packet.view();
-        let server = extract(view.destination());
-        let is_ours = self.prefixes.contains(&view.destination_prefix())
-            && !self.prefixes.contains(&Prefix96::of(view.source()))
-            && server != self.pool
-            && is_routable_host(server);
-        if !is_ours || !is_of_flow(packet.inside()) {
+        self.ends_of_client(packet.view()).ok()?;
+        if !is_of_flow(packet.inside()) {
             return None;
         }
         let outbound = Outbound::translatable(&packet);
@@ -96,8 +91,8 @@ impl Gateway {
     ) -> Option<Forwarded<'a>> {
         let packet = Ipv4Packet::parse(packet).ok()?;
         let view = packet.view();
-        let of_others = view.destination() == self.pool && view.source() != self.pool;
-        if !of_others || self.may_be_control(view) || !is_of_flow(packet.inside()) {
+        self.ends_of_service(view).ok()?;
+        if self.may_be_control(view) || !is_of_flow(packet.inside()) {
             return None;
         }
         let inbound = Inbound::translatable(&packet);

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_tcp, ipv6_udp};
     use crate::ip::checksum::{pseudo_ipv4, pseudo_ipv6};
-    use crate::ip::segments::Segments;
+    use crate::ip::segments::cut;
     use crate::nat64::translate::GROWTH_MAX;
 
     const FLAGS: u8 = 0x18;
@@ -230,16 +230,6 @@ mod tests {
 
     fn whole(forwarded: &Forwarded<'_>) -> Vec<u8> {
         [forwarded.headers(), forwarded.rest].concat()
-    }
-
-    fn cut(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
-        let mut segments = Segments::of(packet, offload).expect("a super-packet");
-        let mut out = vec![0; packet.len()];
-        std::iter::from_fn(|| {
-            let length = segments.next_segment(&mut out)?;
-            Some(out[..length].to_vec())
-        })
-        .collect()
     }
 
     /// A super-packet that is translated and cut is what is cut and translated.

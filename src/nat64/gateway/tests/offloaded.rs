@@ -3,7 +3,7 @@
 use super::*;
 use crate::ip::checksum::{pseudo_ipv4, pseudo_ipv6};
 use crate::ip::offload::{ChecksumLeft, Offload, Segmentation};
-use crate::ip::segments::Segments;
+use crate::ip::segments::cut;
 
 /// Octets of data in a segment.
 const SIZE: u16 = 1000;
@@ -41,13 +41,6 @@ fn leave(packet: &mut [u8], left: ChecksumLeft) {
     packet[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
 }
 
-fn segments(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
-    let mut segments = Segments::of(packet, offload).unwrap();
-    let mut out = vec![0; packet.len()];
-    let next = || segments.next_segment(&mut out).map(|length| out[..length].to_vec());
-    std::iter::from_fn(next).collect()
-}
-
 #[test]
 fn a_super_packet_of_a_connection_is_translated_as_one() {
     let mut world = World::known();
@@ -56,7 +49,7 @@ fn a_super_packet_of_a_connection_is_translated_as_one() {
     let from_client = ipv6_tcp(client(40_000), service(80), ACK, &data);
     let (there, left) =
         give(&mut world, &from_client, &offload(Transport::Tcp, 40, Some(SIZE))).unwrap();
-    let parts = segments(&there, &left);
+    let parts = cut(&there, &left);
     assert_eq!(parts.len(), 41);
     for part in &parts {
         check(part);
@@ -68,7 +61,7 @@ fn a_super_packet_of_a_connection_is_translated_as_one() {
     let from_service = ipv4_tcp(service, nat64, ACK, &data);
     let (back, left) =
         give(&mut world, &from_service, &offload(Transport::Tcp, 20, Some(SIZE))).unwrap();
-    for part in segments(&back, &left) {
+    for part in cut(&back, &left) {
         check(&part);
         assert_eq!(ports(&part[40..]), Some((80, 40_000)));
     }
