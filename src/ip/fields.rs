@@ -116,11 +116,12 @@ pub(crate) mod tcp {
     pub const RST: u8 = 0x04;
     /// Push what came to the program.
     pub const PSH: u8 = 0x08;
+    /// The acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
+    /// Congestion was experienced (RFC 3168).
+    pub const ECE: u8 = 0x40;
     /// The congestion window was reduced (RFC 3168).
     pub const CWR: u8 = 0x80;
-    /// The acknowledgment field is significant.
-    #[cfg(any(test, feature = "programs"))]
-    pub const ACK: u8 = 0x10;
 }
 
 /// The UDP header.
