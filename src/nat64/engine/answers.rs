@@ -180,9 +180,9 @@ impl Nat64 {
     }
 
     /// An answer of authenticator and IPv6 packet: the server replies to the client for the
-    /// service.
+    /// service, or the service itself does, to which the server delivered the client's packet.
     fn translated_ipv6(
-        &self,
+        &mut self,
         server: Ipv4Addr,
         packet: Ipv6<'_>,
         actions: &mut Vec<Action>,
@@ -194,6 +194,7 @@ impl Nat64 {
         {
             return Err(Ignored::PacketMismatch);
         }
+        self.hear_of_delivery(server, packet);
         actions.push(deliver(packet.octets()));
         Ok(())
     }

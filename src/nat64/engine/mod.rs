@@ -21,6 +21,7 @@ mod reply;
 mod requests;
 mod sources;
 mod traffic;
+mod tunnel;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -90,6 +91,10 @@ pub struct Nat64Config {
     /// answer to a service that speaks first after a reboot is not believed until the client has
     /// spoken. Whoever knows the key can forge authenticators.
     pub authenticator_key: Option<AuthenticatorKey>,
+    /// The MTU of the path to servers: a longer request goes there in fragments. Where it is given,
+    /// clients' packets that would make one are refused if the server delivers packets, so that
+    /// clients learn to send shorter ones. See [`Nat64::tunnel_mtu`].
+    pub path_mtu: Option<u16>,
 }
 
 impl Nat64Config {
@@ -105,6 +110,7 @@ impl Nat64Config {
             hints: false,
             remembers_fragments: false,
             authenticator_key: None,
+            path_mtu: None,
         }
     }
 }
@@ -180,6 +186,8 @@ Ignored:
     PacketHeaders = "packet_headers",
     /// A packet too long for a payload together with the messages in front of it.
     PacketTooLong = "packet_too_long",
+    /// A client's packet that a server would deliver, longer than [`Nat64::tunnel_mtu`].
+    TunnelTooBig = "tunnel_too_big",
     /// A client's packet whose source cannot be a client.
     ClientAddress = "client_address",
     /// A packet to none of this NAT64's prefixes, or not to its public address.
@@ -466,6 +474,7 @@ impl Nat64 {
         }
         let peer = peer_of(&mut self.peers, server)?;
         peer.state = ServerState::Dead;
+        peer.delivers = false;
         peer.forget_reports();
         Ok(())
     }

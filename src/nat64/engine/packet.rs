@@ -65,6 +65,12 @@ impl<'a> Outbound<'a> {
         Self { view: packet.view(), kind }
     }
 
+    /// A packet of a client that no entry can carry, and that translation refuses: of another
+    /// protocol than TCP and UDP, say.
+    pub fn untranslatable(view: Ipv6<'a>) -> Self {
+        Self { view, kind: PacketKind::Other }
+    }
+
     pub(super) fn parse(view: Ipv6<'a>) -> Result<Self, Ignored> {
         let walk = view.walk().map_err(|_| Ignored::PacketHeaders)?;
         let kind = match classify_ipv6(view, &walk)? {

@@ -80,6 +80,21 @@ pub(super) struct Peer {
     /// Requests about clients' packets since it answered anything, and when the first of them was.
     unanswered: u32,
     unanswered_since: Duration,
+    /// It sent a packet of its own that no entry carries: it delivers what it is sent.
+    pub delivers: bool,
+    /// When it was asked, since it answered anything, whether it is there.
+    asked: Option<Duration>,
+}
+
+/// What a request to a server that is alive comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It is sent.
+    None,
+    /// It is sent, and so is a question that any server answers.
+    Asks,
+    /// It is not sent: the server answers nothing any more, and counts as unknown.
+    Falls,
 }
 
 impl Peer {
@@ -119,28 +134,39 @@ impl Peer {
         (asks && self.may_ask(now)).then_some(entry)
     }
 
-    /// It is to be asked about a client's packet of TCP or UDP. Returns whether it is not, as it
-    /// answers nothing any more: then it counts as unknown.
-    pub(super) fn falls_silent(&mut self, now: Duration) -> bool {
+    /// It is to be asked about a client's packet of TCP or UDP. One that delivers packets answers
+    /// none of a client that only speaks, so it is asked whether it is there before it is given up.
+    pub(super) fn silence(&mut self, now: Duration) -> Silence {
         if self.state != ServerState::Alive {
-            return false;
+            return Silence::None;
         }
         if self.unanswered == 0 {
             self.unanswered_since = now;
         }
-        let silence = now.saturating_sub(self.unanswered_since);
-        let silent = self.unanswered >= UNANSWERED_MAX && silence >= SILENCE_MAX;
+        let enough = self.unanswered >= UNANSWERED_MAX;
         self.unanswered = self.unanswered.saturating_add(1);
-        if silent {
-            self.state = ServerState::Unknown;
-            self.unanswered = 0;
+        let since = |time: Duration| now.saturating_sub(time);
+        let silent = match self.asked {
+            _ if !enough => false,
+            None if self.delivers && since(self.unanswered_since) >= SILENCE_MAX / 2 => {
+                self.asked = Some(now);
+                return Silence::Asks;
+            }
+            None => !self.delivers && since(self.unanswered_since) >= SILENCE_MAX,
+            Some(asked) => since(asked) >= SILENCE_MAX / 2,
+        };
+        if !silent {
+            return Silence::None;
         }
-        silent
+        self.state = ServerState::Unknown;
+        self.has_spoken();
+        Silence::Falls
     }
 
     /// It has answered something.
     pub(super) fn has_spoken(&mut self) {
         self.unanswered = 0;
+        self.asked = None;
     }
 
     /// Refreshes the client's entry, which a packet uses. Returns its port.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::lifetime::Lifetime;
 use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
-use super::peer::{EntryOrigin, Peer};
+use super::peer::{EntryOrigin, Peer, Silence};
 use super::requests::{emit_token, report};
 use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, SERVERS_MAX, ServerState, draw, forward,
@@ -57,10 +57,15 @@ impl Nat64 {
         }
         if matches!(packet.kind, PacketKind::Data(_))
             && let Some(peer) = self.peers.get_mut(&server)
-            && peer.falls_silent(now)
         {
-            self.silent = Some(server);
-            return self.try_outbound(now, packet, actions);
+            match peer.silence(now) {
+                Silence::None => {}
+                Silence::Asks => actions.push(self.question(now, server)),
+                Silence::Falls => {
+                    self.silent = Some(server);
+                    return self.try_outbound(now, packet, actions);
+                }
+            }
         }
         let (state, source) = (self.state(server), packet.view.source());
         if let PacketKind::Data(data) = packet.kind
@@ -78,6 +83,7 @@ impl Nat64 {
         if unknown && !self.sources.may_probe(now, source) {
             return Err(Ignored::ProbeRate);
         }
+        self.check_tunnel(server, packet)?;
         let payload = self.client_request(now, server, packet);
         push_request(server, payload, actions)?;
         Ok(None)

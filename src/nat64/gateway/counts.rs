@@ -58,6 +58,8 @@ Done:
     ToIpv6 = "to_ipv6",
     /// Super-packets translated as such, either way.
     Super = "super_packets",
+    /// Packets of clients that translation refuses, sent to a server that may deliver them.
+    Tunnelled = "tunnelled",
     /// Control payloads sent.
     Requests = "requests",
     /// Control payloads received.

@@ -23,6 +23,7 @@ mod errors;
 mod offloaded;
 mod outbox;
 mod reassembly;
+mod tunnel;
 mod waiting;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -44,9 +45,7 @@ use crate::ip::address::{extract, is_routable_host, synthesize};
 use crate::ip::fragment::FragmentKey;
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
-use crate::nat64::engine::{
-    Action, Ignored, Inbound, Nat64, Nat64Config, Outbound, Seed, ServerState,
-};
+use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Seed, ServerState};
 use crate::nat64::translate::{
     Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Rewrite, Transport,
 };
@@ -84,6 +83,8 @@ pub struct Gateway {
     limits: Limits,
     random: Random,
     notes: FragmentNotes,
+    /// Of packets whose first fragment the server was asked about: the others follow it there.
+    asked_notes: FragmentNotes,
     echoes: Echoes,
     reassembly: Reassembly,
     waiting: Waiting,
@@ -111,11 +112,12 @@ impl Gateway {
             mtu,
             limits,
             notes: FragmentNotes::new(hash),
+            asked_notes: FragmentNotes::new(hash),
             echoes: Echoes::new(hash),
             reassembly: Reassembly::default(),
             waiting: Waiting::new(hash),
             nat64: Nat64::new(
-                Nat64Config { remembers_fragments: true, ..nat64 },
+                Nat64Config { remembers_fragments: true, path_mtu: Some(mtu), ..nat64 },
                 derived(&mut random),
             ),
             random,
@@ -154,6 +156,7 @@ impl Gateway {
         self.random = Random::new(seed);
         let hash = SecretHash::new(self.random.key());
         self.notes = FragmentNotes::new(hash);
+        self.asked_notes = FragmentNotes::new(hash);
         self.echoes = Echoes::new(hash);
         self.reassembly.clear();
         self.waiting = Waiting::new(hash);
@@ -190,7 +193,7 @@ impl Gateway {
         match Ipv6Packet::parse(packet) {
             Ok(packet) => self.outbound(now, &packet, out),
             Err(refused) => {
-                self.refuse_client(now, refused, packet, out);
+                self.untranslatable(now, packet, refused, out);
                 Ok(())
             }
         }
@@ -243,6 +246,10 @@ impl Gateway {
         let server = extract(packet.view().destination());
         match packet.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
+                if self.nat64.state(server) == ServerState::Alive {
+                    self.tunnel(now, packet.view(), out);
+                    return Ok(());
+                }
                 let client = client_of(flow);
                 let identifier = self.echoes.identifier(now, server, client, &mut self.random);
                 let Some(port) = identifier else {
@@ -254,13 +261,19 @@ impl Gateway {
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 // The quoted packet came from the server.
                 let of = extract(flow.service);
-                let client = client_of(flow);
-                let port = self.echoes.identifier_of(of, client).ok_or(Dropped::NoEcho)?;
-                self.write_ipv4(now, packet, of, port, out);
+                match self.echoes.identifier_of(of, client_of(flow)) {
+                    Some(port) => self.write_ipv4(now, packet, of, port, out),
+                    None if self.nat64.state(of) == ServerState::Alive => {
+                        self.tunnel(now, packet.view(), out);
+                    }
+                    None => return Err(Dropped::NoEcho),
+                }
             }
             Inside::Later(key) => {
                 if self.notes.find(now, self.table(server), key).is_some() {
                     self.write_ipv4(now, packet, server, 0, out);
+                } else if self.asked_notes.find(now, self.table(server), key).is_some() {
+                    self.outbound_by_entry(now, packet, out);
                 } else {
                     self.hold(now, key, packet.view().octets());
                 }
@@ -268,30 +281,6 @@ impl Gateway {
             Inside::Flow { .. } | Inside::Error(_) => self.outbound_by_entry(now, packet, out),
         }
         Ok(())
-    }
-
-    /// Forwards a client's packet by its entry, or asks the server.
-    fn outbound_by_entry(
-        &mut self,
-        now: Duration,
-        packet: &Ipv6Packet<'_>,
-        out: &mut GatewayOutbox,
-    ) {
-        let mut actions = std::mem::take(&mut self.actions);
-        let outbound = Outbound::translatable(packet);
-        match self.nat64.outbound(now, &outbound, &mut actions) {
-            Ok(Some((server, entry))) => self.forward_outbound(now, server, entry, packet, out),
-            Ok(None) => {}
-            // RFC 6146 sections 3.5.1.1 and 3.5.2.2.
-            Err(Ignored::NoPort | Ignored::EntriesLimit | Ignored::ServersLimit) => {
-                self.tell_client(now, errors::NO_RESOURCES, packet.view().octets(), out);
-            }
-            Err(_) => {}
-        }
-        self.carry_out(now, actions, out);
-        if let Some(server) = self.nat64.take_silent() {
-            out.notice(server, ServerChange::Silent);
-        }
     }
 
     fn take_from_service(

@@ -1,0 +1,119 @@
+//! Clients' packets that no entry carries go to the server whole (PROTOCOL.md sections 3 and 10,
+//! point 9): those about which it is asked, and those that translation refuses, for it to deliver.
+
+use std::time::Duration;
+
+use super::{Gateway, GatewayOutbox, ServerChange, errors};
+use crate::ip::address::extract;
+use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::ipv6::Ipv6;
+use crate::nat64::engine::{Ignored, Outbound, ServerState};
+use crate::nat64::gateway::Done;
+use crate::nat64::translate::{Inside, Ipv6Packet, Refusal, Refused};
+
+impl Gateway {
+    /// Forwards a client's packet by its entry, or asks the server.
+    pub(super) fn outbound_by_entry(
+        &mut self,
+        now: Duration,
+        packet: &Ipv6Packet<'_>,
+        out: &mut GatewayOutbox,
+    ) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let outbound = Outbound::translatable(packet);
+        let found = self.nat64.outbound(now, &outbound, &mut actions);
+        if let Ok(Some((server, entry))) = found {
+            self.forward_outbound(now, server, entry, packet, out);
+        }
+        self.carry_out(now, actions, out);
+        self.after_outbound(now, found.err(), packet.view(), out);
+        if let (Ok(None), Inside::Flow { flow, fragments: Some(key), .. }) =
+            (found, packet.inside())
+        {
+            let table = self.table(extract(flow.service));
+            self.asked_notes.leave(now, table, key, super::client_of(flow));
+            self.release(now, key, out);
+        }
+    }
+
+    /// Sends a client's packet that translation refuses to a server that is known, and tells the
+    /// client of all others. A server that does not deliver it says so itself.
+    pub(super) fn untranslatable(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        refused: Refused,
+        out: &mut GatewayOutbox,
+    ) {
+        let whole = Ipv6::whole(packet).filter(|_| can_be_delivered(refused.reason));
+        let Some(view) = whole else {
+            return self.refuse_client(now, refused, packet, out);
+        };
+        let state = self.nat64.state(extract(view.destination()));
+        if state != ServerState::Alive {
+            self.refuse_client(now, refused, packet, out);
+        }
+        // Whoever speaks such a protocol alone would never know whether there is a server.
+        if state == ServerState::Unknown && refused.reason == Refusal::Protocol {
+            self.send_whole(now, view, out);
+        } else if state == ServerState::Alive {
+            self.tunnel(now, view, out);
+        }
+    }
+
+    /// Sends a client's packet to a server that is known, for it to deliver or to answer.
+    pub(super) fn tunnel(&mut self, now: Duration, view: Ipv6<'_>, out: &mut GatewayOutbox) {
+        self.did(Done::Tunnelled);
+        self.send_whole(now, view, out);
+    }
+
+    fn send_whole(&mut self, now: Duration, view: Ipv6<'_>, out: &mut GatewayOutbox) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let found = self.nat64.outbound(now, &Outbound::untranslatable(view), &mut actions);
+        self.carry_out(now, actions, out);
+        self.after_outbound(now, found.err(), view, out);
+    }
+
+    /// Tells the client why its packet was ignored, where it should be told.
+    fn after_outbound(
+        &mut self,
+        now: Duration,
+        ignored: Option<Ignored>,
+        view: Ipv6<'_>,
+        out: &mut GatewayOutbox,
+    ) {
+        let error = match ignored {
+            // RFC 6146 sections 3.5.1.1 and 3.5.2.2.
+            Some(Ignored::NoPort | Ignored::EntriesLimit | Ignored::ServersLimit) => {
+                Some(errors::NO_RESOURCES)
+            }
+            Some(Ignored::TunnelTooBig) => self.nat64.tunnel_mtu().map(|mtu| IcmpError {
+                kind: v6::PACKET_TOO_BIG,
+                code: 0,
+                word: u32::from(mtu),
+            }),
+            _ => None,
+        };
+        if let Some(error) = error {
+            self.tell_client(now, error, view.octets(), out);
+        }
+        if let Some(server) = self.nat64.take_silent() {
+            out.notice(server, ServerChange::Silent);
+        }
+    }
+}
+
+/// Whether a host that gets the packet whole may make something of it. The others have headers that
+/// no router, and no server, passes on.
+fn can_be_delivered(reason: Refusal) -> bool {
+    matches!(
+        reason,
+        Refusal::Protocol
+            | Refusal::IcmpType
+            | Refusal::IcmpFragment
+            | Refusal::FragmentedExtension
+            | Refusal::QuotedTruncated
+            | Refusal::QuotedFragment
+            | Refusal::QuotedProtocol
+    )
+}
