@@ -124,6 +124,7 @@ impl World {
         self.end_server(Host::kill);
         self.judge.power_was_cut(synced);
         (self.state.dark, self.state.booted) = (true, self.now);
+        self.state.may_exceed = self.state.shards > 1;
         self.host.cut_power(host_now(self.now, &self.state));
         (self.state.disk_fails, self.state.disk_failed) = (false, false);
         self.note(Who::Host, 4, || "loses power".into());

@@ -113,6 +113,10 @@ impl World {
         if self.host.died() {
             return self.after(START_AGAIN, Event::Start);
         }
+        self.state.shards = reactors;
+        if std::mem::take(&mut self.state.may_exceed) {
+            self.state.found = self.host.used();
+        }
         let after = self.host.tables();
         let kept = self.judge.check_kept(&self.state.before, &after);
         self.holds(kept);
@@ -180,14 +184,26 @@ impl World {
         if let Some(what) = self.host.contradiction() {
             self.breaks(Violation::new(Property::BothWaysUnique, what));
         }
-        let entries: usize = tables.values().map(Vec::len).sum();
+        self.check_limits(tables.values().map(Vec::len).sum());
+        self.check_counts();
+    }
+
+    /// No more is held than is allowed.
+    ///
+    /// Each shard has a journal of its own. A power cut may take from one of them that a table was
+    /// given up, and leave in another that its place was given away: then both stand, as what was
+    /// announced is kept, and are more than is allowed. So what the start after a power cut finds
+    /// may be, if there are several journals; it becomes less, and never more.
+    fn check_limits(&mut self, entries: usize) {
         let used = self.host.used();
-        let (nat64s_max, entries_max) = (self.setup.nat64s_max, self.setup.entries_max);
+        let found = &mut self.state.found;
+        *found = (found.0.min(used.0), found.1.min(used.1));
+        let nat64s_max = self.setup.nat64s_max.max(found.0);
+        let entries_max = self.setup.entries_max.max(found.1);
         if used.0 > nat64s_max || used.1.max(entries) > entries_max {
             let what = format!("{entries} entries, counted as {used:?}");
             self.breaks(Violation::new(Property::WithinBudget, what));
         }
-        self.check_counts();
     }
 
     /// Each datagram was answered, or counted.

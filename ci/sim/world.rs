@@ -114,6 +114,12 @@ pub struct HostState {
     pub reactors: usize,
     /// When the next step is.
     pub step_at: Option<Duration>,
+    /// Shards of the journal that is there.
+    pub shards: usize,
+    /// The power was cut since the last start, and there are several journals.
+    pub may_exceed: bool,
+    /// NAT64s and entries that the start after that found: see [`World::check_limits`].
+    pub found: (usize, usize),
     /// Operations of the disk fail now.
     pub disk_fails: bool,
     /// Some did since the server was started.

@@ -29,6 +29,19 @@ pub(super) fn before(file: &Path, log: &Path) -> Vec<PathBuf> {
     beside(log, &[file, log], |written, its| written <= its).unwrap_or_default()
 }
 
+/// Whether a file beside the log is compressed, or that is not known.
+pub(super) fn has_compressed(log: &Path) -> bool {
+    let name = log.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_one = |entry: io::Result<fs::DirEntry>| {
+        entry.map_or(true, |entry| {
+            let named = entry.file_name();
+            let named = named.as_encoded_bytes();
+            named.starts_with(name) && named.ends_with(COMPRESSED.as_bytes())
+        })
+    };
+    fs::read_dir(parent(log)).map_or(true, |mut all| all.any(is_one))
+}
+
 /// The regular files beside the log, without these, whose time is right beside that of the first
 /// of these.
 fn beside(

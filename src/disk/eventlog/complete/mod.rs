@@ -3,16 +3,18 @@
 //! The [`Cursor`] says which file the log was, and where lines begin that may be compared with the
 //! journal's events. That file is compared from there on, whatever its name in the same directory
 //! is. If another file has the log's name by now (logrotate), the end of that one is compared too.
-//! So are the ends of files between the two (`beside`): where the cursor could not be written, the
-//! log may have been renamed more than once since. Lines that none has are appended to the file
-//! that has the name.
+//! So are the files between the two (`beside`): where the cursor could not be written, the log may
+//! have been renamed more than once since. Where it is not known which file the log was, those
+//! before it are compared from the end on, as far back as events are searched for. Lines that none
+//! has are appended to the file that has the name.
 //!
 //! - Half a line at the end is cut off if it is the beginning of a missing line, or is ours and
 //!   later than the journal; else it gets a line feed. Nothing is cut off a file that does not have
 //!   our own content under the log's name: a file that was renamed is only read.
 //! - A line that belongs to no event was written by somebody else. It stays. Where it is one of
 //!   ours and later than the journal, the journal lost what it says: see `ahead`. So it is where
-//!   the cursor counts more than the journal has: see `lost`.
+//!   the cursor counts more than the journal has: see `lost`. Copies of the log that somebody made
+//!   tell nothing of that: see `since`.
 //! - The file is gone, or compressed: what the cursor counts was in it; the rest is written.
 //! - The file is shorter than the cursor says, and had been synced: somebody has truncated it. The
 //!   same.
@@ -27,25 +29,24 @@
 //! the next start, or the next call, does all again. What cannot be read is only written when there
 //! is room for the cursor.
 //!
-//! Not here: which lines are missing (`compare`), and the journal.
+//! Not here: what is read of which files (`read`), which lines are missing (`compare`), and the
+//! journal.
 
 mod lost;
+mod read;
+mod since;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
-use super::ahead;
-use super::beside;
-use super::compare::{Comparison, Ending};
+use super::compare::Comparison;
 use super::cursor::{Cursor, CursorFile, Unknown};
 use super::error::LogError;
 use super::find::{Found, find};
 use super::output::Destination;
-use super::output::{Output, inode_of, open_to_read};
+use super::output::Output;
 use super::place::LogPosition;
 use super::{BATCH_OCTETS, BUSY_INTERVAL, LINE_MAX, RETRY_INTERVAL};
 use crate::disk::fs::Disk;
@@ -58,9 +59,6 @@ pub use lost::JournalEnds;
 
 /// No line is shorter, with its line feed: `Forgotten` and the shortest address.
 const LINE_MIN: u64 = 45;
-/// Octets that are read at once.
-const READ_OCTETS: usize = 64 * 1024;
-
 /// What [`complete`] found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Completed {
@@ -180,55 +178,6 @@ pub fn complete_saying(
     Ok((completion.output.close(), completion.done))
 }
 
-/// Whether the rights of a file are too narrow for us.
-fn is_refused(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
-}
-
-/// The line that lines of ours are later than, behind an offset where the cursor is. Where that
-/// surely is the place that it counted to, all that stand behind it are, whatever the clock said
-/// when they were written.
-fn line_ahead_of(found: &Found, file: &File, offset: u64) -> String {
-    match found {
-        Found::Same { proven: true, .. } | Found::Renamed { proven: true, .. } => String::new(),
-        _ => line_before(file, offset),
-    }
-}
-
-/// The last whole line before an offset where a line begins; empty where there is none.
-fn line_before(file: &File, offset: u64) -> String {
-    let length = offset.min(LINE_MAX as u64);
-    let mut octets = vec![0; length as usize];
-    if file.read_exact_at(&mut octets, offset - length).is_err() {
-        return String::new();
-    }
-    let text = octets.strip_suffix(b"\n").unwrap_or_default();
-    let line = text.rsplit(|&octet| octet == b'\n').next().unwrap_or_default();
-    String::from_utf8_lossy(line).into_owned()
-}
-
-/// The offset from which on there are all lines that are searched for. Mostly they stand together
-/// at the end. Where the log is ahead of the journal they do not: then this is a line that is
-/// earlier than they are.
-fn beginning_of_ours(file: &File, comparison: &Comparison<'_>) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    let mut lookback = (comparison.events() as u64 + 1).saturating_mul(LINE_MAX as u64);
-    let Some(earliest) = comparison.earliest() else {
-        return Ok(length.saturating_sub(lookback));
-    };
-    loop {
-        let offset = length.saturating_sub(lookback);
-        let mut octets = [0; 2 * LINE_MAX];
-        let read = file.read_at(&mut octets, offset)?;
-        let mut lines = octets[..read].split(|&octet| octet == b'\n').skip(1);
-        let line = String::from_utf8_lossy(lines.next().unwrap_or_default());
-        if offset == 0 || ahead::is_before(&line, &earliest) {
-            return Ok(offset);
-        }
-        lookback = lookback.saturating_mul(2);
-    }
-}
-
 enum Failed {
     Log(io::Error),
     Cursor(io::Error),
@@ -299,144 +248,6 @@ impl Completion<'_> {
         self.append(comparison)?;
         cursor.events = ends;
         file.write(&cursor).and_then(|()| file.sync()).map_err(Failed::Cursor)
-    }
-
-    /// Reads what there is of the log, and leaves whole lines at its end.
-    fn compare(&mut self, found: &Found, comparison: &mut Comparison<'_>) -> io::Result<()> {
-        let (old, from) = match found {
-            Found::Same { offset, .. } => (None, Some(*offset)),
-            // What comes later than the old file begins with the new one.
-            Found::Renamed { path, offset, .. } => (Some((path, Some(*offset))), Some(0)),
-            Found::Short { path, .. } | Found::Changed { path, .. } => {
-                (path.as_ref().map(|path| (path, None)), None)
-            }
-            Found::Gone | Found::Elsewhere | Found::Unknown => (None, None),
-        };
-        if let (Found::Renamed { path, .. }, Output::File(log)) = (found, &self.output)
-            && comparison.events() > 0
-        {
-            for file in beside::between(path, &log.path) {
-                self.read(&open_to_read(&file)?, None, comparison)?;
-            }
-        }
-        if let Some((path, from)) = old {
-            let file = open_to_read(path)?;
-            if let Some(offset) = from {
-                self.take_lost(&file, path, offset, comparison)?;
-                comparison.ahead.watch(Some(&line_ahead_of(found, &file, offset)));
-            }
-            // Half a line at its end stays: the file may be somebody else's by now.
-            self.read(&file, from, comparison)?;
-        }
-        let Output::File(log) = &self.output else {
-            return Ok(());
-        };
-        let (path, id) = (log.path.clone(), log.id);
-        let file = match open_to_read(&path) {
-            // Nothing is searched for in a log that we may only write.
-            Err(error) if is_refused(&error) && comparison.events() == 0 => return Ok(()),
-            file => file?,
-        };
-        let renamed = || io::Error::other("it was renamed just now");
-        if inode_of(&file)? != id {
-            return Err(renamed());
-        }
-        match found {
-            Found::Same { offset, .. } => {
-                self.take_lost(&file, &path, *offset, comparison)?;
-                comparison.ahead.watch(Some(&line_ahead_of(found, &file, *offset)));
-            }
-            Found::Renamed { .. } => {}
-            _ => comparison.ahead.watch(None),
-        }
-        let own = comparison.own();
-        let at = match self.read(&file, from, comparison)? {
-            Ending::Whole => return Ok(()),
-            Ending::Half(at) => Some(at),
-            Ending::Strange => None,
-        };
-        let proven = found.is_proven() || comparison.own() > own || comparison.is_half_own();
-        if let Some(at) = at.filter(|_| proven) {
-            let file = OpenOptions::new().write(true).open(&path);
-            match file.and_then(|file| {
-                if inode_of(&file)? == id { self.cut(&file, at) } else { Err(renamed()) }
-            }) {
-                // The file is append-only.
-                Err(error) if is_refused(&error) => {}
-                cut => return cut,
-            }
-        }
-        self.write(b"\n")
-    }
-
-    /// Takes the lines before an offset, which the cursor counts, that the journal has lost.
-    fn take_lost(
-        &mut self,
-        file: &File,
-        path: &Path,
-        offset: u64,
-        comparison: &mut Comparison<'_>,
-    ) -> io::Result<()> {
-        let (Some(journal), Output::File(log)) = (&self.journal, &self.output) else {
-            return Ok(());
-        };
-        let earlier = beside::before(path, &log.path);
-        let lines = journal.lost_lines(file, offset, &earlier, &self.counted)?.unwrap_or_default();
-        comparison.ahead.watch(Some(""));
-        let before = comparison.ahead.lines();
-        lines.iter().for_each(|line| comparison.ahead.take(line));
-        self.lost += comparison.ahead.lines() - before;
-        Ok(())
-    }
-
-    /// Reads from an offset where a line begins; without one, the end of the file, which may have
-    /// lines before ours.
-    fn read(
-        &mut self,
-        file: &File,
-        from: Option<u64>,
-        comparison: &mut Comparison<'_>,
-    ) -> io::Result<Ending> {
-        let (strangers, ahead) = (comparison.strangers(), comparison.ahead.lines());
-        let mut offset = match from {
-            Some(offset) => {
-                comparison.begin(offset);
-                offset
-            }
-            None => {
-                let offset = beginning_of_ours(file, comparison)?;
-                if offset == 0 {
-                    comparison.begin(0)
-                } else {
-                    comparison.begin_inside(offset)
-                }
-                offset
-            }
-        };
-        let mut octets = vec![0; READ_OCTETS];
-        loop {
-            match file.read_at(&mut octets, offset) {
-                Ok(0) => break,
-                Ok(length) => {
-                    comparison.feed(&octets[..length]);
-                    offset += length as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if from.is_some() {
-            self.done.strangers += comparison.strangers() - strangers;
-            self.done.ahead += comparison.ahead.lines() - ahead;
-        }
-        Ok(comparison.end())
-    }
-
-    fn cut(&mut self, file: &File, at: u64) -> io::Result<()> {
-        let octets = file.metadata()?.len().saturating_sub(at);
-        file.set_len(at)?;
-        self.done.cut += octets;
-        Ok(())
     }
 
     /// Appends what ends the entries that the tables do not have.

@@ -1,14 +1,14 @@
 //! Files as a crash leaves them, completed; and real crashes.
 
-use super::super::place::Tail;
 use super::super::tests::{DEADLINE, Memory, event, scripted};
 use super::super::{EventLog, LogConfig, LogSync, Sender};
+use super::super::{output::inode_of, place::Tail};
 use super::*;
 use crate::disk::fs::RealDisk;
 use crate::handoff::stats::Stats;
 use crate::kernel::clock::Clock;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -110,6 +110,59 @@ fn a_file_between_is_compared_too() {
     assert_once(&whole(&[&first, &second, &scene.log]), &[6]);
 }
 
+/// The cursor is damaged, or could not be read, and the log was renamed just now: else the lines of
+/// the file before would be written once more.
+#[test]
+fn without_a_cursor_files_before_are_compared_too() {
+    let all = lines(&events(&[0], &[6]));
+    let line = all.len() / 6;
+    for (is_gone, cuts) in [(false, [2, 4]), (false, [2, 6]), (false, [3, 3]), (true, [3, 5])] {
+        let scene = Scene::new();
+        let (first, second) = (scene.file("events.log.2"), scene.file("events.log.1"));
+        let cuts = cuts.map(|cut| cut * line);
+        fs::write(&first, &all[..cuts[0]]).unwrap();
+        fs::write(&second, &all[cuts[0]..cuts[1]]).unwrap();
+        fs::write(&scene.log, &all[cuts[1]..]).unwrap();
+        let written = scene.text();
+        if is_gone {
+            let gone = scene.file("gone");
+            fs::write(&gone, &all).unwrap();
+            scene.point(&gone, 10, &[1]);
+            fs::remove_file(&gone).unwrap();
+        }
+        let (completed, _) = scene.recover(&[6]);
+        assert_eq!((completed.appended, scene.text()), (0, written), "{is_gone} {cuts:?}");
+    }
+}
+
+/// The log was renamed twice, as the cursor could not be written, and then the power cut took
+/// records. A copy of the log that somebody made beside it says nothing of that; also where the
+/// clock was set back, so that what was written last is earlier.
+#[test]
+fn lines_of_a_file_between_are_taken_back_and_those_of_a_copy_are_not() {
+    let old = lines(&events(&[0], &[6]));
+    let later = "2019-04-01 10:06:28.000001 Created 192.0.2.9:7 [2001:db8::9]:4000\n";
+    let earlier = later.replace("2019-04", "2009-04");
+    let line = |number| old.split_inclusive('\n').nth(number).unwrap().to_owned();
+    let copies = [old.clone(), line(3), line(5), format!("by hand\n{old}")];
+    let cases = [(later, 1, false), (&earlier, 1, false), (&earlier, 0, true)];
+    let copied = copies.iter().map(|copy| (&**copy, 0, false));
+    for (content, ahead, is_compressed) in cases.into_iter().chain(copied) {
+        let scene = Scene::new();
+        let first = scene.file("events.log.2");
+        fs::write(&first, &old).unwrap();
+        scene.point(&first, old.len() as u64, &[6]);
+        fs::write(scene.file("events.log.1"), content).unwrap();
+        if is_compressed {
+            // It may be a copy of that.
+            fs::write(scene.file("events.log.9.gz"), "").unwrap();
+        }
+        fs::write(&scene.log, "").unwrap();
+        let (completed, _) = scene.complete(vec![vec![]]);
+        assert_eq!((completed.ahead, completed.taken_back), (ahead, ahead), "{content}");
+    }
+}
+
 /// The state was restored from a copy: its lines stand far from the end, and later ones behind.
 #[test]
 fn a_log_that_is_ahead_gets_no_line_twice() {
