@@ -206,3 +206,14 @@ fn a_power_cut_may_bring_back_what_exceeds_a_limit() {
     );
     holds("--seed 138122");
 }
+
+/// A NAT64 with a long token did not believe that its server's port is closed, as the error quotes a
+/// part of that token: it repeated its report to nobody, and gave that up.
+#[test]
+fn a_nat64_believes_an_error_that_quotes_a_part_of_its_token() {
+    holds(
+        "--seed 180371 --faults-until-ms 93248 \
+         --without 20,82,83,86,87,88,89,91,92,93,94,95,96,97,100,101,102,103,104,105",
+    );
+    holds("--seed 180371");
+}

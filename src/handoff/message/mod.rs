@@ -55,7 +55,8 @@ pub mod message_type {
     pub const HINT: u8 = 8;
 }
 
-const HANDOFF_FORMAT: u8 = 3;
+/// The format of handoff messages.
+pub(crate) const HANDOFF_FORMAT: u8 = 3;
 
 impl Entry {
     /// Parses the data of a message of type 7. `None` where it has another length than an entry.

@@ -15,6 +15,9 @@ use crate::handoff::random::Random;
 /// How long after a rotation requests carry the token before, and answers with it are accepted.
 pub const ROTATION_LIFETIME: Duration = Duration::from_secs(60);
 
+/// As many octets of a token as nobody guesses: those of one MAC.
+const TOKEN_START_MIN: usize = 16;
+
 type Key = [u8; 16];
 
 /// See [`super::Nat64Config::authenticator_key`].
@@ -76,6 +79,24 @@ impl Keys {
     pub(super) fn is_token(&self, now: Duration, server: Ipv4Addr, token: &[u8]) -> bool {
         is_same(&self.token(server), token)
             || self.token_before(now, server).is_some_and(|before| is_same(&before, token))
+    }
+
+    /// Whether a token of that length that begins so is ours. One that is cut short is known by
+    /// [`TOKEN_START_MIN`] octets.
+    pub(super) fn begins_token(
+        &self,
+        now: Duration,
+        server: Ipv4Addr,
+        start: &[u8],
+        length: usize,
+    ) -> bool {
+        if length != self.token_length || start.len() < length.min(TOKEN_START_MIN) {
+            return false;
+        }
+        let begins =
+            |token: &[u8]| token.get(..start.len()).is_some_and(|ours| is_same(ours, start));
+        begins(&self.token(server))
+            || self.token_before(now, server).is_some_and(|before| begins(&before))
     }
 
     pub(super) fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Vec<u8> {

@@ -469,7 +469,7 @@ impl Nat64 {
         quoted: &[u8],
     ) -> Result<(), Ignored> {
         let token = reply::quoted_token(quoted).ok_or(Ignored::Malformed)?;
-        if !self.keys.is_token(now, server, token) {
+        if !self.keys.begins_token(now, server, token.start, token.length) {
             return Err(Ignored::BadToken);
         }
         let peer = peer_of(&mut self.peers, server)?;

@@ -2,7 +2,7 @@
 
 use super::Ignored;
 use crate::handoff::entry::Entry;
-use crate::handoff::message::{self, Embedded, Message, PAYLOAD_MAX, message_type};
+use crate::handoff::message::{self, Embedded, HANDOFF_FORMAT, Message, PAYLOAD_MAX, message_type};
 
 /// The messages of a payload that matter to a NAT64. Of several of one type, the first counts.
 #[derive(Debug, Default)]
@@ -53,11 +53,25 @@ impl<'a> ServerReply<'a> {
     }
 }
 
-/// The token in the start of a request that an ICMP error quotes. It may be cut short anywhere.
-pub(super) fn quoted_token(quoted: &[u8]) -> Option<&[u8]> {
-    let quoted = &quoted[..quoted.len().min(PAYLOAD_MAX)];
-    message::messages(quoted).map_while(Result::ok).find_map(|message| match message {
-        Message::Handoff { kind, data } if kind == message_type::TOKEN => Some(data.of(quoted)),
-        _ => None,
-    })
+/// The token in the start of a request that an ICMP error quotes, which may be cut short anywhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct QuotedToken<'a> {
+    /// What is quoted of it.
+    pub start: &'a [u8],
+    /// How long it is.
+    pub length: usize,
+}
+
+pub(super) fn quoted_token(quoted: &[u8]) -> Option<QuotedToken<'_>> {
+    let mut rest = quoted;
+    while let [head, units, data @ ..] = rest
+        && head >> 4 == HANDOFF_FORMAT
+    {
+        let length = 2 * usize::from(*units);
+        if head & 0x0f == message_type::TOKEN {
+            return Some(QuotedToken { start: &data[..data.len().min(length)], length });
+        }
+        rest = data.get(length..)?;
+    }
+    None
 }

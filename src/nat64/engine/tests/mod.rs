@@ -1,7 +1,7 @@
 use std::net::SocketAddrV6;
 
 use super::*;
-use crate::handoff::message::{self, message_type};
+use crate::handoff::message::{self, MESSAGE_HEADER, message_type};
 use crate::handoff::message::{PROTOCOL_IDENTIFIER, RequestKind, parse};
 use crate::ip::address::synthesize;
 use crate::ip::build::*;

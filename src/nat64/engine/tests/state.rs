@@ -36,6 +36,27 @@ fn a_dead_server_comes_back() {
     assert_eq!(nat64.state(SERVER), ServerState::Alive);
 }
 
+/// An error quotes 548 octets of a request, as RFC 1812 has it: a report's token does not fit in
+/// there if it is long.
+#[test]
+fn a_token_that_is_quoted_in_part_is_known_by_its_start() {
+    let mut nat64 = nat64_of(Nat64Config { token_units: 255, ..Nat64Config::new(PUBLIC) });
+    let report = nat64.report(NOW, SERVER, &[entry(4000, client(1, 1))]);
+    let token_at = MESSAGE_HEADER + PROTOCOL_IDENTIFIER.len() + MESSAGE_HEADER;
+    let quoted = &report[..548 - 28];
+    assert!(quoted.len() < token_at + 510);
+    let mut other = quoted.to_vec();
+    other[token_at + 15] ^= 1;
+    // A shorter token that is whole would be another one.
+    let shorter = message(message_type::TOKEN, &report[token_at..][..16]);
+    for forged in [&other, &quoted[..token_at + 15], &quoted[..token_at], &shorter] {
+        nat64.port_unreachable(NOW, SERVER, forged);
+        assert_eq!(nat64.state(SERVER), ServerState::Unknown);
+    }
+    nat64.port_unreachable(NOW, SERVER, &quoted[..token_at + 16]);
+    assert_eq!(nat64.state(SERVER), ServerState::Dead);
+}
+
 #[test]
 fn a_reboot_forgets_everything() {
     let mut nat64 = nat64();
