@@ -207,8 +207,8 @@ fn a_power_cut_may_bring_back_what_exceeds_a_limit() {
     holds("--seed 138122");
 }
 
-/// A NAT64 with a long token did not believe that its server's port is closed, as the error quotes a
-/// part of that token: it repeated its report to nobody, and gave that up.
+/// A NAT64 with a long token did not believe that its server's port is closed, as the error quotes
+/// a part of that token: it repeated its report to nobody, and gave that up.
 #[test]
 fn a_nat64_believes_an_error_that_quotes_a_part_of_its_token() {
     holds(
