@@ -62,6 +62,8 @@ mod limit;
 mod live;
 #[path = "e2e/mtu.rs"]
 mod mtu;
+#[path = "e2e/native.rs"]
+mod native;
 #[path = "e2e/peer_names.rs"]
 mod peer_names;
 #[path = "e2e/peer_programs.rs"]

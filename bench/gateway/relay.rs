@@ -16,11 +16,11 @@ pub fn run(device: &str) -> ! {
     let signals = Signals::new().unwrap();
     let mut buffer = vec![0; OFFLOAD_HEADER + 40 + 65_536];
     loop {
-        match tun.receive(&mut buffer).unwrap() {
+        match tun.queue().receive(&mut buffer).unwrap() {
             Some(received) => {
                 let offload = received.offload.unwrap();
                 // What the kernel does not take is lost, as on any link.
-                let _ = tun.send(&offload, received.packet, &[]);
+                let _ = tun.queue().send(&offload, received.packet, []);
             }
             None => {
                 tun::wait(&tun, &signals, Duration::from_secs(1)).unwrap();

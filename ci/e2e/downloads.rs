@@ -64,8 +64,8 @@ fn log_names_the_client_behind_each_line_of_nginx() {
     for count in 1..=5 {
         assert_eq!(curl(site, "hello").unwrap(), b"hello\n");
         let access = &nginx.accesses(count)[count - 1];
-        assert_eq!((access.address, access.path.as_str()), (site.pool, "/hello"));
-        let (client, _) = server.who(access.address, access.port);
+        assert_eq!((access.address, access.path.as_str()), (site.pool.into(), "/hello"));
+        let (client, _) = server.who(site.pool, access.port);
         assert_eq!(client, site.address);
         server.wait_until_known(site.pool);
     }

@@ -1,6 +1,6 @@
 //! The programs that take part: server, gateway, nginx, curl.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::field::{Field, SERVICE, SERVICE6, Site};
@@ -163,17 +163,22 @@ pub struct Nginx {
 /// A line of nginx's access log.
 #[derive(Debug)]
 pub struct Access {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub port: u16,
     pub path: String,
 }
 
 impl Nginx {
     pub fn start(field: &Field) -> Nginx {
+        Nginx::start_at(field, &[&format!("{SERVICE}:80")])
+    }
+
+    /// One that listens there, the service's address among them.
+    pub fn start_at(field: &Field, listen: &[&str]) -> Nginx {
         let folder = field.path("nginx");
         std::fs::create_dir_all(folder.join("files")).unwrap();
         let config = folder.join("nginx.conf");
-        std::fs::write(&config, config_of(folder.to_str().unwrap())).unwrap();
+        std::fs::write(&config, config_of(folder.to_str().unwrap(), listen)).unwrap();
         let arguments = ["-c", config.to_str().unwrap(), "-e", "stderr"];
         let process = Process::start(&field.server, "nginx", &arguments);
         let nginx = Nginx { _process: process, folder };
@@ -203,16 +208,18 @@ impl Nginx {
 }
 
 impl Access {
-    /// `192.0.2.7:3719 GET /hello HTTP/1.1`
+    /// `192.0.2.7:3719 GET /hello HTTP/1.1`, or with an IPv6 address, which nginx writes without
+    /// brackets.
     fn parse(line: &str) -> Access {
         let mut words = line.split(' ');
-        let (address, port) = words.next().unwrap().split_once(':').unwrap();
+        let (address, port) = words.next().unwrap().rsplit_once(':').unwrap();
         let path = words.nth(1).unwrap().into();
         Access { address: address.parse().unwrap(), port: port.parse().unwrap(), path }
     }
 }
 
-fn config_of(folder: &str) -> String {
+fn config_of(folder: &str, listen: &[&str]) -> String {
+    let listen: String = listen.iter().map(|at| format!("listen {at} backlog=1024; ")).collect();
     format!(
         "daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log stderr;
         events {{ worker_connections 1024; }}
@@ -226,7 +233,7 @@ fn config_of(folder: &str) -> String {
             client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
             uwsgi_temp_path {folder}; scgi_temp_path {folder};
             keepalive_timeout 600s;
-            server {{ listen {SERVICE}:80 backlog=1024; root {folder}/files; }}
+            server {{ {listen}root {folder}/files; }}
         }}"
     )
 }

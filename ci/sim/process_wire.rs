@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -105,10 +106,32 @@ impl Backend for SimBackend {
         Ok(())
     }
 
-    fn send_copy(&mut self, path: ReturnPath, payload: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        let sent = Sent { to, from: path.local, payload: payload.to_vec() };
-        self.wire.borrow_mut().sent.push(sent);
+    fn buffer(&self, index: usize) -> &[u8] {
+        &self.buffers[self.arrivals[index].buffer]
+    }
+
+    fn send_emitted(
+        &mut self,
+        path: ReturnPath,
+        length: usize,
+        to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()> {
+        let mut payload = vec![0; length];
+        emit(&mut payload);
+        self.wire.borrow_mut().sent.push(Sent { to, from: path.local, payload });
         Ok(())
+    }
+
+    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath> {
+        Some(ReturnPath { socket: 0, local })
+    }
+
+    /// There is no device here.
+    fn watch(&mut self, _: Option<OwnedFd>) {}
+
+    fn is_readable(&self) -> bool {
+        false
     }
 
     fn send_queued(&mut self) -> io::Result<()> {

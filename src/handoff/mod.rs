@@ -8,6 +8,7 @@
 mod avoided;
 pub mod bans;
 pub mod change;
+pub mod delivery;
 pub mod entry;
 pub mod fragments;
 pub mod histogram;

@@ -229,6 +229,22 @@ DropReason:
     IcmpRate = "icmp_rate" => Sender:
         "packets that would get an ICMP message, beyond 100 a second to one NAT64; nothing is to \
          be done here",
+    /// Section 11: a packet of a flow that another NAT64 opened.
+    FlowOfAnother = "flow_of_another" => Sender:
+        "packets of connections that came by another NAT64; see whether one of the two pretends to \
+         have the other's clients",
+    /// Section 11: a packet to be delivered to an address that is not the service's.
+    NotService = "not_service" => Us:
+        "packets for an address that this host does not have on the device of --deliver; add it \
+         there, as check-config --host says",
+    /// Section 11: a packet of this host on the device of `--deliver` that answers no client.
+    NotAnswer = "not_answer" => Sender:
+        "packets of this host on the device of --deliver that are no answers, as those that look for \
+         neighbours; nothing is to be done here",
+    /// Section 11: an answer of this host to a client that no NAT64 has.
+    ClientUnknown = "client_unknown" => Sender:
+        "answers to clients that came by no NAT64 since the start; they come when the clients speak \
+         again",
     /// Section 7: a packet to be returned had no time to live left.
     TtlExpired = "ttl_expired" => Sender:
         "packets to be returned whose time to live is over; see whether there is a loop of routes",
@@ -302,6 +318,13 @@ Counter:
     /// Requests about banned clients, answered so that the NAT64 alone hears it: reports, packets
     /// of services, errors, and packets of clients beyond 50 ICMPv6 errors a second to one NAT64.
     BannedQuietly = "banned_quietly",
+    /// Packets of clients that were delivered on this host (`--deliver`).
+    Delivered = "delivered",
+    /// Packets of this host that went to clients so.
+    Answered = "answered",
+    /// Packets that the device of `--deliver` did not take, or that it is gone.
+    DeviceErrors = "device_errors" => Us:
+        "the device of --deliver does not take packets; see whether it is there and up (ip link)",
     /// Replies handed to the kernel.
     Replies = "replies",
     /// Replies that the kernel refused (send buffer full, no route).

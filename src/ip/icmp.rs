@@ -165,6 +165,11 @@ impl<const HEADERS: usize> ErrorPacket<'_, HEADERS> {
         out.extend_from_slice(&self.headers);
         out.extend_from_slice(self.quoted);
     }
+
+    /// The packet in two parts: its headers, and what it quotes.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.headers, self.quoted)
+    }
 }
 
 /// An ICMPv6 error about `about`, to its source. Whether it is allowed is not asked.
@@ -246,6 +251,18 @@ pub fn prohibited(about: Ipv6<'_>) -> Result<V6Error<'_>, IcmpRefusal> {
         return Err(IcmpRefusal::Forbidden);
     }
     let error = IcmpError { kind: v6::UNREACHABLE, code: v6::PROHIBITED, word: 0 };
+    Ok(v6_error(error, about.destination(), about))
+}
+
+/// The ICMPv6 error that says that the destination of `about` cannot be reached, in its name.
+///
+/// # Errors
+/// Where [`v6_allows_error`] does not hold.
+pub fn address_unreachable(about: Ipv6<'_>) -> Result<V6Error<'_>, IcmpRefusal> {
+    if !v6_allows_error(about) {
+        return Err(IcmpRefusal::Forbidden);
+    }
+    let error = IcmpError { kind: v6::UNREACHABLE, code: v6::ADDRESS, word: 0 };
     Ok(v6_error(error, about.destination(), about))
 }
 

@@ -43,11 +43,17 @@ impl<'a> Segments<'a> {
         Some(Self { headers, upper_at, transport, data, size, done: 0, number: 0 })
     }
 
+    /// The length of the next segment, in octets. `None` behind the last one.
+    pub fn next_length(&self) -> Option<usize> {
+        let rest = self.data.len() - self.done;
+        (rest > 0 || self.number == 0).then(|| self.headers.len() + rest.min(self.size))
+    }
+
     /// Makes the next segment at the start of `out`, and returns its length. `None` behind the last
     /// one. One without data stands for itself.
     ///
     /// # Panics
-    /// `out` is shorter than the super-packet.
+    /// `out` is shorter than [`Self::next_length`].
     pub fn next_segment(&mut self, out: &mut [u8]) -> Option<usize> {
         let first = self.number == 0;
         let rest = &self.data[self.done..];
@@ -110,7 +116,12 @@ impl<'a> Segments<'a> {
 pub(crate) fn cut(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
     let mut segments = Segments::of(packet, offload).expect("a super-packet");
     let mut out = vec![0; packet.len()];
-    let next = || segments.next_segment(&mut out).map(|length| out[..length].to_vec());
+    let next = || {
+        let expected = segments.next_length();
+        let length = segments.next_segment(&mut out);
+        assert_eq!(length, expected);
+        length.map(|length| out[..length].to_vec())
+    };
     std::iter::from_fn(next).collect()
 }
 

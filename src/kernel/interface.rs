@@ -1,7 +1,7 @@
 //! Network interfaces by name, as the ioctls on them want it.
 
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// The longest name of an interface, in octets.
@@ -19,6 +19,34 @@ pub(crate) fn request(name: &str) -> libc::ifreq {
     }
     let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_newname: [0; libc::IFNAMSIZ] };
     libc::ifreq { ifr_name, ifr_ifru }
+}
+
+/// Whether this thread's network namespace has an interface of this name.
+pub fn exists(name: &str) -> bool {
+    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return false };
+    if name.is_empty() || name.len() > NAME_MAX {
+        return false;
+    }
+    let mut request = request(name);
+    // SAFETY: SIOCGIFINDEX reads the name in the ifreq, and writes the interface's number to it.
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) == 0 }
+}
+
+/// The IPv6 addresses of an interface of this process's network namespace.
+///
+/// # Errors
+/// Where /proc cannot be read. A kernel without IPv6 has no addresses.
+pub fn ipv6_addresses(name: &str) -> io::Result<Vec<Ipv6Addr>> {
+    let text = match std::fs::read_to_string("/proc/net/if_inet6") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read?,
+    };
+    let address = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let bits = u128::from_str_radix(words.next()?, 16).ok()?;
+        (words.next_back()? == name).then(|| Ipv6Addr::from_bits(bits))
+    };
+    Ok(text.lines().filter_map(address).collect())
 }
 
 /// Whether loopback can be used in this thread's network namespace: in a new one it cannot.
@@ -60,6 +88,7 @@ mod tests {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             let there = (Ipv4Addr::LOCALHOST, 9);
             assert!(socket.send_to(b"", there).is_err() && !is_loopback_up());
+            assert!(exists("lo") && !exists("l") && !exists("") && !exists("sixteen-octets-1"));
             loopback_up().unwrap();
             socket.send_to(b"", there).unwrap();
             assert!(is_loopback_up());

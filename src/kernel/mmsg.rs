@@ -10,9 +10,9 @@
 
 use std::io::{self, Read};
 use std::mem;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::handoff::message::PAYLOAD_MAX;
 use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::cmsg::{NAME, receive_space, received};
 use crate::kernel::mapping::Mapping;
-use crate::kernel::outgoing::{Outgoing, Way};
+use crate::kernel::outgoing::{Outgoing, Way, path_from};
 use crate::kernel::slot::{CONTROL_AT, NAME_AT, PAYLOAD_AT, SLOT_SIZE};
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::waker::EventWaker;
@@ -36,7 +36,10 @@ pub struct Mmsg {
     /// One for each buffer, like the vectors.
     headers: Mapping<libc::mmsghdr>,
     vectors: Mapping<libc::iovec>,
-    /// All sockets, and the waker last. Kept, as rustix's poll would need a new list for each wait.
+    /// What else ends a turn.
+    watched: Option<OwnedFd>,
+    /// All sockets, what is watched, and the waker last. Kept, as rustix's poll would need a new
+    /// list for each wait.
     polled: Vec<libc::pollfd>,
     arrivals: Vec<Arrival>,
     /// The arrivals are in the first buffers, up to this number.
@@ -48,6 +51,10 @@ pub struct Mmsg {
     /// Whether nothing more is received.
     deaf: bool,
     finished: bool,
+}
+
+fn readable(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
 /// Whether the reactor can go on after a failed receive or wait.
@@ -82,7 +89,6 @@ impl Mmsg {
     /// Where the kernel gives us no memory or no descriptor.
     pub fn new(sockets: Vec<ReactorSocket>) -> io::Result<(Self, EventWaker)> {
         let event = EventWaker::new()?;
-        let readable = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let polled = sockets
             .iter()
             .map(|socket| readable(socket.as_fd().as_raw_fd()))
@@ -93,6 +99,7 @@ impl Mmsg {
             buffers: Mapping::new(BUFFERS * SLOT_SIZE)?,
             headers: Mapping::new(BUFFERS)?,
             vectors: Mapping::new(BUFFERS)?,
+            watched: None,
             polled,
             sockets,
             arrivals: Vec::with_capacity(BATCH_MAX + COALESCED_MAX),
@@ -327,31 +334,56 @@ impl Backend for Mmsg {
         Ok(())
     }
 
-    fn send_copy(
+    fn buffer(&self, index: usize) -> &[u8] {
+        self.slot(self.arrivals[index].buffer)
+    }
+
+    fn send_emitted(
         &mut self,
         return_path: ReturnPath,
-        payload: &[u8],
+        length: usize,
         to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
     ) -> io::Result<()> {
         assert!(return_path.socket < self.sockets.len());
-        if payload.len() > PAYLOAD_MAX {
+        if length > PAYLOAD_MAX {
             self.losses.send_errors += 1;
             return Ok(());
         }
         self.make_room();
-        let mut copy = self.outgoing.keep(payload);
-        if copy.is_none() {
+        if !self.outgoing.has_room_for(length) {
             self.flush();
-            copy = self.outgoing.keep(payload);
         }
-        let Some(copy) = copy else {
+        let Some(room) = self.outgoing.room(length) else {
             self.losses.send_errors += 1;
             return Ok(());
         };
+        emit(room);
+        let payload = room.as_ptr();
         let way = Way::back(&self.sockets, return_path);
-        // SAFETY: the copy stays in the arena until all was sent and cleared.
-        unsafe { self.outgoing.push(way, to, copy, payload.len()) };
+        // SAFETY: the payload stays in the arena until all was sent and cleared.
+        unsafe { self.outgoing.push(way, to, payload, length) };
         Ok(())
+    }
+
+    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath> {
+        path_from(&self.sockets, local)
+    }
+
+    fn watch(&mut self, descriptor: Option<OwnedFd>) {
+        let at = self.sockets.len();
+        if self.watched.is_some() {
+            self.polled.remove(at);
+        }
+        if let Some(descriptor) = &descriptor {
+            self.polled.insert(at, readable(descriptor.as_raw_fd()));
+        }
+        self.watched = descriptor;
+    }
+
+    /// It is not known, as a turn that receives something does not ask.
+    fn is_readable(&self) -> bool {
+        self.watched.is_some()
     }
 
     fn send_queued(&mut self) -> io::Result<()> {

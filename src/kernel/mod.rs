@@ -33,5 +33,6 @@ pub mod socket;
 pub mod stderr;
 pub mod successor;
 pub mod tun;
+pub mod tun_queue;
 pub mod unacknowledged;
 pub mod waker;

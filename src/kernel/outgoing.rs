@@ -28,9 +28,9 @@ const REPLIES_MAX: usize = 1024;
 pub(crate) const ARENA_SIZE: usize = 1 << 20;
 /// The most replies in one message: what every kernel with UDP_SEGMENT takes.
 pub(crate) const SEGMENTS_MAX: usize = 64;
-/// The longest replies that are coalesced: they fit in a packet on any path that carries IPv6,
-/// tunnels included.
-pub(crate) const SEGMENT_MAX: usize = 1280 - IPV4_UDP_HEADERS;
+/// The longest replies that are coalesced: they fit in a packet on Ethernet. Where the route's
+/// packets are shorter, the kernel refuses longer ones, and that is learned.
+pub(crate) const SEGMENT_MAX: usize = 1500 - IPV4_UDP_HEADERS;
 /// Slots of [`Outgoing::recent`].
 const RECENT: usize = 512;
 const NO_MESSAGE: u16 = u16::MAX;
@@ -54,6 +54,13 @@ impl Way {
         let from = sockets[socket].is_wildcard().then_some(local);
         Self { socket, from }
     }
+}
+
+/// How what is sent from this address leaves.
+pub(crate) fn path_from(sockets: &[ReactorSocket], local: Ipv4Addr) -> Option<ReturnPath> {
+    let has = |socket: &ReactorSocket| socket.is_wildcard() || *socket.local().ip() == local;
+    let socket = sockets.iter().position(has)?;
+    Some(ReturnPath { socket, local })
 }
 
 /// One or more replies of equal length, except that the last may be shorter.
@@ -157,22 +164,24 @@ impl Outgoing {
         self.messages.is_empty()
     }
 
-    /// Copies `payload` to the arena, where it stays until all is cleared. `None`: there is no
-    /// room.
-    pub(crate) fn keep(&mut self, payload: &[u8]) -> Option<*const u8> {
-        let range = self.arena_used..self.arena_used + payload.len();
-        if range.end > ARENA_SIZE {
+    /// Whether there is room for a payload.
+    pub(crate) fn has_room_for(&self, length: usize) -> bool {
+        self.arena_used + length <= ARENA_SIZE
+    }
+
+    /// Room for a payload in the arena, where it stays until all is cleared. `None`: there is none.
+    pub(crate) fn room(&mut self, length: usize) -> Option<&mut [u8]> {
+        if !self.has_room_for(length) {
             return None;
         }
-        if payload.is_empty() {
-            return Some(self.arena.at(0));
+        let start = self.arena_used;
+        self.arena_used += length;
+        if length == 0 {
+            return Some(&mut []);
         }
-        self.arena_used = range.end;
-        let target = self.arena.at(range.start);
-        // SAFETY: the range is within the arena, in a part that was given to nobody since all was
-        // cleared, so the payload cannot overlap with it.
-        unsafe { ptr::copy_nonoverlapping(payload.as_ptr(), target, payload.len()) };
-        Some(target)
+        // SAFETY: the range is within the arena, which is plain octets, in a part that was given to
+        // nobody since all was cleared; the kernel reads only what was pushed.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.arena.at(start), length) })
     }
 
     /// Adds a reply.
@@ -418,7 +427,9 @@ mod tests {
     }
 
     fn push(outgoing: &mut Outgoing, way: Way, to: SocketAddrV4, payload: &[u8]) {
-        let kept = outgoing.keep(payload).unwrap();
+        let room = outgoing.room(payload.len()).unwrap();
+        room.copy_from_slice(payload);
+        let kept = room.as_ptr();
         // SAFETY: the copy stays in the arena until all is cleared.
         unsafe { outgoing.push(way, to, kept, payload.len()) };
     }

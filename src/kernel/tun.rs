@@ -1,19 +1,15 @@
 //! A TUN device for the gateway, and the wait for packets and signals.
 //!
-//! The device carries packets of both IP versions (IFF_NO_PI) behind an offload header
-//! (IFF_VNET_HDR): the kernel gives and takes super-packets and packets whose checksum is not made,
-//! as far as it can. The device disappears with its descriptor, and its routes with it. `ip`, of
-//! iproute2, sets it up. Nothing here looks into a packet.
+//! The device carries packets of both IP versions (IFF_NO_PI). It disappears with its descriptor,
+//! and its routes with it. `ip`, of iproute2, sets it up.
 //!
 //! Not the crate tun-rs: it does not know IFF_TUN_EXCL, so it would take over a device that is
 //! there already, and it brings eight more crates for the one ioctl below.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,21 +17,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::ip::address::Prefix96;
-use crate::ip::offload::{OFFLOAD_HEADER, Offload, OffloadMalformed};
-use crate::kernel::interface::{self, NAME_MAX};
 use crate::kernel::link::{Link, LinkChange};
 use crate::kernel::signals::Signals;
-
-const DEVICE: &str = "/dev/net/tun";
-/// What the kernel may leave to us, the most first: checksums, segments of TCP with and without
-/// signs of congestion, and, both at once and since Linux 6.2, segments of UDP.
-const OFFLOADS: [libc::c_uint; 2] = {
-    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-    [tcp | USO4 | USO6, tcp]
-};
-/// TUN_F_USO4 and TUN_F_USO6 of linux/if_tun.h.
-const USO4: libc::c_uint = 0x20;
-const USO6: libc::c_uint = 0x40;
+use crate::kernel::tun_queue::TunQueue;
 
 /// Why there is no device.
 #[derive(Debug)]
@@ -77,7 +61,7 @@ impl std::error::Error for TunError {}
 /// A TUN device of this process.
 #[derive(Debug)]
 pub struct Tun {
-    file: File,
+    queue: TunQueue,
     name: String,
     link: Link,
 }
@@ -89,25 +73,9 @@ impl Tun {
     /// Without CAP_NET_ADMIN, or where the name is taken or cannot be a device's.
     pub fn open(name: &str) -> Result<Self, TunError> {
         let failed = |error| TunError::Open(name.to_owned(), error);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
-        let file = options.open(DEVICE).map_err(failed)?;
-        if name.is_empty() || name.len() > NAME_MAX {
-            return Err(failed(ErrorKind::InvalidInput.into()));
-        }
-        let mut request = interface::request(name);
-        // A device that is there already would outlive this process, and its routes with it.
-        let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | libc::IFF_VNET_HDR;
-        request.ifr_ifru.ifru_flags = flags as libc::c_short;
-        // SAFETY: TUNSETIFF reads name and flags in the ifreq, and writes the name that the device
-        // got.
-        let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-        if done != 0 {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        leave_to_us(&file);
+        let queue = TunQueue::make(name).map_err(failed)?;
         let link = Link::watch(name).map_err(failed)?;
-        Ok(Self { file, name: name.to_owned(), link })
+        Ok(Self { queue, name: name.to_owned(), link })
     }
 
     /// Brings the device up, and routes `pool` and `prefixes` to it.
@@ -146,54 +114,9 @@ impl Tun {
         &self.name
     }
 
-    /// Reads the next packet, if there is one. `buffer` has room for the longest packet and
-    /// [`OFFLOAD_HEADER`].
-    ///
-    /// # Errors
-    /// Mostly that the device is gone.
-    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<DevicePacket<'a>>> {
-        let length = loop {
-            match (&self.file).read(buffer) {
-                Ok(length) => break length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        };
-        let (header, packet) = buffer[..length].split_first_chunk_mut().ok_or_else(|| {
-            io::Error::new(ErrorKind::InvalidData, "a packet without its offload header")
-        })?;
-        Ok(Some(DevicePacket { offload: Offload::parse(header, packet), packet }))
-    }
-
-    /// Gives the kernel a packet, which is `front` and, behind it, `rest`.
-    ///
-    /// # Errors
-    /// Where the kernel does not take this packet.
-    pub fn send(&self, offload: &Offload, front: &[u8], rest: &[u8]) -> io::Result<()> {
-        let header: [u8; OFFLOAD_HEADER] = offload.emit(front);
-        let parts = [IoSlice::new(&header), IoSlice::new(front), IoSlice::new(rest)];
-        (&self.file).write_vectored(&parts).map(drop)
-    }
-}
-
-/// A packet as the device gave it.
-#[derive(Debug)]
-pub struct DevicePacket<'a> {
-    /// What is left to do about it.
-    pub offload: Result<Offload, OffloadMalformed>,
-    pub packet: &'a mut [u8],
-}
-
-/// Tells the kernel that it may leave checksums and segments to us. One that refuses does both
-/// itself.
-fn leave_to_us(file: &File) {
-    for offloads in OFFLOADS {
-        let offloads = libc::c_ulong::from(offloads);
-        // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) } == 0 {
-            return;
-        }
+    /// Where its packets are read and written.
+    pub fn queue(&self) -> &TunQueue {
+        &self.queue
     }
 }
 
@@ -214,7 +137,7 @@ fn ip(arguments: &str) -> Result<(), TunError> {
 /// As the kernel says.
 pub fn wait(tun: &Tun, signals: &Signals, time: Duration) -> io::Result<bool> {
     let [stop, flush] = signals.descriptors();
-    let mut polled = [tun.file.as_fd(), tun.link.as_fd(), stop, flush]
+    let mut polled = [tun.queue.as_fd(), tun.link.as_fd(), stop, flush]
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match poll(&mut polled, Some(&time)) {

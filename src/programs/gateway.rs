@@ -26,7 +26,8 @@ use crate::kernel::entropy;
 use crate::kernel::link::LinkChange;
 use crate::kernel::signals::{self, Signal, Signals};
 use crate::kernel::stderr::{self, say, warn};
-use crate::kernel::tun::{self, DevicePacket, Tun, TunError};
+use crate::kernel::tun::{self, Tun, TunError};
+use crate::kernel::tun_queue::DevicePacket;
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{
     Done, Dropped, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange,
@@ -208,7 +209,7 @@ impl Running {
     /// Handles up to [`BATCH`] packets. Returns whether there are no more for now.
     fn batch(&mut self, now: Duration, buffer: &mut [u8]) -> Result<bool, GatewayError> {
         for _ in 0..BATCH {
-            let received = self.tun.receive(buffer);
+            let received = self.tun.queue().receive(buffer);
             let received =
                 received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
             let Some(DevicePacket { offload, packet }) = received else {
@@ -219,7 +220,11 @@ impl Running {
                 continue;
             };
             if let Some(forwarded) = self.gateway.forward_offloaded(now, packet, &offload) {
-                let sent = self.tun.send(&forwarded.offload, forwarded.headers(), forwarded.rest);
+                let sent = self.tun.queue().send(
+                    &forwarded.offload,
+                    forwarded.headers(),
+                    [forwarded.rest],
+                );
                 self.unwritten += u64::from(sent.is_err());
             } else {
                 self.gateway.in_pieces(now, packet, &offload, &mut self.outbox);
@@ -231,7 +236,7 @@ impl Running {
 
     fn empty_outbox(&mut self, now: Duration) {
         for packet in self.outbox.packets() {
-            if self.tun.send(&Offload::default(), packet, &[]).is_err() {
+            if self.tun.queue().send(&Offload::default(), packet, []).is_err() {
                 self.unwritten += 1;
             }
         }

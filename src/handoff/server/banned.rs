@@ -82,12 +82,18 @@ impl Channel {
     }
 }
 
-/// Answers a request about a banned client with an empty packet that ends at the NAT64: token and
-/// IPv4 packet, so that it knows that the server is alive.
+/// Answers a request about a banned client so that the NAT64 alone hears it.
 #[cold]
 pub fn quietly(token: Span, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
+    exchange.effects.shared.stats.add(Counter::BannedQuietly, 1);
+    show_alive(token, exchange)
+}
+
+/// Answers with an empty packet that ends at the NAT64: token and IPv4 packet, so that it knows
+/// that the server is alive.
+#[cold]
+pub fn show_alive(token: Span, exchange: &mut Exchange<'_>) -> Result<(), DropReason> {
     let Exchange { datagram, known_since, effects, .. } = exchange;
-    effects.shared.stats.add(Counter::BannedQuietly, 1);
     let (local, nat64) = (datagram.table.local, datagram.table.nat64);
     let empty = ipv4::header(IPV4_HEADER, 1, protocol::NO_NEXT_HEADER, local, nat64);
     let token = datagram.octets(token);

@@ -163,6 +163,15 @@ pub struct Reply {
     pub after: u64,
 }
 
+/// A client's packet for a program on this host (PROTOCOL.md section 11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveredPacket {
+    /// Which datagram of the batch it came in: see [`Datagram::index`].
+    pub datagram: usize,
+    /// Where it stands in the buffer of that.
+    pub range: Range<usize>,
+}
+
 /// What came of a batch of datagrams, in order. It is kept from batch to batch, and allocates no
 /// more once it is large enough.
 #[derive(Debug, Default)]
@@ -171,20 +180,28 @@ pub struct Outbox {
     pub replies: Vec<Reply>,
     /// What changed, and in which table.
     pub changes: Vec<(TableKey, Change)>,
+    /// What this host itself takes.
+    pub delivered: Vec<DeliveredPacket>,
     copies: Vec<u8>,
 }
 
 impl Outbox {
-    /// Removes replies and changes, and keeps the allocations.
+    /// Removes all of it, and keeps the allocations.
     pub fn clear(&mut self) {
         self.replies.clear();
         self.changes.clear();
+        self.delivered.clear();
         self.copies.clear();
     }
 
     /// The payloads that were not written in place.
     pub fn copies(&self) -> &[u8] {
         &self.copies
+    }
+
+    /// Delivers a packet, which is `range` of the buffer of datagram `index`.
+    pub fn deliver(&mut self, index: usize, range: Range<usize>) {
+        self.delivered.push(DeliveredPacket { datagram: index, range });
     }
 
     /// Replies to datagram `index` with what was written to `range` of its buffer.

@@ -43,6 +43,9 @@ pub struct Channel {
     pub(super) requests: u64,
     /// Entries that were created since then.
     pub(super) created: u64,
+    /// The second in which it was last told, beside its packets that are delivered, that somebody
+    /// is here.
+    pub(super) told: u32,
 }
 
 impl Channel {
@@ -59,6 +62,7 @@ impl Channel {
             since: Duration::ZERO,
             requests: 0,
             created: 0,
+            told: 0,
         }
     }
 

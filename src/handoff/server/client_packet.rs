@@ -27,6 +27,11 @@ impl Channel {
                 if exchange.effects.bans(sender.client.address) {
                     return self.refuse(token, parts, exchange);
                 }
+                if exchange.effects.shared.delivery.is_some()
+                    && self.delivers(sender, token, parts, exchange)?
+                {
+                    return Ok(());
+                }
                 let slot = self.sender(sender, parts.hint, exchange)?;
                 self.answer_client(slot, parts, exchange)
             }
@@ -57,7 +62,9 @@ impl Channel {
             Class::Later(fragment) => {
                 let client = exchange.effects.noted(view.fragment_key(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
-                let slot = slot.ok_or(DropReason::FragmentUnknown)?;
+                let Some(slot) = slot else {
+                    return self.deliver_later(token, parts, exchange);
+                };
                 self.touch(slot, &mut exchange.effects);
                 self.answer_client(slot, parts, exchange)
             }
@@ -70,6 +77,11 @@ impl Channel {
                     Client { prefix: view.destination_prefix(), address: view.source(), port };
                 let first = walk.fragment.filter(|fragment| fragment.more);
                 let note = first.map(|fragment| view.fragment_key(fragment));
+                if exchange.effects.shared.delivery.is_some()
+                    && self.delivers_fragment(&client, token, parts, exchange)?
+                {
+                    return Ok(());
+                }
                 let slot = self.sender(&self.table.hashed(client), parts.hint, exchange)?;
                 if let Some(note) = note {
                     exchange.effects.leave_note(note, client);
@@ -78,23 +90,42 @@ impl Channel {
             }
             Class::Error(quoted) => {
                 let receiver = receiver_of(quoted).ok_or(DropReason::IcmpErrorUnmatched)?;
-                self.client_error(token, parts.packet, &receiver, exchange)
+                self.client_error(token, parts, &receiver, exchange)
             }
             Class::Icmp(kind) => {
-                if kind.ok_or(DropReason::HeaderTruncated)? != icmp::v6::ECHO_REQUEST {
-                    return Err(DropReason::IcmpIgnored);
-                }
-                if walk.fragment.is_some() {
-                    return Err(DropReason::IcmpFragment);
-                }
-                self.learn_sender(parts, exchange);
-                self.echo(parts, &walk, exchange)
+                let kind = kind.ok_or(DropReason::HeaderTruncated)?;
+                self.icmp(kind, &walk, token, parts, exchange)
             }
             Class::Other => {
+                if self.delivers_other(&walk, token, parts, exchange)? {
+                    return Ok(());
+                }
                 self.learn_sender(parts, exchange);
                 self.unrecognized(parts, &walk, exchange)
             }
         }
+    }
+
+    /// Answers an ICMPv6 message that is no error.
+    fn icmp(
+        &mut self,
+        kind: u8,
+        walk: &Walk,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        if icmp::v6::is_echo(kind) && self.delivers_other(walk, token, parts, exchange)? {
+            return Ok(());
+        }
+        if kind != icmp::v6::ECHO_REQUEST {
+            return Err(DropReason::IcmpIgnored);
+        }
+        if walk.fragment.is_some() {
+            return Err(DropReason::IcmpFragment);
+        }
+        self.learn_sender(parts, exchange);
+        self.echo(parts, walk, exchange)
     }
 
     /// Finds or creates the entry of whoever sent a packet.
@@ -130,7 +161,7 @@ impl Channel {
     }
 
     /// The address that sent a packet has this authenticator, if it has entries.
-    fn learn_sender(&mut self, parts: ClientPacket, exchange: &mut Exchange<'_>) {
+    pub(super) fn learn_sender(&mut self, parts: ClientPacket, exchange: &mut Exchange<'_>) {
         let Exchange { datagram, effects, .. } = exchange;
         if let Some(view) = Ipv6::new(datagram.octets(parts.packet)) {
             self.learn_address(view.source(), datagram.octets(parts.authenticator), effects);
@@ -141,16 +172,19 @@ impl Channel {
     fn client_error(
         &mut self,
         token: Span,
-        packet: Span,
+        parts: ClientPacket,
         receiver: &Client,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         if exchange.effects.bans(receiver.address) {
             return quietly(token, exchange);
         }
-        let slot = self.table.find(receiver).ok_or(DropReason::IcmpErrorUnmatched)?;
+        let Some(slot) = self.table.find(receiver) else {
+            let delivered = self.delivers_error(receiver, token, parts, exchange)?;
+            return if delivered { Ok(()) } else { Err(DropReason::IcmpErrorUnmatched) };
+        };
         self.touch(slot, &mut exchange.effects);
-        self.answer(slot, AuthenticatorFrom::Table, packet, exchange);
+        self.answer(slot, AuthenticatorFrom::Table, parts.packet, exchange);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::budget::Budget;
 use super::late::LateRecords;
 use crate::handoff::bans::Bans;
 use crate::handoff::change::Change;
+use crate::handoff::delivery::{HostDelivery, LastFlow};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::proof::ProofKeys;
@@ -27,6 +28,9 @@ pub struct Shared {
     pub create_rate: u32,
     /// None: nobody is banned.
     pub bans: Option<Arc<Bans>>,
+    /// None: nothing is delivered on this host.
+    pub delivery: Option<Arc<HostDelivery>>,
+    pub last_flow: Option<LastFlow>,
     pub budget: Arc<Budget>,
     pub stats: Arc<Stats>,
 }

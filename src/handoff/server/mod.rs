@@ -15,6 +15,7 @@ mod channel;
 mod channels;
 mod client_packet;
 mod crowds;
+mod delivered;
 mod demand;
 mod exchange;
 mod fair;
@@ -51,8 +52,8 @@ use crate::handoff::table::TableLimits;
 use crate::handoff::validation::{Validation, ValidationRate};
 use admission::Admission;
 pub use batch::{
-    Batch, Body, Coarse, Datagram, EVENTS_BESIDE, LiveConnections, NoneKnown, Outbox, Reply,
-    events_max,
+    Batch, Body, Coarse, Datagram, DeliveredPacket, EVENTS_BESIDE, LiveConnections, NoneKnown,
+    Outbox, Reply, events_max,
 };
 pub use budget::Budget;
 pub(crate) use channel::Channel;
@@ -137,6 +138,8 @@ impl Server {
             late: LateRecords::default(),
             create_rate: config.create_rate,
             bans: None,
+            delivery: None,
+            last_flow: None,
             budget: Arc::clone(&config.budget),
             stats,
         };

@@ -28,13 +28,18 @@ impl Table {
         some.map(|Entry { port, client }| Change::Deleted { port, client }).collect()
     }
 
+    /// Deletes the entry in `slot`.
+    pub fn delete(&mut self, slot: Slot, changed: impl FnOnce(Change)) {
+        let Entry { port, client } = self.entry(slot);
+        self.remove(slot);
+        changed(Change::Deleted { port, client });
+    }
+
     /// Deletes the entry that goes first, if there is any.
     pub fn evict(&mut self, live: Option<LivePorts<'_>>, changed: impl FnOnce(Change)) -> bool {
         let evicted = self.choose_evicted(None, live);
         if let Some(slot) = evicted {
-            let Entry { port, client } = self.entry(slot);
-            self.remove(slot);
-            changed(Change::Deleted { port, client });
+            self.delete(slot, changed);
         }
         evicted.is_some()
     }

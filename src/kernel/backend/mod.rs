@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// A turn returns at most this many datagrams, plus the rest of the last GRO batch.
@@ -128,7 +129,26 @@ pub trait Backend {
         to: SocketAddrV4,
     ) -> io::Result<()>;
 
-    /// As [`Backend::send_in_place`], but sends a copy of `payload`, and can be called at any time.
+    /// As [`Backend::arrival`], of the whole buffer alone.
+    ///
+    /// # Panics
+    /// As [`Backend::arrival`].
+    fn buffer(&self, index: usize) -> &[u8];
+
+    /// As [`Backend::send_in_place`], but sends a payload of `length` octets that `emit` writes,
+    /// and can be called at any time.
+    ///
+    /// # Errors
+    /// As [`Backend::turn`].
+    fn send_emitted(
+        &mut self,
+        return_path: ReturnPath,
+        length: usize,
+        to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()>;
+
+    /// As [`Backend::send_emitted`], of a copy of `payload`.
     ///
     /// # Errors
     /// As [`Backend::turn`].
@@ -137,7 +157,18 @@ pub trait Backend {
         return_path: ReturnPath,
         payload: &[u8],
         to: SocketAddrV4,
-    ) -> io::Result<()>;
+    ) -> io::Result<()> {
+        self.send_emitted(return_path, payload.len(), to, |out| out.copy_from_slice(payload))
+    }
+
+    /// How what is sent from this address leaves. `None` where no socket has it.
+    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath>;
+
+    /// From now on a turn also ends when something can be read here; `None`: nowhere.
+    fn watch(&mut self, descriptor: Option<OwnedFd>);
+
+    /// Whether there may be something to be read where [`Backend::watch`] says, after a turn.
+    fn is_readable(&self) -> bool;
 
     /// Hands all queued replies to the kernel. Never waits.
     ///

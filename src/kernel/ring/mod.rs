@@ -19,18 +19,18 @@ use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::register::Restriction;
-use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::handoff::message::PAYLOAD_MAX;
 use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::cmsg::{NAME, receive_space};
 use crate::kernel::mapping::Mapping;
-use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way};
+use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way, path_from};
 use crate::kernel::slot::RECEIVE_START;
 use crate::kernel::socket::{ReactorSocket, bind_group};
 use crate::kernel::waker::EventWaker;
@@ -65,8 +65,8 @@ const FINISH_WAIT: Duration = Duration::from_millis(10);
 const BATCH_BUFFERS: usize = BUFFERS as usize / 2;
 
 const _: () = assert!(BUFFERS.is_power_of_two() && BATCH_BUFFERS > 0);
-// The waker and the cancelling need one submission each.
-const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 2);
+// The waker, the cancelling and what is watched need one submission each.
+const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 3);
 const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
 
 /// The io_uring of one reactor.
@@ -80,6 +80,11 @@ pub struct Ring {
     armed: Vec<bool>,
     /// Whether the read of the waker's eventfd is under way.
     wake_armed: bool,
+    /// What else ends a turn, and whether the wait for it is under way.
+    watched: Option<OwnedFd>,
+    watch_armed: bool,
+    /// Whether that ended since the turn before.
+    readable: bool,
     kernel: ManuallyDrop<KernelMemory>,
     /// What was received and not handed out yet: the socket, the buffer, and the length in octets.
     received: VecDeque<(usize, HeldBuffer, usize)>,
@@ -171,6 +176,9 @@ impl Ring {
             uring,
             sockets,
             wake_armed: false,
+            watched: None,
+            watch_armed: false,
+            readable: false,
             kernel: ManuallyDrop::new(kernel),
             received: VecDeque::with_capacity(usize::from(buffers)),
             arrivals: Vec::with_capacity(BATCH_MAX + COALESCED_MAX),
@@ -208,7 +216,15 @@ impl Ring {
             // SAFETY: the 8 octets belong to the ring and stay until this read has ended.
             self.wake_armed = unsafe { submissions.push(&entry) }.is_ok();
         }
-        self.wake_armed && self.armed.iter().all(|&armed| armed)
+        if let Some(watched) = self.watched.as_ref().filter(|_| !self.watch_armed) {
+            let entry = opcode::PollAdd::new(Fd(watched.as_raw_fd()), libc::POLLIN as u32)
+                .build()
+                .user_data(Operation::Watch.encode());
+            // SAFETY: the entry has no pointers.
+            self.watch_armed = unsafe { submissions.push(&entry) }.is_ok();
+        }
+        let watches = self.watch_armed || self.watched.is_none();
+        watches && self.wake_armed && self.armed.iter().all(|&armed| armed)
     }
 
     /// Hands everything that is queued to the kernel, and takes all completions. Returns whether
@@ -294,6 +310,7 @@ impl Ring {
             match operation {
                 Operation::Receive(index) if ended => self.armed[index] = false,
                 Operation::Wake if ended => self.wake_armed = false,
+                Operation::Watch => (self.watch_armed, self.readable) = (false, true),
                 _ => {}
             }
             let held = cqueue::buffer_select(completion.flags()).map(|id| {
@@ -355,7 +372,7 @@ impl Ring {
 
     /// Whether no operation is under way.
     fn is_quiet(&self) -> bool {
-        !self.wake_armed && !self.armed.contains(&true)
+        !self.wake_armed && !self.watch_armed && !self.armed.contains(&true)
     }
 
     /// Ends all receives, and waits until the kernel has confirmed each, for a bounded time.
@@ -382,6 +399,7 @@ impl Ring {
 impl Backend for Ring {
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         self.arrivals.clear();
+        self.readable = false;
         if self.finished {
             self.submit(Wait::No)?;
             return Ok(0);
@@ -427,29 +445,47 @@ impl Backend for Ring {
         Ok(())
     }
 
-    fn send_copy(
+    fn buffer(&self, index: usize) -> &[u8] {
+        self.kernel.buffers.slot(&self.held[self.arrivals[index].buffer])
+    }
+
+    fn send_emitted(
         &mut self,
         return_path: ReturnPath,
-        payload: &[u8],
+        length: usize,
         to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
     ) -> io::Result<()> {
         assert!(return_path.socket < self.sockets.len());
-        if payload.len() > PAYLOAD_MAX || !self.make_room()? {
+        if length > PAYLOAD_MAX || !self.make_room()? {
             self.losses.send_errors += 1;
             return Ok(());
         }
-        let mut copy = self.kernel.outgoing.keep(payload);
-        if copy.is_none() && self.submit(Wait::No)? {
-            copy = self.kernel.outgoing.keep(payload);
+        if !self.kernel.outgoing.has_room_for(length) {
+            self.submit(Wait::No)?;
         }
-        let Some(copy) = copy else {
+        let Some(room) = self.kernel.outgoing.room(length) else {
             self.losses.send_errors += 1;
             return Ok(());
         };
+        emit(room);
+        let payload = room.as_ptr();
         let way = Way::back(&self.sockets, return_path);
-        // SAFETY: the copy stays in the arena until all was submitted and cleared.
-        unsafe { self.kernel.outgoing.push(way, to, copy, payload.len()) };
+        // SAFETY: the payload stays in the arena until all was submitted and cleared.
+        unsafe { self.kernel.outgoing.push(way, to, payload, length) };
         Ok(())
+    }
+
+    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath> {
+        path_from(&self.sockets, local)
+    }
+
+    fn watch(&mut self, descriptor: Option<OwnedFd>) {
+        self.watched = descriptor;
+    }
+
+    fn is_readable(&self) -> bool {
+        self.readable
     }
 
     fn send_queued(&mut self) -> io::Result<()> {
@@ -531,6 +567,7 @@ fn restrict(uring: &IoUring) -> io::Result<()> {
         opcode::RecvMsgMulti::CODE,
         opcode::SendMsg::CODE,
         opcode::Read::CODE,
+        opcode::PollAdd::CODE,
         opcode::AsyncCancel2::CODE,
     ];
     let registrations = [UNREGISTER_FILES, UNREGISTER_BUFFER_RING];

@@ -16,6 +16,8 @@ pub(super) enum Operation {
     Wake,
     /// The cancelling of all others.
     Cancel,
+    /// The wait for what can be read where the backend is to watch.
+    Watch,
 }
 
 impl Operation {
@@ -24,7 +26,8 @@ impl Operation {
             Operation::Receive(socket) => socket as u64,
             Operation::Wake => SOCKETS_MAX as u64,
             Operation::Cancel => SOCKETS_MAX as u64 + 1,
-            Operation::Send(message) => (SOCKETS_MAX + 2 + message) as u64,
+            Operation::Watch => SOCKETS_MAX as u64 + 2,
+            Operation::Send(message) => (SOCKETS_MAX + 3 + message) as u64,
         }
     }
 
@@ -33,7 +36,8 @@ impl Operation {
             None => Operation::Receive(user_data as usize),
             Some(0) => Operation::Wake,
             Some(1) => Operation::Cancel,
-            Some(message) => Operation::Send(message - 2),
+            Some(2) => Operation::Watch,
+            Some(message) => Operation::Send(message - 3),
         }
     }
 
@@ -46,6 +50,7 @@ impl Operation {
     /// | receive | ENOBUFS | every buffer is in use; the datagram waits in the socket |
     /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | an earlier reply |
     /// | receive, wake | ECANCELED, EINTR, EAGAIN, ENOMEM, EOVERFLOW | passing trouble |
+    /// | watch | any | as above: what is wrong there is seen where it is read |
     /// | receive, wake | else (EINVAL, EBADF, EOPNOTSUPP, ...) | our mistake, or a kernel too old |
     /// | cancel | any | what was to be cancelled has ended, or is ending |
     pub(super) fn on_error(self, errno: i32) -> Remedy {
@@ -65,6 +70,7 @@ impl Operation {
                 Operation::Receive(_) | Operation::Wake,
                 libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::EOVERFLOW,
             ) => Remedy::ArmAgain,
+            (Operation::Watch, _) => Remedy::ArmAgain,
             (Operation::Receive(_) | Operation::Wake, _) => Remedy::End,
         }
     }
@@ -104,6 +110,7 @@ mod tests {
             Operation::Send(MESSAGES_MAX - 1),
             Operation::Wake,
             Operation::Cancel,
+            Operation::Watch,
         ] {
             assert_eq!(Operation::decode(operation.encode()), operation);
         }

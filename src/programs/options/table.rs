@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 
 use super::about::About;
 use super::config::{Configuration, Options, options};
+use super::delivery::{self, Deliver, DeliverPort};
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
 use super::peers::{self, PeerNames};
@@ -48,6 +49,7 @@ const NETWORK: &str = "Network";
 const STORAGE: &str = "Storage";
 const LIMITS: &str = "Limits";
 const PEERS: &str = "Peers";
+const DELIVERY: &str = "Delivery";
 const ADMIN: &str = "Admin";
 
 options! {
@@ -260,6 +262,28 @@ options! {
             .group(PEERS)
             .default("1h")
             .shown(|idle| humantime::format_duration(*idle).to_string().into());
+
+    pub deliver: Deliver =
+        "How packets of clients reach programs on this host: cache: their NAT64 translates them; native: \
+         this server delivers them as they are, through --deliver-device",
+        Row::word("deliver", "cache|native", Deliver::parse)
+            .group(DELIVERY)
+            .default("cache")
+            .shown(|deliver| deliver.to_string().into());
+
+    pub deliver_ports: Vec<DeliverPort> =
+        "The same for packets to this port alone, like 80=native; may be repeated",
+        Row::list("deliver-port", "PORT=HOW", |list, _| delivery::ports(list))
+            .group(DELIVERY)
+            .default_with("none", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|ports| strings(ports));
+
+    pub deliver_device: String =
+        "The TUN device through which packets are delivered",
+        Row::word("deliver-device", "NAME", delivery::device)
+            .group(DELIVERY)
+            .default("ho0")
+            .shown(|name| name.as_str().into());
 
     pub admin: AdminPlace =
         "Unix socket at which `status` and the like ask the server, over HTTP; off: none",

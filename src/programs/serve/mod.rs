@@ -12,6 +12,7 @@ pub mod ban_notes;
 pub mod bans;
 mod check;
 pub mod command;
+mod deliver;
 mod drops;
 mod held;
 mod history;

@@ -33,6 +33,7 @@ use crate::programs::serve::admin::{
 };
 use crate::programs::serve::ban_notes::{BanNotesTaken, ban_notes};
 use crate::programs::serve::bans::BanBook;
+use crate::programs::serve::deliver::{DeliveryError, DeliverySetup};
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live::{self, Poller, Polling};
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The operator cannot ask where that was wanted.
     #[error(transparent)]
     Admin(DoorError),
+    /// Nothing can be delivered where that was wanted.
+    #[error(transparent)]
+    Delivery(DeliveryError),
     /// The process beside which this one was started has not let it take over.
     #[error("not taking over: {0}")]
     NotLetGo(io::Error),
@@ -171,7 +175,9 @@ impl Serving {
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
         let unless_served = ForgottenUnlessServed::of(&config.peer_maps, &config.state);
         let doors = Doors::open(&config, &mut kept).map_err(StartError::Admin)?;
+        let delivery = DeliverySetup::of(&config).map_err(StartError::Delivery)?;
         let mut writable = directories(&state, &log);
+        writable.extend(delivery.iter().map(|delivery| delivery.device_file().to_owned()));
         writable.extend(doors.directory());
         let history = HistorySetup::of(&config);
         if let Some(history) = &history {
@@ -185,7 +191,8 @@ impl Serving {
             Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
-        let mut serving = Self::start_on(config, kept, ahead, state, log, Some(doors), on_failure)?;
+        let attached = Attachments { doors: Some(doors), delivery };
+        let mut serving = Self::start_on(config, kept, ahead, state, log, attached, on_failure)?;
         unless_served.served();
         let failures = Arc::clone(&serving.history_failures);
         let keeping = history.map(|history| history.start(failures)).transpose();
@@ -207,7 +214,9 @@ impl Serving {
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
-        Self::start_on(config, KeptSockets::default(), None, state, log, None, on_failure)
+        let (kept, attached) =
+            (KeptSockets::default(), Attachments { doors: None, delivery: None });
+        Self::start_on(config, kept, None, state, log, attached, on_failure)
     }
 
     fn start_on(
@@ -216,7 +225,7 @@ impl Serving {
         ahead: Option<Shards>,
         state: StateDirectory,
         log: Destination,
-        doors: Option<Doors>,
+        Attachments { doors, delivery }: Attachments,
         on_failure: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
@@ -246,15 +255,15 @@ impl Serving {
         let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock.clone(), Arc::clone(&stop), on_failure);
+        let mut deliverers = DeliverySetup::begin(delivery, &mut servers, &stats).into_iter();
         let parts =
             servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
-        for (number, (sockets, parts)) in groups.into_iter().zip(parts).enumerate() {
-            let (((((server, live), recorder), stats), inquiries), names) = parts;
-            let shard = ServerShard { server, live };
-            let stats = Arc::clone(stats);
-            let seat = Seat { shard, recorder, stats, inquiries, names, common: common.clone() };
-            seat.spawn(number, io, sockets).map_err(|error| StartError::System("thread", error))?;
-        }
+        let seats = parts.map(|(((((server, live), recorder), stats), inquiries), names)| {
+            let (shard, stats) = (ServerShard { server, live }, Arc::clone(stats));
+            let (deliverer, common) = (deliverers.next(), common.clone());
+            Seat { shard, recorder, stats, inquiries, names, deliverer, common }
+        });
+        Seat::spawn_all(seats, groups, io).map_err(|error| StartError::System("thread", error))?;
         // `recv` must fail when a reactor ended before it could report.
         drop(common);
         let serving = Serving {
@@ -318,6 +327,14 @@ impl Serving {
         self.has(all);
         Ok(self)
     }
+}
+
+/// What a server has beside its sockets, its state and its log.
+struct Attachments {
+    /// Where the operator can ask.
+    doors: Option<Doors>,
+    /// Where packets are delivered.
+    delivery: Option<DeliverySetup>,
 }
 
 /// What the operator will be answered with, as soon as reactors run.

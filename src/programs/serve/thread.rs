@@ -14,6 +14,7 @@ use crate::kernel::mmsg::Mmsg;
 use crate::kernel::ring::Ring;
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::waker::EventWaker;
+use crate::programs::serve::deliver::Deliverer;
 use crate::programs::serve::inquiry::Inquiries;
 use crate::programs::serve::journal_trouble::say_trouble;
 use crate::programs::serve::live::View;
@@ -89,17 +90,23 @@ pub(super) struct Seat {
     pub(super) stats: Arc<Stats>,
     pub(super) inquiries: Option<Inquiries>,
     pub(super) names: ReactorNames,
+    pub(super) deliverer: Option<Deliverer>,
     pub(super) common: ThreadsShared,
 }
 
 impl Seat {
-    /// Starts the thread of reactor `number`.
-    pub(super) fn spawn(
-        self,
-        number: usize,
+    /// Starts the threads of all reactors, each with its sockets.
+    pub(super) fn spawn_all(
+        seats: impl Iterator<Item = Self>,
+        groups: Vec<Vec<ReactorSocket>>,
         io: Io,
-        sockets: Vec<ReactorSocket>,
     ) -> io::Result<()> {
+        let mut all = seats.zip(groups).enumerate();
+        all.try_for_each(|(number, (seat, sockets))| seat.spawn(number, io, sockets))
+    }
+
+    /// Starts the thread of reactor `number`.
+    fn spawn(self, number: usize, io: Io, sockets: Vec<ReactorSocket>) -> io::Result<()> {
         let on_end = OnEnd {
             end: Some(self.common.ended.clone()),
             tell: Arc::clone(&self.common.on_failure),
@@ -143,7 +150,14 @@ impl Seat {
         };
         let say = say_trouble(troubled);
         let reactor = Reactor::new(backend, self.shard, recorder, clock, self.stats, say);
-        let mut reactor = reactor.naming(self.names.writer).recording_first(self.names.first);
+        let reactor = reactor.naming(self.names.writer).recording_first(self.names.first);
+        let mut reactor = match reactor.delivering(self.deliverer) {
+            Ok(reactor) => reactor,
+            Err(error) => {
+                on_end.forget();
+                return drop(ready.send(Err(error)));
+            }
+        };
         if let Some(inquiries) = self.inquiries {
             reactor = reactor.answering(inquiries);
         }

@@ -364,7 +364,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -455,6 +455,18 @@ _nat64handoff() {
                     return 0
                     ;;
                 --peer-pool-idle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver)
+                    COMPREPLY=($(compgen -W "cache native" -- "${cur}"))
+                    return 0
+                    ;;
+                --deliver-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver-device)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1464,7 +1476,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1555,6 +1567,18 @@ _nat64handoff() {
                     return 0
                     ;;
                 --peer-pool-idle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver)
+                    COMPREPLY=($(compgen -W "cache native" -- "${cur}"))
+                    return 0
+                    ;;
+                --deliver-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver-device)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1582,7 +1606,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1673,6 +1697,18 @@ _nat64handoff() {
                     return 0
                     ;;
                 --peer-pool-idle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver)
+                    COMPREPLY=($(compgen -W "cache native" -- "${cur}"))
+                    return 0
+                    ;;
+                --deliver-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver-device)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

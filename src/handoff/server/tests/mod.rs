@@ -5,6 +5,7 @@ mod banned;
 mod fair;
 mod month;
 mod price;
+mod section_11;
 mod section_5;
 mod section_6;
 mod section_7;

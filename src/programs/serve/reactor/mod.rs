@@ -4,12 +4,15 @@
 //! answers to the kernel. A change is recorded before the answer that announces it leaves: see
 //! `Reactor::commit`.
 
+mod record;
+
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::deliver::Deliverer;
 use super::held::{HeldReplies, HeldReply};
 use super::inquiry::{Inquiries, Inquiry, frozen};
 use super::journal_trouble::JournalTrouble;
@@ -76,6 +79,8 @@ pub struct Reactor<B, S: Shard> {
     unlogged: Vec<Event>,
     /// None: peers have no names.
     names: Option<PeerNameWriter>,
+    /// None: nothing is delivered on this host.
+    deliverer: Option<Deliverer>,
     /// What is recorded before anything else, from the last to the first.
     first: Vec<(TableKey, Change)>,
     /// Nothing could be recorded when that was tried last.
@@ -130,6 +135,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             held: HeldReplies::default(),
             unlogged: Vec::new(),
             names: None,
+            deliverer: None,
             first: Vec::new(),
             first_waits: false,
             log_room: 0,
@@ -151,6 +157,18 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// With the names of peers, if they are to have any.
     pub fn naming(self, names: Option<PeerNameWriter>) -> Self {
         Self { names, ..self }
+    }
+
+    /// With packets of clients delivered on this host, if they are to be.
+    ///
+    /// # Errors
+    /// Those of [`Deliverer::watch`].
+    pub fn delivering(mut self, deliverer: Option<Deliverer>) -> io::Result<Self> {
+        if let Some(deliverer) = &deliverer {
+            deliverer.watch(&mut self.backend)?;
+        }
+        self.deliverer = deliverer;
+        Ok(self)
     }
 
     /// These changes are recorded before all others.
@@ -217,6 +235,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.release()?;
         if arrivals > 0 || turn.tends {
             self.batch(arrivals)?;
+        }
+        if let Some(deliverer) = &mut self.deliverer
+            && self.backend.is_readable()
+        {
+            deliverer.answer(&mut self.backend, self.clock.monotonic())?;
         }
         self.count_losses();
         Ok(())
@@ -428,6 +451,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 }
             }
         }
+        if let Some(deliverer) = &mut self.deliverer
+            && !self.outbox.delivered.is_empty()
+        {
+            deliverer.deliver(&self.backend, &self.outbox.delivered);
+        }
         self.outbox.clear();
         Ok(())
     }
@@ -463,86 +491,6 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             let events = self.log_room.saturating_sub(changes.len());
             names.take_back(batch.now.monotonic, events, changes);
         }
-    }
-
-    /// Writes the changes of a batch to the journal, and their events to the log's queue, where
-    /// there is room for them: see [`Reactor::begin`]. Returns whether the journal has all changes
-    /// up to now.
-    fn record(&mut self, now: Now) -> bool {
-        let changes = &self.outbox.changes;
-        let Some(log) = self.log.as_mut().filter(|_| !changes.is_empty()) else {
-            return self.journal_state() == JournalState::Fine;
-        };
-        let written = match &mut self.journal {
-            Some(journal) => journal.append(now.wall, changes).is_ok(),
-            None => true,
-        };
-        for event in changes.iter().filter_map(|(table, change)| change.event(now.wall, *table)) {
-            if written {
-                log.send(event, &self.stats);
-            } else {
-                self.unlogged.push(event);
-            }
-        }
-        log.publish();
-        written
-    }
-
-    /// Looks whether there is what records changes.
-    pub fn take_recorder(&mut self) {
-        if let Some(ChangeRecorder { journal, log }) = (self.recorder)() {
-            self.journal = journal;
-            self.log = Some(log);
-        }
-    }
-
-    /// Tries again to write what the journal had no room for, or to get a journal.
-    fn retry(&mut self) {
-        if self.log.is_none() {
-            self.take_recorder();
-        }
-        if let Some(journal) = &mut self.journal
-            && journal.retry().is_ok()
-        {
-            self.log_unlogged();
-        }
-    }
-
-    fn log_unlogged(&mut self) {
-        if let Some(names) = &mut self.names {
-            let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
-            let now = self.clock.monotonic();
-            names.follow_late(now, &self.unlogged, waits_for(self.journal.as_ref(), durable));
-        }
-        if let Some(log) = &mut self.log {
-            self.unlogged.drain(..).for_each(|event| log.send(event, &self.stats));
-            log.publish();
-        }
-    }
-
-    /// Whether changes can be recorded.
-    fn is_recording(&mut self) -> bool {
-        let journal = self.journal.as_mut();
-        self.log.is_some() && journal.is_none_or(|journal| journal.state() == JournalState::Fine)
-    }
-
-    /// The journal's state, which is reported when it has changed. Without a journal it is fine;
-    /// and so is one that is full, as far as what is in it is concerned.
-    fn journal_state(&mut self) -> JournalState {
-        let Some(journal) = &mut self.journal else { return JournalState::Fine };
-        let state = match journal.state() {
-            JournalState::Full => JournalState::Fine,
-            state => state,
-        };
-        if state != self.told {
-            self.told = state;
-            (self.on_trouble)(match state {
-                JournalState::Fine | JournalState::Full => JournalTrouble::Over,
-                JournalState::NoSpace => JournalTrouble::NoSpace(journal.cause()),
-                JournalState::Failed => JournalTrouble::Failed(journal.cause()),
-            });
-        }
-        state
     }
 
     /// Keeps a reply until its record is durable. A reply whose record is not even written is

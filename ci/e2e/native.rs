@@ -1,0 +1,255 @@
+//! PROTOCOL.md section 11. Packets of clients are delivered on the host of the service: programs
+//! that listen for IPv6 see the clients' own addresses.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::downloads::octets;
+use crate::field::{Field, SERVICE, SERVICE6};
+use crate::judge::eventlog::Kind;
+use crate::process::{PATIENCE, run};
+use crate::programs::{Gateway, Nginx, Server, curl};
+
+/// Makes the device as DELIVERY.md says: this host has no IPv6 of its own.
+pub fn make_device(field: &Field) {
+    let page = include_str!("../../src/DELIVERY.md");
+    let lines = page.lines().filter_map(|line| line.strip_prefix("    ip "));
+    // All but the last, which is for ports of containers.
+    let lines: Vec<_> = lines.filter(|line| !line.contains("fwmark")).collect();
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    for line in lines {
+        let line = line.replace("user nat64ho ", "");
+        let arguments: Vec<_> = line.split(' ').collect();
+        let output = run(&field.server, "ip", &arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {line}: {said}");
+    }
+}
+
+/// A server that delivers, a gateway that it knows, and nginx at IPv4 and IPv6 sockets.
+pub fn delivering(field: &Field, options: &[&str]) -> (Server, Gateway, Nginx) {
+    make_device(field);
+    let server = Server::start_with(field, options);
+    let nginx = Nginx::start_at(field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
+    let gateway = Gateway::start(&field.sites[0]);
+    // The first connection of a NAT64 that does not know the server.
+    curl(&field.sites[0], "hello").unwrap();
+    server.wait_until_known(field.sites[0].pool);
+    (server, gateway, nginx)
+}
+
+/// Answers each connection with all that it gets, and says who it was.
+struct Echo {
+    at: SocketAddrV6,
+    thread: JoinHandle<SocketAddr>,
+}
+
+impl Echo {
+    fn start(field: &Field, port: u16) -> Echo {
+        let at = SocketAddrV6::new(SERVICE6, port, 0, 0);
+        let anywhere = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
+        let listener = field.server.inside(|| TcpListener::bind(anywhere).unwrap());
+        let thread = thread::spawn(move || {
+            let (mut stream, from) = listener.accept().unwrap();
+            let mut buffer = vec![0; 65_536];
+            loop {
+                match stream.read(&mut buffer).unwrap() {
+                    0 => return from,
+                    length => stream.write_all(&buffer[..length]).unwrap(),
+                }
+            }
+        });
+        Echo { at, thread }
+    }
+
+    fn connect(&self, field: &Field) -> TcpStream {
+        let stream = field.client().inside(|| TcpStream::connect(self.at).unwrap());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn peer(self) -> SocketAddr {
+        self.thread.join().unwrap()
+    }
+}
+
+fn exchange(stream: &mut TcpStream, what: &[u8]) {
+    stream.write_all(what).unwrap();
+    let mut got = vec![0; what.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert!(got == what, "other octets came back");
+}
+
+#[test]
+fn section_11_nginx_sees_the_client_and_no_entry_is_made() {
+    let field = Field::new();
+    let (mut server, mut gateway, nginx) = delivering(&field, &["--deliver", "native"]);
+    let site = &field.sites[0];
+    let large = octets(10_000_000);
+    nginx.put("large", &large);
+    let entries = server.entries(Kind::Created).len();
+    assert_eq!(curl(site, "hello").unwrap(), b"hello\n");
+    assert!(curl(site, "large").unwrap() == large);
+    let seen: Vec<_> = nginx.accesses(3).into_iter().map(|access| access.address).collect();
+    let client = IpAddr::V6(site.address);
+    assert_eq!(seen, [IpAddr::V4(site.pool), client, client]);
+    assert_eq!(server.entries(Kind::Created).len(), entries);
+    gateway.stop();
+    server.stop();
+}
+
+#[test]
+fn section_11_both_ways_ten_megabytes_and_ping() {
+    let field = Field::new();
+    let (mut server, _gateway, _nginx) = delivering(&field, &["--deliver-port", "7=native"]);
+    let echo = Echo::start(&field, 7);
+    let mut stream = echo.connect(&field);
+    let from = stream.local_addr().unwrap();
+    for round in 0..10 {
+        exchange(&mut stream, &octets(1_000_000)[round..]);
+    }
+    drop(stream);
+    assert_eq!(echo.peer(), from);
+    // What is for other ports, and pings, are as ever.
+    assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
+    let service = SERVICE6.to_string();
+    assert!(run(field.client(), "ping", &["-6", "-c", "1", "-W", "5", &service]).status.success());
+    assert_eq!(server.entries(Kind::Created).len(), 2);
+    server.stop();
+}
+
+#[test]
+fn section_11_udp_has_the_clients_address() {
+    let field = Field::new();
+    let (mut server, _gateway, _nginx) = delivering(&field, &["--deliver-port", "53=native"]);
+    let service = SocketAddrV6::new(SERVICE6, 53, 0, 0);
+    let bound = field.server.inside(|| UdpSocket::bind(service).unwrap());
+    let client = field.client().inside(|| UdpSocket::bind("[::]:0").unwrap());
+    for socket in [&bound, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let mut buffer = vec![0; 65_536];
+    // The longest answers are fragments.
+    let lengths = [(0, 0), (1, 1), (1000, 1000), (1370, 1370), (1371, 1371), (1452, 1452)];
+    for (question, answer) in lengths.into_iter().chain([(10, 9000), (11, 60_000)]) {
+        client.send_to(&octets(question), service).unwrap();
+        let (got, from) = bound.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..got] == octets(question), "{question}");
+        assert_eq!(from.ip(), IpAddr::V6(field.sites[0].address));
+        bound.send_to(&octets(answer), from).unwrap();
+        let (got, from) = client.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..got] == octets(answer), "{answer} back");
+        assert_eq!(from, SocketAddr::V6(service));
+    }
+    server.stop();
+}
+
+#[test]
+fn section_11_a_connection_outlives_reboots_and_restarts() {
+    let field = Field::new();
+    let (mut server, gateway, _nginx) = delivering(&field, &["--deliver", "native"]);
+    let echo = Echo::start(&field, 7);
+    let mut stream = echo.connect(&field);
+    exchange(&mut stream, b"before");
+    gateway.reboot();
+    exchange(&mut stream, b"after a reboot");
+    server.stop();
+    let mut server = Server::start_with(&field, &["--deliver", "native"]);
+    exchange(&mut stream, b"after a restart");
+    server.kill();
+    let mut server = Server::start_with(&field, &["--deliver", "native"]);
+    exchange(&mut stream, b"after a kill");
+    drop(stream);
+    assert_eq!(echo.peer().ip(), IpAddr::V6(field.sites[0].address));
+    server.stop();
+}
+
+#[test]
+fn section_11_an_idle_connection_with_an_entry_goes_on_when_delivery_begins() {
+    let field = Field::new();
+    make_device(&field);
+    let mut server = Server::start(&field);
+    let nginx = Nginx::start_at(&field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
+    let gateway = Gateway::start(&field.sites[0]);
+    curl(&field.sites[0], "hello").unwrap();
+    server.wait_until_known(field.sites[0].pool);
+    let listener = field.server.inside(|| TcpListener::bind((SERVICE, 7)).unwrap());
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 64];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..length]).unwrap();
+        }
+    });
+    let to = SocketAddrV6::new(SERVICE6, 7, 0, 0);
+    let mut stream = field.client().inside(|| TcpStream::connect(to).unwrap());
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(&mut stream, b"by the cache");
+    server.stop();
+    let mut server = Server::start_with(&field, &["--deliver", "native"]);
+    gateway.reboot();
+    exchange(&mut stream, b"after a reboot");
+    assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
+    let seen = nginx.accesses(2).pop().unwrap().address;
+    assert_eq!(seen, IpAddr::V6(field.sites[0].address));
+    drop(stream);
+    echo.join().unwrap();
+    server.stop();
+}
+
+#[test]
+fn section_11_a_device_that_is_missing_is_named() {
+    let field = Field::new();
+    let (state, log) = (field.path("state"), field.path("events.log"));
+    let start = |options: &[&str]| {
+        let fixed = ["serve", "--listen", "127.0.0.1", "--state", state.to_str().unwrap(), "--log"];
+        let arguments = [&fixed[..], &[log.to_str().unwrap()], options].concat();
+        let output = run(&field.server, env!("CARGO_BIN_EXE_nat64handoff"), &arguments);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = start(&["--deliver", "native"]);
+    assert!(said.contains("the device ho0: there is no such device"), "{said}");
+    field.server.ip("tuntap add dev ho0 mode tun vnet_hdr");
+    let said = start(&["--deliver-port", "80=native", "--reactors", "2"]);
+    assert!(said.contains("without multi_queue"), "{said}");
+    let said = start(&["--deliver", "native", "--reactors", "1"]);
+    assert!(said.contains("has no IPv6 address"), "{said}");
+}
+
+/// Several reactors share the device: an answer may come out at another one than the NAT64's.
+#[test]
+fn section_11_answers_at_any_reactor_find_their_way() {
+    let field = Field::of_two();
+    make_device(&field);
+    let options = ["--deliver", "native", "--reactors", "3"];
+    let mut server = Server::start_with(&field, &options);
+    let nginx = Nginx::start_at(&field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
+    let gateways: Vec<_> = field.sites.iter().map(Gateway::start).collect();
+    for site in &field.sites {
+        curl(site, "hello").unwrap();
+        server.wait_until_known(site.pool);
+    }
+    for _ in 0..10 {
+        for site in &field.sites {
+            assert_eq!(curl(site, "hello").unwrap(), b"hello\n");
+        }
+    }
+    // The kernel forgets after three seconds at which queue a flow came in.
+    let echo = Echo::start(&field, 7);
+    let mut stream = echo.connect(&field);
+    exchange(&mut stream, b"at once");
+    thread::sleep(Duration::from_secs(4));
+    exchange(&mut stream, b"later");
+    drop(stream);
+    echo.peer();
+    let seen = nginx.accesses(22);
+    for site in &field.sites {
+        let its = |address| address == IpAddr::V6(site.address);
+        assert_eq!(seen.iter().filter(|access| its(access.address)).count(), 10);
+    }
+    drop(gateways);
+    server.stop();
+}

@@ -1,0 +1,56 @@
+//! [`HostDelivery`]: which client packets are delivered on this host, and who gets the answers
+//! (PROTOCOL.md section 11).
+//!
+//! A packet that is delivered needs no entry and no mapped port: the NAT64 tunnels it here, the
+//! host's own network stack takes it from the client's own address, and what it answers goes back
+//! through the NAT64 that the connection came by. Shared by all shards, as an answer may come out
+//! of the device at any of them.
+//!
+//! Not here: the device, and how packets get to it and from it.
+
+mod last;
+mod ports;
+mod routes;
+mod store;
+
+use std::net::Ipv6Addr;
+
+pub use last::LastFlow;
+pub use ports::DeliveredPorts;
+pub use routes::{
+    AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_MAX, ROUTES_MAX, Via,
+};
+
+use crate::handoff::random::SecretHash;
+use crate::ip::address::Prefix96;
+
+/// What is delivered, and the flows of it.
+#[derive(Debug)]
+pub struct HostDelivery {
+    /// Which ports.
+    pub ports: DeliveredPorts,
+    /// The addresses that this host has behind prefixes of NAT64s: nothing else is delivered to.
+    services: Vec<Ipv6Addr>,
+    /// Who gets the answers.
+    pub routes: DeliveryRoutes,
+}
+
+impl HostDelivery {
+    /// Of these ports, to these addresses. `hash` has a secret key.
+    pub fn new(ports: DeliveredPorts, services: Vec<Ipv6Addr>, hash: SecretHash) -> Self {
+        Self { ports, services, routes: DeliveryRoutes::new(hash) }
+    }
+
+    /// Whether packets to this address are delivered.
+    #[inline]
+    pub fn is_service(&self, address: Ipv6Addr) -> bool {
+        self.services.contains(&address)
+    }
+
+    /// Whether a client can have this address: one behind the prefix of a service would be a
+    /// service, or an IPv4 host that pretends to be a client.
+    pub fn can_be_client(&self, address: Ipv6Addr) -> bool {
+        let prefix = Prefix96::of(address);
+        self.services.iter().all(|&service| Prefix96::of(service) != prefix)
+    }
+}

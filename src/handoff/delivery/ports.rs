@@ -1,0 +1,85 @@
+//! [`DeliveredPorts`]: to which ports of this host packets are delivered.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ip::transport::Transport;
+
+const WORDS: usize = (u16::MAX as usize + 1) / 64;
+
+/// A set of ports for each of TCP and UDP. Whoever finds out which programs listen may change it
+/// while it is asked.
+pub struct DeliveredPorts {
+    tcp: Box<[AtomicU64]>,
+    udp: Box<[AtomicU64]>,
+    /// Whether pings and what is neither TCP nor UDP are delivered.
+    others: bool,
+}
+
+impl std::fmt::Debug for DeliveredPorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = |set: &[AtomicU64]| -> u32 {
+            set.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
+        };
+        let (tcp, udp) = (count(&self.tcp), count(&self.udp));
+        write!(f, "DeliveredPorts {{ tcp: {tcp}, udp: {udp}, others: {} }}", self.others)
+    }
+}
+
+impl DeliveredPorts {
+    /// Those ports of which `delivers` says so, and whether all is that is neither TCP nor UDP.
+    pub fn new(others: bool, delivers: impl Fn(Transport, u16) -> bool) -> Self {
+        let set = |transport| -> Box<[AtomicU64]> {
+            (0..WORDS).map(|word| bits(word, |port| delivers(transport, port)).into()).collect()
+        };
+        Self { tcp: set(Transport::Tcp), udp: set(Transport::Udp), others }
+    }
+
+    /// From now on those of `transport` of which `delivers` says so.
+    pub fn set(&self, transport: Transport, delivers: impl Fn(u16) -> bool) {
+        for (word, bits_now) in self.of(transport).iter().enumerate() {
+            bits_now.store(bits(word, &delivers), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a packet to this port is delivered.
+    #[inline]
+    pub fn has(&self, transport: Transport, port: u16) -> bool {
+        let word = &self.of(transport)[usize::from(port / 64)];
+        transport != Transport::Echo && word.load(Ordering::Relaxed) & 1 << (port % 64) != 0
+    }
+
+    /// Whether pings and what is neither TCP nor UDP are delivered.
+    pub fn others(&self) -> bool {
+        self.others
+    }
+
+    fn of(&self, transport: Transport) -> &[AtomicU64] {
+        if transport == Transport::Tcp { &self.tcp } else { &self.udp }
+    }
+}
+
+fn bits(word: usize, delivers: impl Fn(u16) -> bool) -> u64 {
+    let has = |bit: usize| u64::from(delivers((word * 64 + bit) as u16)) << bit;
+    (0..64).fold(0, |bits, bit| bits | has(bit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_either_transport_and_no_other() {
+        let ports = DeliveredPorts::new(true, |transport, port| {
+            transport == Transport::Tcp && [0, 63, 64, 80, 65_535].contains(&port)
+        });
+        for port in 0..=u16::MAX {
+            let is = [0, 63, 64, 80, 65_535].contains(&port);
+            assert_eq!(ports.has(Transport::Tcp, port), is);
+            assert!(!ports.has(Transport::Udp, port) && !ports.has(Transport::Echo, port));
+        }
+        ports.set(Transport::Udp, |port| port == 53);
+        ports.set(Transport::Tcp, |_| false);
+        assert!(ports.has(Transport::Udp, 53) && !ports.has(Transport::Echo, 53));
+        assert!(!ports.has(Transport::Tcp, 80) && ports.others());
+    }
+}

@@ -1,0 +1,427 @@
+//! [`DeliveryRoutes`]: by which NAT64 an answer goes to a client (PROTOCOL.md section 11).
+//!
+//! A flow stays with the NAT64 that opened it: another one that says that it has the same client
+//! cannot take over the answers of its connections. Where no flow is known, as for a packet that
+//! this host sends first, the NAT64 that had the client first gets it, until it had not for long.
+//!
+//! Whatever comes here was validated. All is bounded; what was not used for long goes first, and
+//! where a NAT64 has more than its share of the clients, its own do.
+
+use std::net::Ipv6Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+
+use super::store::{Store, Stored};
+use crate::handoff::entry::{ControlPort, TableKey};
+use crate::handoff::opaque::Authenticator;
+use crate::handoff::random::SecretHash;
+use crate::handoff::stats::DropReason;
+use crate::ip::address::{Prefix96, extract};
+
+/// The most clients that have routes.
+pub const CLIENTS_MAX: usize = 1 << 18;
+/// The most flows that are known.
+pub const FLOWS_MAX: usize = 1 << 20;
+/// The most NAT64s that one client can come by.
+pub const ROUTES_MAX: usize = 4;
+/// For so many seconds after its last packet a flow stays with its NAT64, and packets without a
+/// flow go by the NAT64 that had the client first.
+pub const FLOW_HELD: u32 = 300;
+/// A NAT64 that has more than one in so many of the clients makes room by its own.
+const SHARE: usize = 8;
+/// Parts that are locked by themselves.
+const PARTS: usize = 64;
+
+const _: () = assert!(CLIENTS_MAX.is_multiple_of(PARTS) && FLOWS_MAX.is_multiple_of(PARTS));
+
+/// One flow, seen from its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveredFlow {
+    /// The address of the service behind the NAT64's prefix.
+    pub service: Ipv6Addr,
+    pub client: Ipv6Addr,
+    /// The protocol, by the number of its next header.
+    pub protocol: u8,
+    /// 0 where the protocol has none.
+    pub service_port: u16,
+    /// 0 where the protocol has none.
+    pub client_port: u16,
+}
+
+/// By whom a packet came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Via<'a> {
+    pub table: TableKey,
+    pub port: ControlPort,
+    pub authenticator: &'a [u8],
+}
+
+/// Where an answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerPath {
+    pub table: TableKey,
+    pub port: ControlPort,
+}
+
+#[derive(Debug)]
+struct Route {
+    table: TableKey,
+    port: ControlPort,
+    authenticator: Authenticator,
+    used: u32,
+}
+
+#[derive(Debug)]
+struct RoutedClient {
+    hash: u64,
+    prefix: Prefix96,
+    address: Ipv6Addr,
+    first: Route,
+    /// Of other NAT64s: mostly there are none.
+    others: Vec<Route>,
+}
+
+#[derive(Debug)]
+struct FlowRecord {
+    hash: u64,
+    table: TableKey,
+    used: u32,
+}
+
+impl Stored for RoutedClient {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn used(&self) -> u32 {
+        self.routes().map(|route| route.used).max().unwrap_or(0)
+    }
+}
+
+impl Stored for FlowRecord {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn used(&self) -> u32 {
+        self.used
+    }
+}
+
+impl RoutedClient {
+    fn is(&self, flow: &DeliveredFlow) -> bool {
+        self.address == flow.client && self.prefix == Prefix96::of(flow.service)
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Route> {
+        [&self.first].into_iter().chain(&self.others)
+    }
+
+    fn route_mut(&mut self, table: TableKey) -> Option<&mut Route> {
+        let Self { first, others, .. } = self;
+        [first].into_iter().chain(others).find(|route| route.table == table)
+    }
+
+    /// The client came by this NAT64.
+    fn came(&mut self, via: Via<'_>, second: u32) -> Result<(), DropReason> {
+        if let Some(route) = self.route_mut(via.table) {
+            route.came(via, second);
+        } else if self.others.len() + 1 < ROUTES_MAX {
+            self.others.push(Route::new(via, second)?);
+        } else {
+            let oldest = self.others.iter_mut().min_by_key(|route| route.used);
+            let oldest = oldest.filter(|route| is_old(route.used, second));
+            *oldest.ok_or(DropReason::FlowOfAnother)? = Route::new(via, second)?;
+        }
+        if self.first.table != via.table && is_old(self.first.used, second) {
+            let other = self.others.iter_mut().find(|route| route.table == via.table);
+            other.into_iter().for_each(|other| std::mem::swap(other, &mut self.first));
+        }
+        Ok(())
+    }
+}
+
+impl Route {
+    fn new(via: Via<'_>, used: u32) -> Result<Self, DropReason> {
+        // Whatever stood in a message can be kept.
+        let authenticator =
+            Authenticator::new(via.authenticator).ok_or(DropReason::MessageTruncated)?;
+        Ok(Self { table: via.table, port: via.port, authenticator, used })
+    }
+
+    fn came(&mut self, via: Via<'_>, second: u32) {
+        (self.port, self.used) = (via.port, second);
+        if !self.authenticator.is(via.authenticator)
+            && let Some(authenticator) = Authenticator::new(via.authenticator)
+        {
+            self.authenticator = authenticator;
+        }
+    }
+}
+
+fn is_old(used: u32, second: u32) -> bool {
+    second.saturating_sub(used) > FLOW_HELD
+}
+
+/// The clients whose hashes begin alike, and their flows.
+#[derive(Debug)]
+struct RoutesPart {
+    clients: Store<RoutedClient>,
+    flows: Store<FlowRecord>,
+    /// How many clients came first by which NAT64.
+    held: HashMap<TableKey, usize, SecretHash>,
+}
+
+/// By which NAT64 answers go.
+#[derive(Debug)]
+pub struct DeliveryRoutes {
+    hash: SecretHash,
+    parts: Box<[Mutex<RoutesPart>]>,
+    clients_max: usize,
+}
+
+impl DeliveryRoutes {
+    /// None yet. `hash` has a secret key.
+    pub fn new(hash: SecretHash) -> Self {
+        Self::with_bounds(hash, CLIENTS_MAX, FLOWS_MAX)
+    }
+
+    fn with_bounds(hash: SecretHash, clients: usize, flows: usize) -> Self {
+        let part = || RoutesPart {
+            clients: Store::new(clients / PARTS),
+            flows: Store::new(flows / PARTS),
+            held: HashMap::with_hasher(hash),
+        };
+        let parts = (0..PARTS).map(|_| Mutex::new(part())).collect();
+        Self { hash, parts, clients_max: clients / PARTS }
+    }
+
+    /// A packet of `flow` came from its client: answers go by where it came from.
+    ///
+    /// # Errors
+    /// [`DropReason::FlowOfAnother`] where the flow is another NAT64's, or so many have the client
+    /// that this one has no place.
+    pub fn came(&self, flow: &DeliveredFlow, via: Via<'_>, second: u32) -> Result<(), DropReason> {
+        let (client, hash) = self.hashes(flow);
+        let mut part = self.part(client);
+        let RoutesPart { clients, flows, held } = &mut *part;
+        let known = flows.find_mut(hash, |record| record.hash == hash);
+        if known
+            .as_ref()
+            .is_some_and(|known| known.table != via.table && !is_old(known.used, second))
+        {
+            return Err(DropReason::FlowOfAnother);
+        }
+        match clients.find_mut(client, |record| record.is(flow)) {
+            Some(record) => {
+                let before = record.first.table;
+                record.came(via, second)?;
+                if record.first.table != before {
+                    give_back(held, before);
+                    *held.entry(record.first.table).or_default() += 1;
+                }
+            }
+            None => {
+                let record = RoutedClient {
+                    hash: client,
+                    prefix: Prefix96::of(flow.service),
+                    address: flow.client,
+                    first: Route::new(via, second)?,
+                    others: Vec::new(),
+                };
+                let share = (self.clients_max / SHARE).max(1);
+                let own = held.get(&via.table).is_some_and(|&held| held >= share);
+                let gone = clients.add(record, |other| own && other.first.table == via.table);
+                gone.into_iter().for_each(|gone| give_back(held, gone.first.table));
+                *held.entry(via.table).or_default() += 1;
+            }
+        }
+        match known {
+            Some(known) => (known.table, known.used) = (via.table, second),
+            None => {
+                flows.add(FlowRecord { hash, table: via.table, used: second }, |_| false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where an answer goes, or a packet that this host sends first, and with which authenticator,
+    /// which is written to the start of `authenticator`: see [`DeliveryRoutes::answer`]'s length.
+    ///
+    /// `None` where nobody has the client.
+    pub fn answer<'a>(
+        &self,
+        flow: &DeliveredFlow,
+        second: u32,
+        authenticator: &'a mut [u8; crate::handoff::message::MESSAGE_DATA_MAX],
+    ) -> Option<(AnswerPath, &'a [u8])> {
+        let (client, hash) = self.hashes(flow);
+        let mut part = self.part(client);
+        let RoutesPart { clients, flows, .. } = &mut *part;
+        let record = clients.find_mut(client, |record| record.is(flow))?;
+        let known = flows.find_mut(hash, |record| record.hash == hash);
+        let table = known.map_or(record.first.table, |known| {
+            known.used = known.used.max(second);
+            known.table
+        });
+        let route = match record.route_mut(table) {
+            Some(route) => &*route,
+            None => &record.first,
+        };
+        let octets = route.authenticator.octets();
+        let place = &mut authenticator[..octets.len()];
+        place.copy_from_slice(octets);
+        Some((AnswerPath { table: route.table, port: route.port }, place))
+    }
+
+    /// Whether the client of `flow` came by this NAT64.
+    pub fn has(&self, flow: &DeliveredFlow, table: TableKey) -> bool {
+        let (client, _) = self.hashes(flow);
+        let part = self.part(client);
+        let record = part.clients.find(client, |record| record.is(flow));
+        record.is_some_and(|record| record.routes().any(|route| route.table == table))
+    }
+
+    fn part(&self, client: u64) -> MutexGuard<'_, RoutesPart> {
+        // The low bits choose the place within the part.
+        let part = &self.parts[(client >> 40) as usize % PARTS];
+        // Nothing panics while it is held; if it did, what is in it is still whole.
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hash of the client, and that of the flow.
+    fn hashes(&self, flow: &DeliveredFlow) -> (u64, u64) {
+        let [a, b] = halves(flow.client.to_bits());
+        let [c, d] = halves(flow.service.to_bits() & !u128::from(u32::MAX));
+        let client = self.hash.of_words([a, b, c, d]);
+        let service = u64::from(extract(flow.service).to_bits());
+        let ports = u64::from(flow.client_port) << 16 | u64::from(flow.service_port);
+        let ports = service << 32 | ports;
+        (client, self.hash.of_words([client, ports, u64::from(flow.protocol), 0]))
+    }
+}
+
+fn give_back(held: &mut HashMap<TableKey, usize, SecretHash>, table: TableKey) {
+    if let Some(count) = held.get_mut(&table) {
+        *count -= 1;
+        if *count == 0 {
+            held.remove(&table);
+        }
+    }
+}
+
+fn halves(bits: u128) -> [u64; 2] {
+    [(bits >> 64) as u64, bits as u64]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    use crate::handoff::message::MESSAGE_DATA_MAX;
+
+    fn routes() -> DeliveryRoutes {
+        DeliveryRoutes::new(SecretHash::new([3; 16]))
+    }
+
+    fn flow(client: u16, port: u16) -> DeliveredFlow {
+        DeliveredFlow {
+            service: "64:ff9b::203.0.113.5".parse().unwrap(),
+            client: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, client),
+            protocol: 6,
+            service_port: 80,
+            client_port: port,
+        }
+    }
+
+    fn table(nat64: u8) -> TableKey {
+        TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, nat64) }
+    }
+
+    fn via(nat64: u8) -> Via<'static> {
+        Via { table: table(nat64), port: ControlPort(4000), authenticator: b"sixteen octets!!" }
+    }
+
+    fn goes(routes: &DeliveryRoutes, flow: &DeliveredFlow, second: u32) -> Option<u8> {
+        let mut room = [0; MESSAGE_DATA_MAX];
+        let answer = routes.answer(flow, second, &mut room);
+        answer.map(|(answer, _)| answer.table.nat64.octets()[3])
+    }
+
+    #[test]
+    fn section_11_answers_go_where_the_client_came_from() {
+        let routes = routes();
+        assert_eq!(goes(&routes, &flow(1, 1000), 0), None);
+        routes.came(&flow(1, 1000), via(7), 0).unwrap();
+        let mut room = [0; MESSAGE_DATA_MAX];
+        let answer = AnswerPath { table: table(7), port: ControlPort(4000) };
+        let expected = Some((answer, &b"sixteen octets!!"[..]));
+        assert_eq!(routes.answer(&flow(1, 1000), 0, &mut room), expected);
+        // A flow that is not known, of the same client through the same prefix.
+        assert_eq!(goes(&routes, &flow(1, 1001), 0), Some(7));
+        assert_eq!(goes(&routes, &flow(2, 1000), 0), None);
+        let service = "64:ff9b:1::203.0.113.5".parse().unwrap();
+        assert_eq!(goes(&routes, &DeliveredFlow { service, ..flow(1, 1000) }, 0), None);
+        // Port and authenticator are those of the last packet.
+        let later = Via { port: ControlPort(5000), authenticator: b"xy", ..via(7) };
+        routes.came(&flow(1, 1000), later, 1).unwrap();
+        let answer = AnswerPath { port: ControlPort(5000), ..answer };
+        assert_eq!(routes.answer(&flow(1, 1000), 1, &mut room), Some((answer, &b"xy"[..])));
+        assert!(routes.has(&flow(1, 9), table(7)) && !routes.has(&flow(1, 9), table(8)));
+    }
+
+    #[test]
+    fn section_11_a_flow_stays_with_the_nat64_that_opened_it() {
+        let routes = routes();
+        routes.came(&flow(1, 1000), via(7), 0).unwrap();
+        assert_eq!(routes.came(&flow(1, 1000), via(8), 1), Err(DropReason::FlowOfAnother));
+        assert!(!routes.has(&flow(1, 0), table(8)));
+        routes.came(&flow(1, 2000), via(8), 1).unwrap();
+        let goes = |flow, second| goes(&routes, &flow, second);
+        assert_eq!([goes(flow(1, 1000), 1), goes(flow(1, 2000), 1)], [Some(7), Some(8)]);
+        // What this host sends first goes by the first.
+        assert_eq!(goes(flow(1, 3000), 1), Some(7));
+        // Answers keep a flow, too.
+        assert_eq!(goes(flow(1, 1000), FLOW_HELD), Some(7));
+        let second = FLOW_HELD + 2;
+        assert_eq!(routes.came(&flow(1, 1000), via(8), second), Err(DropReason::FlowOfAnother));
+        // The first one has not had the client for long.
+        routes.came(&flow(1, 2000), via(8), second).unwrap();
+        assert_eq!(goes(flow(1, 3000), second), Some(8));
+        assert_eq!(goes(flow(1, 1000), second), Some(7));
+        let second = second + FLOW_HELD + 1;
+        routes.came(&flow(1, 1000), via(8), second).unwrap();
+        assert_eq!(goes(flow(1, 1000), second), Some(8));
+    }
+
+    #[test]
+    fn section_11_so_many_nat64s_have_one_client() {
+        let routes = routes();
+        for nat64 in 1..=ROUTES_MAX as u8 {
+            routes.came(&flow(1, u16::from(nat64)), via(nat64), 0).unwrap();
+        }
+        assert_eq!(routes.came(&flow(1, 100), via(9), 1), Err(DropReason::FlowOfAnother));
+        routes.came(&flow(1, 100), via(9), FLOW_HELD + 1).unwrap();
+        assert_eq!(goes(&routes, &flow(1, 100), FLOW_HELD + 1), Some(9));
+    }
+
+    #[test]
+    fn section_11_one_nat64_does_not_push_out_the_clients_of_another() {
+        let routes = DeliveryRoutes::with_bounds(SecretHash::new([3; 16]), 64 * PARTS, 64 * PARTS);
+        for client in 0..100 {
+            routes.came(&flow(client, 1), via(7), 0).unwrap();
+        }
+        for client in 1000..60_000 {
+            routes.came(&flow(client, 1), via(8), 1).unwrap();
+        }
+        let kept = (0..100).filter(|&client| routes.has(&flow(client, 1), table(7))).count();
+        assert!(kept > 80, "{kept} of 100");
+        for part in &routes.parts {
+            let part = part.lock().unwrap();
+            assert_eq!((part.clients.len(), part.flows.len()), (64, 64));
+            assert_eq!(part.held.values().sum::<usize>(), 64);
+        }
+    }
+}

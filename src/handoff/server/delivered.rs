@@ -1,0 +1,238 @@
+//! Client packets that are delivered on this host (PROTOCOL.md section 11): those of clients
+//! without an entry, to ports of which [`HostDelivery`] says so.
+//!
+//! An entry comes first: where there is one, the NAT64 and this server go on as they did, and its
+//! connection lives on. A new connection on an entry without a live one ends the entry.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use super::Server;
+use super::banned::show_alive;
+use super::channel::Channel;
+use super::exchange::{Effects, Exchange};
+use crate::handoff::delivery::{DeliveredFlow, HostDelivery, LastFlow, Via};
+use crate::handoff::entry::{Client, ControlPort};
+use crate::handoff::message::{ClientPacket, Span};
+use crate::handoff::stats::{Counter, DropReason};
+use crate::handoff::table::{HashedClient, Slot};
+use crate::ip::address::Prefix96;
+use crate::ip::fields::{protocol, tcp};
+use crate::ip::flow::{self, Class};
+use crate::ip::ipv6::{Ipv6, Walk};
+
+/// Where a NAT64's packets are delivered, it is told at least so often, in seconds, that the server
+/// is alive: programs need not answer.
+const TOLD_EVERY: u32 = 2;
+
+impl Server {
+    /// From now on client packets are delivered as `delivery` says.
+    pub fn deliver(&mut self, delivery: Arc<HostDelivery>) {
+        self.shared.delivery = Some(delivery);
+    }
+}
+
+impl Channel {
+    /// Delivers a TCP or UDP packet of `sender`, which is no fragment, if it is to be.
+    #[inline(never)]
+    pub(super) fn delivers(
+        &mut self,
+        sender: &HashedClient,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<bool, DropReason> {
+        let Some(view) = Ipv6::new(exchange.datagram.octets(parts.packet)) else {
+            return Ok(false);
+        };
+        let walk = view.walk()?;
+        let slot = self.table.find_near(exchange.probable, sender);
+        let Some(flow) = to_deliver(view, &walk, exchange.effects.shared.delivery.as_deref())
+        else {
+            return Ok(false);
+        };
+        if let Some(slot) = slot {
+            let flags = view.upper(&walk).get(tcp::FLAGS).copied().unwrap_or(0);
+            let opens = walk.protocol == protocol::TCP && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+            if !opens || !self.frees(slot, &mut exchange.effects) {
+                return Ok(false);
+            }
+        }
+        self.deliver(flow, token, parts, exchange).map(|()| true)
+    }
+
+    /// Delivers the first fragment of a TCP or UDP packet, whose client has no entry, if it is to
+    /// be.
+    pub(super) fn delivers_fragment(
+        &mut self,
+        client: &Client,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<bool, DropReason> {
+        if self.table.find(client).is_some() {
+            return Ok(false);
+        }
+        let view = Ipv6::new(exchange.datagram.octets(parts.packet));
+        let view = view.ok_or(DropReason::PacketTruncated)?;
+        let walk = view.walk()?;
+        match to_deliver(view, &walk, exchange.effects.shared.delivery.as_deref()) {
+            Some(flow) => self.deliver(flow, token, parts, exchange).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Delivers a later fragment, whose first one left no note, if its client has flows here: the
+    /// host puts them together.
+    pub(super) fn deliver_later(
+        &mut self,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let flow = whole_flow(protocol::FRAGMENT, parts, exchange)?;
+        let Effects { table, shared, .. } = &exchange.effects;
+        match &shared.delivery {
+            Some(delivery) if delivery.routes.has(&flow, *table) => {
+                self.hand_over(flow.service, token, parts, exchange)
+            }
+            _ => Err(DropReason::FragmentUnknown),
+        }
+    }
+
+    /// Delivers a ping, or a packet of another protocol, if those are to be.
+    pub(super) fn delivers_other(
+        &mut self,
+        walk: &Walk,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<bool, DropReason> {
+        let others = |delivery: &Arc<HostDelivery>| delivery.ports.others();
+        if !exchange.effects.shared.delivery.as_ref().is_some_and(others) {
+            return Ok(false);
+        }
+        let flow = whole_flow(walk.protocol, parts, exchange)?;
+        self.deliver(flow, token, parts, exchange).map(|()| true)
+    }
+
+    /// Delivers an ICMPv6 error about a packet that this host sent to `receiver`, a client whose
+    /// packets are delivered and who came by this NAT64, if there is one. Whoever sent the error
+    /// is no client.
+    pub(super) fn delivers_error(
+        &mut self,
+        receiver: &Client,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<bool, DropReason> {
+        let flow = whole_flow(protocol::ICMPV6, parts, exchange)?;
+        let quoted = DeliveredFlow { client: receiver.address, ..flow };
+        let Effects { table, shared, .. } = &exchange.effects;
+        let Some(delivery) = &shared.delivery else { return Ok(false) };
+        let through = Prefix96::of(flow.service) == receiver.prefix;
+        if !through || !delivery.routes.has(&quoted, *table) {
+            return Ok(false);
+        }
+        self.hand_over(flow.service, token, parts, exchange).map(|()| true)
+    }
+
+    /// Notes where the answers go, and hands the packet over to the host.
+    fn deliver(
+        &mut self,
+        flow: DeliveredFlow,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, effects, .. } = &mut *exchange;
+        let Effects { table, batch, shared, .. } = effects;
+        let second = batch.coarse.second;
+        let authenticator = datagram.octets(parts.authenticator);
+        let via = Via { table: *table, port: ControlPort(datagram.port), authenticator };
+        if !shared.last_flow.as_ref().is_some_and(|last| last.is(&flow, via, second)) {
+            let delivery = shared.delivery.as_ref().ok_or(DropReason::NothingAsked)?;
+            if !delivery.can_be_client(flow.client) {
+                return Err(DropReason::ClientAddress);
+            }
+            delivery.routes.came(&flow, via, second)?;
+            shared.last_flow = LastFlow::new(flow, via, second);
+            self.learn_sender(parts, exchange);
+        }
+        self.hand_over(flow.service, token, parts, exchange)
+    }
+
+    /// Hands the packet over to the host, and sees that the NAT64 knows that somebody is here.
+    fn hand_over(
+        &mut self,
+        service: Ipv6Addr,
+        token: Span,
+        parts: ClientPacket,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let Exchange { datagram, effects, .. } = &mut *exchange;
+        let delivery = effects.shared.delivery.as_ref();
+        if !delivery.is_some_and(|delivery| delivery.is_service(service)) {
+            return Err(DropReason::NotService);
+        }
+        effects.shared.stats.add(Counter::Delivered, 1);
+        effects.outbox.deliver(datagram.index, datagram.range(parts.packet));
+        let second = effects.batch.coarse.second;
+        if second < self.told + TOLD_EVERY {
+            return Ok(());
+        }
+        self.told = second;
+        show_alive(token, exchange)
+    }
+
+    /// Ends the entry in `slot` for a new connection of its client, where no other lives on it, and
+    /// that can be recorded. Returns whether it did.
+    fn frees(&mut self, slot: Slot, effects: &mut Effects<'_>) -> bool {
+        let port = self.table.port(slot);
+        let live = effects.live.of(effects.table).filter(|live| live.poll > 0);
+        if live.is_none_or(|live| live.ports.contains(port)) || effects.batch.frozen.is_some() {
+            return false;
+        }
+        let had = self.table.len();
+        self.table.delete(slot, |change| {
+            self.buckets.changed(&change);
+            effects.record(change);
+        });
+        if had > 1 {
+            effects.shared.budget.give_entry();
+        }
+        true
+    }
+}
+
+/// The flow of a TCP or UDP packet, if it is to be delivered where its client has no entry.
+fn to_deliver(
+    view: Ipv6<'_>,
+    walk: &Walk,
+    delivery: Option<&HostDelivery>,
+) -> Option<DeliveredFlow> {
+    let Ok(Class::Ports { transport, source_port, destination_port }) =
+        flow::classify_ipv6(view, walk)
+    else {
+        return None;
+    };
+    delivery?.ports.has(transport, destination_port).then(|| DeliveredFlow {
+        service: view.destination(),
+        client: view.source(),
+        protocol: walk.protocol,
+        service_port: destination_port,
+        client_port: source_port,
+    })
+}
+
+/// The flow of all packets of a protocol between two addresses.
+fn whole_flow(
+    protocol: u8,
+    parts: ClientPacket,
+    exchange: &Exchange<'_>,
+) -> Result<DeliveredFlow, DropReason> {
+    let view = Ipv6::new(exchange.datagram.octets(parts.packet));
+    let view = view.ok_or(DropReason::PacketTruncated)?;
+    let (service, client) = (view.destination(), view.source());
+    Ok(DeliveredFlow { service, client, protocol, service_port: 0, client_port: 0 })
+}

@@ -1,0 +1,196 @@
+//! PROTOCOL.md section 11. Which packets are delivered on this host.
+
+use super::*;
+use crate::handoff::delivery::{DeliveredFlow, DeliveredPorts, HostDelivery};
+use crate::ip::fields::tcp;
+use crate::ip::transport::Transport;
+
+/// A shard with [`NAT64`] known that delivers what is for TCP port 80 and UDP port 53, and what is
+/// neither.
+fn delivering(live: Box<dyn LiveConnections>) -> (Shard, Arc<HostDelivery>) {
+    let mut shard = Shard::with_live(live, |_| {});
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let ports = DeliveredPorts::new(true, |transport, port| {
+        matches!((transport, port), (Transport::Tcp, 80) | (Transport::Udp, 53))
+    });
+    let delivery = Arc::new(HostDelivery::new(
+        ports,
+        vec![SERVICE.parse().unwrap()],
+        SecretHash::new([5; 16]),
+    ));
+    shard.server.deliver(Arc::clone(&delivery));
+    // It was told just now that somebody is here.
+    shard.send(&client_packet(&tcp6("2001:db8::ffff", 1, 80, tcp::SYN)));
+    (shard, delivery)
+}
+
+fn quiet_shard() -> Shard {
+    delivering(Box::new(NoneKnown)).0
+}
+
+fn tcp6(client: &str, from: u16, to: u16, flags: u8) -> Vec<u8> {
+    let mut segment = transport(from, to);
+    segment[13] = flags;
+    ip6(protocol::TCP, client, SERVICE, &segment)
+}
+
+/// The packets that were delivered of this request, which has no answer.
+fn delivered(shard: &mut Shard, packet: &[u8]) -> usize {
+    let request = client_packet(packet);
+    assert_eq!(shard.send(&request), []);
+    for delivered in &shard.outbox.delivered {
+        let start = delivered.range.start - HEAD_ROOM;
+        let end = delivered.range.end - HEAD_ROOM;
+        assert_eq!((delivered.datagram, &request[start..end]), (0, packet));
+    }
+    assert_eq!(shard.events(), []);
+    shard.outbox.delivered.len()
+}
+
+fn flow(client: &str, protocol: u8, client_port: u16, service_port: u16) -> DeliveredFlow {
+    let (service, client) = (SERVICE.parse().unwrap(), client.parse().unwrap());
+    DeliveredFlow { service, client, protocol, service_port, client_port }
+}
+
+fn goes(delivery: &HostDelivery, flow: DeliveredFlow) -> Option<(Ipv4Addr, u16, Vec<u8>)> {
+    let mut room = [0; message::MESSAGE_DATA_MAX];
+    let answer = delivery.routes.answer(&flow, 1, &mut room);
+    answer.map(|(answer, octets)| (answer.table.nat64, answer.port.0, octets.to_vec()))
+}
+
+#[test]
+fn section_11_packets_to_these_ports_are_delivered_and_need_no_entry() {
+    let (mut shard, delivery) = delivering(Box::new(NoneKnown));
+    assert_eq!(delivered(&mut shard, &tcp6(CLIENT, 1, 80, tcp::SYN)), 1);
+    assert_eq!(delivered(&mut shard, &ip6(protocol::UDP, CLIENT, SERVICE, &transport(1, 53))), 1);
+    assert_eq!(delivered(&mut shard, &ip6(132, CLIENT, SERVICE, &[1, 2, 3])), 1);
+    assert_eq!(delivered(&mut shard, &ip6(protocol::ICMPV6, CLIENT, SERVICE, &[128; 8])), 1);
+    let here = Some((NAT64, CONTROL, AUTHENTICATOR.to_vec()));
+    assert_eq!(goes(&delivery, flow(CLIENT, protocol::TCP, 1, 80)), here);
+    assert_eq!(goes(&delivery, flow(CLIENT, 132, 0, 0)), here);
+    assert_eq!(shard.server.entries().count(), 0);
+    assert_eq!(shard.server.stats().get(Counter::Delivered), 5);
+    // All others have entries, as ever.
+    make(&mut shard, CLIENT, 1);
+    assert!(shard.outbox.delivered.is_empty());
+    assert_eq!(shard.drops(), []);
+}
+
+#[test]
+fn section_11_an_entry_comes_first() {
+    let (mut shard, _) = delivering(Box::new(NoneKnown));
+    let own = make(&mut shard, CLIENT, 1);
+    for flags in [tcp::SYN, tcp::ACK] {
+        let packet = tcp6(CLIENT, 1, 80, flags);
+        assert_eq!(shard.ask(&client_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+        assert!(shard.outbox.delivered.is_empty());
+    }
+}
+
+/// A port is live, or none is.
+struct Live(PortSet);
+
+impl LiveConnections for Live {
+    fn of(&mut self, _: TableKey) -> Option<LivePorts<'_>> {
+        Some(LivePorts { poll: 1, ports: &self.0 })
+    }
+}
+
+#[test]
+fn section_11_a_new_connection_ends_an_entry_without_a_live_one() {
+    let (mut shard, _) = delivering(Box::new(Live(PortSet::new(vec![]))));
+    let own = make(&mut shard, CLIENT, 1);
+    let other = make(&mut shard, CLIENT, 2);
+    let packet = tcp6(CLIENT, 1, 80, tcp::ACK);
+    assert_eq!(shard.ask(&client_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+    // Where nothing can be recorded, nothing ends.
+    let packet = tcp6(CLIENT, 1, 80, tcp::SYN);
+    shard.batch.frozen = Some(DropReason::JournalFull);
+    assert_eq!(shard.ask(&client_packet(&packet)), answer(AUTHENTICATOR, own, &packet));
+    shard.batch.frozen = None;
+    assert_eq!(shard.send(&client_packet(&packet)), []);
+    assert_eq!((shard.events(), shard.outbox.delivered.len()), (vec![deleted(own)], 1));
+    assert_eq!(delivered(&mut shard, &tcp6(CLIENT, 1, 80, tcp::ACK)), 1);
+    shard.live = Box::new(Live(PortSet::new(vec![other.port.0])));
+    let packet = tcp6(CLIENT, 2, 80, tcp::SYN);
+    assert_eq!(shard.ask(&client_packet(&packet)), answer(AUTHENTICATOR, other, &packet));
+}
+
+#[test]
+fn section_11_what_is_not_for_a_service_or_not_of_a_client_is_dropped() {
+    let mut shard = quiet_shard();
+    let elsewhere = ip6(protocol::TCP, CLIENT, "64:ff9b::1", &transport(1, 80));
+    assert_eq!(shard.dropped(&client_packet(&elsewhere)), DropReason::NotService);
+    let mapped = tcp6("64:ff9b::1", 1, 80, tcp::SYN);
+    assert_eq!(shard.dropped(&client_packet(&mapped)), DropReason::ClientAddress);
+    // Neighbours are nobody's business behind a NAT64.
+    let solicitation = ip6(protocol::ICMPV6, CLIENT, SERVICE, &[135; 8]);
+    assert_eq!(shard.dropped(&client_packet(&solicitation)), DropReason::IcmpIgnored);
+    assert!(shard.outbox.delivered.is_empty());
+}
+
+#[test]
+fn section_11_another_nat64_does_not_take_over_a_flow() {
+    let (mut shard, delivery) = delivering(Box::new(NoneKnown));
+    let packet = tcp6(CLIENT, 1, 80, tcp::SYN);
+    assert_eq!(delivered(&mut shard, &packet), 1);
+    let other = Ipv4Addr::new(192, 0, 2, 8);
+    shard.prove(other, CONTROL, TOKEN);
+    let table = TableKey { local: LOCAL, nat64: other };
+    assert_eq!(shard.send_between(table, CONTROL, &client_packet(&packet)), []);
+    assert_eq!(shard.drops().last(), Some(&DropReason::FlowOfAnother));
+    assert!(shard.outbox.delivered.is_empty());
+    assert_eq!(goes(&delivery, flow(CLIENT, protocol::TCP, 1, 80)).unwrap().0, NAT64);
+    shard.send_between(table, CONTROL, &client_packet(&tcp6(CLIENT, 2, 80, tcp::SYN)));
+    assert_eq!(shard.outbox.delivered.len(), 1);
+    assert_eq!(goes(&delivery, flow(CLIENT, protocol::TCP, 2, 80)).unwrap().0, other);
+    // It opened that one.
+    assert_eq!(shard.dropped(&client_packet(&tcp6(CLIENT, 2, 80, 0))), DropReason::FlowOfAnother);
+}
+
+#[test]
+fn section_11_a_nat64_hears_that_somebody_is_here() {
+    let mut shard = quiet_shard();
+    let packet = tcp6(CLIENT, 1, 80, tcp::SYN);
+    assert_eq!(delivered(&mut shard, &packet), 1);
+    shard.time += Duration::from_secs(2);
+    let empty = ipv4::header(20, 1, protocol::NO_NEXT_HEADER, LOCAL, NAT64);
+    assert_eq!(shard.ask(&client_packet(&packet)), service_packet(&empty));
+    assert_eq!(shard.outbox.delivered.len(), 1);
+    assert_eq!(delivered(&mut shard, &packet), 1);
+}
+
+#[test]
+fn section_11_fragments_and_errors_go_where_the_flow_went() {
+    let (mut shard, delivery) = delivering(Box::new(NoneKnown));
+    let fragment = |client: &str, offset: u16, more: u16, data: &[u8]| {
+        let header = [&[protocol::TCP, 0][..], &(offset << 3 | more).to_be_bytes(), &[0, 0, 0, 9]];
+        ip6(protocol::FRAGMENT, client, SERVICE, &[&header.concat(), data].concat())
+    };
+    let later = fragment(CLIENT, 2, 0, &[1, 2, 3]);
+    assert_eq!(shard.dropped(&client_packet(&later)), DropReason::FragmentUnknown);
+    let first = fragment(CLIENT, 0, 1, &transport(1, 80)[..16]);
+    assert_eq!(delivered(&mut shard, &first), 1);
+    assert_eq!(delivered(&mut shard, &later), 1);
+    // An error about a packet to this client, by a router: the client's authenticator stays.
+    let about = ip6(protocol::TCP, SERVICE, CLIENT, &transport(80, 1));
+    let error = |about: &[u8]| {
+        let message = [&[2, 0, 0, 0, 0, 0, 5, 0][..], about].concat();
+        let packet = ip6(protocol::ICMPV6, "2001:db8:5::1", SERVICE, &message);
+        [&message_of(4, TOKEN), &message_of(6, b"a router's"), &packet[..]].concat()
+    };
+    assert_eq!(shard.send(&error(&about)), []);
+    assert_eq!(shard.outbox.delivered.len(), 1);
+    let route = goes(&delivery, flow(CLIENT, protocol::TCP, 1, 80)).unwrap();
+    assert_eq!(route.2, AUTHENTICATOR);
+    let stranger = ip6(protocol::TCP, SERVICE, "2001:db8::99", &transport(80, 1));
+    assert_eq!(shard.dropped(&error(&stranger)), DropReason::IcmpErrorUnmatched);
+    // Through another prefix it is another client.
+    let service = "64:ff9b:1::cb00:7105";
+    let about = ip6(protocol::TCP, service, CLIENT, &transport(80, 1));
+    assert_eq!(shard.dropped(&error(&about)), DropReason::IcmpErrorUnmatched);
+}
+
+fn message_of(kind: u8, data: &[u8]) -> Vec<u8> {
+    super::message(kind, data)
+}

@@ -1,0 +1,101 @@
+//! What is delivered on this host: `--deliver` and its exceptions.
+
+use std::fmt;
+
+use crate::kernel::interface::NAME_MAX;
+
+/// How packets of clients reach the programs of this host (PROTOCOL.md section 11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deliver {
+    /// Through the cache of their NAT64, which translates.
+    Cache,
+    /// From here, as they are: programs see IPv6.
+    Native,
+}
+
+impl Deliver {
+    /// As it is written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let all = [Self::Cache, Self::Native];
+        let named = all.into_iter().find(|deliver| deliver.to_string() == text.trim());
+        named.ok_or_else(|| format!("{text:?} is not known; choose cache or native"))
+    }
+}
+
+impl fmt::Display for Deliver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cache => "cache",
+            Self::Native => "native",
+        })
+    }
+}
+
+/// A port to which packets are delivered in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliverPort {
+    pub port: u16,
+    pub deliver: Deliver,
+}
+
+impl fmt::Display for DeliverPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.port, self.deliver)
+    }
+}
+
+/// Each port once.
+pub(super) fn ports(list: &[&str]) -> Result<Vec<DeliverPort>, String> {
+    let mut all: Vec<DeliverPort> = Vec::with_capacity(list.len());
+    for text in list {
+        let (port, deliver) = text.split_once('=').ok_or_else(|| {
+            format!("{text:?} names no way; write a port and one, like 80=native")
+        })?;
+        let port = super::values::whole_number(port, 1..=u16::MAX)?;
+        let deliver = Deliver::parse(deliver)?;
+        if all.iter().any(|other| other.port == port) {
+            return Err(format!("port {port} is named twice; name it once"));
+        }
+        all.push(DeliverPort { port, deliver });
+    }
+    Ok(all)
+}
+
+pub(super) fn device(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let fits = (1..=NAME_MAX).contains(&name.len()) && !matches!(name, "." | "..");
+    if !fits || name.contains(['/', ':']) || name.contains(char::is_whitespace) {
+        return Err(format!(
+            "{text:?} cannot be the name of a device; choose one of at most {NAME_MAX} letters, like ho0"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_port_has_one_way() {
+        let both = ports(&["80=native", " 22 = cache"]).unwrap();
+        assert_eq!(
+            both.iter().map(DeliverPort::to_string).collect::<Vec<_>>(),
+            ["80=native", "22=cache"]
+        );
+        for bad in ["80", "0=native", "80=", "80=ipv6", "x=native", "65536=cache"] {
+            assert!(ports(&[bad]).is_err(), "{bad}");
+        }
+        assert!(ports(&["80=native", "80=cache"]).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn devices_have_names() {
+        for good in ["ho0", "a-device.15chr"] {
+            assert!(device(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "a b", "..", "sixteen-octets-1", "a:b"] {
+            assert!(device(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! [`DeliverySetup`]: what is opened at the start, while the process may still open it.
+
+use std::io;
+use std::net::Ipv6Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Deliverer;
+use crate::handoff::delivery::{DeliveredPorts, HostDelivery};
+use crate::handoff::random::SecretHash;
+use crate::handoff::server::Server;
+use crate::handoff::stats::Stats;
+use crate::kernel::tun_queue::{AttachError, DEVICE, TunQueue};
+use crate::kernel::{entropy, interface};
+use crate::programs::options::{Deliver, ServeConfig};
+
+/// Why nothing can be delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The device cannot be used.
+    #[error("--deliver: the device {0}: {1}; nat64handoff check-config --host says how to make it")]
+    Device(String, AttachError),
+    /// The device has no address that a client could send to.
+    #[error(
+        "--deliver: the device {0} has no IPv6 address; give it the service's behind the prefix of \
+         your NAT64: nat64handoff check-config --host says how"
+    )]
+    NoAddress(String),
+    #[error("--deliver: {0}")]
+    System(io::Error),
+}
+
+/// The queues of the device, one for each reactor, and what is delivered.
+pub struct DeliverySetup {
+    delivery: Arc<HostDelivery>,
+    queues: Vec<TunQueue>,
+}
+
+impl DeliverySetup {
+    /// `None` where nothing is to be delivered.
+    ///
+    /// # Errors
+    /// See [`DeliveryError`].
+    pub fn of(config: &ServeConfig) -> Result<Option<Self>, DeliveryError> {
+        let is_native = |deliver: Deliver| deliver == Deliver::Native;
+        let ports = &config.deliver_ports;
+        if !is_native(config.deliver) && !ports.iter().any(|port| is_native(port.deliver)) {
+            return Ok(None);
+        }
+        let device = &config.deliver_device;
+        let queues = TunQueue::attach(device, config.reactors)
+            .map_err(|error| DeliveryError::Device(device.clone(), error))?;
+        let services = interface::ipv6_addresses(device).map_err(DeliveryError::System)?;
+        let services: Vec<_> = services.into_iter().filter(can_be_service).collect();
+        if services.is_empty() {
+            return Err(DeliveryError::NoAddress(device.clone()));
+        }
+        let delivered = DeliveredPorts::new(is_native(config.deliver), |_, port| {
+            let own = ports.iter().find(|own| own.port == port);
+            is_native(own.map_or(config.deliver, |own| own.deliver))
+        });
+        let key = entropy::octets().map_err(DeliveryError::System)?;
+        let delivery = Arc::new(HostDelivery::new(delivered, services, SecretHash::new(key)));
+        Ok(Some(Self { delivery, queues }))
+    }
+
+    /// What has to be writable for this process to open the device again when it is succeeded.
+    pub fn device_file(&self) -> &'static Path {
+        Path::new(DEVICE)
+    }
+
+    /// From now on these servers deliver, if they are to. Returns each reactor's end of the device.
+    pub fn begin(
+        setup: Option<Self>,
+        servers: &mut [Server],
+        stats: &[Arc<Stats>],
+    ) -> Vec<Deliverer> {
+        let Some(Self { delivery, queues }) = setup else { return Vec::new() };
+        servers.iter_mut().for_each(|server| server.deliver(Arc::clone(&delivery)));
+        let deliverer = |(queue, stats): (TunQueue, &Arc<Stats>)| {
+            Deliverer::new(queue, Arc::clone(&delivery), Arc::clone(stats))
+        };
+        queues.into_iter().zip(stats).map(deliverer).collect()
+    }
+}
+
+fn can_be_service(address: &Ipv6Addr) -> bool {
+    !address.is_unicast_link_local() && !address.is_multicast() && !address.is_loopback()
+}
