@@ -15,6 +15,7 @@
 #[path = "../../ci/e2e/field.rs"]
 #[allow(dead_code, reason = "the end to end tests need more of it")]
 mod field;
+mod measured;
 #[path = "../../ci/e2e/namespace.rs"]
 mod namespace;
 mod relay;
@@ -24,16 +25,15 @@ mod traffic;
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use field::{Field, SERVICE, SERVICE6, Site};
+use measured::{Process, goal, print, rounds, until};
 use traffic::{Direction, Service};
 
-const ROUNDS: usize = 5;
 /// How long one measurement sends.
 const TIME: Duration = Duration::from_millis(700);
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The service's address behind the relay, which translates nothing.
 const BEHIND_RELAY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x5, 0, 0, 0, 0, 5);
 /// TAYGA translates no documentation addresses behind the well-known prefix.
@@ -47,39 +47,12 @@ struct Between {
     name: &'static str,
     /// The service, as the client calls it.
     service: Ipv6Addr,
-    child: Child,
-}
-
-impl Drop for Between {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    process: Process,
 }
 
 impl Between {
     fn start(site: &Site, name: &'static str, service: Ipv6Addr, command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = site.nat64.inside(|| command.spawn()).unwrap_or_else(|error| {
-            panic!("{name}: {error}");
-        });
-        Self { name, service, child }
-    }
-
-    fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let of = |task: std::io::Result<fs::DirEntry>| {
-            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            text.split(" ").next()?.parse::<u64>().ok()
-        };
-        Duration::from_nanos(tasks.filter_map(of).sum())
-    }
-
-    /// Does something, and returns the CPU seconds for each of what it counted.
-    fn cost(&self, work: impl FnOnce() -> u64) -> f64 {
-        let before = self.cpu();
-        let count = work();
-        (self.cpu() - before).as_secs_f64() / count as f64
+        Self { name, service, process: Process::start(&site.nat64, name, command) }
     }
 }
 
@@ -97,29 +70,30 @@ fn main() {
     for between in &all {
         wait_for(site, between, &service);
     }
+    let names = all.each_ref().map(|between| between.name);
 
     println!(
-        "TCP, CPU seconds of the process for a GB, median of {ROUNDS} rounds (low-high), and to the relay's"
+        "TCP, CPU seconds of the process for a GB, median of five rounds (low-high), and to the relay's"
     );
     for (direction, flows) in
         [(Direction::Up, 1), (Direction::Up, 8), (Direction::Down, 1), (Direction::Down, 8)]
     {
         let what = format!("{flows} {}", if direction == Direction::Up { "up" } else { "down" });
-        let rounds = rounds(&all, |between| {
-            let to = (between.service, service.port).into();
+        let rounds = rounds(|which| {
+            let to = (all[which].service, service.port).into();
             let bytes = || service.bulk(&site.client, to, direction, flows, TIME);
-            between.cost(bytes) * 1e9
+            all[which].process.cost(bytes) * 1e9
         });
-        print(&what, &all, &rounds, "s/GB");
+        print(&what, names, &rounds, 1, "s/GB");
         goal(&format!("gateway, TCP {what} / a relay"), 1.5, &rounds, 0, 1);
         goal(&format!("gateway, TCP {what} / TAYGA"), 1.0 / 6.0, &rounds, 0, 2);
     }
     println!("UDP echo of 64 octets, CPU microseconds of the process for a request and its answer");
-    let rounds = rounds(&all, |between| {
-        let to = (between.service, service.port).into();
-        between.cost(|| service.echoes(&site.client, to, TIME)) * 1e6
+    let rounds = rounds(|which| {
+        let to = (all[which].service, service.port).into();
+        all[which].process.cost(|| service.echoes(&site.client, to, TIME)) * 1e6
     });
-    print("echo", &all, &rounds, "us");
+    print("echo", names, &rounds, 1, "us");
     goal("gateway, UDP echo of 64 octets / TAYGA", 0.5, &rounds, 0, 2);
 }
 
@@ -196,48 +170,4 @@ fn has_device(site: &Site, name: &str) {
 fn wait_for(site: &Site, between: &Between, service: &Service) {
     let to = (IpAddr::V6(between.service), service.port).into();
     until(between.name, || traffic::reaches(&site.client, to));
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < PATIENCE, "{what}: not there");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// One figure of each in each round, which begins with another one each time.
-fn rounds(all: &[Between; 3], mut measure: impl FnMut(&Between) -> f64) -> Vec<[f64; 3]> {
-    (0..ROUNDS)
-        .map(|round| {
-            let mut figures = [0.0; 3];
-            for step in 0..all.len() {
-                let which = (round + step) % all.len();
-                figures[which] = measure(&all[which]);
-            }
-            figures
-        })
-        .collect()
-}
-
-fn print(what: &str, all: &[Between; 3], rounds: &[[f64; 3]], unit: &str) {
-    for (which, between) in all.iter().enumerate() {
-        let (low, median, high) = spread(rounds.iter().map(|round| round[which]).collect());
-        let (_, ratio, _) = spread(rounds.iter().map(|round| round[which] / round[1]).collect());
-        println!(
-            "  {what:8} {:8} {median:7.3} ({low:.3}-{high:.3}) {unit:5} {ratio:6.2}",
-            between.name
-        );
-    }
-}
-
-fn goal(what: &str, at_most: f64, rounds: &[[f64; 3]], ours: usize, theirs: usize) {
-    let ratios = rounds.iter().map(|round| round[ours] / round[theirs]).collect();
-    let (low, median, high) = spread(ratios);
-    println!("goal | {what} | {at_most:.2} | {median:.2} ({low:.2}-{high:.2})");
-}
-
-fn spread(mut figures: Vec<f64>) -> (f64, f64, f64) {
-    figures.sort_unstable_by(f64::total_cmp);
-    (figures[0], figures[figures.len() / 2], figures[figures.len() - 1])
 }

@@ -167,6 +167,32 @@ fn section_11_a_connection_outlives_reboots_and_restarts() {
 }
 
 #[test]
+fn section_11_a_service_that_speaks_first_after_a_restart_reaches_its_client() {
+    let field = Field::new();
+    let (mut server, _gateway, _nginx) = delivering(&field, &["--deliver", "native"]);
+    let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 7, 0, 0);
+    let listener = field.server.inside(|| TcpListener::bind(any).unwrap());
+    let to = SocketAddrV6::new(SERVICE6, 7, 0, 0);
+    let mut client = field.client().inside(|| TcpStream::connect(to).unwrap());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut service, _) = listener.accept().unwrap();
+    let mut speak = |what: &[u8]| {
+        service.write_all(what).unwrap();
+        let mut got = vec![0; what.len()];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(got, what);
+    };
+    speak(b"before");
+    server.stop();
+    let mut server = Server::start_with(&field, &["--deliver", "native"]);
+    speak(b"after a restart");
+    server.kill();
+    let mut server = Server::start_with(&field, &["--deliver", "native"]);
+    speak(b"after a kill");
+    server.stop();
+}
+
+#[test]
 fn section_11_an_idle_connection_with_an_entry_goes_on_when_delivery_begins() {
     let field = Field::new();
     make_device(&field);

@@ -8,6 +8,7 @@
 //!
 //! Not here: the device, and how packets get to it and from it.
 
+mod kept;
 mod last;
 mod ports;
 mod routes;
@@ -15,13 +16,13 @@ mod store;
 
 use std::net::Ipv6Addr;
 
+pub use kept::{KEPT_OCTETS_MAX, KeptRoutesMalformed};
 pub use last::LastFlow;
 pub use ports::DeliveredPorts;
 pub use routes::{
     AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_MAX, ROUTES_MAX, Via,
 };
 
-use crate::handoff::random::SecretHash;
 use crate::ip::address::Prefix96;
 
 /// What is delivered, and the flows of it.
@@ -36,9 +37,9 @@ pub struct HostDelivery {
 }
 
 impl HostDelivery {
-    /// Of these ports, to these addresses. `hash` has a secret key.
-    pub fn new(ports: DeliveredPorts, services: Vec<Ipv6Addr>, hash: SecretHash) -> Self {
-        Self { ports, services, routes: DeliveryRoutes::new(hash) }
+    /// Of these ports, to these addresses.
+    pub fn new(ports: DeliveredPorts, services: Vec<Ipv6Addr>, routes: DeliveryRoutes) -> Self {
+        Self { ports, services, routes }
     }
 
     /// Whether packets to this address are delivered.

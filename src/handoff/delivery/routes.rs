@@ -7,7 +7,8 @@
 //! Whatever comes here was validated. All is bounded; what was not used for long goes first, and
 //! where a NAT64 has more than its share of the clients, its own do.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
@@ -17,7 +18,7 @@ use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::opaque::Authenticator;
 use crate::handoff::random::SecretHash;
 use crate::handoff::stats::DropReason;
-use crate::ip::address::{Prefix96, extract};
+use crate::ip::address::{Prefix96, extract, synthesize};
 
 /// The most clients that have routes.
 pub const CLIENTS_MAX: usize = 1 << 18;
@@ -31,7 +32,7 @@ pub const FLOW_HELD: u32 = 300;
 /// A NAT64 that has more than one in so many of the clients makes room by its own.
 const SHARE: usize = 8;
 /// Parts that are locked by themselves.
-const PARTS: usize = 64;
+pub(super) const PARTS: usize = 64;
 
 const _: () = assert!(CLIENTS_MAX.is_multiple_of(PARTS) && FLOWS_MAX.is_multiple_of(PARTS));
 
@@ -65,28 +66,28 @@ pub struct AnswerPath {
 }
 
 #[derive(Debug)]
-struct Route {
-    table: TableKey,
-    port: ControlPort,
-    authenticator: Authenticator,
-    used: u32,
+pub(super) struct Route {
+    pub(super) table: TableKey,
+    pub(super) port: ControlPort,
+    pub(super) authenticator: Authenticator,
+    pub(super) used: u32,
 }
 
 #[derive(Debug)]
-struct RoutedClient {
-    hash: u64,
-    prefix: Prefix96,
-    address: Ipv6Addr,
-    first: Route,
+pub(super) struct RoutedClient {
+    pub(super) hash: u64,
+    pub(super) prefix: Prefix96,
+    pub(super) address: Ipv6Addr,
+    pub(super) first: Route,
     /// Of other NAT64s: mostly there are none.
-    others: Vec<Route>,
+    pub(super) others: Vec<Route>,
 }
 
 #[derive(Debug)]
-struct FlowRecord {
-    hash: u64,
-    table: TableKey,
-    used: u32,
+pub(super) struct FlowRecord {
+    pub(super) hash: u64,
+    pub(super) table: TableKey,
+    pub(super) used: u32,
 }
 
 impl Stored for RoutedClient {
@@ -114,7 +115,7 @@ impl RoutedClient {
         self.address == flow.client && self.prefix == Prefix96::of(flow.service)
     }
 
-    fn routes(&self) -> impl Iterator<Item = &Route> {
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
         [&self.first].into_iter().chain(&self.others)
     }
 
@@ -123,10 +124,11 @@ impl RoutedClient {
         [first].into_iter().chain(others).find(|route| route.table == table)
     }
 
-    /// The client came by this NAT64.
-    fn came(&mut self, via: Via<'_>, second: u32) -> Result<(), DropReason> {
+    /// The client came by this NAT64. Returns whether that is another way than before.
+    fn came(&mut self, via: Via<'_>, second: u32) -> Result<bool, DropReason> {
+        let mut changed = true;
         if let Some(route) = self.route_mut(via.table) {
-            route.came(via, second);
+            changed = route.came(via, second);
         } else if self.others.len() + 1 < ROUTES_MAX {
             self.others.push(Route::new(via, second)?);
         } else {
@@ -137,8 +139,9 @@ impl RoutedClient {
         if self.first.table != via.table && is_old(self.first.used, second) {
             let other = self.others.iter_mut().find(|route| route.table == via.table);
             other.into_iter().for_each(|other| std::mem::swap(other, &mut self.first));
+            changed = true;
         }
-        Ok(())
+        Ok(changed)
     }
 }
 
@@ -150,13 +153,16 @@ impl Route {
         Ok(Self { table: via.table, port: via.port, authenticator, used })
     }
 
-    fn came(&mut self, via: Via<'_>, second: u32) {
+    /// Returns whether that is another way than before.
+    fn came(&mut self, via: Via<'_>, second: u32) -> bool {
+        let before = (self.port, self.authenticator.is(via.authenticator));
         (self.port, self.used) = (via.port, second);
-        if !self.authenticator.is(via.authenticator)
+        if !before.1
             && let Some(authenticator) = Authenticator::new(via.authenticator)
         {
             self.authenticator = authenticator;
         }
+        before != (via.port, true)
     }
 }
 
@@ -166,9 +172,9 @@ fn is_old(used: u32, second: u32) -> bool {
 
 /// The clients whose hashes begin alike, and their flows.
 #[derive(Debug)]
-struct RoutesPart {
-    clients: Store<RoutedClient>,
-    flows: Store<FlowRecord>,
+pub(super) struct RoutesPart {
+    pub(super) clients: Store<RoutedClient>,
+    pub(super) flows: Store<FlowRecord>,
     /// How many clients came first by which NAT64.
     held: HashMap<TableKey, usize, SecretHash>,
 }
@@ -176,25 +182,40 @@ struct RoutesPart {
 /// By which NAT64 answers go.
 #[derive(Debug)]
 pub struct DeliveryRoutes {
+    key: [u8; 16],
     hash: SecretHash,
+    /// Since that was asked last, one came or changed.
+    changed: AtomicBool,
     parts: Box<[Mutex<RoutesPart>]>,
     clients_max: usize,
 }
 
 impl DeliveryRoutes {
-    /// None yet. `hash` has a secret key.
-    pub fn new(hash: SecretHash) -> Self {
-        Self::with_bounds(hash, CLIENTS_MAX, FLOWS_MAX)
+    /// None yet. `key` is secret.
+    pub fn new(key: [u8; 16]) -> Self {
+        Self::with_bounds(key, CLIENTS_MAX, FLOWS_MAX)
     }
 
-    fn with_bounds(hash: SecretHash, clients: usize, flows: usize) -> Self {
+    fn with_bounds(key: [u8; 16], clients: usize, flows: usize) -> Self {
+        let hash = SecretHash::new(key);
         let part = || RoutesPart {
             clients: Store::new(clients / PARTS),
             flows: Store::new(flows / PARTS),
             held: HashMap::with_hasher(hash),
         };
         let parts = (0..PARTS).map(|_| Mutex::new(part())).collect();
-        Self { hash, parts, clients_max: clients / PARTS }
+        let changed = AtomicBool::new(false);
+        Self { key, hash, changed, parts, clients_max: clients / PARTS }
+    }
+
+    /// The key of the hash.
+    pub(super) fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
+    /// Whether one came or changed since the last call.
+    pub fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
     }
 
     /// A packet of `flow` came from its client: answers go by where it came from.
@@ -213,10 +234,12 @@ impl DeliveryRoutes {
         {
             return Err(DropReason::FlowOfAnother);
         }
+        let is_new = known.is_none();
         match clients.find_mut(client, |record| record.is(flow)) {
             Some(record) => {
                 let before = record.first.table;
-                record.came(via, second)?;
+                let changed = record.came(via, second)?;
+                self.note(changed || is_new);
                 if record.first.table != before {
                     give_back(held, before);
                     *held.entry(record.first.table).or_default() += 1;
@@ -230,11 +253,8 @@ impl DeliveryRoutes {
                     first: Route::new(via, second)?,
                     others: Vec::new(),
                 };
-                let share = (self.clients_max / SHARE).max(1);
-                let own = held.get(&via.table).is_some_and(|&held| held >= share);
-                let gone = clients.add(record, |other| own && other.first.table == via.table);
-                gone.into_iter().for_each(|gone| give_back(held, gone.first.table));
-                *held.entry(via.table).or_default() += 1;
+                part_put(clients, held, record, (self.clients_max / SHARE).max(1));
+                self.note(true);
             }
         }
         match known {
@@ -283,23 +303,59 @@ impl DeliveryRoutes {
         record.is_some_and(|record| record.routes().any(|route| route.table == table))
     }
 
+    fn note(&self, changed: bool) {
+        if changed && !self.changed.load(Ordering::Relaxed) {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a client that was kept.
+    pub(super) fn put(&self, record: RoutedClient) {
+        let mut part = self.part(record.hash);
+        let RoutesPart { clients, held, .. } = &mut *part;
+        part_put(clients, held, record, usize::MAX);
+    }
+
     fn part(&self, client: u64) -> MutexGuard<'_, RoutesPart> {
         // The low bits choose the place within the part.
-        let part = &self.parts[(client >> 40) as usize % PARTS];
+        self.part_at((client >> 40) as usize % PARTS)
+    }
+
+    pub(super) fn part_at(&self, number: usize) -> MutexGuard<'_, RoutesPart> {
+        let part = &self.parts[number];
         // Nothing panics while it is held; if it did, what is in it is still whole.
         part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn client_hash(&self, prefix: Prefix96, address: Ipv6Addr) -> u64 {
+        let [a, b] = halves(address.to_bits());
+        let [c, d] = halves(synthesize(prefix, Ipv4Addr::UNSPECIFIED).to_bits());
+        self.hash.of_words([a, b, c, d])
+    }
+
     /// The hash of the client, and that of the flow.
     fn hashes(&self, flow: &DeliveredFlow) -> (u64, u64) {
-        let [a, b] = halves(flow.client.to_bits());
-        let [c, d] = halves(flow.service.to_bits() & !u128::from(u32::MAX));
-        let client = self.hash.of_words([a, b, c, d]);
+        let client = self.client_hash(Prefix96::of(flow.service), flow.client);
         let service = u64::from(extract(flow.service).to_bits());
         let ports = u64::from(flow.client_port) << 16 | u64::from(flow.service_port);
         let ports = service << 32 | ports;
         (client, self.hash.of_words([client, ports, u64::from(flow.protocol), 0]))
     }
+}
+
+/// Adds a client. Where there is no room, and its NAT64 has its `share` of them, one of its own
+/// goes.
+fn part_put(
+    clients: &mut Store<RoutedClient>,
+    held: &mut HashMap<TableKey, usize, SecretHash>,
+    record: RoutedClient,
+    share: usize,
+) {
+    let table = record.first.table;
+    let own = held.get(&table).is_some_and(|&held| held >= share);
+    let gone = clients.add(record, |other| own && other.first.table == table);
+    gone.into_iter().for_each(|gone| give_back(held, gone.first.table));
+    *held.entry(table).or_default() += 1;
 }
 
 fn give_back(held: &mut HashMap<TableKey, usize, SecretHash>, table: TableKey) {
@@ -318,12 +374,10 @@ fn halves(bits: u128) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
-
     use crate::handoff::message::MESSAGE_DATA_MAX;
 
     fn routes() -> DeliveryRoutes {
-        DeliveryRoutes::new(SecretHash::new([3; 16]))
+        DeliveryRoutes::new([3; 16])
     }
 
     fn flow(client: u16, port: u16) -> DeliveredFlow {
@@ -409,7 +463,7 @@ mod tests {
 
     #[test]
     fn section_11_one_nat64_does_not_push_out_the_clients_of_another() {
-        let routes = DeliveryRoutes::with_bounds(SecretHash::new([3; 16]), 64 * PARTS, 64 * PARTS);
+        let routes = DeliveryRoutes::with_bounds([3; 16], 64 * PARTS, 64 * PARTS);
         for client in 0..100 {
             routes.came(&flow(client, 1), via(7), 0).unwrap();
         }

@@ -72,10 +72,14 @@ impl<T: Stored> Store<T> {
         Some(record)
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> usize {
-        assert_eq!(self.places.len(), self.records.len());
+        debug_assert_eq!(self.places.len(), self.records.len());
         self.records.len()
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.records.iter().map(|(_, record)| record)
     }
 }
 

@@ -255,6 +255,7 @@ impl Serving {
         let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock.clone(), Arc::clone(&stop), on_failure);
+        let routes = delivery.as_ref().and_then(|delivery| delivery.keep(&config.state));
         let mut deliverers = DeliverySetup::begin(delivery, &mut servers, &stats).into_iter();
         let parts =
             servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
@@ -280,6 +281,7 @@ impl Serving {
             names,
             is_taken_over: false,
             log_watch: LogWatch::default(),
+            routes,
             _polling: polling,
             history: None,
             history_failures: Arc::default(),

@@ -15,6 +15,7 @@ use crate::kernel::service::PassedFile;
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::admin::Admin;
+use crate::programs::serve::deliver::RoutesKeeping;
 use crate::programs::serve::drops::{self, DropLines, Watched};
 use crate::programs::serve::history::HistoryKeeping;
 use crate::programs::serve::live::Polling;
@@ -116,6 +117,8 @@ pub struct Serving {
     pub(super) history: Option<HistoryKeeping>,
     /// How often it could not be gone on with.
     pub(super) history_failures: Arc<AtomicU64>,
+    /// Keeps routes to clients whose packets are delivered here.
+    pub(super) routes: Option<RoutesKeeping>,
     /// Polls the kernel for live connections.
     pub(super) _polling: Option<Polling>,
     /// Keeps the state directory locked until it is dropped.
@@ -300,6 +303,7 @@ impl Serving {
                 }
             }
         }
+        self.routes.take().into_iter().for_each(RoutesKeeping::end);
         let totals = Totals {
             datagrams: self.count(Counter::Datagrams),
             replies: self.count(Counter::Replies),

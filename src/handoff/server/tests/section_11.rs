@@ -1,7 +1,7 @@
 //! PROTOCOL.md section 11. Which packets are delivered on this host.
 
 use super::*;
-use crate::handoff::delivery::{DeliveredFlow, DeliveredPorts, HostDelivery};
+use crate::handoff::delivery::{DeliveredFlow, DeliveredPorts, DeliveryRoutes, HostDelivery};
 use crate::ip::fields::tcp;
 use crate::ip::transport::Transport;
 
@@ -16,7 +16,7 @@ fn delivering(live: Box<dyn LiveConnections>) -> (Shard, Arc<HostDelivery>) {
     let delivery = Arc::new(HostDelivery::new(
         ports,
         vec![SERVICE.parse().unwrap()],
-        SecretHash::new([5; 16]),
+        DeliveryRoutes::new([5; 16]),
     ));
     shard.server.deliver(Arc::clone(&delivery));
     // It was told just now that somebody is here.

@@ -8,6 +8,7 @@
 //!
 #![doc = include_str!("../../../DELIVERY.md")]
 
+mod keep;
 mod setup;
 
 use std::io;
@@ -30,6 +31,7 @@ use crate::ip::segments::Segments;
 use crate::kernel::backend::Backend;
 use crate::kernel::tun_queue::{DevicePacket, PARTS_MAX, TunQueue};
 
+pub use keep::RoutesKeeping;
 pub use setup::{DeliveryError, DeliverySetup};
 
 /// The most packets that are taken from the device in one turn, so that requests do not wait for

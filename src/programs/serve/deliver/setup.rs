@@ -5,11 +5,14 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Deliverer;
-use crate::handoff::delivery::{DeliveredPorts, HostDelivery};
-use crate::handoff::random::SecretHash;
+use super::{Deliverer, RoutesKeeping};
+use crate::disk::fs::RealDisk;
+use crate::disk::routes;
+use crate::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
 use crate::handoff::server::Server;
 use crate::handoff::stats::Stats;
+use crate::kernel::clock::Clock;
+use crate::kernel::stderr::warn;
 use crate::kernel::tun_queue::{AttachError, DEVICE, TunQueue};
 use crate::kernel::{entropy, interface};
 use crate::programs::options::{Deliver, ServeConfig};
@@ -59,14 +62,33 @@ impl DeliverySetup {
             let own = ports.iter().find(|own| own.port == port);
             is_native(own.map_or(config.deliver, |own| own.deliver))
         });
-        let key = entropy::octets().map_err(DeliveryError::System)?;
-        let delivery = Arc::new(HostDelivery::new(delivered, services, SecretHash::new(key)));
+        let second = Clock::new().monotonic().as_secs() as u32;
+        let kept = routes::read(&RealDisk, &config.state, second).unwrap_or_else(|why| {
+            warn(format_args!("{why}"));
+            None
+        });
+        let routes = match kept {
+            Some(kept) => kept,
+            None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?),
+        };
+        let delivery = Arc::new(HostDelivery::new(delivered, services, routes));
         Ok(Some(Self { delivery, queues }))
     }
 
     /// What has to be writable for this process to open the device again when it is succeeded.
     pub fn device_file(&self) -> &'static Path {
         Path::new(DEVICE)
+    }
+
+    /// Keeps the routes in this state directory from now on. Where that cannot be, they are lost
+    /// with the process.
+    pub fn keep(&self, state: &Path) -> Option<RoutesKeeping> {
+        let keeping = RoutesKeeping::start(Arc::clone(&self.delivery), state.to_owned());
+        keeping
+            .inspect_err(|why| {
+                warn(format_args!("routes to clients are not kept: no thread: {why}"))
+            })
+            .ok()
     }
 
     /// From now on these servers deliver, if they are to. Returns each reactor's end of the device.

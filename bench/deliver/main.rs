@@ -1,0 +1,123 @@
+//! What it costs to deliver packets on the server's host: ours, and a forwarder with the same
+//! offloads that does no protocol work: `cargo bench --bench deliver` (root).
+//!
+//! ```text
+//!   client, NAT64 ── tunnel ── server, service
+//! ```
+//!
+//! Both take turns at the same device, and the other end of the tunnel is the same for both. CPU is
+//! that of the process that delivers, all its threads, from /proc/PID/task/*/schedstat; what the
+//! kernel does for it in other names is in neither.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+mod forwarder;
+#[path = "../gateway/measured.rs"]
+mod measured;
+#[path = "../../ci/e2e/namespace.rs"]
+mod namespace;
+#[path = "../../ci/harness/skip.rs"]
+mod skip;
+#[path = "../gateway/traffic.rs"]
+#[allow(dead_code, reason = "the gateway is sent datagrams, too")]
+mod traffic;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use forwarder::End;
+use measured::{Process, goal, print, rounds, until};
+use namespace::Namespace;
+use traffic::{Direction, Service};
+
+/// How long one measurement sends.
+const TIME: Duration = Duration::from_millis(700);
+const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+const SERVICE6: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xcb00, 0x7105);
+const NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const CLIENT: &str = "2001:db8::17";
+const PORT: u16 = 64064;
+const CONTROL: u16 = 40000;
+const MTU: u16 = 1418;
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().collect();
+    if let [_, command, device] = &arguments[..] {
+        let (server, nat64) = (SocketAddrV4::new(SERVICE, PORT), SocketAddrV4::new(NAT64, CONTROL));
+        match command.as_str() {
+            "server-end" => forwarder::run(End::Server, device, server, nat64),
+            "nat64-end" => forwarder::run(End::Nat64, device, nat64, server),
+            _ => {}
+        }
+    }
+    // SAFETY: takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 || !Path::new("/dev/net/tun").exists() {
+        skip::cannot_run("network namespaces and a TUN device: run it as root");
+    }
+    let (near, far) = (Namespace::new(), Namespace::new());
+    lay_out(&near, &far);
+    let service = Service::start(&far);
+    let _other_end = own_process(&near, "nat64-end", "tunnel");
+    let to = (IpAddr::V6(SERVICE6), service.port).into();
+    let folder = tempfile::tempdir().unwrap();
+    let starts: [(&str, &dyn Fn() -> Process); 2] = [
+        ("native", &|| server(&far, folder.path())),
+        ("forwarder", &|| own_process(&far, "server-end", "ho0")),
+    ];
+    println!(
+        "TCP, CPU seconds of the process for a GB, median of five rounds (low-high), and to the forwarder's"
+    );
+    for (direction, flows) in
+        [(Direction::Up, 1), (Direction::Up, 8), (Direction::Down, 1), (Direction::Down, 8)]
+    {
+        let what = format!("{flows} {}", if direction == Direction::Up { "up" } else { "down" });
+        let rounds = rounds(|which| {
+            // The device is the one's or the other's.
+            let process = starts[which].1();
+            until(starts[which].0, || traffic::reaches(&near, to));
+            process.cost(|| service.bulk(&near, to, direction, flows, TIME)) * 1e9
+        });
+        print(&what, starts.map(|(name, _)| name), &rounds, 1, "s/GB");
+        goal(&format!("native, TCP {what} / a forwarder"), 1.3, &rounds, 0, 1);
+    }
+}
+
+/// Two hosts, and a device on each. One is client and NAT64 at once.
+fn lay_out(near: &Namespace, far: &Namespace) {
+    near.ip(&format!(
+        "link add out type veth peer name out netns {}\n\
+         link set out up\n\
+         address add {NAT64}/32 dev out\n\
+         route add {SERVICE} dev out src {NAT64}\n\
+         tuntap add dev tunnel mode tun multi_queue vnet_hdr\n\
+         link set tunnel mtu {MTU} addrgenmode none up\n\
+         address add {CLIENT}/128 dev tunnel nodad\n\
+         route add 64:ff9b::/96 dev tunnel src {CLIENT}",
+        far.path()
+    ));
+    far.ip(&format!(
+        "link set out up\n\
+         address add {SERVICE}/32 dev out\n\
+         route add {NAT64} dev out src {SERVICE}\n\
+         tuntap add dev ho0 mode tun multi_queue vnet_hdr\n\
+         link set ho0 mtu {MTU} addrgenmode none up\n\
+         address add {SERVICE6}/128 dev ho0 nodad\n\
+         route add {CLIENT}/128 dev ho0 src {SERVICE6}"
+    ));
+}
+
+fn own_process(host: &Namespace, end: &str, device: &str) -> Process {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([end, device]);
+    Process::start(host, end, &mut command)
+}
+
+fn server(host: &Namespace, folder: &Path) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nat64handoff"));
+    command.args(["serve", "--listen", &SERVICE.to_string(), "--reactors", "1"]);
+    command.args(["--deliver", "native", "--log"]).arg(folder.join("log"));
+    command.arg("--state").arg(folder.join("state"));
+    Process::start(host, "native", &mut command)
+}

@@ -1,0 +1,174 @@
+//! Routes and flows as octets, for who keeps them over a restart.
+//!
+//! | field | octets |
+//! | --- | --- |
+//! | key of the hash that flows are known by | 16 |
+//! | for each part, of which there are always as many: | |
+//! | number of clients, little-endian as all numbers here | 4 |
+//! | for each client: prefix, address, number of routes | 12, 16, 1 |
+//! | for each of its routes: local address, NAT64, its port, length of the authenticator, that | 4, 4, 2, 2, … |
+//! | number of flows | 4 |
+//! | for each flow: its hash, local address, NAT64 | 8, 4, 4 |
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::routes::{
+    CLIENTS_MAX, DeliveryRoutes, FLOWS_MAX, FlowRecord, PARTS, ROUTES_MAX, Route, RoutedClient,
+};
+use crate::handoff::entry::{ControlPort, TableKey};
+use crate::handoff::message::MESSAGE_DATA_MAX;
+use crate::handoff::opaque::Authenticator;
+use crate::ip::address::Prefix96;
+
+/// The most octets that there can be.
+pub const KEPT_OCTETS_MAX: usize =
+    16 + PARTS * 8 + CLIENTS_MAX * (29 + ROUTES_MAX * (12 + MESSAGE_DATA_MAX)) + FLOWS_MAX * 16;
+
+/// What was kept is not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptRoutesMalformed;
+
+impl DeliveryRoutes {
+    /// All routes and flows as octets. Others may come and go meanwhile.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.key().to_vec();
+        for number in 0..PARTS {
+            let part = self.part_at(number);
+            out.extend_from_slice(&(part.clients.len() as u32).to_le_bytes());
+            for client in part.clients.iter() {
+                out.extend_from_slice(&client.prefix.0);
+                out.extend_from_slice(&client.address.octets());
+                out.push(client.routes().count() as u8);
+                for route in client.routes() {
+                    let authenticator = route.authenticator.octets();
+                    put_table(&mut out, route.table);
+                    out.extend_from_slice(&route.port.0.to_le_bytes());
+                    out.extend_from_slice(&(authenticator.len() as u16).to_le_bytes());
+                    out.extend_from_slice(authenticator);
+                }
+            }
+            out.extend_from_slice(&(part.flows.len() as u32).to_le_bytes());
+            for flow in part.flows.iter() {
+                out.extend_from_slice(&flow.hash.to_le_bytes());
+                put_table(&mut out, flow.table);
+            }
+        }
+        out
+    }
+
+    /// Those that `octets` are of, all used in `second`.
+    ///
+    /// # Errors
+    /// They are not what [`DeliveryRoutes::encode`] makes.
+    pub fn decode(octets: &[u8], second: u32) -> Result<Self, KeptRoutesMalformed> {
+        let mut rest = Rest(octets);
+        let routes = Self::new(rest.array()?);
+        for number in 0..PARTS {
+            for _ in 0..u32::from_le_bytes(rest.array()?) {
+                let (prefix, address) = (Prefix96(rest.array()?), Ipv6Addr::from(rest.array()?));
+                let [count] = rest.array()?;
+                if usize::from(count) > ROUTES_MAX {
+                    return Err(KeptRoutesMalformed);
+                }
+                let first =
+                    (count > 0).then(|| rest.route(second)).ok_or(KeptRoutesMalformed)??;
+                let others = (1..count).map(|_| rest.route(second)).collect::<Result<_, _>>()?;
+                let hash = routes.client_hash(prefix, address);
+                routes.put(RoutedClient { hash, prefix, address, first, others });
+            }
+            for _ in 0..u32::from_le_bytes(rest.array()?) {
+                let hash = u64::from_le_bytes(rest.array()?);
+                let flow = FlowRecord { hash, table: rest.table()?, used: second };
+                routes.part_at(number).flows.add(flow, |_| false);
+            }
+        }
+        if rest.0.is_empty() { Ok(routes) } else { Err(KeptRoutesMalformed) }
+    }
+}
+
+fn put_table(out: &mut Vec<u8>, table: TableKey) {
+    out.extend_from_slice(&table.local.octets());
+    out.extend_from_slice(&table.nat64.octets());
+}
+
+/// What was not read yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], KeptRoutesMalformed> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(KeptRoutesMalformed)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn octets(&mut self, length: usize) -> Result<&'a [u8], KeptRoutesMalformed> {
+        let (octets, rest) = self.0.split_at_checked(length).ok_or(KeptRoutesMalformed)?;
+        self.0 = rest;
+        Ok(octets)
+    }
+
+    fn table(&mut self) -> Result<TableKey, KeptRoutesMalformed> {
+        let [local, nat64] = [self.array()?, self.array()?].map(Ipv4Addr::from);
+        Ok(TableKey { local, nat64 })
+    }
+
+    fn route(&mut self, used: u32) -> Result<Route, KeptRoutesMalformed> {
+        let table = self.table()?;
+        let (port, length) = (u16::from_le_bytes(self.array()?), u16::from_le_bytes(self.array()?));
+        let authenticator = Authenticator::new(self.octets(usize::from(length))?);
+        let authenticator = authenticator.ok_or(KeptRoutesMalformed)?;
+        Ok(Route { table, port: ControlPort(port), authenticator, used })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::delivery::{DeliveredFlow, Via};
+
+    fn flow(client: u16, port: u16) -> DeliveredFlow {
+        DeliveredFlow {
+            service: "64:ff9b::203.0.113.5".parse().unwrap(),
+            client: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, client),
+            protocol: 6,
+            service_port: 80,
+            client_port: port,
+        }
+    }
+
+    fn came(routes: &DeliveryRoutes, nat64: u8, flow: &DeliveredFlow, authenticator: &[u8]) {
+        let (local, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, nat64));
+        let via = Via { table: TableKey { local, nat64 }, port: ControlPort(9), authenticator };
+        routes.came(flow, via, 5).unwrap();
+    }
+
+    #[test]
+    fn section_11_what_is_kept_is_the_same_again() {
+        let routes = DeliveryRoutes::new([7; 16]);
+        for client in 0..500 {
+            came(&routes, 1, &flow(client, 1), &vec![client as u8; usize::from(client) / 2 * 2]);
+            if client % 3 == 0 {
+                came(&routes, 2, &flow(client, 2), b"two of them");
+            }
+        }
+        let kept = routes.encode();
+        let again = DeliveryRoutes::decode(&kept, 1000).unwrap();
+        let mut places = [[0; MESSAGE_DATA_MAX]; 2];
+        for client in 0..501 {
+            for port in 0..4 {
+                let [one, two] = &mut places;
+                let flow = flow(client, port);
+                assert_eq!(
+                    routes.answer(&flow, 5, one),
+                    again.answer(&flow, 1000, two),
+                    "{flow:?}"
+                );
+            }
+        }
+        assert!(again.encode().len() == kept.len());
+        for end in 0..kept.len() {
+            assert!(DeliveryRoutes::decode(&kept[..end], 0).is_err(), "{end}");
+        }
+        assert!(DeliveryRoutes::decode(&[&kept[..], &[0]].concat(), 0).is_err());
+    }
+}
