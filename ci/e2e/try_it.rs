@@ -88,6 +88,10 @@ fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
             assert!(shown.lines().any(|shown| is_it(&shown)), "run ci/picture: {line}");
         }
     }
+    let delivered = lines_of("delivered ");
+    let seen: Vec<_> = delivered.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(seen, ["2001:db8::17", "2001:db8::2a", "2001:db8::5"], "{said}");
+    assert!(said.contains("an answer from 64:ff9b::cb00:7105"), "{said}");
     check_nothing_is_left(folder.path(), id);
 }
 

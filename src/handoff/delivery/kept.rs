@@ -6,7 +6,7 @@
 //! | for each part, of which there are always as many: | |
 //! | number of clients, little-endian as all numbers here | 4 |
 //! | for each client: prefix, address, number of routes | 12, 16, 1 |
-//! | for each of its routes: local address, NAT64, its port, length of the authenticator, that | 4, 4, 2, 2, … |
+//! | for each of its routes: local address, NAT64, port, length, authenticator | 4, 4, 2, 2, … |
 //! | number of flows | 4 |
 //! | for each flow: its hash, local address, NAT64 | 8, 4, 4 |
 
@@ -61,7 +61,7 @@ impl DeliveryRoutes {
     /// # Errors
     /// They are not what [`DeliveryRoutes::encode`] makes.
     pub fn decode(octets: &[u8], second: u32) -> Result<Self, KeptRoutesMalformed> {
-        let mut rest = Rest(octets);
+        let mut rest = KeptRest(octets);
         let routes = Self::new(rest.array()?);
         for number in 0..PARTS {
             for _ in 0..u32::from_le_bytes(rest.array()?) {
@@ -92,9 +92,9 @@ fn put_table(out: &mut Vec<u8>, table: TableKey) {
 }
 
 /// What was not read yet.
-struct Rest<'a>(&'a [u8]);
+struct KeptRest<'a>(&'a [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> KeptRest<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], KeptRoutesMalformed> {
         let (array, rest) = self.0.split_first_chunk().ok_or(KeptRoutesMalformed)?;
         self.0 = rest;
@@ -148,7 +148,7 @@ mod tests {
         for client in 0..500 {
             came(&routes, 1, &flow(client, 1), &vec![client as u8; usize::from(client) / 2 * 2]);
             if client % 3 == 0 {
-                came(&routes, 2, &flow(client, 2), b"two of them");
+                came(&routes, 2, &flow(client, 2), b"two of these");
             }
         }
         let kept = routes.encode();

@@ -192,6 +192,7 @@ impl Serving {
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
         let attached = Attachments { doors: Some(doors), delivery };
+        let on_failure = Arc::new(on_failure);
         let mut serving = Self::start_on(config, kept, ahead, state, log, attached, on_failure)?;
         unless_served.served();
         let failures = Arc::clone(&serving.history_failures);
@@ -216,7 +217,7 @@ impl Serving {
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
         let (kept, attached) =
             (KeptSockets::default(), Attachments { doors: None, delivery: None });
-        Self::start_on(config, kept, None, state, log, attached, on_failure)
+        Self::start_on(config, kept, None, state, log, attached, Arc::new(on_failure))
     }
 
     fn start_on(
@@ -226,7 +227,7 @@ impl Serving {
         state: StateDirectory,
         log: Destination,
         Attachments { doors, delivery }: Attachments,
-        on_failure: impl Fn() + Send + Sync + 'static,
+        on_failure: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
         let bound = socket::bind_or_take(&config.listen, config.reactors, kept)
@@ -235,10 +236,8 @@ impl Serving {
         say_lost(bound.lost);
         let (inquiries, asking) = Asking::prepare(doors, config.reactors, &mut sockets)
             .map_err(|error| StartError::System("descriptors", error))?;
-        let groups = bound.shards;
-        let listen: Vec<_> = groups[0].iter().map(ReactorSocket::local).collect();
+        let listen: Vec<_> = bound.shards[0].iter().map(ReactorSocket::local).collect();
         let handoff_port = listen[0].port();
-        let on_failure: Arc<dyn Fn() + Send + Sync> = Arc::new(on_failure);
         let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
         let Shards { clock, budget, stats, mut servers, ahead } = shards;
         let (poller, views) = live::prepare(config.reactors);
@@ -247,7 +246,7 @@ impl Serving {
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let bans = bans_of(&config, &clock, &mut servers)?;
-        let (names, naming) = Names::of(&config, &groups[0][0], &mut servers, &stats);
+        let (names, naming) = Names::of(&config, &bound.shards[0][0], &mut servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =
@@ -255,8 +254,7 @@ impl Serving {
         let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock.clone(), Arc::clone(&stop), on_failure);
-        let routes = delivery.as_ref().and_then(|delivery| delivery.keep(&config.state));
-        let mut deliverers = DeliverySetup::begin(delivery, &mut servers, &stats).into_iter();
+        let (mut deliverers, routes) = DeliverySetup::begin(delivery, &mut servers, &stats);
         let parts =
             servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
         let seats = parts.map(|(((((server, live), recorder), stats), inquiries), names)| {
@@ -264,7 +262,8 @@ impl Serving {
             let (deliverer, common) = (deliverers.next(), common.clone());
             Seat { shard, recorder, stats, inquiries, names, deliverer, common }
         });
-        Seat::spawn_all(seats, groups, io).map_err(|error| StartError::System("thread", error))?;
+        Seat::spawn_all(seats, bound.shards, io)
+            .map_err(|error| StartError::System("thread", error))?;
         // `recv` must fail when a reactor ended before it could report.
         drop(common);
         let serving = Serving {

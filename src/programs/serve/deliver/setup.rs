@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::Ipv6Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::vec;
 
 use super::{Deliverer, RoutesKeeping};
 use crate::disk::fs::RealDisk;
@@ -37,6 +38,8 @@ pub enum DeliveryError {
 pub struct DeliverySetup {
     delivery: Arc<HostDelivery>,
     queues: Vec<TunQueue>,
+    /// Where routes are kept.
+    state: PathBuf,
 }
 
 impl DeliverySetup {
@@ -72,7 +75,7 @@ impl DeliverySetup {
             None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?),
         };
         let delivery = Arc::new(HostDelivery::new(delivered, services, routes));
-        Ok(Some(Self { delivery, queues }))
+        Ok(Some(Self { delivery, queues, state: config.state.clone() }))
     }
 
     /// What has to be writable for this process to open the device again when it is succeeded.
@@ -80,29 +83,25 @@ impl DeliverySetup {
         Path::new(DEVICE)
     }
 
-    /// Keeps the routes in this state directory from now on. Where that cannot be, they are lost
-    /// with the process.
-    pub fn keep(&self, state: &Path) -> Option<RoutesKeeping> {
-        let keeping = RoutesKeeping::start(Arc::clone(&self.delivery), state.to_owned());
-        keeping
-            .inspect_err(|why| {
-                warn(format_args!("routes to clients are not kept: no thread: {why}"))
-            })
-            .ok()
-    }
-
-    /// From now on these servers deliver, if they are to. Returns each reactor's end of the device.
+    /// From now on these servers deliver, if they are to. Returns each reactor's end of the device,
+    /// and what keeps the routes: without it, they are lost with the process.
     pub fn begin(
         setup: Option<Self>,
         servers: &mut [Server],
         stats: &[Arc<Stats>],
-    ) -> Vec<Deliverer> {
-        let Some(Self { delivery, queues }) = setup else { return Vec::new() };
+    ) -> (vec::IntoIter<Deliverer>, Option<RoutesKeeping>) {
+        let Some(Self { delivery, queues, state }) = setup else {
+            return (Vec::new().into_iter(), None);
+        };
         servers.iter_mut().for_each(|server| server.deliver(Arc::clone(&delivery)));
         let deliverer = |(queue, stats): (TunQueue, &Arc<Stats>)| {
             Deliverer::new(queue, Arc::clone(&delivery), Arc::clone(stats))
         };
-        queues.into_iter().zip(stats).map(deliverer).collect()
+        let deliverers: Vec<_> = queues.into_iter().zip(stats).map(deliverer).collect();
+        let keeping = RoutesKeeping::start(delivery, state).inspect_err(|why| {
+            warn(format_args!("routes to clients are not kept: there is no thread for it: {why}"));
+        });
+        (deliverers.into_iter(), keeping.ok())
     }
 }
 
