@@ -83,7 +83,7 @@ fn body(octets: &[u8], id: FileId) {
         events += u64::from(change.is_event());
     }
     assert_eq!(changes.next(), None);
-    assert_eq!(record.events(), events);
+    assert_eq!(record.events, events);
     assert!(!record.is_end() || octets == [10]);
     // Written anew, what it says is the same.
     let changes: Vec<_> = record.changes().collect();

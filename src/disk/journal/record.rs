@@ -138,6 +138,8 @@ pub struct Record<'a> {
     pub time: Timestamp,
     /// Its octets, header included.
     pub length: usize,
+    /// How many of its changes are events.
+    pub events: u64,
     body: &'a [u8],
 }
 
@@ -196,16 +198,19 @@ impl<'a> Record<'a> {
         if crc32c(body).to_be_bytes() != header[36..40] {
             return Err(Invalid::Body);
         }
-        let record = Self {
+        let mut record = Self {
             number: RecordNumber(number),
             event,
             synced: RecordNumber(synced),
             time: Timestamp::from_micros(time),
             length: length_all,
+            events: 0,
             body,
         };
         let mut changes = record.changes();
-        while changes.step().is_some() {}
+        while let Some((_, raw)) = changes.step() {
+            record.events += u64::from(raw.is_event());
+        }
         if !changes.is_at_end() && !record.is_end() {
             return Err(Invalid::Meaning);
         }
@@ -236,16 +241,6 @@ impl<'a> Record<'a> {
             let run = start.get(..start.len() - rest.0.len())?;
             Some((table?, run)).filter(|_| !run.is_empty())
         })
-    }
-
-    /// The number of its changes that are events.
-    pub fn events(&self) -> u64 {
-        let mut changes = self.changes();
-        let mut events = 0;
-        while let Some((_, raw)) = changes.step() {
-            events += u64::from(raw.is_event());
-        }
-        events
     }
 }
 

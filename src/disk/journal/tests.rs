@@ -170,7 +170,7 @@ fn every_kind_of_change_both_ways() {
     let record = Record::decode(&octets, SEGMENT.seal(&[0xbb; 16])).unwrap();
     assert_eq!(record.changes().collect::<Vec<_>>(), changes);
     assert_eq!((record.number.0, record.event, record.synced.0), (9, 100, 8));
-    assert_eq!((record.length, record.events()), (octets.len(), 8));
+    assert_eq!((record.length, record.events), (octets.len(), 8));
     assert_eq!(position.event, 108);
     let runs: Vec<_> = record
         .runs()

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -177,7 +177,7 @@ impl Storage {
     ) -> Result<Option<ReadAhead>, StorageError> {
         let Some(number) = epoch::current(disk, root)? else { return Ok(None) };
         let files = epoch::files(disk, root, number)?;
-        let all = Dealt::default();
+        let all = Dealt::new(threads(config));
         let reading = EpochReader {
             disk,
             root,
@@ -283,7 +283,7 @@ impl Opened {
         }
         let files = epoch::files(disk, root, number)?;
         let count = shard_count(disk, root, number, &files)?;
-        let fresh = Dealt::default();
+        let fresh = Dealt::new(threads(&self.config));
         let all = ahead.as_ref().map_or(&fresh, |ahead| &ahead.all);
         let reading = EpochReader {
             disk,
@@ -444,7 +444,7 @@ struct ShardRead {
     unlogged: Vec<(u64, Event)>,
 }
 
-impl EpochReader<'_> {
+impl<'a> EpochReader<'a> {
     /// Reads all shards, several at a time, and replays them.
     fn read<R: Replay>(
         &self,
@@ -454,7 +454,7 @@ impl EpochReader<'_> {
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<_>> = Mutex::new(Vec::new());
         let (all, dealers) = (self.all, self.threads.min(usize::from(self.count)).max(1));
-        let read_some = |to: Vec<To<'_>>| {
+        let read_some = |to: Vec<To<'a, '_>>| {
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= usize::from(self.count) {
@@ -479,7 +479,7 @@ impl EpochReader<'_> {
                     queues.push(sender);
                     scope.spawn(move || all.replay_all(queue, shard));
                 }
-                let to = |queues: Vec<SyncSender<_>>| queues.into_iter().map(To::Thread).collect();
+                let to = |queues: Vec<Sender<_>>| queues.into_iter().map(To::Thread).collect();
                 for _ in 1..dealers {
                     let (read_some, queues) = (&read_some, queues.clone());
                     scope.spawn(move || read_some(to(queues)));
@@ -514,7 +514,7 @@ impl EpochReader<'_> {
     fn read_shard(
         &self,
         shard: u16,
-        mut dealer: Dealer<'_, '_, impl Fn(Ipv4Addr) -> usize>,
+        mut dealer: Dealer<'_, '_, '_, impl Fn(Ipv4Addr) -> usize>,
     ) -> Result<ShardRead, StorageError> {
         let Self { disk, root, number: epoch, .. } = *self;
         let none = ShardFiles::default();
@@ -527,8 +527,7 @@ impl EpochReader<'_> {
         };
         let (mut common, mut unlogged) = (None, VecDeque::new());
         let mut deal = |id: FileId, record: &Record<'_>| {
-            if id.kind == FileKind::Segment && record.event.saturating_add(record.events()) > logged
-            {
+            if id.kind == FileKind::Segment && record.event.saturating_add(record.events) > logged {
                 let events = record
                     .changes()
                     .filter_map(|(table, change)| change.event(record.time, table))
@@ -538,7 +537,7 @@ impl EpochReader<'_> {
                 // The log had those before: the next ones were not made before it did.
                 unlogged.drain(..unlogged.len().saturating_sub(unlogged_max));
             }
-            dealer.deal(record);
+            dealer.deal(record, id.kind == FileKind::Snapshot);
             Ok(())
         };
         let (common_of, refuse) = (&mut common, &mut refuse(root));

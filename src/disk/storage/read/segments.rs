@@ -170,7 +170,7 @@ impl SegmentsProgress<'_> {
         self.known = true;
         self.end.position = Position {
             record: record.number.next(),
-            event: record.event.saturating_add(record.events()),
+            event: record.event.saturating_add(record.events),
         };
         let is_wanted = record.number >= self.reach.from;
         self.end.records += u64::from(is_wanted);
