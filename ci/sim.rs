@@ -8,6 +8,8 @@ mod canaries;
 mod dice;
 #[path = "sim/faults.rs"]
 mod faults;
+#[path = "sim/former.rs"]
+mod former;
 #[path = "sim/host.rs"]
 mod host;
 #[path = "sim/incidents.rs"]
@@ -20,6 +22,8 @@ mod kind;
 mod known;
 #[path = "sim/mutant.rs"]
 mod mutant;
+#[path = "sim/names.rs"]
+mod names;
 #[path = "sim/nat64.rs"]
 mod nat64;
 #[path = "sim/net.rs"]

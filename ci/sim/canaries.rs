@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::kind::{Kind, Kinds};
 use crate::plan::Plan;
 use crate::run::simulate;
+use crate::verdict::Property;
+use crate::world::World;
 
 /// Within so many seeds a canary is caught.
 const SEEDS: u64 = 100;
@@ -28,6 +30,24 @@ fn check(canary: Kind) {
         let caught = catches(seed, canary, Kinds::default());
         assert_eq!(caught, None, "seed {seed} without {}", canary.name());
     }
+}
+
+/// A start that takes the names that it finds for right gives some to clients that have gone.
+#[test]
+fn names_that_a_start_does_not_compare() {
+    let broken = |seed, trusts| {
+        // Entries go and come all the time.
+        let kinds = Kinds::of(&[Kind::PowerCut, Kind::Limits, Kind::Reboot]);
+        let plan = Plan { kinds, faults_until: FAULTS, ..Plan::of(seed) };
+        let mut world = World::new(plan, None, false);
+        if trusts {
+            world.host.trust_names();
+        }
+        world.run();
+        world.broken.take().map(|broken| broken.property)
+    };
+    assert!((0..SEEDS).any(|seed| broken(seed, true) == Some(Property::NamesAreTrue)));
+    assert!((0..SEEDS_WITHOUT).all(|seed| broken(seed, false).is_none()));
 }
 
 macro_rules! canaries {

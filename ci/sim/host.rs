@@ -2,40 +2,41 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use flate2::read::GzDecoder;
 use ipnet::Ipv6Net;
 use nat64handoff::disk::storage::SyncPolicy;
 use nat64handoff::handoff::change::{Now, Timestamp};
-use nat64handoff::handoff::entry::{Entry, TableKey};
+use nat64handoff::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::stats::Counter;
 use nat64handoff::handoff::table::TableLimits;
+use nat64handoff::kernel::bpf::names::PeerName;
 use nat64handoff::kernel::clock::HandClock;
 use nat64handoff::kernel::socket::steered_to;
 use nat64handoff::programs::serve::inquiry::Question;
+use nat64handoff::programs::serve::names::Names;
 use nat64handoff::programs::serve::recovery::StateAhead;
 use tempfile::TempDir;
 
 use crate::dice::Dice;
+use crate::former::{COMPRESSED, next_former, text_of};
 use crate::kind::Kind;
 use crate::process::{Actor, LogTear, Place, Process, ProcessConfig, Sent, Sockets, Waiting};
 use crate::sim::{Fault, SimDisk};
 
 const ROOT: &str = "/state";
-/// How the names of compressed files of the log end.
-const COMPRESSED: &str = ".gz";
 /// The error of a full disk.
 const NO_SPACE: i32 = 28;
 /// Time between two syncs.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 /// In which the times of files are counted, or less.
 const TICK: Duration = Duration::from_millis(1);
+/// By which names find their places.
+const NAMES_SEED: u64 = 0x1122_3344_5566_7788;
 /// The most steps until the server has nothing to do.
 const STEPS_MAX: usize = 2000;
 
@@ -45,6 +46,8 @@ pub struct Setup {
     pub nat64s_max: usize,
     pub entries_max: usize,
     pub table_max: usize,
+    /// How many peers may have names.
+    pub names_max: u32,
     /// Nothing is announced before it is synced.
     pub always: bool,
     /// The journal is compacted early and often.
@@ -61,6 +64,8 @@ pub type Tables = BTreeMap<TableKey, Vec<Entry>>;
 pub struct Counts {
     pub datagrams: u64,
     pub dropped: u64,
+    /// Entries whose ports have no name.
+    pub unnamed: u64,
 }
 
 /// See above.
@@ -74,6 +79,7 @@ pub struct Host {
     /// What a successor has read ahead, and from which seed.
     ahead: Option<(StateAhead, [u8; 32])>,
     rotations: usize,
+    names_max: u32,
     sent: Vec<Sent>,
     /// Whose next step it is, of those that could make one.
     dice: Dice,
@@ -95,7 +101,8 @@ impl Host {
     /// Not started yet.
     pub fn new(setup: &Setup, dice: Dice, now: Now) -> Self {
         let disk = SimDisk::new(Path::new(ROOT));
-        let (place, directory) = Place::in_memory(&disk, ROOT, now);
+        let (mut place, directory) = Place::in_memory(&disk, ROOT, now);
+        place.names = Some(no_names(setup.names_max));
         let sync = if setup.always { SyncPolicy::Always } else { SyncPolicy::Interval(SYNC_EVERY) };
         let default = ProcessConfig::default();
         let limits = TableLimits { entries_max: setup.table_max, ..TableLimits::default() };
@@ -118,6 +125,7 @@ impl Host {
             sockets: Sockets::default(),
             ahead: None,
             rotations: 0,
+            names_max: setup.names_max,
             sent: Vec::new(),
             dice,
             disk_failed: false,
@@ -238,6 +246,10 @@ impl Host {
     pub fn cut_power(&mut self, now: Now) {
         self.place.clock = Arc::new(HandClock::new(now));
         self.kill();
+        if self.config.fills_names {
+            // They are in the kernel's memory.
+            self.place.names = Some(no_names(self.names_max));
+        }
         self.dies_at = None;
         self.disk.power_cut(self.dice.random());
         let tear = if self.dice.chance(5000) { LogTear::Cut } else { LogTear::Hole };
@@ -511,6 +523,25 @@ impl Host {
         self.process.as_ref().map(Process::used).unwrap_or_default()
     }
 
+    /// The names of peers that are there now: at which port, and of whom.
+    pub fn names(&self) -> Vec<(TableKey, MappedPort, PeerName)> {
+        let mut all = Vec::new();
+        if let Some(names) = &self.place.names {
+            names.each(|table, port, name| all.push((table, port, name)));
+        }
+        all
+    }
+
+    /// The client that an entry is of.
+    pub fn client_at(&mut self, table: TableKey, port: MappedPort) -> Option<Client> {
+        self.process.as_mut()?.client_at(table, port)
+    }
+
+    /// By a canary: it takes the names that it finds for right.
+    pub fn trust_names(&mut self) {
+        self.config.fills_names = false;
+    }
+
     /// Datagrams that wait in its sockets.
     pub fn waiting(&self) -> usize {
         match &self.process {
@@ -525,32 +556,15 @@ impl Host {
         for stats in stats {
             counts.datagrams += stats.get(Counter::Datagrams);
             counts.dropped += stats.dropped_all();
+            counts.unnamed += stats.get(Counter::Unnamed);
         }
         counts
     }
 }
 
-/// What stands in a file of the log.
-fn text_of(path: &Path) -> String {
-    let octets = fs::read(path).unwrap_or_default();
-    let is_compressed = path.to_str().is_some_and(|path| path.ends_with(COMPRESSED));
-    let mut text = String::new();
-    let read = match is_compressed {
-        true => GzDecoder::new(&octets[..]).read_to_string(&mut text),
-        false => (&octets[..]).read_to_string(&mut text),
-    };
-    read.expect("lines of a log");
-    text
-}
-
-/// The path of the log when it is moved away: of the day of the file before, or the first day.
-fn next_former(files: &[PathBuf], log: &Path) -> PathBuf {
-    let name =
-        |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("events.log-").map(String::from);
-    let last = files.iter().filter_map(name).next_back().unwrap_or_else(|| "20260101".into());
-    let (day, number) = last.trim_end_matches(COMPRESSED).split_once('.').unwrap_or((&last, "0"));
-    let number = number.parse::<usize>().unwrap_or_default() + 1;
-    log.with_file_name(format!("events.log-{day}.{number}"))
+/// A place for names, without any.
+fn no_names(names_max: u32) -> Arc<Names> {
+    Arc::new(Names::in_memory(names_max, NAMES_SEED).expect("memory"))
 }
 
 /// The wall clock at that time since some moment.

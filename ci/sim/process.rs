@@ -34,7 +34,7 @@ use nat64handoff::disk::eventlog::{Destination, LogGauge, LogSteps};
 use nat64handoff::disk::fs::Disk;
 use nat64handoff::disk::storage::{StatePlace, Storage, SyncPolicy};
 use nat64handoff::handoff::change::Now;
-use nat64handoff::handoff::entry::{Entry, TableKey};
+use nat64handoff::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::random::{Random, SEED_LENGTH, SecretHash};
 use nat64handoff::handoff::server::{Budget, Server, ServerConfig};
 use nat64handoff::handoff::stats::Stats;
@@ -43,6 +43,7 @@ use nat64handoff::kernel::socket::steered_to;
 use nat64handoff::programs::serve::ban_notes::{BanNotes, BanNotesTaken, ban_notes};
 use nat64handoff::programs::serve::bans::BanBook;
 use nat64handoff::programs::serve::inquiry::{self, Desk};
+use nat64handoff::programs::serve::names::Names;
 use nat64handoff::programs::serve::reactor::{ChangeRecorder, Reactor, ServerShard, Turn};
 use nat64handoff::programs::serve::recording::{RETRY_INTERVAL, Recording, RecordingState};
 use nat64handoff::programs::serve::recovery::{self, StateAhead};
@@ -76,6 +77,8 @@ pub struct Place {
     /// The event log, a real file.
     pub log: PathBuf,
     pub clock: Arc<HandClock>,
+    /// The names of peers, if they have any.
+    pub names: Option<Arc<Names>>,
 }
 
 impl Place {
@@ -88,6 +91,7 @@ impl Place {
             root: root.into(),
             log: folder.path().join("events.log"),
             clock: Arc::new(HandClock::new(now)),
+            names: None,
         };
         (place, folder)
     }
@@ -201,6 +205,7 @@ impl Process {
         for server in &mut servers {
             server.set_bans(book.bans());
         }
+        fill_names(&place, config, &servers, &stats)?;
         let recording = Recording::new(
             Arc::clone(&place.disk),
             RecordingState::Opened(Box::new(opened)),
@@ -270,7 +275,9 @@ impl Process {
         };
         let (clock, its_stats) = (self.clock.clone(), Arc::clone(&stats));
         let reactor = Reactor::new(backend, shard, recorder, clock, its_stats, |_| {});
-        let mut reactor = reactor.answering(inquiries);
+        let names = self.place.names.as_ref();
+        let names = names.map(|names| names.again().writer(Arc::clone(&stats), None));
+        let mut reactor = reactor.answering(inquiries).naming(names);
         reactor.take_recorder();
         let turn = reactor.begin_turn();
         let until = turn.wait.map(|wait| self.now() + wait);
@@ -465,6 +472,12 @@ impl Process {
         self.seats.iter_mut().find_map(|seat| seat.reactor.shard().server.contradiction())
     }
 
+    /// The client that an entry is of.
+    pub fn client_at(&mut self, table: TableKey, port: MappedPort) -> Option<Client> {
+        let number = self.reactor_of(table.nat64);
+        self.seats[number].reactor.shard().server.client_at(table, port)
+    }
+
     /// What the operator would be told of the background work of a shard.
     pub fn trouble(&self, shard: usize) -> Option<String> {
         self.recorded.as_ref()?.storage.trouble(shard)
@@ -536,6 +549,18 @@ fn drain(recorded: Option<&mut Recorded>, steps: usize) {
             Err(error) => return recorded.log_error = Some(error),
         }
     }
+}
+
+/// Names that are there become those of the tables.
+fn fill_names(
+    place: &Place,
+    config: &ProcessConfig,
+    servers: &[Server],
+    stats: &[Arc<Stats>],
+) -> Result<(), String> {
+    let names = place.names.as_ref().filter(|_| config.fills_names);
+    let filled = names.map(|names| names.again().fill(servers, stats, &mut []));
+    filled.transpose().map(drop).map_err(|error| error.to_string())
 }
 
 /// A server for each reactor.

@@ -37,6 +37,8 @@ pub struct ProcessConfig {
     pub interleaves: bool,
     /// What the log's file is on.
     pub log_disk: LogDisk,
+    /// Whether names that are found are compared with the tables. Without that, it is a canary.
+    pub fills_names: bool,
     /// Datagrams that a socket holds.
     pub queue_max: usize,
     /// The most datagrams that a reactor takes in a turn, at most [`BATCH_MAX`].
@@ -65,6 +67,7 @@ impl Default for ProcessConfig {
             journal_max: storage.journal_max,
             interleaves: false,
             log_disk: LogDisk::default(),
+            fills_names: true,
             queue_max: 256,
             batch_max: BATCH_MAX,
         }

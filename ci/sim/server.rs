@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::host::{Host, Tables, client_address};
 use crate::kind::Kind;
+use crate::names;
 use crate::people::Talker;
 use crate::trace::Who;
 use crate::verdict::{Property, Violation};
@@ -51,6 +52,7 @@ impl World {
             Ok(Some(actor)) => {
                 self.note(Who::Server, 7, || format!("steps: {actor:?}"));
                 self.carry_answers();
+                self.check_names();
             }
             Ok(None) => {}
             Err(why) => return self.server_ended(&why),
@@ -120,6 +122,7 @@ impl World {
         let after = self.host.tables();
         let kept = self.judge.check_kept(&self.state.before, &after);
         self.holds(kept);
+        self.check_names();
         self.state.before.clear();
         self.wake_server();
     }
@@ -184,6 +187,9 @@ impl World {
         if let Some(what) = self.host.contradiction() {
             self.breaks(Violation::new(Property::BothWaysUnique, what));
         }
+        let counts = self.host.counts();
+        let outcome = names::check_all(&self.host.names(), &tables, counts.unnamed);
+        self.holds(outcome);
         self.check_limits(tables.values().map(Vec::len).sum());
         self.check_counts();
     }
@@ -203,6 +209,16 @@ impl World {
         if used.0 > nat64s_max || used.1.max(entries) > entries_max {
             let what = format!("{entries} entries, counted as {used:?}");
             self.breaks(Violation::new(Property::WithinBudget, what));
+        }
+    }
+
+    /// No name is wrong, at any instant.
+    fn check_names(&mut self) {
+        let may_lack_records = self.state.disk_failed || self.host.is_to_die();
+        for (table, port, name) in self.host.names() {
+            let client = self.host.client_at(table, port);
+            let outcome = self.names.check((table, port, name), client, may_lack_records);
+            self.holds(outcome);
         }
     }
 

@@ -286,6 +286,7 @@ impl World {
             let Some(control) = self.sends_on(control) else { continue };
             if let Some(entry) = entry_of(&control.payload) {
                 self.judge.announced(table, entry, self.now);
+                self.names.announced(table, entry);
             }
             self.note(Who::Server, mark(&control.payload), || {
                 format!("answers {} with {} octets", control.peer, control.payload.len())

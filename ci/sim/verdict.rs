@@ -16,6 +16,8 @@ pub enum Property {
     LogIsTrue,
     /// A port stands for one client, and a client has one port.
     BothWaysUnique,
+    /// The name of a port is that of the client that the NAT64 has there, or none.
+    NamesAreTrue,
     /// A client gets what the service sent to it, and nothing else.
     NobodyElsesPacket,
     /// A packet arrives as it was sent.

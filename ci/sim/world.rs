@@ -16,6 +16,7 @@ use crate::faults::Faults;
 use crate::host::{Host, Setup, Tables, client_address, nat64_address, wall};
 use crate::kind::{Kind, Place};
 use crate::mutant::Mutant;
+use crate::names::NameJudge;
 use crate::nat64::Nat64Node;
 use crate::net::Joining;
 use crate::people::{Said, Talker};
@@ -35,6 +36,9 @@ pub const STEP_MIN: Duration = Duration::from_micros(20);
 pub const STEP_MAX: Duration = Duration::from_micros(300);
 /// How long it takes until whoever starts servers tries again.
 pub const START_AGAIN: Duration = Duration::from_millis(500);
+/// How many peers may have names, where nothing is limited, and where much is.
+const NAMES_MAX: u32 = 256;
+const NAMES_FEW: u32 = 8;
 /// The most that happens in a world.
 const EVENTS_MAX: u64 = 200_000;
 /// The wall clock at the beginning, in microseconds: 2026-01-01.
@@ -157,6 +161,7 @@ pub struct World {
     pub stranger: Stranger,
     pub conversations: BTreeMap<(TableKey, u16, bool), Conversation>,
     pub judge: Judge,
+    pub names: NameJudge,
     pub trace: Trace,
     pub broken: Option<Violation>,
     outbox: GatewayOutbox,
@@ -207,6 +212,7 @@ impl World {
             stranger,
             conversations: BTreeMap::new(),
             judge: Judge::default(),
+            names: NameJudge::default(),
             trace,
             broken: None,
             outbox: GatewayOutbox::default(),
@@ -451,6 +457,7 @@ fn setup(dice: &mut Dice, limited: bool) -> Setup {
         nat64s_max: if limited { 1 + dice.below(3) } else { 1000 },
         entries_max: if limited { few(dice) } else { 100_000 },
         table_max: if limited { few(dice) } else { 60_000 },
+        names_max: if limited { NAMES_FEW } else { NAMES_MAX },
         always: dice.chance(5000),
         small_journal: dice.chance(5000),
         batch_max: *dice.pick(&[1, 4, 32]),

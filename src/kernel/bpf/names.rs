@@ -13,6 +13,7 @@
 //!
 //! Several threads may write at once, each the names of ports of its own.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -217,6 +218,15 @@ impl NameTable {
         Ok(Self::with(words, names_max, seed))
     }
 
+    /// That of no map, for tests of the whole: no program reads it.
+    ///
+    /// # Errors
+    /// Where there is no memory for so many names.
+    pub fn in_memory(names_max: u32, seed: u64) -> io::Result<Self> {
+        let words = SharedWords::of_nobody(BUCKET_WORDS * buckets(names_max) as usize)?;
+        Ok(Self::with(words, names_max, seed))
+    }
+
     fn with(words: SharedWords, names_max: u32, seed: u64) -> Self {
         let buckets = (words.all().len() / BUCKET_WORDS) as u32;
         Self { words, buckets, seed, names_max, taken: AtomicU32::new(0) }
@@ -355,11 +365,17 @@ impl NameTable {
     /// How many ports have a name of this generation, which is somebody's.
     pub fn count(&self, generation: u32) -> usize {
         let mut count = 0;
-        self.walk(generation, |_, found| {
-            let is_somebodys = found.is_some_and(|(_, name)| name.client_port != 0);
-            count += usize::from(is_somebodys);
-        });
+        self.each(generation, |_, _, _| count += 1);
         count
+    }
+
+    /// Calls `each` with all names of this generation that are somebody's.
+    pub fn each(&self, generation: u32, mut each: impl FnMut(TableKey, MappedPort, PeerName)) {
+        self.walk(generation, |_, found| {
+            if let Some((place, name)) = found.filter(|(_, name)| name.client_port != 0) {
+                each(read_table(place.table), place.port, name);
+            }
+        });
     }
 
     /// Calls `each` with the slots that are taken, and what is in them where that counts.
@@ -400,8 +416,7 @@ mod tests {
 
     impl NameTable {
         pub(in crate::kernel::bpf) fn of_nobody(names_max: u32) -> Self {
-            let words = BUCKET_WORDS * buckets(names_max) as usize;
-            Self::with(SharedWords::of_nobody(words), names_max, 0x1122_3344_5566_7788)
+            Self::in_memory(names_max, 0x1122_3344_5566_7788).unwrap()
         }
 
         /// A port's name is no longer what was written, in one octet of its slot.

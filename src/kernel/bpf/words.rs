@@ -27,10 +27,9 @@ impl SharedWords {
     }
 
     /// Of no map.
-    #[cfg(test)]
-    pub(super) fn of_nobody(length: usize) -> Self {
-        let memory = MmapOptions::new().len(length * size_of::<u64>()).map_anon().unwrap();
-        Self { memory: memory.into(), length }
+    pub(super) fn of_nobody(length: usize) -> io::Result<Self> {
+        let memory = MmapOptions::new().len(length * size_of::<u64>()).map_anon()?;
+        Ok(Self { memory: memory.into(), length })
     }
 
     #[inline]

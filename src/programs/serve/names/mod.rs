@@ -18,7 +18,7 @@ mod pool;
 mod writer;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -107,7 +107,8 @@ pub enum NamesLost {
 #[derive(Debug)]
 pub struct NameMaps {
     names: NameTable,
-    state: BpfMap,
+    /// None: names are in memory, and nobody asks how long they are valid.
+    state: Option<BpfMap>,
     /// What it says as long as names are valid, but for the time.
     said: NamesState,
     /// No name is valid any more, and nothing is to be written.
@@ -117,20 +118,22 @@ pub struct NameMaps {
 impl NameMaps {
     /// Says for how long names are valid from now on.
     fn publish(&self, valid: Duration) -> Result<(), BpfError> {
+        let Some(state) = &self.state else { return Ok(()) };
         let until = u64::try_from((clock::since_boot() + valid).as_nanos()).unwrap_or(u64::MAX);
-        NamesState { until, ..self.said }.write(&self.state)
+        NamesState { until, ..self.said }.write(state)
     }
 
     fn is_ours(&self) -> Result<bool, BpfError> {
-        Ok(NamesState::read(&self.state)?.generation == self.said.generation)
+        let Some(state) = &self.state else { return Ok(true) };
+        Ok(NamesState::read(state)?.generation == self.said.generation)
     }
 
     /// From now on, no name is valid; those of another server are its own.
     fn withdraw(&self) -> Result<(), BpfError> {
-        if !self.is_ours()? {
-            return Ok(());
+        match &self.state {
+            Some(state) if self.is_ours()? => NamesState { until: 0, ..self.said }.write(state),
+            _ => Ok(()),
         }
-        NamesState { until: 0, ..self.said }.write(&self.state)
     }
 
     /// Nothing more is written, as soon as no name is valid. Where the kernel refuses to say that,
@@ -197,12 +200,35 @@ impl Names {
         };
         let maps = Arc::new(NameMaps {
             names: names.map_err(|cause| NamesError::of(&path, cause))?,
-            state: state_map,
+            state: Some(state_map),
             said,
             lost: AtomicBool::new(false),
         });
         let valid = if service::is_service() { VALID_FOR } else { VALID_ALONE };
         Ok(Self { maps, pinned, number, valid, pool })
+    }
+
+    /// Names in memory, which no program reads, for tests of the whole: they outlive a server that
+    /// is killed, as those of the kernel do, and are [`Names::again`] those of the next one.
+    ///
+    /// # Errors
+    /// Where there is no memory for so many names.
+    pub fn in_memory(names_max: u32, seed: u64) -> io::Result<Self> {
+        let names = NameTable::in_memory(names_max, seed)?;
+        let (said, lost) = (NamesState { generation: 1, ..NamesState::default() }, false.into());
+        let maps = Arc::new(NameMaps { names, state: None, said, lost });
+        Ok(Self { maps, pinned: PathBuf::new(), number: 0, valid: VALID_FOR, pool: None })
+    }
+
+    /// The same names, as the next server has them.
+    pub fn again(&self) -> Self {
+        let (maps, pinned) = (Arc::clone(&self.maps), self.pinned.clone());
+        Self { maps, pinned, pool: self.pool.clone(), ..*self }
+    }
+
+    /// Calls `each` with all names that are there.
+    pub fn each(&self, each: impl FnMut(TableKey, MappedPort, PeerName)) {
+        self.maps.names.each(self.maps.said.generation, each);
     }
 
     /// All entries have their names from now on, and nobody else has any. To be called before
