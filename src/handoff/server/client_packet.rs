@@ -2,7 +2,7 @@
 
 use super::banned::quietly;
 use super::channel::Channel;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Wanted};
 use super::reply::AuthenticatorFrom;
 use crate::handoff::entry::{Client, MappedPort};
 use crate::handoff::message::{self, ClientPacket, Span, message_type};
@@ -27,7 +27,7 @@ impl Channel {
                 if exchange.effects.bans(sender.client.address) {
                     return self.refuse(token, parts, exchange);
                 }
-                if exchange.effects.shared.delivery.is_some()
+                if matches!(exchange.wanted, Wanted::Delivered(_))
                     && self.delivers(sender, token, parts, exchange)?
                 {
                     return Ok(());

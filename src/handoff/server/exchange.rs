@@ -41,6 +41,8 @@ pub enum Wanted {
     /// The client that sent the packet: TCP or UDP, not a fragment, from an address and port that a
     /// client can have.
     Sender(HashedClient),
+    /// The same, where the packet is delivered if there is no entry.
+    Delivered(HashedClient),
     /// The client of the entry that was reported.
     Reported(HashedClient),
     /// The mapped port that a packet was sent to.
@@ -52,7 +54,7 @@ impl Wanted {
     /// Who sent the client packet, where it came without a report and needs no closer look.
     pub fn sender(&self) -> Option<&HashedClient> {
         match self {
-            Wanted::Sender(client) => Some(client),
+            Wanted::Sender(client) | Wanted::Delivered(client) => Some(client),
             _ => None,
         }
     }

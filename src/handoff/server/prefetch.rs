@@ -57,11 +57,13 @@ impl Default for Prepared {
 
 impl Prepared {
     /// Whether to answer it may cost much more than to answer a known client: a multi report, or
-    /// what comes from a known NAT64 about an entry that was not found. Only told after
-    /// [`Server::prefetch`].
+    /// what comes from a known NAT64 about an entry that was not found, and is not delivered. Only
+    /// told after [`Server::prefetch`].
     #[inline]
     pub fn is_costly(&self) -> bool {
-        self.probable.is_none() && self.channel.is_some()
+        self.probable.is_none()
+            && self.channel.is_some()
+            && !matches!(self.wanted, Wanted::Delivered(_))
     }
 }
 
@@ -126,7 +128,7 @@ impl Server {
         }
         for prepared in &mut *batch {
             prepared.probable = channel_of(prepared).and_then(|channel| match &prepared.wanted {
-                Wanted::Sender(client) | Wanted::Reported(client) => {
+                Wanted::Sender(client) | Wanted::Delivered(client) | Wanted::Reported(client) => {
                     channel.table().probable(client)
                 }
                 Wanted::Port(port) => channel.table().find_port(*port),
@@ -156,14 +158,22 @@ impl Server {
                 if walk.fragment.is_some() {
                     return None;
                 }
-                let Ok(Class::Ports { source_port: port, .. }) = flow::classify_ipv6(view, &walk)
+                let Ok(Class::Ports { transport, source_port: port, destination_port }) =
+                    flow::classify_ipv6(view, &walk)
                 else {
                     return None;
                 };
                 let (prefix, address) = (view.destination_prefix(), view.source());
                 let client = Client { prefix, address, port };
-                (Client::can_have(address) && port != 0)
-                    .then(|| Wanted::Sender(HashedClient::new(&self.shared.hash, client)))
+                if !Client::can_have(address) || port == 0 {
+                    return None;
+                }
+                let client = HashedClient::new(&self.shared.hash, client);
+                let delivery = self.shared.delivery.as_ref();
+                match delivery.is_some_and(|its| its.ports.has(transport, destination_port)) {
+                    true => Some(Wanted::Delivered(client)),
+                    false => Some(Wanted::Sender(client)),
+                }
             }
             RequestKind::ServicePacket { packet } => {
                 let view = Ipv4::new(packet.of(payload))?;
