@@ -3,12 +3,20 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, recvfrom, sendto, socket,
+};
 
 use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::judge::eventlog::Kind;
+use crate::namespace::Namespace;
 use crate::process::{PATIENCE, run};
 use crate::programs::{Gateway, Nginx, Server, curl};
 
@@ -225,6 +233,69 @@ fn section_11_an_idle_connection_with_an_entry_goes_on_when_delivery_begins() {
     assert_eq!(seen, IpAddr::V6(field.sites[0].address));
     drop(stream);
     echo.join().unwrap();
+    server.stop();
+}
+
+/// A router on the way to the client tells how long packets may be, and so does one on the way to
+/// the server.
+#[test]
+fn section_11_packets_too_big_are_honoured_both_ways() {
+    let field = Field::narrow(1300, 1400);
+    let (mut server, _gateway, nginx) = delivering(&field, &["--deliver", "native"]);
+    let large = octets(2_000_000);
+    nginx.put("large", &large);
+    let site = &field.sites[0];
+    assert!(curl(site, "large").unwrap() == large);
+    let echo = Echo::start(&field, 7);
+    let mut stream = echo.connect(&field);
+    (0..10).for_each(|_| exchange(&mut stream, &octets(200_000)));
+    drop(stream);
+    assert_eq!(echo.peer().ip(), IpAddr::V6(site.address));
+    assert_eq!(nginx.accesses(2).pop().unwrap().address, IpAddr::V6(site.address));
+    server.stop();
+}
+
+/// A socket for a protocol that nobody knows.
+struct Raw {
+    socket: OwnedFd,
+}
+
+impl Raw {
+    const PROTOCOL: u32 = 253;
+
+    fn new(host: &Namespace) -> Raw {
+        let protocol = Protocol::from_raw(NonZero::new(Raw::PROTOCOL).unwrap());
+        let open = || socket(AddressFamily::INET6, SocketType::RAW, Some(protocol)).unwrap();
+        let socket = host.inside(open);
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).unwrap();
+        Raw { socket }
+    }
+
+    fn send(&self, what: &[u8], to: Ipv6Addr) {
+        let to = SocketAddrV6::new(to, 0, 0, 0);
+        sendto(&self.socket, what, SendFlags::empty(), &to).unwrap();
+    }
+
+    fn receive(&self) -> (Vec<u8>, IpAddr) {
+        let mut buffer = vec![0; 2048];
+        let (length, _, from) =
+            recvfrom(&self.socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        buffer.truncate(length);
+        let from = SocketAddr::try_from(from.expect("a sender")).unwrap();
+        (buffer, from.ip())
+    }
+}
+
+#[test]
+fn section_11_a_protocol_that_no_nat64_translates_passes() {
+    let field = Field::new();
+    let (mut server, _gateway, _nginx) = delivering(&field, &["--deliver", "native"]);
+    let site = &field.sites[0];
+    let (client, service) = (Raw::new(&site.client), Raw::new(&field.server));
+    client.send(b"a question", SERVICE6);
+    assert_eq!(service.receive(), (b"a question".to_vec(), IpAddr::V6(site.address)));
+    service.send(b"an answer", site.address);
+    assert_eq!(client.receive(), (b"an answer".to_vec(), IpAddr::V6(SERVICE6)));
     server.stop();
 }
 

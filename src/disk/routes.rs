@@ -27,14 +27,14 @@ pub enum RoutesLost {
     Unreadable(io::Error),
 }
 
-/// The routes that were kept, all used in `second`. `None` where there are none.
+/// The routes that were kept, as far as there is room for `clients`. `None` where there are none.
 ///
 /// # Errors
 /// See [`RoutesLost`].
 pub fn read(
     disk: &dyn Disk,
     state: &Path,
-    second: u32,
+    clients: usize,
 ) -> Result<Option<DeliveryRoutes>, RoutesLost> {
     let file = match disk.open(&state.join(ROUTES_FILE), false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -49,7 +49,7 @@ pub fn read(
     let routes = octets[..read].strip_prefix(&VERSION).and_then(|rest| {
         let (checksum, kept) = rest.split_first_chunk()?;
         let is_whole = crc32c::crc32c(kept) == u32::from_le_bytes(*checksum);
-        is_whole.then(|| DeliveryRoutes::decode(kept, second).ok())?
+        is_whole.then(|| DeliveryRoutes::decode(kept, clients, 0).ok())?
     });
     routes.map(Some).ok_or(RoutesLost::Damaged)
 }
@@ -78,9 +78,9 @@ mod tests {
     #[test]
     fn damage_is_seen() {
         let state = tempfile::tempdir().unwrap();
-        let read = || read(&RealDisk, state.path(), 0);
+        let read = || read(&RealDisk, state.path(), 9999);
         assert!(read().unwrap().is_none());
-        write(&RealDisk, state.path(), &DeliveryRoutes::new([7; 16])).unwrap();
+        write(&RealDisk, state.path(), &DeliveryRoutes::new([7; 16], 9999)).unwrap();
         assert!(read().unwrap().is_some());
         let path = state.path().join(ROUTES_FILE);
         let whole = fs::read(&path).unwrap();

@@ -13,7 +13,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::routes::{
-    CLIENTS_MAX, DeliveryRoutes, FLOWS_MAX, FlowRecord, PARTS, ROUTES_MAX, Route, RoutedClient,
+    CLIENTS_MAX, DeliveryRoutes, FLOWS_EACH, FlowRecord, PARTS, ROUTES_MAX, Route, RoutedClient,
 };
 use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::message::MESSAGE_DATA_MAX;
@@ -22,7 +22,7 @@ use crate::ip::address::Prefix96;
 
 /// The most octets that there can be.
 pub const KEPT_OCTETS_MAX: usize =
-    16 + PARTS * 8 + CLIENTS_MAX * (29 + ROUTES_MAX * (12 + MESSAGE_DATA_MAX)) + FLOWS_MAX * 16;
+    16 + PARTS * 8 + CLIENTS_MAX * (29 + ROUTES_MAX * (12 + MESSAGE_DATA_MAX) + FLOWS_EACH * 16);
 
 /// What was kept is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,13 @@ impl DeliveryRoutes {
         out
     }
 
-    /// Those that `octets` are of, all used in `second`.
+    /// Those that `octets` are of, as far as there is room for `clients`, all used in `second`.
     ///
     /// # Errors
     /// They are not what [`DeliveryRoutes::encode`] makes.
-    pub fn decode(octets: &[u8], second: u32) -> Result<Self, KeptRoutesMalformed> {
+    pub fn decode(octets: &[u8], clients: usize, second: u32) -> Result<Self, KeptRoutesMalformed> {
         let mut rest = KeptRest(octets);
-        let routes = Self::new(rest.array()?);
+        let routes = Self::new(rest.array()?, clients);
         for number in 0..PARTS {
             for _ in 0..u32::from_le_bytes(rest.array()?) {
                 let (prefix, address) = (Prefix96(rest.array()?), Ipv6Addr::from(rest.array()?));
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn section_11_what_is_kept_is_the_same_again() {
-        let routes = DeliveryRoutes::new([7; 16]);
+        let routes = DeliveryRoutes::new([7; 16], CLIENTS_MAX);
         for client in 0..500 {
             came(&routes, 1, &flow(client, 1), &vec![client as u8; usize::from(client) / 2 * 2]);
             if client % 3 == 0 {
@@ -152,7 +152,7 @@ mod tests {
             }
         }
         let kept = routes.encode();
-        let again = DeliveryRoutes::decode(&kept, 1000).unwrap();
+        let again = DeliveryRoutes::decode(&kept, CLIENTS_MAX, 1000).unwrap();
         let mut places = [[0; MESSAGE_DATA_MAX]; 2];
         for client in 0..501 {
             for port in 0..4 {
@@ -167,8 +167,8 @@ mod tests {
         }
         assert!(again.encode().len() == kept.len());
         for end in 0..kept.len() {
-            assert!(DeliveryRoutes::decode(&kept[..end], 0).is_err(), "{end}");
+            assert!(DeliveryRoutes::decode(&kept[..end], 9999, 0).is_err(), "{end}");
         }
-        assert!(DeliveryRoutes::decode(&[&kept[..], &[0]].concat(), 0).is_err());
+        assert!(DeliveryRoutes::decode(&[&kept[..], &[0]].concat(), 9999, 0).is_err());
     }
 }

@@ -20,7 +20,7 @@ pub use kept::{KEPT_OCTETS_MAX, KeptRoutesMalformed};
 pub use last::LastFlow;
 pub use ports::DeliveredPorts;
 pub use routes::{
-    AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_MAX, ROUTES_MAX, Via,
+    AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_EACH, ROUTES_MAX, Via,
 };
 
 use crate::ip::address::Prefix96;

@@ -20,10 +20,10 @@ use crate::handoff::random::SecretHash;
 use crate::handoff::stats::DropReason;
 use crate::ip::address::{Prefix96, extract, synthesize};
 
-/// The most clients that have routes.
-pub const CLIENTS_MAX: usize = 1 << 18;
-/// The most flows that are known.
-pub const FLOWS_MAX: usize = 1 << 20;
+/// The most clients that have routes, where there is memory for so many.
+pub const CLIENTS_MAX: usize = 1 << 17;
+/// For each of these, so many flows are known at most.
+pub const FLOWS_EACH: usize = 4;
 /// The most NAT64s that one client can come by.
 pub const ROUTES_MAX: usize = 4;
 /// For so many seconds after its last packet a flow stays with its NAT64, and packets without a
@@ -33,8 +33,8 @@ pub const FLOW_HELD: u32 = 300;
 const SHARE: usize = 8;
 /// Parts that are locked by themselves.
 pub(super) const PARTS: usize = 64;
-
-const _: () = assert!(CLIENTS_MAX.is_multiple_of(PARTS) && FLOWS_MAX.is_multiple_of(PARTS));
+/// The fewest clients that each has room for.
+const PART_MIN: usize = 16;
 
 /// One flow, seen from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,25 +187,24 @@ pub struct DeliveryRoutes {
     /// Since that was asked last, one came or changed.
     changed: AtomicBool,
     parts: Box<[Mutex<RoutesPart>]>,
+    /// In each part.
     clients_max: usize,
 }
 
 impl DeliveryRoutes {
-    /// None yet. `key` is secret.
-    pub fn new(key: [u8; 16]) -> Self {
-        Self::with_bounds(key, CLIENTS_MAX, FLOWS_MAX)
-    }
-
-    fn with_bounds(key: [u8; 16], clients: usize, flows: usize) -> Self {
+    /// None yet, and never of more than `clients` and their flows, or [`CLIENTS_MAX`] if those are
+    /// fewer; but there is room for some. `key` is secret.
+    pub fn new(key: [u8; 16], clients: usize) -> Self {
         let hash = SecretHash::new(key);
+        let clients = (clients.min(CLIENTS_MAX) / PARTS).max(PART_MIN);
         let part = || RoutesPart {
-            clients: Store::new(clients / PARTS),
-            flows: Store::new(flows / PARTS),
+            clients: Store::new(clients),
+            flows: Store::new(FLOWS_EACH * clients),
             held: HashMap::with_hasher(hash),
         };
         let parts = (0..PARTS).map(|_| Mutex::new(part())).collect();
         let changed = AtomicBool::new(false);
-        Self { key, hash, changed, parts, clients_max: clients / PARTS }
+        Self { key, hash, changed, parts, clients_max: clients }
     }
 
     /// The key of the hash.
@@ -377,7 +376,7 @@ mod tests {
     use crate::handoff::message::MESSAGE_DATA_MAX;
 
     fn routes() -> DeliveryRoutes {
-        DeliveryRoutes::new([3; 16])
+        DeliveryRoutes::new([3; 16], CLIENTS_MAX)
     }
 
     fn flow(client: u16, port: u16) -> DeliveredFlow {
@@ -463,7 +462,7 @@ mod tests {
 
     #[test]
     fn section_11_one_nat64_does_not_push_out_the_clients_of_another() {
-        let routes = DeliveryRoutes::with_bounds([3; 16], 64 * PARTS, 64 * PARTS);
+        let routes = DeliveryRoutes::new([3; 16], 64 * PARTS);
         for client in 0..100 {
             routes.came(&flow(client, 1), via(7), 0).unwrap();
         }
@@ -474,7 +473,7 @@ mod tests {
         assert!(kept > 80, "{kept} of 100");
         for part in &routes.parts {
             let part = part.lock().unwrap();
-            assert_eq!((part.clients.len(), part.flows.len()), (64, 64));
+            assert_eq!((part.clients.len(), part.flows.len()), (64, FLOWS_EACH * 64));
             assert_eq!(part.held.values().sum::<usize>(), 64);
         }
     }

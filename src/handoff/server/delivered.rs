@@ -152,6 +152,9 @@ impl Channel {
         let via = Via { table: *table, port: ControlPort(datagram.port), authenticator };
         if !shared.last_flow.as_ref().is_some_and(|last| last.is(&flow, via, second)) {
             let delivery = shared.delivery.as_ref().ok_or(DropReason::NothingAsked)?;
+            if !delivery.is_service(flow.service) {
+                return Err(DropReason::NotService);
+            }
             if !delivery.can_be_client(flow.client) {
                 return Err(DropReason::ClientAddress);
             }

@@ -16,7 +16,7 @@ fn delivering(live: Box<dyn LiveConnections>) -> (Shard, Arc<HostDelivery>) {
     let delivery = Arc::new(HostDelivery::new(
         ports,
         vec![SERVICE.parse().unwrap()],
-        DeliveryRoutes::new([5; 16]),
+        DeliveryRoutes::new([5; 16], 1000),
     ));
     shard.server.deliver(Arc::clone(&delivery));
     // It was told just now that somebody is here.

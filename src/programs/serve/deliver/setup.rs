@@ -12,11 +12,13 @@ use crate::disk::routes;
 use crate::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
 use crate::handoff::server::Server;
 use crate::handoff::stats::Stats;
-use crate::kernel::clock::Clock;
 use crate::kernel::stderr::warn;
 use crate::kernel::tun_queue::{AttachError, DEVICE, TunQueue};
 use crate::kernel::{entropy, interface};
 use crate::programs::options::{Deliver, ServeConfig};
+
+/// There is room for one client's routes where there is for so many entries.
+const ENTRIES_FOR_CLIENT: usize = 4;
 
 /// Why nothing can be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +67,14 @@ impl DeliverySetup {
             let own = ports.iter().find(|own| own.port == port);
             is_native(own.map_or(config.deliver, |own| own.deliver))
         });
-        let second = Clock::new().monotonic().as_secs() as u32;
-        let kept = routes::read(&RealDisk, &config.state, second).unwrap_or_else(|why| {
+        let clients = config.entries_max / ENTRIES_FOR_CLIENT;
+        let kept = routes::read(&RealDisk, &config.state, clients).unwrap_or_else(|why| {
             warn(format_args!("{why}"));
             None
         });
         let routes = match kept {
             Some(kept) => kept,
-            None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?),
+            None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?, clients),
         };
         let delivery = Arc::new(HostDelivery::new(delivered, services, routes));
         Ok(Some(Self { delivery, queues, state: config.state.clone() }))
