@@ -17,7 +17,7 @@ use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::judge::eventlog::Kind;
 use crate::namespace::Namespace;
-use crate::process::{PATIENCE, run};
+use crate::process::{PATIENCE, run, wait_until};
 use crate::programs::{Gateway, Nginx, Server, curl};
 
 /// Makes the device as DELIVERY.md says: this host has no IPv6 of its own.
@@ -124,7 +124,7 @@ fn section_11_both_ways_ten_megabytes_and_ping() {
     assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
     let service = SERVICE6.to_string();
     assert!(run(field.client(), "ping", &["-6", "-c", "1", "-W", "5", &service]).status.success());
-    assert_eq!(server.entries(Kind::Created).len(), 2);
+    wait_until("nginx's connections have entries", || server.entries(Kind::Created).len() == 2);
     server.stop();
 }
 

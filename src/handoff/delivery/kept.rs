@@ -166,7 +166,7 @@ mod tests {
             }
         }
         assert!(again.encode().len() == kept.len());
-        for end in 0..kept.len() {
+        for end in (0..kept.len()).step_by(101) {
             assert!(DeliveryRoutes::decode(&kept[..end], 9999, 0).is_err(), "{end}");
         }
         assert!(DeliveryRoutes::decode(&[&kept[..], &[0]].concat(), 9999, 0).is_err());
