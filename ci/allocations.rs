@@ -1,6 +1,7 @@
 //! In the steady state a request allocates nothing: known clients, service packets, reports, pings,
-//! and new clients at a full table, where each evicts an entry without a live connection. One test
-//! only, as the allocator counts for the whole process.
+//! and new clients at a full table, where each evicts an entry without a live connection. So do a
+//! gateway's packets to and from a server that delivers them. One test only, as the allocator
+//! counts for the whole process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -20,8 +21,11 @@ use nat64handoff::handoff::server::{
 use nat64handoff::handoff::stats::{Counter, Stats};
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
 use nat64handoff::handoff::validation::ValidationRate;
+use nat64handoff::ip::offload::{ChecksumLeft, Offload, Segmentation};
+use nat64handoff::ip::transport::Transport;
 use nat64handoff::ip::{address::synthesize, build};
-use nat64handoff::nat64::engine::WELL_KNOWN_PREFIX;
+use nat64handoff::nat64::engine::{Nat64Config, WELL_KNOWN_PREFIX};
+use nat64handoff::nat64::gateway::{Deliveries, Gateway, GatewayConfig, GatewayOutbox};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -192,4 +196,88 @@ fn the_steady_state_allocates_nothing() {
     let counted = [("known", known), ("service", service), ("report", report), ("echo", echo)];
     assert_eq!(counted.map(|kind| kind.1), [0; 4], "{counted:?}");
     assert_eq!(new, 0, "new clients");
+    assert_eq!(tunnel_allocations(), 0, "a NAT64's packets of a server that delivers");
+}
+
+/// A gateway whose client has a connection that a server delivers.
+struct Tunnel {
+    gateway: Gateway,
+    outbox: GatewayOutbox,
+    deliveries: Deliveries,
+}
+
+const AT_CLIENT: SocketAddrV6 =
+    SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x17), 40_000, 0, 0);
+const AT_SERVICE: SocketAddrV6 =
+    SocketAddrV6::new(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xcb00, 0x7105), 443, 0, 0);
+const ACK: u8 = 0x10;
+
+impl Tunnel {
+    fn new() -> Tunnel {
+        let nat64 = Nat64Config::new(TABLE.nat64);
+        let config = GatewayConfig { nat64, mtu: 1500, lowest_ipv6_mtu: 1280 };
+        let gateway = Gateway::new(config, [7; 32]).unwrap();
+        let (outbox, deliveries) = (GatewayOutbox::default(), Deliveries::default());
+        let mut tunnel = Tunnel { gateway, outbox, deliveries };
+        let token = tunnel.gateway.nat64().token(TABLE.local);
+        let mut alive = Vec::new();
+        message::emit(&mut alive, message_type::TOKEN, &token);
+        let from = SocketAddrV4::new(TABLE.local, 443);
+        alive.extend_from_slice(&build::ipv4_udp(from, SocketAddrV4::new(TABLE.nat64, 9), b""));
+        let answer = tunnel.answer(&build::ipv6_tcp(AT_SERVICE, AT_CLIENT, ACK, b"back"));
+        for payload in [alive, answer] {
+            let datagram = tunnel.datagram(&payload);
+            tunnel.gateway.packet(Duration::from_secs(1), &datagram, &mut tunnel.outbox);
+        }
+        assert!(tunnel.gateway.nat64().delivers(TABLE.local));
+        tunnel
+    }
+
+    fn answer(&self, packet: &[u8]) -> Vec<u8> {
+        let authenticator = self.gateway.nat64().authenticator(TABLE.local, *AT_CLIENT.ip());
+        let mut payload = Vec::new();
+        message::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator);
+        payload.extend_from_slice(packet);
+        payload
+    }
+
+    fn datagram(&self, payload: &[u8]) -> Vec<u8> {
+        let control = self.gateway.nat64().control_port().0;
+        let from = SocketAddrV4::new(TABLE.local, HANDOFF_PORT);
+        build::ipv4_udp(from, SocketAddrV4::new(TABLE.nat64, control), payload)
+    }
+}
+
+/// How often the gateway asks for memory for packets of a connection that a server delivers.
+fn tunnel_allocations() -> usize {
+    let mut tunnel = Tunnel::new();
+    let there = build::ipv6_tcp(AT_CLIENT, AT_SERVICE, ACK, &[7; 40_000]);
+    let segments = Segmentation { transport: Transport::Tcp, size: 1300, headers: 60, ecn: false };
+    let checksum = Some(ChecksumLeft::of(Transport::Tcp, 40));
+    let super_packet = Offload { checksum, segments: Some(segments) };
+    let part = tunnel.answer(&build::ipv6_tcp(AT_SERVICE, AT_CLIENT, ACK, &[7; 1300]));
+    let back = tunnel.datagram(&part.repeat(40));
+    let size = part.len() as u16;
+    let segments = Segmentation { transport: Transport::Udp, size, headers: 28, ecn: false };
+    let checksum = Some(ChecksumLeft::of(Transport::Udp, 20));
+    let datagrams = Offload { checksum, segments: Some(segments) };
+    let single = tunnel.datagram(&part);
+    let mut allocations = 0;
+    for round in 0..100 {
+        let now = Duration::from_secs(2) + Duration::from_millis(round);
+        let before = ALLOCATOR.stats();
+        let Tunnel { gateway, outbox, deliveries } = &mut tunnel;
+        outbox.clear();
+        assert!(gateway.tunnel_offloaded(now, &there, &super_packet, outbox));
+        assert_eq!(outbox.packets().count(), 1);
+        assert!(gateway.deliver_offloaded(&back, &datagrams, deliveries));
+        assert_eq!(deliveries.each().count(), 40, "their sequence numbers are the same");
+        assert!(gateway.deliver_offloaded(&single, &Offload::default(), deliveries));
+        let after = ALLOCATOR.stats();
+        if round >= 10 {
+            allocations += after.allocations - before.allocations;
+            allocations += after.reallocations - before.reallocations;
+        }
+    }
+    allocations
 }

@@ -21,6 +21,8 @@ mod judge;
 #[path = "harness/threads.rs"]
 mod threads;
 
+#[path = "harness/delivering.rs"]
+mod delivering;
 #[path = "e2e/field.rs"]
 mod field;
 #[path = "e2e/http.rs"]
@@ -74,5 +76,7 @@ mod reboot;
 mod restart;
 #[path = "e2e/try_it.rs"]
 mod try_it;
+#[path = "e2e/tunnel.rs"]
+mod tunnel;
 #[path = "e2e/udp.rs"]
 mod udp;

@@ -67,6 +67,7 @@ impl fmt::Display for AttachError {
 #[derive(Debug)]
 pub struct TunQueue {
     file: File,
+    udp_segments: bool,
 }
 
 impl TunQueue {
@@ -125,8 +126,8 @@ impl TunQueue {
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
-        leave_to_us(&file);
-        Ok(Self { file })
+        let udp_segments = leave_to_us(&file);
+        Ok(Self { file, udp_segments })
     }
 
     /// The flags that the device has.
@@ -139,6 +140,11 @@ impl TunQueue {
         }
         // SAFETY: the kernel wrote the flags into this member, and any value is one of theirs.
         Ok(libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags } as libc::c_ushort))
+    }
+
+    /// Whether super-packets of UDP can be given to the kernel, which knows them since Linux 6.2.
+    pub fn takes_udp_segments(&self) -> bool {
+        self.udp_segments
     }
 
     /// Reads the next packet, if there is one. `buffer` has room for the longest packet and
@@ -201,15 +207,14 @@ pub struct DevicePacket<'a> {
 }
 
 /// Tells the kernel that it may leave checksums and segments to us. One that refuses does both
-/// itself.
-fn leave_to_us(file: &File) {
-    for offloads in OFFLOADS {
+/// itself. Returns whether it knows segments of UDP.
+fn leave_to_us(file: &File) -> bool {
+    let taken = OFFLOADS.into_iter().find(|&offloads| {
         let offloads = libc::c_ulong::from(offloads);
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) } == 0 {
-            return;
-        }
-    }
+        unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) == 0 }
+    });
+    taken.is_some_and(|offloads| offloads & USO4 != 0)
 }
 
 #[cfg(test)]

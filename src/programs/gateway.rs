@@ -1,8 +1,9 @@
 //! A [`Gateway`] on a TUN device: the loop that gives it packets, the time and randomness, and logs
 //! what happens.
 //!
-//! It is single-threaded: it reads packets one by one and writes the output of each at once. What
-//! the kernel gives and takes at once may be a super-packet, of up to 64 KiB.
+//! It is single-threaded: it reads packets one by one and writes the output of each at once, but
+//! for those that go to a server which delivers them: they are collected, so that many are written
+//! as one. What the kernel gives and takes at once may be a super-packet, of up to 64 KiB.
 //! Between batches it handles signals and timers. A packet that the kernel does not take is counted
 //! and lost, as on any link.
 //!
@@ -30,7 +31,8 @@ use crate::kernel::tun::{self, Tun, TunError};
 use crate::kernel::tun_queue::DevicePacket;
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
 use crate::nat64::gateway::{
-    Done, Dropped, Gateway, GatewayConfig, GatewayOutbox, Notice, ServerChange,
+    Delivered, Deliveries, Done, Dropped, Gateway, GatewayConfig, GatewayOutbox, Notice,
+    ServerChange,
 };
 use crate::programs::options::GatewaySetup;
 
@@ -42,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 const LINES_MAX: u32 = 10;
 /// Longer than any packet with its offload header.
 const BUFFER: usize = OFFLOAD_HEADER + 40 + 65_536;
+/// So many octets are written at once, though more may follow.
+const OUTBOX_MAX: usize = 65_536;
 /// The kernel settings without which no packet is forwarded to the device.
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
@@ -89,11 +93,17 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     say(format_args!("gateway {prefixes} -> {pool} on {tun_name}"));
     warn_of_forwarding();
     warn_of_pool(config.pool);
+    let (outbox, deliveries) = if tun.queue().takes_udp_segments() {
+        (GatewayOutbox::default(), Deliveries::default())
+    } else {
+        (GatewayOutbox::without_udp_segments(), Deliveries::without_udp_segments())
+    };
     let mut running = Running {
         gateway,
         tun,
         clock: Clock::new(),
-        outbox: GatewayOutbox::default(),
+        outbox,
+        deliveries,
         unwritten: 0,
         lines: Rate::default(),
         unsaid: 0,
@@ -109,6 +119,7 @@ struct Running {
     tun: Tun,
     clock: Clock,
     outbox: GatewayOutbox,
+    deliveries: Deliveries,
     /// The number of packets that the kernel did not take.
     unwritten: u64,
     lines: Rate,
@@ -213,32 +224,45 @@ impl Running {
             let received =
                 received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
             let Some(DevicePacket { offload, packet }) = received else {
+                self.empty_outbox(now);
                 return Ok(true);
             };
             let Ok(offload) = offload else {
                 self.gateway.drop(Dropped::Offload);
                 continue;
             };
-            if let Some(forwarded) = self.gateway.forward_offloaded(now, packet, &offload) {
-                let sent = self.tun.queue().send(
-                    &forwarded.offload,
-                    forwarded.headers(),
-                    [forwarded.rest],
-                );
-                self.unwritten += u64::from(sent.is_err());
-            } else {
-                self.gateway.in_pieces(now, packet, &offload, &mut self.outbox);
-                self.empty_outbox(now);
-            }
+            self.take(now, packet, &offload);
         }
+        self.empty_outbox(now);
         Ok(false)
     }
 
-    fn empty_outbox(&mut self, now: Duration) {
-        for packet in self.outbox.packets() {
-            if self.tun.queue().send(&Offload::default(), packet, []).is_err() {
-                self.unwritten += 1;
+    fn take(&mut self, now: Duration, packet: &mut [u8], offload: &Offload) {
+        let (gateway, outbox, deliveries) =
+            (&mut self.gateway, &mut self.outbox, &mut self.deliveries);
+        if let Some(forwarded) = gateway.forward_offloaded(now, packet, offload) {
+            let sent =
+                self.tun.queue().send(&forwarded.offload, forwarded.headers(), [forwarded.rest]);
+            self.unwritten += u64::from(sent.is_err());
+        } else if gateway.tunnel_offloaded(now, packet, offload, outbox) {
+            // What is joined with it may follow.
+            if outbox.length() >= OUTBOX_MAX {
+                self.empty_outbox(now);
             }
+        } else if gateway.deliver_offloaded(packet, offload, deliveries) {
+            for Delivered { offload, front, parts } in deliveries.each() {
+                let parts = parts.iter().map(|part| &packet[part.clone()]);
+                self.unwritten += u64::from(self.tun.queue().send(&offload, front, parts).is_err());
+            }
+        } else {
+            gateway.in_pieces(now, packet, offload, outbox);
+            self.empty_outbox(now);
+        }
+    }
+
+    fn empty_outbox(&mut self, now: Duration) {
+        for (offload, packet) in self.outbox.writes() {
+            self.unwritten += u64::from(self.tun.queue().send(offload, packet, []).is_err());
         }
         for notice in self.outbox.notices() {
             if self.lines.take(now, LINES_MAX) {

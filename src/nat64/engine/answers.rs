@@ -12,10 +12,8 @@ use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::ports;
-use crate::ip::address::Prefix96;
 use crate::ip::address::synthesize;
 use crate::ip::ipv4::Ipv4;
-use crate::ip::ipv6::Ipv6;
 
 impl Nat64 {
     pub(super) fn try_control_payload(
@@ -46,10 +44,8 @@ impl Nat64 {
             }
             (Some(authenticator), None, Some(Packet::Ipv6(packet))) => {
                 let view = whole_ipv6(packet)?;
-                if !self.keys.is_authenticator(server, view.destination(), authenticator) {
-                    return Err(Ignored::BadAuthenticator);
-                }
-                self.translated_ipv6(server, view, actions)?;
+                self.check_delivered(server, authenticator, view)?;
+                actions.push(deliver(view.octets()));
                 None
             }
             (_, None, Some(Packet::Ipv4(packet))) if reply.token.is_some() => {
@@ -176,26 +172,6 @@ impl Nat64 {
             actions.push(forward(server, entry, packet.view.octets()));
             actions.push(self.report_request(now, server, entry));
         }
-        Ok(())
-    }
-
-    /// An answer of authenticator and IPv6 packet: the server replies to the client for the
-    /// service, or the service itself does, to which the server delivered the client's packet.
-    fn translated_ipv6(
-        &mut self,
-        server: Ipv4Addr,
-        packet: Ipv6<'_>,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Ignored> {
-        let prefix = Prefix96::of(packet.source());
-        if !self.config.prefixes.contains(&prefix)
-            || packet.source() != synthesize(prefix, server)
-            || !Client::can_have(packet.destination())
-        {
-            return Err(Ignored::PacketMismatch);
-        }
-        self.hear_of_delivery(server, packet);
-        actions.push(deliver(packet.octets()));
         Ok(())
     }
 

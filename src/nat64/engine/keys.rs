@@ -5,11 +5,13 @@
 //! configured length. No state is kept per server or client.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
 use std::time::Duration;
 
 use siphasher::sip128::SipHasher24;
 use subtle::ConstantTimeEq;
 
+use crate::handoff::message::MESSAGE_DATA_MAX;
 use crate::handoff::random::Random;
 
 /// How long after a rotation requests carry the token before, and answers with it are accepted.
@@ -17,6 +19,11 @@ pub const ROTATION_LIFETIME: Duration = Duration::from_secs(60);
 
 /// As many octets of a token as nobody guesses: those of one MAC.
 const TOKEN_START_MIN: usize = 16;
+/// The longest token and authenticator.
+const MAC_MAX: usize = MESSAGE_DATA_MAX;
+/// What one MAC has, and the most that is covered by it: an IPv4 and an IPv6 address.
+const BLOCK: usize = 16;
+const COVERED_MAX: usize = 4 + 16;
 
 type Key = [u8; 16];
 
@@ -66,12 +73,12 @@ impl Keys {
         self.token = random.key();
     }
 
-    pub(super) fn token(&self, server: Ipv4Addr) -> Vec<u8> {
+    pub(super) fn token(&self, server: Ipv4Addr) -> Mac {
         mac(&self.token, &server.octets(), self.token_length)
     }
 
     /// The token before the last rotation, as long as it is accepted.
-    pub(super) fn token_before(&self, now: Duration, server: Ipv4Addr) -> Option<Vec<u8>> {
+    pub(super) fn token_before(&self, now: Duration, server: Ipv4Addr) -> Option<Mac> {
         let (key, forgotten_at) = self.token_before?;
         (now < forgotten_at).then(|| mac(&key, &server.octets(), self.token_length))
     }
@@ -99,8 +106,8 @@ impl Keys {
             || self.token_before(now, server).is_some_and(|before| begins(&before))
     }
 
-    pub(super) fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Vec<u8> {
-        let mut covered = [0; 20];
+    pub(super) fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Mac {
+        let mut covered = [0; COVERED_MAX];
         covered[..4].copy_from_slice(&server.octets());
         covered[4..].copy_from_slice(&client.octets());
         mac(&self.authenticator, &covered, self.authenticator_length)
@@ -120,20 +127,32 @@ fn is_same(expected: &[u8], given: &[u8]) -> bool {
     expected.ct_eq(given).into()
 }
 
-/// `length` octets: the concatenation of the MACs over block number and `covered`, cut.
-fn mac(key: &Key, covered: &[u8], length: usize) -> Vec<u8> {
-    let hasher = SipHasher24::new_with_key(key);
-    let mut octets = Vec::with_capacity(length.next_multiple_of(16));
-    let mut block = Vec::with_capacity(1 + covered.len());
-    for number in 0_u8.. {
-        if octets.len() >= length {
-            break;
-        }
-        block.clear();
-        block.push(number);
-        block.extend_from_slice(covered);
-        octets.extend_from_slice(&hasher.hash(&block).as_bytes());
+/// A token or an authenticator.
+#[derive(Debug)]
+pub(super) struct Mac {
+    octets: [u8; MAC_MAX],
+    length: usize,
+}
+
+impl Deref for Mac {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.octets[..self.length]
     }
-    octets.truncate(length);
-    octets
+}
+
+/// `length` octets: the concatenation of the MACs over block number and `covered`, cut.
+fn mac(key: &Key, covered: &[u8], length: usize) -> Mac {
+    let hasher = SipHasher24::new_with_key(key);
+    let mut mac = Mac { octets: [0; MAC_MAX], length };
+    let mut block = [0; 1 + COVERED_MAX];
+    block[1..=covered.len()].copy_from_slice(covered);
+    let blocks = mac.octets[..length].chunks_mut(BLOCK);
+    for (number, octets) in (0..).zip(blocks) {
+        block[0] = number;
+        let whole = hasher.hash(&block[..=covered.len()]).as_bytes();
+        octets.copy_from_slice(&whole[..octets.len()]);
+    }
+    mac
 }

@@ -29,7 +29,9 @@ use std::time::Duration;
 
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use packet::{Inbound, Outbound};
-pub use peer::{ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX, SILENCE_MAX, UNANSWERED_MAX};
+pub use peer::{
+    ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX, RETURN_MAX, SILENCE_MAX, UNANSWERED_MAX,
+};
 pub use sources::{PROBE_RATE_MAX, SILENT_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
@@ -42,6 +44,7 @@ use packet::{DataPacket, PacketKind};
 use peer::Peer;
 use requests::{report, send_reports};
 use sources::Sources;
+use tunnel::Verified;
 
 /// How long an entry lives after a UDP datagram used it (RFC 6146 section 4: UDP_DEFAULT).
 pub const UDP_LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -222,6 +225,7 @@ pub struct Nat64 {
     expiry_due: Duration,
     /// The last server that answered nothing any more: see [`Nat64::take_silent`].
     silent: Option<Ipv4Addr>,
+    verified: Verified,
     ignored: [u64; Ignored::ALL.len()],
 }
 
@@ -245,6 +249,7 @@ impl Nat64 {
             entries_held: 0,
             expiry_due: Duration::ZERO,
             silent: None,
+            verified: Verified::default(),
             ignored: [0; Ignored::ALL.len()],
         }
     }
@@ -442,12 +447,12 @@ impl Nat64 {
 
     /// The current token for `server`.
     pub fn token(&self, server: Ipv4Addr) -> Vec<u8> {
-        self.keys.token(server)
+        self.keys.token(server).to_vec()
     }
 
     /// The authenticator of `client` for `server`.
     pub fn authenticator(&self, server: Ipv4Addr, client: Ipv6Addr) -> Vec<u8> {
-        self.keys.authenticator(server, client)
+        self.keys.authenticator(server, client).to_vec()
     }
 
     /// The payload of a report of `entries` to `server`: a multi report where there are several. No
@@ -473,9 +478,7 @@ impl Nat64 {
             return Err(Ignored::BadToken);
         }
         let peer = peer_of(&mut self.peers, server)?;
-        peer.state = ServerState::Dead;
-        peer.delivers = false;
-        peer.forget_reports();
+        peer.dies(now);
         Ok(())
     }
 }

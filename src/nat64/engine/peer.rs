@@ -21,6 +21,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// clients are served without it, as if nothing had been heard of it. To a NAT64 that it has, a
 /// server answers all of these.
 pub const UNANSWERED_MAX: u32 = 4;
+/// How long connections whose packets a server delivered wait for it, when it is dead.
+pub const RETURN_MAX: Duration = Duration::from_secs(60);
 /// Reports are sent in bursts of this many, [`REPORT_SPACING`] apart.
 const REPORTS_AT_ONCE: usize = 64;
 /// Time between two bursts of [`REPORTS_AT_ONCE`].
@@ -84,6 +86,8 @@ pub(super) struct Peer {
     pub delivers: bool,
     /// When it was asked, since it answered anything, whether it is there.
     asked: Option<Duration>,
+    /// When it began to count as dead.
+    dead_since: Duration,
 }
 
 /// What a request to a server that is alive comes to.
@@ -161,6 +165,21 @@ impl Peer {
         self.state = ServerState::Unknown;
         self.has_spoken();
         Silence::Falls
+    }
+
+    /// Its host says that nobody listens.
+    pub(super) fn dies(&mut self, now: Duration) {
+        if self.state != ServerState::Dead {
+            self.state = ServerState::Dead;
+            self.dead_since = now;
+        }
+        self.reports.clear();
+    }
+
+    /// Whether it is dead, but may deliver again in a moment what it delivered before.
+    pub(super) fn may_return(&self, now: Duration) -> bool {
+        let dead = self.state == ServerState::Dead && self.delivers;
+        dead && now < self.dead_since.saturating_add(RETURN_MAX)
     }
 
     /// It has answered something.
@@ -326,11 +345,6 @@ impl Peer {
             let id = mapping.report.take();
             id.and_then(|id| self.reports.remove(&id));
         }
-    }
-
-    /// Awaits no answers any more.
-    pub(super) fn forget_reports(&mut self) {
-        self.reports.clear();
     }
 
     /// The current entries of each report that is due. Schedules its next repetition.

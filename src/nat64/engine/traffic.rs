@@ -71,6 +71,9 @@ impl Nat64 {
         if let PacketKind::Data(data) = packet.kind
             && !asks(state, &data)
         {
+            if !data.opens() && self.awaits(now, server, actions) {
+                return Err(Ignored::ServerDead);
+            }
             let made = self.own_entry(now, server, &data);
             self.report_or_ask(now, server, source, made.ok(), actions);
             return Ok(Some((server, made?)));
@@ -130,17 +133,28 @@ impl Nat64 {
     /// `4, [5], 6, [8], IPv6`
     fn client_request(&self, now: Duration, server: Ipv4Addr, packet: &Outbound<'_>) -> Vec<u8> {
         let mut payload = Vec::new();
-        emit_token(&self.keys, now, server, &mut payload);
+        self.emit_front(now, server, packet, &mut payload);
+        payload.extend_from_slice(packet.view.octets());
+        payload
+    }
+
+    /// What stands before the packet.
+    pub(super) fn emit_front(
+        &self,
+        now: Duration,
+        server: Ipv4Addr,
+        packet: &Outbound<'_>,
+        payload: &mut Vec<u8>,
+    ) {
+        emit_token(&self.keys, now, server, payload);
         let authenticator = self.keys.authenticator(server, packet.view.source());
-        message::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator);
+        message::emit(payload, message_type::AUTHENTICATOR, &authenticator);
         if self.config.hints
             && let PacketKind::Data(DataPacket { key: Client { port, .. }, .. }) = packet.kind
             && self.is_eligible(MappedPort(port))
         {
-            message::emit(&mut payload, message_type::HINT, &port.to_be_bytes());
+            message::emit(payload, message_type::HINT, &port.to_be_bytes());
         }
-        payload.extend_from_slice(packet.view.octets());
-        payload
     }
 
     /// Makes an entry as an ordinary NAT64 does, without a server. It is to be reported.

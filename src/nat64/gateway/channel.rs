@@ -4,19 +4,18 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use super::ends::ControlEnds;
 use super::{Done, Dropped, Gateway, GatewayOutbox, push_all};
+use crate::handoff::message::IPV4_UDP_HEADERS;
 use crate::ip::checksum::{self, checksum};
 use crate::ip::fields::{
-    ICMP_HEADER, IPV4_HEADER, UDP_HEADER, ipv4 as field, ports as port_field, protocol, put_u16,
-    u16_at, udp,
+    ICMP_HEADER, IPV4_HEADER, UDP_HEADER, ports as port_field, protocol, u16_at, udp,
 };
 use crate::ip::fragment::Packets;
 use crate::ip::icmp;
-use crate::ip::ipv4::{self, Ipv4};
-use crate::ip::transport::{Transport, ports};
+use crate::ip::ipv4::Ipv4;
+use crate::ip::transport::ports;
 
-/// The time to live of our own packets.
-const TTL: u8 = 64;
 /// The codes of ICMP destination unreachable that say that there is no server: nobody listens, or
 /// the host or a firewall in front of it rejects what is sent there (RFC 1122 section 3.2.2.1, RFC
 /// 1812 section 5.2.7.1). The others may be over in a moment.
@@ -89,8 +88,8 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let server = view.source();
-        let (port, payload) =
-            udp_payload(server, view.destination(), datagram).ok_or(Dropped::ControlChecksum)?;
+        let (port, payload) = udp_payload(server, view.destination(), datagram, false)
+            .ok_or(Dropped::ControlChecksum)?;
         self.did(Done::Answers);
         self.hear_of_server(now, server, out, |nat64, actions| {
             nat64.control_payload(now, SocketAddrV4::new(server, port), payload, actions);
@@ -144,31 +143,37 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) {
         self.did(Done::Requests);
-        let length = UDP_HEADER + payload.len();
-        let end = IPV4_HEADER + length;
-        let datagram = &mut self.buffer[IPV4_HEADER..end];
-        datagram[..UDP_HEADER].fill(0);
-        datagram[UDP_HEADER..].copy_from_slice(payload);
-        put_u16(datagram, port_field::SOURCE, self.nat64.control_port().0);
-        put_u16(datagram, port_field::DESTINATION, self.handoff_port);
-        put_u16(datagram, udp::LENGTH, length as u16);
-        let sum = udp_checksum(self.pool, server, datagram);
-        checksum::put(datagram, Transport::Udp, sum);
-        let identification = self.next_identification();
-        let mut header = ipv4::draft(end, TTL, protocol::UDP, self.pool, server);
-        put_u16(&mut header, field::IDENTIFICATION, identification);
-        put_u16(&mut header, field::FLAGS_AND_OFFSET, 0);
-        push_all(Packets::new(&mut self.buffer, &header, end, usize::from(self.mtu), None), out);
+        let end = IPV4_UDP_HEADERS + payload.len();
+        let headers = self.control_ends(server).headers(payload.len());
+        self.buffer[..IPV4_UDP_HEADERS].copy_from_slice(&headers);
+        self.buffer[IPV4_UDP_HEADERS..end].copy_from_slice(payload);
+        ControlEnds::CHECKSUM_LEFT.make(&mut self.buffer[..end]);
+        let header = headers.first_chunk().unwrap_or(&[0; IPV4_HEADER]);
+        push_all(Packets::new(&mut self.buffer, header, end, usize::from(self.mtu), None), out);
+    }
+
+    /// Between which ends a control datagram to `server` goes.
+    pub(super) fn control_ends(&mut self, server: Ipv4Addr) -> ControlEnds {
+        ControlEnds {
+            from: SocketAddrV4::new(self.pool, self.nat64.control_port().0),
+            to: SocketAddrV4::new(server, self.handoff_port),
+            identification: self.next_identification(),
+        }
     }
 }
 
 /// Source port and payload of a UDP datagram. `None` where it is shorter than its length field
-/// says, or where its checksum is neither right nor 0, which means none.
-fn udp_payload(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Option<(u16, &[u8])> {
+/// says, or where its checksum is neither right nor 0, which means none, nor `left` to make.
+pub(super) fn udp_payload(
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    datagram: &[u8],
+    left: bool,
+) -> Option<(u16, &[u8])> {
     let header: &[u8; UDP_HEADER] = datagram.first_chunk()?;
     let datagram = datagram.get(..usize::from(u16_at(header, udp::LENGTH)))?;
     let payload = datagram.get(UDP_HEADER..)?;
-    let summed = u16_at(header, udp::CHECKSUM) != 0;
+    let summed = !left && u16_at(header, udp::CHECKSUM) != 0;
     if summed && udp_checksum(from, to, datagram) != 0 {
         return None;
     }

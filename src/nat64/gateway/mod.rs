@@ -19,6 +19,7 @@
 mod channel;
 mod counts;
 mod echo;
+mod ends;
 mod errors;
 mod offloaded;
 mod outbox;
@@ -32,8 +33,9 @@ use std::time::Duration;
 pub use counts::{Done, Dropped};
 pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use errors::ICMP_RATE_MAX;
-pub use outbox::{GatewayOutbox, Notice, ServerChange};
+pub use outbox::{DATAGRAMS_MAX, GatewayOutbox, Notice, ServerChange};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
+pub use tunnel::{Delivered, Deliveries};
 pub use waiting::{WAITING_LIFETIME, WAITING_MAX, WAITING_SHARER_MAX};
 
 use crate::handoff::entry::{Client, Entry, TableKey};
@@ -94,6 +96,8 @@ pub struct Gateway {
     buffer: Vec<u8>,
     /// For the segments of a super-packet, one after the other.
     segment: Vec<u8>,
+    /// The messages before a packet that a server delivers.
+    front: Vec<u8>,
     counts: Counts,
 }
 
@@ -126,6 +130,7 @@ impl Gateway {
             actions: Vec::new(),
             buffer: vec![0; PACKET_MAX + GROWTH_MAX],
             segment: vec![0; PACKET_MAX],
+            front: Vec::new(),
             counts: Counts::default(),
         })
     }

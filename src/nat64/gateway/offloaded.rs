@@ -109,7 +109,7 @@ impl Gateway {
 }
 
 /// TCP or UDP, whole.
-fn is_of_flow<A>(inside: Inside<A>) -> bool {
+pub(super) fn is_of_flow<A>(inside: Inside<A>) -> bool {
     matches!(inside, Inside::Flow { flow, fragments: None, .. } if flow.transport != Transport::Echo)
 }
 

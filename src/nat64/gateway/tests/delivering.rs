@@ -11,7 +11,7 @@ pub(super) struct DeliveringHost {
     /// The packets that were delivered, as they came.
     pub(super) delivered: VecDeque<Vec<u8>>,
     authenticators: BTreeMap<Ipv6Addr, Vec<u8>>,
-    control_port: u16,
+    pub(super) control_port: u16,
 }
 
 impl DeliveringHost {

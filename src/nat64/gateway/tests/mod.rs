@@ -22,6 +22,7 @@ mod lost;
 mod offloaded;
 mod silent;
 mod tunnelled;
+mod tunnelled_joined;
 mod world;
 
 /// Type and code of an ICMPv6 error, and what it quotes.

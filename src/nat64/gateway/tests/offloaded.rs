@@ -8,7 +8,7 @@ use crate::ip::segments::cut;
 /// Octets of data in a segment.
 const SIZE: u16 = 1000;
 
-fn offload(transport: Transport, start: usize, size: Option<u16>) -> Offload {
+pub(super) fn offload(transport: Transport, start: usize, size: Option<u16>) -> Offload {
     let segments = size.map(|size| Segmentation { transport, size, headers: 0, ecn: false });
     Offload { checksum: Some(ChecksumLeft::of(transport, start)), segments }
 }
@@ -30,7 +30,7 @@ fn give(world: &mut World, packet: &[u8], offload: &Offload) -> Option<(Vec<u8>,
     None
 }
 
-fn leave(packet: &mut [u8], left: ChecksumLeft) {
+pub(super) fn leave(packet: &mut [u8], left: ChecksumLeft) {
     let (start, at) = (usize::from(left.start), usize::from(left.start + left.offset));
     let length = packet.len() - start;
     let pseudo = match (Ipv4::new(packet), Ipv6::new(packet)) {

@@ -3,7 +3,7 @@
 use super::delivering::ip6;
 use super::*;
 use crate::ip::build::ipv6_udp;
-use crate::nat64::engine::{SILENCE_MAX, UNANSWERED_MAX};
+use crate::nat64::engine::{RETURN_MAX, SILENCE_MAX, UNANSWERED_MAX};
 
 const SCTP: u8 = 132;
 const GRE: u8 = 47;
@@ -215,4 +215,35 @@ fn a_server_that_delivers_need_not_answer() {
     }
     assert_eq!(world.changes, [ServerChange::Known, ServerChange::Silent]);
     assert!(!world.to_host.is_empty(), "by an entry of the gateway's own");
+}
+
+/// While it is being started again, say.
+#[test]
+fn connections_outlive_a_server_that_delivers_and_is_dead_for_a_while() {
+    let mut world = World::delivering();
+    let packet = ipv6_tcp(client(40_000), service(80), ACK, b"still here");
+    world.at_service(&packet);
+    world.service_sends(&ipv6_tcp(service(80), client(40_000), ACK, b"so am I"));
+    let before = std::mem::replace(&mut world.handoff, Handoff::Closed);
+    world.drain();
+    world.send(&packet);
+    assert_eq!(world.changes.last(), Some(&ServerChange::Down));
+    for _ in 0..3 {
+        assert_eq!(world.dropped(&packet), "server_dead");
+        world.now += ASK_INTERVAL;
+    }
+    // A new one is served without it.
+    world.exchange(40_001, SYN, SYN | ACK);
+    world.now += ASK_INTERVAL;
+    world.handoff = before;
+    world.send(&packet);
+    assert_eq!(world.changes.last(), Some(&ServerChange::Back), "it was asked");
+    assert_eq!(world.at_service(&packet), packet);
+    // One that does not come back keeps nobody waiting for ever.
+    world.handoff = Handoff::Closed;
+    world.drain();
+    world.send(&packet);
+    world.now += RETURN_MAX;
+    let there = world.at_host(&packet);
+    assert_eq!(ports(&there[20..]).unwrap().1, 80);
 }

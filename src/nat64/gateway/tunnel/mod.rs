@@ -1,7 +1,12 @@
 //! Clients' packets that no entry carries go to the server whole (PROTOCOL.md sections 3 and 10,
 //! point 9): those about which it is asked, and those that translation refuses, for it to deliver.
 
+mod back;
+mod there;
+
 use std::time::Duration;
+
+pub use back::{Delivered, Deliveries};
 
 use super::{Gateway, GatewayOutbox, ServerChange, errors};
 use crate::ip::address::extract;

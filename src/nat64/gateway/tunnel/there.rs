@@ -1,0 +1,130 @@
+//! Clients' packets on the way to a server that delivers them, as a device with offloads gives
+//! them: each segment of a super-packet goes in a control datagram of its own, and those are one
+//! super-packet again.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::ip::address::extract;
+use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::offload::{ChecksumLeft, Offload};
+use crate::ip::segments::Segments;
+use crate::nat64::engine::Outbound;
+use crate::nat64::gateway::offloaded::is_of_flow;
+use crate::nat64::gateway::{Done, Gateway, GatewayOutbox};
+use crate::nat64::translate::Ipv6Packet;
+
+/// What is to be done with a client's packet.
+enum Tunnelled {
+    /// It goes to this server, and has so many octets.
+    To(Ipv4Addr, usize),
+    /// It is too long.
+    TooBig,
+}
+
+impl Gateway {
+    /// Sends a client's packet of TCP or UDP, or each of its segments, to a server that delivers
+    /// it. Returns whether it was one of these; if not, nothing was done yet, and the packet is for
+    /// [`Self::in_pieces`].
+    pub fn tunnel_offloaded(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        offload: &Offload,
+        out: &mut GatewayOutbox,
+    ) -> bool {
+        match self.tunnelled(now, packet, offload, out) {
+            Some(Tunnelled::To(server, length)) => {
+                self.send_tunnelled(server, &packet[..length], offload, out);
+            }
+            Some(Tunnelled::TooBig) => self.tell_too_big(now, packet, offload, out),
+            None => return false,
+        }
+        true
+    }
+
+    /// Leaves in `front` what stands before each segment.
+    fn tunnelled(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        offload: &Offload,
+        out: &mut GatewayOutbox,
+    ) -> Option<Tunnelled> {
+        if packet.first()? >> 4 != 6 {
+            return None;
+        }
+        let packet = Ipv6Packet::parse(packet).ok()?;
+        let view = packet.view();
+        self.ends_of_client(view).ok()?;
+        if !is_of_flow(packet.inside()) {
+            return None;
+        }
+        let longest = match (offload.segments, offload.checksum) {
+            (Some(_), _) => Segments::of(view.octets(), offload)?.next_length()?,
+            (None, Some(left)) if !has_place(left, view.octets()) => return None,
+            (None, _) => view.octets().len(),
+        };
+        let mut actions = std::mem::take(&mut self.actions);
+        let outbound = Outbound::translatable(&packet);
+        let done = self.nat64.tunnel(now, &outbound, longest, &mut self.front, &mut actions);
+        self.carry_out(now, actions, out);
+        match done {
+            Ok(true) => Some(Tunnelled::To(extract(view.destination()), view.octets().len())),
+            Ok(false) => None,
+            Err(_) => Some(Tunnelled::TooBig),
+        }
+    }
+
+    fn send_tunnelled(
+        &mut self,
+        server: Ipv4Addr,
+        packet: &[u8],
+        offload: &Offload,
+        out: &mut GatewayOutbox,
+    ) {
+        let (ends, front) = (self.control_ends(server), self.front.len());
+        if let Some(mut segments) = Segments::of(packet, offload) {
+            self.did(Done::Super);
+            while let Some(length) = segments.next_length() {
+                let payload = out.datagram(&ends, front + length);
+                payload[..front].copy_from_slice(&self.front);
+                segments.next_segment(&mut payload[front..]);
+                self.did(Done::Requests);
+            }
+        } else {
+            let payload = out.datagram(&ends, front + packet.len());
+            payload[..front].copy_from_slice(&self.front);
+            payload[front..].copy_from_slice(packet);
+            if let Some(left) = offload.checksum {
+                left.make(&mut payload[front..]);
+            }
+            self.did(Done::Requests);
+        }
+        out.finish_datagrams();
+    }
+
+    /// Tells the client once, whatever the packet stands for.
+    fn tell_too_big(
+        &mut self,
+        now: Duration,
+        packet: &[u8],
+        offload: &Offload,
+        out: &mut GatewayOutbox,
+    ) {
+        let mtu = self.nat64.tunnel_mtu().map_or(0, u32::from);
+        let error = IcmpError { kind: v6::PACKET_TOO_BIG, code: 0, word: mtu };
+        let mut segment = std::mem::take(&mut self.segment);
+        let first = Segments::of(packet, offload)
+            .and_then(|mut segments| segments.next_segment(&mut segment));
+        let about = first.map_or(packet, |length| &segment[..length]);
+        self.tell_client(now, error, about, out);
+        self.segment = segment;
+    }
+}
+
+/// Whether the checksum that is left stands in the packet.
+fn has_place(left: ChecksumLeft, packet: &[u8]) -> bool {
+    let at = usize::from(left.start) + usize::from(left.offset);
+    left.offset.is_multiple_of(2) && at + 2 <= packet.len()
+}
