@@ -399,11 +399,25 @@ impl Host {
     /// As [`Host::step`]; where that is never so.
     pub fn settle(&mut self, now: Duration) -> Result<(), String> {
         for _ in 0..STEPS_MAX {
-            if self.step(now)?.is_none() {
+            if self.step(now)?.is_none() && !self.wake_log()? {
                 return Ok(());
             }
         }
         Err("it is never done".into())
+    }
+
+    /// Under load the log naps between two batches, and is woken here where lines wait. Whether it
+    /// has written any.
+    fn wake_log(&mut self) -> Result<bool, String> {
+        let Some(process) = self.process.as_mut().filter(|_| !self.disk_waits) else {
+            return Ok(false);
+        };
+        let unwritten = |process: &Process| process.log_gauge().map_or(0, |log| log.unwritten());
+        let before = unwritten(process);
+        if before > 0 {
+            process.step(Actor::Log, &mut self.sent)?;
+        }
+        Ok(unwritten(process) < before)
     }
 
     /// What it sent since this was asked last.

@@ -217,3 +217,17 @@ fn a_nat64_believes_an_error_that_quotes_a_part_of_its_token() {
     );
     holds("--seed 180371");
 }
+
+/// The judge's fault: it did not wait for a log that naps under load.
+#[test]
+fn a_log_that_naps_is_waited_for() {
+    holds("--seed 301406 --kinds rebinding,pause, --faults-until-ms 10112");
+    holds("--seed 301406");
+}
+
+/// The judge's fault: fragments of two packets with the same identification were joined, and it
+/// took for the packet's content what its checksum does not fit.
+#[test]
+fn a_packet_with_a_wrong_checksum_has_no_content() {
+    holds("--seed 304749");
+}

@@ -44,7 +44,8 @@ pub struct Joining {
     /// By source, destination and identification: the protocol's data, with how many octets of
     /// it are there, and how many are wanted once the last fragment is.
     partial: BTreeMap<(Ipv4Addr, Ipv4Addr, u16), Partial>,
-    /// The canary: what is missing is taken as zeros once the last fragment is there.
+    /// The canary: what is missing is taken as zeros once the last fragment is there, and nobody
+    /// looks at the checksum.
     pub fills_holes: bool,
 }
 
