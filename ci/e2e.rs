@@ -58,6 +58,8 @@ mod downloads;
 mod errors;
 #[path = "e2e/fail2ban.rs"]
 mod fail2ban;
+#[path = "e2e/host.rs"]
+mod host;
 #[path = "e2e/limit.rs"]
 mod limit;
 #[path = "e2e/live.rs"]

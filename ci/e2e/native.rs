@@ -20,19 +20,25 @@ use crate::namespace::Namespace;
 use crate::process::{PATIENCE, run, wait_until};
 use crate::programs::{Gateway, Nginx, Server, curl};
 
-/// Makes the device as DELIVERY.md says: this host has no IPv6 of its own.
-pub fn make_device(field: &Field) {
+/// The commands by which DELIVERY.md makes the device, on a host that has no IPv6 of its own.
+pub fn recipe() -> Vec<&'static str> {
     let page = include_str!("../../src/DELIVERY.md");
-    let lines = page.lines().filter_map(|line| line.strip_prefix("    ip "));
+    let lines = page.lines().filter_map(|line| line.strip_prefix("    "));
     // All but the last, which is for ports of containers.
-    let lines: Vec<_> = lines.filter(|line| !line.contains("fwmark")).collect();
+    let lines = lines.filter(|line| line.starts_with("ip ") && !line.contains("fwmark"));
+    let lines: Vec<_> = lines.collect();
     assert_eq!(lines.len(), 6, "{lines:?}");
-    for line in lines {
-        let line = line.replace("user nat64ho ", "");
-        let arguments: Vec<_> = line.split(' ').collect();
+    lines
+}
+
+/// Makes the device as DELIVERY.md says.
+pub fn make_device(field: &Field) {
+    for line in recipe() {
+        let line = line.replace("nat64ho", "root");
+        let arguments: Vec<_> = line.split(' ').skip(1).collect();
         let output = run(&field.server, "ip", &arguments);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {line}: {said}");
+        assert!(output.status.success(), "{line}: {said}");
     }
 }
 
@@ -311,12 +317,12 @@ fn section_11_a_device_that_is_missing_is_named() {
         String::from_utf8(output.stderr).unwrap()
     };
     let said = start(&["--deliver", "native"]);
-    assert!(said.contains("the device ho0: there is no such device"), "{said}");
+    assert!(said.contains("there is no device ho0: ip tuntap add dev ho0"), "{said}");
     field.server.ip("tuntap add dev ho0 mode tun vnet_hdr");
     let said = start(&["--deliver-port", "80=native", "--reactors", "2"]);
     assert!(said.contains("without multi_queue"), "{said}");
     let said = start(&["--deliver", "native", "--reactors", "1"]);
-    assert!(said.contains("has no IPv6 address"), "{said}");
+    assert!(said.contains("has no address 64:ff9b::127.0.0.1: ip -6 addr add"), "{said}");
 }
 
 /// Several reactors share the device: an answer may come out at another one than the NAT64's.

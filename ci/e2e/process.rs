@@ -56,6 +56,11 @@ impl Process {
         assert!(said, "{} does not say {text:?}:\n{}", self.name, self.said());
     }
 
+    /// Waits until it said that, or ended without. Returns whether it said it.
+    pub fn says_or_ends(&mut self, text: &str) -> bool {
+        self.child.says(text, PATIENCE)
+    }
+
     /// Waits until the server that it is has looked for live connections.
     pub fn wait_for_look(&self) {
         let before = looks(self.child.id);

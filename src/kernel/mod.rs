@@ -20,6 +20,8 @@ pub mod link;
 mod mapping;
 pub mod memory;
 pub mod mmsg;
+mod netlink;
+pub mod network;
 mod outgoing;
 pub mod priority;
 pub mod release;

@@ -10,45 +10,22 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use rustix::io::retry_on_intr;
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
-};
+use rustix::net::netlink::SOCK_DIAG;
 
 use crate::ip::fields::protocol;
+use crate::kernel::netlink::{self, Netlink, REQUEST_ACKNOWLEDGED, REQUEST_DUMP, invalid};
 
 /// For more hosts than this, the kernel is asked for all connections over IPv4.
 const HOSTS_MAX: usize = 32;
-/// The kernel sends no longer datagrams.
-const DATAGRAM_MAX: usize = 32 * 1024;
-/// A longer answer is an error: it would have some 200 million connections.
-const DATAGRAMS_MAX: usize = 1 << 20;
-/// The kernel answers at once or not at all, so the wait for a datagram is bounded by this.
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Sizes of `nlmsghdr` and `inet_diag_sockid`; netlink pads to 4.
-const HEADER: usize = 16;
+/// The size of `inet_diag_sockid`.
 const SOCKET_ID: usize = 48;
-const ALIGNMENT: usize = 4;
 /// Offset of the `inet_diag_sockid`: after family, state, timer and retransmissions.
 const ID_AT: usize = 4;
 
 /// Message types.
-const MESSAGE_NOOP: u16 = 1;
-const MESSAGE_ERROR: u16 = 2;
-const MESSAGE_DONE: u16 = 3;
-const MESSAGE_OVERRUN: u16 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
-/// Flags of a request for everything that matches.
-const REQUEST_DUMP: u16 = 0x301;
-/// Flags of a request that says whether it was done.
-const REQUEST_ACKNOWLEDGED: u16 = 5;
 
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_IPV6: u8 = 10;
@@ -98,9 +75,7 @@ struct FoundSocket<'a> {
 /// A netlink socket, connected to the kernel.
 #[derive(Debug)]
 pub struct SockDiag {
-    socket: OwnedFd,
-    buffer: Vec<u8>,
-    sequence: u32,
+    netlink: Netlink,
 }
 
 impl SockDiag {
@@ -109,12 +84,7 @@ impl SockDiag {
     /// # Errors
     /// The kernel's.
     pub fn open() -> io::Result<Self> {
-        let (flags, protocol) = (SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG));
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
-        // Connected to the kernel, so that nobody else can send to the socket.
-        connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
-        let mut opened = Self { socket, buffer: vec![0; DATAGRAM_MAX], sequence: 0 };
+        let mut opened = Self { netlink: Netlink::open(Some(SOCK_DIAG))? };
         // No connection is in none of the states.
         opened.ask(FAMILY_IPV4, 0, &[], &mut |_| ())?;
         Ok(opened)
@@ -123,8 +93,7 @@ impl SockDiag {
     /// A socket with which every request fails.
     #[cfg(test)]
     pub fn broken() -> Self {
-        let unconnected = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-        Self { socket: unconnected.into(), buffer: Vec::new(), sequence: 0 }
+        Self { netlink: Netlink::broken() }
     }
 
     /// Calls `found` for each live connection with these hosts, and maybe for some with others.
@@ -169,8 +138,8 @@ impl SockDiag {
         }
         let mut ended = 0;
         for (family, id) in meant {
-            self.sequence = self.sequence.wrapping_add(1);
-            match self.exchange(&destroy(family, &id, self.sequence), &mut |_| ()) {
+            let request = destroy(family, &id);
+            match self.netlink.ask(SOCK_DESTROY, REQUEST_ACKNOWLEDGED, &request, &mut ignore) {
                 Ok(()) => ended += 1,
                 // It has ended meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -197,65 +166,31 @@ impl SockDiag {
         hosts: &[Ipv4Addr],
         found: &mut impl FnMut(FoundSocket<'_>),
     ) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.exchange(&request(family, states, hosts, self.sequence), found)
-    }
-
-    fn exchange(
-        &mut self,
-        request: &[u8],
-        found: &mut impl FnMut(FoundSocket<'_>),
-    ) -> io::Result<()> {
-        send(&self.socket, request, SendFlags::empty())?;
-        for _ in 0..DATAGRAMS_MAX {
-            let receive = || recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC);
-            let (_, length) = retry_on_intr(receive)?;
-            let datagram = self.buffer.get(..length).ok_or_else(|| invalid("is too long"))?;
-            if parse(datagram, self.sequence, found)? {
-                return Ok(());
-            }
-        }
-        Err(invalid("does not end"))
+        let request = request(family, states, hosts);
+        let mut note = |kind: u16, data: &[u8]| note(kind, data, found);
+        self.netlink.ask(SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, &request, &mut note)
     }
 }
 
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer {what}"))
+fn ignore(_: u16, _: &[u8]) -> io::Result<()> {
+    Ok(())
 }
 
 /// A request for the TCP connections of `family` in one of `states` with one of `hosts`.
-fn request(family: u8, states: u32, hosts: &[Ipv4Addr], sequence: u32) -> Vec<u8> {
-    let bytecode = bytecode(hosts);
-    let length = HEADER + ID_AT + 4 + SOCKET_ID + 4 + bytecode.len();
-    let mut out = header(length, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, sequence);
-    out.extend([family, protocol::TCP, 0, 0]);
+fn request(family: u8, states: u32, hosts: &[Ipv4Addr]) -> Vec<u8> {
+    let mut out = vec![family, protocol::TCP, 0, 0];
     out.extend(states.to_ne_bytes());
     out.extend([0; SOCKET_ID]);
-    out.extend((4 + bytecode.len() as u16).to_ne_bytes());
-    out.extend(ATTRIBUTE_BYTECODE.to_ne_bytes());
-    out.extend(bytecode);
+    out.extend(netlink::attribute(ATTRIBUTE_BYTECODE, &bytecode(hosts)));
     out
 }
 
 /// A request to end one TCP connection.
-fn destroy(family: u8, id: &[u8; SOCKET_ID], sequence: u32) -> Vec<u8> {
+fn destroy(family: u8, id: &[u8; SOCKET_ID]) -> Vec<u8> {
     let any_state = u32::MAX;
-    let mut out =
-        header(HEADER + ID_AT + 4 + SOCKET_ID, SOCK_DESTROY, REQUEST_ACKNOWLEDGED, sequence);
-    out.extend([family, protocol::TCP, 0, 0]);
+    let mut out = vec![family, protocol::TCP, 0, 0];
     out.extend(any_state.to_ne_bytes());
     out.extend(id);
-    out
-}
-
-fn header(length: usize, kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(length);
-    out.extend((length as u32).to_ne_bytes());
-    out.extend(kind.to_ne_bytes());
-    out.extend(flags.to_ne_bytes());
-    out.extend(sequence.to_ne_bytes());
-    // The kernel knows whose socket it came by.
-    out.extend([0; 4]);
     out
 }
 
@@ -285,41 +220,15 @@ fn bytecode(hosts: &[Ipv4Addr]) -> Vec<u8> {
     out
 }
 
-/// Parses a datagram of the answer to request `sequence`. Returns whether it is the last one.
-fn parse(
-    mut datagram: &[u8],
-    sequence: u32,
-    found: &mut impl FnMut(FoundSocket<'_>),
-) -> io::Result<bool> {
-    let cut_off = || invalid("is cut off");
-    while !datagram.is_empty() {
-        let header: &[u8; HEADER] = datagram.first_chunk().ok_or_else(cut_off)?;
-        let [l0, l1, l2, l3, t0, t1, _, _, s0, s1, s2, s3, ..] = *header;
-        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let data = datagram.get(HEADER..length).ok_or_else(cut_off)?;
-        datagram = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
-        if u32::from_ne_bytes([s0, s1, s2, s3]) != sequence {
-            continue;
-        }
-        let code = || data.first_chunk().map(|&code| i32::from_ne_bytes(code)).ok_or_else(cut_off);
-        match u16::from_ne_bytes([t0, t1]) {
-            SOCK_DIAG_BY_FAMILY => {
-                if let Some(socket) = socket(data).ok_or_else(cut_off)? {
-                    found(socket);
-                }
-            }
-            MESSAGE_DONE | MESSAGE_ERROR => match code()? {
-                code if code < 0 => {
-                    return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
-                }
-                _ => return Ok(true),
-            },
-            MESSAGE_OVERRUN => return Err(invalid("is lost")),
-            MESSAGE_NOOP => {}
-            _ => return Err(invalid("is of no kind that is known")),
-        }
+/// Takes a message of the answer.
+fn note(kind: u16, data: &[u8], found: &mut impl FnMut(FoundSocket<'_>)) -> io::Result<()> {
+    if kind != SOCK_DIAG_BY_FAMILY {
+        return Err(invalid("is of no kind that is known"));
     }
-    Ok(false)
+    if let Some(socket) = socket(data).ok_or_else(|| invalid("is cut off"))? {
+        found(socket);
+    }
+    Ok(())
 }
 
 /// The socket in a message, if it is over IPv4. The outer `None`: the message is too short.

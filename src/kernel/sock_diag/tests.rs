@@ -37,7 +37,8 @@ const ANSWER: [u8; 3 * 88 + 20] = [
 
 fn parsed(datagram: &[u8]) -> (io::Result<bool>, Vec<Connection>) {
     let mut found = Vec::new();
-    let result = parse(datagram, SEQUENCE, &mut |socket| found.push(socket.connection));
+    let mut push = |socket: FoundSocket<'_>| found.push(socket.connection);
+    let result = netlink::parse(datagram, SEQUENCE, &mut |kind, data| note(kind, data, &mut push));
     (result, found)
 }
 
@@ -137,7 +138,9 @@ fn a_request_in_octets() {
         8, 16,  20, 0,  2, 32, 0, 0,  255, 255, 255, 255,  192, 0, 2, 9,
     ]);
     expected[0] = expected.len() as u8;
-    assert_eq!(request(FAMILY_IPV6, LIVE, &hosts, SEQUENCE), expected);
+    let body = request(FAMILY_IPV6, LIVE, &hosts);
+    let request = netlink::message(SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, SEQUENCE, &body);
+    assert_eq!(request, expected);
 
     let any = [8, 16,  20, 0,  2, 0, 0, 0,  255, 255, 255, 255,  0, 0, 0, 0];
     assert_eq!(bytecode(&[]), any);

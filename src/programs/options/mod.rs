@@ -76,7 +76,7 @@ pub enum Command {
     },
     /// Print the configuration that `serve` would use, and where each value comes from
     #[command(after_help = PLACES)]
-    CheckConfig(ServeOptions),
+    CheckConfig(CheckOptions),
     /// Ask the server that runs with these options as a NAT64 would, from loopback
     #[command(after_help = PLACES)]
     SelfCheck(SelfCheckOptions),
@@ -259,6 +259,17 @@ pub struct SelfCheckOptions {
     /// Check a server that is started for that, on loopback, with this state directory and log
     #[arg(long)]
     pub start: bool,
+}
+
+/// Options of `check-config`.
+#[derive(Debug, Args)]
+pub struct CheckOptions {
+    /// What the server runs with.
+    #[command(flatten)]
+    pub serve: ServeOptions,
+    /// Print what --deliver needs of this host, as commands, and which of them were done
+    #[arg(long)]
+    pub host: bool,
 }
 
 /// Options of `who`.

@@ -17,6 +17,7 @@ use crate::kernel::ring;
 use crate::kernel::socket;
 use crate::programs::options::{LogDestination, Places, ServeConfig};
 use crate::programs::serve::admin::door_troubles;
+use crate::programs::serve::deliver::host_troubles;
 use crate::programs::serve::recovery;
 use crate::programs::serve::start::choose_io;
 
@@ -31,6 +32,7 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     if config.io == Some(Io::Uring) {
         troubles.extend(choose_io(config.io).err().map(|error| error.to_string()));
     }
+    troubles.extend(host_troubles(config));
     troubles.extend(door_troubles(config).iter().map(ToString::to_string));
     let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));

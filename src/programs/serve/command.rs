@@ -8,7 +8,10 @@ use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::successor::{Predecessor, Successor};
 use crate::kernel::{addresses, core_dump, huge_pages, limits, service, signals, successor};
 use crate::programs::exit::{ExitError, print};
-use crate::programs::options::{Environment, PEER_MAPS, Places, ServeConfig, ServeOptions};
+use crate::programs::options::{
+    CheckOptions, Environment, PEER_MAPS, Places, ServeConfig, ServeOptions,
+};
+use crate::programs::serve::deliver::{HostReport, HostUser};
 use crate::programs::serve::names::pool_lines;
 use crate::programs::serve::start::{StartError, choose_io};
 use crate::programs::serve::stop::Serving;
@@ -114,12 +117,15 @@ fn hand_over(mut serving: Serving, successor: Option<Successor>) -> ExitError {
 ///
 /// # Errors
 /// All that is wrong with options, and with what they name.
-pub fn check(options: ServeOptions) -> Result<(), ExitError> {
-    let effective = options.effective(&Environment::of_process());
+pub fn check(options: CheckOptions) -> Result<(), ExitError> {
+    let effective = options.serve.effective(&Environment::of_process());
     let (config, text) = effective.map_err(|(errors, places)| {
         let lines = [errors.to_string()].into_iter().chain(check::troubles_of(&places));
         ExitError::usage(lines.collect::<Vec<_>>().join("\n"))
     })?;
+    if options.host {
+        return check_host(&config);
+    }
     print(text)?;
     for line in pool_lines(&config) {
         print(format!("# {line}\n"))?;
@@ -129,4 +135,17 @@ pub fn check(options: ServeOptions) -> Result<(), ExitError> {
         return print("# good: nothing here keeps it from starting\n");
     }
     Err(ExitError::failed(troubles.join("\n")))
+}
+
+/// Prints what delivery needs of this host, and what of it is there.
+fn check_host(config: &ServeConfig) -> Result<(), ExitError> {
+    let report = HostReport::of(config, HostUser::Server, true);
+    let report = report.map_err(|error| {
+        ExitError::failed(format_args!("the kernel does not say what this host has: {error}"))
+    })?;
+    print(report.recipe())?;
+    match report.missing() {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(ExitError::failed(missing.join("\n"))),
+    }
 }

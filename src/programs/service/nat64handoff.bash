@@ -364,7 +364,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

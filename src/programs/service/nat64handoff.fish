@@ -144,6 +144,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l config -d 'TOML file with options' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l no-journal -d 'Keep no journal: nothing survives. For measurements'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l host -d 'Print what --deliver needs of this host, as commands, and which of them were done'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l listen -d 'IPv4 address and port to take requests at; may be repeated, with the same port [default: 0.0.0.0:64064]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l port -d 'The port of each --listen that names none [default: 64064]' -r

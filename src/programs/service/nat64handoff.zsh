@@ -177,6 +177,7 @@ _arguments "${_arguments_options[@]}" : \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
 '--config=[TOML file with options]:FILE:_files' \
 '--no-journal[Keep no journal\: nothing survives. For measurements]' \
+'--host[Print what --deliver needs of this host, as commands, and which of them were done]' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0

@@ -8,6 +8,7 @@
 //!
 #![doc = include_str!("../../../DELIVERY.md")]
 
+mod host;
 mod keep;
 mod setup;
 
@@ -31,8 +32,9 @@ use crate::ip::segments::Segments;
 use crate::kernel::backend::Backend;
 use crate::kernel::tun_queue::{DevicePacket, PARTS_MAX, TunQueue};
 
+pub use host::{HostReport, HostUser};
 pub use keep::RoutesKeeping;
-pub use setup::{DeliveryError, DeliverySetup};
+pub use setup::{DeliveryError, DeliverySetup, host_troubles};
 
 /// The most packets that are taken from the device in one turn, so that requests do not wait for
 /// long.

@@ -1,12 +1,12 @@
 //! [`DeliverySetup`]: what is opened at the start, while the process may still open it.
 
 use std::io;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
-use super::{Deliverer, RoutesKeeping};
+use super::host::can_be_service;
+use super::{Deliverer, HostReport, HostUser, RoutesKeeping};
 use crate::disk::fs::RealDisk;
 use crate::disk::routes;
 use crate::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
@@ -32,6 +32,9 @@ pub enum DeliveryError {
          your NAT64: nat64handoff check-config --host says how"
     )]
     NoAddress(String),
+    /// This host lacks what nothing is delivered without.
+    #[error("{}", lines(.0))]
+    Host(Vec<String>),
     #[error("--deliver: {0}")]
     System(io::Error),
 }
@@ -50,11 +53,12 @@ impl DeliverySetup {
     /// # Errors
     /// See [`DeliveryError`].
     pub fn of(config: &ServeConfig) -> Result<Option<Self>, DeliveryError> {
-        let is_native = |deliver: Deliver| deliver == Deliver::Native;
-        let ports = &config.deliver_ports;
-        if !is_native(config.deliver) && !ports.iter().any(|port| is_native(port.deliver)) {
+        if !delivers(config) {
             return Ok(None);
         }
+        look_at_host(config)?;
+        let is_native = |deliver: Deliver| deliver == Deliver::Native;
+        let ports = &config.deliver_ports;
         let device = &config.deliver_device;
         let queues = TunQueue::attach(device, config.reactors)
             .map_err(|error| DeliveryError::Device(device.clone(), error))?;
@@ -107,6 +111,39 @@ impl DeliverySetup {
     }
 }
 
-fn can_be_service(address: &Ipv6Addr) -> bool {
-    !address.is_unicast_link_local() && !address.is_multicast() && !address.is_loopback()
+/// Whether anything is to be delivered.
+pub fn delivers(config: &ServeConfig) -> bool {
+    let is_native = |deliver: Deliver| deliver == Deliver::Native;
+    is_native(config.deliver) || config.deliver_ports.iter().any(|port| is_native(port.deliver))
+}
+
+/// What this host lacks for what is to be delivered, as far as it can be asked: a line each.
+pub fn host_troubles(config: &ServeConfig) -> Vec<String> {
+    if !delivers(config) {
+        return Vec::new();
+    }
+    let report = HostReport::of(config, HostUser::Server, false);
+    let missing = report.map(|report| report.missing()).unwrap_or_default();
+    missing.iter().map(|line| format!("--deliver: {line}")).collect()
+}
+
+/// Names all that this host lacks, each with the command that mends it.
+fn look_at_host(config: &ServeConfig) -> Result<(), DeliveryError> {
+    let report = match HostReport::of(config, HostUser::This, false) {
+        Ok(report) => report,
+        Err(error) => {
+            warn(format_args!("--deliver: it is not known what this host lacks: {error}"));
+            return Ok(());
+        }
+    };
+    report.better().iter().for_each(|line| warn(format_args!("--deliver: {line}")));
+    match report.missing() {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(DeliveryError::Host(missing)),
+    }
+}
+
+fn lines(missing: &[String]) -> String {
+    let lines: Vec<_> = missing.iter().map(|line| format!("--deliver: {line}")).collect();
+    lines.join("\n")
 }

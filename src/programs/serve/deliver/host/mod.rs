@@ -1,0 +1,271 @@
+//! What delivery needs of this host: whether it is there, and how it is made (DELIVERY.md).
+//!
+//! Said at the start of a server that delivers, and printed as commands by `check-config --host`.
+
+mod steps;
+
+use std::fmt::Write;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::process::geteuid;
+
+use crate::ip::address::{Prefix96, synthesize};
+use crate::kernel::network::{HostDevice, HostNetwork};
+use crate::kernel::tun_queue::DEVICE;
+use crate::programs::accounts;
+use crate::programs::options::ServeConfig;
+
+use steps::{
+    Account, HostFound, HostStep, HostWanted, StepState, TunFile, device_mtu, overlaps, shown,
+    steps,
+};
+
+/// Who runs the server where nothing else says so.
+const USER: &str = "nat64ho";
+/// The prefix that NAT64s have where nobody chose another: the well-known one.
+const PREFIX: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+/// Written where the service's address is not known.
+const UNKNOWN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+/// Any client.
+const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1);
+/// Any NAT64: nothing is sent there.
+const NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// Where nothing says how long packets may be.
+const PATH_MTU: u32 = 1500;
+
+/// For whom a host is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostUser {
+    /// The user of this process.
+    This,
+    /// Whoever runs the server.
+    Server,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct HostReport {
+    steps: Vec<HostStep>,
+    /// Where the device is made anew if that would be better.
+    anew: Vec<HostStep>,
+    /// What the steps are for.
+    about: Vec<String>,
+    /// What else this host does with such addresses.
+    notes: Vec<String>,
+}
+
+impl HostReport {
+    /// Asks the kernel. The routes of this host are many, maybe: with `all` they are looked through
+    /// even where nothing is missing.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn of(config: &ServeConfig, user: HostUser, all: bool) -> io::Result<Self> {
+        let mut network = HostNetwork::open()?;
+        let device = network.device(&config.deliver_device)?;
+        let addresses = network.addresses()?;
+        let mut about = Vec::new();
+        let index = device.as_ref().map(|device| device.index);
+        let its = addresses.iter().filter(|address| Some(address.device) == index);
+        let mut services: Vec<_> = its.map(|it| it.address).filter(can_be_service).collect();
+        if services.is_empty() {
+            services = guessed(config, &mut network, &mut about)?;
+        } else {
+            let list: Vec<_> = services.iter().map(|&service| shown(service)).collect();
+            about.push(format!("The service: {}, which the device has.", list.join(", ")));
+        }
+        let path_mtu = path_mtu(config, &mut network, &mut about)?;
+        let wanted = HostWanted {
+            device: config.deliver_device.clone(),
+            queues: config.reactors,
+            user: account(config, user),
+            services,
+            path_mtu,
+        };
+        let found = found(&mut network, &wanted, device, all)?;
+        let name = |index: u32| -> String {
+            let device = network.device_of(index).ok().flatten();
+            device.map_or_else(|| format!("device {index}"), |device| device.name)
+        };
+        let notes = overlaps(&wanted, &found, name);
+        let [steps, anew] = [false, true].map(|anew| steps(&wanted, &found, anew));
+        Ok(Self { steps, anew, about, notes })
+    }
+
+    /// What nothing is delivered without, a line each.
+    pub fn missing(&self) -> Vec<String> {
+        let missing = self.steps.iter().filter(|step| step.is_missing());
+        missing.filter_map(HostStep::line).collect()
+    }
+
+    /// What more of it would work with.
+    pub fn better(&self) -> Vec<String> {
+        let better = self.steps.iter().filter(|step| !step.is_missing());
+        better.filter_map(HostStep::line).collect()
+    }
+
+    /// All steps, as commands for a shell of root: those that are done are comments.
+    pub fn recipe(&self) -> String {
+        let mut out = String::from("# What --deliver needs of this host, as root:\n");
+        for line in &self.about {
+            let _ = writeln!(out, "# {line}");
+        }
+        for HostStep { what, state, commands } in &self.anew {
+            let _ = writeln!(out, "\n# {what}: {state}");
+            let is_to_do = matches!(state, StepState::Better(_) | StepState::Missing(_));
+            for command in commands {
+                let _ = writeln!(out, "{}{command}", if is_to_do { "" } else { "#   " });
+            }
+        }
+        if !self.notes.is_empty() {
+            out.push('\n');
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "# note: {note}");
+        }
+        out.push_str(
+            "\n# The device is gone with the next boot: ./install --deliver makes it then, or systemd-networkd as\n\
+             # DELIVERY.md says. Ports that containers publish need marks: see there, too.\n",
+        );
+        out
+    }
+}
+
+/// Whether clients can send to this address of the device.
+pub(super) fn can_be_service(address: &Ipv6Addr) -> bool {
+    !address.is_unicast_link_local() && !address.is_multicast() && !address.is_loopback()
+}
+
+fn found(
+    network: &mut HostNetwork,
+    wanted: &HostWanted,
+    device: Option<HostDevice>,
+    all: bool,
+) -> io::Result<HostFound> {
+    let client = IpAddr::V6(CLIENT);
+    let mut answers = Vec::new();
+    for &service in &wanted.services {
+        answers.push(network.way(Some(service.into()), client)?);
+    }
+    let index = device.as_ref().map(|device| device.index);
+    let work = answers.iter().all(|way| way.is_some_and(|way| Some(way.device) == index));
+    let own = match network.way(None, client)? {
+        None => None,
+        Some(way) => network.device_of(way.device)?.map(|device| (way, device.name)),
+    };
+    // A host whose packets leave by the device has no other default route.
+    let by_own = own.as_ref().is_some_and(|(way, _)| Some(way.device) == index);
+    let routes = if all || !work || by_own { network.routes()? } else { Vec::new() };
+    Ok(HostFound {
+        file: tun_file(&wanted.user),
+        device,
+        has_ipv6: Path::new("/proc/net/if_inet6").exists(),
+        is_ipv6_off: fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+            .is_ok_and(|text| text.trim() == "1"),
+        addresses: network.addresses()?,
+        rules: network.rules()?,
+        routes,
+        answers,
+        own,
+    })
+}
+
+/// The addresses that clients will send to, where the device has none: those of --listen, or the
+/// one that packets to elsewhere leave with, behind the prefix that most NAT64s have.
+fn guessed(
+    config: &ServeConfig,
+    network: &mut HostNetwork,
+    about: &mut Vec<String>,
+) -> io::Result<Vec<Ipv6Addr>> {
+    let listen = config.listen.iter().map(|address| *address.ip());
+    let mut hosts: Vec<_> = listen.filter(|host| !host.is_unspecified()).collect();
+    hosts.dedup();
+    let mut from = "which --listen names";
+    if hosts.is_empty() {
+        let way = network.way(None, NAT64.into())?;
+        match way.and_then(|way| way.source) {
+            Some(IpAddr::V4(host)) => {
+                hosts.push(host);
+                from = "with which this host sends to elsewhere";
+            }
+            _ => {
+                hosts.push(UNKNOWN);
+                from = "in whose place write the public one of the service: it is not known here";
+            }
+        }
+    }
+    let list: Vec<_> = hosts.iter().map(Ipv4Addr::to_string).collect();
+    about.push(format!("The service: {}, {from};", list.join(", ")));
+    if hosts.iter().any(|host| host.is_private()) {
+        about.push("where that is behind a 1:1 NAT, write the public address in its place;".into());
+    }
+    about.push("behind 64:ff9b::/96: where your NAT64 has another prefix, write that.".into());
+    Ok(hosts.into_iter().map(|host| synthesize(Prefix96::of(PREFIX), host)).collect())
+}
+
+/// The longest packet that leaves for a NAT64 in one piece.
+fn path_mtu(
+    config: &ServeConfig,
+    network: &mut HostNetwork,
+    about: &mut Vec<String>,
+) -> io::Result<u32> {
+    let nat64 = config.allow.first().map_or(NAT64, |network| network.addr());
+    let Some(way) = network.way(None, nat64.into())? else {
+        about.push(format!("The path to the NAT64s is taken for one of {PATH_MTU} octets."));
+        return Ok(PATH_MTU);
+    };
+    let device = network.device_of(way.device)?;
+    let (name, mtu) = device.map_or(("?".to_owned(), PATH_MTU), |it| (it.name, it.mtu));
+    let mtu = way.mtu.unwrap_or(mtu);
+    about.push(format!(
+        "The path to the NAT64s carries {mtu} octets, by {name}: {} remain for a packet.",
+        device_mtu(mtu)
+    ));
+    Ok(mtu)
+}
+
+/// Who opens the device.
+fn account(config: &ServeConfig, user: HostUser) -> Account {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of = |number: u32| {
+        let name = accounts::name_of(&users, number);
+        Account { number, name: name.unwrap_or_else(|| number.to_string()) }
+    };
+    let this = geteuid();
+    if user == HostUser::This || !this.is_root() {
+        return of(this.as_raw());
+    }
+    let owner = fs::metadata(&config.state).map(|state| state.uid()).unwrap_or(0);
+    match (owner, accounts::number_of(&users, USER)) {
+        (0, Some(number)) => of(number),
+        (owner, _) => of(owner),
+    }
+}
+
+/// Whether the user can open TUN devices.
+fn tun_file(user: &Account) -> TunFile {
+    let hidden = || Path::new("/sys/class/misc/tun").exists();
+    let of_error = |error: &io::Error| match error.kind() {
+        ErrorKind::NotFound if hidden() => TunFile::Hidden,
+        ErrorKind::NotFound => TunFile::Missing,
+        _ => TunFile::Refused(error.to_string()),
+    };
+    if user.number == geteuid().as_raw() {
+        let opened = OpenOptions::new().read(true).write(true).open(DEVICE);
+        return opened.map_or_else(|error| of_error(&error), |_| TunFile::Good);
+    }
+    match fs::metadata(DEVICE) {
+        Err(error) => of_error(&error),
+        Ok(file) => {
+            let shift = if file.uid() == user.number { 6 } else { 0 };
+            match file.mode() >> shift & 0o6 {
+                0o6 => TunFile::Good,
+                _ => TunFile::Refused(format!("its mode is {:o}", file.mode() & 0o777)),
+            }
+        }
+    }
+}
