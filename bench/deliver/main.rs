@@ -82,6 +82,22 @@ fn main() {
         print(&what, starts.map(|(name, _)| name), &rounds, 1, "s/GB");
         goal(&format!("native, TCP {what} / a forwarder"), 1.3, &rounds, 0, 1);
     }
+    let both = [&near, &far];
+    let sum = |file, name| both.map(|host| counter(host, file, name)).iter().sum::<u64>();
+    let fragments = sum("snmp", "FragCreates");
+    println!("goal | outer fragments at the computed MTU | 0 | {fragments}");
+    let reordered = sum("netstat", "TCPOFOQueue");
+    println!("goal | segments of a flow out of order, the forwarder's too | 0 | {reordered}");
+}
+
+/// A counter of the kernel in this namespace.
+fn counter(host: &Namespace, file: &str, name: &str) -> u64 {
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = host.inside(|| std::fs::read_to_string(path)).unwrap();
+    let lines: Vec<Vec<_>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let mut pairs = lines.chunks(2).flat_map(|pair| pair[0].iter().zip(&pair[1]));
+    let (_, count) = pairs.find(|(its, _)| **its == name).expect(name);
+    count.parse().unwrap()
 }
 
 /// Two hosts, and a device on each. One is client and NAT64 at once.
