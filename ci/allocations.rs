@@ -1,7 +1,7 @@
 //! In the steady state a request allocates nothing: known clients, service packets, reports, pings,
-//! and new clients at a full table, where each evicts an entry without a live connection. So do a
-//! gateway's packets to and from a server that delivers them. One test only, as the allocator
-//! counts for the whole process.
+//! new clients at a full table, where each evicts an entry without a live connection, and packets
+//! that are delivered on this host. So do a gateway's packets to and from a server that delivers
+//! them. One test only, as the allocator counts for the whole process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nat64handoff::handoff::change::{Change, Now, Timestamp};
+use nat64handoff::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
 use nat64handoff::handoff::entry::{Client, ControlPort, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::message::{
     self, HANDOFF_PORT, HEAD_ROOM, PROTOCOL_IDENTIFIER, message_type,
@@ -134,7 +135,8 @@ impl Shard {
                 allocations += after.allocations - before.allocations;
                 allocations += after.reallocations - before.reallocations;
             }
-            assert_eq!(self.outbox.replies.len(), PREFETCH_MAX, "{name}: not all were answered");
+            let done = self.outbox.replies.len().max(self.outbox.delivered.len());
+            assert_eq!(done, PREFETCH_MAX, "{name}: not all were answered");
         }
         allocations
     }
@@ -170,7 +172,7 @@ fn the_steady_state_allocates_nothing() {
     assert_eq!(ALLOCATOR.stats().allocations, before + 1);
 
     let known = shard.allocations("client packet", |i| client_packet(&client(scattered(i))));
-    let service = shard.allocations("service packet", |i| {
+    let service_packets = shard.allocations("service packet", |i| {
         let to = SocketAddrV4::new(TABLE.nat64, ports[scattered(i)].0);
         request(&[], &build::ipv4_udp(SocketAddrV4::new(TABLE.local, 443), to, b"answer"))
     });
@@ -193,7 +195,19 @@ fn the_steady_state_allocates_nothing() {
     assert_eq!(shard.stats.get(Counter::Created) - created, (BATCHES * PREFETCH_MAX) as u64);
     assert_eq!(shard.server.contradiction(), None);
 
-    let counted = [("known", known), ("service", service), ("report", report), ("echo", echo)];
+    let service = synthesize(WELL_KNOWN_PREFIX, TABLE.local);
+    let ports = DeliveredPorts::new(false, |_, port| port == 443);
+    let routes = DeliveryRoutes::new([7; 16], TABLE_CAPACITY);
+    shard.server.deliver(Arc::new(HostDelivery::new(ports, vec![service], routes)));
+    // Their flows begin in the first quarter.
+    let delivered = shard.allocations("delivered packet", |i| {
+        client_packet(&client(2 * TABLE_CAPACITY + i % (PREFETCH_MAX * BATCHES / 4)))
+    });
+    assert_eq!(shard.stats.get(Counter::Delivered), (BATCHES * PREFETCH_MAX) as u64);
+    assert_eq!(delivered, 0, "delivered packets");
+
+    let counted =
+        [("known", known), ("service", service_packets), ("report", report), ("echo", echo)];
     assert_eq!(counted.map(|kind| kind.1), [0; 4], "{counted:?}");
     assert_eq!(new, 0, "new clients");
     assert_eq!(tunnel_allocations(), 0, "a NAT64's packets of a server that delivers");
