@@ -66,11 +66,19 @@ pub fn authenticator(client: &Client) -> [u8; 16] {
     client.address.octets()
 }
 
-/// So many clients are banned that never ask (`BENCH_BANS`).
+/// So many clients are banned that never ask (`BENCH_BANS`), and networks of clients where there are
+/// lengths of prefixes (`BENCH_BAN_LENGTHS`, with commas): each in turn.
 fn bans() -> Option<Arc<Bans>> {
     let count: u128 = std::env::var("BENCH_BANS").ok()?.parse().expect("a number");
-    let address = |number| Ipv6Addr::from_bits(0x2001_0db8_ffff << 80 | number);
-    let all: Vec<_> = (0..count).map(|n| (Ipv6Net::from(address(n)), Duration::MAX)).collect();
+    let lengths = std::env::var("BENCH_BAN_LENGTHS").unwrap_or_else(|_| "128".into());
+    let lengths: Vec<u8> =
+        lengths.split(',').map(|length| length.parse().expect("lengths of prefixes")).collect();
+    let net = |number: u128| {
+        let length = lengths[number as usize % lengths.len()];
+        let address = Ipv6Addr::from_bits(0xfd00 << 112 | number << 80 | number);
+        Ipv6Net::new_assert(address, length).trunc()
+    };
+    let all: Vec<_> = (0..count).map(|number| (net(number), Duration::MAX)).collect();
     Some(Arc::new(Bans::of(SecretHash::new([5; 16]), all.into_iter())))
 }
 

@@ -1,8 +1,9 @@
 //! [`Bans`]: which clients get no connection, and until when (PROTOCOL.md section 7).
 //!
-//! A ban is of an address or a network. Whoever asks whether an address is banned waits for one bit
-//! for each length of prefix that is banned, and mostly for nothing else, however many bans there
-//! are. Not here: who bans, and where it is kept.
+//! A ban is of an address or a network. Whoever asks whether an address is banned waits for one bit,
+//! which says whether anything is banned in its network of the shortest length that there is; and
+//! mostly for nothing else, however many bans there are, and of how many lengths. Not here: who
+//! bans, and where it is kept.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -18,13 +19,18 @@ pub const BANS_MAX: usize = 65_536;
 /// not.
 const FILTER_BITS: usize = 16;
 const FILTER_WORDS_MIN: usize = 16;
+/// Shorter prefixes are asked for by themselves, and do not count for the shortest length: too many
+/// others share a network that is so large with somebody who is banned.
+const LONG_MIN: u8 = 48;
 
 /// All bans at one time. It is made anew where one comes or goes.
 #[derive(Debug, Clone)]
 pub struct Bans {
     hash: SecretHash,
-    /// The lengths of prefixes that there are.
+    /// The lengths of prefixes that there are, from the shortest.
     lengths: Vec<BannedLength>,
+    /// Those that are asked for first. Who is banned has a bit of one of these.
+    first: Vec<BannedLength>,
     /// Where the bit of a network is not set, it is not banned. A power of two of words.
     filter: Vec<u64>,
     /// Odd, secret. Who finds networks that have the same bit makes the server look into the table,
@@ -45,6 +51,18 @@ struct BannedLength {
     mask: Halves,
 }
 
+impl BannedLength {
+    fn new(length: u8) -> Option<Self> {
+        let any = Ipv6Net::new(Ipv6Addr::UNSPECIFIED, length).ok()?;
+        Some(Self { length, mask: halves(any.netmask()) })
+    }
+
+    #[inline(always)] // As `Bans::may_have`.
+    fn network(&self, [one, other]: Halves) -> Halves {
+        [one & self.mask[0], other & self.mask[1]]
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Ban {
     network: u128,
@@ -57,23 +75,32 @@ impl Bans {
     /// Networks, and when the ban of each ends; [`Duration::MAX`] is never. Of equal networks, the
     /// last one counts. An attacker chooses what is banned: `hash` has a secret key.
     pub fn of(hash: SecretHash, all: impl ExactSizeIterator<Item = (Ipv6Net, Duration)>) -> Self {
+        let all: Vec<_> = all.collect();
         let words = (all.len() * FILTER_BITS).div_ceil(64).max(FILTER_WORDS_MIN);
         let filter = vec![0; words.next_power_of_two()];
         let multipliers = [0, 1].map(|which| hash.of_words([which, FILTER_BITS as u64]) | 1);
         let shift = 64 - filter.len().trailing_zeros() - 6;
+        let mut lengths: Vec<u8> = all.iter().map(|(net, _)| net.prefix_len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let lengths: Vec<_> = lengths.into_iter().filter_map(BannedLength::new).collect();
+        let short = lengths.iter().take_while(|of| of.length < LONG_MIN).count();
+        let first = lengths.iter().take(short + 1).copied().collect();
         let bans = HashTable::with_capacity(all.len());
-        let mut these = Self { hash, lengths: Vec::new(), filter, multipliers, shift, bans };
-        all.for_each(|(net, end)| these.add(net, end));
+        let mut these = Self { hash, lengths, first, filter, multipliers, shift, bans };
+        all.into_iter().for_each(|(net, end)| these.add(net, end));
         these
     }
 
     fn add(&mut self, net: Ipv6Net, end: Duration) {
         let length = net.prefix_len();
-        if let Err(at) = self.lengths.binary_search_by_key(&length, |known| known.length) {
-            self.lengths.insert(at, BannedLength { length, mask: halves(net.netmask()) });
+        let wanted = halves(net.network());
+        // The last of them is the shortest length from `LONG_MIN` on.
+        let asked = self.first.iter().rev().find(|of| of.length <= length).copied();
+        for of in BannedLength::new(length).into_iter().chain(asked) {
+            let (word, bit) = self.bit(of.network(wanted));
+            self.filter[word] |= 1 << bit;
         }
-        let (word, bit) = self.bit(halves(net.network()));
-        self.filter[word] |= 1 << bit;
         let network = net.network().to_bits();
         let hash = hash_of(&self.hash, network);
         if let Some(ban) =
@@ -102,11 +129,11 @@ impl Bans {
         self.bans.iter().map(net)
     }
 
-    /// Whether `address` is banned. Each request asks this: it is to be short where all bans are of
-    /// one length, and nobody's bit is set.
+    /// Whether `address` is banned. Each request asks this: it is to be short where no prefix is
+    /// short, and nobody's bit is set.
     #[inline]
     pub fn has(&self, address: Ipv6Addr, now: Duration) -> bool {
-        match &self.lengths[..] {
+        match &self.first[..] {
             [] => false,
             [only] => self.may_have(only, halves(address)) && self.has_any(address, now),
             _ => self.has_any(address, now),
@@ -115,14 +142,17 @@ impl Bans {
 
     /// Whether the bit of its network is set.
     #[inline(always)] // Its values stay in registers.
-    fn may_have(&self, of: &BannedLength, [one, other]: Halves) -> bool {
-        let (word, bit) = self.bit([one & of.mask[0], other & of.mask[1]]);
+    fn may_have(&self, of: &BannedLength, wanted: Halves) -> bool {
+        let (word, bit) = self.bit(of.network(wanted));
         self.filter.get(word).is_some_and(|word| word >> bit & 1 != 0)
     }
 
     #[inline(never)]
     fn has_any(&self, address: Ipv6Addr, now: Duration) -> bool {
         let wanted = halves(address);
+        if !self.first.iter().any(|of| self.may_have(of, wanted)) {
+            return false;
+        }
         let mut may_have = self.lengths.iter().filter(|of| self.may_have(of, wanted));
         may_have.any(|of| self.has_network(address, of.length, now))
     }
@@ -191,6 +221,34 @@ mod tests {
         let bans = bans(&[("2001:db8::/32", 10), ("2001:db8::/64", 30), ("2001:db8::17/128", 20)]);
         assert!(has(&bans, "2001:db8::17", 29) && !has(&bans, "2001:db8::17", 30));
         assert!(has(&bans, "2001:db8:1::17", 9) && !has(&bans, "2001:db8:1::17", 10));
+    }
+
+    /// Networks that hold each other, and neighbours of all of them.
+    #[test]
+    fn of_all_lengths_as_by_a_look_at_each() {
+        let bits = |number: u128| number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let lengths = [128, 127, 72, 64, 56, 48, 47, 32, 19];
+        for (first, count) in [(0, 1), (0, 4), (0, 9), (2, 3), (4, 3), (6, 3), (8, 1)] {
+            let lengths = &lengths[first..first + count];
+            let nets = (0..90).map(|number| {
+                let address = Ipv6Addr::from_bits(bits(number) >> 4);
+                let length = lengths[number as usize % count];
+                (Ipv6Net::new_assert(address, length).trunc(), Duration::from_secs(9))
+            });
+            let nets: Vec<_> = nets.collect();
+            let bans = Bans::of(SecretHash::new([6; 16]), nets.clone().into_iter());
+            for flipped in 0..128 {
+                for (net, _) in &nets {
+                    let address = Ipv6Addr::from_bits(net.broadcast().to_bits() ^ 1 << flipped);
+                    let expected = nets.iter().any(|(net, _)| net.contains(&address));
+                    assert_eq!(
+                        bans.has(address, Duration::ZERO),
+                        expected,
+                        "{address} {lengths:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
