@@ -82,6 +82,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let nat64 = Nat64Config {
         prefixes: config.prefixes.clone(),
         handoff_port: config.handoff_port,
+        client_share: config.client_share,
         authenticator_key,
         ..Nat64Config::new(config.pool)
     };

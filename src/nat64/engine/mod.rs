@@ -32,7 +32,7 @@ pub use packet::{Inbound, Outbound};
 pub use peer::{
     ASK_INTERVAL, REPORT_INTERVAL, REPORT_REPEATS_MAX, RETURN_MAX, SILENCE_MAX, UNANSWERED_MAX,
 };
-pub use sources::{PROBE_RATE_MAX, SILENT_MAX};
+pub use sources::{Network, PROBE_RATE_MAX, SILENT_MAX};
 
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 use crate::handoff::message::{HANDOFF_PORT, MULTI_REPORT_MAX, PAYLOAD_MAX};
@@ -98,6 +98,9 @@ pub struct Nat64Config {
     /// clients' packets that would make one are refused if the server delivers packets, so that
     /// clients learn to send shorter ones. See [`Nat64::tunnel_mtu`].
     pub path_mtu: Option<u16>,
+    /// The share that one /64 of clients may have of the ports towards each server, and of all
+    /// entries, as far as they are made without a server (RFC 6888 section 3, REQ-4); 1: all.
+    pub client_share: f64,
 }
 
 impl Nat64Config {
@@ -114,6 +117,7 @@ impl Nat64Config {
             remembers_fragments: false,
             authenticator_key: None,
             path_mtu: None,
+            client_share: 1.0,
         }
     }
 }
@@ -203,6 +207,8 @@ Ignored:
     ServersLimit = "servers_limit",
     /// More than [`ENTRIES_MAX`] entries.
     EntriesLimit = "entries_held_limit",
+    /// More entries than [`Nat64Config::client_share`] allows one /64 of clients.
+    ClientShare = "client_share",
     /// A packet about which a host of which nothing was heard would be asked, beyond
     /// [`PROBE_RATE_MAX`] of its client's /64.
     ProbeRate = "probe_rate",
@@ -379,6 +385,7 @@ impl Nat64 {
             self.peers.retain(|_, peer| peer.length() > 0 || (peer.has_answered && !crowded));
             self.entries_held = self.peers.values().map(Peer::length).sum();
             let peers = &self.peers;
+            self.sources.count_own(peers.values().flat_map(Peer::own));
             self.sources.retain(now, |server, client| {
                 peers.get(&server).is_some_and(|peer| peer.is_silent(client))
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::ServerState;
 use super::lifetime::{Lifetime, Usage};
+use super::sources::Network;
 use crate::handoff::entry::{Client, ControlPort, Entry, MappedPort};
 
 /// How many times a report is repeated (PROTOCOL.md section 10, repair 2).
@@ -72,6 +73,9 @@ pub(super) struct Peer {
     /// Whether it was alive since the NAT64 booted.
     pub has_answered: bool,
     entries: BTreeMap<Client, PeerEntry>,
+    /// How many entries each network of clients has that the NAT64 made without the server. None
+    /// has 0.
+    own: BTreeMap<Network, usize>,
     ports: BTreeMap<MappedPort, Client>,
     reports: BTreeMap<u64, PendingReport>,
     next_report: u64,
@@ -209,6 +213,19 @@ impl Peer {
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
+        if origin == EntryOrigin::Own {
+            *self.own.entry(Network::of(client.address)).or_default() += 1;
+        }
+    }
+
+    /// How many entries each network of clients has that the NAT64 made without the server.
+    pub(super) fn own(&self) -> impl Iterator<Item = (Network, usize)> {
+        self.own.iter().map(|(&network, &count)| (network, count))
+    }
+
+    /// How many of them this one has.
+    pub(super) fn own_of(&self, network: Network) -> usize {
+        self.own.get(&network).copied().unwrap_or_default()
     }
 
     /// Whether the client's entry is one that neither a server nor the service ever used.
@@ -232,6 +249,9 @@ impl Peer {
     pub(super) fn remove(&mut self, client: &Client) {
         if let Some(mapping) = self.entries.remove(client) {
             self.ports.remove(&mapping.port);
+            if mapping.origin == EntryOrigin::Own {
+                one_less(&mut self.own, client);
+            }
         }
     }
 
@@ -248,6 +268,9 @@ impl Peer {
         self.answered(entry);
         if let Some(mapping) = self.entries.get_mut(&entry.client) {
             if mapping.port == entry.port {
+                if mapping.origin == EntryOrigin::Own {
+                    one_less(&mut self.own, &entry.client);
+                }
                 mapping.origin = EntryOrigin::Server;
                 if let Some(usage) = usage {
                     mapping.lifetime.refresh(now, usage);
@@ -274,10 +297,13 @@ impl Peer {
 
     /// Removes the expired entries.
     pub(super) fn expire(&mut self, now: Duration) {
-        self.entries.retain(|_, mapping| {
+        self.entries.retain(|client, mapping| {
             let lives = !mapping.lifetime.has_expired(now);
             if !lives {
                 self.ports.remove(&mapping.port);
+                if mapping.origin == EntryOrigin::Own {
+                    one_less(&mut self.own, client);
+                }
             }
             lives
         });
@@ -376,5 +402,16 @@ impl Peer {
             true
         });
         due
+    }
+}
+
+/// An entry that the NAT64 made without the server is gone, or the server's.
+fn one_less(own: &mut BTreeMap<Network, usize>, client: &Client) {
+    let network = Network::of(client.address);
+    if let Some(count) = own.get_mut(&network) {
+        *count -= 1;
+        if *count == 0 {
+            own.remove(&network);
+        }
     }
 }

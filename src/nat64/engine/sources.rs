@@ -25,9 +25,20 @@ const EVICTED_AT_ONCE: usize = 64;
 /// How long a record without entries is kept: the time that its rate looks back.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 
+/// A network of clients: a /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Network(u64);
+
+impl Network {
+    /// That of the address.
+    pub fn of(client: Ipv6Addr) -> Self {
+        Self((client.to_bits() >> 64) as u64)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sources {
-    records: HashMap<u64, Source, SecretHash>,
+    records: HashMap<Network, Source, SecretHash>,
     others: Source,
 }
 
@@ -38,6 +49,8 @@ struct Source {
     /// Entries that were made without a server, oldest first. Some have been answered since, or are
     /// gone.
     silent: VecDeque<(Ipv4Addr, Client)>,
+    /// How many entries towards all servers were made without them: at most so many are there.
+    own: usize,
 }
 
 impl Sources {
@@ -46,7 +59,7 @@ impl Sources {
     }
 
     fn of(&mut self, client: Ipv6Addr) -> &mut Source {
-        let network = (client.to_bits() >> 64) as u64;
+        let network = Network::of(client);
         if self.records.len() >= SOURCES_MAX && !self.records.contains_key(&network) {
             return &mut self.others;
         }
@@ -61,9 +74,32 @@ impl Sources {
         source.probes.take(now, PROBE_RATE_MAX)
     }
 
+    /// How many entries that were made without a server its network has, towards all of them; it may
+    /// be less.
+    pub(super) fn own(&mut self, client: Ipv6Addr) -> usize {
+        self.of(client).own
+    }
+
+    /// An entry of this client that was made without a server is gone.
+    pub(super) fn lost(&mut self, client: Ipv6Addr) {
+        let source = self.of(client);
+        source.own = source.own.saturating_sub(1);
+    }
+
+    /// Counts anew how many of these entries each network has.
+    pub(super) fn count_own(&mut self, own: impl Iterator<Item = (Network, usize)>) {
+        for source in self.records.values_mut().chain([&mut self.others]) {
+            source.own = 0;
+        }
+        for (network, count) in own {
+            self.records.get_mut(&network).unwrap_or(&mut self.others).own += count;
+        }
+    }
+
     /// Remembers an entry that is being made. Returns the one that it is instead of.
     pub(super) fn made(&mut self, server: Ipv4Addr, client: Client) -> Option<(Ipv4Addr, Client)> {
         let source = self.of(client.address);
+        source.own += 1;
         source.silent.push_back((server, client));
         if source.silent.len() > SILENT_MAX { source.silent.pop_front() } else { None }
     }
@@ -82,7 +118,8 @@ impl Sources {
     pub(super) fn retain(&mut self, now: Duration, is_silent: impl Fn(Ipv4Addr, &Client) -> bool) {
         self.records.retain(|_, source| {
             source.silent.retain(|(server, client)| is_silent(*server, client));
-            !source.silent.is_empty() || now < source.used.saturating_add(IDLE_MAX)
+            let used = now < source.used.saturating_add(IDLE_MAX);
+            used || source.own > 0 || !source.silent.is_empty()
         });
         self.others.silent.retain(|(server, client)| is_silent(*server, client));
     }

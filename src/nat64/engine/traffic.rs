@@ -8,6 +8,7 @@ use super::lifetime::Lifetime;
 use super::packet::{DataPacket, Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
 use super::peer::{EntryOrigin, Peer, Silence};
 use super::requests::{emit_token, report};
+use super::sources::Network;
 use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, SERVERS_MAX, ServerState, draw, forward,
     peer_of, push_request,
@@ -168,6 +169,9 @@ impl Nat64 {
         if self.entries_held >= ENTRIES_MAX {
             return Err(Ignored::EntriesLimit);
         }
+        if self.has_its_share(server, data.key.address) {
+            return Err(Ignored::ClientShare);
+        }
         let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
         let entry = Entry { port, client: data.key };
         let peer = peer_of(&mut self.peers, server)?;
@@ -181,6 +185,15 @@ impl Nat64 {
             self.evict_silent(server, client);
         }
         Ok(entry)
+    }
+
+    /// Whether the network of that client has all entries that it may have without a server.
+    fn has_its_share(&mut self, server: Ipv4Addr, client: Ipv6Addr) -> bool {
+        let share = |of: usize| (of as f64 * self.config.client_share) as usize;
+        let (ports, entries) = (share(self.ports_eligible()), share(ENTRIES_MAX));
+        let peer = self.peers.get(&server);
+        peer.is_some_and(|peer| peer.own_of(Network::of(client)) >= ports)
+            || self.sources.own(client) >= entries
     }
 
     /// Where no more entries or servers can be had, those towards hosts that never answered go.
@@ -201,6 +214,7 @@ impl Nat64 {
         if peer.is_silent(&client) {
             peer.remove(&client);
             self.entries_held -= 1;
+            self.sources.lost(client.address);
             if peer.length() == 0 && !peer.has_answered {
                 self.peers.remove(&server);
             }

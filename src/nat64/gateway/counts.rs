@@ -26,6 +26,8 @@ Dropped:
     Destination = "destination",
     /// An echo request for which no identifier is free.
     NoIdentifier = "no_identifier",
+    /// An echo request for which the client's /64 would have more identifiers than its share.
+    EchoShare = "echo_share",
     /// An echo message, or an error about one, for which there is no mapping.
     NoEcho = "no_echo",
     /// A later fragment whose first fragment was not seen within [`super::WAITING_LIFETIME`].

@@ -81,6 +81,7 @@ pub struct Gateway {
     pool: Ipv4Addr,
     prefixes: Vec<Prefix96>,
     handoff_port: u16,
+    client_share: f64,
     mtu: u16,
     limits: Limits,
     random: Random,
@@ -113,11 +114,12 @@ impl Gateway {
             pool: nat64.address,
             prefixes: nat64.prefixes.clone(),
             handoff_port: nat64.handoff_port,
+            client_share: nat64.client_share,
             mtu,
             limits,
             notes: FragmentNotes::new(hash),
             asked_notes: FragmentNotes::new(hash),
-            echoes: Echoes::new(hash),
+            echoes: Echoes::new(hash, nat64.client_share),
             reassembly: Reassembly::default(),
             waiting: Waiting::new(hash),
             nat64: Nat64::new(
@@ -162,7 +164,7 @@ impl Gateway {
         let hash = SecretHash::new(self.random.key());
         self.notes = FragmentNotes::new(hash);
         self.asked_notes = FragmentNotes::new(hash);
-        self.echoes = Echoes::new(hash);
+        self.echoes = Echoes::new(hash, self.client_share);
         self.reassembly.clear();
         self.waiting = Waiting::new(hash);
         self.nat64.reboot(derived(&mut self.random));
@@ -256,12 +258,13 @@ impl Gateway {
                     return Ok(());
                 }
                 let client = client_of(flow);
-                let identifier = self.echoes.identifier(now, server, client, &mut self.random);
-                let Some(port) = identifier else {
-                    self.tell_client(now, errors::NO_RESOURCES, packet.view().octets(), out);
-                    return Err(Dropped::NoIdentifier);
-                };
-                self.write_ipv4(now, packet, server, port, out);
+                match self.echoes.identifier(now, server, client, &mut self.random) {
+                    Ok(port) => self.write_ipv4(now, packet, server, port, out),
+                    Err(reason) => {
+                        self.tell_client(now, errors::NO_RESOURCES, packet.view().octets(), out);
+                        return Err(reason);
+                    }
+                }
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 // The quoted packet came from the server.

@@ -11,7 +11,7 @@ use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
-use super::values::whole_number;
+use super::values::{self, whole_number};
 use crate::ip::address::Prefix96;
 use crate::ip::address::is_single_host;
 use crate::kernel::interface::NAME_MAX;
@@ -22,7 +22,7 @@ const PREFIXES_MAX: usize = 64;
 
 options! {
     /// How a gateway is to run: complete and valid.
-    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq)]
     struct GatewaySetup;
     mod rows;
 
@@ -51,6 +51,11 @@ options! {
     pub handoff_port: u16 =
         "The UDP port of handoff servers",
         Row::number("handoff-port", "N", |text| whole_number(text, 1..=u16::MAX)).default("64064");
+
+    pub client_share: f64 =
+        "Share that one client network (/64) may have of the ports towards each server, and of all \
+         entries, where the gateway makes them without a server, 1/1024 to 1",
+        Row::number("client-share", "F", values::client_share).default("0.125");
 
     pub rotate: Duration =
         "How often the key of the tokens is replaced, 2m to 365d",

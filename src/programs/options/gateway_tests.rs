@@ -26,6 +26,7 @@ fn options_of_gateway() {
         mtu: 1500,
         lowest_ipv6_mtu: 1280,
         handoff_port: 64064,
+        client_share: 0.125,
         rotate: Duration::from_secs(3600),
         secret: None,
     };
@@ -38,6 +39,7 @@ fn options_of_gateway() {
         "--mtu=1480",
         "--lowest-ipv6-mtu=1400",
         "--handoff-port=6",
+        "--client-share=0.5",
         "--rotate=5m",
         "--secret=/etc/secret",
     ];
@@ -47,6 +49,7 @@ fn options_of_gateway() {
         mtu: 1480,
         lowest_ipv6_mtu: 1400,
         handoff_port: 6,
+        client_share: 0.5,
         rotate: Duration::from_secs(300),
         secret: Some("/etc/secret".into()),
         ..defaults
@@ -75,6 +78,7 @@ fn errors_of_gateway() {
         ("--lowest-ipv6-mtu", "1279", "from 1280 to 65535"),
         ("--lowest-ipv6-mtu", "1501", "longer than --mtu"),
         ("--handoff-port", "0", "from 1 to 65535"),
+        ("--client-share", "0", "is not a number from"),
         ("--rotate", "1s", "too short"),
         ("--rotate", "often", "is no duration"),
     ] {

@@ -20,6 +20,7 @@ mod delivering;
 mod fragments;
 mod lost;
 mod offloaded;
+mod share;
 mod silent;
 mod tunnelled;
 mod tunnelled_joined;
@@ -29,6 +30,12 @@ mod world;
 fn error6(packet: &[u8]) -> (u8, u8, &[u8]) {
     assert_eq!(packet[6], protocol::ICMPV6);
     (packet[40], packet[41], &packet[48..])
+}
+
+/// Its type and code alone.
+fn kind_and_code(packet: &[u8]) -> [u8; 2] {
+    let (kind, code, _) = error6(packet);
+    [kind, code]
 }
 
 #[test]

@@ -19,11 +19,6 @@ fn icmp6(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     ip6(protocol::ICMPV6, from, to, &message)
 }
 
-fn kind_and_code(packet: &[u8]) -> [u8; 2] {
-    let (kind, code, _) = error6(packet);
-    [kind, code]
-}
-
 #[test]
 fn any_protocol_is_delivered_and_answered() {
     let mut world = World::delivering();

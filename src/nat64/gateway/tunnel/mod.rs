@@ -89,9 +89,12 @@ impl Gateway {
     ) {
         let error = match ignored {
             // RFC 6146 sections 3.5.1.1 and 3.5.2.2.
-            Some(Ignored::NoPort | Ignored::EntriesLimit | Ignored::ServersLimit) => {
-                Some(errors::NO_RESOURCES)
-            }
+            Some(
+                Ignored::NoPort
+                | Ignored::ClientShare
+                | Ignored::EntriesLimit
+                | Ignored::ServersLimit,
+            ) => Some(errors::NO_RESOURCES),
             Some(Ignored::TunnelTooBig) => self.nat64.tunnel_mtu().map(|mtu| IcmpError {
                 kind: v6::PACKET_TOO_BIG,
                 code: 0,
