@@ -5,13 +5,15 @@
 //!   client ──── NAT64 ──── service
 //! ```
 //!
-//! All three stand in the same namespace, each with a TUN device of its own, and take turns. The
+//! All stand in the same namespace, each with a TUN device of its own, and take turns. The
 //! relay reads a packet from its device, super-packets among them, and writes it back as it is: it
 //! is what anything costs that stands there. CPU is that of the process between, all its threads,
 //! from /proc/PID/task/*/schedstat; what the kernel does for it in other names is in none of them.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+#[path = "../../ci/harness/delivering.rs"]
+mod delivering;
 #[path = "../../ci/e2e/field.rs"]
 #[allow(dead_code, reason = "the end to end tests need more of it")]
 mod field;
@@ -24,7 +26,7 @@ mod skip;
 mod traffic;
 
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,6 +43,12 @@ const TAYGA_PREFIX: &str = "2001:db8:d246::";
 const TAYGA_SERVICE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xd246, 0, 0, 0, 0xcb00, 0x7105);
 /// The client is this to the service, through TAYGA.
 const TAYGA_CLIENT: &str = "192.0.2.8";
+
+/// A server that delivers what another gateway sends it, and what clients call it there.
+const DELIVERING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
+const DELIVERING6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x6464, 0, 0, 0, 0xcb00, 0x7106);
+const TUNNEL_PREFIX: &str = "2001:db8:6464::/96";
+const TUNNEL_POOL: &str = "192.0.2.9";
 
 /// What stands between client and service.
 struct Between {
@@ -66,10 +74,12 @@ fn main() {
     let site = &field.sites[0];
     lay_out(&field, site);
     let service = Service::start(&field.server);
-    let all = [gateway(site), relay(site), tayga(&field, site)];
+    let all = [gateway(site), relay(site), tayga(&field, site), tunnel(&field, site)];
     for between in &all {
         wait_for(site, between, &service);
     }
+    // The first connection through the tunnel was by an entry.
+    wait_for(site, &all[3], &service);
     let names = all.each_ref().map(|between| between.name);
 
     println!(
@@ -88,6 +98,8 @@ fn main() {
         goal(&format!("gateway, TCP {what} / a relay"), 1.5, &rounds, 0, 1);
         goal(&format!("gateway, TCP {what} / TAYGA"), 1.0 / 6.0, &rounds, 0, 2);
     }
+    let all = &all[..3];
+    let names: [_; 3] = std::array::from_fn(|which| names[which]);
     println!("UDP echo of 64 octets, CPU microseconds of the process for a request and its answer");
     let rounds = rounds(|which| {
         let to = (all[which].service, service.port).into();
@@ -155,6 +167,19 @@ fn tayga(field: &Field, site: &Site) -> Between {
          route add {TAYGA_PREFIX}/96 dev tayga"
     ));
     between
+}
+
+/// The gateway once more, towards a server that delivers what it sends it.
+fn tunnel(field: &Field, site: &Site) -> Between {
+    field.server.ip(&format!(
+        "address add {DELIVERING}/32 dev lo\n\
+         route add {TUNNEL_POOL} via 198.51.100.1 src {DELIVERING}"
+    ));
+    site.nat64.ip(&format!("route add {DELIVERING} via 198.51.100.2"));
+    field.server.inside(|| delivering::deliver(DELIVERING, DELIVERING6));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nat64handoff"));
+    command.args(["gateway", "--pool", TUNNEL_POOL, "--prefix", TUNNEL_PREFIX, "--tun", "tunnel"]);
+    Between::start(site, "tunnel", DELIVERING6, &mut command)
 }
 
 fn has_device(site: &Site, name: &str) {

@@ -39,7 +39,7 @@ pub fn deliver(service: Ipv4Addr, service6: Ipv6Addr) {
     for line in [
         &format!("address add {service6}/128 dev {DEVICE} nodad preferred_lft 0 noprefixroute"),
         &format!("route add ::/0 dev {DEVICE} table 6464"),
-        "rule add from 64:ff9b::/96 lookup 6464 priority 6464",
+        &format!("rule add from {service6}/128 lookup 6464 priority 6464"),
     ] {
         let status = Command::new("ip").arg("-6").args(line.split(' ')).status().unwrap();
         assert!(status.success(), "ip -6 {line}");
