@@ -78,6 +78,8 @@ mod peer_programs;
 mod reboot;
 #[path = "e2e/restart.rs"]
 mod restart;
+#[path = "e2e/told.rs"]
+mod told;
 #[path = "e2e/try_it.rs"]
 mod try_it;
 #[path = "e2e/tunnel.rs"]

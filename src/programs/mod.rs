@@ -15,6 +15,7 @@ pub mod manual;
 pub mod options;
 pub mod peer_names;
 pub mod progress;
+pub mod prometheus;
 pub mod report;
 pub mod serve;
 pub mod top;

@@ -101,6 +101,8 @@ pub struct Nat64Config {
     /// The share that one /64 of clients may have of the ports towards each server, and of all
     /// entries, as far as they are made without a server (RFC 6888 section 3, REQ-4); 1: all.
     pub client_share: f64,
+    /// Whether the caller asks for changes of entries: [`Nat64::changes`].
+    pub tells_changes: bool,
 }
 
 impl Nat64Config {
@@ -118,6 +120,7 @@ impl Nat64Config {
             authenticator_key: None,
             path_mtu: None,
             client_share: 1.0,
+            tells_changes: false,
         }
     }
 }
@@ -217,6 +220,15 @@ Ignored:
     SilentLimit = "silent_entries_limit",
 }
 
+/// An entry was made, by a server or without one, or is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryChange {
+    /// The host that runs the service.
+    pub server: Ipv4Addr,
+    pub entry: Entry,
+    pub made: bool,
+}
+
 /// The handoff protocol's side of a NAT64: its entries, and what it knows of servers.
 #[derive(Debug)]
 pub struct Nat64 {
@@ -232,6 +244,7 @@ pub struct Nat64 {
     /// The last server that answered nothing any more: see [`Nat64::take_silent`].
     silent: Option<Ipv4Addr>,
     verified: Verified,
+    changes: Vec<EntryChange>,
     ignored: [u64; Ignored::ALL.len()],
 }
 
@@ -256,6 +269,7 @@ impl Nat64 {
             expiry_due: Duration::ZERO,
             silent: None,
             verified: Verified::default(),
+            changes: Vec::new(),
             ignored: [0; Ignored::ALL.len()],
         }
     }
@@ -349,7 +363,9 @@ impl Nat64 {
     /// [`Nat64Config::authenticator_key`] is given.
     pub fn reboot(&mut self, seed: Seed) {
         let before = self.control_port;
-        *self = Self::new(self.config.clone(), seed);
+        self.tell_end();
+        let changes = std::mem::take(&mut self.changes);
+        *self = Self { changes, ..Self::new(self.config.clone(), seed) };
         if self.control_port == before {
             let handoff_port = self.config.handoff_port;
             self.control_port = draw_control_port(&mut self.random, handoff_port, Some(before));
@@ -372,6 +388,7 @@ impl Nat64 {
         for (&server, peer) in &mut self.peers {
             if expiry {
                 peer.expire(now);
+                tell(&self.config, &mut self.changes, server, peer);
             }
             send_reports(&self.keys, now, server, peer, actions);
             questions.extend(peer.late_question(now).map(|entry| (server, entry)));
@@ -389,6 +406,22 @@ impl Nat64 {
             self.sources.retain(now, |server, client| {
                 peers.get(&server).is_some_and(|peer| peer.is_silent(client))
             });
+        }
+    }
+
+    /// What happened to entries since the last call, the oldest first. Of the same port, one is
+    /// gone before another is made. Nothing where [`Nat64Config::tells_changes`] is not set.
+    pub fn changes(&mut self) -> impl Iterator<Item = EntryChange> {
+        self.changes.drain(..)
+    }
+
+    /// Adds to the changes that each entry is gone, as it will be.
+    pub fn tell_end(&mut self) {
+        if self.config.tells_changes {
+            let entries = self.peers.iter().flat_map(|(&server, peer)| {
+                peer.entries().map(move |entry| EntryChange { server, entry, made: false })
+            });
+            self.changes.extend(entries);
         }
     }
 
@@ -487,6 +520,15 @@ impl Nat64 {
         let peer = peer_of(&mut self.peers, server)?;
         peer.dies(now);
         Ok(())
+    }
+}
+
+/// Takes over the changes of the peer's entries, if anybody asks for them.
+fn tell(config: &Nat64Config, changes: &mut Vec<EntryChange>, server: Ipv4Addr, peer: &mut Peer) {
+    let of_peer = peer.take_changes();
+    if config.tells_changes {
+        let change = |(entry, made)| EntryChange { server, entry, made };
+        changes.extend(of_peer.into_iter().map(change));
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Peer {
     /// How many entries each network of clients has that the NAT64 made without the server. None
     /// has 0.
     own: BTreeMap<Network, usize>,
+    /// What happened to entries since [`Peer::take_changes`], the oldest first.
+    changes: Vec<(Entry, bool)>,
     ports: BTreeMap<MappedPort, Client>,
     reports: BTreeMap<u64, PendingReport>,
     next_report: u64,
@@ -213,6 +215,7 @@ impl Peer {
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
+        self.changes.push((entry, true));
         if origin == EntryOrigin::Own {
             *self.own.entry(Network::of(client.address)).or_default() += 1;
         }
@@ -249,10 +252,16 @@ impl Peer {
     pub(super) fn remove(&mut self, client: &Client) {
         if let Some(mapping) = self.entries.remove(client) {
             self.ports.remove(&mapping.port);
+            self.changes.push((Entry { port: mapping.port, client: *client }, false));
             if mapping.origin == EntryOrigin::Own {
                 one_less(&mut self.own, client);
             }
         }
+    }
+
+    /// Which entries were made or learned (true), and which are gone, since the last call.
+    pub(super) fn take_changes(&mut self) -> Vec<(Entry, bool)> {
+        mem::take(&mut self.changes)
     }
 
     /// Caches an entry that the server named. Its table is authoritative: cached entries that
@@ -301,6 +310,7 @@ impl Peer {
             let lives = !mapping.lifetime.has_expired(now);
             if !lives {
                 self.ports.remove(&mapping.port);
+                self.changes.push((Entry { port: mapping.port, client: *client }, false));
                 if mapping.origin == EntryOrigin::Own {
                     one_less(&mut self.own, client);
                 }

@@ -74,8 +74,8 @@ impl Sources {
         source.probes.take(now, PROBE_RATE_MAX)
     }
 
-    /// How many entries that were made without a server its network has, towards all of them; it may
-    /// be less.
+    /// How many entries that were made without a server the client's network has, towards all of
+    /// them; it may be less.
     pub(super) fn own(&mut self, client: Ipv6Addr) -> usize {
         self.of(client).own
     }

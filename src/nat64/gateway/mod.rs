@@ -47,7 +47,7 @@ use crate::ip::address::{extract, is_routable_host, synthesize};
 use crate::ip::fragment::FragmentKey;
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
-use crate::nat64::engine::{Action, Inbound, Nat64, Nat64Config, Seed, ServerState};
+use crate::nat64::engine::{Action, EntryChange, Inbound, Nat64, Nat64Config, Seed, ServerState};
 use crate::nat64::translate::{
     Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Rewrite, Transport,
 };
@@ -173,6 +173,16 @@ impl Gateway {
     /// Replaces the key of tokens. See [`Nat64::rotate_token`].
     pub fn rotate_token(&mut self, now: Duration) {
         self.nat64.rotate_token(now);
+    }
+
+    /// What happened to entries since the last call. See [`Nat64::changes`].
+    pub fn changes(&mut self) -> impl Iterator<Item = EntryChange> {
+        self.nat64.changes()
+    }
+
+    /// Adds to the changes that each entry is gone. See [`Nat64::tell_end`].
+    pub fn tell_end(&mut self) {
+        self.nat64.tell_end();
     }
 
     /// The engine, with what it knows of servers and their entries.

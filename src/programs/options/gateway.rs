@@ -1,6 +1,6 @@
 //! The options of `gateway`: one row an option, of the command line alone.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
-use super::values::{self, whole_number};
+use super::table::LogDestination;
+use super::values::{self, not_empty, web, whole_number};
 use crate::ip::address::Prefix96;
 use crate::ip::address::is_single_host;
 use crate::kernel::interface::NAME_MAX;
@@ -66,6 +67,16 @@ options! {
          speaks first after a restart reaches its client at once",
         Row::path("secret", "FILE", |path| Ok(Some(path.to_owned())))
             .default_with("another key at each start", |_| Ok((None, Origin::Default)));
+
+    pub log: Option<LogDestination> =
+        "File to append a line to for each entry that is made or gone, in the form of the server's \
+         log, - for standard output",
+        Row::path("log", "FILE|-", |path| not_empty(path).map(|path| Some(LogDestination::of(path))))
+            .default_with("none", |_| Ok((None, Origin::Default)));
+
+    pub metrics: Option<SocketAddr> =
+        "Address and port at which its counters can be read over HTTP, or off",
+        Row::word("metrics", "ADDR:PORT|off", web).default("off");
 }
 
 /// The options of `gateway`.

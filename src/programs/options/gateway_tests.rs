@@ -29,6 +29,8 @@ fn options_of_gateway() {
         client_share: 0.125,
         rotate: Duration::from_secs(3600),
         secret: None,
+        log: None,
+        metrics: None,
     };
     assert_eq!(defaults, expected);
     let all = [
@@ -42,6 +44,8 @@ fn options_of_gateway() {
         "--client-share=0.5",
         "--rotate=5m",
         "--secret=/etc/secret",
+        "--log=/var/log/gateway",
+        "--metrics=[::1]:8065",
     ];
     let expected = GatewaySetup {
         prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
@@ -52,9 +56,13 @@ fn options_of_gateway() {
         client_share: 0.5,
         rotate: Duration::from_secs(300),
         secret: Some("/etc/secret".into()),
+        log: Some(LogDestination::File("/var/log/gateway".into())),
+        metrics: Some("[::1]:8065".parse().unwrap()),
         ..defaults
     };
     assert_eq!(gateway(&all).unwrap(), expected);
+    let log = gateway(&[&all[..1], &["--log=-"]].concat()).unwrap().log;
+    assert_eq!(log, Some(LogDestination::Stdout));
     assert!(Cli::try_parse_from(["nat64handoff", "gateway"]).is_err());
 }
 
@@ -79,6 +87,7 @@ fn errors_of_gateway() {
         ("--lowest-ipv6-mtu", "1501", "longer than --mtu"),
         ("--handoff-port", "0", "from 1 to 65535"),
         ("--client-share", "0", "is not a number from"),
+        ("--metrics", "8065", "is no address with a port"),
         ("--rotate", "1s", "too short"),
         ("--rotate", "often", "is no duration"),
     ] {

@@ -375,7 +375,7 @@ pub enum LogDestination {
 }
 
 impl LogDestination {
-    fn of(path: PathBuf) -> Self {
+    pub(super) fn of(path: PathBuf) -> Self {
         if path == Path::new("-") { LogDestination::Stdout } else { LogDestination::File(path) }
     }
 

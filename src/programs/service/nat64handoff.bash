@@ -586,7 +586,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__gateway)
-            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --rotate --secret --help"
+            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --client-share --rotate --secret --log --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -616,12 +616,24 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --client-share)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --rotate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --secret)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=($(compgen -W "off" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -17,7 +17,7 @@ fn world() -> World {
 
 /// One of as many packets as one likes: another address and port each, all in the same /64.
 fn syn(number: usize, host: Ipv4Addr) -> Vec<u8> {
-    let address = Ipv6Addr::from_bits(CLIENT.to_bits() & !0xffff | number as u128 % 7);
+    let address = Ipv6Addr::from_bits((CLIENT.to_bits() & !0xffff) + number as u128 % 7);
     let from = SocketAddrV6::new(address, 1024 + number as u16, 0, 0);
     let to = SocketAddrV6::new(synthesize(Prefix96::of(SERVICE), host), 80, 0, 0);
     ipv6_tcp(from, to, SYN, b"")

@@ -1,81 +1,18 @@
-//! What `GET /metrics` says: the text format of Prometheus, 0.0.4. Nothing in it has a label whose
-//! values a remote can choose, so its length does not grow.
-//!
-//! No crate writes it: those there are count by themselves, or write OpenMetrics, which `promtool
-//! check metrics` does not read; and the format is a line for each number.
+//! What `GET /metrics` says. Nothing in it has a label whose values a remote can choose, so its
+//! length does not grow.
 
-use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
-use crate::handoff::histogram::HistogramCounts;
 use crate::handoff::stats::{Counter, DropReason};
 use crate::programs::options::VERSION;
+use crate::programs::prometheus::Metrics;
 use crate::programs::serve::admin::samples::Sample;
 use crate::programs::serve::admin::{AdminShared, status};
 
-/// The type of the text.
-pub const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// What every name begins with.
-const PREFIX: &str = "nat64handoff_";
 /// The buckets that a histogram tells, as powers of two.
 const SIZES: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 const BATCH_NANOS: [usize; 12] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 23, 27];
 const SYNC_MICROS: [usize; 12] = [6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20];
-
-/// A text with metrics.
-#[derive(Debug, Default)]
-struct Metrics(String);
-
-impl Metrics {
-    fn begin(&mut self, name: &str, kind: &str, help: &str) {
-        let help = help.trim().replace('\\', "\\\\").replace('\n', " ");
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
-    }
-
-    fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.0, "{PREFIX}{name}");
-        if !labels.is_empty() {
-            let quoted =
-                |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let labels = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value)));
-            let _ = write!(self.0, "{{{}}}", labels.collect::<Vec<_>>().join(","));
-        }
-        let _ = writeln!(self.0, " {value}");
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.begin(name, "gauge", help);
-        self.value(name, &[], value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.begin(name, "counter", help);
-        self.value(name, &[], value);
-    }
-
-    /// `unit`: what one of the counted numbers is worth.
-    fn histogram(
-        &mut self,
-        name: &str,
-        help: &str,
-        bounds: &[usize],
-        unit: f64,
-        of: &HistogramCounts,
-    ) {
-        self.begin(name, "histogram", help);
-        let bucket = format!("{name}_bucket");
-        for &bound in bounds {
-            let below: u64 = of.buckets[..=bound].iter().sum();
-            let bound = (1_u64 << bound) as f64 * unit;
-            self.value(&bucket, &[("le", &bound.to_string())], below);
-        }
-        self.value(&bucket, &[("le", "+Inf")], of.total());
-        self.value(&format!("{name}_sum"), &[], of.sum as f64 * unit);
-        self.value(&format!("{name}_count"), &[], of.total());
-    }
-}
 
 /// All of them.
 pub async fn metrics(shared: &AdminShared) -> String {
@@ -139,7 +76,7 @@ pub async fn metrics(shared: &AdminShared) -> String {
         help,
         counts.requests_refused.load(Ordering::Relaxed),
     );
-    metrics.0
+    metrics.into_text()
 }
 
 fn of_batches(all: &mut Metrics, shared: &AdminShared) {
@@ -179,20 +116,6 @@ mod tests {
     use crate::handoff::stats::Concern;
 
     #[test]
-    fn a_histogram_has_all_that_are_smaller_in_each_bucket() {
-        let mut of = HistogramCounts { sum: 7, ..HistogramCounts::default() };
-        (of.buckets[0], of.buckets[2], of.buckets[20]) = (1, 2, 4);
-        let mut metrics = Metrics::default();
-        metrics.histogram("x", "What it is.\nAnd more.", &[0, 2], 0.5, &of);
-        assert_eq!(
-            metrics.0,
-            "# HELP nat64handoff_x What it is. And more.\n# TYPE nat64handoff_x histogram\n\
-             nat64handoff_x_bucket{le=\"0.5\"} 1\nnat64handoff_x_bucket{le=\"2\"} 3\n\
-             nat64handoff_x_bucket{le=\"+Inf\"} 7\nnat64handoff_x_sum 3.5\nnat64handoff_x_count 7\n"
-        );
-    }
-
-    #[test]
     fn an_alert_knows_each_drop_that_is_the_operators() {
         let rules = include_str!("../../service/alerts.yml");
         let reasons = rules.split_once("reason=~\"").unwrap().1.split_once('"').unwrap().0;
@@ -201,12 +124,5 @@ mod tests {
         };
         let ours: Vec<_> = DropReason::ALL.iter().filter(is_ours).map(|each| each.name()).collect();
         assert_eq!(reasons.split('|').collect::<Vec<_>>(), ours);
-    }
-
-    #[test]
-    fn labels_are_quoted() {
-        let mut metrics = Metrics::default();
-        metrics.value("x", &[("a", "1\"2\\3\n"), ("b", "c")], 4);
-        assert_eq!(metrics.0, "nat64handoff_x{a=\"1\\\"2\\\\3\\n\",b=\"c\"} 4\n");
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::programs::options::{clients, length, not_too_wide};
+use crate::programs::prometheus;
 use crate::programs::report::ErrorReport;
 use crate::programs::serve::admin::asked::{self, NotTold};
 use crate::programs::serve::admin::bans::{self, BanError};
@@ -72,7 +73,7 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
         },
         ["healthz"] => health(shared).await,
         ["readyz"] => readiness(shared).await,
-        ["metrics"] => text(StatusCode::OK, metrics::TYPE, metrics::metrics(shared).await),
+        ["metrics"] => text(StatusCode::OK, prometheus::TYPE, metrics::metrics(shared).await),
         ["status"] => match tables_wanted(&query) {
             Ok(most @ ..=TABLES_DEFAULT) => {
                 json(StatusCode::OK, &status::status(shared, most).await, None)

@@ -7,11 +7,14 @@
 //! Between batches it handles signals and timers. A packet that the kernel does not take is counted
 //! and lost, as on any link.
 //!
-#![doc = include_str!("../GATEWAY.md")]
+#![doc = include_str!("../../GATEWAY.md")]
+
+mod log;
+mod metrics;
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,7 +37,9 @@ use crate::nat64::gateway::{
     Delivered, Deliveries, Done, Dropped, Gateway, GatewayConfig, GatewayOutbox, Notice,
     ServerChange,
 };
-use crate::programs::options::GatewaySetup;
+use crate::programs::options::{GatewaySetup, LogDestination};
+use log::GatewayLog;
+use metrics::{Published, ShellCounts};
 
 /// Packets that are read before signals and timers are handled again.
 const BATCH: usize = 64;
@@ -61,6 +66,12 @@ pub enum GatewayError {
     /// The file with the key of authenticators cannot be used, and why.
     #[error("--secret {path}: {cause}", path = .0.display(), cause = .1)]
     Secret(PathBuf, String),
+    /// The file of the log cannot be opened.
+    #[error("--log {path}: {cause}; name a file that can be written", path = .0.display(), cause = .1)]
+    Log(PathBuf, io::Error),
+    /// Nobody can ask for the metrics.
+    #[error("--metrics {0}: {1}; choose another address or port")]
+    Metrics(SocketAddr, io::Error),
     /// The system refused what must work.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -74,6 +85,8 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     core_dump::without_memory();
     stderr::in_background();
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
+    let log = config.log.as_ref().map(open_log).transpose()?;
+    let published = config.metrics.map(listen).transpose()?;
     let mut tun = Tun::open(&config.tun)?;
     tun.set_up(config.mtu, config.pool, &config.prefixes)?;
     while tun.next_change().is_some() {} // It was set up.
@@ -84,6 +97,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         handoff_port: config.handoff_port,
         client_share: config.client_share,
         authenticator_key,
+        tells_changes: log.is_some(),
         ..Nat64Config::new(config.pool)
     };
     let GatewaySetup { mtu, lowest_ipv6_mtu, .. } = *config;
@@ -92,6 +106,9 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
     let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);
     say(format_args!("gateway {prefixes} -> {pool} on {tun_name}"));
+    if let Some(Published { address, .. }) = published {
+        say(format_args!("metrics at http://{address}/metrics"));
+    }
     warn_of_forwarding();
     warn_of_pool(config.pool);
     let (outbox, deliveries) = if tun.queue().takes_udp_segments() {
@@ -105,12 +122,16 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         clock: Clock::new(),
         outbox,
         deliveries,
+        log,
+        published,
         unwritten: 0,
         lines: Rate::default(),
         unsaid: 0,
         routes: Routes { pool, prefixes: config.prefixes.clone(), due: false, failed: false },
     };
     let result = running.run(&signals, config.rotate);
+    running.gateway.tell_end();
+    running.write_log();
     running.say_counts();
     result
 }
@@ -121,6 +142,8 @@ struct Running {
     clock: Clock,
     outbox: GatewayOutbox,
     deliveries: Deliveries,
+    log: Option<GatewayLog>,
+    published: Option<Published>,
     /// The number of packets that the kernel did not take.
     unwritten: u64,
     lines: Rate,
@@ -168,9 +191,14 @@ impl Running {
                 self.restore_routes();
                 self.gateway.tick(now, &mut self.outbox);
                 self.empty_outbox(now);
+                if let Some(log) = &mut self.log {
+                    log.tick();
+                }
+                self.publish();
                 tick_due = now.saturating_add(TICK);
             }
             let idle = self.batch(now, &mut buffer)?;
+            self.write_log();
             // Behind a whole batch nothing was asked: so it is looked for.
             others = !idle;
             if idle {
@@ -275,6 +303,22 @@ impl Running {
         self.outbox.clear();
     }
 
+    /// Writes what happened to entries since the last call.
+    fn write_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.add(self.clock.wall(), self.routes.pool, self.gateway.changes());
+            log.write();
+        }
+    }
+
+    fn publish(&self) {
+        if let Some(published) = &self.published {
+            let lines_lost = self.log.as_ref().map_or(0, GatewayLog::lost);
+            let shell = ShellCounts { unwritten: self.unwritten, lines_lost };
+            published.publish(metrics::metrics(&self.gateway, shell));
+        }
+    }
+
     fn say_counts(&self) {
         let mut line = String::from("stopped:");
         for &done in Done::ALL {
@@ -294,6 +338,20 @@ impl Running {
         }
         say(format_args!("{line}"));
     }
+}
+
+fn open_log(destination: &LogDestination) -> Result<GatewayLog, GatewayError> {
+    GatewayLog::open(destination).map_err(|error| {
+        let path = match destination {
+            LogDestination::Stdout => PathBuf::from("-"),
+            LogDestination::File(path) => path.clone(),
+        };
+        GatewayError::Log(path, error)
+    })
+}
+
+fn listen(address: SocketAddr) -> Result<Published, GatewayError> {
+    Published::listen(address).map_err(|error| GatewayError::Metrics(address, error))
 }
 
 fn say_notice(notice: &Notice) {
