@@ -66,8 +66,8 @@ pub fn authenticator(client: &Client) -> [u8; 16] {
     client.address.octets()
 }
 
-/// So many clients are banned that never ask (`BENCH_BANS`), and networks of clients where there are
-/// lengths of prefixes (`BENCH_BAN_LENGTHS`, with commas): each in turn.
+/// So many clients are banned that never ask (`BENCH_BANS`), or networks of clients, of each of
+/// these lengths in turn (`BENCH_BAN_LENGTHS`, with commas).
 fn bans() -> Option<Arc<Bans>> {
     let count: u128 = std::env::var("BENCH_BANS").ok()?.parse().expect("a number");
     let lengths = std::env::var("BENCH_BAN_LENGTHS").unwrap_or_else(|_| "128".into());

@@ -1,8 +1,8 @@
 //! [`Bans`]: which clients get no connection, and until when (PROTOCOL.md section 7).
 //!
-//! A ban is of an address or a network. Whoever asks whether an address is banned waits for one bit,
-//! which says whether anything is banned in its network of the shortest length that there is; and
-//! mostly for nothing else, however many bans there are, and of how many lengths. Not here: who
+//! A ban is of an address or a network. Whoever asks whether an address is banned waits for one
+//! bit, which says whether anything is banned in its network of the shortest length that there is;
+//! and mostly for nothing else, however many bans there are, and of how many lengths. Not here: who
 //! bans, and where it is kept.
 
 use std::net::Ipv6Addr;
