@@ -47,10 +47,10 @@ pub fn delivering(field: &Field, options: &[&str]) -> (Server, Gateway, Nginx) {
     make_device(field);
     let server = Server::start_with(field, options);
     let nginx = Nginx::start_at(field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
-    let gateway = Gateway::start(&field.sites[0]);
+    let mut gateway = Gateway::start(&field.sites[0]);
     // The first connection of a NAT64 that does not know the server.
     curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    gateway.wait_for("is known");
     (server, gateway, nginx)
 }
 
@@ -141,24 +141,27 @@ fn section_11_udp_has_the_clients_address() {
     let service = SocketAddrV6::new(SERVICE6, 53, 0, 0);
     let bound = field.server.inside(|| UdpSocket::bind(service).unwrap());
     let client = field.client().inside(|| UdpSocket::bind("[::]:0").unwrap());
-    bound.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    for socket in [&bound, &client] {
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    }
     let mut buffer = vec![0; 65_536];
-    // The longest answers are fragments.
+    // The longest are fragments, both ways.
     let lengths = [(0, 0), (1, 1), (1000, 1000), (1370, 1370), (1371, 1371), (1452, 1452)];
-    for (question, answer) in lengths.into_iter().chain([(10, 9000), (11, 60_000)]) {
-        // The first that is too long for the tunnel is lost: the client is told how long it may be.
-        let asked = (0..PATIENCE.as_secs()).find_map(|_| {
+    for (question, answer) in lengths.into_iter().chain([(10, 9000), (11, 60_000), (9001, 1)]) {
+        // What is lost on the way is asked for again; and the first that is too long for the tunnel
+        // is: the client is told how long it may be.
+        let answered = (0..PATIENCE.as_secs()).any(|_| {
             client.send_to(&octets(question), service).unwrap();
-            bound.recv_from(&mut buffer).ok()
+            let Ok((got, from)) = bound.recv_from(&mut buffer) else { return false };
+            assert!(buffer[..got] == octets(question), "{question}");
+            assert_eq!(from.ip(), IpAddr::V6(field.sites[0].address));
+            bound.send_to(&octets(answer), from).unwrap();
+            let Ok((got, from)) = client.recv_from(&mut buffer) else { return false };
+            assert!(buffer[..got] == octets(answer), "{answer} back");
+            assert_eq!(from, SocketAddr::V6(service));
+            true
         });
-        let (got, from) = asked.expect("the question comes");
-        assert!(buffer[..got] == octets(question), "{question}");
-        assert_eq!(from.ip(), IpAddr::V6(field.sites[0].address));
-        bound.send_to(&octets(answer), from).unwrap();
-        let (got, from) = client.recv_from(&mut buffer).unwrap();
-        assert!(buffer[..got] == octets(answer), "{answer} back");
-        assert_eq!(from, SocketAddr::V6(service));
+        assert!(answered, "{question}, {answer}");
     }
     server.stop();
 }
@@ -215,9 +218,9 @@ fn section_11_an_idle_connection_with_an_entry_goes_on_when_delivery_begins() {
     make_device(&field);
     let mut server = Server::start(&field);
     let nginx = Nginx::start_at(&field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
-    let gateway = Gateway::start(&field.sites[0]);
+    let mut gateway = Gateway::start(&field.sites[0]);
     curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    gateway.wait_for("is known");
     let listener = field.server.inside(|| TcpListener::bind((SERVICE, 7)).unwrap());
     let echo = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -333,10 +336,10 @@ fn section_11_answers_at_any_reactor_find_their_way() {
     let options = ["--deliver", "native", "--reactors", "3"];
     let mut server = Server::start_with(&field, &options);
     let nginx = Nginx::start_at(&field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
-    let gateways: Vec<_> = field.sites.iter().map(Gateway::start).collect();
-    for site in &field.sites {
+    let mut gateways: Vec<_> = field.sites.iter().map(Gateway::start).collect();
+    for (site, gateway) in field.sites.iter().zip(&mut gateways) {
         curl(site, "hello").unwrap();
-        server.wait_until_known(site.pool);
+        gateway.wait_for("is known");
     }
     for _ in 0..10 {
         for site in &field.sites {
