@@ -70,6 +70,8 @@ mod mtu;
 mod native;
 #[path = "e2e/native_plain.rs"]
 mod native_plain;
+#[path = "e2e/native_programs.rs"]
+mod native_programs;
 #[path = "e2e/peer_names.rs"]
 mod peer_names;
 #[path = "e2e/peer_programs.rs"]

@@ -433,7 +433,7 @@ impl HostLook<'_> {
         let goes = |way: &HostWay| gone.is_some_and(|gone| gone.index == way.device);
         let state = match self.found.own.as_ref().filter(|(way, _)| !goes(way)) {
             None => StepState::Better(
-                "UDP programs that choose no source cannot answer, as there is no route of IPv6"
+                "UDP programs that choose no source may have no way to answer, as there is no route of IPv6"
                     .to_owned(),
             ),
             Some((way, _)) if self.is_by_device(Some(*way)) && !is_service(way.source) => {
