@@ -162,7 +162,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// With packets of clients delivered on this host, if they are to be.
     ///
     /// # Errors
-    /// Those of [`Deliverer::watch`].
+    /// Where the process may not open another descriptor.
     pub fn delivering(mut self, deliverer: Option<Deliverer>) -> io::Result<Self> {
         if let Some(deliverer) = &deliverer {
             deliverer.watch(&mut self.backend)?;
