@@ -68,6 +68,8 @@ mod live;
 mod mtu;
 #[path = "e2e/native.rs"]
 mod native;
+#[path = "e2e/native_auto.rs"]
+mod native_auto;
 #[path = "e2e/native_plain.rs"]
 mod native_plain;
 #[path = "e2e/native_programs.rs"]

@@ -23,13 +23,17 @@ pub(crate) fn request(name: &str) -> libc::ifreq {
 
 /// Whether this thread's network namespace has an interface of this name.
 pub fn exists(name: &str) -> bool {
-    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return false };
+    index(name) != 0
+}
+
+/// The number of the interface of this name in this thread's network namespace; 0 where there is
+/// none.
+pub fn index(name: &str) -> u32 {
+    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return 0 };
     if name.is_empty() || name.len() > NAME_MAX {
-        return false;
+        return 0;
     }
-    let mut request = request(name);
-    // SAFETY: SIOCGIFINDEX reads the name in the ifreq, and writes the interface's number to it.
-    unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) == 0 }
+    rustix::net::netdevice::name_to_index(&socket, name).unwrap_or(0)
 }
 
 /// The IPv6 addresses of an interface of this process's network namespace.

@@ -13,6 +13,8 @@ pub struct DeliveredPorts {
     udp: Box<[AtomicU64]>,
     /// Whether pings and what is neither TCP nor UDP are delivered.
     others: bool,
+    /// Whether a port may be another's from one moment to the next.
+    follows: bool,
 }
 
 impl std::fmt::Debug for DeliveredPorts {
@@ -31,7 +33,20 @@ impl DeliveredPorts {
         let set = |transport| -> Box<[AtomicU64]> {
             (0..WORDS).map(|word| bits(word, |port| delivers(transport, port)).into()).collect()
         };
-        Self { tcp: set(Transport::Tcp), udp: set(Transport::Udp), others }
+        let (tcp, udp) = (set(Transport::Tcp), set(Transport::Udp));
+        Self { tcp, udp, others, follows: false }
+    }
+
+    /// The same, which will be set while packets are delivered: connections to a port that is not
+    /// delivered to any more go on.
+    pub fn following(self) -> Self {
+        Self { follows: true, ..self }
+    }
+
+    /// Whether connections may go on to a port that is not delivered to any more.
+    #[inline]
+    pub fn follows(&self) -> bool {
+        self.follows
     }
 
     /// From now on those of `transport` of which `delivers` says so.

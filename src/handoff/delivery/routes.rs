@@ -302,6 +302,14 @@ impl DeliveryRoutes {
         record.is_some_and(|record| record.routes().any(|route| route.table == table))
     }
 
+    /// Whether packets of `flow` came from its client by this NAT64, or went to it, not long ago.
+    pub fn goes_on(&self, flow: &DeliveredFlow, table: TableKey, second: u32) -> bool {
+        let (client, hash) = self.hashes(flow);
+        let part = self.part(client);
+        let known = part.flows.find(hash, |record| record.hash == hash);
+        known.is_some_and(|known| known.table == table && !is_old(known.used, second))
+    }
+
     fn note(&self, changed: bool) {
         if changed && !self.changed.load(Ordering::Relaxed) {
             self.changed.store(true, Ordering::Relaxed);

@@ -20,6 +20,7 @@ use crate::ip::address::Prefix96;
 use crate::ip::fields::{protocol, tcp};
 use crate::ip::flow::{self, Class};
 use crate::ip::ipv6::{Ipv6, Walk};
+use crate::ip::transport::Transport;
 
 /// Where a NAT64's packets are delivered, it is told at least so often, in seconds, that the server
 /// is alive: programs need not answer.
@@ -47,16 +48,16 @@ impl Channel {
         };
         let walk = view.walk()?;
         let slot = self.table.find_near(exchange.probable, sender);
-        let Some(flow) = to_deliver(view, &walk, exchange.effects.shared.delivery.as_deref())
-        else {
+        let delivery = exchange.effects.shared.delivery.as_deref();
+        let going_on =
+            || if slot.is_none() { goes_on(view, &walk, &exchange.effects) } else { None };
+        let Some(flow) = to_deliver(view, &walk, delivery).or_else(going_on) else {
             return Ok(false);
         };
-        if let Some(slot) = slot {
-            let flags = view.upper(&walk).get(tcp::FLAGS).copied().unwrap_or(0);
-            let opens = walk.protocol == protocol::TCP && flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-            if !opens || !self.frees(slot, &mut exchange.effects) {
-                return Ok(false);
-            }
+        if let Some(slot) = slot
+            && (!opens(view, &walk) || !self.frees(slot, &mut exchange.effects))
+        {
+            return Ok(false);
         }
         self.deliver(flow, token, parts, exchange).map(|()| true)
     }
@@ -208,18 +209,45 @@ impl Channel {
     }
 }
 
+/// Whether it is a segment that opens a connection.
+pub(super) fn opens(view: Ipv6<'_>, walk: &Walk) -> bool {
+    let flags = view.upper(walk).get(tcp::FLAGS).copied().unwrap_or(0);
+    walk.protocol == protocol::TCP && flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
 /// The flow of a TCP or UDP packet, if it is to be delivered where its client has no entry.
 fn to_deliver(
     view: Ipv6<'_>,
     walk: &Walk,
     delivery: Option<&HostDelivery>,
 ) -> Option<DeliveredFlow> {
-    let Ok(Class::Ports { transport, source_port, destination_port }) =
-        flow::classify_ipv6(view, walk)
+    let transport = match walk.protocol {
+        protocol::TCP => Transport::Tcp,
+        _ => Transport::Udp,
+    };
+    flow_of(view, walk)
+        .filter(|flow| delivery.is_some_and(|it| it.ports.has(transport, flow.service_port)))
+}
+
+/// The flow of a segment that opens no connection, to a port that is not delivered to any more, if
+/// it is one that came by this NAT64.
+fn goes_on(view: Ipv6<'_>, walk: &Walk, effects: &Effects<'_>) -> Option<DeliveredFlow> {
+    let Effects { table, batch, shared, .. } = effects;
+    let delivery = shared.delivery.as_ref().filter(|delivery| delivery.ports.follows())?;
+    if walk.protocol != protocol::TCP || opens(view, walk) {
+        return None;
+    }
+    let came = |flow: &DeliveredFlow| delivery.routes.goes_on(flow, *table, batch.coarse.second);
+    flow_of(view, walk).filter(came)
+}
+
+/// The flow of a TCP or UDP packet.
+fn flow_of(view: Ipv6<'_>, walk: &Walk) -> Option<DeliveredFlow> {
+    let Ok(Class::Ports { source_port, destination_port, .. }) = flow::classify_ipv6(view, walk)
     else {
         return None;
     };
-    delivery?.ports.has(transport, destination_port).then(|| DeliveredFlow {
+    Some(DeliveredFlow {
         service: view.destination(),
         client: view.source(),
         protocol: walk.protocol,

@@ -8,14 +8,18 @@
 //! may have changed meanwhile: what was prepared saves time, and never alters an answer.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::Server;
 use super::channels::{self, ChannelNumber};
+use super::delivered::opens;
 use super::exchange::Wanted;
+use crate::handoff::delivery::HostDelivery;
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::message::{self, Request, RequestKind};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
+use crate::ip::fields::protocol;
 use crate::ip::flow::{self, Class};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
@@ -170,7 +174,14 @@ impl Server {
                 }
                 let client = HashedClient::new(&self.shared.hash, client);
                 let delivery = self.shared.delivery.as_ref();
-                match delivery.is_some_and(|its| its.ports.has(transport, destination_port)) {
+                // Where ports may change, connections may go on: which ones is looked up later.
+                let may_be = |its: &Arc<HostDelivery>| {
+                    its.ports.has(transport, destination_port)
+                        || (its.ports.follows()
+                            && walk.protocol == protocol::TCP
+                            && !opens(view, &walk))
+                };
+                match delivery.is_some_and(may_be) {
                     true => Some(Wanted::Delivered(client)),
                     false => Some(Wanted::Sender(client)),
                 }

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use rustix::net::netlink::SOCK_DIAG;
 
 use crate::ip::fields::protocol;
+use crate::ip::transport::Transport;
 use crate::kernel::netlink::{self, Netlink, REQUEST_ACKNOWLEDGED, REQUEST_DUMP, invalid};
 
 /// For more hosts than this, the kernel is asked for all connections over IPv4.
@@ -47,6 +48,8 @@ const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
 const CLOSE_WAIT: u32 = 8;
 const LAST_ACK: u32 = 9;
+const LISTEN: u32 = 10;
+const CLOSE: u32 = 7;
 const CLOSING: u32 = 11;
 
 /// The attribute with the program that filters, and the program's operations.
@@ -56,6 +59,16 @@ const OP_REMOTE: u8 = 8;
 const OP: u16 = 4;
 /// An operation that compares the remote address with an IPv4 address.
 const OP_REMOTE_IPV4: u16 = OP + 12;
+
+/// A socket of IPv6 that takes packets of whoever sends them: it listens for TCP, or is one of UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListeningSocket {
+    pub transport: Transport,
+    pub address: Ipv6Addr,
+    pub port: u16,
+    /// The device that it is bound to; 0 for any.
+    pub device: u32,
+}
 
 /// A TCP connection of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +125,33 @@ impl SockDiag {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
+    }
+
+    /// Calls `found` for each socket of IPv6 that takes packets from anywhere. After an error the
+    /// socket must not be used again.
+    ///
+    /// # Errors
+    /// The kernel's, or that its answer is malformed.
+    pub fn listening(&mut self, mut found: impl FnMut(ListeningSocket)) -> io::Result<()> {
+        // A socket of UDP that is not connected is closed, as the kernel says it.
+        for (transport, number, state) in
+            [(Transport::Tcp, protocol::TCP, LISTEN), (Transport::Udp, protocol::UDP, CLOSE)]
+        {
+            let request = request_of(FAMILY_IPV6, number, 1 << state);
+            let mut note = |kind: u16, data: &[u8]| {
+                if kind == SOCK_DIAG_BY_FAMILY {
+                    let socket = listening(data, transport).ok_or_else(|| invalid("is cut off"))?;
+                    socket.into_iter().for_each(&mut found);
+                }
+                Ok(())
+            };
+            match self.netlink.ask(SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, &request, &mut note) {
+                // The kernel cannot say it of this protocol, or has no IPv6.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     /// Ends those connections with these hosts that are meant, both ends of which see that: it
@@ -178,10 +218,16 @@ fn ignore(_: u16, _: &[u8]) -> io::Result<()> {
 
 /// A request for the TCP connections of `family` in one of `states` with one of `hosts`.
 fn request(family: u8, states: u32, hosts: &[Ipv4Addr]) -> Vec<u8> {
-    let mut out = vec![family, protocol::TCP, 0, 0];
+    let mut out = request_of(family, protocol::TCP, states);
+    out.extend(netlink::attribute(ATTRIBUTE_BYTECODE, &bytecode(hosts)));
+    out
+}
+
+/// A request for the sockets of a protocol in one of `states`.
+fn request_of(family: u8, protocol: u8, states: u32) -> Vec<u8> {
+    let mut out = vec![family, protocol, 0, 0];
     out.extend(states.to_ne_bytes());
     out.extend([0; SOCKET_ID]);
-    out.extend(netlink::attribute(ATTRIBUTE_BYTECODE, &bytecode(hosts)));
     out
 }
 
@@ -250,6 +296,19 @@ fn socket(data: &[u8]) -> Option<Option<FoundSocket<'_>>> {
             (SocketAddrV4::new(local, port(0)), SocketAddrV4::new(remote, port(2)));
         FoundSocket { connection: Connection { local, remote }, id }
     }))
+}
+
+/// The socket in a message, unless it is connected with somebody. The outer `None`: the message is
+/// too short.
+fn listening(data: &[u8], transport: Transport) -> Option<Option<ListeningSocket>> {
+    let family = *data.first()?;
+    let id: &[u8; SOCKET_ID] = data.get(ID_AT..)?.first_chunk()?;
+    let [p0, p1, peer0, peer1, ..] = *id;
+    let address: [u8; 16] = id[4..20].try_into().ok()?;
+    let device = u32::from_ne_bytes(id[36..40].try_into().ok()?);
+    let (address, port) = (address.into(), u16::from_be_bytes([p0, p1]));
+    let takes = family == FAMILY_IPV6 && port != 0 && [peer0, peer1] == [0, 0];
+    Some(takes.then_some(ListeningSocket { transport, address, port, device }))
 }
 
 #[cfg(test)]

@@ -242,3 +242,29 @@ fn connections_of_this_host() {
     assert!(table.contains(&in_time_wait), "{in_time_wait} is not in\n{table}");
     assert_eq!(live(&[one]), [first[0]]);
 }
+
+#[test]
+fn sockets_that_take_packets_of_ipv6() {
+    let found = || {
+        let mut found = Vec::new();
+        SockDiag::open().unwrap().listening(|socket| found.push(socket)).unwrap();
+        found
+    };
+    let any = TcpListener::bind("[::]:0").unwrap();
+    let own = std::net::UdpSocket::bind("[::1]:0").unwrap();
+    let connected = std::net::UdpSocket::bind("[::1]:0").unwrap();
+    connected.connect(own.local_addr().unwrap()).unwrap();
+    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let of = |transport, address: SocketAddr| {
+        found().into_iter().find(|it| (it.transport, it.port) == (transport, address.port()))
+    };
+    let tcp = of(Transport::Tcp, any.local_addr().unwrap()).unwrap();
+    assert_eq!((tcp.address, tcp.device), (Ipv6Addr::UNSPECIFIED, 0));
+    let udp = of(Transport::Udp, own.local_addr().unwrap()).unwrap();
+    assert_eq!((udp.address, udp.device), (Ipv6Addr::LOCALHOST, 0));
+    assert_eq!(of(Transport::Udp, connected.local_addr().unwrap()), None);
+    assert_eq!(of(Transport::Tcp, old.local_addr().unwrap()), None);
+    let at = any.local_addr().unwrap();
+    drop(any);
+    assert_eq!(of(Transport::Tcp, at), None);
+}

@@ -11,14 +11,16 @@ pub enum Deliver {
     Cache,
     /// From here, as they are: programs see IPv6.
     Native,
+    /// The second where a socket of IPv6 takes packets of the port, else the first.
+    Auto,
 }
 
 impl Deliver {
     /// As it is written.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let all = [Self::Cache, Self::Native];
+        let all = [Self::Cache, Self::Native, Self::Auto];
         let named = all.into_iter().find(|deliver| deliver.to_string() == text.trim());
-        named.ok_or_else(|| format!("{text:?} is not known; choose cache or native"))
+        named.ok_or_else(|| format!("{text:?} is not known; choose cache, native or auto"))
     }
 }
 
@@ -27,6 +29,7 @@ impl fmt::Display for Deliver {
         f.write_str(match self {
             Self::Cache => "cache",
             Self::Native => "native",
+            Self::Auto => "auto",
         })
     }
 }
@@ -78,10 +81,10 @@ mod tests {
 
     #[test]
     fn each_port_has_one_way() {
-        let both = ports(&["80=native", " 22 = cache"]).unwrap();
+        let both = ports(&["80=native", " 22 = cache", "53=auto"]).unwrap();
         assert_eq!(
             both.iter().map(DeliverPort::to_string).collect::<Vec<_>>(),
-            ["80=native", "22=cache"]
+            ["80=native", "22=cache", "53=auto"]
         );
         for bad in ["80", "0=native", "80=", "80=ipv6", "x=native", "65536=cache"] {
             assert!(ports(&[bad]).is_err(), "{bad}");

@@ -265,8 +265,9 @@ options! {
 
     pub deliver: Deliver =
         "How packets of clients reach programs on this host: cache: their NAT64 translates them; native: \
-         this server delivers them as they are, through --deliver-device",
-        Row::word("deliver", "cache|native", Deliver::parse)
+         this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 \
+         takes the port's packets, else cache",
+        Row::word("deliver", "cache|native|auto", Deliver::parse)
             .group(DELIVERY)
             .default("cache")
             .shown(|deliver| deliver.to_string().into());

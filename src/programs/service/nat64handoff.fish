@@ -77,8 +77,9 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry; each start begins anew [default: 1h]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device [default: cache]' -r -f -a "cache\t''
-native\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
+native\t''
+auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
@@ -138,8 +139,9 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry; each start begins anew [default: 1h]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device [default: cache]' -r -f -a "cache\t''
-native\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
+native\t''
+auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
@@ -177,8 +179,9 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry; each start begins anew [default: 1h]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device [default: cache]' -r -f -a "cache\t''
-native\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
+native\t''
+auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F

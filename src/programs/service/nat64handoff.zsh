@@ -52,7 +52,7 @@ _arguments "${_arguments_options[@]}" : \
 '--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
 '--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
 '--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
-'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device \[default\: cache\]]:cache|native:(cache native)' \
+'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; auto\: that where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|auto:(cache native auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
@@ -172,7 +172,7 @@ _arguments "${_arguments_options[@]}" : \
 '--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
 '--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
 '--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
-'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device \[default\: cache\]]:cache|native:(cache native)' \
+'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; auto\: that where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|auto:(cache native auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
@@ -209,7 +209,7 @@ _arguments "${_arguments_options[@]}" : \
 '--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
 '--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
 '--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
-'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device \[default\: cache\]]:cache|native:(cache native)' \
+'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; auto\: that where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|auto:(cache native auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \

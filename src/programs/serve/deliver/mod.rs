@@ -8,6 +8,7 @@
 //!
 #![doc = include_str!("../../../DELIVERY.md")]
 
+mod follow;
 mod host;
 mod keep;
 mod setup;

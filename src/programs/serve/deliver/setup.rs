@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
+use super::follow::PortsFollower;
 use super::host::can_be_service;
 use super::{Deliverer, HostReport, HostUser, RoutesKeeping};
 use crate::disk::fs::RealDisk;
@@ -43,6 +44,8 @@ pub enum DeliveryError {
 pub struct DeliverySetup {
     delivery: Arc<HostDelivery>,
     queues: Vec<TunQueue>,
+    /// What finds out to which ports, where that is not fixed.
+    follower: Option<PortsFollower>,
     /// Where routes are kept.
     state: PathBuf,
 }
@@ -59,6 +62,7 @@ impl DeliverySetup {
         look_at_host(config)?;
         let is_native = |deliver: Deliver| deliver == Deliver::Native;
         let ports = &config.deliver_ports;
+        let follower = PortsFollower::of(config, interface::index(&config.deliver_device));
         let device = &config.deliver_device;
         let queues = TunQueue::attach(device, config.reactors)
             .map_err(|error| DeliveryError::Device(device.clone(), error))?;
@@ -67,10 +71,11 @@ impl DeliverySetup {
         if services.is_empty() {
             return Err(DeliveryError::NoAddress(device.clone()));
         }
-        let delivered = DeliveredPorts::new(is_native(config.deliver), |_, port| {
+        let delivered = DeliveredPorts::new(config.deliver != Deliver::Cache, |_, port| {
             let own = ports.iter().find(|own| own.port == port);
             is_native(own.map_or(config.deliver, |own| own.deliver))
         });
+        let delivered = if follower.is_some() { delivered.following() } else { delivered };
         let clients = config.entries_max / ENTRIES_FOR_CLIENT;
         let kept = routes::read(&RealDisk, &config.state, clients).unwrap_or_else(|why| {
             warn(format_args!("{why}"));
@@ -81,7 +86,7 @@ impl DeliverySetup {
             None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?, clients),
         };
         let delivery = Arc::new(HostDelivery::new(delivered, services, routes));
-        Ok(Some(Self { delivery, queues, state: config.state.clone() }))
+        Ok(Some(Self { delivery, queues, follower, state: config.state.clone() }))
     }
 
     /// What has to be writable for this process to open the device again when it is succeeded.
@@ -96,9 +101,14 @@ impl DeliverySetup {
         servers: &mut [Server],
         stats: &[Arc<Stats>],
     ) -> (vec::IntoIter<Deliverer>, Option<RoutesKeeping>) {
-        let Some(Self { delivery, queues, state }) = setup else {
+        let Some(Self { delivery, queues, follower, state }) = setup else {
             return (Vec::new().into_iter(), None);
         };
+        if let Some(Err(why)) = follower.map(|follower| follower.start(&delivery)) {
+            warn(format_args!(
+                "--deliver auto: nothing more is looked up, as there is no thread: {why}"
+            ));
+        }
         servers.iter_mut().for_each(|server| server.deliver(Arc::clone(&delivery)));
         let deliverer = |(queue, stats): (TunQueue, &Arc<Stats>)| {
             Deliverer::new(queue, Arc::clone(&delivery), Arc::clone(stats))
@@ -113,8 +123,8 @@ impl DeliverySetup {
 
 /// Whether anything is to be delivered.
 pub fn delivers(config: &ServeConfig) -> bool {
-    let is_native = |deliver: Deliver| deliver == Deliver::Native;
-    is_native(config.deliver) || config.deliver_ports.iter().any(|port| is_native(port.deliver))
+    let mut all = config.deliver_ports.iter().map(|port| port.deliver).chain([config.deliver]);
+    all.any(|deliver| deliver != Deliver::Cache)
 }
 
 /// What this host lacks for what is to be delivered, as far as it can be asked: a line each.
