@@ -57,7 +57,7 @@ fn section_11_auto_follows_the_programs_that_listen() {
     });
     exchange("by the cache", &mut client, &mut program);
 
-    // What is open goes on when that one does not listen any more, after a reboot of the NAT64, too.
+    // What is open goes on when that one does not listen any more, and when the NAT64 reboots.
     let (mut native, mut its_program, from) = connect(&field, &new, 7);
     assert_eq!(from, by_host);
     drop(new);

@@ -122,8 +122,8 @@ fn section_11_udp_that_chooses_no_source() {
     assert_eq!(udp(&field, SERVICE6), (client, true));
     server.stop();
 
-    // With an address that leads nowhere, as of a bridge of containers, the answer has no way, until
-    // there is the last route of the recipe.
+    // With an address that leads nowhere, as of a bridge of containers, the answer has no way,
+    // until there is the last route of the recipe.
     let field = Field::new();
     let local = "ip -6 addr add fd00:77::5/128 dev lo nodad";
     let (mut server, _gateway) = served(&field, local, &["--deliver", "native"]);
