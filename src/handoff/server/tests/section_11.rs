@@ -8,13 +8,21 @@ use crate::ip::transport::Transport;
 /// A shard with [`NAT64`] known that delivers what is for TCP port 80 and UDP port 53, and what is
 /// neither.
 fn delivering(live: Box<dyn LiveConnections>) -> (Shard, Arc<HostDelivery>) {
+    delivering_as(live, |ports| ports)
+}
+
+/// The same, with its ports made into others.
+fn delivering_as(
+    live: Box<dyn LiveConnections>,
+    ports_of: impl Fn(DeliveredPorts) -> DeliveredPorts,
+) -> (Shard, Arc<HostDelivery>) {
     let mut shard = Shard::with_live(live, |_| {});
     shard.prove(NAT64, CONTROL, TOKEN);
     let ports = DeliveredPorts::new(true, |transport, port| {
         matches!((transport, port), (Transport::Tcp, 80) | (Transport::Udp, 53))
     });
     let delivery = Arc::new(HostDelivery::new(
-        ports,
+        ports_of(ports),
         vec![SERVICE.parse().unwrap()],
         DeliveryRoutes::new([5; 16], 1000),
     ));
@@ -74,6 +82,32 @@ fn section_11_packets_to_these_ports_are_delivered_and_need_no_entry() {
     make(&mut shard, CLIENT, 1);
     assert!(shard.outbox.delivered.is_empty());
     assert_eq!(shard.drops(), []);
+}
+
+#[test]
+fn section_11_connections_go_on_when_their_port_is_not_delivered_to_any_more() {
+    for follows in [true, false] {
+        let (mut shard, delivery) = delivering_as(Box::new(NoneKnown), |ports| match follows {
+            true => ports.following(),
+            false => ports,
+        });
+        assert_eq!(delivered(&mut shard, &tcp6(CLIENT, 1, 80, tcp::SYN)), 1);
+        delivery.ports.set(Transport::Tcp, |_| false);
+        let more = tcp6(CLIENT, 1, 80, tcp::ACK);
+        if follows {
+            assert_eq!(delivered(&mut shard, &more), 1);
+        }
+        // A new one, one that is not known, and other protocols have entries.
+        shard.ask(&client_packet(&tcp6(CLIENT, 1, 80, tcp::SYN)));
+        assert!(shard.outbox.delivered.is_empty());
+        assert_eq!(shard.server.entries().count(), 1);
+        shard.ask(&client_packet(&tcp6(CLIENT, 2, 80, tcp::ACK)));
+        assert!(shard.outbox.delivered.is_empty());
+        // What has an entry has it.
+        shard.ask(&client_packet(&more));
+        assert!(shard.outbox.delivered.is_empty());
+        assert_eq!(shard.server.entries().count(), 2);
+    }
 }
 
 #[test]

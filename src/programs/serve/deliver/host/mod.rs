@@ -128,8 +128,8 @@ impl HostReport {
             let _ = writeln!(out, "# note: {note}");
         }
         out.push_str(
-            "\n# The device is gone with the next boot: ./install --deliver makes it then, or systemd-networkd as\n\
-             # DELIVERY.md says. Ports that containers publish need marks: see there, too.\n",
+            "\n# The device is gone with the next boot: have these commands run then, before the server starts. What its\n\
+             # unit needs, and ports that containers publish: see DELIVERY.md.\n",
         );
         out
     }
