@@ -20,7 +20,8 @@ use super::written::{HANDOFF_PORT, Happened, ROOT, State, Written, shard_of, tim
 const FLIPS_MAX: u8 = 3;
 const DAMAGES_MAX: u8 = 6;
 
-/// Table after table, as a start replays: those of each in the order in which they happened.
+/// Table after table: those of each in the order in which they happened. A start replays a table's
+/// part of a snapshot when the next table begins there, and what came after it later.
 fn by_table(mut changes: Vec<Happened>) -> Vec<Happened> {
     changes.sort_by_key(|&(_, table, _)| table);
     changes
@@ -50,7 +51,7 @@ fn start(disk: &Memory, shards: usize) -> Start {
         let cut = |cut: Cut| (cut.file, cut.offset, cut.records);
         opened.report.cuts.into_iter().map(cut).collect()
     });
-    Start { replayed, cuts }
+    Start { replayed: replayed.into_iter().map(by_table).collect(), cuts }
 }
 
 impl State {
