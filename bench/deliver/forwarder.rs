@@ -9,9 +9,9 @@ use std::time::Duration;
 use nat64handoff::handoff::message::{self, VALIDATION_PORT, message_type};
 use nat64handoff::ip::build;
 use nat64handoff::ip::ipv6::Ipv6;
-use nat64handoff::ip::joined::{JOINED_MAX, Joined};
+use nat64handoff::ip::joined::join_each;
 use nat64handoff::ip::offload::{OFFLOAD_HEADER, Offload};
-use nat64handoff::ip::segments::Segments;
+use nat64handoff::ip::segments::Pieces;
 use nat64handoff::kernel::backend::{Backend, ReturnPath};
 use nat64handoff::kernel::ring::Ring;
 use nat64handoff::kernel::socket::bind_group;
@@ -71,35 +71,13 @@ pub fn run(end: End, device: &str, own: SocketAddrV4, other: SocketAddrV4) -> ! 
 fn deliver(queue: &TunQueue, ring: &mut Ring, arrivals: usize, off: usize) {
     let ranges: Vec<_> = (0..arrivals).map(|at| ring.arrival(at).0.payload.clone()).collect();
     // What is no packet is about the NAT64 alone.
-    let packet = |at: usize| {
-        let range = ranges[at].clone();
+    let packets = ranges.into_iter().enumerate().filter_map(|(at, range)| {
         let octets = ring.buffer(at).get(range.start + off..range.end).unwrap_or_default();
         octets.first().is_some_and(|first| first >> 4 == 6).then_some(octets)
-    };
-    let mut next = 0;
-    while next < arrivals {
-        let first = packet(next);
-        next += 1;
-        let Some(first) = first else { continue };
-        let Some((mut joined, data)) = Joined::begin(first) else {
-            let _ = queue.send(&Offload::default(), first, []);
-            continue;
-        };
-        let mut parts: [&[u8]; JOINED_MAX] = [&[]; JOINED_MAX];
-        parts[0] = &first[data];
-        while let Some(own) = (next < arrivals).then(|| packet(next)).flatten() {
-            let Some(data) = joined.join(own) else { break };
-            parts[joined.packets() - 1] = &own[data];
-            next += 1;
-        }
-        let count = joined.packets();
-        let _ = if count == 1 {
-            queue.send(&Offload::default(), first, [])
-        } else {
-            let (front, offload) = joined.finish();
-            queue.send(&offload, front, parts[..count].iter().copied())
-        };
-    }
+    });
+    join_each(packets, true, |offload, front, rest| {
+        let _ = queue.send(offload, front, rest.iter().copied());
+    });
 }
 
 fn send(
@@ -107,25 +85,18 @@ fn send(
     path: ReturnPath,
     to: SocketAddrV4,
     front: &[u8],
-    packet: &mut [u8],
+    packet: &[u8],
     offload: &Offload,
 ) {
     if Ipv6::new(packet).is_none() {
         return;
     }
+    let Some(mut pieces) = Pieces::of(packet, offload) else { return };
     let behind = front.len();
-    let Some(mut segments) = Segments::of(packet, offload) else {
-        offload.checksum.map(|left| left.make(packet));
+    while let Some(length) = pieces.next_length() {
         let write = |out: &mut [u8]| {
             out[..behind].copy_from_slice(front);
-            out[behind..].copy_from_slice(packet);
-        };
-        return ring.send_emitted(path, behind + packet.len(), to, write).unwrap();
-    };
-    while let Some(length) = segments.next_length() {
-        let write = |out: &mut [u8]| {
-            out[..behind].copy_from_slice(front);
-            segments.next_segment(&mut out[behind..]);
+            pieces.next_piece(&mut out[behind..]);
         };
         ring.send_emitted(path, behind + length, to, write).unwrap();
     }

@@ -84,7 +84,7 @@ fn take(socket: &UdpSocket, tun: &Tun, clients: &Clients) -> io::Result<()> {
             continue;
         }
         write(tun, &buffer, joined.take());
-        match Joined::begin(inner) {
+        match Joined::begin(inner, true) {
             Some((begun, data)) => joined = Some((begun, vec![place(data)])),
             None => drop(tun.queue().send(&Offload::default(), inner, [])),
         }

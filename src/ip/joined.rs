@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::checksum::{self, pseudo_ipv6};
-use super::fields::{IPV6_HEADER, ipv6 as field, put_u16, tcp, u16_at, u32_at, udp};
+use super::fields::{IPV6_HEADER, ipv6 as field, protocol, put_u16, tcp, u16_at, u32_at, udp};
 use super::ipv6::Ipv6;
 use super::offload::{ChecksumLeft, Offload, Segmentation, transport_header};
 use super::transport::Transport;
@@ -34,6 +34,37 @@ pub struct Joined {
     open: bool,
     /// Whether the last packet's data is to be pushed to the program.
     pushed: bool,
+}
+
+/// Gives `write` all of `packets`, in order: as one super-packet those that follow each other, its
+/// front and the data of each, and any other as it is. `udp` is as for [`Joined::begin`].
+pub fn join_each<'a>(
+    packets: impl Iterator<Item = &'a [u8]>,
+    udp: bool,
+    mut write: impl FnMut(&Offload, &[u8], &[&[u8]]),
+) {
+    let mut packets = packets.peekable();
+    while let Some(first) = packets.next() {
+        let Some((mut joined, data)) = Joined::begin(first, udp) else {
+            write(&Offload::default(), first, &[]);
+            continue;
+        };
+        let mut parts: [&[u8]; JOINED_MAX] = [&[]; JOINED_MAX];
+        parts[0] = &first[data];
+        while let Some(next) = packets.peek()
+            && let Some(data) = joined.join(next)
+        {
+            parts[joined.packets() - 1] = &next[data];
+            packets.next();
+        }
+        let count = joined.packets();
+        if count == 1 {
+            write(&Offload::default(), first, &[]);
+        } else {
+            let (front, offload) = joined.finish();
+            write(&offload, front, &parts[..count]);
+        }
+    }
 }
 
 /// Where the data of a packet that may be joined stand.
@@ -75,8 +106,12 @@ impl Part {
 }
 
 impl Joined {
-    /// Begins with a packet, whose data stand where is said. `None`: it goes alone.
-    pub fn begin(packet: &[u8]) -> Option<(Self, Range<usize>)> {
+    /// Begins with a packet, whose data stand where is said; with one of UDP where whoever takes it
+    /// knows super-packets of `udp`. `None`: it goes alone.
+    pub fn begin(packet: &[u8], udp: bool) -> Option<(Self, Range<usize>)> {
+        if !udp && packet.get(field::NEXT_HEADER) == Some(&protocol::UDP) {
+            return None;
+        }
         let part = Part::of(packet)?;
         let headers = part.data.start;
         let mut front = [0; FRONT_MAX];
@@ -196,7 +231,7 @@ mod tests {
 
     /// Joins as many as can be, and returns how many that were, and the super-packet.
     fn join(packets: &[Vec<u8>]) -> Option<(usize, Vec<u8>, Offload)> {
-        let (mut joined, data) = Joined::begin(&packets[0])?;
+        let (mut joined, data) = Joined::begin(&packets[0], true)?;
         let mut all = packets[0][data].to_vec();
         for packet in &packets[1..] {
             let Some(data) = joined.join(packet) else { break };
@@ -228,6 +263,34 @@ mod tests {
     }
 
     #[test]
+    fn all_are_written_in_order_and_datagrams_alone_where_nobody_knows_them_joined() {
+        let (from, to) = ends();
+        let udp = |data: &[u8]| ipv6_udp(from, to, data);
+        let packets = [
+            segment(0, &[1; 100], |_| {}),
+            segment(100, &[2; 100], |_| {}),
+            udp(&[3; 50]),
+            udp(&[4; 50]),
+            vec![0x60],
+            segment(200, &[5; 100], |_| {}),
+        ];
+        for joins_udp in [true, false] {
+            let (mut written, mut counts) = (Vec::new(), Vec::new());
+            join_each(packets.iter().map(Vec::as_slice), joins_udp, |offload, front, rest| {
+                counts.push(rest.len());
+                let whole = [front, &rest.concat()].concat();
+                match offload.segments {
+                    Some(_) => written.extend(cut(&whole, offload)),
+                    None => written.push(whole),
+                }
+            });
+            assert_eq!(written, packets);
+            let expected: &[usize] = if joins_udp { &[2, 2, 0, 0] } else { &[2, 0, 0, 0, 0] };
+            assert_eq!(counts, expected);
+        }
+    }
+
+    #[test]
     fn what_does_not_follow_is_not_joined() {
         let first = segment(0, &[1; 100], |_| {});
         let joins = |packet: Vec<u8>| join(&[first.clone(), packet]).unwrap().0 == 2;
@@ -248,10 +311,10 @@ mod tests {
         // A wrong checksum, and a packet that is cut short anywhere.
         let mut wrong = segment(100, &[2; 100], |_| {});
         wrong[100] ^= 1;
-        assert!(!joins(wrong.clone()) && Joined::begin(&wrong).is_none());
+        assert!(!joins(wrong.clone()) && Joined::begin(&wrong, true).is_none());
         let right = segment(100, &[2; 100], |_| {});
         assert!((0..right.len()).all(|end| !joins(right[..end].to_vec())));
-        assert!((0..right.len()).all(|end| Joined::begin(&right[..end]).is_none()));
+        assert!((0..right.len()).all(|end| Joined::begin(&right[..end], true).is_none()));
         // What stands behind the packet is no part of it.
         let (count, whole, _) = join(&[first.clone(), [right, vec![9]].concat()]).unwrap();
         assert_eq!((count, whole.len()), (2, 260));

@@ -123,15 +123,18 @@ impl Offload {
 }
 
 impl ChecksumLeft {
+    /// Whether a packet has a place for it.
+    pub fn has_place(self, packet: &[u8]) -> bool {
+        let at = usize::from(self.start) + usize::from(self.offset);
+        self.offset.is_multiple_of(2) && at + 2 <= packet.len()
+    }
+
     /// Makes the checksum of a packet. Returns whether the packet has a place for it.
     pub fn make(self, packet: &mut [u8]) -> bool {
-        let Some(upper) = packet.get_mut(usize::from(self.start)..) else {
-            return false;
-        };
-        let at = usize::from(self.offset);
-        if !at.is_multiple_of(2) || upper.len() < at + 2 {
+        if !self.has_place(packet) {
             return false;
         }
+        let (upper, at) = (&mut packet[usize::from(self.start)..], usize::from(self.offset));
         let checksum = super::checksum::checksum(&[upper]);
         // In UDP 0 stands for none (RFC 768). TCP's is never 0 for another reason: its other form
         // says the same.

@@ -1,5 +1,6 @@
 //! [`Segments`]: a super-packet cut into the packets that it stands for, as a device does it (TSO
-//! and USO), for those that cannot be passed on as one.
+//! and USO), for those that cannot be passed on as one. [`Pieces`]: the same of any packet that a
+//! device gave.
 
 use super::checksum::{self, pseudo_ipv4, pseudo_ipv6};
 use super::fields::{
@@ -7,7 +8,7 @@ use super::fields::{
 };
 use super::ipv4::{self, Ipv4};
 use super::ipv6::Ipv6;
-use super::offload::{Offload, transport_header};
+use super::offload::{ChecksumLeft, Offload, transport_header};
 use super::transport::Transport;
 
 /// The segments of one super-packet, in order. They are made one at a time.
@@ -111,6 +112,52 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// The packets that one of a device stands for, in order, with their checksums: itself, or the
+/// segments of a super-packet. They are made one at a time.
+#[derive(Debug)]
+pub enum Pieces<'a> {
+    /// It, as long as it was not made, and what is left to do about it.
+    Itself(Option<(&'a [u8], Option<ChecksumLeft>)>),
+    Segments(Segments<'a>),
+}
+
+impl<'a> Pieces<'a> {
+    /// `None` where the packet is not what `offload` says.
+    pub fn of(packet: &'a [u8], offload: &Offload) -> Option<Self> {
+        if offload.segments.is_some() {
+            return Segments::of(packet, offload).map(Self::Segments);
+        }
+        let left = offload.checksum;
+        let has_place = left.is_none_or(|left| left.has_place(packet));
+        has_place.then_some(Self::Itself(Some((packet, left))))
+    }
+
+    /// The length of the next one, in octets. `None` behind the last one.
+    pub fn next_length(&self) -> Option<usize> {
+        match self {
+            Self::Itself(packet) => packet.map(|(packet, _)| packet.len()),
+            Self::Segments(segments) => segments.next_length(),
+        }
+    }
+
+    /// As [`Segments::next_segment`].
+    ///
+    /// # Panics
+    /// `out` is shorter than [`Self::next_length`].
+    pub fn next_piece(&mut self, out: &mut [u8]) -> Option<usize> {
+        match self {
+            Self::Itself(packet) => {
+                let (packet, left) = packet.take()?;
+                let out = &mut out[..packet.len()];
+                out.copy_from_slice(packet);
+                left.map(|left| left.make(out));
+                Some(packet.len())
+            }
+            Self::Segments(segments) => segments.next_segment(out),
+        }
+    }
+}
+
 /// All segments of a super-packet.
 #[cfg(test)]
 pub(crate) fn cut(packet: &[u8], offload: &Offload) -> Vec<Vec<u8>> {
@@ -131,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::ip::build::{ipv4_tcp, ipv4_udp, ipv6_tcp, ipv6_udp};
-    use crate::ip::offload::{ChecksumLeft, Segmentation};
+    use crate::ip::offload::Segmentation;
 
     const ACK: u8 = 0x10;
 
@@ -199,6 +246,31 @@ mod tests {
             let packet = ipv4_tcp(from, to, ACK, &data[..length]);
             assert_eq!(cut(&packet, &offload(Transport::Tcp, 20, size)), [packet]);
         }
+    }
+
+    #[test]
+    fn a_packet_that_is_no_super_packet_is_its_only_piece() {
+        let (from, to) = ends6();
+        let whole = ipv6_udp(from, to, b"one");
+        let mut left = whole.clone();
+        let pseudo = pseudo_ipv6(*from.ip(), *to.ip(), 17, whole.len() - 40);
+        put_u16(&mut left, 46, pseudo);
+        let checksum = Some(ChecksumLeft::of(Transport::Udp, 40));
+        for (packet, checksum) in [(&left, checksum), (&whole, None)] {
+            let mut pieces = Pieces::of(packet, &Offload { checksum, segments: None }).unwrap();
+            let mut out = vec![0; whole.len() + 1];
+            assert_eq!(pieces.next_length(), Some(whole.len()));
+            assert_eq!(pieces.next_piece(&mut out), Some(whole.len()));
+            assert_eq!(out[..whole.len()], whole);
+            assert_eq!((pieces.next_length(), pieces.next_piece(&mut out)), (None, None));
+        }
+        for (start, offset) in [(whole.len() - 1, 0), (65_535, 6), (40, 7)] {
+            let checksum = Some(ChecksumLeft { start: start as u16, offset });
+            assert!(Pieces::of(&whole, &Offload { checksum, segments: None }).is_none());
+        }
+        let mut pieces = Pieces::of(&whole, &offload(Transport::Udp, 40, 2)).unwrap();
+        let mut out = [0; 64];
+        assert_eq!([(); 3].map(|()| pieces.next_piece(&mut out)), [Some(50), Some(49), None]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use crate::handoff::message::{MESSAGE_HEADER, message_type};
-use crate::ip::fields::{UDP_HEADER, ipv6 as field, protocol};
+use crate::ip::fields::{UDP_HEADER, protocol};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::ip::joined::Joined;
@@ -86,9 +86,8 @@ impl Deliveries {
             parts.end += 1;
             return;
         }
-        let may_join = !self.tcp_only || packet[field::NEXT_HEADER] == protocol::TCP;
         let first = self.parts.len();
-        let joined = may_join.then(|| Joined::begin(packet)).flatten().map(|(joined, data)| {
+        let joined = Joined::begin(packet, !self.tcp_only).map(|(joined, data)| {
             self.parts.push(at(data));
             joined
         });

@@ -79,6 +79,12 @@ impl Gateway {
         self.after_outbound(now, found.err(), view, out);
     }
 
+    /// What a client is told whose packet is too long for the tunnel.
+    fn too_big(&self) -> Option<IcmpError> {
+        let word = u32::from(self.nat64.tunnel_mtu()?);
+        Some(IcmpError { kind: v6::PACKET_TOO_BIG, code: 0, word })
+    }
+
     /// Tells the client why its packet was ignored, where it should be told.
     fn after_outbound(
         &mut self,
@@ -95,11 +101,7 @@ impl Gateway {
                 | Ignored::EntriesLimit
                 | Ignored::ServersLimit,
             ) => Some(errors::NO_RESOURCES),
-            Some(Ignored::TunnelTooBig) => self.nat64.tunnel_mtu().map(|mtu| IcmpError {
-                kind: v6::PACKET_TOO_BIG,
-                code: 0,
-                word: u32::from(mtu),
-            }),
+            Some(Ignored::TunnelTooBig) => self.too_big(),
             _ => None,
         };
         if let Some(error) = error {

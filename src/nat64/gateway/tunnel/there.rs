@@ -6,9 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::ip::address::extract;
-use crate::ip::icmp::{IcmpError, v6};
-use crate::ip::offload::{ChecksumLeft, Offload};
-use crate::ip::segments::Segments;
+use crate::ip::offload::Offload;
+use crate::ip::segments::{Pieces, Segments};
 use crate::nat64::engine::Outbound;
 use crate::nat64::gateway::offloaded::is_of_flow;
 use crate::nat64::gateway::{Done, Gateway, GatewayOutbox};
@@ -60,11 +59,8 @@ impl Gateway {
         if !is_of_flow(packet.inside()) {
             return None;
         }
-        let longest = match (offload.segments, offload.checksum) {
-            (Some(_), _) => Segments::of(view.octets(), offload)?.next_length()?,
-            (None, Some(left)) if !has_place(left, view.octets()) => return None,
-            (None, _) => view.octets().len(),
-        };
+        // The first piece is as long as any.
+        let longest = Pieces::of(view.octets(), offload)?.next_length()?;
         let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(&packet);
         let done = self.nat64.tunnel(now, &outbound, longest, &mut self.front, &mut actions);
@@ -83,22 +79,15 @@ impl Gateway {
         offload: &Offload,
         out: &mut GatewayOutbox,
     ) {
-        let (ends, front) = (self.control_ends(server), self.front.len());
-        if let Some(mut segments) = Segments::of(packet, offload) {
+        let Some(mut pieces) = Pieces::of(packet, offload) else { return };
+        if offload.segments.is_some() {
             self.did(Done::Super);
-            while let Some(length) = segments.next_length() {
-                let payload = out.datagram(&ends, front + length);
-                payload[..front].copy_from_slice(&self.front);
-                segments.next_segment(&mut payload[front..]);
-                self.did(Done::Requests);
-            }
-        } else {
-            let payload = out.datagram(&ends, front + packet.len());
+        }
+        let (ends, front) = (self.control_ends(server), self.front.len());
+        while let Some(length) = pieces.next_length() {
+            let payload = out.datagram(&ends, front + length);
             payload[..front].copy_from_slice(&self.front);
-            payload[front..].copy_from_slice(packet);
-            if let Some(left) = offload.checksum {
-                left.make(&mut payload[front..]);
-            }
+            pieces.next_piece(&mut payload[front..]);
             self.did(Done::Requests);
         }
         out.finish_datagrams();
@@ -112,8 +101,7 @@ impl Gateway {
         offload: &Offload,
         out: &mut GatewayOutbox,
     ) {
-        let mtu = self.nat64.tunnel_mtu().map_or(0, u32::from);
-        let error = IcmpError { kind: v6::PACKET_TOO_BIG, code: 0, word: mtu };
+        let Some(error) = self.too_big() else { return };
         let mut segment = std::mem::take(&mut self.segment);
         let first = Segments::of(packet, offload)
             .and_then(|mut segments| segments.next_segment(&mut segment));
@@ -121,10 +109,4 @@ impl Gateway {
         self.tell_client(now, error, about, out);
         self.segment = segment;
     }
-}
-
-/// Whether the checksum that is left stands in the packet.
-fn has_place(left: ChecksumLeft, packet: &[u8]) -> bool {
-    let at = usize::from(left.start) + usize::from(left.offset);
-    left.offset.is_multiple_of(2) && at + 2 <= packet.len()
 }

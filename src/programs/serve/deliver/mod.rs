@@ -27,9 +27,9 @@ use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::ip::flow::{self, Class};
 use crate::ip::icmp;
 use crate::ip::ipv6::Ipv6;
-use crate::ip::joined::{JOINED_MAX, Joined};
+use crate::ip::joined::{JOINED_MAX, join_each};
 use crate::ip::offload::{OFFLOAD_HEADER, Offload};
-use crate::ip::segments::Segments;
+use crate::ip::segments::Pieces;
 use crate::kernel::backend::Backend;
 use crate::kernel::tun_queue::{DevicePacket, PARTS_MAX, TunQueue};
 
@@ -82,44 +82,16 @@ impl Deliverer {
 
     /// Gives the host what is `delivered`, of the batch that `backend` holds.
     pub fn deliver(&mut self, backend: &impl Backend, delivered: &[DeliveredPacket]) {
-        let packet = |number: usize| {
-            let DeliveredPacket { datagram, range } = &delivered[number];
-            &backend.buffer(*datagram)[range.clone()]
-        };
-        let mut next = 0;
-        while next < delivered.len() {
-            let first = packet(next);
-            next += 1;
-            let Some((mut joined, data)) = Joined::begin(first) else {
-                self.write(&Offload::default(), first, []);
-                continue;
-            };
-            let mut parts: [&[u8]; JOINED_MAX] = [&[]; JOINED_MAX];
-            parts[0] = &first[data];
-            while next < delivered.len() {
-                let own = packet(next);
-                let Some(data) = joined.join(own) else { break };
-                parts[joined.packets() - 1] = &own[data];
-                next += 1;
-            }
-            let count = joined.packets();
-            if count == 1 {
-                self.write(&Offload::default(), first, []);
-            } else {
-                let (front, offload) = joined.finish();
-                self.write(&offload, front, parts[..count].iter().copied());
-            }
-        }
+        let packets = delivered
+            .iter()
+            .map(|DeliveredPacket { datagram, range }| &backend.buffer(*datagram)[range.clone()]);
+        let udp = self.queue.takes_udp_segments();
+        join_each(packets, udp, |offload, front, rest| self.write(offload, front, rest));
     }
 
-    fn write<'a>(
-        &self,
-        offload: &Offload,
-        front: &'a [u8],
-        rest: impl IntoIterator<Item = &'a [u8]>,
-    ) {
+    fn write(&self, offload: &Offload, front: &[u8], rest: &[&[u8]]) {
         // What the host does not take is lost, as on any link: the device is down, or full.
-        if self.queue.send(offload, front, rest).is_err() {
+        if self.queue.send(offload, front, rest.iter().copied()).is_err() {
             self.stats.add(Counter::DeviceErrors, 1);
         }
     }
@@ -176,29 +148,15 @@ impl Deliverer {
         };
         let to = SocketAddrV4::new(nat64, port.0);
         let front = MESSAGE_HEADER + authenticator.len();
-        let write_front = |out: &mut [u8]| {
-            write_before(out, front, message_type::AUTHENTICATOR, authenticator);
-        };
-        if offload.segments.is_none() {
-            if offload.checksum.is_some_and(|left| !left.make(packet)) {
-                self.stats.count_drop(DropReason::NotAnswer);
-                return Ok(());
-            }
-            self.stats.add(Counter::Answered, 1);
-            return backend.send_emitted(path, front + packet.len(), to, |out| {
-                write_front(out);
-                out[front..].copy_from_slice(packet);
-            });
-        }
-        let Some(mut segments) = Segments::of(packet, &offload) else {
+        let Some(mut pieces) = Pieces::of(packet, &offload) else {
             self.stats.count_drop(DropReason::NotAnswer);
             return Ok(());
         };
-        while let Some(length) = segments.next_length() {
+        while let Some(length) = pieces.next_length() {
             self.stats.add(Counter::Answered, 1);
             backend.send_emitted(path, front + length, to, |out| {
-                write_front(out);
-                segments.next_segment(&mut out[front..]);
+                write_before(out, front, message_type::AUTHENTICATOR, authenticator);
+                pieces.next_piece(&mut out[front..]);
             })?;
         }
         Ok(())
@@ -225,7 +183,7 @@ impl Deliverer {
         let error = Ipv6::whole(packet).and_then(|about| icmp::address_unreachable(about).ok());
         if let Some(error) = error.filter(|_| self.icmp_rate.take_icmp(now).is_ok()) {
             let (front, quoted) = error.parts();
-            self.write(&Offload::default(), front, [quoted]);
+            self.write(&Offload::default(), front, &[quoted]);
         }
     }
 }
