@@ -354,15 +354,10 @@ impl Backend for Mmsg {
         if !self.outgoing.has_room_for(length) {
             self.flush();
         }
-        let Some(room) = self.outgoing.room(length) else {
-            self.losses.send_errors += 1;
-            return Ok(());
-        };
-        emit(room);
-        let payload = room.as_ptr();
         let way = Way::back(&self.sockets, return_path);
-        // SAFETY: the payload stays in the arena until all was sent and cleared.
-        unsafe { self.outgoing.push(way, to, payload, length) };
+        if !self.outgoing.push_emitted(way, to, length, emit) {
+            self.losses.send_errors += 1;
+        }
         Ok(())
     }
 

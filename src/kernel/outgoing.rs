@@ -169,8 +169,28 @@ impl Outgoing {
         self.arena_used + length <= ARENA_SIZE
     }
 
+    /// Adds a reply of `length` octets that `emit` writes. Returns false where there is no room for
+    /// its payload.
+    ///
+    /// # Panics
+    /// As [`Outgoing::push`].
+    pub(crate) fn push_emitted(
+        &mut self,
+        way: Way,
+        to: SocketAddrV4,
+        length: usize,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let Some(room) = self.room(length) else { return false };
+        emit(room);
+        let payload = room.as_ptr();
+        // SAFETY: the payload stays in the arena until all is cleared.
+        unsafe { self.push(way, to, payload, length) };
+        true
+    }
+
     /// Room for a payload in the arena, where it stays until all is cleared. `None`: there is none.
-    pub(crate) fn room(&mut self, length: usize) -> Option<&mut [u8]> {
+    fn room(&mut self, length: usize) -> Option<&mut [u8]> {
         if !self.has_room_for(length) {
             return None;
         }
@@ -427,11 +447,9 @@ mod tests {
     }
 
     fn push(outgoing: &mut Outgoing, way: Way, to: SocketAddrV4, payload: &[u8]) {
-        let room = outgoing.room(payload.len()).unwrap();
-        room.copy_from_slice(payload);
-        let kept = room.as_ptr();
-        // SAFETY: the copy stays in the arena until all is cleared.
-        unsafe { outgoing.push(way, to, kept, payload.len()) };
+        assert!(
+            outgoing.push_emitted(way, to, payload.len(), |room| room.copy_from_slice(payload))
+        );
     }
 
     #[test]

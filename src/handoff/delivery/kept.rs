@@ -124,17 +124,7 @@ impl<'a> KeptRest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::delivery::{DeliveredFlow, Via};
-
-    fn flow(client: u16, port: u16) -> DeliveredFlow {
-        DeliveredFlow {
-            service: "64:ff9b::203.0.113.5".parse().unwrap(),
-            client: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, client),
-            protocol: 6,
-            service_port: 80,
-            client_port: port,
-        }
-    }
+    use crate::handoff::delivery::{DeliveredFlow, Via, tests::flow};
 
     fn came(routes: &DeliveryRoutes, nat64: u8, flow: &DeliveredFlow, authenticator: &[u8]) {
         let (local, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, nat64));

@@ -23,6 +23,7 @@ pub use routes::{
     AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_EACH, ROUTES_MAX, Via,
 };
 
+use crate::handoff::stats::DropReason;
 use crate::ip::address::Prefix96;
 
 /// What is delivered, and the flows of it.
@@ -48,10 +49,34 @@ impl HostDelivery {
         self.services.contains(&address)
     }
 
+    /// As [`Self::is_service`].
+    ///
+    /// # Errors
+    /// [`DropReason::NotService`] where they are not.
+    pub fn check_service(&self, address: Ipv6Addr) -> Result<(), DropReason> {
+        self.is_service(address).then_some(()).ok_or(DropReason::NotService)
+    }
+
     /// Whether a client can have this address: one behind the prefix of a service would be a
     /// service, or an IPv4 host that pretends to be a client.
     pub fn can_be_client(&self, address: Ipv6Addr) -> bool {
         let prefix = Prefix96::of(address);
         self.services.iter().all(|&service| Prefix96::of(service) != prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flow of TCP to port 80, of one of many clients.
+    pub fn flow(client: u16, port: u16) -> DeliveredFlow {
+        DeliveredFlow {
+            service: "64:ff9b::203.0.113.5".parse().unwrap(),
+            client: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, client),
+            protocol: 6,
+            service_port: 80,
+            client_port: port,
+        }
     }
 }

@@ -381,20 +381,11 @@ fn halves(bits: u128) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handoff::delivery::tests::flow;
     use crate::handoff::message::MESSAGE_DATA_MAX;
 
     fn routes() -> DeliveryRoutes {
         DeliveryRoutes::new([3; 16], CLIENTS_MAX)
-    }
-
-    fn flow(client: u16, port: u16) -> DeliveredFlow {
-        DeliveredFlow {
-            service: "64:ff9b::203.0.113.5".parse().unwrap(),
-            client: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, client),
-            protocol: 6,
-            service_port: 80,
-            client_port: port,
-        }
     }
 
     fn table(nat64: u8) -> TableKey {

@@ -142,14 +142,7 @@ impl Channel {
     ) {
         let second = effects.batch.coarse.second;
         let proved = if proof { second } else { self.identities.last_proof() };
-        let had = self.table.len();
-        self.table.bar(port, |change| {
-            self.buckets.changed(&change);
-            effects.record(change);
-        });
-        if had > 1 && self.table.len() < had {
-            effects.shared.budget.give_entry();
-        }
+        self.delete(effects, |table, changed| table.bar(port, changed));
         // The order of use is not journaled, so replay could not repeat this choice: the eviction
         // itself is a change.
         if let Some((port, token)) = self.identities.to_evict(port, &token) {
@@ -159,6 +152,24 @@ impl Channel {
         }
         self.know(port, token.clone(), effects.batch.record, second, proved);
         effects.record(Change::IdentityKnown { port, token });
+    }
+
+    /// Deletes what `delete` does of the table: one entry or none.
+    pub(super) fn delete(
+        &mut self,
+        effects: &mut Effects<'_>,
+        delete: impl FnOnce(&mut Table, &mut dyn FnMut(Change)),
+    ) {
+        let Self { table, buckets, .. } = self;
+        let had = table.len();
+        delete(table, &mut |change| {
+            buckets.changed(&change);
+            effects.record(change);
+        });
+        // The budget counts an empty table as one entry.
+        if had > 1 && table.len() < had {
+            effects.shared.budget.give_entry();
+        }
     }
 
     /// (`port`, `token`) is known from this `second` on, as record `since` says, for when it

@@ -4,7 +4,6 @@
 //! An entry comes first: where there is one, the NAT64 and this server go on as they did, and its
 //! connection lives on. A new connection on an entry without a live one ends the entry.
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use super::Server;
@@ -95,7 +94,8 @@ impl Channel {
         let Effects { table, shared, .. } = &exchange.effects;
         match &shared.delivery {
             Some(delivery) if delivery.routes.has(&flow, *table) => {
-                self.hand_over(flow.service, token, parts, exchange)
+                delivery.check_service(flow.service)?;
+                self.hand_over(token, parts, exchange)
             }
             _ => Err(DropReason::FragmentUnknown),
         }
@@ -135,7 +135,8 @@ impl Channel {
         if !through || !delivery.routes.has(&quoted, *table) {
             return Ok(false);
         }
-        self.hand_over(flow.service, token, parts, exchange).map(|()| true)
+        delivery.check_service(flow.service)?;
+        self.hand_over(token, parts, exchange).map(|()| true)
     }
 
     /// Notes where the answers go, and hands the packet over to the host.
@@ -153,9 +154,7 @@ impl Channel {
         let via = Via { table: *table, port: ControlPort(datagram.port), authenticator };
         if !shared.last_flow.as_ref().is_some_and(|last| last.is(&flow, via, second)) {
             let delivery = shared.delivery.as_ref().ok_or(DropReason::NothingAsked)?;
-            if !delivery.is_service(flow.service) {
-                return Err(DropReason::NotService);
-            }
+            delivery.check_service(flow.service)?;
             if !delivery.can_be_client(flow.client) {
                 return Err(DropReason::ClientAddress);
             }
@@ -163,22 +162,18 @@ impl Channel {
             shared.last_flow = LastFlow::new(flow, via, second);
             self.learn_sender(parts, exchange);
         }
-        self.hand_over(flow.service, token, parts, exchange)
+        self.hand_over(token, parts, exchange)
     }
 
-    /// Hands the packet over to the host, and sees that the NAT64 knows that somebody is here.
+    /// Hands a packet for a service over to the host, and sees that the NAT64 knows that somebody
+    /// is here.
     fn hand_over(
         &mut self,
-        service: Ipv6Addr,
         token: Span,
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         let Exchange { datagram, effects, .. } = &mut *exchange;
-        let delivery = effects.shared.delivery.as_ref();
-        if !delivery.is_some_and(|delivery| delivery.is_service(service)) {
-            return Err(DropReason::NotService);
-        }
         effects.shared.stats.add(Counter::Delivered, 1);
         effects.outbox.deliver(datagram.index, datagram.range(parts.packet));
         let second = effects.batch.coarse.second;
@@ -197,14 +192,7 @@ impl Channel {
         if live.is_none_or(|live| live.ports.contains(port)) || effects.batch.frozen.is_some() {
             return false;
         }
-        let had = self.table.len();
-        self.table.delete(slot, |change| {
-            self.buckets.changed(&change);
-            effects.record(change);
-        });
-        if had > 1 {
-            effects.shared.budget.give_entry();
-        }
+        self.delete(effects, |table, changed| table.delete(slot, changed));
         true
     }
 }
@@ -221,12 +209,8 @@ fn to_deliver(
     walk: &Walk,
     delivery: Option<&HostDelivery>,
 ) -> Option<DeliveredFlow> {
-    let transport = match walk.protocol {
-        protocol::TCP => Transport::Tcp,
-        _ => Transport::Udp,
-    };
-    flow_of(view, walk)
-        .filter(|flow| delivery.is_some_and(|it| it.ports.has(transport, flow.service_port)))
+    let (ports, transport) = (&delivery?.ports, Transport::of(walk.protocol)?);
+    flow_of(view, walk).filter(|flow| ports.has(transport, flow.service_port))
 }
 
 /// The flow of a segment that opens no connection, to a port that is not delivered to any more, if

@@ -464,15 +464,10 @@ impl Backend for Ring {
         if !self.kernel.outgoing.has_room_for(length) {
             self.submit(Wait::No)?;
         }
-        let Some(room) = self.kernel.outgoing.room(length) else {
-            self.losses.send_errors += 1;
-            return Ok(());
-        };
-        emit(room);
-        let payload = room.as_ptr();
         let way = Way::back(&self.sockets, return_path);
-        // SAFETY: the payload stays in the arena until all was submitted and cleared.
-        unsafe { self.kernel.outgoing.push(way, to, payload, length) };
+        if !self.kernel.outgoing.push_emitted(way, to, length, emit) {
+            self.losses.send_errors += 1;
+        }
         Ok(())
     }
 

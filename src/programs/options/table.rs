@@ -445,6 +445,17 @@ fn taken(layers: &mut Layers<'_>) -> Result<ServeConfig, UsageErrors> {
 }
 
 impl ServeConfig {
+    /// How packets to this port reach programs.
+    pub fn deliver_to(&self, port: u16) -> Deliver {
+        let own = self.deliver_ports.iter().find(|own| own.port == port);
+        own.map_or(self.deliver, |own| own.deliver)
+    }
+
+    /// All ways in which packets to some port or other reach programs.
+    pub fn deliver_ways(&self) -> impl Iterator<Item = Deliver> {
+        self.deliver_ports.iter().map(|port| port.deliver).chain([self.deliver])
+    }
+
     /// The pool, if clients get addresses of it.
     pub fn pool(&self) -> Option<PoolSettings> {
         let (network, unit, idle) = (self.peer_pool, self.peer_pool_for, self.peer_pool_idle);

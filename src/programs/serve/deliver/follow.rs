@@ -12,7 +12,7 @@ use crate::ip::transport::Transport;
 use crate::kernel::clock::Clock;
 use crate::kernel::sock_diag::{ListeningSocket, SockDiag};
 use crate::kernel::stderr::{say, warn};
-use crate::programs::options::{Deliver, DeliverPort, ServeConfig};
+use crate::programs::options::{Deliver, ServeConfig};
 
 /// From one look at the sockets to the next, at least.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,8 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Looks, and sets the ports.
 pub struct PortsFollower {
-    deliver: Deliver,
-    ports: Vec<DeliverPort>,
+    config: ServeConfig,
     /// The number of the device.
     device: u32,
     sock_diag: Option<SockDiag>,
@@ -34,15 +33,9 @@ pub struct PortsFollower {
 impl PortsFollower {
     /// Of the configuration, if any port is to be followed.
     pub fn of(config: &ServeConfig, device: u32) -> Option<Self> {
-        let (deliver, ports) = (config.deliver, config.deliver_ports.clone());
-        let mut all = ports.iter().map(|port| port.deliver).chain([deliver]);
-        all.any(|deliver| deliver == Deliver::Auto).then(|| Self {
-            deliver,
-            ports,
-            device,
-            sock_diag: None,
-            failed: false,
-        })
+        let follows = config.deliver_ways().any(|deliver| deliver == Deliver::Auto);
+        let (sock_diag, failed) = (None, false);
+        follows.then(|| Self { config: config.clone(), device, sock_diag, failed })
     }
 
     /// Looks once, then again and again, until nobody delivers any more.
@@ -69,7 +62,7 @@ impl PortsFollower {
         match self.found(delivery) {
             Ok(found) => {
                 for (transport, found) in [Transport::Tcp, Transport::Udp].into_iter().zip(&found) {
-                    delivery.ports.set(transport, |port| match self.way(port) {
+                    delivery.ports.set(transport, |port| match self.config.deliver_to(port) {
                         Deliver::Native => true,
                         Deliver::Cache => false,
                         Deliver::Auto => found[usize::from(port)],
@@ -89,12 +82,6 @@ impl PortsFollower {
             Err(_) => {}
         }
         (clock.monotonic().saturating_sub(since) * PAUSE_FACTOR).clamp(LOOK_EVERY, PAUSE_MAX)
-    }
-
-    /// How packets to a port reach programs.
-    fn way(&self, port: u16) -> Deliver {
-        let own = self.ports.iter().find(|own| own.port == port);
-        own.map_or(self.deliver, |own| own.deliver)
     }
 
     /// The ports that sockets of TCP and of UDP take, in this order.

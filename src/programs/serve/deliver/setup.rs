@@ -60,8 +60,6 @@ impl DeliverySetup {
             return Ok(None);
         }
         look_at_host(config)?;
-        let is_native = |deliver: Deliver| deliver == Deliver::Native;
-        let ports = &config.deliver_ports;
         let follower = PortsFollower::of(config, interface::index(&config.deliver_device));
         let device = &config.deliver_device;
         let queues = TunQueue::attach(device, config.reactors)
@@ -72,8 +70,7 @@ impl DeliverySetup {
             return Err(DeliveryError::NoAddress(device.clone()));
         }
         let delivered = DeliveredPorts::new(config.deliver != Deliver::Cache, |_, port| {
-            let own = ports.iter().find(|own| own.port == port);
-            is_native(own.map_or(config.deliver, |own| own.deliver))
+            config.deliver_to(port) == Deliver::Native
         });
         let delivered = if follower.is_some() { delivered.following() } else { delivered };
         let clients = config.entries_max / ENTRIES_FOR_CLIENT;
@@ -123,8 +120,7 @@ impl DeliverySetup {
 
 /// Whether anything is to be delivered.
 pub fn delivers(config: &ServeConfig) -> bool {
-    let mut all = config.deliver_ports.iter().map(|port| port.deliver).chain([config.deliver]);
-    all.any(|deliver| deliver != Deliver::Cache)
+    config.deliver_ways().any(|deliver| deliver != Deliver::Cache)
 }
 
 /// What this host lacks for what is to be delivered, as far as it can be asked: a line each.

@@ -14,7 +14,7 @@ use std::path::Path;
 use rustix::process::geteuid;
 
 use crate::ip::address::{Prefix96, synthesize};
-use crate::kernel::network::{HostDevice, HostNetwork};
+use crate::kernel::network::{HostAddress, HostDevice, HostNetwork};
 use crate::kernel::tun_queue::DEVICE;
 use crate::programs::accounts;
 use crate::programs::options::ServeConfig;
@@ -86,7 +86,7 @@ impl HostReport {
             services,
             path_mtu,
         };
-        let found = found(&mut network, &wanted, device, all)?;
+        let found = found(&mut network, &wanted, device, addresses, all)?;
         let name = |index: u32| -> String {
             let device = network.device_of(index).ok().flatten();
             device.map_or_else(|| format!("device {index}"), |device| device.name)
@@ -144,6 +144,7 @@ fn found(
     network: &mut HostNetwork,
     wanted: &HostWanted,
     device: Option<HostDevice>,
+    addresses: Vec<HostAddress>,
     all: bool,
 ) -> io::Result<HostFound> {
     let client = IpAddr::V6(CLIENT);
@@ -166,7 +167,7 @@ fn found(
         has_ipv6: Path::new("/proc/net/if_inet6").exists(),
         is_ipv6_off: fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
             .is_ok_and(|text| text.trim() == "1"),
-        addresses: network.addresses()?,
+        addresses,
         rules: network.rules()?,
         routes,
         answers,
