@@ -28,7 +28,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use forwarder::End;
-use measured::{Process, goal, print, rounds, until};
+use measured::{Process, goal, ip6, print, rounds, until};
 use namespace::Namespace;
 use traffic::{Direction, Service};
 
@@ -119,9 +119,10 @@ fn lay_out(near: &Namespace, far: &Namespace) {
          route add {NAT64} dev out src {SERVICE}\n\
          tuntap add dev ho0 mode tun multi_queue vnet_hdr\n\
          link set ho0 mtu {MTU} addrgenmode none up\n\
-         address add {SERVICE6}/128 dev ho0 nodad\n\
-         route add {CLIENT}/128 dev ho0 src {SERVICE6}"
+         address add {SERVICE6}/128 dev ho0 nodad preferred_lft 0 noprefixroute"
     ));
+    ip6(far, "route add default dev ho0 table 6464");
+    ip6(far, &format!("rule add from {SERVICE6} iif lo lookup 6464 priority 6464"));
 }
 
 fn own_process(host: &Namespace, end: &str, device: &str) -> Process {

@@ -31,7 +31,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use field::{Field, SERVICE, SERVICE6, Site};
-use measured::{Process, goal, print, rounds, until};
+use measured::{Process, goal, ip6, print, rounds, until};
 use traffic::{Direction, Service};
 
 /// How long one measurement sends.
@@ -159,9 +159,7 @@ fn relay(site: &Site) -> Between {
         &format!("route add {} dev clients table 64", site.address),
         "route add default dev relay table 65",
     ] {
-        let mut ip = Command::new("ip");
-        ip.arg("-6").args(line.split(' '));
-        assert!(site.nat64.inside(|| ip.status()).unwrap().success(), "ip -6 {line}");
+        ip6(&site.nat64, line);
     }
     between
 }

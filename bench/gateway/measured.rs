@@ -47,6 +47,13 @@ impl Process {
     }
 }
 
+/// Runs `ip -6` in a namespace.
+pub fn ip6(host: &Namespace, line: &str) {
+    let mut ip = Command::new("ip");
+    ip.arg("-6").args(line.split(' '));
+    assert!(host.inside(|| ip.status()).unwrap().success(), "ip -6 {line}");
+}
+
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
