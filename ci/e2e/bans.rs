@@ -18,7 +18,7 @@ struct Bans {
     server: Server,
     set: Process,
     _nginx: Nginx,
-    _gateway: Gateway,
+    gateway: Gateway,
     neighbour: Ipv6Addr,
 }
 
@@ -31,10 +31,10 @@ impl Bans {
         let nginx = Nginx::start(&field);
         let gateway = Gateway::start(&field.sites[0]);
         let set = keeps_out(&field);
-        let bans = Self { field, server, set, _nginx: nginx, _gateway: gateway, neighbour };
-        // The first packets of a NAT64 that the server does not know yet go on without it.
+        let mut bans = Self { field, server, set, _nginx: nginx, gateway, neighbour };
+        // The first packets of a NAT64 that does not know the server yet go on without it.
         bans.get(bans.neighbour).unwrap();
-        bans.server.wait_until_known(bans.site().pool);
+        bans.gateway.wait_for("is known");
         bans
     }
 

@@ -100,7 +100,7 @@ fn fail2ban_bans_the_attacker_and_not_its_neighbour() {
     assert!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
     let maps = place.maps();
     let mut server = Server::start_with(&field, &["--peer-names", "ipv6", "--peer-maps", &maps]);
-    let _gateway = Gateway::start(site);
+    let mut gateway = Gateway::start(site);
     let mut set = keeps_out(&field);
     let (attacker, neighbour): (_, Ipv6Addr) = (site.address, "2001:db8:0::18".parse().unwrap());
     site.client.ip(&format!("address add {neighbour}/64 dev out nodad"));
@@ -116,9 +116,9 @@ fn fail2ban_bans_the_attacker_and_not_its_neighbour() {
     wait_until("nginx listens", || {
         field.server.inside(|| TcpStream::connect((SERVICE, PORT)).is_ok())
     });
-    // The first packets of a NAT64 that the server does not know yet go on without it.
+    // The first packets of a NAT64 that does not know the server yet go on without it.
     fetch(site, neighbour, "page");
-    server.wait_until_known(site.pool);
+    gateway.wait_for("is known");
     let log = folder.join("access.log");
     wait_until("nginx sees the neighbour", || {
         assert_eq!(fetch(site, neighbour, "page"), 200);

@@ -1,6 +1,6 @@
 //! PROTOCOL.md section 11: `--deliver auto` follows what listens.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,20 @@ fn exchange(when: &str, client: &mut TcpStream, program: &mut TcpStream) {
     assert_eq!(&got, b"here");
 }
 
+/// A socket whose port another one had. A process that another test forks just now holds that one,
+/// too, until it calls execve.
+fn bound<S>(at: &str, bind: impl Fn() -> Result<S>) -> S {
+    let mut socket = None;
+    wait_until(&format!("{at} is free"), || {
+        socket = match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            bound => Some(bound.unwrap()),
+        };
+        socket.is_some()
+    });
+    socket.unwrap()
+}
+
 #[test]
 fn section_11_auto_follows_the_programs_that_listen() {
     let field = Field::new();
@@ -45,7 +59,7 @@ fn section_11_auto_follows_the_programs_that_listen() {
     });
 
     // A program of IPv4 alone, and then one of IPv6: the port becomes that one's.
-    let listen = |at: &str| field.server.inside(|| TcpListener::bind(at).unwrap());
+    let listen = |at: &str| bound(at, || field.server.inside(|| TcpListener::bind(at)));
     let old = listen(&format!("{SERVICE}:7"));
     let (mut client, mut program, from) = connect(&field, &old, 7);
     assert_eq!(from, by_cache);
@@ -104,7 +118,7 @@ fn section_11_auto_of_one_port_of_udp() {
     let any = field.server.inside(|| UdpSocket::bind("[::]:53").unwrap());
     wait_until("it is asked by the cache", || seen(&any) == Some(IpAddr::V4(site.pool)));
     drop(any);
-    let own = field.server.inside(|| UdpSocket::bind(service).unwrap());
+    let own = bound("its port", || field.server.inside(|| UdpSocket::bind(service)));
     // The client's entry is for its port: another has none.
     wait_until("it has the client's own packets", || {
         let mut buffer = [0; 8];

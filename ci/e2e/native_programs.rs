@@ -21,13 +21,13 @@ fn served(field: &Field, prepared: &str, options: &[&str]) -> (Server, Gateway) 
     // Where the host has IPv6, the last is for nothing.
     shell(field, &recipe()[..5].join("\n").replace("nat64ho", "root"));
     let server = Server::start_with(field, options);
-    let gateway = Gateway::start(&field.sites[0]);
+    let mut gateway = Gateway::start(&field.sites[0]);
     let first = field.server.inside(|| TcpListener::bind((SERVICE, 9999)).unwrap());
     let to = SocketAddrV6::new(SERVICE6, 9999, 0, 0);
     let reached = field.client().inside(|| TcpStream::connect_timeout(&to.into(), PATIENCE));
     reached.expect("a first connection, by IPv4");
     drop(first);
-    server.wait_until_known(field.sites[0].pool);
+    gateway.wait_for("is known");
     (server, gateway)
 }
 
@@ -78,7 +78,7 @@ fn section_11_a_program_of_ipv4_alone_wants_its_port_in_the_cache() {
     server.stop();
     let cache = ["--deliver", "native", "--deliver-port", "80=cache"];
     let mut server = Server::start_with(&field, &cache);
-    let _gateway = Gateway::start(&field.sites[0]);
+    let mut gateway = Gateway::start(&field.sites[0]);
     assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
     assert_eq!(nginx.accesses(1)[0].address, IpAddr::V4(field.sites[0].pool));
     server.stop();
@@ -146,9 +146,9 @@ fn section_11_ipv6_that_is_off_is_on_at_the_device() {
     shell(&field, &lines.join("\n").replace("nat64ho", "root"));
     let mut server = Server::start_with(&field, &["--deliver", "native"]);
     let nginx = Nginx::start_at(&field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
-    let _gateway = Gateway::start(&field.sites[0]);
+    let mut gateway = Gateway::start(&field.sites[0]);
     curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    gateway.wait_for("is known");
     assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
     assert_eq!(nginx.accesses(2)[1].address, client_of(&field.sites[0]));
     server.stop();

@@ -42,7 +42,7 @@ fn unchanged_programs_see_the_client() {
     assert!(attached.status.success(), "{}", String::from_utf8_lossy(&attached.stderr));
     let maps = place.maps();
     let mut server = Server::start_with(&field, &["--peer-names", "both", "--peer-maps", &maps]);
-    let _gateway = Gateway::start(site);
+    let mut gateway = Gateway::start(site);
     let client = site.address.to_string();
     let mut known = false;
     for program in programs(&place) {
@@ -51,10 +51,10 @@ fn unchanged_programs_see_the_client() {
         wait_until(&format!("{} listens", program.name), || {
             field.server.inside(|| TcpStream::connect((SERVICE, program.port)).is_ok())
         });
-        // The first packets of a NAT64 that the server does not know yet go on without it.
+        // The first packets of a NAT64 that does not know the server yet go on without it.
         if !std::mem::replace(&mut known, true) {
             visit(&field, program.port);
-            server.wait_until_known(site.pool);
+            gateway.wait_for("is known");
         }
         let own = visit(&field, program.port);
         let line = (program.tells)(&client, own);

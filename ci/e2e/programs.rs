@@ -238,13 +238,13 @@ fn config_of(folder: &str, listen: &[&str]) -> String {
     )
 }
 
-/// A server, the first NAT64's gateway that it knows, and an nginx.
+/// A server, the first NAT64's gateway that knows it, and an nginx.
 pub fn known(field: &Field) -> (Server, Gateway, Nginx) {
     let server = Server::start(field);
     let nginx = Nginx::start(field);
-    let gateway = Gateway::start(&field.sites[0]);
+    let mut gateway = Gateway::start(&field.sites[0]);
     curl(&field.sites[0], "hello").unwrap();
-    server.wait_until_known(field.sites[0].pool);
+    gateway.wait_for("is known");
     (server, gateway, nginx)
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -215,6 +216,9 @@ fn without_a_server_the_next_step_is_said() {
     assert!(code == 1 && said.contains("start one") && said.contains("--admin"), "{said}");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     drop(listener);
+    // A process that another test forks just now holds it, too, until it calls execve.
+    let is_gone = || UnixStream::connect(&path).is_err();
+    assert!(wait_until(PATIENCE, is_gone));
     let (code, _, said) = at(&path);
     assert!(code == 1 && said.contains("any more"), "{said}");
     assert!(said.lines().count() == 1, "{said}");
