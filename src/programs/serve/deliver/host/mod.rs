@@ -2,6 +2,7 @@
 //!
 //! Said at the start of a server that delivers, and printed as commands by `check-config --host`.
 
+mod step;
 mod steps;
 
 use std::fmt::Write;
@@ -19,10 +20,8 @@ use crate::kernel::tun_queue::DEVICE;
 use crate::programs::accounts;
 use crate::programs::options::ServeConfig;
 
-use steps::{
-    Account, HostFound, HostStep, HostWanted, StepState, TunFile, device_mtu, overlaps, shown,
-    steps,
-};
+use step::HostStep;
+use steps::{Account, HostFound, HostWanted, TunFile, device_mtu, overlaps, shown, steps};
 
 /// Who runs the server where nothing else says so.
 const USER: &str = "nat64ho";
@@ -114,11 +113,10 @@ impl HostReport {
         for line in &self.about {
             let _ = writeln!(out, "# {line}");
         }
-        for HostStep { what, state, commands } in &self.anew {
-            let _ = writeln!(out, "\n# {what}: {state}");
-            let is_to_do = matches!(state, StepState::Better(_) | StepState::Missing(_));
-            for command in commands {
-                let _ = writeln!(out, "{}{command}", if is_to_do { "" } else { "#   " });
+        for step in &self.anew {
+            let _ = writeln!(out, "\n# {}: {}", step.what, step.state);
+            for command in &step.commands {
+                let _ = writeln!(out, "{}{command}", if step.is_to_do() { "" } else { "#   " });
             }
         }
         if !self.notes.is_empty() {

@@ -1,13 +1,14 @@
 //! [`steps`]: what a host has to have for delivery, each with the commands that make it, and
 //! whether it is there. Nothing here asks the kernel.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::Ipv6Net;
 
 use crate::ip::address::extract;
 use crate::kernel::network::{HostAddress, HostDevice, HostRoute, HostRule, HostWay, TABLE_MAIN};
+
+use super::step::{HostStep, StepCommand, StepState};
 
 /// The table of routes that a rule leads answers to, and the rule's priority.
 const TABLE: u32 = 6464;
@@ -68,50 +69,6 @@ pub struct HostFound {
     pub own: Option<(HostWay, String)>,
 }
 
-/// One of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostStep {
-    /// What it is.
-    pub what: String,
-    pub state: StepState,
-    pub commands: Vec<String>,
-}
-
-/// Whether it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StepState {
-    Done,
-    /// This host does not need it.
-    NotNeeded(&'static str),
-    /// Without it, some of delivery works. Why it is missing.
-    Better(String),
-    /// Without it nothing is delivered.
-    Missing(String),
-}
-
-impl HostStep {
-    /// What is to be said of it in one line, where it is not there.
-    pub fn line(&self) -> Option<String> {
-        let (StepState::Better(why) | StepState::Missing(why)) = &self.state else { return None };
-        Some(format!("{why}: {}", self.commands.join(" && ")))
-    }
-
-    pub fn is_missing(&self) -> bool {
-        matches!(self.state, StepState::Missing(_))
-    }
-}
-
-impl fmt::Display for StepState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::NotNeeded(why) => write!(f, "not needed: {why}"),
-            Self::Better(why) => write!(f, "wanting: {why}"),
-            Self::Missing(why) => write!(f, "missing: {why}"),
-        }
-    }
-}
-
 /// The longest packet that is for the device of a path, so that nothing leaves in fragments.
 pub fn device_mtu(path: u32) -> u32 {
     path.saturating_sub(BEFORE).max(MTU_MIN)
@@ -148,39 +105,37 @@ struct HostLook<'a> {
 }
 
 impl HostLook<'_> {
-    fn name(&self) -> String {
-        quoted(&self.wanted.device)
+    fn name(&self) -> &str {
+        &self.wanted.device
     }
 
     fn file_step(&self) -> HostStep {
         let user = &self.wanted.user.name;
         let unit =
             "systemctl edit nat64handoff, with DeviceAllow=/dev/net/tun rw and PrivateDevices=no";
+        let load = StepCommand::run("modprobe tun");
         let (state, command) = match &self.found.file {
-            TunFile::Good => (StepState::Done, "modprobe tun"),
-            TunFile::Missing => {
-                let why = "there is no /dev/net/tun".to_owned();
-                (StepState::Missing(why), "modprobe tun")
-            }
+            TunFile::Good => (StepState::Done, load),
+            TunFile::Missing => (StepState::Missing("there is no /dev/net/tun".to_owned()), load),
             TunFile::Hidden => {
                 let why = "/dev/net/tun is hidden from the service".to_owned();
-                (StepState::Missing(why), unit)
+                (StepState::Missing(why), StepCommand::by_hand(unit))
             }
             TunFile::Refused(why) => {
                 let why = format!("{user} cannot open /dev/net/tun ({why})");
-                (StepState::Missing(why), "chmod 666 /dev/net/tun")
+                (StepState::Missing(why), StepCommand::run("chmod 666 /dev/net/tun"))
             }
         };
         let what = format!("/dev/net/tun, which {user} can open");
-        HostStep { what, state, commands: vec![command.to_owned()] }
+        HostStep { what, state, commands: vec![command] }
     }
 
     fn device_step(&self) -> HostStep {
         let (name, user) = (self.name(), &self.wanted.user);
-        let make = format!(
+        let make = StepCommand::run(&format!(
             "ip tuntap add dev {name} mode tun user {} multi_queue vnet_hdr",
-            quoted(&user.name)
-        );
+            user.name
+        ));
         let state = match self.device.map(|device| device.tun) {
             None => StepState::Missing(format!("there is no device {name}")),
             Some(tun) => match tun.filter(|tun| tun.has_packets) {
@@ -207,7 +162,14 @@ impl HostLook<'_> {
             },
         };
         let there = self.device.filter(|_| state != StepState::Done);
-        let remove = there.map(|_| format!("ip link del {name}"));
+        let remove = there.map(|device| {
+            let line = format!("ip link del {name}");
+            match device.tun {
+                Some(tun) if tun.has_packets && tun.queues == 0 => StepCommand::run(&line),
+                // What somebody uses, or made for something else.
+                _ => StepCommand::ByHand(line),
+            }
+        });
         let what = format!("the device {name}, which {} can open", user.name);
         HostStep { what, state, commands: remove.into_iter().chain([make]).collect() }
     }
@@ -218,17 +180,17 @@ impl HostLook<'_> {
         let what = "IPv6".to_owned();
         if !self.found.has_ipv6 {
             let state = StepState::Missing("this kernel was started without IPv6".to_owned());
-            let command = "start it without ipv6.disable=1".to_owned();
+            let command = StepCommand::by_hand("start it without ipv6.disable=1");
             return Some(HostStep { what, state, commands: vec![command] });
         }
         let is_off = match self.device {
             Some(device) => device.ipv6.is_some_and(|ipv6| ipv6.is_off),
             None => self.found.is_ipv6_off,
         };
-        let command = match name.contains('.') {
-            true => format!("sysctl -w net/ipv6/conf/{}/disable_ipv6=0", quoted(name)),
-            false => format!("sysctl -w net.ipv6.conf.{}.disable_ipv6=0", quoted(name)),
-        };
+        let command = StepCommand::run(&match name.contains('.') {
+            true => format!("sysctl -w net/ipv6/conf/{name}/disable_ipv6=0"),
+            false => format!("sysctl -w net.ipv6.conf.{name}.disable_ipv6=0"),
+        });
         is_off.then(|| HostStep {
             what,
             state: StepState::Missing(format!("IPv6 is off at the device {name}")),
@@ -268,8 +230,9 @@ impl HostLook<'_> {
         // One that is less by intention stays.
         let its = self.device.map(|device| device.mtu).filter(|mtu| (MTU_MIN..most).contains(mtu));
         let mtu = its.unwrap_or(most);
-        let command =
-            format!("ip link set {name} mtu {mtu} txqueuelen {QUEUE_LENGTH} addrgenmode none up");
+        let command = StepCommand::run(&format!(
+            "ip link set {name} mtu {mtu} txqueuelen {QUEUE_LENGTH} addrgenmode none up"
+        ));
         let what = format!("the device {name} up, with an MTU of {mtu}");
         HostStep { what, state, commands: vec![command] }
     }
@@ -307,10 +270,10 @@ impl HostLook<'_> {
             ),
             Some(_) => (StepState::Done, "add"),
         };
-        let command = format!(
+        let command = StepCommand::run(&format!(
             "ip -6 addr {verb} {}/128 dev {name} nodad preferred_lft 0 noprefixroute",
             shown(service)
-        );
+        ));
         let what = format!("the service's address, {}", shown(service));
         HostStep { what, state, commands: vec![command] }
     }
@@ -355,7 +318,8 @@ impl HostLook<'_> {
             true => StepState::Done,
             false => StepState::Missing(why),
         };
-        let command = format!("ip -6 route add default dev {name} table {TABLE}");
+        let command =
+            StepCommand::run(&format!("ip -6 route add default dev {name} table {TABLE}"));
         let what = format!("a route for answers, in table {TABLE}");
         HostStep { what, state, commands: vec![command] }
     }
@@ -363,7 +327,9 @@ impl HostLook<'_> {
     fn rule_step(&self, service: Ipv6Addr, way: Option<HostWay>) -> HostStep {
         let shown = shown(service);
         let add = |priority: u32| {
-            format!("ip -6 rule add from {shown} iif lo lookup {TABLE} priority {priority}")
+            let line =
+                format!("ip -6 rule add from {shown} iif lo lookup {TABLE} priority {priority}");
+            StepCommand::run(&line)
         };
         let what = format!("a rule that leads answers of {shown} there");
         let mut its = self.rules_of(service);
@@ -378,7 +344,7 @@ impl HostLook<'_> {
                 None => format!("no rule leads answers of {shown} to table {TABLE}"),
             };
             let commands = match leads {
-                Some(_) => vec![add(1), "ip -6 rule show".to_owned()],
+                Some(_) => vec![add(1), StepCommand::by_hand("ip -6 rule show")],
                 None => vec![add(TABLE)],
             };
             return HostStep { what, state: StepState::Missing(why), commands };
@@ -391,7 +357,9 @@ impl HostLook<'_> {
             return HostStep { what, state: StepState::Done, commands: vec![add(TABLE)] };
         };
         let HostRule { from, table, priority, .. } = rule;
-        let remove = format!("ip -6 rule del from {from} lookup {table} priority {priority}");
+        let remove = StepCommand::run(&format!(
+            "ip -6 rule del from {from} lookup {table} priority {priority}"
+        ));
         HostStep { what, state: StepState::Better(why), commands: vec![add(TABLE), remove] }
     }
 
@@ -423,10 +391,13 @@ impl HostLook<'_> {
         let is_service = |source: Option<IpAddr>| {
             source.is_some_and(|source| self.wanted.services.iter().any(|&it| source == it))
         };
-        let mut commands = vec![format!(
-            "ip -6 route add default dev {name} src {} metric {METRIC}",
-            shown(service)
-        )];
+        let make = |verb: &str| {
+            StepCommand::run(&format!(
+                "ip -6 route {verb} default dev {name} src {} metric {METRIC}",
+                shown(service)
+            ))
+        };
+        let mut commands = vec![make("add")];
         let what =
             "on a host without IPv6 of its own, a route for UDP programs that choose no source";
         let gone = self.found.device.as_ref().filter(|_| self.device.is_none());
@@ -437,14 +408,15 @@ impl HostLook<'_> {
                     .to_owned(),
             ),
             Some((way, _)) if self.is_by_device(Some(*way)) && !is_service(way.source) => {
-                commands[0] = commands[0].replacen("add", "replace", 1);
+                commands = vec![make("replace")];
                 StepState::Better(
                     "UDP programs that choose no source answer from another address".to_owned(),
                 )
             }
             Some((way, _)) if self.is_by_device(Some(*way)) => StepState::Done,
             Some((way, by)) if is_service(way.source) => {
-                commands = vec![format!("ip -6 addr add ADDRESS dev {by}, with one of its own")];
+                let line = format!("ip -6 addr add ADDRESS dev {by}, with one of its own");
+                commands = vec![StepCommand::ByHand(line)];
                 StepState::Better(format!(
                     "this host takes the service's address for connections of its own, as {by} has no global \
                      address of IPv6"
@@ -468,15 +440,6 @@ pub fn shown(service: Ipv6Addr) -> String {
         [prefix, prefix.strip_suffix(':').unwrap_or(prefix)].map(|it| format!("{it}{ipv4}"));
     let is_it = |text: &String| text.parse() == Ok(service);
     tried.into_iter().find(is_it).unwrap_or_else(|| service.to_string())
-}
-
-/// As a word of a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
 }
 
 /// Of a prefix of NAT64s, what this host itself has in it.
