@@ -78,7 +78,7 @@ fn section_11_a_program_of_ipv4_alone_wants_its_port_in_the_cache() {
     server.stop();
     let cache = ["--deliver", "native", "--deliver-port", "80=cache"];
     let mut server = Server::start_with(&field, &cache);
-    let mut gateway = Gateway::start(&field.sites[0]);
+    let _gateway = Gateway::start(&field.sites[0]);
     assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
     assert_eq!(nginx.accesses(1)[0].address, IpAddr::V4(field.sites[0].pool));
     server.stop();
