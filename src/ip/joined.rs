@@ -8,13 +8,17 @@
 use std::ops::Range;
 
 use super::checksum::{self, pseudo_ipv6};
-use super::fields::{IPV6_HEADER, ipv6 as field, protocol, put_u16, tcp, u16_at, u32_at, udp};
+use super::fields::{
+    IPV4_HEADER, IPV6_HEADER, ipv6 as field, protocol, put_u16, tcp, u16_at, u32_at, udp,
+};
 use super::ipv6::Ipv6;
 use super::offload::{ChecksumLeft, Offload, Segmentation, transport_header};
 use super::transport::Transport;
 
 /// The most packets that are joined: every kernel takes so many segments of UDP.
 pub const JOINED_MAX: usize = 64;
+/// The longest super-packet: as IPv4, it counts its header in its length.
+const LONGEST: usize = u16::MAX as usize - IPV4_HEADER + IPV6_HEADER;
 /// The longest headers: IPv6's without extension headers, and TCP's with all options.
 const FRONT_MAX: usize = IPV6_HEADER + 60;
 
@@ -138,7 +142,7 @@ impl Joined {
             return None;
         }
         let part = Part::of(packet).filter(|part| part.data.start == self.headers)?;
-        let longest = usize::from(u16::MAX) + IPV6_HEADER - self.headers;
+        let longest = LONGEST - self.headers;
         if part.data.len() > self.size || self.data + part.data.len() > longest {
             return None;
         }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::ip::address::is_routable_client;
 use crate::ip::checksum;
-use crate::ip::fields::{IPV4_HEADER, ipv4 as field, protocol, put_u16};
+use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, ipv4 as field, protocol, put_u16};
 use crate::ip::flow::classify_ipv6;
 use crate::ip::fragment::Fragment;
 use crate::ip::icmp::{IcmpError, v6};
@@ -65,6 +65,22 @@ impl<'a> Ipv6Packet<'a> {
             }
         }
         Ok(Self { view, walk, upper, body })
+    }
+
+    /// A super-packet of TCP or UDP of which here are only the `headers`, for
+    /// [`Self::forward_to_ipv4`] alone. `None` where it cannot be translated with any mapping.
+    pub fn of_headers(headers: &'a [u8]) -> Option<Self> {
+        let view = Ipv6::new(headers)?;
+        let walk = view.walk().ok().filter(|walk| walk.fragment.is_none())?;
+        let (upper, transport) = (view.upper(&walk), Transport::of(walk.protocol)?);
+        upper::check_header(transport, upper).ok()?;
+        let is_right = is_routable_client(view.source()) && !view.destination().is_multicast();
+        is_right.then_some(Self { view, walk, upper, body: Carried::Transport(transport) })
+    }
+
+    /// Octets of the transport header and all behind it.
+    pub(super) fn upper_length(&self) -> usize {
+        (IPV6_HEADER + self.view.payload_length()).saturating_sub(self.walk.upper_at)
     }
 
     /// The packet, cut to its own length.

@@ -40,7 +40,7 @@ pub use crate::ip::transport::Transport;
 pub use errors::{ipv4_error, ipv6_error};
 pub use from_ipv4::Ipv4Packet;
 pub use from_ipv6::Ipv6Packet;
-pub use offloaded::Forwarded;
+pub use offloaded::{Forwarded, NewHeaders};
 
 /// The caller's buffer must be this many octets longer than the packet: the most that one grows.
 ///
@@ -239,6 +239,12 @@ impl Limits {
             copy_traffic_class: true,
             make_udp_checksums: true,
         })
+    }
+
+    /// As [`Self::new`], where an MTU that is too small is taken for the smallest.
+    pub fn at_least(ipv4_mtu: u16, ipv6_mtu: u16) -> Self {
+        let [ipv4_mtu, ipv6_mtu] = [ipv4_mtu.max(IPV4_MTU_MIN), ipv6_mtu.max(IPV6_MTU_MIN)];
+        Self { ipv4_mtu, ipv6_mtu, ..const { Self::new(IPV4_MTU_MIN, IPV6_MTU_MIN).unwrap() } }
     }
 
     /// The longest IPv6 packet that the IPv6 network is known to carry.

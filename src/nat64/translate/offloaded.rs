@@ -35,6 +35,37 @@ impl Forwarded<'_> {
     pub fn headers(&self) -> &[u8] {
         &self.headers[..self.headers_length]
     }
+
+    /// What is to be written in front of [`Self::rest`], where that stands.
+    pub fn in_place(self) -> NewHeaders {
+        let Self { offload, headers, headers_length, rest } = self;
+        NewHeaders { offload, headers, length: headers_length, rest: rest.len() }
+    }
+}
+
+/// The headers of a packet whose data stay where they are.
+#[derive(Debug)]
+pub struct NewHeaders {
+    /// What there is left to do about the packet.
+    pub offload: Offload,
+    headers: [u8; HEADERS_MAX],
+    length: usize,
+    /// Octets behind them.
+    rest: usize,
+}
+
+impl NewHeaders {
+    /// Writes them into `buffer`, which ends with the packet as it was. Returns where it begins
+    /// now.
+    ///
+    /// # Panics
+    /// There are fewer than 20 octets before the packet, which may grow.
+    pub fn write(&self, buffer: &mut [u8]) -> usize {
+        let end = buffer.len() - self.rest;
+        let start = end - self.length;
+        buffer[start..end].copy_from_slice(&self.headers[..self.length]);
+        start
+    }
 }
 
 /// Of a packet of which headers alone change: what both ways need to know.
@@ -50,7 +81,14 @@ struct HeaderChange {
 impl HeaderChange {
     /// `None` where more than headers is to be changed: a fragment, ICMP, a UDP datagram without a
     /// checksum, or a checksum that is left of something else.
-    fn of<E>(body: &Carried<E>, upper: &[u8], upper_at: usize, offload: &Offload) -> Option<Self> {
+    /// Of what stands behind the IP header `upper` is the beginning, with the whole transport
+    /// header, and `length` says how long it is.
+    fn of<E>(
+        body: &Carried<E>,
+        (upper, length): (&[u8], usize),
+        upper_at: usize,
+        offload: &Offload,
+    ) -> Option<Self> {
         let Carried::Transport(transport @ (Transport::Tcp | Transport::Udp)) = *body else {
             return None;
         };
@@ -64,7 +102,7 @@ impl HeaderChange {
             return None;
         }
         let transport_header = transport_header(transport, upper)?;
-        let data = upper.len() - transport_header;
+        let data = length.checked_sub(transport_header)?;
         let segment = offload.segments.map_or(data, |segments| data.min(segments.size.into()));
         Some(Self { transport, transport_header, longest: transport_header + segment })
     }
@@ -112,8 +150,10 @@ impl<'a> Ipv6Packet<'a> {
         identification: u16,
         limits: &Limits,
     ) -> Option<Forwarded<'a>> {
-        let change = HeaderChange::of(&self.body, self.upper, self.walk.upper_at, offload)?;
-        let (end, longest) = (IPV4_HEADER + self.upper.len(), IPV4_HEADER + change.longest);
+        let length = self.upper_length();
+        let upper_at = self.walk.upper_at;
+        let change = HeaderChange::of(&self.body, (self.upper, length), upper_at, offload)?;
+        let (end, longest) = (IPV4_HEADER + length, IPV4_HEADER + change.longest);
         let fits = longest <= usize::from(limits.ipv4_mtu) && end <= usize::from(u16::MAX);
         if !fits || self.walk.fragment.is_some() || self.view.hop_limit() <= 1 {
             return None;
@@ -134,7 +174,8 @@ impl<'a> Ipv4Packet<'a> {
         limits: &Limits,
     ) -> Option<Forwarded<'a>> {
         let upper_at = self.view.header_length();
-        let change = HeaderChange::of(&self.body, self.upper, upper_at, offload)?;
+        let upper = (self.upper, self.upper.len());
+        let change = HeaderChange::of(&self.body, upper, upper_at, offload)?;
         let mtu = if self.view.dont_fragment() { limits.ipv6_mtu } else { limits.path_mtu() };
         let fits = IPV6_HEADER + change.longest <= usize::from(mtu);
         if !fits || self.view.fragment().is_some() || self.view.ttl() <= 1 {
@@ -260,6 +301,33 @@ mod tests {
                 let ecn = forwarded.offload.segments.unwrap();
                 assert!(ecn.ecn && usize::from(ecn.headers) == forwarded.headers().len());
             }
+        }
+    }
+
+    #[test]
+    fn headers_alone_become_what_the_whole_packet_does() {
+        for (transport, mut packet) in packets(&[0x5a; 40_000]) {
+            let start = leave_checksum(&mut packet, transport);
+            let segments = Some(Segmentation { transport, size: 1000, headers: 0, ecn: false });
+            let offload = Offload { checksum: Some(ChecksumLeft::of(transport, start)), segments };
+            let expected = forwarded(&packet, &offload).expect("it is simple");
+            let (expected, left) = (whole(&expected), expected.offload);
+            if start == IPV6_HEADER {
+                let (front, data) = packet.split_at(start + transport.header_length());
+                let front = Ipv6Packet::of_headers(front).unwrap();
+                let ours = front.forward_to_ipv4(&offload, &to_ipv4(), 7, &limits()).unwrap();
+                assert_eq!(
+                    ([&whole(&ours), data].concat(), ours.offload),
+                    (expected.clone(), left)
+                );
+                assert!(Ipv6Packet::of_headers(&packet[..start + 7]).is_none());
+            }
+            // Where it stands.
+            let new = forwarded(&packet, &offload).unwrap().in_place();
+            let mut buffer = [vec![0xff; 20], packet.clone()].concat();
+            let begins = new.write(&mut buffer);
+            assert_eq!((&buffer[begins..], new.offload), (&expected[..], left));
+            assert_eq!(begins, if start == IPV6_HEADER { 40 } else { 0 });
         }
     }
 
