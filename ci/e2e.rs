@@ -84,6 +84,8 @@ mod reboot;
 mod restart;
 #[path = "e2e/told.rs"]
 mod told;
+#[path = "e2e/translate.rs"]
+mod translate;
 #[path = "e2e/try_it.rs"]
 mod try_it;
 #[path = "e2e/tunnel.rs"]

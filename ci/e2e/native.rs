@@ -24,9 +24,15 @@ use crate::programs::{Gateway, Nginx, Server, curl};
 pub fn recipe() -> Vec<&'static str> {
     let page = include_str!("../../src/DELIVERY.md");
     let lines = page.lines().filter_map(|line| line.strip_prefix("    "));
-    // All but the last, which is for ports of containers.
-    let lines = lines.filter(|line| line.starts_with("ip ") && !line.contains("fwmark"));
-    let lines: Vec<_> = lines.collect();
+    // Not those for ports of containers, and for packets that are translated.
+    let others = ["fwmark", "1398", "100.64"];
+    let is_other = |line: &&str| others.iter().any(|other| line.contains(other));
+    let lines = lines.filter(|line| line.starts_with("ip ") && !is_other(line));
+    let mut lines: Vec<_> = lines.collect();
+    // Both recipes begin alike.
+    let first = lines[0];
+    lines.retain(|line| *line != first);
+    lines.insert(0, first);
     assert_eq!(lines.len(), 6, "{lines:?}");
     lines
 }
@@ -55,16 +61,20 @@ pub fn delivering(field: &Field, options: &[&str]) -> (Server, Gateway, Nginx) {
 }
 
 /// Answers each connection with all that it gets, and says who it was.
-struct Echo {
+pub struct Echo {
     at: SocketAddrV6,
     thread: JoinHandle<SocketAddr>,
 }
 
 impl Echo {
     fn start(field: &Field, port: u16) -> Echo {
-        let at = SocketAddrV6::new(SERVICE6, port, 0, 0);
-        let anywhere = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
-        let listener = field.server.inside(|| TcpListener::bind(anywhere).unwrap());
+        Echo::start_at(field, (Ipv6Addr::UNSPECIFIED, port).into())
+    }
+
+    /// One that listens there.
+    pub fn start_at(field: &Field, listens: SocketAddr) -> Echo {
+        let at = SocketAddrV6::new(SERVICE6, listens.port(), 0, 0);
+        let listener = field.server.inside(|| TcpListener::bind(listens).unwrap());
         let thread = thread::spawn(move || {
             let (mut stream, from) = listener.accept().unwrap();
             let mut buffer = vec![0; 65_536];
@@ -78,18 +88,18 @@ impl Echo {
         Echo { at, thread }
     }
 
-    fn connect(&self, field: &Field) -> TcpStream {
+    pub fn connect(&self, field: &Field) -> TcpStream {
         let stream = field.client().inside(|| TcpStream::connect(self.at).unwrap());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
-    fn peer(self) -> SocketAddr {
+    pub fn peer(self) -> SocketAddr {
         self.thread.join().unwrap()
     }
 }
 
-fn exchange(stream: &mut TcpStream, what: &[u8]) {
+pub fn exchange(stream: &mut TcpStream, what: &[u8]) {
     stream.write_all(what).unwrap();
     let mut got = vec![0; what.len()];
     stream.read_exact(&mut got).unwrap();

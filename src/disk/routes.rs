@@ -13,7 +13,7 @@ use crate::handoff::delivery::{DeliveryRoutes, KEPT_OCTETS_MAX};
 
 /// The name of the file in the state directory.
 pub const ROUTES_FILE: &str = "routes";
-const VERSION: [u8; 8] = *b"routes 1";
+const VERSION: [u8; 8] = *b"routes 2";
 const FRONT: usize = VERSION.len() + 4;
 
 /// Why routes of before cannot be gone on with.

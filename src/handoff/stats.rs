@@ -245,6 +245,14 @@ DropReason:
     ClientUnknown = "client_unknown" => Sender:
         "answers to clients that came by no NAT64 since the start; they come when the clients speak \
          again",
+    /// Section 11: a packet to be translated of a client that has no address of the pool.
+    ClientUnnamed = "client_unnamed" => Us:
+        "packets to be translated of clients that have no address of the pool; make it larger \
+         (--peer-pool), where pool_full counts, too",
+    /// Section 11: a packet that cannot be translated, or is not to be.
+    NotTranslated = "not_translated" => Sender:
+        "packets that cannot be translated (RFC 7915), as those with a hop limit of 1, or fragments \
+         of a ping; nothing is to be done here",
     /// Section 7: a packet to be returned had no time to live left.
     TtlExpired = "ttl_expired" => Sender:
         "packets to be returned whose time to live is over; see whether there is a loop of routes",

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::netlink::{Netlink, REQUEST_ACKNOWLEDGED, REQUEST_DUMP, attribute, attributes};
 
@@ -31,8 +31,9 @@ const ROUTE: usize = 12;
 
 /// The main table of routes.
 pub const TABLE_MAIN: u32 = 254;
-/// A route to elsewhere, and a rule that leads to a table.
+/// A route to elsewhere, one to an address of this host, and a rule that leads to a table.
 const UNICAST: u8 = 1;
+const LOCAL: u8 = 2;
 const TO_TABLE: u8 = 1;
 
 /// A network device.
@@ -95,10 +96,10 @@ pub struct HostRule {
     pub has_mark: bool,
 }
 
-/// A route of IPv6 by one device.
+/// A route of IPv6 by one device; or of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostRoute {
-    pub to: Ipv6Net,
+pub struct HostRoute<Net = Ipv6Net> {
+    pub to: Net,
     pub table: u32,
     pub device: u32,
 }
@@ -189,6 +190,16 @@ impl HostNetwork {
         self.all(GET_ROUTE, REQUEST_DUMP, &request, NEW_ROUTE, route)
     }
 
+    /// All routes of IPv4 by devices, likewise, and those to this host's own addresses.
+    ///
+    /// # Errors
+    /// As of [`Self::device`].
+    pub fn ipv4_routes(&mut self) -> io::Result<Vec<HostRoute<Ipv4Net>>> {
+        let mut request = [0; ROUTE];
+        request[0] = FAMILY_IPV4;
+        self.all(GET_ROUTE, REQUEST_DUMP, &request, NEW_ROUTE, ipv4_route)
+    }
+
     /// How a packet of this host would leave, if it would.
     ///
     /// # Errors
@@ -253,6 +264,10 @@ fn number(value: &[u8]) -> Option<u32> {
 
 fn ipv6(value: &[u8]) -> Option<Ipv6Addr> {
     value.first_chunk::<16>().map(|&octets| octets.into())
+}
+
+fn ipv4(value: &[u8]) -> Option<Ipv4Addr> {
+    value.first_chunk::<4>().map(|&octets| octets.into())
 }
 
 fn name(value: &[u8]) -> String {
@@ -367,18 +382,41 @@ fn rule(data: &[u8]) -> Option<HostRule> {
 }
 
 fn route(data: &[u8]) -> Option<HostRoute> {
+    let (route, length) = route_of(FAMILY_IPV6, &[UNICAST], data)?;
+    let HostRoute { to, table, device } = route;
+    let to = to.map_or(Some(Ipv6Addr::UNSPECIFIED), ipv6)?;
+    Some(HostRoute { to: Ipv6Net::new(to, length).ok()?, table, device })
+}
+
+fn ipv4_route(data: &[u8]) -> Option<HostRoute<Ipv4Net>> {
+    let (route, length) = route_of(FAMILY_IPV4, &[UNICAST, LOCAL], data)?;
+    let HostRoute { to, table, device } = route;
+    let to = to.map_or(Some(Ipv4Addr::UNSPECIFIED), ipv4)?;
+    Some(HostRoute { to: Ipv4Net::new(to, length).ok()?, table, device })
+}
+
+/// A route of a family and one of these kinds, with the octets of its address and the length of its
+/// prefix.
+fn route_of<'a>(
+    family: u8,
+    kinds: &[u8],
+    data: &'a [u8],
+) -> Option<(HostRoute<Option<&'a [u8]>>, u8)> {
     let (fixed, rest) = data.split_first_chunk::<ROUTE>()?;
-    let [FAMILY_IPV6, length, _, _, table, _, _, UNICAST, ..] = *fixed else { return None };
-    let (mut to, mut table, mut device) = (Ipv6Addr::UNSPECIFIED, u32::from(table), None);
+    let [its, length, _, _, table, _, _, kind, ..] = *fixed;
+    if its != family || !kinds.contains(&kind) {
+        return None;
+    }
+    let (mut to, mut table, mut device) = (None, u32::from(table), None);
     for (kind, value) in attributes(rest) {
         match kind {
-            1 => to = ipv6(value)?,
+            1 => to = Some(value),
             4 => device = number(value),
             15 => table = number(value)?,
             _ => {}
         }
     }
-    Some(HostRoute { to: Ipv6Net::new(to, length).ok()?, table, device: device? })
+    Some((HostRoute { to, table, device: device? }, length))
 }
 
 fn way(data: &[u8]) -> Option<HostWay> {
@@ -392,8 +430,7 @@ fn way(data: &[u8]) -> Option<HostWay> {
         match kind {
             4 => device = number(value),
             7 => {
-                let ipv4 = value.first_chunk::<4>().map(|&octets| Ipv4Addr::from(octets).into());
-                source = ipv6(value).map(IpAddr::from).or(ipv4);
+                source = ipv6(value).map(IpAddr::from).or(ipv4(value).map(IpAddr::from));
             }
             8 => {
                 mtu =
@@ -417,6 +454,7 @@ mod tests {
         assert_eq!(network.device_of(1).unwrap(), Some(lo));
         assert_eq!(network.device("there-is-none").unwrap(), None);
         assert!(network.routes().is_ok() && network.rules().is_ok());
+        assert!(network.ipv4_routes().is_ok());
         for address in network.addresses().unwrap() {
             assert!(network.device_of(address.device).unwrap().is_some(), "{address:?}");
         }
@@ -428,6 +466,7 @@ mod tests {
         for cut in 0..whole.len() {
             let data = &whole[..cut];
             let _ = (device(data), address(data), rule(data), route(data), way(data));
+            let _ = ipv4_route(data);
         }
         let mut data = vec![0; ROUTE];
         (data[0], data[7]) = (FAMILY_IPV6, UNICAST);
@@ -436,6 +475,12 @@ mod tests {
         let everything = Ipv6Net::default();
         assert_eq!(route(&data), Some(HostRoute { to: everything, table: 6464, device: 7 }));
         assert_eq!(way(&data), Some(HostWay { device: 7, source: None, mtu: None }));
+        assert_eq!(ipv4_route(&data), None);
+        let mut of_ipv4 = data.clone();
+        (of_ipv4[0], of_ipv4[1]) = (FAMILY_IPV4, 10);
+        of_ipv4.extend(attribute(1, &[100, 64, 0, 0]));
+        let to = "100.64.0.0/10".parse().unwrap();
+        assert_eq!(ipv4_route(&of_ipv4), Some(HostRoute { to, table: 6464, device: 7 }));
         data.truncate(data.len() - 9);
         assert_eq!(route(&data), None);
     }

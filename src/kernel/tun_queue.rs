@@ -29,7 +29,7 @@ const USO6: libc::c_uint = 0x40;
 /// What every queue is opened with.
 const FLAGS: libc::c_int = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 /// The most parts of one packet that is written.
-pub const PARTS_MAX: usize = 66;
+pub const PARTS_MAX: usize = 67;
 
 /// Why a device that is there cannot be used.
 #[derive(Debug)]

@@ -6,7 +6,8 @@
 //! | for each part, of which there are always as many: | |
 //! | number of clients, little-endian as all numbers here | 4 |
 //! | for each client: prefix, address, number of routes | 12, 16, 1 |
-//! | for each of its routes: local address, NAT64, port, length, authenticator | 4, 4, 2, 2, … |
+//! | for each of its routes: local address, NAT64, service | 4, 4, 16 |
+//! | and its port, length of the authenticator, and that | 2, 2, … |
 //! | number of flows | 4 |
 //! | for each flow: its hash, local address, NAT64 | 8, 4, 4 |
 
@@ -22,7 +23,7 @@ use crate::ip::address::Prefix96;
 
 /// The most octets that there can be.
 pub const KEPT_OCTETS_MAX: usize =
-    16 + PARTS * 8 + CLIENTS_MAX * (29 + ROUTES_MAX * (12 + MESSAGE_DATA_MAX) + FLOWS_EACH * 16);
+    16 + PARTS * 8 + CLIENTS_MAX * (29 + ROUTES_MAX * (28 + MESSAGE_DATA_MAX) + FLOWS_EACH * 16);
 
 /// What was kept is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,7 @@ impl DeliveryRoutes {
                 for route in client.routes() {
                     let authenticator = route.authenticator.octets();
                     put_table(&mut out, route.table);
+                    out.extend_from_slice(&route.service.octets());
                     out.extend_from_slice(&route.port.0.to_le_bytes());
                     out.extend_from_slice(&(authenticator.len() as u16).to_le_bytes());
                     out.extend_from_slice(authenticator);
@@ -113,11 +115,11 @@ impl<'a> KeptRest<'a> {
     }
 
     fn route(&mut self, used: u32) -> Result<Route, KeptRoutesMalformed> {
-        let table = self.table()?;
+        let (table, service) = (self.table()?, Ipv6Addr::from(self.array()?));
         let (port, length) = (u16::from_le_bytes(self.array()?), u16::from_le_bytes(self.array()?));
         let authenticator = Authenticator::new(self.octets(usize::from(length))?);
         let authenticator = authenticator.ok_or(KeptRoutesMalformed)?;
-        Ok(Route { table, port: ControlPort(port), authenticator, used })
+        Ok(Route { table, port: ControlPort(port), authenticator, service, used })
     }
 }
 
@@ -128,7 +130,8 @@ mod tests {
 
     fn came(routes: &DeliveryRoutes, nat64: u8, flow: &DeliveredFlow, authenticator: &[u8]) {
         let (local, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, nat64));
-        let via = Via { table: TableKey { local, nat64 }, port: ControlPort(9), authenticator };
+        let (table, service) = (TableKey { local, nat64 }, flow.service);
+        let via = Via { table, port: ControlPort(9), authenticator, service };
         routes.came(flow, via, 5).unwrap();
     }
 

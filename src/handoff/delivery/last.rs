@@ -1,5 +1,7 @@
 //! [`LastFlow`]: the flow that came last, so that most packets need no look at all of them.
 
+use std::net::Ipv6Addr;
+
 use super::routes::{DeliveredFlow, Via};
 use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::opaque::Authenticator;
@@ -12,6 +14,7 @@ pub struct LastFlow {
     table: TableKey,
     port: ControlPort,
     authenticator: Authenticator,
+    service: Ipv6Addr,
     second: u32,
 }
 
@@ -19,7 +22,8 @@ impl LastFlow {
     /// A flow that was noted. `None` where its authenticator is none.
     pub fn new(flow: DeliveredFlow, via: Via<'_>, second: u32) -> Option<Self> {
         let authenticator = Authenticator::new(via.authenticator)?;
-        Some(Self { flow, table: via.table, port: via.port, authenticator, second })
+        let Via { table, port, service, .. } = via;
+        Some(Self { flow, table, port, authenticator, service, second })
     }
 
     /// Whether it is this one.
@@ -27,7 +31,7 @@ impl LastFlow {
     pub fn is(&self, flow: &DeliveredFlow, via: Via<'_>, second: u32) -> bool {
         self.second == second
             && self.flow == *flow
-            && (self.table, self.port) == (via.table, via.port)
+            && (self.table, self.port, self.service) == (via.table, via.port, via.service)
             && self.authenticator.is(via.authenticator)
     }
 }

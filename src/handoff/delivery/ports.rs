@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ip::fields::protocol;
 use crate::ip::transport::Transport;
 
 const WORDS: usize = (u16::MAX as usize + 1) / 64;
@@ -13,6 +14,10 @@ pub struct DeliveredPorts {
     udp: Box<[AtomicU64]>,
     /// Whether pings and what is neither TCP nor UDP are delivered.
     others: bool,
+    /// The ports of either transport whose packets are translated: a bit each.
+    translated: Box<[u64]>,
+    /// Whether pings are translated.
+    translates_others: bool,
     /// Whether a port may be another's from one moment to the next.
     follows: bool,
 }
@@ -34,7 +39,15 @@ impl DeliveredPorts {
             (0..WORDS).map(|word| bits(word, |port| delivers(transport, port)).into()).collect()
         };
         let (tcp, udp) = (set(Transport::Tcp), set(Transport::Udp));
-        Self { tcp, udp, others, follows: false }
+        let translated = vec![0; WORDS].into();
+        Self { tcp, udp, others, translated, translates_others: false, follows: false }
+    }
+
+    /// The same, where what is delivered to these ports is translated, and with `others` pings,
+    /// too; then no other protocol is delivered.
+    pub fn translating(self, others: bool, is: impl Fn(u16) -> bool) -> Self {
+        let translated = (0..WORDS).map(|word| bits(word, &is)).collect();
+        Self { translated, translates_others: others, ..self }
     }
 
     /// The same, which will be set while packets are delivered: connections to a port that is not
@@ -63,9 +76,20 @@ impl DeliveredPorts {
         transport != Transport::Echo && word.load(Ordering::Relaxed) & 1 << (port % 64) != 0
     }
 
-    /// Whether pings and what is neither TCP nor UDP are delivered.
-    pub fn others(&self) -> bool {
-        self.others
+    /// Whether what is delivered to this port is translated.
+    #[inline]
+    pub fn translates(&self, port: u16) -> bool {
+        self.translated[usize::from(port / 64)] & 1 << (port % 64) != 0
+    }
+
+    /// Whether packets of this protocol, neither TCP nor UDP, are delivered.
+    pub fn others(&self, protocol: u8) -> bool {
+        self.others && (!self.translates_others || protocol == protocol::ICMPV6)
+    }
+
+    /// Whether those are translated.
+    pub fn translates_others(&self) -> bool {
+        self.translates_others
     }
 
     fn of(&self, transport: Transport) -> &[AtomicU64] {
@@ -95,6 +119,18 @@ mod tests {
         ports.set(Transport::Udp, |port| port == 53);
         ports.set(Transport::Tcp, |_| false);
         assert!(ports.has(Transport::Udp, 53) && !ports.has(Transport::Echo, 53));
-        assert!(!ports.has(Transport::Tcp, 80) && ports.others());
+        assert!(!ports.has(Transport::Tcp, 80) && ports.others(132));
+    }
+
+    #[test]
+    fn what_is_translated_is_ping_tcp_and_udp() {
+        let ports = DeliveredPorts::new(true, |_, port| port >= 53);
+        assert!(!ports.translates(53) && !ports.translates_others());
+        let ports = ports.translating(true, |port| matches!(port, 53 | 80));
+        assert_eq!((0..=u16::MAX).filter(|&port| ports.translates(port)).count(), 2);
+        assert!(ports.has(Transport::Udp, 53) && ports.has(Transport::Tcp, 81));
+        assert!(ports.others(protocol::ICMPV6) && !ports.others(132));
+        assert!(ports.translates_others());
+        assert!(!DeliveredPorts::new(false, |_, _| true).others(protocol::ICMPV6));
     }
 }

@@ -36,6 +36,10 @@ pub(super) const PARTS: usize = 64;
 /// The fewest clients that each has room for.
 const PART_MIN: usize = 16;
 
+/// In place of a NAT64's prefix in the [`DeliveredFlow`]s of packets that are translated: behind it
+/// stands the service's IPv4 address, as this host has it.
+const TRANSLATED: Prefix96 = Prefix96([0; 12]);
+
 /// One flow, seen from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveredFlow {
@@ -50,12 +54,22 @@ pub struct DeliveredFlow {
     pub client_port: u16,
 }
 
+impl DeliveredFlow {
+    /// The same flow where its packets are translated, for this address of this host. What the host
+    /// answers tells that address, and not by which prefix the client knows the service.
+    pub fn translated(self, service: Ipv4Addr) -> Self {
+        Self { service: synthesize(TRANSLATED, service), ..self }
+    }
+}
+
 /// By whom a packet came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Via<'a> {
     pub table: TableKey,
     pub port: ControlPort,
     pub authenticator: &'a [u8],
+    /// Where its client sent it: the service behind the NAT64's prefix.
+    pub service: Ipv6Addr,
 }
 
 /// Where an answer goes.
@@ -63,6 +77,8 @@ pub struct Via<'a> {
 pub struct AnswerPath {
     pub table: TableKey,
     pub port: ControlPort,
+    /// From where the client expects it.
+    pub service: Ipv6Addr,
 }
 
 #[derive(Debug)]
@@ -70,6 +86,7 @@ pub(super) struct Route {
     pub(super) table: TableKey,
     pub(super) port: ControlPort,
     pub(super) authenticator: Authenticator,
+    pub(super) service: Ipv6Addr,
     pub(super) used: u32,
 }
 
@@ -150,19 +167,20 @@ impl Route {
         // Whatever stood in a message can be kept.
         let authenticator =
             Authenticator::new(via.authenticator).ok_or(DropReason::MessageTruncated)?;
-        Ok(Self { table: via.table, port: via.port, authenticator, used })
+        let Via { table, port, service, .. } = via;
+        Ok(Self { table, port, authenticator, service, used })
     }
 
     /// Returns whether that is another way than before.
     fn came(&mut self, via: Via<'_>, second: u32) -> bool {
-        let before = (self.port, self.authenticator.is(via.authenticator));
-        (self.port, self.used) = (via.port, second);
-        if !before.1
+        let before = (self.port, self.service, self.authenticator.is(via.authenticator));
+        (self.port, self.service, self.used) = (via.port, via.service, second);
+        if !before.2
             && let Some(authenticator) = Authenticator::new(via.authenticator)
         {
             self.authenticator = authenticator;
         }
-        before != (via.port, true)
+        before != (via.port, via.service, true)
     }
 }
 
@@ -291,7 +309,8 @@ impl DeliveryRoutes {
         let octets = route.authenticator.octets();
         let place = &mut authenticator[..octets.len()];
         place.copy_from_slice(octets);
-        Some((AnswerPath { table: route.table, port: route.port }, place))
+        let Route { table, port, service, .. } = *route;
+        Some((AnswerPath { table, port, service }, place))
     }
 
     /// Whether the client of `flow` came by this NAT64.
@@ -393,7 +412,9 @@ mod tests {
     }
 
     fn via(nat64: u8) -> Via<'static> {
-        Via { table: table(nat64), port: ControlPort(4000), authenticator: b"sixteen octets!!" }
+        let service = flow(1, 1).service;
+        let authenticator = b"sixteen octets!!";
+        Via { table: table(nat64), port: ControlPort(4000), authenticator, service }
     }
 
     fn goes(routes: &DeliveryRoutes, flow: &DeliveredFlow, second: u32) -> Option<u8> {
@@ -408,7 +429,8 @@ mod tests {
         assert_eq!(goes(&routes, &flow(1, 1000), 0), None);
         routes.came(&flow(1, 1000), via(7), 0).unwrap();
         let mut room = [0; MESSAGE_DATA_MAX];
-        let answer = AnswerPath { table: table(7), port: ControlPort(4000) };
+        let service = flow(1, 1).service;
+        let answer = AnswerPath { table: table(7), port: ControlPort(4000), service };
         let expected = Some((answer, &b"sixteen octets!!"[..]));
         assert_eq!(routes.answer(&flow(1, 1000), 0, &mut room), expected);
         // A flow that is not known, of the same client through the same prefix.

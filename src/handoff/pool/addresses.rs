@@ -1,18 +1,19 @@
 //! [`OwnAddresses`]: the addresses that one reactor gives, and takes back.
 
 use std::collections::VecDeque;
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use hashbrown::HashMap;
 
-use super::PoolSettings;
+use super::{PoolSettings, PoolUnit};
 use crate::handoff::entry::{BLOCK_ADDRESSES, TableKey};
 use crate::handoff::random::SecretHash;
 
 /// While more than this part of a reactor's addresses stand for somebody, no NAT64 gets more of
-/// them than its share.
+/// them than its share, and no /64 of clients.
 const CROWDED: (usize, usize) = (3, 4);
-/// The share of a NAT64 in them then.
+/// The share of each in them then.
 const SHARE: (usize, usize) = (1, 8);
 
 // A block has its addresses in a word.
@@ -23,10 +24,25 @@ const _: () = assert!(BLOCK_ADDRESSES == u64::BITS);
 pub enum Nameless {
     /// This reactor has none left.
     Full,
-    /// Most of them are given, and those who came through the same NAT64 have their share.
+    /// Most of them are given, and those who came through the same NAT64, or from the same /64,
+    /// have their share.
     Share,
     /// Another reactor gave it one, and has not recorded it yet.
     Unrecorded,
+}
+
+/// The /64 of clients.
+fn network(key: u128) -> u64 {
+    (key >> 64) as u64
+}
+
+fn count_down<K: Eq + Hash>(counts: &mut HashMap<K, usize, SecretHash>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
 }
 
 /// The first address of the block that an address is in.
@@ -63,6 +79,8 @@ pub(super) struct OwnAddresses {
     pub given: Vec<Given>,
     /// How many of that came through each NAT64.
     via: HashMap<Ipv4Addr, usize, SecretHash>,
+    /// How many of that each /64 has. `None` where none has more than one.
+    networks: Option<HashMap<u64, usize, SecretHash>>,
     /// How many there are in all.
     capacity: usize,
 }
@@ -82,6 +100,7 @@ impl OwnAddresses {
             free: VecDeque::new(),
             given: Vec::new(),
             via: HashMap::with_hasher(hash),
+            networks: (settings.unit == PoolUnit::Address).then(|| HashMap::with_hasher(hash)),
             capacity: 0,
         };
         let mut all: Vec<_> = (0..shares).map(|_| empty()).collect();
@@ -118,6 +137,13 @@ impl OwnAddresses {
     /// And still has.
     pub fn found(&mut self, address: Ipv4Addr, key: u128) {
         self.given.push(Given { address: address.to_bits(), key, via: None });
+        self.count_network(key);
+    }
+
+    fn count_network(&mut self, key: u128) {
+        if let Some(networks) = &mut self.networks {
+            *networks.entry(network(key)).or_default() += 1;
+        }
     }
 
     /// When all were found.
@@ -139,25 +165,29 @@ impl OwnAddresses {
 
     /// Gives one to clients that came through a NAT64.
     pub fn give(&mut self, key: u128, via: Ipv4Addr) -> Result<Ipv4Addr, Nameless> {
-        if self.is_crowded() && self.would_be_above_share(via) {
+        if self.is_crowded() && self.would_be_above_share(key, Some(via)) {
             return Err(Nameless::Share);
         }
         let address = self.new_one().or_else(|| self.free.pop_front()).ok_or(Nameless::Full)?;
         self.given.push(Given { address, key, via: Some(via) });
         *self.via.entry(via).or_default() += 1;
+        self.count_network(key);
         Ok(address.into())
     }
 
-    /// Whether with one more, those who came through a NAT64 had more than its share. One is
-    /// always in it.
-    fn would_be_above_share(&self, via: Ipv4Addr) -> bool {
-        let its = self.via.get(&via).copied().unwrap_or(0);
-        its > 0 && (its + 1) * SHARE.1 > self.capacity * SHARE.0
+    /// Whether with one more, those who came through a NAT64, or those of a /64, had more than
+    /// their share. One is always in it.
+    fn would_be_above_share(&self, key: u128, via: Option<Ipv4Addr>) -> bool {
+        let of_nat64 = via.and_then(|via| self.via.get(&via));
+        let networks = self.networks.as_ref();
+        let of_network = networks.and_then(|networks| networks.get(&network(key)));
+        let is_above = |&its: &usize| its > 0 && (its + 1) * SHARE.1 > self.capacity * SHARE.0;
+        [of_nat64, of_network].into_iter().flatten().any(is_above)
     }
 
-    /// Whether most are given, and this one is of a NAT64 that gets no more.
+    /// Whether most are given, and this one is of a NAT64 or a /64 that gets no more.
     pub fn is_above_share(&self, given: &Given) -> bool {
-        self.is_crowded() && given.via.is_some_and(|via| self.would_be_above_share(via))
+        self.is_crowded() && self.would_be_above_share(given.key, given.via)
     }
 
     /// One that was not given since the start.
@@ -177,14 +207,12 @@ impl OwnAddresses {
 
     /// Takes back what was given in this place: it can be given again after [`Self::free`].
     pub fn take_back(&mut self, place: usize) {
-        let Given { via, .. } = self.given.swap_remove(place);
-        if let Some(via) = via
-            && let Some(count) = self.via.get_mut(&via)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.via.remove(&via);
-            }
+        let Given { via, key, .. } = self.given.swap_remove(place);
+        if let Some(via) = via {
+            count_down(&mut self.via, via);
+        }
+        if let Some(networks) = &mut self.networks {
+            count_down(networks, network(key));
         }
     }
 

@@ -1,5 +1,6 @@
-//! The pool of IPv4 peer names: which of its addresses stands for which clients, where a program
-//! can be told no IPv6 address.
+//! The pool of IPv4 addresses that stand for clients, where a program can be told no IPv6 address:
+//! which one is whose. Peers are named by them, and packets that are translated for this host come
+//! from them.
 //!
 //! All reactors share an [`AddressPool`]: for each [`PoolUnit`] of clients its address, and how
 //! many entries it has. Each reactor has a [`PoolShare`]: the addresses of its own blocks, which it
@@ -20,12 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use hashbrown::{HashMap, HashTable};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 pub use self::addresses::Nameless;
 pub use self::share::{Coming, PoolShare};
+use crate::handoff::delivery::FLOW_HELD;
 use crate::handoff::random::SecretHash;
 
 /// The maps of a pool, each with a lock: many more than there are reactors.
@@ -66,7 +68,18 @@ pub struct PoolSettings {
     pub unit: PoolUnit,
     /// How long an address is kept for those who have no entry.
     pub idle: Duration,
+    /// Whether peers are named by its addresses, those of entries.
+    pub names: bool,
+    /// Whether packets are translated from its addresses and to them: then it is known whose an
+    /// address is, and an address is taken back when no connection can be left, but not before.
+    pub translates: bool,
 }
+
+/// How long an address is kept that packets are translated from: as long as NATs keep a connection
+/// of TCP on which nothing is sent (RFC 5382 REQ-5), and where most are given, and many of them to
+/// the same, as long as a flow stays with its NAT64.
+const TRANSLATED_IDLE_MIN: Duration = Duration::from_mins(124);
+const TRANSLATED_IDLE_CROWDED: Duration = Duration::from_secs(FLOW_HELD as u64);
 
 impl PoolSettings {
     /// Whether an address can stand for somebody. The first and the last one cannot: programs may
@@ -75,6 +88,16 @@ impl PoolSettings {
         self.network.contains(&address)
             && address != self.network.network()
             && address != self.network.broadcast()
+    }
+
+    /// How long an address is kept.
+    fn idle(&self) -> Duration {
+        if self.translates { self.idle.max(TRANSLATED_IDLE_MIN) } else { self.idle }
+    }
+
+    /// The same where others need it.
+    fn idle_crowded(&self) -> Duration {
+        if self.translates { TRANSLATED_IDLE_CROWDED } else { Duration::ZERO }
     }
 
     /// How many there are of those.
@@ -87,7 +110,7 @@ impl PoolSettings {
 struct PoolClients {
     key: u128,
     entries: u32,
-    /// In seconds: since when there are none.
+    /// In seconds: since when there are none, and no packet was translated.
     idle_since: u32,
     /// 0: none.
     address: u32,
@@ -110,9 +133,15 @@ pub struct AddressPool {
     settings: PoolSettings,
     hash: SecretHash,
     parts: Box<[Mutex<HashTable<PoolClients>>]>,
+    /// Whose the addresses are, as far as that is recorded; `None` where nobody asks. Each with a
+    /// lock, too.
+    holders: Option<Box<[Mutex<Holders>]>>,
     /// Addresses that stand for somebody.
     named: AtomicU64,
 }
+
+/// Addresses, and whose they are.
+type Holders = HashMap<u32, u128, SecretHash>;
 
 /// A name that was found, or is to end.
 pub type Name = (Ipv4Addr, Ipv6Net);
@@ -129,7 +158,9 @@ impl AddressPool {
         found: impl IntoIterator<Item = Name>,
     ) -> (Arc<Self>, Vec<PoolShare>, Vec<Vec<Name>>) {
         let parts = (0..PARTS).map(|_| Mutex::new(HashTable::new())).collect();
-        let pool = Self { settings, hash, parts, named: AtomicU64::new(0) };
+        let empty = || Mutex::new(Holders::with_hasher(hash));
+        let holders = settings.translates.then(|| (0..PARTS).map(|_| empty()).collect());
+        let pool = Self { settings, hash, parts, holders, named: AtomicU64::new(0) };
         let mut ending = vec![Vec::new(); shares];
         let mut all = addresses::OwnAddresses::of_all(&pool.settings, hash, shares, &owner_of);
         for (address, client) in found {
@@ -182,6 +213,41 @@ impl AddressPool {
         named.and_then(|clients| some(clients.address))
     }
 
+    /// Whose this address is, once that is recorded, where packets are translated: of a network its
+    /// first address.
+    pub fn client_of(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        self.holders(address)?.get(&address.to_bits()).map(|&key| key.into())
+    }
+
+    /// A packet to or from a client was translated: its address is in use.
+    pub fn touch(&self, client: Ipv6Addr, now: Duration) {
+        self.with_found(self.settings.unit.key(client), |clients| {
+            clients.idle_since = now.as_secs() as u32;
+            false
+        });
+    }
+
+    /// These clients have this address from now on, as is recorded.
+    fn hold(&self, address: u32, key: u128) {
+        if let Some(mut holders) = self.holders(address.into()) {
+            holders.insert(address, key);
+        }
+    }
+
+    /// Nobody has it any more.
+    fn let_go(&self, address: u32) {
+        if let Some(mut holders) = self.holders(address.into()) {
+            holders.remove(&address);
+        }
+    }
+
+    fn holders(&self, address: Ipv4Addr) -> Option<MutexGuard<'_, Holders>> {
+        let holders = self.holders.as_ref()?;
+        // Neighbours are in one block, and so one reactor's.
+        let holders = &holders[address.to_bits() as usize % PARTS];
+        Some(holders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A name of the run before. False where the client has one already: then this one is none.
     fn adopt(&self, key: u128, address: Ipv4Addr, recorded: Recorded) -> bool {
         let mut is_first = false;
@@ -192,6 +258,9 @@ impl AddressPool {
             }
         });
         let is_named = is_first && recorded == Recorded::Named;
+        if is_named {
+            self.hold(address.to_bits(), key);
+        }
         self.named.fetch_add(u64::from(is_named), Ordering::Relaxed);
         is_first
     }

@@ -77,6 +77,22 @@ impl PoolShare {
         coming
     }
 
+    /// A packet comes that is to be translated, through a NAT64.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn come_for_packet(
+        &mut self,
+        client: Ipv6Addr,
+        nat64: Ipv4Addr,
+        now: Duration,
+    ) -> Result<Coming, Nameless> {
+        let coming = self.come(client, nat64);
+        // Not as an entry.
+        self.go(client, now);
+        coming
+    }
+
     /// An entry comes whose client is to get no address.
     pub fn come_without(&self, client: Ipv6Addr) {
         self.pool.found_entry(client);
@@ -84,10 +100,14 @@ impl PoolShare {
 
     /// An address that was [`Coming::New`] is recorded, as durably as it is to be.
     pub fn recorded(&self, client: Ipv6Net) {
-        self.pool.with_found(client.network().to_bits(), |clients| {
+        let key = client.network().to_bits();
+        let mut address = 0;
+        self.pool.with_found(key, |clients| {
             clients.recorded = Recorded::Named;
+            address = clients.address;
             false
         });
+        self.pool.hold(address, key);
     }
 
     /// An entry is gone, and its name with it.
@@ -100,9 +120,9 @@ impl PoolShare {
     }
 
     /// Looks at some of the addresses in turn, and takes back at most `most` that are idle: for
-    /// long enough; or at all, where most addresses are given, and those who came through the same
-    /// NAT64 have more than their share. `each` is told those, to record it; until
-    /// [`PoolShare::freed`] nobody gets them, and their clients get no others.
+    /// long enough; or for less, where most addresses are given, and those who came through the
+    /// same NAT64, or from the same /64, have more than their share. `each` is told those, to
+    /// record it; until [`PoolShare::freed`] nobody gets them, and their clients get no others.
     pub fn take_back(
         &mut self,
         now: Duration,
@@ -121,18 +141,23 @@ impl PoolShare {
             }
             let Some(given) = own.given.get(*hand) else { break };
             let name = (given.address.into(), pool.settings.unit.net(given.key));
-            let idle = if own.is_above_share(given) { 0 } else { pool.settings.idle.as_secs() };
+            let idle = match own.is_above_share(given) {
+                true => pool.settings.idle_crowded(),
+                false => pool.settings.idle(),
+            };
             let mut is_idle = false;
             pool.with_found(given.key, |clients| {
                 is_idle = clients.entries == 0
                     && clients.recorded == Recorded::Named
-                    && now.as_secs().saturating_sub(u64::from(clients.idle_since)) >= idle;
+                    && now.as_secs().saturating_sub(u64::from(clients.idle_since))
+                        >= idle.as_secs();
                 if is_idle {
                     clients.recorded = Recorded::Ends;
                 }
                 false
             });
             if is_idle {
+                pool.let_go(given.address);
                 own.take_back(*hand);
                 pool.named.fetch_sub(1, Ordering::Relaxed);
                 each(name);

@@ -12,7 +12,13 @@ const HASH: [u8; 16] = [7; 16];
 const IDLE: Duration = Duration::from_secs(10);
 
 fn settings(network: &str, unit: PoolUnit) -> PoolSettings {
-    PoolSettings { network: network.parse().unwrap(), unit, idle: IDLE }
+    PoolSettings {
+        network: network.parse().unwrap(),
+        unit,
+        idle: IDLE,
+        names: true,
+        translates: false,
+    }
 }
 
 /// Blocks in turn.
@@ -454,4 +460,63 @@ fn two_threads_never_give_an_address_twice() {
     assert!(recorded.names.into_inner().unwrap().is_empty());
     assert_eq!(pool.named(), 0);
     assert!(pool.parts.iter().all(|part| part.lock().unwrap().is_empty()));
+}
+
+/// The same for packets, which have no entries.
+fn translating(network: &str, found: &[Name]) -> (Arc<AddressPool>, PoolShare) {
+    let settings = PoolSettings { translates: true, ..settings(network, PoolUnit::Address) };
+    let (pool, mut shares) = pool(settings, 1, found);
+    (pool, shares.remove(0))
+}
+
+#[test]
+fn who_sends_packets_has_an_address_until_no_connection_is_left() {
+    let (pool, mut share) = translating("100.64.0.0/24", &[]);
+    let comes = |share: &mut PoolShare, now| share.come_for_packet(client(1, 1), NAT64, at(now));
+    let Ok(Coming::New(address, net)) = comes(&mut share, 5) else { panic!() };
+    assert_eq!(comes(&mut share, 6), Ok(Coming::Has(address)));
+    assert_eq!((pool.client_of(address), pool.address_of(client(1, 1))), (None, None));
+    share.recorded(net);
+    assert_eq!(pool.client_of(address), Some(client(1, 1)));
+    assert_eq!(pool.address_of(client(1, 1)), Some(address));
+    // Whatever is kept for entries: a connection may be silent for two hours.
+    let idle = TRANSLATED_IDLE_MIN.as_secs();
+    assert_eq!(taken_back(&mut share, at(6 + idle - 1)), []);
+    assert_eq!(comes(&mut share, 6 + idle - 1), Ok(Coming::Has(address)));
+    // An answer counts, too.
+    pool.touch(client(1, 1), at(6 + idle + 1));
+    assert_eq!(taken_back(&mut share, at(6 + 2 * idle)), []);
+    assert_eq!(taken_back(&mut share, at(6 + 2 * idle + 1)), [(address, net)]);
+    assert_eq!(pool.client_of(address), None);
+    assert_eq!(comes(&mut share, 99_999), Err(Nameless::Unrecorded));
+    share.freed((address, net));
+    assert!(pool.parts.iter().all(|part| part.lock().unwrap().is_empty()));
+    // After a restart it is known again whose one is.
+    let (pool, mut share) = translating("100.64.0.0/24", &[(address, net)]);
+    assert_eq!(pool.client_of(address), Some(client(1, 1)));
+    assert_eq!(comes(&mut share, 0), Ok(Coming::Has(address)));
+    assert_eq!(taken_back(&mut share, at(idle - 1)), []);
+}
+
+#[test]
+fn no_network_takes_all_addresses() {
+    let (pool, mut share) = translating("100.64.0.0/24", &[]);
+    let via = |number: u16| Ipv4Addr::new(192, 0, number as u8, 1);
+    let mut come = |net, number, now| {
+        let coming = share.come_for_packet(client(net, number), via(number), at(now));
+        if let Ok(Coming::New(_, net)) = coming {
+            share.recorded(net);
+        }
+        coming
+    };
+    // One host that has as many addresses as it likes, and NAT64s, too.
+    let given = (0..500).filter(|&number| come(1, number, 0).is_ok()).count();
+    assert_eq!(given, 191, "three quarters");
+    assert_eq!(come(1, 500, 0), Err(Nameless::Share));
+    assert!(matches!(come(2, 1, 0), Ok(Coming::New(..))));
+    assert_eq!(come(1, 7, 0), come(1, 7, 0), "who has one has it");
+    // What it does not use for five minutes is for others, as far as they want it.
+    assert_eq!(taken_back(&mut share, at(299)), []);
+    assert_eq!(taken_back(&mut share, at(300)).len(), 2);
+    assert!(!share.is_crowded() && pool.named() == 190);
 }

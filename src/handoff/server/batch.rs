@@ -1,7 +1,7 @@
 //! What the shell and the server hand each other: a [`Batch`] of [`Datagram`]s goes in, replies and
 //! changes come out in an [`Outbox`].
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv6Addr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -170,6 +170,17 @@ pub struct DeliveredPacket {
     pub datagram: usize,
     /// Where it stands in the buffer of that.
     pub range: Range<usize>,
+    /// `None`: it stays IPv6.
+    pub translated: Option<Translated>,
+}
+
+/// A client's packet becomes IPv4, of its own address of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translated {
+    /// Whose flow it is of.
+    pub client: Ipv6Addr,
+    /// By which NAT64 it came, and to which address of this host: the service's.
+    pub table: TableKey,
 }
 
 /// What came of a batch of datagrams, in order. It is kept from batch to batch, and allocates no
@@ -200,8 +211,8 @@ impl Outbox {
     }
 
     /// Delivers a packet, which is `range` of the buffer of datagram `index`.
-    pub fn deliver(&mut self, index: usize, range: Range<usize>) {
-        self.delivered.push(DeliveredPacket { datagram: index, range });
+    pub fn deliver(&mut self, index: usize, range: Range<usize>, translated: Option<Translated>) {
+        self.delivered.push(DeliveredPacket { datagram: index, range, translated });
     }
 
     /// Replies to datagram `index` with what was written to `range` of its buffer.

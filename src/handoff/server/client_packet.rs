@@ -1,5 +1,7 @@
 //! Client packets: IPv6, from a client to the service (PROTOCOL.md section 7).
 
+use std::net::Ipv6Addr;
+
 use super::banned::quietly;
 use super::channel::Channel;
 use super::exchange::{Exchange, Wanted};
@@ -9,7 +11,7 @@ use crate::handoff::message::{self, ClientPacket, Span, message_type};
 use crate::handoff::stats::DropReason;
 use crate::handoff::table::{HashedClient, Slot};
 use crate::ip::address::Prefix96;
-use crate::ip::flow::{self, Class};
+use crate::ip::flow::{self, Class, Quoted};
 use crate::ip::icmp;
 use crate::ip::ipv6::{Ipv6, Walk};
 
@@ -89,8 +91,9 @@ impl Channel {
                 self.answer_client(slot, parts, exchange)
             }
             Class::Error(quoted) => {
-                let receiver = receiver_of(quoted).ok_or(DropReason::IcmpErrorUnmatched)?;
-                self.client_error(token, parts, &receiver, exchange)
+                let quoted = flow::quoted_ipv6(quoted);
+                let quoted = quoted.map_err(|_| DropReason::IcmpErrorUnmatched)?;
+                self.client_error(token, parts, &quoted, exchange)
             }
             Class::Icmp(kind) => {
                 let kind = kind.ok_or(DropReason::HeaderTruncated)?;
@@ -173,14 +176,15 @@ impl Channel {
         &mut self,
         token: Span,
         parts: ClientPacket,
-        receiver: &Client,
+        quoted: &Quoted<Ipv6Addr>,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
+        let receiver = receiver_of(quoted);
         if exchange.effects.bans(receiver.address) {
             return quietly(token, exchange);
         }
-        let Some(slot) = self.table.find(receiver) else {
-            let delivered = self.delivers_error(receiver, token, parts, exchange)?;
+        let Some(slot) = self.table.find(&receiver) else {
+            let delivered = self.delivers_error(quoted, token, parts, exchange)?;
             return if delivered { Ok(()) } else { Err(DropReason::IcmpErrorUnmatched) };
         };
         self.touch(slot, &mut exchange.effects);
@@ -227,8 +231,7 @@ impl Channel {
 }
 
 /// The client that a packet of the service went to, as an ICMPv6 error quotes it.
-fn receiver_of(quoted: &[u8]) -> Option<Client> {
-    let quoted = flow::quoted_ipv6(quoted).ok()?;
+fn receiver_of(quoted: &Quoted<Ipv6Addr>) -> Client {
     let prefix = Prefix96::of(quoted.source);
-    Some(Client { prefix, address: quoted.destination, port: quoted.destination_port })
+    Client { prefix, address: quoted.destination, port: quoted.destination_port }
 }

@@ -4,12 +4,13 @@
 //! An entry comes first: where there is one, the NAT64 and this server go on as they did, and its
 //! connection lives on. A new connection on an entry without a live one ends the entry.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use super::Server;
 use super::banned::show_alive;
 use super::channel::Channel;
 use super::exchange::{Effects, Exchange};
+use super::{Server, Translated};
 use crate::handoff::delivery::{DeliveredFlow, HostDelivery, LastFlow, Via};
 use crate::handoff::entry::{Client, ControlPort};
 use crate::handoff::message::{ClientPacket, Span};
@@ -17,7 +18,7 @@ use crate::handoff::stats::{Counter, DropReason};
 use crate::handoff::table::{HashedClient, Slot};
 use crate::ip::address::Prefix96;
 use crate::ip::fields::{protocol, tcp};
-use crate::ip::flow::{self, Class};
+use crate::ip::flow::{self, Class, Quoted};
 use crate::ip::ipv6::{Ipv6, Walk};
 use crate::ip::transport::Transport;
 
@@ -48,9 +49,9 @@ impl Channel {
         let walk = view.walk()?;
         let slot = self.table.find_near(exchange.probable, sender);
         let delivery = exchange.effects.shared.delivery.as_deref();
-        let going_on =
-            || if slot.is_none() { goes_on(view, &walk, &exchange.effects) } else { None };
-        let Some(flow) = to_deliver(view, &walk, delivery).or_else(going_on) else {
+        let going_on = || slot.is_none().then(|| goes_on(view, &walk, &exchange.effects)).flatten();
+        let to_deliver = to_deliver(view, &walk, delivery);
+        let Some((flow, translates)) = to_deliver.or_else(going_on) else {
             return Ok(false);
         };
         if let Some(slot) = slot
@@ -58,7 +59,7 @@ impl Channel {
         {
             return Ok(false);
         }
-        self.deliver(flow, token, parts, exchange).map(|()| true)
+        self.deliver(flow, translates, token, parts, exchange).map(|()| true)
     }
 
     /// Delivers the first fragment of a TCP or UDP packet, whose client has no entry, if it is to
@@ -77,13 +78,16 @@ impl Channel {
         let view = view.ok_or(DropReason::PacketTruncated)?;
         let walk = view.walk()?;
         match to_deliver(view, &walk, exchange.effects.shared.delivery.as_deref()) {
-            Some(flow) => self.deliver(flow, token, parts, exchange).map(|()| true),
+            Some((flow, translates)) => {
+                self.deliver(flow, translates, token, parts, exchange).map(|()| true)
+            }
             None => Ok(false),
         }
     }
 
     /// Delivers a later fragment, whose first one left no note, if its client has flows here: the
-    /// host puts them together.
+    /// host puts them together. Of a client that has flows that are translated, and others, it goes
+    /// both ways: where the first one went not, it is thrown away.
     pub(super) fn deliver_later(
         &mut self,
         token: Span,
@@ -92,16 +96,24 @@ impl Channel {
     ) -> Result<(), DropReason> {
         let flow = whole_flow(protocol::FRAGMENT, parts, exchange)?;
         let Effects { table, shared, .. } = &exchange.effects;
-        match &shared.delivery {
-            Some(delivery) if delivery.routes.has(&flow, *table) => {
-                delivery.check_service(flow.service)?;
-                self.hand_over(token, parts, exchange)
-            }
-            _ => Err(DropReason::FragmentUnknown),
+        let delivery = shared.delivery.as_ref().ok_or(DropReason::FragmentUnknown)?;
+        let is_native = delivery.routes.has(&flow, *table);
+        let is_translated = delivery.routes.has(&flow.translated(table.local), *table);
+        if !is_native && !is_translated {
+            return Err(DropReason::FragmentUnknown);
         }
+        let translated = Translated { client: flow.client, table: *table };
+        if is_native {
+            delivery.check_service(flow.service)?;
+            self.hand_over(None, token, parts, exchange)?;
+        }
+        if is_translated {
+            self.hand_over(Some(translated), token, parts, exchange)?;
+        }
+        Ok(())
     }
 
-    /// Delivers a ping, or a packet of another protocol, if those are to be.
+    /// Delivers a ping, or a packet of another protocol, if it is to be.
     pub(super) fn delivers_other(
         &mut self,
         walk: &Walk,
@@ -109,40 +121,49 @@ impl Channel {
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<bool, DropReason> {
-        let others = |delivery: &Arc<HostDelivery>| delivery.ports.others();
-        if !exchange.effects.shared.delivery.as_ref().is_some_and(others) {
+        let others = |delivery: &&Arc<HostDelivery>| delivery.ports.others(walk.protocol);
+        let Some(delivery) = exchange.effects.shared.delivery.as_ref().filter(others) else {
             return Ok(false);
-        }
+        };
+        let translates = delivery.ports.translates_others();
         let flow = whole_flow(walk.protocol, parts, exchange)?;
-        self.deliver(flow, token, parts, exchange).map(|()| true)
+        self.deliver(flow, translates, token, parts, exchange).map(|()| true)
     }
 
-    /// Delivers an ICMPv6 error about a packet that this host sent to `receiver`, a client whose
-    /// packets are delivered and who came by this NAT64, if there is one. Whoever sent the error
-    /// is no client.
+    /// Delivers an ICMPv6 error about a packet that this host sent, and that it quotes, to a client
+    /// whose packets are delivered and who came by this NAT64, if there is one. Whoever sent the
+    /// error is no client.
     pub(super) fn delivers_error(
         &mut self,
-        receiver: &Client,
+        quoted: &Quoted<Ipv6Addr>,
         token: Span,
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<bool, DropReason> {
         let flow = whole_flow(protocol::ICMPV6, parts, exchange)?;
-        let quoted = DeliveredFlow { client: receiver.address, ..flow };
+        let (client, service_port) = (quoted.destination, quoted.source_port);
+        let through = Prefix96::of(flow.service) == Prefix96::of(quoted.source);
+        let quoted = DeliveredFlow { client, ..flow };
         let Effects { table, shared, .. } = &exchange.effects;
         let Some(delivery) = &shared.delivery else { return Ok(false) };
-        let through = Prefix96::of(flow.service) == receiver.prefix;
-        if !through || !delivery.routes.has(&quoted, *table) {
+        let translated =
+            delivery.ports.translates(service_port).then_some(Translated { client, table: *table });
+        let known = if translated.is_some() { quoted.translated(table.local) } else { quoted };
+        if !through || !delivery.routes.has(&known, *table) {
             return Ok(false);
         }
-        delivery.check_service(flow.service)?;
-        self.hand_over(token, parts, exchange).map(|()| true)
+        if translated.is_none() {
+            delivery.check_service(flow.service)?;
+        }
+        self.hand_over(translated, token, parts, exchange).map(|()| true)
     }
 
-    /// Notes where the answers go, and hands the packet over to the host.
+    /// Notes where the answers go, and hands the packet over to the host: as it is, or to be
+    /// translated.
     fn deliver(
         &mut self,
         flow: DeliveredFlow,
+        translates: bool,
         token: Span,
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
@@ -151,31 +172,37 @@ impl Channel {
         let Effects { table, batch, shared, .. } = effects;
         let second = batch.coarse.second;
         let authenticator = datagram.octets(parts.authenticator);
-        let via = Via { table: *table, port: ControlPort(datagram.port), authenticator };
+        let (client, service) = (flow.client, flow.service);
+        let via = Via { table: *table, port: ControlPort(datagram.port), authenticator, service };
+        let translated = translates.then_some(Translated { client, table: *table });
+        let flow = if translates { flow.translated(table.local) } else { flow };
         if !shared.last_flow.as_ref().is_some_and(|last| last.is(&flow, via, second)) {
             let delivery = shared.delivery.as_ref().ok_or(DropReason::NothingAsked)?;
-            delivery.check_service(flow.service)?;
-            if !delivery.can_be_client(flow.client) {
+            if !translates {
+                delivery.check_service(service)?;
+            }
+            if !delivery.can_be_client(client) || Prefix96::of(client) == Prefix96::of(service) {
                 return Err(DropReason::ClientAddress);
             }
             delivery.routes.came(&flow, via, second)?;
             shared.last_flow = LastFlow::new(flow, via, second);
             self.learn_sender(parts, exchange);
         }
-        self.hand_over(token, parts, exchange)
+        self.hand_over(translated, token, parts, exchange)
     }
 
     /// Hands a packet for a service over to the host, and sees that the NAT64 knows that somebody
     /// is here.
     fn hand_over(
         &mut self,
+        translated: Option<Translated>,
         token: Span,
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         let Exchange { datagram, effects, .. } = &mut *exchange;
         effects.shared.stats.add(Counter::Delivered, 1);
-        effects.outbox.deliver(datagram.index, datagram.range(parts.packet));
+        effects.outbox.deliver(datagram.index, datagram.range(parts.packet), translated);
         let second = effects.batch.coarse.second;
         if second < self.told + TOLD_EVERY {
             return Ok(());
@@ -203,26 +230,28 @@ pub(super) fn opens(view: Ipv6<'_>, walk: &Walk) -> bool {
     walk.protocol == protocol::TCP && flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
-/// The flow of a TCP or UDP packet, if it is to be delivered where its client has no entry.
+/// The flow of a TCP or UDP packet, if it is to be delivered where its client has no entry, and
+/// whether it is translated.
 fn to_deliver(
     view: Ipv6<'_>,
     walk: &Walk,
     delivery: Option<&HostDelivery>,
-) -> Option<DeliveredFlow> {
+) -> Option<(DeliveredFlow, bool)> {
     let (ports, transport) = (&delivery?.ports, Transport::of(walk.protocol)?);
-    flow_of(view, walk).filter(|flow| ports.has(transport, flow.service_port))
+    let flow = flow_of(view, walk).filter(|flow| ports.has(transport, flow.service_port))?;
+    Some((flow, ports.translates(flow.service_port)))
 }
 
 /// The flow of a segment that opens no connection, to a port that is not delivered to any more, if
-/// it is one that came by this NAT64.
-fn goes_on(view: Ipv6<'_>, walk: &Walk, effects: &Effects<'_>) -> Option<DeliveredFlow> {
+/// it is one that came by this NAT64. It is not translated, as no port is that may be another's.
+fn goes_on(view: Ipv6<'_>, walk: &Walk, effects: &Effects<'_>) -> Option<(DeliveredFlow, bool)> {
     let Effects { table, batch, shared, .. } = effects;
     let delivery = shared.delivery.as_ref().filter(|delivery| delivery.ports.follows())?;
     if walk.protocol != protocol::TCP || opens(view, walk) {
         return None;
     }
     let came = |flow: &DeliveredFlow| delivery.routes.goes_on(flow, *table, batch.coarse.second);
-    flow_of(view, walk).filter(came)
+    flow_of(view, walk).filter(came).map(|flow| (flow, false))
 }
 
 /// The flow of a TCP or UDP packet.

@@ -53,7 +53,7 @@ use crate::handoff::validation::{Validation, ValidationRate};
 use admission::Admission;
 pub use batch::{
     Batch, Body, Coarse, Datagram, DeliveredPacket, EVENTS_BESIDE, LiveConnections, NoneKnown,
-    Outbox, Reply, events_max,
+    Outbox, Reply, Translated, events_max,
 };
 pub use budget::Budget;
 pub(crate) use channel::Channel;

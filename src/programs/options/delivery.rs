@@ -11,16 +11,20 @@ pub enum Deliver {
     Cache,
     /// From here, as they are: programs see IPv6.
     Native,
-    /// The second where a socket of IPv6 takes packets of the port, else the first.
+    /// From here, as IPv4 from an address of the pool for each client.
+    Translate,
+    /// As they are where a socket of IPv6 takes packets of the port, else through the cache.
     Auto,
 }
 
 impl Deliver {
     /// As it is written.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let all = [Self::Cache, Self::Native, Self::Auto];
+        let all = [Self::Cache, Self::Native, Self::Translate, Self::Auto];
         let named = all.into_iter().find(|deliver| deliver.to_string() == text.trim());
-        named.ok_or_else(|| format!("{text:?} is not known; choose cache, native or auto"))
+        named.ok_or_else(|| {
+            format!("{text:?} is not known; choose cache, native, translate or auto")
+        })
     }
 }
 
@@ -29,6 +33,7 @@ impl fmt::Display for Deliver {
         f.write_str(match self {
             Self::Cache => "cache",
             Self::Native => "native",
+            Self::Translate => "translate",
             Self::Auto => "auto",
         })
     }
@@ -81,10 +86,10 @@ mod tests {
 
     #[test]
     fn each_port_has_one_way() {
-        let both = ports(&["80=native", " 22 = cache", "53=auto"]).unwrap();
+        let both = ports(&["80=native", " 22 = cache", "53=auto", "25=translate"]).unwrap();
         assert_eq!(
             both.iter().map(DeliverPort::to_string).collect::<Vec<_>>(),
-            ["80=native", "22=cache", "53=auto"]
+            ["80=native", "22=cache", "53=auto", "25=translate"]
         );
         for bad in ["80", "0=native", "80=", "80=ipv6", "x=native", "65536=cache"] {
             assert!(ports(&[bad]).is_err(), "{bad}");

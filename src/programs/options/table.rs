@@ -243,21 +243,24 @@ options! {
             .shown(|directory| path(directory));
 
     pub peer_pool: Ipv4Net =
-        "Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use",
+        "Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate): none \
+         that is in use",
         Row::word("peer-pool", "NET", peers::pool)
             .group(PEERS)
             .default("100.64.0.0/12")
             .shown(|network| network.to_string().into());
 
     pub peer_pool_for: PoolUnit =
-        "For whom such an address stands: for all clients of a /64, or for each client address",
+        "For whom such an address stands: for all clients of a /64, or for each client address, as always \
+         with --deliver translate",
         Row::word("peer-pool-for", "prefix64|address", peers::pool_unit)
             .group(PEERS)
             .default("prefix64")
             .shown(|&unit| peers::shown_unit(unit).into());
 
     pub peer_pool_idle: Duration =
-        "How long such an address is kept for clients that have no entry; each start begins anew",
+        "How long such an address is kept for clients that have no entry (with --deliver translate, 2 h \
+         4 min or more); each start begins anew",
         Row::word("peer-pool-idle", "DURATION", peers::pool_idle)
             .group(PEERS)
             .default("1h")
@@ -265,9 +268,10 @@ options! {
 
     pub deliver: Deliver =
         "How packets of clients reach programs on this host: cache: their NAT64 translates them; native: \
-         this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 \
-         takes the port's packets, else cache",
-        Row::word("deliver", "cache|native|auto", Deliver::parse)
+         this server delivers them as they are, through --deliver-device; translate: it delivers them as \
+         IPv4, from an address of --peer-pool for each client; auto: native where a socket of IPv6 takes the \
+         port's packets, else cache",
+        Row::word("deliver", "cache|native|translate|auto", Deliver::parse)
             .group(DELIVERY)
             .default("cache")
             .shown(|deliver| deliver.to_string().into());
@@ -423,13 +427,16 @@ pub struct Places {
 /// A configuration whose parts fit together.
 fn taken(layers: &mut Layers<'_>) -> Result<ServeConfig, UsageErrors> {
     let config = ServeConfig::take(layers)?;
-    if config.peer_names.has_ipv4() && !config.journal {
+    if config.pool().is_some() && !config.journal {
+        let (place, wants, other) = match config.translates() {
+            true => ("--deliver", Deliver::Translate.to_string(), "native"),
+            false => ("--peer-names", config.peer_names.to_string(), "ipv6"),
+        };
         let cause = format!(
-            "{} wants a journal: without one, an address would stand for another client after a restart; \
-             drop --no-journal, or choose ipv6",
-            config.peer_names
+            "{wants} wants a journal: without one, an address would stand for another client after a restart; \
+             drop --no-journal, or choose {other}"
         );
-        return Err(UsageErrors(vec![UsageError { place: "--peer-names".into(), cause }]));
+        return Err(UsageErrors(vec![UsageError { place: place.into(), cause }]));
     }
     match config.web {
         Some(web) if !web.ip().is_loopback() && config.web_token.is_none() => {
@@ -456,10 +463,23 @@ impl ServeConfig {
         self.deliver_ports.iter().map(|port| port.deliver).chain([self.deliver])
     }
 
-    /// The pool, if clients get addresses of it.
+    /// Whether packets to some port or other are delivered as they are, or may be.
+    pub fn delivers_native(&self) -> bool {
+        self.deliver_ways().any(|deliver| matches!(deliver, Deliver::Native | Deliver::Auto))
+    }
+
+    /// Whether packets to some port or other are translated.
+    pub fn translates(&self) -> bool {
+        self.deliver_ways().any(|deliver| deliver == Deliver::Translate)
+    }
+
+    /// The pool, if clients get addresses of it. Clients whose packets are translated keep their
+    /// ports, so each has an address of its own.
     pub fn pool(&self) -> Option<PoolSettings> {
-        let (network, unit, idle) = (self.peer_pool, self.peer_pool_for, self.peer_pool_idle);
-        self.peer_names.has_ipv4().then_some(PoolSettings { network, unit, idle })
+        let (network, idle) = (self.peer_pool, self.peer_pool_idle);
+        let (names, translates) = (self.peer_names.has_ipv4(), self.translates());
+        let unit = if translates { PoolUnit::Address } else { self.peer_pool_for };
+        (names || translates).then_some(PoolSettings { network, unit, idle, names, translates })
     }
 }
 

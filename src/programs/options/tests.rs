@@ -563,3 +563,16 @@ fn demo_and_version() {
     let version = parse(&["nat64handoff", "--version"]).unwrap_err();
     assert_eq!(version.exit_code(), 0);
 }
+
+#[test]
+fn who_is_translated_has_an_address_of_his_own_that_is_kept() {
+    let resolve = |arguments: &[&str]| serve(arguments).resolve(&Environment::default());
+    let settings = |arguments: &[&str]| resolve(arguments).unwrap().pool();
+    assert_eq!(settings(&["--deliver", "native"]), None);
+    for arguments in [["--deliver", "translate"], ["--deliver-port", "80=translate"]] {
+        let pool = settings(&arguments).unwrap();
+        assert_eq!((pool.unit, pool.names, pool.translates), (PoolUnit::Address, false, true));
+    }
+    let error = resolve(&["--deliver", "translate", "--no-journal"]).unwrap_err().to_string();
+    assert!(error.contains("translate wants a journal"), "{error}");
+}

@@ -125,7 +125,7 @@ impl Kept {
             log,
             format: config.log_format,
             keep_days: config.log_keep,
-            names: config.peer_names.has_ipv4(),
+            names: config.pool().is_some(),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::kernel::limits;
 use crate::kernel::ring::{self, RingRefused};
 use crate::kernel::service::PassedFile;
 use crate::kernel::socket::kept::KeptSockets;
-use crate::kernel::socket::{self, BindError, ReactorSocket};
+use crate::kernel::socket::{self, BindError, BoundSockets, ReactorSocket};
 use crate::kernel::stderr::{say, warn};
 use crate::kernel::successor::Predecessor;
 use crate::programs::options::{LogDestination, PeerNames, ServeConfig};
@@ -38,7 +38,7 @@ use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live::{self, Poller, Polling};
 use crate::programs::serve::names::{
-    self, ForgottenUnlessServed, FoundPool, Names, ReactorNames, pool_lines,
+    self, DealtPool, ForgottenUnlessServed, FoundPool, Names, pool_lines,
 };
 use crate::programs::serve::reactor::ServerShard;
 use crate::programs::serve::recording::RecoverError;
@@ -83,11 +83,12 @@ impl Names {
         socket: &ReactorSocket,
         servers: &mut [Server],
         stats: &[Arc<Stats>],
-    ) -> (Option<Self>, Vec<ReactorNames>) {
+    ) -> (Option<Self>, DealtPool) {
+        pool_lines(config).iter().for_each(|line| warn(format_args!("{line}")));
         let mut found = FoundPool::take(config, servers);
         let names = Self::filled(config, socket, servers, stats, &mut found);
-        let of_reactors = found.deal(names.as_ref(), stats);
-        (names, of_reactors)
+        let dealt = found.deal(names.as_ref(), stats);
+        (names, dealt)
     }
 
     fn filled(
@@ -110,7 +111,6 @@ impl Names {
         let names = Self::open(&config.peer_maps, &config.state, socket, pool);
         let why = match names.and_then(|names| names.fill(servers, stats, shares).map(|()| names)) {
             Ok(names) => {
-                pool_lines(config).iter().for_each(|line| warn(format_args!("{line}")));
                 say_attached_otherwise(config);
                 if config.allow.is_empty() {
                     warn(format_args!(
@@ -230,10 +230,7 @@ impl Serving {
         on_failure: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
-        let bound = socket::bind_or_take(&config.listen, config.reactors, kept)
-            .map_err(StartError::Bind)?;
-        let mut sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
-        say_lost(bound.lost);
+        let (bound, mut sockets) = bind(&config, kept)?;
         let (inquiries, asking) = Asking::prepare(doors, config.reactors, &mut sockets)
             .map_err(|error| StartError::System("descriptors", error))?;
         let listen: Vec<_> = bound.shards[0].iter().map(ReactorSocket::local).collect();
@@ -246,7 +243,7 @@ impl Serving {
         let StateFound { recording, lines: found } =
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let bans = bans_of(&config, &clock, &mut servers)?;
-        let (names, naming) = Names::of(&config, &bound.shards[0][0], &mut servers, &stats);
+        let (names, (pool, naming)) = Names::of(&config, &bound.shards[0][0], &mut servers, &stats);
         let stop = Arc::new(AtomicBool::new(false));
         let gauges = recording.gauges();
         let (recorders, keeping) =
@@ -254,7 +251,8 @@ impl Serving {
         let polling = polling_for(poller, &servers);
         let (common, Reports { ready, ended }) =
             ThreadsShared::new(config.reactors, sync, clock.clone(), Arc::clone(&stop), on_failure);
-        let (mut deliverers, routes) = DeliverySetup::begin(delivery, &mut servers, &stats);
+        let (mut deliverers, routes) =
+            DeliverySetup::begin(delivery, &mut servers, &stats, pool.as_ref());
         let parts =
             servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
         let seats = parts.map(|(((((server, live), recorder), stats), inquiries), names)| {
@@ -278,6 +276,7 @@ impl Serving {
             found,
             admin: None,
             names,
+            pool,
             is_taken_over: false,
             log_watch: LogWatch::default(),
             routes,
@@ -384,7 +383,7 @@ impl Asking {
             clock,
             stats: serving.stats.clone(),
             budget: Arc::clone(&serving.budget),
-            pool: serving.names.as_ref().and_then(Names::pool).map(Arc::clone),
+            pool: serving.pool.clone(),
             history_failures: Arc::clone(&serving.history_failures),
             gauges,
             desks,
@@ -444,6 +443,18 @@ fn directories(state: &StateDirectory, log: &Destination) -> Vec<PathBuf> {
         directories.extend(path.canonicalize().map(|path| parent(&path).to_owned()));
     }
     directories
+}
+
+/// Takes the sockets, or those that were `kept`; and once more, to be handed over.
+fn bind(
+    config: &ServeConfig,
+    kept: KeptSockets,
+) -> Result<(BoundSockets, Vec<PassedFile>), StartError> {
+    let bound =
+        socket::bind_or_take(&config.listen, config.reactors, kept).map_err(StartError::Bind)?;
+    let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
+    say_lost(bound.lost);
+    Ok((bound, sockets))
 }
 
 /// Says what is lost where the number of reactors changes.

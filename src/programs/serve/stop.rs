@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::disk::eventlog::{self, EventLog};
+use crate::handoff::pool::AddressPool;
 use crate::handoff::server::Budget;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::kernel::backend::Waker;
@@ -109,6 +110,8 @@ pub struct Serving {
     pub(super) admin: Option<Admin>,
     /// The names of peers.
     pub(super) names: Option<Names>,
+    /// The pool, if addresses of it are given.
+    pub(super) pool: Option<Arc<AddressPool>>,
     /// Whether another process goes on with the sockets.
     pub(super) is_taken_over: bool,
     /// Whether the log hangs.

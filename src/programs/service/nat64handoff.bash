@@ -459,7 +459,7 @@ _nat64handoff() {
                     return 0
                     ;;
                 --deliver)
-                    COMPREPLY=($(compgen -W "cache native auto" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "cache native translate auto" -- "${cur}"))
                     return 0
                     ;;
                 --deliver-port)
@@ -1583,7 +1583,7 @@ _nat64handoff() {
                     return 0
                     ;;
                 --deliver)
-                    COMPREPLY=($(compgen -W "cache native auto" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "cache native translate auto" -- "${cur}"))
                     return 0
                     ;;
                 --deliver-port)
@@ -1713,7 +1713,7 @@ _nat64handoff() {
                     return 0
                     ;;
                 --deliver)
-                    COMPREPLY=($(compgen -W "cache native auto" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "cache native translate auto" -- "${cur}"))
                     return 0
                     ;;
                 --deliver-port)

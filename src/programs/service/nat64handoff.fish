@@ -74,11 +74,12 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l crea
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-names -d 'Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool [default: off]' -r -f -a "off\t''
 both\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-maps -d 'Where peer-names attach has the maps of these names [default: /sys/fs/bpf/nat64handoff]' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry; each start begins anew [default: 1h]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate): none that is in use [default: 100.64.0.0/12]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address, as always with --deliver translate [default: prefix64]' -r -f -a "address\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry (with --deliver translate, 2 h 4 min or more); each start begins anew [default: 1h]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; translate: it delivers them as IPv4, from an address of --peer-pool for each client; auto: native where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
 native\t''
+translate\t''
 auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
@@ -136,11 +137,12 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-names -d 'Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool [default: off]' -r -f -a "off\t''
 both\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-maps -d 'Where peer-names attach has the maps of these names [default: /sys/fs/bpf/nat64handoff]' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry; each start begins anew [default: 1h]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate): none that is in use [default: 100.64.0.0/12]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address, as always with --deliver translate [default: prefix64]' -r -f -a "address\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry (with --deliver translate, 2 h 4 min or more); each start begins anew [default: 1h]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; translate: it delivers them as IPv4, from an address of --peer-pool for each client; auto: native where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
 native\t''
+translate\t''
 auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
@@ -176,11 +178,12 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-names -d 'Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run: ipv6: those that listen at `[::]`; ipv4: those that listen at 0.0.0.0, by addresses of --peer-pool [default: off]' -r -f -a "off\t''
 both\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-maps -d 'Where peer-names attach has the maps of these names [default: /sys/fs/bpf/nat64handoff]' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4): none that is in use [default: 100.64.0.0/12]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address [default: prefix64]' -r -f -a "address\t''"
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry; each start begins anew [default: 1h]' -r
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; auto: that where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool -d 'Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate): none that is in use [default: 100.64.0.0/12]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-for -d 'For whom such an address stands: for all clients of a /64, or for each client address, as always with --deliver translate [default: prefix64]' -r -f -a "address\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l peer-pool-idle -d 'How long such an address is kept for clients that have no entry (with --deliver translate, 2 h 4 min or more); each start begins anew [default: 1h]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver -d 'How packets of clients reach programs on this host: cache: their NAT64 translates them; native: this server delivers them as they are, through --deliver-device; translate: it delivers them as IPv4, from an address of --peer-pool for each client; auto: native where a socket of IPv6 takes the port\'s packets, else cache [default: cache]' -r -f -a "cache\t''
 native\t''
+translate\t''
 auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r

@@ -49,10 +49,10 @@ _arguments "${_arguments_options[@]}" : \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
 '--peer-names=[Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run\: ipv6\: those that listen at \`\[\:\:\]\`; ipv4\: those that listen at 0.0.0.0, by addresses of --peer-pool \[default\: off\]]:off|ipv6|ipv4|both:(off both)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
-'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
-'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
-'--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
-'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; auto\: that where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|auto:(cache native auto)' \
+'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
+'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address, as always with --deliver translate \[default\: prefix64\]]:prefix64|address:(address)' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry (with --deliver translate, 2 h 4 min or more); each start begins anew \[default\: 1h\]]:DURATION:_default' \
+'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; translate\: it delivers them as IPv4, from an address of --peer-pool for each client; auto\: native where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|translate|auto:(cache native translate auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
@@ -169,10 +169,10 @@ _arguments "${_arguments_options[@]}" : \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
 '--peer-names=[Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run\: ipv6\: those that listen at \`\[\:\:\]\`; ipv4\: those that listen at 0.0.0.0, by addresses of --peer-pool \[default\: off\]]:off|ipv6|ipv4|both:(off both)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
-'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
-'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
-'--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
-'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; auto\: that where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|auto:(cache native auto)' \
+'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
+'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address, as always with --deliver translate \[default\: prefix64\]]:prefix64|address:(address)' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry (with --deliver translate, 2 h 4 min or more); each start begins anew \[default\: 1h\]]:DURATION:_default' \
+'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; translate\: it delivers them as IPv4, from an address of --peer-pool for each client; auto\: native where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|translate|auto:(cache native translate auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
@@ -206,10 +206,10 @@ _arguments "${_arguments_options[@]}" : \
 '--create-rate=[Entries to create for one NAT64 at most in a second, after two whole tables at once \[default\: 2000\]]:N:_default' \
 '--peer-names=[Programs on this host see the clients of NAT64s as their peers, once peer-names attach was run\: ipv6\: those that listen at \`\[\:\:\]\`; ipv4\: those that listen at 0.0.0.0, by addresses of --peer-pool \[default\: off\]]:off|ipv6|ipv4|both:(off both)' \
 '--peer-maps=[Where peer-names attach has the maps of these names \[default\: /sys/fs/bpf/nat64handoff\]]:DIR:_files' \
-'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
-'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address \[default\: prefix64\]]:prefix64|address:(address)' \
-'--peer-pool-idle=[How long such an address is kept for clients that have no entry; each start begins anew \[default\: 1h\]]:DURATION:_default' \
-'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; auto\: that where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|auto:(cache native auto)' \
+'--peer-pool=[Network of the IPv4 addresses that stand for clients (--peer-names ipv4, --deliver translate)\: none that is in use \[default\: 100.64.0.0/12\]]:NET:_default' \
+'--peer-pool-for=[For whom such an address stands\: for all clients of a /64, or for each client address, as always with --deliver translate \[default\: prefix64\]]:prefix64|address:(address)' \
+'--peer-pool-idle=[How long such an address is kept for clients that have no entry (with --deliver translate, 2 h 4 min or more); each start begins anew \[default\: 1h\]]:DURATION:_default' \
+'--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; translate\: it delivers them as IPv4, from an address of --peer-pool for each client; auto\: native where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|translate|auto:(cache native translate auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \

@@ -55,6 +55,20 @@ fn delivered(shard: &mut Shard, packet: &[u8]) -> usize {
     shard.outbox.delivered.len()
 }
 
+/// A shard that delivers what is for ports 80 and 53 and pings, translated but for TCP port 443.
+fn translating() -> (Shard, Arc<HostDelivery>) {
+    delivering_as(Box::new(NoneKnown), |_| {
+        let ports = DeliveredPorts::new(true, |_, port| matches!(port, 53 | 80 | 443));
+        ports.translating(true, |port| port != 443)
+    })
+}
+
+/// For whom the packets of this request are translated.
+fn translated(shard: &mut Shard, packet: &[u8]) -> Vec<Option<Translated>> {
+    delivered(shard, packet);
+    shard.outbox.delivered.iter().map(|delivered| delivered.translated).collect()
+}
+
 fn flow(client: &str, protocol: u8, client_port: u16, service_port: u16) -> DeliveredFlow {
     let (service, client) = (SERVICE.parse().unwrap(), client.parse().unwrap());
     DeliveredFlow { service, client, protocol, service_port, client_port }
@@ -223,6 +237,59 @@ fn section_11_fragments_and_errors_go_where_the_flow_went() {
     let service = "64:ff9b:1::cb00:7105";
     let about = ip6(protocol::TCP, service, CLIENT, &transport(80, 1));
     assert_eq!(shard.dropped(&error(&about)), DropReason::IcmpErrorUnmatched);
+}
+
+#[test]
+fn section_11_what_is_translated_is_for_the_address_that_the_nat64_sends_to() {
+    let (mut shard, delivery) = translating();
+    let client: Ipv6Addr = CLIENT.parse().unwrap();
+    let ipv4 = Some(Translated { client, table: TableKey { local: LOCAL, nat64: NAT64 } });
+    assert_eq!(translated(&mut shard, &tcp6(CLIENT, 1, 80, tcp::SYN)), [ipv4]);
+    assert_eq!(translated(&mut shard, &tcp6(CLIENT, 1, 443, tcp::SYN)), [None]);
+    let echo = ip6(protocol::ICMPV6, CLIENT, SERVICE, &[128; 8]);
+    assert_eq!(translated(&mut shard, &echo), [ipv4]);
+    // Behind a 1:1 NAT this host has another address than the service, whatever the prefix.
+    let elsewhere = ip6(protocol::UDP, CLIENT, "64:ff9b:1::cb00:7163", &transport(9, 53));
+    assert_eq!(translated(&mut shard, &elsewhere), [ipv4]);
+    let known = |protocol, client_port, service_port| {
+        let flow = flow(CLIENT, protocol, client_port, service_port).translated(LOCAL);
+        let mut room = [0; message::MESSAGE_DATA_MAX];
+        delivery.routes.answer(&flow, 1, &mut room).map(|(path, _)| path.service)
+    };
+    // The client is answered from where it sent to last.
+    assert_eq!(known(protocol::UDP, 9, 53), Some("64:ff9b:1::cb00:7163".parse().unwrap()));
+    assert_eq!(translated(&mut shard, &tcp6(CLIENT, 1, 80, tcp::ACK)), [ipv4]);
+    assert_eq!(known(protocol::TCP, 1, 80), Some(SERVICE.parse().unwrap()));
+    // Other protocols are not translated, and a client is not behind the prefix.
+    shard.ask(&client_packet(&ip6(132, CLIENT, SERVICE, &[1, 2, 3])));
+    assert!(shard.outbox.delivered.is_empty());
+    let mapped = ip6(protocol::TCP, "64:ff9b:1::1", "64:ff9b:1::2", &transport(1, 80));
+    assert_eq!(shard.dropped(&client_packet(&mapped)), DropReason::ClientAddress);
+}
+
+#[test]
+fn section_11_fragments_and_errors_are_translated_as_their_flows_are() {
+    let (mut shard, _) = translating();
+    let client: Ipv6Addr = CLIENT.parse().unwrap();
+    let ipv4 = Some(Translated { client, table: TableKey { local: LOCAL, nat64: NAT64 } });
+    let later = ip6(protocol::FRAGMENT, CLIENT, SERVICE, &[6, 0, 0, 16, 0, 0, 0, 9, 1, 2]);
+    assert_eq!(shard.dropped(&client_packet(&later)), DropReason::FragmentUnknown);
+    let first = [&[protocol::TCP, 0, 0, 1, 0, 0, 0, 9][..], &transport(1, 80)[..16]].concat();
+    let first = ip6(protocol::FRAGMENT, CLIENT, SERVICE, &first);
+    assert_eq!(translated(&mut shard, &first), [ipv4]);
+    assert_eq!(translated(&mut shard, &later), [ipv4]);
+    let error = |port: u16| {
+        let about = ip6(protocol::TCP, SERVICE, CLIENT, &transport(port, 1));
+        let message = [&[2, 0, 0, 0, 0, 0, 5, 0][..], &about].concat();
+        ip6(protocol::ICMPV6, "2001:db8:5::1", SERVICE, &message)
+    };
+    assert_eq!(translated(&mut shard, &error(80)), [ipv4]);
+    // Of the other kind it has no flow, until it has.
+    assert_eq!(shard.dropped(&client_packet(&error(443))), DropReason::IcmpErrorUnmatched);
+    assert_eq!(translated(&mut shard, &tcp6(CLIENT, 1, 443, tcp::SYN)), [None]);
+    assert_eq!(translated(&mut shard, &error(443)), [None]);
+    // Either may be what this fragment is of.
+    assert_eq!(translated(&mut shard, &later), [None, ipv4]);
 }
 
 fn message_of(kind: u8, data: &[u8]) -> Vec<u8> {

@@ -63,7 +63,7 @@ impl PortsFollower {
             Ok(found) => {
                 for (transport, found) in [Transport::Tcp, Transport::Udp].into_iter().zip(&found) {
                     delivery.ports.set(transport, |port| match self.config.deliver_to(port) {
-                        Deliver::Native => true,
+                        Deliver::Native | Deliver::Translate => true,
                         Deliver::Cache => false,
                         Deliver::Auto => found[usize::from(port)],
                     });

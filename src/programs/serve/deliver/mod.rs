@@ -9,29 +9,36 @@
 #![doc = include_str!("../../../DELIVERY.md")]
 
 mod follow;
+mod held;
 mod host;
 mod keep;
 mod setup;
+mod translate;
 
-use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, iter};
 
 use crate::handoff::delivery::{AnswerPath, DeliveredFlow, HostDelivery};
 use crate::handoff::message::{MESSAGE_DATA_MAX, MESSAGE_HEADER, message_type, write_before};
 use crate::handoff::rate::Rate;
-use crate::handoff::server::DeliveredPacket;
+use crate::handoff::server::{DeliveredPacket, Translated};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::ip::flow::{self, Class};
-use crate::ip::icmp;
+use crate::ip::icmp::{self, IcmpError};
+use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::ip::joined::{JOINED_MAX, join_each};
-use crate::ip::offload::{OFFLOAD_HEADER, Offload};
+use crate::ip::offload::{OFFLOAD_HEADER, Offload, OffloadMalformed};
 use crate::ip::segments::Pieces;
-use crate::kernel::backend::Backend;
+use crate::kernel::backend::{Backend, ReturnPath};
 use crate::kernel::tun_queue::{DevicePacket, PARTS_MAX, TunQueue};
+use crate::nat64::translate::{Packets, Refused, ipv4_error};
+
+use held::HeldPackets;
+use translate::{GROWTH, NotAnAnswer, Translator};
 
 pub use host::{HostReport, HostUser};
 pub use keep::RoutesKeeping;
@@ -40,30 +47,106 @@ pub use setup::{DeliveryError, DeliverySetup, host_troubles};
 /// The most packets that are taken from the device in one turn, so that requests do not wait for
 /// long.
 const ANSWERS_MAX: usize = 64;
+/// Where a packet of the device stands in its buffer, so that it can grow.
+const PACKET: usize = GROWTH + OFFLOAD_HEADER;
 /// The longest packet of a device, and what stands before it.
-const BUFFER: usize = OFFLOAD_HEADER + 40 + 65_536;
+const BUFFER: usize = PACKET + 40 + 65_536;
+/// That nobody has a client, in IPv4.
+const HOST_UNREACHABLE: IcmpError =
+    IcmpError { kind: icmp::v4::UNREACHABLE, code: icmp::v4::HOST, word: 0 };
 
-const _: () = assert!(JOINED_MAX + 2 <= PARTS_MAX);
+// An offload header, a front in two parts, and data.
+const _: () = assert!(JOINED_MAX + 3 <= PARTS_MAX);
 
 /// A reactor's end of the device.
 pub struct Deliverer {
-    queue: TunQueue,
+    host: HostQueue,
     delivery: Arc<HostDelivery>,
-    stats: Arc<Stats>,
+    /// `None`: nothing is translated.
+    translator: Option<Translator>,
+    /// What is to be translated when its client's address is recorded.
+    held: HeldPackets,
     buffer: Box<[u8]>,
     authenticator: Box<[u8; MESSAGE_DATA_MAX]>,
-    /// The ICMPv6 errors that the host is sent.
+    /// The ICMP errors that the host is sent.
     icmp_rate: Rate,
     /// The device cannot be read any more.
     gone: bool,
 }
 
+/// The host, which packets are given to.
+struct HostQueue {
+    queue: TunQueue,
+    stats: Arc<Stats>,
+}
+
+impl HostQueue {
+    fn write<'a>(
+        &self,
+        offload: &Offload,
+        front: &'a [u8],
+        rest: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        // What the host does not take is lost, as on any link: the device is down, or full.
+        if self.queue.send(offload, front, rest).is_err() {
+            self.stats.add(Counter::DeviceErrors, 1);
+        }
+    }
+}
+
+/// Where answers to a client go.
+struct AnswerWay<'a> {
+    path: ReturnPath,
+    to: SocketAddrV4,
+    authenticator: &'a [u8],
+    /// From where the client expects them.
+    service: Ipv6Addr,
+}
+
+impl AnswerWay<'_> {
+    /// Sends a packet of `length` octets that `emit` writes.
+    fn send(
+        &self,
+        backend: &mut impl Backend,
+        length: usize,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()> {
+        let front = MESSAGE_HEADER + self.authenticator.len();
+        backend.send_emitted(self.path, front + length, self.to, |out| {
+            write_before(out, front, message_type::AUTHENTICATOR, self.authenticator);
+            emit(&mut out[front..]);
+        })
+    }
+
+    /// Sends what a packet of the device stands for.
+    fn send_all(
+        &self,
+        backend: &mut impl Backend,
+        mut pieces: Pieces<'_>,
+        stats: &Stats,
+    ) -> io::Result<()> {
+        while let Some(length) = pieces.next_length() {
+            stats.add(Counter::Answered, 1);
+            self.send(backend, length, |out| {
+                pieces.next_piece(out);
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl Deliverer {
-    pub fn new(queue: TunQueue, delivery: Arc<HostDelivery>, stats: Arc<Stats>) -> Self {
+    pub fn new(
+        queue: TunQueue,
+        delivery: Arc<HostDelivery>,
+        translator: Option<Translator>,
+        stats: Arc<Stats>,
+    ) -> Self {
         Self {
-            queue,
+            host: HostQueue { queue, stats },
             delivery,
-            stats,
+            translator,
+            held: HeldPackets::default(),
             buffer: vec![0; BUFFER].into(),
             authenticator: Box::new([0; MESSAGE_DATA_MAX]),
             icmp_rate: Rate::default(),
@@ -76,24 +159,78 @@ impl Deliverer {
     /// # Errors
     /// Where the process may not open another descriptor.
     pub fn watch(&self, backend: &mut impl Backend) -> io::Result<()> {
-        backend.watch(Some(self.queue.as_fd().try_clone_to_owned()?));
+        backend.watch(Some(self.host.queue.as_fd().try_clone_to_owned()?));
         Ok(())
     }
 
-    /// Gives the host what is `delivered`, of the batch that `backend` holds.
-    pub fn deliver(&mut self, backend: &impl Backend, delivered: &[DeliveredPacket]) {
-        let packets = delivered
-            .iter()
-            .map(|DeliveredPacket { datagram, range }| &backend.buffer(*datagram)[range.clone()]);
-        let udp = self.queue.takes_udp_segments();
-        join_each(packets, udp, |offload, front, rest| self.write(offload, front, rest));
+    /// Gives the host what is `delivered`, of the batch that `backend` holds. A packet that is to
+    /// be translated, and whose client has no address yet, waits for that to be recorded, if it
+    /// `waits_for` a record.
+    pub fn deliver(
+        &mut self,
+        backend: &impl Backend,
+        delivered: &[DeliveredPacket],
+        now: Duration,
+        waits_for: Option<u64>,
+    ) {
+        for alike in delivered.chunk_by(|one, next| one.translated == next.translated) {
+            let packets = alike.iter().map(|DeliveredPacket { datagram, range, .. }| {
+                &backend.buffer(*datagram)[range.clone()]
+            });
+            let Some(translated) = alike[0].translated else {
+                let Self { host, .. } = self;
+                let udp = host.queue.takes_udp_segments();
+                join_each(packets, udp, |offload, front, rest| {
+                    host.write(offload, front, rest.iter().copied());
+                });
+                continue;
+            };
+            if let Some(packets) = self.translate(translated, packets, now) {
+                for packet in packets {
+                    if !self.held.hold(waits_for, translated, packet) {
+                        self.host.stats.count_drop(DropReason::ClientUnnamed);
+                    }
+                }
+            }
+        }
     }
 
-    fn write(&self, offload: &Offload, front: &[u8], rest: &[&[u8]]) {
-        // What the host does not take is lost, as on any link: the device is down, or full.
-        if self.queue.send(offload, front, rest.iter().copied()).is_err() {
-            self.stats.add(Counter::DeviceErrors, 1);
+    /// Gives the host what waited for records up to this one.
+    pub fn release(&mut self, durable: u64, now: Duration) {
+        while let Some((translated, packet)) = self.held.next(durable) {
+            if self.translate(translated, std::iter::once(&*packet), now).is_some() {
+                self.host.stats.count_drop(DropReason::ClientUnnamed);
+            }
         }
+    }
+
+    /// What waits will never be recorded.
+    pub fn drop_held(&mut self) {
+        self.host.stats.count_drops(DropReason::ClientUnnamed, self.held.give_up());
+    }
+
+    /// Gives the host packets of a client as IPv4. Returns them where the client has no address.
+    fn translate<'a, P: Iterator<Item = &'a [u8]>>(
+        &mut self,
+        Translated { client, table }: Translated,
+        packets: P,
+        now: Duration,
+    ) -> Option<P> {
+        let Self { host, translator, .. } = self;
+        let translator = translator.as_mut()?;
+        let Some(address) = translator.address_of(client, now) else { return Some(packets) };
+        let udp = host.queue.takes_udp_segments();
+        let refused = translator.give_host(
+            address,
+            table.local,
+            packets,
+            udp,
+            |offload, [front, more], data| {
+                host.write(offload, front, iter::once(more).chain(data.iter().copied()));
+            },
+        );
+        host.stats.count_drops(DropReason::NotTranslated, refused);
+        None
     }
 
     /// Sends what the host answers, as far as it is there.
@@ -106,13 +243,16 @@ impl Deliverer {
                 break;
             }
             let mut buffer = std::mem::take(&mut self.buffer);
-            let outcome = match self.queue.receive(&mut buffer) {
-                Ok(Some(packet)) => self.send(packet, backend, now).map(|()| true),
+            let outcome = match self.host.queue.receive(&mut buffer[GROWTH..]) {
+                Ok(Some(DevicePacket { offload, packet })) => {
+                    let end = PACKET + packet.len();
+                    self.send(offload, &mut buffer[..end], backend, now).map(|()| true)
+                }
                 Ok(None) => Ok(false),
                 Err(_) => {
                     // Its end is waited for by nobody: it would be told again and again.
                     self.gone = true;
-                    self.stats.add(Counter::DeviceErrors, 1);
+                    self.host.stats.add(Counter::DeviceErrors, 1);
                     backend.watch(None);
                     Ok(false)
                 }
@@ -125,41 +265,103 @@ impl Deliverer {
         Ok(())
     }
 
+    /// Sends the packet that `buffer` ends with, from [`PACKET`] on.
     fn send(
         &mut self,
-        received: DevicePacket<'_>,
+        offload: Result<Offload, OffloadMalformed>,
+        buffer: &mut [u8],
         backend: &mut impl Backend,
         now: Duration,
     ) -> io::Result<()> {
-        let DevicePacket { offload, packet } = received;
-        let (Ok(offload), Some(flow)) = (offload, self.flow_of(packet)) else {
-            self.stats.count_drop(DropReason::NotAnswer);
-            return Ok(());
+        let outcome = match (offload, buffer.get(PACKET).map(|octet| octet >> 4)) {
+            (Ok(offload), Some(6)) => {
+                self.send_native(&offload, &buffer[PACKET..], backend, now)?
+            }
+            (Ok(offload), Some(4)) => self.send_translated(&offload, buffer, backend, now)?,
+            _ => Err(DropReason::NotAnswer),
         };
-        let second = now.as_secs() as u32;
-        let route = self.delivery.routes.answer(&flow, second, &mut self.authenticator);
-        let route = route.and_then(|(AnswerPath { table, port }, authenticator)| {
-            Some((backend.path_from(table.local)?, table.nat64, port, authenticator))
-        });
-        let Some((path, nat64, port, authenticator)) = route else {
-            self.stats.count_drop(DropReason::ClientUnknown);
-            self.refuse(packet, now);
-            return Ok(());
-        };
-        let to = SocketAddrV4::new(nat64, port.0);
-        let front = MESSAGE_HEADER + authenticator.len();
-        let Some(mut pieces) = Pieces::of(packet, &offload) else {
-            self.stats.count_drop(DropReason::NotAnswer);
-            return Ok(());
-        };
-        while let Some(length) = pieces.next_length() {
-            self.stats.add(Counter::Answered, 1);
-            backend.send_emitted(path, front + length, to, |out| {
-                write_before(out, front, message_type::AUTHENTICATOR, authenticator);
-                pieces.next_piece(&mut out[front..]);
-            })?;
+        if let Err(reason) = outcome {
+            self.host.stats.count_drop(reason);
         }
         Ok(())
+    }
+
+    fn send_native(
+        &mut self,
+        offload: &Offload,
+        packet: &[u8],
+        backend: &mut impl Backend,
+        now: Duration,
+    ) -> io::Result<Result<(), DropReason>> {
+        let Some(flow) = self.flow_of(packet) else { return Ok(Err(DropReason::NotAnswer)) };
+        let Self { delivery, authenticator, host, .. } = self;
+        let Some(way) = way(delivery, &flow, now, authenticator, backend) else {
+            self.refuse(packet, now);
+            return Ok(Err(DropReason::ClientUnknown));
+        };
+        let Some(pieces) = Pieces::of(packet, offload) else {
+            return Ok(Err(DropReason::NotAnswer));
+        };
+        way.send_all(backend, pieces, &host.stats).map(Ok)
+    }
+
+    /// Sends the packet that `buffer` ends with as IPv6.
+    fn send_translated(
+        &mut self,
+        offload: &Offload,
+        buffer: &mut [u8],
+        backend: &mut impl Backend,
+        now: Duration,
+    ) -> io::Result<Result<(), DropReason>> {
+        let Self { delivery, authenticator, host, translator, icmp_rate, .. } = self;
+        let Some(translator) = translator else { return Ok(Err(DropReason::NotAnswer)) };
+        let mut tell = |error: IcmpError, about: &[u8]| {
+            let from = Ipv4::new(about).map_or(Ipv4Addr::UNSPECIFIED, Ipv4::destination);
+            if let Some(error) = ipv4_error(error, from, about)
+                && icmp_rate.take_icmp(now).is_ok()
+            {
+                let (front, quoted) = error.parts();
+                host.write(&Offload::default(), front, [quoted]);
+            }
+        };
+        let answer = match translator.answer_of(&buffer[PACKET..], now) {
+            Ok(answer) => answer,
+            Err(NotAnAnswer::Refused(Refused { error, .. })) => {
+                error.into_iter().for_each(|error| tell(error, &buffer[PACKET..]));
+                return Ok(Err(DropReason::NotTranslated));
+            }
+            Err(NotAnAnswer::NobodyHas) => {
+                tell(HOST_UNREACHABLE, &buffer[PACKET..]);
+                return Ok(Err(DropReason::ClientUnknown));
+            }
+        };
+        let Some(way) = way(delivery, &answer.flow, now, authenticator, backend) else {
+            tell(HOST_UNREACHABLE, &buffer[PACKET..]);
+            return Ok(Err(DropReason::ClientUnknown));
+        };
+        let rewrite = answer.rewrite(way.service);
+        if let Some((place, offload)) = translator.change_headers(buffer, PACKET, offload, &rewrite)
+        {
+            let Some(pieces) = Pieces::of(&buffer[place], &offload) else {
+                return Ok(Err(DropReason::NotAnswer));
+            };
+            return way.send_all(backend, pieces, &host.stats).map(Ok);
+        }
+        let Some(mut pieces) = Pieces::of(&buffer[PACKET..], offload) else {
+            return Ok(Err(DropReason::NotAnswer));
+        };
+        let each = |mut packets: Packets<'_>| {
+            while let Some(packet) = packets.next_packet() {
+                host.stats.add(Counter::Answered, 1);
+                way.send(backend, packet.len(), |out| out.copy_from_slice(packet))?;
+            }
+            Ok(())
+        };
+        let sent = translator.in_pieces(&mut pieces, &rewrite, each, |refused, packet| {
+            host.stats.count_drop(DropReason::NotTranslated);
+            refused.error.into_iter().for_each(|error| tell(error, packet));
+        });
+        sent.map(Ok)
     }
 
     /// The flow that a packet of this host is of. `None` where it does not come from a service
@@ -183,7 +385,22 @@ impl Deliverer {
         let error = Ipv6::whole(packet).and_then(|about| icmp::address_unreachable(about).ok());
         if let Some(error) = error.filter(|_| self.icmp_rate.take_icmp(now).is_ok()) {
             let (front, quoted) = error.parts();
-            self.write(&Offload::default(), front, &[quoted]);
+            self.host.write(&Offload::default(), front, [quoted]);
         }
     }
+}
+
+/// Where answers of a flow go, if somebody has their client.
+fn way<'a>(
+    delivery: &HostDelivery,
+    flow: &DeliveredFlow,
+    now: Duration,
+    authenticator: &'a mut [u8; MESSAGE_DATA_MAX],
+    backend: &impl Backend,
+) -> Option<AnswerWay<'a>> {
+    let second = now.as_secs() as u32;
+    let (AnswerPath { table, port, service }, authenticator) =
+        delivery.routes.answer(flow, second, authenticator)?;
+    let path = backend.path_from(table.local)?;
+    Some(AnswerWay { path, to: SocketAddrV4::new(table.nat64, port.0), authenticator, service })
 }

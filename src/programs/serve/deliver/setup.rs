@@ -7,12 +7,16 @@ use std::vec;
 
 use super::follow::PortsFollower;
 use super::host::can_be_service;
+use super::translate::Translator;
 use super::{Deliverer, HostReport, HostUser, RoutesKeeping};
 use crate::disk::fs::RealDisk;
 use crate::disk::routes;
 use crate::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
+use crate::handoff::pool::AddressPool;
+use crate::handoff::random::SEED_LENGTH;
 use crate::handoff::server::Server;
 use crate::handoff::stats::Stats;
+use crate::kernel::network::HostNetwork;
 use crate::kernel::stderr::warn;
 use crate::kernel::tun_queue::{AttachError, DEVICE, TunQueue};
 use crate::kernel::{entropy, interface};
@@ -48,6 +52,10 @@ pub struct DeliverySetup {
     follower: Option<PortsFollower>,
     /// Where routes are kept.
     state: PathBuf,
+    /// The longest packet that the device carries.
+    mtu: u16,
+    /// For what is to be unpredictable in packets that are translated, of each reactor.
+    seeds: Vec<[u8; SEED_LENGTH]>,
 }
 
 impl DeliverySetup {
@@ -66,12 +74,15 @@ impl DeliverySetup {
             .map_err(|error| DeliveryError::Device(device.clone(), error))?;
         let services = interface::ipv6_addresses(device).map_err(DeliveryError::System)?;
         let services: Vec<_> = services.into_iter().filter(can_be_service).collect();
-        if services.is_empty() {
+        if services.is_empty() && config.delivers_native() {
             return Err(DeliveryError::NoAddress(device.clone()));
         }
         let delivered = DeliveredPorts::new(config.deliver != Deliver::Cache, |_, port| {
-            config.deliver_to(port) == Deliver::Native
+            matches!(config.deliver_to(port), Deliver::Native | Deliver::Translate)
         });
+        let translates_others = config.deliver == Deliver::Translate;
+        let delivered = delivered
+            .translating(translates_others, |port| config.deliver_to(port) == Deliver::Translate);
         let delivered = if follower.is_some() { delivered.following() } else { delivered };
         let clients = config.entries_max / ENTRIES_FOR_CLIENT;
         let kept = routes::read(&RealDisk, &config.state, clients).unwrap_or_else(|why| {
@@ -83,7 +94,17 @@ impl DeliverySetup {
             None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?, clients),
         };
         let delivery = Arc::new(HostDelivery::new(delivered, services, routes));
-        Ok(Some(Self { delivery, queues, follower, state: config.state.clone() }))
+        let mtu = HostNetwork::open().and_then(|mut network| network.device(device));
+        let mtu = mtu.map_err(DeliveryError::System)?.map_or(0, |device| device.mtu);
+        let seed = |_| entropy::octets().map_err(DeliveryError::System);
+        Ok(Some(Self {
+            delivery,
+            queues,
+            follower,
+            state: config.state.clone(),
+            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+            seeds: (0..config.reactors).map(seed).collect::<Result<_, _>>()?,
+        }))
     }
 
     /// What has to be writable for this process to open the device again when it is succeeded.
@@ -97,8 +118,9 @@ impl DeliverySetup {
         setup: Option<Self>,
         servers: &mut [Server],
         stats: &[Arc<Stats>],
+        pool: Option<&Arc<AddressPool>>,
     ) -> (vec::IntoIter<Deliverer>, Option<RoutesKeeping>) {
-        let Some(Self { delivery, queues, follower, state }) = setup else {
+        let Some(Self { delivery, queues, follower, state, mtu, seeds }) = setup else {
             return (Vec::new().into_iter(), None);
         };
         if let Some(Err(why)) = follower.map(|follower| follower.start(&delivery)) {
@@ -107,10 +129,12 @@ impl DeliverySetup {
             ));
         }
         servers.iter_mut().for_each(|server| server.deliver(Arc::clone(&delivery)));
-        let deliverer = |(queue, stats): (TunQueue, &Arc<Stats>)| {
-            Deliverer::new(queue, Arc::clone(&delivery), Arc::clone(stats))
+        let pool = pool.filter(|pool| pool.settings().translates);
+        let deliverer = |((queue, seed), stats): ((TunQueue, _), &Arc<Stats>)| {
+            let translator = pool.map(|pool| Translator::new(Arc::clone(pool), mtu, seed));
+            Deliverer::new(queue, Arc::clone(&delivery), translator, Arc::clone(stats))
         };
-        let deliverers: Vec<_> = queues.into_iter().zip(stats).map(deliverer).collect();
+        let deliverers: Vec<_> = queues.into_iter().zip(seeds).zip(stats).map(deliverer).collect();
         let keeping = RoutesKeeping::start(delivery, state).inspect_err(|why| {
             warn(format_args!("routes to clients are not kept: there is no thread for it: {why}"));
         });

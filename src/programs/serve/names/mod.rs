@@ -30,7 +30,7 @@ use std::time::Duration;
 use foldhash::HashSet;
 
 use self::pool::NamePool;
-pub(super) use self::pool::{FoundPool, ReactorNames, pool_lines};
+pub(super) use self::pool::{DealtPool, FoundPool, ReactorNames, pool_lines};
 use self::writer::{NameMap, NameWriter, name_of};
 use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
 use crate::handoff::pool::{AddressPool, PoolShare};
@@ -319,13 +319,7 @@ impl Names {
 
     /// For a reactor, with its share of the pool, if there is one.
     pub fn writer(&self, stats: Arc<Stats>, share: Option<PoolShare>) -> PeerNameWriter {
-        let pool = share.map(|share| NamePool::new(share, Arc::clone(&stats)));
-        NameWriter::new(Arc::clone(&self.maps), stats, pool)
-    }
-
-    /// The pool, if addresses of it are given.
-    pub fn pool(&self) -> Option<&Arc<AddressPool>> {
-        self.pool.as_ref()
+        name_writer(Some(Arc::clone(&self.maps)), stats, share)
     }
 
     /// How often [`Names::keep_valid`] is to be called.
@@ -471,5 +465,14 @@ fn count_entries(pool: &AddressPool, servers: &[Server], shares: &mut [PoolShare
     }
 }
 
-/// Of the kernel's maps.
-pub type PeerNameWriter = NameWriter<Arc<NameMaps>>;
+fn name_writer(
+    maps: Option<Arc<NameMaps>>,
+    stats: Arc<Stats>,
+    share: Option<PoolShare>,
+) -> PeerNameWriter {
+    let pool = share.map(|share| NamePool::new(share, Arc::clone(&stats)));
+    NameWriter::new(maps, stats, pool)
+}
+
+/// Of the kernel's maps. `None`: peers have no names, and clients addresses of the pool alone.
+pub type PeerNameWriter = NameWriter<Option<Arc<NameMaps>>>;

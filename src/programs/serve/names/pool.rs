@@ -1,5 +1,5 @@
 //! [`NamePool`]: entries that come get addresses of the pool, and those that go give them back
-//! (`--peer-names ipv4`).
+//! (`--peer-names ipv4`); so do clients whose packets are translated (`--deliver translate`).
 //!
 //! An address that is given is recorded in front of the entries of its batch. It is told to
 //! programs, and to the other reactors, when that is as durable as it is to be. Addresses that are
@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use ipnet::Ipv6Net;
 
-use super::{Names, PeerNameWriter};
+use super::{Names, PeerNameWriter, name_writer};
 use crate::handoff::change::Change;
 use crate::handoff::entry::{BLOCK_ADDRESSES, Client, TableKey};
 use crate::handoff::pool::{AddressPool, Coming, Name, Nameless, PoolShare};
 use crate::handoff::random::SecretHash;
-use crate::handoff::server::Server;
+use crate::handoff::server::{Server, Translated};
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::entropy;
 use crate::kernel::routes;
@@ -50,6 +50,8 @@ pub(super) enum PoolStep {
 pub(super) struct NamePool {
     share: PoolShare,
     stats: Arc<Stats>,
+    /// Whose packet came last, and in which second: all is done for him in that.
+    last: Option<(Ipv6Addr, u64)>,
     /// For each entry that came and has no name yet, in their order: its address.
     coming: VecDeque<Option<Ipv4Addr>>,
     /// What was given or taken back, and whose record is not durable yet, with its number: the
@@ -68,6 +70,7 @@ impl NamePool {
         Self {
             share,
             stats,
+            last: None,
             coming: VecDeque::new(),
             unrecorded: VecDeque::new(),
             gone: Vec::new(),
@@ -78,6 +81,9 @@ impl NamePool {
 
     /// Before changes are recorded: entries that come get addresses, if they are to get any.
     pub fn give(&mut self, changes: &mut Vec<(TableKey, Change)>, gives: bool) {
+        if !self.share.pool().settings().names {
+            return;
+        }
         for (table, change) in changes.iter() {
             let Change::Created { client, .. } = change else { continue };
             let address = if gives {
@@ -96,23 +102,54 @@ impl NamePool {
     }
 
     fn address_for(&mut self, table: TableKey, client: &Client) -> Option<Ipv4Addr> {
-        match self.share.come(client.address, table.nat64) {
-            Ok(Coming::Has(address)) => Some(address),
+        let coming = self.share.come(client.address, table.nat64);
+        let (address, new) = self.counted(coming)?;
+        self.new.extend(new);
+        Some(address)
+    }
+
+    /// Before changes are recorded: clients whose packets are to be translated get addresses, with
+    /// at most so many `events`.
+    pub fn give_for_packets(
+        &mut self,
+        now: Duration,
+        packets: impl Iterator<Item = Translated>,
+        mut events: usize,
+        changes: &mut Vec<(TableKey, Change)>,
+    ) {
+        let second = now.as_secs();
+        for Translated { client, table } in packets {
+            if events == 0 {
+                return;
+            }
+            if self.last == Some((client, second)) {
+                continue;
+            }
+            let coming = self.share.come_for_packet(client, table.nat64, now);
+            let Some((_, new)) = self.counted(coming) else { continue };
+            events -= usize::from(new.is_some());
+            changes.extend(new);
+            self.last = Some((client, second));
+        }
+    }
+
+    /// An address that a client has, and what is to be recorded first.
+    fn counted(
+        &self,
+        coming: Result<Coming, Nameless>,
+    ) -> Option<(Ipv4Addr, Option<(TableKey, Change)>)> {
+        let counter = match coming {
+            Ok(Coming::Has(address)) => return Some((address, None)),
             Ok(Coming::New(address, net)) => {
                 self.stats.add(Counter::PoolNamed, 1);
-                self.new.push(named(address, net));
-                Some(address)
+                return Some((address, Some(named(address, net))));
             }
-            Err(why) => {
-                let counter = match why {
-                    Nameless::Full => Counter::PoolFull,
-                    Nameless::Share => Counter::PoolShare,
-                    Nameless::Unrecorded => Counter::PoolUnrecorded,
-                };
-                self.stats.add(counter, 1);
-                None
-            }
-        }
+            Err(Nameless::Full) => Counter::PoolFull,
+            Err(Nameless::Share) => Counter::PoolShare,
+            Err(Nameless::Unrecorded) => Counter::PoolUnrecorded,
+        };
+        self.stats.add(counter, 1);
+        None
     }
 
     /// The address of the entry whose record is followed now: of each in turn.
@@ -122,7 +159,9 @@ impl NamePool {
 
     /// An entry went, and its name goes with the next ones.
     pub fn goes(&mut self, client: &Client) {
-        self.gone.push(client.address);
+        if self.share.pool().settings().names {
+            self.gone.push(client.address);
+        }
     }
 
     /// The names of those that went are gone.
@@ -229,17 +268,28 @@ impl FoundPool {
         Self { pool, ending: ending.into_iter().map(changes).collect() }
     }
 
-    /// To the reactors, each of which has its `stats`.
-    pub fn deal(self, names: Option<&Names>, stats: &[Arc<Stats>]) -> Vec<ReactorNames> {
-        let mut shares = self.pool.into_iter().flat_map(|(_, shares)| shares);
-        let of_each = self.ending.into_iter().zip(stats).map(|(first, stats)| {
-            let share = shares.next();
-            let writer = names.map(|names| names.writer(Arc::clone(stats), share));
+    /// To the reactors, each of which has its `stats`. Returns the pool, too, if addresses of it
+    /// are given.
+    pub fn deal(self, names: Option<&Names>, stats: &[Arc<Stats>]) -> DealtPool {
+        let Self { pool, ending } = self;
+        let gives = |pool: &AddressPool| names.is_some() || pool.settings().translates;
+        let (pool, shares) = pool.filter(|(pool, _)| gives(pool)).unzip();
+        let mut shares = shares.into_iter().flatten();
+        let of_each = ending.into_iter().zip(stats).map(|(first, stats)| {
+            let (share, stats) = (shares.next(), Arc::clone(stats));
+            let writer = match names {
+                Some(names) => Some(names.writer(stats, share)),
+                None => share.map(|share| name_writer(None, stats, Some(share))),
+            };
             ReactorNames { writer, first }
         });
-        of_each.collect()
+        let of_each = of_each.collect();
+        (pool, of_each)
     }
 }
+
+/// The pool, if addresses of it are given, and what each reactor has of it.
+pub(in crate::programs::serve) type DealtPool = (Option<Arc<AddressPool>>, Vec<ReactorNames>);
 
 /// For one reactor.
 pub(in crate::programs::serve) struct ReactorNames {
@@ -253,8 +303,12 @@ pub(in crate::programs::serve) struct ReactorNames {
 pub(in crate::programs::serve) fn pool_lines(config: &ServeConfig) -> Vec<String> {
     let Some(pool) = config.pool() else { return Vec::new() };
     let network = pool.network;
-    let mut lines: Vec<_> = routes::overlapping(network)
+    // Where packets are translated there is to be a route to it, and what else there is, is said of
+    // that.
+    let overlapping = Some(network).filter(|_| !pool.translates).map(routes::overlapping);
+    let mut lines: Vec<_> = overlapping
         .into_iter()
+        .flatten()
         .map(|route| {
             format!(
                 "--peer-pool {network}: this host has an address in {route}, or a route to it; for programs here, \

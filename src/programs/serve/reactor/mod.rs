@@ -85,8 +85,11 @@ pub struct Reactor<B, S: Shard> {
     first: Vec<(TableKey, Change)>,
     /// Nothing could be recorded when that was tried last.
     first_waits: bool,
-    /// Events that the log's queue has room for, as it was when this part of the batch began.
+    /// Events that the log's queue has room for, as it was when this part of the batch began; and
+    /// as many names where names are given.
     log_room: usize,
+    /// Nothing could be recorded then.
+    frozen: bool,
     /// The state of the journal that was reported last.
     told: JournalState,
     /// When the kernel was last asked for [`DropReason::SocketFull`].
@@ -139,6 +142,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             first: Vec::new(),
             first_waits: false,
             log_room: 0,
+            frozen: false,
             told: JournalState::Fine,
             overflow_asked: Duration::ZERO,
             on_trouble: Box::new(on_trouble),
@@ -391,6 +395,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// What the shard can rely on until the next commit. There are to be no changes unless the
     /// log's queue has room for this number of `events`.
     fn begin(&mut self, now: Now, events: usize) -> Batch {
+        self.frozen = true;
         let Some(log) = &mut self.log else {
             self.log_room = 0;
             return Batch { frozen: Some(DropReason::JournalUnavailable), ..Batch::at(now) };
@@ -414,15 +419,14 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if self.log_room < events {
             batch.frozen = batch.frozen.or(Some(DropReason::LogUnavailable));
         }
+        self.frozen = batch.frozen.is_some();
         batch
     }
 
     /// The one place that decides what comes first: changes are written to the journal, then to the
     /// log's queue, then the replies that announce them are handed to the kernel.
     fn commit(&mut self, now: Now) -> io::Result<()> {
-        if let Some(names) = &mut self.names {
-            names.give(&mut self.outbox.changes);
-        }
+        self.give_names(now);
         let written = self.record(now);
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
         self.name(now, written, durable);
@@ -454,10 +458,24 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if let Some(deliverer) = &mut self.deliverer
             && !self.outbox.delivered.is_empty()
         {
-            deliverer.deliver(&self.backend, &self.outbox.delivered);
+            let waits_for = waits_for(self.journal.as_ref(), durable).filter(|_| written);
+            let delivered = &self.outbox.delivered;
+            deliverer.deliver(&self.backend, delivered, now.monotonic, waits_for);
         }
         self.outbox.clear();
         Ok(())
+    }
+
+    /// Clients that come get addresses of the pool, which are to be recorded.
+    fn give_names(&mut self, now: Now) {
+        let Some(names) = &mut self.names else { return };
+        let Outbox { changes, delivered, .. } = &mut self.outbox;
+        names.give(changes);
+        if !self.frozen && names.gives() {
+            let packets = delivered.iter().filter_map(|packet| packet.translated);
+            let events = (2 * self.log_room).saturating_sub(changes.len());
+            names.give_for_packets(now.monotonic, packets, events, changes);
+        }
     }
 
     /// Names are those of the entries before any of that is announced.
@@ -513,6 +531,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if failed {
             let given_up = self.held.give_up() as u64;
             self.stats.count_drops(DropReason::JournalUnavailable, given_up);
+            self.deliverer.iter_mut().for_each(Deliverer::drop_held);
         }
         Ok(())
     }
@@ -520,6 +539,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
         if let Some(names) = &mut self.names {
             names.release(durable);
+        }
+        if let Some(deliverer) = &mut self.deliverer {
+            deliverer.release(durable, self.clock.monotonic());
         }
         while let Some(HeldReply { return_path, to, payload, .. }) = self.held.next(durable) {
             self.stats.add(Counter::Replies, 1);

@@ -21,7 +21,7 @@ use crate::programs::accounts;
 use crate::programs::options::ServeConfig;
 
 use step::HostStep;
-use steps::{Account, HostFound, HostWanted, TunFile, device_mtu, overlaps, shown, steps};
+use steps::{Account, HostFound, HostWanted, TunFile, overlaps, shown, steps};
 
 /// Who runs the server where nothing else says so.
 const USER: &str = "nat64ho";
@@ -69,29 +69,39 @@ impl HostReport {
         let addresses = network.addresses()?;
         let mut about = Vec::new();
         let index = device.as_ref().map(|device| device.index);
+        let native = config.delivers_native() || !config.translates();
+        let pool = config.pool().filter(|pool| pool.translates).map(|pool| pool.network);
+        let (hosts, from) = hosts(config, &mut network)?;
         let its = addresses.iter().filter(|address| Some(address.device) == index);
         let mut services: Vec<_> = its.map(|it| it.address).filter(can_be_service).collect();
-        if services.is_empty() {
-            services = guessed(config, &mut network, &mut about)?;
+        if !native {
+            services.clear();
+            let list: Vec<_> = hosts.iter().map(Ipv4Addr::to_string).collect();
+            about.push(format!("The service: {}, {from}.", list.join(", ")));
+        } else if services.is_empty() {
+            services = guessed(&hosts, from, &mut about);
         } else {
             let list: Vec<_> = services.iter().map(|&service| shown(service)).collect();
             about.push(format!("The service: {}, which the device has.", list.join(", ")));
         }
-        let path_mtu = path_mtu(config, &mut network, &mut about)?;
-        let wanted = HostWanted {
+        let mut wanted = HostWanted {
             device: config.deliver_device.clone(),
             queues: config.reactors,
             user: account(config, user),
+            native,
             services,
-            path_mtu,
+            pool,
+            host: hosts.first().copied().filter(|_| hosts.len() == 1),
+            path_mtu: PATH_MTU,
         };
+        find_path_mtu(config, &mut network, &mut wanted, &mut about)?;
         let found = found(&mut network, &wanted, device, addresses, all)?;
-        let name = |index: u32| -> String {
+        let mut name = |index: u32| -> String {
             let device = network.device_of(index).ok().flatten();
             device.map_or_else(|| format!("device {index}"), |device| device.name)
         };
-        let notes = overlaps(&wanted, &found, name);
-        let [steps, anew] = [false, true].map(|anew| steps(&wanted, &found, anew));
+        let notes = overlaps(&wanted, &found, &mut name);
+        let [steps, anew] = [false, true].map(|anew| steps(&wanted, &found, anew, &mut name));
         Ok(Self { steps, anew, about, notes })
     }
 
@@ -159,6 +169,11 @@ fn found(
     // A host whose packets leave by the device has no other default route.
     let by_own = own.as_ref().is_some_and(|(way, _)| Some(way.device) == index);
     let routes = if all || !work || by_own { network.routes()? } else { Vec::new() };
+    let (mut to_pool, mut ipv4_routes) = (None, Vec::new());
+    if let Some(pool) = wanted.pool {
+        to_pool = network.way(None, pool.hosts().next().unwrap_or(pool.network()).into())?;
+        ipv4_routes = network.ipv4_routes()?;
+    }
     Ok(HostFound {
         file: tun_file(&wanted.user),
         device,
@@ -170,16 +185,17 @@ fn found(
         routes,
         answers,
         own,
+        to_pool,
+        ipv4_routes,
     })
 }
 
-/// The addresses that clients will send to, where the device has none: those of --listen, or the
-/// one that packets to elsewhere leave with, behind the prefix that most NAT64s have.
-fn guessed(
+/// The addresses that NAT64s send to: those of --listen, or the one that packets to elsewhere leave
+/// with; and how they are known.
+fn hosts(
     config: &ServeConfig,
     network: &mut HostNetwork,
-    about: &mut Vec<String>,
-) -> io::Result<Vec<Ipv6Addr>> {
+) -> io::Result<(Vec<Ipv4Addr>, &'static str)> {
     let listen = config.listen.iter().map(|address| *address.ip());
     let mut hosts: Vec<_> = listen.filter(|host| !host.is_unspecified()).collect();
     hosts.dedup();
@@ -197,34 +213,42 @@ fn guessed(
             }
         }
     }
+    Ok((hosts, from))
+}
+
+/// The addresses that clients will send to, where the device has none: these, behind the prefix
+/// that most NAT64s have.
+fn guessed(hosts: &[Ipv4Addr], from: &str, about: &mut Vec<String>) -> Vec<Ipv6Addr> {
     let list: Vec<_> = hosts.iter().map(Ipv4Addr::to_string).collect();
     about.push(format!("The service: {}, {from};", list.join(", ")));
     if hosts.iter().any(|host| host.is_private()) {
         about.push("where that is behind a 1:1 NAT, write the public address in its place;".into());
     }
     about.push("behind 64:ff9b::/96: where your NAT64 has another prefix, write that.".into());
-    Ok(hosts.into_iter().map(|host| synthesize(Prefix96::of(PREFIX), host)).collect())
+    hosts.iter().map(|&host| synthesize(Prefix96::of(PREFIX), host)).collect()
 }
 
 /// The longest packet that leaves for a NAT64 in one piece.
-fn path_mtu(
+fn find_path_mtu(
     config: &ServeConfig,
     network: &mut HostNetwork,
+    wanted: &mut HostWanted,
     about: &mut Vec<String>,
-) -> io::Result<u32> {
+) -> io::Result<()> {
     let nat64 = config.allow.first().map_or(NAT64, |network| network.addr());
     let Some(way) = network.way(None, nat64.into())? else {
         about.push(format!("The path to the NAT64s is taken for one of {PATH_MTU} octets."));
-        return Ok(PATH_MTU);
+        return Ok(());
     };
     let device = network.device_of(way.device)?;
     let (name, mtu) = device.map_or(("?".to_owned(), PATH_MTU), |it| (it.name, it.mtu));
-    let mtu = way.mtu.unwrap_or(mtu);
+    wanted.path_mtu = way.mtu.unwrap_or(mtu);
     about.push(format!(
-        "The path to the NAT64s carries {mtu} octets, by {name}: {} remain for a packet.",
-        device_mtu(mtu)
+        "The path to the NAT64s carries {} octets, by {name}: {} remain for a packet.",
+        wanted.path_mtu,
+        wanted.mtu()
     ));
-    Ok(mtu)
+    Ok(())
 }
 
 /// Who opens the device.

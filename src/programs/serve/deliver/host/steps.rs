@@ -1,11 +1,12 @@
 //! [`steps`]: what a host has to have for delivery, each with the commands that make it, and
 //! whether it is there. Nothing here asks the kernel.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::ip::address::extract;
+use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER};
 use crate::kernel::network::{HostAddress, HostDevice, HostRoute, HostRule, HostWay, TABLE_MAIN};
 
 use super::step::{HostStep, StepCommand, StepState};
@@ -18,6 +19,10 @@ const METRIC: u32 = 9999;
 const QUEUE_LENGTH: u32 = 1000;
 /// What every path of IPv6 carries.
 const MTU_MIN: u32 = 1280;
+/// A packet that is translated is so much shorter.
+const SHORTER: u32 = (IPV6_HEADER - IPV4_HEADER) as u32;
+/// A route to less than so many bits is to everywhere, rather than to the pool.
+const POOL_LENGTH_LEAST: u8 = 8;
 /// What stands before a packet in a path of IPv4: IPv4 and UDP header, and a token, a rotation and
 /// an authenticator of 16 octets each.
 const BEFORE: u32 = 28 + 3 * (2 + 16);
@@ -28,8 +33,14 @@ pub struct HostWanted {
     pub device: String,
     pub queues: usize,
     pub user: Account,
-    /// Behind the prefixes of NAT64s.
+    /// Whether packets are delivered as they are.
+    pub native: bool,
+    /// Behind the prefixes of NAT64s: of packets that are delivered as they are.
     pub services: Vec<Ipv6Addr>,
+    /// From where clients come whose packets are translated, if any are.
+    pub pool: Option<Ipv4Net>,
+    /// The address of this host that those send to, if it is known.
+    pub host: Option<Ipv4Addr>,
     /// The longest packet to the NAT64s.
     pub path_mtu: u32,
 }
@@ -51,6 +62,18 @@ pub enum TunFile {
     Refused(String),
 }
 
+impl HostWanted {
+    /// The longest packet that is for the device, so that nothing leaves in fragments.
+    pub fn mtu(&self) -> u32 {
+        let shorter = if self.pool.is_some() { SHORTER } else { 0 };
+        self.path_mtu.saturating_sub(BEFORE + shorter).max(self.mtu_min())
+    }
+
+    fn mtu_min(&self) -> u32 {
+        if self.native { MTU_MIN } else { MTU_MIN - SHORTER }
+    }
+}
+
 /// What there is.
 #[derive(Debug, Clone)]
 pub struct HostFound {
@@ -67,16 +90,20 @@ pub struct HostFound {
     pub answers: Vec<Option<HostWay>>,
     /// How packets of this host's own would leave, and by which device.
     pub own: Option<(HostWay, String)>,
-}
-
-/// The longest packet that is for the device of a path, so that nothing leaves in fragments.
-pub fn device_mtu(path: u32) -> u32 {
-    path.saturating_sub(BEFORE).max(MTU_MIN)
+    /// How packets to an address of the pool would.
+    pub to_pool: Option<HostWay>,
+    /// Routes of IPv4.
+    pub ipv4_routes: Vec<HostRoute<Ipv4Net>>,
 }
 
 /// All steps, in the order in which they are done: where `anew`, of a device that is made anew if
 /// that would be better.
-pub fn steps(wanted: &HostWanted, found: &HostFound, anew: bool) -> Vec<HostStep> {
+pub fn steps(
+    wanted: &HostWanted,
+    found: &HostFound,
+    anew: bool,
+    name_of: impl FnMut(u32) -> String,
+) -> Vec<HostStep> {
     let look = HostLook { wanted, found, device: found.device.as_ref() };
     let device = look.device_step();
     // What is made anew has nothing of what the one before had.
@@ -87,13 +114,16 @@ pub fn steps(wanted: &HostWanted, found: &HostFound, anew: bool) -> Vec<HostStep
     };
     let look = HostLook { device: look.device.filter(|_| stays), ..look };
     let mut steps = vec![look.file_step(), device];
-    steps.extend(look.ipv6_step());
+    steps.extend(look.ipv6_step().filter(|_| wanted.native));
     steps.push(look.link_step());
-    let services = || wanted.services.iter().zip(&found.answers);
-    steps.extend(services().map(|(&service, _)| look.address_step(service)));
-    steps.push(look.route_step());
-    steps.extend(services().map(|(&service, way)| look.rule_step(service, *way)));
-    steps.push(look.own_step());
+    if wanted.native {
+        let services = || wanted.services.iter().zip(&found.answers);
+        steps.extend(services().map(|(&service, _)| look.address_step(service)));
+        steps.push(look.route_step());
+        steps.extend(services().map(|(&service, way)| look.rule_step(service, *way)));
+        steps.push(look.own_step());
+    }
+    steps.extend(wanted.pool.map(|pool| look.pool_step(pool, name_of)));
     steps
 }
 
@@ -199,14 +229,14 @@ impl HostLook<'_> {
     }
 
     fn link_step(&self) -> HostStep {
-        let (name, most) = (self.name(), device_mtu(self.wanted.path_mtu));
+        let (name, most, least) = (self.name(), self.wanted.mtu(), self.wanted.mtu_min());
         let of_device = |device: &HostDevice| {
             let HostDevice { is_up, mtu, queue_length, .. } = *device;
             if !is_up {
                 StepState::Missing(format!("the device {name} is down"))
-            } else if mtu < MTU_MIN {
+            } else if mtu < least {
                 StepState::Missing(format!(
-                    "the device {name} has an MTU of {mtu}, and IPv6 wants {MTU_MIN}"
+                    "the device {name} has an MTU of {mtu}, and IPv6 wants {least}"
                 ))
             } else if mtu > most {
                 StepState::Better(format!(
@@ -228,7 +258,7 @@ impl HostLook<'_> {
         };
         let state = self.device.map(of_device).unwrap_or_else(|| self.without_device());
         // One that is less by intention stays.
-        let its = self.device.map(|device| device.mtu).filter(|mtu| (MTU_MIN..most).contains(mtu));
+        let its = self.device.map(|device| device.mtu).filter(|mtu| (least..most).contains(mtu));
         let mtu = its.unwrap_or(most);
         let command = StepCommand::run(&format!(
             "ip link set {name} mtu {mtu} txqueuelen {QUEUE_LENGTH} addrgenmode none up"
@@ -382,6 +412,35 @@ impl HostLook<'_> {
             "the rule from {from} takes what this host sends from {}, too",
             shown(others.address)
         ))
+    }
+
+    /// Where answers to addresses of the pool go.
+    fn pool_step(&self, pool: Ipv4Net, mut name_of: impl FnMut(u32) -> String) -> HostStep {
+        let name = self.name();
+        let source = self.wanted.host.map(|host| format!(" src {host}")).unwrap_or_default();
+        let what = format!("a route to the addresses that clients come from, {pool}");
+        let ours = self.device.map(|device| device.index);
+        let is_of_others = |route: &&HostRoute<Ipv4Net>| {
+            let is_near = pool.contains(&route.to) || route.to.contains(&pool);
+            is_near && route.to.prefix_len() >= POOL_LENGTH_LEAST && Some(route.device) != ours
+        };
+        if let Some(HostRoute { to, device, .. }) = self.found.ipv4_routes.iter().find(is_of_others)
+        {
+            let why = format!(
+                "this host has a route to {to} by {}, and clients would come from {pool}",
+                name_of(*device)
+            );
+            let command =
+                StepCommand::by_hand("choose a network that is not in use, by --peer-pool");
+            return HostStep { what, state: StepState::Missing(why), commands: vec![command] };
+        }
+        let state = match self.device {
+            None => self.without_device(),
+            Some(_) if self.is_by_device(self.found.to_pool) => StepState::Done,
+            Some(_) => StepState::Missing(format!("no route leads to {pool} by the device {name}")),
+        };
+        let command = StepCommand::run(&format!("ip route add {pool} dev {name}{source}"));
+        HostStep { what, state, commands: vec![command] }
     }
 
     /// What UDP programs need that do not choose their source.

@@ -150,6 +150,8 @@ fn pools(network: &str) -> [NamePool; 2] {
         network: network.parse().unwrap(),
         unit: PoolUnit::Address,
         idle: Duration::from_secs(10),
+        names: true,
+        translates: false,
     };
     let (_, shares, _) = AddressPool::new(settings, SecretHash::new([7; 16]), 2, |_| 0, []);
     let pools: Vec<_> =
@@ -264,4 +266,42 @@ fn as_many_names_wait_for_the_disk_as_there_is_room_for() {
     assert_eq!(stats.get(Counter::Unnamed), 3);
     writer.release(1);
     assert_eq!(map.names.borrow().len(), HELD_NAMES_MAX);
+}
+
+#[test]
+fn clients_whose_packets_are_translated_have_addresses_and_entries_have_none() {
+    let settings = PoolSettings {
+        network: "100.64.0.0/26".parse().unwrap(),
+        unit: PoolUnit::Address,
+        idle: Duration::ZERO,
+        names: false,
+        translates: true,
+    };
+    let (pool, mut shares, _) = AddressPool::new(settings, SecretHash::new([7; 16]), 1, |_| 0, []);
+    let stats = Arc::<Stats>::default();
+    let own = NamePool::new(shares.remove(0), Arc::clone(&stats));
+    let mut writer = NameWriter::new(None::<&TestMap>, Arc::clone(&stats), Some(own));
+    let mut changes = vec![created(5000, 1)];
+    writer.give(&mut changes);
+    assert_eq!(changes, [created(5000, 1)]);
+    let mut give = |numbers: &[u16], events| {
+        let client = |&number| Translated { client: client(number).address, table: TABLE };
+        let before = changes.len();
+        writer.give_for_packets(NOW, numbers.iter().map(client), events, &mut changes);
+        changes[before..].to_vec()
+    };
+    assert_eq!(give(&[1, 1, 2, 1], 9), [named(1, 1), named(2, 2)]);
+    // As many as there is room for in the log: the others come again.
+    assert_eq!(give(&[3, 4, 5], 2), [named(3, 3), named(4, 4)]);
+    assert_eq!(give(&[4, 1], 2), []);
+    let address = |number| pool.address_of(client(number).address);
+    assert_eq!(address(1), None);
+    writer.follow(NOW, &changes, Some(8));
+    assert_eq!(address(1), None);
+    writer.release(8);
+    assert_eq!(address(1), Some(Ipv4Addr::new(100, 64, 0, 1)));
+    // An entry that goes ends nothing.
+    writer.follow(NOW, &[deleted(5000, 1)], None);
+    assert_eq!((address(1), address(5), pool.named()), (address(1), None, 4));
+    assert_eq!(stats.get(Counter::PoolNamed), 4);
 }
