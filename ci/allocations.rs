@@ -1,7 +1,7 @@
 //! In the steady state a request allocates nothing: known clients, service packets, reports, pings,
 //! new clients at a full table, where each evicts an entry without a live connection, and packets
-//! that are delivered on this host. So do a gateway's packets to and from a server that delivers
-//! them. One test only, as the allocator counts for the whole process.
+//! that are delivered on this host, also translated. So do a gateway's packets to and from a server
+//! that delivers them. One test only, as the allocator counts for the whole process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -15,7 +15,9 @@ use nat64handoff::handoff::message::{
     self, HANDOFF_PORT, HEAD_ROOM, PROTOCOL_IDENTIFIER, message_type,
 };
 use nat64handoff::handoff::opaque::{Authenticator, Token};
+use nat64handoff::handoff::pool::{AddressPool, Coming, PoolSettings, PoolUnit};
 use nat64handoff::handoff::ports::{PortSet, TABLE_CAPACITY};
+use nat64handoff::handoff::random::SecretHash;
 use nat64handoff::handoff::server::{
     Batch, Budget, Datagram, LiveConnections, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
 };
@@ -27,6 +29,7 @@ use nat64handoff::ip::transport::Transport;
 use nat64handoff::ip::{address::synthesize, build};
 use nat64handoff::nat64::engine::{Nat64Config, WELL_KNOWN_PREFIX};
 use nat64handoff::nat64::gateway::{Deliveries, Gateway, GatewayConfig, GatewayOutbox};
+use nat64handoff::programs::serve::deliver::Translator;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -211,6 +214,7 @@ fn the_steady_state_allocates_nothing() {
     assert_eq!(counted.map(|kind| kind.1), [0; 4], "{counted:?}");
     assert_eq!(new, 0, "new clients");
     assert_eq!(tunnel_allocations(), 0, "a NAT64's packets of a server that delivers");
+    assert_eq!(translated_allocations(), 0, "packets that are translated");
 }
 
 /// A gateway whose client has a connection that a server delivers.
@@ -287,6 +291,52 @@ fn tunnel_allocations() -> usize {
         assert!(gateway.deliver_offloaded(&back, &datagrams, deliveries));
         assert_eq!(deliveries.each().count(), 40, "their sequence numbers are the same");
         assert!(gateway.deliver_offloaded(&single, &Offload::default(), deliveries));
+        let after = ALLOCATOR.stats();
+        if round >= 10 {
+            allocations += after.allocations - before.allocations;
+            allocations += after.reallocations - before.reallocations;
+        }
+    }
+    allocations
+}
+
+/// How often a server asks for memory for packets that it translates, joined and alone, and for
+/// answers.
+fn translated_allocations() -> usize {
+    let settings = PoolSettings {
+        network: "100.64.0.0/24".parse().unwrap(),
+        unit: PoolUnit::Address,
+        idle: Duration::ZERO,
+        names: false,
+        translates: true,
+    };
+    let (pool, mut shares, _) = AddressPool::new(settings, SecretHash::new([7; 16]), 1, |_| 0, []);
+    let coming = shares[0].come_for_packet(*AT_CLIENT.ip(), TABLE.nat64, Duration::ZERO);
+    let Ok(Coming::New(address, net)) = coming else { panic!("{coming:?}") };
+    shares[0].recorded(net);
+    let mut translator = Translator::new(pool, 1398, [7; 32]);
+    let udp = build::ipv6_udp(AT_CLIENT, AT_SERVICE, &[7; 1000]);
+    let ping = build::ipv6_echo_request(*AT_CLIENT.ip(), *AT_SERVICE.ip(), 1, 2, b"ping");
+    let [service, back] =
+        [(TABLE.local, 443), (address, 40_000)].map(|(ip, port)| SocketAddrV4::new(ip, port));
+    let answer = [vec![0; 20], build::ipv4_tcp(service, back, ACK, &[7; 1300])].concat();
+    let (mut buffer, mut allocations) = (answer.clone(), 0);
+    for round in 0..100 {
+        let now = Duration::from_millis(300 * round);
+        let before = ALLOCATOR.stats();
+        let given = translator.address_of(*AT_CLIENT.ip(), now).unwrap();
+        let packets = [&udp[..], &udp, &udp, &ping].into_iter();
+        let mut written = 0;
+        let refused = translator.give_host(given, TABLE.local, packets, true, |_, _, data| {
+            written += data.len().max(1);
+        });
+        assert_eq!((refused, written), (0, 4));
+        buffer.copy_from_slice(&answer);
+        let what = translator.answer_of(&buffer[20..], now).ok().unwrap();
+        let rewrite = what.rewrite(*AT_SERVICE.ip());
+        assert!(
+            translator.change_headers(&mut buffer, 20, &Offload::default(), &rewrite).is_some()
+        );
         let after = ALLOCATOR.stats();
         if round >= 10 {
             allocations += after.allocations - before.allocations;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::field::Field;
 use crate::judge::eventlog::{Event, Kind};
+use crate::judge::names::Names;
 use crate::process::{command, wait_until};
 
 const TRY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/try");
@@ -92,6 +93,12 @@ fn try_it_names_the_client_and_shows_that_an_idle_connection_lives() {
     let seen: Vec<_> = delivered.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(seen, ["2001:db8::17", "2001:db8::2a", "2001:db8::5"], "{said}");
     assert!(said.contains("an answer from 64:ff9b::cb00:7105"), "{said}");
+    let translated = lines_of("translated ");
+    let seen: Vec<_> = translated.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    let names = Names::of(&lines_of("names ").join("\n"));
+    let clients = ["2001:db8::17", "2001:db8::2a", "2001:db8::5"];
+    let of_clients = clients.map(|client| names.address_of(client.parse().unwrap()).unwrap());
+    assert_eq!(seen, of_clients.map(|address| address.to_string()), "{said}");
     check_nothing_is_left(folder.path(), id);
 }
 

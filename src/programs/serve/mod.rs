@@ -12,7 +12,7 @@ pub mod ban_notes;
 pub mod bans;
 mod check;
 pub mod command;
-mod deliver;
+pub mod deliver;
 mod drops;
 mod held;
 mod history;

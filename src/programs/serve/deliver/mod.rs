@@ -38,7 +38,8 @@ use crate::kernel::tun_queue::{DevicePacket, PARTS_MAX, TunQueue};
 use crate::nat64::translate::{Packets, Refused, ipv4_error};
 
 use held::HeldPackets;
-use translate::{GROWTH, NotAnAnswer, Translator};
+pub use translate::Translator;
+use translate::{GROWTH, NotAnAnswer};
 
 pub use host::{HostReport, HostUser};
 pub use keep::RoutesKeeping;

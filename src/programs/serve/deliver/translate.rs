@@ -167,7 +167,7 @@ impl Translator {
         Some(client)
     }
 
-    /// Changes the headers of the packet that `buffer` ends with, behind [`GROWTH`] octets or more,
+    /// Changes the headers of the packet that `buffer` ends with, behind 20 octets or more,
     /// where it is an answer of which nothing else is to be changed. Returns where it begins and
     /// ends, and what is left to do. `None`: of that, nothing was done.
     pub fn change_headers(
