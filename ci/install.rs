@@ -26,6 +26,8 @@ mod bans;
 mod confined;
 #[path = "install/deb.rs"]
 mod deb;
+#[path = "install/deliver.rs"]
+mod deliver;
 #[path = "install/export.rs"]
 mod export;
 #[path = "install/image.rs"]

@@ -11,8 +11,8 @@ use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
 use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
 use nat64handoff::programs::{
-    annotate, ask, ban_set, demo, follow, gateway, history, journal, manual, peer_names, serve,
-    top, who,
+    annotate, ask, ban_set, deliver_device, demo, follow, gateway, history, journal, manual,
+    peer_names, serve, top, who,
 };
 
 fn main() -> ExitCode {
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         Command::BanSet(options) => ban_set::run(&options),
         Command::History { command } => history::run(command),
         Command::PeerNames { command } => peer_names::run(command),
+        Command::DeliverDevice { command } => deliver_device::run(command),
         Command::Completions { shell } => print(manual::completions(shell)),
         Command::Man { page } => manual::man(page).map_err(ExitError::failed).and_then(print),
     };

@@ -27,20 +27,6 @@ fn plain(site: &Site, token: &[u8]) -> Nat64 {
     nat64
 }
 
-/// The packet that answers this one. Beside it, a NAT64 may be told that somebody is here.
-fn answer(nat64: &Nat64, packet: &[u8]) -> Vec<u8> {
-    nat64.send(&nat64.client_request(AUTHENTICATOR, packet));
-    loop {
-        let reply = nat64.reply();
-        if reply.authenticator.is_none() {
-            assert!(reply.token == Some(nat64.token.clone()) && reply.entry.is_none());
-            continue;
-        }
-        assert_eq!((reply.authenticator.as_deref(), reply.entry), (Some(AUTHENTICATOR), None));
-        return reply.packet.expect("a packet");
-    }
-}
-
 #[test]
 fn section_11_a_plain_nat64_tunnels_pings_datagrams_and_connections() {
     let field = Field::new();
@@ -50,7 +36,7 @@ fn section_11_a_plain_nat64_tunnels_pings_datagrams_and_connections() {
     let nat64 = plain(site, b"a token of sixteen");
     let (client, service) = (site.address, SERVICE6);
     let rest = [&[0, 7, 0, 1][..], b"what comes back"].concat();
-    let pong = answer(&nat64, &packet::icmpv6(client, service, 128, 0, &rest));
+    let pong = nat64.delivered(AUTHENTICATOR, &packet::icmpv6(client, service, 128, 0, &rest));
     assert_eq!(packet::addresses6(&pong), (service, client));
     assert_eq!((pong[40], &pong[44..]), (129, &rest[..]));
     assert!(packet::icmpv6_checksum_holds(&pong));
@@ -68,11 +54,12 @@ fn section_11_a_plain_nat64_tunnels_pings_datagrams_and_connections() {
     std::thread::scope(|scope| {
         let from = scope.spawn(echo);
         let expected = packet::udp6((service, 53), (client, 5000), b"a question");
-        assert_eq!(answer(&nat64, &question)[40..], expected[40..]);
+        assert_eq!(nat64.delivered(AUTHENTICATOR, &question)[40..], expected[40..]);
         assert_eq!(from.join().unwrap(), SocketAddr::from((client, 5000)));
     });
     // A segment of no connection is refused by the host itself.
-    let reset = answer(&nat64, &packet::tcp6((client, 5000), (service, 81), b"unexpected"));
+    let reset =
+        nat64.delivered(AUTHENTICATOR, &packet::tcp6((client, 5000), (service, 81), b"unexpected"));
     assert_eq!((packet::addresses6(&reset), reset[6], reset[53] & 4), ((service, client), 6, 4));
     assert_eq!(server.entries(crate::judge::eventlog::Kind::Created), []);
     server.stop();

@@ -33,6 +33,14 @@ pub struct Said {
     pub text: String,
 }
 
+impl Said {
+    /// Of `install`: its steps, and the commands of each.
+    pub fn steps(&self) -> Vec<String> {
+        let is_step = |line: &&str| line.starts_with("== ") || line.starts_with("   $ ");
+        self.text.lines().filter(is_step).map(str::to_owned).collect()
+    }
+}
+
 impl Booted {
     /// Waits until the system runs.
     pub fn new() -> Booted {
@@ -142,6 +150,22 @@ impl Booted {
     pub fn property(&self, name: &str) -> String {
         let shown = self.done(&format!("systemctl show --property={name} --value nat64handoff"));
         shown.trim_end().to_owned()
+    }
+
+    /// How much the service may do, as systemd-analyze counts: at most 10.
+    pub fn exposure(&self) -> f64 {
+        let said = self.done("systemd-analyze --no-pager security nat64handoff");
+        let exposure = said.lines().last().and_then(|line| line.split("service: ").nth(1));
+        exposure.and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("a number")
+    }
+
+    /// Whether the server's process has no capability, and can get none.
+    pub fn server_has_no_capability(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server())).unwrap();
+        let is_empty = |set: &&str| status.contains(&format!("{set}:\t0000000000000000"));
+        ["CapPrm", "CapEff", "CapBnd", "CapAmb"].iter().all(is_empty)
+            && status.contains("NoNewPrivs:\t1")
+            && status.contains("Seccomp:\t2")
     }
 
     /// The server's process, as this machine numbers it.

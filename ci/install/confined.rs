@@ -3,7 +3,6 @@
 use crate::booted::Booted;
 use crate::harness::process::wait_until;
 use crate::threads;
-use std::fs;
 use std::time::Duration;
 
 /// At most, as systemd-analyze counts.
@@ -13,17 +12,9 @@ const RESTART_MAX: Duration = Duration::from_secs(30);
 #[test]
 fn service_is_confined() {
     let booted = Booted::installed("--no-update");
-    let said = booted.done("systemd-analyze --no-pager security nat64handoff");
-    let exposure = said.lines().last().and_then(|line| line.split("service: ").nth(1));
-    let exposure: f64 = exposure.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
-    assert!(exposure <= EXPOSURE_MAX, "{said}");
-
-    let server = booted.server();
-    let status = fs::read_to_string(format!("/proc/{server}/status")).unwrap();
-    for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert!(status.contains(&format!("{set}:\t0000000000000000")), "{status}");
-    }
-    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    let exposure = booted.exposure();
+    assert!(exposure <= EXPOSURE_MAX, "{exposure}");
+    assert!(booted.server_has_no_capability());
     let said = booted.done("journalctl --no-pager --unit=nat64handoff");
     assert!(said.contains("on io_uring"), "{said}");
     assert!(!said.contains("sock_diag"), "live connections are seen: {said}");

@@ -28,11 +28,7 @@ fn install_dry_run_prints_the_same() {
     assert_eq!(booted.files(), before);
     let real = booted.install("--no-update");
     assert_eq!(real.code, 0, "{}", real.text);
-    let steps = |said: &str| -> Vec<String> {
-        let is_step = |line: &&str| line.starts_with("== ") || line.starts_with("   $ ");
-        said.lines().filter(is_step).map(str::to_owned).collect()
-    };
-    let (dry, real) = (steps(&dry.text), steps(&real.text));
+    let (dry, real) = (dry.steps(), real.steps());
     assert!(dry.len() > 20, "{dry:?}");
     assert_eq!(dry, real);
 }

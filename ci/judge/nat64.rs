@@ -195,6 +195,21 @@ impl Nat64 {
         self.reply()
     }
 
+    /// The packet that answers a client's, of a server that delivers. Beside it, a NAT64 may be
+    /// told that somebody is here.
+    pub fn delivered(&self, authenticator: &[u8], packet: &[u8]) -> Vec<u8> {
+        self.send(&self.client_request(authenticator, packet));
+        loop {
+            let reply = self.reply();
+            if reply.authenticator.is_none() {
+                assert!(reply.token == Some(self.token.clone()) && reply.entry.is_none());
+                continue;
+            }
+            assert_eq!((reply.authenticator.as_deref(), reply.entry), (Some(authenticator), None));
+            return reply.packet.expect("a packet");
+        }
+    }
+
     /// What arrives at port 9.
     pub fn try_challenge(&self, patience: Duration) -> Option<Vec<u8>> {
         self.receive(&self.discard, patience)

@@ -3,6 +3,10 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// Also where /proc has processes alone, as of a service that is confined.
+const IPV6_ADDRESSES: &str = "/proc/self/net/if_inet6";
 
 /// The longest name of an interface, in octets.
 pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
@@ -36,12 +40,17 @@ pub fn index(name: &str) -> u32 {
     rustix::net::netdevice::name_to_index(&socket, name).unwrap_or(0)
 }
 
+/// Whether this kernel has IPv6.
+pub fn has_ipv6() -> bool {
+    Path::new(IPV6_ADDRESSES).exists()
+}
+
 /// The IPv6 addresses of an interface of this process's network namespace.
 ///
 /// # Errors
 /// Where /proc cannot be read. A kernel without IPv6 has no addresses.
 pub fn ipv6_addresses(name: &str) -> io::Result<Vec<Ipv6Addr>> {
-    let text = match std::fs::read_to_string("/proc/net/if_inet6") {
+    let text = match std::fs::read_to_string(IPV6_ADDRESSES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read?,
     };

@@ -17,7 +17,7 @@ use crate::kernel::clock;
 use crate::kernel::socket::kept::KeptSockets;
 use crate::nat64::engine::{Action, WELL_KNOWN_PREFIX};
 use crate::programs::exit::{ExitError, print};
-use crate::programs::options::{Environment, PeerNames, SelfCheckOptions, ServeConfig};
+use crate::programs::options::{Deliver, Environment, PeerNames, SelfCheckOptions, ServeConfig};
 use crate::programs::serve::Serving;
 
 /// Not one that another program is likely to use port 9 of.
@@ -41,9 +41,9 @@ pub fn run(options: SelfCheckOptions) -> Result<(), ExitError> {
             "self-check: not done, as --allow and --deny keep out {NAT64}, which it would be done with\n"
         ));
     }
-    for listen in config.listen {
+    for listen in &config.listen {
         let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *listen.ip() };
-        check(SocketAddrV4::new(ip, listen.port()))?;
+        check(SocketAddrV4::new(ip, listen.port()), &config)?;
     }
     Ok(())
 }
@@ -54,21 +54,24 @@ fn with_own(config: ServeConfig) -> Result<(), ExitError> {
         listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)],
         allow: Vec::new(),
         deny: Vec::new(),
-        // Those are the other server's to give.
+        // Those are the other server's to give, and its device is its alone: two would share what
+        // clients are answered.
         peer_names: PeerNames::Off,
+        deliver: Deliver::Cache,
+        deliver_ports: Vec::new(),
         ..config
     };
-    let serving =
-        Serving::start(config, KeptSockets::default(), None, || {}).map_err(ExitError::failed)?;
-    let checked = check(serving.listen()[0]);
+    let kept = KeptSockets::default();
+    let serving = Serving::start(config.clone(), kept, None, || {}).map_err(ExitError::failed)?;
+    let checked = check(serving.listen()[0], &config);
     let stopped = serving.stop().map_err(ExitError::failed);
     checked.and(stopped.map(drop))
 }
 
-fn check(server: SocketAddrV4) -> Result<(), ExitError> {
+fn check(server: SocketAddrV4, config: &ServeConfig) -> Result<(), ExitError> {
     let failed =
         |error: Failure| ExitError::failed(format_args!("self-check of {server}: {error}"));
-    let Entry { port, client } = introduced(server).map_err(failed)?;
+    let Entry { port, client } = introduced(server, config).map_err(failed)?;
     print(format!(
         "self-check: {server} sent a validation packet to port {VALIDATION_PORT} of {NAT64}, and took the proof that \
          came back; its client {} has port {port} there\n",
@@ -77,7 +80,7 @@ fn check(server: SocketAddrV4) -> Result<(), ExitError> {
 }
 
 /// The entry that the server has for the client.
-fn introduced(server: SocketAddrV4) -> Result<Entry, Failure> {
+fn introduced(server: SocketAddrV4, config: &ServeConfig) -> Result<Entry, Failure> {
     let mut host = Nat64Host::start(NAT64, vec![WELL_KNOWN_PREFIX], server, clock::instant())?;
     let client = Client { port: CLIENT_PORT, ..client(WELL_KNOWN_PREFIX, CLIENT) };
     let packet = host.segment(client, SYN);
@@ -93,8 +96,13 @@ fn introduced(server: SocketAddrV4) -> Result<Entry, Failure> {
     host.prove(&validation)?;
     let answer = host.exchange(&report)?;
     host.take(&answer)?;
-    if host.entry_of(client).is_none() {
+    let Some(entry) = host.entry_of(client) else {
         return failure("the answer to a report has no entry of the client");
+    };
+    let service = host.service(client.prefix);
+    if config.deliver_to(service.port()) != Deliver::Cache {
+        // What is delivered gets no entry.
+        return Ok(entry);
     }
     let client = Client { port: CLIENT_PORT + 1, ..client };
     let packet = host.segment(client, SYN);

@@ -135,6 +135,7 @@ fn of_program() -> io::Result<Vec<u8>> {
 fn of_command(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name()).replace('-', " ");
     let name = name.replace("peer names", "peer-names");
+    let name = name.replace("deliver device", "deliver-device");
     let name = name.strip_prefix("nat64handoff ").unwrap_or(&name);
     let name = match name {
         "check config" => "check-config",
@@ -268,6 +269,9 @@ mod tests {
                 "peer-names attach",
                 "peer-names detach",
                 "peer-names status",
+                "deliver-device",
+                "deliver-device make",
+                "deliver-device remove",
                 "completions",
                 "man"
             ]

@@ -1,7 +1,12 @@
 //! What is delivered on this host: `--deliver` and its exceptions.
 
 use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
 
+use clap::{Args, Subcommand};
+
+use crate::ip::address::is_routable_client;
 use crate::kernel::interface::NAME_MAX;
 
 /// How packets of clients reach the programs of this host (PROTOCOL.md section 11).
@@ -69,6 +74,42 @@ pub(super) fn ports(list: &[&str]) -> Result<Vec<DeliverPort>, String> {
     Ok(all)
 }
 
+/// Addresses that packets of clients can go to, each once.
+pub(super) fn services(list: &[&str]) -> Result<Vec<Ipv6Addr>, String> {
+    let mut all = Vec::with_capacity(list.len());
+    for text in list {
+        let service = text.trim().parse::<Ipv6Addr>().ok().filter(|&it| is_routable_client(it));
+        let service = service.ok_or_else(|| {
+            format!(
+                "{text:?} is no IPv6 address that clients can send to; write the service's behind the prefix of a \
+                 NAT64, like 64:ff9b::203.0.113.5"
+            )
+        })?;
+        if all.contains(&service) {
+            return Err(format!("{service} stands there twice; remove one of them"));
+        }
+        all.push(service);
+    }
+    Ok(all)
+}
+
+/// What to do with the device of a server that delivers.
+#[derive(Debug, Subcommand)]
+pub enum DeliverDeviceCommand {
+    /// Make device, addresses, routes and rules, as far as they are not there; as root
+    Make(DeliverDeviceOptions),
+    /// Remove them; as root
+    Remove(DeliverDeviceOptions),
+}
+
+/// Whose device it is.
+#[derive(Debug, Args)]
+pub struct DeliverDeviceOptions {
+    /// The file of options that `serve` has
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 pub(super) fn device(text: &str) -> Result<String, String> {
     let name = text.trim();
     let fits = (1..=NAME_MAX).contains(&name.len()) && !matches!(name, "." | "..");
@@ -95,6 +136,17 @@ mod tests {
             assert!(ports(&[bad]).is_err(), "{bad}");
         }
         assert!(ports(&["80=native", "80=cache"]).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn services_are_addresses_that_clients_send_to() {
+        let both = services(&["64:ff9b::203.0.113.5", " 2001:db8:64::cb00:7105"]).unwrap();
+        assert_eq!(both.len(), 2);
+        for bad in ["203.0.113.5", "64:ff9b::/96", "::", "::1", "fe80::1", "ff02::1", "x"] {
+            assert!(services(&[bad]).is_err(), "{bad}");
+        }
+        let twice = services(&["64:ff9b::203.0.113.5", "64:ff9b::cb00:7105"]);
+        assert!(twice.unwrap_err().contains("twice"));
     }
 
     #[test]

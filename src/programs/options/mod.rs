@@ -31,7 +31,7 @@ pub use asked::Asked;
 pub use ban_set::{BanSetOptions, SetName};
 pub use banned::{BanOptions, UnbanOptions, clients, length, not_too_wide};
 pub use config::{Configuration, Options};
-pub use delivery::{Deliver, DeliverPort};
+pub use delivery::{Deliver, DeliverDeviceCommand, DeliverDeviceOptions, DeliverPort};
 pub use environment::Environment;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
@@ -122,6 +122,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: PeerNamesCommand,
+    },
+    /// Make or remove the TUN device through which a server delivers
+    DeliverDevice {
+        /// What to do
+        #[command(subcommand)]
+        command: DeliverDeviceCommand,
     },
     /// Print completions of this command line for a shell
     Completions {
@@ -270,6 +276,9 @@ pub struct CheckOptions {
     /// Print what --deliver needs of this host, as commands, and which of them were done
     #[arg(long)]
     pub host: bool,
+    /// With --host: print it as commands that write files of systemd-networkd
+    #[arg(long, requires = "host")]
+    pub networkd: bool,
 }
 
 /// Options of `who`.

@@ -5,7 +5,7 @@
 //! and the field of [`ServeConfig`] that it makes. A row of README's table goes with it; a test
 //! compares the two.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -290,6 +290,14 @@ options! {
             .default("ho0")
             .shown(|name| name.as_str().into());
 
+    pub deliver_services: Vec<Ipv6Addr> =
+        "IPv6 address by which clients reach this host, behind a NAT64's prefix, like \
+         64:ff9b::203.0.113.5; may be repeated",
+        Row::list("deliver-service", "ADDRESS", |list, _| delivery::services(list))
+            .group(DELIVERY)
+            .default_with("those that the device has", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|services| strings(services));
+
     pub admin: AdminPlace =
         "Unix socket at which `status` and the like ask the server, over HTTP; off: none",
         Row::path("admin", "PATH|off", |path| not_empty(path).map(AdminPlace::of))
@@ -487,6 +495,15 @@ impl ServeConfig {
 pub type ServeOptions = Options<ServeConfig>;
 
 impl ServeOptions {
+    /// Those of this file, if one is named.
+    pub fn of_file(file: Option<PathBuf>) -> Self {
+        let mut options = Self::default();
+        if let Some(file) = file {
+            options.written.insert(rows::file().about.name, vec![file.into()]);
+        }
+        options
+    }
+
     /// What these options of the command line, the environment and the file that either names come
     /// to.
     ///

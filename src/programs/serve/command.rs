@@ -124,7 +124,7 @@ pub fn check(options: CheckOptions) -> Result<(), ExitError> {
         ExitError::usage(lines.collect::<Vec<_>>().join("\n"))
     })?;
     if options.host {
-        return check_host(&config);
+        return check_host(&config, options.networkd);
     }
     print(text)?;
     for line in pool_lines(&config) {
@@ -138,11 +138,14 @@ pub fn check(options: CheckOptions) -> Result<(), ExitError> {
 }
 
 /// Prints what delivery needs of this host, and what of it is there.
-fn check_host(config: &ServeConfig) -> Result<(), ExitError> {
+fn check_host(config: &ServeConfig, networkd: bool) -> Result<(), ExitError> {
     let report = HostReport::of(config, HostUser::Server, true);
     let report = report.map_err(|error| {
         ExitError::failed(format_args!("the kernel does not say what this host has: {error}"))
     })?;
+    if networkd {
+        return print(report.networkd());
+    }
     print(report.recipe())?;
     match report.missing() {
         missing if missing.is_empty() => Ok(()),

@@ -34,6 +34,9 @@ _nat64handoff() {
             nat64handoff,completions)
                 cmd="nat64handoff__subcmd__completions"
                 ;;
+            nat64handoff,deliver-device)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device"
+                ;;
             nat64handoff,demo)
                 cmd="nat64handoff__subcmd__demo"
                 ;;
@@ -85,6 +88,24 @@ _nat64handoff() {
             nat64handoff,who)
                 cmd="nat64handoff__subcmd__who"
                 ;;
+            nat64handoff__subcmd__deliver__subcmd__device,help)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__help"
+                ;;
+            nat64handoff__subcmd__deliver__subcmd__device,make)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__make"
+                ;;
+            nat64handoff__subcmd__deliver__subcmd__device,remove)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__remove"
+                ;;
+            nat64handoff__subcmd__deliver__subcmd__device__subcmd__help,help)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__help"
+                ;;
+            nat64handoff__subcmd__deliver__subcmd__device__subcmd__help,make)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__make"
+                ;;
+            nat64handoff__subcmd__deliver__subcmd__device__subcmd__help,remove)
+                cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__remove"
+                ;;
             nat64handoff__subcmd__help,annotate)
                 cmd="nat64handoff__subcmd__help__subcmd__annotate"
                 ;;
@@ -102,6 +123,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,completions)
                 cmd="nat64handoff__subcmd__help__subcmd__completions"
+                ;;
+            nat64handoff__subcmd__help,deliver-device)
+                cmd="nat64handoff__subcmd__help__subcmd__deliver__subcmd__device"
                 ;;
             nat64handoff__subcmd__help,demo)
                 cmd="nat64handoff__subcmd__help__subcmd__demo"
@@ -153,6 +177,12 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,who)
                 cmd="nat64handoff__subcmd__help__subcmd__who"
+                ;;
+            nat64handoff__subcmd__help__subcmd__deliver__subcmd__device,make)
+                cmd="nat64handoff__subcmd__help__subcmd__deliver__subcmd__device__subcmd__make"
+                ;;
+            nat64handoff__subcmd__help__subcmd__deliver__subcmd__device,remove)
+                cmd="nat64handoff__subcmd__help__subcmd__deliver__subcmd__device__subcmd__remove"
                 ;;
             nat64handoff__subcmd__help__subcmd__history,build)
                 cmd="nat64handoff__subcmd__help__subcmd__history__subcmd__build"
@@ -242,7 +272,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names deliver-device completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -364,7 +394,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --host --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --admin --web --web-token-file --config --host --networkd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -470,6 +500,10 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --deliver-service)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -500,6 +534,112 @@ _nat64handoff() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device)
+            opts="-h --help make remove help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device__subcmd__help)
+            opts="make remove help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__make)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device__subcmd__make)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__deliver__subcmd__device__subcmd__remove)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -644,7 +784,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names deliver-device completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -730,6 +870,48 @@ _nat64handoff() {
         nat64handoff__subcmd__help__subcmd__completions)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__deliver__subcmd__device)
+            opts="make remove"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__deliver__subcmd__device__subcmd__make)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__deliver__subcmd__device__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1488,7 +1670,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1591,6 +1773,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --deliver-device)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver-service)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1618,7 +1804,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1721,6 +1907,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --deliver-device)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deliver-service)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -55,6 +55,7 @@ _arguments "${_arguments_options[@]}" : \
 '--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; translate\: it delivers them as IPv4, from an address of --peer-pool for each client; auto\: native where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|translate|auto:(cache native translate auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
+'*--deliver-service=[IPv6 address by which clients reach this host, behind a NAT64'\''s prefix, like 64\:ff9b\:\:203.0.113.5; may be repeated \[default\: those that the device has\]]:ADDRESS:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -175,12 +176,14 @@ _arguments "${_arguments_options[@]}" : \
 '--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; translate\: it delivers them as IPv4, from an address of --peer-pool for each client; auto\: native where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|translate|auto:(cache native translate auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
+'*--deliver-service=[IPv6 address by which clients reach this host, behind a NAT64'\''s prefix, like 64\:ff9b\:\:203.0.113.5; may be repeated \[default\: those that the device has\]]:ADDRESS:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
 '--config=[TOML file with options]:FILE:_files' \
 '--no-journal[Keep no journal\: nothing survives. For measurements]' \
 '--host[Print what --deliver needs of this host, as commands, and which of them were done]' \
+'--networkd[With --host\: print it as commands that write files of systemd-networkd]' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
@@ -212,6 +215,7 @@ _arguments "${_arguments_options[@]}" : \
 '--deliver=[How packets of clients reach programs on this host\: cache\: their NAT64 translates them; native\: this server delivers them as they are, through --deliver-device; translate\: it delivers them as IPv4, from an address of --peer-pool for each client; auto\: native where a socket of IPv6 takes the port'\''s packets, else cache \[default\: cache\]]:cache|native|translate|auto:(cache native translate auto)' \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
+'*--deliver-service=[IPv6 address by which clients reach this host, behind a NAT64'\''s prefix, like 64\:ff9b\:\:203.0.113.5; may be repeated \[default\: those that the device has\]]:ADDRESS:_default' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -494,6 +498,66 @@ esac
     ;;
 esac
 ;;
+(deliver-device)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_nat64handoff__subcmd__deliver-device_commands" \
+"*::: :->deliver-device" \
+&& ret=0
+
+    case $state in
+    (deliver-device)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-deliver-device-command-$line[1]:"
+        case $line[1] in
+            (make)
+_arguments "${_arguments_options[@]}" : \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__deliver-device__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-deliver-device-help-command-$line[1]:"
+        case $line[1] in
+            (make)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
@@ -665,6 +729,30 @@ _arguments "${_arguments_options[@]}" : \
     ;;
 esac
 ;;
+(deliver-device)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__help__subcmd__deliver-device_commands" \
+"*::: :->deliver-device" \
+&& ret=0
+
+    case $state in
+    (deliver-device)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-help-deliver-device-command-$line[1]:"
+        case $line[1] in
+            (make)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(remove)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
 (completions)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -709,6 +797,7 @@ _nat64handoff_commands() {
 'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
+'deliver-device:Make or remove the TUN device through which a server delivers' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -744,6 +833,49 @@ _nat64handoff__subcmd__check-config_commands() {
 _nat64handoff__subcmd__completions_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff completions commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device_commands] )) ||
+_nat64handoff__subcmd__deliver-device_commands() {
+    local commands; commands=(
+'make:Make device, addresses, routes and rules, as far as they are not there; as root' \
+'remove:Remove them; as root' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff deliver-device commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__deliver-device__subcmd__help_commands() {
+    local commands; commands=(
+'make:Make device, addresses, routes and rules, as far as they are not there; as root' \
+'remove:Remove them; as root' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff deliver-device help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device__subcmd__help__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__deliver-device__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff deliver-device help help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device__subcmd__help__subcmd__make_commands] )) ||
+_nat64handoff__subcmd__deliver-device__subcmd__help__subcmd__make_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff deliver-device help make commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device__subcmd__help__subcmd__remove_commands] )) ||
+_nat64handoff__subcmd__deliver-device__subcmd__help__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff deliver-device help remove commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device__subcmd__make_commands] )) ||
+_nat64handoff__subcmd__deliver-device__subcmd__make_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff deliver-device make commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__deliver-device__subcmd__remove_commands] )) ||
+_nat64handoff__subcmd__deliver-device__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff deliver-device remove commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__demo_commands] )) ||
 _nat64handoff__subcmd__demo_commands() {
@@ -788,6 +920,7 @@ _nat64handoff__subcmd__help_commands() {
 'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
+'deliver-device:Make or remove the TUN device through which a server delivers' \
 'completions:Print completions of this command line for a shell' \
 'man:Print a page of the manual' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -823,6 +956,24 @@ _nat64handoff__subcmd__help__subcmd__check-config_commands() {
 _nat64handoff__subcmd__help__subcmd__completions_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help completions commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__deliver-device_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__deliver-device_commands() {
+    local commands; commands=(
+'make:Make device, addresses, routes and rules, as far as they are not there; as root' \
+'remove:Remove them; as root' \
+    )
+    _describe -t commands 'nat64handoff help deliver-device commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__deliver-device__subcmd__make_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__deliver-device__subcmd__make_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help deliver-device make commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__deliver-device__subcmd__remove_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__deliver-device__subcmd__remove_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help deliver-device remove commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__demo_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__demo_commands() {

@@ -41,7 +41,7 @@ use held::HeldPackets;
 pub use translate::Translator;
 use translate::{GROWTH, NotAnAnswer};
 
-pub use host::{HostReport, HostUser};
+pub use host::{HostReport, HostUser, StepCommand, removal};
 pub use keep::RoutesKeeping;
 pub use setup::{DeliveryError, DeliverySetup, host_troubles};
 

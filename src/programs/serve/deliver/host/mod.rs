@@ -2,10 +2,12 @@
 //!
 //! Said at the start of a server that delivers, and printed as commands by `check-config --host`.
 
+mod networkd;
+mod remove;
 mod step;
 mod steps;
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,12 +17,15 @@ use std::path::Path;
 use rustix::process::geteuid;
 
 use crate::ip::address::{Prefix96, synthesize};
+use crate::kernel::interface;
 use crate::kernel::network::{HostAddress, HostDevice, HostNetwork};
 use crate::kernel::tun_queue::DEVICE;
 use crate::programs::accounts;
 use crate::programs::options::ServeConfig;
 
+pub use remove::removal;
 use step::HostStep;
+pub use step::StepCommand;
 use steps::{Account, HostFound, HostWanted, TunFile, overlaps, shown, steps};
 
 /// Who runs the server where nothing else says so.
@@ -55,6 +60,9 @@ pub struct HostReport {
     about: Vec<String>,
     /// What else this host does with such addresses.
     notes: Vec<String>,
+    wanted: HostWanted,
+    /// Why the address of the service is not known for sure, and what to do.
+    doubt: Option<String>,
 }
 
 impl HostReport {
@@ -71,19 +79,16 @@ impl HostReport {
         let index = device.as_ref().map(|device| device.index);
         let native = config.delivers_native() || !config.translates();
         let pool = config.pool().filter(|pool| pool.translates).map(|pool| pool.network);
-        let (hosts, from) = hosts(config, &mut network)?;
+        let hosts = Hosts::of(config, &mut network)?;
         let its = addresses.iter().filter(|address| Some(address.device) == index);
-        let mut services: Vec<_> = its.map(|it| it.address).filter(can_be_service).collect();
-        if !native {
-            services.clear();
-            let list: Vec<_> = hosts.iter().map(Ipv4Addr::to_string).collect();
-            about.push(format!("The service: {}, {from}.", list.join(", ")));
-        } else if services.is_empty() {
-            services = guessed(&hosts, from, &mut about);
-        } else {
-            let list: Vec<_> = services.iter().map(|&service| shown(service)).collect();
-            about.push(format!("The service: {}, which the device has.", list.join(", ")));
-        }
+        let its: Vec<_> = its.map(|it| it.address).filter(can_be_service).collect();
+        let (services, doubt) = match native {
+            true => services(config, its, &hosts, &mut about),
+            false => {
+                about.push(format!("The service: {hosts}."));
+                (Vec::new(), hosts.unknown())
+            }
+        };
         let mut wanted = HostWanted {
             device: config.deliver_device.clone(),
             queues: config.reactors,
@@ -91,7 +96,7 @@ impl HostReport {
             native,
             services,
             pool,
-            host: hosts.first().copied().filter(|_| hosts.len() == 1),
+            host: hosts.list.first().copied().filter(|_| hosts.list.len() == 1),
             path_mtu: PATH_MTU,
         };
         find_path_mtu(config, &mut network, &mut wanted, &mut about)?;
@@ -102,7 +107,35 @@ impl HostReport {
         };
         let notes = overlaps(&wanted, &found, &mut name);
         let [steps, anew] = [false, true].map(|anew| steps(&wanted, &found, anew, &mut name));
-        Ok(Self { steps, anew, about, notes })
+        Ok(Self { steps, anew, about, notes, wanted, doubt })
+    }
+
+    /// The commands that make what is not there, each as its words.
+    ///
+    /// # Errors
+    /// What somebody has to decide before, a line each.
+    pub fn plan(&self) -> Result<Vec<&[String]>, Vec<String>> {
+        if let Some(doubt) = &self.doubt {
+            return Err(vec![doubt.clone()]);
+        }
+        // A device that somebody uses is not made anew.
+        let whole = self.anew.iter().all(|step| !step.is_to_do() || step.can_run());
+        let steps = if whole { &self.anew } else { &self.steps };
+        let to_do = || steps.iter().filter(|step| step.is_to_do());
+        let undecided = to_do().filter(|step| step.is_missing() && !step.can_run());
+        let undecided: Vec<_> = undecided.filter_map(HostStep::line).collect();
+        if !undecided.is_empty() {
+            return Err(undecided);
+        }
+        let commands = to_do().filter(|step| step.can_run()).flat_map(|step| &step.commands);
+        Ok(commands.filter_map(StepCommand::words).collect())
+    }
+
+    /// The device, and the addresses that lead there, for people.
+    pub fn summary(&self) -> String {
+        let services = self.wanted.services.iter().map(|&it| shown(it));
+        let all: Vec<_> = services.chain(self.wanted.pool.map(|pool| pool.to_string())).collect();
+        format!("{}, for {}", self.wanted.device, all.join(", "))
     }
 
     /// What nothing is delivered without, a line each.
@@ -137,7 +170,8 @@ impl HostReport {
         }
         out.push_str(
             "\n# The device is gone with the next boot: have these commands run then, before the server starts. What its\n\
-             # unit needs, and ports that containers publish: see DELIVERY.md.\n",
+             # unit needs, and ports that containers publish: see DELIVERY.md. nat64handoff deliver-device make does the\n\
+             # same.\n",
         );
         out
     }
@@ -177,7 +211,7 @@ fn found(
     Ok(HostFound {
         file: tun_file(&wanted.user),
         device,
-        has_ipv6: Path::new("/proc/net/if_inet6").exists(),
+        has_ipv6: interface::has_ipv6(),
         is_ipv6_off: fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
             .is_ok_and(|text| text.trim() == "1"),
         addresses,
@@ -191,41 +225,82 @@ fn found(
 }
 
 /// The addresses that NAT64s send to: those of --listen, or the one that packets to elsewhere leave
-/// with; and how they are known.
-fn hosts(
-    config: &ServeConfig,
-    network: &mut HostNetwork,
-) -> io::Result<(Vec<Ipv4Addr>, &'static str)> {
-    let listen = config.listen.iter().map(|address| *address.ip());
-    let mut hosts: Vec<_> = listen.filter(|host| !host.is_unspecified()).collect();
-    hosts.dedup();
-    let mut from = "which --listen names";
-    if hosts.is_empty() {
-        let way = network.way(None, NAT64.into())?;
-        match way.and_then(|way| way.source) {
-            Some(IpAddr::V4(host)) => {
-                hosts.push(host);
-                from = "with which this host sends to elsewhere";
-            }
-            _ => {
-                hosts.push(UNKNOWN);
-                from = "in whose place write the public one of the service: it is not known here";
-            }
-        }
-    }
-    Ok((hosts, from))
+/// with.
+struct Hosts {
+    list: Vec<Ipv4Addr>,
+    from: &'static str,
+    are_known: bool,
 }
 
-/// The addresses that clients will send to, where the device has none: these, behind the prefix
-/// that most NAT64s have.
-fn guessed(hosts: &[Ipv4Addr], from: &str, about: &mut Vec<String>) -> Vec<Ipv6Addr> {
-    let list: Vec<_> = hosts.iter().map(Ipv4Addr::to_string).collect();
-    about.push(format!("The service: {}, {from};", list.join(", ")));
-    if hosts.iter().any(|host| host.is_private()) {
+impl Hosts {
+    fn of(config: &ServeConfig, network: &mut HostNetwork) -> io::Result<Self> {
+        let listen = config.listen.iter().map(|address| *address.ip());
+        let mut list: Vec<_> = listen.filter(|host| !host.is_unspecified()).collect();
+        list.dedup();
+        if !list.is_empty() {
+            return Ok(Self { list, from: "which --listen names", are_known: true });
+        }
+        let way = network.way(None, NAT64.into())?;
+        Ok(match way.and_then(|way| way.source) {
+            Some(IpAddr::V4(host)) => {
+                let from = "with which this host sends to elsewhere";
+                Self { list: vec![host], from, are_known: true }
+            }
+            _ => {
+                let from =
+                    "in whose place write the public one of the service: it is not known here";
+                Self { list: vec![UNKNOWN], from, are_known: false }
+            }
+        })
+    }
+
+    /// What to say where nothing can be made for them.
+    fn unknown(&self) -> Option<String> {
+        let what = "the address of this host is not known here: name it by --listen";
+        (!self.are_known).then(|| what.to_owned())
+    }
+}
+
+impl fmt::Display for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list: Vec<_> = self.list.iter().map(Ipv4Addr::to_string).collect();
+        write!(f, "{}, {}", list.join(", "), self.from)
+    }
+}
+
+/// The addresses that clients will send to: those that are configured, or that the device has, or
+/// the host's behind the prefix that most NAT64s have. And why these may be wrong, and what to do.
+fn services(
+    config: &ServeConfig,
+    its: Vec<Ipv6Addr>,
+    hosts: &Hosts,
+    about: &mut Vec<String>,
+) -> (Vec<Ipv6Addr>, Option<String>) {
+    let named = &config.deliver_services;
+    let (known, from) = match named.is_empty() {
+        false => (named.clone(), "which --deliver-service names"),
+        true => (its, "which the device has"),
+    };
+    if !known.is_empty() {
+        let list: Vec<_> = known.iter().map(|&service| shown(service)).collect();
+        about.push(format!("The service: {}, {from}.", list.join(", ")));
+        return (known, None);
+    }
+    about.push(format!("The service: {hosts};"));
+    let private = hosts.list.iter().find(|host| host.is_private());
+    if private.is_some() {
         about.push("where that is behind a 1:1 NAT, write the public address in its place;".into());
     }
     about.push("behind 64:ff9b::/96: where your NAT64 has another prefix, write that.".into());
-    hosts.iter().map(|&host| synthesize(Prefix96::of(PREFIX), host)).collect()
+    let why = match (hosts.are_known, private) {
+        (false, _) => Some("the public address of this host is not known here".to_owned()),
+        (_, private) => {
+            private.map(|it| format!("clients cannot send to {it}, this host's address"))
+        }
+    };
+    let cure = format!("name the service's by --deliver-service, like 64:ff9b::{UNKNOWN}");
+    let guessed = hosts.list.iter().map(|&host| synthesize(Prefix96::of(PREFIX), host));
+    (guessed.collect(), why.map(|why| format!("{why}: {cure}")))
 }
 
 /// The longest packet that leaves for a NAT64 in one piece.

@@ -30,6 +30,14 @@ impl StepCommand {
     pub fn by_hand(line: &str) -> Self {
         Self::ByHand(line.to_owned())
     }
+
+    /// Its words, where it can be run.
+    pub fn words(&self) -> Option<&[String]> {
+        match self {
+            Self::Run(words) => Some(words),
+            Self::ByHand(_) => None,
+        }
+    }
 }
 
 /// For a shell.
@@ -72,6 +80,16 @@ impl HostStep {
     /// Whether its commands are to be run.
     pub fn is_to_do(&self) -> bool {
         matches!(self.state, StepState::Better(_) | StepState::Missing(_))
+    }
+
+    /// Whether this host needs it.
+    pub fn is_wanted(&self) -> bool {
+        !matches!(self.state, StepState::NotNeeded(_))
+    }
+
+    /// Whether nobody has to decide anything for that.
+    pub fn can_run(&self) -> bool {
+        self.commands.iter().all(|command| command.words().is_some())
     }
 }
 

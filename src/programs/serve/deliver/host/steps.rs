@@ -12,11 +12,11 @@ use crate::kernel::network::{HostAddress, HostDevice, HostRoute, HostRule, HostW
 use super::step::{HostStep, StepCommand, StepState};
 
 /// The table of routes that a rule leads answers to, and the rule's priority.
-const TABLE: u32 = 6464;
+pub const TABLE: u32 = 6464;
 /// Behind all routes that a host has of its own.
-const METRIC: u32 = 9999;
+pub const METRIC: u32 = 9999;
 /// How many packets wait in the device, so that a burst is not lost.
-const QUEUE_LENGTH: u32 = 1000;
+pub const QUEUE_LENGTH: u32 = 1000;
 /// What every path of IPv6 carries.
 const MTU_MIN: u32 = 1280;
 /// A packet that is translated is so much shorter.
