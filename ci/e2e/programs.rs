@@ -55,6 +55,11 @@ impl Server {
         self.process.stop();
     }
 
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
     pub fn wait_for_look(&self) {
         self.process.wait_for_look();
     }

@@ -1,14 +1,17 @@
 //! PROTOCOL.md section 11. Programs that know IPv4 alone have each client from an address of its
 //! own, by its own port.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::thread;
 use std::time::Duration;
 
 use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6, Site};
 use crate::judge::eventlog::Kind;
+use crate::namespace::Namespace;
 use crate::native::{Echo, exchange};
-use crate::process::{PATIENCE, run, wait_until};
+use crate::process::{PATIENCE, Process, run, wait_until};
 use crate::programs::{Gateway, Nginx, Server, curl};
 
 const NAT64HANDOFF: &str = env!("CARGO_BIN_EXE_nat64handoff");
@@ -128,6 +131,9 @@ fn section_11_an_address_is_kept_over_restarts_and_kills() {
     gateways[0].reboot();
     exchange(&mut stream, b"after a reboot");
     server.stop();
+    // The first packet has waited for its client's address to be durable.
+    let said = server.said();
+    assert!(!said.contains("client_unnamed"), "{said}");
     let mut server = Server::start_with(&field, &options);
     exchange(&mut stream, b"after a restart");
     server.kill();
@@ -183,6 +189,75 @@ fn section_11_udp_and_pings_are_translated() {
     };
     ping(field.client(), &SERVICE6.to_string());
     ping(&field.server, &address_of(&server, &field.sites[0]).to_string());
+    server.stop();
+}
+
+/// What a runtime of containers makes: a bridge's end in another namespace, and DNAT to it. And
+/// filters that look whether answers leave by where packets came from.
+#[test]
+fn section_11_a_port_that_a_container_publishes_wants_nothing() {
+    let field = Field::new();
+    let options = ["--deliver-port", "8080=translate", "--deliver-port", "80=translate"];
+    let (mut server, _gateways, nginx) = translating(&field, &options);
+    let container = Namespace::new();
+    field.server.ip(&format!(
+        "link add pod type veth peer name eth0 netns {}\nlink set pod up\naddr add 10.77.0.1/24 dev pod",
+        container.path()
+    ));
+    container
+        .ip("link set eth0 up\naddr add 10.77.0.2/24 dev eth0\nroute add default via 10.77.0.1");
+    shell(
+        &field,
+        "sysctl -qw net.ipv4.conf.all.rp_filter=1\n\
+         nft add table ip nat\n\
+         nft add chain ip nat in '{ type nat hook prerouting priority dstnat; }'\n\
+         nft add rule ip nat in ip daddr 203.0.113.5 tcp dport 8080 dnat to 10.77.0.2:80\n\
+         nft add table inet filter\n\
+         nft add chain inet filter path '{ type filter hook prerouting priority raw + 10; policy accept; }'\n\
+         nft add rule inet filter path meta nfproto ipv4 fib saddr . mark . iif oif missing drop\n\
+         nft add chain inet filter in '{ type filter hook input priority filter; policy drop; }'\n\
+         nft add rule inet filter in ct state established,related accept\n\
+         nft add rule inet filter in iif lo accept\n\
+         nft add rule inet filter in udp dport 64064 accept\n\
+         nft add rule inet filter in tcp dport 80 ct state new accept",
+    );
+    let listener = container.inside(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let program = thread::spawn(move || {
+        let (mut stream, from) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        from
+    });
+    let to = SocketAddr::from((SERVICE6, 8080));
+    let connect = || TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+    let mut stream = field.client().inside(connect);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut said, port) = (String::new(), stream.local_addr().unwrap().port());
+    stream.read_to_string(&mut said).unwrap();
+    let address = address_of(&server, &field.sites[0]);
+    assert_eq!((said.as_str(), program.join().unwrap()), ("hello", (address, port).into()));
+    assert_eq!(curl(&field.sites[0], "hello").unwrap(), b"hello\n");
+    assert_eq!(nginx.accesses(2)[1].address, IpAddr::V4(address));
+    server.stop();
+}
+
+/// A program of UDP as it is, which answers from no address of its choice.
+#[test]
+fn section_11_unbound_for_ipv4_alone_answers() {
+    let field = Field::new();
+    let (mut server, _gateways, _nginx) = translating(&field, &["--deliver-port", "53=translate"]);
+    let file = field.path("unbound.conf");
+    let text = "server:\n interface: 0.0.0.0\n do-ip6: no\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n \
+                pidfile: \"\"\n use-syslog: no\n access-control: 100.64.0.0/12 allow\n \
+                local-zone: \"example.\" static\n local-data: \"www.example. A 192.0.2.80\"\n";
+    std::fs::write(&file, text).unwrap();
+    let mut unbound =
+        Process::start(&field.server, "unbound", &["-d", "-c", file.to_str().unwrap()]);
+    unbound.wait_for("start of service");
+    let at = format!("@{SERVICE6}");
+    let ask = ["+short", "+tries=20", "+timeout=1", &at, "www.example."];
+    let output = run(field.client(), "dig", &ask);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "192.0.2.80\n");
+    unbound.stop();
     server.stop();
 }
 
