@@ -11,7 +11,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 64064);
+/// Packets that are translated go to where NAT64s send their requests.
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 64064);
 /// What the service at `[::]` has as its port.
 const PORT: u16 = 5353;
 /// At most, as systemd-analyze counts, with a device.
@@ -157,6 +158,8 @@ fn install_delivers_packets_and_leaves_no_trace_of_it() {
     booted.done("sed -i '/^deliver-port/,/]/d' /etc/nat64handoff.toml");
     installs(&booted, "--deliver translate");
     assert!(booted.done("ip route").contains("100.64.0.0/12 dev ho0 scope link src 203.0.113.5"));
+    let (_, seen) = seen(&booted);
+    assert!(seen.starts_with("::ffff:100."), "{seen}");
     assert_eq!(booted.done("cat /sys/class/net/ho0/mtu"), "1398\n");
     let purged = booted.install("--purge");
     assert_eq!(purged.code, 0, "{}", purged.text);
