@@ -231,3 +231,50 @@ fn a_log_that_naps_is_waited_for() {
 fn a_packet_with_a_wrong_checksum_has_no_content() {
     holds("--seed 304749");
 }
+
+/// The journal could not be synced for so long that the log was moved away and compressed, before
+/// a power cut took what its lines say: they were not looked for there.
+#[test]
+fn lines_of_lost_records_are_found_in_a_compressed_file() {
+    holds(
+        "--seed 266593 --kinds lost-fragments,rebinding,forged-unreachable,strangers,\
+         false-reports,power-cut,disk-full,wall-jump,reboot,drop-table,reload,log-rotation, \
+         --faults-until-ms 43537 --without 10,11,13,14,15,17,20,30,31,49,50,51,55,56,57,58,59,60,\
+         61,62,63,64,65,66,67,68,76,77,78,79,80,81,82,83,84",
+    );
+    holds("--seed 266593");
+}
+
+/// The judge's fault: what was announced had been deleted, and had come again, and the log had not
+/// got that yet when the power cut took the second.
+#[test]
+fn what_was_deleted_since_it_was_announced_may_be_lost() {
+    holds(
+        "--seed 665097 --kinds delay,lost-fragments,power-cut,disk-full,slow-disk,drop-table, \
+         --faults-until-ms 7432 --without 7,8,10,11,12,13",
+    );
+    holds("--seed 278557");
+}
+
+/// The judge's fault: a NAT64 got what was announced first after what was announced last.
+#[test]
+fn an_answer_that_was_overtaken_is_believed() {
+    holds(
+        "--seed 398585 --kinds loss,delay,lost-fragments,rebinding,unreachable,strangers,\
+         kill-in-disk,reactors,limits,drop-table,reload, --faults-until-ms 19098 \
+         --without 0,68,69,70,71,76,77,82,83,84,85,86,88,89,90,91,92,93,94,95,96,97,98,99,100,101,\
+         102,103,104,105,106",
+    );
+    holds("--seed 398585");
+}
+
+/// The judge's fault: a NAT64 that rebooted mapped a client to the port of its old control channel
+/// when an answer to that was on its way.
+#[test]
+fn an_answer_to_a_control_channel_of_before_a_reboot_has_no_content() {
+    holds(
+        "--seed 370904 --kinds lost-fragments,forged-unreachable,kill,kill-in-disk,slow-disk,\
+         limits,reboot,rotation,ban,drop-table, --faults-until-ms 18587 --without 0,17,18",
+    );
+    holds("--seed 370904");
+}

@@ -53,6 +53,9 @@ impl World {
                 self.note(Who::Server, 7, || format!("steps: {actor:?}"));
                 self.carry_answers();
                 self.check_names();
+                if self.faults.has(Kind::PowerCut) {
+                    self.judge.looked_at(&self.host.tables(), self.now);
+                }
             }
             Ok(None) => {}
             Err(why) => return self.server_ended(&why),

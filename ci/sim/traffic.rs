@@ -245,7 +245,11 @@ impl World {
             return; // An ICMPv6 error.
         }
         let upper = &packet[IPV6_HEADER..];
-        let Some((_, port)) = ports(upper) else { return };
+        let Some((from, port)) = ports(upper) else { return };
+        // What answers the NAT64 itself, at the port that it had before it rebooted.
+        if from == HANDOFF_PORT && self.nat64s[number].rebooted > Duration::ZERO {
+            return;
+        }
         let Some((said, _)) = self.content(packet, upper, walk.protocol) else { return };
         let prefix = Prefix96::of(view.source());
         let client = Client { prefix, address: view.destination(), port };

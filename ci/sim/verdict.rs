@@ -80,6 +80,8 @@ pub struct Judge {
     conflicts: BTreeSet<Placed>,
     /// What was announced since the last check, and when.
     announced: Vec<(Placed, Duration)>,
+    /// When anything was announced the last time.
+    announced_last: BTreeMap<Placed, Duration>,
     /// What was announced and stood at the last check, and when that was announced last.
     known: BTreeMap<Placed, Duration>,
     astray: Vec<Astray>,
@@ -97,10 +99,28 @@ pub fn shown(&(table, port, client): &Placed) -> String {
     format!("{}:{port} [{address}]:{client_port} to {}", table.nat64, table.local)
 }
 
+fn has(tables: &BTreeMap<TableKey, Vec<Entry>>, (table, port, client): &Placed) -> bool {
+    let entry = Entry { port: *port, client: *client };
+    tables.get(table).is_some_and(|entries| entries.contains(&entry))
+}
+
 impl Judge {
     /// The server sent this entry to its NAT64.
     pub fn announced(&mut self, table: TableKey, entry: Entry, at: Duration) {
-        self.announced.push(((table, entry.port, entry.client), at));
+        let placed = (table, entry.port, entry.client);
+        self.announced.push((placed, at));
+        self.announced_last.insert(placed, at);
+    }
+
+    /// The server has these tables: what it has no more was deleted, also where the log has that
+    /// not yet.
+    pub fn looked_at(&mut self, tables: &BTreeMap<TableKey, Vec<Entry>>, now: Duration) {
+        let announced = self.announced.iter().map(|(placed, _)| placed);
+        for &placed in announced.chain(self.known.keys()) {
+            if !has(tables, &placed) {
+                self.deleted.insert(placed, now);
+            }
+        }
     }
 
     /// A client got what was sent to another one. It is judged when the log is complete.
@@ -152,7 +172,11 @@ impl Judge {
         for astray in std::mem::take(&mut self.astray) {
             let held = (astray.table, astray.port, astray.sent_to);
             let created = self.created.get(&held).is_some_and(|at| *at <= astray.heard);
-            if self.holds(&held) && created {
+            // What was announced first may come last.
+            let got_by = (astray.table, astray.port, astray.got_by);
+            let announced = |placed| self.announced_last.get(placed);
+            let is_late = announced(&got_by).is_some_and(|at| Some(at) < announced(&held));
+            if self.holds(&held) && created && !is_late {
                 let what = format!(
                     "sent to {}, got by [{}]:{}",
                     shown(&held),
@@ -180,10 +204,6 @@ impl Judge {
         before: &BTreeMap<TableKey, Vec<Entry>>,
         after: &BTreeMap<TableKey, Vec<Entry>>,
     ) -> Result<(), Violation> {
-        let has = |tables: &BTreeMap<TableKey, Vec<Entry>>, (table, port, client): &Placed| {
-            let entry = Entry { port: *port, client: *client };
-            tables.get(table).is_some_and(|entries| entries.contains(&entry))
-        };
         let announced = self.announced.iter().map(|(placed, at)| (placed, at)).chain(&self.known);
         // Where it was deleted since, it may have come again without being announced.
         let stands = |placed: &Placed, at| self.deleted.get(placed).is_none_or(|gone| gone < at);

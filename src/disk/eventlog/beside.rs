@@ -1,7 +1,8 @@
 //! Files beside the log that were the log before it: known by the beginning of their names and by
 //! the times when they were written last.
 //!
-//! What is compressed is not read: nobody compresses what was the log a moment ago.
+//! What is compressed is not compared: nobody compresses what was the log a moment ago. Lines that
+//! the journal lost may stand there, where it could not be synced for long.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -19,14 +20,24 @@ const FILES_MAX: usize = 1024;
 /// Those that were the log after `renamed`, which the cursor names, and before the one that is now.
 /// The cursor was never moved to them, as the disk refused that. Earliest first.
 pub(super) fn between(renamed: &Path, log: &Path) -> Vec<PathBuf> {
-    let mut found = beside(log, &[renamed, log], |written, its| written >= its).unwrap_or_default();
+    let found = beside(log, &[renamed, log], false, |written, its| written >= its);
+    let mut found = found.unwrap_or_default();
     found.reverse();
     found
 }
 
 /// Those that were the log before `file`. Latest first.
 pub(super) fn before(file: &Path, log: &Path) -> Vec<PathBuf> {
-    beside(log, &[file, log], |written, its| written <= its).unwrap_or_default()
+    beside(log, &[file, log], false, |written, its| written <= its).unwrap_or_default()
+}
+
+/// The same, with those that are compressed.
+pub(super) fn all_before(file: &Path, log: &Path) -> Vec<PathBuf> {
+    beside(log, &[file, log], true, |written, its| written <= its).unwrap_or_default()
+}
+
+pub(super) fn is_compressed(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes())
 }
 
 /// Whether a file beside the log is compressed, or that is not known.
@@ -43,10 +54,11 @@ pub(super) fn has_compressed(log: &Path) -> bool {
 }
 
 /// The regular files beside the log, without these, whose time is right beside that of the first
-/// of these.
+/// of these; also `compressed` ones, or not.
 fn beside(
     log: &Path,
     without: &[&Path],
+    compressed: bool,
     is_right: impl Fn(SystemTime, SystemTime) -> bool,
 ) -> io::Result<Vec<PathBuf>> {
     let without: Vec<_> = without.iter().map(fs::metadata).collect::<Result<_, _>>()?;
@@ -59,7 +71,7 @@ fn beside(
         let named = named.as_encoded_bytes();
         // A link is not followed.
         if named.starts_with(name)
-            && !named.ends_with(COMPRESSED.as_bytes())
+            && (compressed || !named.ends_with(COMPRESSED.as_bytes()))
             && let Ok(there) = entry.metadata()
             && let Ok(written) = there.modified()
             && there.is_file()
@@ -103,6 +115,9 @@ mod tests {
         assert_eq!(between(&renamed, &log), [&*same, &*latest]);
         assert_eq!(before(&renamed, &log), [&*same, &*oldest]);
         assert_eq!(before(&log, &log), [&*latest, &*renamed, &*same, &*oldest]);
+        let compressed = directory.path().join("events.log.0.gz");
+        assert!(is_compressed(&compressed) && !is_compressed(&log));
+        assert_eq!(all_before(&log, &log), [&*latest, &*compressed, &*renamed, &*same, &*oldest]);
         for number in 10..10 + FILES_MAX {
             file(&format!("events.log.{number}"), 6);
         }

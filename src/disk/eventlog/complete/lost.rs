@@ -2,17 +2,19 @@
 //! may have been on the disk before the journal was.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::super::LINE_MAX;
+use flate2::bufread::MultiGzDecoder;
+
 use super::super::output::open_to_read;
+use super::super::{LINE_MAX, beside};
 use crate::handoff::entry::TableKey;
 use crate::handoff::logged::LoggedLine;
 
-/// The most octets before the cursor's place in which they are looked for.
+/// The most octets of a file in which they are looked for, from its end or the cursor's place.
 const LOOKBACK_MAX: u64 = 64 << 20;
 
 /// How far the journal is.
@@ -45,9 +47,17 @@ impl JournalEnds<'_> {
             if left.iter().all(|&left| left == 0) {
                 break;
             }
-            let file = open_to_read(path)?;
-            let end = file.metadata()?.len();
-            let Some(lines) = self.last_lines_of(&file, end, &mut left)? else { return Ok(None) };
+            let lines = if beside::is_compressed(path) {
+                let Some(octets) = decompressed(path) else { return Ok(None) };
+                self.last_lines(&octets, true, &mut left)
+            } else {
+                let file = open_to_read(path)?;
+                let end = file.metadata()?.len();
+                let Some(lines) = self.last_lines_of(&file, end, &mut left)? else {
+                    return Ok(None);
+                };
+                lines
+            };
             found.splice(..0, lines);
         }
         Ok(left.iter().all(|&left| left == 0).then_some(found))
@@ -108,4 +118,12 @@ impl JournalEnds<'_> {
         found.reverse();
         found
     }
+}
+
+/// What is in a file. None where it cannot be read, or has too much.
+fn decompressed(path: &Path) -> Option<Vec<u8>> {
+    let file = BufReader::new(open_to_read(path).ok()?);
+    let mut octets = Vec::new();
+    let read = MultiGzDecoder::new(file).take(LOOKBACK_MAX + 1).read_to_end(&mut octets).ok()?;
+    (read as u64 <= LOOKBACK_MAX).then_some(octets)
 }

@@ -158,7 +158,7 @@ impl Completion<'_> {
         let (Some(journal), Output::File(log)) = (&self.journal, &self.output) else {
             return Ok(());
         };
-        let earlier = beside::before(path, &log.path);
+        let earlier = beside::all_before(path, &log.path);
         let lines = journal.lost_lines(file, offset, &earlier, &self.counted)?.unwrap_or_default();
         comparison.ahead.watch(Some(""));
         let before = comparison.ahead.lines();

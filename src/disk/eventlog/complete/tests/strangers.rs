@@ -1,6 +1,9 @@
 //! Files that are not what the cursor says, and logs that are ahead of the journal.
 
 use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
 use std::net::Ipv4Addr;
 
 #[test]
@@ -158,6 +161,12 @@ fn lines_of_a_file_between_are_taken_back_and_those_of_a_copy_are_not() {
             fs::write(scene.file("events.log.9.gz"), "").unwrap();
         }
         fs::write(&scene.log, "").unwrap();
+        // In this order, whatever happens to the clock.
+        let begin = fs::metadata(&first).unwrap().modified().unwrap();
+        for (second, path) in [&first, &scene.file("events.log.1"), &scene.log].iter().enumerate() {
+            let at = begin + std::time::Duration::from_secs(second as u64);
+            fs::File::open(path).unwrap().set_modified(at).unwrap();
+        }
         let (completed, _) = scene.complete(vec![vec![]]);
         assert_eq!((completed.ahead, completed.taken_back), (ahead, ahead), "{content}");
     }
@@ -265,6 +274,19 @@ fn what_the_cursor_counts_and_the_journal_lost_is_taken_back() {
     assert_eq!((completed.ahead, completed.taken_back, completed.strangers), (3, 3, 0));
     let appended = scene.text().strip_prefix(later).unwrap().to_owned();
     assert_eq!(appended.lines().map(|line| &line[27..]).collect::<Vec<_>>(), taken_back);
+    // And it was compressed since, as the journal could not be synced for long.
+    let compressed = fs::File::create(scene.file("events.log.1.gz")).unwrap();
+    let mut encoder = GzEncoder::new(compressed, Compression::fast());
+    encoder.write_all(earlier.as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    fs::remove_file(scene.file("events.log.1")).unwrap();
+    fs::write(&scene.log, later).unwrap();
+    assert_eq!(complete(&[4, 2], &[1, 2]), completed);
+    assert_eq!(scene.text().strip_prefix(later).unwrap().lines().count(), 3);
+    // Where that is damaged, nobody can tell.
+    fs::write(scene.file("events.log.1.gz"), &earlier[..9]).unwrap();
+    fs::write(&scene.log, later).unwrap();
+    assert_eq!(complete(&[4, 2], &[1, 2]).ahead, 0);
 }
 
 /// The clock was set back, so what the journal lost is earlier than what it has.
