@@ -136,22 +136,35 @@ pub fn changes_in(octets: &[u8]) -> impl Iterator<Item = Change> {
     std::iter::from_fn(move || decode_change(&mut fields))
 }
 
-/// By how many entries and client addresses a table may grow by these changes: at least 0, and
-/// about, as an address is counted each time that an authenticator is learned for it.
-pub fn growth_in(octets: &[u8]) -> (usize, usize) {
-    let (mut fields, mut entries, mut learned) = (Fields(octets), 0_usize, 0);
+/// What becomes of a table by changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Growth {
+    /// How many entries it has more than before: below 0 where it has fewer.
+    pub entries: i64,
+    /// About how many client addresses it has more, as one is counted each time that an
+    /// authenticator is learned for it.
+    pub addresses: usize,
+    /// Whether it is given up.
+    pub is_forgotten: bool,
+}
+
+/// What becomes of a table by these changes.
+pub fn growth_in(octets: &[u8]) -> Growth {
+    let (mut fields, mut growth) = (Fields(octets), Growth::default());
     while let Some(&kind) = fields.0.first() {
         match kind {
-            kind::CREATED => entries += 1,
-            kind::DELETED => entries = entries.saturating_sub(1),
-            kind::AUTHENTICATOR_LEARNED => learned += 1,
+            kind::CREATED => growth.entries += 1,
+            kind::DELETED => growth.entries -= 1,
+            kind::AUTHENTICATOR_LEARNED => growth.addresses += 1,
+            kind::FORGOTTEN => growth.is_forgotten = true,
             _ => {}
         }
         if skip_change(&mut fields).is_none() {
             break;
         }
     }
-    (entries, entries.min(learned))
+    growth.addresses = growth.addresses.min(usize::try_from(growth.entries).unwrap_or(0));
+    growth
 }
 
 /// Skips a change without decoding it. All octets of the right length are a change, but for a name

@@ -105,7 +105,7 @@ mod header;
 mod position;
 mod record;
 
-pub use change::{RawChange, changes_in, encode_change, growth_in};
+pub use change::{Growth, RawChange, changes_in, encode_change, growth_in};
 pub use header::{
     FileId, FileKind, HEADER_LENGTH, Header, HeaderError, Seal, VERSION, VERSION_WITHOUT_NAMES,
 };

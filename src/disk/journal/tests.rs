@@ -188,7 +188,9 @@ fn growth_is_what_was_created_and_not_deleted() {
     let growth = |changes: &[Change]| {
         let mut octets = Vec::new();
         changes.iter().for_each(|change| encode_change(&mut octets, change));
-        growth_in(&octets)
+        let Growth { entries, addresses, is_forgotten } = growth_in(&octets);
+        assert!(!is_forgotten);
+        (entries, addresses)
     };
     let (port, client) = (MappedPort(1024), client());
     let created = Change::Created { port, client };
@@ -199,12 +201,16 @@ fn growth_is_what_was_created_and_not_deleted() {
     assert_eq!(growth(&[Change::Initialized, created.clone(), learned.clone()]), (1, 1));
     assert_eq!(growth(&[learned.clone(), learned.clone(), created.clone()]), (1, 1));
     assert_eq!(growth(&[created.clone(), created.clone(), learned]), (2, 1), "of one address");
-    assert_eq!(growth(&[deleted.clone(), deleted.clone(), created.clone()]), (1, 0));
+    assert_eq!(growth(&[deleted.clone(), deleted.clone(), created.clone()]), (-1, 0));
     assert_eq!(growth(&[created.clone(), deleted, Change::Used { port }]), (0, 0));
     let mut octets = Vec::new();
     encode_change(&mut octets, &created);
     octets.push(0xff);
-    assert_eq!(growth_in(&octets), (1, 0), "up to what is no change");
+    let created = Growth { entries: 1, ..Growth::default() };
+    assert_eq!(growth_in(&octets), created, "up to what is no change");
+    octets.pop();
+    encode_change(&mut octets, &Change::Forgotten);
+    assert_eq!(growth_in(&octets), Growth { is_forgotten: true, ..created });
 }
 
 #[test]

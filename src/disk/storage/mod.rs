@@ -47,6 +47,7 @@ pub use check::{Checked, Loss, Made, Repaired, check, check_at, check_by, repair
 pub use compact::Compacted;
 pub use directory::{DirectoryError, StateDirectory};
 pub use open::{Cut, Opened, ReadAhead, Report, StatePlace};
+pub use replay::TableChanges;
 pub use shard::{LogProgress, Wake};
 pub use start::Started;
 pub use sync::{CHECK_INTERVAL, JournalFigures, JournalGauge, Storage, SyncSteps};
@@ -146,6 +147,12 @@ pub trait Replay: Send {
     /// Before changes that let a table grow by about so many entries and client addresses: room for
     /// all of them at once costs less than growing with each.
     fn expect(&mut self, _table: TableKey, _entries: usize, _clients: usize) {}
+
+    /// Takes changes, which come before any that it is given from now on, to apply them when the
+    /// table is needed. Returns those that are to be applied now.
+    fn later(&mut self, _table: TableKey, changes: TableChanges) -> Option<TableChanges> {
+        Some(changes)
+    }
 }
 
 impl<F: FnMut(Timestamp, TableKey, &Change) + Send> Replay for F {

@@ -1,9 +1,16 @@
 //! The control channels of a shard, by the addresses that they are between.
+//!
+//! After a start, tables are filled when they are needed first, or when there is time: those of
+//! NAT64s that ask have not to wait for all the others. That cannot be seen here from outside.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::channel::Channel;
+use super::replayed::Unfilled;
 use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 
@@ -12,8 +19,10 @@ use crate::handoff::random::SecretHash;
 /// [`Channels::find_mut`].
 #[derive(Default)]
 pub struct Channels {
-    channels: Vec<(TableKey, Box<Channel>)>,
+    channels: Vec<(TableKey, OnceCell<Box<Channel>>)>,
     index: HashTable<ChannelNumber>,
+    /// What makes the channels that are not there yet.
+    unfilled: RefCell<BTreeMap<TableKey, Unfilled>>,
 }
 
 /// Which channel of a shard.
@@ -37,17 +46,63 @@ impl Channels {
     /// # Panics
     /// Where no channel has this number.
     pub fn get(&self, number: ChannelNumber) -> &Channel {
-        &self.channels[number.0].1
+        let (key, channel) = &self.channels[number.0];
+        channel.get_or_init(|| self.fill(*key))
+    }
+
+    /// As [`Channels::get`].
+    ///
+    /// # Panics
+    /// As there.
+    #[inline]
+    fn get_mut(&mut self, number: ChannelNumber) -> &mut Channel {
+        if self.channels[number.0].1.get().is_none() {
+            self.get(number);
+        }
+        self.channels[number.0].1.get_mut().expect("it was filled")
+    }
+
+    #[cold]
+    fn fill(&self, key: TableKey) -> Box<Channel> {
+        let unfilled = self.unfilled.borrow_mut().remove(&key);
+        unfilled.expect("what is not there is to be filled").fill()
+    }
+
+    /// How many channels are to be filled yet.
+    pub fn unfilled(&self) -> usize {
+        self.unfilled.borrow().len()
+    }
+
+    /// Fills the next of them, and returns how many entries that has; `None` where there are none.
+    pub fn fill_next(&self, secret: &SecretHash) -> Option<usize> {
+        let key = *self.unfilled.borrow().first_key_value()?.0;
+        let number = self.find(hash_of(secret, key), key)?;
+        Some(self.get(number).table().len())
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = TableKey> {
+        self.channels.iter().map(|known| known.0)
+    }
+
+    /// Those whose tables are nearly full, or will be when they are filled.
+    pub fn nearly_full(&self) -> impl Iterator<Item = TableKey> {
+        let is_nearly_full = |(key, channel): &&(TableKey, OnceCell<Box<Channel>>)| {
+            let will_be = || self.unfilled.borrow().get(key).is_some_and(Unfilled::is_nearly_full);
+            channel.get().map_or_else(will_be, |channel| channel.is_nearly_full())
+        };
+        self.channels.iter().filter(is_nearly_full).map(|known| known.0)
     }
 
     /// The channel at a place: there are as many as places.
     pub fn nth(&self, place: usize) -> Option<(TableKey, &Channel)> {
-        self.channels.get(place).map(|known| (known.0, &*known.1))
+        let key = self.channels.get(place)?.0;
+        Some((key, self.get(ChannelNumber(place))))
     }
 
     /// As [`Channels::nth`].
     pub fn nth_mut(&mut self, place: usize) -> Option<(TableKey, &mut Channel)> {
-        self.channels.get_mut(place).map(|known| (known.0, &mut *known.1))
+        let key = self.channels.get(place)?.0;
+        Some((key, self.get_mut(ChannelNumber(place))))
     }
 
     /// The channel with `key`, which probably has the number `probable`.
@@ -62,7 +117,7 @@ impl Channels {
             self.channels.get(number.0).is_some_and(|known| known.0 == key)
         };
         let number = probable.filter(is_it).or_else(|| self.find(hash, key))?;
-        Some(&mut self.channels[number.0].1)
+        Some(self.get_mut(number))
     }
 
     /// The channel with `key`. Where there is none, `make` makes it.
@@ -75,7 +130,7 @@ impl Channels {
         key: TableKey,
         make: impl FnOnce() -> Result<Channel, E>,
     ) -> Result<&mut Channel, E> {
-        let Self { channels, index } = self;
+        let Self { channels, index, .. } = self;
         let is_it = |number: &ChannelNumber| channels[number.0].0 == key;
         let rehash = |number: &ChannelNumber| hash_of(secret, channels[number.0].0);
         let number = match index.entry(hash_of(secret, key), is_it, rehash) {
@@ -84,11 +139,11 @@ impl Channels {
                 let channel = Box::new(make()?);
                 let number = ChannelNumber(channels.len());
                 place.insert(number);
-                channels.push((key, channel));
+                channels.push((key, channel.into()));
                 number
             }
         };
-        Ok(&mut channels[number.0].1)
+        Ok(self.get_mut(number))
     }
 
     /// Adds a channel.
@@ -96,6 +151,19 @@ impl Channels {
     /// # Panics
     /// Where there is a channel with `key`.
     pub fn adopt(&mut self, secret: &SecretHash, key: TableKey, channel: Box<Channel>) {
+        self.insert(secret, key, channel.into());
+    }
+
+    /// Adds a channel that is to be filled yet.
+    ///
+    /// # Panics
+    /// As [`Channels::adopt`].
+    pub fn adopt_unfilled(&mut self, secret: &SecretHash, key: TableKey, unfilled: Unfilled) {
+        self.insert(secret, key, OnceCell::new());
+        self.unfilled.get_mut().insert(key, unfilled);
+    }
+
+    fn insert(&mut self, secret: &SecretHash, key: TableKey, channel: OnceCell<Box<Channel>>) {
         let hash = hash_of(secret, key);
         assert!(self.find(hash, key).is_none(), "there is a channel with this key already");
         let number = ChannelNumber(self.channels.len());
@@ -106,7 +174,8 @@ impl Channels {
 
     /// Takes the channel with `key` out.
     pub fn remove(&mut self, secret: &SecretHash, key: TableKey) -> Option<Box<Channel>> {
-        let Self { channels, index } = self;
+        self.find_mut(None, hash_of(secret, key), key)?;
+        let Self { channels, index, .. } = self;
         let is_it = |number: &ChannelNumber| channels[number.0].0 == key;
         let (ChannelNumber(at), _) = index.find_entry(hash_of(secret, key), is_it).ok()?.remove();
         // The last one moves to its place.
@@ -116,10 +185,10 @@ impl Channels {
                 *number = ChannelNumber(at);
             }
         }
-        Some(channels.swap_remove(at).1)
+        channels.swap_remove(at).1.into_inner()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (TableKey, &Channel)> {
-        self.channels.iter().map(|known| (known.0, &*known.1))
+        (0..self.len()).filter_map(|place| self.nth(place))
     }
 }

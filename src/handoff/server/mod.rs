@@ -63,7 +63,7 @@ pub use late::RECORD_EVERY;
 use late::{LateRecord, LateRecords};
 pub use prefetch::{PREFETCH_MAX, Prepared};
 pub use price::CREATE_RATE_DEFAULT;
-pub use replayed::Replayed;
+pub use replayed::{ChangesLater, Replayed};
 pub use seen::{ClientsPlace, SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, SeenTable};
 use tend::Tending;
 pub use tend::{DroppedTable, TEND_EVENTS};
@@ -246,7 +246,7 @@ impl Server {
         outbox: &mut Outbox,
     ) {
         let has_work = self.admission.tending.has_work(&self.shared.budget);
-        if has_work && batch.frozen.is_none() && events >= TEND_EVENTS {
+        if has_work && !self.is_filling() && batch.frozen.is_none() && events >= TEND_EVENTS {
             let Self { admission: Admission { tending, channels, .. }, shared, .. } = self;
             tending.tend(batch.now.monotonic, batch.record, channels, live, outbox, shared);
         }
@@ -294,8 +294,9 @@ impl Server {
     /// The tables where an entry has to go for a new one, or soon will have to.
     pub fn nearly_full(&self) -> impl Iterator<Item = TableKey> {
         let nearly_used = self.shared.budget.is_nearly_used();
-        let nearly_full = move |channel: &Channel| nearly_used || channel.is_nearly_full();
-        self.channels().iter().filter(move |(_, channel)| nearly_full(channel)).map(|(key, _)| key)
+        let all = nearly_used.then(|| self.channels().keys());
+        let nearly_full = (!nearly_used).then(|| self.channels().nearly_full());
+        all.into_iter().flatten().chain(nearly_full.into_iter().flatten())
     }
 
     /// All entries of all tables: for tests and tools.

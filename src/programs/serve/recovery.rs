@@ -11,13 +11,14 @@ use std::thread;
 use crate::disk::counted::{CountedDisk, octets_in};
 use crate::disk::eventlog::{self, Destination};
 use crate::disk::fs::{Disk, RealDisk};
+use crate::disk::journal::Growth;
 use crate::disk::storage::{
     self, Opened, Replay, StateDirectory, StatePlace, Storage, StorageConfig, StorageError,
-    SyncPolicy,
+    SyncPolicy, TableChanges,
 };
 use crate::handoff::change::{Change, LogFormat, Timestamp};
 use crate::handoff::entry::TableKey;
-use crate::handoff::server::{Replayed, Server};
+use crate::handoff::server::{ChangesLater, Replayed, Server};
 use crate::kernel::socket;
 use crate::kernel::stderr::say;
 use crate::programs::options::ServeConfig;
@@ -84,7 +85,8 @@ impl StateAhead {
         servers: &[Server],
     ) -> Result<Option<Self>, RecoverError> {
         let try_once = || -> Result<Option<Self>, StorageError> {
-            let mut replayed = replayed(servers, parts_of(config));
+            // There is time: another process serves.
+            let mut replayed = replayed(servers, parts_of(config), Server::replayed);
             let shards = servers.len();
             let shard_of = move |nat64| socket::steered_to(nat64, shards);
             let read = Storage::read_ahead(disk, state, config, shard_of, &mut replayed)?;
@@ -200,7 +202,8 @@ pub fn replay(
     }
     let (ahead, mut replayed) = match ahead.filter(|_| fits) {
         Some(StateAhead { read, replayed }) => (Some(read), replayed),
-        None => (None, replayed(servers, parts_of(&config))),
+        // Who asks first is served before all tables are filled.
+        None => (None, replayed(servers, parts_of(&config), |server| server.replayed().later())),
     };
     let opened = Storage::open_in(
         Arc::clone(disk),
@@ -221,8 +224,8 @@ pub fn replay(
 }
 
 /// What the state is replayed to: for each shard as many as its parts.
-fn replayed(servers: &[Server], parts: usize) -> Vec<Replayed> {
-    let of = |server: &Server| -> Vec<_> { (0..parts).map(|_| server.replayed()).collect() };
+fn replayed(servers: &[Server], parts: usize, new: impl Fn(&Server) -> Replayed) -> Vec<Replayed> {
+    let of = |server: &Server| -> Vec<_> { (0..parts).map(|_| new(server)).collect() };
     servers.iter().flat_map(of).collect()
 }
 
@@ -251,5 +254,17 @@ impl Replay for Replayed {
 
     fn expect(&mut self, table: TableKey, entries: usize, clients: usize) {
         Replayed::expect(self, table, entries, clients);
+    }
+
+    fn later(&mut self, table: TableKey, changes: TableChanges) -> Option<TableChanges> {
+        let Growth { entries, addresses, is_forgotten } = changes.growth();
+        if !self.fills_later() || table.is_block() || is_forgotten {
+            return Some(changes);
+        }
+        let give = move |apply: &mut dyn FnMut(&Change)| {
+            changes.iter().for_each(|(_, change)| apply(&change));
+        };
+        self.replay_later(table, ChangesLater { entries, addresses, give: Box::new(give) });
+        None
     }
 }

@@ -49,6 +49,14 @@ pub trait Shard {
     /// As [`Server::tend`].
     fn tend(&mut self, _batch: &Batch, _events: usize, _outbox: &mut Outbox) {}
 
+    /// As [`Server::is_filling`].
+    fn is_filling(&self) -> bool {
+        false
+    }
+
+    /// As [`Server::fill_some`].
+    fn fill_some(&mut self) {}
+
     /// As [`Server::bans`].
     fn bans(&self) -> Option<&Bans> {
         None
@@ -104,6 +112,14 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
 
     fn tend(&mut self, batch: &Batch, events: usize, outbox: &mut Outbox) {
         self.server.tend(batch, events, &mut self.live, outbox);
+    }
+
+    fn is_filling(&self) -> bool {
+        self.server.is_filling()
+    }
+
+    fn fill_some(&mut self) {
+        self.server.fill_some();
     }
 
     fn bans(&self) -> Option<&Bans> {

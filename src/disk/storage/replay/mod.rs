@@ -20,13 +20,13 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Replay;
-use crate::disk::journal::{Record, changes_in, growth_in};
-use crate::handoff::change::Timestamp;
+use crate::disk::journal::{Growth, Record, changes_in, growth_in};
+use crate::handoff::change::{Change, Timestamp};
 use crate::handoff::entry::TableKey;
 
 /// Octets of changes that are collected in memory by all dealers together: those of two million
@@ -34,6 +34,9 @@ use crate::handoff::entry::TableKey;
 const COLLECTED_OCTETS: usize = 128 << 20;
 /// Octets of changes that were sent and are not yet replayed, at most, but for the last batch.
 const SENT_OCTETS: usize = 64 << 20;
+/// Octets of changes that wait in memory until their tables are needed, at most: those of two
+/// million entries.
+const WAITING_OCTETS: usize = 128 << 20;
 /// Octets of changes of one table at which they are sent: more than a full table's in a snapshot,
 /// where authenticators have the usual length.
 const TABLE_OCTETS: usize = 8 << 20;
@@ -51,7 +54,7 @@ struct Run {
 
 /// Changes of one table, encoded as they were, in order.
 #[derive(Default)]
-struct TableChanges {
+pub struct TableChanges {
     runs: Vec<Run>,
     octets: Vec<u8>,
 }
@@ -72,16 +75,24 @@ impl TableChanges {
         self.octets.len() + size_of_val(&self.runs[..]) + TABLE_OVERHEAD
     }
 
+    /// What becomes of the table.
+    pub fn growth(&self) -> Growth {
+        growth_in(&self.octets)
+    }
+
+    /// All of them, with the time of each.
+    pub fn iter(&self) -> impl Iterator<Item = (Timestamp, Change)> {
+        self.runs.iter().flat_map(|Run { time, octets }| {
+            changes_in(&self.octets[octets.clone()]).map(|change| (*time, change))
+        })
+    }
+
     fn replay(&self, table: TableKey, to: &mut (impl Replay + ?Sized)) {
-        let (entries, clients) = growth_in(&self.octets);
-        if entries > 0 {
-            to.expect(table, entries, clients);
+        let Growth { entries, addresses, .. } = self.growth();
+        if let Ok(entries @ 1..) = usize::try_from(entries) {
+            to.expect(table, entries, addresses);
         }
-        for Run { time, octets } in &self.runs {
-            for change in changes_in(&self.octets[octets.clone()]) {
-                to.replay(*time, table, &change);
-            }
-        }
+        self.iter().for_each(|(time, change)| to.replay(time, table, &change));
     }
 
     fn clear(&mut self) {
@@ -105,8 +116,16 @@ pub(super) struct SentTables<'a> {
 }
 
 impl SentTables<'_> {
-    fn replay(&self, to: &mut (impl Replay + ?Sized)) {
-        self.sent.tables.iter().for_each(|(table, changes)| changes.replay(*table, to));
+    fn replay(&mut self, to: &mut (impl Replay + ?Sized)) {
+        for (table, changes) in &mut self.sent.tables {
+            let size = changes.size();
+            if self.all.may_wait(size) {
+                let Some(now) = to.later(*table, std::mem::take(changes)) else { continue };
+                self.all.do_not_wait(size);
+                *changes = now;
+            }
+            changes.replay(*table, to);
+        }
     }
 }
 
@@ -142,6 +161,8 @@ pub(super) struct Dealt {
     parts: Mutex<HashMap<TableKey, usize>>,
     /// Whether a block of the pool was among the tables.
     has_names: AtomicBool,
+    /// Octets of changes that wait until their tables are needed.
+    waiting: AtomicUsize,
     work: Mutex<Work>,
     /// There is less work than there was.
     less: Condvar,
@@ -171,8 +192,8 @@ impl Dealt {
     /// To be replayed on so many cores.
     pub fn new(cores: usize) -> Self {
         let work = Mutex::new(Work { free: cores.max(1), ..Work::default() });
-        let (parts, has_names, less) = Default::default();
-        Self { parts, has_names, work, less }
+        let (parts, has_names, waiting, less) = Default::default();
+        Self { parts, has_names, waiting, work, less }
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -191,10 +212,25 @@ impl Dealt {
 
     /// Replays until all dealers are dropped.
     pub fn replay_all(&self, queue: Receiver<SentTables<'_>>, to: &mut impl Replay) {
-        for tables in queue {
+        for mut tables in queue {
             let _turn = self.turn();
             tables.replay(to);
         }
+    }
+
+    /// Whether changes of this size may wait until they are needed. Then they do, unless that is
+    /// taken back by [`Dealt::do_not_wait`].
+    fn may_wait(&self, size: usize) -> bool {
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        let may = before + size <= WAITING_OCTETS;
+        if !may {
+            self.do_not_wait(size);
+        }
+        may
+    }
+
+    fn do_not_wait(&self, size: usize) {
+        self.waiting.fetch_sub(size, Ordering::Relaxed);
     }
 
     /// Whether a block of the pool was dealt.
@@ -321,7 +357,7 @@ impl<'a, 'b, 'c, F: Fn(Ipv4Addr) -> usize> Dealer<'a, 'b, 'c, F> {
         }
         // Nothing waits here where it goes to itself.
         self.all.work_unless(|work| work.sent >= SENT_OCTETS).sent += sent.size;
-        let tables = SentTables { all: self.all, sent };
+        let mut tables = SentTables { all: self.all, sent };
         match &self.to[part] {
             // A receiver ends early only by a panic, which its scope passes on.
             To::Thread(queue) => drop(queue.send(tables)),

@@ -221,6 +221,50 @@ fn a_table_of_a_snapshot_ends_where_the_next_one_begins() {
     assert_eq!(seen.runs, [1, 2, 1, 2].map(|last| (numbered(last), 1)));
 }
 
+/// Takes the changes of all tables but one, for later.
+#[derive(Default)]
+struct Waiting {
+    waits: Vec<(TableKey, TableChanges)>,
+    now: Vec<TableKey>,
+}
+
+impl Replay for Waiting {
+    fn replay(&mut self, _: Timestamp, table: TableKey, _: &Change) {
+        self.now.push(table);
+    }
+
+    fn later(&mut self, table: TableKey, changes: TableChanges) -> Option<TableChanges> {
+        if table == numbered(1) {
+            return Some(changes);
+        }
+        self.waits.push((table, changes));
+        None
+    }
+}
+
+#[test]
+fn changes_wait_where_they_may() {
+    let (octets, table) = (vec![0; 3 * WAITING_OCTETS / 8], numbered(2));
+    let big = || TableChanges { runs: Vec::new(), octets: octets.clone() };
+    let all = Dealt::new(1);
+    let sent = |tables: Vec<(TableKey, TableChanges)>| SentTables {
+        all: &all,
+        sent: DealtTables { tables, size: 0 },
+    };
+    let mut to = Waiting::default();
+    // Those that are not taken leave the room to others.
+    for _ in 0..9 {
+        sent(vec![(numbered(1), big())]).replay(&mut to);
+    }
+    sent(vec![(table, big()), (table, big())]).replay(&mut to);
+    assert_eq!(to.waits.len(), 2);
+    // There is no room for a third one.
+    sent(vec![(table, big())]).replay(&mut to);
+    assert_eq!(to.waits.len(), 2);
+    // What waits is whole: the first was given away, and is not filled again.
+    assert!(to.waits.iter().all(|(_, changes)| changes.octets == octets));
+}
+
 #[test]
 fn a_replay_that_panics_keeps_nobody_waiting() {
     let seal = FileId { kind: FileKind::Segment, epoch: 1, shard: 0, number: 1 }.seal(&[7; 16]);

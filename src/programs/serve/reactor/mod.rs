@@ -43,6 +43,8 @@ const LAST_MAX: usize = 16 * BATCH_MAX;
 const FIRST_MAX: usize = 4096;
 /// How soon the next ones are.
 const FIRST_EVERY: Duration = Duration::from_millis(1);
+/// How often a table is filled that nobody asked for, though datagrams wait.
+const FILL_EVERY: Duration = Duration::from_millis(100);
 /// How often a journal that had no room is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -92,6 +94,8 @@ pub struct Reactor<B, S: Shard> {
     frozen: bool,
     /// The state of the journal that was reported last.
     told: JournalState,
+    /// When a table is filled that nobody asked for, though datagrams wait.
+    fill_due: Option<Duration>,
     /// When the kernel was last asked for [`DropReason::SocketFull`].
     overflow_asked: Duration,
     on_trouble: Box<dyn FnMut(JournalTrouble<'_>) + Send>,
@@ -110,6 +114,8 @@ pub struct Turn {
     frozen: bool,
     /// There is something to do also without a datagram.
     tends: bool,
+    /// There are tables to be filled, as the reactor has begun just now.
+    fills: bool,
 }
 
 impl<B: Backend, S: Shard> Reactor<B, S> {
@@ -144,6 +150,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             log_room: 0,
             frozen: false,
             told: JournalState::Fine,
+            fill_due: None,
             overflow_asked: Duration::ZERO,
             on_trouble: Box::new(on_trouble),
             turns: Arc::default(),
@@ -212,7 +219,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     pub fn begin_turn(&mut self) -> Turn {
         // Nobody else writes to it.
         self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if let Some(inquiry) = self.inquiries.as_mut().and_then(Inquiries::take) {
+        let fills = self.shard.is_filling();
+        // Who asks about all tables would have them all filled at once.
+        let mut inquiries = self.inquiries.as_mut().filter(|_| !fills);
+        if let Some(inquiry) = inquiries.as_mut().and_then(|inquiries| inquiries.take()) {
             self.inquire(inquiry);
         }
         let frozen = self.log.is_none() || self.journal_state() == JournalState::NoSpace;
@@ -222,8 +232,8 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let due = [self.shard.tend_due(), self.names_due()].into_iter().flatten().min();
         let due = due.map(|due| due.max(due_min));
         let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
-        let wait = wait.into_iter().chain(due).min();
-        Turn { wait, frozen, tends: late || due.is_some() }
+        let wait = wait.into_iter().chain(due).chain(fills.then_some(Duration::ZERO)).min();
+        Turn { wait, frozen, tends: late || due.is_some(), fills }
     }
 
     /// Waits, and does what there is to do then.
@@ -244,6 +254,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             && self.backend.is_readable()
         {
             deliverer.answer(&mut self.backend, self.clock.monotonic())?;
+        }
+        if turn.fills {
+            self.fill(arrivals);
         }
         self.count_losses();
         Ok(())
@@ -273,6 +286,17 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.count_losses();
         self.count_overflow();
         closed.map_err(io::Error::other)
+    }
+
+    /// Fills tables that nobody asked for yet, when nobody waits, or now and then.
+    #[cold]
+    fn fill(&mut self, arrivals: usize) {
+        let now = self.clock.monotonic();
+        let due = *self.fill_due.get_or_insert(now + FILL_EVERY);
+        if arrivals == 0 || now >= due {
+            self.shard.fill_some();
+            self.fill_due = Some(self.clock.monotonic() + FILL_EVERY);
+        }
     }
 
     #[cold]
