@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use nat64handoff::disk::fs::RealDisk;
 use nat64handoff::disk::storage::{
-    JournalWriter, Opened, ReadAhead, Replay, Report, Started, StateDirectory, Storage,
-    StorageConfig, StorageError, SyncPolicy,
+    DirectoryError, JournalWriter, Opened, ReadAhead, Replay, Report, Started, StateDirectory,
+    Storage, StorageConfig, StorageError, SyncPolicy,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::TableKey;
 
 use crate::model::{Changer, HANDOFF_PORT, Model};
+
+/// How often a lock is tried, each millisecond.
+const LOCK_TRIES: u32 = 30_000;
 
 /// Shards are models here.
 #[derive(Default)]
@@ -34,8 +37,20 @@ pub fn at(n: u64) -> Timestamp {
     Timestamp::from_micros(1_700_000_000_000_000 + n)
 }
 
+/// Locks a state directory that nobody uses. A process that another test forks just now holds the
+/// lock of the one before, too, until it calls execve.
+pub fn lock(path: &Path) -> StateDirectory {
+    for _ in 0..LOCK_TRIES {
+        match StateDirectory::open(path) {
+            Err(DirectoryError::InUse { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            locked => return locked.unwrap(),
+        }
+    }
+    panic!("{} is in use", path.display());
+}
+
 fn open(path: &Path, config: StorageConfig) -> Result<(Opened, Model), StorageError> {
-    let directory = StateDirectory::open(path).unwrap();
+    let directory = lock(path);
     let shards = config.shards;
     let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
     let of = move |nat64: Ipv4Addr| usize::from(nat64.octets()[3]) % shards;
@@ -277,7 +292,7 @@ fn read_on(
 ) -> Report {
     let files = std::fs::read_dir(ahead.epoch_folder(state)).unwrap();
     let octets: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
-    let directory = StateDirectory::open(state).unwrap();
+    let directory = lock(state);
     let shards = config.shards;
     let cursor = move |_: &Path| Some(vec![u64::MAX; shards]);
     let disk = Arc::new(RealDisk);

@@ -20,13 +20,11 @@ use std::sync::Arc;
 
 use nat64handoff::disk::eventlog::{self, Completed, Destination};
 use nat64handoff::disk::fs::RealDisk;
-use nat64handoff::disk::storage::{
-    Opened, StateDirectory, Storage, StorageConfig, SyncPolicy, check,
-};
+use nat64handoff::disk::storage::{Opened, Storage, StorageConfig, SyncPolicy, check};
 use nat64handoff::handoff::change::{Event, LogFormat};
 
 use crate::model::{HANDOFF_PORT, Model};
-use crate::real::{Shard, at, merged};
+use crate::real::{Shard, at, lock, merged};
 
 /// A copy of a sample that may be changed.
 struct Sample {
@@ -55,7 +53,7 @@ impl Sample {
         shards: usize,
         cursor: impl FnOnce(&Path) -> Option<Vec<u64>>,
     ) -> (Opened, Model) {
-        let directory = StateDirectory::open(self.path("state")).unwrap();
+        let directory = lock(&self.path("state"));
         let config = StorageConfig::new(shards, HANDOFF_PORT, SyncPolicy::Always);
         let mut replayed: Vec<Shard> = (0..shards).map(|_| Shard::default()).collect();
         let of = move |nat64: Ipv4Addr| usize::from(nat64.octets()[3]) % shards;
