@@ -274,6 +274,11 @@ impl World {
             format!("gives [{}]:{} a packet to client {}", got_by.address, got_by.port, said.talker)
         });
         let table = self.key(number, local);
+        if self.faults.has(Kind::Limits) {
+            // There is not room for all: its entry went for another one before the answer came.
+            let talker = &mut self.talkers[said.talker];
+            talker.answered = talker.answered.max(Some(said.at));
+        }
         let nat64 = &self.nat64s[number];
         // Where a packet was corrupted, the times that it says are any.
         let idle = self.now.saturating_sub(said.heard);
