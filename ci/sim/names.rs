@@ -47,7 +47,9 @@ impl NameJudge {
         may_lack_records: bool,
     ) -> Result<(), Violation> {
         let announced = self.announced.get(&(table, port));
-        let as_it_was = may_lack_records && self.right.get(&(table, port)) == Some(&name);
+        // Also where it was given and its entry deleted within one step: nobody has the port since.
+        let as_it_was =
+            may_lack_records && (self.right.get(&(table, port)) == Some(&name) || client.is_none());
         if !(as_it_was || is_of(&name, client.as_ref()) || is_of(&name, announced)) {
             return Err(wrong("and its NAT64 has another client there", table, port, &name));
         }
