@@ -296,3 +296,12 @@ fn a_name_stays_as_long_as_the_end_of_its_entry_is_not_recorded() {
     holds("--seed 804192 --without 793,794,795,796,797,798,799,800,801,802,803,804,805,806,807");
     holds("--seed 804192");
 }
+
+/// A NAT64 took the answer to a request that had waited at its server for the answer to its multi
+/// report, which the server had not understood, as it knew neither of its last two tokens: so the
+/// log did not name who was behind the ports.
+#[test]
+fn an_answer_with_a_packet_is_none_to_a_multi_report() {
+    holds("--seed 917398 --kinds unreachable,kill,rotation, --faults-until-ms 9904 --without 5,7");
+    holds("--seed 917398");
+}

@@ -131,7 +131,7 @@ impl Nat64 {
             return Err(Ignored::EntriesLimit);
         }
         let before = peer.length();
-        let learned = peer.learn(entry, now, usage, self.control_port);
+        let learned = peer.learn(entry, delivery.is_some(), now, usage, self.control_port);
         tell(&self.config, &mut self.changes, server, peer);
         self.entries_held = self.entries_held + peer.length() - before;
         // Differs from the answer's where that contradicts an entry of our own, or is none where

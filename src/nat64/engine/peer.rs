@@ -266,15 +266,16 @@ impl Peer {
 
     /// Caches an entry that the server named. Its table is authoritative: cached entries that
     /// contradict it are removed, but not own entries, on which connections may depend. One that
-    /// has our own control port cannot be used.
+    /// has our own control port cannot be used. `has_packet`: a packet came with it.
     pub(super) fn learn(
         &mut self,
         entry: Entry,
+        has_packet: bool,
         now: Duration,
         usage: Option<Usage>,
         control_port: ControlPort,
     ) -> Result<(), Contradicted> {
-        self.answered(entry);
+        self.answered(entry, has_packet);
         if let Some(mapping) = self.entries.get_mut(&entry.client) {
             if mapping.port == entry.port {
                 if mapping.origin == EntryOrigin::Own {
@@ -363,14 +364,18 @@ impl Peer {
     /// The server named this entry. That answers the report that names the client if it is what
     /// PROTOCOL.md section 6 has a report answered with: an entry that differs, or the first one.
     /// Any other entry answers something else, and what may answer an earlier report is taken for
-    /// that.
-    fn answered(&mut self, entry: Entry) {
+    /// that. One with a packet answers no multi report, but a request about that packet: maybe one
+    /// that waited at the server since before it could know our token.
+    fn answered(&mut self, entry: Entry, has_packet: bool) {
         let Some(mapping) = self.entries.get_mut(&entry.client) else {
             return;
         };
         let Some(report) = mapping.report.and_then(|id| self.reports.get_mut(&id)) else {
             return;
         };
+        if has_packet && report.clients.len() > 1 {
+            return;
+        }
         let mut earlier = report.earlier.iter_mut();
         if let Some((_, left)) = earlier.find(|(of, left)| *of == entry.client && *left > 0) {
             *left -= 1;

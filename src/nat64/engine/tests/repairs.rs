@@ -130,6 +130,24 @@ fn section_10_repair_5_an_answer_to_a_report_of_one_is_none_to_the_report_of_bot
     assert_eq!(tick(&mut nat64, NOW + 60 * REPORT_INTERVAL), []);
 }
 
+/// A request about a packet of the one waited at the server, which does not understand the report
+/// of both: it knows neither of our last two tokens.
+#[test]
+fn section_10_repair_2_an_answer_with_a_packet_is_none_to_a_report_of_many() {
+    let mut nat64 = nat64();
+    let [one, _] =
+        [1, 2].map(|host| the_forwarded(&by_client(&mut nat64, &segment(alone(host, 1), SYN))).0);
+    // The server's host says that nobody listens: what awaited an answer does so no more.
+    nat64.peers.get_mut(&SERVER).unwrap().dies(NOW);
+    let payload = returned(&nat64, &service_segment(9));
+    let actions = by_server(&mut nat64, &payload);
+    assert_eq!(reported(&actions).len(), 2);
+    let payload = answer(&nat64, one, &segment(one.client, ACK));
+    assert_eq!(by_server(&mut nat64, &payload).len(), 1, "the packet is forwarded");
+    let again = tick(&mut nat64, NOW + REPORT_INTERVAL);
+    assert_eq!(requests(&again), requests(&actions));
+}
+
 #[test]
 fn section_10_repair_3_an_own_entry_in_use_stands() {
     let mut nat64 = nat64();
