@@ -46,8 +46,7 @@ pub(super) fn has_compressed(log: &Path) -> bool {
     let is_one = |entry: io::Result<fs::DirEntry>| {
         entry.map_or(true, |entry| {
             let named = entry.file_name();
-            let named = named.as_encoded_bytes();
-            named.starts_with(name) && named.ends_with(COMPRESSED.as_bytes())
+            named.as_encoded_bytes().starts_with(name) && is_compressed(Path::new(&named))
         })
     };
     fs::read_dir(parent(log)).map_or(true, |mut all| all.any(is_one))
@@ -68,10 +67,9 @@ fn beside(
     let mut found = Vec::new();
     for entry in fs::read_dir(parent(log))?.flatten() {
         let named = entry.file_name();
-        let named = named.as_encoded_bytes();
         // A link is not followed.
-        if named.starts_with(name)
-            && (compressed || !named.ends_with(COMPRESSED.as_bytes()))
+        if named.as_encoded_bytes().starts_with(name)
+            && (compressed || !is_compressed(Path::new(&named)))
             && let Ok(there) = entry.metadata()
             && let Ok(written) = there.modified()
             && there.is_file()

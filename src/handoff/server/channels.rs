@@ -80,17 +80,12 @@ impl Channels {
         Some(self.get(number).table().len())
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = TableKey> {
-        self.channels.iter().map(|known| known.0)
-    }
-
-    /// Those whose tables are nearly full, or will be when they are filled.
-    pub fn nearly_full(&self) -> impl Iterator<Item = TableKey> {
-        let is_nearly_full = |(key, channel): &&(TableKey, OnceCell<Box<Channel>>)| {
+    /// All of them, and whether the table of each is nearly full, or will be when it is filled.
+    pub fn nearly_full(&self) -> impl Iterator<Item = (TableKey, bool)> {
+        self.channels.iter().map(|(key, channel)| {
             let will_be = || self.unfilled.borrow().get(key).is_some_and(Unfilled::is_nearly_full);
-            channel.get().map_or_else(will_be, |channel| channel.is_nearly_full())
-        };
-        self.channels.iter().filter(is_nearly_full).map(|known| known.0)
+            (*key, channel.get().map_or_else(will_be, |channel| channel.is_nearly_full()))
+        })
     }
 
     /// The channel at a place: there are as many as places.

@@ -294,9 +294,8 @@ impl Server {
     /// The tables where an entry has to go for a new one, or soon will have to.
     pub fn nearly_full(&self) -> impl Iterator<Item = TableKey> {
         let nearly_used = self.shared.budget.is_nearly_used();
-        let all = nearly_used.then(|| self.channels().keys());
-        let nearly_full = (!nearly_used).then(|| self.channels().nearly_full());
-        all.into_iter().flatten().chain(nearly_full.into_iter().flatten())
+        let all = self.channels().nearly_full();
+        all.filter(move |&(_, nearly_full)| nearly_used || nearly_full).map(|(key, _)| key)
     }
 
     /// All entries of all tables: for tests and tools.

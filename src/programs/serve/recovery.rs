@@ -257,8 +257,11 @@ impl Replay for Replayed {
     }
 
     fn later(&mut self, table: TableKey, changes: TableChanges) -> Option<TableChanges> {
+        if !self.fills_later() || table.is_block() {
+            return Some(changes);
+        }
         let Growth { entries, addresses, is_forgotten } = changes.growth();
-        if !self.fills_later() || table.is_block() || is_forgotten {
+        if is_forgotten {
             return Some(changes);
         }
         let give = move |apply: &mut dyn FnMut(&Change)| {
