@@ -78,6 +78,8 @@ mod native_programs;
 mod peer_names;
 #[path = "e2e/peer_programs.rs"]
 mod peer_programs;
+#[path = "e2e/pool.rs"]
+mod pool;
 #[path = "e2e/reboot.rs"]
 mod reboot;
 #[path = "e2e/restart.rs"]

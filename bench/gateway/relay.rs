@@ -12,7 +12,7 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 
 pub fn run(device: &str) -> ! {
     let tun = Tun::open(device).unwrap();
-    tun.set_up(1500, NOBODY, &[]).unwrap();
+    tun.set_up(1500, &[NOBODY], &[]).unwrap();
     let signals = Signals::new().unwrap();
     let mut buffer = vec![0; OFFLOAD_HEADER + 40 + 65_536];
     loop {

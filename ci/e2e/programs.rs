@@ -122,10 +122,16 @@ impl Gateway {
 
     /// With other options than the file that keeps the key of authenticators.
     pub fn start_with(site: &Site, options: &[&str]) -> Gateway {
-        let pool = site.pool.to_string();
-        let arguments = [&["gateway", "--pool", &pool], options].concat();
+        Gateway::start_of(site, &[site.pool], options)
+    }
+
+    /// With these public addresses.
+    pub fn start_of(site: &Site, pool: &[Ipv4Addr], options: &[&str]) -> Gateway {
+        let pool: Vec<_> = pool.iter().map(ToString::to_string).collect();
+        let (list, said) = (pool.join(","), pool.join(", "));
+        let arguments = [&["gateway", "--pool", &list], options].concat();
         let mut process = Process::start(&site.nat64, NAT64HANDOFF, &arguments);
-        process.wait_for(&format!(" -> {pool} on nat64\n"));
+        process.wait_for(&format!(" -> {said} on nat64\n"));
         Gateway { process }
     }
 

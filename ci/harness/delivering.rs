@@ -35,7 +35,7 @@ type Clients = Arc<Mutex<HashMap<Ipv6Addr, (SocketAddr, Vec<u8>)>>>;
 /// `service6`, for as long as the process lives.
 pub fn deliver(service: Ipv4Addr, service6: Ipv6Addr) {
     let tun = Tun::open(DEVICE).unwrap();
-    tun.set_up(MTU, NOBODY, &[]).unwrap();
+    tun.set_up(MTU, &[NOBODY], &[]).unwrap();
     for line in [
         &format!("address add {service6}/128 dev {DEVICE} nodad preferred_lft 0 noprefixroute"),
         &format!("route add ::/0 dev {DEVICE} table 6464"),

@@ -82,7 +82,12 @@ impl Tun {
     ///
     /// # Errors
     /// Where `ip` is not there, or refuses.
-    pub fn set_up(&self, mtu: u16, pool: Ipv4Addr, prefixes: &[Prefix96]) -> Result<(), TunError> {
+    pub fn set_up(
+        &self,
+        mtu: u16,
+        pool: &[Ipv4Addr],
+        prefixes: &[Prefix96],
+    ) -> Result<(), TunError> {
         ip(&format!("link set dev {} mtu {mtu} up", self.name))?;
         self.route("add", pool, prefixes)
     }
@@ -91,13 +96,15 @@ impl Tun {
     ///
     /// # Errors
     /// As for [`Self::set_up`], and where the device is down.
-    pub fn set_routes(&self, pool: Ipv4Addr, prefixes: &[Prefix96]) -> Result<(), TunError> {
+    pub fn set_routes(&self, pool: &[Ipv4Addr], prefixes: &[Prefix96]) -> Result<(), TunError> {
         self.route("replace", pool, prefixes)
     }
 
-    fn route(&self, how: &str, pool: Ipv4Addr, prefixes: &[Prefix96]) -> Result<(), TunError> {
+    fn route(&self, how: &str, pool: &[Ipv4Addr], prefixes: &[Prefix96]) -> Result<(), TunError> {
         let name = &self.name;
-        ip(&format!("-4 route {how} {pool}/32 dev {name}"))?;
+        for address in pool {
+            ip(&format!("-4 route {how} {address}/32 dev {name}"))?;
+        }
         for prefix in prefixes {
             ip(&format!("-6 route {how} {prefix} dev {name}"))?;
         }
@@ -178,22 +185,22 @@ mod tests {
                 return false;
             }
             let mut tun = Tun::open("nat64").unwrap();
-            tun.set_up(1500, POOL, &[PREFIX]).unwrap();
+            tun.set_up(1500, &[POOL], &[PREFIX]).unwrap();
             assert_eq!(routes("nat64"), 2);
             assert_eq!(tun.next_change(), Some(LinkChange::Up));
             assert_eq!(tun.next_change(), None);
             ip("link set nat64 down").unwrap();
             assert_eq!(tun.next_change(), Some(LinkChange::Down));
             assert_eq!(routes("nat64"), 0);
-            assert!(tun.set_routes(POOL, &[PREFIX]).is_err(), "it is down");
+            assert!(tun.set_routes(&[POOL], &[PREFIX]).is_err(), "it is down");
             // However short: each change is told.
             ip("link set nat64 up").unwrap();
             ip("link set nat64 down").unwrap();
             ip("link set nat64 up").unwrap();
             let changes: Vec<_> = std::iter::from_fn(|| tun.next_change()).collect();
             assert_eq!(changes, [LinkChange::Up, LinkChange::Down, LinkChange::Up]);
-            tun.set_routes(POOL, &[PREFIX]).unwrap();
-            tun.set_routes(POOL, &[PREFIX]).unwrap();
+            tun.set_routes(&[POOL], &[PREFIX]).unwrap();
+            tun.set_routes(&[POOL], &[PREFIX]).unwrap();
             assert_eq!(routes("nat64"), 2);
             true
         });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::packet::{Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
 use super::reply::{Packet, ServerReply};
 use super::requests::{divide, send_reports};
-use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of, tell};
+use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
 use crate::handoff::entry::{Client, Entry};
 use crate::handoff::ports;
 use crate::ip::address::synthesize;
@@ -132,7 +132,7 @@ impl Nat64 {
         }
         let before = peer.length();
         let learned = peer.learn(entry, delivery.is_some(), now, usage, self.control_port);
-        tell(&self.config, &mut self.changes, server, peer);
+        self.told.hear(server, peer);
         self.entries_held = self.entries_held + peer.length() - before;
         // Differs from the answer's where that contradicts an entry of our own, or is none where
         // the answer's is our control port.

@@ -20,6 +20,7 @@ mod peer;
 mod reply;
 mod requests;
 mod sources;
+mod told;
 mod traffic;
 mod tunnel;
 
@@ -44,6 +45,7 @@ use packet::{DataPacket, PacketKind};
 use peer::Peer;
 use requests::{report, send_reports};
 use sources::Sources;
+use told::ChangesTold;
 use tunnel::Verified;
 
 /// How long an entry lives after a UDP datagram used it (RFC 6146 section 4: UDP_DEFAULT).
@@ -223,6 +225,8 @@ Ignored:
 /// An entry was made, by a server or without one, or is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryChange {
+    /// The public address whose port the entry has.
+    pub nat64: Ipv4Addr,
     /// The host that runs the service.
     pub server: Ipv4Addr,
     pub entry: Entry,
@@ -244,7 +248,7 @@ pub struct Nat64 {
     /// The last server that answered nothing any more: see [`Nat64::take_silent`].
     silent: Option<Ipv4Addr>,
     verified: Verified,
-    changes: Vec<EntryChange>,
+    told: ChangesTold,
     ignored: [u64; Ignored::ALL.len()],
 }
 
@@ -257,8 +261,10 @@ impl Nat64 {
             keys.use_authenticator_key(key);
         }
         let control_port = draw_control_port(&mut random, config.handoff_port, None);
-        let sources = Sources::new(SecretHash::new(random.key()));
+        let hash = SecretHash::new(random.key());
+        let sources = Sources::new(hash);
         Self {
+            told: ChangesTold::new(config.address, config.tells_changes, hash),
             config,
             random,
             sources,
@@ -269,7 +275,6 @@ impl Nat64 {
             expiry_due: Duration::ZERO,
             silent: None,
             verified: Verified::default(),
-            changes: Vec::new(),
             ignored: [0; Ignored::ALL.len()],
         }
     }
@@ -364,8 +369,9 @@ impl Nat64 {
     pub fn reboot(&mut self, seed: Seed) {
         let before = self.control_port;
         self.tell_end();
-        let changes = std::mem::take(&mut self.changes);
-        *self = Self { changes, ..Self::new(self.config.clone(), seed) };
+        let changes = self.told.take();
+        *self = Self::new(self.config.clone(), seed);
+        self.told.keep(changes);
         if self.control_port == before {
             let handoff_port = self.config.handoff_port;
             self.control_port = draw_control_port(&mut self.random, handoff_port, Some(before));
@@ -388,7 +394,7 @@ impl Nat64 {
         for (&server, peer) in &mut self.peers {
             if expiry {
                 peer.expire(now);
-                tell(&self.config, &mut self.changes, server, peer);
+                self.told.hear(server, peer);
             }
             send_reports(&self.keys, now, server, peer, actions);
             questions.extend(peer.late_question(now).map(|entry| (server, entry)));
@@ -412,17 +418,12 @@ impl Nat64 {
     /// What happened to entries since the last call, the oldest first. Of the same port, one is
     /// gone before another is made. Nothing where [`Nat64Config::tells_changes`] is not set.
     pub fn changes(&mut self) -> impl Iterator<Item = EntryChange> {
-        self.changes.drain(..)
+        self.told.drain()
     }
 
     /// Adds to the changes that each entry is gone, as it will be.
     pub fn tell_end(&mut self) {
-        if self.config.tells_changes {
-            let entries = self.peers.iter().flat_map(|(&server, peer)| {
-                peer.entries().map(move |entry| EntryChange { server, entry, made: false })
-            });
-            self.changes.extend(entries);
-        }
+        self.told.end(&self.peers);
     }
 
     pub fn address(&self) -> Ipv4Addr {
@@ -463,6 +464,11 @@ impl Nat64 {
     /// The client behind a mapped port towards `server`.
     pub fn client_of(&self, server: Ipv4Addr, port: MappedPort) -> Option<Client> {
         self.peers.get(&server)?.client_of(port)
+    }
+
+    /// Whether a client with this address has an entry, towards any server.
+    pub fn has_client(&self, client: Ipv6Addr) -> bool {
+        self.told.has_client(client)
     }
 
     /// How many entries there are, towards all servers.
@@ -520,15 +526,6 @@ impl Nat64 {
         let peer = peer_of(&mut self.peers, server)?;
         peer.dies(now);
         Ok(())
-    }
-}
-
-/// Takes over the changes of the peer's entries, if anybody asks for them.
-fn tell(config: &Nat64Config, changes: &mut Vec<EntryChange>, server: Ipv4Addr, peer: &mut Peer) {
-    let of_peer = peer.take_changes();
-    if config.tells_changes {
-        let change = |(entry, made)| EntryChange { server, entry, made };
-        changes.extend(of_peer.into_iter().map(change));
     }
 }
 

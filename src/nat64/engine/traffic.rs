@@ -11,7 +11,7 @@ use super::requests::{emit_token, report};
 use super::sources::Network;
 use super::{
     Action, ENTRIES_MAX, Ignored, Nat64, PORT_DRAWS, SERVERS_MAX, ServerState, draw, forward,
-    peer_of, push_request, tell,
+    peer_of, push_request,
 };
 use crate::handoff::entry::{Client, Entry, MappedPort};
 use crate::handoff::message::{self, message_type};
@@ -177,7 +177,7 @@ impl Nat64 {
         let peer = peer_of(&mut self.peers, server)?;
         peer.insert(entry, EntryOrigin::Own, Lifetime::new(now, Some(data.usage)));
         self.entries_held += 1;
-        tell(&self.config, &mut self.changes, server, peer);
+        self.told.hear(server, peer);
         peer.leave_unreported(&entry.client);
         if peer.state == ServerState::Alive {
             peer.sent_report(entry.client, now);
@@ -214,7 +214,7 @@ impl Nat64 {
         };
         if peer.is_silent(&client) {
             peer.remove(&client);
-            tell(&self.config, &mut self.changes, server, peer);
+            self.told.hear(server, peer);
             self.entries_held -= 1;
             self.sources.lost(client.address);
             if peer.length() == 0 && !peer.has_answered {

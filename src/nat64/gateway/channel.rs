@@ -1,10 +1,11 @@
-//! The control channel (PROTOCOL.md section 1) as IPv4 packets between the control port of the
+//! The control channels (PROTOCOL.md section 1) as IPv4 packets between the control port of a
 //! public address and the handoff port of a server.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::ends::ControlEnds;
+use super::pool::Which;
 use super::{Done, Dropped, Gateway, GatewayOutbox, push_all};
 use crate::handoff::message::IPV4_UDP_HEADERS;
 use crate::ip::checksum::{self, checksum};
@@ -28,11 +29,12 @@ const NO_SERVER: [u8; 5] = [
 ];
 
 impl Gateway {
-    /// Handles a packet to the public address if it belongs to the control channel; `None` where it
+    /// Handles a packet to a public address if it belongs to its control channel; `None` where it
     /// does not.
     pub(super) fn control(
         &mut self,
         now: Duration,
+        which: Which,
         view: Ipv4<'_>,
         out: &mut GatewayOutbox,
     ) -> Option<Result<(), Dropped>> {
@@ -43,8 +45,8 @@ impl Gateway {
         }
         let data = &view.octets()[view.header_length()..end];
         match view.protocol() {
-            protocol::UDP => self.control_datagram(now, view, data, out),
-            protocol::ICMP => self.control_error(now, view, data, out),
+            protocol::UDP => self.control_datagram(now, which, view, data, out),
+            protocol::ICMP => self.control_error(now, which, view, data, out),
             _ => None,
         }
     }
@@ -52,22 +54,24 @@ impl Gateway {
     fn control_datagram(
         &mut self,
         now: Duration,
+        which: Which,
         view: Ipv4<'_>,
         data: &[u8],
         out: &mut GatewayOutbox,
     ) -> Option<Result<(), Dropped>> {
         let Some(fragment) = view.fragment() else {
-            return self.is_to_control_port(data).then(|| self.take_datagram(now, view, data, out));
+            let ours = self.is_to_control_port(which, data);
+            return ours.then(|| self.take_datagram(now, which, view, data, out));
         };
         let key = view.fragment_key(fragment);
         let ours = if fragment.first {
-            self.is_to_control_port(data)
+            self.is_to_control_port(which, data)
         } else {
             self.reassembly.knows(now, key)
         };
         ours.then(|| {
             if let Some(whole) = self.reassembly.take(now, key, fragment, data)? {
-                return self.take_datagram(now, view, &whole, out);
+                return self.take_datagram(now, which, view, &whole, out);
             }
             if fragment.first {
                 self.release(now, key, out);
@@ -76,13 +80,14 @@ impl Gateway {
         })
     }
 
-    pub(super) fn is_to_control_port(&self, datagram: &[u8]) -> bool {
-        ports(datagram).is_some_and(|(_, to)| to == self.nat64.control_port().0)
+    pub(super) fn is_to_control_port(&self, which: Which, datagram: &[u8]) -> bool {
+        ports(datagram).is_some_and(|(_, to)| to == self.pool[which].nat64.control_port().0)
     }
 
     fn take_datagram(
         &mut self,
         now: Duration,
+        which: Which,
         view: Ipv4<'_>,
         datagram: &[u8],
         out: &mut GatewayOutbox,
@@ -91,7 +96,7 @@ impl Gateway {
         let (port, payload) = udp_payload(server, view.destination(), datagram, false)
             .ok_or(Dropped::ControlChecksum)?;
         self.did(Done::Answers);
-        self.hear_of_server(now, server, out, |nat64, actions| {
+        self.hear_of_server(now, which, server, out, |nat64, actions| {
             nat64.control_payload(now, SocketAddrV4::new(server, port), payload, actions);
         });
         Ok(())
@@ -101,6 +106,7 @@ impl Gateway {
     fn control_error(
         &mut self,
         now: Duration,
+        which: Which,
         view: Ipv4<'_>,
         message: &[u8],
         out: &mut GatewayOutbox,
@@ -116,8 +122,8 @@ impl Gateway {
         let first = quoted.fragment().is_none_or(|fragment| fragment.first);
         let ours = first
             && quoted.protocol() == protocol::UDP
-            && quoted.source() == self.pool
-            && (from, to) == (self.nat64.control_port().0, self.handoff_port);
+            && quoted.source() == view.destination()
+            && (from, to) == (self.pool[which].nat64.control_port().0, self.handoff_port);
         if !ours {
             return None;
         }
@@ -129,7 +135,7 @@ impl Gateway {
         }
         let server = quoted.destination();
         let payload = quoted.data().get(UDP_HEADER..).unwrap_or_default();
-        self.hear_of_server(now, server, out, |nat64, _| {
+        self.hear_of_server(now, which, server, out, |nat64, _| {
             nat64.port_unreachable(now, server, payload);
         });
         Some(Ok(()))
@@ -138,13 +144,14 @@ impl Gateway {
     /// Sends a control payload of at most 65,507 octets, in fragments where it exceeds the MTU.
     pub(super) fn send_control(
         &mut self,
+        which: Which,
         server: Ipv4Addr,
         payload: &[u8],
         out: &mut GatewayOutbox,
     ) {
         self.did(Done::Requests);
         let end = IPV4_UDP_HEADERS + payload.len();
-        let headers = self.control_ends(server).headers(payload.len());
+        let headers = self.control_ends(which, server).headers(payload.len());
         self.buffer[..IPV4_UDP_HEADERS].copy_from_slice(&headers);
         self.buffer[IPV4_UDP_HEADERS..end].copy_from_slice(payload);
         ControlEnds::CHECKSUM_LEFT.make(&mut self.buffer[..end]);
@@ -153,9 +160,10 @@ impl Gateway {
     }
 
     /// Between which ends a control datagram to `server` goes.
-    pub(super) fn control_ends(&mut self, server: Ipv4Addr) -> ControlEnds {
+    pub(super) fn control_ends(&mut self, which: Which, server: Ipv4Addr) -> ControlEnds {
+        let nat64 = &self.pool[which].nat64;
         ControlEnds {
-            from: SocketAddrV4::new(self.pool, self.nat64.control_port().0),
+            from: SocketAddrV4::new(nat64.address(), nat64.control_port().0),
             to: SocketAddrV4::new(server, self.handoff_port),
             identification: self.next_identification(),
         }

@@ -13,13 +13,13 @@ Dropped:
     Offload = "offload",
     /// Neither IPv4 nor IPv6, or less than a header.
     NotIp = "not_ip",
-    /// To none of the prefixes and not to the public address: mostly what a kernel sends to its
+    /// To none of the prefixes and to no public address: mostly what a kernel sends to its
     /// neighbors.
     NotOurs = "elsewhere",
-    /// From a client to the public address: hairpinning.
+    /// From a client to a public address: hairpinning.
     Hairpin = "hairpin",
     /// A packet that would loop forever: from a client with an address behind one of the prefixes
-    /// (RFC 6146 sections 3.5 and 5.4), or from the public address to itself, or an error about
+    /// (RFC 6146 sections 3.5 and 5.4), or from a public address to one, or an error about
     /// such a packet.
     Loop = "loop",
     /// From a client to an IPv4 address that is not one of a single host, or link-local.
@@ -136,7 +136,8 @@ impl Gateway {
 
     /// How many inputs the engine ignored for this reason, those before reboots included.
     pub fn ignored(&self, reason: Ignored) -> u64 {
-        self.nat64.ignored(reason) + self.counts.ignored_before[reason as usize]
+        let engines = self.pool.each().map(|public| public.nat64.ignored(reason));
+        engines.sum::<u64>() + self.counts.ignored_before[reason as usize]
     }
 
     /// All drops by name, except those that never happened.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Done, Dropped, Gateway, GatewayOutbox};
 use crate::ip::address::synthesize;
 use crate::ip::icmp::{IcmpError, v6};
+use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::nat64::translate::{Refused, ipv4_error, ipv6_error};
 
@@ -43,7 +44,7 @@ impl Gateway {
         let Some(view) = Ipv6::new(packet) else {
             return;
         };
-        let from = synthesize(view.destination_prefix(), self.pool);
+        let from = synthesize(view.destination_prefix(), self.pool.first().nat64.address());
         if let Some(message) = ipv6_error(error, from, packet)
             && self.may_tell(now)
         {
@@ -51,6 +52,7 @@ impl Gateway {
         }
     }
 
+    /// The packet is to a public address.
     pub(super) fn refuse_service(
         &mut self,
         now: Duration,
@@ -60,7 +62,8 @@ impl Gateway {
     ) {
         self.counts.refuse(refused.reason);
         if let Some(error) = refused.error
-            && let Some(message) = ipv4_error(error, self.pool, packet)
+            && let Some(view) = Ipv4::new(packet)
+            && let Some(message) = ipv4_error(error, view.destination(), packet)
             && self.may_tell(now)
         {
             out.push(&[&message.headers, message.quoted]);

@@ -3,7 +3,7 @@
 //!
 //! It combines [`Nat64`], which has the entries, with [`crate::nat64::translate`], which rewrites
 //! packets, and adds what neither does: ICMP echo, later fragments, the control channel as IPv4
-//! packets of the public address, with fragmentation and reassembly, and ICMP errors to senders.
+//! packets of a public address, with fragmentation and reassembly, and ICMP errors to senders.
 //!
 //! A packet is parsed once, by translation: the engine takes the result. Only what a server returns
 //! is parsed twice, since the engine verifies it before it may be translated.
@@ -14,7 +14,7 @@
 //! have two mapped ports.
 //!
 //! Not done: hairpinning, which is refused, since the table of entries is the service's and no
-//! client can be reached through the public address.
+//! client can be reached through a public address.
 
 mod channel;
 mod counts;
@@ -23,9 +23,11 @@ mod ends;
 mod errors;
 mod offloaded;
 mod outbox;
+mod pool;
 mod reassembly;
 mod tunnel;
 mod waiting;
+mod written;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub use counts::{Done, Dropped};
 pub use echo::{ECHO_LIFETIME, ECHOES_MAX};
 pub use errors::ICMP_RATE_MAX;
 pub use outbox::{DATAGRAMS_MAX, GatewayOutbox, Notice, ServerChange};
+pub use pool::{ADDRESSES_MAX, PAIRING_LIFETIME, PAIRINGS_MAX};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 pub use tunnel::{Delivered, Deliveries};
 pub use waiting::{WAITING_LIFETIME, WAITING_MAX, WAITING_SHARER_MAX};
@@ -43,18 +46,20 @@ use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::rate::Rate;
 use crate::ip::address::Prefix96;
-use crate::ip::address::{extract, is_routable_host, synthesize};
+use crate::ip::address::{extract, is_routable_host};
 use crate::ip::fragment::FragmentKey;
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::nat64::engine::{Action, EntryChange, Inbound, Nat64, Nat64Config, Seed, ServerState};
 use crate::nat64::translate::{
-    Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Packets, Rewrite, Transport,
+    Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Transport,
 };
 use counts::Counts;
 use echo::Echoes;
+use pool::{Public, PublicAddresses, Which};
 use reassembly::Reassembly;
 use waiting::Waiting;
+use written::push_all;
 
 /// The maximum number of unsolicited packets per second that cause requests: those without an
 /// entry, from hosts that are not known to be servers.
@@ -65,8 +70,10 @@ const PACKET_MAX: usize = 40 + u16::MAX as usize;
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
-    /// The configuration of its NAT64.
+    /// The configuration of its NAT64, and its first public address.
     pub nat64: Nat64Config,
+    /// Its other public addresses.
+    pub further: Vec<Ipv4Addr>,
     /// The MTU of its device in octets, the same for both IP versions; at least 1280.
     pub mtu: u16,
     /// The lowest MTU of any link in the IPv6 network (RFC 7915 section 4), in octets: packets that
@@ -77,8 +84,7 @@ pub struct GatewayConfig {
 /// A NAT64 with its translation.
 #[derive(Debug)]
 pub struct Gateway {
-    nat64: Nat64,
-    pool: Ipv4Addr,
+    pool: PublicAddresses,
     prefixes: Vec<Prefix96>,
     handoff_port: u16,
     client_share: f64,
@@ -88,7 +94,6 @@ pub struct Gateway {
     notes: FragmentNotes,
     /// Of packets whose first fragment the server was asked about: the others follow it there.
     asked_notes: FragmentNotes,
-    echoes: Echoes,
     reassembly: Reassembly,
     waiting: Waiting,
     icmp: Rate,
@@ -105,27 +110,28 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that has just booted: without entries. `None` where its MTU is less than 1280.
     pub fn new(config: GatewayConfig, seed: Seed) -> Option<Self> {
-        let GatewayConfig { nat64, mtu, lowest_ipv6_mtu } = config;
+        let GatewayConfig { nat64, further, mtu, lowest_ipv6_mtu } = config;
         let mut limits = Limits::new(mtu, mtu)?;
         limits.ipv6_path_mtu = lowest_ipv6_mtu;
         let mut random = Random::new(seed);
         let hash = SecretHash::new(random.key());
+        let (first, share) = (nat64.address, nat64.client_share);
+        let engine = Nat64Config { remembers_fragments: true, path_mtu: Some(mtu), ..nat64 };
+        let publics = [first].into_iter().chain(further).map(|address| Public {
+            nat64: Nat64::new(Nat64Config { address, ..engine.clone() }, derived(&mut random)),
+            echoes: Echoes::new(hash, share),
+        });
         Some(Self {
-            pool: nat64.address,
-            prefixes: nat64.prefixes.clone(),
-            handoff_port: nat64.handoff_port,
-            client_share: nat64.client_share,
+            pool: PublicAddresses::new(publics.collect(), hash),
+            prefixes: engine.prefixes,
+            handoff_port: engine.handoff_port,
+            client_share: share,
             mtu,
             limits,
             notes: FragmentNotes::new(hash),
             asked_notes: FragmentNotes::new(hash),
-            echoes: Echoes::new(hash, nat64.client_share),
             reassembly: Reassembly::default(),
             waiting: Waiting::new(hash),
-            nat64: Nat64::new(
-                Nat64Config { remembers_fragments: true, path_mtu: Some(mtu), ..nat64 },
-                derived(&mut random),
-            ),
             random,
             icmp: Rate::default(),
             unsolicited: Rate::default(),
@@ -151,43 +157,56 @@ impl Gateway {
 
     /// Repeats reports and removes expired state. To be called about once a second.
     pub fn tick(&mut self, now: Duration, out: &mut GatewayOutbox) {
-        self.with_nat64(now, out, |nat64, actions| nat64.tick(now, actions));
-        self.echoes.tick(now);
+        for which in self.pool.all() {
+            self.with_nat64(now, which, out, |nat64, actions| nat64.tick(now, actions));
+            self.pool[which].echoes.tick(now);
+        }
+        self.pool.tick(now);
         let expired = self.waiting.expire(now);
         self.counts.drop_several(Dropped::FragmentUnknown, expired);
     }
 
     /// Forgets everything except the counts. See [`Nat64::reboot`].
     pub fn reboot(&mut self, seed: Seed) {
-        self.counts.keep(&self.nat64);
+        for public in self.pool.each() {
+            self.counts.keep(&public.nat64);
+        }
         self.random = Random::new(seed);
         let hash = SecretHash::new(self.random.key());
         self.notes = FragmentNotes::new(hash);
         self.asked_notes = FragmentNotes::new(hash);
-        self.echoes = Echoes::new(hash, self.client_share);
         self.reassembly.clear();
         self.waiting = Waiting::new(hash);
-        self.nat64.reboot(derived(&mut self.random));
+        self.pool.forget_pairings();
+        for public in self.pool.each_mut() {
+            public.echoes = Echoes::new(hash, self.client_share);
+            public.nat64.reboot(derived(&mut self.random));
+        }
     }
 
     /// Replaces the key of tokens. See [`Nat64::rotate_token`].
     pub fn rotate_token(&mut self, now: Duration) {
-        self.nat64.rotate_token(now);
+        self.pool.each_mut().for_each(|public| public.nat64.rotate_token(now));
     }
 
     /// What happened to entries since the last call. See [`Nat64::changes`].
     pub fn changes(&mut self) -> impl Iterator<Item = EntryChange> {
-        self.nat64.changes()
+        self.pool.each_mut().flat_map(|public| public.nat64.changes())
     }
 
     /// Adds to the changes that each entry is gone. See [`Nat64::tell_end`].
     pub fn tell_end(&mut self) {
-        self.nat64.tell_end();
+        self.pool.each_mut().for_each(|public| public.nat64.tell_end());
     }
 
-    /// The engine, with what it knows of servers and their entries.
+    /// The engine of the first public address, with what it knows of servers and their entries.
     pub fn nat64(&self) -> &Nat64 {
-        &self.nat64
+        &self.pool.first().nat64
+    }
+
+    /// The engines of all public addresses.
+    pub fn nat64s(&self) -> impl Iterator<Item = &Nat64> {
+        self.pool.each().map(|public| &public.nat64)
     }
 
     /// Counts a packet that is dropped.
@@ -240,18 +259,16 @@ impl Gateway {
             return Err(Dropped::Loop);
         }
         let server = extract(view.destination());
-        if server == self.pool {
+        if self.pool.has(server) {
             return Err(Dropped::Hairpin);
         }
         is_routable_host(server).then_some(()).ok_or(Dropped::Destination)
     }
 
-    /// Whether a packet to us may have these addresses.
-    fn ends_of_service(&self, view: Ipv4<'_>) -> Result<(), Dropped> {
-        if view.destination() != self.pool {
-            return Err(Dropped::NotOurs);
-        }
-        (view.source() != self.pool).then_some(()).ok_or(Dropped::Loop)
+    /// To which public address a packet is, if a packet to us may have these addresses.
+    fn ends_of_service(&self, view: Ipv4<'_>) -> Result<Which, Dropped> {
+        let which = self.pool.which(view.destination()).ok_or(Dropped::NotOurs)?;
+        (!self.pool.has(view.source())).then_some(which).ok_or(Dropped::Loop)
     }
 
     fn outbound(
@@ -260,16 +277,22 @@ impl Gateway {
         packet: &Ipv6Packet<'_>,
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
-        let server = extract(packet.view().destination());
+        // An error may come from a router: it is about its client's packet.
+        let client = match packet.inside() {
+            Inside::Error(flow) => flow.client,
+            Inside::Flow { .. } | Inside::Later(_) => packet.view().source(),
+        };
+        let which = self.pool.of_client(now, client);
+        let table = self.pool.table(which, extract(packet.view().destination()));
         match packet.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
-                if self.nat64.state(server) == ServerState::Alive {
-                    self.tunnel(now, packet.view(), out);
+                if self.pool[which].nat64.state(table.local) == ServerState::Alive {
+                    self.tunnel(now, which, packet.view(), out);
                     return Ok(());
                 }
-                let client = client_of(flow);
-                match self.echoes.identifier(now, server, client, &mut self.random) {
-                    Ok(port) => self.write_ipv4(now, packet, server, port, out),
+                let (client, echoes) = (client_of(flow), &mut self.pool[which].echoes);
+                match echoes.identifier(now, table.local, client, &mut self.random) {
+                    Ok(port) => self.write_ipv4(now, packet, table, port, out),
                     Err(reason) => {
                         self.tell_client(now, errors::NO_RESOURCES, packet.view().octets(), out);
                         return Err(reason);
@@ -279,24 +302,29 @@ impl Gateway {
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 // The quoted packet came from the server.
                 let of = extract(flow.service);
-                match self.echoes.identifier_of(of, client_of(flow)) {
-                    Some(port) => self.write_ipv4(now, packet, of, port, out),
-                    None if self.nat64.state(of) == ServerState::Alive => {
-                        self.tunnel(now, packet.view(), out);
+                let Public { nat64, echoes } = &self.pool[which];
+                match echoes.identifier_of(of, client_of(flow)) {
+                    Some(port) => {
+                        self.write_ipv4(now, packet, self.pool.table(which, of), port, out);
+                    }
+                    None if nat64.state(of) == ServerState::Alive => {
+                        self.tunnel(now, which, packet.view(), out);
                     }
                     None => return Err(Dropped::NoEcho),
                 }
             }
             Inside::Later(key) => {
-                if self.notes.find(now, self.table(server), key).is_some() {
-                    self.write_ipv4(now, packet, server, 0, out);
-                } else if self.asked_notes.find(now, self.table(server), key).is_some() {
-                    self.outbound_by_entry(now, packet, out);
+                if self.notes.find(now, table, key).is_some() {
+                    self.write_ipv4(now, packet, table, 0, out);
+                } else if self.asked_notes.find(now, table, key).is_some() {
+                    self.outbound_by_entry(now, which, packet, out);
                 } else {
                     self.hold(now, key, packet.view().octets());
                 }
             }
-            Inside::Flow { .. } | Inside::Error(_) => self.outbound_by_entry(now, packet, out),
+            Inside::Flow { .. } | Inside::Error(_) => {
+                self.outbound_by_entry(now, which, packet, out);
+            }
         }
         Ok(())
     }
@@ -308,12 +336,12 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let view = Ipv4::new(packet).ok_or(Dropped::NotIp)?;
-        self.ends_of_service(view)?;
-        if let Some(outcome) = self.control(now, view, out) {
+        let which = self.ends_of_service(view)?;
+        if let Some(outcome) = self.control(now, which, view, out) {
             return outcome;
         }
         match Ipv4Packet::parse(packet) {
-            Ok(packet) => self.inbound(now, &packet, out),
+            Ok(packet) => self.inbound(now, which, &packet, out),
             Err(refused) => {
                 self.refuse_service(now, refused, packet, out);
                 Ok(())
@@ -324,67 +352,64 @@ impl Gateway {
     fn inbound(
         &mut self,
         now: Duration,
+        which: Which,
         packet: &Ipv4Packet<'_>,
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let server = packet.view().source();
         match packet.inside() {
-            Inside::Flow { flow, .. } | Inside::Error(flow) if flow.service == self.pool => {
+            Inside::Flow { flow, .. } | Inside::Error(flow) if self.pool.has(flow.service) => {
                 return Err(Dropped::Loop);
             }
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
-                let client = self.echoes.client(now, server, flow.client_port, true);
+                let client = self.pool[which].echoes.client(now, server, flow.client_port, true);
                 self.write_ipv6(now, packet, server, client.ok_or(Dropped::NoEcho)?, out);
             }
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 let of = flow.service;
-                let client = self.echoes.client(now, of, flow.client_port, false);
+                let client = self.pool[which].echoes.client(now, of, flow.client_port, false);
                 self.write_ipv6(now, packet, of, client.ok_or(Dropped::NoEcho)?, out);
             }
             Inside::Later(key) => {
-                if let Some(client) = self.notes.find(now, self.table(server), key) {
+                let table = self.pool.table(which, server);
+                if let Some(client) = self.notes.find(now, table, key) {
                     self.write_ipv6(now, packet, server, client, out);
                 } else {
                     self.hold(now, key, packet.view().octets());
                 }
             }
-            Inside::Flow { .. } => self.inbound_by_entry(now, server, packet, out)?,
-            Inside::Error(flow) => self.inbound_by_entry(now, flow.service, packet, out)?,
+            Inside::Flow { .. } => self.inbound_by_entry(now, which, server, packet, out)?,
+            Inside::Error(flow) => {
+                self.inbound_by_entry(now, which, flow.service, packet, out)?;
+            }
         }
         Ok(())
     }
 
-    /// Forwards a packet to the public address by its entry towards `server`, or asks that.
+    /// Forwards a packet to a public address by its entry towards `server`, or asks that.
     /// Rate-limits the requests that unsolicited packets cause, since anybody can send these.
     fn inbound_by_entry(
         &mut self,
         now: Duration,
+        which: Which,
         server: Ipv4Addr,
         packet: &Ipv4Packet<'_>,
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let inbound = Inbound::translatable(packet);
-        if let Some((server, entry)) = self.nat64.entry_of_inbound(now, &inbound) {
-            self.forward_inbound(now, server, entry, packet, out);
+        let nat64 = &mut self.pool[which].nat64;
+        if let Some((server, entry)) = nat64.entry_of_inbound(now, &inbound) {
+            self.forward_inbound(now, self.pool.table(which, server), entry, packet, out);
             return Ok(());
         }
-        let solicited = self.nat64.state(server) == ServerState::Alive;
+        let solicited = nat64.state(server) == ServerState::Alive;
         if !solicited && !self.unsolicited.take(now, UNSOLICITED_RATE_MAX) {
             return Err(Dropped::UnsolicitedRate);
         }
-        self.request_for_inbound(now, &inbound, out);
-        Ok(())
-    }
-
-    fn request_for_inbound(
-        &mut self,
-        now: Duration,
-        packet: &Inbound<'_>,
-        out: &mut GatewayOutbox,
-    ) {
-        self.with_nat64(now, out, |nat64, actions| {
-            nat64.request_for_inbound(now, packet, actions);
+        self.with_nat64(now, which, out, |nat64, actions| {
+            nat64.request_for_inbound(now, &inbound, actions);
         });
+        Ok(())
     }
 
     /// Keeps a later fragment until the first of its packet arrives.
@@ -406,25 +431,28 @@ impl Gateway {
     fn with_nat64(
         &mut self,
         now: Duration,
+        which: Which,
         out: &mut GatewayOutbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
         let mut actions = std::mem::take(&mut self.actions);
-        tell(&mut self.nat64, &mut actions);
-        self.carry_out(now, actions, out);
+        tell(&mut self.pool[which].nat64, &mut actions);
+        self.carry_out(now, which, actions, out);
     }
 
     /// The same for an input that may change the state of `server`. Leaves a notice where it does.
     fn hear_of_server(
         &mut self,
         now: Duration,
+        which: Which,
         server: Ipv4Addr,
         out: &mut GatewayOutbox,
         tell: impl FnOnce(&mut Nat64, &mut Vec<Action>),
     ) {
-        let (before, known) = (self.nat64.state(server), self.nat64.has_answered(server));
-        self.with_nat64(now, out, tell);
-        let change = match (before, self.nat64.state(server)) {
+        let nat64 = &self.pool[which].nat64;
+        let (before, known) = (nat64.state(server), nat64.has_answered(server));
+        self.with_nat64(now, which, out, tell);
+        let change = match (before, self.pool[which].nat64.state(server)) {
             (ServerState::Unknown | ServerState::Dead, ServerState::Alive) if known => {
                 ServerChange::Back
             }
@@ -432,16 +460,24 @@ impl Gateway {
             (ServerState::Alive, ServerState::Dead) => ServerChange::Down,
             _ => return,
         };
-        out.notice(server, change);
+        out.notice(self.pool.table(which, server), change);
     }
 
     /// Carries out `actions`, whose allocation is kept for the next input.
-    fn carry_out(&mut self, now: Duration, mut actions: Vec<Action>, out: &mut GatewayOutbox) {
+    fn carry_out(
+        &mut self,
+        now: Duration,
+        which: Which,
+        mut actions: Vec<Action>,
+        out: &mut GatewayOutbox,
+    ) {
         for action in actions.drain(..) {
             match action {
-                Action::Request { server, payload } => self.send_control(server, &payload, out),
+                Action::Request { server, payload } => {
+                    self.send_control(which, server, &payload, out);
+                }
                 Action::Forward { server, entry, packet } => {
-                    self.forward(now, server, entry, &packet, out);
+                    self.forward(now, self.pool.table(which, server), entry, &packet, out);
                 }
                 Action::Deliver { packet } => {
                     self.did(Done::Delivered);
@@ -461,19 +497,19 @@ impl Gateway {
     fn forward(
         &mut self,
         now: Duration,
-        server: Ipv4Addr,
+        table: TableKey,
         entry: Entry,
         packet: &[u8],
         out: &mut GatewayOutbox,
     ) {
         if packet.first().is_some_and(|octet| octet >> 4 == 6) {
             match Ipv6Packet::parse(packet) {
-                Ok(packet) => self.forward_outbound(now, server, entry, &packet, out),
+                Ok(packet) => self.forward_outbound(now, table, entry, &packet, out),
                 Err(refused) => self.refuse_client(now, refused, packet, out),
             }
         } else {
             match Ipv4Packet::parse(packet) {
-                Ok(packet) => self.forward_inbound(now, server, entry, &packet, out),
+                Ok(packet) => self.forward_inbound(now, table, entry, &packet, out),
                 Err(refused) => self.refuse_service(now, refused, packet, out),
             }
         }
@@ -483,90 +519,32 @@ impl Gateway {
     fn forward_outbound(
         &mut self,
         now: Duration,
-        server: Ipv4Addr,
+        table: TableKey,
         entry: Entry,
         packet: &Ipv6Packet<'_>,
         out: &mut GatewayOutbox,
     ) {
-        self.write_ipv4(now, packet, server, entry.port.0, out);
+        self.write_ipv4(now, packet, table, entry.port.0, out);
         if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
-            self.notes.leave(now, self.table(server), key, entry.client);
+            self.notes.leave(now, table, key, entry.client);
             self.release(now, key, out);
         }
     }
 
-    /// The same for a packet to the public address.
+    /// The same for a packet to a public address.
     fn forward_inbound(
         &mut self,
         now: Duration,
-        server: Ipv4Addr,
+        table: TableKey,
         entry: Entry,
         packet: &Ipv4Packet<'_>,
         out: &mut GatewayOutbox,
     ) {
-        self.write_ipv6(now, packet, server, entry.client, out);
+        self.write_ipv6(now, packet, table.local, entry.client, out);
         if let Inside::Flow { fragments: Some(key), .. } = packet.inside() {
-            self.notes.leave(now, self.table(server), key, entry.client);
+            self.notes.leave(now, table, key, entry.client);
             self.release(now, key, out);
         }
-    }
-
-    fn write_ipv4(
-        &mut self,
-        now: Duration,
-        packet: &Ipv6Packet<'_>,
-        server: Ipv4Addr,
-        port: u16,
-        out: &mut GatewayOutbox,
-    ) {
-        let rewrite = Rewrite { client: self.pool, client_port: port, service: server };
-        let identification = self.next_identification();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        match packet.to_ipv4(&rewrite, identification, &self.limits, &mut buffer) {
-            Ok(packets) => {
-                push_all(packets, out);
-                self.did(Done::ToIpv4);
-            }
-            Err(refused) => self.refuse_client(now, refused, packet.view().octets(), out),
-        }
-        self.buffer = buffer;
-    }
-
-    fn write_ipv6(
-        &mut self,
-        now: Duration,
-        packet: &Ipv4Packet<'_>,
-        server: Ipv4Addr,
-        client: Client,
-        out: &mut GatewayOutbox,
-    ) {
-        let service = synthesize(client.prefix, server);
-        let rewrite = Rewrite { client: client.address, client_port: client.port, service };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        match packet.to_ipv6(&rewrite, &self.limits, &mut buffer) {
-            Ok(packets) => {
-                push_all(packets, out);
-                self.did(Done::ToIpv6);
-            }
-            Err(refused) => self.refuse_service(now, refused, packet.view().octets(), out),
-        }
-        self.buffer = buffer;
-    }
-
-    fn table(&self, server: Ipv4Addr) -> TableKey {
-        TableKey { local: server, nat64: self.pool }
-    }
-
-    /// An IPv4 identification for a packet that brings none. It is random, so that it tells nobody
-    /// how many packets went to others (RFC 7739 section 3).
-    fn next_identification(&mut self) -> u16 {
-        self.random.below(1 << 16) as u16
-    }
-}
-
-fn push_all(mut packets: Packets<'_>, out: &mut GatewayOutbox) {
-    while let Some(packet) = packets.next_packet() {
-        out.push(&[packet]);
     }
 }
 

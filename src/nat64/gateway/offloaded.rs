@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::pool::Which;
 use super::{Done, Dropped, Gateway, GatewayOutbox};
 use crate::handoff::entry::Entry;
 use crate::ip::address::synthesize;
@@ -77,9 +78,12 @@ impl Gateway {
             return None;
         }
         let outbound = Outbound::translatable(&packet);
-        let (server, entry) = self.nat64.entry_of_outbound(now, &outbound)?;
+        let which = self.pool.of_client(now, packet.view().source());
+        let nat64 = &mut self.pool[which].nat64;
+        let (server, entry) = nat64.entry_of_outbound(now, &outbound)?;
+        let client = nat64.address();
         let identification = self.next_identification();
-        let rewrite = Rewrite { client: self.pool, client_port: entry.port.0, service: server };
+        let rewrite = Rewrite { client, client_port: entry.port.0, service: server };
         packet.forward_to_ipv4(offload, &rewrite, identification, &self.limits)
     }
 
@@ -91,20 +95,21 @@ impl Gateway {
     ) -> Option<Forwarded<'a>> {
         let packet = Ipv4Packet::parse(packet).ok()?;
         let view = packet.view();
-        self.ends_of_service(view).ok()?;
-        if self.may_be_control(view) || !is_of_flow(packet.inside()) {
+        let which = self.ends_of_service(view).ok()?;
+        if self.may_be_control(which, view) || !is_of_flow(packet.inside()) {
             return None;
         }
         let inbound = Inbound::translatable(&packet);
-        let (server, Entry { client, .. }) = self.nat64.entry_of_inbound(now, &inbound)?;
+        let (server, Entry { client, .. }) =
+            self.pool[which].nat64.entry_of_inbound(now, &inbound)?;
         let service = synthesize(client.prefix, server);
         let rewrite = Rewrite { client: client.address, client_port: client.port, service };
         packet.forward_to_ipv6(offload, &rewrite, &self.limits)
     }
 
     /// Whether the packet has the port of the control channel: of one that is no fragment.
-    fn may_be_control(&self, view: Ipv4<'_>) -> bool {
-        view.protocol() == protocol::UDP && self.is_to_control_port(view.data())
+    fn may_be_control(&self, which: Which, view: Ipv4<'_>) -> bool {
+        view.protocol() == protocol::UDP && self.is_to_control_port(which, view.data())
     }
 }
 

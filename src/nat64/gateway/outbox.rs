@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::ends::ControlEnds;
+use crate::handoff::entry::TableKey;
 use crate::handoff::message::IPV4_UDP_HEADERS;
 use crate::ip::offload::{Offload, Segmentation};
 use crate::ip::transport::Transport;
@@ -44,9 +45,11 @@ struct OpenDatagrams {
     closed: bool,
 }
 
-/// The state of a server changed.
+/// The state of a server changed, as one of the public addresses sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
+    /// That address.
+    pub nat64: Ipv4Addr,
     pub server: Ipv4Addr,
     pub change: ServerChange,
 }
@@ -131,7 +134,7 @@ impl GatewayOutbox {
     /// called behind the last one.
     pub(super) fn datagram(&mut self, ends: &ControlEnds, payload: usize) -> &mut [u8] {
         let last = self.open.filter(|open| {
-            open.ends.to == ends.to
+            (open.ends.from, open.ends.to) == (ends.from, ends.to)
                 && payload <= open.size
                 && !open.closed
                 && open.count < self.datagrams_max
@@ -168,8 +171,8 @@ impl GatewayOutbox {
         self.octets[open.start..open.start + IPV4_UDP_HEADERS].copy_from_slice(&headers);
     }
 
-    pub(super) fn notice(&mut self, server: Ipv4Addr, change: ServerChange) {
-        self.notices.push(Notice { server, change });
+    pub(super) fn notice(&mut self, of: TableKey, change: ServerChange) {
+        self.notices.push(Notice { nat64: of.nat64, server: of.local, change });
     }
 
     /// So many octets more.

@@ -3,7 +3,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -54,14 +53,9 @@ impl GatewayLog {
         })
     }
 
-    /// Adds lines about these changes of the entries of `pool`.
-    pub fn add(
-        &mut self,
-        at: Timestamp,
-        pool: Ipv4Addr,
-        changes: impl Iterator<Item = EntryChange>,
-    ) {
-        for EntryChange { server, entry, made } in changes {
+    /// Adds lines about these changes.
+    pub fn add(&mut self, at: Timestamp, changes: impl Iterator<Item = EntryChange>) {
+        for EntryChange { nat64, server, entry, made } in changes {
             if self.waiting.len() >= WAITING_MAX {
                 self.lost += 1;
                 continue;
@@ -71,7 +65,7 @@ impl GatewayLog {
                 true => EventKind::Created { port, client },
                 false => EventKind::Deleted { port, client },
             };
-            let table = TableKey { local: server, nat64: pool };
+            let table = TableKey { local: server, nat64 };
             self.lines.append(&mut self.waiting, &Event { at, table, kind }, LogFormat::Full);
             self.waiting.push('\n');
             if self.waiting.len() >= WRITE_AT && !self.trouble {
@@ -156,6 +150,8 @@ fn write_some(to: &mut impl Write, octets: &[u8]) -> (usize, io::Result<()>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::handoff::entry::{Client, Entry, MappedPort};
     use crate::nat64::engine::WELL_KNOWN_PREFIX;
@@ -169,7 +165,7 @@ mod tests {
             port: 53186,
         };
         let entry = Entry { port: MappedPort(port), client };
-        EntryChange { server: Ipv4Addr::new(203, 0, 113, 5), entry, made }
+        EntryChange { nat64: POOL, server: Ipv4Addr::new(203, 0, 113, 5), entry, made }
     }
 
     #[test]
@@ -179,7 +175,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         let mut log = GatewayLog::open(&LogDestination::File(path.clone())).unwrap();
         let at = Timestamp::from_micros(1_552_903_588_436_754);
-        log.add(at, POOL, [change(3719, true), change(3719, false)].into_iter());
+        log.add(at, [change(3719, true), change(3719, false)].into_iter());
         log.write();
         let line = |what: &str| {
             format!(
@@ -193,9 +189,9 @@ mod tests {
         // It was renamed: what is written until that is seen is in the old one.
         let old = folder.path().join("old");
         std::fs::rename(&path, &old).unwrap();
-        log.add(at, POOL, [change(3719, true)].into_iter());
+        log.add(at, [change(3719, true)].into_iter());
         log.tick();
-        log.add(at, POOL, [change(3719, false)].into_iter());
+        log.add(at, [change(3719, false)].into_iter());
         log.tick();
         assert_eq!(std::fs::read_to_string(&old).unwrap(), format!("{text}{created}"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), deleted);
@@ -208,7 +204,7 @@ mod tests {
         let mut log = GatewayLog::open(&full).unwrap();
         let at = Timestamp::from_micros(0);
         for _ in 0..20_000 {
-            log.add(at, POOL, [change(3719, true)].into_iter());
+            log.add(at, [change(3719, true)].into_iter());
         }
         assert!(log.lost() > 5_000 && log.waiting.len() < WAITING_MAX + 200);
         let (waiting, lost) = (log.waiting.len(), log.lost());

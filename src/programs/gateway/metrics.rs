@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::kernel::clock::Clock;
-use crate::nat64::engine::Ignored;
+use crate::nat64::engine::{Ignored, Nat64};
 use crate::nat64::gateway::{Done, Dropped, Gateway};
 use crate::nat64::translate::Refusal;
 use crate::programs::options::VERSION;
@@ -75,9 +75,16 @@ pub fn metrics(gateway: &Gateway, shell: ShellCounts) -> String {
     let all = &mut metrics;
     all.begin("gateway_info", "gauge", "The program that runs.");
     all.value("gateway_info", &[("version", VERSION)], 1);
-    let nat64 = gateway.nat64();
-    all.gauge("gateway_entries", "Entries, towards all servers.", nat64.entries_held());
-    all.gauge("gateway_servers", "Hosts of which state is kept.", nat64.servers());
+    let entries = gateway.nat64s().map(Nat64::entries_held).sum::<usize>();
+    all.gauge("gateway_entries", "Entries, towards all servers.", entries);
+    let servers = gateway.nat64s().map(Nat64::servers).sum::<usize>();
+    all.gauge("gateway_servers", "Hosts of which state is kept, by each address.", servers);
+    let of_address = "gateway_address_entries";
+    all.begin(of_address, "gauge", "Entries of a public address.");
+    for nat64 in gateway.nat64s() {
+        let address = nat64.address().to_string();
+        all.value(of_address, &[("address", &address)], nat64.entries_held() as u64);
+    }
     for &done in Done::ALL {
         let name = format!("gateway_{}_total", done.name());
         all.counter(&name, done.meaning(), gateway.done(done));
@@ -159,7 +166,7 @@ mod tests {
     #[test]
     fn metrics_are_given_out() {
         let nat64 = Nat64Config::new(Ipv4Addr::new(192, 0, 2, 7));
-        let config = GatewayConfig { nat64, mtu: 1500, lowest_ipv6_mtu: 1280 };
+        let config = GatewayConfig { nat64, further: Vec::new(), mtu: 1500, lowest_ipv6_mtu: 1280 };
         let mut gateway = Gateway::new(config, [3; 32]).unwrap();
         gateway.drop(Dropped::NotIp);
         let published = Published::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();

@@ -88,29 +88,35 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let log = config.log.as_ref().map(open_log).transpose()?;
     let published = config.metrics.map(listen).transpose()?;
     let mut tun = Tun::open(&config.tun)?;
-    tun.set_up(config.mtu, config.pool, &config.prefixes)?;
+    tun.set_up(config.mtu, &config.pool, &config.prefixes)?;
     while tun.next_change().is_some() {} // It was set up.
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
     signals::let_through();
+    let (&first, further) = config
+        .pool
+        .split_first()
+        .ok_or_else(|| GatewayError::System("--pool", ErrorKind::InvalidInput.into()))?;
     let nat64 = Nat64Config {
         prefixes: config.prefixes.clone(),
         handoff_port: config.handoff_port,
         client_share: config.client_share,
         authenticator_key,
         tells_changes: log.is_some(),
-        ..Nat64Config::new(config.pool)
+        ..Nat64Config::new(first)
     };
     let GatewaySetup { mtu, lowest_ipv6_mtu, .. } = *config;
-    let gateway = Gateway::new(GatewayConfig { nat64, mtu, lowest_ipv6_mtu }, randomness()?)
-        .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
-    let prefixes: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
-    let (prefixes, pool, tun_name) = (prefixes.join(", "), config.pool, &config.tun);
-    say(format_args!("gateway {prefixes} -> {pool} on {tun_name}"));
+    let gateway = Gateway::new(
+        GatewayConfig { nat64, further: further.to_vec(), mtu, lowest_ipv6_mtu },
+        randomness()?,
+    )
+    .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
+    let (prefixes, pool) = (listed(&config.prefixes), listed(&config.pool));
+    say(format_args!("gateway {prefixes} -> {pool} on {}", config.tun));
     if let Some(Published { address, .. }) = published {
         say(format_args!("metrics at http://{address}/metrics"));
     }
     warn_of_forwarding();
-    warn_of_pool(config.pool);
+    config.pool.iter().for_each(|&address| warn_of_address(address));
     let (outbox, deliveries) = if tun.queue().takes_udp_segments() {
         (GatewayOutbox::default(), Deliveries::default())
     } else {
@@ -127,7 +133,12 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         unwritten: 0,
         lines: Rate::default(),
         unsaid: 0,
-        routes: Routes { pool, prefixes: config.prefixes.clone(), due: false, failed: false },
+        routes: Routes {
+            pool: config.pool.clone(),
+            prefixes: config.prefixes.clone(),
+            due: false,
+            failed: false,
+        },
     };
     let result = running.run(&signals, config.rotate);
     running.gateway.tell_end();
@@ -154,7 +165,7 @@ struct Running {
 
 /// What is routed to the device.
 struct Routes {
-    pool: Ipv4Addr,
+    pool: Vec<Ipv4Addr>,
     prefixes: Vec<Prefix96>,
     /// The device was down, and the routes are not set again yet.
     due: bool,
@@ -233,7 +244,7 @@ impl Running {
         if !routes.due {
             return;
         }
-        match self.tun.set_routes(routes.pool, &routes.prefixes) {
+        match self.tun.set_routes(&routes.pool, &routes.prefixes) {
             Ok(()) => {
                 (routes.due, routes.failed) = (false, false);
                 say(format_args!("{} is up, and its routes are set again", self.tun.name()));
@@ -295,7 +306,7 @@ impl Running {
         }
         for notice in self.outbox.notices() {
             if self.lines.take(now, LINES_MAX) {
-                say_notice(notice);
+                say_notice(notice, self.routes.pool.len() > 1);
             } else {
                 self.unsaid += 1;
             }
@@ -306,7 +317,7 @@ impl Running {
     /// Writes what happened to entries since the last call.
     fn write_log(&mut self) {
         if let Some(log) = &mut self.log {
-            log.add(self.clock.wall(), self.routes.pool, self.gateway.changes());
+            log.add(self.clock.wall(), self.gateway.changes());
             log.write();
         }
     }
@@ -340,6 +351,11 @@ impl Running {
     }
 }
 
+/// As `1, 2`.
+fn listed(list: &[impl ToString]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn open_log(destination: &LogDestination) -> Result<GatewayLog, GatewayError> {
     GatewayLog::open(destination).map_err(|error| {
         let path = match destination {
@@ -354,16 +370,18 @@ fn listen(address: SocketAddr) -> Result<Published, GatewayError> {
     Published::listen(address).map_err(|error| GatewayError::Metrics(address, error))
 }
 
-fn say_notice(notice: &Notice) {
-    let Notice { server, change } = notice;
+/// `named`: the public address is told too, as there are several.
+fn say_notice(notice: &Notice, named: bool) {
+    let Notice { nat64, server, change } = notice;
+    let to = if named { format!(" to {nat64}") } else { String::new() };
     match change {
-        ServerChange::Known => say(format_args!("server {server} is known")),
-        ServerChange::Back => say(format_args!("server {server} is back")),
+        ServerChange::Known => say(format_args!("server {server} is known{to}")),
+        ServerChange::Back => say(format_args!("server {server} is back{to}")),
         ServerChange::Down => {
-            warn(format_args!("server {server} is down: making entries ourselves"))
+            warn(format_args!("server {server} is down{to}: making entries ourselves"))
         }
         ServerChange::Silent => warn(format_args!(
-            "server {server} answers nothing: making entries ourselves until it does; it may have \
+            "server {server} answers nothing{to}: making entries ourselves until it does; it may have \
              no room for another NAT64 (its --max-nat64s and --max-entries)"
         )),
     }
@@ -383,10 +401,10 @@ fn warn_of_forwarding() {
 }
 
 /// Warns if the public address can be bound: then it is one of this host.
-fn warn_of_pool(pool: Ipv4Addr) {
-    if UdpSocket::bind((pool, 0)).is_ok() {
+fn warn_of_address(address: Ipv4Addr) {
+    if UdpSocket::bind((address, 0)).is_ok() {
         warn(format_args!(
-            "warning: {pool} is an address of this host, so nothing to it reaches the gateway; take it \
+            "warning: {address} is an address of this host, so nothing to it reaches the gateway; take it \
              away from its device, or choose another"
         ));
     }

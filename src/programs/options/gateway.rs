@@ -16,6 +16,7 @@ use super::values::{self, not_empty, web, whole_number};
 use crate::ip::address::Prefix96;
 use crate::ip::address::is_single_host;
 use crate::kernel::interface::NAME_MAX;
+use crate::nat64::gateway::ADDRESSES_MAX;
 use crate::nat64::translate::IPV6_MTU_MIN;
 
 const ROTATIONS: RangeInclusive<Duration> = Duration::from_mins(2)..=Duration::from_hours(24 * 365);
@@ -27,9 +28,10 @@ options! {
     struct GatewaySetup;
     mod rows;
 
-    pub pool: Ipv4Addr =
-        "The public IPv4 address; it must be routed to this host, and not be an address of this host",
-        Row::word("pool", "ADDRESS", |text| pool_address(text.trim())).required();
+    pub pool: Vec<Ipv4Addr> =
+        "A public IPv4 address; it must be routed to this host, and not be an address of this host; may \
+         be repeated: each client keeps one of them",
+        Row::list("pool", "ADDRESS", |list, _| pool_of(list)).required();
 
     pub prefixes: Vec<Prefix96> =
         "A prefix of 96 bits that clients reach it by; may be repeated",
@@ -111,6 +113,21 @@ fn prefixes_of(list: &[&str]) -> Result<Vec<Prefix96>, String> {
         return Err(format!("there are more than {PREFIXES_MAX} of them; leave some out"));
     }
     Ok(prefixes)
+}
+
+fn pool_of(list: &[&str]) -> Result<Vec<Ipv4Addr>, String> {
+    let mut pool = Vec::new();
+    for text in list {
+        let address = pool_address(text.trim())?;
+        if pool.contains(&address) {
+            return Err(format!("{address} stands there twice; remove one of them"));
+        }
+        pool.push(address);
+    }
+    if pool.len() > ADDRESSES_MAX {
+        return Err(format!("there are more than {ADDRESSES_MAX} of them; leave some out"));
+    }
+    Ok(pool)
 }
 
 fn pool_address(text: &str) -> Result<Ipv4Addr, String> {

@@ -20,7 +20,7 @@ fn options_of_gateway() {
     let prefix = |text: &str| Prefix96::of(text.parse().unwrap());
     let defaults = gateway(&["--pool", "192.0.2.7"]).unwrap();
     let expected = GatewaySetup {
-        pool: Ipv4Addr::new(192, 0, 2, 7),
+        pool: vec![Ipv4Addr::new(192, 0, 2, 7)],
         prefixes: vec![prefix("64:ff9b::")],
         tun: "nat64".into(),
         mtu: 1500,
@@ -34,7 +34,8 @@ fn options_of_gateway() {
     };
     assert_eq!(defaults, expected);
     let all = [
-        "--pool=192.0.2.7",
+        "--pool=192.0.2.7,192.0.2.9",
+        "--pool=192.0.2.8",
         "--prefix=2001:db8:64::/96,64:ff9b::/96",
         "--prefix=2001:db8:64:0:0:1::/96",
         "--tun=tun7",
@@ -48,6 +49,7 @@ fn options_of_gateway() {
         "--metrics=[::1]:8065",
     ];
     let expected = GatewaySetup {
+        pool: [7, 9, 8].map(|last| Ipv4Addr::new(192, 0, 2, last)).into(),
         prefixes: ["2001:db8:64::", "64:ff9b::", "2001:db8:64:0:0:1::"].map(prefix).into(),
         tun: "tun7".into(),
         mtu: 1480,
@@ -58,7 +60,6 @@ fn options_of_gateway() {
         secret: Some("/etc/secret".into()),
         log: Some(LogDestination::File("/var/log/gateway".into())),
         metrics: Some("[::1]:8065".parse().unwrap()),
-        ..defaults
     };
     assert_eq!(gateway(&all).unwrap(), expected);
     let log = gateway(&[&all[..1], &["--log=-"]].concat()).unwrap().log;
@@ -70,6 +71,7 @@ fn options_of_gateway() {
 fn errors_of_gateway() {
     let good = ["--pool", "192.0.2.7"];
     for (option, value, expected) in [
+        ("--pool", "192.0.2.7", "twice"),
         ("--prefix", "64:ff9b::/64", "has 64 bits"),
         ("--prefix", "64:ff9b::", "has 128 bits"),
         ("--prefix", "64:ff9b::1/96", "did you mean 64:ff9b::/96?"),
@@ -95,6 +97,9 @@ fn errors_of_gateway() {
         assert!(error.starts_with(&format!("{option}: ")), "{error}");
         assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
     }
+    let many: Vec<_> = (0..65).map(|last| format!("198.51.100.{last}")).collect();
+    let error = gateway(&["--pool", &many.join(",")]).unwrap_err();
+    assert!(error.contains("more than 64"), "{error}");
     for pool in
         ["", "192.0.2", "2001:db8::1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
     {

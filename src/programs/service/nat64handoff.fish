@@ -93,7 +93,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l no-j
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand demo" -l port -d 'The server\'s port [default: any that is free]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand demo" -s h -l help -d 'Print help'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l pool -d 'The public IPv4 address; it must be routed to this host, and not be an address of this host' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l pool -d 'A public IPv4 address; it must be routed to this host, and not be an address of this host; may be repeated: each client keeps one of them' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l prefix -d 'A prefix of 96 bits that clients reach it by; may be repeated [default: 64:ff9b::/96]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l tun -d 'Name of the TUN device [default: nat64]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l mtu -d 'MTU of the TUN device, 1280 to 65535 octets [default: 1500]' -r

@@ -74,7 +74,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (gateway)
 _arguments "${_arguments_options[@]}" : \
-'--pool=[The public IPv4 address; it must be routed to this host, and not be an address of this host]:ADDRESS:_default' \
+'*--pool=[A public IPv4 address; it must be routed to this host, and not be an address of this host; may be repeated\: each client keeps one of them]:ADDRESS:_default' \
 '*--prefix=[A prefix of 96 bits that clients reach it by; may be repeated \[default\: 64\:ff9b\:\:/96\]]:PREFIX:_default' \
 '--tun=[Name of the TUN device \[default\: nat64\]]:NAME:_default' \
 '--mtu=[MTU of the TUN device, 1280 to 65535 octets \[default\: 1500\]]:N:_default' \

@@ -65,7 +65,7 @@ impl World {
     }
 
     pub(super) fn with(handoff: Handoff, nat64: Nat64Config) -> Self {
-        let config = GatewayConfig { nat64, mtu: MTU, lowest_ipv6_mtu: 1280 };
+        let config = GatewayConfig { nat64, further: Vec::new(), mtu: MTU, lowest_ipv6_mtu: 1280 };
         Self {
             gateway: Gateway::new(config, [3; 32]).unwrap(),
             now: Duration::from_secs(100),
@@ -165,7 +165,7 @@ impl World {
                 vec![icmp4(HOST, 3, 3, &whole[..whole.len().min(548)])]
             }
             Handoff::Open(server) => {
-                let replies = ask(server, self.now, from, &datagram[8..]);
+                let replies = ask(server, POOL, self.now, from, &datagram[8..]);
                 let wrap = |(port, payload): (u16, Vec<u8>)| {
                     self.identification = self.identification.wrapping_add(1);
                     let whole = udp4(HANDOFF, port, &payload);
@@ -246,6 +246,7 @@ pub(super) fn server() -> Handoff {
 /// The ports and payloads of a server's replies.
 pub(super) fn ask(
     server: &mut Server,
+    nat64: Ipv4Addr,
     now: Duration,
     port: u16,
     payload: &[u8],
@@ -254,7 +255,7 @@ pub(super) fn ask(
     buffer.extend_from_slice(payload);
     let payload = HEAD_ROOM..buffer.len();
     let mut outbox = server::Outbox::default();
-    let table = TableKey { local: HOST, nat64: POOL };
+    let table = TableKey { local: HOST, nat64 };
     let datagram = Datagram { index: 0, table, port, buffer: &mut buffer, payload, room: 0 };
     let batch = Batch::at(Now { wall: Default::default(), monotonic: now });
     server.handle(&batch, &mut NoneKnown, datagram, &mut outbox);
@@ -263,7 +264,7 @@ pub(super) fn ask(
         Body::Copied(range) => outbox.copies()[range].to_vec(),
     };
     let port = |reply: &server::Reply| {
-        assert_eq!(*reply.to.ip(), POOL);
+        assert_eq!(*reply.to.ip(), nat64);
         reply.to.port()
     };
     outbox.replies.iter().map(|reply| (port(reply), body(reply))).collect()

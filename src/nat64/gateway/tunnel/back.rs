@@ -14,6 +14,7 @@ use crate::ip::offload::{ChecksumLeft, Offload};
 use crate::ip::transport::{Transport, ports};
 use crate::nat64::engine::ServerState;
 use crate::nat64::gateway::channel::udp_payload;
+use crate::nat64::gateway::pool::Which;
 use crate::nat64::gateway::{Done, Gateway};
 
 /// A message with an authenticator, by its first octet.
@@ -97,6 +98,7 @@ impl Deliveries {
 
 /// A packet of the device that is control datagrams from one server.
 struct Datagrams<'a> {
+    which: Which,
     server: Ipv4Addr,
     /// Where they stand.
     at: usize,
@@ -121,7 +123,8 @@ impl Gateway {
         for payload in datagrams.payloads.chunks(datagrams.size) {
             if let Some((authenticator, inner)) = plain(payload) {
                 self.did(Done::Answers);
-                if self.nat64.delivered(datagrams.server, authenticator, inner).is_ok() {
+                let nat64 = &mut self.pool[datagrams.which].nat64;
+                if nat64.delivered(datagrams.server, authenticator, inner).is_ok() {
                     self.did(Done::Delivered);
                     let start = at + MESSAGE_HEADER + authenticator.len();
                     deliveries.add(packet, start..start + inner.octets().len());
@@ -138,14 +141,14 @@ impl Gateway {
     /// `None` where any of them may be anything else.
     fn datagrams_of<'a>(&self, packet: &'a [u8], offload: &Offload) -> Option<Datagrams<'a>> {
         let view = Ipv4::whole(packet)?;
-        self.ends_of_service(view).ok()?;
+        let which = self.ends_of_service(view).ok()?;
         let datagram = view.data();
         let is_control = view.protocol() == protocol::UDP
             && view.fragment().is_none()
             && view.checksum_is_right()
-            && self.is_to_control_port(datagram);
+            && self.is_to_control_port(which, datagram);
         let server = view.source();
-        if !is_control || self.nat64.state(server) != ServerState::Alive {
+        if !is_control || self.pool[which].nat64.state(server) != ServerState::Alive {
             return None;
         }
         if offload.segments.is_some_and(|segments| segments.transport != Transport::Udp) {
@@ -167,7 +170,7 @@ impl Gateway {
         }
         let at = view.header_length() + UDP_HEADER;
         let all_plain = payloads.chunks(size).all(|payload| plain(payload).is_some());
-        all_plain.then_some(Datagrams { server, at, payloads, size })
+        all_plain.then_some(Datagrams { which, server, at, payloads, size })
     }
 }
 

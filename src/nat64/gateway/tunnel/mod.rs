@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub use back::{Delivered, Deliveries};
 
+use super::pool::Which;
 use super::{Gateway, GatewayOutbox, ServerChange, errors};
 use crate::ip::address::extract;
 use crate::ip::icmp::{IcmpError, v6};
@@ -21,21 +22,22 @@ impl Gateway {
     pub(super) fn outbound_by_entry(
         &mut self,
         now: Duration,
+        which: Which,
         packet: &Ipv6Packet<'_>,
         out: &mut GatewayOutbox,
     ) {
         let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(packet);
-        let found = self.nat64.outbound(now, &outbound, &mut actions);
+        let found = self.pool[which].nat64.outbound(now, &outbound, &mut actions);
         if let Ok(Some((server, entry))) = found {
-            self.forward_outbound(now, server, entry, packet, out);
+            self.forward_outbound(now, self.pool.table(which, server), entry, packet, out);
         }
-        self.carry_out(now, actions, out);
-        self.after_outbound(now, found.err(), packet.view(), out);
+        self.carry_out(now, which, actions, out);
+        self.after_outbound(now, which, found.err(), packet.view(), out);
         if let (Ok(None), Inside::Flow { flow, fragments: Some(key), .. }) =
             (found, packet.inside())
         {
-            let table = self.table(extract(flow.service));
+            let table = self.pool.table(which, extract(flow.service));
             self.asked_notes.leave(now, table, key, super::client_of(flow));
             self.release(now, key, out);
         }
@@ -54,34 +56,42 @@ impl Gateway {
         let Some(view) = whole else {
             return self.refuse_client(now, refused, packet, out);
         };
-        let state = self.nat64.state(extract(view.destination()));
+        let which = self.pool.of_client(now, view.source());
+        let state = self.pool[which].nat64.state(extract(view.destination()));
         if state != ServerState::Alive {
             self.refuse_client(now, refused, packet, out);
         }
         // Whoever speaks such a protocol alone would never know whether there is a server.
         if state == ServerState::Unknown && refused.reason == Refusal::Protocol {
-            self.send_whole(now, view, out);
+            self.send_whole(now, which, view, out);
         } else if state == ServerState::Alive {
-            self.tunnel(now, view, out);
+            self.tunnel(now, which, view, out);
         }
     }
 
     /// Sends a client's packet to a server that is known, for it to deliver or to answer.
-    pub(super) fn tunnel(&mut self, now: Duration, view: Ipv6<'_>, out: &mut GatewayOutbox) {
+    pub(super) fn tunnel(
+        &mut self,
+        now: Duration,
+        which: Which,
+        view: Ipv6<'_>,
+        out: &mut GatewayOutbox,
+    ) {
         self.did(Done::Tunnelled);
-        self.send_whole(now, view, out);
+        self.send_whole(now, which, view, out);
     }
 
-    fn send_whole(&mut self, now: Duration, view: Ipv6<'_>, out: &mut GatewayOutbox) {
+    fn send_whole(&mut self, now: Duration, which: Which, view: Ipv6<'_>, out: &mut GatewayOutbox) {
         let mut actions = std::mem::take(&mut self.actions);
-        let found = self.nat64.outbound(now, &Outbound::untranslatable(view), &mut actions);
-        self.carry_out(now, actions, out);
-        self.after_outbound(now, found.err(), view, out);
+        let nat64 = &mut self.pool[which].nat64;
+        let found = nat64.outbound(now, &Outbound::untranslatable(view), &mut actions);
+        self.carry_out(now, which, actions, out);
+        self.after_outbound(now, which, found.err(), view, out);
     }
 
     /// What a client is told whose packet is too long for the tunnel.
     fn too_big(&self) -> Option<IcmpError> {
-        let word = u32::from(self.nat64.tunnel_mtu()?);
+        let word = u32::from(self.pool.first().nat64.tunnel_mtu()?);
         Some(IcmpError { kind: v6::PACKET_TOO_BIG, code: 0, word })
     }
 
@@ -89,6 +99,7 @@ impl Gateway {
     fn after_outbound(
         &mut self,
         now: Duration,
+        which: Which,
         ignored: Option<Ignored>,
         view: Ipv6<'_>,
         out: &mut GatewayOutbox,
@@ -107,8 +118,8 @@ impl Gateway {
         if let Some(error) = error {
             self.tell_client(now, error, view.octets(), out);
         }
-        if let Some(server) = self.nat64.take_silent() {
-            out.notice(server, ServerChange::Silent);
+        if let Some(server) = self.pool[which].nat64.take_silent() {
+            out.notice(self.pool.table(which, server), ServerChange::Silent);
         }
     }
 }

@@ -9,14 +9,16 @@ use crate::ip::address::extract;
 use crate::ip::offload::Offload;
 use crate::ip::segments::{Pieces, Segments};
 use crate::nat64::engine::Outbound;
+use crate::nat64::gateway::ends::ControlEnds;
 use crate::nat64::gateway::offloaded::is_of_flow;
+use crate::nat64::gateway::pool::Which;
 use crate::nat64::gateway::{Done, Gateway, GatewayOutbox};
 use crate::nat64::translate::Ipv6Packet;
 
 /// What is to be done with a client's packet.
 enum Tunnelled {
-    /// It goes to this server, and has so many octets.
-    To(Ipv4Addr, usize),
+    /// It goes from this public address to this server, and has so many octets.
+    To(Which, Ipv4Addr, usize),
     /// It is too long.
     TooBig,
 }
@@ -33,8 +35,9 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> bool {
         match self.tunnelled(now, packet, offload, out) {
-            Some(Tunnelled::To(server, length)) => {
-                self.send_tunnelled(server, &packet[..length], offload, out);
+            Some(Tunnelled::To(which, server, length)) => {
+                let ends = self.control_ends(which, server);
+                self.send_tunnelled(&ends, &packet[..length], offload, out);
             }
             Some(Tunnelled::TooBig) => self.tell_too_big(now, packet, offload, out),
             None => return false,
@@ -63,10 +66,14 @@ impl Gateway {
         let longest = Pieces::of(view.octets(), offload)?.next_length()?;
         let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(&packet);
-        let done = self.nat64.tunnel(now, &outbound, longest, &mut self.front, &mut actions);
-        self.carry_out(now, actions, out);
+        let which = self.pool.of_client(now, view.source());
+        let nat64 = &mut self.pool[which].nat64;
+        let done = nat64.tunnel(now, &outbound, longest, &mut self.front, &mut actions);
+        self.carry_out(now, which, actions, out);
         match done {
-            Ok(true) => Some(Tunnelled::To(extract(view.destination()), view.octets().len())),
+            Ok(true) => {
+                Some(Tunnelled::To(which, extract(view.destination()), view.octets().len()))
+            }
             Ok(false) => None,
             Err(_) => Some(Tunnelled::TooBig),
         }
@@ -74,7 +81,7 @@ impl Gateway {
 
     fn send_tunnelled(
         &mut self,
-        server: Ipv4Addr,
+        ends: &ControlEnds,
         packet: &[u8],
         offload: &Offload,
         out: &mut GatewayOutbox,
@@ -83,9 +90,9 @@ impl Gateway {
         if offload.segments.is_some() {
             self.did(Done::Super);
         }
-        let (ends, front) = (self.control_ends(server), self.front.len());
+        let front = self.front.len();
         while let Some(length) = pieces.next_length() {
-            let payload = out.datagram(&ends, front + length);
+            let payload = out.datagram(ends, front + length);
             payload[..front].copy_from_slice(&self.front);
             pieces.next_piece(&mut payload[front..]);
             self.did(Done::Requests);
