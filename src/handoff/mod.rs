@@ -20,6 +20,7 @@ pub mod message;
 pub mod names;
 pub mod naming;
 pub mod opaque;
+pub mod ownership;
 pub mod pool;
 pub mod ports;
 pub mod proof;

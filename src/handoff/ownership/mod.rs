@@ -1,0 +1,683 @@
+//! [`Ownership`]: which host of a cell answers for a table, when several hosts have the same
+//! service address and share their tables through an engine.
+//!
+//! One host owns a table: it alone makes and deletes entries of it, and answers. Each change is
+//! recorded in the engine before it is announced, on the condition that the table is owned still:
+//! so what two hosts do to a table can never mix, whatever they believe. All hosts watch what is
+//! recorded, and have every table; so another one goes on where the owner is lost.
+//!
+//! - A host that is asked about a table that nobody has, or whose owner was not heard for
+//!   [`Limits::gone_after`], claims it, and answers when it has seen its claim in what it watches:
+//!   then it has seen all that was recorded before.
+//! - Asked about another's table, it passes the request on, and the owner answers directly.
+//!   One that was taken a short time ago is not taken again for twice as long each time.
+//! - An owner to which nearly all requests come through one other host gives the table to that one:
+//!   it stops, records what it changed, and only then puts the other's name there.
+//!
+//! Nothing here depends on what time it is, and only one thing on how fast time passes: an owner
+//! that has lost its table and does not know it may still answer. Its answers are right as long as
+//! nobody deletes what it knows. So it answers nothing that it could not confirm within
+//! [`Limits::silent_after`], and who took the table deletes nothing for [`Limits::keeps_all`],
+//! which is longer. An answer that is decided, and leaves the host later than that, as the process
+//! was stopped in between, is like one that the network delays.
+//!
+//! The caller sends what [`Action::Send`] says, applies what it watches to the tables that it does
+//! not own, and keeps all that is not recorded apart from what is. Not here: who may ask at all
+//! (`identity`), what is in a table (`table`).
+
+mod transaction;
+mod ways;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::handoff::entry::TableKey;
+
+pub use transaction::{
+    Cause, Claim, HostId, Outcome, Owned, Revision, Run, TABLES_MAX, Transaction,
+};
+use ways::Ways;
+
+/// How long what takes. All hosts of a cell have the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// An owner answers nothing that was not confirmed for so long.
+    pub silent_after: Duration,
+    /// Who took a table from another deletes nothing for so long. Longer than `silent_after`, by
+    /// more than clocks of hosts differ in speed.
+    pub keeps_all: Duration,
+    /// How often an owner confirms its tables.
+    pub confirm_each: Duration,
+    /// A host that was not heard for so long is gone. It says that it is there three times as
+    /// often.
+    pub gone_after: Duration,
+    /// Without an answer of the engine for so long, the network should send requests elsewhere.
+    /// Shorter than `silent_after`.
+    pub unready_after: Duration,
+    /// How long requests are counted before a table is given away: it moves no more often.
+    pub window: Duration,
+    /// Fewer requests in that time say nothing.
+    pub requests_least: u32,
+    /// The part of the requests that has to come through another host for a table to be given to
+    /// it.
+    pub share: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            silent_after: Duration::from_secs(2),
+            keeps_all: Duration::from_secs(3),
+            confirm_each: Duration::from_millis(500),
+            gone_after: Duration::from_millis(300),
+            unready_after: Duration::from_secs(1),
+            window: Duration::from_secs(10),
+            requests_least: 20,
+            share: 0.9,
+        }
+    }
+}
+
+/// A request that another host passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// The host that it reached first.
+    pub by: HostId,
+    /// How often it was passed on.
+    pub times: u8,
+    /// The claim that it was passed on by, the last time.
+    pub claimed: Revision,
+}
+
+impl Passed {
+    /// Twice: to who was the owner, and to whom that one gave the table meanwhile. More would go in
+    /// a circle.
+    pub const TIMES_MAX: u8 = 2;
+
+    /// What it is when `host` passes it on, as the table was claimed at this revision.
+    pub fn on(passed: Option<Self>, host: HostId, claimed: Revision) -> Self {
+        let (by, times) = passed.map_or((host, 0), |passed| (passed.by, passed.times));
+        Self { by, times: times.saturating_add(1), claimed }
+    }
+}
+
+/// What to do with a request about a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is answered here.
+    Answer {
+        /// Whether an entry may be deleted for it.
+        deletes: bool,
+    },
+    /// It is passed on to this host, as [`Passed::on`] says, with the revision of its claim.
+    PassOn(HostId, Revision),
+    /// That is not known yet, but soon: it may be kept until then, or asked again.
+    Wait,
+    /// It gets no answer.
+    Silent(Silence),
+}
+
+/// Why a request gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// The engine has not confirmed for too long that the table is owned still.
+    Unconfirmed,
+    /// It was passed on [`Passed::TIMES_MAX`] times, and belongs to yet another host.
+    PassedOnTooOften,
+    /// This host gives all its tables away, and nobody else is there.
+    NobodyElse,
+}
+
+/// What the caller has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// To send this to the engine, and to call [`Ownership::outcome`] once, with this number.
+    Send { id: u64, transaction: Transaction },
+    /// This run owns the table, which is as it was watched until now.
+    Won(TableKey),
+    /// This run does not own the table any more: what of it is not recorded is void, and what was
+    /// watched is what it is.
+    Lost(TableKey),
+    /// The changes of the record with this number are recorded. What announces them may be sent
+    /// where [`Ownership::may_answer`] says so still.
+    Recorded(u64),
+    /// They are not, and never will be under this number: those of tables that are not lost are to
+    /// be recorded with the next one.
+    Refused(u64),
+}
+
+/// A table that this run owns.
+#[derive(Debug)]
+struct Mine {
+    claimed: Revision,
+    /// Entries may be deleted from then on.
+    deletes_from: Duration,
+    /// It was owned then, or later. `None`: nothing is known but what was watched.
+    confirmed: Option<Duration>,
+    ways: Ways,
+}
+
+/// What a table is to this run.
+#[derive(Debug, Default)]
+enum Stand {
+    /// Another's, or nobody's.
+    #[default]
+    Other,
+    /// Another's, by a claim that is not watched yet.
+    Behind,
+    /// It is being claimed by this transaction.
+    Claiming(u64),
+    /// The claim was put there at this revision, which is not watched yet.
+    Claimed(Revision, Duration),
+    Mine(Mine),
+    /// It is to be given to this host: nothing new is answered or changed.
+    Stopping(Mine, HostId),
+    /// It is being given.
+    Giving(Revision),
+}
+
+#[derive(Debug, Default)]
+struct TableState {
+    /// The last claim that was watched.
+    claim: Option<(Revision, Claim)>,
+    /// When it was watched.
+    claimed: Duration,
+    /// How often it was taken from an owner who seemed to be gone, each time within
+    /// [`Limits::window`] of the last.
+    taken: u32,
+    stand: Stand,
+}
+
+impl TableState {
+    fn claimed(&mut self, now: Duration, revision: Revision, claim: Claim, window: Duration) {
+        let is_soon = now.saturating_sub(self.claimed) < window;
+        self.taken = match claim.cause {
+            Cause::New | Cause::Given => 0,
+            Cause::Lost => 1 + if is_soon { self.taken } else { 0 },
+        };
+        (self.claim, self.claimed) = (Some((revision, claim)), now);
+    }
+
+    /// Whether it is too soon to take it once more: hosts that do not hear each other would take it
+    /// from each other with each request.
+    fn was_taken(&self, now: Duration, limits: &Limits) -> bool {
+        let times = 1 << self.taken.saturating_sub(1).min(16);
+        let pause = (limits.gone_after * times).min(limits.window);
+        self.taken > 0 && now.saturating_sub(self.claimed) < pause
+    }
+}
+
+#[derive(Debug)]
+struct Sent {
+    transaction: Transaction,
+    /// When it was sent first.
+    began: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    run: Run,
+    heard: Duration,
+}
+
+/// The part of one run of a host in the ownership of all tables of a cell.
+#[derive(Debug)]
+pub struct Ownership {
+    me: Run,
+    limits: Limits,
+    tables: BTreeMap<TableKey, TableState>,
+    peers: BTreeMap<HostId, Peer>,
+    sent: BTreeMap<u64, Sent>,
+    next_id: u64,
+    /// The record that is under way.
+    recording: Option<u64>,
+    next_record: u64,
+    /// What was watched last.
+    watched: Revision,
+    /// Others are heard since then, without a pause.
+    listens_since: Duration,
+    ticked: Duration,
+    /// The engine answered what was sent then.
+    reached: Duration,
+    leaves: bool,
+}
+
+impl Ownership {
+    /// Of a run that begins now, and knows of no table yet.
+    pub fn new(me: Run, limits: Limits, now: Duration) -> Self {
+        Self {
+            me,
+            limits,
+            tables: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            next_id: 1,
+            recording: None,
+            next_record: 1,
+            watched: Revision(0),
+            listens_since: now,
+            ticked: now,
+            reached: now,
+            leaves: false,
+        }
+    }
+
+    /// Another host was heard.
+    pub fn heard(&mut self, now: Duration, run: Run) {
+        if run.host != self.me.host {
+            self.peers.insert(run.host, Peer { run, heard: now });
+        }
+    }
+
+    /// From now on all tables are given to others, and none is claimed.
+    pub fn leave(&mut self) {
+        self.leaves = true;
+    }
+
+    /// How many tables are owned, or are about to be.
+    pub fn owned(&self) -> usize {
+        let is_mine = |table: &&TableState| !matches!(table.stand, Stand::Other | Stand::Behind);
+        self.tables.values().filter(is_mine).count()
+    }
+
+    /// Whether the network should send requests here.
+    pub fn is_ready(&self, now: Duration) -> bool {
+        !self.leaves && self.is_there(now)
+    }
+
+    /// Whether it is to say to the others that it is there: not without the engine, so that one
+    /// that reaches it claims what belongs to this run.
+    pub fn is_there(&self, now: Duration) -> bool {
+        now.saturating_sub(self.reached) < self.limits.unready_after
+    }
+
+    /// Whether an answer about a table may leave now: also one that waited for a record.
+    pub fn may_answer(&self, now: Duration, table: TableKey) -> bool {
+        let stand = self.tables.get(&table).map(|table| &table.stand);
+        match stand {
+            Some(Stand::Mine(mine) | Stand::Stopping(mine, _)) => self.is_confirmed(now, mine),
+            _ => false,
+        }
+    }
+
+    fn is_confirmed(&self, now: Duration, mine: &Mine) -> bool {
+        let silent_after = self.limits.silent_after;
+        mine.confirmed.is_some_and(|at| now.saturating_sub(at) < silent_after)
+    }
+
+    /// A request about a table came, from a NAT64 that has proved itself; or from another host that
+    /// passed it on.
+    pub fn asked(
+        &mut self,
+        now: Duration,
+        table: TableKey,
+        passed: Option<Passed>,
+        actions: &mut Vec<Action>,
+    ) -> Verdict {
+        let state = self.tables.entry(table).or_default();
+        let (claim, was_taken) = (state.claim, state.was_taken(now, &self.limits));
+        match &mut state.stand {
+            Stand::Mine(mine) => {
+                mine.ways.count(passed.map(|passed| passed.by).filter(|&by| by != self.me.host));
+                let Some(confirmed) = mine.confirmed else { return Verdict::Wait };
+                if now.saturating_sub(confirmed) >= self.limits.silent_after {
+                    return Verdict::Silent(Silence::Unconfirmed);
+                }
+                return Verdict::Answer { deletes: now >= mine.deletes_from };
+            }
+            Stand::Other => {}
+            _ => return Verdict::Wait,
+        }
+        // Who passed it on knows more.
+        if passed.is_some_and(|passed| passed.claimed > self.watched) {
+            return Verdict::Wait;
+        }
+        let too_often = passed.is_some_and(|passed| passed.times >= Passed::TIMES_MAX);
+        let (seen, cause) = match claim {
+            None => (None, Cause::New),
+            Some((revision, claim))
+                if !self.is_gone(now, claim.owner)
+                    || (claim.owner.host != self.me.host && was_taken) =>
+            {
+                return match too_often {
+                    false => Verdict::PassOn(claim.owner.host, revision),
+                    true => Verdict::Silent(Silence::PassedOnTooOften),
+                };
+            }
+            Some((revision, _)) => (Some(revision), Cause::Lost),
+        };
+        if self.leaves {
+            let other = self.peers.iter().find(|(_, peer)| !self.is_gone(now, peer.run));
+            return match other {
+                None => Verdict::Silent(Silence::NobodyElse),
+                Some(_) if too_often => Verdict::Silent(Silence::PassedOnTooOften),
+                Some((&host, _)) => Verdict::PassOn(host, Revision(0)),
+            };
+        }
+        let id = self.next_id;
+        let claim = Claim { owner: self.me, cause, by: (self.me, id) };
+        self.send(now, Transaction::Claim { table, seen, claim }, actions);
+        self.set(table, Stand::Claiming(id));
+        Verdict::Wait
+    }
+
+    /// Whether a run is over, or was not heard for too long.
+    fn is_gone(&self, now: Duration, run: Run) -> bool {
+        if run.host == self.me.host {
+            return run != self.me;
+        }
+        match self.peers.get(&run.host) {
+            Some(peer) if now.saturating_sub(peer.heard) < self.limits.gone_after => {
+                peer.run != run
+            }
+            // Nobody is heard by who does not listen.
+            _ => now.saturating_sub(self.listens_since) >= self.limits.gone_after,
+        }
+    }
+
+    fn set(&mut self, table: TableKey, stand: Stand) {
+        self.tables.entry(table).or_default().stand = stand;
+    }
+
+    fn send(&mut self, now: Duration, transaction: Transaction, actions: &mut Vec<Action>) {
+        let id = self.next_id;
+        self.next_id += 1;
+        actions.push(Action::Send { id, transaction: transaction.clone() });
+        self.sent.insert(id, Sent { transaction, began: now });
+    }
+
+    /// Begins to record changes of these tables. Returns the number of the record; `None`, and
+    /// nothing begins, where one is under way, or a table is not owned, or there are more than
+    /// [`TABLES_MAX`].
+    pub fn record(
+        &mut self,
+        now: Duration,
+        tables: impl IntoIterator<Item = TableKey>,
+        actions: &mut Vec<Action>,
+    ) -> Option<u64> {
+        if self.recording.is_some() {
+            return None;
+        }
+        let tables: Option<Vec<Owned>> = tables
+            .into_iter()
+            .map(|table| match &self.tables.get(&table)?.stand {
+                Stand::Mine(mine) | Stand::Stopping(mine, _) => Some((table, mine.claimed)),
+                _ => None,
+            })
+            .collect();
+        let tables = tables.filter(|tables| (1..=TABLES_MAX).contains(&tables.len()))?;
+        let number = self.next_record;
+        self.next_record += 1;
+        self.recording = Some(self.next_id);
+        self.send(now, Transaction::Record { number, tables }, actions);
+        Some(number)
+    }
+
+    /// The engine answered, or did not in time.
+    pub fn outcome(&mut self, now: Duration, id: u64, outcome: Outcome, actions: &mut Vec<Action>) {
+        let Some(Sent { transaction, began }) = self.sent.remove(&id) else { return };
+        let is_confirm = matches!(transaction, Transaction::Confirm { .. });
+        if outcome == Outcome::Unknown {
+            // What only asks is asked anew, in its time.
+            if !is_confirm {
+                actions.push(Action::Send { id, transaction: transaction.clone() });
+                self.sent.insert(id, Sent { transaction, began });
+            }
+            return;
+        }
+        self.reached = self.reached.max(began);
+        if self.recording == Some(id) {
+            self.recording = None;
+        }
+        match (transaction, outcome) {
+            (Transaction::Claim { table, seen, claim }, outcome) => {
+                self.claimed(table, seen, &claim, began, &outcome, actions);
+            }
+            (Transaction::Record { number, tables }, Outcome::Done(_)) => {
+                self.confirmed(&tables, began);
+                actions.push(Action::Recorded(number));
+            }
+            (Transaction::Record { number, tables }, Outcome::Refused(lost)) => {
+                self.lose(&tables, &lost, actions);
+                actions.push(Action::Refused(number));
+            }
+            (Transaction::Confirm { tables }, Outcome::Done(_)) => self.confirmed(&tables, began),
+            (Transaction::Confirm { tables }, Outcome::Refused(lost)) => {
+                self.lose(&tables, &lost, actions);
+            }
+            (_, Outcome::Unknown) => {}
+        }
+        if is_confirm {
+            self.confirm(now, actions);
+        }
+    }
+
+    /// What became of a claim that this run put, for itself or for whom it gives the table to.
+    fn claimed(
+        &mut self,
+        table: TableKey,
+        seen: Option<Revision>,
+        claim: &Claim,
+        began: Duration,
+        outcome: &Outcome,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(state) = self.tables.get_mut(&table) else { return };
+        match (&state.stand, outcome) {
+            (Stand::Claiming(id), Outcome::Done(at)) if claim.by.1 == *id => {
+                state.stand = Stand::Claimed(*at, began);
+            }
+            (Stand::Claiming(id), _) if claim.by.1 == *id => {
+                let is_watched = state.claim.map(|(revision, _)| revision) != seen;
+                state.stand = if is_watched { Stand::Other } else { Stand::Behind };
+            }
+            (Stand::Giving(claimed), Outcome::Refused(lost)) => {
+                let was = (table, *claimed);
+                self.lose(&[was], lost, actions);
+            }
+            // That it was given is known when it is watched.
+            _ => {}
+        }
+    }
+
+    fn confirmed(&mut self, tables: &[Owned], at: Duration) {
+        for &(table, revision) in tables {
+            let stand = self.tables.get_mut(&table).map(|table| &mut table.stand);
+            if let Some(Stand::Mine(mine) | Stand::Stopping(mine, _)) = stand
+                && mine.claimed == revision
+            {
+                mine.confirmed = mine.confirmed.max(Some(at));
+            }
+        }
+    }
+
+    /// The engine says that some of these tables have another claim.
+    fn lose(&mut self, tables: &[Owned], lost: &[TableKey], actions: &mut Vec<Action>) {
+        for (table, was) in tables.iter().filter(|(table, _)| lost.contains(table)) {
+            let Some(state) = self.tables.get_mut(table) else { continue };
+            let claimed = match &state.stand {
+                Stand::Mine(mine) | Stand::Stopping(mine, _) => mine.claimed,
+                Stand::Giving(claimed) => *claimed,
+                _ => continue,
+            };
+            // It may have been claimed again since.
+            if claimed == *was {
+                let is_watched = state.claim.is_some_and(|(revision, _)| revision > claimed);
+                state.stand = if is_watched { Stand::Other } else { Stand::Behind };
+                actions.push(Action::Lost(*table));
+            }
+        }
+    }
+
+    /// What was done in the cell up to this revision was watched, and was applied: with a claim, if
+    /// it was one. Each is told once, in the order of revisions.
+    pub fn watched(
+        &mut self,
+        now: Duration,
+        revision: Revision,
+        claim: Option<(TableKey, Claim)>,
+        actions: &mut Vec<Action>,
+    ) {
+        debug_assert!(revision >= self.watched);
+        self.watched = revision;
+        let Some((table, claim)) = claim else { return };
+        let state = self.tables.entry(table).or_default();
+        state.claimed(now, revision, claim, self.limits.window);
+        let confirmed = match &state.stand {
+            // Its own says so, or is refused.
+            Stand::Claiming(_) if claim.owner != self.me => return,
+            Stand::Claiming(id) if claim.by == (self.me, *id) => {
+                self.sent.get(id).map(|sent| sent.began)
+            }
+            Stand::Claimed(at, began) if *at == revision => Some(*began),
+            Stand::Mine(_) | Stand::Stopping(..) | Stand::Giving(_) => {
+                actions.push(Action::Lost(table));
+                None
+            }
+            _ => None,
+        };
+        if claim.owner != self.me {
+            state.stand = Stand::Other;
+            return;
+        }
+        let keeps_all = match claim.cause {
+            Cause::Lost => self.limits.keeps_all,
+            Cause::New | Cause::Given => Duration::ZERO,
+        };
+        let (deletes_from, ways) = (now + keeps_all, Ways::since(now));
+        state.stand = Stand::Mine(Mine { claimed: revision, deletes_from, confirmed, ways });
+        actions.push(Action::Won(table));
+        if confirmed.is_none() {
+            let tables = vec![(table, revision)];
+            self.send(now, Transaction::Confirm { tables }, actions);
+        }
+    }
+
+    /// As [`Ownership::watched`], where what was to be watched is not kept any more: all claims
+    /// that there are at this revision. All tables are as they were read with them.
+    pub fn read_anew(
+        &mut self,
+        now: Duration,
+        revision: Revision,
+        claims: impl IntoIterator<Item = (TableKey, Revision, Claim)>,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut claims: Vec<_> = claims.into_iter().collect();
+        claims.sort_unstable_by_key(|&(_, revision, _)| revision);
+        for (table, at, claim) in claims {
+            let known = self.tables.get(&table).and_then(|table| table.claim);
+            if known.is_none_or(|(revision, _)| revision != at) {
+                self.watched(now, at.max(self.watched), Some((table, claim)), actions);
+            }
+        }
+        self.watched = revision;
+    }
+
+    /// To be called three times within [`Limits::gone_after`]. `is_recorded`: whether nothing of a
+    /// table waits to be recorded, or to be answered.
+    pub fn tick(
+        &mut self,
+        now: Duration,
+        is_recorded: impl Fn(TableKey) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        // Without the engine the others may be as silent as this run is.
+        let paused = now.saturating_sub(self.ticked) >= self.limits.gone_after / 2;
+        if paused || !self.is_there(now) {
+            self.listens_since = now;
+        }
+        self.ticked = now;
+        let mine = |state: &TableState| matches!(state.stand, Stand::Mine(_) | Stand::Stopping(..));
+        let owned = self.tables.iter().filter(|(_, state)| mine(state)).map(|(&table, _)| table);
+        for table in owned.collect::<Vec<_>>() {
+            self.stop_if_due(now, table);
+            self.give_if_stopped(now, table, &is_recorded, actions);
+        }
+        let has_confirm = |sent: &Sent| matches!(sent.transaction, Transaction::Confirm { .. });
+        if !self.sent.values().any(has_confirm) {
+            self.confirm(now, actions);
+        }
+    }
+
+    /// Stops what is to be given to another.
+    fn stop_if_due(&mut self, now: Duration, table: TableKey) {
+        let Limits { window, requests_least, share, .. } = self.limits;
+        let Some(TableState { stand: Stand::Mine(mine), .. }) = self.tables.get_mut(&table) else {
+            return;
+        };
+        // Who gets it may delete at once.
+        if now < mine.deletes_from {
+            return;
+        }
+        let most = mine.ways.most();
+        let to = match mine.ways.prevailing(now, window, requests_least, share) {
+            prevailing @ Some(_) => prevailing,
+            None if self.leaves => most,
+            None => None,
+        };
+        let is_there =
+            |host: &HostId| self.peers.get(host).is_some_and(|peer| !self.is_gone(now, peer.run));
+        let any = || self.peers.keys().copied().find(is_there);
+        let to = to.filter(is_there).or_else(|| self.leaves.then(any).flatten());
+        let Some(to) = to else { return };
+        let Some(state) = self.tables.get_mut(&table) else { return };
+        if let Stand::Mine(mine) = std::mem::take(&mut state.stand) {
+            state.stand = Stand::Stopping(mine, to);
+        }
+    }
+
+    /// Gives what has stopped, and is recorded; or goes on with it, where who was to get it is
+    /// gone.
+    fn give_if_stopped(
+        &mut self,
+        now: Duration,
+        table: TableKey,
+        is_recorded: impl Fn(TableKey) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(TableState { stand, .. }) = self.tables.get_mut(&table) else { return };
+        if !matches!(stand, Stand::Stopping(..)) {
+            return;
+        }
+        let Stand::Stopping(mine, to) = std::mem::take(stand) else { return };
+        let peer = self.peers.get(&to).filter(|peer| !self.is_gone(now, peer.run)).copied();
+        let next = match peer {
+            None => Stand::Mine(mine),
+            Some(_) if !is_recorded(table) => Stand::Stopping(mine, to),
+            Some(Peer { run: owner, .. }) => {
+                let seen = Some(mine.claimed);
+                let claim = Claim { owner, cause: Cause::Given, by: (self.me, self.next_id) };
+                self.send(now, Transaction::Claim { table, seen, claim }, actions);
+                Stand::Giving(mine.claimed)
+            }
+        };
+        self.set(table, next);
+    }
+
+    /// Confirms the tables that were not for [`Limits::confirm_each`], the longest ago first; or,
+    /// where there is none, asks the engine whether it is there.
+    fn confirm(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let is_due = |at: Duration| now.saturating_sub(at) >= self.limits.confirm_each;
+        let mut due: Vec<_> = self
+            .tables
+            .iter()
+            .filter_map(|(&table, state)| match &state.stand {
+                Stand::Mine(mine) | Stand::Stopping(mine, _) => {
+                    Some((mine.confirmed, (table, mine.claimed)))
+                }
+                _ => None,
+            })
+            .filter(|(confirmed, _)| confirmed.is_none_or(is_due))
+            .collect();
+        if due.is_empty() && !is_due(self.reached) {
+            return;
+        }
+        due.sort_unstable();
+        due.truncate(TABLES_MAX);
+        let tables = due.into_iter().map(|(_, owned)| owned).collect();
+        self.send(now, Transaction::Confirm { tables }, actions);
+    }
+}
