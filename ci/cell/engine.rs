@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nat64handoff::handoff::entry::TableKey;
-use nat64handoff::handoff::ownership::{Cause, Claim, Outcome, Owned, Revision, Run, Transaction};
+use nat64handoff::handoff::ownership::{
+    Cause, Claim, HostRun, Outcome, Owned, Revision, Transaction,
+};
 
 /// What a change does to the entries of a table, here a port and the number of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +60,12 @@ pub struct Engine {
     pub log: Vec<Done>,
     pub claims: BTreeMap<TableKey, (Revision, Claim)>,
     pub truth: BTreeMap<TableKey, Entries>,
-    recorded: BTreeMap<(Run, u64), Revision>,
+    recorded: BTreeMap<(HostRun, u64), Revision>,
     /// What is older is not kept for who watches.
     pub kept_from: usize,
     pub faulty: Faulty,
     /// Those that give all away.
-    pub leaving: BTreeSet<Run>,
+    pub leaving: BTreeSet<HostRun>,
     /// When each table got its last claim.
     moved: BTreeMap<TableKey, u64>,
     moves_after: u64,
@@ -95,7 +97,7 @@ impl Engine {
     pub fn execute(
         &mut self,
         at: u64,
-        run: Run,
+        run: HostRun,
         transaction: &Transaction,
         changes: &[(TableKey, Change)],
     ) -> Outcome {

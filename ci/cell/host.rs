@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::ownership::{
-    Action, HostId, Limits, Outcome, Ownership, Passed, Revision, Run, Transaction, Verdict,
+    HostId, HostRun, Outcome, Ownership, OwnershipLimits, PassedOn, Revision, ToDo, Transaction,
+    WhoAnswers,
 };
 
 use crate::dice::Dice;
@@ -23,7 +24,7 @@ pub struct Request {
     pub id: u64,
     pub table: TableKey,
     pub client: u32,
-    pub passed: Option<Passed>,
+    pub passed: Option<PassedOn>,
 }
 
 /// What a host does.
@@ -68,7 +69,7 @@ struct Batch {
 }
 
 pub struct Host {
-    pub run: Run,
+    pub run: HostRun,
     pub ownership: Ownership,
     /// As watched.
     pub watched: BTreeMap<TableKey, Entries>,
@@ -90,8 +91,8 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(run: Run, now: Duration, dice: Dice, canary: Option<Canary>) -> Self {
-        let mut limits = Limits::default();
+    pub fn new(run: HostRun, now: Duration, dice: Dice, canary: Option<Canary>) -> Self {
+        let mut limits = OwnershipLimits::default();
         match canary {
             Some(Canary::DeletesAtOnce) => limits.keeps_all = Duration::ZERO,
             Some(Canary::NeverSilent) => limits.silent_after = Duration::MAX,
@@ -132,17 +133,17 @@ impl Host {
         &mut self,
         now: Duration,
         request: Request,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
         out: &mut Vec<Out>,
     ) {
         match self.ownership.asked(now, request.table, request.passed, actions) {
-            Verdict::Answer { deletes } => self.answer(request, deletes, out),
-            Verdict::PassOn(host, claimed) => {
-                let passed = Some(Passed::on(request.passed, self.run.host, claimed));
+            WhoAnswers::Answer { deletes } => self.answer(request, deletes, out),
+            WhoAnswers::PassOn(host, claimed) => {
+                let passed = Some(PassedOn::on(request.passed, self.run.host, claimed));
                 out.push(Out::PassOn(host, Request { passed, ..request }));
             }
-            Verdict::Wait if self.kept.len() < KEPT_MAX => self.kept.push(request),
-            Verdict::Wait | Verdict::Silent(_) => {}
+            WhoAnswers::Wait if self.kept.len() < KEPT_MAX => self.kept.push(request),
+            WhoAnswers::Wait | WhoAnswers::Silent(_) => {}
         }
     }
 
@@ -250,19 +251,19 @@ impl Host {
         self.act(now, actions, out);
     }
 
-    fn act(&mut self, now: Duration, actions: Vec<Action>, out: &mut Vec<Out>) {
+    fn act(&mut self, now: Duration, actions: Vec<ToDo>, out: &mut Vec<Out>) {
         for action in actions {
             match action {
-                Action::Send { id, transaction } => self.send(id, transaction, out),
-                Action::Won(table) => self.won(table),
-                Action::Lost(table) => {
+                ToDo::Send { id, transaction } => self.send(id, transaction, out),
+                ToDo::Won(table) => self.won(table),
+                ToDo::Lost(table) => {
                     let lost = self.live.remove(&table);
                     self.left.extend(lost.map(|live| (table, live.entries)));
                     self.next.changes.retain(|at| at.0 != table);
                     self.next.held.retain(|held| held.table != table);
                 }
-                Action::Recorded(number) => self.recorded(now, number, out),
-                Action::Refused(number) => {
+                ToDo::Recorded(number) => self.recorded(now, number, out),
+                ToDo::Refused(number) => {
                     let batch = self.under_way.take_if(|batch| batch.number == number);
                     let Batch { mut changes, mut held, .. } = batch.unwrap_or_default();
                     changes.retain(|at| self.is_of_now(at.0, at.1));
@@ -283,7 +284,7 @@ impl Host {
             self.decide(now, request, &mut actions, out);
         }
         for action in actions {
-            if let Action::Send { id, transaction } = action {
+            if let ToDo::Send { id, transaction } = action {
                 self.send(id, transaction, out);
             }
         }
@@ -297,7 +298,7 @@ impl Host {
         if let Some(number) = self.ownership.record(now, tables, &mut actions) {
             self.under_way = Some(Batch { number, ..std::mem::take(&mut self.next) });
             for action in actions {
-                if let Action::Send { id, transaction } = action {
+                if let ToDo::Send { id, transaction } = action {
                     self.records.push(id);
                     self.send(id, transaction, out);
                 }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nat64handoff::handoff::entry::TableKey;
-use nat64handoff::handoff::ownership::{HostId, Outcome, Run, Transaction};
+use nat64handoff::handoff::ownership::{HostId, HostRun, Outcome, Transaction};
 
 use crate::dice::Dice;
 use crate::engine::{Change, Engine, Faulty};
@@ -36,17 +36,17 @@ const REQUEST: Time = 60 * MS;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Tick(Run),
-    Heard(HostId, Run),
-    Watch(Run),
+    Tick(HostRun),
+    Heard(HostId, HostRun),
+    Watch(HostRun),
     Asked(HostId, Request),
-    Execute(Run, u64, u64, Transaction, Vec<(TableKey, Change)>),
-    Reply(Run, u64, u64, Outcome),
-    Deadline(Run, u64, u64),
+    Execute(HostRun, u64, u64, Transaction, Vec<(TableKey, Change)>),
+    Reply(HostRun, u64, u64, Outcome),
+    Deadline(HostRun, u64, u64),
     Client(TableKey),
     Fault(Kind),
     Start(HostId),
-    End(Run),
+    End(HostRun),
 }
 
 #[derive(Debug)]
@@ -253,7 +253,7 @@ impl World {
     fn with(
         &mut self,
         id: HostId,
-        run: Option<Run>,
+        run: Option<HostRun>,
         act: impl FnOnce(&mut Host, Duration, &Engine, &mut Vec<Out>),
     ) {
         let now = self.now;
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    fn does(&mut self, run: Run, out: Out) {
+    fn does(&mut self, run: HostRun, out: Out) {
         match out {
             Out::Send { id, transaction, changes } => {
                 self.say(|| format!("{run:?} sends {id}: {transaction:?} {changes:?}"));
@@ -356,7 +356,7 @@ impl World {
         }
         self.runs += 1;
         let number = if self.canary == Some(Canary::SameRun) { 0 } else { self.runs };
-        let run = Run { host: id, number };
+        let run = HostRun { host: id, number };
         let dice = Dice::new(self.seed, 100 + self.runs);
         let (now, canary) = (self.now, self.canary);
         let place = self.place(id);
@@ -369,7 +369,7 @@ impl World {
         self.push(MS, Event::Watch(run));
     }
 
-    fn end(&mut self, run: Run) {
+    fn end(&mut self, run: HostRun) {
         if self.place(run.host).host.as_ref().is_some_and(|host| host.run == run) {
             self.say(|| format!("{run:?} ends"));
             self.place(run.host).host = None;
@@ -378,7 +378,7 @@ impl World {
         }
     }
 
-    fn tick(&mut self, run: Run) {
+    fn tick(&mut self, run: HostRun) {
         if self.places[run.host.0 as usize].host.as_ref().is_none_or(|host| host.run != run) {
             return;
         }
@@ -396,7 +396,7 @@ impl World {
         }
     }
 
-    fn watch(&mut self, run: Run) {
+    fn watch(&mut self, run: HostRun) {
         let (now, down) = (self.now, self.now < self.engine_down);
         let place = self.place(run.host);
         if place.host.as_ref().is_none_or(|host| host.run != run) {
@@ -411,7 +411,7 @@ impl World {
 
     fn execute(
         &mut self,
-        run: Run,
+        run: HostRun,
         id: u64,
         number: u64,
         transaction: Transaction,
@@ -440,7 +440,7 @@ impl World {
     }
 
     /// One for each try: what comes later is not heard.
-    fn outcome(&mut self, run: Run, id: u64, number: u64, outcome: Outcome) {
+    fn outcome(&mut self, run: HostRun, id: u64, number: u64, outcome: Outcome) {
         let place = self.place(run.host);
         let is_of = place.host.as_ref().is_some_and(|host| host.run == run);
         if is_of && place.outstanding.get(&id) == Some(&number) {
@@ -524,7 +524,7 @@ impl World {
         if let Some((request, &at)) = late {
             return self.fail(format!("request {request} of {:.3} has no answer", at as f64 / 1e6));
         }
-        let is_there = |run: Run| {
+        let is_there = |run: HostRun| {
             let place = &self.places[run.host.0 as usize];
             place.host.as_ref().is_some_and(|host| host.run == run)
         };
@@ -539,7 +539,7 @@ impl World {
 
 /// Hosts and tables as a reader wants them in a trace.
 fn shortened(line: &str) -> String {
-    let line = line.replace("Run { host: HostId(", "host ").replace("), number: ", " run ");
+    let line = line.replace("HostRun { host: HostId(", "host ").replace("), number: ", " run ");
     line.replace(" }", "").replace("TableKey { local: 203.0.113.5, nat64: 192.0.2.", "table ")
 }
 

@@ -7,7 +7,7 @@
 //! recorded, and have every table; so another one goes on where the owner is lost.
 //!
 //! - A host that is asked about a table that nobody has, or whose owner was not heard for
-//!   [`Limits::gone_after`], claims it, and answers when it has seen its claim in what it watches:
+//!   [`OwnershipLimits::gone_after`], claims it, and answers when it has seen its claim in what it watches:
 //!   then it has seen all that was recorded before.
 //! - Asked about another's table, it passes the request on, and the owner answers directly.
 //!   One that was taken a short time ago is not taken again for twice as long each time.
@@ -17,14 +17,16 @@
 //! Nothing here depends on what time it is, and only one thing on how fast time passes: an owner
 //! that has lost its table and does not know it may still answer. Its answers are right as long as
 //! nobody deletes what it knows. So it answers nothing that it could not confirm within
-//! [`Limits::silent_after`], and who took the table deletes nothing for [`Limits::keeps_all`],
+//! [`OwnershipLimits::silent_after`], and who took the table deletes nothing for [`OwnershipLimits::keeps_all`],
 //! which is longer. An answer that is decided, and leaves the host later than that, as the process
 //! was stopped in between, is like one that the network delays.
 //!
-//! The caller sends what [`Action::Send`] says, applies what it watches to the tables that it does
+//! The caller sends what [`ToDo::Send`] says, applies what it watches to the tables that it does
 //! not own, and keeps all that is not recorded apart from what is. Not here: who may ask at all
 //! (`identity`), what is in a table (`table`).
 
+mod asked;
+mod stand;
 mod transaction;
 mod ways;
 
@@ -36,14 +38,16 @@ use std::time::Duration;
 
 use crate::handoff::entry::TableKey;
 
+pub use asked::{NoAnswer, PassedOn, WhoAnswers};
+use stand::{Mine, Stand, TableStand};
 pub use transaction::{
-    Cause, Claim, HostId, Outcome, Owned, Revision, Run, TABLES_MAX, Transaction,
+    Cause, Claim, HostId, HostRun, Outcome, Owned, Revision, TABLES_MAX, Transaction,
 };
 use ways::Ways;
 
 /// How long what takes. All hosts of a cell have the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct OwnershipLimits {
     /// An owner answers nothing that was not confirmed for so long.
     pub silent_after: Duration,
     /// Who took a table from another deletes nothing for so long. Longer than `silent_after`, by
@@ -66,7 +70,7 @@ pub struct Limits {
     pub share: f64,
 }
 
-impl Default for Limits {
+impl Default for OwnershipLimits {
     fn default() -> Self {
         Self {
             silent_after: Duration::from_secs(2),
@@ -81,59 +85,9 @@ impl Default for Limits {
     }
 }
 
-/// A request that another host passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed {
-    /// The host that it reached first.
-    pub by: HostId,
-    /// How often it was passed on.
-    pub times: u8,
-    /// The claim that it was passed on by, the last time.
-    pub claimed: Revision,
-}
-
-impl Passed {
-    /// Twice: to who was the owner, and to whom that one gave the table meanwhile. More would go in
-    /// a circle.
-    pub const TIMES_MAX: u8 = 2;
-
-    /// What it is when `host` passes it on, as the table was claimed at this revision.
-    pub fn on(passed: Option<Self>, host: HostId, claimed: Revision) -> Self {
-        let (by, times) = passed.map_or((host, 0), |passed| (passed.by, passed.times));
-        Self { by, times: times.saturating_add(1), claimed }
-    }
-}
-
-/// What to do with a request about a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is answered here.
-    Answer {
-        /// Whether an entry may be deleted for it.
-        deletes: bool,
-    },
-    /// It is passed on to this host, as [`Passed::on`] says, with the revision of its claim.
-    PassOn(HostId, Revision),
-    /// That is not known yet, but soon: it may be kept until then, or asked again.
-    Wait,
-    /// It gets no answer.
-    Silent(Silence),
-}
-
-/// Why a request gets no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
-    /// The engine has not confirmed for too long that the table is owned still.
-    Unconfirmed,
-    /// It was passed on [`Passed::TIMES_MAX`] times, and belongs to yet another host.
-    PassedOnTooOften,
-    /// This host gives all its tables away, and nobody else is there.
-    NobodyElse,
-}
-
 /// What the caller has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum ToDo {
     /// To send this to the engine, and to call [`Ownership::outcome`] once, with this number.
     Send { id: u64, transaction: Transaction },
     /// This run owns the table, which is as it was watched until now.
@@ -149,67 +103,6 @@ pub enum Action {
     Refused(u64),
 }
 
-/// A table that this run owns.
-#[derive(Debug)]
-struct Mine {
-    claimed: Revision,
-    /// Entries may be deleted from then on.
-    deletes_from: Duration,
-    /// It was owned then, or later. `None`: nothing is known but what was watched.
-    confirmed: Option<Duration>,
-    ways: Ways,
-}
-
-/// What a table is to this run.
-#[derive(Debug, Default)]
-enum Stand {
-    /// Another's, or nobody's.
-    #[default]
-    Other,
-    /// Another's, by a claim that is not watched yet.
-    Behind,
-    /// It is being claimed by this transaction.
-    Claiming(u64),
-    /// The claim was put there at this revision, which is not watched yet.
-    Claimed(Revision, Duration),
-    Mine(Mine),
-    /// It is to be given to this host: nothing new is answered or changed.
-    Stopping(Mine, HostId),
-    /// It is being given.
-    Giving(Revision),
-}
-
-#[derive(Debug, Default)]
-struct TableState {
-    /// The last claim that was watched.
-    claim: Option<(Revision, Claim)>,
-    /// When it was watched.
-    claimed: Duration,
-    /// How often it was taken from an owner who seemed to be gone, each time within
-    /// [`Limits::window`] of the last.
-    taken: u32,
-    stand: Stand,
-}
-
-impl TableState {
-    fn claimed(&mut self, now: Duration, revision: Revision, claim: Claim, window: Duration) {
-        let is_soon = now.saturating_sub(self.claimed) < window;
-        self.taken = match claim.cause {
-            Cause::New | Cause::Given => 0,
-            Cause::Lost => 1 + if is_soon { self.taken } else { 0 },
-        };
-        (self.claim, self.claimed) = (Some((revision, claim)), now);
-    }
-
-    /// Whether it is too soon to take it once more: hosts that do not hear each other would take it
-    /// from each other with each request.
-    fn was_taken(&self, now: Duration, limits: &Limits) -> bool {
-        let times = 1 << self.taken.saturating_sub(1).min(16);
-        let pause = (limits.gone_after * times).min(limits.window);
-        self.taken > 0 && now.saturating_sub(self.claimed) < pause
-    }
-}
-
 #[derive(Debug)]
 struct Sent {
     transaction: Transaction,
@@ -218,18 +111,18 @@ struct Sent {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Peer {
-    run: Run,
+struct OtherHost {
+    run: HostRun,
     heard: Duration,
 }
 
 /// The part of one run of a host in the ownership of all tables of a cell.
 #[derive(Debug)]
 pub struct Ownership {
-    me: Run,
-    limits: Limits,
-    tables: BTreeMap<TableKey, TableState>,
-    peers: BTreeMap<HostId, Peer>,
+    me: HostRun,
+    limits: OwnershipLimits,
+    tables: BTreeMap<TableKey, TableStand>,
+    peers: BTreeMap<HostId, OtherHost>,
     sent: BTreeMap<u64, Sent>,
     next_id: u64,
     /// The record that is under way.
@@ -247,7 +140,7 @@ pub struct Ownership {
 
 impl Ownership {
     /// Of a run that begins now, and knows of no table yet.
-    pub fn new(me: Run, limits: Limits, now: Duration) -> Self {
+    pub fn new(me: HostRun, limits: OwnershipLimits, now: Duration) -> Self {
         Self {
             me,
             limits,
@@ -266,9 +159,9 @@ impl Ownership {
     }
 
     /// Another host was heard.
-    pub fn heard(&mut self, now: Duration, run: Run) {
+    pub fn heard(&mut self, now: Duration, run: HostRun) {
         if run.host != self.me.host {
-            self.peers.insert(run.host, Peer { run, heard: now });
+            self.peers.insert(run.host, OtherHost { run, heard: now });
         }
     }
 
@@ -279,7 +172,7 @@ impl Ownership {
 
     /// How many tables are owned, or are about to be.
     pub fn owned(&self) -> usize {
-        let is_mine = |table: &&TableState| !matches!(table.stand, Stand::Other | Stand::Behind);
+        let is_mine = |table: &&TableStand| !matches!(table.stand, Stand::Other | Stand::Behind);
         self.tables.values().filter(is_mine).count()
     }
 
@@ -314,28 +207,28 @@ impl Ownership {
         &mut self,
         now: Duration,
         table: TableKey,
-        passed: Option<Passed>,
-        actions: &mut Vec<Action>,
-    ) -> Verdict {
+        passed: Option<PassedOn>,
+        actions: &mut Vec<ToDo>,
+    ) -> WhoAnswers {
         let state = self.tables.entry(table).or_default();
         let (claim, was_taken) = (state.claim, state.was_taken(now, &self.limits));
         match &mut state.stand {
             Stand::Mine(mine) => {
                 mine.ways.count(passed.map(|passed| passed.by).filter(|&by| by != self.me.host));
-                let Some(confirmed) = mine.confirmed else { return Verdict::Wait };
+                let Some(confirmed) = mine.confirmed else { return WhoAnswers::Wait };
                 if now.saturating_sub(confirmed) >= self.limits.silent_after {
-                    return Verdict::Silent(Silence::Unconfirmed);
+                    return WhoAnswers::Silent(NoAnswer::Unconfirmed);
                 }
-                return Verdict::Answer { deletes: now >= mine.deletes_from };
+                return WhoAnswers::Answer { deletes: now >= mine.deletes_from };
             }
             Stand::Other => {}
-            _ => return Verdict::Wait,
+            _ => return WhoAnswers::Wait,
         }
         // Who passed it on knows more.
         if passed.is_some_and(|passed| passed.claimed > self.watched) {
-            return Verdict::Wait;
+            return WhoAnswers::Wait;
         }
-        let too_often = passed.is_some_and(|passed| passed.times >= Passed::TIMES_MAX);
+        let too_often = passed.is_some_and(|passed| passed.times >= PassedOn::TIMES_MAX);
         let (seen, cause) = match claim {
             None => (None, Cause::New),
             Some((revision, claim))
@@ -343,8 +236,8 @@ impl Ownership {
                     || (claim.owner.host != self.me.host && was_taken) =>
             {
                 return match too_often {
-                    false => Verdict::PassOn(claim.owner.host, revision),
-                    true => Verdict::Silent(Silence::PassedOnTooOften),
+                    false => WhoAnswers::PassOn(claim.owner.host, revision),
+                    true => WhoAnswers::Silent(NoAnswer::PassedOnTooOften),
                 };
             }
             Some((revision, _)) => (Some(revision), Cause::Lost),
@@ -352,20 +245,20 @@ impl Ownership {
         if self.leaves {
             let other = self.peers.iter().find(|(_, peer)| !self.is_gone(now, peer.run));
             return match other {
-                None => Verdict::Silent(Silence::NobodyElse),
-                Some(_) if too_often => Verdict::Silent(Silence::PassedOnTooOften),
-                Some((&host, _)) => Verdict::PassOn(host, Revision(0)),
+                None => WhoAnswers::Silent(NoAnswer::NobodyElse),
+                Some(_) if too_often => WhoAnswers::Silent(NoAnswer::PassedOnTooOften),
+                Some((&host, _)) => WhoAnswers::PassOn(host, Revision(0)),
             };
         }
         let id = self.next_id;
         let claim = Claim { owner: self.me, cause, by: (self.me, id) };
         self.send(now, Transaction::Claim { table, seen, claim }, actions);
         self.set(table, Stand::Claiming(id));
-        Verdict::Wait
+        WhoAnswers::Wait
     }
 
     /// Whether a run is over, or was not heard for too long.
-    fn is_gone(&self, now: Duration, run: Run) -> bool {
+    fn is_gone(&self, now: Duration, run: HostRun) -> bool {
         if run.host == self.me.host {
             return run != self.me;
         }
@@ -382,10 +275,10 @@ impl Ownership {
         self.tables.entry(table).or_default().stand = stand;
     }
 
-    fn send(&mut self, now: Duration, transaction: Transaction, actions: &mut Vec<Action>) {
+    fn send(&mut self, now: Duration, transaction: Transaction, actions: &mut Vec<ToDo>) {
         let id = self.next_id;
         self.next_id += 1;
-        actions.push(Action::Send { id, transaction: transaction.clone() });
+        actions.push(ToDo::Send { id, transaction: transaction.clone() });
         self.sent.insert(id, Sent { transaction, began: now });
     }
 
@@ -396,7 +289,7 @@ impl Ownership {
         &mut self,
         now: Duration,
         tables: impl IntoIterator<Item = TableKey>,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
     ) -> Option<u64> {
         if self.recording.is_some() {
             return None;
@@ -417,13 +310,13 @@ impl Ownership {
     }
 
     /// The engine answered, or did not in time.
-    pub fn outcome(&mut self, now: Duration, id: u64, outcome: Outcome, actions: &mut Vec<Action>) {
+    pub fn outcome(&mut self, now: Duration, id: u64, outcome: Outcome, actions: &mut Vec<ToDo>) {
         let Some(Sent { transaction, began }) = self.sent.remove(&id) else { return };
         let is_confirm = matches!(transaction, Transaction::Confirm { .. });
         if outcome == Outcome::Unknown {
             // What only asks is asked anew, in its time.
             if !is_confirm {
-                actions.push(Action::Send { id, transaction: transaction.clone() });
+                actions.push(ToDo::Send { id, transaction: transaction.clone() });
                 self.sent.insert(id, Sent { transaction, began });
             }
             return;
@@ -438,11 +331,11 @@ impl Ownership {
             }
             (Transaction::Record { number, tables }, Outcome::Done(_)) => {
                 self.confirmed(&tables, began);
-                actions.push(Action::Recorded(number));
+                actions.push(ToDo::Recorded(number));
             }
             (Transaction::Record { number, tables }, Outcome::Refused(lost)) => {
                 self.lose(&tables, &lost, actions);
-                actions.push(Action::Refused(number));
+                actions.push(ToDo::Refused(number));
             }
             (Transaction::Confirm { tables }, Outcome::Done(_)) => self.confirmed(&tables, began),
             (Transaction::Confirm { tables }, Outcome::Refused(lost)) => {
@@ -463,7 +356,7 @@ impl Ownership {
         claim: &Claim,
         began: Duration,
         outcome: &Outcome,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
     ) {
         let Some(state) = self.tables.get_mut(&table) else { return };
         match (&state.stand, outcome) {
@@ -495,7 +388,7 @@ impl Ownership {
     }
 
     /// The engine says that some of these tables have another claim.
-    fn lose(&mut self, tables: &[Owned], lost: &[TableKey], actions: &mut Vec<Action>) {
+    fn lose(&mut self, tables: &[Owned], lost: &[TableKey], actions: &mut Vec<ToDo>) {
         for (table, was) in tables.iter().filter(|(table, _)| lost.contains(table)) {
             let Some(state) = self.tables.get_mut(table) else { continue };
             let claimed = match &state.stand {
@@ -507,7 +400,7 @@ impl Ownership {
             if claimed == *was {
                 let is_watched = state.claim.is_some_and(|(revision, _)| revision > claimed);
                 state.stand = if is_watched { Stand::Other } else { Stand::Behind };
-                actions.push(Action::Lost(*table));
+                actions.push(ToDo::Lost(*table));
             }
         }
     }
@@ -519,7 +412,7 @@ impl Ownership {
         now: Duration,
         revision: Revision,
         claim: Option<(TableKey, Claim)>,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
     ) {
         debug_assert!(revision >= self.watched);
         self.watched = revision;
@@ -534,7 +427,7 @@ impl Ownership {
             }
             Stand::Claimed(at, began) if *at == revision => Some(*began),
             Stand::Mine(_) | Stand::Stopping(..) | Stand::Giving(_) => {
-                actions.push(Action::Lost(table));
+                actions.push(ToDo::Lost(table));
                 None
             }
             _ => None,
@@ -549,7 +442,7 @@ impl Ownership {
         };
         let (deletes_from, ways) = (now + keeps_all, Ways::since(now));
         state.stand = Stand::Mine(Mine { claimed: revision, deletes_from, confirmed, ways });
-        actions.push(Action::Won(table));
+        actions.push(ToDo::Won(table));
         if confirmed.is_none() {
             let tables = vec![(table, revision)];
             self.send(now, Transaction::Confirm { tables }, actions);
@@ -563,7 +456,7 @@ impl Ownership {
         now: Duration,
         revision: Revision,
         claims: impl IntoIterator<Item = (TableKey, Revision, Claim)>,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
     ) {
         let mut claims: Vec<_> = claims.into_iter().collect();
         claims.sort_unstable_by_key(|&(_, revision, _)| revision);
@@ -576,13 +469,13 @@ impl Ownership {
         self.watched = revision;
     }
 
-    /// To be called three times within [`Limits::gone_after`]. `is_recorded`: whether nothing of a
+    /// To be called three times within [`OwnershipLimits::gone_after`]. `is_recorded`: whether nothing of a
     /// table waits to be recorded, or to be answered.
     pub fn tick(
         &mut self,
         now: Duration,
         is_recorded: impl Fn(TableKey) -> bool,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
     ) {
         // Without the engine the others may be as silent as this run is.
         let paused = now.saturating_sub(self.ticked) >= self.limits.gone_after / 2;
@@ -590,7 +483,7 @@ impl Ownership {
             self.listens_since = now;
         }
         self.ticked = now;
-        let mine = |state: &TableState| matches!(state.stand, Stand::Mine(_) | Stand::Stopping(..));
+        let mine = |state: &TableStand| matches!(state.stand, Stand::Mine(_) | Stand::Stopping(..));
         let owned = self.tables.iter().filter(|(_, state)| mine(state)).map(|(&table, _)| table);
         for table in owned.collect::<Vec<_>>() {
             self.stop_if_due(now, table);
@@ -604,8 +497,8 @@ impl Ownership {
 
     /// Stops what is to be given to another.
     fn stop_if_due(&mut self, now: Duration, table: TableKey) {
-        let Limits { window, requests_least, share, .. } = self.limits;
-        let Some(TableState { stand: Stand::Mine(mine), .. }) = self.tables.get_mut(&table) else {
+        let OwnershipLimits { window, requests_least, share, .. } = self.limits;
+        let Some(TableStand { stand: Stand::Mine(mine), .. }) = self.tables.get_mut(&table) else {
             return;
         };
         // Who gets it may delete at once.
@@ -636,9 +529,9 @@ impl Ownership {
         now: Duration,
         table: TableKey,
         is_recorded: impl Fn(TableKey) -> bool,
-        actions: &mut Vec<Action>,
+        actions: &mut Vec<ToDo>,
     ) {
-        let Some(TableState { stand, .. }) = self.tables.get_mut(&table) else { return };
+        let Some(TableStand { stand, .. }) = self.tables.get_mut(&table) else { return };
         if !matches!(stand, Stand::Stopping(..)) {
             return;
         }
@@ -647,7 +540,7 @@ impl Ownership {
         let next = match peer {
             None => Stand::Mine(mine),
             Some(_) if !is_recorded(table) => Stand::Stopping(mine, to),
-            Some(Peer { run: owner, .. }) => {
+            Some(OtherHost { run: owner, .. }) => {
                 let seen = Some(mine.claimed);
                 let claim = Claim { owner, cause: Cause::Given, by: (self.me, self.next_id) };
                 self.send(now, Transaction::Claim { table, seen, claim }, actions);
@@ -657,9 +550,9 @@ impl Ownership {
         self.set(table, next);
     }
 
-    /// Confirms the tables that were not for [`Limits::confirm_each`], the longest ago first; or,
+    /// Confirms the tables that were not for [`OwnershipLimits::confirm_each`], the longest ago first; or,
     /// where there is none, asks the engine whether it is there.
-    fn confirm(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    fn confirm(&mut self, now: Duration, actions: &mut Vec<ToDo>) {
         let is_due = |at: Duration| now.saturating_sub(at) >= self.limits.confirm_each;
         let mut due: Vec<_> = self
             .tables

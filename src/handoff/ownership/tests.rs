@@ -2,8 +2,8 @@ use std::net::Ipv4Addr;
 
 use super::*;
 
-const ME: Run = Run { host: HostId(1), number: 11 };
-const OTHER: Run = Run { host: HostId(2), number: 22 };
+const ME: HostRun = HostRun { host: HostId(1), number: 11 };
+const OTHER: HostRun = HostRun { host: HostId(2), number: 22 };
 
 fn table() -> TableKey {
     TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) }
@@ -16,21 +16,21 @@ fn ms(number: u64) -> Duration {
 /// An ownership, and what it wants done.
 struct Host {
     ownership: Ownership,
-    actions: Vec<Action>,
+    actions: Vec<ToDo>,
     revision: u64,
 }
 
 impl Host {
     fn new() -> Self {
-        let ownership = Ownership::new(ME, Limits::default(), ms(0));
+        let ownership = Ownership::new(ME, OwnershipLimits::default(), ms(0));
         Self { ownership, actions: Vec::new(), revision: 0 }
     }
 
-    fn asked(&mut self, at: u64) -> Verdict {
+    fn asked(&mut self, at: u64) -> WhoAnswers {
         self.ownership.asked(ms(at), table(), None, &mut self.actions)
     }
 
-    fn watched(&mut self, at: u64, owner: Run, cause: Cause, by: (Run, u64)) {
+    fn watched(&mut self, at: u64, owner: HostRun, cause: Cause, by: (HostRun, u64)) {
         self.revision += 1;
         let claim = Some((table(), Claim { owner, cause, by }));
         self.ownership.watched(ms(at), Revision(self.revision), claim, &mut self.actions);
@@ -39,12 +39,12 @@ impl Host {
     /// The only transaction that it sends, with its number.
     fn sent(&mut self) -> (u64, Transaction) {
         match self.actions.drain(..).collect::<Vec<_>>().as_slice() {
-            [Action::Send { id, transaction }] => (*id, transaction.clone()),
+            [ToDo::Send { id, transaction }] => (*id, transaction.clone()),
             others => panic!("{others:?}"),
         }
     }
 
-    fn outcome(&mut self, at: u64, id: u64, outcome: Outcome) -> Vec<Action> {
+    fn outcome(&mut self, at: u64, id: u64, outcome: Outcome) -> Vec<ToDo> {
         self.ownership.outcome(ms(at), id, outcome, &mut self.actions);
         std::mem::take(&mut self.actions)
     }
@@ -55,7 +55,7 @@ impl Host {
             self.ownership.tick(ms(at), |_| is_recorded, &mut self.actions);
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Send { id, transaction: Transaction::Confirm { .. } } => {
+                    ToDo::Send { id, transaction: Transaction::Confirm { .. } } => {
                         let done = Outcome::Done(Revision(self.revision));
                         self.ownership.outcome(ms(at), id, done, &mut self.actions);
                     }
@@ -68,10 +68,10 @@ impl Host {
     /// Asks about the table that nobody has, and gets it.
     fn owner() -> Self {
         let mut host = Self::new();
-        assert_eq!(host.asked(0), Verdict::Wait);
+        assert_eq!(host.asked(0), WhoAnswers::Wait);
         let (id, _) = host.sent();
         host.watched(10, ME, Cause::New, (ME, id));
-        assert_eq!(host.outcome(20, id, Outcome::Done(Revision(1))), [Action::Won(table())]);
+        assert_eq!(host.outcome(20, id, Outcome::Done(Revision(1))), [ToDo::Won(table())]);
         host
     }
 }
@@ -79,30 +79,30 @@ impl Host {
 #[test]
 fn what_nobody_has_is_claimed_and_answered_when_the_claim_is_watched() {
     let mut host = Host::new();
-    assert_eq!(host.asked(0), Verdict::Wait);
+    assert_eq!(host.asked(0), WhoAnswers::Wait);
     let (id, transaction) = host.sent();
     let claim = Claim { owner: ME, cause: Cause::New, by: (ME, id) };
     assert_eq!(transaction, Transaction::Claim { table: table(), seen: None, claim });
     // Without an answer it is sent again as it was.
     let again = host.outcome(250, id, Outcome::Unknown);
-    assert_eq!(again, [Action::Send { id, transaction }]);
+    assert_eq!(again, [ToDo::Send { id, transaction }]);
     assert_eq!(host.outcome(260, id, Outcome::Done(Revision(1))), []);
-    assert_eq!(host.asked(261), Verdict::Wait);
+    assert_eq!(host.asked(261), WhoAnswers::Wait);
     host.watched(270, ME, Cause::New, (ME, id));
-    assert_eq!(host.actions, [Action::Won(table())]);
-    assert_eq!(host.asked(271), Verdict::Answer { deletes: true });
+    assert_eq!(host.actions, [ToDo::Won(table())]);
+    assert_eq!(host.asked(271), WhoAnswers::Answer { deletes: true });
 }
 
 #[test]
 fn an_owner_that_is_not_confirmed_falls_silent() {
     let mut host = Host::owner();
     // Confirmed is when it was asked for, not when the answer came.
-    assert_eq!(host.asked(1999), Verdict::Answer { deletes: true });
+    assert_eq!(host.asked(1999), WhoAnswers::Answer { deletes: true });
     assert!(host.ownership.may_answer(ms(1999), table()));
-    assert_eq!(host.asked(2000), Verdict::Silent(Silence::Unconfirmed));
+    assert_eq!(host.asked(2000), WhoAnswers::Silent(NoAnswer::Unconfirmed));
     assert!(!host.ownership.may_answer(ms(2000), table()));
     host.tick_until(2000, 2000, true);
-    assert_eq!(host.asked(3999), Verdict::Answer { deletes: true });
+    assert_eq!(host.asked(3999), WhoAnswers::Answer { deletes: true });
     assert!(host.ownership.is_ready(ms(2999)) && !host.ownership.is_ready(ms(3000)));
 }
 
@@ -112,29 +112,29 @@ fn anothers_is_passed_on_and_taken_when_that_one_is_gone() {
     host.watched(0, OTHER, Cause::New, (OTHER, 1));
     host.ownership.heard(ms(0), OTHER);
     host.tick_until(0, 200, true);
-    assert_eq!(host.asked(299), Verdict::PassOn(OTHER.host, Revision(1)));
+    assert_eq!(host.asked(299), WhoAnswers::PassOn(OTHER.host, Revision(1)));
     host.tick_until(300, 300, true);
     // One that came here by mistake goes no further than it may.
-    let passed = Passed { by: HostId(3), times: Passed::TIMES_MAX, claimed: Revision(1) };
+    let passed = PassedOn { by: HostId(3), times: PassedOn::TIMES_MAX, claimed: Revision(1) };
     let asked = |host: &mut Host, at, passed| {
         host.ownership.asked(ms(at), table(), Some(passed), &mut host.actions)
     };
-    let too_often = Verdict::Silent(Silence::PassedOnTooOften);
+    let too_often = WhoAnswers::Silent(NoAnswer::PassedOnTooOften);
     assert_eq!(asked(&mut host, 299, passed), too_often);
     // Who passed it on knows more.
-    let ahead = Passed { claimed: Revision(2), ..passed };
-    assert_eq!(asked(&mut host, 299, ahead), Verdict::Wait);
-    assert_eq!(host.asked(300), Verdict::Wait);
+    let ahead = PassedOn { claimed: Revision(2), ..passed };
+    assert_eq!(asked(&mut host, 299, ahead), WhoAnswers::Wait);
+    assert_eq!(host.asked(300), WhoAnswers::Wait);
     let (id, transaction) = host.sent();
     let claim = Claim { owner: ME, cause: Cause::Lost, by: (ME, id) };
     let seen = Some(Revision(1));
     assert_eq!(transaction, Transaction::Claim { table: table(), seen, claim });
     host.watched(310, ME, Cause::Lost, (ME, id));
     // The other may still answer, by what it knows: nothing of that is deleted.
-    assert_eq!(host.asked(311), Verdict::Answer { deletes: false });
+    assert_eq!(host.asked(311), WhoAnswers::Answer { deletes: false });
     host.tick_until(400, 3300, true);
-    assert_eq!(host.asked(3309), Verdict::Answer { deletes: false });
-    assert_eq!(host.asked(3310), Verdict::Answer { deletes: true });
+    assert_eq!(host.asked(3309), WhoAnswers::Answer { deletes: false });
+    assert_eq!(host.asked(3310), WhoAnswers::Answer { deletes: true });
 }
 
 #[test]
@@ -144,10 +144,10 @@ fn a_run_that_listens_to_nobody_takes_nobody_for_gone() {
     host.ownership.heard(ms(0), OTHER);
     // It was stopped, and has heard nobody meanwhile.
     host.tick_until(9000, 9000, true);
-    assert_eq!(host.asked(9299), Verdict::PassOn(OTHER.host, Revision(1)));
+    assert_eq!(host.asked(9299), WhoAnswers::PassOn(OTHER.host, Revision(1)));
     // Another run of the host: the one that had the table is over.
-    host.ownership.heard(ms(9299), Run { number: 23, ..OTHER });
-    assert_eq!(host.asked(9299), Verdict::Wait);
+    host.ownership.heard(ms(9299), HostRun { number: 23, ..OTHER });
+    assert_eq!(host.asked(9299), WhoAnswers::Wait);
 }
 
 #[test]
@@ -160,33 +160,33 @@ fn what_is_refused_is_lost_unless_it_was_claimed_again() {
     assert_eq!(host.ownership.record(ms(31), [table()], &mut host.actions), None, "one at a time");
     // Another host took it, and this one takes it from that again.
     host.watched(40, OTHER, Cause::Lost, (OTHER, 1));
-    assert_eq!(std::mem::take(&mut host.actions), [Action::Lost(table())]);
+    assert_eq!(std::mem::take(&mut host.actions), [ToDo::Lost(table())]);
     host.tick_until(100, 700, true);
-    assert_eq!(host.asked(740), Verdict::Wait);
+    assert_eq!(host.asked(740), WhoAnswers::Wait);
     let (claim, _) = host.sent();
     host.watched(750, ME, Cause::Lost, (ME, claim));
-    assert_eq!(std::mem::take(&mut host.actions), [Action::Won(table())]);
+    assert_eq!(std::mem::take(&mut host.actions), [ToDo::Won(table())]);
     let refused = host.outcome(760, id, Outcome::Refused(vec![table()]));
-    assert_eq!(refused, [Action::Refused(1)]);
-    assert_eq!(host.asked(761), Verdict::Answer { deletes: false });
+    assert_eq!(refused, [ToDo::Refused(1)]);
+    assert_eq!(host.asked(761), WhoAnswers::Answer { deletes: false });
     // The next record is about the new claim, and is refused: that is lost.
     assert_eq!(host.ownership.record(ms(770), [table()], &mut host.actions), Some(2));
     let (id, _) = host.sent();
     let refused = host.outcome(780, id, Outcome::Refused(vec![table()]));
-    assert_eq!(refused, [Action::Lost(table()), Action::Refused(2)]);
-    assert_eq!(host.asked(781), Verdict::Wait, "until it is watched who has it");
+    assert_eq!(refused, [ToDo::Lost(table()), ToDo::Refused(2)]);
+    assert_eq!(host.asked(781), WhoAnswers::Wait, "until it is watched who has it");
 }
 
 #[test]
 fn a_table_goes_to_the_host_that_its_requests_come_through() {
     let mut host = Host::owner();
-    let passed = Passed { by: OTHER.host, times: 1, claimed: Revision(1) };
+    let passed = PassedOn { by: OTHER.host, times: 1, claimed: Revision(1) };
     for at in (100..=10_100).step_by(100) {
         host.ownership.heard(ms(at), OTHER);
         host.tick_until(at, at, false);
         let verdict = host.ownership.asked(ms(at), table(), Some(passed), &mut host.actions);
         let stops = at >= 10_010;
-        assert_eq!(verdict == Verdict::Wait, stops, "{at}: {verdict:?}");
+        assert_eq!(verdict == WhoAnswers::Wait, stops, "{at}: {verdict:?}");
     }
     // What is not recorded yet is recorded first.
     assert_eq!(std::mem::take(&mut host.actions), []);
@@ -198,8 +198,8 @@ fn a_table_goes_to_the_host_that_its_requests_come_through() {
     assert_eq!(transaction, Transaction::Claim { table: table(), seen, claim });
     assert!(!host.ownership.may_answer(ms(10_200), table()), "it may be given by now");
     host.watched(10_210, OTHER, Cause::Given, (ME, id));
-    assert_eq!(std::mem::take(&mut host.actions), [Action::Lost(table())]);
-    assert_eq!(host.asked(10_211), Verdict::PassOn(OTHER.host, Revision(2)));
+    assert_eq!(std::mem::take(&mut host.actions), [ToDo::Lost(table())]);
+    assert_eq!(host.asked(10_211), WhoAnswers::PassOn(OTHER.host, Revision(2)));
 }
 
 #[test]
@@ -207,15 +207,15 @@ fn who_leaves_gives_all_away_and_claims_nothing() {
     let mut host = Host::owner();
     host.ownership.leave();
     host.tick_until(100, 500, true);
-    assert_eq!(host.asked(510), Verdict::Answer { deletes: true }, "nobody else is there");
+    assert_eq!(host.asked(510), WhoAnswers::Answer { deletes: true }, "nobody else is there");
     host.ownership.heard(ms(600), OTHER);
     host.ownership.tick(ms(600), |_| true, &mut host.actions);
-    let given = |action: &Action| match action {
-        Action::Send { transaction: Transaction::Claim { claim, .. }, .. } => claim.owner == OTHER,
+    let given = |action: &ToDo| match action {
+        ToDo::Send { transaction: Transaction::Claim { claim, .. }, .. } => claim.owner == OTHER,
         _ => false,
     };
     assert_eq!(host.actions.iter().filter(|action| given(action)).count(), 1);
-    assert_eq!(host.asked(610), Verdict::Wait);
+    assert_eq!(host.asked(610), WhoAnswers::Wait);
     assert_eq!(host.ownership.owned(), 1, "until that is watched");
     host.watched(620, OTHER, Cause::Given, (ME, 9));
     assert_eq!(host.ownership.owned(), 0);
@@ -226,16 +226,16 @@ fn what_is_given_is_answered_once_it_is_confirmed() {
     let mut host = Host::new();
     host.watched(0, OTHER, Cause::New, (OTHER, 1));
     host.watched(10, ME, Cause::Given, (OTHER, 2));
-    let [Action::Won(won), Action::Send { id, transaction }] = host.actions.as_slice() else {
+    let [ToDo::Won(won), ToDo::Send { id, transaction }] = host.actions.as_slice() else {
         panic!("{:?}", host.actions);
     };
     let tables = vec![(table(), Revision(2))];
     assert_eq!((*won, transaction), (table(), &Transaction::Confirm { tables }));
     let id = *id;
     // What is watched may be long ago.
-    assert_eq!(host.asked(11), Verdict::Wait);
+    assert_eq!(host.asked(11), WhoAnswers::Wait);
     host.outcome(12, id, Outcome::Done(Revision(2)));
-    assert_eq!(host.asked(13), Verdict::Answer { deletes: true });
+    assert_eq!(host.asked(13), WhoAnswers::Answer { deletes: true });
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn what_was_not_watched_is_read_anew() {
     let claims =
         [(table(), Revision(44), Claim { owner: OTHER, cause: Cause::Lost, by: (OTHER, 1) })];
     host.ownership.read_anew(ms(40), Revision(50), claims, &mut host.actions);
-    assert_eq!(host.actions, [Action::Lost(table())]);
+    assert_eq!(host.actions, [ToDo::Lost(table())]);
     host.ownership.heard(ms(41), OTHER);
-    assert_eq!(host.asked(41), Verdict::PassOn(OTHER.host, Revision(44)));
+    assert_eq!(host.asked(41), WhoAnswers::PassOn(OTHER.host, Revision(44)));
 }

@@ -17,7 +17,7 @@ pub struct HostId(pub u32);
 
 /// The server of a host from its start to its end: another number each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Run {
+pub struct HostRun {
     pub host: HostId,
     /// Drawn at the start: what another run of the host left is never taken for this one's.
     pub number: u64,
@@ -37,10 +37,10 @@ pub enum Cause {
 /// Who owns a table: what the engine keeps for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    pub owner: Run,
+    pub owner: HostRun,
     pub cause: Cause,
     /// Who put it there, and the number of the transaction: nobody puts the same twice.
-    pub by: (Run, u64),
+    pub by: (HostRun, u64),
 }
 
 /// A table, and the revision at which it was claimed: it is owned as long as that is the last.
