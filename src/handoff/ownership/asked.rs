@@ -38,12 +38,12 @@ pub enum WhoAnswers {
     /// That is not known yet, but soon: it may be kept until then, or asked again.
     Wait,
     /// It gets no answer.
-    Silent(NoAnswer),
+    Silent(Unanswerable),
 }
 
 /// Why a request gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoAnswer {
+pub enum Unanswerable {
     /// The engine has not confirmed for too long that the table is owned still.
     Unconfirmed,
     /// It was passed on [`PassedOn::TIMES_MAX`] times, and belongs to yet another host.

@@ -7,8 +7,8 @@
 //! recorded, and have every table; so another one goes on where the owner is lost.
 //!
 //! - A host that is asked about a table that nobody has, or whose owner was not heard for
-//!   [`OwnershipLimits::gone_after`], claims it, and answers when it has seen its claim in what it watches:
-//!   then it has seen all that was recorded before.
+//!   [`OwnershipLimits::gone_after`], claims it, and answers when it has seen its claim in what it
+//! watches:   then it has seen all that was recorded before.
 //! - Asked about another's table, it passes the request on, and the owner answers directly.
 //!   One that was taken a short time ago is not taken again for twice as long each time.
 //! - An owner to which nearly all requests come through one other host gives the table to that one:
@@ -17,9 +17,9 @@
 //! Nothing here depends on what time it is, and only one thing on how fast time passes: an owner
 //! that has lost its table and does not know it may still answer. Its answers are right as long as
 //! nobody deletes what it knows. So it answers nothing that it could not confirm within
-//! [`OwnershipLimits::silent_after`], and who took the table deletes nothing for [`OwnershipLimits::keeps_all`],
-//! which is longer. An answer that is decided, and leaves the host later than that, as the process
-//! was stopped in between, is like one that the network delays.
+//! [`OwnershipLimits::silent_after`], and who took the table deletes nothing for
+//! [`OwnershipLimits::keeps_all`], which is longer. An answer that is decided, and leaves the host
+//! later than that, as the process was stopped in between, is like one that the network delays.
 //!
 //! The caller sends what [`ToDo::Send`] says, applies what it watches to the tables that it does
 //! not own, and keeps all that is not recorded apart from what is. Not here: who may ask at all
@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use crate::handoff::entry::TableKey;
 
-pub use asked::{NoAnswer, PassedOn, WhoAnswers};
+pub use asked::{PassedOn, Unanswerable, WhoAnswers};
 use stand::{Mine, Stand, TableStand};
 pub use transaction::{
     Cause, Claim, HostId, HostRun, Outcome, Owned, Revision, TABLES_MAX, Transaction,
@@ -217,7 +217,7 @@ impl Ownership {
                 mine.ways.count(passed.map(|passed| passed.by).filter(|&by| by != self.me.host));
                 let Some(confirmed) = mine.confirmed else { return WhoAnswers::Wait };
                 if now.saturating_sub(confirmed) >= self.limits.silent_after {
-                    return WhoAnswers::Silent(NoAnswer::Unconfirmed);
+                    return WhoAnswers::Silent(Unanswerable::Unconfirmed);
                 }
                 return WhoAnswers::Answer { deletes: now >= mine.deletes_from };
             }
@@ -237,7 +237,7 @@ impl Ownership {
             {
                 return match too_often {
                     false => WhoAnswers::PassOn(claim.owner.host, revision),
-                    true => WhoAnswers::Silent(NoAnswer::PassedOnTooOften),
+                    true => WhoAnswers::Silent(Unanswerable::PassedOnTooOften),
                 };
             }
             Some((revision, _)) => (Some(revision), Cause::Lost),
@@ -245,8 +245,8 @@ impl Ownership {
         if self.leaves {
             let other = self.peers.iter().find(|(_, peer)| !self.is_gone(now, peer.run));
             return match other {
-                None => WhoAnswers::Silent(NoAnswer::NobodyElse),
-                Some(_) if too_often => WhoAnswers::Silent(NoAnswer::PassedOnTooOften),
+                None => WhoAnswers::Silent(Unanswerable::NobodyElse),
+                Some(_) if too_often => WhoAnswers::Silent(Unanswerable::PassedOnTooOften),
                 Some((&host, _)) => WhoAnswers::PassOn(host, Revision(0)),
             };
         }
@@ -469,8 +469,8 @@ impl Ownership {
         self.watched = revision;
     }
 
-    /// To be called three times within [`OwnershipLimits::gone_after`]. `is_recorded`: whether nothing of a
-    /// table waits to be recorded, or to be answered.
+    /// To be called three times within [`OwnershipLimits::gone_after`]. `is_recorded`: whether
+    /// nothing of a table waits to be recorded, or to be answered.
     pub fn tick(
         &mut self,
         now: Duration,
@@ -550,8 +550,8 @@ impl Ownership {
         self.set(table, next);
     }
 
-    /// Confirms the tables that were not for [`OwnershipLimits::confirm_each`], the longest ago first; or,
-    /// where there is none, asks the engine whether it is there.
+    /// Confirms the tables that were not for [`OwnershipLimits::confirm_each`], the longest ago
+    /// first; or, where there is none, asks the engine whether it is there.
     fn confirm(&mut self, now: Duration, actions: &mut Vec<ToDo>) {
         let is_due = |at: Duration| now.saturating_sub(at) >= self.limits.confirm_each;
         let mut due: Vec<_> = self

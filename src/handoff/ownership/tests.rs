@@ -99,7 +99,7 @@ fn an_owner_that_is_not_confirmed_falls_silent() {
     // Confirmed is when it was asked for, not when the answer came.
     assert_eq!(host.asked(1999), WhoAnswers::Answer { deletes: true });
     assert!(host.ownership.may_answer(ms(1999), table()));
-    assert_eq!(host.asked(2000), WhoAnswers::Silent(NoAnswer::Unconfirmed));
+    assert_eq!(host.asked(2000), WhoAnswers::Silent(Unanswerable::Unconfirmed));
     assert!(!host.ownership.may_answer(ms(2000), table()));
     host.tick_until(2000, 2000, true);
     assert_eq!(host.asked(3999), WhoAnswers::Answer { deletes: true });
@@ -119,7 +119,7 @@ fn anothers_is_passed_on_and_taken_when_that_one_is_gone() {
     let asked = |host: &mut Host, at, passed| {
         host.ownership.asked(ms(at), table(), Some(passed), &mut host.actions)
     };
-    let too_often = WhoAnswers::Silent(NoAnswer::PassedOnTooOften);
+    let too_often = WhoAnswers::Silent(Unanswerable::PassedOnTooOften);
     assert_eq!(asked(&mut host, 299, passed), too_often);
     // Who passed it on knows more.
     let ahead = PassedOn { claimed: Revision(2), ..passed };
