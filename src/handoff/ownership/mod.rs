@@ -8,9 +8,9 @@
 //!
 //! - A host that is asked about a table that nobody has, or whose owner was not heard for
 //!   [`OwnershipLimits::gone_after`], claims it, and answers when it has seen its claim in what it
-//! watches:   then it has seen all that was recorded before.
+//!   watches: then it has seen all that was recorded before. One that was taken a short time ago is
+//!   not taken again for twice as long each time.
 //! - Asked about another's table, it passes the request on, and the owner answers directly.
-//!   One that was taken a short time ago is not taken again for twice as long each time.
 //! - An owner to which nearly all requests come through one other host gives the table to that one:
 //!   it stops, records what it changed, and only then puts the other's name there.
 //!
