@@ -58,6 +58,8 @@ mod downloads;
 mod errors;
 #[path = "e2e/fail2ban.rs"]
 mod fail2ban;
+#[path = "e2e/hairpin.rs"]
+mod hairpin;
 #[path = "e2e/host.rs"]
 mod host;
 #[path = "e2e/limit.rs"]

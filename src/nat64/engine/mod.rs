@@ -13,6 +13,8 @@
 //! while is as one of which nothing was heard: it may have no room for this NAT64.
 
 mod answers;
+mod hairpin;
+mod holders;
 mod keys;
 mod lifetime;
 mod packet;

@@ -1,5 +1,5 @@
 //! [`ChangesTold`]: what peers tell about their entries: the changes that the caller asks for, and
-//! which clients have entries.
+//! which clients have entries and ports.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as Slot;
 
 use super::EntryChange;
+use super::holders::PortHolders;
 use super::peer::Peer;
 use crate::handoff::random::SecretHash;
 
@@ -21,17 +22,25 @@ pub(super) struct ChangesTold {
     changes: Vec<EntryChange>,
     /// How many entries each client has, by its address. None has 0.
     clients: HashMap<Ipv6Addr, u32, SecretHash>,
+    holders: PortHolders,
 }
 
 impl ChangesTold {
     pub(super) fn new(nat64: Ipv4Addr, asked: bool, hash: SecretHash) -> Self {
-        Self { nat64, asked, changes: Vec::new(), clients: HashMap::with_hasher(hash) }
+        Self {
+            nat64,
+            asked,
+            changes: Vec::new(),
+            clients: HashMap::with_hasher(hash),
+            holders: PortHolders::new(hash),
+        }
     }
 
     /// Takes over what happened to the entries of this peer.
     pub(super) fn hear(&mut self, server: Ipv4Addr, peer: &mut Peer) {
         for (entry, made) in peer.take_changes() {
             self.count(entry.client.address, made);
+            self.holders.hear(entry, made);
             if self.asked {
                 self.changes.push(EntryChange { nat64: self.nat64, server, entry, made });
             }
@@ -54,6 +63,11 @@ impl ChangesTold {
 
     pub(super) fn has_client(&self, client: Ipv6Addr) -> bool {
         self.clients.contains_key(&client)
+    }
+
+    /// Which client has which port, whoever the server is.
+    pub(super) fn holders(&self) -> &PortHolders {
+        &self.holders
     }
 
     /// The changes, the oldest first.

@@ -95,7 +95,7 @@ impl Nat64 {
 
     /// Finds and refreshes the entry of a client's packet. `None` for a first fragment that only
     /// the server remembers.
-    fn find_outbound(
+    pub(super) fn find_outbound(
         &mut self,
         now: Duration,
         server: Ipv4Addr,
@@ -172,7 +172,7 @@ impl Nat64 {
         if self.has_its_share(server, data.key.address) {
             return Err(Ignored::ClientShare);
         }
-        let port = self.draw_port(server).ok_or(Ignored::NoPort)?;
+        let port = self.choose_port(server, &data.key).ok_or(Ignored::NoPort)?;
         let entry = Entry { port, client: data.key };
         let peer = peer_of(&mut self.peers, server)?;
         peer.insert(entry, EntryOrigin::Own, Lifetime::new(now, Some(data.usage)));
@@ -286,7 +286,16 @@ impl Nat64 {
         ports::count_eligible(self.config.handoff_port, &[self.control_port.0])
     }
 
-    /// A port that no client has towards `server`: a random one, or the next free one after it.
+    /// A port that no client has towards `server`: where it can be the one that this client has
+    /// elsewhere (RFC 6146 section 3.5.1.1), else a random one that nobody has, or any that is
+    /// free.
+    fn choose_port(&mut self, server: Ipv4Addr, client: &Client) -> Option<MappedPort> {
+        let elsewhere = self.told.holders().port_of(client);
+        elsewhere
+            .filter(|&port| self.is_eligible(port) && self.client_of(server, port).is_none())
+            .or_else(|| self.draw_port(server))
+    }
+
     fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
         // Else each packet of a new client would search all ports to find that none is free.
         let taken = self.peers.get(&server).map_or(0, Peer::length);
@@ -294,11 +303,18 @@ impl Nat64 {
             return None;
         }
         let mut candidate = MappedPort(MAPPED_PORT_MIN);
+        let mut held_elsewhere = None;
         for _ in 0..PORT_DRAWS {
             candidate = MappedPort(draw(&mut self.random, MAPPED_PORT_MIN));
             if self.is_eligible(candidate) && self.client_of(server, candidate).is_none() {
-                return Some(candidate);
+                if self.told.holders().client_of(candidate).is_none() {
+                    return Some(candidate);
+                }
+                held_elsewhere = held_elsewhere.or(Some(candidate));
             }
+        }
+        if held_elsewhere.is_some() {
+            return held_elsewhere;
         }
         (candidate.0..=u16::MAX)
             .chain(MAPPED_PORT_MIN..candidate.0)

@@ -16,7 +16,8 @@ Dropped:
     /// To none of the prefixes and to no public address: mostly what a kernel sends to its
     /// neighbors.
     NotOurs = "elsewhere",
-    /// From a client to a public address: hairpinning.
+    /// From a client to a public address, where no client has that port, or no TCP, UDP, nor an
+    /// error about these.
     Hairpin = "hairpin",
     /// A packet that would loop forever: from a client with an address behind one of the prefixes
     /// (RFC 6146 sections 3.5 and 5.4), or from a public address to one, or an error about

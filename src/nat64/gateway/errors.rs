@@ -66,7 +66,12 @@ impl Gateway {
             && let Some(message) = ipv4_error(error, view.destination(), packet)
             && self.may_tell(now)
         {
-            out.push(&[&message.headers, message.quoted]);
+            if self.pool.has(view.source()) {
+                let whole = [&message.headers, message.quoted].concat();
+                self.turn_error(now, &whole, out);
+            } else {
+                out.push(&[&message.headers, message.quoted]);
+            }
         }
     }
 

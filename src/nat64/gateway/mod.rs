@@ -12,15 +12,14 @@
 //! mapping and filtering are address-dependent (RFC 4787 sections 4.1 and 5). RFC 6146 section 3.1
 //! asks for endpoint-independent mapping: here a client that talks to two servers from one port may
 //! have two mapped ports.
-//!
-//! Not done: hairpinning, which is refused, since the table of entries is the service's and no
-//! client can be reached through a public address.
+//! But where no server names it, a client has the same towards all of them, as long as it is free.
 
 mod channel;
 mod counts;
 mod echo;
 mod ends;
 mod errors;
+mod hairpin;
 mod offloaded;
 mod outbox;
 mod pool;
@@ -102,6 +101,8 @@ pub struct Gateway {
     buffer: Vec<u8>,
     /// For the segments of a super-packet, one after the other.
     segment: Vec<u8>,
+    /// For what becomes of a client's packet to another client, half way.
+    turned: GatewayOutbox,
     /// The messages before a packet that a server delivers.
     front: Vec<u8>,
     counts: Counts,
@@ -138,6 +139,7 @@ impl Gateway {
             actions: Vec::new(),
             buffer: vec![0; PACKET_MAX + GROWTH_MAX],
             segment: vec![0; PACKET_MAX],
+            turned: GatewayOutbox::default(),
             front: Vec::new(),
             counts: Counts::default(),
         })
@@ -225,7 +227,16 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
         let view = Ipv6::new(packet).ok_or(Dropped::NotIp)?;
-        self.check_from_client(now, view, out)?;
+        match self.ends_of_client(view) {
+            Ok(()) => {}
+            Err(Dropped::Hairpin) => return self.hairpin(now, packet, out),
+            Err(reason) => {
+                if reason == Dropped::Destination {
+                    self.tell_client(now, errors::PROHIBITED, view.octets(), out);
+                }
+                return Err(reason);
+            }
+        }
         match Ipv6Packet::parse(packet) {
             Ok(packet) => self.outbound(now, &packet, out),
             Err(refused) => {
@@ -233,21 +244,6 @@ impl Gateway {
                 Ok(())
             }
         }
-    }
-
-    /// Whether a client may send from and to these addresses. Tells it where the destination is
-    /// prohibited.
-    fn check_from_client(
-        &mut self,
-        now: Duration,
-        view: Ipv6<'_>,
-        out: &mut GatewayOutbox,
-    ) -> Result<(), Dropped> {
-        let outcome = self.ends_of_client(view);
-        if let Err(Dropped::Hairpin | Dropped::Destination) = outcome {
-            self.tell_client(now, errors::PROHIBITED, view.octets(), out);
-        }
-        outcome
     }
 
     /// Whether a client may send from and to these addresses.
@@ -277,12 +273,7 @@ impl Gateway {
         packet: &Ipv6Packet<'_>,
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
-        // An error may come from a router: it is about its client's packet.
-        let client = match packet.inside() {
-            Inside::Error(flow) => flow.client,
-            Inside::Flow { .. } | Inside::Later(_) => packet.view().source(),
-        };
-        let which = self.pool.of_client(now, client);
+        let which = self.pool.of_sender(now, packet);
         let table = self.pool.table(which, extract(packet.view().destination()));
         match packet.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {

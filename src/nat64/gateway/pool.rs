@@ -16,6 +16,7 @@ use super::echo::Echoes;
 use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 use crate::nat64::engine::{Nat64, TCP_ESTABLISHED_LIFETIME};
+use crate::nat64::translate::{Inside, Ipv6Packet};
 
 /// The most public addresses: each has tables of its own.
 pub const ADDRESSES_MAX: usize = 64;
@@ -110,6 +111,16 @@ impl PublicAddresses {
             self.pairings.insert(client, Pairing { which, used: now });
         }
         which
+    }
+
+    /// Which address the sender of a packet has. An error may come from a router: it is about its
+    /// client's packet.
+    pub(super) fn of_sender(&mut self, now: Duration, packet: &Ipv6Packet<'_>) -> Which {
+        let client = match packet.inside() {
+            Inside::Error(flow) => flow.client,
+            Inside::Flow { .. } | Inside::Later(_) => packet.view().source(),
+        };
+        self.of_client(now, client)
     }
 
     pub(super) fn forget_pairings(&mut self) {

@@ -25,10 +25,13 @@ impl Gateway {
             Ok(packets) => {
                 push_all(packets, out);
                 self.did(Done::ToIpv4);
+                self.buffer = buffer;
             }
-            Err(refused) => self.refuse_client(now, refused, packet.view().octets(), out),
+            Err(refused) => {
+                self.buffer = buffer;
+                self.refuse_client(now, refused, packet.view().octets(), out);
+            }
         }
-        self.buffer = buffer;
     }
 
     pub(super) fn write_ipv6(
@@ -46,10 +49,14 @@ impl Gateway {
             Ok(packets) => {
                 push_all(packets, out);
                 self.did(Done::ToIpv6);
+                self.buffer = buffer;
             }
-            Err(refused) => self.refuse_service(now, refused, packet.view().octets(), out),
+            // About a client's packet to another, the error is translated as well.
+            Err(refused) => {
+                self.buffer = buffer;
+                self.refuse_service(now, refused, packet.view().octets(), out);
+            }
         }
-        self.buffer = buffer;
     }
 
     /// An IPv4 identification for a packet that brings none. It is random, so that it tells nobody

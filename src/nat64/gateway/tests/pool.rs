@@ -8,18 +8,19 @@ use crate::handoff::server::Server;
 use crate::ip::build::ipv6_udp;
 use crate::nat64::engine::TCP_ESTABLISHED_LIFETIME;
 
-const ADDRESSES: [Ipv4Addr; 3] = [POOL, Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 11)];
+pub(super) const ADDRESSES: [Ipv4Addr; 3] =
+    [POOL, Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 11)];
 
 /// A gateway of these addresses, in front of hosts without a server, or with one at `HOST`.
-struct Several {
-    gateway: Gateway,
-    now: Duration,
+pub(super) struct Several {
+    pub(super) gateway: Gateway,
+    pub(super) now: Duration,
     server: Option<Box<Server>>,
     notices: Vec<Notice>,
 }
 
 impl Several {
-    fn new(handoff: Handoff) -> Self {
+    pub(super) fn new(handoff: Handoff) -> Self {
         let nat64 =
             Nat64Config { authenticator_key: Some([5; 16]), ..Nat64Config::new(ADDRESSES[0]) };
         let further = ADDRESSES[1..].to_vec();
@@ -34,7 +35,7 @@ impl Several {
 
     /// What is written for this packet: control datagrams are carried to the server and back, or
     /// lost.
-    fn give(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn give(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         let mut written = Vec::new();
         let mut queue = VecDeque::from([packet.to_vec()]);
         let mut outbox = GatewayOutbox::default();
@@ -62,7 +63,7 @@ impl Several {
     }
 
     /// From where the host gets the client's packet: it gets one, and nobody anything else.
-    fn source(&mut self, packet: &[u8]) -> SocketAddrV4 {
+    pub(super) fn source(&mut self, packet: &[u8]) -> SocketAddrV4 {
         let written = self.give(packet);
         assert_eq!(written.len(), 1, "{:?}", self.gateway.drops().collect::<Vec<_>>());
         let view = Ipv4::new(&written[0]).unwrap();
@@ -70,26 +71,31 @@ impl Several {
         SocketAddrV4::new(view.source(), port)
     }
 
-    fn entries(&self) -> Vec<usize> {
+    pub(super) fn entries(&self) -> Vec<usize> {
         self.gateway.nat64s().map(Nat64::entries_held).collect()
     }
 }
 
-fn ends_of(from: Ipv4Addr, port: u16, to: Ipv4Addr, to_port: u16) -> (SocketAddrV4, SocketAddrV4) {
+pub(super) fn ends_of(
+    from: Ipv4Addr,
+    port: u16,
+    to: Ipv4Addr,
+    to_port: u16,
+) -> (SocketAddrV4, SocketAddrV4) {
     (SocketAddrV4::new(from, port), SocketAddrV4::new(to, to_port))
 }
 
 /// The address of one of many clients.
-fn address(number: u16) -> Ipv6Addr {
+pub(super) fn address(number: u16) -> Ipv6Addr {
     Ipv6Addr::from_bits(CLIENT.to_bits() + (u128::from(number) << 64))
 }
 
-fn of(client: Ipv6Addr, port: u16, host: Ipv4Addr) -> (SocketAddrV6, SocketAddrV6) {
+pub(super) fn of(client: Ipv6Addr, port: u16, host: Ipv4Addr) -> (SocketAddrV6, SocketAddrV6) {
     let service = synthesize(Prefix96::of(SERVICE), host);
     (SocketAddrV6::new(client, port, 0, 0), SocketAddrV6::new(service, 80, 0, 0))
 }
 
-fn syn(client: Ipv6Addr, port: u16, host: Ipv4Addr) -> Vec<u8> {
+pub(super) fn syn(client: Ipv6Addr, port: u16, host: Ipv4Addr) -> Vec<u8> {
     let (from, to) = of(client, port, host);
     ipv6_tcp(from, to, SYN, b"")
 }

@@ -96,7 +96,7 @@ impl Gateway {
     }
 
     /// Tells the client why its packet was ignored, where it should be told.
-    fn after_outbound(
+    pub(super) fn after_outbound(
         &mut self,
         now: Duration,
         which: Which,
