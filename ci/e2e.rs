@@ -62,6 +62,8 @@ mod fail2ban;
 mod hairpin;
 #[path = "e2e/host.rs"]
 mod host;
+#[path = "e2e/kept.rs"]
+mod kept;
 #[path = "e2e/limit.rs"]
 mod limit;
 #[path = "e2e/live.rs"]

@@ -11,6 +11,7 @@ pub mod fs;
 #[cfg(feature = "programs")]
 pub mod history;
 pub mod journal;
+pub mod kept;
 pub mod routes;
 pub mod storage;
 

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::packet::{Inbound, Outbound, PacketKind, whole_ipv4, whole_ipv6};
+use super::peer::Contradicted;
 use super::reply::{Packet, ServerReply};
 use super::requests::{divide, send_reports};
 use super::{Action, ENTRIES_MAX, Ignored, Nat64, ServerState, forward, peer_of};
@@ -131,7 +132,15 @@ impl Nat64 {
             return Err(Ignored::EntriesLimit);
         }
         let before = peer.length();
-        let learned = peer.learn(entry, delivery.is_some(), now, usage, self.control_port);
+        let was_own = peer.is_own(&entry);
+        let learned = if self.told.is_reserved(server, &entry) {
+            Err(Contradicted)
+        } else {
+            peer.learn(entry, delivery.is_some(), now, usage, self.control_port)
+        };
+        if was_own {
+            self.told.reserve(server, entry);
+        }
         self.told.hear(server, peer);
         self.entries_held = self.entries_held + peer.length() - before;
         // Differs from the answer's where that contradicts an entry of our own, or is none where

@@ -60,7 +60,9 @@ impl Nat64 {
         let entry = Entry { port, client };
         // One that has another port towards that address answers from there.
         if self.entries_held < ENTRIES_MAX
+            && !self.told.is_full()
             && self.port_of(from, &client).is_none()
+            && !self.told.is_reserved(from, &entry)
             && let Ok(peer) = peer_of(&mut self.peers, from)
         {
             peer.insert(entry, EntryOrigin::Own, Lifetime::new(now, Some(data.usage)));

@@ -8,8 +8,12 @@
 use std::time::Duration;
 
 use super::{TCP_ESTABLISHED_LIFETIME, TCP_TRANSITORY_LIFETIME, UDP_LIFETIME};
+use crate::ip::fields::protocol::{TCP, UDP};
 use crate::ip::fields::tcp::{FIN, RST, SYN};
 use crate::ip::transport::Transport;
+
+/// Octets of a [`Lifetime`] that is kept.
+pub(super) const LIFETIME_OCTETS: usize = 9;
 
 /// What a packet does to the entry that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +100,41 @@ impl Lifetime {
         lifetime
     }
 
+    /// As it is kept: milliseconds that are left (4 octets), how many sessions (1; 2 are several),
+    /// of one its protocol (1), the service's port (2) and what was seen of it (1).
+    pub(super) fn encode(&self, now: Duration) -> [u8; LIFETIME_OCTETS] {
+        let left = u32::try_from(self.expires.saturating_sub(now).as_millis()).unwrap_or(u32::MAX);
+        let [a, b, c, d] = left.to_be_bytes();
+        match &self.sessions {
+            Sessions::None => [a, b, c, d, 0, 0, 0, 0, 0],
+            Sessions::One(Session { transport, service_port }, connection) => {
+                let protocol = if *transport == Transport::Tcp { TCP } else { UDP };
+                let [high, low] = service_port.to_be_bytes();
+                [a, b, c, d, 1, protocol, high, low, connection.encode()]
+            }
+            Sessions::Several => [a, b, c, d, 2, 0, 0, 0, 0],
+        }
+    }
+
+    /// What was kept so long before. `None` where it has expired, or is nothing that was kept.
+    pub(super) fn decode(now: Duration, elapsed: Duration, octets: &[u8]) -> Option<Self> {
+        let &[a, b, c, d, sessions, protocol, high, low, seen] = octets else { return None };
+        let left = Duration::from_millis(u32::from_be_bytes([a, b, c, d]).into());
+        let left = left.min(TCP_ESTABLISHED_LIFETIME).checked_sub(elapsed)?;
+        let session = |transport| {
+            let service_port = u16::from_be_bytes([high, low]);
+            Sessions::One(Session { transport, service_port }, TcpConnection::decode(seen))
+        };
+        let sessions = match (sessions, protocol) {
+            (0, _) => Sessions::None,
+            (1, TCP) => session(Transport::Tcp),
+            (1, UDP) => session(Transport::Udp),
+            (2, _) => Sessions::Several,
+            _ => return None,
+        };
+        (!left.is_zero()).then(|| Self { expires: now.saturating_add(left), sessions })
+    }
+
     /// Whether no connection needs the entry any more.
     pub(super) fn has_expired(&self, now: Duration) -> bool {
         now >= self.expires
@@ -136,6 +175,18 @@ enum SessionState {
 }
 
 impl TcpConnection {
+    /// A bit of each.
+    fn encode(&self) -> u8 {
+        let all = [self.client_spoke, self.service_spoke, self.client_done, self.service_done];
+        all.iter().fold(0, |bits, &bit| bits << 1 | u8::from(bit))
+    }
+
+    fn decode(bits: u8) -> Self {
+        let [client_spoke, service_spoke, client_done, service_done] =
+            [8, 4, 2, 1].map(|bit| bits & bit != 0);
+        Self { client_spoke, service_spoke, client_done, service_done }
+    }
+
     fn follow(&mut self, segment: SegmentKind, of_client: bool) -> SessionState {
         let ended = self.client_done && self.service_done;
         match segment {
@@ -216,6 +267,38 @@ mod tests {
         let mut stray = all[..4].to_vec();
         stray.push((HTTP, Syn, true));
         assert_eq!(left(&stray), LONG - MINUTE);
+    }
+
+    #[test]
+    fn what_is_kept_goes_on() {
+        use SegmentKind::{Fin, Other, Syn};
+        let now = Duration::from_secs(1000);
+        let usage = |segment, of_client| Usage { session: HTTP, segment, of_client };
+        let mut lifetime = Lifetime::new(now, Some(usage(Syn, true)));
+        lifetime.refresh(now, usage(Syn, false));
+        let again = |lifetime: &Lifetime, elapsed| {
+            let octets = lifetime.encode(now + MINUTE);
+            Lifetime::decode(Duration::from_secs(5), elapsed, &octets)
+        };
+        // A connection that is opening: what is left, less the time in between.
+        let half = again(&lifetime, MINUTE).unwrap();
+        assert_eq!(half.expires, Duration::from_secs(5) + SHORT - 2 * MINUTE);
+        assert!(again(&lifetime, SHORT - MINUTE).is_none());
+        // One side was done before, so the other's FIN ends it.
+        lifetime.refresh(now, usage(Other, true));
+        lifetime.refresh(now, usage(Fin, true));
+        let mut half = again(&lifetime, Duration::ZERO).unwrap();
+        assert_eq!(half.expires, Duration::from_secs(5) + LONG - MINUTE);
+        half.refresh(now, usage(Fin, false));
+        assert_eq!(half.expires, now + SHORT);
+        // With several, the end of one shortens nothing.
+        lifetime.refresh(now, Usage { session: HTTPS, segment: Other, of_client: true });
+        let mut several = again(&lifetime, Duration::ZERO).unwrap();
+        several.refresh(now, usage(Fin, false));
+        assert_eq!(several.expires, Duration::from_secs(5) + LONG - MINUTE);
+        for octets in [&[0, 0, 1, 0, 3, 0, 0, 0, 0][..], &[0, 0, 1, 0, 1, 1, 0, 0, 0], &[0; 8]] {
+            assert!(Lifetime::decode(now, Duration::ZERO, octets).is_none());
+        }
     }
 
     #[test]

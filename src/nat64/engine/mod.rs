@@ -15,12 +15,14 @@
 mod answers;
 mod hairpin;
 mod holders;
+mod kept;
 mod keys;
 mod lifetime;
 mod packet;
 mod peer;
 mod reply;
 mod requests;
+mod reserved;
 mod sources;
 mod told;
 mod traffic;
@@ -30,6 +32,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 
+pub use kept::{KEPT_ENTRY, Restored};
 pub use keys::{AuthenticatorKey, ROTATION_LIFETIME};
 pub use packet::{Inbound, Outbound};
 pub use peer::{
@@ -107,6 +110,8 @@ pub struct Nat64Config {
     pub client_share: f64,
     /// Whether the caller asks for changes of entries: [`Nat64::changes`].
     pub tells_changes: bool,
+    /// Whether the caller keeps entries over a restart: [`Nat64::keep`].
+    pub keeps_entries: bool,
 }
 
 impl Nat64Config {
@@ -125,6 +130,7 @@ impl Nat64Config {
             path_mtu: None,
             client_share: 1.0,
             tells_changes: false,
+            keeps_entries: false,
         }
     }
 }
@@ -266,7 +272,7 @@ impl Nat64 {
         let hash = SecretHash::new(random.key());
         let sources = Sources::new(hash);
         Self {
-            told: ChangesTold::new(config.address, config.tells_changes, hash),
+            told: ChangesTold::new(&config, hash),
             config,
             random,
             sources,
@@ -425,7 +431,12 @@ impl Nat64 {
 
     /// Adds to the changes that each entry is gone, as it will be.
     pub fn tell_end(&mut self) {
-        self.told.end(&self.peers);
+        self.told.end(&self.peers, false);
+    }
+
+    /// The same of those entries that are not kept over a restart.
+    pub fn tell_stop(&mut self) {
+        self.told.end(&self.peers, self.config.keeps_entries);
     }
 
     pub fn address(&self) -> Ipv4Addr {

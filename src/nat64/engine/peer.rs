@@ -38,6 +38,15 @@ pub(super) enum EntryOrigin {
     Own,
 }
 
+/// An entry was made or learned, or is gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeerChange {
+    pub entry: Entry,
+    pub made: bool,
+    /// It was made without the server.
+    pub own: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct PeerEntry {
     pub port: MappedPort,
@@ -77,7 +86,7 @@ pub(super) struct Peer {
     /// has 0.
     own: BTreeMap<Network, usize>,
     /// What happened to entries since [`Peer::take_changes`], the oldest first.
-    changes: Vec<(Entry, bool)>,
+    changes: Vec<PeerChange>,
     ports: BTreeMap<MappedPort, Client>,
     reports: BTreeMap<u64, PendingReport>,
     next_report: u64,
@@ -215,8 +224,9 @@ impl Peer {
         let replaced = self.entries.insert(client, mapping);
         let taken = self.ports.insert(port, client);
         assert!(replaced.is_none() && taken.is_none(), "entries are unique");
-        self.changes.push((entry, true));
-        if origin == EntryOrigin::Own {
+        let own = origin == EntryOrigin::Own;
+        self.changes.push(PeerChange { entry, made: true, own });
+        if own {
             *self.own.entry(Network::of(client.address)).or_default() += 1;
         }
     }
@@ -229,6 +239,37 @@ impl Peer {
     /// How many of them this one has.
     pub(super) fn own_of(&self, network: Network) -> usize {
         self.own.get(&network).copied().unwrap_or_default()
+    }
+
+    /// Whether the client has this entry, and the NAT64 made it without the server.
+    pub(super) fn is_own(&self, entry: &Entry) -> bool {
+        let of_client = self.entries.get(&entry.client);
+        of_client.is_some_and(|of| of.origin == EntryOrigin::Own && of.port == entry.port)
+    }
+
+    /// The entries that the server made or confirmed.
+    pub(super) fn learned(&self) -> impl Iterator<Item = Entry> {
+        let all = self.entries.iter();
+        let learned = all.filter(|(_, mapping)| mapping.origin == EntryOrigin::Server);
+        learned.map(|(&client, mapping)| Entry { port: mapping.port, client })
+    }
+
+    /// Gives `keep` each entry that was made without the server, whether the service ever used it,
+    /// and how long it lives.
+    pub(super) fn each_own(&self, mut keep: impl FnMut(Entry, bool, &Lifetime)) {
+        for (&client, mapping) in &self.entries {
+            if mapping.origin == EntryOrigin::Own {
+                keep(Entry { port: mapping.port, client }, mapping.answered, &mapping.lifetime);
+            }
+        }
+    }
+
+    /// Adds an entry of before a restart. The client has none, and the port is free.
+    pub(super) fn restore(&mut self, entry: Entry, answered: bool, lifetime: Lifetime) {
+        self.insert(entry, EntryOrigin::Own, lifetime);
+        if let Some(mapping) = self.entries.get_mut(&entry.client) {
+            mapping.answered = answered;
+        }
     }
 
     /// Whether the client's entry is one that neither a server nor the service ever used.
@@ -252,15 +293,17 @@ impl Peer {
     pub(super) fn remove(&mut self, client: &Client) {
         if let Some(mapping) = self.entries.remove(client) {
             self.ports.remove(&mapping.port);
-            self.changes.push((Entry { port: mapping.port, client: *client }, false));
-            if mapping.origin == EntryOrigin::Own {
+            let own = mapping.origin == EntryOrigin::Own;
+            let entry = Entry { port: mapping.port, client: *client };
+            self.changes.push(PeerChange { entry, made: false, own });
+            if own {
                 one_less(&mut self.own, client);
             }
         }
     }
 
-    /// Which entries were made or learned (true), and which are gone, since the last call.
-    pub(super) fn take_changes(&mut self) -> Vec<(Entry, bool)> {
+    /// What happened to entries since the last call, the oldest first.
+    pub(super) fn take_changes(&mut self) -> Vec<PeerChange> {
         mem::take(&mut self.changes)
     }
 
@@ -311,8 +354,10 @@ impl Peer {
             let lives = !mapping.lifetime.has_expired(now);
             if !lives {
                 self.ports.remove(&mapping.port);
-                self.changes.push((Entry { port: mapping.port, client: *client }, false));
-                if mapping.origin == EntryOrigin::Own {
+                let own = mapping.origin == EntryOrigin::Own;
+                let entry = Entry { port: mapping.port, client: *client };
+                self.changes.push(PeerChange { entry, made: false, own });
+                if own {
                     one_less(&mut self.own, client);
                 }
             }

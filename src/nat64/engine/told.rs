@@ -8,9 +8,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as Slot;
 
-use super::EntryChange;
 use super::holders::PortHolders;
-use super::peer::Peer;
+use super::peer::{Peer, PeerChange};
+use super::reserved::Reserved;
+use super::{ENTRIES_MAX, EntryChange, Nat64Config};
+use crate::handoff::entry::Entry;
 use crate::handoff::random::SecretHash;
 
 #[derive(Debug)]
@@ -23,11 +25,17 @@ pub(super) struct ChangesTold {
     /// How many entries each client has, by its address. None has 0.
     clients: HashMap<Ipv6Addr, u32, SecretHash>,
     holders: PortHolders,
+    /// Ports whose last holder the file of kept entries may still name; `None` where there is no
+    /// file.
+    reserved: Option<Reserved>,
 }
 
 impl ChangesTold {
-    pub(super) fn new(nat64: Ipv4Addr, asked: bool, hash: SecretHash) -> Self {
+    pub(super) fn new(config: &Nat64Config, hash: SecretHash) -> Self {
+        let (nat64, asked) = (config.address, config.tells_changes);
+        let reserved = config.keeps_entries.then(|| Reserved::new(hash));
         Self {
+            reserved,
             nat64,
             asked,
             changes: Vec::new(),
@@ -38,9 +46,12 @@ impl ChangesTold {
 
     /// Takes over what happened to the entries of this peer.
     pub(super) fn hear(&mut self, server: Ipv4Addr, peer: &mut Peer) {
-        for (entry, made) in peer.take_changes() {
+        for PeerChange { entry, made, own } in peer.take_changes() {
             self.count(entry.client.address, made);
             self.holders.hear(entry, made);
+            if own && !made {
+                self.reserve(server, entry);
+            }
             if self.asked {
                 self.changes.push(EntryChange { nat64: self.nat64, server, entry, made });
             }
@@ -84,14 +95,51 @@ impl ChangesTold {
         self.changes = changes;
     }
 
-    /// Adds to the changes that each entry is gone, as it will be.
-    pub(super) fn end(&mut self, peers: &BTreeMap<Ipv4Addr, Peer>) {
+    /// The file may name the client of that entry, which is not its own any more.
+    pub(super) fn reserve(&mut self, server: Ipv4Addr, entry: Entry) {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.add(server, entry);
+        }
+    }
+
+    /// Whether nobody else may have the port of that entry yet.
+    pub(super) fn is_reserved(&self, server: Ipv4Addr, entry: &Entry) -> bool {
+        self.reserved.as_ref().is_some_and(|reserved| reserved.is_of_another(server, entry))
+    }
+
+    /// Whether so many ports are reserved that no entry is to be made: for long, nothing could be
+    /// kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.reserved.as_ref().is_some_and(|reserved| reserved.ports() >= ENTRIES_MAX)
+    }
+
+    pub(super) fn reserved(&mut self) -> Option<&mut Reserved> {
+        self.reserved.as_mut()
+    }
+
+    /// Takes over entries of before a restart, of which no change is told: they went on.
+    pub(super) fn restored(&mut self, server: Ipv4Addr, peer: &mut Peer) {
+        let asked = mem::replace(&mut self.asked, false);
+        self.hear(server, peer);
+        self.asked = asked;
+    }
+
+    /// Adds to the changes that this entry is gone.
+    pub(super) fn gone(&mut self, server: Ipv4Addr, entry: Entry) {
         if self.asked {
-            let nat64 = self.nat64;
-            let entries = peers.iter().flat_map(|(&server, peer)| {
-                peer.entries().map(move |entry| EntryChange { nat64, server, entry, made: false })
-            });
-            self.changes.extend(entries);
+            self.changes.push(EntryChange { nat64: self.nat64, server, entry, made: false });
+        }
+    }
+
+    /// Adds to the changes that each entry is gone, as it will be; `learned`: those alone that
+    /// servers know.
+    pub(super) fn end(&mut self, peers: &BTreeMap<Ipv4Addr, Peer>, learned: bool) {
+        for (&server, peer) in peers {
+            if learned {
+                peer.learned().for_each(|entry| self.gone(server, entry));
+            } else {
+                peer.entries().for_each(|entry| self.gone(server, entry));
+            }
         }
     }
 }

@@ -166,7 +166,7 @@ impl Nat64 {
         data: &DataPacket<Client>,
     ) -> Result<Entry, Ignored> {
         self.make_room(server);
-        if self.entries_held >= ENTRIES_MAX {
+        if self.entries_held >= ENTRIES_MAX || self.told.is_full() {
             return Err(Ignored::EntriesLimit);
         }
         if self.has_its_share(server, data.key.address) {
@@ -208,7 +208,7 @@ impl Nat64 {
     }
 
     /// Removes the entry, unless a server or the service has used it.
-    fn evict_silent(&mut self, server: Ipv4Addr, client: Client) {
+    pub(super) fn evict_silent(&mut self, server: Ipv4Addr, client: Client) {
         let Some(peer) = self.peers.get_mut(&server) else {
             return;
         };
@@ -292,11 +292,18 @@ impl Nat64 {
     fn choose_port(&mut self, server: Ipv4Addr, client: &Client) -> Option<MappedPort> {
         let elsewhere = self.told.holders().port_of(client);
         elsewhere
-            .filter(|&port| self.is_eligible(port) && self.client_of(server, port).is_none())
-            .or_else(|| self.draw_port(server))
+            .filter(|&port| self.is_free(server, Entry { port, client: *client }))
+            .or_else(|| self.draw_port(server, client))
     }
 
-    fn draw_port(&mut self, server: Ipv4Addr) -> Option<MappedPort> {
+    /// Whether that can be made an entry.
+    fn is_free(&self, server: Ipv4Addr, entry: Entry) -> bool {
+        self.is_eligible(entry.port)
+            && self.client_of(server, entry.port).is_none()
+            && !self.told.is_reserved(server, &entry)
+    }
+
+    fn draw_port(&mut self, server: Ipv4Addr, client: &Client) -> Option<MappedPort> {
         // Else each packet of a new client would search all ports to find that none is free.
         let taken = self.peers.get(&server).map_or(0, Peer::length);
         if taken >= self.ports_eligible() {
@@ -306,7 +313,7 @@ impl Nat64 {
         let mut held_elsewhere = None;
         for _ in 0..PORT_DRAWS {
             candidate = MappedPort(draw(&mut self.random, MAPPED_PORT_MIN));
-            if self.is_eligible(candidate) && self.client_of(server, candidate).is_none() {
+            if self.is_free(server, Entry { port: candidate, client: *client }) {
                 if self.told.holders().client_of(candidate).is_none() {
                     return Some(candidate);
                 }
@@ -319,7 +326,7 @@ impl Nat64 {
         (candidate.0..=u16::MAX)
             .chain(MAPPED_PORT_MIN..candidate.0)
             .map(MappedPort)
-            .find(|&port| self.is_eligible(port) && self.client_of(server, port).is_none())
+            .find(|&port| self.is_free(server, Entry { port, client: *client }))
     }
 
     pub(super) fn try_service_packet(

@@ -9,6 +9,7 @@
 //!
 #![doc = include_str!("../../GATEWAY.md")]
 
+mod kept;
 mod log;
 mod metrics;
 
@@ -38,6 +39,7 @@ use crate::nat64::gateway::{
     ServerChange,
 };
 use crate::programs::options::{GatewaySetup, LogDestination};
+use kept::EntryKeeper;
 use log::GatewayLog;
 use metrics::{Published, ShellCounts};
 
@@ -66,6 +68,9 @@ pub enum GatewayError {
     /// The file with the key of authenticators cannot be used, and why.
     #[error("--secret {path}: {cause}", path = .0.display(), cause = .1)]
     Secret(PathBuf, String),
+    /// The file with the entries cannot be used.
+    #[error("--state {path}: {cause}; name another file", path = .0.display(), cause = .1)]
+    State(PathBuf, io::Error),
     /// The file of the log cannot be opened.
     #[error("--log {path}: {cause}; name a file that can be written", path = .0.display(), cause = .1)]
     Log(PathBuf, io::Error),
@@ -86,6 +91,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     stderr::in_background();
     let authenticator_key = config.secret.as_deref().map(authenticator_key).transpose()?;
     let log = config.log.as_ref().map(open_log).transpose()?;
+    let keeper = config.state.as_deref().map(open_state).transpose()?;
     let published = config.metrics.map(listen).transpose()?;
     let mut tun = Tun::open(&config.tun)?;
     tun.set_up(config.mtu, &config.pool, &config.prefixes)?;
@@ -102,6 +108,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         client_share: config.client_share,
         authenticator_key,
         tells_changes: log.is_some(),
+        keeps_entries: keeper.is_some(),
         ..Nat64Config::new(first)
     };
     let GatewaySetup { mtu, lowest_ipv6_mtu, .. } = *config;
@@ -129,6 +136,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         outbox,
         deliveries,
         log,
+        keeper,
         published,
         unwritten: 0,
         lines: Rate::default(),
@@ -140,8 +148,9 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
             failed: false,
         },
     };
+    running.restore()?;
     let result = running.run(&signals, config.rotate);
-    running.gateway.tell_end();
+    running.keep_or_end();
     running.write_log();
     running.say_counts();
     result
@@ -154,6 +163,7 @@ struct Running {
     outbox: GatewayOutbox,
     deliveries: Deliveries,
     log: Option<GatewayLog>,
+    keeper: Option<EntryKeeper>,
     published: Option<Published>,
     /// The number of packets that the kernel did not take.
     unwritten: u64,
@@ -186,10 +196,7 @@ impl Running {
                 while let Some(signal) = signals.next_signal() {
                     match signal {
                         Signal::Stop => return Ok(()),
-                        Signal::Flush => {
-                            self.gateway.reboot(randomness()?);
-                            say(format_args!("all entries are forgotten, as after a reboot"));
-                        }
+                        Signal::Flush => self.forget(now)?,
                     }
                 }
                 self.follow_device(now);
@@ -208,15 +215,49 @@ impl Running {
                 self.publish();
                 tick_due = now.saturating_add(TICK);
             }
+            let keeps = match &mut self.keeper {
+                Some(keeper) => keeper.step(now, &self.clock, &mut self.gateway),
+                None => false,
+            };
             let idle = self.batch(now, &mut buffer)?;
             self.write_log();
             // Behind a whole batch nothing was asked: so it is looked for.
             others = !idle;
-            if idle {
+            if idle && !keeps {
                 let left = tick_due.saturating_sub(self.clock.monotonic());
                 others = tun::wait(&self.tun, signals, left)
                     .map_err(|error| GatewayError::System("poll", error))?;
             }
+        }
+    }
+
+    /// Forgets all entries, those that are kept too.
+    fn forget(&mut self, now: Duration) -> Result<(), GatewayError> {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.forget(now, &mut self.gateway);
+        }
+        self.gateway.reboot(randomness()?);
+        say(format_args!("all entries are forgotten, as after a reboot"));
+        Ok(())
+    }
+
+    /// Takes over the entries of before, before any packet.
+    fn restore(&mut self) -> Result<(), GatewayError> {
+        if let Some(keeper) = &self.keeper {
+            let restored = keeper.restore(&self.clock, &mut self.gateway);
+            restored.map_err(|error| GatewayError::State(keeper.path().to_owned(), error))?;
+            self.write_log();
+        }
+        Ok(())
+    }
+
+    /// All entries are over, but for those that are kept.
+    fn keep_or_end(&mut self) {
+        let keeper = self.keeper.as_mut();
+        if keeper.is_some_and(|keeper| keeper.stop(&self.clock, &mut self.gateway)) {
+            self.gateway.tell_stop();
+        } else {
+            self.gateway.tell_end();
         }
     }
 
@@ -354,6 +395,10 @@ impl Running {
 /// As `1, 2`.
 fn listed(list: &[impl ToString]) -> String {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn open_state(path: &Path) -> Result<EntryKeeper, GatewayError> {
+    EntryKeeper::open(path).map_err(|error| GatewayError::State(path.to_owned(), error))
 }
 
 fn open_log(destination: &LogDestination) -> Result<GatewayLog, GatewayError> {

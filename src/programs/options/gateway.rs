@@ -70,6 +70,12 @@ options! {
         Row::path("secret", "FILE", |path| Ok(Some(path.to_owned())))
             .default_with("another key at each start", |_| Ok((None, Origin::Default)));
 
+    pub state: Option<PathBuf> =
+        "File with the entries that the gateway made without a server; made if it does not exist. With \
+         it, connections to hosts without a server go on after a restart",
+        Row::path("state", "FILE", |path| not_empty(path).map(|path| Some(path.to_owned())))
+            .default_with("none", |_| Ok((None, Origin::Default)));
+
     pub log: Option<LogDestination> =
         "File to append a line to for each entry that is made or gone, in the form of the server's \
          log, - for standard output",

@@ -29,6 +29,7 @@ fn options_of_gateway() {
         client_share: 0.125,
         rotate: Duration::from_secs(3600),
         secret: None,
+        state: None,
         log: None,
         metrics: None,
     };
@@ -45,6 +46,7 @@ fn options_of_gateway() {
         "--client-share=0.5",
         "--rotate=5m",
         "--secret=/etc/secret",
+        "--state=/var/lib/gateway/entries",
         "--log=/var/log/gateway",
         "--metrics=[::1]:8065",
     ];
@@ -58,6 +60,7 @@ fn options_of_gateway() {
         client_share: 0.5,
         rotate: Duration::from_secs(300),
         secret: Some("/etc/secret".into()),
+        state: Some("/var/lib/gateway/entries".into()),
         log: Some(LogDestination::File("/var/log/gateway".into())),
         metrics: Some("[::1]:8065".parse().unwrap()),
     };

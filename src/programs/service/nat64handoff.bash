@@ -726,7 +726,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__gateway)
-            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --client-share --rotate --secret --log --metrics --help"
+            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --client-share --rotate --secret --state --log --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -765,6 +765,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --secret)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

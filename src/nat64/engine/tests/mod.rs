@@ -149,6 +149,7 @@ fn icmp_error(about: &[u8]) -> Vec<u8> {
 
 mod answers;
 mod arbitrary;
+mod kept;
 mod repairs;
 mod requests;
 mod state;
