@@ -39,7 +39,11 @@ pub fn recipe() -> Vec<&'static str> {
 
 /// Makes the device as DELIVERY.md says.
 pub fn make_device(field: &Field) {
-    for line in recipe() {
+    make_by(field, recipe());
+}
+
+fn make_by(field: &Field, lines: impl IntoIterator<Item = &'static str>) {
+    for line in lines {
         let line = line.replace("nat64ho", "root");
         let arguments: Vec<_> = line.split(' ').skip(1).collect();
         let output = run(&field.server, "ip", &arguments);
@@ -336,6 +340,31 @@ fn section_11_a_device_that_is_missing_is_named() {
     assert!(said.contains("without multi_queue"), "{said}");
     let said = start(&["--deliver", "native", "--reactors", "1"]);
     assert!(said.contains("has no address 64:ff9b::127.0.0.1: ip -6 addr add"), "{said}");
+}
+
+/// The device is removed under the server, and made again: a connection goes on, and who comes
+/// meanwhile is served as with cache.
+#[test]
+fn section_11_a_device_that_goes_away_and_comes_again() {
+    let field = Field::new();
+    let (mut server, _gateway, _nginx) =
+        delivering(&field, &["--deliver", "native", "--reactors", "2"]);
+    let echo = Echo::start(&field, 7);
+    let mut stream = echo.connect(&field);
+    exchange(&mut stream, b"before");
+    let entries = server.entries(Kind::Created).len();
+    field.server.ip("link del ho0");
+    wait_until("it says so", || server.said().contains("the device ho0 is gone"));
+    // By an entry: nginx has it from the NAT64's address, at the socket of IPv4.
+    curl(&field.sites[0], "hello").unwrap();
+    wait_until("it has an entry", || server.entries(Kind::Created).len() == entries + 1);
+    // The rule is there still.
+    make_by(&field, recipe().into_iter().filter(|line| !line.contains(" rule ")));
+    wait_until("it says so", || server.said().contains("the device ho0 is there again"));
+    exchange(&mut stream, b"after");
+    drop(stream);
+    assert_eq!(echo.peer().ip(), IpAddr::V6(field.sites[0].address));
+    server.stop();
 }
 
 /// Several reactors share the device: an answer may come out at another one than the NAT64's.

@@ -15,6 +15,7 @@ mod routes;
 mod store;
 
 use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use kept::{KEPT_OCTETS_MAX, KeptRoutesMalformed};
 pub use last::LastFlow;
@@ -35,12 +36,26 @@ pub struct HostDelivery {
     services: Vec<Ipv6Addr>,
     /// Who gets the answers.
     pub routes: DeliveryRoutes,
+    /// The device is gone.
+    away: AtomicBool,
 }
 
 impl HostDelivery {
     /// Of these ports, to these addresses.
     pub fn new(ports: DeliveredPorts, services: Vec<Ipv6Addr>, routes: DeliveryRoutes) -> Self {
-        Self { ports, services, routes }
+        Self { ports, services, routes, away: AtomicBool::new(false) }
+    }
+
+    /// Whether there is no device: then nothing new is delivered, and what was goes on when there
+    /// is one again.
+    #[inline]
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// Says so. Returns whether it was said before.
+    pub fn set_away(&self, away: bool) -> bool {
+        self.away.swap(away, Ordering::Relaxed)
     }
 
     /// Whether packets to this address are delivered.

@@ -50,7 +50,8 @@ impl Channel {
         let slot = self.table.find_near(exchange.probable, sender);
         let delivery = exchange.effects.shared.delivery.as_deref();
         let going_on = || slot.is_none().then(|| goes_on(view, &walk, &exchange.effects)).flatten();
-        let to_deliver = to_deliver(view, &walk, delivery);
+        let to_deliver = to_deliver(view, &walk, delivery)
+            .filter(|(flow, translates)| may_deliver(view, &walk, flow, *translates, exchange));
         let Some((flow, translates)) = to_deliver.or_else(going_on) else {
             return Ok(false);
         };
@@ -77,7 +78,8 @@ impl Channel {
         let view = Ipv6::new(exchange.datagram.octets(parts.packet));
         let view = view.ok_or(DropReason::PacketTruncated)?;
         let walk = view.walk()?;
-        match to_deliver(view, &walk, exchange.effects.shared.delivery.as_deref()) {
+        let delivery = exchange.effects.shared.delivery.as_deref();
+        match to_deliver(view, &walk, delivery.filter(|delivery| !delivery.is_away())) {
             Some((flow, translates)) => {
                 self.deliver(flow, translates, token, parts, exchange).map(|()| true)
             }
@@ -121,7 +123,9 @@ impl Channel {
         parts: ClientPacket,
         exchange: &mut Exchange<'_>,
     ) -> Result<bool, DropReason> {
-        let others = |delivery: &&Arc<HostDelivery>| delivery.ports.others(walk.protocol);
+        let others = |delivery: &&Arc<HostDelivery>| {
+            delivery.ports.others(walk.protocol) && !delivery.is_away()
+        };
         let Some(delivery) = exchange.effects.shared.delivery.as_ref().filter(others) else {
             return Ok(false);
         };
@@ -240,6 +244,23 @@ fn to_deliver(
     let (ports, transport) = (&delivery?.ports, Transport::of(walk.protocol)?);
     let flow = flow_of(view, walk).filter(|flow| ports.has(transport, flow.service_port))?;
     Some((flow, ports.translates(flow.service_port)))
+}
+
+/// Whether a packet that is to be delivered is: where the device is gone, only if it is of a flow
+/// that came by this NAT64 before.
+fn may_deliver(
+    view: Ipv6<'_>,
+    walk: &Walk,
+    flow: &DeliveredFlow,
+    translates: bool,
+    exchange: &Exchange<'_>,
+) -> bool {
+    let Effects { table, batch, shared, .. } = &exchange.effects;
+    let Some(delivery) = shared.delivery.as_ref().filter(|delivery| delivery.is_away()) else {
+        return true;
+    };
+    let known = if translates { flow.translated(table.local) } else { *flow };
+    !opens(view, walk) && delivery.routes.goes_on(&known, *table, batch.coarse.second)
 }
 
 /// The flow of a segment that opens no connection, to a port that is not delivered to any more, if

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::handoff::delivery::HostDelivery;
 use crate::ip::transport::Transport;
 use crate::kernel::clock::Clock;
+use crate::kernel::interface;
 use crate::kernel::sock_diag::{ListeningSocket, SockDiag};
 use crate::kernel::stderr::{say, warn};
 use crate::programs::options::{Deliver, ServeConfig};
@@ -24,18 +25,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Looks, and sets the ports.
 pub struct PortsFollower {
     config: ServeConfig,
-    /// The number of the device.
-    device: u32,
     sock_diag: Option<SockDiag>,
     failed: bool,
 }
 
 impl PortsFollower {
     /// Of the configuration, if any port is to be followed.
-    pub fn of(config: &ServeConfig, device: u32) -> Option<Self> {
+    pub fn of(config: &ServeConfig) -> Option<Self> {
         let follows = config.deliver_ways().any(|deliver| deliver == Deliver::Auto);
         let (sock_diag, failed) = (None, false);
-        follows.then(|| Self { config: config.clone(), device, sock_diag, failed })
+        follows.then(|| Self { config: config.clone(), sock_diag, failed })
     }
 
     /// Looks once, then again and again, until nobody delivers any more.
@@ -91,7 +90,8 @@ impl PortsFollower {
             None => SockDiag::open()?,
         };
         let mut found = [(); 2].map(|()| vec![false; usize::from(u16::MAX) + 1]);
-        let device = self.device;
+        // Another one, where the device was made again.
+        let device = interface::index(&self.config.deliver_device);
         sock_diag.listening(|socket| {
             if takes(&socket, device, |address| delivery.is_service(address)) {
                 let which = usize::from(socket.transport != Transport::Tcp);

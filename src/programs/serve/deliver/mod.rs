@@ -8,6 +8,7 @@
 //!
 #![doc = include_str!("../../../DELIVERY.md")]
 
+mod again;
 mod follow;
 mod held;
 mod host;
@@ -37,6 +38,7 @@ use crate::kernel::backend::{Backend, ReturnPath};
 use crate::kernel::tun_queue::{DevicePacket, PARTS_MAX, TunQueue};
 use crate::nat64::translate::{Packets, Refused, ipv4_error};
 
+use again::DeviceAgain;
 use held::HeldPackets;
 pub use translate::Translator;
 use translate::{GROWTH, NotAnAnswer};
@@ -73,6 +75,7 @@ pub struct Deliverer {
     icmp_rate: Rate,
     /// The device cannot be read any more.
     gone: bool,
+    again: Arc<DeviceAgain>,
 }
 
 /// The host, which packets are given to.
@@ -142,6 +145,7 @@ impl Deliverer {
         delivery: Arc<HostDelivery>,
         translator: Option<Translator>,
         stats: Arc<Stats>,
+        again: Arc<DeviceAgain>,
     ) -> Self {
         Self {
             host: HostQueue { queue, stats },
@@ -152,6 +156,7 @@ impl Deliverer {
             authenticator: Box::new([0; MESSAGE_DATA_MAX]),
             icmp_rate: Rate::default(),
             gone: false,
+            again,
         }
     }
 
@@ -161,6 +166,22 @@ impl Deliverer {
     /// Where the process may not open another descriptor.
     pub fn watch(&self, backend: &mut impl Backend) -> io::Result<()> {
         backend.watch(Some(self.host.queue.as_fd().try_clone_to_owned()?));
+        Ok(())
+    }
+
+    /// Goes on with the device that is there again, if it was gone.
+    ///
+    /// # Errors
+    /// As [`Deliverer::watch`].
+    #[inline]
+    pub fn go_on(&mut self, backend: &mut impl Backend) -> io::Result<()> {
+        if self.gone
+            && let Some(queue) = self.again.take()
+        {
+            self.host.queue = queue;
+            self.gone = false;
+            self.watch(backend)?;
+        }
         Ok(())
     }
 
@@ -253,6 +274,7 @@ impl Deliverer {
                 Err(_) => {
                     // Its end is waited for by nobody: it would be told again and again.
                     self.gone = true;
+                    self.again.lost();
                     self.host.stats.add(Counter::DeviceErrors, 1);
                     backend.watch(None);
                     Ok(false)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
+use super::again::DeviceAgain;
 use super::follow::PortsFollower;
 use super::host::can_be_service;
 use super::translate::Translator;
@@ -46,6 +47,7 @@ pub enum DeliveryError {
 
 /// The queues of the device, one for each reactor, and what is delivered.
 pub struct DeliverySetup {
+    device: String,
     delivery: Arc<HostDelivery>,
     queues: Vec<TunQueue>,
     /// What finds out to which ports, where that is not fixed.
@@ -68,7 +70,7 @@ impl DeliverySetup {
             return Ok(None);
         }
         look_at_host(config)?;
-        let follower = PortsFollower::of(config, interface::index(&config.deliver_device));
+        let follower = PortsFollower::of(config);
         let device = &config.deliver_device;
         let queues = TunQueue::attach(device, config.reactors)
             .map_err(|error| DeliveryError::Device(device.clone(), error))?;
@@ -98,6 +100,7 @@ impl DeliverySetup {
         let mtu = mtu.map_err(DeliveryError::System)?.map_or(0, |device| device.mtu);
         let seed = |_| entropy::octets().map_err(DeliveryError::System);
         Ok(Some(Self {
+            device: device.clone(),
             delivery,
             queues,
             follower,
@@ -120,7 +123,7 @@ impl DeliverySetup {
         stats: &[Arc<Stats>],
         pool: Option<&Arc<AddressPool>>,
     ) -> (vec::IntoIter<Deliverer>, Option<RoutesKeeping>) {
-        let Some(Self { delivery, queues, follower, state, mtu, seeds }) = setup else {
+        let Some(Self { device, delivery, queues, follower, state, mtu, seeds }) = setup else {
             return (Vec::new().into_iter(), None);
         };
         if let Some(Err(why)) = follower.map(|follower| follower.start(&delivery)) {
@@ -130,9 +133,16 @@ impl DeliverySetup {
         }
         servers.iter_mut().for_each(|server| server.deliver(Arc::clone(&delivery)));
         let pool = pool.filter(|pool| pool.settings().translates);
+        let again = Arc::new(DeviceAgain::new(device, Arc::clone(&delivery)));
+        if let Err(why) = again.start() {
+            warn(format_args!(
+                "--deliver: a device that goes away is not looked for, as there is no thread: {why}"
+            ));
+        }
         let deliverer = |((queue, seed), stats): ((TunQueue, _), &Arc<Stats>)| {
             let translator = pool.map(|pool| Translator::new(Arc::clone(pool), mtu, seed));
-            Deliverer::new(queue, Arc::clone(&delivery), translator, Arc::clone(stats))
+            let (delivery, stats) = (Arc::clone(&delivery), Arc::clone(stats));
+            Deliverer::new(queue, delivery, translator, stats, Arc::clone(&again))
         };
         let deliverers: Vec<_> = queues.into_iter().zip(seeds).zip(stats).map(deliverer).collect();
         let keeping = RoutesKeeping::start(delivery, state).inspect_err(|why| {

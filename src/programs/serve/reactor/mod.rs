@@ -247,6 +247,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.retry();
         }
         self.release()?;
+        if let Some(deliverer) = &mut self.deliverer {
+            deliverer.go_on(&mut self.backend)?;
+        }
         if arrivals > 0 || turn.tends {
             self.batch(arrivals)?;
         }
