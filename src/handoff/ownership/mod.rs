@@ -361,7 +361,9 @@ impl Ownership {
         let Some(state) = self.tables.get_mut(&table) else { return };
         match (&state.stand, outcome) {
             (Stand::Claiming(id), Outcome::Done(at)) if claim.by.1 == *id => {
-                state.stand = Stand::Claimed(*at, began);
+                // One that was not kept to be watched has another's behind it.
+                let is_over = *at <= self.watched;
+                state.stand = if is_over { Stand::Other } else { Stand::Claimed(*at, began) };
             }
             (Stand::Claiming(id), _) if claim.by.1 == *id => {
                 let is_watched = state.claim.map(|(revision, _)| revision) != seen;

@@ -251,3 +251,18 @@ fn what_was_not_watched_is_read_anew() {
     host.ownership.heard(ms(41), OTHER);
     assert_eq!(host.asked(41), WhoAnswers::PassOn(OTHER.host, Revision(44)));
 }
+
+#[test]
+fn a_claim_that_was_over_before_it_could_be_watched_is_none() {
+    let mut host = Host::new();
+    assert_eq!(host.asked(0), WhoAnswers::Wait);
+    let (id, _) = host.sent();
+    // It was done at revision 1, and another host took the table before all was read anew.
+    let claim = Claim { owner: OTHER, cause: Cause::Lost, by: (OTHER, 1) };
+    let claims = [(table(), Revision(2), claim)];
+    host.ownership.heard(ms(10), OTHER);
+    host.ownership.read_anew(ms(10), Revision(2), claims, &mut host.actions);
+    assert_eq!(host.asked(11), WhoAnswers::Wait);
+    assert_eq!(host.outcome(12, id, Outcome::Done(Revision(1))), []);
+    assert_eq!(host.asked(13), WhoAnswers::PassOn(OTHER.host, Revision(2)));
+}
