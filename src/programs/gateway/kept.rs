@@ -29,7 +29,7 @@ const LOCK: &str = ".lock";
 
 /// What is to be written, and when it was collected; and the outcome, with the memory.
 type ToWrite = (Timestamp, Vec<u8>);
-type Outcome = (io::Result<()>, Vec<u8>);
+type WriteOutcome = (io::Result<()>, Vec<u8>);
 
 /// The file, and what goes on with it.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct EntryKeeper {
     /// Closing it ends the lock, however the process ends.
     _lock: File,
     to_writer: SyncSender<ToWrite>,
-    from_writer: Receiver<Outcome>,
+    from_writer: Receiver<WriteOutcome>,
     phase: Phase,
     due: Duration,
     /// How long this collecting has taken so far.
@@ -63,7 +63,7 @@ impl EntryKeeper {
     pub fn open(path: &Path) -> io::Result<Self> {
         let lock = lock(path)?;
         let (to_writer, received) = sync_channel::<ToWrite>(1);
-        let (done, from_writer) = sync_channel::<Outcome>(1);
+        let (done, from_writer) = sync_channel::<WriteOutcome>(1);
         let file = path.to_owned();
         let run = move || {
             for (at, octets) in received {
@@ -155,7 +155,7 @@ impl EntryKeeper {
         }
     }
 
-    fn finish(&mut self, now: Duration, (outcome, octets): Outcome, gateway: &mut Gateway) {
+    fn finish(&mut self, now: Duration, (outcome, octets): WriteOutcome, gateway: &mut Gateway) {
         let rest = SAVE_INTERVAL.max(self.took * SHARE_OF_TIME);
         (self.phase, self.due) = (Phase::Waits(octets), now.saturating_add(rest));
         match outcome {
