@@ -1,5 +1,6 @@
 //! The options of `gateway`: one row an option, of the command line alone.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -31,11 +32,11 @@ options! {
     pub pool: Vec<Ipv4Addr> =
         "A public IPv4 address; it must be routed to this host, and not be an address of this host; may \
          be repeated: each client keeps one of them",
-        Row::list("pool", "ADDRESS", |list, _| pool_of(list)).required();
+        Row::list("pool", "ADDRESS", |list, _| distinct(list, ADDRESSES_MAX, pool_address)).required();
 
     pub prefixes: Vec<Prefix96> =
         "A prefix of 96 bits that clients reach it by; may be repeated",
-        Row::list("prefix", "PREFIX", |list, _| prefixes_of(list)).default("64:ff9b::/96");
+        Row::list("prefix", "PREFIX", |list, _| distinct(list, PREFIXES_MAX, prefix)).default("64:ff9b::/96");
 
     pub tun: String =
         "Name of the TUN device",
@@ -106,34 +107,24 @@ impl GatewayOptions {
     }
 }
 
-fn prefixes_of(list: &[&str]) -> Result<Vec<Prefix96>, String> {
-    let mut prefixes = Vec::new();
+/// All of a list, none of which may stand there twice, and no more than `most`.
+fn distinct<T: PartialEq + Display>(
+    list: &[&str],
+    most: usize,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let mut all = Vec::new();
     for text in list {
-        let prefix = prefix(text.trim())?;
-        if prefixes.contains(&prefix) {
-            return Err(format!("{prefix} stands there twice; remove one of them"));
+        let one = read(text.trim())?;
+        if all.contains(&one) {
+            return Err(format!("{one} stands there twice; remove one of them"));
         }
-        prefixes.push(prefix);
+        all.push(one);
     }
-    if prefixes.len() > PREFIXES_MAX {
-        return Err(format!("there are more than {PREFIXES_MAX} of them; leave some out"));
+    if all.len() > most {
+        return Err(format!("there are more than {most} of them; leave some out"));
     }
-    Ok(prefixes)
-}
-
-fn pool_of(list: &[&str]) -> Result<Vec<Ipv4Addr>, String> {
-    let mut pool = Vec::new();
-    for text in list {
-        let address = pool_address(text.trim())?;
-        if pool.contains(&address) {
-            return Err(format!("{address} stands there twice; remove one of them"));
-        }
-        pool.push(address);
-    }
-    if pool.len() > ADDRESSES_MAX {
-        return Err(format!("there are more than {ADDRESSES_MAX} of them; leave some out"));
-    }
-    Ok(pool)
+    Ok(all)
 }
 
 fn pool_address(text: &str) -> Result<Ipv4Addr, String> {
