@@ -189,16 +189,8 @@ impl Ownership {
 
     /// Whether an answer about a table may leave now: also one that waited for a record.
     pub fn may_answer(&self, now: Duration, table: TableKey) -> bool {
-        let stand = self.tables.get(&table).map(|table| &table.stand);
-        match stand {
-            Some(Stand::Mine(mine) | Stand::Stopping(mine, _)) => self.is_confirmed(now, mine),
-            _ => false,
-        }
-    }
-
-    fn is_confirmed(&self, now: Duration, mine: &Mine) -> bool {
-        let silent_after = self.limits.silent_after;
-        mine.confirmed.is_some_and(|at| now.saturating_sub(at) < silent_after)
+        let mine = self.tables.get(&table).and_then(|table| table.stand.owned());
+        mine.is_some_and(|mine| mine.is_confirmed(now, &self.limits))
     }
 
     /// A request about a table came, from a NAT64 that has proved itself; or from another host that
@@ -215,11 +207,13 @@ impl Ownership {
         match &mut state.stand {
             Stand::Mine(mine) => {
                 mine.ways.count(passed.map(|passed| passed.by).filter(|&by| by != self.me.host));
-                let Some(confirmed) = mine.confirmed else { return WhoAnswers::Wait };
-                if now.saturating_sub(confirmed) >= self.limits.silent_after {
-                    return WhoAnswers::Silent(Unanswerable::Unconfirmed);
-                }
-                return WhoAnswers::Answer { deletes: now >= mine.deletes_from };
+                return match mine.confirmed {
+                    None => WhoAnswers::Wait,
+                    Some(_) if mine.is_confirmed(now, &self.limits) => {
+                        WhoAnswers::Answer { deletes: now >= mine.deletes_from }
+                    }
+                    Some(_) => WhoAnswers::Silent(Unanswerable::Unconfirmed),
+                };
             }
             Stand::Other => {}
             _ => return WhoAnswers::Wait,
@@ -296,10 +290,7 @@ impl Ownership {
         }
         let tables: Option<Vec<Owned>> = tables
             .into_iter()
-            .map(|table| match &self.tables.get(&table)?.stand {
-                Stand::Mine(mine) | Stand::Stopping(mine, _) => Some((table, mine.claimed)),
-                _ => None,
-            })
+            .map(|table| Some((table, self.tables.get(&table)?.stand.owned()?.claimed)))
             .collect();
         let tables = tables.filter(|tables| (1..=TABLES_MAX).contains(&tables.len()))?;
         let number = self.next_record;
@@ -366,8 +357,7 @@ impl Ownership {
                 state.stand = if is_over { Stand::Other } else { Stand::Claimed(*at, began) };
             }
             (Stand::Claiming(id), _) if claim.by.1 == *id => {
-                let is_watched = state.claim.map(|(revision, _)| revision) != seen;
-                state.stand = if is_watched { Stand::Other } else { Stand::Behind };
+                state.stand = state.stand_after(seen);
             }
             (Stand::Giving(claimed), Outcome::Refused(lost)) => {
                 let was = (table, *claimed);
@@ -380,10 +370,8 @@ impl Ownership {
 
     fn confirmed(&mut self, tables: &[Owned], at: Duration) {
         for &(table, revision) in tables {
-            let stand = self.tables.get_mut(&table).map(|table| &mut table.stand);
-            if let Some(Stand::Mine(mine) | Stand::Stopping(mine, _)) = stand
-                && mine.claimed == revision
-            {
+            let mine = self.tables.get_mut(&table).and_then(|table| table.stand.owned_mut());
+            if let Some(mine) = mine.filter(|mine| mine.claimed == revision) {
                 mine.confirmed = mine.confirmed.max(Some(at));
             }
         }
@@ -400,8 +388,7 @@ impl Ownership {
             };
             // It may have been claimed again since.
             if claimed == *was {
-                let is_watched = state.claim.is_some_and(|(revision, _)| revision > claimed);
-                state.stand = if is_watched { Stand::Other } else { Stand::Behind };
+                state.stand = state.stand_after(Some(claimed));
                 actions.push(ToDo::Lost(*table));
             }
         }
@@ -485,9 +472,8 @@ impl Ownership {
             self.listens_since = now;
         }
         self.ticked = now;
-        let mine = |state: &TableStand| matches!(state.stand, Stand::Mine(_) | Stand::Stopping(..));
-        let owned = self.tables.iter().filter(|(_, state)| mine(state)).map(|(&table, _)| table);
-        for table in owned.collect::<Vec<_>>() {
+        let owned = self.tables.iter().filter(|(_, state)| state.stand.owned().is_some());
+        for table in owned.map(|(&table, _)| table).collect::<Vec<_>>() {
             self.stop_if_due(now, table);
             self.give_if_stopped(now, table, &is_recorded, actions);
         }
@@ -559,13 +545,9 @@ impl Ownership {
         let mut due: Vec<_> = self
             .tables
             .iter()
-            .filter_map(|(&table, state)| match &state.stand {
-                Stand::Mine(mine) | Stand::Stopping(mine, _) => {
-                    Some((mine.confirmed, (table, mine.claimed)))
-                }
-                _ => None,
-            })
-            .filter(|(confirmed, _)| confirmed.is_none_or(is_due))
+            .filter_map(|(&table, state)| Some((table, state.stand.owned()?)))
+            .filter(|(_, mine)| mine.confirmed.is_none_or(is_due))
+            .map(|(table, mine)| (mine.confirmed, (table, mine.claimed)))
             .collect();
         if due.is_empty() && !is_due(self.reached) {
             return;

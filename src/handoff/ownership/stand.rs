@@ -17,6 +17,13 @@ pub(super) struct Mine {
     pub(super) ways: Ways,
 }
 
+impl Mine {
+    /// Whether it was owned so short a time ago that it may be answered for.
+    pub(super) fn is_confirmed(&self, now: Duration, limits: &OwnershipLimits) -> bool {
+        self.confirmed.is_some_and(|at| now.saturating_sub(at) < limits.silent_after)
+    }
+}
+
 /// What a table is to this run.
 #[derive(Debug, Default)]
 pub(super) enum Stand {
@@ -34,6 +41,24 @@ pub(super) enum Stand {
     Stopping(Mine, HostId),
     /// It is being given.
     Giving(Revision),
+}
+
+impl Stand {
+    /// What is known of the table, as long as it may be answered for.
+    pub(super) fn owned(&self) -> Option<&Mine> {
+        match self {
+            Self::Mine(mine) | Self::Stopping(mine, _) => Some(mine),
+            _ => None,
+        }
+    }
+
+    /// As [`Self::owned`].
+    pub(super) fn owned_mut(&mut self) -> Option<&mut Mine> {
+        match self {
+            Self::Mine(mine) | Self::Stopping(mine, _) => Some(mine),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +87,13 @@ impl TableStand {
             Cause::Lost => 1 + if is_soon { self.taken } else { 0 },
         };
         (self.claim, self.claimed) = (Some((revision, claim)), now);
+    }
+
+    /// What it is to a run that does not own it, or no more, as another claim came after the one
+    /// that was `seen`.
+    pub(super) fn stand_after(&self, seen: Option<Revision>) -> Stand {
+        let is_watched = self.claim.map(|(revision, _)| revision) != seen;
+        if is_watched { Stand::Other } else { Stand::Behind }
     }
 
     /// Whether it is too soon to take it once more: hosts that do not hear each other would take it
