@@ -16,10 +16,13 @@ mod kind;
 #[path = "cell/world.rs"]
 mod world;
 
+#[path = "sim/cores.rs"]
+mod cores;
 #[path = "sim/dice.rs"]
 #[allow(dead_code, reason = "the simulator of the server draws more")]
 mod dice;
 
+use cores::on_all_cores;
 use dice::Dice;
 use kind::{Canary, Kind};
 use world::{Verdict, World};
@@ -43,37 +46,30 @@ fn simulate(seed: u64, canary: Option<Canary>, traces: bool) -> Verdict {
     World::new(seed, &kinds_of(seed), canary, traces).run()
 }
 
+#[derive(Default)]
+struct Totals {
+    answers: u64,
+    passed_on: u64,
+    moves: u64,
+    failures: Vec<(u64, String)>,
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, verdict: Verdict) {
+        self.answers += verdict.answers;
+        self.passed_on += verdict.passed_on;
+        self.moves += verdict.moves;
+        self.failures.extend(verdict.broken.map(|what| (seed, what)));
+    }
+}
+
 fn run_all(seeds: std::ops::Range<u64>) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores)
-            .map(|core| {
-                let seeds = seeds.clone().filter(move |seed| seed % cores == core);
-                scope.spawn(move || {
-                    let mut all = (Verdict::default(), Vec::new());
-                    for seed in seeds {
-                        let Verdict { broken, answers, passed_on, moves, .. } =
-                            simulate(seed, None, false);
-                        all.0.answers += answers;
-                        all.0.passed_on += passed_on;
-                        all.0.moves += moves;
-                        all.1.extend(broken.map(|what| (seed, what)));
-                    }
-                    all
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    let sum = |of: fn(&Verdict) -> u64| parts.iter().map(|part| of(&part.0)).sum::<u64>();
+    let count = seeds.end - seeds.start;
+    let totals = on_all_cores(seeds, |seed| simulate(seed, None, false), Totals::add);
+    let Totals { answers, passed_on, moves, mut failures } = totals;
     println!(
-        "{} seeds: {} answers, {} requests passed on, {} moves of tables",
-        seeds.end - seeds.start,
-        sum(|all| all.answers),
-        sum(|all| all.passed_on),
-        sum(|all| all.moves)
+        "{count} seeds: {answers} answers, {passed_on} requests passed on, {moves} moves of tables"
     );
-    let mut failures: Vec<_> = parts.into_iter().flat_map(|part| part.1).collect();
     failures.sort_unstable();
     for (seed, what) in failures.iter().take(20) {
         println!("seed {seed}: {what}");

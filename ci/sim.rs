@@ -4,6 +4,8 @@
 
 #[path = "sim/canaries.rs"]
 mod canaries;
+#[path = "sim/cores.rs"]
+mod cores;
 #[path = "sim/dice.rs"]
 mod dice;
 #[path = "sim/faults.rs"]

@@ -283,11 +283,7 @@ impl Host {
         for request in std::mem::take(&mut self.kept) {
             self.decide(now, request, &mut actions, out);
         }
-        for action in actions {
-            if let ToDo::Send { id, transaction } = action {
-                self.send(id, transaction, out);
-            }
-        }
+        self.send_all(actions, out);
         if self.under_way.is_some() || self.next.changes.is_empty() {
             return;
         }
@@ -297,12 +293,15 @@ impl Host {
         let mut actions = Vec::new();
         if let Some(number) = self.ownership.record(now, tables, &mut actions) {
             self.under_way = Some(Batch { number, ..std::mem::take(&mut self.next) });
-            for action in actions {
-                if let ToDo::Send { id, transaction } = action {
-                    self.records.push(id);
-                    self.send(id, transaction, out);
-                }
-            }
+            self.send_all(actions, out);
+        }
+    }
+
+    /// There is nothing but that.
+    fn send_all(&mut self, actions: Vec<ToDo>, out: &mut Vec<Out>) {
+        for action in actions {
+            let ToDo::Send { id, transaction } = action else { unreachable!("{action:?}") };
+            self.send(id, transaction, out);
         }
     }
 
@@ -310,6 +309,9 @@ impl Host {
         let mut changes = Vec::new();
         match &transaction {
             Transaction::Record { number, .. } => {
+                if !self.records.contains(&id) {
+                    self.records.push(id);
+                }
                 let batch = self.under_way.iter().find(|batch| batch.number == *number);
                 let all = batch.into_iter().flat_map(|batch| &batch.changes);
                 changes.extend(all.map(|&(table, _, change)| (table, change)));

@@ -96,6 +96,14 @@ struct Place {
     watches_late: Time,
 }
 
+impl Place {
+    /// What its clock shows.
+    fn local(&self, now: Time) -> Duration {
+        let since = u128::from(now) * u128::from(self.speed) / 1_000_000;
+        Duration::from_micros(self.offset + since as u64)
+    }
+}
+
 /// How a seed ended.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -258,9 +266,7 @@ impl World {
     ) {
         let now = self.now;
         let place = &mut self.places[id.0 as usize];
-        let local = Duration::from_micros(
-            place.offset + (u128::from(now) * u128::from(place.speed) / 1_000_000) as u64,
-        );
+        let local = place.local(now);
         let mut out = Vec::new();
         let Some(host) = &mut place.host else { return };
         let at = host.run;
@@ -360,8 +366,7 @@ impl World {
         let dice = Dice::new(self.seed, 100 + self.runs);
         let (now, canary) = (self.now, self.canary);
         let place = self.place(id);
-        let local = place.offset + (u128::from(now) * u128::from(place.speed) / 1_000_000) as u64;
-        place.host = Some(Host::new(run, Duration::from_micros(local), dice, canary));
+        place.host = Some(Host::new(run, place.local(now), dice, canary));
         place.outstanding.clear();
         self.say(|| format!("{run:?} starts"));
         let after = self.net.below(100) as Time * MS;
@@ -506,7 +511,7 @@ impl World {
                     let run = host.run;
                     self.engine.leaving.insert(run);
                     self.say(|| format!("{run:?} leaves"));
-                    self.push(lasting_end(left), Event::End(run));
+                    self.push(left.min(6 * SECOND), Event::End(run));
                 }
             }
             Kind::Loss | Kind::Late | Kind::Flapping | Kind::Drift => return,
@@ -541,9 +546,4 @@ impl World {
 fn shortened(line: &str) -> String {
     let line = line.replace("HostRun { host: HostId(", "host ").replace("), number: ", " run ");
     line.replace(" }", "").replace("TableKey { local: 203.0.113.5, nat64: 192.0.2.", "table ")
-}
-
-/// One that leaves ends some time later.
-fn lasting_end(left: Time) -> Time {
-    left.min(6 * SECOND)
 }

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
+use crate::cores::on_all_cores;
 use crate::kind::Kind;
 use crate::plan::Plan;
 use crate::verdict::{Property, Violation};
@@ -107,21 +105,5 @@ impl fmt::Display for Totals {
 
 /// Simulates all these seeds, on all cores.
 pub fn all(seeds: Range<u64>) -> Totals {
-    let (next, totals) = (AtomicU64::new(seeds.start), Mutex::new(Totals::default()));
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    let outcome = simulate(&Plan::of(seed), None, false);
-                    totals.lock().expect("no panic while it is held").add(seed, outcome);
-                }
-            });
-        }
-    });
-    totals.into_inner().expect("no panic while it was held")
+    on_all_cores(seeds, |seed| simulate(&Plan::of(seed), None, false), Totals::add)
 }
