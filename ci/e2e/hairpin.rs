@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 
 use crate::field::{Field, SERVICE, SERVICE6};
+use crate::pool::two_addresses;
 use crate::process::PATIENCE;
 use crate::programs::Gateway;
 
@@ -42,8 +43,7 @@ impl Peer {
 fn clients_reach_each_other_by_their_public_ports() {
     let field = Field::new();
     let site = &field.sites[0];
-    let pool = [site.pool, Ipv4Addr::new(192, 0, 2, 8)];
-    field.server.ip(&format!("route add {} via 198.51.100.1 src {SERVICE}", pool[1]));
+    let pool = two_addresses(&field);
     let service = field.server.inside(|| UdpSocket::bind((SERVICE, PORT)).unwrap());
     service.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut gateway = Gateway::start_of(site, &pool, &[]);

@@ -15,6 +15,13 @@ const CLIENTS: u8 = 12;
 /// Connections of each client.
 const FLOWS: usize = 4;
 
+/// The public addresses of a gateway of two, which the server's host reaches.
+pub fn two_addresses(field: &Field) -> [Ipv4Addr; 2] {
+    let second = Ipv4Addr::new(192, 0, 2, 8);
+    field.server.ip(&format!("route add {second} via 198.51.100.1 src {SERVICE}"));
+    [field.sites[0].pool, second]
+}
+
 /// Client addresses beside the first, all of one host.
 fn addresses(field: &Field) -> Vec<Ipv6Addr> {
     let address = |number| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, number);
@@ -43,8 +50,7 @@ fn exchange(client: &UdpSocket, service: &UdpSocket) -> (Ipv4Addr, u16) {
 fn each_client_has_one_address_and_each_address_a_table() {
     let field = Field::new();
     let site = &field.sites[0];
-    let pool = [site.pool, Ipv4Addr::new(192, 0, 2, 8)];
-    field.server.ip(&format!("route add {} via 198.51.100.1 src {SERVICE}", pool[1]));
+    let pool = two_addresses(&field);
     let mut server = Server::start(&field);
     let nginx = Nginx::start(&field);
     let options = ["--secret", site.secret.to_str().unwrap()];
