@@ -101,6 +101,8 @@ pub struct Nat64 {
     pub control: UdpSocket,
     pub address: Ipv4Addr,
     number: u32,
+    /// So many clients are in a /64: each in one of its own, but where it is set otherwise.
+    pub hosts: u32,
     token: [u8; 16],
     peer: Peer,
     server: SocketAddrV4,
@@ -167,6 +169,7 @@ impl Nat64 {
             control,
             address,
             number,
+            hosts: 1,
             token,
             peer,
             server,
@@ -259,7 +262,7 @@ impl Nat64 {
             self.turns = self.turns.wrapping_add(1);
             self.turns.wrapping_mul(STRIDE) % self.known()
         };
-        let address = client_address(self.number, client).octets();
+        let address = self.client_address(client).octets();
         let port = self.ports.get(client as usize).copied().unwrap_or_default().to_be_bytes();
         match kind {
             Kind::Known | Kind::New => {
@@ -297,14 +300,13 @@ impl Nat64 {
         }
         let entry = &reply[TAG..MAPPING];
         let address: [u8; 16] = entry[ENTRY_ADDRESS..][..16].try_into().unwrap();
-        let network = u32::from_be_bytes(address[4..8].try_into().unwrap());
-        let client = network & 0xffff;
+        let client = !u32::from(u16::from_be_bytes([address[14], address[15]])) & 0xffff;
         let is_its =
             |asked: &Asked| asked.client == client && reply_length(asked.kind) == reply.len();
         let answer = self.take(is_its);
         let Answer::To(asked, _) = answer else { return answer };
 
-        let client_is_right = client_address(self.number, client).octets() == address
+        let client_is_right = self.client_address(client).octets() == address
             && reply[..2] == message::header(message_type::AUTHENTICATOR, 16)
             && reply[2..TAG] == address
             && entry[..2] == message::header(message_type::ENTRY, message::ENTRY_LENGTH - 2)
@@ -331,12 +333,16 @@ impl Nat64 {
         answer
     }
 
+    fn client_address(&self, client: u32) -> Ipv6Addr {
+        client_of_network(self.number, client, self.hosts)
+    }
+
     /// The packet that was in the request.
     fn packet(&self, asked: Asked, port: u16) -> Vec<u8> {
         match asked.kind {
             Kind::Known | Kind::New => {
                 let mut packet = self.client_request[2 * TAG..].to_vec();
-                let address = client_address(self.number, asked.client).octets();
+                let address = self.client_address(asked.client).octets();
                 packet[8..][..16].copy_from_slice(&address);
                 packet
             }
@@ -360,7 +366,13 @@ impl Nat64 {
 
 /// Each client is in a /64 of its own.
 pub fn client_address(nat64: u32, client: u32) -> Ipv6Addr {
-    let network = nat64 << 16 | client;
-    let address = 0x2001_0db8 << 96 | u128::from(network) << 64 | u128::from(!network);
+    client_of_network(nat64, client, 1)
+}
+
+/// So many are in a /64.
+fn client_of_network(nat64: u32, client: u32, hosts: u32) -> Ipv6Addr {
+    let number = nat64 << 16 | client;
+    let network = (nat64 << 16) | (client / hosts);
+    let address = 0x2001_0db8 << 96 | u128::from(network) << 64 | u128::from(!number);
     Ipv6Addr::from_bits(address)
 }

@@ -54,9 +54,21 @@ fn serve<'a>(
 impl Process {
     /// `nat64handoff serve`, with this number of reactors, each on a core of its own.
     pub fn server(reactors: usize, options: &[&str]) -> Process {
-        // New clients are measured, not limited.
+        Process::unlimited(on_cores(reactors), reactors, options)
+    }
+
+    /// The same with one reactor, and its memory in small pages: where it grows, what the kernel
+    /// takes for huge ones differs from run to run by more than what is looked for.
+    pub fn in_small_pages(options: &[&str]) -> Process {
+        let mut command = on_cores(1);
+        command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0");
+        Process::unlimited(command, 1, options)
+    }
+
+    /// New clients are measured, not limited.
+    fn unlimited(command: Command, reactors: usize, options: &[&str]) -> Process {
         let options = [&["--create-rate", "10000000"][..], options].concat();
-        Process::start(on_cores(reactors), |command, address, directory| {
+        Process::start(command, |command, address, directory| {
             serve(command, reactors, address, directory)
                 .arg("--log")
                 .arg(directory.join("events.log"))

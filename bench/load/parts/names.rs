@@ -21,6 +21,13 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 
 const VARIANTS: [&str; 4] =
     ["--peer-names both", "--peer-names ipv6", "--peer-names off, again", "--peer-names off"];
+/// What comes, whether it is new, and how many clients a /64 has: with `both`, each /64 gets an
+/// address of the pool, which is recorded and logged beside the entries.
+const LOADS: [(&str, bool, u32); 3] = [
+    ("new clients", true, 1),
+    ("new clients, 4 of each /64", true, 4),
+    ("known clients", false, 1),
+];
 /// So many of them are not off.
 const ON: usize = 2;
 
@@ -34,14 +41,15 @@ pub fn run(rounds: usize) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let maps = place.to_str().unwrap_or_default();
     let on = ["both", "ipv6"].map(|names| ["--peer-names", names, "--peer-maps", maps]);
-    for (what, new) in [("new clients", true), ("known clients", false)] {
+    for (what, new, hosts) in LOADS {
         let mut samples = Rounds::new(VARIANTS.map(str::to_owned));
         for round in 0..rounds {
             for step in 0..VARIANTS.len() {
                 let variant = (round + step) % VARIANTS.len();
-                let process = Process::server(1, on.get(variant).map_or(&[], |on| &on[..]));
+                let process = Process::in_small_pages(on.get(variant).map_or(&[], |on| &on[..]));
                 let name = VARIANTS[variant];
                 let mut target = Target::new(name, process, Peer::Server, 0..NAT64S, 1);
+                target.load.nat64s.iter_mut().for_each(|nat64| nat64.hosts = hosts);
                 target.load.fill();
                 let sample = target.measure(SETTLE, |load| match new {
                     true => load.closed(NEW, Sending::Plain, CLIENTS, TIME_MAX),
