@@ -7,6 +7,8 @@
 pub mod bans;
 pub mod counted;
 pub mod eventlog;
+#[cfg(feature = "programs")]
+pub mod fleet;
 pub mod fs;
 #[cfg(feature = "programs")]
 pub mod history;
