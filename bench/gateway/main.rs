@@ -1,5 +1,6 @@
 //! What a NAT64 costs: ours, a relay that does nothing, and TAYGA (Debian's package), between two
-//! namespaces: `cargo bench --bench gateway` (root).
+//! namespaces: `cargo bench --bench gateway` (root); with `-- tcp`, `-- echo` or `-- tunnel` that
+//! part alone.
 //!
 //! ```text
 //!   client ──── NAT64 ──── service
@@ -78,8 +79,21 @@ fn main() {
     for between in &all {
         wait_for(site, between, &service);
     }
-    let names = all.each_ref().map(|between| between.name);
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    if wants("tcp") {
+        measure_tcp(site, &service, &all);
+    }
+    if wants("echo") {
+        measure_echo(site, &service, &all);
+    }
+    if wants("tunnel") {
+        measure_tunnel(&field, site, &service, &all[1]);
+    }
+}
 
+fn measure_tcp(site: &Site, service: &Service, all: &[Between; 3]) {
+    let names = all.each_ref().map(|between| between.name);
     println!(
         "TCP, CPU seconds of the process for a GB, median of five rounds (low-high), and to the relay's"
     );
@@ -96,6 +110,10 @@ fn main() {
         goal(&format!("gateway, TCP {what} / a relay"), 1.5, &rounds, 0, 1);
         goal(&format!("gateway, TCP {what} / TAYGA"), 1.0 / 6.0, &rounds, 0, 2);
     }
+}
+
+fn measure_echo(site: &Site, service: &Service, all: &[Between; 3]) {
+    let names = all.each_ref().map(|between| between.name);
     println!("UDP echo of 64 octets, CPU microseconds of the process for a request and its answer");
     let rounds = rounds(|which| {
         let to = (all[which].service, service.port).into();
@@ -103,7 +121,6 @@ fn main() {
     });
     print("echo", names, &rounds, 1, "us");
     goal("gateway, UDP echo of 64 octets / TAYGA", 0.5, &rounds, 0, 2);
-    measure_tunnel(&field, site, &service, &all[1]);
 }
 
 /// Of a gateway whose server delivers, beside the relay. No figure is a goal of its own.

@@ -75,6 +75,17 @@ impl Process {
         self.child.signal(signal);
     }
 
+    /// Does something while the process is stopped: what comes for it is there at once when it goes
+    /// on.
+    pub fn while_stopped(&self, act: impl FnOnce()) {
+        self.signal(libc::SIGSTOP);
+        let status = format!("/proc/{}/status", self.child.id);
+        let state = || std::fs::read_to_string(&status).unwrap_or_default();
+        wait_until("the process is stopped", || state().contains("State:\tT"));
+        act();
+        self.signal(libc::SIGCONT);
+    }
+
     /// Kills it, without a chance to say anything.
     pub fn kill(&mut self) {
         self.signal(libc::SIGKILL);

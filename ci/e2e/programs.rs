@@ -140,6 +140,11 @@ impl Gateway {
         self.process.wait_for(what);
     }
 
+    /// Does something while nothing is read from its device.
+    pub fn while_stopped(&self, act: impl FnOnce()) {
+        self.process.while_stopped(act);
+    }
+
     /// What it counted under this name, when it has stopped.
     pub fn counted(&self, name: &str) -> u64 {
         let said = self.process.said();

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nat64handoff::kernel::release::version;
+
 use crate::downloads::octets;
 use crate::field::{Field, SERVICE, SERVICE6};
 use crate::judge::eventlog::Kind;
@@ -116,6 +118,62 @@ fn datagrams_of_all_lengths_come_back_with_a_server() {
     let (mut server, _gateway, _nginx) = known(&field);
     check_datagrams(&field);
     server.stop();
+}
+
+/// Datagrams that are there at once go on as one, and come as they were, in order: of one flow, of
+/// several in turns, and of lengths that change.
+#[test]
+fn datagrams_that_follow_each_other_come_in_order_and_as_they_were() {
+    const COUNT: usize = 60;
+    let field = Field::new();
+    let mut gateway = Gateway::start(&field.sites[0]);
+    let echo = Echo::start(&field);
+    let site = &field.sites[0];
+    let sockets = [(), ()].map(|()| {
+        let socket = site.client.inside(|| UdpSocket::bind((site.address, 0)).unwrap());
+        socket.connect((SERVICE6, Echo::PORT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Echo::ask(&socket, "first");
+        socket
+    });
+    let numbered = |number: usize, length: usize| {
+        let mut datagram = octets(length);
+        datagram[..8].copy_from_slice(&number.to_be_bytes());
+        datagram
+    };
+    let lengths: [fn(usize) -> usize; 4] = [
+        |_| 64,
+        |number| if number % 10 == 9 { 30 } else { 1000 },
+        |number| 64 + number,
+        |_| UNFRAGMENTED,
+    ];
+    let mut got = [0; 2048];
+    for flows in [1, 2] {
+        for length in lengths {
+            let datagrams: Vec<_> =
+                (0..COUNT).map(|number| numbered(number, length(number))).collect();
+            gateway.while_stopped(|| {
+                for datagram in &datagrams {
+                    for socket in &sockets[..flows] {
+                        socket.send(datagram).unwrap();
+                    }
+                }
+            });
+            for (place, datagram) in datagrams.iter().enumerate() {
+                for socket in &sockets[..flows] {
+                    let count = socket.recv(&mut got).unwrap();
+                    assert!(&got[..count] == datagram, "{place} comes as another, {count} octets");
+                }
+            }
+        }
+    }
+    drop(echo);
+    gateway.stop();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    if version(&release) >= Some((6, 2)) {
+        // Three loads of one flow, but not the one in which each is longer than the last.
+        assert!(gateway.counted("super_packets") >= 3, "none went on as one");
+    }
 }
 
 /// Nothing of it is taken for granted: a host may have its loopback device down.

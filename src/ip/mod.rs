@@ -2,8 +2,9 @@
 //! connection it is of. It knows nothing of handoff.
 //!
 //! Files in the order of their dependencies: `fields`, `address`, `transport`, `checksum`,
-//! `fragment`, `ipv4` and `ipv6`, `icmp`, `flow`, `offload`, `segments`, `joined`, `build`. A
-//! refusal is a small error type of its own; whoever uses it turns it into a reason with a counter.
+//! `fragment`, `ipv4` and `ipv6`, `icmp`, `flow`, `offload`, `segments`, `joined`, `gathered`,
+//! `build`. A refusal is a small error type of its own; whoever uses it turns it into a reason with
+//! a counter.
 
 pub mod address;
 pub mod build;
@@ -11,6 +12,7 @@ pub mod checksum;
 pub mod fields;
 pub mod flow;
 pub mod fragment;
+pub mod gathered;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -181,10 +181,17 @@ impl TunQueue {
         rest: impl IntoIterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
         let header: [u8; OFFLOAD_HEADER] = offload.emit(front);
+        let mut rest = rest.into_iter();
+        // Most packets are of one part or two.
+        let (first, second) = (rest.next().unwrap_or_default(), rest.next());
+        let some = [&header, front, first].map(IoSlice::new);
+        let Some(second) = second else {
+            return (&self.file).write_vectored(&some).map(drop);
+        };
         let mut parts = [IoSlice::new(&[]); PARTS_MAX];
-        (parts[0], parts[1]) = (IoSlice::new(&header), IoSlice::new(front));
-        let mut count = 2;
-        for part in rest {
+        parts[..some.len()].copy_from_slice(&some);
+        let mut count = some.len();
+        for part in std::iter::once(second).chain(rest) {
             parts[count] = IoSlice::new(part);
             count += 1;
         }

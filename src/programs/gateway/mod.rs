@@ -2,10 +2,10 @@
 //! what happens.
 //!
 //! It is single-threaded: it reads packets one by one and writes the output of each at once, but
-//! for those that go to a server which delivers them: they are collected, so that many are written
-//! as one. What the kernel gives and takes at once may be a super-packet, of up to 64 KiB.
-//! Between batches it handles signals and timers. A packet that the kernel does not take is counted
-//! and lost, as on any link.
+//! for those that go to a server which delivers them, and datagrams of one flow that come one
+//! behind the other: they are collected, so that many are written as one. What the kernel gives and
+//! takes at once may be a super-packet, of up to 64 KiB. Between batches it handles signals and
+//! timers. A packet that the kernel does not take is counted and lost, as on any link.
 //!
 #![doc = include_str!("../../GATEWAY.md")]
 
@@ -15,6 +15,7 @@ mod metrics;
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use thiserror::Error;
 use crate::disk::fs::{RealDisk, write_full, write_new};
 use crate::handoff::rate::Rate;
 use crate::ip::address::Prefix96;
+use crate::ip::gathered::Gathered;
 use crate::ip::offload::{OFFLOAD_HEADER, Offload};
 use crate::kernel::clock::Clock;
 use crate::kernel::core_dump;
@@ -135,6 +137,7 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         clock: Clock::new(),
         outbox,
         deliveries,
+        gathered: Gathered::default(),
         log,
         keeper,
         published,
@@ -162,6 +165,8 @@ struct Running {
     clock: Clock,
     outbox: GatewayOutbox,
     deliveries: Deliveries,
+    /// What came last, as long as another datagram may be joined with it.
+    gathered: Gathered,
     log: Option<GatewayLog>,
     keeper: Option<EntryKeeper>,
     published: Option<Published>,
@@ -305,17 +310,38 @@ impl Running {
             let received =
                 received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
             let Some(DevicePacket { offload, packet }) = received else {
+                self.take_gathered(now);
                 self.empty_outbox(now);
                 return Ok(true);
             };
-            let Ok(offload) = offload else {
-                self.gateway.drop(Dropped::Offload);
-                continue;
-            };
-            self.take(now, packet, &offload);
+            match offload {
+                Ok(offload) => self.gather(now, packet, &offload),
+                Err(_) => self.gateway.drop(Dropped::Offload),
+            }
         }
+        self.take_gathered(now);
         self.empty_outbox(now);
         Ok(false)
+    }
+
+    /// Takes a packet behind those that came before, with them where it is of the same flow.
+    fn gather(&mut self, now: Duration, packet: &mut [u8], offload: &Offload) {
+        if self.gathered.join(packet, offload) {
+            return;
+        }
+        self.take_gathered(now);
+        let gathers = self.tun.queue().takes_udp_segments();
+        if !gathers || !self.gathered.begin(packet, offload) {
+            self.take(now, packet, offload);
+        }
+    }
+
+    fn take_gathered(&mut self, now: Duration) {
+        let mut gathered = mem::take(&mut self.gathered);
+        if let Some((packet, offload)) = gathered.take() {
+            self.take(now, packet, &offload);
+        }
+        self.gathered = gathered;
     }
 
     fn take(&mut self, now: Duration, packet: &mut [u8], offload: &Offload) {
