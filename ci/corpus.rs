@@ -121,6 +121,11 @@ fn gateway() {
     replay("gateway");
 }
 
+#[test]
+fn geneve() {
+    replay("geneve");
+}
+
 /// The corpora have the seeds as they are made now. `CORPUS_WRITE=1` writes them anew.
 #[test]
 fn seeds_are_in_the_corpora() {

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod eventlog;
+pub mod geneve;
 pub mod names;
 pub mod nat64;
 pub mod packet;

@@ -5,7 +5,7 @@
 //! ICMP messages made from them, [`server`] a whole shard under a little program of requests,
 //! [`journal`] the reader of the state directory, whatever happened to its files, [`translate`] the
 //! translation of packets between IPv6 and IPv4, beside a second translator in `fuzz/src/naive.rs`,
-//! [`gateway`] a whole NAT64 under a little program.
+//! [`gateway`] a whole NAT64 under a little program, [`geneve`] the frames of its tunnels.
 //! [`seed`] makes the first inputs of each.
 //!
 //! What a result must be is said by [`judge`], the tests' own codec, which uses nothing of the
@@ -17,6 +17,7 @@ pub mod judge;
 pub mod seed;
 
 mod gateway;
+mod geneve;
 mod journal;
 mod naive;
 mod packet;
@@ -25,6 +26,7 @@ mod server;
 mod translate;
 
 pub use gateway::check as gateway;
+pub use geneve::check as geneve;
 pub use journal::check as journal;
 pub use packet::check as packet;
 pub use payload::check as payload;
@@ -35,11 +37,12 @@ pub use translate::check as translate;
 pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("payload", payload),
     ("packet", packet),
     ("server", server),
     ("journal", journal),
     ("translate", translate),
     ("gateway", gateway),
+    ("geneve", geneve),
 ];

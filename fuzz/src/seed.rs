@@ -34,6 +34,7 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "journal" => journals(),
         "translate" => translations(),
         "gateway" => gateways(),
+        "geneve" => super::geneve::seeds(),
         _ => panic!("no target {name}"),
     }
 }

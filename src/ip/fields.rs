@@ -143,6 +143,50 @@ pub(crate) mod icmp {
     pub const IDENTIFIER: usize = 4;
 }
 
+/// The header of a neighbor solicitation or advertisement (RFC 4861 section 4).
+pub(crate) mod neighbor {
+    use super::Range;
+
+    /// Advertisement: what it is.
+    pub const FLAGS: usize = 4;
+    pub const TARGET: Range<usize> = 8..24;
+
+    /// Bits of [`FLAGS`].
+    pub const SOLICITED: u8 = 0x40;
+    pub const OVERRIDE: u8 = 0x20;
+}
+
+/// The Geneve header (RFC 8926 section 3.4).
+pub(crate) mod geneve {
+    /// Two bits of version, then the length of the options in units of 4 octets.
+    pub const VERSION_AND_LENGTH: usize = 0;
+    pub const FLAGS: usize = 1;
+    pub const PROTOCOL: usize = 2;
+    /// 24 bits.
+    pub const VNI: usize = 4;
+
+    /// A bit of [`FLAGS`]: the frame is for the ends of the tunnel alone.
+    pub const CONTROL: u8 = 0x80;
+}
+
+/// The header of an option of Geneve (RFC 8926 section 3.5).
+pub(crate) mod geneve_option {
+    pub const CLASS: usize = 0;
+    pub const KIND: usize = 2;
+    /// In units of 4 octets, in the lower 5 bits.
+    pub const LENGTH: usize = 3;
+
+    /// A bit of [`KIND`]: who does not know the option must not take the frame.
+    pub const CRITICAL: u8 = 0x80;
+}
+
+/// The Ethernet header.
+pub(crate) mod ethernet {
+    pub const TO: usize = 0;
+    pub const FROM: usize = 6;
+    pub const KIND: usize = 12;
+}
+
 /// The 16 bits at `at`, which `octets` must have.
 #[inline]
 pub(crate) fn u16_at(octets: &[u8], at: usize) -> u16 {
