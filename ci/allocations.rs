@@ -1,7 +1,8 @@
 //! In the steady state a request allocates nothing: known clients, service packets, reports, pings,
 //! new clients at a full table, where each evicts an entry without a live connection, and packets
-//! that are delivered on this host, also translated. So do a gateway's packets to and from a server
-//! that delivers them. One test only, as the allocator counts for the whole process.
+//! that are delivered on this host, also translated, and those by Geneve. So do a gateway's packets
+//! to and from a server that delivers them. One test only, as the allocator counts for the whole
+//! process.
 
 use std::alloc::System;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nat64handoff::handoff::change::{Change, Now, Timestamp};
-use nat64handoff::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
+use nat64handoff::handoff::delivery::{
+    DeliveredPorts, DeliveryRoutes, GeneveGateways, HostDelivery,
+};
 use nat64handoff::handoff::entry::{Client, ControlPort, Entry, MappedPort, TableKey};
 use nat64handoff::handoff::message::{
     self, HANDOFF_PORT, HEAD_ROOM, PROTOCOL_IDENTIFIER, message_type,
@@ -19,11 +22,13 @@ use nat64handoff::handoff::pool::{AddressPool, Coming, PoolSettings, PoolUnit};
 use nat64handoff::handoff::ports::{PortSet, TABLE_CAPACITY};
 use nat64handoff::handoff::random::SecretHash;
 use nat64handoff::handoff::server::{
-    Batch, Budget, Datagram, LiveConnections, Outbox, PREFETCH_MAX, Prepared, Server, ServerConfig,
+    Batch, Budget, Datagram, LiveConnections, NoneKnown, Outbox, PREFETCH_MAX, Prepared, Server,
+    ServerConfig,
 };
 use nat64handoff::handoff::stats::{Counter, Stats};
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
 use nat64handoff::handoff::validation::ValidationRate;
+use nat64handoff::ip::geneve::{LinkAddress, Vni, bypass_front};
 use nat64handoff::ip::offload::{ChecksumLeft, Offload, Segmentation};
 use nat64handoff::ip::transport::Transport;
 use nat64handoff::ip::{address::synthesize, build};
@@ -208,6 +213,7 @@ fn the_steady_state_allocates_nothing() {
     });
     assert_eq!(shard.stats.get(Counter::Delivered), (BATCHES * PREFETCH_MAX) as u64);
     assert_eq!(delivered, 0, "delivered packets");
+    assert_eq!(frame_allocations(&mut shard.server, service), 0, "packets by Geneve");
 
     let counted =
         [("known", known), ("service", service_packets), ("report", report), ("echo", echo)];
@@ -215,6 +221,37 @@ fn the_steady_state_allocates_nothing() {
     assert_eq!(new, 0, "new clients");
     assert_eq!(tunnel_allocations(), 0, "a NAT64's packets of a server that delivers");
     assert_eq!(translated_allocations(), 0, "packets that are translated");
+}
+
+/// How often a server asks for memory for packets that a gateway sends by Geneve.
+fn frame_allocations(server: &mut Server, service: Ipv6Addr) -> usize {
+    let (ports, vni) = (DeliveredPorts::new(false, |_, _| true), Vni::new([1, 2, 3]));
+    let routes = DeliveryRoutes::new([7; 16], TABLE_CAPACITY);
+    let gateways = GeneveGateways::new([7; 16]);
+    let (own, link) = (gateways.own_link(TABLE, vni), LinkAddress([2; 6]));
+    let delivery = HostDelivery::new(ports, vec![service], routes).with_geneve(Some(gateways));
+    server.deliver(Arc::new(delivery));
+    let packet = build::ipv6_tcp(AT_CLIENT, AT_SERVICE, ACK, &[7; 1300]);
+    let frame = [&[0; HEAD_ROOM][..], &bypass_front(vni, own, link), &packet].concat();
+    let (mut outbox, mut allocations) = (Outbox::default(), 0);
+    for round in 0..1000 {
+        let monotonic = Duration::from_secs(1000) + Duration::from_millis(10 * round);
+        let batch = Batch::at(Now { wall: Default::default(), monotonic });
+        let mut buffer = frame.clone();
+        let (index, port, payload) = (0, 6081, HEAD_ROOM..buffer.len());
+        let room = 0;
+        let datagram = Datagram { index, table: TABLE, port, buffer: &mut buffer, payload, room };
+        let before = ALLOCATOR.stats();
+        outbox.clear();
+        server.handle_frame(&batch, &mut NoneKnown, datagram, &mut outbox);
+        let after = ALLOCATOR.stats();
+        assert_eq!(outbox.delivered.len(), 1);
+        if round >= 10 {
+            allocations += after.allocations - before.allocations;
+            allocations += after.reallocations - before.reallocations;
+        }
+    }
+    allocations
 }
 
 /// A gateway whose client has a connection that a server delivers.

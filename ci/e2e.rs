@@ -58,6 +58,10 @@ mod downloads;
 mod errors;
 #[path = "e2e/fail2ban.rs"]
 mod fail2ban;
+#[path = "e2e/geneve.rs"]
+mod geneve;
+#[path = "e2e/geneve_peer.rs"]
+mod geneve_peer;
 #[path = "e2e/hairpin.rs"]
 mod hairpin;
 #[path = "e2e/host.rs"]

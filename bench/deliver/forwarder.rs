@@ -44,7 +44,7 @@ pub fn run(end: End, device: &str, own: SocketAddrV4, other: SocketAddrV4) -> ! 
     let sockets = bind_group(&[own], 1).unwrap().remove(0);
     let (mut ring, _waker) = Ring::new(sockets).unwrap();
     ring.watch(Some(queue.as_fd().try_clone_to_owned().unwrap()));
-    let path = ring.path_from(*own.ip()).unwrap();
+    let path = ring.path_from(*own.ip(), None).unwrap();
     let mut front = Vec::new();
     if end == End::Nat64 {
         message::emit(&mut front, message_type::TOKEN, &TOKEN);

@@ -123,7 +123,7 @@ impl Backend for SimBackend {
         Ok(())
     }
 
-    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath> {
+    fn path_from(&self, local: Ipv4Addr, _: Option<u16>) -> Option<ReturnPath> {
         Some(ReturnPath { socket: 0, local })
     }
 

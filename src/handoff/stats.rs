@@ -253,6 +253,26 @@ DropReason:
     NotTranslated = "not_translated" => Sender:
         "packets that cannot be translated (RFC 7915), as those with a hop limit of 1, or fragments \
          of a ping; nothing is to be done here",
+    /// Section 12: a frame whose headers or options run past its end.
+    FrameTruncated = "frame_truncated" => Sender:
+        "frames of Geneve that are cut off; see whether the path cuts datagrams",
+    /// Section 12: a frame of another version of Geneve, a control packet, or with an option that
+    /// must be understood.
+    FrameNotUnderstood = "frame_not_understood" => Sender:
+        "frames of Geneve that mean something else; nothing is to be done here",
+    /// Section 12: a frame that has no IPv6 packet in an Ethernet frame.
+    FrameNotIpv6 = "frame_not_ipv6" => Sender:
+        "frames of Geneve without an IPv6 packet in Ethernet; nothing is to be done here",
+    /// Section 12: a frame that is no offer, to another link-layer address than ours in its tunnel.
+    FrameUnproved = "frame_unproved" => Sender:
+        "frames of Geneve of gateways that have not got our answer to their offer; they offer again, and \
+         nothing is to be done here",
+    /// Section 12: an offer that is no right solicitation of a neighbor.
+    OfferMalformed = "offer_malformed" => Sender:
+        "offers of a tunnel that are no right solicitations (RFC 4861); the sender is to be mended",
+    /// Section 12: an offer that is shorter than its answer.
+    OfferShort = "offer_short" => Sender:
+        "offers of a tunnel that are shorter than an answer would be; the sender is to be mended",
     /// Section 7: a packet to be returned had no time to live left.
     TtlExpired = "ttl_expired" => Sender:
         "packets to be returned whose time to live is over; see whether there is a loop of routes",
@@ -328,6 +348,8 @@ Counter:
     BannedQuietly = "banned_quietly",
     /// Packets of clients that were delivered on this host (`--deliver`).
     Delivered = "delivered",
+    /// Offers of a tunnel of Geneve that were answered (`--geneve`).
+    OffersAnswered = "offers_answered",
     /// Packets of this host that went to clients so.
     Answered = "answered",
     /// Packets that the device of `--deliver` did not take, or that it is gone.

@@ -56,9 +56,16 @@ impl Way {
     }
 }
 
-/// How what is sent from this address leaves.
-pub(crate) fn path_from(sockets: &[ReactorSocket], local: Ipv4Addr) -> Option<ReturnPath> {
-    let has = |socket: &ReactorSocket| socket.is_wildcard() || *socket.local().ip() == local;
+/// How what is sent from this address leaves, and from this port if one is named.
+pub(crate) fn path_from(
+    sockets: &[ReactorSocket],
+    local: Ipv4Addr,
+    port: Option<u16>,
+) -> Option<ReturnPath> {
+    let has = |socket: &ReactorSocket| {
+        let of_port = port.is_none_or(|port| port == socket.local().port());
+        of_port && (socket.is_wildcard() || *socket.local().ip() == local)
+    };
     let socket = sockets.iter().position(has)?;
     Some(ReturnPath { socket, local })
 }

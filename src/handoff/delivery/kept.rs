@@ -7,7 +7,7 @@
 //! | number of clients, little-endian as all numbers here | 4 |
 //! | for each client: prefix, address, number of routes | 12, 16, 1 |
 //! | for each of its routes: local address, NAT64, service | 4, 4, 16 |
-//! | and its port, length of the authenticator, and that | 2, 2, … |
+//! | and its port, or 0 for Geneve, length of the authenticator, and that | 2, 2, … |
 //! | number of flows | 4 |
 //! | for each flow: its hash, local address, NAT64 | 8, 4, 4 |
 
@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::routes::{
     CLIENTS_MAX, DeliveryRoutes, FLOWS_EACH, FlowRecord, PARTS, ROUTES_MAX, Route, RoutedClient,
+    Tunnel,
 };
 use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::message::MESSAGE_DATA_MAX;
@@ -24,6 +25,9 @@ use crate::ip::address::Prefix96;
 /// The most octets that there can be.
 pub const KEPT_OCTETS_MAX: usize =
     16 + PARTS * 8 + CLIENTS_MAX * (29 + ROUTES_MAX * (28 + MESSAGE_DATA_MAX) + FLOWS_EACH * 16);
+
+/// In place of the port of a control payload, none of which has this one.
+const GENEVE: u16 = 0;
 
 /// What was kept is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,7 @@ impl DeliveryRoutes {
                     let authenticator = route.authenticator.octets();
                     put_table(&mut out, route.table);
                     out.extend_from_slice(&route.service.octets());
-                    out.extend_from_slice(&route.port.0.to_le_bytes());
+                    out.extend_from_slice(&port_of(route.tunnel).to_le_bytes());
                     out.extend_from_slice(&(authenticator.len() as u16).to_le_bytes());
                     out.extend_from_slice(authenticator);
                 }
@@ -88,6 +92,13 @@ impl DeliveryRoutes {
     }
 }
 
+fn port_of(tunnel: Tunnel) -> u16 {
+    match tunnel {
+        Tunnel::Control(ControlPort(port)) => port,
+        Tunnel::Geneve => GENEVE,
+    }
+}
+
 fn put_table(out: &mut Vec<u8>, table: TableKey) {
     out.extend_from_slice(&table.local.octets());
     out.extend_from_slice(&table.nat64.octets());
@@ -119,7 +130,9 @@ impl<'a> KeptRest<'a> {
         let (port, length) = (u16::from_le_bytes(self.array()?), u16::from_le_bytes(self.array()?));
         let authenticator = Authenticator::new(self.octets(usize::from(length))?);
         let authenticator = authenticator.ok_or(KeptRoutesMalformed)?;
-        Ok(Route { table, port: ControlPort(port), authenticator, service, used })
+        let tunnel =
+            if port == GENEVE { Tunnel::Geneve } else { Tunnel::Control(ControlPort(port)) };
+        Ok(Route { table, tunnel, authenticator, service, used })
     }
 }
 
@@ -129,9 +142,11 @@ mod tests {
     use crate::handoff::delivery::{DeliveredFlow, Via, tests::flow};
 
     fn came(routes: &DeliveryRoutes, nat64: u8, flow: &DeliveredFlow, authenticator: &[u8]) {
+        let geneve = authenticator.is_empty();
+        let tunnel = if geneve { Tunnel::Geneve } else { Tunnel::Control(ControlPort(9)) };
         let (local, nat64) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, nat64));
         let (table, service) = (TableKey { local, nat64 }, flow.service);
-        let via = Via { table, port: ControlPort(9), authenticator, service };
+        let via = Via { table, tunnel, authenticator, service };
         routes.came(flow, via, 5).unwrap();
     }
 

@@ -2,8 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use super::routes::{DeliveredFlow, Via};
-use crate::handoff::entry::{ControlPort, TableKey};
+use super::routes::{DeliveredFlow, Tunnel, Via};
+use crate::handoff::entry::TableKey;
 use crate::handoff::opaque::Authenticator;
 
 /// The flow that came last, by whom and when: what comes next is mostly of it, and nothing about it
@@ -12,7 +12,7 @@ use crate::handoff::opaque::Authenticator;
 pub struct LastFlow {
     flow: DeliveredFlow,
     table: TableKey,
-    port: ControlPort,
+    tunnel: Tunnel,
     authenticator: Authenticator,
     service: Ipv6Addr,
     second: u32,
@@ -22,8 +22,8 @@ impl LastFlow {
     /// A flow that was noted. `None` where its authenticator is none.
     pub fn new(flow: DeliveredFlow, via: Via<'_>, second: u32) -> Option<Self> {
         let authenticator = Authenticator::new(via.authenticator)?;
-        let Via { table, port, service, .. } = via;
-        Some(Self { flow, table, port, authenticator, service, second })
+        let Via { table, tunnel, service, .. } = via;
+        Some(Self { flow, table, tunnel, authenticator, service, second })
     }
 
     /// Whether it is this one.
@@ -31,7 +31,7 @@ impl LastFlow {
     pub fn is(&self, flow: &DeliveredFlow, via: Via<'_>, second: u32) -> bool {
         self.second == second
             && self.flow == *flow
-            && (self.table, self.port, self.service) == (via.table, via.port, via.service)
+            && (self.table, self.tunnel, self.service) == (via.table, via.tunnel, via.service)
             && self.authenticator.is(via.authenticator)
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Not here: the device, and how packets get to it and from it.
 
+mod geneve;
 mod kept;
 mod last;
 mod ports;
@@ -17,11 +18,15 @@ mod store;
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use geneve::{
+    GATEWAYS_KEPT_OCTETS_MAX, GENEVE_GATEWAYS_MAX, GeneveGateways, GeneveKey, LastTunnel,
+};
 pub use kept::{KEPT_OCTETS_MAX, KeptRoutesMalformed};
 pub use last::LastFlow;
 pub use ports::DeliveredPorts;
 pub use routes::{
-    AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_EACH, ROUTES_MAX, Via,
+    AnswerPath, CLIENTS_MAX, DeliveredFlow, DeliveryRoutes, FLOW_HELD, FLOWS_EACH, ROUTES_MAX,
+    Tunnel, Via,
 };
 
 use crate::handoff::stats::DropReason;
@@ -36,6 +41,8 @@ pub struct HostDelivery {
     services: Vec<Ipv6Addr>,
     /// Who gets the answers.
     pub routes: DeliveryRoutes,
+    /// The NAT64s that have a tunnel of Geneve to here. `None`: none is to.
+    pub geneve: Option<GeneveGateways>,
     /// The device is gone.
     away: AtomicBool,
 }
@@ -43,7 +50,12 @@ pub struct HostDelivery {
 impl HostDelivery {
     /// Of these ports, to these addresses.
     pub fn new(ports: DeliveredPorts, services: Vec<Ipv6Addr>, routes: DeliveryRoutes) -> Self {
-        Self { ports, services, routes, away: AtomicBool::new(false) }
+        Self { ports, services, routes, geneve: None, away: AtomicBool::new(false) }
+    }
+
+    /// With tunnels of Geneve, if there are to be any.
+    pub fn with_geneve(self, geneve: Option<GeneveGateways>) -> Self {
+        Self { geneve, ..self }
     }
 
     /// Whether there is no device: then nothing new is delivered, and what was goes on when there

@@ -62,11 +62,21 @@ impl DeliveredFlow {
     }
 }
 
+/// In what packets come from a NAT64, and go to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tunnel {
+    /// In control payloads, between the handoff port and this one.
+    Control(ControlPort),
+    /// In frames of Geneve, to the link-layer address that it had last (section 12).
+    Geneve,
+}
+
 /// By whom a packet came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Via<'a> {
     pub table: TableKey,
-    pub port: ControlPort,
+    pub tunnel: Tunnel,
+    /// None but in control payloads.
     pub authenticator: &'a [u8],
     /// Where its client sent it: the service behind the NAT64's prefix.
     pub service: Ipv6Addr,
@@ -76,7 +86,7 @@ pub struct Via<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerPath {
     pub table: TableKey,
-    pub port: ControlPort,
+    pub tunnel: Tunnel,
     /// From where the client expects it.
     pub service: Ipv6Addr,
 }
@@ -84,7 +94,7 @@ pub struct AnswerPath {
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) table: TableKey,
-    pub(super) port: ControlPort,
+    pub(super) tunnel: Tunnel,
     pub(super) authenticator: Authenticator,
     pub(super) service: Ipv6Addr,
     pub(super) used: u32,
@@ -167,20 +177,20 @@ impl Route {
         // Whatever stood in a message can be kept.
         let authenticator =
             Authenticator::new(via.authenticator).ok_or(DropReason::MessageTruncated)?;
-        let Via { table, port, service, .. } = via;
-        Ok(Self { table, port, authenticator, service, used })
+        let Via { table, tunnel, service, .. } = via;
+        Ok(Self { table, tunnel, authenticator, service, used })
     }
 
     /// Returns whether that is another way than before.
     fn came(&mut self, via: Via<'_>, second: u32) -> bool {
-        let before = (self.port, self.service, self.authenticator.is(via.authenticator));
-        (self.port, self.service, self.used) = (via.port, via.service, second);
+        let before = (self.tunnel, self.service, self.authenticator.is(via.authenticator));
+        (self.tunnel, self.service, self.used) = (via.tunnel, via.service, second);
         if !before.2
             && let Some(authenticator) = Authenticator::new(via.authenticator)
         {
             self.authenticator = authenticator;
         }
-        before != (via.port, via.service, true)
+        before != (via.tunnel, via.service, true)
     }
 }
 
@@ -309,8 +319,8 @@ impl DeliveryRoutes {
         let octets = route.authenticator.octets();
         let place = &mut authenticator[..octets.len()];
         place.copy_from_slice(octets);
-        let Route { table, port, service, .. } = *route;
-        Some((AnswerPath { table, port, service }, place))
+        let Route { table, tunnel, service, .. } = *route;
+        Some((AnswerPath { table, tunnel, service }, place))
     }
 
     /// Whether the client of `flow` came by this NAT64.
@@ -414,7 +424,12 @@ mod tests {
     fn via(nat64: u8) -> Via<'static> {
         let service = flow(1, 1).service;
         let authenticator = b"sixteen octets!!";
-        Via { table: table(nat64), port: ControlPort(4000), authenticator, service }
+        Via {
+            table: table(nat64),
+            tunnel: Tunnel::Control(ControlPort(4000)),
+            authenticator,
+            service,
+        }
     }
 
     fn goes(routes: &DeliveryRoutes, flow: &DeliveredFlow, second: u32) -> Option<u8> {
@@ -430,7 +445,8 @@ mod tests {
         routes.came(&flow(1, 1000), via(7), 0).unwrap();
         let mut room = [0; MESSAGE_DATA_MAX];
         let service = flow(1, 1).service;
-        let answer = AnswerPath { table: table(7), port: ControlPort(4000), service };
+        let answer =
+            AnswerPath { table: table(7), tunnel: Tunnel::Control(ControlPort(4000)), service };
         let expected = Some((answer, &b"sixteen octets!!"[..]));
         assert_eq!(routes.answer(&flow(1, 1000), 0, &mut room), expected);
         // A flow that is not known, of the same client through the same prefix.
@@ -439,9 +455,10 @@ mod tests {
         let service = "64:ff9b:1::203.0.113.5".parse().unwrap();
         assert_eq!(goes(&routes, &DeliveredFlow { service, ..flow(1, 1000) }, 0), None);
         // Port and authenticator are those of the last packet.
-        let later = Via { port: ControlPort(5000), authenticator: b"xy", ..via(7) };
+        let later =
+            Via { tunnel: Tunnel::Control(ControlPort(5000)), authenticator: b"xy", ..via(7) };
         routes.came(&flow(1, 1000), later, 1).unwrap();
-        let answer = AnswerPath { port: ControlPort(5000), ..answer };
+        let answer = AnswerPath { tunnel: Tunnel::Control(ControlPort(5000)), ..answer };
         assert_eq!(routes.answer(&flow(1, 1000), 1, &mut room), Some((answer, &b"xy"[..])));
         assert!(routes.has(&flow(1, 9), table(7)) && !routes.has(&flow(1, 9), table(8)));
     }

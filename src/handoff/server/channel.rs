@@ -46,6 +46,8 @@ pub struct Channel {
     /// The second in which it was last told, beside its packets that are delivered, that somebody
     /// is here.
     pub(super) told: u32,
+    /// The second in which a frame of Geneve came last.
+    pub(super) framed: u32,
 }
 
 impl Channel {
@@ -63,6 +65,7 @@ impl Channel {
             requests: 0,
             created: 0,
             told: 0,
+            framed: 0,
         }
     }
 
@@ -98,9 +101,9 @@ impl Channel {
         self.identities.seen()
     }
 
-    /// When it was asked something last; or when the server started, if that was later.
+    /// When something came of it last; or when the server started, if that was later.
     pub fn last_used(&self) -> Duration {
-        self.identities.last_used()
+        self.identities.last_used().max(Duration::from_secs(self.framed.into()))
     }
 
     /// What makes one more of its identities unknown, if it has any.

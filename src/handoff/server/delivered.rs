@@ -11,7 +11,7 @@ use super::banned::show_alive;
 use super::channel::Channel;
 use super::exchange::{Effects, Exchange};
 use super::{Server, Translated};
-use crate::handoff::delivery::{DeliveredFlow, HostDelivery, LastFlow, Via};
+use crate::handoff::delivery::{DeliveredFlow, HostDelivery, LastFlow, Tunnel, Via};
 use crate::handoff::entry::{Client, ControlPort};
 use crate::handoff::message::{ClientPacket, Span};
 use crate::handoff::stats::{Counter, DropReason};
@@ -173,23 +173,12 @@ impl Channel {
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
         let Exchange { datagram, effects, .. } = &mut *exchange;
-        let Effects { table, batch, shared, .. } = effects;
-        let second = batch.coarse.second;
         let authenticator = datagram.octets(parts.authenticator);
-        let (client, service) = (flow.client, flow.service);
-        let via = Via { table: *table, port: ControlPort(datagram.port), authenticator, service };
-        let translated = translates.then_some(Translated { client, table: *table });
-        let flow = if translates { flow.translated(table.local) } else { flow };
-        if !shared.last_flow.as_ref().is_some_and(|last| last.is(&flow, via, second)) {
-            let delivery = shared.delivery.as_ref().ok_or(DropReason::NothingAsked)?;
-            if !translates {
-                delivery.check_service(service)?;
-            }
-            if !delivery.can_be_client(client) || Prefix96::of(client) == Prefix96::of(service) {
-                return Err(DropReason::ClientAddress);
-            }
-            delivery.routes.came(&flow, via, second)?;
-            shared.last_flow = LastFlow::new(flow, via, second);
+        let tunnel = Tunnel::Control(ControlPort(datagram.port));
+        let (table, client) = (effects.table, flow.client);
+        let via = Via { table, tunnel, authenticator, service: flow.service };
+        let translated = translates.then_some(Translated { client, table });
+        if came(flow, translates, via, effects)? {
             self.learn_sender(parts, exchange);
         }
         self.hand_over(translated, token, parts, exchange)
@@ -226,6 +215,32 @@ impl Channel {
         self.delete(effects, |table, changed| table.delete(slot, changed));
         true
     }
+}
+
+/// A packet of `flow` came, and is to be delivered: notes where answers go. Returns whether that is
+/// noted for the first time in this second.
+pub(super) fn came(
+    flow: DeliveredFlow,
+    translates: bool,
+    via: Via<'_>,
+    effects: &mut Effects<'_>,
+) -> Result<bool, DropReason> {
+    let Effects { table, batch, shared, .. } = effects;
+    let (second, client, service) = (batch.coarse.second, flow.client, flow.service);
+    let flow = if translates { flow.translated(table.local) } else { flow };
+    if shared.last_flow.as_ref().is_some_and(|last| last.is(&flow, via, second)) {
+        return Ok(false);
+    }
+    let delivery = shared.delivery.as_ref().ok_or(DropReason::NothingAsked)?;
+    if !translates {
+        delivery.check_service(service)?;
+    }
+    if !delivery.can_be_client(client) || Prefix96::of(client) == Prefix96::of(service) {
+        return Err(DropReason::ClientAddress);
+    }
+    delivery.routes.came(&flow, via, second)?;
+    shared.last_flow = LastFlow::new(flow, via, second);
+    Ok(true)
 }
 
 /// Whether it is a segment that opens a connection.
@@ -276,7 +291,7 @@ fn goes_on(view: Ipv6<'_>, walk: &Walk, effects: &Effects<'_>) -> Option<(Delive
 }
 
 /// The flow of a TCP or UDP packet.
-fn flow_of(view: Ipv6<'_>, walk: &Walk) -> Option<DeliveredFlow> {
+pub(super) fn flow_of(view: Ipv6<'_>, walk: &Walk) -> Option<DeliveredFlow> {
     let Ok(Class::Ports { source_port, destination_port, .. }) = flow::classify_ipv6(view, walk)
     else {
         return None;

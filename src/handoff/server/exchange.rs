@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::late::LateRecords;
 use crate::handoff::bans::Bans;
 use crate::handoff::change::Change;
-use crate::handoff::delivery::{HostDelivery, LastFlow};
+use crate::handoff::delivery::{HostDelivery, LastFlow, LastTunnel};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::proof::ProofKeys;
@@ -31,6 +31,7 @@ pub struct Shared {
     /// None: nothing is delivered on this host.
     pub delivery: Option<Arc<HostDelivery>>,
     pub last_flow: Option<LastFlow>,
+    pub last_tunnel: Option<LastTunnel>,
     pub budget: Arc<Budget>,
     pub stats: Arc<Stats>,
 }

@@ -2,7 +2,8 @@
 //! (PROTOCOL.md sections 5 to 7).
 //!
 //! The time, the live connections and a seed are arguments, and what is to be sent or recorded is
-//! left in an [`Outbox`]. Replies are written in place, in front of the embedded packet.
+//! left in an [`Outbox`]. Replies are written in place, in front of the embedded packet. Frames of
+//! Geneve come by [`Server::handle_frame`] (section 12).
 //!
 //! A datagram goes from `prefetch` (parsed) to `admission` (who is it), `channel` and its branches
 //! `client_packet`, `service_packet` and `report` (what is asked), and to `reply`.
@@ -19,6 +20,7 @@ mod delivered;
 mod demand;
 mod exchange;
 mod fair;
+mod geneve;
 mod late;
 mod prefetch;
 mod price;
@@ -140,6 +142,7 @@ impl Server {
             bans: None,
             delivery: None,
             last_flow: None,
+            last_tunnel: None,
             budget: Arc::clone(&config.budget),
             stats,
         };

@@ -161,8 +161,9 @@ pub trait Backend {
         self.send_emitted(return_path, payload.len(), to, |out| out.copy_from_slice(payload))
     }
 
-    /// How what is sent from this address leaves. `None` where no socket has it.
-    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath>;
+    /// How what is sent from this address, and from this port if one is named, leaves. `None` where
+    /// no socket has it.
+    fn path_from(&self, local: Ipv4Addr, port: Option<u16>) -> Option<ReturnPath>;
 
     /// From now on a turn also ends when something can be read here; `None`: nowhere.
     fn watch(&mut self, descriptor: Option<OwnedFd>);

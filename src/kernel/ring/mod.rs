@@ -471,8 +471,8 @@ impl Backend for Ring {
         Ok(())
     }
 
-    fn path_from(&self, local: Ipv4Addr) -> Option<ReturnPath> {
-        path_from(&self.sockets, local)
+    fn path_from(&self, local: Ipv4Addr, port: Option<u16>) -> Option<ReturnPath> {
+        path_from(&self.sockets, local, port)
     }
 
     fn watch(&mut self, descriptor: Option<OwnedFd>) {

@@ -34,6 +34,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use kept::KeptSockets;
 
+use crate::ip::geneve::GENEVE_PORT;
 use crate::kernel::holder::Holder;
 use crate::kernel::limits;
 
@@ -109,10 +110,7 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BindError::PortTaken { port, holder: Some(holder) } => {
-                write!(
-                    f,
-                    "port {port} is taken by {holder}; stop it, or choose another with --port"
-                )
+                write!(f, "port {port} is taken by {holder}; stop it, or {}", instead_of(*port))
             }
             BindError::PortTaken { port, holder: None } => {
                 write!(f, "port {port} is taken; see `ss -lunp`")
@@ -130,6 +128,11 @@ impl fmt::Display for BindError {
             }
         }
     }
+}
+
+/// What to do where a port cannot be had.
+fn instead_of(port: u16) -> &'static str {
+    if port == GENEVE_PORT { "go without --geneve" } else { "choose another with --port" }
 }
 
 impl Error for BindError {}

@@ -76,7 +76,11 @@ impl About {
             Shape::Switch => arg.action(ArgAction::SetTrue).hide(true),
             // The help has the choices in the value's name.
             Shape::Word => {
-                arg.value_name(self.value).value_parser(self.choices()).hide_possible_values(true)
+                let arg = arg.value_name(self.value).value_parser(self.choices());
+                let arg = arg.hide_possible_values(true);
+                // To name it is to want it.
+                let is_alone = self.value == "on|off";
+                if is_alone { arg.num_args(0..=1).default_missing_value("on") } else { arg }
             }
             Shape::Number => arg.value_name(self.value),
             Shape::Path => arg.value_name(self.value).value_parser(clap::value_parser!(PathBuf)),

@@ -93,6 +93,19 @@ pub(super) fn services(list: &[&str]) -> Result<Vec<Ipv6Addr>, String> {
     Ok(all)
 }
 
+/// `on` or `off`.
+pub(super) fn geneve(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is not known; choose on or off")),
+    }
+}
+
+pub(super) fn shown_geneve(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
 /// What to do with the device of a server that delivers.
 #[derive(Debug, Subcommand)]
 pub enum DeliverDeviceCommand {

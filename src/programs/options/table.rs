@@ -26,6 +26,7 @@ use crate::disk::history::FOLDER;
 use crate::disk::storage::SyncPolicy;
 use crate::handoff::change::LogFormat;
 use crate::handoff::pool::{PoolSettings, PoolUnit};
+use crate::ip::geneve::GENEVE_PORT;
 use crate::kernel::backend::Io;
 
 /// The bounds of the default of `--max-entries`. The lower one is a full table of one NAT64: the
@@ -298,6 +299,14 @@ options! {
             .default_with("those that the device has", |_| Ok((Vec::new(), Origin::Default)))
             .shown(|services| strings(services));
 
+    pub geneve: bool =
+        "Take offers of NAT64s to send clients' packets through a Geneve tunnel, at UDP port 6081; what comes \
+         so is delivered natively, or translated where its port is: needs --deliver native",
+        Row::word("geneve", "on|off", delivery::geneve)
+            .group(DELIVERY)
+            .default("off")
+            .shown(|&on| delivery::shown_geneve(on).into());
+
     pub admin: AdminPlace =
         "Unix socket at which `status` and the like ask the server, over HTTP; off: none",
         Row::path("admin", "PATH|off", |path| not_empty(path).map(AdminPlace::of))
@@ -446,6 +455,9 @@ fn taken(layers: &mut Layers<'_>) -> Result<ServeConfig, UsageErrors> {
         );
         return Err(UsageErrors(vec![UsageError { place: place.into(), cause }]));
     }
+    if let Some(cause) = config.geneve_trouble() {
+        return Err(UsageErrors(vec![UsageError { place: "--geneve".into(), cause }]));
+    }
     match config.web {
         Some(web) if !web.ip().is_loopback() && config.web_token.is_none() => {
             let cause = format!(
@@ -464,6 +476,26 @@ impl ServeConfig {
     pub fn deliver_to(&self, port: u16) -> Deliver {
         let own = self.deliver_ports.iter().find(|own| own.port == port);
         own.map_or(self.deliver, |own| own.deliver)
+    }
+
+    /// All addresses and ports of UDP that it is to have: those of `listen` come first.
+    pub fn sockets(&self) -> Vec<SocketAddrV4> {
+        let tunnels = self.listen.iter().filter(|_| self.geneve);
+        let tunnels = tunnels.map(|address| SocketAddrV4::new(*address.ip(), GENEVE_PORT));
+        self.listen.iter().copied().chain(tunnels).collect()
+    }
+
+    /// Why there can be no tunnels of Geneve, where there are to be.
+    fn geneve_trouble(&self) -> Option<String> {
+        if self.geneve && !self.delivers_native() {
+            return Some(
+                "what comes by a tunnel is delivered as it is: add --deliver native, and see check-config \
+                 --host for the device that it wants"
+                    .to_owned(),
+            );
+        }
+        let taken = self.geneve && self.listen.iter().any(|address| address.port() == GENEVE_PORT);
+        taken.then(|| format!("port {GENEVE_PORT} is that of Geneve; choose another --port"))
     }
 
     /// All ways in which packets to some port or other reach programs.

@@ -18,7 +18,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 29] = [
+const SERVE: [(&str, &str); 30] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -45,6 +45,7 @@ const SERVE: [(&str, &str); 29] = [
     ("deliver-port", "22=cache,53=native"),
     ("deliver-device", "ho7"),
     ("deliver-service", "64:ff9b::203.0.113.5"),
+    ("geneve", "on"),
     ("admin", "/a"),
     ("web", "127.0.0.9:8064"),
     ("web-token-file", "/t"),
@@ -123,6 +124,7 @@ fn defaults() {
             deliver_ports: vec![],
             deliver_device: "ho0".into(),
             deliver_services: vec![],
+            geneve: false,
             admin: AdminPlace::Default("./state/admin.sock".into()),
             web: None,
             web_token: None,
@@ -261,7 +263,7 @@ fn every_option_from_every_place() {
         log-format = 'full'\nhistory = '/h'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\npeer-names = 'ipv6'\npeer-maps = '/m'\npeer-pool = '10.0.0.0/10'\npeer-pool-for = 'address'\npeer-pool-idle = '2m'\ndeliver = 'native'\n\
-        deliver-port = ['22=cache', '53=native']\ndeliver-device = 'ho7'\ndeliver-service = ['64:ff9b::203.0.113.5']\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
+        deliver-port = ['22=cache', '53=native']\ndeliver-device = 'ho7'\ndeliver-service = ['64:ff9b::203.0.113.5']\ngeneve = 'on'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
 
@@ -307,11 +309,19 @@ fn manual_and_help_have_each_option() {
         for about in table {
             let default = about.default.map(|default| format!(" [default: {default}]"));
             let says = format!("{}{}", about.help, default.unwrap_or_default());
-            let option = format!("--{} <{}>", about.name, about.value);
+            let value = match about.value {
+                "on|off" => "[<on|off>]".to_owned(),
+                value => format!("<{value}>"),
+            };
+            let option = format!("--{} {value}", about.name);
             let is_shown = about.is_shown();
             assert!(!about.help.is_empty(), "{option}");
             assert_eq!(help.contains(&format!("{option} {says}")), is_shown, "{option}: {help}");
-            let roff = format!("\\fB--{}\\fR \\fI<{}>\\fR\n{says}\n", about.name, about.value);
+            let value = match about.value {
+                "on|off" => "[\\fI<on|off>\\fR]".to_owned(),
+                value => format!("\\fI<{value}>\\fR"),
+            };
+            let roff = format!("\\fB--{}\\fR {value}\n{says}\n", about.name);
             assert_eq!(manual.contains(&roff), is_shown, "{roff}: {manual}");
         }
     }
@@ -332,6 +342,8 @@ fn check_config_has_each_option_from_variable_and_file() {
         };
         // Of a list, one item: without --port, two of the addresses have different ports.
         let value = value.split(',').next().unwrap();
+        // That one wants others, too.
+        let value = if key == "geneve" { "off" } else { value };
         let default = match key {
             "max-entries" => "default, for 1024 MiB by the memory of the machine",
             _ => "default",

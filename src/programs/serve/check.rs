@@ -24,7 +24,7 @@ use crate::programs::serve::start::choose_io;
 /// All of it, a line each, with what to do.
 pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     let mut troubles = troubles_of(&Places {
-        listen: config.listen.clone(),
+        listen: config.sockets(),
         state: Some(config.state.clone()),
         log: Some(config.log.clone()),
         peer_maps: Some(config.peer_maps.clone()),
@@ -34,7 +34,7 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
     }
     troubles.extend(host_troubles(config));
     troubles.extend(door_troubles(config).iter().map(ToString::to_string));
-    let descriptors = limits::raise_descriptors(config.reactors, config.listen.len());
+    let descriptors = limits::raise_descriptors(config.reactors, config.sockets().len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));
     let works = || if ring::probe().is_ok() { Io::Uring } else { Io::Mmsg };
     let io = config.io.unwrap_or_else(works);

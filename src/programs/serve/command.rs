@@ -37,8 +37,9 @@ pub fn run(options: ServeOptions) -> Result<(), ExitError> {
             }
             ExitError::usage(errors)
         })?;
-    limits::raise_descriptors(config.reactors, config.listen.len()).map_err(ExitError::failed)?;
-    let kept = KeptSockets::of_process(&config.listen);
+    limits::raise_descriptors(config.reactors, config.sockets().len())
+        .map_err(ExitError::failed)?;
+    let kept = KeptSockets::of_process(&config.sockets());
     let reactors = kept.reactors(config.reactors);
     if reactors < config.reactors {
         say(format_args!(

@@ -33,6 +33,9 @@ pub trait Shard {
         outbox: &mut Outbox,
     );
 
+    /// As [`Server::handle_frame`].
+    fn handle_frame(&mut self, _batch: &Batch, _datagram: Datagram<'_>, _outbox: &mut Outbox) {}
+
     /// As [`Server::is_late`].
     fn is_late(&self) -> bool {
         false
@@ -96,6 +99,10 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
         outbox: &mut Outbox,
     ) {
         self.server.handle_prepared(batch, &mut self.live, datagram, prepared, outbox);
+    }
+
+    fn handle_frame(&mut self, batch: &Batch, datagram: Datagram<'_>, outbox: &mut Outbox) {
+        self.server.handle_frame(batch, &mut self.live, datagram, outbox);
     }
 
     fn is_late(&self) -> bool {

@@ -233,7 +233,8 @@ impl Serving {
         let (bound, mut sockets) = bind(&config, kept)?;
         let (inquiries, asking) = Asking::prepare(doors, config.reactors, &mut sockets)
             .map_err(|error| StartError::System("descriptors", error))?;
-        let listen: Vec<_> = bound.shards[0].iter().map(ReactorSocket::local).collect();
+        let sockets_of = bound.shards[0].iter().map(ReactorSocket::local);
+        let listen: Vec<_> = sockets_of.take(bound.shards[0].len() - tunnels(&config)).collect();
         let handoff_port = listen[0].port();
         let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
         let Shards { clock, budget, stats, mut servers, ahead } = shards;
@@ -401,6 +402,11 @@ impl Asking {
     }
 }
 
+/// How many sockets of each reactor are for tunnels of Geneve: the last ones.
+fn tunnels(config: &ServeConfig) -> usize {
+    config.sockets().len() - config.listen.len()
+}
+
 /// The bans that are kept, which count for all `servers`.
 fn bans_of(
     config: &ServeConfig,
@@ -451,7 +457,7 @@ fn bind(
     kept: KeptSockets,
 ) -> Result<(BoundSockets, Vec<PassedFile>), StartError> {
     let bound =
-        socket::bind_or_take(&config.listen, config.reactors, kept).map_err(StartError::Bind)?;
+        socket::bind_or_take(&config.sockets(), config.reactors, kept).map_err(StartError::Bind)?;
     let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
     say_lost(bound.lost);
     Ok((bound, sockets))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::disk::storage::{SyncPolicy, Wake};
 use crate::handoff::stats::Stats;
+use crate::ip::geneve::GENEVE_PORT;
 use crate::kernel::backend::{Backend, Io, Waker};
 use crate::kernel::clock::Clock;
 use crate::kernel::mmsg::Mmsg;
@@ -112,9 +113,12 @@ impl Seat {
             tell: Arc::clone(&self.common.on_failure),
         };
         // On the thread itself, because a ring belongs to the thread that made it.
+        let has_tunnels = self.deliverer.as_ref().is_some_and(Deliverer::has_tunnels);
+        let is_of_frames = |socket: &ReactorSocket| socket.local().port() == GENEVE_PORT;
+        let frames_from = sockets.iter().position(is_of_frames).filter(|_| has_tunnels);
         let run = move || match io {
-            Io::Uring => self.run(number, on_end, Ring::new(sockets)),
-            Io::Mmsg => self.run(number, on_end, Mmsg::new(sockets)),
+            Io::Uring => self.run(number, frames_from, on_end, Ring::new(sockets)),
+            Io::Mmsg => self.run(number, frames_from, on_end, Mmsg::new(sockets)),
         };
         thread::Builder::new().name(format!("reactor-{number}")).spawn(run).map(drop)
     }
@@ -123,6 +127,7 @@ impl Seat {
     fn run<B: Backend>(
         self,
         number: usize,
+        frames_from: Option<usize>,
         mut on_end: OnEnd,
         backend: io::Result<(B, EventWaker)>,
     ) {
@@ -151,6 +156,7 @@ impl Seat {
         let say = say_trouble(troubled);
         let reactor = Reactor::new(backend, self.shard, recorder, clock, self.stats, say);
         let reactor = reactor.naming(self.names.writer).recording_first(self.names.first);
+        let reactor = reactor.with_frames_from(frames_from.unwrap_or(usize::MAX));
         let mut reactor = match reactor.delivering(self.deliverer) {
             Ok(reactor) => reactor,
             Err(error) => {

@@ -85,6 +85,8 @@ auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-service -d 'IPv6 address by which clients reach this host, behind a NAT64\'s prefix, like 64:ff9b::203.0.113.5; may be repeated [default: those that the device has]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l geneve -d 'Take offers of NAT64s to send clients\' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is: needs --deliver native [default: off]' -r -f -a "on\t''
+off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -150,6 +152,8 @@ auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-service -d 'IPv6 address by which clients reach this host, behind a NAT64\'s prefix, like 64:ff9b::203.0.113.5; may be repeated [default: those that the device has]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l geneve -d 'Take offers of NAT64s to send clients\' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is: needs --deliver native [default: off]' -r -f -a "on\t''
+off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -193,6 +197,8 @@ auto\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-port -d 'The same for packets to this port alone, like 80=native; may be repeated [default: none]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-device -d 'The TUN device through which packets are delivered [default: ho0]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-service -d 'IPv6 address by which clients reach this host, behind a NAT64\'s prefix, like 64:ff9b::203.0.113.5; may be repeated [default: those that the device has]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l geneve -d 'Take offers of NAT64s to send clients\' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is: needs --deliver native [default: off]' -r -f -a "on\t''
+off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F

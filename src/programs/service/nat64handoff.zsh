@@ -56,6 +56,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '*--deliver-service=[IPv6 address by which clients reach this host, behind a NAT64'\''s prefix, like 64\:ff9b\:\:203.0.113.5; may be repeated \[default\: those that the device has\]]:ADDRESS:_default' \
+'--geneve=[Take offers of NAT64s to send clients'\'' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is\: needs --deliver native \[default\: off\]]::on|off:(on off)' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -178,6 +179,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '*--deliver-service=[IPv6 address by which clients reach this host, behind a NAT64'\''s prefix, like 64\:ff9b\:\:203.0.113.5; may be repeated \[default\: those that the device has\]]:ADDRESS:_default' \
+'--geneve=[Take offers of NAT64s to send clients'\'' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is\: needs --deliver native \[default\: off\]]::on|off:(on off)' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \
@@ -217,6 +219,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--deliver-port=[The same for packets to this port alone, like 80=native; may be repeated \[default\: none\]]:PORT=HOW:_default' \
 '--deliver-device=[The TUN device through which packets are delivered \[default\: ho0\]]:NAME:_default' \
 '*--deliver-service=[IPv6 address by which clients reach this host, behind a NAT64'\''s prefix, like 64\:ff9b\:\:203.0.113.5; may be repeated \[default\: those that the device has\]]:ADDRESS:_default' \
+'--geneve=[Take offers of NAT64s to send clients'\'' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is\: needs --deliver native \[default\: off\]]::on|off:(on off)' \
 '--admin=[Unix socket at which \`status\` and the like ask the server, over HTTP; off\: none \[default\: \$RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory\]]:PATH|off:_files' \
 '--web=[Address and port at which the same is served over TCP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--web-token-file=[File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback \[default\: off\]]:FILE|off:_files' \

@@ -6,6 +6,7 @@ mod fair;
 mod month;
 mod price;
 mod section_11;
+mod section_12;
 mod section_5;
 mod section_6;
 mod section_7;
@@ -104,11 +105,29 @@ impl Shard {
         self.server.handle_prepared(&self.batch, live, datagram, prepared, outbox);
         assert!(buffer[..room].iter().all(|&octet| octet == 0xee), "another's octets");
         assert_eq!(self.server.contradiction(), None);
+        self.sent(&buffer)
+    }
+
+    fn sent(&self, buffer: &[u8]) -> Sent {
         let body = |reply: &Reply| match reply.body.clone() {
             Body::InPlace(range) => buffer[range].to_vec(),
             Body::Copied(range) => self.outbox.copies()[range].to_vec(),
         };
         self.outbox.replies.iter().map(|reply| (reply.to, body(reply))).collect()
+    }
+
+    /// A datagram to the port of Geneve.
+    fn send_frame(&mut self, table: TableKey, payload: &[u8]) -> Sent {
+        let mut buffer = [&[0xee; HEAD_ROOM][..], payload].concat();
+        let payload = HEAD_ROOM..buffer.len();
+        self.outbox.clear();
+        self.batch.set_time(self.time);
+        let (index, port, room) = (0, 50_000, HEAD_ROOM);
+        let datagram = Datagram { index, table, port, buffer: &mut buffer, payload, room };
+        let (live, outbox) = (&mut *self.live, &mut self.outbox);
+        self.server.handle_frame(&self.batch, live, datagram, outbox);
+        assert!(buffer[..room].iter().all(|&octet| octet == 0xee), "another's octets");
+        self.sent(&buffer)
     }
 
     fn send(&mut self, payload: &[u8]) -> Sent {

@@ -1,7 +1,9 @@
 //! PROTOCOL.md section 11. Which packets are delivered on this host.
 
 use super::*;
-use crate::handoff::delivery::{DeliveredFlow, DeliveredPorts, DeliveryRoutes, HostDelivery};
+use crate::handoff::delivery::{
+    DeliveredFlow, DeliveredPorts, DeliveryRoutes, HostDelivery, Tunnel,
+};
 use crate::ip::fields::tcp;
 use crate::ip::transport::Transport;
 
@@ -77,7 +79,10 @@ fn flow(client: &str, protocol: u8, client_port: u16, service_port: u16) -> Deli
 fn goes(delivery: &HostDelivery, flow: DeliveredFlow) -> Option<(Ipv4Addr, u16, Vec<u8>)> {
     let mut room = [0; message::MESSAGE_DATA_MAX];
     let answer = delivery.routes.answer(&flow, 1, &mut room);
-    answer.map(|(answer, octets)| (answer.table.nat64, answer.port.0, octets.to_vec()))
+    answer.map(|(answer, octets)| {
+        let Tunnel::Control(port) = answer.tunnel else { panic!("a frame") };
+        (answer.table.nat64, port.0, octets.to_vec())
+    })
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! [`RoutesKeeping`]: writes the routes of clients to the state directory, so that a service
-//! reaches them after a restart before they speak.
+//! reaches them after a restart before they speak; and the gateways that have a tunnel of Geneve.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::disk::fs::RealDisk;
 use crate::disk::routes;
-use crate::handoff::delivery::HostDelivery;
+use crate::handoff::delivery::{GeneveGateways, HostDelivery};
 use crate::kernel::stderr::{say, warn};
 
 /// How often they are written, where one came or changed. What came since then is lost with a
@@ -34,8 +34,12 @@ impl RoutesKeeping {
             let mut failed = false;
             loop {
                 let ends = told.recv_timeout(WRITE_EVERY) != Err(RecvTimeoutError::Timeout);
-                if failed || delivery.routes.take_changed() {
-                    let written = routes::write(&RealDisk, &state, &delivery.routes);
+                let gateways = delivery.geneve.as_ref().map_or(Ok(()), |gateways| {
+                    keep_gateways(&state, gateways, failed)
+                });
+                if failed || gateways.is_err() || delivery.routes.take_changed() {
+                    let written =
+                        gateways.and(routes::write(&RealDisk, &state, &delivery.routes));
                     match (&written, failed) {
                         (Err(why), false) => warn(format_args!(
                             "routes to clients cannot be kept ({why}): after a restart, services reach those \
@@ -59,4 +63,12 @@ impl RoutesKeeping {
         drop(self.end);
         drop(self.thread.join());
     }
+}
+
+/// Writes the gateways, where one came or changed, or that `failed` before.
+fn keep_gateways(state: &Path, gateways: &GeneveGateways, failed: bool) -> io::Result<()> {
+    if !gateways.take_changed() && !failed {
+        return Ok(());
+    }
+    routes::write_gateways(&RealDisk, state, gateways)
 }

@@ -22,12 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, iter};
 
-use crate::handoff::delivery::{AnswerPath, DeliveredFlow, HostDelivery};
+use crate::handoff::delivery::{AnswerPath, DeliveredFlow, HostDelivery, Tunnel};
 use crate::handoff::message::{MESSAGE_DATA_MAX, MESSAGE_HEADER, message_type, write_before};
 use crate::handoff::rate::Rate;
 use crate::handoff::server::{DeliveredPacket, Translated};
 use crate::handoff::stats::{Counter, DropReason, Stats};
 use crate::ip::flow::{self, Class};
+use crate::ip::geneve::{GENEVE_PORT, PLAIN_FRONT};
 use crate::ip::icmp::{self, IcmpError};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
@@ -102,9 +103,35 @@ impl HostQueue {
 struct AnswerWay<'a> {
     path: ReturnPath,
     to: SocketAddrV4,
-    authenticator: &'a [u8],
+    front: AnswerFront<'a>,
     /// From where the client expects them.
     service: Ipv6Addr,
+}
+
+/// What stands before an answer.
+enum AnswerFront<'a> {
+    Authenticator(&'a [u8]),
+    /// The headers of a frame.
+    Frame([u8; PLAIN_FRONT]),
+}
+
+impl AnswerFront<'_> {
+    fn length(&self) -> usize {
+        match self {
+            Self::Authenticator(authenticator) => MESSAGE_HEADER + authenticator.len(),
+            Self::Frame(headers) => headers.len(),
+        }
+    }
+
+    /// Writes it to the start of `out`.
+    fn write(&self, out: &mut [u8]) {
+        match self {
+            Self::Authenticator(authenticator) => {
+                write_before(out, self.length(), message_type::AUTHENTICATOR, authenticator);
+            }
+            Self::Frame(headers) => out[..PLAIN_FRONT].copy_from_slice(headers),
+        }
+    }
 }
 
 impl AnswerWay<'_> {
@@ -115,9 +142,9 @@ impl AnswerWay<'_> {
         length: usize,
         emit: impl FnOnce(&mut [u8]),
     ) -> io::Result<()> {
-        let front = MESSAGE_HEADER + self.authenticator.len();
+        let front = self.front.length();
         backend.send_emitted(self.path, front + length, self.to, |out| {
-            write_before(out, front, message_type::AUTHENTICATOR, self.authenticator);
+            self.front.write(out);
             emit(&mut out[front..]);
         })
     }
@@ -158,6 +185,11 @@ impl Deliverer {
             gone: false,
             again,
         }
+    }
+
+    /// Whether gateways may have tunnels of Geneve to here.
+    pub fn has_tunnels(&self) -> bool {
+        self.delivery.geneve.is_some()
     }
 
     /// A turn of `backend` is to end when the host answers.
@@ -422,8 +454,15 @@ fn way<'a>(
     backend: &impl Backend,
 ) -> Option<AnswerWay<'a>> {
     let second = now.as_secs() as u32;
-    let (AnswerPath { table, port, service }, authenticator) =
+    let (AnswerPath { table, tunnel, service }, authenticator) =
         delivery.routes.answer(flow, second, authenticator)?;
-    let path = backend.path_from(table.local)?;
-    Some(AnswerWay { path, to: SocketAddrV4::new(table.nat64, port.0), authenticator, service })
+    let (from, to, front) = match tunnel {
+        Tunnel::Control(port) => (None, port.0, AnswerFront::Authenticator(authenticator)),
+        Tunnel::Geneve => {
+            let headers = delivery.geneve.as_ref()?.front(table)?;
+            (Some(GENEVE_PORT), GENEVE_PORT, AnswerFront::Frame(headers))
+        }
+    };
+    let path = backend.path_from(table.local, from)?;
+    Some(AnswerWay { path, to: SocketAddrV4::new(table.nat64, to), front, service })
 }

@@ -12,7 +12,7 @@ use super::translate::Translator;
 use super::{Deliverer, HostReport, HostUser, RoutesKeeping};
 use crate::disk::fs::RealDisk;
 use crate::disk::routes;
-use crate::handoff::delivery::{DeliveredPorts, DeliveryRoutes, HostDelivery};
+use crate::handoff::delivery::{DeliveredPorts, DeliveryRoutes, GeneveGateways, HostDelivery};
 use crate::handoff::pool::AddressPool;
 use crate::handoff::random::SEED_LENGTH;
 use crate::handoff::server::Server;
@@ -95,7 +95,9 @@ impl DeliverySetup {
             Some(kept) => kept,
             None => DeliveryRoutes::new(entropy::octets().map_err(DeliveryError::System)?, clients),
         };
-        let delivery = Arc::new(HostDelivery::new(delivered, services, routes));
+        let geneve = config.geneve.then(|| gateways_of(config)).transpose()?;
+        let delivery = HostDelivery::new(delivered, services, routes).with_geneve(geneve);
+        let delivery = Arc::new(delivery);
         let mtu = HostNetwork::open().and_then(|mut network| network.device(device));
         let mtu = mtu.map_err(DeliveryError::System)?.map_or(0, |device| device.mtu);
         let seed = |_| entropy::octets().map_err(DeliveryError::System);
@@ -150,6 +152,25 @@ impl DeliverySetup {
         });
         (deliverers.into_iter(), keeping.ok())
     }
+}
+
+/// The gateways that were known before, or the key for the first of them, which is kept at once.
+fn gateways_of(config: &ServeConfig) -> Result<GeneveGateways, DeliveryError> {
+    let kept = routes::read_gateways(&RealDisk, &config.state).unwrap_or_else(|why| {
+        warn(format_args!("{why}"));
+        None
+    });
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    let gateways = GeneveGateways::new(entropy::octets().map_err(DeliveryError::System)?);
+    if let Err(why) = routes::write_gateways(&RealDisk, &config.state, &gateways) {
+        warn(format_args!(
+            "--geneve: what gateways know this server by cannot be kept ({why}): after a restart, they have \
+             to offer their tunnels anew"
+        ));
+    }
+    Ok(gateways)
 }
 
 /// Whether anything is to be delivered.

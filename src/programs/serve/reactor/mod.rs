@@ -4,6 +4,7 @@
 //! answers to the kernel. A change is recorded before the answer that announces it leaves: see
 //! `Reactor::commit`.
 
+mod naming;
 mod record;
 
 use std::io;
@@ -83,6 +84,8 @@ pub struct Reactor<B, S: Shard> {
     names: Option<PeerNameWriter>,
     /// None: nothing is delivered on this host.
     deliverer: Option<Deliverer>,
+    /// The first of the sockets that frames of Geneve come to.
+    frames_from: usize,
     /// What is recorded before anything else, from the last to the first.
     first: Vec<(TableKey, Change)>,
     /// Nothing could be recorded when that was tried last.
@@ -145,6 +148,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             unlogged: Vec::new(),
             names: None,
             deliverer: None,
+            frames_from: usize::MAX,
             first: Vec::new(),
             first_waits: false,
             log_room: 0,
@@ -180,6 +184,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
         self.deliverer = deliverer;
         Ok(self)
+    }
+
+    /// With frames of Geneve at its sockets from this one on.
+    pub fn with_frames_from(self, frames_from: usize) -> Self {
+        Self { frames_from, ..self }
     }
 
     /// These changes are recorded before all others.
@@ -371,9 +380,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 batch = self.begin(now, events);
             }
             let (arrival, buffer) = self.backend.arrival(index);
+            let is_frame = arrival.socket >= self.frames_from;
             let prepared = &self.prepared[place % PREFETCH_MAX];
             let nat64 = *arrival.source.ip();
-            if self.rounds.defers(index, nat64, self.shard.is_costly(prepared)) {
+            if !is_frame && self.rounds.defers(index, nat64, self.shard.is_costly(prepared)) {
                 continue;
             }
             let datagram = Datagram {
@@ -384,7 +394,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                 room: arrival.room,
                 buffer,
             };
-            self.shard.handle(&batch, datagram, prepared, &mut self.outbox);
+            if is_frame {
+                self.shard.handle_frame(&batch, datagram, &mut self.outbox);
+            } else {
+                self.shard.handle(&batch, datagram, prepared, &mut self.outbox);
+            }
             if self.outbox.copies().len() > COPIES_MAX {
                 self.commit(now)?;
                 batch = self.begin(now, EVENTS_BESIDE);
@@ -413,7 +427,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         for (place, at) in places.enumerate() {
             let (arrival, buffer) = self.backend.arrival(number(at));
             let table = TableKey { local: arrival.local, nat64: *arrival.source.ip() };
-            let payload = &buffer[arrival.payload.clone()];
+            // Of a frame nothing is looked up ahead.
+            let is_frame = arrival.socket >= self.frames_from;
+            let payload = if is_frame { &[][..] } else { &buffer[arrival.payload.clone()] };
             self.shard.prepare(table, payload, place, prepared);
         }
         self.shard.prefetch(prepared);
@@ -491,51 +507,6 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         }
         self.outbox.clear();
         Ok(())
-    }
-
-    /// Clients that come get addresses of the pool, which are to be recorded.
-    fn give_names(&mut self, now: Now) {
-        let Some(names) = &mut self.names else { return };
-        let Outbox { changes, delivered, .. } = &mut self.outbox;
-        names.give(changes);
-        if !self.frozen && names.gives() {
-            let packets = delivered.iter().filter_map(|packet| packet.translated);
-            let events = (2 * self.log_room).saturating_sub(changes.len());
-            names.give_for_packets(now.monotonic, packets, events, changes);
-        }
-    }
-
-    /// Names are those of the entries before any of that is announced.
-    fn name(&mut self, now: Now, written: bool, durable: u64) {
-        let changes = &self.outbox.changes;
-        if let Some(names) = self.names.as_mut().filter(|_| written && !changes.is_empty()) {
-            names.follow(now.monotonic, changes, waits_for(self.journal.as_ref(), durable));
-        }
-    }
-
-    /// How soon [`Reactor::tend_names`] has something to do.
-    fn names_due(&self) -> Option<Duration> {
-        if self.first.is_empty() {
-            return self.names.as_ref().and_then(PeerNameWriter::due);
-        }
-        Some(if self.first_waits { RETRY_EVERY } else { FIRST_EVERY })
-    }
-
-    /// Addresses of the pool end that nobody is to have, or that nobody has had for long.
-    fn tend_names(&mut self, batch: &Batch) {
-        self.first_waits = batch.frozen.is_some();
-        if self.first_waits {
-            return;
-        }
-        let changes = &mut self.outbox.changes;
-        let events = self.log_room.saturating_sub(changes.len()).min(FIRST_MAX);
-        let rest = self.first.len().saturating_sub(events);
-        self.stats.add(Counter::PoolUnnamed, (self.first.len() - rest) as u64);
-        changes.extend(self.first.drain(rest..).rev());
-        if let Some(names) = self.names.as_mut().filter(|_| self.first.is_empty()) {
-            let events = self.log_room.saturating_sub(changes.len());
-            names.take_back(batch.now.monotonic, events, changes);
-        }
     }
 
     /// Keeps a reply until its record is durable. A reply whose record is not even written is
