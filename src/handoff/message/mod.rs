@@ -106,7 +106,8 @@ pub struct Span {
 }
 
 impl Span {
-    fn new(start: usize, length: usize) -> Self {
+    /// In a payload, which has at most [`PAYLOAD_MAX`] octets.
+    pub fn new(start: usize, length: usize) -> Self {
         // A payload that parses has at most PAYLOAD_MAX octets.
         Self { start: start as u16, end: (start + length) as u16 }
     }

@@ -106,6 +106,11 @@ impl Channel {
         self.identities.last_used().max(Duration::from_secs(self.framed.into()))
     }
 
+    /// The port of the identity that was used last, if there is any.
+    pub fn control_port(&self) -> Option<ControlPort> {
+        self.identities.control_ports().next()
+    }
+
     /// What makes one more of its identities unknown, if it has any.
     pub fn next_identity(&self) -> Option<Change> {
         let (port, token) = self.identities.oldest_first().next()?;

@@ -206,7 +206,7 @@ impl Channel {
 
     /// Ends the entry in `slot` for a new connection of its client, where no other lives on it, and
     /// that can be recorded. Returns whether it did.
-    fn frees(&mut self, slot: Slot, effects: &mut Effects<'_>) -> bool {
+    pub(super) fn frees(&mut self, slot: Slot, effects: &mut Effects<'_>) -> bool {
         let port = self.table.port(slot);
         let live = effects.live.of(effects.table).filter(|live| live.poll > 0);
         if live.is_none_or(|live| live.ports.contains(port)) || effects.batch.frozen.is_some() {

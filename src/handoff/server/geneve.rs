@@ -11,12 +11,14 @@ use std::ops::Range;
 use super::admission::Admission;
 use super::channel::Channel;
 use super::channels::hash_of;
-use super::delivered::{came, flow_of};
+use super::delivered::{came, flow_of, opens};
 use super::exchange::{Effects, Exchange, Shared, Wanted, record};
+use super::reply::AuthenticatorFrom;
 use super::{Batch, Datagram, LiveConnections, Outbox, Server, Translated};
 use crate::handoff::change::Change;
-use crate::handoff::delivery::{DeliveredFlow, HostDelivery, LastTunnel, Tunnel, Via};
+use crate::handoff::delivery::{DeliveredFlow, HostDelivery, LastFlow, LastTunnel, Tunnel, Via};
 use crate::handoff::entry::{Client, ControlPort, TableKey};
+use crate::handoff::message::Span;
 use crate::handoff::rate::ICMP_RATE_MAX;
 use crate::handoff::stats::{Counter, DropReason};
 use crate::ip::address::Prefix96;
@@ -224,10 +226,57 @@ impl Admission {
         };
         let (tunnel, authenticator) = (Tunnel::Geneve, &[][..]);
         let via = Via { table, tunnel, authenticator, service: flow.service };
-        came(flow, translates, via, effects)?;
+        let second = effects.batch.coarse.second;
+        let known = if translates { flow.translated(table.local) } else { flow };
+        let is_last = |last: &LastFlow| last.is(&known, via, second);
+        if !effects.shared.last_flow.as_ref().is_some_and(is_last) {
+            if flow.client_port != 0 && walk.fragment.is_none() {
+                let opens = opens(view, &walk);
+                if self.answers_by_entry(&flow, opens, packet.clone(), exchange) {
+                    return Ok(());
+                }
+            }
+            came(flow, translates, via, &mut exchange.effects)?;
+        }
+        let Exchange { datagram, effects, .. } = exchange;
         let translated = translates.then_some(translated);
         hand_over(effects, datagram.index, packet, translated);
         Ok(())
+    }
+
+    /// Answers a packet whose client has an entry from the table, by the control channel: its
+    /// connection lives on. A new connection on an entry without a live one ends the entry. Returns
+    /// whether there is an answer.
+    #[inline(never)]
+    fn answers_by_entry(
+        &mut self,
+        flow: &DeliveredFlow,
+        opens: bool,
+        packet: Range<usize>,
+        exchange: &mut Exchange<'_>,
+    ) -> bool {
+        let hash = hash_of(&exchange.effects.shared.hash, exchange.effects.table);
+        let channel = self.channels.find_mut(None, hash, exchange.effects.table);
+        let Some(channel) = channel.filter(|channel| !channel.table().is_empty()) else {
+            return false;
+        };
+        let prefix = Prefix96::of(flow.service);
+        let client = Client { prefix, address: flow.client, port: flow.client_port };
+        let (Some(slot), Some(port)) = (channel.table().find(&client), channel.control_port())
+        else {
+            return false;
+        };
+        if opens && channel.frees(slot, &mut exchange.effects) {
+            return false;
+        }
+        channel.touch(slot, &mut exchange.effects);
+        let datagram = &mut exchange.datagram;
+        let start = packet.start - datagram.payload.start;
+        // It leaves by another socket than it came by, so it is written elsewhere.
+        (datagram.port, datagram.room) = (port.0, packet.start);
+        let packet = Span::new(start, packet.len());
+        channel.answer(slot, AuthenticatorFrom::Table, packet, exchange);
+        true
     }
 
     /// Answers a packet of a banned client by an ICMPv6 error, as far as there may be one.

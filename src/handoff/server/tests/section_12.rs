@@ -217,6 +217,47 @@ fn section_12_there_are_as_many_nat64s_as_by_the_control_channel() {
 }
 
 #[test]
+fn section_12_an_entry_comes_first() {
+    let (mut shard, _) = tunnelled(|_| {});
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let own = take(&mut shard);
+    let entry = {
+        let ports = shard.server.entries().count();
+        assert_eq!(ports, 0);
+        let packet = ip6(protocol::TCP, CLIENT, SERVICE, &transport(7, 9));
+        shard.ask(&client_packet(&packet));
+        shard.server.entries().next().unwrap().1
+    };
+    // It is answered by the control channel, with what the table keeps.
+    let packet = tcp6(CLIENT, 7, 80, tcp::ACK);
+    for _ in 0..2 {
+        let sent = shard.send_frame(TABLE, &frame(own, &packet));
+        let expected = answer(AUTHENTICATOR, entry, &packet);
+        assert_eq!(sent, [(SocketAddrV4::new(NAT64, CONTROL), expected)]);
+        assert_eq!(shard.outbox.delivered, []);
+        assert!(matches!(shard.outbox.replies[0].body, Body::Copied(_)), "another socket's");
+    }
+    // Others are delivered, in between too.
+    shard.send_frame(TABLE, &frame(own, &tcp6(CLIENT, 8, 80, tcp::ACK)));
+    assert_eq!(shard.outbox.delivered.len(), 1);
+    assert_eq!(shard.send_frame(TABLE, &frame(own, &packet)).len(), 1);
+    // Whether it has a live connection is not known: the entry stays.
+    let syn = tcp6(CLIENT, 7, 80, tcp::SYN);
+    assert_eq!(shard.send_frame(TABLE, &frame(own, &syn)).len(), 1);
+    struct NoneLive(PortSet);
+    impl LiveConnections for NoneLive {
+        fn of(&mut self, _: TableKey) -> Option<LivePorts<'_>> {
+            Some(LivePorts { poll: 1, ports: &self.0 })
+        }
+    }
+    shard.live = Box::new(NoneLive(PortSet::new(Vec::new())));
+    assert_eq!(shard.send_frame(TABLE, &frame(own, &syn)), []);
+    assert_eq!((shard.events(), shard.outbox.delivered.len()), (vec![deleted(entry)], 1));
+    assert_eq!(shard.send_frame(TABLE, &frame(own, &packet)), []);
+    assert_eq!(shard.outbox.delivered.len(), 1);
+}
+
+#[test]
 fn section_12_what_is_delivered_and_how() {
     let (mut shard, _) = tunnelled(|_| {});
     let own = take(&mut shard);

@@ -8,6 +8,7 @@ mod naming;
 mod record;
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +30,8 @@ use crate::handoff::server::{
     Batch, Body, Datagram, EVENTS_BESIDE, Outbox, PREFETCH_MAX, RECORD_EVERY, Reply, events_max,
 };
 use crate::handoff::stats::{Counter, DropReason, Stats, TIMED_EVERY};
-use crate::kernel::backend::{BATCH_MAX, Backend, Losses};
+use crate::ip::geneve::GENEVE_PORT;
+use crate::kernel::backend::{BATCH_MAX, Backend, Losses, ReturnPath};
 use crate::kernel::clock::Clock;
 
 /// A batch is cut when its replies that are not written in place have more octets: bounds the
@@ -484,7 +486,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
                     Body::InPlace(range) => self.backend.arrival(datagram).1[range.clone()].into(),
                     Body::Copied(range) => self.outbox.copies()[range.clone()].into(),
                 };
-                let return_path = self.backend.arrival(datagram).0.return_path();
+                let return_path = return_path(&mut self.backend, self.frames_from, datagram, to);
                 self.hold(HeldReply { after, return_path, to, payload }, written);
                 continue;
             }
@@ -492,8 +494,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             match body {
                 Body::InPlace(range) => self.backend.send_in_place(datagram, range.clone(), to)?,
                 Body::Copied(range) => {
+                    let return_path =
+                        return_path(&mut self.backend, self.frames_from, datagram, to);
                     let payload = &self.outbox.copies()[range.clone()];
-                    let return_path = self.backend.arrival(datagram).0.return_path();
                     self.backend.send_copy(return_path, payload, to)?;
                 }
             }
@@ -564,4 +567,17 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
 fn waits_for(journal: Option<&JournalWriter>, durable: u64) -> Option<u64> {
     let last = journal?.next_number().0.checked_sub(1)?;
     (last > durable).then_some(last)
+}
+
+/// Where a reply leaves: one of the control channel to a frame of Geneve leaves by that.
+fn return_path(
+    backend: &mut impl Backend,
+    frames_from: usize,
+    datagram: usize,
+    to: SocketAddrV4,
+) -> ReturnPath {
+    let path = backend.arrival(datagram).0.return_path();
+    let crosses = path.socket >= frames_from && to.port() != GENEVE_PORT;
+    let control = if crosses { backend.path_from(path.local, None) } else { None };
+    control.unwrap_or(path)
 }
