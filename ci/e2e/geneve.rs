@@ -1,7 +1,7 @@
 //! PROTOCOL.md section 12. Clients reach a server through a tunnel of Geneve, here by a gateway
 //! that knows nothing else; what stands in a capture, tshark reads without a complaint.
 
-use std::net::{SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::thread;
 
 use crate::downloads::octets;
@@ -10,7 +10,7 @@ use crate::geneve_peer::{Peer, forge};
 use crate::judge::eventlog::Kind;
 use crate::native::{Echo, exchange, make_device};
 use crate::process::{PATIENCE, Process, command, run, wait_until};
-use crate::programs::Server;
+use crate::programs::{Gateway, Nginx, Server, curl};
 
 const OPTIONS: [&str; 3] = ["--deliver", "native", "--geneve"];
 const LINK: [u8; 6] = [2, 0x64, 1, 2, 3, 4];
@@ -195,4 +195,128 @@ fn section_12_what_a_tunnel_needs_is_said_at_the_start() {
     assert!(said.contains("port 6081 is taken"), "{said}");
     let listener = field.server.inside(|| TcpListener::bind((SERVICE, 6081)));
     assert!(listener.is_ok(), "of TCP it is another");
+}
+
+/// A server that takes tunnels, our gateway that has offered it one, and nginx.
+fn tunnelled(field: &Field) -> (Server, Gateway, Nginx) {
+    make_device(field);
+    let server = Server::start_with(field, &OPTIONS);
+    let nginx = Nginx::start_at(field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
+    let secret = field.sites[0].secret.to_str().unwrap();
+    let mut gateway = Gateway::start_with(&field.sites[0], &["--secret", secret, "--geneve"]);
+    // The first connection of a NAT64 that does not know the server.
+    curl(&field.sites[0], "hello").unwrap();
+    gateway.wait_for("server 203.0.113.5 takes packets by Geneve");
+    (server, gateway, nginx)
+}
+
+#[test]
+fn section_12_our_gateway_sends_connections_datagrams_and_pings_by_a_tunnel() {
+    let field = Field::new();
+    let (mut server, mut gateway, nginx) = tunnelled(&field);
+    let site = &field.sites[0];
+    let large = octets(10_000_000);
+    nginx.put("large", &large);
+    let entries = server.entries(Kind::Created).len();
+    assert_eq!(curl(site, "hello").unwrap(), b"hello\n");
+    assert!(curl(site, "large").unwrap() == large);
+    let seen: Vec<_> = nginx.accesses(3).into_iter().map(|access| access.address).collect();
+    let client = IpAddr::V6(site.address);
+    assert_eq!(seen, [IpAddr::V4(site.pool), client, client]);
+    let echo = Echo::start_at(&field, SocketAddr::from((SERVICE6, 5222)));
+    let mut stream = echo.connect(&field);
+    exchange(&mut stream, &octets(2_000_000));
+    drop(stream);
+    assert_eq!(echo.peer().ip(), client);
+    let service = SocketAddrV6::new(SERVICE6, 53, 0, 0);
+    let here = field.server.inside(|| UdpSocket::bind(service).unwrap());
+    let there = field.client().inside(|| UdpSocket::bind("[::]:0").unwrap());
+    for socket in [&here, &there] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let mut buffer = [0; 2000];
+    there.send_to(b"a question", service).unwrap();
+    let (length, from) = here.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from.ip()), (&b"a question"[..], client));
+    here.send_to(b"an answer", from).unwrap();
+    let (length, from) = there.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from), (&b"an answer"[..], service.into()));
+    let ping = run(field.client(), "ping", &["-6", "-c", "3", "-i", "0.2", &SERVICE6.to_string()]);
+    assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
+    assert_eq!(server.entries(Kind::Created).len(), entries);
+    assert_eq!(initialized(&server), 1);
+    gateway.stop();
+    assert!(gateway.counted("framed") > 100 && gateway.counted("super_packets") > 100);
+    assert!(gateway.counted("delivered") > 7000);
+    server.stop();
+}
+
+#[test]
+fn section_12_a_restart_of_server_or_gateway_under_traffic() {
+    let field = Field::new();
+    let (mut server, mut gateway, _nginx) = tunnelled(&field);
+    let echo = Echo::start_at(&field, SocketAddr::from((SERVICE6, 5222)));
+    let mut stream = echo.connect(&field);
+    exchange(&mut stream, &octets(10_000));
+    server.stop();
+    server = Server::start_with(&field, &OPTIONS);
+    exchange(&mut stream, &octets(1_000_000));
+    server.kill();
+    server = Server::start_with(&field, &OPTIONS);
+    exchange(&mut stream, &octets(1_000_000));
+    gateway.reboot();
+    exchange(&mut stream, &octets(1_000_000));
+    drop(stream);
+    assert_eq!(echo.peer().ip(), IpAddr::V6(field.sites[0].address));
+    assert_eq!(initialized(&server), 1);
+    gateway.stop();
+    server.stop();
+}
+
+#[test]
+fn section_12_where_nobody_takes_a_tunnel_all_is_as_without() {
+    let field = Field::new();
+    let (mut server, mut gateway, nginx) = tunnelled(&field);
+    server.stop();
+    let mut server = Server::start_with(&field, &["--deliver", "native"]);
+    let site = &field.sites[0];
+    wait_until("nginx is reached again", || curl(site, "hello").is_ok());
+    gateway.wait_for("takes no packets by Geneve any more");
+    server.stop();
+    let mut server = Server::start(&field);
+    wait_until("nginx is reached again", || curl(site, "hello").is_ok());
+    server.stop();
+    wait_until("nginx is reached without a server", || curl(site, "hello").is_ok());
+    drop(nginx);
+    gateway.stop();
+}
+
+#[test]
+fn section_12_a_connection_by_an_entry_outlives_a_reboot_though_there_is_a_tunnel() {
+    let field = Field::new();
+    make_device(&field);
+    let server = Server::start(&field);
+    let nginx = Nginx::start_at(&field, &[&format!("{SERVICE}:80"), "[::]:80 ipv6only=on"]);
+    let (site, secret) = (&field.sites[0], field.sites[0].secret.to_str().unwrap());
+    let mut gateway = Gateway::start_with(site, &["--secret", secret, "--geneve"]);
+    curl(site, "hello").unwrap();
+    gateway.wait_for("is known");
+    let echo = Echo::start_at(&field, SocketAddr::from((SERVICE, 5222)));
+    let mut stream = echo.connect(&field);
+    exchange(&mut stream, &octets(10_000));
+    drop(server);
+    let mut server = Server::start_with(&field, &OPTIONS);
+    gateway.reboot();
+    wait_until("the gateway has a tunnel again", || {
+        let _ = curl(site, "hello");
+        gateway.said().contains("takes packets by Geneve")
+    });
+    curl(site, "hello").unwrap();
+    let before = nginx.accesses_so_far();
+    exchange(&mut stream, &octets(100_000));
+    drop(stream);
+    assert_eq!(echo.peer().ip(), IpAddr::V4(site.pool), "it was begun by an entry");
+    assert!(before.iter().any(|access| access.address == IpAddr::V6(site.address)));
+    gateway.stop();
+    server.stop();
 }

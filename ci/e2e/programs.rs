@@ -145,6 +145,11 @@ impl Gateway {
         self.process.while_stopped(act);
     }
 
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
     /// What it counted under this name, when it has stopped.
     pub fn counted(&self, name: &str) -> u64 {
         let said = self.process.said();
@@ -210,12 +215,17 @@ impl Nginx {
         std::fs::write(self.folder.join("files").join(name), octets).unwrap();
     }
 
+    /// The requests so far.
+    pub fn accesses_so_far(&self) -> Vec<Access> {
+        let log = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
+        log.lines().map(Access::parse).collect()
+    }
+
     /// The requests so far. Waits until there are `count`.
     pub fn accesses(&self, count: usize) -> Vec<Access> {
         let mut lines = Vec::new();
         wait_until(&format!("nginx answered {count} requests"), || {
-            let log = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
-            lines = log.lines().map(Access::parse).collect();
+            lines = self.accesses_so_far();
             lines.len() >= count
         });
         assert_eq!(lines.len(), count, "{lines:?}");

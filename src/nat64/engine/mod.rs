@@ -101,6 +101,8 @@ pub struct Nat64Config {
     /// answer to a service that speaks first after a reboot is not believed until the client has
     /// spoken. Whoever knows the key can forge authenticators.
     pub authenticator_key: Option<AuthenticatorKey>,
+    /// What numbers of tunnels of Geneve are made of, where servers are to be offered such.
+    pub tunnel_key: Option<[u8; 16]>,
     /// The MTU of the path to servers: a longer request goes there in fragments. Where it is given,
     /// clients' packets that would make one are refused if the server delivers packets, so that
     /// clients learn to send shorter ones. See [`Nat64::tunnel_mtu`].
@@ -127,6 +129,7 @@ impl Nat64Config {
             hints: false,
             remembers_fragments: false,
             authenticator_key: None,
+            tunnel_key: None,
             path_mtu: None,
             client_share: 1.0,
             tells_changes: false,

@@ -153,19 +153,42 @@ impl Nat64 {
             }
             self.verified.set(server, client, authenticator);
         }
-        let prefix = Prefix96::of(packet.source());
-        if !self.config.prefixes.contains(&prefix)
-            || packet.source() != synthesize(prefix, server)
-            || !Client::can_have(client)
-        {
-            return Err(Ignored::PacketMismatch);
-        }
+        self.may_send(server, packet)?;
         if let Some(peer) = self.peers.get_mut(&server)
             && !peer.delivers
         {
             peer.delivers = packet.walk().is_ok_and(|walk| walk.protocol != protocol::ICMPV6);
         }
         Ok(())
+    }
+
+    /// Whether a server may send this packet to its client: it is of its own service.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may_send(&self, server: Ipv4Addr, packet: Ipv6<'_>) -> Result<(), Ignored> {
+        let prefix = Prefix96::of(packet.source());
+        let may = self.config.prefixes.contains(&prefix)
+            && packet.source() == synthesize(prefix, server)
+            && Client::can_have(packet.destination());
+        may.then_some(()).ok_or(Ignored::PacketMismatch)
+    }
+
+    /// Whether there is an entry for a client's packet, or for what its error is about.
+    pub fn has_entry(&self, packet: &Outbound<'_>) -> bool {
+        let client = match packet.kind {
+            PacketKind::Data(data) => data.key,
+            PacketKind::Error(client) => client,
+            PacketKind::LaterFragment | PacketKind::Other => return false,
+        };
+        let peer = self.peers.get(&extract(packet.view.destination()));
+        peer.is_some_and(|peer| peer.port_of(&client).is_some())
+    }
+
+    /// Whether a client may cause something to be sent to a host of which nothing was heard. If so,
+    /// it does.
+    pub fn may_probe(&mut self, now: Duration, client: Ipv6Addr) -> bool {
+        self.sources.may_probe(now, client)
     }
 
     /// Whether a packet of a connection that the server may have delivered is not to get an entry

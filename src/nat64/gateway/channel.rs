@@ -60,12 +60,12 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> Option<Result<(), Dropped>> {
         let Some(fragment) = view.fragment() else {
-            let ours = self.is_to_control_port(which, data);
+            let ours = self.is_to_own_port(which, data);
             return ours.then(|| self.take_datagram(now, which, view, data, out));
         };
         let key = view.fragment_key(fragment);
         let ours = if fragment.first {
-            self.is_to_control_port(which, data)
+            self.is_to_own_port(which, data)
         } else {
             self.reassembly.knows(now, key)
         };
@@ -78,6 +78,11 @@ impl Gateway {
             }
             Ok(())
         })
+    }
+
+    /// Whether it is for the control channel, or for a tunnel.
+    fn is_to_own_port(&self, which: Which, datagram: &[u8]) -> bool {
+        self.is_to_control_port(which, datagram) || self.is_to_tunnel_port(which, datagram)
     }
 
     pub(super) fn is_to_control_port(&self, which: Which, datagram: &[u8]) -> bool {
@@ -95,6 +100,9 @@ impl Gateway {
         let server = view.source();
         let (port, payload) = udp_payload(server, view.destination(), datagram, false)
             .ok_or(Dropped::ControlChecksum)?;
+        if self.is_to_tunnel_port(which, datagram) {
+            return self.take_frame(now, which, server, payload, out);
+        }
         self.did(Done::Answers);
         self.hear_of_server(now, which, server, out, |nat64, actions| {
             nat64.control_payload(now, SocketAddrV4::new(server, port), payload, actions);
@@ -118,6 +126,15 @@ impl Gateway {
             return None;
         }
         let quoted = Ipv4::new(quoted)?;
+        if quoted.source() == view.destination()
+            && let Some(server) = self.server_of_frame(which, quoted)
+        {
+            let unreachable = kind == icmp::v4::UNREACHABLE && NO_SERVER.contains(&code);
+            if unreachable && checksum(&[message]) == 0 {
+                self.lose_tunnel(now, which, server, out);
+            }
+            return Some(Ok(()));
+        }
         let (from, to) = ports(quoted.data())?;
         let first = quoted.fragment().is_none_or(|fragment| fragment.first);
         let ours = first
@@ -150,8 +167,19 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) {
         self.did(Done::Requests);
+        let ends = self.control_ends(which, server);
+        self.send_datagram(&ends, payload, out);
+    }
+
+    /// Sends a UDP payload, likewise.
+    pub(super) fn send_datagram(
+        &mut self,
+        ends: &ControlEnds,
+        payload: &[u8],
+        out: &mut GatewayOutbox,
+    ) {
         let end = IPV4_UDP_HEADERS + payload.len();
-        let headers = self.control_ends(which, server).headers(payload.len());
+        let headers = ends.headers(payload.len());
         self.buffer[..IPV4_UDP_HEADERS].copy_from_slice(&headers);
         self.buffer[IPV4_UDP_HEADERS..end].copy_from_slice(payload);
         ControlEnds::CHECKSUM_LEFT.make(&mut self.buffer[..end]);

@@ -42,6 +42,9 @@ Dropped:
     FragmentOverlap = "fragment_overlap",
     /// A control datagram that is shorter than it says, or has a wrong checksum.
     ControlChecksum = "control_checksum",
+    /// A frame of Geneve that is none of a tunnel that a server has taken, or not of what it may
+    /// send.
+    Frame = "frame",
     /// An ICMP error about a control datagram of ours that is not a sign that nobody listens.
     ControlError = "control_error",
     /// A packet for which neither this NAT64 nor the server has an entry.
@@ -63,6 +66,10 @@ Done:
     Super = "super_packets",
     /// Packets of clients that translation refuses, sent to a server that may deliver them.
     Tunnelled = "tunnelled",
+    /// Packets of clients sent by a tunnel of Geneve. A super-packet is as many as it stands for.
+    Framed = "framed",
+    /// Tunnels offered, and servers asked whether they are there still.
+    Offers = "offers",
     /// Control payloads sent.
     Requests = "requests",
     /// Control payloads received.

@@ -19,6 +19,7 @@ mod counts;
 mod echo;
 mod ends;
 mod errors;
+mod geneve;
 mod hairpin;
 mod kept;
 mod offloaded;
@@ -26,6 +27,7 @@ mod outbox;
 mod pool;
 mod reassembly;
 mod tunnel;
+mod tunnels;
 mod waiting;
 mod written;
 
@@ -40,6 +42,9 @@ pub use outbox::{DATAGRAMS_MAX, GatewayOutbox, Notice, ServerChange};
 pub use pool::{ADDRESSES_MAX, PAIRING_LIFETIME, PAIRINGS_MAX};
 pub use reassembly::{FRAGMENTS_MAX, PACKET_LIFETIME, PACKETS_MAX};
 pub use tunnel::{Delivered, Deliveries};
+pub use tunnels::{
+    OFFER_AGAIN, OFFER_INTERVAL, OFFERS_MAX, PROBE_AFTER, TUNNEL_LIFETIME, TUNNELS_MAX, TunnelKey,
+};
 pub use waiting::{WAITING_LIFETIME, WAITING_MAX, WAITING_SHARER_MAX};
 
 use crate::handoff::entry::{Client, Entry, TableKey};
@@ -59,6 +64,7 @@ use counts::Counts;
 use echo::Echoes;
 use pool::{Public, PublicAddresses, Which};
 use reassembly::Reassembly;
+use tunnels::GeneveTunnels;
 use waiting::Waiting;
 use written::push_all;
 
@@ -89,6 +95,7 @@ pub struct Gateway {
     prefixes: Vec<Prefix96>,
     handoff_port: u16,
     client_share: f64,
+    tunnel_key: Option<TunnelKey>,
     mtu: u16,
     limits: Limits,
     random: Random,
@@ -123,12 +130,16 @@ impl Gateway {
         let publics = [first].into_iter().chain(further).map(|address| Public {
             nat64: Nat64::new(Nat64Config { address, ..engine.clone() }, derived(&mut random)),
             echoes: Echoes::new(hash, share),
+            tunnels: engine
+                .tunnel_key
+                .map(|key| GeneveTunnels::new(address, key, random.key(), hash)),
         });
         Some(Self {
             pool: PublicAddresses::new(publics.collect(), hash),
             prefixes: engine.prefixes,
             handoff_port: engine.handoff_port,
             client_share: share,
+            tunnel_key: engine.tunnel_key,
             mtu,
             limits,
             notes: FragmentNotes::new(hash),
@@ -164,6 +175,7 @@ impl Gateway {
         for which in self.pool.all() {
             self.with_nat64(now, which, out, |nat64, actions| nat64.tick(now, actions));
             self.pool[which].echoes.tick(now);
+            self.tick_tunnels(now, which, out);
         }
         self.pool.tick(now);
         let expired = self.waiting.expire(now);
@@ -184,6 +196,9 @@ impl Gateway {
         self.pool.forget_pairings();
         for public in self.pool.each_mut() {
             public.echoes = Echoes::new(hash, self.client_share);
+            let (address, random) = (public.nat64.address(), &mut self.random);
+            public.tunnels =
+                self.tunnel_key.map(|key| GeneveTunnels::new(address, key, random.key(), hash));
             public.nat64.reboot(derived(&mut self.random));
         }
     }
@@ -277,9 +292,10 @@ impl Gateway {
     ) -> Result<(), Dropped> {
         let which = self.pool.of_sender(now, packet);
         let table = self.pool.table(which, extract(packet.view().destination()));
+        self.offer_tunnel(now, which, packet.view(), out);
         match packet.inside() {
             Inside::Flow { flow, .. } if flow.transport == Transport::Echo => {
-                if self.pool[which].nat64.state(table.local) == ServerState::Alive {
+                if self.takes_whole(which, table.local) {
                     self.tunnel(now, which, packet.view(), out);
                     return Ok(());
                 }
@@ -295,12 +311,11 @@ impl Gateway {
             Inside::Error(flow) if flow.transport == Transport::Echo => {
                 // The quoted packet came from the server.
                 let of = extract(flow.service);
-                let Public { nat64, echoes } = &self.pool[which];
-                match echoes.identifier_of(of, client_of(flow)) {
+                match self.pool[which].echoes.identifier_of(of, client_of(flow)) {
                     Some(port) => {
                         self.write_ipv4(now, packet, self.pool.table(which, of), port, out);
                     }
-                    None if nat64.state(of) == ServerState::Alive => {
+                    None if self.takes_whole(which, of) => {
                         self.tunnel(now, which, packet.view(), out);
                     }
                     None => return Err(Dropped::NoEcho),

@@ -65,6 +65,10 @@ pub enum ServerChange {
     Down,
     /// It answers nothing any more.
     Silent,
+    /// It has taken the tunnel of Geneve that it was offered.
+    TunnelTaken,
+    /// It answers no more in that.
+    TunnelLost,
 }
 
 impl Default for GatewayOutbox {

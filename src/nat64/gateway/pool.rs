@@ -13,6 +13,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::echo::Echoes;
+use super::tunnels::GeneveTunnels;
 use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
 use crate::nat64::engine::{Nat64, TCP_ESTABLISHED_LIFETIME};
@@ -36,6 +37,8 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Public {
     pub(super) nat64: Nat64,
     pub(super) echoes: Echoes,
+    /// `None`: no server is offered one.
+    pub(super) tunnels: Option<GeneveTunnels>,
 }
 
 /// Which of the public addresses.

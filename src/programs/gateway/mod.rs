@@ -105,13 +105,9 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         .split_first()
         .ok_or_else(|| GatewayError::System("--pool", ErrorKind::InvalidInput.into()))?;
     let nat64 = Nat64Config {
-        prefixes: config.prefixes.clone(),
-        handoff_port: config.handoff_port,
-        client_share: config.client_share,
-        authenticator_key,
         tells_changes: log.is_some(),
         keeps_entries: keeper.is_some(),
-        ..Nat64Config::new(first)
+        ..engine_of(config, first, authenticator_key)
     };
     let GatewaySetup { mtu, lowest_ipv6_mtu, .. } = *config;
     let gateway = Gateway::new(
@@ -157,6 +153,22 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     running.write_log();
     running.say_counts();
     result
+}
+
+/// What the engine of the first public address is set up with, but for who is told.
+fn engine_of(
+    config: &GatewaySetup,
+    first: Ipv4Addr,
+    authenticator_key: Option<AuthenticatorKey>,
+) -> Nat64Config {
+    Nat64Config {
+        prefixes: config.prefixes.clone(),
+        handoff_port: config.handoff_port,
+        client_share: config.client_share,
+        authenticator_key,
+        tunnel_key: authenticator_key.filter(|_| config.geneve),
+        ..Nat64Config::new(first)
+    }
 }
 
 struct Running {
@@ -450,6 +462,12 @@ fn say_notice(notice: &Notice, named: bool) {
         ServerChange::Back => say(format_args!("server {server} is back{to}")),
         ServerChange::Down => {
             warn(format_args!("server {server} is down{to}: making entries ourselves"))
+        }
+        ServerChange::TunnelTaken => {
+            say(format_args!("server {server} takes packets by Geneve{to}"))
+        }
+        ServerChange::TunnelLost => {
+            warn(format_args!("server {server} takes no packets by Geneve any more{to}"))
         }
         ServerChange::Silent => warn(format_args!(
             "server {server} answers nothing{to}: making entries ourselves until it does; it may have \

@@ -10,6 +10,7 @@ use ipnet::Ipv6Net;
 
 use super::about::About;
 use super::config::{Configuration, Options, options};
+use super::delivery;
 use super::environment::Environment;
 use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
 use super::table::LogDestination;
@@ -71,6 +72,10 @@ options! {
         Row::path("secret", "FILE", |path| Ok(Some(path.to_owned())))
             .default_with("another key at each start", |_| Ok((None, Origin::Default)));
 
+    pub geneve: bool =
+        "Offer servers a Geneve tunnel by which they get clients' packets as they are; wants --secret",
+        Row::word("geneve", "on|off", delivery::geneve).default("off");
+
     pub state: Option<PathBuf> =
         "File with the entries that the gateway made without a server; made if it does not exist. With \
          it, connections to hosts without a server go on after a restart",
@@ -102,6 +107,11 @@ impl GatewayOptions {
             let cause = format!("{} is longer than --mtu; raise that", setup.lowest_ipv6_mtu);
             let place = "--lowest-ipv6-mtu".into();
             return Err(UsageErrors(vec![UsageError { place, cause }]));
+        }
+        if setup.geneve && setup.secret.is_none() {
+            let cause = "the numbers of tunnels must not change with a start: name a file for a key by --secret";
+            let place = "--geneve".into();
+            return Err(UsageErrors(vec![UsageError { place, cause: cause.into() }]));
         }
         Ok(setup)
     }

@@ -29,6 +29,7 @@ fn options_of_gateway() {
         client_share: 0.125,
         rotate: Duration::from_secs(3600),
         secret: None,
+        geneve: false,
         state: None,
         log: None,
         metrics: None,
@@ -46,6 +47,7 @@ fn options_of_gateway() {
         "--client-share=0.5",
         "--rotate=5m",
         "--secret=/etc/secret",
+        "--geneve",
         "--state=/var/lib/gateway/entries",
         "--log=/var/log/gateway",
         "--metrics=[::1]:8065",
@@ -60,6 +62,7 @@ fn options_of_gateway() {
         client_share: 0.5,
         rotate: Duration::from_secs(300),
         secret: Some("/etc/secret".into()),
+        geneve: true,
         state: Some("/var/lib/gateway/entries".into()),
         log: Some(LogDestination::File("/var/log/gateway".into())),
         metrics: Some("[::1]:8065".parse().unwrap()),
@@ -95,6 +98,8 @@ fn errors_of_gateway() {
         ("--metrics", "8065", "is no address with a port"),
         ("--rotate", "1s", "too short"),
         ("--rotate", "often", "is no duration"),
+        ("--geneve", "on", "name a file for a key by --secret"),
+        ("--geneve", "perhaps", "choose on or off"),
     ] {
         let error = gateway(&[&good[..], &[option, value]].concat()).unwrap_err();
         assert!(error.starts_with(&format!("{option}: ")), "{error}");

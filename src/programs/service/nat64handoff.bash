@@ -730,7 +730,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__gateway)
-            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --client-share --rotate --secret --state --log --metrics --help"
+            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --client-share --rotate --secret --geneve --state --log --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -770,6 +770,10 @@ _nat64handoff() {
                     ;;
                 --secret)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --geneve)
+                    COMPREPLY=($(compgen -W "on off" -- "${cur}"))
                     return 0
                     ;;
                 --state)

@@ -104,6 +104,8 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l ha
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l client-share -d 'Share that one client network (/64) may have of the ports towards each server, and of all entries, where the gateway makes them without a server, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l rotate -d 'How often the key of the tokens is replaced, 2m to 365d [default: 1h]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l secret -d 'File with the key of the authenticators; made if it does not exist. With it, a service that speaks first after a restart reaches its client at once [default: another key at each start]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l geneve -d 'Offer servers a Geneve tunnel by which they get clients\' packets as they are; wants --secret [default: off]' -r -f -a "on\t''
+off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l state -d 'File with the entries that the gateway made without a server; made if it does not exist. With it, connections to hosts without a server go on after a restart [default: none]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l log -d 'File to append a line to for each entry that is made or gone, in the form of the server\'s log, - for standard output [default: none]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l metrics -d 'Address and port at which its counters can be read over HTTP, or off [default: off]' -r -f -a "off\t''"

@@ -84,6 +84,7 @@ _arguments "${_arguments_options[@]}" : \
 '--client-share=[Share that one client network (/64) may have of the ports towards each server, and of all entries, where the gateway makes them without a server, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--rotate=[How often the key of the tokens is replaced, 2m to 365d \[default\: 1h\]]:DURATION:_default' \
 '--secret=[File with the key of the authenticators; made if it does not exist. With it, a service that speaks first after a restart reaches its client at once \[default\: another key at each start\]]:FILE:_files' \
+'--geneve=[Offer servers a Geneve tunnel by which they get clients'\'' packets as they are; wants --secret \[default\: off\]]::on|off:(on off)' \
 '--state=[File with the entries that the gateway made without a server; made if it does not exist. With it, connections to hosts without a server go on after a restart \[default\: none\]]:FILE:_files' \
 '--log=[File to append a line to for each entry that is made or gone, in the form of the server'\''s log, - for standard output \[default\: none\]]:FILE|-:_files' \
 '--metrics=[Address and port at which its counters can be read over HTTP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \

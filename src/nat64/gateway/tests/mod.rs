@@ -19,6 +19,7 @@ use world::*;
 
 mod delivering;
 mod fragments;
+mod geneve;
 mod hairpin;
 mod lost;
 mod offloaded;

@@ -10,6 +10,7 @@ use crate::ip::fields::{UDP_HEADER, protocol};
 use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::ip::joined::Joined;
+use crate::ip::neighbor::kind_of;
 use crate::ip::offload::{ChecksumLeft, Offload};
 use crate::ip::transport::{Transport, ports};
 use crate::nat64::engine::ServerState;
@@ -105,6 +106,8 @@ struct Datagrams<'a> {
     payloads: &'a [u8],
     /// Octets of each but the last.
     size: usize,
+    /// They are frames of Geneve.
+    framed: bool,
 }
 
 impl Gateway {
@@ -121,7 +124,15 @@ impl Gateway {
         let Some(datagrams) = self.datagrams_of(packet, offload) else { return false };
         let mut at = datagrams.at;
         for payload in datagrams.payloads.chunks(datagrams.size) {
-            if let Some((authenticator, inner)) = plain(payload) {
+            if datagrams.framed {
+                let (which, server) = (datagrams.which, datagrams.server);
+                if let Some((frame, inner)) = self.packet_of_frame(which, server, payload)
+                    && self.delivers_framed(which, server, &frame, inner)
+                {
+                    let start = at + frame.packet_at;
+                    deliveries.add(packet, start..start + inner.octets().len());
+                }
+            } else if let Some((authenticator, inner)) = plain(payload) {
                 self.did(Done::Answers);
                 let nat64 = &mut self.pool[datagrams.which].nat64;
                 if nat64.delivered(datagrams.server, authenticator, inner).is_ok() {
@@ -143,12 +154,15 @@ impl Gateway {
         let view = Ipv4::whole(packet)?;
         let which = self.ends_of_service(view).ok()?;
         let datagram = view.data();
-        let is_control = view.protocol() == protocol::UDP
+        let is_whole = view.protocol() == protocol::UDP
             && view.fragment().is_none()
-            && view.checksum_is_right()
-            && self.is_to_control_port(which, datagram);
+            && view.checksum_is_right();
         let server = view.source();
-        if !is_control || self.pool[which].nat64.state(server) != ServerState::Alive {
+        let framed = is_whole && self.is_to_tunnel_port(which, datagram);
+        let is_control = is_whole
+            && self.is_to_control_port(which, datagram)
+            && self.pool[which].nat64.state(server) == ServerState::Alive;
+        if !is_control && !framed {
             return None;
         }
         if offload.segments.is_some_and(|segments| segments.transport != Transport::Udp) {
@@ -165,12 +179,18 @@ impl Gateway {
             (None, left) => udp_payload(server, view.destination(), datagram, left.is_some())?,
         };
         let size = offload.segments.map_or(payloads.len(), |segments| segments.size.into());
-        if port != self.handoff_port || payloads.is_empty() {
+        if (!framed && port != self.handoff_port) || payloads.is_empty() {
             return None;
         }
         let at = view.header_length() + UDP_HEADER;
-        let all_plain = payloads.chunks(size).all(|payload| plain(payload).is_some());
-        all_plain.then_some(Datagrams { which, server, at, payloads, size })
+        let is_plain = |payload: &[u8]| match framed {
+            true => self
+                .packet_of_frame(which, server, payload)
+                .is_some_and(|(_, inner)| kind_of(inner).is_none()),
+            false => plain(payload).is_some(),
+        };
+        let all_plain = payloads.chunks(size).all(is_plain);
+        all_plain.then_some(Datagrams { which, server, at, payloads, size, framed })
     }
 }
 

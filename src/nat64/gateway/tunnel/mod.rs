@@ -4,11 +4,12 @@
 mod back;
 mod there;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub use back::{Delivered, Deliveries};
 
-use super::pool::Which;
+use super::pool::{Public, Which};
 use super::{Gateway, GatewayOutbox, ServerChange, errors};
 use crate::ip::address::extract;
 use crate::ip::icmp::{IcmpError, v6};
@@ -26,14 +27,19 @@ impl Gateway {
         packet: &Ipv6Packet<'_>,
         out: &mut GatewayOutbox,
     ) {
-        let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(packet);
-        let found = self.pool[which].nat64.outbound(now, &outbound, &mut actions);
-        if let Ok(Some((server, entry))) = found {
-            self.forward_outbound(now, self.pool.table(which, server), entry, packet, out);
-        }
-        self.carry_out(now, which, actions, out);
-        self.after_outbound(now, which, found.err(), packet.view(), out);
+        let found = if self.sends_framed(now, which, &outbound, packet.view(), out) {
+            Ok(None)
+        } else {
+            let mut actions = std::mem::take(&mut self.actions);
+            let found = self.pool[which].nat64.outbound(now, &outbound, &mut actions);
+            if let Ok(Some((server, entry))) = found {
+                self.forward_outbound(now, self.pool.table(which, server), entry, packet, out);
+            }
+            self.carry_out(now, which, actions, out);
+            self.after_outbound(now, which, found.err(), packet.view(), out);
+            found
+        };
         if let (Ok(None), Inside::Flow { flow, fragments: Some(key), .. }) =
             (found, packet.inside())
         {
@@ -57,7 +63,12 @@ impl Gateway {
             return self.refuse_client(now, refused, packet, out);
         };
         let which = self.pool.of_client(now, view.source());
-        let state = self.pool[which].nat64.state(extract(view.destination()));
+        self.offer_tunnel(now, which, view, out);
+        let server = extract(view.destination());
+        let state = match self.takes_whole(which, server) {
+            true => ServerState::Alive,
+            false => self.pool[which].nat64.state(server),
+        };
         if state != ServerState::Alive {
             self.refuse_client(now, refused, packet, out);
         }
@@ -81,7 +92,18 @@ impl Gateway {
         self.send_whole(now, which, view, out);
     }
 
+    /// Whether a server takes packets that translation refuses: it is known by the control channel,
+    /// or has taken a tunnel.
+    pub(super) fn takes_whole(&self, which: Which, server: Ipv4Addr) -> bool {
+        let Public { nat64, tunnels, .. } = &self.pool[which];
+        nat64.state(server) == ServerState::Alive
+            || tunnels.as_ref().is_some_and(|tunnels| tunnels.is_taken(server))
+    }
+
     fn send_whole(&mut self, now: Duration, which: Which, view: Ipv6<'_>, out: &mut GatewayOutbox) {
+        if self.sends_framed(now, which, &Outbound::untranslatable(view), view, out) {
+            return;
+        }
         let mut actions = std::mem::take(&mut self.actions);
         let nat64 = &mut self.pool[which].nat64;
         let found = nat64.outbound(now, &Outbound::untranslatable(view), &mut actions);

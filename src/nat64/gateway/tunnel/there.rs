@@ -2,10 +2,10 @@
 //! them: each segment of a super-packet goes in a control datagram of its own, and those are one
 //! super-packet again.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::ip::address::extract;
+use crate::ip::ipv6::Ipv6;
 use crate::ip::offload::Offload;
 use crate::ip::segments::{Pieces, Segments};
 use crate::nat64::engine::Outbound;
@@ -17,8 +17,8 @@ use crate::nat64::translate::Ipv6Packet;
 
 /// What is to be done with a client's packet.
 enum Tunnelled {
-    /// It goes from this public address to this server, and has so many octets.
-    To(Which, Ipv4Addr, usize),
+    /// It goes between these ends, and has so many octets.
+    To(ControlEnds, usize),
     /// It is too long.
     TooBig,
 }
@@ -35,8 +35,7 @@ impl Gateway {
         out: &mut GatewayOutbox,
     ) -> bool {
         match self.tunnelled(now, packet, offload, out) {
-            Some(Tunnelled::To(which, server, length)) => {
-                let ends = self.control_ends(which, server);
+            Some(Tunnelled::To(ends, length)) => {
                 self.send_tunnelled(&ends, &packet[..length], offload, out);
             }
             Some(Tunnelled::TooBig) => self.tell_too_big(now, packet, offload, out),
@@ -64,19 +63,49 @@ impl Gateway {
         }
         // The first piece is as long as any.
         let longest = Pieces::of(view.octets(), offload)?.next_length()?;
-        let mut actions = std::mem::take(&mut self.actions);
         let outbound = Outbound::translatable(&packet);
         let which = self.pool.of_client(now, view.source());
+        if self.pool[which].tunnels.is_some() {
+            let framed = self.framed(now, which, &outbound, view, longest, out);
+            if framed.is_some() {
+                return framed;
+            }
+        }
+        let mut actions = std::mem::take(&mut self.actions);
         let nat64 = &mut self.pool[which].nat64;
         let done = nat64.tunnel(now, &outbound, longest, &mut self.front, &mut actions);
         self.carry_out(now, which, actions, out);
         match done {
             Ok(true) => {
-                Some(Tunnelled::To(which, extract(view.destination()), view.octets().len()))
+                let ends = self.control_ends(which, extract(view.destination()));
+                Some(Tunnelled::To(ends, view.octets().len()))
             }
             Ok(false) => None,
             Err(_) => Some(Tunnelled::TooBig),
         }
+    }
+
+    /// The same, where it goes by a tunnel of Geneve.
+    fn framed(
+        &mut self,
+        now: Duration,
+        which: Which,
+        outbound: &Outbound<'_>,
+        view: Ipv6<'_>,
+        longest: usize,
+        out: &mut GatewayOutbox,
+    ) -> Option<Tunnelled> {
+        self.offer_tunnel(now, which, view, out);
+        let (nat64, server) = (&self.pool[which].nat64, extract(view.destination()));
+        let most = nat64.tunnel_mtu().map_or(usize::MAX, usize::from);
+        if nat64.has_entry(outbound) || !self.begin_frame(now, which, server) {
+            return None;
+        }
+        if longest > most {
+            return Some(Tunnelled::TooBig);
+        }
+        self.did(Done::Framed);
+        Some(Tunnelled::To(self.frame_ends(which, server), view.octets().len()))
     }
 
     fn send_tunnelled(
