@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ends::ControlEnds;
 use super::pool::Which;
-use super::tunnels::{Ask, GeneveTunnels};
+use super::tunnels::{Ask, GeneveTunnels, TunnelEnds};
 use super::{Done, Dropped, Gateway, GatewayOutbox, ServerChange};
 use crate::ip::address::extract;
 use crate::ip::fields::UDP_HEADER;
@@ -137,23 +137,6 @@ impl Gateway {
             && ports(datagram).is_some_and(|(_, to)| to == GENEVE_PORT)
     }
 
-    /// A packet that a server sends by its tunnel, from what that may send: where it stands in the
-    /// payload. Nothing is done yet.
-    pub(super) fn packet_of_frame<'a>(
-        &self,
-        which: Which,
-        server: Ipv4Addr,
-        payload: &'a [u8],
-    ) -> Option<(Frame<'a>, Ipv6<'a>)> {
-        let tunnels = self.pool[which].tunnels.as_ref()?;
-        let frame = Frame::parse(payload).ok()?;
-        let ours = frame.message.is_none()
-            && frame.vni == tunnels.vni(server)
-            && frame.to == tunnels.own_link(server);
-        let view = Ipv6::whole(&payload[frame.packet_at..]).filter(|_| ours)?;
-        Some((frame, view))
-    }
-
     /// Whether a client may have this packet of a server, and that has taken the tunnel.
     pub(super) fn delivers_framed(
         &mut self,
@@ -182,7 +165,9 @@ impl Gateway {
         payload: &[u8],
         out: &mut GatewayOutbox,
     ) -> Result<(), Dropped> {
-        let (frame, view) = self.packet_of_frame(which, server, payload).ok_or(Dropped::Frame)?;
+        let tunnels = self.pool[which].tunnels.as_ref().ok_or(Dropped::Frame)?;
+        let ends = tunnels.ends(server);
+        let (frame, view) = packet_of_frame(ends, payload).ok_or(Dropped::Frame)?;
         match kind_of(view) {
             Some(ADVERTISEMENT) => {
                 let told = Advertisement::parse(view).map_err(|_| Dropped::Frame)?;
@@ -256,4 +241,12 @@ impl Gateway {
             out.notice(self.pool.table(which, server), ServerChange::TunnelLost);
         }
     }
+}
+
+/// The packet that a server sends in a frame, if that has these ends and not our option.
+pub(super) fn packet_of_frame(ends: TunnelEnds, payload: &[u8]) -> Option<(Frame<'_>, Ipv6<'_>)> {
+    let frame = Frame::parse(payload).ok()?;
+    let ours = frame.message.is_none() && (frame.vni, frame.to) == (ends.vni, ends.own);
+    let view = Ipv6::whole(&payload[frame.packet_at..]).filter(|_| ours)?;
+    Some((frame, view))
 }

@@ -28,6 +28,14 @@ pub const TUNNEL_LIFETIME: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 /// What the numbers of tunnels, and the addresses in them, are made of.
 pub type TunnelKey = [u8; 16];
 
+/// What each frame of a server has: calculated once for many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TunnelEnds {
+    pub vni: Vni,
+    /// Our link-layer address.
+    pub own: LinkAddress,
+}
+
 /// What is to be sent to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -86,6 +94,11 @@ impl GeneveTunnels {
     pub fn own_link(&self, server: Ipv4Addr) -> LinkAddress {
         let [a, b, c, d, e, f, ..] = self.mac(&self.link_key, b"link", server);
         LinkAddress::local([a, b, c, d, e, f])
+    }
+
+    /// What frames of a server have.
+    pub fn ends(&self, server: Ipv4Addr) -> TunnelEnds {
+        TunnelEnds { vni: self.vni(server), own: self.own_link(server) }
     }
 
     /// The address that we ask with, which never changes.

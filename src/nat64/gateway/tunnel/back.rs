@@ -15,7 +15,9 @@ use crate::ip::offload::{ChecksumLeft, Offload};
 use crate::ip::transport::{Transport, ports};
 use crate::nat64::engine::ServerState;
 use crate::nat64::gateway::channel::udp_payload;
+use crate::nat64::gateway::geneve::packet_of_frame;
 use crate::nat64::gateway::pool::Which;
+use crate::nat64::gateway::tunnels::TunnelEnds;
 use crate::nat64::gateway::{Done, Gateway};
 
 /// A message with an authenticator, by its first octet.
@@ -106,8 +108,8 @@ struct Datagrams<'a> {
     payloads: &'a [u8],
     /// Octets of each but the last.
     size: usize,
-    /// They are frames of Geneve.
-    framed: bool,
+    /// They are frames of Geneve, with these ends.
+    framed: Option<TunnelEnds>,
 }
 
 impl Gateway {
@@ -124,9 +126,9 @@ impl Gateway {
         let Some(datagrams) = self.datagrams_of(packet, offload) else { return false };
         let mut at = datagrams.at;
         for payload in datagrams.payloads.chunks(datagrams.size) {
-            if datagrams.framed {
+            if let Some(ends) = datagrams.framed {
                 let (which, server) = (datagrams.which, datagrams.server);
-                if let Some((frame, inner)) = self.packet_of_frame(which, server, payload)
+                if let Some((frame, inner)) = packet_of_frame(ends, payload)
                     && self.delivers_framed(which, server, &frame, inner)
                 {
                     let start = at + frame.packet_at;
@@ -158,11 +160,13 @@ impl Gateway {
             && view.fragment().is_none()
             && view.checksum_is_right();
         let server = view.source();
-        let framed = is_whole && self.is_to_tunnel_port(which, datagram);
+        let is_frame = is_whole && self.is_to_tunnel_port(which, datagram);
+        let tunnels = self.pool[which].tunnels.as_ref().filter(|_| is_frame);
+        let framed = tunnels.map(|tunnels| tunnels.ends(server));
         let is_control = is_whole
             && self.is_to_control_port(which, datagram)
             && self.pool[which].nat64.state(server) == ServerState::Alive;
-        if !is_control && !framed {
+        if !is_control && framed.is_none() {
             return None;
         }
         if offload.segments.is_some_and(|segments| segments.transport != Transport::Udp) {
@@ -179,15 +183,15 @@ impl Gateway {
             (None, left) => udp_payload(server, view.destination(), datagram, left.is_some())?,
         };
         let size = offload.segments.map_or(payloads.len(), |segments| segments.size.into());
-        if (!framed && port != self.handoff_port) || payloads.is_empty() {
+        if (framed.is_none() && port != self.handoff_port) || payloads.is_empty() {
             return None;
         }
         let at = view.header_length() + UDP_HEADER;
         let is_plain = |payload: &[u8]| match framed {
-            true => self
-                .packet_of_frame(which, server, payload)
-                .is_some_and(|(_, inner)| kind_of(inner).is_none()),
-            false => plain(payload).is_some(),
+            Some(ends) => {
+                packet_of_frame(ends, payload).is_some_and(|(_, inner)| kind_of(inner).is_none())
+            }
+            None => plain(payload).is_some(),
         };
         let all_plain = payloads.chunks(size).all(is_plain);
         all_plain.then_some(Datagrams { which, server, at, payloads, size, framed })
