@@ -21,30 +21,37 @@ pub struct Node {
 
 pub struct Cluster {
     directory: TempDir,
+    /// Where all of them are.
+    address: Ipv4Addr,
     pub nodes: Vec<Node>,
     /// Whether its members have been together before.
     state: &'static str,
 }
 
 /// Ports that nobody has now, each once.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+fn free_ports<const N: usize>(address: Ipv4Addr) -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((address, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 impl Cluster {
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// At an address of the calling thread's network.
+    pub fn start_at(address: Ipv4Addr) -> Self {
         let version = Command::new("etcd").arg("--version").stdout(Stdio::null()).status();
         if version.is_err() {
             cannot_run("etcd and etcdctl: Debian's etcd-server and etcd-client");
         }
-        let ports = free_ports::<{ 2 * NODES }>();
+        let ports = free_ports::<{ 2 * NODES }>(address);
         let nodes = (0..NODES).map(|number| {
             let (client, peer) = (ports[2 * number], ports[2 * number + 1]);
             Node { name: format!("node{number}"), client, peer, process: None }
         });
-        let mut cluster =
-            Self { directory: tempfile::tempdir().unwrap(), nodes: nodes.collect(), state: "new" };
+        let (directory, nodes) = (tempfile::tempdir().unwrap(), nodes.collect());
+        let mut cluster = Self { directory, address, nodes, state: "new" };
         (0..NODES).for_each(|node| cluster.begin(node));
         cluster.wait_for_leader();
         cluster.state = "existing";
@@ -53,7 +60,8 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn begin(&mut self, number: usize) {
-        let local = |port: u16| format!("http://127.0.0.1:{port}");
+        let address = self.address;
+        let local = |port: u16| format!("http://{address}:{port}");
         let all = self.nodes.iter().map(|node| format!("{}={}", node.name, local(node.peer)));
         let all = all.collect::<Vec<_>>().join(",");
         let node = &mut self.nodes[number];
@@ -73,7 +81,7 @@ impl Cluster {
 
     /// What `--fleet` gets.
     pub fn urls(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| format!("http://127.0.0.1:{}", node.client)).collect()
+        self.nodes.iter().map(|node| format!("http://{}:{}", self.address, node.client)).collect()
     }
 
     pub fn engine(&self, cell: &str) -> Etcd {
@@ -101,7 +109,7 @@ impl Cluster {
     pub fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(|node| {
             let status = || {
-                let url = format!("http://127.0.0.1:{}", node.client);
+                let url = format!("http://{}:{}", self.address, node.client);
                 Self::ask_nodes(&url, &["endpoint", "status"])
             };
             // ENDPOINT, ID, VERSION, DB SIZE, IS LEADER, ...

@@ -54,6 +54,12 @@ impl Nat64 {
         Nat64::assemble(server.into(), address, Arc::new(discard), 0)
     }
 
+    /// At an address that this host has, unknown to the server.
+    pub fn at(server: SocketAddrV4, address: Ipv4Addr) -> Nat64 {
+        let discard = UdpSocket::bind((address, DISCARD)).unwrap();
+        Nat64::assemble(server, address, Arc::new(discard), 0)
+    }
+
     /// Known to the server.
     pub fn known(server: impl Into<SocketAddrV4>) -> Nat64 {
         let nat64 = Nat64::unknown(server);

@@ -26,6 +26,7 @@ pub mod ports;
 pub mod proof;
 pub mod random;
 pub mod rate;
+pub mod secret;
 pub mod server;
 mod shown;
 pub mod sketch;

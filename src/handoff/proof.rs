@@ -3,6 +3,9 @@
 //! A NAT64 has no state here before it has proved that. What it is asked to return is a MAC that
 //! only we can make and that we can check without having kept anything. Who is sent a validation
 //! packet, and when, is `server`'s.
+//!
+//! Keys are drawn; or those of a fleet are derived from its secret and the time, so that one host
+//! checks what another has made.
 
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,9 +14,11 @@ use std::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
+use crate::handoff::change::Now;
 use crate::handoff::entry::{ControlPort, TableKey};
 use crate::handoff::message::{self, MESSAGE_HEADER, message_type};
 use crate::handoff::random::Random;
+use crate::handoff::secret::FleetSecret;
 use crate::ip::fields::{IPV4_HEADER, IPV6_HEADER, protocol};
 use crate::ip::{ipv4, ipv6};
 
@@ -37,26 +42,54 @@ pub type Proof = [u8; PROOF_LENGTH];
 pub struct ProofKeys {
     current: [u8; 16],
     previous: [u8; 16],
-    /// When the lifetime of `current` ends.
+    /// When the lifetime of `current` ends; of those of a fleet: when the time is looked at again.
     expires: Duration,
+    /// What they are derived from, and the next one: a host whose clock is ahead has it already.
+    fleet: Option<(FleetSecret, [u8; 16])>,
 }
+
+/// How often a host of a fleet looks which minute it is: its clock may be set.
+const LOOKED_EVERY: Duration = Duration::from_secs(1);
 
 impl ProofKeys {
     /// Draws new keys, whose lifetime begins `now`.
     pub fn new(now: Duration, random: &mut Random) -> Self {
-        Self { current: random.key(), previous: random.key(), expires: now + KEY_LIFETIME }
+        let (current, previous) = (random.key(), random.key());
+        Self { current, previous, expires: now + KEY_LIFETIME, fleet: None }
+    }
+
+    /// Those that all hosts with this secret have.
+    pub fn of_fleet(now: Now, secret: FleetSecret) -> Self {
+        let mut keys =
+            Self { current: [0; 16], previous: [0; 16], expires: Duration::ZERO, fleet: None };
+        keys.derive(now, secret);
+        keys
+    }
+
+    /// Those of this minute, and of the ones beside it.
+    fn derive(&mut self, now: Now, secret: FleetSecret) {
+        let minute = now.wall.as_micros() / KEY_LIFETIME.as_micros() as u64;
+        self.previous = secret.proof_key(minute.saturating_sub(1));
+        self.current = secret.proof_key(minute);
+        let next = secret.proof_key(minute + 1);
+        self.expires = now.monotonic + LOOKED_EVERY;
+        self.fleet = Some((secret, next));
     }
 
     /// Replaces what has had its time.
     #[inline]
-    pub fn renew(&mut self, now: Duration, random: &mut Random) {
-        if now >= self.expires {
+    pub fn renew(&mut self, now: Now, random: &mut Random) {
+        if now.monotonic >= self.expires {
             self.replace(now, random);
         }
     }
 
     #[cold]
-    fn replace(&mut self, now: Duration, random: &mut Random) {
+    fn replace(&mut self, now: Now, random: &mut Random) {
+        if let Some((secret, _)) = self.fleet.take() {
+            return self.derive(now, secret);
+        }
+        let now = now.monotonic;
         // Where nothing came in for a while, the new key is as old as if it had been made in time:
         // else the one before it would check proofs for longer.
         let in_time = now < self.expires + KEY_LIFETIME;
@@ -74,14 +107,16 @@ impl ProofKeys {
     }
 
     /// Whether the last octets of `data` are such a proof, made with the current or the previous
-    /// key.
+    /// key; in a fleet, also with the next one.
     pub fn verify(&self, table: TableKey, port: ControlPort, token: &[u8], data: &[u8]) -> bool {
         let Some(proof) = data.last_chunk::<PROOF_LENGTH>() else {
             return false;
         };
         let current = mac(&self.current, table, port, token).ct_eq(proof);
         let previous = mac(&self.previous, table, port, token).ct_eq(proof);
-        (current | previous).into()
+        let next = self.fleet.as_ref().map(|(_, next)| mac(next, table, port, token));
+        let next = next.map_or(0.into(), |next| next.ct_eq(proof));
+        (current | previous | next).into()
     }
 }
 
@@ -131,10 +166,35 @@ pub fn emit_validation_packet(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handoff::change::Timestamp;
     use crate::ip::checksum::checksum;
 
     fn key() -> TableKey {
         TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) }
+    }
+
+    fn at(seconds: u64) -> Now {
+        let wall = Timestamp::from_micros(seconds * 1_000_000);
+        Now { wall, monotonic: Duration::from_secs(seconds) }
+    }
+
+    /// Two hosts of a fleet, whose clocks differ by less than a minute, and other hosts.
+    #[test]
+    fn section_5_a_proof_is_good_at_each_host_with_the_secret() {
+        let (port, mut random) = (ControlPort(5000), Random::new([1; 32]));
+        let keys = |seconds| ProofKeys::of_fleet(at(seconds), FleetSecret::new([7; 32]));
+        let proof = keys(6000).proof(key(), port, &[1, 2]);
+        for (seconds, good) in
+            [(5939, false), (5940, true), (6000, true), (6119, true), (6120, false)]
+        {
+            let mut later = keys(0);
+            later.renew(at(seconds), &mut random);
+            for keys in [keys(seconds), later] {
+                assert_eq!(keys.verify(key(), port, &[1, 2], &proof), good, "{seconds}");
+            }
+        }
+        let other = ProofKeys::of_fleet(at(6000), FleetSecret::new([8; 32]));
+        assert!(!other.verify(key(), port, &[1, 2], &proof));
     }
 
     #[test]
@@ -163,7 +223,7 @@ mod tests {
             let mut random = Random::new([1; 32]);
             let mut keys = ProofKeys::new(Duration::ZERO, &mut random);
             let proof = keys.proof(key(), port, &[]);
-            seconds.iter().for_each(|&s| keys.renew(Duration::from_secs(s), &mut random));
+            seconds.iter().for_each(|&s| keys.renew(at(s), &mut random));
             keys.verify(key(), port, &[], &proof)
         };
         assert!(accepted_after(&[59]));

@@ -193,6 +193,11 @@ DropReason:
     LogUnavailable = "log_unavailable" => Us:
         "new clients get no answer, as the event log does not take lines as fast as they come; see \
          whether its disk is full or its reader has stopped; no line is lost",
+    /// Section 9: the table is another host's that cannot be reached, or whose it is cannot be said
+    /// or confirmed now.
+    FleetAway = "fleet_away" => Us:
+        "requests get no answer, as the table of their NAT64 is another host's that cannot be reached, \
+         or as etcd does not answer; see etcd and the other hosts of the cell",
     /// Section 7: the source of a client packet cannot be a client.
     ClientAddress = "client_address" => Sender:
         "client packets from an address that no client can have; the sender is to be mended",
@@ -317,6 +322,8 @@ Counter:
     Reports = "reports",
     /// Multi reports of known NAT64s.
     MultiReports = "multi_reports",
+    /// Requests passed on to the host of the fleet that has the table.
+    PassedOn = "passed_on",
     /// Validation packets sent.
     ValidationPackets = "validation_packets",
     /// Identities that became known, by proof or by rotation.

@@ -12,6 +12,18 @@ use serde::{Deserialize, Serialize};
 use crate::handoff::change::Timestamp;
 use crate::handoff::entry::{Entry, TableKey};
 
+/// How a host does in its fleet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetStatus {
+    pub cell: String,
+    pub host: u32,
+    /// How many tables it has.
+    pub tables: u64,
+    /// What it has seen of what is recorded: the revision of etcd.
+    pub revision: u64,
+}
+
 /// How the server is doing, and what it holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -39,6 +51,8 @@ pub struct Status {
     pub bans: u64,
     /// Addresses of the pool that stand for clients. Nothing where none are given.
     pub pool: Option<Capacity>,
+    /// Nothing where no tables are shared with other hosts.
+    pub fleet: Option<FleetStatus>,
     /// All counters but drops, by name.
     pub counters: BTreeMap<String, Rated>,
     /// What rates are measured over; 0 where they are not known yet.

@@ -3,7 +3,7 @@
 //!
 //! The engine is the authority: what it has done is recorded, and nothing else is. It has to give
 //! what `ownership` says of transactions, all that was done since a revision in that order, and all
-//! that there is at one. That is etcd ([`etcd`], where the feature `fleet` is on).
+//! that there is at one. That is etcd, where the feature `fleet` is on.
 //!
 //! | key, behind `nat64handoff/CELL/` | value |
 //! | --- | --- |
@@ -29,9 +29,6 @@ use thiserror::Error;
 use crate::handoff::ownership::{HostRun, Outcome, Revision, Transaction};
 pub use body::{BodyDamaged, TimedChange, body_of, changes_of};
 pub use keys::{CellName, FleetKey, RecordKey, claim_in, claim_value, host_in, host_value};
-
-/// The octets of a secret of the fleet.
-pub const SECRET_LENGTH: usize = 32;
 
 /// Why the engine gave no answer.
 #[derive(Debug, Clone, Error)]

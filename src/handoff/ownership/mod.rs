@@ -26,6 +26,7 @@
 //! (`identity`), what is in a table (`table`).
 
 mod asked;
+mod datagram;
 mod stand;
 mod transaction;
 mod ways;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use crate::handoff::entry::TableKey;
 
 pub use asked::{PassedOn, Unanswerable, WhoAnswers};
+pub use datagram::{HOST_DATAGRAM_HEADER, HostDatagram, PassedRequest};
 use stand::{Mine, Stand, TableStand};
 pub use transaction::{
     Cause, Claim, HostId, HostRun, Outcome, Owned, Revision, TABLES_MAX, Transaction,
@@ -170,6 +172,11 @@ impl Ownership {
         self.leaves = true;
     }
 
+    /// Whether any other host was heard a short time ago.
+    pub fn hears_others(&self, now: Duration) -> bool {
+        self.peers.values().any(|peer| !self.is_gone(now, peer.run))
+    }
+
     /// How many tables are owned, or are about to be.
     pub fn owned(&self) -> usize {
         let is_mine = |table: &&TableStand| !matches!(table.stand, Stand::Other | Stand::Behind);
@@ -191,6 +198,24 @@ impl Ownership {
     pub fn may_answer(&self, now: Duration, table: TableKey) -> bool {
         let mine = self.tables.get(&table).and_then(|table| table.stand.owned());
         mine.is_some_and(|mine| mine.is_confirmed(now, &self.limits))
+    }
+
+    /// Whether changes of a table can be recorded, and so may be made.
+    pub fn is_owned(&self, table: TableKey) -> bool {
+        self.tables.get(&table).is_some_and(|table| table.stand.owned().is_some())
+    }
+
+    /// The same, by this claim.
+    pub fn is_owned_by(&self, table: TableKey, claimed: Revision) -> bool {
+        let mine = self.tables.get(&table).and_then(|table| table.stand.owned());
+        mine.is_some_and(|mine| mine.claimed == claimed)
+    }
+
+    /// The tables that somebody has claimed, as far as that was watched, with the run of whoever
+    /// has each.
+    pub fn claimed_tables(&self) -> impl Iterator<Item = (TableKey, HostRun)> {
+        let claim = |(&table, state): (&TableKey, &TableStand)| Some((table, state.claim?.1.owner));
+        self.tables.iter().filter_map(claim)
     }
 
     /// A request about a table came, from a NAT64 that has proved itself; or from another host that

@@ -4,17 +4,18 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::ServerConfig;
+use super::batch::Datagram;
 use super::channel::Channel;
 use super::channels::Channels;
 use super::exchange::{Exchange, Shared, record};
 use super::prefetch::Prepared;
 use super::tend::Tending;
 use crate::handoff::change::Change;
-use crate::handoff::entry::ControlPort;
+use crate::handoff::entry::{ControlPort, MappedPort};
 use crate::handoff::identity::Attenuation;
 use crate::handoff::message::{ReportedPacket, Request, RequestKind, VALIDATION_PORT};
 use crate::handoff::opaque::Token;
-use crate::handoff::proof;
+use crate::handoff::proof::{self, ProofKeys};
 use crate::handoff::stats::{Counter, DropReason};
 use crate::handoff::validation::Validation;
 use crate::ip::ipv4::Ipv4;
@@ -47,7 +48,7 @@ impl Admission {
         }
         let request = prepared.request.as_ref().map_err(|&reason| reason)?;
         let Shared { keys, random, .. } = &mut *effects.shared;
-        keys.renew(effects.batch.now.monotonic, random);
+        keys.renew(effects.batch.now, random);
         let port = ControlPort(datagram.port);
         let known = self.channels.find_mut(prepared.channel, prepared.hash, datagram.table);
         let is_known_nat64 = known.is_some();
@@ -69,7 +70,7 @@ impl Admission {
         if let Some(reason) = effects.batch.frozen {
             return Err(reason);
         }
-        let proof = carries_proof(request, exchange);
+        let proof = carries_proof(request, &exchange.datagram, &exchange.effects.shared.keys);
         if proof || rotated {
             self.admit(request, proof, exchange)
         } else {
@@ -90,7 +91,7 @@ impl Admission {
         prepared: &Prepared,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), DropReason> {
-        let proof = carries_proof(request, exchange);
+        let proof = carries_proof(request, &exchange.datagram, &exchange.effects.shared.keys);
         let second = exchange.effects.batch.coarse.second;
         let table = exchange.datagram.table;
         let mut asks = false;
@@ -135,6 +136,10 @@ impl Admission {
         // A token that was parsed has a length that a token can have.
         if let Some(token) = Token::new(datagram.octets(request.token)) {
             channel.buckets.identity(effects.now())?;
+            let bars = channel.table().find_port(MappedPort(datagram.port)).is_some();
+            if effects.batch.keeps_all && bars {
+                return Err(DropReason::FleetAway);
+            }
             channel.admit(ControlPort(datagram.port), token, proof, effects);
         }
         exchange.known_since = effects.batch.record;
@@ -176,15 +181,13 @@ impl Admission {
 }
 
 /// Whether the request returns the proof that was sent to whoever it comes from.
-fn carries_proof(request: &Request, exchange: &Exchange<'_>) -> bool {
+pub(super) fn carries_proof(request: &Request, datagram: &Datagram<'_>, keys: &ProofKeys) -> bool {
     let (RequestKind::ServicePacket { packet }
     | RequestKind::Report { packet: Some(ReportedPacket::Service(packet)), .. }) = request.kind
     else {
         return false;
     };
-    let datagram = &exchange.datagram;
     let (port, token) = (ControlPort(datagram.port), datagram.octets(request.token));
-    Ipv4::new(datagram.octets(packet)).is_some_and(|packet| {
-        exchange.effects.shared.keys.verify(datagram.table, port, token, packet.data())
-    })
+    Ipv4::new(datagram.octets(packet))
+        .is_some_and(|packet| keys.verify(datagram.table, port, token, packet.data()))
 }

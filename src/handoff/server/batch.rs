@@ -25,12 +25,15 @@ pub struct Batch {
     pub durable: u64,
     /// Why nothing can be recorded now, where that is so: there must be no change.
     pub frozen: Option<DropReason>,
+    /// No entry may be deleted: another host may still answer by it.
+    pub keeps_all: bool,
 }
 
 impl Batch {
     /// For a shard without a journal: nothing has to become durable.
     pub fn at(now: Now) -> Self {
-        Self { now, coarse: Coarse::of(now.monotonic), record: 0, durable: 0, frozen: None }
+        let coarse = Coarse::of(now.monotonic);
+        Self { now, coarse, record: 0, durable: 0, frozen: None, keeps_all: false }
     }
 
     /// Makes it one at this time.

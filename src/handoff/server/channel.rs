@@ -310,6 +310,7 @@ impl Channel {
         let had = self.table.len();
         // The budget counts an empty table as one entry, so that the first one is in it already.
         let takes_one = had > 0 && had < self.table.capacity();
+        let evicts = evicts && !batch.keeps_all;
         if !evicts && had >= self.table.capacity() {
             return Err(DropReason::NoPort);
         }

@@ -42,17 +42,18 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use crate::handoff::change::Change;
+use crate::handoff::change::{Change, Now};
 use crate::handoff::entry::{ControlPort, Entry, TableKey};
 use crate::handoff::fragments::FragmentNotes;
 use crate::handoff::identity::Attenuation;
 use crate::handoff::names::PoolNames;
 use crate::handoff::proof::ProofKeys;
 use crate::handoff::random::{Random, SEED_LENGTH, SecretHash};
+use crate::handoff::secret::FleetSecret;
 use crate::handoff::stats::{Counter, Stats};
 use crate::handoff::table::TableLimits;
 use crate::handoff::validation::{Validation, ValidationRate};
-use admission::Admission;
+use admission::{Admission, carries_proof};
 pub use batch::{
     Batch, Body, Coarse, Datagram, DeliveredPacket, EVENTS_BESIDE, LiveConnections, NoneKnown,
     Outbox, Reply, Translated, events_max,
@@ -282,6 +283,28 @@ impl Server {
     /// of the pool to clients goes on with them.
     pub fn take_names(&mut self) -> PoolNames {
         std::mem::take(&mut self.names)
+    }
+
+    /// From now on proofs are those of all hosts with this secret.
+    pub fn share_proofs(&mut self, now: Now, secret: FleetSecret) {
+        self.shared.keys = ProofKeys::of_fleet(now, secret);
+    }
+
+    /// Whether a request comes from an identity that is known, or returns its proof: then it is
+    /// answered by whoever has the table. Others are asked for a proof, by anybody.
+    pub fn has_proved(&mut self, now: Now, datagram: &Datagram<'_>, prepared: &Prepared) -> bool {
+        let Ok(request) = &prepared.request else { return false };
+        let Self { admission, shared: Shared { keys, random, .. }, .. } = self;
+        if datagram.port == 0 || !admission.config.access.permits(datagram.table.nat64) {
+            return false;
+        }
+        keys.renew(now, random);
+        let port = ControlPort(datagram.port);
+        let channel = admission.channels.find_mut(prepared.channel, prepared.hash, datagram.table);
+        let knows = |token| channel.as_ref().is_some_and(|known| known.is_known(port, token));
+        knows(datagram.octets(request.token))
+            || request.rotation.is_some_and(|old| knows(datagram.octets(old)))
+            || carries_proof(request, datagram, keys)
     }
 
     /// The counters of this shard.

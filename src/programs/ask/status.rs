@@ -61,6 +61,14 @@ fn work(text: &mut String, status: &Status, units: Units) {
         let is_near = of.used as f64 >= NEARLY_FULL * of.max as f64;
         line(text, about, &if is_near { units.warning(&said) } else { said });
     }
+    if let Some(fleet) = &status.fleet {
+        let (tables, revision) = (units.count(fleet.tables), fleet.revision);
+        let said = format!(
+            "host {} of cell {}: has {tables} tables, and all up to revision {revision}",
+            fleet.host, fleet.cell
+        );
+        line(text, "fleet", &said);
+    }
     let rated = |name: &str| {
         let Rated { total, per_second } = status.counters.get(name).copied().unwrap_or_default();
         let rate = units.rate_over(per_second, status.rates_over_seconds);

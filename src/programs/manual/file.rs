@@ -92,7 +92,7 @@ mod tests {
             assert!(page.contains(about.help), "{page}");
         }
         assert_eq!(page.matches(".TP\n\\fB").count(), keys.len(), "and nothing else: {page}");
-        assert_eq!(page.matches(".SS ").count(), 6, "each group once: {page}");
+        assert_eq!(page.matches(".SS ").count(), 7, "each group once: {page}");
     }
 
     #[test]

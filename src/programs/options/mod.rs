@@ -10,11 +10,14 @@ mod annotate;
 mod asked;
 mod ban_set;
 mod banned;
+mod cell;
 mod config;
 mod delivery;
 mod environment;
+mod fleet;
 mod followed;
 mod gateway;
+mod history;
 mod layers;
 mod peers;
 mod table;
@@ -30,16 +33,17 @@ pub use annotate::AnnotateOptions;
 pub use asked::Asked;
 pub use ban_set::{BanSetOptions, SetName};
 pub use banned::{BanOptions, UnbanOptions, clients, length, not_too_wide};
+pub use cell::FleetOptions;
 pub use config::{Configuration, Options};
 pub use delivery::{Deliver, DeliverDeviceCommand, DeliverDeviceOptions, DeliverPort};
 pub use environment::Environment;
+pub use fleet::FleetNode;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
+pub use history::HistoryDestination;
 pub use layers::{UsageError, UsageErrors};
 pub use peers::PeerNames;
-pub use table::{
-    AdminPlace, HistoryDestination, LogDestination, Places, ServeConfig, ServeOptions,
-};
+pub use table::{AdminPlace, LogDestination, Places, ServeConfig, ServeOptions};
 
 /// The version, with the commit where `ci/commit.rs` knows it.
 pub const VERSION: &str = match option_env!("VERSION_WITH_COMMIT") {

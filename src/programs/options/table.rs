@@ -15,12 +15,15 @@ use super::about::About;
 use super::config::{Configuration, Options, options};
 use super::delivery::{self, Deliver, DeliverPort};
 use super::environment::Environment;
+use super::fleet::{self, FleetNode};
+use super::history::HistoryDestination;
 use super::layers::{Layers, Origin, Row, UsageError, UsageErrors};
 use super::peers::{self, PeerNames};
 use super::values::{
     self, count, integer, listen_addresses, networks, not_empty, path, strings, sync_policy,
     whole_number,
 };
+use crate::disk::fleet::CellName;
 use crate::disk::fs::parent;
 use crate::disk::history::FOLDER;
 use crate::disk::storage::SyncPolicy;
@@ -51,6 +54,7 @@ const STORAGE: &str = "Storage";
 const LIMITS: &str = "Limits";
 const PEERS: &str = "Peers";
 const DELIVERY: &str = "Delivery";
+const FLEET: &str = "Fleet";
 const ADMIN: &str = "Admin";
 
 options! {
@@ -307,6 +311,38 @@ options! {
             .default("off")
             .shown(|&on| delivery::shown_geneve(on).into());
 
+    pub fleet: Vec<FleetNode> =
+        "Share the tables with the other hosts that have the same addresses, on etcd: http://HOST:PORT of each \
+         of its nodes; may be repeated",
+        Row::list("fleet", "URL", |list, _| fleet::nodes(list))
+            .group(FLEET)
+            .default_with("none", |_| Ok((Vec::new(), Origin::Default)))
+            .shown(|nodes| strings(nodes));
+
+    pub fleet_cell: CellName =
+        "Name of the cell: those hosts",
+        fleet::cell_row().group(FLEET);
+
+    pub fleet_host: Option<u32> =
+        "Number of this host, which no other of the cell has",
+        fleet::host_row().group(FLEET);
+
+    pub fleet_address: Option<SocketAddrV4> =
+        "Address of this host alone, and a UDP port, to which the others pass requests on",
+        fleet::address_row().group(FLEET);
+
+    pub fleet_authority: Option<PathBuf> =
+        "File with the certificate that those of etcd are signed with, for https",
+        fleet::file_row("fleet-authority").group(FLEET);
+
+    pub fleet_certificate: Option<PathBuf> =
+        "File with this host's certificate for etcd",
+        fleet::file_row("fleet-certificate").group(FLEET);
+
+    pub fleet_key: Option<PathBuf> =
+        "File with its key",
+        fleet::file_row("fleet-key").group(FLEET);
+
     pub admin: AdminPlace =
         "Unix socket at which `status` and the like ask the server, over HTTP; off: none",
         Row::path("admin", "PATH|off", |path| not_empty(path).map(AdminPlace::of))
@@ -405,29 +441,6 @@ impl LogDestination {
         match self {
             LogDestination::Stdout => Path::new("-"),
             LogDestination::File(path) => path,
-        }
-    }
-}
-
-/// Where the history of the event log is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HistoryDestination {
-    /// There is none.
-    Off,
-    /// In this folder.
-    Folder(PathBuf),
-}
-
-impl HistoryDestination {
-    fn of(path: PathBuf) -> Self {
-        if path == Path::new("off") { Self::Off } else { Self::Folder(path) }
-    }
-
-    /// As it is written.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Off => Path::new("off"),
-            Self::Folder(folder) => folder,
         }
     }
 }

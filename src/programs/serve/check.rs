@@ -33,6 +33,7 @@ pub(super) fn troubles(config: &ServeConfig) -> Vec<String> {
         troubles.extend(choose_io(config.io).err().map(|error| error.to_string()));
     }
     troubles.extend(host_troubles(config));
+    troubles.extend(config.fleet_lacks());
     troubles.extend(door_troubles(config).iter().map(ToString::to_string));
     let descriptors = limits::raise_descriptors(config.reactors, config.sockets().len());
     troubles.extend(descriptors.err().map(|error| error.to_string()));

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
+use crate::handoff::entry::TableKey;
 use crate::kernel::backend::ReturnPath;
 
 /// The most replies that wait for the disk, and the most octets in them.
@@ -15,6 +16,13 @@ pub struct HeldReply {
     pub return_path: ReturnPath,
     pub to: SocketAddrV4,
     pub payload: Box<[u8]>,
+}
+
+impl HeldReply {
+    /// Which table it is about.
+    pub fn table(&self) -> TableKey {
+        TableKey { local: self.return_path.local, nat64: *self.to.ip() }
+    }
 }
 
 /// Replies that wait until their record is durable, first in, first out: a reply about an older
@@ -43,6 +51,19 @@ impl HeldReplies {
         let reply = self.replies.pop_front()?;
         self.octets -= reply.payload.len();
         Some(reply)
+    }
+
+    /// Whether replies about a table wait.
+    pub fn has(&self, table: TableKey) -> bool {
+        self.replies.iter().any(|held| held.table() == table)
+    }
+
+    /// Gives those about a table up, and returns how many there were.
+    pub fn give_up_of(&mut self, table: TableKey) -> usize {
+        let before = self.replies.len();
+        self.replies.retain(|held| held.table() != table);
+        self.octets = self.replies.iter().map(|held| held.payload.len()).sum();
+        before - self.replies.len()
     }
 
     /// Gives all of them up, and returns how many there were.

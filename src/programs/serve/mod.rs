@@ -14,6 +14,7 @@ mod check;
 pub mod command;
 pub mod deliver;
 mod drops;
+pub mod fleet;
 mod held;
 mod history;
 pub mod inquiry;

@@ -123,7 +123,7 @@ impl Kept {
     pub fn of(config: &ServeConfig, state: StateDirectory, log: Destination) -> Self {
         Self {
             state,
-            sync: config.journal.then_some(config.sync),
+            sync: config.has_journal().then_some(config.sync),
             log,
             format: config.log_format,
             keep_days: config.log_keep,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::inquiry::Inquiry;
 use crate::handoff::bans::Bans;
+use crate::handoff::change::{Change, Now};
 use crate::handoff::entry::TableKey;
+use crate::handoff::secret::FleetSecret;
 use crate::handoff::server::{Batch, Datagram, LiveConnections, Outbox, Prepared, Server};
 
 /// What a reactor drives: a [`Server`]. A benchmark can drive something that does less, to measure
@@ -64,6 +66,17 @@ pub trait Shard {
     fn bans(&self) -> Option<&Bans> {
         None
     }
+
+    /// As [`Server::has_proved`].
+    fn has_proved(&mut self, _: Now, _: &Datagram<'_>, _: &Self::Prepared) -> bool {
+        true
+    }
+
+    /// As [`Server::replay`].
+    fn replay(&mut self, _: TableKey, _: &Change) {}
+
+    /// As [`Server::share_proofs`].
+    fn share_proofs(&mut self, _: Now, _: FleetSecret) {}
 
     /// Answers what an operator asks: a part that takes no longer than a batch.
     fn inquire(&mut self, _inquiry: &mut Inquiry) {}
@@ -131,6 +144,18 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
 
     fn bans(&self) -> Option<&Bans> {
         self.server.bans()
+    }
+
+    fn has_proved(&mut self, now: Now, datagram: &Datagram<'_>, prepared: &Prepared) -> bool {
+        self.server.has_proved(now, datagram, prepared)
+    }
+
+    fn replay(&mut self, table: TableKey, change: &Change) {
+        self.server.replay(table, change);
+    }
+
+    fn share_proofs(&mut self, now: Now, secret: FleetSecret) {
+        self.server.share_proofs(now, secret);
     }
 
     fn inquire(&mut self, inquiry: &mut Inquiry) {

@@ -34,6 +34,7 @@ use crate::programs::serve::admin::{
 use crate::programs::serve::ban_notes::{BanNotesTaken, ban_notes};
 use crate::programs::serve::bans::BanBook;
 use crate::programs::serve::deliver::{DeliveryError, DeliverySetup};
+use crate::programs::serve::fleet::{FleetError, FleetSetup};
 use crate::programs::serve::history::HistorySetup;
 use crate::programs::serve::inquiry::{self, Desk, Inquiries};
 use crate::programs::serve::live::{self, Poller, Polling};
@@ -70,9 +71,23 @@ pub enum StartError {
     /// Nothing can be delivered where that was wanted.
     #[error(transparent)]
     Delivery(DeliveryError),
+    /// This host does not take part in its fleet.
+    #[error(transparent)]
+    Fleet(FleetError),
     /// The process beside which this one was started has not let it take over.
     #[error("not taking over: {0}")]
     NotLetGo(io::Error),
+}
+
+/// Where requests come in, beside tunnels.
+fn listening(config: &ServeConfig, bound: &BoundSockets) -> Vec<SocketAddrV4> {
+    let sockets = &bound.shards[0];
+    sockets.iter().map(ReactorSocket::local).take(sockets.len() - tunnels(config)).collect()
+}
+
+/// The process may not open another one.
+fn descriptors(error: io::Error) -> StartError {
+    StartError::System("descriptors", error)
 }
 
 impl Names {
@@ -176,6 +191,7 @@ impl Serving {
         let unless_served = ForgottenUnlessServed::of(&config.peer_maps, &config.state);
         let doors = Doors::open(&config, &mut kept).map_err(StartError::Admin)?;
         let delivery = DeliverySetup::of(&config).map_err(StartError::Delivery)?;
+        let fleet = FleetSetup::begin(&config).map_err(StartError::Fleet)?;
         let mut writable = directories(&state, &log);
         writable.extend(delivery.iter().map(|delivery| delivery.device_file().to_owned()));
         writable.extend(doors.directory());
@@ -191,7 +207,7 @@ impl Serving {
             Ok(false) => say(format_args!("not confined to its directories: no Landlock here")),
             Err(error) => warn(format_args!("not confined to its directories (Landlock): {error}")),
         }
-        let attached = Attachments { doors: Some(doors), delivery };
+        let attached = Attachments { doors: Some(doors), delivery, fleet };
         let on_failure = Arc::new(on_failure);
         let mut serving = Self::start_on(config, kept, ahead, state, log, attached, on_failure)?;
         unless_served.served();
@@ -216,7 +232,7 @@ impl Serving {
     ) -> Result<Self, StartError> {
         let state = StateDirectory::open(&config.state).map_err(StartError::State)?;
         let (kept, attached) =
-            (KeptSockets::default(), Attachments { doors: None, delivery: None });
+            (KeptSockets::default(), Attachments { doors: None, delivery: None, fleet: None });
         Self::start_on(config, kept, None, state, log, attached, Arc::new(on_failure))
     }
 
@@ -226,15 +242,14 @@ impl Serving {
         ahead: Option<Shards>,
         state: StateDirectory,
         log: Destination,
-        Attachments { doors, delivery }: Attachments,
+        Attachments { doors, delivery, fleet }: Attachments,
         on_failure: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, StartError> {
         let io = choose_io(config.io).map_err(StartError::Refused)?;
         let (bound, mut sockets) = bind(&config, kept)?;
-        let (inquiries, asking) = Asking::prepare(doors, config.reactors, &mut sockets)
-            .map_err(|error| StartError::System("descriptors", error))?;
-        let sockets_of = bound.shards[0].iter().map(ReactorSocket::local);
-        let listen: Vec<_> = sockets_of.take(bound.shards[0].len() - tunnels(&config)).collect();
+        let (inquiries, asking) =
+            Asking::prepare(doors, config.reactors, &mut sockets).map_err(descriptors)?;
+        let listen = listening(&config, &bound);
         let handoff_port = listen[0].port();
         let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
         let Shards { clock, budget, stats, mut servers, ahead } = shards;
@@ -245,8 +260,7 @@ impl Serving {
             kept.read(handoff_port, &mut servers, ahead).map_err(StartError::Recover)?;
         let bans = bans_of(&config, &clock, &mut servers)?;
         let (names, (pool, naming)) = Names::of(&config, &bound.shards[0][0], &mut servers, &stats);
-        let stop = Arc::new(AtomicBool::new(false));
-        let gauges = recording.gauges();
+        let (stop, gauges) = (Arc::new(AtomicBool::new(false)), recording.gauges());
         let (recorders, keeping) =
             recording.begin(clock.clone(), &stop, &on_failure).map_err(StartError::Recover)?;
         let polling = polling_for(poller, &servers);
@@ -254,12 +268,13 @@ impl Serving {
             ThreadsShared::new(config.reactors, sync, clock.clone(), Arc::clone(&stop), on_failure);
         let (mut deliverers, routes) =
             DeliverySetup::begin(delivery, &mut servers, &stats, pool.as_ref());
+        let (mut fleets, fleet) = FleetSetup::seats_of(fleet, &clock).map_err(descriptors)?;
         let parts =
             servers.into_iter().zip(views).zip(recorders).zip(&stats).zip(inquiries).zip(naming);
         let seats = parts.map(|(((((server, live), recorder), stats), inquiries), names)| {
             let (shard, stats) = (ServerShard { server, live }, Arc::clone(stats));
-            let (deliverer, common) = (deliverers.next(), common.clone());
-            Seat { shard, recorder, stats, inquiries, names, deliverer, common }
+            let (deliverer, fleet, common) = (deliverers.next(), fleets.next(), common.clone());
+            Seat { shard, recorder, stats, inquiries, names, deliverer, fleet, common }
         });
         Seat::spawn_all(seats, bound.shards, io)
             .map_err(|error| StartError::System("thread", error))?;
@@ -284,6 +299,7 @@ impl Serving {
             _polling: polling,
             history: None,
             history_failures: Arc::default(),
+            fleet,
             keeping,
         };
         let mut serving = serving.when_ready(config.reactors, &ready, io)?;
@@ -336,6 +352,8 @@ struct Attachments {
     doors: Option<Doors>,
     /// Where packets are delivered.
     delivery: Option<DeliverySetup>,
+    /// With whom tables are shared.
+    fleet: Option<FleetSetup>,
 }
 
 /// What the operator will be answered with, as soon as reactors run.
@@ -386,6 +404,7 @@ impl Asking {
             budget: Arc::clone(&serving.budget),
             pool: serving.pool.clone(),
             history_failures: Arc::clone(&serving.history_failures),
+            fleet: serving.fleet.as_ref().map(|fleet| fleet.state.clone()),
             gauges,
             desks,
             wakers: serving.wakers.clone(),
@@ -458,7 +477,7 @@ fn bind(
 ) -> Result<(BoundSockets, Vec<PassedFile>), StartError> {
     let bound =
         socket::bind_or_take(&config.sockets(), config.reactors, kept).map_err(StartError::Bind)?;
-    let sockets = bound.keep().map_err(|error| StartError::System("descriptors", error))?;
+    let sockets = bound.keep().map_err(descriptors)?;
     say_lost(bound.lost);
     Ok((bound, sockets))
 }
@@ -514,7 +533,7 @@ impl Shards {
         let mut shards = Self::new(config, handoff_port)?;
         // A port that the kernel chooses is known only when it is bound.
         let has_ports = config.listen.iter().all(|address| address.port() != 0);
-        if config.journal && has_ports {
+        if config.has_journal() && has_ports {
             let read = StateAhead::read(&config.state, config.sync, handoff_port, &shards.servers);
             shards.ahead = read.map_err(StartError::Recover)?;
         }

@@ -18,6 +18,7 @@ use crate::kernel::waker::EventWaker;
 use crate::programs::serve::admin::Admin;
 use crate::programs::serve::deliver::RoutesKeeping;
 use crate::programs::serve::drops::{self, DropLines, Watched};
+use crate::programs::serve::fleet::RunningFleet;
 use crate::programs::serve::history::HistoryKeeping;
 use crate::programs::serve::live::Polling;
 use crate::programs::serve::names::Names;
@@ -122,6 +123,8 @@ pub struct Serving {
     pub(super) history_failures: Arc<AtomicU64>,
     /// Keeps routes to clients whose packets are delivered here.
     pub(super) routes: Option<RoutesKeeping>,
+    /// The fleet, if tables are shared.
+    pub(super) fleet: Option<RunningFleet>,
     /// Polls the kernel for live connections.
     pub(super) _polling: Option<Polling>,
     /// Keeps the state directory locked until it is dropped.
@@ -268,6 +271,9 @@ impl Serving {
     /// # Errors
     /// A part that ended by itself before, or not in time, or a log that could not be written.
     pub fn stop(mut self) -> Result<Totals, StopError> {
+        if let Some(fleet) = &self.fleet {
+            fleet.state.hand_over();
+        }
         if let Some(admin) = self.admin.take() {
             admin.stop(self.is_taken_over);
         }

@@ -16,6 +16,7 @@ use crate::kernel::ring::Ring;
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::waker::EventWaker;
 use crate::programs::serve::deliver::Deliverer;
+use crate::programs::serve::fleet::FleetSeat;
 use crate::programs::serve::inquiry::Inquiries;
 use crate::programs::serve::journal_trouble::say_trouble;
 use crate::programs::serve::live::View;
@@ -92,6 +93,7 @@ pub(super) struct Seat {
     pub(super) inquiries: Option<Inquiries>,
     pub(super) names: ReactorNames,
     pub(super) deliverer: Option<Deliverer>,
+    pub(super) fleet: Option<Box<FleetSeat>>,
     pub(super) common: ThreadsShared,
 }
 
@@ -164,6 +166,10 @@ impl Seat {
                 return drop(ready.send(Err(error)));
             }
         };
+        if let Some(fleet) = &self.fleet {
+            fleet.woken_by(waker.clone());
+        }
+        reactor = reactor.sharing(self.fleet);
         if let Some(inquiries) = self.inquiries {
             reactor = reactor.answering(inquiries);
         }

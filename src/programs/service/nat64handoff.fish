@@ -87,6 +87,13 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deli
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l deliver-service -d 'IPv6 address by which clients reach this host, behind a NAT64\'s prefix, like 64:ff9b::203.0.113.5; may be repeated [default: those that the device has]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l geneve -d 'Take offers of NAT64s to send clients\' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is: needs --deliver native [default: off]' -r -f -a "on\t''
 off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet -d 'Share the tables with the other hosts that have the same addresses, on etcd: http://HOST:PORT of each of its nodes; may be repeated [default: none]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-cell -d 'Name of the cell: those hosts [default: main]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-host -d 'Number of this host, which no other of the cell has [default: off]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-address -d 'Address of this host alone, and a UDP port, to which the others pass requests on [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-authority -d 'File with the certificate that those of etcd are signed with, for https [default: off]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-certificate -d 'File with this host\'s certificate for etcd [default: off]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-key -d 'File with its key [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -156,6 +163,13 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l deliver-service -d 'IPv6 address by which clients reach this host, behind a NAT64\'s prefix, like 64:ff9b::203.0.113.5; may be repeated [default: those that the device has]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l geneve -d 'Take offers of NAT64s to send clients\' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is: needs --deliver native [default: off]' -r -f -a "on\t''
 off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet -d 'Share the tables with the other hosts that have the same addresses, on etcd: http://HOST:PORT of each of its nodes; may be repeated [default: none]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-cell -d 'Name of the cell: those hosts [default: main]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-host -d 'Number of this host, which no other of the cell has [default: off]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-address -d 'Address of this host alone, and a UDP port, to which the others pass requests on [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-authority -d 'File with the certificate that those of etcd are signed with, for https [default: off]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-certificate -d 'File with this host\'s certificate for etcd [default: off]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-key -d 'File with its key [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F
@@ -201,6 +215,13 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l deliver-service -d 'IPv6 address by which clients reach this host, behind a NAT64\'s prefix, like 64:ff9b::203.0.113.5; may be repeated [default: those that the device has]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l geneve -d 'Take offers of NAT64s to send clients\' packets through a Geneve tunnel, at UDP port 6081; what comes so is delivered natively, or translated where its port is: needs --deliver native [default: off]' -r -f -a "on\t''
 off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet -d 'Share the tables with the other hosts that have the same addresses, on etcd: http://HOST:PORT of each of its nodes; may be repeated [default: none]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-cell -d 'Name of the cell: those hosts [default: main]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-host -d 'Number of this host, which no other of the cell has [default: off]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-address -d 'Address of this host alone, and a UDP port, to which the others pass requests on [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-authority -d 'File with the certificate that those of etcd are signed with, for https [default: off]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-certificate -d 'File with this host\'s certificate for etcd [default: off]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-key -d 'File with its key [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l admin -d 'Unix socket at which `status` and the like ask the server, over HTTP; off: none [default: $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the state directory]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web -d 'Address and port at which the same is served over TCP, or off [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l web-token-file -d 'File with the token that --web asks for, of at least 16 characters; needed for other addresses than loopback [default: off]' -r -F

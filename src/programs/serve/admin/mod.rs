@@ -64,6 +64,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::priority;
 use crate::kernel::waker::EventWaker;
 use crate::programs::options::ServeConfig;
+use crate::programs::serve::fleet::FleetState;
 use crate::programs::serve::inquiry::{Desk, Inquiry, NoAnswer, Question};
 pub use bans::BanDesk;
 use counts::{AdminCounts, Permits};
@@ -113,6 +114,8 @@ pub struct AdminShared {
     pub pool: Option<Arc<AddressPool>>,
     /// How often the history could not be gone on with.
     pub history_failures: Arc<AtomicU64>,
+    /// None: no tables are shared with other hosts.
+    pub fleet: Option<FleetState>,
     pub gauges: Arc<OnceLock<Gauges>>,
     /// By reactor.
     pub desks: Vec<Desk>,

@@ -19,8 +19,8 @@ use crate::handoff::identity::SeenIdentity;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::programs::options::{LogDestination, VERSION};
 use crate::programs::report::{
-    BatchStatus, Capacity, DiskStatus, DropStatus, IdentityStatus, JournalStatus, LogStatus, Rated,
-    Status, TableStatus, UpdateStatus, ValidationStatus, rfc3339,
+    BatchStatus, Capacity, DiskStatus, DropStatus, FleetStatus, IdentityStatus, JournalStatus,
+    LogStatus, Rated, Status, TableStatus, UpdateStatus, ValidationStatus, rfc3339,
 };
 use crate::programs::serve::admin::samples::Sample;
 use crate::programs::serve::admin::survey::{Survey, Surveyed};
@@ -56,6 +56,7 @@ pub async fn status(shared: &AdminShared, tables_max: usize) -> Status {
         entries: Capacity { used: sample.entries, max: shared.config.entries_max as u64 },
         bans: shared.bans.count(),
         pool: pool(shared),
+        fleet: fleet(shared),
         batches: batches(shared),
         journal: gauges.and_then(|gauges| journal(shared, gauges)),
         disks,
@@ -86,9 +87,24 @@ pub async fn not_ready(shared: &AdminShared) -> Vec<String> {
             Err(error) => lines.push(format!("reactor {reactor}: {error}")),
         }
     }
+    if shared.fleet.as_ref().is_some_and(|fleet| !fleet.is_ready()) {
+        let why = "--fleet: the cell was not read yet, or etcd does not answer, or this host stops";
+        lines.push(why.to_owned());
+    }
     let all = shared.desks.len();
     lines.extend(frozen.iter().map(|(why, count)| format!("{count} of {all} reactors: {why}")));
     lines
+}
+
+/// How it does in its fleet, if it has one.
+fn fleet(shared: &AdminShared) -> Option<FleetStatus> {
+    let (state, options) = (shared.fleet.as_ref()?, shared.config.fleet_options()?);
+    Some(FleetStatus {
+        cell: options.cell.to_string(),
+        host: options.host,
+        tables: state.owned(),
+        revision: state.revision(),
+    })
 }
 
 /// Which reactors make no turns, a line each.

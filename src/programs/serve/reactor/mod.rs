@@ -4,6 +4,7 @@
 //! answers to the kernel. A change is recorded before the answer that announces it leaves: see
 //! `Reactor::commit`.
 
+mod fleet;
 mod naming;
 mod record;
 
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::deliver::Deliverer;
+use super::fleet::FleetSeat;
 use super::held::{HeldReplies, HeldReply};
 use super::inquiry::{Inquiries, Inquiry, frozen};
 use super::journal_trouble::JournalTrouble;
@@ -108,6 +110,8 @@ pub struct Reactor<B, S: Shard> {
     turns: Arc<AtomicU64>,
     batches: u32,
     inquiries: Option<Inquiries>,
+    /// None: no other host has the same tables.
+    fleet: Option<Box<FleetSeat>>,
 }
 
 /// What is known of a turn before the reactor waits.
@@ -162,6 +166,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             turns: Arc::default(),
             batches: 0,
             inquiries: None,
+            fleet: None,
         }
     }
 
@@ -240,10 +245,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let late = self.shard.is_late();
         // Nothing is given up that cannot be recorded.
         let due_min = if self.is_recording() { Duration::ZERO } else { RETRY_EVERY };
-        let due = [self.shard.tend_due(), self.names_due()].into_iter().flatten().min();
+        let due = [self.tend_due(), self.names_due()].into_iter().flatten().min();
         let due = due.map(|due| due.max(due_min));
         let wait = frozen.then_some(RETRY_EVERY).or(late.then_some(RECORD_EVERY));
-        let wait = wait.into_iter().chain(due).chain(fills.then_some(Duration::ZERO)).min();
+        let wait = wait.into_iter().chain(due).chain(fills.then_some(Duration::ZERO));
+        let wait = wait.chain(self.fleet.as_ref().map(|fleet| fleet.wait())).min();
         Turn { wait, frozen, tends: late || due.is_some(), fills }
     }
 
@@ -257,6 +263,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if turn.frozen {
             self.retry();
         }
+        self.tend_fleet()?;
         self.release()?;
         if let Some(deliverer) = &mut self.deliverer {
             deliverer.go_on(&mut self.backend)?;
@@ -289,9 +296,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         self.answer_last(LAST_MAX)?;
         let now = self.clock.now();
         self.record_all_late(now)?;
+        self.end_fleet()?;
         let wall = now.wall;
         let closed = self.journal.take().map_or(Ok(()), |journal| journal.close(wall));
-        if closed.is_ok() {
+        if closed.is_ok() && self.fleet.is_none() {
             // Now everything is durable, including what the journal had no room for before.
             self.log_unlogged();
             self.release_up_to(u64::MAX)?;
@@ -316,7 +324,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     #[cold]
     fn inquire(&mut self, mut inquiry: Box<Inquiry>) {
         inquiry.frozen = frozen(self.log.as_ref(), self.journal.as_mut());
-        inquiry.durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
+        inquiry.durable = self.durable();
         self.shard.inquire(&mut inquiry);
         if let Some(inquiries) = &mut self.inquiries {
             inquiries.answer(inquiry);
@@ -369,7 +377,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let mut batch = self.begin(now, EVENTS_BESIDE);
         self.shard.record_late(&batch, &mut self.outbox);
         let events = self.log_room.saturating_sub(EVENTS_BESIDE);
-        self.shard.tend(&batch, events, &mut self.outbox);
+        if self.fleet.is_none() {
+            self.shard.tend(&batch, events, &mut self.outbox);
+        }
         self.tend_names(&batch);
         for place in 0..count {
             if place % PREFETCH_MAX == 0 {
@@ -398,6 +408,9 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             };
             if is_frame {
                 self.shard.handle_frame(&batch, datagram, &mut self.outbox);
+            } else if let Some(fleet) = &mut self.fleet {
+                let (shard, outbox) = (&mut self.shard, &mut self.outbox);
+                fleet::handle(fleet, shard, &self.stats, &batch, datagram, prepared, outbox);
             } else {
                 self.shard.handle(&batch, datagram, prepared, &mut self.outbox);
             }
@@ -461,6 +474,10 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             },
             None => Batch::at(now),
         };
+        if let Some(fleet) = &self.fleet {
+            (batch.record, batch.durable) = (fleet.next_number(), fleet.durable());
+            self.log_room = self.log_room.saturating_sub(fleet.unrecorded()).min(fleet.room());
+        }
         if self.log_room < events {
             batch.frozen = batch.frozen.or(Some(DropReason::LogUnavailable));
         }
@@ -473,7 +490,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     fn commit(&mut self, now: Now) -> io::Result<()> {
         self.give_names(now);
         let written = self.record(now);
-        let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0);
+        let durable = self.durable();
         self.name(now, written, durable);
         // Before anybody else is told that a port is his.
         if let (Some(bans), Some(inquiries)) = (self.shard.bans(), &mut self.inquiries) {
@@ -509,45 +526,6 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             deliverer.deliver(&self.backend, delivered, now.monotonic, waits_for);
         }
         self.outbox.clear();
-        Ok(())
-    }
-
-    /// Keeps a reply until its record is durable. A reply whose record is not even written is
-    /// dropped: the NAT64 will ask again.
-    fn hold(&mut self, reply: HeldReply, written: bool) {
-        if !written || !self.held.hold(reply) {
-            self.stats.count_drop(DropReason::JournalUnavailable);
-        }
-    }
-
-    /// Sends the replies whose record has become durable.
-    fn release(&mut self) -> io::Result<()> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        let failed = journal.state() == JournalState::Failed;
-        let durable = journal.durable().0;
-        self.release_up_to(durable)?;
-        if let Some(names) = self.names.as_mut().filter(|_| failed) {
-            names.drop_held();
-        }
-        if failed {
-            let given_up = self.held.give_up() as u64;
-            self.stats.count_drops(DropReason::JournalUnavailable, given_up);
-            self.deliverer.iter_mut().for_each(Deliverer::drop_held);
-        }
-        Ok(())
-    }
-
-    fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
-        if let Some(names) = &mut self.names {
-            names.release(durable);
-        }
-        if let Some(deliverer) = &mut self.deliverer {
-            deliverer.release(durable, self.clock.monotonic());
-        }
-        while let Some(HeldReply { return_path, to, payload, .. }) = self.held.next(durable) {
-            self.stats.add(Counter::Replies, 1);
-            self.backend.send_copy(return_path, &payload, to)?;
-        }
         Ok(())
     }
 

@@ -1,10 +1,15 @@
 //! How a reactor records changes: in the journal, and then in the event log. Where it cannot, it
 //! keeps what was not written, and tries again.
 
+use std::io;
+
 use super::{ChangeRecorder, Reactor, Shard, waits_for};
 use crate::disk::storage::JournalState;
 use crate::handoff::change::Now;
+use crate::handoff::stats::{Counter, DropReason};
 use crate::kernel::backend::Backend;
+use crate::programs::serve::deliver::Deliverer;
+use crate::programs::serve::held::HeldReply;
 use crate::programs::serve::journal_trouble::JournalTrouble;
 
 impl<B: Backend, S: Shard> Reactor<B, S> {
@@ -13,6 +18,12 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// up to now.
     pub(super) fn record(&mut self, now: Now) -> bool {
         let changes = &self.outbox.changes;
+        if let Some(fleet) = &mut self.fleet {
+            if !changes.is_empty() {
+                fleet.take(now, changes);
+            }
+            return true;
+        }
         let Some(log) = self.log.as_mut().filter(|_| !changes.is_empty()) else {
             return self.journal_state() == JournalState::Fine;
         };
@@ -86,5 +97,62 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             });
         }
         state
+    }
+
+    /// Keeps a reply until its record is durable. A reply whose record is not even written is
+    /// dropped: the NAT64 will ask again.
+    pub(super) fn hold(&mut self, reply: HeldReply, written: bool) {
+        if !written || !self.held.hold(reply) {
+            self.stats.count_drop(DropReason::JournalUnavailable);
+        }
+    }
+
+    /// Sends the replies whose record has become durable.
+    pub(super) fn release(&mut self) -> io::Result<()> {
+        if let Some(fleet) = &self.fleet {
+            return self.release_up_to(fleet.durable());
+        }
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let failed = journal.state() == JournalState::Failed;
+        let durable = journal.durable().0;
+        self.release_up_to(durable)?;
+        if let Some(names) = self.names.as_mut().filter(|_| failed) {
+            names.drop_held();
+        }
+        if failed {
+            let given_up = self.held.give_up() as u64;
+            self.stats.count_drops(DropReason::JournalUnavailable, given_up);
+            self.deliverer.iter_mut().for_each(Deliverer::drop_held);
+        }
+        Ok(())
+    }
+
+    pub(super) fn release_up_to(&mut self, durable: u64) -> io::Result<()> {
+        if let Some(names) = &mut self.names {
+            names.release(durable);
+        }
+        if let Some(deliverer) = &mut self.deliverer {
+            deliverer.release(durable, self.clock.monotonic());
+        }
+        while let Some(held) = self.held.next(durable) {
+            if let Some(fleet) = &self.fleet
+                && !fleet.may_answer(self.clock.monotonic(), held.table())
+            {
+                self.stats.count_drop(DropReason::FleetAway);
+                continue;
+            }
+            let HeldReply { return_path, to, payload, .. } = held;
+            self.stats.add(Counter::Replies, 1);
+            self.backend.send_copy(return_path, &payload, to)?;
+        }
+        Ok(())
+    }
+
+    /// The last record whose changes may be announced.
+    pub(super) fn durable(&self) -> u64 {
+        match &self.fleet {
+            Some(fleet) => fleet.durable(),
+            None => self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable().0),
+        }
     }
 }

@@ -1,0 +1,230 @@
+//! The fleet is started: a run begins, its thread, and a seat for each reactor.
+
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use std::vec;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::queues::{SeatEnd, SeatShared, seat_ends};
+use super::seat::FleetSeat;
+use super::thread::FleetPlace;
+use crate::disk::fleet::ShardRun;
+use crate::handoff::ownership::{HostId, HostRun};
+use crate::kernel::clock::Clock;
+use crate::kernel::entropy;
+use crate::programs::options::{Deliver, FleetOptions, PeerNames, ServeConfig};
+
+/// Why a host does not take part in its fleet.
+#[derive(Debug, Error)]
+pub enum FleetError {
+    /// There is no engine in this program.
+    #[error("--fleet: this program was built without it: build it with --features fleet")]
+    NotBuilt,
+    /// What belongs to it is missing.
+    #[error("{0}")]
+    Lacks(String),
+    /// What goes by changes that may not be recorded yet.
+    #[error("{0}: a host of a fleet cannot do that yet; drop it, or --fleet")]
+    NotYet(&'static str),
+    /// Other hosts cannot pass requests on to this one.
+    #[error(
+        "--fleet-address {0}: {1}; name an address of this host alone, and a port that is free"
+    )]
+    Address(SocketAddrV4, io::Error),
+    /// A file with a certificate or a key cannot be read.
+    #[error("{0}: {1}")]
+    File(String, io::Error),
+    /// The system gives us no thread, or no randomness.
+    #[error("--fleet: no {0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// The fleet, as far as it is there before the reactors are.
+pub struct FleetSetup {
+    run: HostRun,
+    ends: Vec<SeatEnd>,
+    socket: UdpSocket,
+    shared: Vec<Arc<SeatShared>>,
+    notify: Arc<Notify>,
+    stop: Arc<AtomicBool>,
+}
+
+impl FleetSetup {
+    /// Starts the thread, which connects to the engine: to be called before the process is
+    /// confined. `None`: this host is alone.
+    ///
+    /// # Errors
+    /// Where it cannot take part.
+    pub fn begin(config: &ServeConfig) -> Result<Option<Self>, FleetError> {
+        if let Some(what) = config.fleet_lacks() {
+            return Err(FleetError::Lacks(what));
+        }
+        let Some(options) = config.fleet_options() else { return Ok(None) };
+        if config.peer_names != PeerNames::Off {
+            return Err(FleetError::NotYet("--peer-names"));
+        }
+        if config.deliver_ways().any(|way| way != Deliver::Cache) {
+            return Err(FleetError::NotYet("--deliver"));
+        }
+        let random = |error| FleetError::System("randomness", error);
+        let number = u64::from_be_bytes(entropy::octets().map_err(random)?);
+        let run = HostRun { host: HostId(options.host), number };
+        let refused = |error| FleetError::Address(options.address, error);
+        let socket = UdpSocket::bind(options.address).map_err(refused)?;
+        socket.set_nonblocking(true).map_err(refused)?;
+        let notify = Arc::<Notify>::default();
+        let (ends, theirs): (Vec<_>, Vec<_>) =
+            (0..config.reactors).map(|_| seat_ends(&notify)).unzip();
+        let shared = ends.iter().map(|end| Arc::clone(&end.shared)).collect();
+        let stop = Arc::<AtomicBool>::default();
+        let place =
+            FleetPlace { run, at: options.address, new_secret: entropy::octets().map_err(random)? };
+        let its_socket = socket.try_clone().map_err(refused)?;
+        spawn(&options, place, theirs, its_socket, &notify, &stop)?;
+        Ok(Some(Self { run, ends, socket, shared, notify, stop }))
+    }
+
+    /// The seats of all reactors, if it is a fleet; and what it is, to be stopped when they have
+    /// ended.
+    ///
+    /// # Errors
+    /// Where the process may not open another descriptor.
+    pub fn seats_of(
+        setup: Option<Self>,
+        clock: &Clock,
+    ) -> io::Result<(vec::IntoIter<Box<FleetSeat>>, Option<RunningFleet>)> {
+        let Some(Self { run, ends, socket, shared, notify, stop }) = setup else {
+            return Ok((Vec::new().into_iter(), None));
+        };
+        let (shards, now) = (ends.len(), clock.monotonic());
+        let seats = ends.into_iter().zip(0..).map(|(end, shard)| {
+            let me = ShardRun { run, shard };
+            Ok(Box::new(FleetSeat::new(me, shards, now, end, socket.try_clone()?)))
+        });
+        let seats: Vec<_> = seats.collect::<io::Result<_>>()?;
+        let state = FleetState(Arc::new(shared));
+        Ok((seats.into_iter(), Some(RunningFleet { state, notify, stop })))
+    }
+}
+
+/// How long a host that stops waits until others have its tables.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long it stays when they have: they may not have seen that yet.
+const HAND_OVER_ECHO: Duration = Duration::from_millis(300);
+/// How often it looks.
+const HAND_OVER_LOOKED: Duration = Duration::from_millis(10);
+
+/// How this host does in the fleet.
+#[derive(Clone)]
+pub struct FleetState(Arc<Vec<Arc<SeatShared>>>);
+
+impl FleetState {
+    /// Whether the network should send requests here.
+    pub fn is_ready(&self) -> bool {
+        self.0.iter().all(|seat| seat.is_ready.load(Ordering::Acquire))
+    }
+
+    /// How many tables this host has.
+    pub fn owned(&self) -> u64 {
+        self.0.iter().map(|seat| seat.owned.load(Ordering::Acquire)).sum()
+    }
+
+    /// What was watched last.
+    pub fn revision(&self) -> u64 {
+        self.0.iter().map(|seat| seat.watched.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// Gives all tables to other hosts, where there are any, and waits for that, but not for long.
+    /// Requests are answered meanwhile.
+    pub fn hand_over(&self) {
+        self.0.iter().for_each(|seat| seat.leaves.store(true, Ordering::Release));
+        let looks = HAND_OVER_WAIT.as_millis() / HAND_OVER_LOOKED.as_millis();
+        let hears_others = |seat: &Arc<SeatShared>| seat.hears_others.load(Ordering::Acquire);
+        for _ in 0..looks {
+            if !self.0.iter().any(hears_others) {
+                return;
+            }
+            if self.owned() == 0 {
+                // What others passed on before they knew comes back to them.
+                thread::sleep(HAND_OVER_ECHO);
+                return;
+            }
+            thread::sleep(HAND_OVER_LOOKED);
+        }
+    }
+}
+
+/// A fleet that this host takes part in. It ends with the value.
+pub struct RunningFleet {
+    pub state: FleetState,
+    notify: Arc<Notify>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for RunningFleet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+}
+
+#[cfg(not(feature = "fleet"))]
+fn spawn(
+    _: &FleetOptions,
+    _: FleetPlace,
+    _: Vec<super::queues::ThreadEnd>,
+    _: UdpSocket,
+    _: &Arc<Notify>,
+    _: &Arc<AtomicBool>,
+) -> Result<(), FleetError> {
+    Err(FleetError::NotBuilt)
+}
+
+#[cfg(feature = "fleet")]
+fn spawn(
+    options: &FleetOptions,
+    place: FleetPlace,
+    ends: Vec<super::queues::ThreadEnd>,
+    socket: UdpSocket,
+    notify: &Arc<Notify>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), FleetError> {
+    use crate::disk::fleet::etcd::{Etcd, EtcdAccess};
+
+    let read = |path: &std::path::PathBuf| {
+        let octets = std::fs::read(path);
+        octets.map_err(|error| FleetError::File(path.display().to_string(), error))
+    };
+    let authority = options.authority.as_ref().map(read).transpose()?;
+    let identity = match &options.identity {
+        Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+        None => None,
+    };
+    let nodes = options.nodes.iter().map(|node| node.url.clone()).collect();
+    let user = options.nodes.iter().find_map(|node| node.user.clone());
+    let access = EtcdAccess { nodes, user, authority, identity };
+    let (cell, notify, stop) = (options.cell.clone(), Arc::clone(notify), Arc::clone(stop));
+    let life = move || -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            let engine = Etcd::new(access, &cell);
+            super::thread::live(engine, place, ends, socket, notify, stop).await;
+            Ok(())
+        })
+    };
+    let run = move || {
+        if let Err(error) = life() {
+            crate::kernel::stderr::warn(format_args!("--fleet: the thread has ended: {error}"));
+        }
+    };
+    let thread = thread::Builder::new().name("fleet".into()).spawn(run);
+    thread.map(drop).map_err(|error| FleetError::System("thread", error))
+}
