@@ -10,6 +10,7 @@
 //!
 //! [`Ownership`]: crate::handoff::ownership::Ownership
 
+mod lines;
 mod queues;
 mod records;
 mod seat;

@@ -9,6 +9,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::sync::Notify;
 
 use crate::disk::fleet::FleetValue;
+use crate::handoff::change::Event;
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::HEAD_ROOM;
 use crate::handoff::ownership::{HostRun, Outcome, PassedOn, Revision, Transaction};
@@ -60,6 +61,8 @@ impl KeptRequest {
 #[derive(Debug)]
 pub enum ToSeat {
     Secret(FleetSecret),
+    /// Lines that the event log lacks, of earlier runs.
+    Lines(Vec<Event>),
     /// All that there is at this revision: what was watched before is void.
     Anew(Revision, Arc<Vec<FleetValue>>),
     Watched(Arc<Vec<FleetValue>>),

@@ -309,6 +309,7 @@ impl FleetSeat {
                 self.datagram_key = secret.datagram_key();
                 self.turned.secret = Some(secret);
             }
+            ToSeat::Lines(events) => self.turned.events.extend(events),
             ToSeat::Anew(revision, values) => {
                 let claims = values.iter().filter_map(|value| match value.key {
                     FleetKey::Owner(table) if self.is_mine(table) => Some((table, value.revision)),

@@ -11,6 +11,7 @@ use std::vec;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use super::lines::LoggedBefore;
 use super::queues::{SeatEnd, SeatShared, seat_ends};
 use super::seat::FleetSeat;
 use super::thread::FleetPlace;
@@ -18,7 +19,7 @@ use crate::disk::fleet::ShardRun;
 use crate::handoff::ownership::{HostId, HostRun};
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
-use crate::programs::options::{Deliver, FleetOptions, PeerNames, ServeConfig};
+use crate::programs::options::{Deliver, FleetOptions, LogDestination, PeerNames, ServeConfig};
 
 /// Why a host does not take part in its fleet.
 #[derive(Debug, Error)]
@@ -83,8 +84,13 @@ impl FleetSetup {
             (0..config.reactors).map(|_| seat_ends(&notify)).unzip();
         let shared = ends.iter().map(|end| Arc::clone(&end.shared)).collect();
         let stop = Arc::<AtomicBool>::default();
-        let place =
-            FleetPlace { run, at: options.address, new_secret: entropy::octets().map_err(random)? };
+        let place = FleetPlace {
+            run,
+            at: options.address,
+            new_secret: entropy::octets().map_err(random)?,
+            log: log_of(config),
+            clock: Clock::new(),
+        };
         let its_socket = socket.try_clone().map_err(refused)?;
         spawn(&options, place, theirs, its_socket, &notify, &stop)?;
         Ok(Some(Self { run, ends, socket, shared, notify, stop }))
@@ -110,6 +116,16 @@ impl FleetSetup {
         let seats: Vec<_> = seats.collect::<io::Result<_>>()?;
         let state = FleetState(Arc::new(shared));
         Ok((seats.into_iter(), Some(RunningFleet { state, notify, stop })))
+    }
+}
+
+/// The event log, if it can be read.
+fn log_of(config: &ServeConfig) -> Option<LoggedBefore> {
+    match &config.log {
+        LogDestination::Stdout => None,
+        LogDestination::File(path) => {
+            Some(LoggedBefore { path: path.clone(), format: config.log_format })
+        }
     }
 }
 

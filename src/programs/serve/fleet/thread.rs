@@ -16,14 +16,17 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{interval, sleep};
 
+use super::lines::LoggedBefore;
 use super::queues::{FromSeat, KeptRequest, ThreadEnd, ToSeat};
 use crate::disk::fleet::{
     FleetEngine, FleetEngineError, FleetKey, FleetValue, FleetWatch, ShardRun, WatchEnded, host_in,
     host_value,
 };
+use crate::handoff::change::Event;
 use crate::handoff::ownership::{HostDatagram, HostId, HostRun, Outcome, PassedRequest, Revision};
 use crate::handoff::secret::{FleetSecret, SECRET_LENGTH};
 use crate::kernel::backend::Waker;
+use crate::kernel::clock::Clock;
 use crate::kernel::socket::steered_to;
 use crate::kernel::stderr::{say, warn};
 
@@ -42,13 +45,16 @@ const SAID_AFTER: u32 = 5;
 const DATAGRAM_MAX: usize = 65_535;
 
 /// Who this host is in its cell.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FleetPlace {
     pub run: HostRun,
     /// Where the others pass requests on to.
     pub at: SocketAddrV4,
     /// What the secret of the cell becomes, if it has none.
     pub new_secret: [u8; SECRET_LENGTH],
+    /// The event log, if it is a file.
+    pub log: Option<LoggedBefore>,
+    pub clock: Clock,
 }
 
 /// A reactor, seen from the thread.
@@ -152,7 +158,7 @@ impl<E: FleetEngine + 'static> Fleet<E> {
 
     /// What all hosts have to know, before any request is answered.
     async fn begin(&self) -> FleetSecret {
-        let FleetPlace { run, at, new_secret } = self.place;
+        let FleetPlace { run, at, new_secret, .. } = self.place.clone();
         let put = || self.engine.put_first(&FleetKey::Secret(0), &new_secret);
         let secret = loop {
             let there = self.until_done("the secret of the cell", put).await;
@@ -173,11 +179,15 @@ impl<E: FleetEngine + 'static> Fleet<E> {
 
     /// All that there is, and then all that is done, to all reactors.
     async fn watches(self: Rc<Self>) {
+        let mut is_first = true;
         loop {
             let (at, values) =
                 self.until_done("the state of the cell", || self.engine.read()).await;
             let values = Arc::new(values);
             self.note(&values);
+            if std::mem::take(&mut is_first) {
+                self.complete_log(&values).await;
+            }
             let tell = |seat| Self::tell(seat, ToSeat::Anew(at, Arc::clone(&values)));
             join_all(self.seats.iter().map(tell)).await;
             say(format_args!(
@@ -189,6 +199,31 @@ impl<E: FleetEngine + 'static> Fleet<E> {
             warn(format_args!(
                 "--fleet: what was to be watched is not kept any more: all is read anew"
             ));
+        }
+    }
+
+    /// Before anything new is recorded, the event log gets what it lacks of earlier runs.
+    async fn complete_log(&self, values: &[FleetValue]) {
+        let Some(log) = &self.place.log else { return };
+        let mut events = match log.missing(self.place.run, values, self.place.clock.now().wall) {
+            Ok(events) => events,
+            Err(error) => {
+                let path = log.path.display();
+                warn(format_args!(
+                    "--fleet: {path} is not completed, as it cannot be read: {error}"
+                ));
+                return;
+            }
+        };
+        if !events.is_empty() {
+            say(format_args!("--fleet: {} lines of an earlier run are written now", events.len()));
+        }
+        for seat in &self.seats {
+            let is_its = |event: &mut Event| {
+                steered_to(event.table.nat64, self.seats.len()) == usize::from(seat.shard)
+            };
+            let its = events.extract_if(.., is_its).collect();
+            seat.tell(ToSeat::Lines(its)).await;
         }
     }
 
