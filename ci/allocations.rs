@@ -270,7 +270,7 @@ const ACK: u8 = 0x10;
 impl Tunnel {
     fn new() -> Tunnel {
         let nat64 = Nat64Config::new(TABLE.nat64);
-        let config = GatewayConfig { nat64, further: Vec::new(), mtu: 1500, lowest_ipv6_mtu: 1280 };
+        let config = GatewayConfig::new(nat64, 1500);
         let gateway = Gateway::new(config, [7; 32]).unwrap();
         let (outbox, deliveries) = (GatewayOutbox::default(), Deliveries::default());
         let mut tunnel = Tunnel { gateway, outbox, deliveries };

@@ -88,6 +88,8 @@ mod peer_names;
 mod peer_programs;
 #[path = "e2e/pool.rs"]
 mod pool;
+#[path = "e2e/queues.rs"]
+mod queues;
 #[path = "e2e/reboot.rs"]
 mod reboot;
 #[path = "e2e/restart.rs"]

@@ -75,6 +75,13 @@ impl Process {
         self.child.signal(signal);
     }
 
+    /// How often a thread of this name began to run.
+    pub fn turns(&self, thread: &str) -> u64 {
+        let task = crate::threads::task(self.child.id, thread);
+        let text = std::fs::read_to_string(format!("/proc/{task}/schedstat")).unwrap();
+        text.split_whitespace().nth(2).unwrap().parse().unwrap()
+    }
+
     /// Does something while the process is stopped: what comes for it is there at once when it goes
     /// on.
     pub fn while_stopped(&self, act: impl FnOnce()) {

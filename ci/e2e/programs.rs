@@ -140,6 +140,11 @@ impl Gateway {
         self.process.wait_for(what);
     }
 
+    /// How often a thread of this name began to run.
+    pub fn turns(&self, thread: &str) -> u64 {
+        self.process.turns(thread)
+    }
+
     /// Does something while nothing is read from its device.
     pub fn while_stopped(&self, act: impl FnOnce()) {
         self.process.while_stopped(act);

@@ -13,6 +13,7 @@ use nat64handoff::ip::joined::Joined;
 use nat64handoff::ip::offload::{OFFLOAD_HEADER, Offload};
 use nat64handoff::ip::segments::Segments;
 use nat64handoff::kernel::tun::Tun;
+use nat64handoff::kernel::tun_queue::TunQueue;
 
 /// Where it listens.
 const PORT: u16 = 64064;
@@ -34,7 +35,7 @@ type Clients = Arc<Mutex<HashMap<Ipv6Addr, (SocketAddr, Vec<u8>)>>>;
 /// Delivers what is sent to `service` in the calling thread's network namespace, where it is
 /// `service6`, for as long as the process lives.
 pub fn deliver(service: Ipv4Addr, service6: Ipv6Addr) {
-    let tun = Tun::open(DEVICE).unwrap();
+    let (tun, mut queues) = Tun::open(DEVICE, 1).unwrap();
     tun.set_up(MTU, &[NOBODY], &[]).unwrap();
     for line in [
         &format!("address add {service6}/128 dev {DEVICE} nodad preferred_lft 0 noprefixroute"),
@@ -47,7 +48,7 @@ pub fn deliver(service: Ipv4Addr, service6: Ipv6Addr) {
     let socket = UdpSocket::bind((service, PORT)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(600))).unwrap();
     set(&socket, UDP_GRO, 1);
-    let (clients, tun) = (Clients::default(), Arc::new(tun));
+    let (clients, tun) = (Clients::default(), Arc::new(queues.remove(0)));
     let (to_host, to_nat64) = (socket.try_clone().unwrap(), socket);
     let (of_host, of_nat64) = (Arc::clone(&tun), Arc::clone(&clients));
     thread::spawn(move || while take(&to_host, &of_host, &of_nat64).is_ok() {});
@@ -55,7 +56,7 @@ pub fn deliver(service: Ipv4Addr, service6: Ipv6Addr) {
 }
 
 /// Gives the host what a NAT64 sends.
-fn take(socket: &UdpSocket, tun: &Tun, clients: &Clients) -> io::Result<()> {
+fn take(socket: &UdpSocket, tun: &TunQueue, clients: &Clients) -> io::Result<()> {
     let mut buffer = vec![0; DATAGRAMS];
     let (length, size, from) = receive(socket, &mut buffer)?;
     let mut joined: Option<(Joined, Vec<std::ops::Range<usize>>)> = None;
@@ -86,28 +87,28 @@ fn take(socket: &UdpSocket, tun: &Tun, clients: &Clients) -> io::Result<()> {
         write(tun, &buffer, joined.take());
         match Joined::begin(inner, true) {
             Some((begun, data)) => joined = Some((begun, vec![place(data)])),
-            None => drop(tun.queue().send(&Offload::default(), inner, [])),
+            None => drop(tun.send(&Offload::default(), inner, [])),
         }
     }
     write(tun, &buffer, joined);
     Ok(())
 }
 
-fn write(tun: &Tun, buffer: &[u8], joined: Option<(Joined, Vec<std::ops::Range<usize>>)>) {
+fn write(tun: &TunQueue, buffer: &[u8], joined: Option<(Joined, Vec<std::ops::Range<usize>>)>) {
     if let Some((mut joined, parts)) = joined {
         let (front, offload) = joined.finish();
         // What the kernel does not take is lost, as on any link.
-        drop(tun.queue().send(&offload, front, parts.into_iter().map(|part| &buffer[part])));
+        drop(tun.send(&offload, front, parts.into_iter().map(|part| &buffer[part])));
     }
 }
 
 /// Gives NAT64s what the host answers.
-fn answer(tun: &Tun, socket: &UdpSocket, clients: &Clients) {
+fn answer(tun: &TunQueue, socket: &UdpSocket, clients: &Clients) {
     let mut buffer = vec![0; OFFLOAD_HEADER + 40 + 65_536];
     let mut segment = vec![0; 65_536];
     loop {
-        let Some(received) = tun.queue().receive(&mut buffer).unwrap() else {
-            wait(tun.queue().as_fd().as_raw_fd());
+        let Some(received) = tun.receive(&mut buffer).unwrap() else {
+            wait(tun.as_fd().as_raw_fd());
             continue;
         };
         let (offload, packet) = (received.offload.unwrap(), received.packet);

@@ -45,7 +45,7 @@ impl Nat64Node {
         nat64.token_units = *dice.pick(&[4, 8, 8, 255]);
         nat64.authenticator_units = *dice.pick(&[4, 8, 8, 60]);
         nat64.authenticator_key = dice.chance(5000).then(|| dice.random().key());
-        let config = GatewayConfig { nat64, further: Vec::new(), mtu: MTU, lowest_ipv6_mtu: 1280 };
+        let config = GatewayConfig::new(nat64, MTU);
         let gateway = Gateway::new(config, dice.seed()).expect("a lawful MTU");
         let outer = has_nat.then(|| 20_000 + dice.below(20_000) as u16);
         Self {

@@ -43,7 +43,7 @@ const STEPS_MAX: usize = 100;
 /// `data` is a program.
 pub fn check(data: &[u8]) {
     let nat64 = Nat64Config::new(NAT64);
-    let config = GatewayConfig { nat64, further: Vec::new(), mtu: MTU, lowest_ipv6_mtu: 1280 };
+    let config = GatewayConfig::new(nat64, MTU);
     let gateway = Gateway::new(config, [7; 32]).expect("the MTU is none too small");
     let mut play = Play {
         gateway,

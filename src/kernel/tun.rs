@@ -20,6 +20,7 @@ use crate::ip::address::Prefix96;
 use crate::kernel::link::{Link, LinkChange};
 use crate::kernel::signals::Signals;
 use crate::kernel::tun_queue::TunQueue;
+use crate::kernel::waker::EventWaker;
 
 /// Why there is no device.
 #[derive(Debug)]
@@ -58,24 +59,23 @@ impl fmt::Display for TunError {
 
 impl std::error::Error for TunError {}
 
-/// A TUN device of this process.
+/// A TUN device of this process. It is there as long as one of its queues.
 #[derive(Debug)]
 pub struct Tun {
-    queue: TunQueue,
     name: String,
     link: Link,
 }
 
 impl Tun {
-    /// Makes the device. Its reads and writes never block.
+    /// Makes the device, with so many queues. Their reads and writes never block.
     ///
     /// # Errors
     /// Without CAP_NET_ADMIN, or where the name is taken or cannot be a device's.
-    pub fn open(name: &str) -> Result<Self, TunError> {
+    pub fn open(name: &str, queues: usize) -> Result<(Self, Vec<TunQueue>), TunError> {
         let failed = |error| TunError::Open(name.to_owned(), error);
-        let queue = TunQueue::make(name).map_err(failed)?;
+        let queues = TunQueue::make(name, queues).map_err(failed)?;
         let link = Link::watch(name).map_err(failed)?;
-        Ok(Self { queue, name: name.to_owned(), link })
+        Ok((Self { name: name.to_owned(), link }, queues))
     }
 
     /// Brings the device up, and routes `pool` and `prefixes` to it.
@@ -120,11 +120,6 @@ impl Tun {
     pub fn name(&self) -> &str {
         &self.name
     }
-
-    /// Where its packets are read and written.
-    pub fn queue(&self) -> &TunQueue {
-        &self.queue
-    }
 }
 
 fn ip(arguments: &str) -> Result<(), TunError> {
@@ -137,14 +132,20 @@ fn ip(arguments: &str) -> Result<(), TunError> {
     Err(TunError::Ip(arguments.to_owned(), said))
 }
 
-/// Waits until there is a packet, a change of the device or a signal, or until `time` has passed.
-/// Returns whether there is, or may be, more than packets.
+/// Waits until there is a packet in this queue, a change of the device or a signal, or it was
+/// woken, or until `time` has passed. Returns whether there is, or may be, more than packets.
 ///
 /// # Errors
 /// As the kernel says.
-pub fn wait(tun: &Tun, signals: &Signals, time: Duration) -> io::Result<bool> {
+pub fn wait(
+    tun: &Tun,
+    queue: &TunQueue,
+    woken: &EventWaker,
+    signals: &Signals,
+    time: Duration,
+) -> io::Result<bool> {
     let [stop, flush] = signals.descriptors();
-    let mut polled = [tun.queue.as_fd(), tun.link.as_fd(), stop, flush]
+    let mut polled = [queue.as_fd(), tun.link.as_fd(), woken.as_fd(), stop, flush]
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match poll(&mut polled, Some(&time)) {
@@ -184,7 +185,7 @@ mod tests {
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
                 return false;
             }
-            let mut tun = Tun::open("nat64").unwrap();
+            let (mut tun, _queues) = Tun::open("nat64", 2).unwrap();
             tun.set_up(1500, &[POOL], &[PREFIX]).unwrap();
             assert_eq!(routes("nat64"), 2);
             assert_eq!(tun.next_change(), Some(LinkChange::Up));

@@ -71,13 +71,18 @@ pub struct TunQueue {
 }
 
 impl TunQueue {
-    /// The only queue of a new device.
+    /// So many queues of a new device, one at least.
     ///
     /// # Errors
     /// Without CAP_NET_ADMIN, or where the name is taken or cannot be a device's.
-    pub fn make(name: &str) -> io::Result<Self> {
+    pub fn make(name: &str, queues: usize) -> io::Result<Vec<Self>> {
+        let flags = if queues > 1 { FLAGS | libc::IFF_MULTI_QUEUE } else { FLAGS };
         // A device that is there already would outlive this process, and its routes with it.
-        Self::open(name, FLAGS | libc::IFF_TUN_EXCL)
+        let mut made = vec![Self::open(name, flags | libc::IFF_TUN_EXCL)?];
+        while made.len() < queues {
+            made.push(Self::open(name, flags)?);
+        }
+        Ok(made)
     }
 
     /// So many queues of a device that is there. One queue may also be had of a device that was

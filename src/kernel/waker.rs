@@ -1,11 +1,11 @@
 //! What wakes a reactor from another thread: an eventfd.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::kernel::backend::Waker;
 
@@ -20,6 +20,13 @@ impl EventWaker {
     /// Where the process may not open another descriptor.
     pub fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?.into())))
+    }
+
+    /// Whether it was woken since the last call: for whoever polls it, and reads it here alone.
+    pub fn was_woken(&self) -> bool {
+        let mut polled = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut polled, Some(&now)), Ok(1)) && (&*self.0).read(&mut [0; 8]).is_ok()
     }
 
     /// The eventfd: 8 octets can be read from it once it was woken.

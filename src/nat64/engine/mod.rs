@@ -432,6 +432,11 @@ impl Nat64 {
         self.told.drain()
     }
 
+    /// Whether there are any.
+    pub fn has_changes(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// Adds to the changes that each entry is gone, as it will be.
     pub fn tell_end(&mut self) {
         self.told.end(&self.peers, false);

@@ -86,6 +86,10 @@ impl ChangesTold {
         self.changes.drain(..)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     pub(super) fn take(&mut self) -> Vec<EntryChange> {
         mem::take(&mut self.changes)
     }

@@ -58,7 +58,7 @@ use crate::ip::ipv4::Ipv4;
 use crate::ip::ipv6::Ipv6;
 use crate::nat64::engine::{Action, EntryChange, Inbound, Nat64, Nat64Config, Seed, ServerState};
 use crate::nat64::translate::{
-    Flow, GROWTH_MAX, Inside, Ipv4Packet, Ipv6Packet, Limits, Transport,
+    Flow, GROWTH_MAX, IPV6_MTU_MIN, Inside, Ipv4Packet, Ipv6Packet, Limits, Transport,
 };
 use counts::Counts;
 use echo::Echoes;
@@ -86,6 +86,26 @@ pub struct GatewayConfig {
     /// The lowest MTU of any link in the IPv6 network (RFC 7915 section 4), in octets: packets that
     /// may be fragmented are no longer as IPv6. At least 1280, at most `mtu`.
     pub lowest_ipv6_mtu: u16,
+    /// Whether the traffic class becomes the type of service and back, or both become 0 (RFC 7915
+    /// sections 4.1 and 5.1).
+    pub copies_traffic_class: bool,
+    /// Whether a UDP datagram without a checksum gets one, or is dropped (RFC 7915 section 4.5).
+    pub makes_udp_checksums: bool,
+}
+
+impl GatewayConfig {
+    /// One public address; the lowest MTU is 1280, and what RFC 7915 leaves to the operator is as
+    /// it prefers it.
+    pub fn new(nat64: Nat64Config, mtu: u16) -> Self {
+        Self {
+            nat64,
+            further: Vec::new(),
+            mtu,
+            lowest_ipv6_mtu: IPV6_MTU_MIN,
+            copies_traffic_class: true,
+            makes_udp_checksums: true,
+        }
+    }
 }
 
 /// A NAT64 with its translation.
@@ -120,9 +140,11 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that has just booted: without entries. `None` where its MTU is less than 1280.
     pub fn new(config: GatewayConfig, seed: Seed) -> Option<Self> {
-        let GatewayConfig { nat64, further, mtu, lowest_ipv6_mtu } = config;
+        let GatewayConfig { nat64, further, mtu, .. } = config;
         let mut limits = Limits::new(mtu, mtu)?;
-        limits.ipv6_path_mtu = lowest_ipv6_mtu;
+        limits.ipv6_path_mtu = config.lowest_ipv6_mtu;
+        limits.copy_traffic_class = config.copies_traffic_class;
+        limits.make_udp_checksums = config.makes_udp_checksums;
         let mut random = Random::new(seed);
         let hash = SecretHash::new(random.key());
         let (first, share) = (nat64.address, nat64.client_share);
@@ -211,6 +233,11 @@ impl Gateway {
     /// What happened to entries since the last call. See [`Nat64::changes`].
     pub fn changes(&mut self) -> impl Iterator<Item = EntryChange> {
         self.pool.each_mut().flat_map(|public| public.nat64.changes())
+    }
+
+    /// Whether there are any.
+    pub fn has_changes(&self) -> bool {
+        self.pool.each().any(|public| public.nat64.has_changes())
     }
 
     /// Adds to the changes that each entry is gone. See [`Nat64::tell_end`].

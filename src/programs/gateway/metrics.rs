@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn metrics_are_given_out() {
         let nat64 = Nat64Config::new(Ipv4Addr::new(192, 0, 2, 7));
-        let config = GatewayConfig { nat64, further: Vec::new(), mtu: 1500, lowest_ipv6_mtu: 1280 };
+        let config = GatewayConfig::new(nat64, 1500);
         let mut gateway = Gateway::new(config, [3; 32]).unwrap();
         gateway.drop(Dropped::NotIp);
         let published = Published::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();

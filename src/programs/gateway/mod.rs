@@ -1,32 +1,31 @@
 //! A [`Gateway`] on a TUN device: the loop that gives it packets, the time and randomness, and logs
 //! what happens.
 //!
-//! It is single-threaded: it reads packets one by one and writes the output of each at once, but
-//! for those that go to a server which delivers them, and datagrams of one flow that come one
-//! behind the other: they are collected, so that many are written as one. What the kernel gives and
-//! takes at once may be a super-packet, of up to 64 KiB. Between batches it handles signals and
-//! timers. A packet that the kernel does not take is counted and lost, as on any link.
+//! It reads packets one by one and writes the output of each at once, but for those that go to a
+//! server which delivers them, and datagrams of one flow that come one behind the other: they are
+//! collected, so that many are written as one. What the kernel gives and takes at once may be a
+//! super-packet, of up to 64 KiB. The thread of the first queue handles signals and timers between
+//! batches, and writes the log; other queues have one each ([`queue`]). A packet that the kernel
+//! does not take is counted and lost, as on any link.
 //!
 #![doc = include_str!("../../GATEWAY.md")]
 
 mod kept;
 mod log;
 mod metrics;
+mod queue;
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::disk::fs::{RealDisk, write_full, write_new};
-use crate::handoff::rate::Rate;
 use crate::ip::address::Prefix96;
-use crate::ip::gathered::Gathered;
-use crate::ip::offload::{OFFLOAD_HEADER, Offload};
 use crate::kernel::clock::Clock;
 use crate::kernel::core_dump;
 use crate::kernel::entropy;
@@ -34,27 +33,18 @@ use crate::kernel::link::LinkChange;
 use crate::kernel::signals::{self, Signal, Signals};
 use crate::kernel::stderr::{self, say, warn};
 use crate::kernel::tun::{self, Tun, TunError};
-use crate::kernel::tun_queue::DevicePacket;
 use crate::nat64::engine::{AuthenticatorKey, Nat64Config};
-use crate::nat64::gateway::{
-    Delivered, Deliveries, Done, Dropped, Gateway, GatewayConfig, GatewayOutbox, Notice,
-    ServerChange,
-};
+use crate::nat64::gateway::{Done, Gateway, GatewayConfig, Notice, ServerChange};
 use crate::programs::options::{GatewaySetup, LogDestination};
 use kept::EntryKeeper;
 use log::GatewayLog;
 use metrics::{Published, ShellCounts};
+use queue::{GatewayQueue, SharedGateway};
 
-/// Packets that are read before signals and timers are handled again.
-const BATCH: usize = 64;
 /// Time between two ticks of the gateway.
 const TICK: Duration = Duration::from_secs(1);
 /// The maximum number of lines about servers per second.
 const LINES_MAX: u32 = 10;
-/// Longer than any packet with its offload header.
-const BUFFER: usize = OFFLOAD_HEADER + 40 + 65_536;
-/// So many octets are written at once, though more may follow.
-const OUTBOX_MAX: usize = 65_536;
 /// The kernel settings without which no packet is forwarded to the device.
 const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 
@@ -95,26 +85,24 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     let log = config.log.as_ref().map(open_log).transpose()?;
     let keeper = config.state.as_deref().map(open_state).transpose()?;
     let published = config.metrics.map(listen).transpose()?;
-    let mut tun = Tun::open(&config.tun)?;
+    let (mut tun, queues) = Tun::open(&config.tun, config.queues)?;
     tun.set_up(config.mtu, &config.pool, &config.prefixes)?;
     while tun.next_change().is_some() {} // It was set up.
     let signals = Signals::new().map_err(|error| GatewayError::System("signals", error))?;
     signals::let_through();
-    let (&first, further) = config
-        .pool
-        .split_first()
-        .ok_or_else(|| GatewayError::System("--pool", ErrorKind::InvalidInput.into()))?;
     let nat64 = Nat64Config {
         tells_changes: log.is_some(),
         keeps_entries: keeper.is_some(),
-        ..engine_of(config, first, authenticator_key)
+        ..engine_of(config, authenticator_key).ok_or_else(|| invalid("--pool"))?
     };
-    let GatewaySetup { mtu, lowest_ipv6_mtu, .. } = *config;
-    let gateway = Gateway::new(
-        GatewayConfig { nat64, further: further.to_vec(), mtu, lowest_ipv6_mtu },
-        randomness()?,
-    )
-    .ok_or_else(|| GatewayError::System("--mtu", ErrorKind::InvalidInput.into()))?;
+    let gateway_config = GatewayConfig {
+        further: config.pool[1..].to_vec(),
+        lowest_ipv6_mtu: config.lowest_ipv6_mtu,
+        copies_traffic_class: !config.zero_traffic_class,
+        makes_udp_checksums: !config.drop_unsummed_udp,
+        ..GatewayConfig::new(nat64, config.mtu)
+    };
+    let gateway = Gateway::new(gateway_config, randomness()?).ok_or_else(|| invalid("--mtu"))?;
     let (prefixes, pool) = (listed(&config.prefixes), listed(&config.pool));
     say(format_args!("gateway {prefixes} -> {pool} on {}", config.tun));
     if let Some(Published { address, .. }) = published {
@@ -122,24 +110,18 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
     }
     warn_of_forwarding();
     config.pool.iter().for_each(|&address| warn_of_address(address));
-    let (outbox, deliveries) = if tun.queue().takes_udp_segments() {
-        (GatewayOutbox::default(), Deliveries::default())
-    } else {
-        (GatewayOutbox::without_udp_segments(), Deliveries::without_udp_segments())
-    };
+    let shared = SharedGateway::new(gateway, log.is_some())
+        .map_err(|error| GatewayError::System("eventfd", error))?;
+    let mut queues = queues.into_iter().map(|queue| GatewayQueue::new(&shared, queue));
+    let first = queues.next().ok_or_else(|| invalid("--queues"))?;
     let mut running = Running {
-        gateway,
+        shared: Arc::clone(&shared),
+        first,
         tun,
         clock: Clock::new(),
-        outbox,
-        deliveries,
-        gathered: Gathered::default(),
         log,
         keeper,
         published,
-        unwritten: 0,
-        lines: Rate::default(),
-        unsaid: 0,
         routes: Routes {
             pool: config.pool.clone(),
             prefixes: config.prefixes.clone(),
@@ -148,7 +130,15 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
         },
     };
     running.restore()?;
+    let others = queues
+        .enumerate()
+        .map(|(number, queue)| queue.spawn(running.clock.clone(), number + 1))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| GatewayError::System("a thread for a queue", error))?;
     let result = running.run(&signals, config.rotate);
+    shared.end();
+    // One that panicked ended the process.
+    others.into_iter().for_each(|thread| drop(thread.join()));
     running.keep_or_end();
     running.write_log();
     running.say_counts();
@@ -158,35 +148,32 @@ pub fn run(config: &GatewaySetup) -> Result<(), GatewayError> {
 /// What the engine of the first public address is set up with, but for who is told.
 fn engine_of(
     config: &GatewaySetup,
-    first: Ipv4Addr,
     authenticator_key: Option<AuthenticatorKey>,
-) -> Nat64Config {
-    Nat64Config {
+) -> Option<Nat64Config> {
+    Some(Nat64Config {
         prefixes: config.prefixes.clone(),
         handoff_port: config.handoff_port,
         client_share: config.client_share,
         authenticator_key,
         tunnel_key: authenticator_key.filter(|_| config.geneve),
-        ..Nat64Config::new(first)
-    }
+        ..Nat64Config::new(*config.pool.first()?)
+    })
+}
+
+/// What the options cannot come to.
+fn invalid(option: &'static str) -> GatewayError {
+    GatewayError::System(option, ErrorKind::InvalidInput.into())
 }
 
 struct Running {
-    gateway: Gateway,
+    shared: Arc<SharedGateway>,
+    /// The queue of this thread.
+    first: GatewayQueue,
     tun: Tun,
     clock: Clock,
-    outbox: GatewayOutbox,
-    deliveries: Deliveries,
-    /// What came last, as long as another datagram may be joined with it.
-    gathered: Gathered,
     log: Option<GatewayLog>,
     keeper: Option<EntryKeeper>,
     published: Option<Published>,
-    /// The number of packets that the kernel did not take.
-    unwritten: u64,
-    lines: Rate,
-    /// The number of lines left out because of [`LINES_MAX`].
-    unsaid: u64,
     routes: Routes,
 }
 
@@ -202,7 +189,6 @@ struct Routes {
 
 impl Running {
     fn run(&mut self, signals: &Signals, rotate: Duration) -> Result<(), GatewayError> {
-        let mut buffer = vec![0; BUFFER];
         let mut tick_due = TICK;
         let mut rotation_due = rotate;
         // Whether there may be something else than packets.
@@ -219,13 +205,12 @@ impl Running {
                 self.follow_device(now);
             }
             if now >= rotation_due {
-                self.gateway.rotate_token(now);
+                self.shared.lock().gateway().rotate_token(now);
                 rotation_due = now.saturating_add(rotate);
             }
             if now >= tick_due {
                 self.restore_routes();
-                self.gateway.tick(now, &mut self.outbox);
-                self.empty_outbox(now);
+                self.first.tick(now);
                 if let Some(log) = &mut self.log {
                     log.tick();
                 }
@@ -233,17 +218,24 @@ impl Running {
                 tick_due = now.saturating_add(TICK);
             }
             let keeps = match &mut self.keeper {
-                Some(keeper) => keeper.step(now, &self.clock, &mut self.gateway),
+                Some(keeper) => keeper.step(now, &self.clock, self.shared.lock().gateway()),
                 None => false,
             };
-            let idle = self.batch(now, &mut buffer)?;
+            let idle = self
+                .first
+                .batch(now)
+                .map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
             self.write_log();
             // Behind a whole batch nothing was asked: so it is looked for.
             others = !idle;
             if idle && !keeps {
                 let left = tick_due.saturating_sub(self.clock.monotonic());
-                others = tun::wait(&self.tun, signals, left)
+                let (queue, changes) = (self.first.queue(), self.shared.changes());
+                others = tun::wait(&self.tun, queue, changes, signals, left)
                     .map_err(|error| GatewayError::System("poll", error))?;
+                if others {
+                    changes.was_woken();
+                }
             }
         }
     }
@@ -251,9 +243,10 @@ impl Running {
     /// Forgets all entries, those that are kept too.
     fn forget(&mut self, now: Duration) -> Result<(), GatewayError> {
         if let Some(keeper) = &mut self.keeper {
-            keeper.forget(now, &mut self.gateway);
+            keeper.forget(now, self.shared.lock().gateway());
         }
-        self.gateway.reboot(randomness()?);
+        let seed = randomness()?;
+        self.shared.lock().gateway().reboot(seed);
         say(format_args!("all entries are forgotten, as after a reboot"));
         Ok(())
     }
@@ -261,7 +254,7 @@ impl Running {
     /// Takes over the entries of before, before any packet.
     fn restore(&mut self) -> Result<(), GatewayError> {
         if let Some(keeper) = &self.keeper {
-            let restored = keeper.restore(&self.clock, &mut self.gateway);
+            let restored = keeper.restore(&self.clock, self.shared.lock().gateway());
             restored.map_err(|error| GatewayError::State(keeper.path().to_owned(), error))?;
             self.write_log();
         }
@@ -270,11 +263,12 @@ impl Running {
 
     /// All entries are over, but for those that are kept.
     fn keep_or_end(&mut self) {
-        let keeper = self.keeper.as_mut();
-        if keeper.is_some_and(|keeper| keeper.stop(&self.clock, &mut self.gateway)) {
-            self.gateway.tell_stop();
+        let (keeper, mut locked) = (self.keeper.as_mut(), self.shared.lock());
+        let gateway = locked.gateway();
+        if keeper.is_some_and(|keeper| keeper.stop(&self.clock, gateway)) {
+            gateway.tell_stop();
         } else {
-            self.gateway.tell_end();
+            gateway.tell_end();
         }
     }
 
@@ -284,14 +278,12 @@ impl Running {
             if change != LinkChange::Down {
                 self.routes.due = true;
                 self.restore_routes();
-            } else if self.lines.take(now, LINES_MAX) {
+            } else if self.shared.lock().may_say(now) {
                 let name = self.tun.name();
                 warn(format_args!(
                     "warning: {name} is down, so nothing is translated; set it up: ip link set \
                      {name} up"
                 ));
-            } else {
-                self.unsaid += 1;
             }
         }
     }
@@ -315,88 +307,10 @@ impl Running {
         }
     }
 
-    /// Handles up to [`BATCH`] packets. Returns whether there are no more for now.
-    fn batch(&mut self, now: Duration, buffer: &mut [u8]) -> Result<bool, GatewayError> {
-        for _ in 0..BATCH {
-            let received = self.tun.queue().receive(buffer);
-            let received =
-                received.map_err(|error| GatewayError::Gone(self.tun.name().to_owned(), error))?;
-            let Some(DevicePacket { offload, packet }) = received else {
-                self.take_gathered(now);
-                self.empty_outbox(now);
-                return Ok(true);
-            };
-            match offload {
-                Ok(offload) => self.gather(now, packet, &offload),
-                Err(_) => self.gateway.drop(Dropped::Offload),
-            }
-        }
-        self.take_gathered(now);
-        self.empty_outbox(now);
-        Ok(false)
-    }
-
-    /// Takes a packet behind those that came before, with them where it is of the same flow.
-    fn gather(&mut self, now: Duration, packet: &mut [u8], offload: &Offload) {
-        if self.gathered.join(packet, offload) {
-            return;
-        }
-        self.take_gathered(now);
-        let gathers = self.tun.queue().takes_udp_segments();
-        if !gathers || !self.gathered.begin(packet, offload) {
-            self.take(now, packet, offload);
-        }
-    }
-
-    fn take_gathered(&mut self, now: Duration) {
-        let mut gathered = mem::take(&mut self.gathered);
-        if let Some((packet, offload)) = gathered.take() {
-            self.take(now, packet, &offload);
-        }
-        self.gathered = gathered;
-    }
-
-    fn take(&mut self, now: Duration, packet: &mut [u8], offload: &Offload) {
-        let (gateway, outbox, deliveries) =
-            (&mut self.gateway, &mut self.outbox, &mut self.deliveries);
-        if let Some(forwarded) = gateway.forward_offloaded(now, packet, offload) {
-            let sent =
-                self.tun.queue().send(&forwarded.offload, forwarded.headers(), [forwarded.rest]);
-            self.unwritten += u64::from(sent.is_err());
-        } else if gateway.tunnel_offloaded(now, packet, offload, outbox) {
-            // What is joined with it may follow.
-            if outbox.length() >= OUTBOX_MAX {
-                self.empty_outbox(now);
-            }
-        } else if gateway.deliver_offloaded(packet, offload, deliveries) {
-            for Delivered { offload, front, parts } in deliveries.each() {
-                let parts = parts.iter().map(|part| &packet[part.clone()]);
-                self.unwritten += u64::from(self.tun.queue().send(&offload, front, parts).is_err());
-            }
-        } else {
-            gateway.in_pieces(now, packet, offload, outbox);
-            self.empty_outbox(now);
-        }
-    }
-
-    fn empty_outbox(&mut self, now: Duration) {
-        for (offload, packet) in self.outbox.writes() {
-            self.unwritten += u64::from(self.tun.queue().send(offload, packet, []).is_err());
-        }
-        for notice in self.outbox.notices() {
-            if self.lines.take(now, LINES_MAX) {
-                say_notice(notice, self.routes.pool.len() > 1);
-            } else {
-                self.unsaid += 1;
-            }
-        }
-        self.outbox.clear();
-    }
-
     /// Writes what happened to entries since the last call.
     fn write_log(&mut self) {
         if let Some(log) = &mut self.log {
-            log.add(self.clock.wall(), self.gateway.changes());
+            log.add(self.clock.wall(), self.shared.lock().gateway().changes());
             log.write();
         }
     }
@@ -404,27 +318,30 @@ impl Running {
     fn publish(&self) {
         if let Some(published) = &self.published {
             let lines_lost = self.log.as_ref().map_or(0, GatewayLog::lost);
-            let shell = ShellCounts { unwritten: self.unwritten, lines_lost };
-            published.publish(metrics::metrics(&self.gateway, shell));
+            let shell = ShellCounts { unwritten: self.shared.unwritten(), lines_lost };
+            published.publish(metrics::metrics(self.shared.lock().gateway(), shell));
         }
     }
 
     fn say_counts(&self) {
         let mut line = String::from("stopped:");
+        let mut locked = self.shared.lock();
+        let unsaid = locked.unsaid();
+        let gateway = locked.gateway();
         for &done in Done::ALL {
-            line.push_str(&format!(" {} {},", done.name(), self.gateway.done(done)));
+            line.push_str(&format!(" {} {},", done.name(), gateway.done(done)));
         }
-        line.push_str(&format!(" unwritten {}; drops:", self.unwritten));
+        line.push_str(&format!(" unwritten {}; drops:", self.shared.unwritten()));
         let mut none = true;
-        for (name, count) in self.gateway.drops() {
+        for (name, count) in gateway.drops() {
             none = false;
             line.push_str(&format!(" {name} {count}"));
         }
         if none {
             line.push_str(" none");
         }
-        if self.unsaid > 0 {
-            line.push_str(&format!("; {} lines about servers left out", self.unsaid));
+        if unsaid > 0 {
+            line.push_str(&format!("; {unsaid} lines about servers left out"));
         }
         say(format_args!("{line}"));
     }

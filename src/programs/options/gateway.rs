@@ -23,6 +23,7 @@ use crate::nat64::translate::IPV6_MTU_MIN;
 
 const ROTATIONS: RangeInclusive<Duration> = Duration::from_mins(2)..=Duration::from_hours(24 * 365);
 const PREFIXES_MAX: usize = 64;
+const QUEUES: RangeInclusive<usize> = 1..=64;
 
 options! {
     /// How a gateway is to run: complete and valid.
@@ -52,6 +53,18 @@ options! {
          be fragmented are, so that they are no longer as IPv6",
         Row::number("lowest-ipv6-mtu", "N", |text| whole_number(text, IPV6_MTU_MIN..=u16::MAX))
             .default("1280");
+
+    pub zero_traffic_class: bool =
+        "Traffic class and type of service become 0, and not one the other",
+        Row::switch("zero-traffic-class", || true).without(|_| Ok((false, Origin::Default)));
+
+    pub drop_unsummed_udp: bool =
+        "UDP datagrams that come without a checksum, as they may in IPv4, are dropped; else they get one",
+        Row::switch("drop-unsummed-udp", || true).without(|_| Ok((false, Origin::Default)));
+
+    pub queues: usize =
+        "Queues of the TUN device, 1 to 64, each with a thread: the kernel deals flows out to them",
+        Row::number("queues", "N", |text| whole_number(text, QUEUES)).default("1");
 
     pub handoff_port: u16 =
         "The UDP port of handoff servers",

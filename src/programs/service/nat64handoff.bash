@@ -784,6 +784,10 @@ _nat64handoff() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --queues)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --handoff-port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -107,6 +107,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l pr
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l tun -d 'Name of the TUN device [default: nat64]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l mtu -d 'MTU of the TUN device, 1280 to 65535 octets [default: 1500]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l lowest-ipv6-mtu -d 'The lowest MTU of any link in the IPv6 network, 1280 octets up to --mtu: IPv4 packets that may be fragmented are, so that they are no longer as IPv6 [default: 1280]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l queues -d 'Queues of the TUN device, 1 to 64, each with a thread: the kernel deals flows out to them [default: 1]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l handoff-port -d 'The UDP port of handoff servers [default: 64064]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l client-share -d 'Share that one client network (/64) may have of the ports towards each server, and of all entries, where the gateway makes them without a server, 1/1024 to 1 [default: 0.125]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l rotate -d 'How often the key of the tokens is replaced, 2m to 365d [default: 1h]' -r
@@ -116,6 +117,8 @@ off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l state -d 'File with the entries that the gateway made without a server; made if it does not exist. With it, connections to hosts without a server go on after a restart [default: none]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l log -d 'File to append a line to for each entry that is made or gone, in the form of the server\'s log, - for standard output [default: none]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l metrics -d 'Address and port at which its counters can be read over HTTP, or off [default: off]' -r -f -a "off\t''"
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l zero-traffic-class -d 'Traffic class and type of service become 0, and not one the other'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -l drop-unsummed-udp -d 'UDP datagrams that come without a checksum, as they may in IPv4, are dropped; else they get one'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand gateway" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and not __fish_seen_subcommand_from check repair help" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand journal; and not __fish_seen_subcommand_from check repair help" -f -a "check" -d 'Say what is damaged, and what a repair would lose; changes nothing'

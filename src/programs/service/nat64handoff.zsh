@@ -87,6 +87,7 @@ _arguments "${_arguments_options[@]}" : \
 '--tun=[Name of the TUN device \[default\: nat64\]]:NAME:_default' \
 '--mtu=[MTU of the TUN device, 1280 to 65535 octets \[default\: 1500\]]:N:_default' \
 '--lowest-ipv6-mtu=[The lowest MTU of any link in the IPv6 network, 1280 octets up to --mtu\: IPv4 packets that may be fragmented are, so that they are no longer as IPv6 \[default\: 1280\]]:N:_default' \
+'--queues=[Queues of the TUN device, 1 to 64, each with a thread\: the kernel deals flows out to them \[default\: 1\]]:N:_default' \
 '--handoff-port=[The UDP port of handoff servers \[default\: 64064\]]:N:_default' \
 '--client-share=[Share that one client network (/64) may have of the ports towards each server, and of all entries, where the gateway makes them without a server, 1/1024 to 1 \[default\: 0.125\]]:F:_default' \
 '--rotate=[How often the key of the tokens is replaced, 2m to 365d \[default\: 1h\]]:DURATION:_default' \
@@ -95,6 +96,8 @@ _arguments "${_arguments_options[@]}" : \
 '--state=[File with the entries that the gateway made without a server; made if it does not exist. With it, connections to hosts without a server go on after a restart \[default\: none\]]:FILE:_files' \
 '--log=[File to append a line to for each entry that is made or gone, in the form of the server'\''s log, - for standard output \[default\: none\]]:FILE|-:_files' \
 '--metrics=[Address and port at which its counters can be read over HTTP, or off \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--zero-traffic-class[Traffic class and type of service become 0, and not one the other]' \
+'--drop-unsummed-udp[UDP datagrams that come without a checksum, as they may in IPv4, are dropped; else they get one]' \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0

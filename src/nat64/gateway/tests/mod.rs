@@ -372,6 +372,37 @@ fn senders_are_told_why() {
 }
 
 #[test]
+fn what_rfc_7915_leaves_to_the_operator_is_as_he_says() {
+    for as_preferred in [true, false] {
+        let config = GatewayConfig {
+            copies_traffic_class: as_preferred,
+            makes_udp_checksums: as_preferred,
+            ..GatewayConfig::new(Nat64Config::new(POOL), MTU)
+        };
+        let mut world = World::of(Handoff::Closed, config);
+        let (class, expected) = (0xb8, if as_preferred { 0xb8 } else { 0 });
+        let mut packet = udp6(40_000, &[7; 64]);
+        ipv6::set_traffic_class(&mut packet, class);
+        let there = world.at_host(&packet);
+        assert_eq!(Ipv4::new(&there).unwrap().type_of_service(), expected);
+        let (mapped, _) = ports(&there[20..]).unwrap();
+        let mut packet = udp4(53, mapped, &[7; 64]);
+        packet[1] = class;
+        ipv4::set_checksum(&mut packet[..IPV4_HEADER]);
+        let back = world.at_client(&packet);
+        assert_eq!(Ipv6::new(&back).unwrap().traffic_class(), expected);
+        packet[26..28].fill(0);
+        if as_preferred {
+            check(&world.at_client(&packet));
+        } else {
+            world.send(&packet);
+            assert!(world.to_client.is_empty());
+            assert!(world.drops().contains(&("translate_udp_without_checksum", 1)));
+        }
+    }
+}
+
+#[test]
 fn errors_are_rate_limited() {
     let mut world = World::new(Handoff::Closed);
     let mut packet = tcp6(40_000, SYN);

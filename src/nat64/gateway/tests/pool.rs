@@ -24,7 +24,7 @@ impl Several {
         let nat64 =
             Nat64Config { authenticator_key: Some([5; 16]), ..Nat64Config::new(ADDRESSES[0]) };
         let further = ADDRESSES[1..].to_vec();
-        let config = GatewayConfig { nat64, further, mtu: MTU, lowest_ipv6_mtu: 1280 };
+        let config = GatewayConfig { further, ..GatewayConfig::new(nat64, MTU) };
         let gateway = Gateway::new(config, [3; 32]).unwrap();
         let server = match handoff {
             Handoff::Open(server) => Some(server),

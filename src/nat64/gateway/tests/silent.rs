@@ -12,13 +12,7 @@ fn syn(network: u16, number: u32) -> Vec<u8> {
 }
 
 fn gateway() -> Gateway {
-    let config = GatewayConfig {
-        nat64: Nat64Config::new(POOL),
-        further: Vec::new(),
-        mtu: MTU,
-        lowest_ipv6_mtu: 1280,
-    };
-    Gateway::new(config, [3; 32]).unwrap()
+    Gateway::new(GatewayConfig::new(Nat64Config::new(POOL), MTU), [3; 32]).unwrap()
 }
 
 /// Packets and octets that the gateway writes.

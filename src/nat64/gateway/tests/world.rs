@@ -65,7 +65,10 @@ impl World {
     }
 
     pub(super) fn with(handoff: Handoff, nat64: Nat64Config) -> Self {
-        let config = GatewayConfig { nat64, further: Vec::new(), mtu: MTU, lowest_ipv6_mtu: 1280 };
+        Self::of(handoff, GatewayConfig::new(nat64, MTU))
+    }
+
+    pub(super) fn of(handoff: Handoff, config: GatewayConfig) -> Self {
         Self {
             gateway: Gateway::new(config, [3; 32]).unwrap(),
             now: Duration::from_secs(100),
