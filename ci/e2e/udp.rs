@@ -124,7 +124,8 @@ fn datagrams_of_all_lengths_come_back_with_a_server() {
 /// several in turns, and of lengths that change.
 #[test]
 fn datagrams_that_follow_each_other_come_in_order_and_as_they_were() {
-    const COUNT: usize = 60;
+    // All of them have room in the buffer of a socket, whoever runs when.
+    const COUNT: usize = 20;
     let field = Field::new();
     let mut gateway = Gateway::start(&field.sites[0]);
     let echo = Echo::start(&field);

@@ -758,7 +758,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__gateway)
-            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --handoff-port --client-share --rotate --secret --geneve --state --log --metrics --help"
+            opts="-h --pool --prefix --tun --mtu --lowest-ipv6-mtu --zero-traffic-class --drop-unsummed-udp --queues --handoff-port --client-share --rotate --secret --geneve --state --log --metrics --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
