@@ -3,7 +3,7 @@
 //!
 //! - A [`FleetSeat`] is a reactor's part: who answers for a request, what is recorded, what was
 //!   watched. It never waits: queues lead to the thread and back, and both ends wake each other.
-//! - [`thread`] has a loop of its own: transactions, what is watched, datagrams between hosts.
+//! - The thread has a loop of its own: transactions, what is watched, datagrams between hosts.
 //!
 //! Nothing is kept on this host: without a journal, all tables are read from the engine at the
 //! start.
