@@ -5,7 +5,7 @@
 //! server which delivers them, and datagrams of one flow that come one behind the other: they are
 //! collected, so that many are written as one. What the kernel gives and takes at once may be a
 //! super-packet, of up to 64 KiB. The thread of the first queue handles signals and timers between
-//! batches, and writes the log; other queues have one each ([`queue`]). A packet that the kernel
+//! batches, and writes the log; other queues have one each (`queue`). A packet that the kernel
 //! does not take is counted and lost, as on any link.
 //!
 #![doc = include_str!("../../GATEWAY.md")]
