@@ -37,6 +37,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
     (SERVE, Run::Here("serving 0.0.0.0:64064")),
+    (FLEET, Run::Elsewhere), // hosts
     ("sudo target/release/nat64handoff gateway --pool 192.0.2.7", Run::Elsewhere), // e2e
 ];
 const ABUSE: &str = "sudo nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
@@ -48,11 +49,14 @@ const FLOWS: &str = "sudo systemctl enable --now \"$(systemd-escape \
     --template=nat64handoff-export@.service ipfix+udp://192.0.2.1:4739)\"";
 const SERVE: &str = "target/release/nat64handoff serve --state /var/lib/nat64handoff --log \
     /var/log/nat64handoff/events.log";
+const FLEET: &str = "nat64handoff serve --listen 203.0.113.5 --fleet \
+    http://etcd1:2379,http://etcd2:2379,http://etcd3:2379 --fleet-host 1 --fleet-address \
+    198.51.100.1:64065";
 
 /// What is indented and not within a fence, without comments and output. A line that ends in a pipe
-/// goes on.
+/// or a backslash goes on.
 fn commands() -> Vec<String> {
-    let mut commands = Vec::new();
+    let mut commands: Vec<String> = Vec::new();
     let (mut fenced, mut goes_on) = (false, false);
     for line in README.lines() {
         fenced ^= line.starts_with("```");
@@ -60,10 +64,12 @@ fn commands() -> Vec<String> {
         let Some(command) = command.filter(|line| !line.starts_with("2019-")) else { continue };
         let command = command.split("  #").next().unwrap_or_default().trim();
         match commands.last_mut() {
-            Some(before) if goes_on => *before = format!("{before} {command}"),
+            Some(before) if goes_on => {
+                *before = format!("{} {command}", before.trim_end_matches([' ', '\\']));
+            }
             _ => commands.push(command.to_owned()),
         }
-        goes_on = command.ends_with('|');
+        goes_on = command.ends_with(['|', '\\']);
     }
     commands
 }
