@@ -105,18 +105,13 @@ impl Gathered {
         }
         let upper_at = self.headers - UDP_HEADER;
         let (length, upper_length) = (self.packet.len(), self.packet.len() - upper_at);
-        let pseudo = if upper_at == IPV4_HEADER {
+        if upper_at == IPV4_HEADER {
             put_u16(&mut self.packet, field4::TOTAL_LENGTH, length as u16);
             ipv4::set_checksum(&mut self.packet[..IPV4_HEADER]);
-            Ipv4::new(&self.packet).map(|view| {
-                pseudo_ipv4(view.source(), view.destination(), protocol::UDP, upper_length)
-            })
         } else {
             put_u16(&mut self.packet, field6::PAYLOAD_LENGTH, upper_length as u16);
-            Ipv6::new(&self.packet).map(|view| {
-                pseudo_ipv6(view.source(), view.destination(), protocol::UDP, upper_length)
-            })
-        };
+        }
+        let pseudo = pseudo(&self.packet, upper_length);
         let upper = &mut self.packet[upper_at..];
         put_u16(upper, udp::LENGTH, upper_length as u16);
         put_u16(upper, udp::CHECKSUM, pseudo.unwrap_or_default());
@@ -160,21 +155,25 @@ fn datagram<'a>(packet: &'a [u8], offload: &Offload) -> Option<(&'a [u8], usize)
     let is_right = match offload.checksum {
         // Whoever sent it is on this host, or on one with the same memory.
         Some(left) => left == ChecksumLeft::of(Transport::Udp, upper_at),
-        None => is_right(whole, upper_at, upper),
+        None => is_right(whole, upper),
     };
     is_right.then_some((whole, upper_at + UDP_HEADER))
 }
 
 /// Whether all checksums of a datagram are right.
-fn is_right(packet: &[u8], upper_at: usize, upper: &[u8]) -> bool {
-    let pseudo = if upper_at == IPV4_HEADER {
-        let view = Ipv4::new(packet).filter(|view| view.checksum_is_right());
-        view.map(|view| pseudo_ipv4(view.source(), view.destination(), protocol::UDP, upper.len()))
-    } else {
-        Ipv6::new(packet)
-            .map(|view| pseudo_ipv6(view.source(), view.destination(), protocol::UDP, upper.len()))
-    };
-    pseudo.is_some_and(|pseudo| checksum::with_pseudo(pseudo, &[upper]) == 0)
+fn is_right(packet: &[u8], upper: &[u8]) -> bool {
+    Ipv4::new(packet).is_none_or(Ipv4::checksum_is_right)
+        && pseudo(packet, upper.len())
+            .is_some_and(|pseudo| checksum::with_pseudo(pseudo, &[upper]) == 0)
+}
+
+/// The sum of the pseudo-header of a datagram with so many octets behind the IP header.
+fn pseudo(packet: &[u8], length: usize) -> Option<u16> {
+    if let Some(view) = Ipv4::new(packet) {
+        return Some(pseudo_ipv4(view.source(), view.destination(), protocol::UDP, length));
+    }
+    let view = Ipv6::new(packet)?;
+    Some(pseudo_ipv6(view.source(), view.destination(), protocol::UDP, length))
 }
 
 #[cfg(test)]
@@ -212,14 +211,7 @@ mod tests {
         let mut packet = packet.to_vec();
         let at = if packet[0] >> 4 == 4 { IPV4_HEADER } else { IPV6_HEADER };
         let left = ChecksumLeft::of(Transport::Udp, at);
-        let length = packet.len() - at;
-        let pseudo = match Ipv4::new(&packet) {
-            Some(view) => pseudo_ipv4(view.source(), view.destination(), 17, length),
-            None => {
-                let view = Ipv6::new(&packet).unwrap();
-                pseudo_ipv6(view.source(), view.destination(), 17, length)
-            }
-        };
+        let pseudo = pseudo(&packet, packet.len() - at).unwrap();
         put_u16(&mut packet[at..], udp::CHECKSUM, pseudo);
         (packet, Offload { checksum: Some(left), segments: None })
     }
