@@ -35,7 +35,11 @@ fn crash_bans_that_were_answered_are_kept() {
     }
     let admin = server.state.join("admin.sock");
     let mut banned: BTreeMap<usize, bool> = BTreeMap::new();
+    let mut looked_at = 0;
     for _ in 0..KILLS {
+        // The service is answered before who administers it.
+        let can_be_asked = || run(&["bans", "--admin", admin.to_str().unwrap()]).0 == 0;
+        assert!(wait_until(PATIENCE, can_be_asked), "{}", server.stderr());
         let answered = AtomicU32::new(0);
         let asked = thread::scope(|scope| {
             let choices: Vec<_> =
@@ -52,6 +56,7 @@ fn crash_bans_that_were_answered_are_kept() {
                     let is_known = code == 0 || said.contains("is not banned; see");
                     last.insert(number, is_known.then_some(bans));
                     if !is_known {
+                        println!("{verb} {address}: {said}");
                         break;
                     }
                     answered.fetch_add(1, Ordering::Relaxed);
@@ -60,8 +65,7 @@ fn crash_bans_that_were_answered_are_kept() {
             });
             // While the next one is asked, or answered.
             let wanted = dice.range(1, 12) as u32;
-            let are_answered = || answered.load(Ordering::Relaxed) >= wanted;
-            assert!(wait_until(PATIENCE, || are_answered() || asking.is_finished()));
+            assert!(wait_until(PATIENCE, || answered.load(Ordering::Relaxed) >= wanted));
             thread::sleep(Duration::from_millis(dice.range(0, 20)));
             server.kill();
             asking.join().unwrap()
@@ -75,9 +79,11 @@ fn crash_bans_that_were_answered_are_kept() {
         }
         for (&number, &is_banned) in &banned {
             assert_eq!(is_served(&nat64, clients[number]), !is_banned, "client {number}");
+            looked_at += 1;
         }
     }
-    assert!(banned.len() > 3, "{banned:?}");
+    // Each round but one whose only client is that of the question cut short has one at least.
+    assert!(looked_at >= KILLS, "{looked_at}, and at the end {banned:?}");
 }
 
 /// The next process of an upgrade has the bans from its first answer on.
