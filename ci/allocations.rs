@@ -28,7 +28,9 @@ use nat64handoff::handoff::server::{
 use nat64handoff::handoff::stats::{Counter, Stats};
 use nat64handoff::handoff::table::{LivePorts, TableLimits};
 use nat64handoff::handoff::validation::ValidationRate;
-use nat64handoff::ip::geneve::{LinkAddress, Vni, bypass_front};
+use nat64handoff::ip::geneve::{Frame, GENEVE_PORT, LinkAddress, Vni, bypass_front, plain_front};
+use nat64handoff::ip::ipv6::Ipv6;
+use nat64handoff::ip::neighbor::{Advertisement, NEIGHBOR_PACKET_MAX, Solicitation};
 use nat64handoff::ip::offload::{ChecksumLeft, Offload, Segmentation};
 use nat64handoff::ip::transport::Transport;
 use nat64handoff::ip::{address::synthesize, build};
@@ -219,7 +221,9 @@ fn the_steady_state_allocates_nothing() {
         [("known", known), ("service", service_packets), ("report", report), ("echo", echo)];
     assert_eq!(counted.map(|kind| kind.1), [0; 4], "{counted:?}");
     assert_eq!(new, 0, "new clients");
-    assert_eq!(tunnel_allocations(), 0, "a NAT64's packets of a server that delivers");
+    let by_channel = tunnel_allocations(Tunnel::new());
+    assert_eq!(by_channel, 0, "a NAT64's packets of a server that delivers");
+    assert_eq!(tunnel_allocations(Tunnel::of_geneve()), 0, "the same by a tunnel of Geneve");
     assert_eq!(translated_allocations(), 0, "packets that are translated");
 }
 
@@ -259,53 +263,89 @@ struct Tunnel {
     gateway: Gateway,
     outbox: GatewayOutbox,
     deliveries: Deliveries,
+    /// What stands before each packet of the server.
+    front: Vec<u8>,
+    /// Between which ends that goes.
+    from: SocketAddrV4,
+    to: SocketAddrV4,
 }
 
 const AT_CLIENT: SocketAddrV6 =
     SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x17), 40_000, 0, 0);
 const AT_SERVICE: SocketAddrV6 =
     SocketAddrV6::new(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xcb00, 0x7105), 443, 0, 0);
+const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
 impl Tunnel {
-    fn new() -> Tunnel {
-        let nat64 = Nat64Config::new(TABLE.nat64);
-        let config = GatewayConfig::new(nat64, 1500);
-        let gateway = Gateway::new(config, [7; 32]).unwrap();
+    fn with(nat64: Nat64Config, from: u16, to: u16) -> Tunnel {
+        let gateway = Gateway::new(GatewayConfig::new(nat64, 1500), [7; 32]).unwrap();
         let (outbox, deliveries) = (GatewayOutbox::default(), Deliveries::default());
-        let mut tunnel = Tunnel { gateway, outbox, deliveries };
-        let token = tunnel.gateway.nat64().token(TABLE.local);
+        let (front, from) = (Vec::new(), SocketAddrV4::new(TABLE.local, from));
+        let to = SocketAddrV4::new(TABLE.nat64, to);
+        Tunnel { gateway, outbox, deliveries, front, from, to }
+    }
+
+    /// By the control channel.
+    fn new() -> Tunnel {
+        let mut tunnel = Tunnel::with(Nat64Config::new(TABLE.nat64), HANDOFF_PORT, 0);
+        let nat64 = tunnel.gateway.nat64();
+        tunnel.to.set_port(nat64.control_port().0);
+        let authenticator = nat64.authenticator(TABLE.local, *AT_CLIENT.ip());
+        message::emit(&mut tunnel.front, message_type::AUTHENTICATOR, &authenticator);
         let mut alive = Vec::new();
-        message::emit(&mut alive, message_type::TOKEN, &token);
+        message::emit(&mut alive, message_type::TOKEN, &nat64.token(TABLE.local));
         let from = SocketAddrV4::new(TABLE.local, 443);
         alive.extend_from_slice(&build::ipv4_udp(from, SocketAddrV4::new(TABLE.nat64, 9), b""));
         let answer = tunnel.answer(&build::ipv6_tcp(AT_SERVICE, AT_CLIENT, ACK, b"back"));
-        for payload in [alive, answer] {
-            let datagram = tunnel.datagram(&payload);
-            tunnel.gateway.packet(Duration::from_secs(1), &datagram, &mut tunnel.outbox);
-        }
+        tunnel.take(&alive);
+        tunnel.take(&answer);
         assert!(tunnel.gateway.nat64().delivers(TABLE.local));
         tunnel
     }
 
+    /// By a tunnel of Geneve that the server has taken.
+    fn of_geneve() -> Tunnel {
+        const UDP: usize = 28;
+        let config = Nat64Config { tunnel_key: Some([5; 16]), ..Nat64Config::new(TABLE.nat64) };
+        let mut tunnel = Tunnel::with(config, GENEVE_PORT, GENEVE_PORT);
+        // What the offer comes with has an entry, and keeps it.
+        let other = SocketAddrV6::new(*AT_CLIENT.ip(), 41_000, 0, 0);
+        let syn = build::ipv6_tcp(other, AT_SERVICE, SYN, b"");
+        tunnel.gateway.packet(Duration::from_secs(1), &syn, &mut tunnel.outbox);
+        let offered = |packet: &[u8]| {
+            let frame = Frame::parse(packet.get(UDP..)?).ok()?;
+            let asked = Ipv6::whole(packet.get(UDP + frame.packet_at..)?)?;
+            Some((frame.vni, frame.from, Solicitation::parse(asked).ok()?))
+        };
+        let (vni, link, asked) = tunnel.outbox.packets().find_map(offered).expect("an offer");
+        let own = LinkAddress([2; 6]);
+        tunnel.front.extend(plain_front(vni, link, own));
+        let (from, to, target) = (asked.target, asked.from, asked.target);
+        let mut told = [0; NEIGHBOR_PACKET_MAX];
+        let length =
+            Advertisement { from, to, target, link: Some(own), solicited: true }.emit(&mut told);
+        let taken = tunnel.answer(&told[..length]);
+        tunnel.take(&taken);
+        tunnel
+    }
+
+    fn take(&mut self, payload: &[u8]) {
+        let datagram = self.datagram(payload);
+        self.gateway.packet(Duration::from_secs(1), &datagram, &mut self.outbox);
+    }
+
     fn answer(&self, packet: &[u8]) -> Vec<u8> {
-        let authenticator = self.gateway.nat64().authenticator(TABLE.local, *AT_CLIENT.ip());
-        let mut payload = Vec::new();
-        message::emit(&mut payload, message_type::AUTHENTICATOR, &authenticator);
-        payload.extend_from_slice(packet);
-        payload
+        [&self.front, packet].concat()
     }
 
     fn datagram(&self, payload: &[u8]) -> Vec<u8> {
-        let control = self.gateway.nat64().control_port().0;
-        let from = SocketAddrV4::new(TABLE.local, HANDOFF_PORT);
-        build::ipv4_udp(from, SocketAddrV4::new(TABLE.nat64, control), payload)
+        build::ipv4_udp(self.from, self.to, payload)
     }
 }
 
 /// How often the gateway asks for memory for packets of a connection that a server delivers.
-fn tunnel_allocations() -> usize {
-    let mut tunnel = Tunnel::new();
+fn tunnel_allocations(mut tunnel: Tunnel) -> usize {
     let there = build::ipv6_tcp(AT_CLIENT, AT_SERVICE, ACK, &[7; 40_000]);
     let segments = Segmentation { transport: Transport::Tcp, size: 1300, headers: 60, ecn: false };
     let checksum = Some(ChecksumLeft::of(Transport::Tcp, 40));
@@ -321,7 +361,7 @@ fn tunnel_allocations() -> usize {
     for round in 0..100 {
         let now = Duration::from_secs(2) + Duration::from_millis(round);
         let before = ALLOCATOR.stats();
-        let Tunnel { gateway, outbox, deliveries } = &mut tunnel;
+        let Tunnel { gateway, outbox, deliveries, .. } = &mut tunnel;
         outbox.clear();
         assert!(gateway.tunnel_offloaded(now, &there, &super_packet, outbox));
         assert_eq!(outbox.packets().count(), 1);
