@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::field::{SERVICE, SERVICE6, Site};
-use crate::judge::geneve::{Frame, Neighbor, PORT};
+use crate::judge::geneve::{self, FROM, Frame, Neighbor, PORT, VNI, frame, solicitation};
 use crate::process::wait_until;
 
-const VNI: u32 = 0x00c0_ffee;
-const FROM: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x64);
-const MESSAGE: &[u8] = b"a tunnel to a client of IPv6";
 const DEVICE: &str = "gnv";
 /// Offers are repeated so often.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -71,7 +68,7 @@ impl Peer {
     /// Asks the server whether it is there, as neighbors do.
     pub fn probe(&self) {
         let (before, link) = (self.answers(), self.server_link());
-        let asked = Neighbor { to: SERVICE6, ..asked(self.link) };
+        let asked = Neighbor { to: SERVICE6, ..solicitation(SERVICE6, self.link) };
         wait_until("the server is reachable", || {
             send(&self.socket, &frame(link, self.link, asked.write()).write());
             thread::sleep(AGAIN / 10);
@@ -96,19 +93,7 @@ impl Peer {
 
 /// An offer of a tunnel from this link-layer address.
 pub fn offer(link: [u8; 6]) -> Vec<u8> {
-    let [.., a, b, c] = SERVICE6.octets();
-    frame([0x33, 0x33, 0xff, a, b, c], link, asked(link).write()).write()
-}
-
-fn asked(link: [u8; 6]) -> Neighbor {
-    let group = u128::from(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0));
-    let to = Ipv6Addr::from(group | (u128::from(SERVICE6) & 0x00ff_ffff));
-    Neighbor { kind: 135, flags: 0, from: FROM, to, target: SERVICE6, link: Some(link) }
-}
-
-/// A frame of the gateway.
-pub fn frame(to: [u8; 6], from: [u8; 6], packet: Vec<u8>) -> Frame {
-    Frame { vni: VNI, to, from, message: Some(MESSAGE.to_vec()), packet }
+    geneve::offer(SERVICE6, link).write()
 }
 
 fn send(socket: &UdpSocket, payload: &[u8]) {

@@ -5,6 +5,7 @@ use crate::booted::{Booted, Said};
 use crate::harness::process::wait_until;
 use crate::judge::PATIENCE;
 use crate::judge::client::Client;
+use crate::judge::geneve::{self, Frame, Neighbor};
 use crate::judge::nat64::Nat64;
 use crate::judge::packet;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -164,6 +165,65 @@ fn install_delivers_packets_and_leaves_no_trace_of_it() {
     let purged = booted.install("--purge");
     assert_eq!(purged.code, 0, "{}", purged.text);
     assert_eq!((network(&booted), booted.files()), (before, files));
+}
+
+/// Asks with a datagram from port 6081 to that of the server, until there is an answer.
+const GATEWAY: &str = "import socket, sys
+gateway = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+gateway.bind((\"203.0.113.1\", 6081))
+gateway.settimeout(0.25)
+for _ in range(240):
+    try:
+        gateway.sendto(bytes.fromhex(sys.argv[1]), (\"203.0.113.5\", 6081))
+        sys.exit(print(gateway.recv(2000).hex()))
+    except OSError:
+        pass";
+
+/// A gateway's offer of a tunnel is answered, with the server's address there.
+fn takes_tunnels(booted: &Booted) -> [u8; 6] {
+    let service = Client::nth(0).service();
+    let offer = geneve::offer(service, [2, 0x64, 1, 2, 3, 4]).write();
+    let hex: String = offer.iter().map(|octet| format!("{octet:02x}")).collect();
+    booted.done(
+        "test -e /run/netns/gateway || { ip netns add gateway; ip link set eth1 netns gateway; ip -n gateway addr add \
+         203.0.113.1/24 dev eth1; ip -n gateway link set eth1 up; }",
+    );
+    let answer = booted.done(&format!(
+        "nsenter --net=/run/netns/gateway python3 -c '{GATEWAY}' {hex} | grep . || {{ nat64handoff status; exit 1; }}"
+    ));
+    let octets = answer.trim().as_bytes().chunks(2);
+    let octets = octets.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
+    let frame = Frame::read(&octets.collect::<Vec<_>>()).expect("a frame");
+    let told = Neighbor::read(&frame.packet).expect("an advertisement");
+    assert_eq!((told.kind, told.target), (136, service));
+    told.link.expect("an address")
+}
+
+#[test]
+fn install_takes_tunnels_of_geneve() {
+    let booted = machine();
+    let refused = booted.install("--no-update --geneve on");
+    assert!(refused.code == 1 && refused.text.contains("--deliver native"), "{}", refused.text);
+    installs(&booted, "--deliver native --geneve on");
+    let link = takes_tunnels(&booted);
+    booted.done("systemctl restart nat64handoff");
+    assert_eq!(takes_tunnels(&booted), link, "the same after a restart");
+    assert!(booted.server_has_no_capability());
+    // As the manual has it, the port is open while the service is stopped, too.
+    booted.done(
+        "cp /root/checkout/src/programs/service/nat64handoff.socket /etc/systemd/system/ && mkdir \
+         /etc/systemd/system/nat64handoff.socket.d && printf \
+         '[Socket]\\nListenDatagram=0.0.0.0:6081\\nListenDatagram=0.0.0.0:6081\\n' \
+         >/etc/systemd/system/nat64handoff.socket.d/geneve.conf && systemctl daemon-reload && systemctl stop nat64handoff \
+         && systemctl start nat64handoff.socket && systemctl start nat64handoff",
+    );
+    assert_eq!(takes_tunnels(&booted), link, "at a port that systemd holds");
+    booted.done("systemctl stop nat64handoff.service && ss -Hlnu sport = 6081 | grep .");
+    booted.done("systemctl start nat64handoff");
+    takes_tunnels(&booted);
+    booted.done("systemctl stop nat64handoff nat64handoff.socket");
+    installs(&booted, "--geneve off");
+    assert_eq!(booted.run("ss -Hlnu sport = 6081 | grep .").code, 1);
 }
 
 /// Where it is not known by which address clients come, nothing is made.

@@ -177,6 +177,13 @@ fn install_looks_at_the_firewall() {
     booted.done(advice);
     let Said { code, text } = booted.install("--no-update");
     assert!(code == 0 && text.contains("nothing seems to keep UDP"), "{text}");
+    // Of that of Geneve, where the configuration wants it.
+    let geneve = "nft insert rule inet filter input udp dport 6081 accept";
+    assert!(!text.contains(geneve), "{text}");
+    booted.done("echo 'geneve = \"on\"' >>/etc/nat64handoff.toml");
+    let Said { text, .. } = booted.install("--no-update --dry-run");
+    assert!(text.contains(geneve), "{text}");
+    booted.done("sed -i /^geneve/d /etc/nat64handoff.toml");
     understands_ufw(&booted);
 }
 

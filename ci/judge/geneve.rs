@@ -6,6 +6,28 @@ use std::net::Ipv6Addr;
 use super::packet::{ICMPV6, icmpv6_checksum, ipv6};
 
 pub const PORT: u16 = 6081;
+/// Of the gateway's side of all tunnels here.
+pub const VNI: u32 = 0x00c0_ffee;
+pub const FROM: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x64);
+const MESSAGE: &[u8] = b"a tunnel to a client of IPv6";
+
+/// A frame of the gateway.
+pub fn frame(to: [u8; 6], from: [u8; 6], packet: Vec<u8>) -> Frame {
+    Frame { vni: VNI, to, from, message: Some(MESSAGE.to_vec()), packet }
+}
+
+/// What the gateway at this link-layer address asks for the service's.
+pub fn solicitation(service: Ipv6Addr, link: [u8; 6]) -> Neighbor {
+    let group = u128::from(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0));
+    let to = Ipv6Addr::from(group | (u128::from(service) & 0x00ff_ffff));
+    Neighbor { kind: 135, flags: 0, from: FROM, to, target: service, link: Some(link) }
+}
+
+/// An offer of a tunnel from this link-layer address.
+pub fn offer(service: Ipv6Addr, link: [u8; 6]) -> Frame {
+    let [.., a, b, c] = service.octets();
+    frame([0x33, 0x33, 0xff, a, b, c], link, solicitation(service, link).write())
+}
 
 /// A frame that may be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
