@@ -7,7 +7,9 @@
 //!
 //! Both take turns at the same device, and the other end of the tunnel is the same for both. CPU is
 //! that of the process that delivers, all its threads, from /proc/PID/task/*/schedstat; what the
-//! kernel does for it in other names is in neither.
+//! kernel does for it in other names is in neither. With `-- all` instead: the CPU of the whole
+//! machine, and beside it that of the same traffic between the two hosts without tunnel and device;
+//! for a machine that does nothing else meanwhile.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -22,15 +24,15 @@ mod skip;
 #[allow(dead_code, reason = "the gateway is sent datagrams, too")]
 mod traffic;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use forwarder::End;
-use measured::{Process, goal, ip6, print, rounds, until};
+use measured::{Process, cost_of_all, goal, ip6, print, rounds, until};
 use namespace::Namespace;
-use traffic::{Direction, Service};
+use traffic::{FLOWS, Service, label};
 
 /// How long one measurement sends.
 const TIME: Duration = Duration::from_millis(700);
@@ -63,6 +65,9 @@ fn main() {
     let service = Service::start(&far);
     let _other_end = own_process(&near, "nat64-end", "tunnel");
     let to = (IpAddr::V6(SERVICE6), service.port).into();
+    if arguments.iter().any(|argument| argument == "all") {
+        return measure_all(&near, &far, &service, to);
+    }
     let folder = tempfile::tempdir().unwrap();
     let starts: [(&str, &dyn Fn() -> Process); 3] = [
         ("native", &|| server(&far, folder.path(), "native")),
@@ -72,10 +77,8 @@ fn main() {
     println!(
         "TCP, CPU seconds of the process for a GB, median of five rounds (low-high), and to the forwarder's"
     );
-    for (direction, flows) in
-        [(Direction::Up, 1), (Direction::Up, 8), (Direction::Down, 1), (Direction::Down, 8)]
-    {
-        let what = format!("{flows} {}", if direction == Direction::Up { "up" } else { "down" });
+    for (direction, flows) in FLOWS {
+        let what = label(direction, flows);
         let rounds = rounds(|which| {
             // The device is the one's or the other's.
             let process = starts[which].1();
@@ -92,6 +95,25 @@ fn main() {
     println!("goal | outer fragments at the computed MTU | 0 | {fragments}");
     let reordered = sum("netstat", "TCPOFOQueue");
     println!("goal | segments of a flow out of order, the forwarder's too | 0 | {reordered}");
+}
+
+/// What all processes together take, beside what they take without any of this.
+fn measure_all(near: &Namespace, far: &Namespace, service: &Service, to: SocketAddr) {
+    let folder = tempfile::tempdir().unwrap();
+    let _server = server(far, folder.path(), "native");
+    until("native", || traffic::reaches(near, to));
+    println!(
+        "TCP, CPU seconds of all processes and the kernel for a GB, likewise, and to plain veth's"
+    );
+    let ways = [to, (IpAddr::V4(SERVICE), service.port).into()];
+    for (direction, flows) in FLOWS {
+        let what = label(direction, flows);
+        let rounds = rounds(|which| {
+            cost_of_all(|| service.bulk(near, ways[which], direction, flows, TIME)) * 1e9
+        });
+        print(&what, ["native", "veth"], &rounds, 1, "s/GB");
+        goal(&format!("native, TCP {what}, all processes / plain veth"), 2.2, &rounds, 0, 1);
+    }
 }
 
 /// A counter of the kernel in this namespace.

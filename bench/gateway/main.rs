@@ -1,6 +1,6 @@
 //! What a NAT64 costs: ours, a relay that does nothing, and TAYGA (Debian's package), between two
-//! namespaces: `cargo bench --bench gateway` (root); with `-- tcp`, `-- echo` or `-- tunnel` that
-//! part alone.
+//! namespaces: `cargo bench --bench gateway` (root); with `-- tcp`, `-- echo`, `-- tunnel` or
+//! `-- geneve` that part alone.
 //!
 //! ```text
 //!   client ──── NAT64 ──── service
@@ -18,6 +18,8 @@ mod delivering;
 #[path = "../../ci/e2e/field.rs"]
 #[allow(dead_code, reason = "the end to end tests need more of it")]
 mod field;
+mod geneve;
+#[allow(dead_code, reason = "what delivery costs needs more of it")]
 mod measured;
 #[path = "../../ci/e2e/namespace.rs"]
 mod namespace;
@@ -33,7 +35,7 @@ use std::time::Duration;
 
 use field::{Field, SERVICE, SERVICE6, Site};
 use measured::{Process, goal, ip6, print, rounds, until};
-use traffic::{Direction, Service};
+use traffic::{FLOWS, Service, label};
 
 /// How long one measurement sends.
 const TIME: Duration = Duration::from_millis(700);
@@ -71,6 +73,14 @@ fn main() {
     {
         relay::run(device);
     }
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    if wants("geneve") {
+        geneve::measure();
+    }
+    if wanted.iter().all(|part| part == "geneve") && !wanted.is_empty() {
+        return;
+    }
     let field = Field::new();
     let site = &field.sites[0];
     lay_out(&field, site);
@@ -79,8 +89,6 @@ fn main() {
     for between in &all {
         wait_for(site, between, &service);
     }
-    let wanted: Vec<_> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
-    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     if wants("tcp") {
         measure_tcp(site, &service, &all);
     }
@@ -97,10 +105,8 @@ fn measure_tcp(site: &Site, service: &Service, all: &[Between; 3]) {
     println!(
         "TCP, CPU seconds of the process for a GB, median of five rounds (low-high), and to the relay's"
     );
-    for (direction, flows) in
-        [(Direction::Up, 1), (Direction::Up, 8), (Direction::Down, 1), (Direction::Down, 8)]
-    {
-        let what = format!("{flows} {}", if direction == Direction::Up { "up" } else { "down" });
+    for (direction, flows) in FLOWS {
+        let what = label(direction, flows);
         let rounds = rounds(|which| {
             let to = (all[which].service, service.port).into();
             let bytes = || service.bulk(&site.client, to, direction, flows, TIME);
@@ -131,10 +137,8 @@ fn measure_tunnel(field: &Field, site: &Site, service: &Service, relay: &Between
     wait_for(site, &tunnel, service);
     let both = [&tunnel, relay];
     println!("TCP through the tunnel to a server that delivers, likewise");
-    for (direction, flows) in
-        [(Direction::Up, 1), (Direction::Up, 8), (Direction::Down, 1), (Direction::Down, 8)]
-    {
-        let what = format!("{flows} {}", if direction == Direction::Up { "up" } else { "down" });
+    for (direction, flows) in FLOWS {
+        let what = label(direction, flows);
         let rounds = rounds(|which| {
             let to = (both[which].service, service.port).into();
             let bytes = || service.bulk(&site.client, to, direction, flows, TIME);

@@ -20,6 +20,15 @@ pub enum Direction {
     Down,
 }
 
+/// What TCP is measured with: the direction, and how many flows at once.
+pub const FLOWS: [(Direction, usize); 4] =
+    [(Direction::Up, 1), (Direction::Up, 8), (Direction::Down, 1), (Direction::Down, 8)];
+
+/// What such a row is called.
+pub fn label(direction: Direction, flows: usize) -> String {
+    format!("{flows} {}", if direction == Direction::Up { "up" } else { "down" })
+}
+
 /// Takes what it is sent, or sends, or answers: at one port, for both IP versions.
 pub struct Service {
     pub port: u16,
