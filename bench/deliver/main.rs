@@ -7,9 +7,9 @@
 //!
 //! Both take turns at the same device, and the other end of the tunnel is the same for both. CPU is
 //! that of the process that delivers, all its threads, from /proc/PID/task/*/schedstat; what the
-//! kernel does for it in other names is in neither. With `-- all` instead: the CPU of the whole
-//! machine, and beside it that of the same traffic between the two hosts without tunnel and device;
-//! for a machine that does nothing else meanwhile.
+//! kernel does for it in other names is in neither. Then, or with `-- all` only: the CPU of the
+//! whole machine, and beside it that of the same traffic between the two hosts without tunnel and
+//! device. That is true where the machine does nothing else meanwhile.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -65,14 +65,19 @@ fn main() {
     let service = Service::start(&far);
     let _other_end = own_process(&near, "nat64-end", "tunnel");
     let to = (IpAddr::V6(SERVICE6), service.port).into();
-    if arguments.iter().any(|argument| argument == "all") {
-        return measure_all(&near, &far, &service, to);
+    if arguments.iter().all(|argument| argument != "all") {
+        measure_process(&near, &far, &service, to);
     }
+    measure_all(&near, &far, &service, to);
+}
+
+/// What the process that delivers takes, beside one that knows nothing of the protocol.
+fn measure_process(near: &Namespace, far: &Namespace, service: &Service, to: SocketAddr) {
     let folder = tempfile::tempdir().unwrap();
     let starts: [(&str, &dyn Fn() -> Process); 3] = [
-        ("native", &|| server(&far, folder.path(), "native")),
-        ("translate", &|| server(&far, folder.path(), "translate")),
-        ("forwarder", &|| own_process(&far, "server-end", "ho0")),
+        ("native", &|| server(far, folder.path(), "native")),
+        ("translate", &|| server(far, folder.path(), "translate")),
+        ("forwarder", &|| own_process(far, "server-end", "ho0")),
     ];
     println!(
         "TCP, CPU seconds of the process for a GB, median of five rounds (low-high), and to the forwarder's"
@@ -82,14 +87,14 @@ fn main() {
         let rounds = rounds(|which| {
             // The device is the one's or the other's.
             let process = starts[which].1();
-            until(starts[which].0, || traffic::reaches(&near, to));
-            process.cost(|| service.bulk(&near, to, direction, flows, TIME)) * 1e9
+            until(starts[which].0, || traffic::reaches(near, to));
+            process.cost(|| service.bulk(near, to, direction, flows, TIME)) * 1e9
         });
         print(&what, starts.map(|(name, _)| name), &rounds, 2, "s/GB");
         goal(&format!("native, TCP {what} / a forwarder"), 1.3, &rounds, 0, 2);
         goal(&format!("translate, TCP {what} / a forwarder"), 1.4, &rounds, 1, 2);
     }
-    let both = [&near, &far];
+    let both = [near, far];
     let sum = |file, name| both.map(|host| counter(host, file, name)).iter().sum::<u64>();
     let fragments = sum("snmp", "FragCreates");
     println!("goal | outer fragments at the computed MTU | 0 | {fragments}");
