@@ -58,7 +58,7 @@ impl LoggedBefore {
     }
 }
 
-/// The last lines of a log, and the time of the last one. None of a log that is not there.
+/// The last lines of a log, and the latest time of any. None of a log that is not there.
 fn end_of(path: &Path) -> io::Result<(HashSet<String>, Option<Timestamp>)> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -75,9 +75,10 @@ fn end_of(path: &Path) -> io::Result<(HashSet<String>, Option<Timestamp>)> {
     let text = String::from_utf8_lossy(&octets[..whole]);
     let first = if begin > 0 { 1 } else { 0 };
     let lines: Vec<&str> = text.lines().skip(first).collect();
-    let last = lines.iter().rev().find_map(|line| LoggedLine::parse(line));
+    // The last line of all may be older than that of another shard.
+    let last = lines.iter().filter_map(|line| LoggedLine::parse(line)).map(|line| line.at).max();
     let lines = lines.into_iter().map(str::to_owned).collect();
-    Ok((lines, last.map(|line| line.at)))
+    Ok((lines, last))
 }
 
 #[cfg(test)]
@@ -133,6 +134,8 @@ mod tests {
         // Another shard was ahead, and what is long ago is not looked for.
         write(&[&second, &fifth]);
         assert_eq!(missing(600), [4]);
+        write(&[&first, &second, &fifth, &fourth]);
+        assert!(missing(600).is_empty());
         write(&[&first, &second, &fourth, fifth.trim_end()]);
         assert_eq!(missing(600), [5]);
         write(&[&first, &second, &fourth, &fifth]);
