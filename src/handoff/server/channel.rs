@@ -33,7 +33,7 @@ pub struct Channel {
     attenuation: Attenuation,
     pub(super) icmp_rate: Rate,
     pub(super) buckets: Buckets,
-    /// The records of entries, by mapped port, that may not be durable yet...
+    /// The records of entries that came or went, by mapped port, that may not be durable yet...
     unstable: HashMap<u16, u64, SecretHash>,
     /// ...and the last of these records.
     newest: u64,
@@ -168,10 +168,14 @@ impl Channel {
         effects: &mut Effects<'_>,
         delete: impl FnOnce(&mut Table, &mut dyn FnMut(Change)),
     ) {
-        let Self { table, buckets, .. } = self;
-        let had = table.len();
+        let Self { table, buckets, unstable, newest, .. } = self;
+        let (had, number) = (table.len(), effects.batch.record);
         delete(table, &mut |change| {
             buckets.changed(&change);
+            if let Change::Deleted { port, .. } = change {
+                unstable.insert(port.0, number);
+                *newest = number;
+            }
             effects.record(change);
         });
         // The budget counts an empty table as one entry.
@@ -321,6 +325,9 @@ impl Channel {
         let live = if nearly_full || at_limit { live.of(*table) } else { None };
         let created = self.table.create(sought, wanted, at_limit, live, random, |change| {
             self.buckets.changed(&change);
+            if let Change::Deleted { port, .. } = change {
+                self.unstable.insert(port.0, batch.record);
+            }
             record(stats, outbox, *table, change);
         });
         if takes_one && !at_limit && self.table.len() == had {

@@ -112,21 +112,22 @@ pub fn emit_entry(out: &mut Vec<u8>, authenticator: &[u8], entry: Entry) -> Resu
     Ok(())
 }
 
-/// Sends a packet back with the token, in place. `next_ttl` says its time to live from the one it
-/// had.
+/// Sends a packet back with the token, in place, when record `after` is durable. `next_ttl` says its
+/// time to live from the one it had.
 pub fn return_packet(
     token: Span,
     packet: Span,
+    after: u64,
     exchange: &mut Exchange<'_>,
     next_ttl: impl FnOnce(u8) -> Option<u8>,
 ) -> Result<(), DropReason> {
-    let Exchange { datagram, known_since, effects, .. } = exchange;
+    let Exchange { datagram, effects, .. } = exchange;
     let (token, packet) = (datagram.range(token), datagram.range(packet));
     let (index, to) = (datagram.index, datagram.source());
     let octets = &mut datagram.buffer[packet.clone()];
     let ttl = next_ttl(ipv4::ttl(octets)).ok_or(DropReason::TtlExpired)?;
     ipv4::set_ttl(octets, ttl);
     let start = message::move_before(datagram.buffer, packet.start, message_type::TOKEN, token);
-    effects.outbox.in_place(index, to, *known_since, start..packet.end);
+    effects.outbox.in_place(index, to, after, start..packet.end);
     Ok(())
 }

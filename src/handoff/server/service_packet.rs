@@ -13,8 +13,9 @@ use crate::ip::ipv4::Ipv4;
 
 /// What a service packet belongs to.
 enum BelongsTo {
-    /// An entry, if one is mapped to the port.
-    Entry(Option<Slot>),
+    Entry(Slot),
+    /// No entry is mapped to this port.
+    Nobody(MappedPort),
     /// Nothing that a NAT64 translates by entries.
     Protocol,
 }
@@ -32,27 +33,20 @@ impl Channel {
         let Exchange { datagram, effects, .. } = &mut *exchange;
         let view = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
         let owner = self.owner(view, effects);
-        if let Ok(BelongsTo::Entry(Some(slot))) = owner
+        if let Ok(BelongsTo::Entry(slot)) = owner
             && self.is_banned(slot, effects)
         {
             // Who is banned has no entry for the service either; the NAT64 is not to ask again.
             effects.shared.stats.add(Counter::BannedQuietly, 1);
-            return return_packet(token, packet, exchange, |_| Some(1));
+            return return_packet(token, packet, exchange.known_since, exchange, |_| Some(1));
         }
-        if proof && !matches!(owner, Ok(BelongsTo::Entry(Some(_)))) {
-            return return_packet(token, packet, exchange, |_| Some(1));
+        if proof && !matches!(owner, Ok(BelongsTo::Entry(_))) {
+            return return_packet(token, packet, exchange.known_since, exchange, |_| Some(1));
         }
-        let BelongsTo::Entry(slot) = owner? else {
-            return self.unreachable(token, packet, exchange);
-        };
-        let Some(slot) = slot else {
-            // A proof that comes again, as several validation packets were under way, is still one.
-            let (port, token_octets) = (ControlPort(datagram.port), datagram.octets(token));
-            let keys = &effects.shared.keys;
-            let again = keys.verify(datagram.table, port, token_octets, view.data());
-            return return_packet(token, packet, exchange, |ttl| {
-                if again { Some(1) } else { ttl.checked_sub(1).filter(|&ttl| ttl > 0) }
-            });
+        let slot = match owner? {
+            BelongsTo::Entry(slot) => slot,
+            BelongsTo::Nobody(port) => return self.not_found(port, token, packet, exchange),
+            BelongsTo::Protocol => return self.unreachable(token, packet, exchange),
         };
         if let Some(fragment) = view.fragment().filter(|fragment| fragment.first) {
             effects.leave_note(view.fragment_key(fragment), self.table.entry(slot).client);
@@ -68,17 +62,13 @@ impl Channel {
             Class::Later(fragment) => {
                 let client = effects.noted(view.fragment_key(fragment));
                 let slot = client.and_then(|client| self.table.find(&client));
-                slot.map(|slot| BelongsTo::Entry(Some(slot))).ok_or(DropReason::FragmentUnknown)
+                slot.map(BelongsTo::Entry).ok_or(DropReason::FragmentUnknown)
             }
-            Class::Ports { destination_port, .. } => {
-                Ok(BelongsTo::Entry(self.table.find_port(MappedPort(destination_port))))
-            }
+            Class::Ports { destination_port, .. } => Ok(self.at_port(destination_port)),
             // An ICMP error belongs to the entry that the packet it quotes was translated by.
             Class::Error(quoted) => match flow::quoted_ipv4(quoted) {
-                Ok(quoted) => {
-                    Ok(BelongsTo::Entry(self.table.find_port(MappedPort(quoted.source_port))))
-                }
-                Err(QuotedError::NoPorts) => Ok(BelongsTo::Entry(None)),
+                Ok(quoted) => Ok(self.at_port(quoted.source_port)),
+                Err(QuotedError::NoPorts) => Ok(BelongsTo::Nobody(MappedPort(0))),
                 Err(QuotedError::NoTransport) => Err(DropReason::IcmpErrorUnmatched),
             },
             Class::Icmp(kind) if !icmp::v4::is_query(kind.ok_or(DropReason::HeaderTruncated)?) => {
@@ -86,6 +76,32 @@ impl Channel {
             }
             Class::Icmp(_) | Class::Other => Ok(BelongsTo::Protocol),
         }
+    }
+
+    #[inline]
+    fn at_port(&self, port: u16) -> BelongsTo {
+        let port = MappedPort(port);
+        self.table.find_port(port).map_or(BelongsTo::Nobody(port), BelongsTo::Entry)
+    }
+
+    /// Returns a packet to a port that no entry has: where one had it, that it went is recorded by
+    /// then.
+    fn not_found(
+        &self,
+        port: MappedPort,
+        token: Span,
+        packet: Span,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), DropReason> {
+        let after = self.durable_before(port, exchange.known_since);
+        let Exchange { datagram, effects, .. } = &*exchange;
+        let view = Ipv4::new(datagram.octets(packet)).ok_or(DropReason::PacketTruncated)?;
+        // A proof that comes again, as several validation packets were under way, is still one.
+        let (port, token_octets) = (ControlPort(datagram.port), datagram.octets(token));
+        let again = effects.shared.keys.verify(datagram.table, port, token_octets, view.data());
+        return_packet(token, packet, after, exchange, |ttl| {
+            if again { Some(1) } else { ttl.checked_sub(1).filter(|&ttl| ttl > 0) }
+        })
     }
 
     /// Answers anything else: no host behind the NAT64 would know this protocol.

@@ -51,6 +51,27 @@ fn section_9_an_answer_waits_for_what_it_announces() {
     assert_eq!(in_batch(10, 8, &rotated.concat()), [9]);
 }
 
+/// That nobody has a port any more is announced by a packet that comes back.
+#[test]
+fn section_9_a_packet_to_a_port_that_was_taken_away_waits_for_that() {
+    let mut shard = Shard::new(|config| config.limits.entries_max = 2);
+    shard.prove(NAT64, CONTROL, TOKEN);
+    let [oldest, _] = [1, 2].map(|port| make(&mut shard, CLIENT, port));
+    (shard.batch.record, shard.batch.durable) = (9, 8);
+    let free = if oldest.port.0 == 5000 { 5001 } else { 5000 };
+    let reported = entry(free, client("2001:db8::3", 1));
+    shard.ask(&report(b"a1", &[reported]));
+    assert_eq!(shard.events(), [deleted(oldest), created(reported)]);
+    let mut after = |port, record, durable| {
+        (shard.batch.record, shard.batch.durable) = (record, durable);
+        shard.ask(&service_packet(&to_mapped(port)));
+        shard.outbox.replies[0].after
+    };
+    assert_eq!(after(oldest.port.0, 10, 8), 9);
+    assert_eq!(after(free ^ 1 ^ 2, 10, 8), 0, "nobody had it");
+    assert_eq!(after(oldest.port.0, 10, 9), 0);
+}
+
 #[test]
 fn section_9_what_cannot_be_recorded_does_not_happen() {
     let mut shard = Shard::known();
