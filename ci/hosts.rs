@@ -2,8 +2,10 @@
 //! and Debian's etcd-server.
 //!
 //! ```text
-//!   site: NAT64s at 192.0.2.N, etcd at 198.51.100.254      hosts, each in a network of its own
+//!   site: NAT64s at 192.0.2.N                              hosts, each in a network of its own
 //!   a route to 203.0.113.5 leads to one host or another ── 198.51.100.4N+2, and all 203.0.113.5
+//!                                                          nodes of etcd, each in its own
+//!                                                       ── 198.51.100.4N+2, N from 40 on
 //! ```
 
 #![expect(clippy::disallowed_methods, reason = "tests outside the core read the clock themselves")]
@@ -24,6 +26,25 @@ mod engine;
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 #[cfg(feature = "fleet")]
+#[path = "hosts/asker.rs"]
+mod asker;
+#[cfg(feature = "fleet")]
+#[path = "crash/dice.rs"]
+mod dice;
+#[cfg(feature = "fleet")]
+#[path = "hosts/gaps.rs"]
+mod gaps;
+#[cfg(feature = "fleet")]
+#[allow(dead_code, reason = "hosts are asked at their sockets alone")]
+#[path = "harness/http.rs"]
+mod http;
+#[cfg(feature = "fleet")]
+#[path = "hosts/kill.rs"]
+mod kill;
+#[cfg(feature = "fleet")]
+#[path = "hosts/lines.rs"]
+mod lines;
+#[cfg(feature = "fleet")]
 #[path = "e2e/namespace.rs"]
 mod namespace;
 #[cfg(feature = "fleet")]
@@ -32,6 +53,9 @@ mod served;
 #[cfg(feature = "fleet")]
 #[path = "hosts/site.rs"]
 mod site;
+#[cfg(feature = "fleet")]
+#[path = "hosts/strikes.rs"]
+mod strikes;
 
 #[cfg(not(feature = "fleet"))]
 #[test]

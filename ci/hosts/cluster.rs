@@ -1,4 +1,4 @@
-//! Three nodes of etcd on loopback, with short timers.
+//! Three nodes of etcd with short timers: on loopback, or each in a network of its own.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
@@ -9,20 +9,44 @@ use tempfile::TempDir;
 use crate::PATIENCE;
 use crate::harness::process::{Process, print_if_failed, wait_until};
 use crate::harness::skip::cannot_run;
+use crate::namespace::Namespace;
 
-const NODES: usize = 3;
+pub const NODES: usize = 3;
 
 pub struct Node {
     name: String,
+    pub address: Ipv4Addr,
     client: u16,
     peer: u16,
+    /// Where it runs, if that is not where the test is.
+    namespace: Option<Namespace>,
     process: Option<Process>,
+}
+
+impl Node {
+    fn at(number: usize, address: Ipv4Addr, ports: [u16; 2], network: Option<Namespace>) -> Self {
+        let [client, peer] = ports;
+        let name = format!("node{number}");
+        Self { name, address, client, peer, namespace: network, process: None }
+    }
+
+    /// Where it answers clients.
+    fn url(&self) -> String {
+        format!("http://{}:{}", self.address, self.client)
+    }
+
+    /// Where it answers other nodes.
+    fn peer_url(&self) -> String {
+        format!("http://{}:{}", self.address, self.peer)
+    }
+
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
 }
 
 pub struct Cluster {
     directory: TempDir,
-    /// Where all of them are.
-    address: Ipv4Addr,
     pub nodes: Vec<Node>,
     /// Whether its members have been together before.
     state: &'static str,
@@ -36,22 +60,28 @@ fn free_ports<const N: usize>(address: Ipv4Addr) -> [u16; N] {
 
 impl Cluster {
     pub fn start() -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST)
+        let local = Ipv4Addr::LOCALHOST;
+        let ports = free_ports::<{ 2 * NODES }>(local);
+        let node =
+            |number| Node::at(number, local, [ports[2 * number], ports[2 * number + 1]], None);
+        Self::start_with((0..NODES).map(node).collect())
     }
 
-    /// At an address of the calling thread's network.
-    pub fn start_at(address: Ipv4Addr) -> Self {
+    /// Each node in a network of its own, with this address.
+    pub fn start_in(networks: [(Ipv4Addr, Namespace); NODES]) -> Self {
+        let nodes = networks.into_iter().enumerate();
+        let nodes = nodes.map(|(number, (address, network))| {
+            Node::at(number, address, [2379, 2380], Some(network))
+        });
+        Self::start_with(nodes.collect())
+    }
+
+    fn start_with(nodes: Vec<Node>) -> Self {
         let version = Command::new("etcd").arg("--version").stdout(Stdio::null()).status();
         if version.is_err() {
             cannot_run("etcd and etcdctl: Debian's etcd-server and etcd-client");
         }
-        let ports = free_ports::<{ 2 * NODES }>(address);
-        let nodes = (0..NODES).map(|number| {
-            let (client, peer) = (ports[2 * number], ports[2 * number + 1]);
-            Node { name: format!("node{number}"), client, peer, process: None }
-        });
-        let (directory, nodes) = (tempfile::tempdir().unwrap(), nodes.collect());
-        let mut cluster = Self { directory, address, nodes, state: "new" };
+        let mut cluster = Self { directory: tempfile::tempdir().unwrap(), nodes, state: "new" };
         (0..NODES).for_each(|node| cluster.begin(node));
         cluster.wait_for_leader();
         cluster.state = "existing";
@@ -60,9 +90,7 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn begin(&mut self, number: usize) {
-        let address = self.address;
-        let local = |port: u16| format!("http://{address}:{port}");
-        let all = self.nodes.iter().map(|node| format!("{}={}", node.name, local(node.peer)));
+        let all = self.nodes.iter().map(|node| format!("{}={}", node.name, node.peer_url()));
         let all = all.collect::<Vec<_>>().join(",");
         let node = &mut self.nodes[number];
         let mut command = Command::new("etcd");
@@ -70,18 +98,20 @@ impl Cluster {
             .args(["--name", &node.name, "--log-level", "error"])
             .arg("--data-dir")
             .arg(self.directory.path().join(&node.name))
-            .args(["--listen-client-urls", &local(node.client)])
-            .args(["--advertise-client-urls", &local(node.client)])
-            .args(["--listen-peer-urls", &local(node.peer)])
-            .args(["--initial-advertise-peer-urls", &local(node.peer)])
+            .args(["--listen-client-urls", &node.url(), "--advertise-client-urls", &node.url()])
+            .args(["--listen-peer-urls", &node.peer_url()])
+            .args(["--initial-advertise-peer-urls", &node.peer_url()])
             .args(["--initial-cluster", &all, "--initial-cluster-state", self.state])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
-        node.process = Some(Process::spawn(&mut command));
+        node.process = Some(match &node.namespace {
+            None => Process::spawn(&mut command),
+            Some(network) => network.inside(|| Process::spawn(&mut command)),
+        });
     }
 
     /// What `--fleet` gets.
     pub fn urls(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| format!("http://{}:{}", self.address, node.client)).collect()
+        self.nodes.iter().map(Node::url).collect()
     }
 
     pub fn engine(&self, cell: &str) -> Etcd {
@@ -105,16 +135,18 @@ impl Cluster {
         asked.status.success().then(|| String::from_utf8(asked.stdout).unwrap())
     }
 
-    /// The number of the node that leads. Those that do not run are not asked.
+    /// The number of the node that leads, of those that run.
     pub fn leader(&self) -> Option<usize> {
-        self.nodes.iter().position(|node| {
-            let status = || {
-                let url = format!("http://{}:{}", self.address, node.client);
-                Self::ask_nodes(&url, &["endpoint", "status"])
-            };
+        self.leader_among(&[true; NODES])
+    }
+
+    /// Of those that run, these are asked: what is stopped gives no answer.
+    pub fn leader_among(&self, asked: &[bool]) -> Option<usize> {
+        self.nodes.iter().zip(asked).position(|(node, asked)| {
+            let status = || Self::ask_nodes(&node.url(), &["endpoint", "status"]);
             // ENDPOINT, ID, VERSION, DB SIZE, IS LEADER, ...
             let leads = |said: String| said.split(", ").nth(4) == Some("true");
-            node.process.is_some() && status().is_some_and(leads)
+            *asked && node.runs() && status().is_some_and(leads)
         })
     }
 

@@ -1,12 +1,15 @@
-//! Networks with NAT64s, etcd, and hosts that have the same address of a service.
+//! Networks with NAT64s, nodes of etcd, and hosts that have the same address of a service. All lead
+//! to each other through the NAT64s' one.
 
+use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::PATIENCE;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NODES};
 use crate::harness::process::{Process, print_if_failed};
 use crate::harness::program::{SERVING, command};
 use crate::harness::skip::cannot_run;
@@ -15,7 +18,10 @@ use crate::judge::nat64::Nat64;
 use crate::namespace::Namespace;
 
 pub const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 64064);
-const ETCD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
+/// The cell that hosts belong to, unless a test wants another.
+const CELL: &str = "site";
+/// The number of the first node of etcd among the networks.
+const FIRST_NODE: u8 = 40;
 /// What a host says when it has read all that there is.
 const READ: &str = "--fleet: read";
 
@@ -34,6 +40,16 @@ impl Host {
 
     pub fn events(&self) -> Vec<Event> {
         parse_all(&std::fs::read_to_string(self.log_path()).unwrap_or_default())
+    }
+
+    /// Where it tells what it has.
+    pub fn admin_path(&self) -> PathBuf {
+        self.directory.path().join("state/admin.sock")
+    }
+
+    /// Its address among hosts and nodes.
+    pub fn address(&self) -> Ipv4Addr {
+        far(self.number)
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -67,40 +83,34 @@ impl Drop for Host {
 pub struct Site {
     pub hosts: Vec<Host>,
     pub cluster: Cluster,
+    options: &'static [&'static str],
     nat64s: u8,
 }
 
 impl Site {
     /// Does a test with the calling thread in the network of etcd and NAT64s.
     pub fn with(hosts: u8, test: impl FnOnce(&mut Self)) {
+        Self::with_options(hosts, &[], test);
+    }
+
+    /// As [`Site::with`]: all hosts have these options.
+    pub fn with_options(hosts: u8, options: &'static [&'static str], test: impl FnOnce(&mut Self)) {
         // SAFETY: takes nothing and cannot fail.
         if unsafe { libc::geteuid() } != 0 {
             cannot_run("network namespaces: run it as root");
         }
         let middle = Namespace::new();
-        middle.ip(&format!("address add {ETCD}/32 dev lo"));
         let hosts = (0..hosts).map(|number| {
-            let namespace = Namespace::new();
-            let (near, far) = (Self::near(number), Self::far(number));
-            middle.ip(&format!(
-                "link add host{number} type veth peer name out netns {}\n\
-                 address add {near}/30 dev host{number}\n\
-                 link set host{number} up",
-                namespace.path()
-            ));
-            namespace.ip(&format!(
-                "address add {far}/30 dev out\n\
-                 link set out up\n\
-                 address add {}/32 dev lo\n\
-                 route add default via {near}",
-                SERVICE.ip()
-            ));
+            let namespace = network(&middle, number);
+            namespace.ip(&format!("address add {}/32 dev lo", SERVICE.ip()));
             let directory = tempfile::tempdir().unwrap();
             Host { number, namespace, directory, process: None }
         });
         let hosts: Vec<_> = hosts.collect();
         middle.inside(|| {
-            let mut site = Self { hosts, cluster: Cluster::start_at(ETCD), nat64s: 0 };
+            let nodes: [_; NODES] = std::array::from_fn(|node| FIRST_NODE + node as u8);
+            let nodes = nodes.map(|number| (far(number), network(&middle, number)));
+            let mut site = Self { hosts, cluster: Cluster::start_in(nodes), options, nat64s: 0 };
             (0..site.hosts.len()).for_each(|host| site.begin(host));
             (0..site.hosts.len()).for_each(|host| site.wait_until_ready(host));
             site.route(0);
@@ -108,16 +118,13 @@ impl Site {
         });
     }
 
-    fn near(host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(198, 51, 100, 4 * host + 1)
-    }
-
-    fn far(host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(198, 51, 100, 4 * host + 2)
-    }
-
     /// Starts a host that does not run.
     pub fn begin(&mut self, host: usize) {
+        self.begin_in(host, CELL);
+    }
+
+    /// As a host of this cell.
+    pub fn begin_in(&mut self, host: usize, cell: &str) {
         let urls = self.cluster.urls().join(",");
         let host = &mut self.hosts[host];
         let mut command = command();
@@ -127,9 +134,10 @@ impl Site {
             .arg(host.directory.path().join("state"))
             .arg("--log")
             .arg(host.log_path())
-            .args(["--fleet", &urls, "--fleet-cell", "site"])
+            .args(["--fleet", &urls, "--fleet-cell", cell])
             .args(["--fleet-host", &host.number.to_string()])
-            .args(["--fleet-address", &format!("{}:64065", Self::far(host.number))]);
+            .args(["--fleet-address", &format!("{}:64065", host.address())])
+            .args(self.options);
         host.process = Some(host.namespace.inside(|| Process::spawn(&mut command)));
     }
 
@@ -142,21 +150,64 @@ impl Site {
 
     /// From now on all requests reach this host.
     pub fn route(&self, host: usize) {
-        let (far, service) = (Self::far(self.hosts[host].number), SERVICE.ip());
-        let ip = std::process::Command::new("ip")
-            .args(["route", "replace", &format!("{service}/32"), "via", &far.to_string()])
-            .status();
-        assert!(ip.unwrap().success());
+        self.route_among(&[host]);
+    }
+
+    /// From now on each NAT64's requests reach one of these hosts, whichever the addresses lead to.
+    pub fn route_among(&self, hosts: &[usize]) {
+        let mut words = vec!["route".to_owned(), "replace".into(), format!("{}/32", SERVICE.ip())];
+        for &host in hosts {
+            words.extend(["nexthop".into(), "via".into(), self.hosts[host].address().to_string()]);
+        }
+        assert!(Command::new("ip").args(words).status().unwrap().success());
+    }
+
+    /// From now on nothing passes between any of these pairs of addresses, and all else does.
+    pub fn cut(&self, pairs: &[(Ipv4Addr, Ipv4Addr)]) {
+        let mut rules = "table ip cut\ndelete table ip cut\n".to_owned();
+        rules += "table ip cut { chain forward { type filter hook forward priority 0;\n";
+        for (one, other) in pairs {
+            for (from, to) in [(one, other), (other, one)] {
+                writeln!(rules, "ip saddr {from} ip daddr {to} drop").unwrap();
+            }
+        }
+        rules += "}\n}\n";
+        let nft = Command::new("nft").arg(rules).status();
+        assert!(nft.unwrap_or_else(|_| cannot_run("nft: Debian's nftables")).success());
     }
 
     /// A NAT64 that no host knows.
     pub fn nat64(&mut self) -> Nat64 {
         self.nat64s += 1;
         let address = Ipv4Addr::new(192, 0, 2, self.nat64s);
-        let ip = std::process::Command::new("ip")
+        let ip = Command::new("ip")
             .args(["address", "add", &format!("{address}/32"), "dev", "lo"])
             .status();
         assert!(ip.unwrap().success());
         Nat64::at(SERVICE, address)
     }
+}
+
+/// A new network behind `middle`, with this number, in which there is one address.
+fn network(middle: &Namespace, number: u8) -> Namespace {
+    let namespace = Namespace::new();
+    let near = Ipv4Addr::new(198, 51, 100, 4 * number + 1);
+    middle.ip(&format!(
+        "link add net{number} type veth peer name out netns {}\n\
+         address add {near}/30 dev net{number}\n\
+         link set net{number} up",
+        namespace.path()
+    ));
+    namespace.ip(&format!(
+        "address add {}/30 dev out\n\
+         link set out up\n\
+         route add default via {near}",
+        far(number)
+    ));
+    namespace
+}
+
+/// The address in the network with this number.
+fn far(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, 4 * number + 2)
 }
