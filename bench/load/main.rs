@@ -18,6 +18,7 @@
 //! | `compare` | io_uring and tokio, without the protocol |
 //! | `watched` | what pages, Prometheus, history and an exporter add |
 //! | `names` | new and known clients with `--peer-names`, against the same without |
+//! | `fleet` | a host of a fleet, against one that is alone: `--features fleet`, and etcd |
 //!
 //! Names of parts as arguments run only those. `BENCH_ROUNDS` changes how many rounds there are
 //! (default 5). With `BENCH_FIFO` set, `attack` gives reactor and load a real-time priority, so

@@ -28,7 +28,7 @@ pub struct Process {
 /// A command that runs what is appended to it on the first `count` cores. It is killed when this
 /// process ends in any way: a server that is left over would keep its port, and what it inherited,
 /// for ever.
-fn on_cores(count: usize) -> Command {
+pub fn on_cores(count: usize) -> Command {
     let mut command = Command::new("setpriv");
     let cores = format!("0-{}", count - 1);
     command.args(["--pdeathsig", "KILL"]);

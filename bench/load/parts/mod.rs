@@ -3,6 +3,7 @@
 mod attack;
 mod compare;
 mod create;
+mod fleet;
 mod known;
 mod latency;
 mod mix;
@@ -21,7 +22,7 @@ use crate::report::Target;
 type Part = fn(usize) -> Result<(), String>;
 
 /// By name.
-pub const PARTS: [(&str, Part); 10] = [
+pub const PARTS: [(&str, Part); 11] = [
     ("known", known::run),
     ("create", create::run),
     ("mix", mix::run),
@@ -32,6 +33,7 @@ pub const PARTS: [(&str, Part); 10] = [
     ("compare", compare::run),
     ("watched", watched::run),
     ("names", names::run),
+    ("fleet", fleet::run),
 ];
 
 /// The time to settle after a load that changes nothing.
