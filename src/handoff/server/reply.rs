@@ -112,8 +112,8 @@ pub fn emit_entry(out: &mut Vec<u8>, authenticator: &[u8], entry: Entry) -> Resu
     Ok(())
 }
 
-/// Sends a packet back with the token, in place, when record `after` is durable. `next_ttl` says its
-/// time to live from the one it had.
+/// Sends a packet back with the token, in place, when record `after` is durable. `next_ttl` says
+/// its time to live from the one it had.
 pub fn return_packet(
     token: Span,
     packet: Span,
