@@ -101,6 +101,18 @@ fn seeds_that_found_something() {
     }
 }
 
+/// As large as a cell is to be, with hosts that are killed: what is asked of the engine then.
+#[test]
+fn a_cell_of_32_hosts_with_1000_tables() {
+    let Verdict { broken, moves, transactions, .. } =
+        World::sized(1, &[Kind::Kill], 32, 1000).run();
+    assert_eq!(broken, None);
+    let [claims, records, confirmations] = transactions.map(|count| count / world::SECONDS);
+    println!(
+        "a second: {claims} claims, {records} records, {confirmations} confirmations; {moves} moves in all"
+    );
+}
+
 #[test]
 fn a_seed_leads_to_the_same_again() {
     for seed in 0..10 {

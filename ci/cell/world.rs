@@ -18,13 +18,15 @@ type Time = u64;
 
 const MS: Time = 1000;
 const SECOND: Time = 1000 * MS;
-const TABLES: u8 = 3;
+const TABLES: usize = 3;
 const CLIENTS: usize = 7;
 /// Faults end then.
 const FAULTS_UNTIL: Time = 20 * SECOND;
 /// Requests from then on are answered.
 const WELL_FROM: Time = FAULTS_UNTIL + 7 * SECOND;
 const END: Time = FAULTS_UNTIL + 12 * SECOND;
+/// How many that are.
+pub const SECONDS: u64 = END / SECOND;
 /// Within so long.
 const ANSWERED_WITHIN: Time = SECOND;
 const TICK: Time = 100 * MS;
@@ -33,6 +35,10 @@ const WATCH: Time = 20 * MS;
 const DEADLINE: Time = 250 * MS;
 /// A request of each table's NAT64 comes as often, on average.
 const REQUEST: Time = 60 * MS;
+/// The same in a cell of another size.
+const REQUEST_OF_MANY: Time = 2 * SECOND;
+/// NAT64s of each local address.
+const NAT64S: usize = 250;
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -112,6 +118,8 @@ pub struct Verdict {
     pub passed_on: u64,
     /// How often a table got another owner.
     pub moves: u64,
+    /// What was asked of the engine: claims, records, confirmations.
+    pub transactions: [u64; 3],
     pub trace: Vec<String>,
 }
 
@@ -131,6 +139,7 @@ pub struct World {
     runs: u64,
     kinds: BTreeSet<Kind>,
     canary: Option<Canary>,
+    request_each: Time,
     dice: Dice,
     net: Dice,
     verdict: Verdict,
@@ -141,8 +150,25 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, kinds: &[Kind], canary: Option<Canary>, traces: bool) -> Self {
         let mut dice = Dice::new(seed, 0);
-        let kinds: BTreeSet<_> = kinds.iter().copied().collect();
         let hosts = 3 + dice.below(2);
+        Self::begin(seed, kinds, canary, traces, (hosts, TABLES, REQUEST), dice)
+    }
+
+    /// With so many hosts and tables, of which each is asked about less often.
+    pub fn sized(seed: u64, kinds: &[Kind], hosts: usize, tables: usize) -> Self {
+        let size = (hosts, tables, REQUEST_OF_MANY);
+        Self::begin(seed, kinds, None, false, size, Dice::new(seed, 0))
+    }
+
+    fn begin(
+        seed: u64,
+        kinds: &[Kind],
+        canary: Option<Canary>,
+        traces: bool,
+        (hosts, tables, request_each): (usize, usize, Time),
+        dice: Dice,
+    ) -> Self {
+        let kinds: BTreeSet<_> = kinds.iter().copied().collect();
         let faulty = Faulty {
             any_claim: canary == Some(Canary::AnyClaim),
             any_record: canary == Some(Canary::AnyRecord),
@@ -180,6 +206,7 @@ impl World {
             runs: 0,
             kinds,
             canary,
+            request_each,
             dice,
             net: Dice::new(seed, 2),
             verdict: Verdict::default(),
@@ -189,9 +216,9 @@ impl World {
         for host in 0..hosts {
             world.push(0, Event::Start(HostId(host as u32)));
         }
-        for number in 0..TABLES {
-            let (local, nat64) =
-                (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(192, 0, 2, 1 + number));
+        for number in 0..tables {
+            let local = Ipv4Addr::new(203, 0, 113, 5 + (number / NAT64S) as u8);
+            let nat64 = Ipv4Addr::new(192, 0, 2, 1 + (number % NAT64S) as u8);
             let table = TableKey { local, nat64 };
             world.routes.insert(table, HostId(world.dice.below(hosts) as u32));
             world.push(100 * MS, Event::Client(table));
@@ -285,6 +312,11 @@ impl World {
                 self.say(|| format!("{run:?} sends {id}: {transaction:?} {changes:?}"));
                 self.tries += 1;
                 let number = self.tries;
+                self.verdict.transactions[match transaction {
+                    Transaction::Claim { .. } => 0,
+                    Transaction::Record { .. } => 1,
+                    Transaction::Confirm { .. } => 2,
+                }] += 1;
                 self.place(run.host).outstanding.insert(id, number);
                 self.push(DEADLINE, Event::Deadline(run, id, number));
                 if self.is_lost(run.host) {
@@ -455,7 +487,7 @@ impl World {
     }
 
     fn client(&mut self, table: TableKey) {
-        let after = REQUEST / 2 + self.net.below(REQUEST as usize) as Time;
+        let after = self.request_each / 2 + self.net.below(self.request_each as usize) as Time;
         self.push(after, Event::Client(table));
         let hosts = self.places.len();
         if self.has(Kind::Flapping) && self.faults() || self.net.chance(50) {
