@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::PATIENCE;
 use crate::dice::Dice;
 use crate::judge::client::{Client, Entry, PUBLIC, SERVICE};
 use crate::judge::nat64::Nat64;
@@ -72,7 +73,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    pub fn new(nat64: Nat64, number: u32, pace: Duration, dice: Dice) -> Self {
+    fn new(nat64: Nat64, number: u32, pace: Duration, dice: Dice) -> Self {
         Self {
             nat64,
             dice,
@@ -89,6 +90,19 @@ impl Asker {
             silence: Duration::ZERO,
             until_reboot: REBOOTS_EACH,
         }
+    }
+
+    /// The same, and known: it asks until it is, as anything may be lost while hosts are busy.
+    pub fn known(nat64: Nat64, number: u32, pace: Duration, dice: Dice) -> Self {
+        let mut asker = Self::new(nat64, number, pace, dice);
+        let client = asker.new_client();
+        assert_eq!(
+            asker.ask_all(&[client], &[], PATIENCE),
+            0,
+            "{} is not known",
+            asker.nat64.address
+        );
+        asker
     }
 
     /// Asks until `stop`, and proves itself to whoever wants that.

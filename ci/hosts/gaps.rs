@@ -7,6 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::PATIENCE;
+use crate::asker::Asker;
+use crate::dice::Dice;
 use crate::harness::process::wait_until;
 use crate::judge::client::Client;
 use crate::judge::nat64::Nat64;
@@ -19,11 +21,22 @@ const LOOKED: Duration = Duration::from_secs(4);
 /// How long routes flap: a table may move once in ten seconds.
 const FLAPS_FOR: Duration = Duration::from_secs(12);
 const FLAPS_EACH: Duration = Duration::from_millis(100);
-const KNOWN: u32 = 1_000;
+const KNOWN: u32 = 500;
 
 fn times() -> usize {
     let times = std::env::var("NAT64HANDOFF_TIMES").ok();
     times.map_or(1, |times| times.parse().expect("NAT64HANDOFF_TIMES is a number"))
+}
+
+/// A NAT64 that is known, and so are some of its clients.
+fn known_nat64(site: &mut Site) -> Nat64 {
+    let dice = Dice::new("known_nat64");
+    let mut asker = Asker::known(site.nat64(), 0, EACH, dice);
+    let clients: Vec<_> = (0..KNOWN).map(Client::nth).collect();
+    assert_eq!(asker.ask_all(&clients, &[], PATIENCE), 0);
+    let nat64 = asker.nat64;
+    while nat64.try_reply(Duration::from_millis(500)).is_some() {}
+    nat64
 }
 
 /// Asks for one client after another, each once, while something is done. Returns when answers
@@ -85,12 +98,8 @@ fn gaps_when(
     happen: impl Fn(&mut Site) -> usize,
     mend: impl Fn(&mut Site, usize),
 ) {
-    let (mut known, mut new) = (site.nat64(), site.nat64());
+    let (mut known, mut new) = (known_nat64(site), known_nat64(site));
     let (mut of_known, mut of_new) = (Vec::new(), Vec::new());
-    for nat64 in [&known, &new] {
-        nat64.introduce();
-    }
-    (0..KNOWN).for_each(|client| _ = known.map(Client::nth(client)));
     for time in 0..times() as u32 {
         let stop = AtomicBool::new(false);
         let first = 1_000_000 * (time + 1);
@@ -179,9 +188,7 @@ fn claims(site: &Site, nat64: &Nat64) -> u64 {
 #[test]
 fn tables_stay_where_they_are_while_routes_flap() {
     Site::with(3, |site| {
-        let mut nat64 = site.nat64();
-        nat64.introduce();
-        (0..KNOWN).for_each(|client| _ = nat64.map(Client::nth(client)));
+        let mut nat64 = known_nat64(site);
         let (before, stop) = (claims(site, &nat64), AtomicBool::new(false));
         let (_, unanswered, flaps) = asking(
             &mut nat64,
@@ -218,9 +225,7 @@ fn cpu(id: u32) -> Duration {
 fn what_a_request_costs_that_another_host_answers() {
     const REQUESTS: u32 = 20_000;
     Site::with(2, |site| {
-        let nat64 = site.nat64();
-        nat64.introduce();
-        (0..KNOWN).for_each(|client| _ = nat64.map(Client::nth(client)));
+        let nat64 = known_nat64(site);
         let request = |number: u32| {
             let client = Client::nth(number % KNOWN);
             nat64.client_request(&client.authenticator(), &client.udp(b"known"))

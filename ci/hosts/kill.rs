@@ -33,13 +33,9 @@ fn kills() -> usize {
     kills.map_or(KILLS, |kills| kills.parse().expect("NAT64HANDOFF_KILLS is a number"))
 }
 
+/// NAT64s that are known.
 fn askers(site: &mut Site, dice: &mut Dice) -> Vec<Asker> {
-    let nat64s = (0..NAT64S).map(|number| {
-        let nat64 = site.nat64();
-        nat64.introduce();
-        Asker::new(nat64, number, PACE, dice.fork())
-    });
-    nat64s.collect()
+    (0..NAT64S).map(|number| Asker::known(site.nat64(), number, PACE, dice.fork())).collect()
 }
 
 /// All NAT64s ask while something is done.

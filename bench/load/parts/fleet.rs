@@ -136,7 +136,8 @@ impl Etcd {
 
     /// A host of a cell of its own.
     fn host(&self) -> Result<Process, String> {
-        let address = format!("{}:{}", Ipv4Addr::LOCALHOST, free_port());
+        // What is listened at has a port of that range as well.
+        let address = format!("{}:{}", Ipv4Addr::new(127, 0, 0, 2), free_port());
         let cell = format!("bench-{}", self.cells.replace(self.cells.get() + 1));
         let urls = urls();
         let options = ["--fleet", &urls, "--fleet-cell", &cell, "--fleet-host", "1"];
