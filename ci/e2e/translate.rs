@@ -39,7 +39,7 @@ fn shell(field: &Field, lines: &str) {
 }
 
 /// A server that translates, on a host without IPv6, gateways that it knows, and nginx for IPv4.
-fn translating(field: &Field, options: &[&str]) -> (Server, Vec<Gateway>, Nginx) {
+pub fn translating(field: &Field, options: &[&str]) -> (Server, Vec<Gateway>, Nginx) {
     shell(field, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
     shell(field, &recipe().join("\n"));
     let server = Server::start_with(field, options);
@@ -56,7 +56,7 @@ fn translating(field: &Field, options: &[&str]) -> (Server, Vec<Gateway>, Nginx)
 }
 
 /// The address that stands for a site's client, by the log.
-fn address_of(server: &Server, site: &Site) -> Ipv4Addr {
+pub fn address_of(server: &Server, site: &Site) -> Ipv4Addr {
     let mut found = None;
     wait_until("the log names the client", || {
         found = server.names().address_of(site.address);

@@ -250,7 +250,8 @@ DropReason:
     ClientUnknown = "client_unknown" => Sender:
         "answers to clients that came by no NAT64 since the start; they come when the clients speak \
          again",
-    /// Section 11: a packet to be translated of a client that has no address of the pool.
+    /// Section 11: a packet to be translated of a client that has no address of the pool, and
+    /// cannot have an entry: it came by Geneve, or its address is being recorded.
     ClientUnnamed = "client_unnamed" => Us:
         "packets to be translated of clients that have no address of the pool; make it larger \
          (--peer-pool), where pool_full counts, too",
@@ -376,13 +377,15 @@ Counter:
     PoolNamed = "pool_named",
     /// Addresses of the pool that were taken back from clients without entries.
     PoolUnnamed = "pool_unnamed",
-    /// Entries whose clients have no address of the pool (`--peer-names ipv4`), as none was left.
+    /// Entries whose clients have no address of the pool (`--peer-names ipv4`), as none was left,
+    /// and packets that were not translated for that (`--deliver translate`).
     PoolFull = "pool_full" => Us:
-        "clients have no IPv4 name, as no address of the pool is left: choose a larger --peer-pool",
+        "clients have no IPv4 address of their own, as none of the pool is left, and are known by their NAT64's: \
+         choose a larger --peer-pool",
     /// The same, as those who came through the same NAT64 have their share, and most are given.
     PoolShare = "pool_share" => Us:
-        "clients have no IPv4 name, as most of the pool is given, and their NAT64 has its share: choose a \
-         larger --peer-pool, or say by --deny whom not to serve",
+        "clients have no IPv4 address of their own, as most of the pool is given, and their NAT64 or /64 has its \
+         share: choose a larger --peer-pool, or say by --deny whom not to serve",
     /// The same, as another reactor was giving them one at that time.
     PoolUnrecorded = "pool_unrecorded",
     /// Times that the event log was so far behind that new clients had to wait for it.

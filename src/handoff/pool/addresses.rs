@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::{PoolSettings, PoolUnit};
 use crate::handoff::entry::{BLOCK_ADDRESSES, TableKey};
 use crate::handoff::random::SecretHash;
+use crate::handoff::stats::Counter;
 
 /// While more than this part of a reactor's addresses stand for somebody, no NAT64 gets more of
 /// them than its share, and no /64 of clients.
@@ -29,6 +30,17 @@ pub enum Nameless {
     Share,
     /// Another reactor gave it one, and has not recorded it yet.
     Unrecorded,
+}
+
+impl Nameless {
+    /// What is counted.
+    pub fn counter(self) -> Counter {
+        match self {
+            Nameless::Full => Counter::PoolFull,
+            Nameless::Share => Counter::PoolShare,
+            Nameless::Unrecorded => Counter::PoolUnrecorded,
+        }
+    }
 }
 
 /// The /64 of clients.

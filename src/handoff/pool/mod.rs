@@ -26,7 +26,7 @@ use hashbrown::{HashMap, HashTable};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 pub use self::addresses::Nameless;
-pub use self::share::{Coming, PoolShare};
+pub use self::share::{ClientAddresses, Coming, PoolShare, PoolShareOfBoth};
 use crate::handoff::delivery::FLOW_HELD;
 use crate::handoff::random::SecretHash;
 

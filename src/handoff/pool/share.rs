@@ -1,8 +1,8 @@
 //! [`PoolShare`]: what a reactor gives and takes back of a [`AddressPool`].
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
@@ -17,6 +17,31 @@ pub enum Coming {
     Has(Ipv4Addr),
     /// It has it from now on: that is to be recorded before the entry is.
     New(Ipv4Addr, Ipv6Net),
+}
+
+/// A [`PoolShare`] that is both the server's, which gives addresses to clients whose packets are
+/// translated, and that of whoever names entries and records it all. Both are of one thread:
+/// neither waits for the other.
+#[derive(Clone)]
+pub struct PoolShareOfBoth(Arc<Mutex<PoolShare>>);
+
+impl PoolShareOfBoth {
+    pub fn new(share: PoolShare) -> Self {
+        Self(Arc::new(Mutex::new(share)))
+    }
+
+    /// For a call or some.
+    pub fn lock(&self) -> MutexGuard<'_, PoolShare> {
+        // Nothing panics while it is held; if it did, what is in it is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What gives clients addresses whose packets are translated.
+pub struct ClientAddresses {
+    pub share: PoolShareOfBoth,
+    /// Who had one last, and in which second: nothing more is to be done for him in that.
+    pub last: Option<(Ipv6Addr, u32)>,
 }
 
 /// Of one reactor.
@@ -91,6 +116,21 @@ impl PoolShare {
         // Not as an entry.
         self.go(client, now);
         coming
+    }
+
+    /// Whether a client has an address, or will when what this reactor gave is recorded.
+    pub fn has(&self, client: Ipv6Addr) -> bool {
+        let mut has = false;
+        self.pool.with_found(self.pool.settings.unit.key(client), |clients| {
+            has = clients.address != 0
+                && match clients.recorded {
+                    Recorded::Named => true,
+                    Recorded::NotYet(by) => by == self.number,
+                    Recorded::Ends => false,
+                };
+            false
+        });
+        has
     }
 
     /// An entry comes whose client is to get no address.

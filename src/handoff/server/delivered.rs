@@ -56,9 +56,15 @@ impl Channel {
             return Ok(false);
         };
         if let Some(slot) = slot
-            && (!opens(view, &walk) || !self.frees(slot, &mut exchange.effects))
+            && (!opens(view, &walk) || !self.is_free(slot, &mut exchange.effects))
         {
             return Ok(false);
+        }
+        if translates && !gives_address(&flow, &mut exchange.effects)? {
+            return Ok(false);
+        }
+        if let Some(slot) = slot {
+            self.free(slot, &mut exchange.effects);
         }
         self.deliver(flow, translates, token, parts, exchange).map(|()| true)
     }
@@ -81,6 +87,9 @@ impl Channel {
         let delivery = exchange.effects.shared.delivery.as_deref();
         match to_deliver(view, &walk, delivery.filter(|delivery| !delivery.is_away())) {
             Some((flow, translates)) => {
+                if translates && !gives_address(&flow, &mut exchange.effects)? {
+                    return Ok(false);
+                }
                 self.deliver(flow, translates, token, parts, exchange).map(|()| true)
             }
             None => Ok(false),
@@ -131,6 +140,9 @@ impl Channel {
         };
         let translates = delivery.ports.translates_others();
         let flow = whole_flow(walk.protocol, parts, exchange)?;
+        if translates && !gives_address(&flow, &mut exchange.effects)? {
+            return Ok(false);
+        }
         self.deliver(flow, translates, token, parts, exchange).map(|()| true)
     }
 
@@ -204,16 +216,17 @@ impl Channel {
         show_alive(token, exchange)
     }
 
-    /// Ends the entry in `slot` for a new connection of its client, where no other lives on it, and
-    /// that can be recorded. Returns whether it did.
-    pub(super) fn frees(&mut self, slot: Slot, effects: &mut Effects<'_>) -> bool {
+    /// Whether the entry in `slot` may end for a new connection of its client: no other lives on
+    /// it, and that can be recorded.
+    pub(super) fn is_free(&self, slot: Slot, effects: &mut Effects<'_>) -> bool {
         let port = self.table.port(slot);
         let live = effects.live.of(effects.table).filter(|live| live.poll > 0);
-        if live.is_none_or(|live| live.ports.contains(port)) || effects.batch.frozen.is_some() {
-            return false;
-        }
+        live.is_some_and(|live| !live.ports.contains(port)) && effects.batch.frozen.is_none()
+    }
+
+    /// Ends it.
+    pub(super) fn free(&mut self, slot: Slot, effects: &mut Effects<'_>) {
         self.delete(effects, |table, changed| table.delete(slot, changed));
-        true
     }
 }
 
@@ -235,12 +248,33 @@ pub(super) fn came(
     if !translates {
         delivery.check_service(service)?;
     }
-    if !delivery.can_be_client(client) || Prefix96::of(client) == Prefix96::of(service) {
-        return Err(DropReason::ClientAddress);
-    }
+    check_client(client, service, delivery)?;
     delivery.routes.came(&flow, via, second)?;
     shared.last_flow = LastFlow::new(flow, via, second);
     Ok(true)
+}
+
+/// Whether the client of a flow that is to be translated has an address, or gets one now: see
+/// [`Effects::gives_address`].
+///
+/// # Errors
+/// Those of that, or that it can be no client.
+pub(super) fn gives_address(
+    flow: &DeliveredFlow,
+    effects: &mut Effects<'_>,
+) -> Result<bool, DropReason> {
+    let delivery = effects.shared.delivery.as_deref().ok_or(DropReason::NothingAsked)?;
+    check_client(flow.client, flow.service, delivery)?;
+    effects.gives_address(flow.client)
+}
+
+fn check_client(
+    client: Ipv6Addr,
+    service: Ipv6Addr,
+    delivery: &HostDelivery,
+) -> Result<(), DropReason> {
+    let is_one = delivery.can_be_client(client) && Prefix96::of(client) != Prefix96::of(service);
+    is_one.then_some(()).ok_or(DropReason::ClientAddress)
 }
 
 /// Whether it is a segment that opens a connection.

@@ -12,6 +12,7 @@ use crate::handoff::change::Change;
 use crate::handoff::delivery::{HostDelivery, LastFlow, LastTunnel};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
 use crate::handoff::fragments::FragmentNotes;
+use crate::handoff::pool::ClientAddresses;
 use crate::handoff::proof::ProofKeys;
 use crate::handoff::random::{Random, SecretHash};
 use crate::handoff::stats::{Counter, Stats};
@@ -30,6 +31,8 @@ pub struct Shared {
     pub bans: Option<Arc<Bans>>,
     /// None: nothing is delivered on this host.
     pub delivery: Option<Arc<HostDelivery>>,
+    /// None: nothing is translated, or whoever does it gives addresses.
+    pub addresses: Option<ClientAddresses>,
     pub last_flow: Option<LastFlow>,
     pub last_tunnel: Option<LastTunnel>,
     pub budget: Arc<Budget>,

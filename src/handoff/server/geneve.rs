@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::admission::Admission;
 use super::channel::Channel;
 use super::channels::hash_of;
-use super::delivered::{came, flow_of, opens};
+use super::delivered::{came, flow_of, gives_address, opens};
 use super::exchange::{Effects, Exchange, Shared, Wanted, record};
 use super::reply::AuthenticatorFrom;
 use super::{Batch, Datagram, LiveConnections, Outbox, Server, Translated};
@@ -236,6 +236,7 @@ impl Admission {
                     return Ok(());
                 }
             }
+            wants_address(&flow, translates, &mut exchange.effects)?;
             came(flow, translates, via, &mut exchange.effects)?;
         }
         let Exchange { datagram, effects, .. } = exchange;
@@ -266,7 +267,8 @@ impl Admission {
         else {
             return false;
         };
-        if opens && channel.frees(slot, &mut exchange.effects) {
+        if opens && channel.is_free(slot, &mut exchange.effects) {
+            channel.free(slot, &mut exchange.effects);
             return false;
         }
         channel.touch(slot, &mut exchange.effects);
@@ -304,6 +306,17 @@ impl Admission {
             Ok(())
         })
     }
+}
+
+/// Where a packet is to be translated, its client is to have an address: there is no entry to fall
+/// back to.
+fn wants_address(
+    flow: &DeliveredFlow,
+    translates: bool,
+    effects: &mut Effects<'_>,
+) -> Result<(), DropReason> {
+    let has = !translates || gives_address(flow, effects)?;
+    has.then_some(()).ok_or(DropReason::ClientUnnamed)
 }
 
 fn geneve_of(

@@ -8,6 +8,7 @@
 //! A datagram goes from `prefetch` (parsed) to `admission` (who is it), `channel` and its branches
 //! `client_packet`, `service_packet` and `report` (what is asked), and to `reply`.
 
+mod addressed;
 mod admission;
 mod banned;
 mod batch;
@@ -142,6 +143,7 @@ impl Server {
             create_rate: config.create_rate,
             bans: None,
             delivery: None,
+            addresses: None,
             last_flow: None,
             last_tunnel: None,
             budget: Arc::clone(&config.budget),

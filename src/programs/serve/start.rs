@@ -102,7 +102,7 @@ impl Names {
         pool_lines(config).iter().for_each(|line| warn(format_args!("{line}")));
         let mut found = FoundPool::take(config, servers);
         let names = Self::filled(config, socket, servers, stats, &mut found);
-        let dealt = found.deal(names.as_ref(), stats);
+        let dealt = found.deal(names.as_ref(), servers, stats);
         (names, dealt)
     }
 

@@ -267,11 +267,15 @@ fn conflict(entry: Entry) -> Change {
 
 /// Makes an entry and returns it.
 fn make(shard: &mut Shard, address: &str, port: u16) -> Entry {
-    let packet = udp6(address, port);
-    let reply = shard.ask(&client_packet(&packet));
+    make_by(shard, &udp6(address, port), address, port)
+}
+
+/// The entry that this packet of the client makes.
+fn make_by(shard: &mut Shard, packet: &[u8], address: &str, port: u16) -> Entry {
+    let reply = shard.ask(&client_packet(packet));
     let entry =
         shard.server.entries().find(|(_, entry)| entry.client == client(address, port)).unwrap().1;
-    assert_eq!(reply, answer(AUTHENTICATOR, entry, &packet));
+    assert_eq!(reply, answer(AUTHENTICATOR, entry, packet));
     entry
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::handoff::delivery::{
     DeliveredFlow, DeliveredPorts, DeliveryRoutes, HostDelivery, Tunnel,
 };
+use crate::handoff::pool::{AddressPool, PoolSettings, PoolShareOfBoth, PoolUnit};
 use crate::ip::fields::tcp;
 use crate::ip::transport::Transport;
 
@@ -299,4 +300,103 @@ fn section_11_fragments_and_errors_are_translated_as_their_flows_are() {
 
 fn message_of(kind: u8, data: &[u8]) -> Vec<u8> {
     super::message(kind, data)
+}
+
+/// [`translating`], with two addresses for clients, and whoever takes them back.
+fn with_two_addresses() -> (Shard, PoolShareOfBoth) {
+    let (mut shard, _) = translating();
+    shard.live = Box::new(Live(PortSet::new(vec![])));
+    let settings = PoolSettings {
+        network: "100.64.0.0/30".parse().unwrap(),
+        unit: PoolUnit::Address,
+        idle: Duration::ZERO,
+        names: false,
+        translates: true,
+    };
+    let hash = SecretHash::new([7; 16]);
+    let (_, mut shares, _) = AddressPool::new(settings, hash, 1, |_| 0, []);
+    let share = PoolShareOfBoth::new(shares.remove(0));
+    shard.server.give_addresses(share.clone());
+    (shard, share)
+}
+
+/// The address that a client is given by its packet, which is delivered.
+fn given(shard: &mut Shard, packet: &[u8]) -> Ipv4Addr {
+    assert_eq!(shard.send(&client_packet(packet)), []);
+    assert_eq!(shard.outbox.delivered.len(), 1);
+    let [(table, Change::Named { address, .. })] = shard.outbox.changes[..] else {
+        panic!("{:?}", shard.outbox.changes)
+    };
+    assert_eq!(table, TableKey::block_of(address));
+    address
+}
+
+#[test]
+fn section_11_clients_for_whom_no_address_is_left_have_entries() {
+    let (mut shard, share) = with_two_addresses();
+    let syn = |client: &str| tcp6(client, 1, 80, tcp::SYN);
+    let [one, two, three, four] = ["2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:0:3::1", CLIENT];
+    let address = given(&mut shard, &syn(one));
+    assert_ne!(address, given(&mut shard, &syn(two)));
+    // Each has it from now on.
+    assert_eq!(delivered(&mut shard, &tcp6(one, 1, 80, tcp::ACK)), 1);
+    assert_eq!(delivered(&mut shard, &tcp6(one, 2, 80, tcp::SYN)), 1);
+    let entry = make_by(&mut shard, &syn(three), three, 1);
+    assert!(shard.outbox.delivered.is_empty());
+    let more = tcp6(three, 1, 80, tcp::ACK);
+    assert_eq!(shard.ask(&client_packet(&more)), answer(AUTHENTICATOR, entry, &more));
+    // The entry stays while there is nothing better, though no connection lives on it.
+    assert_eq!(shard.ask(&client_packet(&syn(three))), answer(AUTHENTICATOR, entry, &syn(three)));
+    assert_eq!(shard.events(), []);
+    // A ping is answered here, and fragments by the entry of the first one.
+    let mut echo = [128, 0, 0, 0, 0, 0, 0, 0];
+    let sum = checksum::icmpv6(four.parse().unwrap(), SERVICE.parse().unwrap(), &echo);
+    echo[2..4].copy_from_slice(&sum.to_be_bytes());
+    let ping = ip6(protocol::ICMPV6, four, SERVICE, &echo);
+    let reply = shard.ask(&client_packet(&ping));
+    assert_eq!(reply[message(6, AUTHENTICATOR).len() + 40], 129);
+    let fragment = |offset: u16, more: u16, data: &[u8]| {
+        let header = [&[protocol::UDP, 0][..], &(offset << 3 | more).to_be_bytes(), &[0, 0, 0, 9]];
+        ip6(protocol::FRAGMENT, four, SERVICE, &[&header.concat(), data].concat())
+    };
+    let first = fragment(0, 1, &transport(1, 53)[..16]);
+    make_by(&mut shard, &first, four, 1);
+    shard.ask(&client_packet(&fragment(2, 0, &[1, 2, 3])));
+    assert!(shard.outbox.delivered.is_empty());
+    let stats = shard.server.stats();
+    // All came by one NAT64.
+    assert_eq!((stats.get(Counter::PoolNamed), stats.get(Counter::PoolShare)), (2, 4));
+    assert_eq!(shard.drops(), []);
+    // An address that is taken back is the next new connection's, also of who had an entry.
+    let net = one.parse::<Ipv6Addr>().unwrap().into();
+    let mut lock = share.lock();
+    lock.recorded(net);
+    let mut taken = Vec::new();
+    lock.take_back(shard.time + Duration::from_hours(3), 9, 9, |name| taken.push(name));
+    assert_eq!(taken, [(address, net)]);
+    drop(lock);
+    // Not before that is recorded.
+    shard.ask(&client_packet(&syn(three)));
+    share.lock().freed((address, net));
+    assert_eq!(shard.send(&client_packet(&syn(three))), []);
+    let client = three.parse::<Ipv6Addr>().unwrap().into();
+    assert_eq!(shard.events(), [Change::Named { address, client }, deleted(entry)]);
+    assert_eq!(shard.outbox.delivered.len(), 1);
+}
+
+#[test]
+fn section_11_no_address_is_given_where_nothing_can_be_recorded() {
+    let (mut shard, _) = with_two_addresses();
+    given(&mut shard, &tcp6(CLIENT, 1, 80, tcp::SYN));
+    shard.batch.frozen = Some(DropReason::JournalFull);
+    for port in [1, 2] {
+        assert_eq!(delivered(&mut shard, &tcp6(CLIENT, port, 80, tcp::SYN)), 1);
+    }
+    let other = client_packet(&tcp6("2001:db8:0:1::1", 1, 80, tcp::SYN));
+    assert_eq!(shard.dropped(&other), DropReason::JournalFull);
+    // Who cannot be a client gets none.
+    shard.batch.frozen = None;
+    let mapped = client_packet(&tcp6("64:ff9b::1", 1, 80, tcp::SYN));
+    assert_eq!(shard.dropped(&mapped), DropReason::ClientAddress);
+    assert_eq!(shard.server.stats().get(Counter::PoolNamed), 1);
 }

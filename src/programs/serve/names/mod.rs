@@ -33,7 +33,7 @@ use self::pool::NamePool;
 pub(super) use self::pool::{DealtPool, FoundPool, ReactorNames, pool_lines};
 use self::writer::{NameMap, NameWriter, name_of};
 use crate::handoff::entry::{Client, Entry, MappedPort, TableKey};
-use crate::handoff::pool::{AddressPool, PoolShare};
+use crate::handoff::pool::{AddressPool, PoolShare, PoolShareOfBoth};
 use crate::handoff::server::{SEEN_ENTRIES_MAX, SEEN_TABLES_MAX, Server};
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::bpf::names::{FoundName, NameTable, PeerName};
@@ -318,7 +318,7 @@ impl Names {
     }
 
     /// For a reactor, with its share of the pool, if there is one.
-    pub fn writer(&self, stats: Arc<Stats>, share: Option<PoolShare>) -> PeerNameWriter {
+    pub fn writer(&self, stats: Arc<Stats>, share: Option<PoolShareOfBoth>) -> PeerNameWriter {
         name_writer(Some(Arc::clone(&self.maps)), stats, share)
     }
 
@@ -468,7 +468,7 @@ fn count_entries(pool: &AddressPool, servers: &[Server], shares: &mut [PoolShare
 fn name_writer(
     maps: Option<Arc<NameMaps>>,
     stats: Arc<Stats>,
-    share: Option<PoolShare>,
+    share: Option<PoolShareOfBoth>,
 ) -> PeerNameWriter {
     let pool = share.map(|share| NamePool::new(share, Arc::clone(&stats)));
     NameWriter::new(maps, stats, pool)

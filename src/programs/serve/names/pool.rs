@@ -1,5 +1,6 @@
 //! [`NamePool`]: entries that come get addresses of the pool, and those that go give them back
-//! (`--peer-names ipv4`); so do clients whose packets are translated (`--deliver translate`).
+//! (`--peer-names ipv4`). Clients whose packets are translated (`--deliver translate`) have theirs
+//! from the server; that is recorded here, and taken back.
 //!
 //! An address that is given is recorded in front of the entries of its batch. It is told to
 //! programs, and to the other reactors, when that is as durable as it is to be. Addresses that are
@@ -16,9 +17,9 @@ use ipnet::Ipv6Net;
 use super::{Names, PeerNameWriter, name_writer};
 use crate::handoff::change::Change;
 use crate::handoff::entry::{BLOCK_ADDRESSES, Client, TableKey};
-use crate::handoff::pool::{AddressPool, Coming, Name, Nameless, PoolShare};
+use crate::handoff::pool::{AddressPool, Coming, Name, Nameless, PoolShare, PoolShareOfBoth};
 use crate::handoff::random::SecretHash;
-use crate::handoff::server::{Server, Translated};
+use crate::handoff::server::Server;
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::entropy;
 use crate::kernel::routes;
@@ -48,10 +49,10 @@ pub(super) enum PoolStep {
 
 /// What a reactor does with the pool.
 pub(super) struct NamePool {
-    share: PoolShare,
+    share: PoolShareOfBoth,
+    /// Whether entries get addresses.
+    names: bool,
     stats: Arc<Stats>,
-    /// Whose packet came last, and in which second: all is done for him in that.
-    last: Option<(Ipv6Addr, u64)>,
     /// For each entry that came and has no name yet, in their order: its address.
     coming: VecDeque<Option<Ipv4Addr>>,
     /// What was given or taken back, and whose record is not durable yet, with its number: the
@@ -66,11 +67,12 @@ pub(super) struct NamePool {
 }
 
 impl NamePool {
-    pub fn new(share: PoolShare, stats: Arc<Stats>) -> Self {
+    pub fn new(share: PoolShareOfBoth, stats: Arc<Stats>) -> Self {
+        let names = share.lock().pool().settings().names;
         Self {
             share,
+            names,
             stats,
-            last: None,
             coming: VecDeque::new(),
             unrecorded: VecDeque::new(),
             gone: Vec::new(),
@@ -81,75 +83,31 @@ impl NamePool {
 
     /// Before changes are recorded: entries that come get addresses, if they are to get any.
     pub fn give(&mut self, changes: &mut Vec<(TableKey, Change)>, gives: bool) {
-        if !self.share.pool().settings().names {
+        if !self.names {
             return;
         }
+        let Self { share, stats, coming, new, .. } = self;
+        let mut share = share.lock();
         for (table, change) in changes.iter() {
             let Change::Created { client, .. } = change else { continue };
             let address = if gives {
-                self.address_for(*table, client)
+                let comes = share.come(client.address, table.nat64);
+                counted(comes, stats).map(|(address, named)| {
+                    new.extend(named);
+                    address
+                })
             } else {
-                self.share.come_without(client.address);
+                share.come_without(client.address);
                 None
             };
-            self.coming.push_back(address);
+            coming.push_back(address);
         }
+        drop(share);
         if !self.new.is_empty() {
             // Those of a block are together so, and the journal names their table once.
             self.new.append(changes);
             mem::swap(changes, &mut self.new);
         }
-    }
-
-    fn address_for(&mut self, table: TableKey, client: &Client) -> Option<Ipv4Addr> {
-        let coming = self.share.come(client.address, table.nat64);
-        let (address, new) = self.counted(coming)?;
-        self.new.extend(new);
-        Some(address)
-    }
-
-    /// Before changes are recorded: clients whose packets are to be translated get addresses, with
-    /// at most so many `events`.
-    pub fn give_for_packets(
-        &mut self,
-        now: Duration,
-        packets: impl Iterator<Item = Translated>,
-        mut events: usize,
-        changes: &mut Vec<(TableKey, Change)>,
-    ) {
-        let second = now.as_secs();
-        for Translated { client, table } in packets {
-            if events == 0 {
-                return;
-            }
-            if self.last == Some((client, second)) {
-                continue;
-            }
-            let coming = self.share.come_for_packet(client, table.nat64, now);
-            let Some((_, new)) = self.counted(coming) else { continue };
-            events -= usize::from(new.is_some());
-            changes.extend(new);
-            self.last = Some((client, second));
-        }
-    }
-
-    /// An address that a client has, and what is to be recorded first.
-    fn counted(
-        &self,
-        coming: Result<Coming, Nameless>,
-    ) -> Option<(Ipv4Addr, Option<(TableKey, Change)>)> {
-        let counter = match coming {
-            Ok(Coming::Has(address)) => return Some((address, None)),
-            Ok(Coming::New(address, net)) => {
-                self.stats.add(Counter::PoolNamed, 1);
-                return Some((address, Some(named(address, net))));
-            }
-            Err(Nameless::Full) => Counter::PoolFull,
-            Err(Nameless::Share) => Counter::PoolShare,
-            Err(Nameless::Unrecorded) => Counter::PoolUnrecorded,
-        };
-        self.stats.add(counter, 1);
-        None
     }
 
     /// The address of the entry whose record is followed now: of each in turn.
@@ -159,15 +117,19 @@ impl NamePool {
 
     /// An entry went, and its name goes with the next ones.
     pub fn goes(&mut self, client: &Client) {
-        if self.share.pool().settings().names {
+        if self.names {
             self.gone.push(client.address);
         }
     }
 
     /// The names of those that went are gone.
     pub fn went(&mut self, now: Duration) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let share = self.share.lock();
         for client in self.gone.drain(..) {
-            self.share.go(client, now);
+            share.go(client, now);
         }
     }
 
@@ -181,8 +143,8 @@ impl NamePool {
 
     fn do_now(&mut self, step: PoolStep) {
         match step {
-            PoolStep::Named(client) => self.share.recorded(client),
-            PoolStep::Unnamed(name) => self.share.freed(name),
+            PoolStep::Named(client) => self.share.lock().recorded(client),
+            PoolStep::Unnamed(name) => self.share.lock().freed(name),
         }
     }
 
@@ -197,7 +159,7 @@ impl NamePool {
 
     /// How soon [`NamePool::take_back`] is to be called, if no datagram comes before.
     pub fn due(&self) -> Option<Duration> {
-        (self.share.given() > 0).then_some(LOOK_EVERY)
+        (self.share.lock().given() > 0).then_some(LOOK_EVERY)
     }
 
     /// Takes back some addresses that are idle, with at most so many `events`.
@@ -211,12 +173,31 @@ impl NamePool {
             return;
         }
         self.look_at = now + LOOK_EVERY;
-        let looks = if self.share.is_crowded() { LOOKS_CROWDED } else { LOOKS };
+        let mut share = self.share.lock();
+        let looks = if share.is_crowded() { LOOKS_CROWDED } else { LOOKS };
         let before = changes.len();
-        self.share.take_back(now, looks, events.min(TAKEN_BACK_MAX), |(address, client)| {
+        share.take_back(now, looks, events.min(TAKEN_BACK_MAX), |(address, client)| {
             changes.push(unnamed(address, client));
         });
         self.stats.add(Counter::PoolUnnamed, (changes.len() - before) as u64);
+    }
+}
+
+/// An address that a client has, and what is to be recorded first.
+fn counted(
+    coming: Result<Coming, Nameless>,
+    stats: &Stats,
+) -> Option<(Ipv4Addr, Option<(TableKey, Change)>)> {
+    match coming {
+        Ok(Coming::Has(address)) => Some((address, None)),
+        Ok(Coming::New(address, net)) => {
+            stats.add(Counter::PoolNamed, 1);
+            Some((address, Some(named(address, net))))
+        }
+        Err(why) => {
+            stats.add(why.counter(), 1);
+            None
+        }
     }
 }
 
@@ -268,15 +249,25 @@ impl FoundPool {
         Self { pool, ending: ending.into_iter().map(changes).collect() }
     }
 
-    /// To the reactors, each of which has its `stats`. Returns the pool, too, if addresses of it
-    /// are given.
-    pub fn deal(self, names: Option<&Names>, stats: &[Arc<Stats>]) -> DealtPool {
+    /// To the reactors, each of which has its server and `stats`. Returns the pool, too, if
+    /// addresses of it are given.
+    pub fn deal(
+        self,
+        names: Option<&Names>,
+        servers: &mut [Server],
+        stats: &[Arc<Stats>],
+    ) -> DealtPool {
         let Self { pool, ending } = self;
         let gives = |pool: &AddressPool| names.is_some() || pool.settings().translates;
         let (pool, shares) = pool.filter(|(pool, _)| gives(pool)).unzip();
         let mut shares = shares.into_iter().flatten();
-        let of_each = ending.into_iter().zip(stats).map(|(first, stats)| {
-            let (share, stats) = (shares.next(), Arc::clone(stats));
+        let translates = pool.as_ref().is_some_and(|pool| pool.settings().translates);
+        let of_each = ending.into_iter().zip(servers).zip(stats).map(|((first, server), stats)| {
+            let share = shares.next().map(PoolShareOfBoth::new);
+            if let Some(share) = share.as_ref().filter(|_| translates) {
+                server.give_addresses(share.clone());
+            }
+            let stats = Arc::clone(stats);
             let writer = match names {
                 Some(names) => Some(names.writer(stats, share)),
                 None => share.map(|share| name_writer(None, stats, Some(share))),

@@ -97,8 +97,6 @@ pub struct Reactor<B, S: Shard> {
     /// Events that the log's queue has room for, as it was when this part of the batch began; and
     /// as many names where names are given.
     log_room: usize,
-    /// Nothing could be recorded then.
-    frozen: bool,
     /// The state of the journal that was reported last.
     told: JournalState,
     /// When a table is filled that nobody asked for, though datagrams wait.
@@ -158,7 +156,6 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             first: Vec::new(),
             first_waits: false,
             log_room: 0,
-            frozen: false,
             told: JournalState::Fine,
             fill_due: None,
             overflow_asked: Duration::ZERO,
@@ -453,7 +450,6 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     /// What the shard can rely on until the next commit. There are to be no changes unless the
     /// log's queue has room for this number of `events`.
     fn begin(&mut self, now: Now, events: usize) -> Batch {
-        self.frozen = true;
         let Some(log) = &mut self.log else {
             self.log_room = 0;
             return Batch { frozen: Some(DropReason::JournalUnavailable), ..Batch::at(now) };
@@ -481,14 +477,13 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         if self.log_room < events {
             batch.frozen = batch.frozen.or(Some(DropReason::LogUnavailable));
         }
-        self.frozen = batch.frozen.is_some();
         batch
     }
 
     /// The one place that decides what comes first: changes are written to the journal, then to the
     /// log's queue, then the replies that announce them are handed to the kernel.
     fn commit(&mut self, now: Now) -> io::Result<()> {
-        self.give_names(now);
+        self.give_names();
         let written = self.record(now);
         let durable = self.durable();
         self.name(now, written, durable);

@@ -4,21 +4,16 @@ use std::time::Duration;
 
 use super::{FIRST_EVERY, FIRST_MAX, RETRY_EVERY, Reactor, Shard, waits_for};
 use crate::handoff::change::Now;
-use crate::handoff::server::{Batch, Outbox};
+use crate::handoff::server::Batch;
 use crate::handoff::stats::Counter;
 use crate::kernel::backend::Backend;
 use crate::programs::serve::names::PeerNameWriter;
 
 impl<B: Backend, S: Shard> Reactor<B, S> {
     /// Clients that come get addresses of the pool, which are to be recorded.
-    pub(super) fn give_names(&mut self, now: Now) {
-        let Some(names) = &mut self.names else { return };
-        let Outbox { changes, delivered, .. } = &mut self.outbox;
-        names.give(changes);
-        if !self.frozen && names.gives() {
-            let packets = delivered.iter().filter_map(|packet| packet.translated);
-            let events = (2 * self.log_room).saturating_sub(changes.len());
-            names.give_for_packets(now.monotonic, packets, events, changes);
+    pub(super) fn give_names(&mut self) {
+        if let Some(names) = &mut self.names {
+            names.give(&mut self.outbox.changes);
         }
     }
 

@@ -13,7 +13,7 @@ use foldhash::HashMap;
 use super::pool::{NamePool, PoolStep};
 use crate::handoff::change::{Change, Event};
 use crate::handoff::entry::{Client, MappedPort, TableKey};
-use crate::handoff::server::{PREFETCH_MAX, Translated};
+use crate::handoff::server::PREFETCH_MAX;
 use crate::handoff::stats::{Counter, Stats};
 use crate::kernel::bpf::names::PeerName;
 
@@ -98,20 +98,6 @@ impl<M: NameMap> NameWriter<M> {
         if let Some(pool) = &mut self.pool {
             // Addresses that nobody is told are not given.
             pool.give(changes, !self.map.is_lost());
-        }
-    }
-
-    /// Before the changes are recorded: adds which addresses of the pool stand for the clients of
-    /// packets that are to be translated, at most so many `events`.
-    pub fn give_for_packets(
-        &mut self,
-        now: Duration,
-        packets: impl Iterator<Item = Translated>,
-        events: usize,
-        changes: &mut Vec<(TableKey, Change)>,
-    ) {
-        if let Some(pool) = &mut self.pool {
-            pool.give_for_packets(now, packets, events, changes);
         }
     }
 
