@@ -96,6 +96,8 @@ mod queues;
 mod reboot;
 #[path = "e2e/restart.rs"]
 mod restart;
+#[path = "e2e/slow_link.rs"]
+mod slow_link;
 #[path = "e2e/told.rs"]
 mod told;
 #[path = "e2e/translate.rs"]

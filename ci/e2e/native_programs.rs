@@ -31,7 +31,7 @@ fn served(field: &Field, prepared: &str, options: &[&str]) -> (Server, Gateway) 
     (server, gateway)
 }
 
-fn shell(field: &Field, lines: &str) {
+pub fn shell(field: &Field, lines: &str) {
     let output = run(&field.server, "sh", &["-ec", lines]);
     assert!(output.status.success(), "{}\n{lines}", String::from_utf8_lossy(&output.stderr));
 }

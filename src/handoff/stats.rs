@@ -360,6 +360,9 @@ Counter:
     OffersAnswered = "offers_answered",
     /// Packets of this host that went to clients so.
     Answered = "answered",
+    /// Times that these began to wait, as a send queue was full; then no more are taken from the
+    /// device.
+    AnswersHeld = "answers_held",
     /// Packets that the device of `--deliver` did not take, or that it is gone.
     DeviceErrors = "device_errors" => Us:
         "the device of --deliver does not take packets; see whether it is there and up (ip link)",

@@ -5,8 +5,8 @@
 //! that it receives from, and ppoll(2) where there is nothing to receive. As PROTOCOL.md section 4
 //! asks, a reply leaves from the address that its request was sent to.
 //!
-//! There is no backpressure on replies: one that does not fit in the send queue is counted and
-//! lost. The kernel has pointers to our memory only during a system call.
+//! A reply that does not fit in the send queue is counted and lost; answers of this host wait (see
+//! [`super::answers`]). The kernel has pointers to our memory only during a system call.
 
 use std::io::{self, Read};
 use std::mem;
@@ -17,6 +17,7 @@ use std::ptr;
 use std::time::Duration;
 
 use crate::handoff::message::PAYLOAD_MAX;
+use crate::kernel::answers::{Answers, Flushed, send_messages};
 use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::cmsg::{NAME, receive_space, received};
 use crate::kernel::mapping::Mapping;
@@ -47,6 +48,7 @@ pub struct Mmsg {
     /// The socket that the next turn receives from first, so that none is starved.
     next: usize,
     outgoing: Outgoing,
+    answers: Answers,
     losses: Losses,
     /// Whether nothing more is received.
     deaf: bool,
@@ -94,6 +96,7 @@ impl Mmsg {
             .map(|socket| readable(socket.as_fd().as_raw_fd()))
             .chain([readable(event.as_fd().as_raw_fd())])
             .collect();
+        let answers = Answers::new(&sockets)?;
         let mmsg = Self {
             event: event.clone(),
             buffers: Mapping::new(BUFFERS * SLOT_SIZE)?,
@@ -106,6 +109,7 @@ impl Mmsg {
             buffers_used: 0,
             next: 0,
             outgoing: Outgoing::new()?,
+            answers,
             losses: Losses::default(),
             deaf: false,
             finished: false,
@@ -196,8 +200,29 @@ impl Mmsg {
         unsafe { std::slice::from_raw_parts(self.buffers.at(buffer * SLOT_SIZE), SLOT_SIZE) }
     }
 
-    /// Waits until there is something to receive, or the waker was used.
+    /// Waits until there is something to receive, or the waker was used; where answers wait, not
+    /// for what is watched, but for room.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let watched =
+            self.watched.as_ref().map(|watched| (self.sockets.len(), watched.as_raw_fd()));
+        if let Some(socket) = self.answers.stalled() {
+            self.polled[socket].events |= libc::POLLOUT;
+            if let Some((at, _)) = watched {
+                // Of what is not one, nothing is told.
+                self.polled[at].fd = -1;
+            }
+        }
+        let outcome = self.poll(timeout);
+        if let Some(socket) = self.answers.stalled() {
+            self.polled[socket].events = libc::POLLIN;
+            if let Some((at, fd)) = watched {
+                self.polled[at].fd = fd;
+            }
+        }
+        outcome
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(|timeout| libc::timespec {
             tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -224,6 +249,12 @@ impl Mmsg {
         Ok(())
     }
 
+    fn flush_answers(&mut self) {
+        let Flushed { lost, held } = self.answers.flush(&self.sockets);
+        self.losses.send_errors += lost;
+        self.losses.held += u64::from(held);
+    }
+
     /// Sends all replies.
     fn flush(&mut self) {
         if self.outgoing.is_empty() {
@@ -246,23 +277,12 @@ impl Mmsg {
             let socket = self.outgoing.socket(next);
             let same = (next..end).take_while(|&message| self.outgoing.socket(message) == socket);
             let count = same.count();
-            // SAFETY: `count` messages are laid out from `next` on. Their headers point to memory
-            // of `outgoing`, and to payloads that can be read until all is cleared, as `push`
-            // demands.
-            let outcome = unsafe {
-                libc::sendmmsg(
-                    self.sockets[socket].as_fd().as_raw_fd(),
-                    self.outgoing.headers(next),
-                    count as libc::c_uint,
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                )
-            };
-            match usize::try_from(outcome) {
+            match send_messages(&self.outgoing, next, count, &self.sockets[socket]) {
                 // If an error stopped it, the next call begins with that message and returns the
                 // error.
                 Ok(sent) => next += sent.max(1),
-                Err(_) => {
-                    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(0);
                     let refused = match errno {
                         libc::EINTR => 0,
                         // The queue is full, for the others as well.
@@ -290,6 +310,7 @@ impl Mmsg {
 impl Backend for Mmsg {
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         self.flush();
+        self.flush_answers();
         self.arrivals.clear();
         self.buffers_used = 0;
         if self.finished || self.deaf {
@@ -361,6 +382,26 @@ impl Backend for Mmsg {
         Ok(())
     }
 
+    fn takes_answers(&mut self) -> bool {
+        if !self.answers.has_room() {
+            self.flush_answers();
+        }
+        self.answers.has_room()
+    }
+
+    fn send_answer(
+        &mut self,
+        return_path: ReturnPath,
+        length: usize,
+        to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()> {
+        let way = Way::back(&self.sockets, return_path);
+        let is_sent = length <= PAYLOAD_MAX && self.answers.push(way, to, length, emit);
+        self.losses.send_errors += u64::from(!is_sent);
+        Ok(())
+    }
+
     fn path_from(&self, local: Ipv4Addr, port: Option<u16>) -> Option<ReturnPath> {
         path_from(&self.sockets, local, port)
     }
@@ -402,6 +443,8 @@ impl Backend for Mmsg {
     fn finish(&mut self) -> io::Result<()> {
         self.finished = true;
         self.flush();
+        self.flush_answers();
+        self.losses.send_errors += self.answers.give_up();
         self.arrivals.clear();
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! It knows no more of the protocol than some types and sizes, and decides nothing of it.
 
 pub mod addresses;
+mod answers;
 pub mod backend;
 pub mod bpf;
 pub mod clock;

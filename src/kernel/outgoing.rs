@@ -171,6 +171,11 @@ impl Outgoing {
         self.messages.is_empty()
     }
 
+    /// Whether so many replies can be pushed, whichever they are.
+    pub(crate) fn has_room_of(&self, replies: usize) -> bool {
+        self.messages.len() + replies <= MESSAGES_MAX && self.replies.len() + replies <= REPLIES_MAX
+    }
+
     /// Whether there is room for a payload.
     pub(crate) fn has_room_for(&self, length: usize) -> bool {
         self.arena_used + length <= ARENA_SIZE
@@ -336,6 +341,24 @@ impl Outgoing {
     /// The number of the socket by which message `index` leaves.
     pub(crate) fn socket(&self, index: usize) -> usize {
         self.messages[index].way.socket
+    }
+
+    /// How many replies message `index` is.
+    pub(crate) fn replies(&self, index: usize) -> u64 {
+        self.messages[index].replies.into()
+    }
+
+    /// How many of these messages, which are laid out, a send queue takes that has so much `room`:
+    /// the first one if there is any, and those after it that leave by the same socket.
+    pub(crate) fn fitting(&self, messages: Range<usize>, mut room: u64) -> usize {
+        let socket = self.socket(messages.start);
+        let fits = |&index: &usize| {
+            let fits = room > 0 && self.socket(index) == socket;
+            // What the kernel adds to it.
+            room = room.saturating_sub(2 * self.messages[index].octets as u64 + 1024);
+            fits
+        };
+        messages.take_while(fits).count()
     }
 
     /// Notes that the kernel refused message `index` with `errno`. Returns how many replies are

@@ -1,11 +1,12 @@
-//! How much of what was written to a TCP connection the other end has not acknowledged.
+//! How much of what was written to a TCP connection the other end has not acknowledged, and how
+//! much of what was sent by UDP has not left.
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Octets that were written to a TCP socket and that its peer has not acknowledged yet (SIOCOUTQ).
-/// They may never arrive.
+/// They may never arrive. Of a UDP socket, the memory that its send queue takes.
 ///
 /// # Errors
 /// Where it is no such socket.

@@ -92,6 +92,8 @@ pub struct Losses {
     pub not_unicast: u64,
     /// Replies that the kernel refused, or that were too long.
     pub send_errors: u64,
+    /// Times that answers began to wait for room in a send queue: those are not lost.
+    pub held: u64,
 }
 
 /// The kernel, seen from a reactor. All memory that the kernel reads or writes belongs to the
@@ -159,6 +161,28 @@ pub trait Backend {
         to: SocketAddrV4,
     ) -> io::Result<()> {
         self.send_emitted(return_path, payload.len(), to, |out| out.copy_from_slice(payload))
+    }
+
+    /// Whether what the next packet of this host becomes finds room: [`Backend::send_answer`].
+    /// Where it does not, a turn ends when there is some, and not before by what is to be read
+    /// where [`Backend::watch`] says.
+    fn takes_answers(&mut self) -> bool {
+        true
+    }
+
+    /// As [`Backend::send_emitted`], of what a program of this host answers. It waits where there
+    /// is no room in the send queue, as do those after it.
+    ///
+    /// # Errors
+    /// As [`Backend::turn`].
+    fn send_answer(
+        &mut self,
+        return_path: ReturnPath,
+        length: usize,
+        to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()> {
+        self.send_emitted(return_path, length, to, emit)
     }
 
     /// How what is sent from this address, and from this port if one is named, leaves. `None` where

@@ -5,8 +5,9 @@
 //! buffer can be given back right after. A turn is one system call. As PROTOCOL.md section 4 asks,
 //! a reply leaves from the address that its request was sent to.
 //!
-//! It does not look into payloads. There is no backpressure on replies: one that does not fit in
-//! the send queue is counted and lost, as the network may lose it anyway.
+//! It does not look into payloads. A reply that does not fit in the send queue is counted and lost,
+//! as the network may lose it anyway. Answers of this host wait instead (see [`super::answers`]),
+//! and leave by sendmmsg(2): the ring does not keep the order of what finds room and what does not.
 //!
 //! Who owns which memory, at any time: a receive buffer is the kernel's until a completion names
 //! it, and ours, as a `HeldBuffer`, until it is given back. Replies are the kernel's only during
@@ -22,13 +23,12 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::handoff::message::PAYLOAD_MAX;
+use crate::kernel::answers::{Answers, Flushed};
 use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
-use crate::kernel::cmsg::{NAME, receive_space};
 use crate::kernel::mapping::Mapping;
 use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way, path_from};
 use crate::kernel::slot::RECEIVE_START;
@@ -36,9 +36,11 @@ use crate::kernel::socket::{ReactorSocket, bind_group};
 use crate::kernel::waker::EventWaker;
 
 use buffers::{Buffers, HeldBuffer};
+use made::{build, receive, restrict};
 use operation::{Operation, Remedy, can_go_on};
 
 mod buffers;
+mod made;
 mod operation;
 mod received;
 mod refused;
@@ -65,8 +67,8 @@ const FINISH_WAIT: Duration = Duration::from_millis(10);
 const BATCH_BUFFERS: usize = BUFFERS as usize / 2;
 
 const _: () = assert!(BUFFERS.is_power_of_two() && BATCH_BUFFERS > 0);
-// The waker, the cancelling and what is watched need one submission each.
-const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 3);
+// The waker, the cancelling, what is watched and the wait for room need one submission each.
+const _: () = assert!(SUBMISSIONS as usize >= MESSAGES_MAX + SOCKETS_MAX + 4);
 const _: () = assert!(COMPLETIONS >= BUFFERS as u32 + SUBMISSIONS);
 
 /// The io_uring of one reactor.
@@ -86,6 +88,9 @@ pub struct Ring {
     /// Whether that ended since the turn before.
     readable: bool,
     kernel: ManuallyDrop<KernelMemory>,
+    answers: Answers,
+    /// Whether the wait for room for them is under way.
+    room_armed: bool,
     /// What was received and not handed out yet: the socket, the buffer, and the length in octets.
     received: VecDeque<(usize, HeldBuffer, usize)>,
     arrivals: Vec<Arrival>,
@@ -171,6 +176,7 @@ impl Ring {
             )?;
         }
         restrict(&uring)?;
+        let answers = Answers::new(&sockets)?;
         let ring = Self {
             armed: vec![false; sockets.len()],
             uring,
@@ -180,6 +186,8 @@ impl Ring {
             watch_armed: false,
             readable: false,
             kernel: ManuallyDrop::new(kernel),
+            answers,
+            room_armed: false,
             received: VecDeque::with_capacity(usize::from(buffers)),
             arrivals: Vec::with_capacity(BATCH_MAX + COALESCED_MAX),
             held: Vec::with_capacity(BATCH_BUFFERS),
@@ -216,15 +224,26 @@ impl Ring {
             // SAFETY: the 8 octets belong to the ring and stay until this read has ended.
             self.wake_armed = unsafe { submissions.push(&entry) }.is_ok();
         }
-        if let Some(watched) = self.watched.as_ref().filter(|_| !self.watch_armed) {
+        let stalled = self.answers.stalled();
+        if let Some(socket) = stalled.filter(|_| !self.room_armed) {
+            let entry = opcode::PollAdd::new(Fixed(socket as u32), libc::POLLOUT as u32)
+                .build()
+                .user_data(Operation::Room.encode());
+            // SAFETY: the entry has no pointers.
+            self.room_armed = unsafe { submissions.push(&entry) }.is_ok();
+        }
+        // While answers wait, nothing more is read there.
+        let wanted = self.watched.as_ref().filter(|_| stalled.is_none());
+        if let Some(watched) = wanted.filter(|_| !self.watch_armed) {
             let entry = opcode::PollAdd::new(Fd(watched.as_raw_fd()), libc::POLLIN as u32)
                 .build()
                 .user_data(Operation::Watch.encode());
             // SAFETY: the entry has no pointers.
             self.watch_armed = unsafe { submissions.push(&entry) }.is_ok();
         }
-        let watches = self.watch_armed || self.watched.is_none();
-        watches && self.wake_armed && self.armed.iter().all(|&armed| armed)
+        let watches = self.watch_armed || wanted.is_none();
+        let waits = self.room_armed || stalled.is_none();
+        watches && waits && self.wake_armed && self.armed.iter().all(|&armed| armed)
     }
 
     /// Hands everything that is queued to the kernel, and takes all completions. Returns whether
@@ -310,6 +329,7 @@ impl Ring {
             match operation {
                 Operation::Receive(index) if ended => self.armed[index] = false,
                 Operation::Wake if ended => self.wake_armed = false,
+                Operation::Room => self.room_armed = false,
                 Operation::Watch => (self.watch_armed, self.readable) = (false, true),
                 _ => {}
             }
@@ -361,6 +381,12 @@ impl Ring {
         }
     }
 
+    fn flush_answers(&mut self) {
+        let Flushed { lost, held } = self.answers.flush(&self.sockets);
+        self.losses.send_errors += lost;
+        self.losses.held += u64::from(held);
+    }
+
     /// Makes room for one more reply. Returns false only where the kernel does not take what is
     /// queued already.
     fn make_room(&mut self) -> io::Result<bool> {
@@ -372,7 +398,7 @@ impl Ring {
 
     /// Whether no operation is under way.
     fn is_quiet(&self) -> bool {
-        !self.wake_armed && !self.watch_armed && !self.armed.contains(&true)
+        !self.wake_armed && !self.watch_armed && !self.room_armed && !self.armed.contains(&true)
     }
 
     /// Ends all receives, and waits until the kernel has confirmed each, for a bounded time.
@@ -404,6 +430,7 @@ impl Backend for Ring {
             self.submit(Wait::No)?;
             return Ok(0);
         }
+        self.flush_answers();
         // The replies first: a receive that is armed may fill the buffer of one of them.
         self.queue_replies();
         let wait = match self.arm() && self.received.is_empty() {
@@ -471,6 +498,26 @@ impl Backend for Ring {
         Ok(())
     }
 
+    fn takes_answers(&mut self) -> bool {
+        if !self.answers.has_room() {
+            self.flush_answers();
+        }
+        self.answers.has_room()
+    }
+
+    fn send_answer(
+        &mut self,
+        return_path: ReturnPath,
+        length: usize,
+        to: SocketAddrV4,
+        emit: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()> {
+        let way = Way::back(&self.sockets, return_path);
+        let is_sent = length <= PAYLOAD_MAX && self.answers.push(way, to, length, emit);
+        self.losses.send_errors += u64::from(!is_sent);
+        Ok(())
+    }
+
     fn path_from(&self, local: Ipv4Addr, port: Option<u16>) -> Option<ReturnPath> {
         path_from(&self.sockets, local, port)
     }
@@ -504,6 +551,10 @@ impl Backend for Ring {
     /// ring is dropped, so that their groups stay complete until then.
     fn finish(&mut self) -> io::Result<()> {
         self.arrivals.clear();
+        if !self.finished {
+            self.flush_answers();
+            self.losses.send_errors += self.answers.give_up();
+        }
         self.finished = true;
         for (_, held, _) in self.received.drain(..) {
             self.kernel.buffers.give(held);
@@ -526,67 +577,6 @@ impl Drop for Ring {
         // SAFETY: `kernel` is dropped only here, and not used afterwards. The kernel has confirmed
         // the end of every operation that could refer to the memory.
         unsafe { ManuallyDrop::drop(&mut self.kernel) };
-    }
-}
-
-/// The receive of a socket. The kernel reads only the lengths in its msghdr, when it is submitted.
-/// The two possible ones are statics, so that the pointers are good at any time.
-fn receive(index: usize, socket: &ReactorSocket) -> squeue::Entry {
-    struct ReceiveHeader(libc::msghdr);
-    // SAFETY: its pointers are null and nothing writes to it, so all threads can read it.
-    unsafe impl Sync for ReceiveHeader {}
-
-    const fn header(control: usize) -> ReceiveHeader {
-        // SAFETY: null pointers and zero lengths are a valid msghdr.
-        let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        header.msg_namelen = NAME as _;
-        header.msg_controllen = control as _;
-        ReceiveHeader(header)
-    }
-    static BOUND: ReceiveHeader = header(receive_space(false));
-    static WILDCARD: ReceiveHeader = header(receive_space(true));
-
-    let header = if socket.is_wildcard() { &WILDCARD } else { &BOUND };
-    opcode::RecvMsgMulti::new(Fixed(index as u32), &raw const header.0, BUFFER_GROUP).build()
-}
-
-/// From now on the ring takes only the operations that are used here: a filter of system calls
-/// does not see what is submitted to a ring.
-fn restrict(uring: &IoUring) -> io::Result<()> {
-    /// From linux/io_uring.h.
-    const UNREGISTER_FILES: u8 = 3;
-    const UNREGISTER_BUFFER_RING: u8 = 23;
-    let flags =
-        squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
-    let operations = [
-        opcode::RecvMsgMulti::CODE,
-        opcode::SendMsg::CODE,
-        opcode::Read::CODE,
-        opcode::PollAdd::CODE,
-        opcode::AsyncCancel2::CODE,
-    ];
-    let registrations = [UNREGISTER_FILES, UNREGISTER_BUFFER_RING];
-    let mut allowed: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
-    allowed.extend(registrations.map(Restriction::register_op));
-    allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
-    let submitter = uring.submitter();
-    submitter.register_restrictions(&mut allowed)?;
-    submitter.register_enable_rings()
-}
-
-fn build() -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_r_disabled()
-        .setup_cqsize(COMPLETIONS);
-    let mut faster = builder.clone();
-    match faster.setup_no_sqarray().build(SUBMISSIONS) {
-        // It exists since Linux 6.6.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(SUBMISSIONS),
-        outcome => outcome,
     }
 }
 

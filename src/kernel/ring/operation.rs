@@ -18,6 +18,8 @@ pub(super) enum Operation {
     Cancel,
     /// The wait for what can be read where the backend is to watch.
     Watch,
+    /// The wait for room in the send queue of a socket.
+    Room,
 }
 
 impl Operation {
@@ -27,7 +29,8 @@ impl Operation {
             Operation::Wake => SOCKETS_MAX as u64,
             Operation::Cancel => SOCKETS_MAX as u64 + 1,
             Operation::Watch => SOCKETS_MAX as u64 + 2,
-            Operation::Send(message) => (SOCKETS_MAX + 3 + message) as u64,
+            Operation::Room => SOCKETS_MAX as u64 + 3,
+            Operation::Send(message) => (SOCKETS_MAX + 4 + message) as u64,
         }
     }
 
@@ -37,7 +40,8 @@ impl Operation {
             Some(0) => Operation::Wake,
             Some(1) => Operation::Cancel,
             Some(2) => Operation::Watch,
-            Some(message) => Operation::Send(message - 3),
+            Some(3) => Operation::Room,
+            Some(message) => Operation::Send(message - 4),
         }
     }
 
@@ -50,7 +54,7 @@ impl Operation {
     /// | receive | ENOBUFS | every buffer is in use; the datagram waits in the socket |
     /// | receive | ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EMSGSIZE | an earlier reply |
     /// | receive, wake | ECANCELED, EINTR, EAGAIN, ENOMEM, EOVERFLOW | passing trouble |
-    /// | watch | any | as above: what is wrong there is seen where it is read |
+    /// | watch, room | any | as above: what is wrong there is seen where it is read |
     /// | receive, wake | else (EINVAL, EBADF, EOPNOTSUPP, ...) | our mistake, or a kernel too old |
     /// | cancel | any | what was to be cancelled has ended, or is ending |
     pub(super) fn on_error(self, errno: i32) -> Remedy {
@@ -70,7 +74,7 @@ impl Operation {
                 Operation::Receive(_) | Operation::Wake,
                 libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::EOVERFLOW,
             ) => Remedy::ArmAgain,
-            (Operation::Watch, _) => Remedy::ArmAgain,
+            (Operation::Watch | Operation::Room, _) => Remedy::ArmAgain,
             (Operation::Receive(_) | Operation::Wake, _) => Remedy::End,
         }
     }
@@ -111,6 +115,7 @@ mod tests {
             Operation::Wake,
             Operation::Cancel,
             Operation::Watch,
+            Operation::Room,
         ] {
             assert_eq!(Operation::decode(operation.encode()), operation);
         }

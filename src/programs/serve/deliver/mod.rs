@@ -143,7 +143,7 @@ impl AnswerWay<'_> {
         emit: impl FnOnce(&mut [u8]),
     ) -> io::Result<()> {
         let front = self.front.length();
-        backend.send_emitted(self.path, front + length, self.to, |out| {
+        backend.send_answer(self.path, front + length, self.to, |out| {
             self.front.write(out);
             emit(&mut out[front..]);
         })
@@ -293,7 +293,8 @@ impl Deliverer {
     /// Those of the backend.
     pub fn answer(&mut self, backend: &mut impl Backend, now: Duration) -> io::Result<()> {
         for _ in 0..ANSWERS_MAX {
-            if self.gone {
+            // What the link does not take now waits in the device, as on any link.
+            if self.gone || !backend.takes_answers() {
                 break;
             }
             let mut buffer = std::mem::take(&mut self.buffer);

@@ -529,10 +529,11 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
     }
 
     fn count_losses(&mut self) {
-        let Losses { truncated, not_unicast, send_errors } = self.backend.take_losses();
+        let Losses { truncated, not_unicast, send_errors, held } = self.backend.take_losses();
         self.stats.count_drops(DropReason::DatagramTruncated, truncated);
         self.stats.count_drops(DropReason::NotUnicast, not_unicast);
         self.stats.add(Counter::SendErrors, send_errors);
+        self.stats.add(Counter::AnswersHeld, held);
     }
 }
 
