@@ -76,6 +76,8 @@ mod limit;
 mod live;
 #[path = "e2e/mtu.rs"]
 mod mtu;
+#[path = "e2e/name_servers.rs"]
+mod name_servers;
 #[path = "e2e/native.rs"]
 mod native;
 #[path = "e2e/native_auto.rs"]

@@ -16,7 +16,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// Makes the device, on a host where that was `prepared`, and a server with these options that a
 /// NAT64 knows.
-fn served(field: &Field, prepared: &str, options: &[&str]) -> (Server, Gateway) {
+pub fn served(field: &Field, prepared: &str, options: &[&str]) -> (Server, Gateway) {
     shell(field, prepared);
     // Where the host has IPv6, the last is for nothing.
     shell(field, &recipe()[..5].join("\n").replace("nat64ho", "root"));
@@ -109,7 +109,8 @@ fn udp(field: &Field, at: Ipv6Addr) -> (IpAddr, bool) {
     (seen.unwrap(), answered)
 }
 
-const IPV6_OF_ITS_OWN: &str = "ip link add wan type veth peer name peer && ip link set wan up && ip link set peer up && \
+/// On a host that has other ways of IPv6 than those by its NAT64s.
+pub const IPV6_OF_ITS_OWN: &str = "ip link add wan type veth peer name peer && ip link set wan up && ip link set peer up && \
      ip -6 addr add 2001:db8:77::5/64 dev wan nodad && ip -6 route add default via 2001:db8:77::1 dev wan";
 
 #[test]
