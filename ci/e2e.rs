@@ -58,6 +58,8 @@ mod downloads;
 mod errors;
 #[path = "e2e/fail2ban.rs"]
 mod fail2ban;
+#[path = "e2e/firewalls.rs"]
+mod firewalls;
 #[path = "e2e/full_pool.rs"]
 mod full_pool;
 #[path = "e2e/geneve.rs"]

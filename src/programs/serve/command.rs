@@ -11,7 +11,7 @@ use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{
     CheckOptions, Environment, PEER_MAPS, Places, ServeConfig, ServeOptions,
 };
-use crate::programs::serve::deliver::{HostReport, HostUser};
+use crate::programs::serve::deliver::{HostReport, HostUser, firewall_lines};
 use crate::programs::serve::names::pool_lines;
 use crate::programs::serve::start::{StartError, choose_io};
 use crate::programs::serve::stop::Serving;
@@ -148,6 +148,9 @@ fn check_host(config: &ServeConfig, networkd: bool) -> Result<(), ExitError> {
         return print(report.networkd());
     }
     print(report.recipe())?;
+    for line in firewall_lines(config) {
+        print(format!("# firewall: {line}\n"))?;
+    }
     match report.missing() {
         missing if missing.is_empty() => Ok(()),
         missing => Err(ExitError::failed(missing.join("\n"))),

@@ -44,7 +44,7 @@ use held::HeldPackets;
 pub use translate::Translator;
 use translate::{GROWTH, NotAnAnswer};
 
-pub use host::{HostReport, HostUser, StepCommand, removal};
+pub use host::{HostReport, HostUser, StepCommand, firewall_lines, removal};
 pub use keep::RoutesKeeping;
 pub use setup::{DeliveryError, DeliverySetup, host_troubles};
 

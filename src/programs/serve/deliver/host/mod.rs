@@ -2,6 +2,7 @@
 //!
 //! Said at the start of a server that delivers, and printed as commands by `check-config --host`.
 
+mod firewall;
 mod networkd;
 mod remove;
 mod step;
@@ -23,6 +24,7 @@ use crate::kernel::tun_queue::DEVICE;
 use crate::programs::accounts;
 use crate::programs::options::ServeConfig;
 
+pub use firewall::firewall_lines;
 pub use remove::removal;
 use step::HostStep;
 pub use step::StepCommand;
