@@ -126,6 +126,7 @@ fn install_delivers_packets_and_leaves_no_trace_of_it() {
     assert_eq!((booted.server(), network(&booted)), (process, after.clone()));
     assert_eq!(booted.done("cat /sys/class/net/ho0/mtu"), "1418\n");
     delivers(&booted);
+    looks_at_the_firewall(&booted);
     // A device that is made anew is opened anew.
     booted.done("systemctl restart nat64handoff-deliver");
     assert!(wait_until(PATIENCE, || booted.server_now().is_some_and(|now| now != process)));
@@ -224,6 +225,26 @@ fn install_takes_tunnels_of_geneve() {
     booted.done("systemctl stop nat64handoff nat64handoff.socket");
     installs(&booted, "--geneve off");
     assert_eq!(booted.run("ss -Hlnu sport = 6081 | grep .").code, 1);
+}
+
+/// Where a firewall keeps out what comes by the device, the line that lets it in is printed.
+fn looks_at_the_firewall(booted: &Booted) {
+    const GOOD: &str = "nothing here seems to keep out what comes by ho0";
+    if booted.run("command -v nft").code != 0 {
+        let said = installs(booted, "").text;
+        return assert!(said.contains("not looked at, as there is no program nft"), "{said}");
+    }
+    booted.done(
+        "nft add table inet f; nft 'add chain inet f in { type filter hook input priority 0; }'; \
+         nft add rule inet f in iifname eth0 tcp dport 80 accept; nft add rule inet f in tcp dport 80 drop",
+    );
+    let advice = "nft insert rule inet f in iifname ho0 tcp dport 80 accept";
+    let said = installs(booted, "").text;
+    assert!(said.contains(&format!("to TCP 80; this lets it in:  {advice}\n")), "{said}");
+    booted.done(advice);
+    let said = installs(booted, "").text;
+    assert!(said.contains(GOOD), "{said}");
+    booted.done("nft delete table inet f");
 }
 
 /// Where it is not known by which address clients come, nothing is made.
