@@ -109,16 +109,16 @@ impl Asker {
     pub fn load(&mut self, stop: &AtomicBool) {
         let (mut heard, mut asked, mut turn) = (Instant::now(), Instant::now(), Instant::now());
         while !stop.load(Ordering::Relaxed) {
-            if turn.elapsed() > STOPPED {
-                heard = Instant::now();
-            }
-            turn = Instant::now();
             self.give_up(GIVEN_UP);
             if self.under_way.len() < WINDOW && asked.elapsed() >= self.pace {
                 asked = Instant::now();
                 self.ask();
             }
             let answers = self.receive();
+            if turn.elapsed() > STOPPED {
+                heard = Instant::now();
+            }
+            turn = Instant::now();
             if answers > 0 {
                 self.silence = self.silence.max(heard.elapsed());
                 heard = Instant::now();
