@@ -48,8 +48,15 @@ mod lines;
 #[path = "e2e/namespace.rs"]
 mod namespace;
 #[cfg(feature = "fleet")]
+#[path = "hosts/secured.rs"]
+mod secured;
+#[cfg(feature = "fleet")]
 #[path = "hosts/served.rs"]
 mod served;
+#[cfg(feature = "fleet")]
+#[path = "harness/server.rs"]
+#[allow(dead_code, reason = "other tests start it in more ways")]
+mod server;
 #[cfg(feature = "fleet")]
 #[path = "hosts/site.rs"]
 mod site;

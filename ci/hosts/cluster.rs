@@ -1,6 +1,7 @@
 //! Three nodes of etcd with short timers: on loopback, or each in a network of its own.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nat64handoff::disk::fleet::etcd::{Etcd, EtcdAccess};
@@ -18,6 +19,8 @@ pub struct Node {
     pub address: Ipv4Addr,
     client: u16,
     peer: u16,
+    /// Of what clients say to it.
+    scheme: &'static str,
     /// Where it runs, if that is not where the test is.
     namespace: Option<Namespace>,
     process: Option<Process>,
@@ -27,12 +30,13 @@ impl Node {
     fn at(number: usize, address: Ipv4Addr, ports: [u16; 2], network: Option<Namespace>) -> Self {
         let [client, peer] = ports;
         let name = format!("node{number}");
-        Self { name, address, client, peer, namespace: network, process: None }
+        let (scheme, namespace) = ("http", network);
+        Self { name, address, client, peer, scheme, namespace, process: None }
     }
 
     /// Where it answers clients.
     fn url(&self) -> String {
-        format!("http://{}:{}", self.address, self.client)
+        format!("{}://{}:{}", self.scheme, self.address, self.client)
     }
 
     /// Where it answers other nodes.
@@ -50,6 +54,9 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Whether its members have been together before.
     state: &'static str,
+    /// Further options of each node, and of etcdctl.
+    options: Vec<String>,
+    ctl: Vec<String>,
 }
 
 /// Ports that nobody has now, each once.
@@ -60,11 +67,23 @@ fn free_ports<const N: usize>(address: Ipv4Addr) -> [u16; N] {
 
 impl Cluster {
     pub fn start() -> Self {
+        Self::start_with(Self::local("http"), |_| Default::default())
+    }
+
+    /// Clients speak to it over TLS, with further options of each node and of etcdctl, which may
+    /// name files in the folder.
+    pub fn start_secured(options: impl FnOnce(&Path) -> (Vec<String>, Vec<String>)) -> Self {
+        Self::start_with(Self::local("https"), options)
+    }
+
+    fn local(scheme: &'static str) -> Vec<Node> {
         let local = Ipv4Addr::LOCALHOST;
         let ports = free_ports::<{ 2 * NODES }>(local);
-        let node =
-            |number| Node::at(number, local, [ports[2 * number], ports[2 * number + 1]], None);
-        Self::start_with((0..NODES).map(node).collect())
+        let node = |number| {
+            let its = [ports[2 * number], ports[2 * number + 1]];
+            Node { scheme, ..Node::at(number, local, its, None) }
+        };
+        (0..NODES).map(node).collect()
     }
 
     /// Each node in a network of its own, with this address.
@@ -73,15 +92,20 @@ impl Cluster {
         let nodes = nodes.map(|(number, (address, network))| {
             Node::at(number, address, [2379, 2380], Some(network))
         });
-        Self::start_with(nodes.collect())
+        Self::start_with(nodes.collect(), |_| Default::default())
     }
 
-    fn start_with(nodes: Vec<Node>) -> Self {
+    fn start_with(
+        nodes: Vec<Node>,
+        options: impl FnOnce(&Path) -> (Vec<String>, Vec<String>),
+    ) -> Self {
         let version = Command::new("etcd").arg("--version").stdout(Stdio::null()).status();
         if version.is_err() {
             cannot_run("etcd and etcdctl: Debian's etcd-server and etcd-client");
         }
-        let mut cluster = Self { directory: tempfile::tempdir().unwrap(), nodes, state: "new" };
+        let directory = tempfile::tempdir().unwrap();
+        let (options, ctl) = options(directory.path());
+        let mut cluster = Self { directory, nodes, state: "new", options, ctl };
         (0..NODES).for_each(|node| cluster.begin(node));
         cluster.wait_for_leader();
         cluster.state = "existing";
@@ -102,11 +126,17 @@ impl Cluster {
             .args(["--listen-peer-urls", &node.peer_url()])
             .args(["--initial-advertise-peer-urls", &node.peer_url()])
             .args(["--initial-cluster", &all, "--initial-cluster-state", self.state])
-            .args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(&self.options);
         node.process = Some(match &node.namespace {
             None => Process::spawn(&mut command),
             Some(network) => network.inside(|| Process::spawn(&mut command)),
         });
+    }
+
+    /// For files. It is gone with the value.
+    pub fn folder(&self) -> &Path {
+        self.directory.path()
     }
 
     /// What `--fleet` gets.
@@ -121,13 +151,14 @@ impl Cluster {
 
     /// What `etcdctl` says, if it succeeds.
     pub fn ask(&self, arguments: &[&str]) -> Option<String> {
-        Self::ask_nodes(&self.urls().join(","), arguments)
+        self.ask_nodes(&self.urls().join(","), arguments)
     }
 
-    fn ask_nodes(urls: &str, arguments: &[&str]) -> Option<String> {
+    fn ask_nodes(&self, urls: &str, arguments: &[&str]) -> Option<String> {
         let asked = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", urls, "--command-timeout", "2s"])
+            .args(&self.ctl)
             .args(arguments)
             .stderr(Stdio::null())
             .output()
@@ -143,7 +174,7 @@ impl Cluster {
     /// Of those that run, these are asked: what is stopped gives no answer.
     pub fn leader_among(&self, asked: &[bool]) -> Option<usize> {
         self.nodes.iter().zip(asked).position(|(node, asked)| {
-            let status = || Self::ask_nodes(&node.url(), &["endpoint", "status"]);
+            let status = || self.ask_nodes(&node.url(), &["endpoint", "status"]);
             // ENDPOINT, ID, VERSION, DB SIZE, IS LEADER, ...
             let leads = |said: String| said.split(", ").nth(4) == Some("true");
             *asked && node.runs() && status().is_some_and(leads)
