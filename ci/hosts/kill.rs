@@ -147,7 +147,7 @@ fn kills_while_tables_grow() {
 /// At the limit, each new entry takes the place of another.
 #[test]
 fn kills_while_tables_are_full() {
-    run("kills_while_tables_are_full", &["--max-entries", "1500"], true);
+    run("kills_while_tables_are_full", &["--max-entries", "500"], true);
 }
 
 /// What one host has recorded, the other does not know: the port of one client is another's.

@@ -11,6 +11,10 @@ use crate::site::Host;
 /// How much later a clock may be read than something was so.
 const LATE: Micros = 2_000;
 
+/// A host that has lost a table, and does not know it yet, may say for so long that nobody has a
+/// port that was given since: `OwnershipLimits::silent_after`, and a little more.
+const STALE: Micros = 2_200_000;
+
 /// From when until when a client had a port. A line's time, as it is written.
 #[derive(Debug)]
 struct Had {
@@ -95,16 +99,17 @@ impl Lines {
     pub fn check(&self, nat64: Ipv4Addr, all: &[Told]) -> Result<(), String> {
         for told in all {
             let (asked, came) = (written(told.asked - LATE), written(told.came + LATE));
+            let known = written(told.asked - STALE);
             let had = self.ports.get(&(nat64, told.port)).map_or(&[][..], Vec::as_slice);
             let is_so = match told.client {
                 Some(Client { address, port, .. }) => had.iter().any(|had| {
                     let is_over = had.until.as_ref().is_some_and(|until| *until < asked);
                     had.client == (address, port) && had.from <= came && !is_over
                 }),
-                // Nobody had it at some time.
+                // Nobody had it at some time, or it was given a short time ago.
                 None => !had.iter().any(|had| {
                     let is_over = had.until.as_ref().is_some_and(|until| *until <= came);
-                    had.from < asked && !is_over
+                    had.from < known && !is_over
                 }),
             };
             if !is_so {

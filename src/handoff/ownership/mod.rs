@@ -16,10 +16,11 @@
 //!
 //! Nothing here depends on what time it is, and only one thing on how fast time passes: an owner
 //! that has lost its table and does not know it may still answer. Its answers are right as long as
-//! nobody deletes what it knows. So it answers nothing that it could not confirm within
-//! [`OwnershipLimits::silent_after`], and who took the table deletes nothing for
-//! [`OwnershipLimits::keeps_all`], which is longer. An answer that is decided, and leaves the host
-//! later than that, as the process was stopped in between, is like one that the network delays.
+//! nobody deletes what it knows; but for that nobody has a port, where that was given since. So it
+//! answers nothing that it could not confirm within [`OwnershipLimits::silent_after`], and who took
+//! the table deletes nothing for [`OwnershipLimits::keeps_all`], which is longer. An answer that is
+//! decided, and leaves the host later than that, as the process was stopped in between, is like one
+//! that the network delays.
 //!
 //! The caller sends what [`ToDo::Send`] says, applies what it watches to the tables that it does
 //! not own, and keeps all that is not recorded apart from what is. Not here: who may ask at all
