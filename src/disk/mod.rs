@@ -9,6 +9,7 @@ pub mod counted;
 pub mod eventlog;
 #[cfg(feature = "programs")]
 pub mod fleet;
+mod folded;
 pub mod fs;
 #[cfg(feature = "programs")]
 pub mod history;

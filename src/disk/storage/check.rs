@@ -326,8 +326,9 @@ pub fn repair_at(
     new.write(sources, &|source, table| {
         let mut with = made.get();
         with.nat64s += usize::from(!table.key.is_block());
-        with.entries += table.nat64.table().len();
-        with.names += table.names.len();
+        let (entries, names) = table.counts();
+        with.entries += entries;
+        with.names += names;
         made.set(with);
         source
     })?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::compact::SnapshotWriter;
 use super::epoch;
 use super::read::{Common, ShardEnd};
-use super::tables::{TableState, Tables};
+use super::tables::Tables;
 use super::{StorageError, version_of};
+use crate::disk::folded::FoldedTable;
 use crate::disk::fs::{Boot, Disk, write_full, write_new};
 use crate::disk::journal::{self, FileId, FileKind, Header, Position, RecordNumber};
 use crate::handoff::change::{Change, Event, Timestamp};
@@ -52,7 +53,7 @@ impl NewEpoch<'_> {
     pub fn write(
         &self,
         mut sources: Vec<Tables>,
-        shard_of: &dyn Fn(usize, &TableState) -> usize,
+        shard_of: &dyn Fn(usize, &FoldedTable) -> usize,
     ) -> Result<EpochWritten, StorageError> {
         let folder = epoch::folder(self.root, self.number);
         self.disk.create_dir(&folder).map_err(StorageError::io("make", &folder))?;

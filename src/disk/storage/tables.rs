@@ -11,14 +11,12 @@ use std::sync::Arc;
 use super::StorageError;
 use super::epoch::{self, ShardFiles};
 use super::read::{Common, RecordReader, ShardEnd, ShardReader, Step, refuse};
+use crate::disk::folded::FoldedTable;
 use crate::disk::fs::{Boot, Disk};
 use crate::disk::journal::{FileId, FileKind, Record, changes_in};
-use crate::handoff::change::{Change, Timestamp};
-use crate::handoff::entry::{MappedPort, TableKey};
-use crate::handoff::names::PoolNames;
+use crate::handoff::change::Timestamp;
+use crate::handoff::entry::TableKey;
 use crate::handoff::random::SecretHash;
-use crate::handoff::server::Channel;
-use crate::handoff::table::TableLimits;
 
 /// Which files of a shard are read.
 #[derive(Clone)]
@@ -36,32 +34,6 @@ pub(super) struct ShardSource {
     pub tolerant: bool,
     /// For the tables' indexes.
     pub hash: SecretHash,
-}
-
-/// A table, made from files.
-pub(super) struct TableState {
-    pub key: TableKey,
-    pub initialized: Timestamp,
-    /// Without content where it is a block of the pool.
-    pub nat64: Channel,
-    /// None where it is no block of the pool.
-    pub names: PoolNames,
-}
-
-impl TableState {
-    /// The changes that make it.
-    pub fn changes(&self) -> impl Iterator<Item = Change> {
-        self.nat64.changes().chain(self.names.changes())
-    }
-
-    /// Deletes the entry on `port`, which is becoming a handoff port.
-    pub fn bar(&mut self, port: u16) -> Option<Change> {
-        let table = self.nat64.table();
-        let entry = table.entry(table.find_port(MappedPort(port))?);
-        let change = Change::Deleted { port: entry.port, client: entry.client };
-        self.nat64.apply(&change, 0);
-        Some(change)
-    }
 }
 
 /// The changes of one table, encoded.
@@ -154,7 +126,7 @@ impl Tables {
         Ok(self.peek()?.is_some_and(TableKey::is_block))
     }
 
-    pub fn next(&mut self) -> Result<Option<TableState>, StorageError> {
+    pub fn next(&mut self) -> Result<Option<FoldedTable>, StorageError> {
         while let Some(key) = self.peek()? {
             if let Some(table) = self.table(key)? {
                 return Ok(Some(table));
@@ -165,30 +137,16 @@ impl Tables {
 
     /// The table with `key`, which [`Tables::peek`] said is the next one. `None` where it was given
     /// up.
-    pub fn table(&mut self, key: TableKey) -> Result<Option<TableState>, StorageError> {
+    pub fn table(&mut self, key: TableKey) -> Result<Option<FoldedTable>, StorageError> {
         let ShardSource { common, hash, tolerant, .. } = self.source;
-        let new = || Channel::new(TableLimits::default(), common.handoff_port, hash);
-        let (mut nat64, mut is_gone) = (new(), false);
-        let mut names = PoolNames::default();
+        let mut table = FoldedTable::new(key, common.handoff_port, hash);
         let mut initialized = None;
         let mut apply = |octets: &[u8]| {
             for change in changes_in(octets) {
-                if key.is_block() {
-                    if tolerant {
-                        names.make_room(&change);
-                    }
-                    names.apply(&change);
-                    continue;
-                }
-                is_gone = change == Change::Forgotten;
-                if is_gone {
-                    nat64 = new();
-                    continue;
-                }
                 if tolerant {
-                    make_room(&mut nat64, &change);
+                    table.make_room(&change);
                 }
-                nat64.apply(&change, 0);
+                table.apply(&change);
             }
         };
         while let Some((_, time, octets)) = self.ahead.take_if(|ahead| ahead.0 == key) {
@@ -203,9 +161,8 @@ impl Tables {
                 None => self.read_changes(key, &mut apply)?,
             }
         }
-        let initialized = initialized.unwrap_or_default();
-        is_gone |= key.is_block() && names.is_empty();
-        Ok((!is_gone).then_some(TableState { key, initialized, nat64, names }))
+        table.initialized = initialized.unwrap_or_default();
+        Ok((!table.is_gone()).then_some(table))
     }
 
     /// Reads the next record of the snapshot. It has changes of one table only.
@@ -344,19 +301,4 @@ impl ShardSource {
             },
         )
     }
-}
-
-/// Deletes the entries that contradict one that was created: their deletion was lost.
-fn make_room(nat64: &mut Channel, change: &Change) {
-    let Change::Created { port, client } = change else {
-        return;
-    };
-    let table = nat64.table();
-    let in_the_way: Vec<Change> = [table.find_port(*port), table.find(client)]
-        .into_iter()
-        .flatten()
-        .map(|slot| table.entry(slot))
-        .map(|entry| Change::Deleted { port: entry.port, client: entry.client })
-        .collect();
-    in_the_way.iter().for_each(|change| nat64.apply(change, 0));
 }
