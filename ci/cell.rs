@@ -6,13 +6,21 @@
 //! others did meanwhile; what is recorded fits what was recorded before, so that no port is given
 //! twice and nothing is deleted that is not there; a table moves no more often than it may. And
 //! when faults have ended: each request is answered, and each table has one owner.
+//!
+//! And of how the cell's log is folded into snapshots, while hosts record, start and are ended.
 
 #[path = "cell/engine.rs"]
 mod engine;
+#[cfg(feature = "programs")]
+#[path = "cell/folding.rs"]
+mod folding;
 #[path = "cell/host.rs"]
 mod host;
 #[path = "cell/kind.rs"]
 mod kind;
+#[cfg(feature = "programs")]
+#[path = "cell/store.rs"]
+mod store;
 #[path = "cell/world.rs"]
 mod world;
 
@@ -24,7 +32,11 @@ mod dice;
 
 use cores::on_all_cores;
 use dice::Dice;
+#[cfg(feature = "programs")]
+use folding::Figures;
 use kind::{Canary, Kind};
+#[cfg(feature = "programs")]
+use store::StoreCanary;
 use world::{Verdict, World};
 
 /// How many seeds the test runs.
@@ -84,10 +96,15 @@ fn run_all(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn seeds() {
+    run_all(seeds_wanted(SEEDS));
+}
+
+/// `CELL_SEEDS=A..B`, or so many.
+fn seeds_wanted(count: u64) -> std::ops::Range<u64> {
     let range = std::env::var("CELL_SEEDS").ok();
     let range = range.as_deref().map(|range| range.split_once("..").expect("CELL_SEEDS=A..B"));
     let number = |text: &str| text.parse().expect("a number of a seed");
-    run_all(range.map_or(0..SEEDS, |(from, to)| number(from)..number(to)));
+    range.map_or(0..count, |(from, to)| number(from)..number(to))
 }
 
 /// They found, one each: a request that was passed back to a host that did not know yet that it has
@@ -131,6 +148,53 @@ fn canaries() {
             let counts = canary != Canary::SlowClock || broken.contains(" says that ");
             counts.then_some((seed, broken))
         });
+        match caught {
+            Some((seed, what)) => println!("{canary:?}: seed {seed}: {what}"),
+            None => panic!("{canary:?} is not found"),
+        }
+    }
+}
+
+/// How many seeds of folding the test runs.
+#[cfg(feature = "programs")]
+const FOLDING_SEEDS: u64 = 200;
+
+#[cfg(feature = "programs")]
+#[test]
+fn what_is_folded_while_hosts_end_is_what_was_recorded() {
+    let range = seeds_wanted(FOLDING_SEEDS);
+    let count = range.end - range.start;
+    let add =
+        |totals: &mut (Figures, Vec<(u64, String)>), seed, verdict: Result<Figures, String>| {
+            match verdict {
+                Ok(figures) => {
+                    totals.0.records += figures.records;
+                    totals.0.reads += figures.reads;
+                    totals.0.compacted += figures.compacted;
+                    totals.0.ends += figures.ends;
+                    totals.0.compactions += figures.compactions;
+                }
+                Err(what) => totals.1.push((seed, what)),
+            }
+        };
+    let (figures, mut failures) = on_all_cores(range, |seed| folding::simulate(seed, None), add);
+    let Figures { records, reads, compacted, ends, compactions } = figures;
+    println!(
+        "{count} seeds: {records} records, read {reads} times and {compacted} times in vain, {ends} hosts ended, \
+         compacted {compactions} times"
+    );
+    failures.sort_unstable();
+    failures.iter().take(20).for_each(|(seed, what)| println!("seed {seed}: {what}"));
+    assert_eq!(failures.len(), 0);
+    assert!(reads > count && ends > count && compactions > count, "it does too little");
+}
+
+#[cfg(feature = "programs")]
+#[test]
+fn what_is_folded_wrong_is_found() {
+    for &canary in StoreCanary::ALL {
+        let caught = (0..SEEDS_OF_CANARY)
+            .find_map(|seed| Some((seed, folding::simulate(seed, Some(canary)).err()?)));
         match caught {
             Some((seed, what)) => println!("{canary:?}: seed {seed}: {what}"),
             None => panic!("{canary:?} is not found"),

@@ -20,6 +20,9 @@ mod cluster;
 #[cfg(feature = "fleet")]
 #[path = "hosts/engine.rs"]
 mod engine;
+#[cfg(feature = "fleet")]
+#[path = "hosts/folded.rs"]
+mod folded;
 
 /// How long anything may take on a machine that does much else.
 #[cfg(feature = "fleet")]

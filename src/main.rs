@@ -9,7 +9,7 @@ use clap::Parser;
 
 use nat64handoff::kernel::{signals, stderr};
 use nat64handoff::programs::exit::{ExitError, print};
-use nat64handoff::programs::options::{Cli, Command, GatewayOptions};
+use nat64handoff::programs::options::{Cli, Command, FleetCommand, GatewayOptions};
 use nat64handoff::programs::{
     annotate, ask, ban_set, deliver_device, demo, follow, gateway, history, journal, manual,
     peer_names, serve, top, who,
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::DropTable(options) => ask::drop_table(&options),
         Command::Ban(options) => ask::ban(&options),
         Command::Unban(options) => ask::unban(&options),
+        Command::Fleet { command: FleetCommand::Drain(options) } => ask::drain(&options),
         Command::Bans(options) => ask::bans(&options),
         Command::BanSet(options) => ban_set::run(&options),
         Command::History { command } => history::run(command),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nat64handoff::disk::fleet::etcd::Etcd;
 use nat64handoff::disk::fleet::{
-    FleetEngine, FleetKey, FleetValue, FleetWatch, RecordKey, ShardRun, WatchEnded, body_of,
-    changes_of,
+    FleetEngine, FleetKey, FleetValue, FleetWatch, KeyRange, RecordKey, ShardRun, WatchEnded,
+    body_of, changes_of, read_all, run_value,
 };
 use nat64handoff::handoff::change::{Change, Timestamp};
 use nat64handoff::handoff::entry::{MappedPort, TableKey};
@@ -58,8 +58,8 @@ async fn until(engine: &Etcd, from: Revision, key: FleetKey) -> Vec<FleetValue> 
     let (mut all, mut next) = (Vec::<FleetValue>::new(), from);
     loop {
         let Ok(mut watch) = engine.watch(next).await else { continue };
-        while let Ok(values) = watch.next().await {
-            all.extend(values);
+        while let Ok(watched) = watch.next().await {
+            all.extend(watched.values);
             if all.iter().any(|value| value.key == key) {
                 return all;
             }
@@ -69,11 +69,26 @@ async fn until(engine: &Etcd, from: Revision, key: FleetKey) -> Vec<FleetValue> 
     }
 }
 
+/// All that there is, in the order in which it was put.
+async fn all_of(engine: &Etcd) -> (Revision, Vec<FleetValue>) {
+    let (at, mut all) = read_all(engine, KeyRange::all(), None).await.unwrap();
+    all.sort_unstable_by_key(|value| value.revision);
+    (at, all)
+}
+
+/// What comes before the first record of a shard.
+async fn begin(engine: &Etcd, by: ShardRun) {
+    let run = FleetKey::Run(by.run.host);
+    engine.put(&run, run_value(by.run).as_bytes()).await.unwrap();
+    engine.put(&FleetKey::Record(RecordKey { by, number: 0 }), &[]).await.unwrap();
+}
+
 #[test]
 fn an_owner_records_until_another_has_claimed_the_table() {
     let cluster = Cluster::start();
     run(async {
         let (a, b) = (cluster.engine("cell"), cluster.engine("cell"));
+        begin(&a, A).await;
         let first = done(&a, A, &claim(A, 1, table(7), None), &[]).await;
         let other = done(&a, A, &claim(A, 2, table(8), None), &[]).await;
         assert!(other > first);
@@ -84,6 +99,12 @@ fn an_owner_records_until_another_has_claimed_the_table() {
         let changes = vec![(Timestamp::from_micros(5), table(7), change)];
         let recorded = done(&a, A, &record(1), &body_of(&key(1), &changes)).await;
         assert_eq!(known(&a, A, &record(1), b"x").await, Outcome::Done(recorded));
+        // One that does not follow the last one: it was sent long ago, or never.
+        assert_eq!(known(&a, A, &record(3), b"x").await, Outcome::Refused(Vec::new()));
+        // Nor one of a run that has ended.
+        let ended = ShardRun { run: HostRun { number: 10, ..A.run }, ..A };
+        a.put(&FleetKey::Record(RecordKey { by: ended, number: 0 }), &[]).await.unwrap();
+        assert_eq!(known(&a, ended, &record(1), b"x").await, Outcome::Refused(Vec::new()));
         // A claim whose condition does not hold, from somebody who has not seen the last.
         for seen in [None, Some(Revision(first.0 - 1)), Some(recorded)] {
             let outcome = known(&b, B, &claim(B, 1, table(7), seen), &[]).await;
@@ -109,17 +130,19 @@ fn an_owner_records_until_another_has_claimed_the_table() {
         let seen = until(&b, first, FleetKey::Owner(table(7))).await;
         assert_eq!(seen[0].revision, first);
         let seen = until(&b, recorded, FleetKey::Owner(table(7))).await;
-        let revisions: Vec<_> = seen.iter().map(|value| value.revision).collect();
-        assert_eq!(revisions, [recorded, taken]);
+        let is_some = |value: &&FleetValue| value.value.as_deref() != Some(&[]);
+        let revisions = seen.iter().filter(is_some).map(|value| value.revision);
+        assert_eq!(revisions.collect::<Vec<_>>(), [recorded, taken]);
         assert_eq!(seen[0].key, FleetKey::Record(key(1)));
         let value = seen[0].value.as_deref().unwrap();
         assert_eq!(changes_of(&key(1), value), Ok(changes));
-        let (at, all) = b.read().await.unwrap();
+        let (at, all) = all_of(&b).await;
         assert_eq!(at, taken);
-        let revisions: Vec<_> = all.iter().map(|value| value.revision).collect();
+        let all = all.iter().filter(|value| !matches!(value.key, FleetKey::Run(_)));
+        let revisions: Vec<_> = all.filter(is_some).map(|value| value.revision).collect();
         assert_eq!(revisions, [other, recorded, taken]);
         // Another cell on the same etcd has nothing of it.
-        assert_eq!(cluster.engine("cell2").read().await.unwrap().1, []);
+        assert_eq!(all_of(&cluster.engine("cell2")).await.1, []);
     });
 }
 
@@ -131,11 +154,11 @@ fn what_two_hosts_put_first_is_one_thing_and_more_than_a_page_is_read() {
         let secret = FleetKey::Secret(0);
         assert_eq!(engine.put_first(&secret, b"one").await.unwrap(), b"one");
         assert_eq!(cluster.engine("cell").put_first(&secret, b"two").await.unwrap(), b"one");
-        for number in 0..150 {
+        for number in 0..600 {
             engine.put(&FleetKey::Host(HostId(number)), b"x").await.unwrap();
         }
-        let (_, all) = engine.read().await.unwrap();
-        assert_eq!(all.len(), 151);
+        let (_, all) = all_of(&engine).await;
+        assert_eq!(all.len(), 601);
         assert!(all.is_sorted_by_key(|value| value.revision));
     });
 }
@@ -161,7 +184,7 @@ fn who_watches_what_is_not_kept_reads_all_anew() {
             }
         };
         ended.await;
-        let (at, all) = engine.read().await.unwrap();
+        let (at, all) = all_of(&engine).await;
         assert_eq!((at, all.len(), all[0].revision), (last, 1, last));
         assert_eq!(until(&engine, last, FleetKey::Owner(table(7))).await.len(), 1);
     });
@@ -174,6 +197,7 @@ fn records_while(cluster: &mut Cluster, strike: impl FnOnce(&mut Cluster)) -> Du
     const AFTER: u64 = 50;
     run(async {
         let engine = cluster.engine("cell");
+        begin(&engine, A).await;
         let claimed = done(&engine, A, &claim(A, 1, table(7), None), &[]).await;
         let tables = vec![(table(7), claimed)];
         let (mut longest, mut last, mut strike) = (Duration::ZERO, Instant::now(), Some(strike));
@@ -229,6 +253,7 @@ fn without_a_majority_nothing_is_known_and_then_it_is() {
     let cluster = Cluster::start();
     run(async {
         let engine = cluster.engine("cell");
+        begin(&engine, A).await;
         let claimed = done(&engine, A, &claim(A, 1, table(7), None), &[]).await;
         let tables = vec![(table(7), claimed)];
         let record = Transaction::Record { number: 1, tables: tables.clone() };

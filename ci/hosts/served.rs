@@ -15,7 +15,7 @@ const ASKS_AGAIN: Duration = Duration::from_millis(20);
 
 /// Which client has which port, as the NAT64 was told.
 #[derive(Default)]
-struct Told(BTreeMap<u16, Client>);
+pub struct Told(BTreeMap<u16, Client>);
 
 impl Told {
     /// The client has this port, and no other client has it.
@@ -25,14 +25,14 @@ impl Told {
         assert_eq!(self.0.values().filter(|&&at| at == client).count(), 1, "{client:?}");
     }
 
-    fn map(&mut self, nat64: &Nat64, clients: std::ops::Range<u32>) {
+    pub fn map(&mut self, nat64: &Nat64, clients: std::ops::Range<u32>) {
         for client in clients.map(Client::nth) {
             self.take(client, nat64.map(client));
         }
     }
 
     /// All are who they were.
-    fn check(&self, nat64: &Nat64) {
+    pub fn check(&self, nat64: &Nat64) {
         for (&port, &client) in &self.0 {
             assert_eq!(nat64.map(client), port, "{client:?}");
             let (entry, _) = nat64.find(port).expect("it is there");
@@ -42,7 +42,7 @@ impl Told {
 }
 
 /// Asks for a client until there is an answer; how long that was.
-fn ask_until_answered(nat64: &Nat64, client: Client) -> Duration {
+pub fn ask_until_answered(nat64: &Nat64, client: Client) -> Duration {
     let (begin, packet) = (Instant::now(), client.udp(b"asked again"));
     let answered = wait_until(PATIENCE, || {
         nat64.send(&nat64.client_request(&client.authenticator(), &packet));
@@ -56,7 +56,7 @@ fn ask_until_answered(nat64: &Nat64, client: Client) -> Duration {
 }
 
 /// The lines of all hosts together say what the NAT64s were told, each once.
-fn check_logs(hosts: &[Host], told: &[(&Nat64, &Told)]) {
+pub fn check_logs(hosts: &[Host], told: &[(&Nat64, &Told)]) {
     let of_all = || {
         let mut events: Vec<Event> = hosts.iter().flat_map(Host::events).collect();
         // Hosts of a test have one clock.
@@ -211,5 +211,48 @@ fn a_host_that_was_stopped_for_a_while_finds_its_tables_anothers() {
         told.check(&nat64);
         told.map(&nat64, 40..60);
         check_logs(&site.hosts, &[(&nat64, &told)]);
+    });
+}
+
+/// It gives its tables away while it goes on: each request has its answer, also those that reach it
+/// still, and whoever sends them there is told first.
+#[test]
+fn a_host_that_is_drained_answers_all_the_same() {
+    Site::with(2, |site| {
+        let nat64s = [site.nat64(), site.nat64()];
+        let mut told = [Told::default(), Told::default()];
+        for (nat64, told) in nat64s.iter().zip(&mut told) {
+            nat64.introduce();
+            told.map(nat64, 0..20);
+        }
+        assert_eq!(site.hosts[0].asks("/readyz").0, 200);
+        let host = &site.hosts[0];
+        std::thread::scope(|scope| {
+            let drained = scope.spawn(|| host.runs(&["fleet", "drain"]));
+            while !drained.is_finished() {
+                told[0].check(&nat64s[0]);
+                told[1].check(&nat64s[1]);
+            }
+            let (status, said) = drained.join().unwrap();
+            assert_eq!((status, said.as_str()), (0, "2 tables are other hosts' now\n"));
+        });
+        assert_eq!(site.hosts[0].asks("/readyz").0, 503);
+        // Which nodes answer is asked now and then.
+        let (_, status) = site.hosts[0].runs(&["status"]);
+        assert!(status.contains("has 0 tables, as it gives them away"), "{status}");
+        assert!(status.contains("3 of 3 nodes answer"), "{status}");
+        // They reach it still, and new ones.
+        for (nat64, told) in nat64s.iter().zip(&mut told) {
+            told.check(nat64);
+            told.map(nat64, 20..40);
+        }
+        site.route(1);
+        told[1].check(&nat64s[1]);
+        let metrics = site.hosts[1].asks("/metrics").1;
+        assert!(metrics.contains("nat64handoff_fleet_tables 2"), "{metrics}");
+        let all: Vec<_> = nat64s.iter().zip(&told).collect();
+        check_logs(&site.hosts, &all);
+        let (status, said) = site.hosts[1].runs(&["fleet", "drain"]);
+        assert_eq!(status, 1, "nobody else may have them: {said}");
     });
 }

@@ -13,6 +13,7 @@ use crate::cluster::{Cluster, NODES};
 use crate::harness::process::{Process, print_if_failed};
 use crate::harness::program::{SERVING, command};
 use crate::harness::skip::cannot_run;
+use crate::http;
 use crate::judge::eventlog::{Event, parse_all};
 use crate::judge::nat64::Nat64;
 use crate::namespace::Namespace;
@@ -54,6 +55,19 @@ impl Host {
 
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("it runs")
+    }
+
+    /// What the admin socket answers.
+    pub fn asks(&self, what: &str) -> (u16, String) {
+        let answer = http::get(&self.admin_path(), what);
+        (answer.code, answer.body)
+    }
+
+    /// The exit code of a command that asks this host, and what it says.
+    pub fn runs(&self, arguments: &[&str]) -> (i32, String) {
+        let ran = command().args(arguments).arg("--admin").arg(self.admin_path()).output().unwrap();
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.code().unwrap_or(-1), String::from_utf8(said).unwrap())
     }
 
     /// SIGKILL. It is gone when this returns.

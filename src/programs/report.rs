@@ -22,6 +22,30 @@ pub struct FleetStatus {
     pub tables: u64,
     /// What it has seen of what is recorded: the revision of etcd.
     pub revision: u64,
+    /// By how many revisions that is behind the last one that this host knows of.
+    pub behind_revisions: u64,
+    /// For how long etcd has told nothing, not even that there is nothing.
+    pub behind_seconds: f64,
+    /// How many nodes of etcd answer this host, of how many.
+    pub nodes_answering: u64,
+    pub nodes: u64,
+    /// How long ago a transaction was done. Nothing where none was.
+    pub transaction_seconds_ago: Option<f64>,
+    /// Octets of the records in etcd, and of its snapshots.
+    pub log_octets: u64,
+    pub snapshot_octets: u64,
+    /// Whether another host is heard.
+    pub hears_others: bool,
+    /// It gives its tables away, and gets none.
+    pub drains: bool,
+}
+
+/// What `fleet drain` came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainReport {
+    /// How many tables the host has given away.
+    pub tables: u64,
 }
 
 /// How the server is doing, and what it holds.

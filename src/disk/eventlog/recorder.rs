@@ -146,6 +146,9 @@ impl Recorder {
     pub(super) fn wrote(&mut self, shard: usize, lines: u64) {
         self.events[shard] += lines;
         let needed = self.cursor.is_some() || matches!(self.sync, LogSync::Interval(_));
+        if !needed {
+            self.publish();
+        }
         if lines > 0 && needed && !self.failed && self.dirty_since.is_none() {
             self.dirty_since = Some(self.clock.monotonic());
         }
@@ -220,6 +223,7 @@ impl Recorder {
         firmness: Firmness,
     ) -> io::Result<()> {
         let Some(file) = &mut self.cursor else {
+            self.publish();
             return Ok(());
         };
         let mut position = output.position(part);
@@ -238,10 +242,15 @@ impl Recorder {
         }
         self.writes = 0;
         self.unsynced_since = None;
+        self.publish();
+        Ok(())
+    }
+
+    /// All that was written is in the log, as durably as it is to be.
+    fn publish(&self) {
         for (logged, &events) in self.logged.0.iter().zip(&self.events) {
             logged.store(events, Ordering::Release);
         }
-        Ok(())
     }
 
     /// What is left of the time `interval` after `since`.

@@ -125,6 +125,13 @@ impl Sender {
         has_room || self.has_given_up()
     }
 
+    /// How many events were sent, and how many of them are durably in the log, since the first.
+    pub fn progress(&self) -> (u64, u64) {
+        // Those behind one that was lost never will be.
+        let sent = if self.lost { u64::MAX } else { self.next };
+        (sent, self.logged.get(self.shard))
+    }
+
     fn room(&self) -> usize {
         let unlogged = self.next.saturating_sub(self.logged.get(self.shard));
         let left = self.unlogged_max.saturating_sub(unlogged);

@@ -11,27 +11,31 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions,
-    Identity, KeyValue, TlsOptions, Txn, TxnOp, TxnOpResponse, TxnResponse, WatchOptions,
-    WatchStream,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, EventType,
+    GetOptions, Identity, KeyValue, TlsOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    WatchOptions, WatchStream,
 };
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    CellName, FleetEngine, FleetEngineError, FleetKey, FleetValue, FleetWatch, RecordKey, ShardRun,
-    WatchEnded, claim_in, claim_value,
+    CellName, FleetCommit, FleetEngine, FleetEngineError, FleetKey, FleetPage, FleetValue,
+    FleetWatch, KeyIs, KeyRange, RecordKey, ShardRun, WatchEnded, WatchedValues, claim_in,
+    claim_value, run_value,
 };
 use crate::handoff::entry::TableKey;
 use crate::handoff::ownership::{Claim, Outcome, Owned, Revision, Transaction};
 
 /// How long a node has for an answer, and for a connection where there is none.
 const DEADLINE: Duration = Duration::from_millis(250);
-/// As often as nobody answered in a row, that is doubled: a cluster may be slow.
+/// As often as no node answered, each in its turn, that is doubled: a cluster may be slow. Not at
+/// once: what a node passes on to a leader that was killed is lost, and asked again it is not, as
+/// soon as there is another leader.
 const DOUBLED_MAX: u32 = 3;
 /// How long a node has for a page of what is read.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
-/// How many keys are read at a time: a value has 1.5 MiB at most.
-const PAGE: i64 = 64;
+/// How long a node has for what nobody waits for, and may be much.
+const LONG_DEADLINE: Duration = Duration::from_secs(5);
 /// The most octets of a page, or of what is watched at a time.
 const MESSAGE_MAX: usize = 128 << 20;
 /// What does not answer at once is not asked again at once.
@@ -84,9 +88,9 @@ impl Etcd {
         format!("{}{key}", self.prefix)
     }
 
-    /// Where keys end that begin with the prefix: it ends in a slash, and that is the octet after.
-    fn end(&self) -> String {
-        format!("{}0", self.prefix.trim_end_matches('/'))
+    fn range(&self, KeyRange { from, until }: &KeyRange) -> KeyRange {
+        let whole = |key| format!("{}{key}", self.prefix);
+        KeyRange { from: whole(from), until: whole(until) }
     }
 
     /// The client of a node, which is connected to where it was not.
@@ -132,7 +136,8 @@ impl Etcd {
         ask: impl AsyncFnOnce(Client) -> Result<T, Error>,
     ) -> Result<T, FleetEngineError> {
         let node = self.node.get();
-        let deadline = deadline * (1 << self.unanswered.get().min(DOUBLED_MAX));
+        let rounds = self.unanswered.get() / self.access.nodes.len().max(1) as u32;
+        let deadline = deadline * (1 << rounds.min(DOUBLED_MAX));
         let asked = async { ask(self.client(node).await?).await.map_err(said) };
         let answer = timeout(deadline, asked).await.unwrap_or_else(|_| {
             let url = self.access.nodes.get(node).map_or("", String::as_str);
@@ -140,6 +145,8 @@ impl Etcd {
         });
         match &answer {
             Ok(_) => self.unanswered.set(0),
+            // Any other would say the same.
+            Err(FleetEngineError::Compacted) => self.unanswered.set(0),
             Err(why) => {
                 self.why.replace(why.to_string());
                 self.leave(node);
@@ -187,6 +194,11 @@ impl Etcd {
                 let key = self.key(&FleetKey::Record(RecordKey { by, number: *number }));
                 let mut when = self.owned(tables);
                 when.push(Compare::create_revision(key.clone(), CompareOp::Equal, 0));
+                let before = RecordKey { by, number: number.saturating_sub(1) };
+                let before = self.key(&FleetKey::Record(before));
+                when.push(Compare::create_revision(before, CompareOp::Greater, 0));
+                let run = self.key(&FleetKey::Run(by.run.host));
+                when.push(Compare::value(run, CompareOp::Equal, run_value(by.run)));
                 let mut or_else =
                     vec![TxnOp::get(key.clone(), Some(GetOptions::new().with_keys_only()))];
                 or_else.extend(tables.iter().map(|&(table, _)| self.get_owner(table)));
@@ -225,6 +237,7 @@ fn said(error: Error) -> FleetEngineError {
             let is_refused = ["authentication failed", "permission denied", "user name is empty"];
             match is_refused.iter().any(|refused| why.contains(refused)) {
                 true => FleetEngineError::Unusable(why),
+                false if why.contains("has been compacted") => FleetEngineError::Compacted,
                 false => FleetEngineError::Unanswered(why),
             }
         }
@@ -319,45 +332,88 @@ impl FleetEngine for Etcd {
         Ok(there.map_or_else(|| value.to_vec(), |there| there.value().to_vec()))
     }
 
-    async fn read(&self) -> Result<(Revision, Vec<FleetValue>), FleetEngineError> {
-        let (mut all, mut revision) = (Vec::new(), 0);
-        let (mut from, end) = (self.prefix.clone().into_bytes(), self.end());
-        loop {
-            let options =
-                GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
-            let (key, whole) = (from.clone(), READ_DEADLINE);
-            let mut page = self
-                .ask(whole, async |client: Client| {
-                    let kv = client.kv_client();
-                    kv.max_decoding_message_size(MESSAGE_MAX).get(key, Some(options)).await
-                })
-                .await?;
-            if revision == 0 {
-                revision = page.header().map_or(0, |header| header.revision());
+    async fn page(
+        &self,
+        range: &KeyRange,
+        most: usize,
+        at: Option<Revision>,
+    ) -> Result<FleetPage, FleetEngineError> {
+        let KeyRange { from, until } = self.range(range);
+        let revision = at.unwrap_or_default().0 as i64;
+        let options =
+            GetOptions::new().with_range(until).with_limit(most as i64).with_revision(revision);
+        let mut page = self
+            .ask(READ_DEADLINE, async |client: Client| {
+                let kv = client.kv_client();
+                kv.max_decoding_message_size(MESSAGE_MAX).get(from, Some(options)).await
+            })
+            .await?;
+        let there = page.header().map_or(0, |header| header.revision()) as u64;
+        let (more, kvs) = (page.more(), page.take_kvs());
+        let last = kvs.last().and_then(|kv| {
+            let key = std::str::from_utf8(kv.key()).ok()?.strip_prefix(&self.prefix)?;
+            Some(range.behind(key))
+        });
+        let rest = last.filter(|_| more);
+        let values = kvs.into_iter().filter_map(|kv| self.value(kv, true)).collect();
+        Ok(FleetPage { revision: at.unwrap_or(Revision(there)), values, rest })
+    }
+
+    async fn commit(&self, commit: &FleetCommit) -> Result<bool, FleetEngineError> {
+        let when = commit.conditions.iter().map(|(key, is)| {
+            let key = self.key(key);
+            match is {
+                KeyIs::Absent => Compare::create_revision(key, CompareOp::Equal, 0),
+                KeyIs::At(at) => Compare::mod_revision(key, CompareOp::Equal, at.0 as i64),
             }
-            let more = page.more();
-            let kvs = page.take_kvs();
-            if let Some(last) = kvs.last() {
-                from = [last.key(), &[0]].concat();
-            }
-            all.extend(kvs.into_iter().filter_map(|kv| self.value(kv, true)));
-            if !more {
-                break;
-            }
+        });
+        let puts = commit.puts.iter().map(|(key, value)| {
+            let value = value.clone();
+            TxnOp::put(self.key(key), value, None)
+        });
+        let removes = commit.removes.iter().map(|range| {
+            let KeyRange { from, until } = self.range(range);
+            TxnOp::delete(from, Some(DeleteOptions::new().with_range(until)))
+        });
+        let then: Vec<TxnOp> = puts.chain(removes).collect();
+        let txn = Txn::new().when(when.collect::<Vec<_>>()).and_then(then);
+        let answer = self.ask(LONG_DEADLINE, async |mut client: Client| client.txn(txn).await);
+        Ok(answer.await?.succeeded())
+    }
+
+    async fn compact(&self, before: Revision) -> Result<(), FleetEngineError> {
+        let done = self.ask(LONG_DEADLINE, async |mut client: Client| {
+            client.compact(before.0 as i64, None).await
+        });
+        match done.await {
+            // Somebody else did.
+            Err(FleetEngineError::Compacted) => Ok(()),
+            done => done.map(drop),
         }
-        all.sort_unstable_by_key(|value| value.revision);
-        Ok((Revision(revision as u64), all))
     }
 
     async fn watch(&self, from: Revision) -> Result<EtcdWatch, FleetEngineError> {
-        let options = WatchOptions::new().with_range(self.end()).with_start_revision(from.0 as i64);
-        let prefix = self.prefix.clone();
+        let KeyRange { from: first, until } = self.range(&KeyRange::watched());
+        let options = WatchOptions::new().with_range(until).with_start_revision(from.0 as i64);
         let stream = self.ask(DEADLINE, async |client: Client| {
             let watch = client.watch_client().max_decoding_message_size(MESSAGE_MAX);
             let mut watch = watch;
-            watch.watch(prefix, Some(options)).await
+            watch.watch(first, Some(options)).await
         });
         Ok(EtcdWatch { prefix: self.prefix.clone(), stream: stream.await?, silent: 0 })
+    }
+
+    async fn answering(&self) -> (usize, usize) {
+        let nodes = self.access.nodes.len();
+        let asked = (0..nodes).map(|node| async move {
+            let asks = async {
+                let mut client = self.client(node).await?;
+                client.status().await.map_err(said)
+            };
+            matches!(timeout(DEADLINE, asks).await, Ok(Ok(_)))
+        });
+        let answers = join_all(asked).await;
+        (answers.into_iter().filter(|&answers| answers).count(), nodes)
     }
 
     fn why_away(&self) -> String {
@@ -392,11 +448,12 @@ pub struct EtcdWatch {
 }
 
 impl FleetWatch for EtcdWatch {
-    async fn next(&mut self) -> Result<Vec<FleetValue>, WatchEnded> {
+    async fn next(&mut self) -> Result<WatchedValues, WatchEnded> {
         let away = |why: Error| match said(why) {
             FleetEngineError::Unanswered(why) | FleetEngineError::Unusable(why) => {
                 WatchEnded::Away(why)
             }
+            FleetEngineError::Compacted => WatchEnded::Compacted,
         };
         let Ok(message) = timeout(WATCH_ASKED_EACH, self.stream.message()).await else {
             if self.silent >= WATCH_SILENT {
@@ -404,7 +461,7 @@ impl FleetWatch for EtcdWatch {
             }
             self.silent += 1;
             self.stream.request_progress().await.map_err(away)?;
-            return Ok(Vec::new());
+            return Ok(WatchedValues { values: Vec::new(), revision: None });
         };
         self.silent = 0;
         let Some(response) = message.map_err(away)? else {
@@ -420,7 +477,8 @@ impl FleetWatch for EtcdWatch {
             let is_there = event.event_type() == EventType::Put;
             value_of(&self.prefix, event.kv()?.clone(), is_there)
         });
-        Ok(values.collect())
+        let revision = response.header().map(|header| Revision(header.revision() as u64));
+        Ok(WatchedValues { values: values.collect(), revision })
     }
 }
 

@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::{self, FromStr, Split};
 
-use super::ShardRun;
+use super::{KeyRange, ShardRun};
 use crate::handoff::entry::TableKey;
-use crate::handoff::ownership::{Cause, Claim, HostId, HostRun};
+use crate::handoff::ownership::{Cause, Claim, HostId, HostRun, Revision};
 
 /// All keys of this program begin with that.
 const ROOT: &str = "nat64handoff";
@@ -51,13 +51,39 @@ pub struct RecordKey {
     pub number: u64,
 }
 
+/// A snapshot of a table: no two are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotId {
+    /// The table is as what was done up to this revision made it.
+    pub covers: Revision,
+    /// Who made it.
+    pub by: HostRun,
+}
+
+/// A part of a snapshot, from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartKey {
+    pub table: TableKey,
+    pub of: SnapshotId,
+    pub number: u32,
+}
+
 /// A key of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FleetKey {
     /// Who owns a table.
     Owner(TableKey),
     Record(RecordKey),
+    /// Which snapshot a table has.
+    Snapshot(TableKey),
+    Part(PartKey),
+    /// Up to where a host has written the lines of its records.
+    Cursor(HostId),
+    /// How far the log was folded into snapshots.
+    Folded,
     Host(HostId),
+    /// The run of a host: others of it record nothing any more.
+    Run(HostId),
     Secret(u32),
 }
 
@@ -65,11 +91,17 @@ impl fmt::Display for FleetKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Owner(TableKey { local, nat64 }) => write!(f, "own/{local}/{nat64}"),
-            Self::Record(RecordKey { by: ShardRun { run, shard }, number }) => {
-                let HostRun { host, number: run } = run;
-                write!(f, "log/{}/{run:016x}/{shard}/{number:020}", host.0)
+            Self::Record(RecordKey { by, number }) => {
+                write!(f, "{}{number:020}", writer_prefix(*by))
             }
+            Self::Snapshot(TableKey { local, nat64 }) => write!(f, "snap/{local}/{nat64}"),
+            Self::Part(PartKey { table, of, number }) => {
+                write!(f, "{}{number:06}", snapshot_prefix(*table, *of))
+            }
+            Self::Cursor(host) => write!(f, "cursor/{}", host.0),
+            Self::Folded => f.write_str("folded"),
             Self::Host(host) => write!(f, "host/{}", host.0),
+            Self::Run(host) => write!(f, "run/{}", host.0),
             Self::Secret(number) => write!(f, "secret/{number}"),
         }
     }
@@ -80,22 +112,53 @@ impl FleetKey {
     pub fn parse(key: &[u8]) -> Option<Self> {
         let mut words = str::from_utf8(key).ok()?.split('/');
         let key = match words.next()? {
-            "own" => {
-                let [local, nat64] = [next(&mut words)?, next(&mut words)?];
-                Self::Owner(TableKey { local, nat64 })
-            }
+            "own" => Self::Owner(table_in(&mut words)?),
             "log" => {
-                let (host, run) = (HostId(next(&mut words)?), run_number(words.next()?)?);
-                let (shard, number) = (next(&mut words)?, next(&mut words)?);
-                let by = ShardRun { run: HostRun { host, number: run }, shard };
-                Self::Record(RecordKey { by, number })
+                let (run, shard) = (run_in(&mut words)?, next(&mut words)?);
+                let by = ShardRun { run, shard };
+                Self::Record(RecordKey { by, number: next(&mut words)? })
             }
+            "snap" => Self::Snapshot(table_in(&mut words)?),
+            "part" => {
+                let (table, covers) = (table_in(&mut words)?, Revision(next(&mut words)?));
+                let of = SnapshotId { covers, by: run_in(&mut words)? };
+                Self::Part(PartKey { table, of, number: next(&mut words)? })
+            }
+            "cursor" => Self::Cursor(HostId(next(&mut words)?)),
+            "folded" => Self::Folded,
             "host" => Self::Host(HostId(next(&mut words)?)),
+            "run" => Self::Run(HostId(next(&mut words)?)),
             "secret" => Self::Secret(next(&mut words)?),
             _ => return None,
         };
         words.next().is_none().then_some(key)
     }
+}
+
+/// What the keys of all records of a shard begin with.
+pub fn writer_prefix(by: ShardRun) -> String {
+    let ShardRun { run: HostRun { host, number }, shard } = by;
+    format!("log/{}/{number:016x}/{shard}/", host.0)
+}
+
+/// What the keys of all parts of a snapshot begin with.
+fn snapshot_prefix(table: TableKey, of: SnapshotId) -> String {
+    let (TableKey { local, nat64 }, HostRun { host, number }) = (table, of.by);
+    format!("part/{local}/{nat64}/{:020}/{}/{number:016x}/", of.covers.0, host.0)
+}
+
+/// The keys of all parts of a snapshot.
+pub fn parts_of_snapshot(table: TableKey, of: SnapshotId) -> KeyRange {
+    KeyRange::beginning(&snapshot_prefix(table, of))
+}
+
+/// The keys of all parts of all snapshots of a table.
+pub fn parts_of_table(TableKey { local, nat64 }: TableKey) -> KeyRange {
+    KeyRange::beginning(&format!("part/{local}/{nat64}/"))
+}
+
+fn table_in(words: &mut Split<'_, char>) -> Option<TableKey> {
+    Some(TableKey { local: next(words)?, nat64: next(words)? })
 }
 
 fn next<T: FromStr>(words: &mut Split<'_, char>) -> Option<T> {
@@ -135,6 +198,59 @@ fn run_in(words: &mut Split<'_, char>) -> Option<HostRun> {
     Some(HostRun { host: HostId(next(words)?), number: run_number(words.next()?)? })
 }
 
+/// Which snapshot a table has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSnapshot {
+    pub id: SnapshotId,
+    /// How many parts it has.
+    pub parts: u32,
+    /// The octets of all of them.
+    pub octets: u64,
+}
+
+impl TableSnapshot {
+    pub fn value(&self) -> String {
+        let Self { id: SnapshotId { covers, by }, parts, octets } = self;
+        format!("{} {} {:016x} {parts} {octets}", covers.0, by.host.0, by.number)
+    }
+
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let mut words = str::from_utf8(value).ok()?.split(' ');
+        let id = SnapshotId { covers: Revision(next(&mut words)?), by: run_in(&mut words)? };
+        let (parts, octets) = (next(&mut words)?, next(&mut words)?);
+        words.next().is_none().then_some(Self { id, parts, octets })
+    }
+}
+
+/// How far the log was folded into snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Folded {
+    /// All snapshots cover what was done until then.
+    pub at: Revision,
+    /// The octets of the log that were left.
+    pub log: u64,
+    /// The octets of all snapshots.
+    pub snapshots: u64,
+}
+
+impl Folded {
+    pub fn value(&self) -> String {
+        format!("{} {} {}", self.at.0, self.log, self.snapshots)
+    }
+
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let mut words = str::from_utf8(value).ok()?.split(' ');
+        let at = Revision(next(&mut words)?);
+        let (log, snapshots) = (next(&mut words)?, next(&mut words)?);
+        words.next().is_none().then_some(Self { at, log, snapshots })
+    }
+}
+
+/// A run, as the value of the key of its host.
+pub fn run_value(run: HostRun) -> String {
+    format!("{:016x}", run.number)
+}
+
 /// A host, as the value of its key: its run, and where the others pass requests on to.
 pub fn host_value(run: HostRun, at: SocketAddrV4) -> String {
     format!("{:016x} {at}", run.number)
@@ -158,10 +274,19 @@ mod tests {
     fn keys_are_what_they_were_written_as() {
         let table = TableKey { local: [203, 0, 113, 5].into(), nat64: [192, 0, 2, 7].into() };
         let record = RecordKey { by: ShardRun { run: RUN, shard: 2 }, number: 17 };
+        let of = SnapshotId { covers: Revision(900), by: RUN };
         for (key, written) in [
             (FleetKey::Owner(table), "own/203.0.113.5/192.0.2.7"),
             (FleetKey::Record(record), "log/3/000000000000feed/2/00000000000000000017"),
+            (FleetKey::Snapshot(table), "snap/203.0.113.5/192.0.2.7"),
+            (
+                FleetKey::Part(PartKey { table, of, number: 4 }),
+                "part/203.0.113.5/192.0.2.7/00000000000000000900/3/000000000000feed/000004",
+            ),
+            (FleetKey::Cursor(HostId(3)), "cursor/3"),
+            (FleetKey::Folded, "folded"),
             (FleetKey::Host(HostId(3)), "host/3"),
+            (FleetKey::Run(HostId(3)), "run/3"),
             (FleetKey::Secret(0), "secret/0"),
         ] {
             assert_eq!(key.to_string(), written);
@@ -189,6 +314,21 @@ mod tests {
         assert_eq!(host_value(RUN, at), "000000000000feed 198.51.100.1:64065");
         assert_eq!(host_in(RUN.host, host_value(RUN, at).as_bytes()), Some((RUN, at)));
         assert_eq!(host_in(RUN.host, b"000000000000feed 0.0.0.0:1"), None);
+    }
+
+    #[test]
+    fn what_says_how_far_snapshots_are_is_read_again() {
+        let id = SnapshotId { covers: Revision(900), by: RUN };
+        let snapshot = TableSnapshot { id, parts: 4, octets: 4_000_000 };
+        assert_eq!(snapshot.value(), "900 3 000000000000feed 4 4000000");
+        assert_eq!(TableSnapshot::parse(snapshot.value().as_bytes()), Some(snapshot));
+        let folded = Folded { at: Revision(900), log: 17, snapshots: 4_000_000 };
+        assert_eq!(folded.value(), "900 17 4000000");
+        assert_eq!(Folded::parse(folded.value().as_bytes()), Some(folded));
+        for other in ["", "900", "900 17 4000000 1", "x 17 4000000"] {
+            assert_eq!(Folded::parse(other.as_bytes()), None);
+            assert_eq!(TableSnapshot::parse(other.as_bytes()), None);
+        }
     }
 
     #[test]

@@ -9,10 +9,20 @@
 //! | --- | --- |
 //! | `own/LOCAL/NAT64` | who owns that table: host, run, cause, and by whom and which transaction |
 //! | `log/HOST/RUN/SHARD/NUMBER` | the changes of one transaction: records of the journal |
+//! | `snap/LOCAL/NAT64` | which snapshot that table has: revision, by whom, parts, octets |
+//! | `part/LOCAL/NAT64/REVISION/HOST/RUN/NUMBER` | a part of a snapshot: records of the journal |
+//! | `folded` | the revision that all snapshots cover, octets of the log then and of snapshots |
+//! | `cursor/HOST` | the revision up to which that host has written the lines of its records |
 //! | `host/HOST` | run, address and port to which the others pass requests on |
+//! | `run/HOST` | the run of that host: others of it record nothing, however late that arrives |
 //! | `secret/NUMBER` | 32 octets from which keys of MACs are derived |
 //!
-//! Numbers of runs have 16 hexadecimal digits, those of transactions 20 decimal ones.
+//! Numbers of runs have 16 hexadecimal digits, those of transactions 20 decimal ones. The number 0
+//! of a shard has no changes: it is there before the shard records anything, as each record needs
+//! the one before it.
+//!
+//! The log does not grow for ever: [`fold`] makes snapshots of it, and removes what they cover. A
+//! host that starts reads the snapshots, and the log behind them: [`CellReader`].
 //!
 //! Not here: who may do what when, which is `ownership`'s; and what drives it, which is
 //! `programs::serve::fleet`'s.
@@ -20,15 +30,24 @@
 mod body;
 #[cfg(feature = "fleet")]
 pub mod etcd;
+mod fold;
 mod keys;
+mod range;
+mod read;
 
 use std::future::Future;
 
 use thiserror::Error;
 
 use crate::handoff::ownership::{HostRun, Outcome, Revision, Transaction};
-pub use body::{BodyDamaged, TimedChange, body_of, changes_of};
-pub use keys::{CellName, FleetKey, RecordKey, claim_in, claim_value, host_in, host_value};
+pub use body::{BodyDamaged, TimedChange, body_of, changes_in_part, changes_of, parts_of};
+pub use fold::{FoldError, FoldLimits, Folder, fold};
+pub use keys::{
+    CellName, FleetKey, Folded, PartKey, RecordKey, SnapshotId, TableSnapshot, claim_in,
+    claim_value, host_in, host_value, parts_of_snapshot, run_value,
+};
+pub use range::KeyRange;
+pub use read::{CellBeside, CellReader, read_all};
 
 /// Why the engine gave no answer.
 #[derive(Debug, Clone, Error)]
@@ -39,6 +58,9 @@ pub enum FleetEngineError {
     /// It can be used in no way, until somebody does something about it.
     #[error("{0}")]
     Unusable(String),
+    /// What was to be read at a revision is not kept any more.
+    #[error("what was to be read is not kept any more")]
+    Compacted,
 }
 
 /// A key, what it has, and since when.
@@ -55,6 +77,33 @@ pub struct FleetValue {
 pub struct ShardRun {
     pub run: HostRun,
     pub shard: u16,
+}
+
+/// Some of the keys of a range, in their order, and what they have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetPage {
+    /// When that was so.
+    pub revision: Revision,
+    pub values: Vec<FleetValue>,
+    /// Where the rest is, if there is more.
+    pub rest: Option<KeyRange>,
+}
+
+/// What has to be so for something to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyIs {
+    /// Nothing has the key.
+    Absent,
+    /// It was put at this revision the last time.
+    At(Revision),
+}
+
+/// What is done together, or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct FleetCommit {
+    pub conditions: Vec<(FleetKey, KeyIs)>,
+    pub puts: Vec<(FleetKey, Vec<u8>)>,
+    pub removes: Vec<KeyRange>,
 }
 
 /// Why there is nothing more to be watched.
@@ -101,17 +150,37 @@ pub trait FleetEngine {
         value: &[u8],
     ) -> impl Future<Output = Result<Vec<u8>, FleetEngineError>>;
 
-    /// All that there is at one revision, in the order in which it was put.
+    /// The first keys of a range, at most so many, as they were at a revision; or as they are.
     ///
     /// # Errors
     /// Nothing was read.
-    fn read(&self) -> impl Future<Output = Result<(Revision, Vec<FleetValue>), FleetEngineError>>;
+    fn page(
+        &self,
+        range: &KeyRange,
+        most: usize,
+        at: Option<Revision>,
+    ) -> impl Future<Output = Result<FleetPage, FleetEngineError>>;
 
-    /// All that is done from this revision on.
+    /// Does all of it, if it may; returns whether it did. Sent again, what was done may be refused.
+    ///
+    /// # Errors
+    /// It may be done, or not.
+    fn commit(&self, commit: &FleetCommit) -> impl Future<Output = Result<bool, FleetEngineError>>;
+
+    /// What was done before this revision, and is not so any more, need not be kept.
+    ///
+    /// # Errors
+    /// It may be kept, or not.
+    fn compact(&self, before: Revision) -> impl Future<Output = Result<(), FleetEngineError>>;
+
+    /// All that is done from this revision on, to the keys of [`KeyRange::watched`].
     ///
     /// # Errors
     /// Nothing is watched.
     fn watch(&self, from: Revision) -> impl Future<Output = Result<Self::Watch, FleetEngineError>>;
+
+    /// How many nodes of it answer now, and how many there are.
+    fn answering(&self) -> impl Future<Output = (usize, usize)>;
 
     /// Why it did not answer the last time that it did not.
     fn why_away(&self) -> String;
@@ -120,11 +189,19 @@ pub trait FleetEngine {
     fn leave_node(&self);
 }
 
+/// What was watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedValues {
+    pub values: Vec<FleetValue>,
+    /// Nothing before that comes any more, where that is known.
+    pub revision: Option<Revision>,
+}
+
 /// What is done, as it is done.
 pub trait FleetWatch {
     /// What was done next: all of it up to a revision, in order. It may be nothing.
     ///
     /// # Errors
     /// This watch is over.
-    fn next(&mut self) -> impl Future<Output = Result<Vec<FleetValue>, WatchEnded>>;
+    fn next(&mut self) -> impl Future<Output = Result<WatchedValues, WatchEnded>>;
 }

@@ -56,8 +56,10 @@ pub enum Transaction {
         seen: Option<Revision>,
         claim: Claim,
     },
-    /// The changes with this number of the run are recorded, if these tables are owned still and
-    /// nothing with this number is there.
+    /// The changes with this number of the run are recorded, if these tables are owned still,
+    /// nothing with this number is there, and the number before is. So it is not done once more
+    /// when it was removed meanwhile: the last one that was done stays. And if no other run of the
+    /// host has begun.
     Record {
         number: u64,
         /// All tables that have changes among them, at most [`TABLES_MAX`].

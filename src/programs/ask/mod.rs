@@ -18,7 +18,7 @@ use crate::programs::ask::units::Units;
 use crate::programs::exit::{ExitError, print};
 use crate::programs::options::{AskOptions, DropTableOptions, StatusOptions, TableOptions};
 use crate::programs::report::{
-    DropReport, DroppedEntries, IdentitiesReport, IdentityStatus, Status, TableReport,
+    DrainReport, DropReport, DroppedEntries, IdentitiesReport, IdentityStatus, Status, TableReport,
 };
 
 /// Tables that `status` prints, and that its JSON has.
@@ -123,6 +123,16 @@ pub fn drop_table(options: &DropTableOptions) -> Result<(), ExitError> {
             )
         };
         report.tables.iter().map(gone).collect()
+    })
+}
+
+/// Has a host of a fleet give its tables away.
+///
+/// # Errors
+/// As above, and where it has not given all of them away in time.
+pub fn drain(options: &AskOptions) -> Result<(), ExitError> {
+    tell(options, Method::Post, "/fleet/drain", |report: &DrainReport| {
+        format!("{} tables are other hosts' now\n", report.tables)
     })
 }
 

@@ -64,10 +64,23 @@ fn work(text: &mut String, status: &Status, units: Units) {
     if let Some(fleet) = &status.fleet {
         let (tables, revision) = (units.count(fleet.tables), fleet.revision);
         let said = format!(
-            "host {} of cell {}: has {tables} tables, and all up to revision {revision}",
-            fleet.host, fleet.cell
+            "host {} of cell {}: has {tables} tables{}, and all up to revision {revision}",
+            fleet.host,
+            fleet.cell,
+            if fleet.drains { ", as it gives them away" } else { "" },
         );
         line(text, "fleet", &said);
+        let done = fleet.transaction_seconds_ago;
+        let done = done.map_or("never".to_owned(), |ago| format!("{ago:.1} s ago"));
+        let said = format!(
+            "{} of {} nodes answer, the last transaction was {done}; {} revisions and {:.1} s behind",
+            fleet.nodes_answering,
+            fleet.nodes,
+            units.count(fleet.behind_revisions),
+            fleet.behind_seconds,
+        );
+        let is_lacking = 2 * fleet.nodes_answering <= fleet.nodes;
+        line(text, "etcd", &if is_lacking { units.warning(&said) } else { said });
     }
     let rated = |name: &str| {
         let Rated { total, per_second } = status.counters.get(name).copied().unwrap_or_default();

@@ -261,6 +261,8 @@ mod tests {
                 "ban",
                 "unban",
                 "bans",
+                "fleet",
+                "fleet drain",
                 "ban-set",
                 "history",
                 "history build",

@@ -14,6 +14,8 @@ pub struct FleetOptions {
     pub cell: CellName,
     pub host: u32,
     pub address: SocketAddrV4,
+    /// At so many octets of records they are folded into snapshots.
+    pub fold_at: u64,
     pub authority: Option<PathBuf>,
     pub identity: Option<(PathBuf, PathBuf)>,
 }
@@ -34,6 +36,7 @@ impl ServeConfig {
             cell: self.fleet_cell.clone(),
             host: self.fleet_host?,
             address: self.fleet_address?,
+            fold_at: self.fleet_fold,
             authority: self.fleet_authority.clone(),
             identity: self.fleet_certificate.clone().zip(self.fleet_key.clone()),
         })

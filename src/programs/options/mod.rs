@@ -112,6 +112,12 @@ pub enum Command {
     Unban(UnbanOptions),
     /// Print who is banned, and until when
     Bans(AskOptions),
+    /// Have the server share its tables in another way with the other hosts of its fleet
+    Fleet {
+        /// What to do
+        #[command(subcommand)]
+        command: FleetCommand,
+    },
     /// Keep the ports of banned clients in a set of nftables, and end connections for `ban --kill`
     #[command(after_help = ban_set::BAN_SET)]
     BanSet(BanSetOptions),
@@ -170,6 +176,14 @@ pub enum JournalCommand {
         /// The state directory
         dir: PathBuf,
     },
+}
+
+/// What a host of a fleet is to do.
+#[derive(Debug, Subcommand)]
+pub enum FleetCommand {
+    /// Have it give all its tables to other hosts, and get none until it is started again
+    #[command(after_help = DRAIN)]
+    Drain(AskOptions),
 }
 
 /// What to do with a history.
@@ -395,6 +409,11 @@ fn prefix(text: &str) -> Result<Ipv6Net, String> {
 const DROP_TABLE: &str = "\
 Its clients get other ports when the NAT64 asks for them again, and their connections that are open \
 break. For a NAT64 that is not one any more, or whose table is wrong.";
+
+const DRAIN: &str = "\
+Every request is answered meanwhile. From the beginning /readyz says that it is not ready, so that its \
+route is withdrawn; what still comes is passed on to the others. It is at its end when this is, and may \
+be stopped when no more requests come. Fails where no other host is heard.";
 
 const BAN: &str = "\
 Its entries stay, so that unban breaks nothing. A connection that its NAT64 has in its cache goes on,

@@ -331,6 +331,13 @@ options! {
         "Address of this host alone, and a UDP port, to which the others pass requests on",
         fleet::address_row().group(FLEET);
 
+    pub fleet_fold: u64 =
+        "Octets of records in etcd at which they are folded into snapshots",
+        Row::number("fleet-fold", "N", |text| count(text, 1000..=1_000_000_000))
+            .group(FLEET)
+            .default("64M")
+            .shown(|&octets| i64::try_from(octets).unwrap_or(i64::MAX).into());
+
     pub fleet_authority: Option<PathBuf> =
         "File with the certificate that those of etcd are signed with, for https",
         fleet::file_row("fleet-authority").group(FLEET);

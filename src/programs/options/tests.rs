@@ -18,7 +18,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 37] = [
+const SERVE: [(&str, &str); 38] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -50,6 +50,7 @@ const SERVE: [(&str, &str); 37] = [
     ("fleet-cell", "paris"),
     ("fleet-host", "3"),
     ("fleet-address", "198.51.100.1:64065"),
+    ("fleet-fold", "2000000"),
     ("fleet-authority", "/ca"),
     ("fleet-certificate", "/c"),
     ("fleet-key", "/k"),
@@ -264,14 +265,13 @@ fn every_option_from_every_place() {
     let variables: Vec<_> = all.iter().map(|&(key, value)| (variable_of(key), value)).collect();
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     assert_eq!(resolve(&[], &variables).unwrap(), expected);
-
     let strings: String = all.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
     assert_eq!(file(&strings).unwrap(), expected);
     let typed = "listen = ['192.0.2.1:5000', '192.0.2.2']\nport = 5000\nstate = '/s'\nlog = '/l'\n\
         log-format = 'full'\nhistory = '/h'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\npeer-names = 'ipv6'\npeer-maps = '/m'\npeer-pool = '10.0.0.0/10'\npeer-pool-for = 'address'\npeer-pool-idle = '2m'\ndeliver = 'native'\n\
-        deliver-port = ['22=cache', '53=native']\ndeliver-device = 'ho7'\ndeliver-service = ['64:ff9b::203.0.113.5']\ngeneve = 'on'\nfleet = ['http://192.0.2.9:2379', 'http://192.0.2.10:2379']\nfleet-cell = 'paris'\nfleet-host = 3\nfleet-address = '198.51.100.1:64065'\nfleet-authority = '/ca'\nfleet-certificate = '/c'\nfleet-key = '/k'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
+        deliver-port = ['22=cache', '53=native']\ndeliver-device = 'ho7'\ndeliver-service = ['64:ff9b::203.0.113.5']\ngeneve = 'on'\nfleet = ['http://192.0.2.9:2379', 'http://192.0.2.10:2379']\nfleet-cell = 'paris'\nfleet-host = 3\nfleet-address = '198.51.100.1:64065'\nfleet-fold = 2000000\nfleet-authority = '/ca'\nfleet-certificate = '/c'\nfleet-key = '/k'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
 

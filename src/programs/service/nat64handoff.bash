@@ -43,6 +43,9 @@ _nat64handoff() {
             nat64handoff,drop-table)
                 cmd="nat64handoff__subcmd__drop__subcmd__table"
                 ;;
+            nat64handoff,fleet)
+                cmd="nat64handoff__subcmd__fleet"
+                ;;
             nat64handoff,follow)
                 cmd="nat64handoff__subcmd__follow"
                 ;;
@@ -106,6 +109,18 @@ _nat64handoff() {
             nat64handoff__subcmd__deliver__subcmd__device__subcmd__help,remove)
                 cmd="nat64handoff__subcmd__deliver__subcmd__device__subcmd__help__subcmd__remove"
                 ;;
+            nat64handoff__subcmd__fleet,drain)
+                cmd="nat64handoff__subcmd__fleet__subcmd__drain"
+                ;;
+            nat64handoff__subcmd__fleet,help)
+                cmd="nat64handoff__subcmd__fleet__subcmd__help"
+                ;;
+            nat64handoff__subcmd__fleet__subcmd__help,drain)
+                cmd="nat64handoff__subcmd__fleet__subcmd__help__subcmd__drain"
+                ;;
+            nat64handoff__subcmd__fleet__subcmd__help,help)
+                cmd="nat64handoff__subcmd__fleet__subcmd__help__subcmd__help"
+                ;;
             nat64handoff__subcmd__help,annotate)
                 cmd="nat64handoff__subcmd__help__subcmd__annotate"
                 ;;
@@ -132,6 +147,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help,drop-table)
                 cmd="nat64handoff__subcmd__help__subcmd__drop__subcmd__table"
+                ;;
+            nat64handoff__subcmd__help,fleet)
+                cmd="nat64handoff__subcmd__help__subcmd__fleet"
                 ;;
             nat64handoff__subcmd__help,follow)
                 cmd="nat64handoff__subcmd__help__subcmd__follow"
@@ -183,6 +201,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__help__subcmd__deliver__subcmd__device,remove)
                 cmd="nat64handoff__subcmd__help__subcmd__deliver__subcmd__device__subcmd__remove"
+                ;;
+            nat64handoff__subcmd__help__subcmd__fleet,drain)
+                cmd="nat64handoff__subcmd__help__subcmd__fleet__subcmd__drain"
                 ;;
             nat64handoff__subcmd__help__subcmd__history,build)
                 cmd="nat64handoff__subcmd__help__subcmd__history__subcmd__build"
@@ -272,7 +293,7 @@ _nat64handoff() {
 
     case "${cmd}" in
         nat64handoff)
-            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names deliver-device completions man help"
+            opts="-h -V --help --version serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -394,7 +415,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --host --networkd --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --host --networkd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -522,6 +543,10 @@ _nat64handoff() {
                     ;;
                 --fleet-address)
                     COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --fleet-fold)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --fleet-authority)
@@ -719,6 +744,84 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__fleet)
+            opts="-h --help drain help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__fleet__subcmd__drain)
+            opts="-h --admin --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__fleet__subcmd__help)
+            opts="drain help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__fleet__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__fleet__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__follow)
             opts="-h --from --after --cursor --json --to --no-wait --log --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -828,7 +931,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help)
-            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans ban-set history peer-names deliver-device completions man help"
+            opts="serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -984,6 +1087,34 @@ _nat64handoff() {
         nat64handoff__subcmd__help__subcmd__drop__subcmd__table)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__fleet)
+            opts="drain"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__fleet__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1714,7 +1845,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1842,6 +1973,10 @@ _nat64handoff() {
                     ;;
                 --fleet-address)
                     COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --fleet-fold)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --fleet-authority)
@@ -1880,7 +2015,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2008,6 +2143,10 @@ _nat64handoff() {
                     ;;
                 --fleet-address)
                     COMPREPLY=($(compgen -W "off" -- "${cur}"))
+                    return 0
+                    ;;
+                --fleet-fold)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --fleet-authority)

@@ -61,6 +61,7 @@ _arguments "${_arguments_options[@]}" : \
 '--fleet-cell=[Name of the cell\: those hosts \[default\: main\]]:NAME:_default' \
 '--fleet-host=[Number of this host, which no other of the cell has \[default\: off\]]:N|off:_default' \
 '--fleet-address=[Address of this host alone, and a UDP port, to which the others pass requests on \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--fleet-fold=[Octets of records in etcd at which they are folded into snapshots \[default\: 64M\]]:N:_default' \
 '--fleet-authority=[File with the certificate that those of etcd are signed with, for https \[default\: off\]]:FILE|off:_files' \
 '--fleet-certificate=[File with this host'\''s certificate for etcd \[default\: off\]]:FILE|off:_files' \
 '--fleet-key=[File with its key \[default\: off\]]:FILE|off:_files' \
@@ -195,6 +196,7 @@ _arguments "${_arguments_options[@]}" : \
 '--fleet-cell=[Name of the cell\: those hosts \[default\: main\]]:NAME:_default' \
 '--fleet-host=[Number of this host, which no other of the cell has \[default\: off\]]:N|off:_default' \
 '--fleet-address=[Address of this host alone, and a UDP port, to which the others pass requests on \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--fleet-fold=[Octets of records in etcd at which they are folded into snapshots \[default\: 64M\]]:N:_default' \
 '--fleet-authority=[File with the certificate that those of etcd are signed with, for https \[default\: off\]]:FILE|off:_files' \
 '--fleet-certificate=[File with this host'\''s certificate for etcd \[default\: off\]]:FILE|off:_files' \
 '--fleet-key=[File with its key \[default\: off\]]:FILE|off:_files' \
@@ -242,6 +244,7 @@ _arguments "${_arguments_options[@]}" : \
 '--fleet-cell=[Name of the cell\: those hosts \[default\: main\]]:NAME:_default' \
 '--fleet-host=[Number of this host, which no other of the cell has \[default\: off\]]:N|off:_default' \
 '--fleet-address=[Address of this host alone, and a UDP port, to which the others pass requests on \[default\: off\]]:ADDR:PORT|off:(off)' \
+'--fleet-fold=[Octets of records in etcd at which they are folded into snapshots \[default\: 64M\]]:N:_default' \
 '--fleet-authority=[File with the certificate that those of etcd are signed with, for https \[default\: off\]]:FILE|off:_files' \
 '--fleet-certificate=[File with this host'\''s certificate for etcd \[default\: off\]]:FILE|off:_files' \
 '--fleet-key=[File with its key \[default\: off\]]:FILE|off:_files' \
@@ -377,6 +380,57 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 && ret=0
+;;
+(fleet)
+_arguments "${_arguments_options[@]}" : \
+'-h[Print help]' \
+'--help[Print help]' \
+":: :_nat64handoff__subcmd__fleet_commands" \
+"*::: :->fleet" \
+&& ret=0
+
+    case $state in
+    (fleet)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-fleet-command-$line[1]:"
+        case $line[1] in
+            (drain)
+_arguments "${_arguments_options[@]}" : \
+'--admin=[The admin socket \[default\: that of \`serve\`\]]:PATH:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--json[Print JSON\: one object]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__fleet__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-fleet-help-command-$line[1]:"
+        case $line[1] in
+            (drain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
 ;;
 (ban-set)
 _arguments "${_arguments_options[@]}" : \
@@ -702,6 +756,26 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(fleet)
+_arguments "${_arguments_options[@]}" : \
+":: :_nat64handoff__subcmd__help__subcmd__fleet_commands" \
+"*::: :->fleet" \
+&& ret=0
+
+    case $state in
+    (fleet)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:nat64handoff-help-fleet-command-$line[1]:"
+        case $line[1] in
+            (drain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
 (ban-set)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -823,6 +897,7 @@ _nat64handoff_commands() {
 'ban:Give a client no connection any more, and its NAT64'\''s other clients theirs' \
 'unban:Give a client connections again' \
 'bans:Print who is banned, and until when' \
+'fleet:Have the server share its tables in another way with the other hosts of its fleet' \
 'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
@@ -916,6 +991,37 @@ _nat64handoff__subcmd__drop-table_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff drop-table commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__fleet_commands] )) ||
+_nat64handoff__subcmd__fleet_commands() {
+    local commands; commands=(
+'drain:Have it give all its tables to other hosts, and get none until it is started again' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff fleet commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__fleet__subcmd__drain_commands] )) ||
+_nat64handoff__subcmd__fleet__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff fleet drain commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__fleet__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__fleet__subcmd__help_commands() {
+    local commands; commands=(
+'drain:Have it give all its tables to other hosts, and get none until it is started again' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'nat64handoff fleet help commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__fleet__subcmd__help__subcmd__drain_commands] )) ||
+_nat64handoff__subcmd__fleet__subcmd__help__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff fleet help drain commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__fleet__subcmd__help__subcmd__help_commands] )) ||
+_nat64handoff__subcmd__fleet__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff fleet help help commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__follow_commands] )) ||
 _nat64handoff__subcmd__follow_commands() {
     local commands; commands=()
@@ -946,6 +1052,7 @@ _nat64handoff__subcmd__help_commands() {
 'ban:Give a client no connection any more, and its NAT64'\''s other clients theirs' \
 'unban:Give a client connections again' \
 'bans:Print who is banned, and until when' \
+'fleet:Have the server share its tables in another way with the other hosts of its fleet' \
 'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
 'history:Make the history of an event log, by which \`who\` asks it, or check it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
@@ -1013,6 +1120,18 @@ _nat64handoff__subcmd__help__subcmd__demo_commands() {
 _nat64handoff__subcmd__help__subcmd__drop-table_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help drop-table commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__fleet_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__fleet_commands() {
+    local commands; commands=(
+'drain:Have it give all its tables to other hosts, and get none until it is started again' \
+    )
+    _describe -t commands 'nat64handoff help fleet commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__fleet__subcmd__drain_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__fleet__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help fleet drain commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__follow_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__follow_commands() {

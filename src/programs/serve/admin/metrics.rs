@@ -1,7 +1,7 @@
 //! What `GET /metrics` says. Nothing in it has a label whose values a remote can choose, so its
 //! length does not grow.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handoff::stats::{Counter, DropReason};
 use crate::programs::options::VERSION;
@@ -39,6 +39,7 @@ pub async fn metrics(shared: &AdminShared) -> String {
         all.gauge("pool_used", "Addresses of the pool that stand for clients.", pool.used);
         all.gauge("pool_addresses", "Addresses of the pool (--peer-pool).", pool.max);
     }
+    of_fleet(all, shared);
     for &counter in Counter::ALL {
         let name = format!("{}_total", counter.name());
         all.counter(&name, counter.meaning(), sample.counter(counter));
@@ -77,6 +78,32 @@ pub async fn metrics(shared: &AdminShared) -> String {
         counts.requests_refused.load(Ordering::Relaxed),
     );
     metrics.into_text()
+}
+
+/// What is shared with other hosts.
+fn of_fleet(all: &mut Metrics, shared: &AdminShared) {
+    let (Some(fleet), Some(state)) = (status::fleet(shared), &shared.fleet) else { return };
+    all.gauge("fleet_tables", "Tables that this host has.", fleet.tables);
+    all.gauge("fleet_revision", "The revision of etcd up to which all was seen.", fleet.revision);
+    let help = "Revisions of etcd that were not seen yet.";
+    all.gauge("fleet_behind_revisions", help, fleet.behind_revisions);
+    let help = "How long etcd has told nothing, not even that there is nothing.";
+    all.gauge("fleet_behind_seconds", help, fleet.behind_seconds);
+    all.gauge("fleet_nodes", "Nodes of etcd that are named.", fleet.nodes);
+    all.gauge("fleet_nodes_answering", "Nodes of etcd that answer.", fleet.nodes_answering);
+    if let Some(ago) = fleet.transaction_seconds_ago {
+        all.gauge("fleet_transaction_age_seconds", "Since etcd did what was asked.", ago);
+    }
+    all.gauge("fleet_log_bytes", "Records in etcd.", fleet.log_octets);
+    all.gauge("fleet_snapshot_bytes", "Snapshots in etcd.", fleet.snapshot_octets);
+    all.gauge("fleet_drains", "Whether it gives its tables away: 1 or 0.", u8::from(fleet.drains));
+    let gauges = state.gauges();
+    let read = |gauge: &AtomicU64| gauge.load(Ordering::Acquire);
+    all.counter("fleet_transactions_total", "Transactions of etcd.", read(&gauges.done));
+    let help = "Transactions that etcd did not answer in time; they were sent again.";
+    all.counter("fleet_unanswered_total", help, read(&gauges.unanswered));
+    let help = "How often this host has folded records into snapshots.";
+    all.counter("fleet_folds_total", help, read(&gauges.folds));
 }
 
 fn of_batches(all: &mut Metrics, shared: &AdminShared) {

@@ -57,6 +57,8 @@ pub async fn answer(shared: &AdminShared, door: Door, request: Request<Incoming>
         ["ban" | "unban"] if parts.method != Method::POST => not_allowed("POST"),
         ["ban"] => ban(shared, &query).await,
         ["unban"] => unban(shared, &query).await,
+        ["fleet", "drain"] if parts.method != Method::POST => not_allowed("POST"),
+        ["fleet", "drain"] => drained(shared).await,
         // Who keeps out the banned is on this host.
         ["bans", "ports" | "ended"] if door != Door::Unix => {
             failed(StatusCode::FORBIDDEN, "that is told at the admin socket alone")
@@ -153,6 +155,13 @@ fn only(query: &BTreeMap<String, String>, values: &[&str], flags: &[&str]) -> Re
         }
     }
     Ok(())
+}
+
+async fn drained(shared: &AdminShared) -> HttpAnswer {
+    match status::drain(shared).await {
+        Ok(report) => json(StatusCode::OK, &report, None),
+        Err(why) => failed(StatusCode::CONFLICT, &why),
+    }
 }
 
 async fn ban(shared: &AdminShared, query: &BTreeMap<String, String>) -> HttpAnswer {

@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::handoff::identity::SeenIdentity;
 use crate::handoff::stats::{Concern, Counter, DropReason, Stats};
 use crate::programs::options::{LogDestination, VERSION};
 use crate::programs::report::{
-    BatchStatus, Capacity, DiskStatus, DropStatus, FleetStatus, IdentityStatus, JournalStatus,
-    LogStatus, Rated, Status, TableStatus, UpdateStatus, ValidationStatus, rfc3339,
+    BatchStatus, Capacity, DiskStatus, DrainReport, DropStatus, FleetStatus, IdentityStatus,
+    JournalStatus, LogStatus, Rated, Status, TableStatus, UpdateStatus, ValidationStatus, rfc3339,
 };
 use crate::programs::serve::admin::samples::Sample;
 use crate::programs::serve::admin::survey::{Survey, Surveyed};
@@ -97,14 +97,60 @@ pub async fn not_ready(shared: &AdminShared) -> Vec<String> {
 }
 
 /// How it does in its fleet, if it has one.
-fn fleet(shared: &AdminShared) -> Option<FleetStatus> {
+pub fn fleet(shared: &AdminShared) -> Option<FleetStatus> {
     let (state, options) = (shared.fleet.as_ref()?, shared.config.fleet_options()?);
+    let gauges = state.gauges();
+    let read = |gauge: &AtomicU64| gauge.load(Ordering::Acquire);
+    let now = shared.clock.now().monotonic.as_micros() as u64;
+    let ago = |at: u64| now.saturating_sub(at) as f64 / 1e6;
+    let revision = read(&gauges.watched);
+    let done_at = Some(read(&gauges.done_at)).filter(|&at| at > 0);
     Some(FleetStatus {
         cell: options.cell.to_string(),
         host: options.host,
         tables: state.owned(),
-        revision: state.revision(),
+        revision,
+        behind_revisions: read(&gauges.newest).saturating_sub(revision),
+        behind_seconds: ago(read(&gauges.watched_at)),
+        nodes_answering: read(&gauges.answering),
+        nodes: read(&gauges.nodes),
+        transaction_seconds_ago: done_at.map(ago),
+        log_octets: read(&gauges.log),
+        snapshot_octets: read(&gauges.snapshots),
+        hears_others: state.hears_others(),
+        drains: state.leaves(),
     })
+}
+
+/// How long a host that drains is waited for.
+const DRAIN_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked.
+const DRAIN_LOOKED: Duration = Duration::from_millis(50);
+
+/// Has this host give all its tables to others, and waits for that.
+///
+/// # Errors
+/// There is no fleet, or nobody else.
+pub async fn drain(shared: &AdminShared) -> Result<DrainReport, String> {
+    let Some(state) = &shared.fleet else {
+        return Err("this server shares its tables with no other host: there is no --fleet".into());
+    };
+    if !state.hears_others() {
+        return Err("no other host of the cell is heard: nobody could answer".into());
+    }
+    let tables = state.owned();
+    state.leave();
+    for _ in 0..DRAIN_WAIT.as_millis() / DRAIN_LOOKED.as_millis() {
+        // It is seen with the next tick.
+        tokio::time::sleep(DRAIN_LOOKED).await;
+        if state.owned() == 0 && !state.is_ready() {
+            return Ok(DrainReport { tables });
+        }
+    }
+    Err(format!(
+        "{} of {tables} tables are not given away yet: see whether etcd and the others answer, and ask again",
+        state.owned()
+    ))
 }
 
 /// Which reactors make no turns, a line each.

@@ -28,33 +28,45 @@ pub struct LoggedBefore {
 }
 
 impl LoggedBefore {
-    /// What the log lacks of the records of earlier runs of this host, in order. `now`: where the
-    /// log of this day has no line, those of former days are in other files, and are complete.
+    /// What the log has now. `now`: where the log of this day has no line, those of former days are
+    /// in other files, and are complete.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn missing(
-        &self,
-        me: HostRun,
-        values: &[FleetValue],
-        now: Timestamp,
-    ) -> io::Result<Vec<Event>> {
+    pub fn read(&self, now: Timestamp) -> io::Result<LoggedLines> {
         let (lines, last) = end_of(&self.path)?;
         let today = now.as_micros() - now.as_micros() % DAY_MICROS;
         let last = last.map_or(today, Timestamp::as_micros);
+        Ok(LoggedLines { format: self.format, lines, last })
+    }
+}
+
+/// The end of the event log.
+#[derive(Debug)]
+pub struct LoggedLines {
+    format: LogFormat,
+    lines: HashSet<String>,
+    last: u64,
+}
+
+impl LoggedLines {
+    /// What the log lacks of a record, if an earlier run of this host made it.
+    pub fn missing(&self, me: HostRun, value: &FleetValue) -> Vec<Event> {
+        let FleetKey::Record(key) = value.key else { return Vec::new() };
+        let changes = match &value.value {
+            Some(value) if key.by.run.host == me.host && key.by.run != me => {
+                changes_of(&key, value).unwrap_or_default()
+            }
+            _ => return Vec::new(),
+        };
         let is_missing = |event: &Event| {
             let at = event.at.as_micros();
-            let is_beside = at <= last && at + BESIDE_MICROS > last;
-            at > last || is_beside && !lines.contains(&event.line(self.format).to_string())
+            let is_beside = at <= self.last && at + BESIDE_MICROS > self.last;
+            at > self.last
+                || is_beside && !self.lines.contains(&event.line(self.format).to_string())
         };
-        let records = values.iter().filter_map(|value| match &value.key {
-            FleetKey::Record(key) if key.by.run.host == me.host && key.by.run != me => {
-                changes_of(key, value.value.as_deref()?).ok()
-            }
-            _ => None,
-        });
-        let events = records.flatten().filter_map(|(at, table, change)| change.event(at, table));
-        Ok(events.filter(is_missing).collect())
+        let events = changes.iter().filter_map(|(at, table, change)| change.event(*at, *table));
+        events.filter(is_missing).collect()
     }
 }
 
@@ -121,8 +133,9 @@ mod tests {
             all.iter().zip(1..).map(|(&(run, at), nat64)| recorded(run, nat64, at)).unzip();
         let missing = |now: u64| {
             let now = Timestamp::from_micros(TEN + now * 1_000_000);
-            let events = before.missing(ME, &values, now).unwrap();
-            events.iter().map(|event| event.table.nat64.octets()[3]).collect::<Vec<_>>()
+            let logged = before.read(now).unwrap();
+            let events = values.iter().flat_map(|value| logged.missing(ME, value));
+            events.map(|event| event.table.nat64.octets()[3]).collect::<Vec<_>>()
         };
         // Nothing was written this day; or all is of the day before.
         assert_eq!(missing(600), [1, 2, 4, 5]);

@@ -6,17 +6,23 @@
 //! - The thread has a loop of its own: transactions, what is watched, datagrams between hosts.
 //!
 //! Nothing is kept on this host: without a journal, all tables are read from the engine at the
-//! start.
+//! start. One host, the first of those that are there, folds the log into snapshots ([`fold`]), in
+//! a thread of its own.
+//!
+//! [`fold`]: crate::disk::fleet::fold
 //!
 //! [`Ownership`]: crate::handoff::ownership::Ownership
 
+mod folding;
 mod lines;
 mod queues;
 mod records;
 mod seat;
 mod start;
 mod thread;
+mod written;
 
+pub use folding::{FleetGauges, folds};
 pub use queues::{KeptRequest, SeatEnd, seat_ends};
 pub use seat::{AskedRequest, FleetSeat, FleetTurn, RequestRoute};
 pub use start::{FleetError, FleetSetup, FleetState, RunningFleet};

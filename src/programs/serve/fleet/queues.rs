@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-use crate::disk::fleet::FleetValue;
+use crate::disk::fleet::{CellBeside, FleetValue};
 use crate::handoff::change::Event;
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::HEAD_ROOM;
-use crate::handoff::ownership::{HostRun, Outcome, PassedOn, Revision, Transaction};
+use crate::handoff::ownership::{HostRun, Outcome, PassedOn, Transaction};
 use crate::handoff::secret::FleetSecret;
 use crate::kernel::waker::EventWaker;
 
@@ -57,14 +57,26 @@ impl KeptRequest {
     }
 }
 
+/// Parts of snapshots and records, in the order in which they are to be applied.
+#[derive(Debug)]
+pub struct CellPage {
+    pub values: Vec<FleetValue>,
+    /// So many are in memory: the next is read when a reactor has done with one of them.
+    pub room: OwnedSemaphorePermit,
+}
+
 /// What a reactor is told.
 #[derive(Debug)]
 pub enum ToSeat {
     Secret(FleetSecret),
     /// Lines that the event log lacks, of earlier runs.
     Lines(Vec<Event>),
-    /// All that there is at this revision: what was watched before is void.
-    Anew(Revision, Arc<Vec<FleetValue>>),
+    /// All that there is follows: what was watched before is void, and what was read of it.
+    Anew(Arc<CellBeside>),
+    /// Some of it.
+    AnewPage(Arc<CellPage>),
+    /// That was all.
+    AnewEnds,
     Watched(Arc<Vec<FleetValue>>),
     Outcome(u64, Outcome),
     Heard(HostRun),
@@ -96,6 +108,10 @@ pub struct SeatShared {
     pub owned: AtomicU64,
     /// What it watched last.
     pub watched: AtomicU64,
+    /// The lines of all its records up to this revision are written.
+    pub logged: AtomicU64,
+    /// How many of them are written.
+    pub written: AtomicU64,
 }
 
 /// The reactor's end.

@@ -1,6 +1,6 @@
 //! [`FleetSeat`]: a reactor's part of the fleet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::queues::{FromSeat, KeptRequest, SeatEnd, ToSeat};
 use super::records::FleetRecords;
+use super::written::WrittenLines;
 use crate::disk::fleet::{
-    FleetKey, FleetValue, RecordKey, ShardRun, changes_of, claim_in, host_in,
+    BodyDamaged, CellBeside, FleetKey, FleetValue, ShardRun, TimedChange, changes_in_part,
+    changes_of, claim_in, host_in,
 };
 use crate::handoff::change::{Change, Event, Now};
 use crate::handoff::entry::TableKey;
@@ -29,8 +31,6 @@ const TICK: Duration = Duration::from_millis(50);
 const KEPT_MAX: usize = 1024;
 /// ...and how long: a NAT64 asks again.
 const KEPT_FOR: Duration = Duration::from_secs(2);
-/// How much of what is read anew is applied in one turn.
-const ANEW_EACH: usize = 256;
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +59,13 @@ pub struct FleetTurn {
     pub requests: Vec<KeptRequest>,
 }
 
-/// What is read anew, and how much of it was applied.
+/// What is read anew.
 struct Anew {
-    revision: Revision,
-    values: Arc<Vec<FleetValue>>,
-    position: usize,
+    beside: Arc<CellBeside>,
     /// The tables that are as they are read: those of this run.
     kept: Vec<TableKey>,
+    /// There may be more at once.
+    has_more: bool,
 }
 
 /// A reactor's part of the fleet.
@@ -83,6 +83,9 @@ pub struct FleetSeat {
     anew: Option<Anew>,
     /// All was read.
     is_loaded: bool,
+    /// Tables that were read or watched.
+    known: BTreeSet<TableKey>,
+    lines: WrittenLines,
     kept: VecDeque<KeptRequest>,
     /// Something may have changed for them.
     looks_again: bool,
@@ -118,6 +121,8 @@ impl FleetSeat {
             turned: FleetTurn::default(),
             anew: None,
             is_loaded: false,
+            known: BTreeSet::new(),
+            lines: WrittenLines::default(),
             kept: VecDeque::new(),
             looks_again: false,
             hosts: BTreeMap::new(),
@@ -138,7 +143,8 @@ impl FleetSeat {
 
     /// How long the reactor may wait.
     pub fn wait(&self) -> Duration {
-        if self.anew.is_some() { Duration::ZERO } else { TICK }
+        let has_more = self.anew.as_ref().is_some_and(|anew| anew.has_more);
+        if has_more { Duration::ZERO } else { TICK }
     }
 
     pub fn next_number(&self) -> u64 {
@@ -263,10 +269,15 @@ impl FleetSeat {
     /// each turn of the reactor; `holds`: whether answers about a table wait.
     pub fn turn(&mut self, now: Now, holds: impl Fn(TableKey) -> bool) -> FleetTurn {
         let at = now.monotonic;
-        self.go_on_anew(at);
-        while self.anew.is_none() {
+        // A page is enough for one turn.
+        let mut is_page = false;
+        while !is_page {
             let Ok(told) = self.end.from.pop() else { break };
+            is_page = matches!(told, ToSeat::AnewPage(_));
             self.told(at, told);
+        }
+        if let Some(anew) = &mut self.anew {
+            anew.has_more = is_page;
         }
         if at >= self.tick_due {
             self.tick(at, holds);
@@ -309,23 +320,13 @@ impl FleetSeat {
                 self.datagram_key = secret.datagram_key();
                 self.turned.secret = Some(secret);
             }
-            ToSeat::Lines(events) => self.turned.events.extend(events),
-            ToSeat::Anew(revision, values) => {
-                let claims = values.iter().filter_map(|value| match value.key {
-                    FleetKey::Owner(table) if self.is_mine(table) => Some((table, value.revision)),
-                    _ => None,
-                });
-                let kept = claims.filter(|&(table, at)| self.ownership.is_owned_by(table, at));
-                let kept: Vec<_> = kept.map(|(table, _)| table).collect();
-                let known: Vec<_> =
-                    self.ownership.claimed_tables().map(|(table, _)| table).collect();
-                for table in known.into_iter().filter(|table| !kept.contains(table)) {
-                    self.records.forget(table);
-                    self.turned.replayed.push((table, Change::Forgotten));
-                    self.turned.lost.push(table);
-                }
-                self.anew = Some(Anew { revision, values, position: 0, kept });
+            ToSeat::Lines(events) => {
+                self.lines.watched(0, Revision(0));
+                self.turned.events.extend(events);
             }
+            ToSeat::Anew(beside) => self.begin_anew(beside),
+            ToSeat::AnewPage(page) => self.go_on_anew(&page.values),
+            ToSeat::AnewEnds => self.end_anew(at),
             ToSeat::Watched(values) => {
                 for value in values.iter() {
                     self.watched(at, value);
@@ -349,31 +350,52 @@ impl FleetSeat {
         steered_to(table.nat64, self.shards) == usize::from(self.me.shard)
     }
 
-    fn go_on_anew(&mut self, at: Duration) {
-        let Some(mut anew) = self.anew.take() else { return };
-        let end = anew.values.len().min(anew.position + ANEW_EACH);
-        for value in &anew.values[anew.position..end] {
-            match &value.key {
-                FleetKey::Record(key) => self.apply(key, value, &anew.kept),
-                FleetKey::Host(host) => self.host(*host, value),
-                FleetKey::Owner(_) | FleetKey::Secret(_) => {}
+    fn begin_anew(&mut self, beside: Arc<CellBeside>) {
+        let claims = beside.claims.iter().filter(|claim| self.is_mine(claim.0));
+        let kept = claims.filter(|&&(table, at, _)| self.ownership.is_owned_by(table, at));
+        let kept: Vec<_> = kept.map(|&(table, ..)| table).collect();
+        let claimed = self.ownership.claimed_tables().map(|(table, _)| table);
+        let mut known: BTreeSet<_> = std::mem::take(&mut self.known);
+        known.extend(claimed);
+        for table in known.into_iter().filter(|table| !kept.contains(table)) {
+            self.records.forget(table);
+            self.turned.replayed.push((table, Change::Forgotten));
+            self.turned.lost.push(table);
+        }
+        self.known.extend(&kept);
+        for value in &beside.hosts {
+            if let FleetKey::Host(host) = value.key {
+                self.host(host, value);
             }
         }
-        anew.position = end;
-        if end < anew.values.len() {
-            self.anew = Some(anew);
-            return;
+        self.anew = Some(Anew { beside, kept, has_more: true });
+    }
+
+    fn go_on_anew(&mut self, values: &[FleetValue]) {
+        let Some(Anew { beside, kept, .. }) = self.anew.take() else { return };
+        for value in values {
+            let Some(octets) = &value.value else { continue };
+            let read = match &value.key {
+                FleetKey::Record(key) => changes_of(key, octets),
+                FleetKey::Part(key) => changes_in_part(key, octets),
+                _ => continue,
+            };
+            self.apply(&value.key, read, |table| {
+                !kept.contains(&table) && beside.is_new(value, table)
+            });
         }
-        let claims = anew.values.iter().filter_map(|value| match value.key {
-            FleetKey::Owner(table) if self.is_mine(table) => {
-                Some((table, value.revision, claim_in(value.value.as_deref()?)?))
-            }
-            _ => None,
-        });
+        self.anew = Some(Anew { beside, kept, has_more: true });
+    }
+
+    fn end_anew(&mut self, at: Duration) {
+        let Some(Anew { beside, .. }) = self.anew.take() else { return };
+        let claims = beside.claims.iter().filter(|claim| self.is_mine(claim.0)).copied();
         let claims: Vec<_> = claims.collect();
-        self.ownership.read_anew(at, anew.revision, claims, &mut self.actions);
+        self.ownership.read_anew(at, beside.revision, claims, &mut self.actions);
+        self.end.shared.watched.store(beside.revision.0, Ordering::Release);
         self.is_loaded = true;
         self.act(at, true);
+        self.looks_again |= !self.kept.is_empty();
     }
 
     fn watched(&mut self, at: Duration, value: &FleetValue) {
@@ -385,10 +407,17 @@ impl FleetSeat {
                     self.records.claim_watched(*table, &mut self.turned.replayed);
                 }
             }
-            FleetKey::Record(key) if key.by == self.me => self.records.watched(key.number),
-            FleetKey::Record(key) => self.apply(key, value, &[]),
+            FleetKey::Record(key) if key.by == self.me && value.value.is_some() => {
+                self.records.watched(key.number);
+                self.lines.watched(key.number, value.revision);
+            }
+            FleetKey::Record(key) => {
+                if let Some(octets) = &value.value {
+                    self.apply(&value.key, changes_of(key, octets), |_| true);
+                }
+            }
             FleetKey::Host(host) => self.host(*host, value),
-            FleetKey::Owner(_) | FleetKey::Secret(_) => {}
+            _ => {}
         }
         self.end.shared.watched.store(value.revision.0, Ordering::Release);
         self.ownership.watched(at, value.revision, claim, &mut self.actions);
@@ -396,22 +425,29 @@ impl FleetSeat {
         self.looks_again |= !self.kept.is_empty();
     }
 
-    /// Tables become what another shard has recorded; but for those that are so already.
-    fn apply(&mut self, key: &RecordKey, value: &FleetValue, kept: &[TableKey]) {
-        let Some(octets) = &value.value else { return };
-        match changes_of(key, octets) {
+    /// Tables become what another shard has recorded, as far as that is wanted.
+    fn apply(
+        &mut self,
+        key: &FleetKey,
+        read: Result<Vec<TimedChange>, BodyDamaged>,
+        wants: impl Fn(TableKey) -> bool,
+    ) {
+        match read {
             Ok(changes) => {
-                let changes = changes.into_iter().map(|(_, table, change)| (table, change));
-                let mine = changes
-                    .filter(|(table, _)| self.is_mine(*table) && !kept.contains(table))
-                    .collect::<Vec<_>>();
-                self.turned.replayed.extend(mine);
+                for changes in changes.chunk_by(|one, next| one.1 == next.1) {
+                    let table = changes[0].1;
+                    if self.is_mine(table) && wants(table) {
+                        self.known.insert(table);
+                        let changes =
+                            changes.iter().map(|(_, table, change)| (*table, change.clone()));
+                        self.turned.replayed.extend(changes);
+                    }
+                }
             }
             Err(damage) if !self.damage_said => {
                 self.damage_said = true;
                 warn(format_args!(
-                    "{} in etcd is not what was recorded: {damage}; see whether something else writes there",
-                    value.key
+                    "{key} in etcd is not what was recorded: {damage}; see whether something else writes there"
                 ));
             }
             Err(_) => {}
@@ -439,6 +475,7 @@ impl FleetSeat {
                     }
                     ToDo::Recorded(number) => {
                         self.turned.events.extend(self.records.recorded(number));
+                        self.lines.recorded(number);
                     }
                     ToDo::Refused(number) => {
                         self.records.refused(number, &mut self.turned.replayed);
@@ -446,6 +483,17 @@ impl FleetSeat {
                 }
             }
             self.record(at);
+        }
+    }
+
+    /// So many lines of this reactor were given to the event log, and so many are in it.
+    pub fn logged(&mut self, given: u64, written: u64) {
+        if self.is_loaded {
+            let shared = &self.end.shared;
+            let watched = Revision(shared.watched.load(Ordering::Acquire));
+            let upto = self.lines.written(given, written, watched);
+            shared.logged.store(upto.0, Ordering::Release);
+            shared.written.store(self.lines.records, Ordering::Release);
         }
     }
 

@@ -11,12 +11,14 @@ use std::vec;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use super::folding::FleetGauges;
 use super::lines::LoggedBefore;
 use super::queues::{SeatEnd, SeatShared, seat_ends};
 use super::seat::FleetSeat;
 use super::thread::FleetPlace;
-use crate::disk::fleet::ShardRun;
+use crate::disk::fleet::{FoldLimits, Folder, ShardRun};
 use crate::handoff::ownership::{HostId, HostRun};
+use crate::handoff::random::SecretHash;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::programs::options::{Deliver, FleetOptions, LogDestination, PeerNames, ServeConfig};
@@ -52,6 +54,7 @@ pub struct FleetSetup {
     ends: Vec<SeatEnd>,
     socket: UdpSocket,
     shared: Vec<Arc<SeatShared>>,
+    gauges: Arc<FleetGauges>,
     notify: Arc<Notify>,
     stop: Arc<AtomicBool>,
 }
@@ -92,8 +95,16 @@ impl FleetSetup {
             clock: Clock::new(),
         };
         let its_socket = socket.try_clone().map_err(refused)?;
-        spawn(&options, place, theirs, its_socket, &notify, &stop)?;
-        Ok(Some(Self { run, ends, socket, shared, notify, stop }))
+        let gauges = Arc::<FleetGauges>::default();
+        let threads = FleetThreads { gauges: &gauges, notify: &notify, stop: &stop };
+        let folder = Folder {
+            by: run,
+            handoff_port: config.listen.first().map_or(0, SocketAddrV4::port),
+            hash: SecretHash::new(entropy::octets().map_err(random)?),
+            limits: FoldLimits::default(),
+        };
+        threads.spawn(&options, place, theirs, its_socket, folder)?;
+        Ok(Some(Self { run, ends, socket, shared, gauges, notify, stop }))
     }
 
     /// The seats of all reactors, if it is a fleet; and what it is, to be stopped when they have
@@ -105,7 +116,7 @@ impl FleetSetup {
         setup: Option<Self>,
         clock: &Clock,
     ) -> io::Result<(vec::IntoIter<Box<FleetSeat>>, Option<RunningFleet>)> {
-        let Some(Self { run, ends, socket, shared, notify, stop }) = setup else {
+        let Some(Self { run, ends, socket, shared, gauges, notify, stop }) = setup else {
             return Ok((Vec::new().into_iter(), None));
         };
         let (shards, now) = (ends.len(), clock.monotonic());
@@ -114,7 +125,7 @@ impl FleetSetup {
             Ok(Box::new(FleetSeat::new(me, shards, now, end, socket.try_clone()?)))
         });
         let seats: Vec<_> = seats.collect::<io::Result<_>>()?;
-        let state = FleetState(Arc::new(shared));
+        let state = FleetState { seats: Arc::new(shared), gauges };
         Ok((seats.into_iter(), Some(RunningFleet { state, notify, stop })))
     }
 }
@@ -138,32 +149,49 @@ const HAND_OVER_LOOKED: Duration = Duration::from_millis(10);
 
 /// How this host does in the fleet.
 #[derive(Clone)]
-pub struct FleetState(Arc<Vec<Arc<SeatShared>>>);
+pub struct FleetState {
+    seats: Arc<Vec<Arc<SeatShared>>>,
+    gauges: Arc<FleetGauges>,
+}
 
 impl FleetState {
     /// Whether the network should send requests here.
     pub fn is_ready(&self) -> bool {
-        self.0.iter().all(|seat| seat.is_ready.load(Ordering::Acquire))
+        self.seats.iter().all(|seat| seat.is_ready.load(Ordering::Acquire))
     }
 
     /// How many tables this host has.
     pub fn owned(&self) -> u64 {
-        self.0.iter().map(|seat| seat.owned.load(Ordering::Acquire)).sum()
+        self.seats.iter().map(|seat| seat.owned.load(Ordering::Acquire)).sum()
     }
 
-    /// What was watched last.
-    pub fn revision(&self) -> u64 {
-        self.0.iter().map(|seat| seat.watched.load(Ordering::Acquire)).min().unwrap_or(0)
+    /// What the threads know.
+    pub fn gauges(&self) -> &FleetGauges {
+        &self.gauges
+    }
+
+    /// Whether it gives all tables away.
+    pub fn leaves(&self) -> bool {
+        self.seats.iter().any(|seat| seat.leaves.load(Ordering::Acquire))
+    }
+
+    /// From now on it gives all tables to other hosts, and gets none.
+    pub fn leave(&self) {
+        self.seats.iter().for_each(|seat| seat.leaves.store(true, Ordering::Release));
+    }
+
+    /// Whether any other host is heard.
+    pub fn hears_others(&self) -> bool {
+        self.seats.iter().any(|seat| seat.hears_others.load(Ordering::Acquire))
     }
 
     /// Gives all tables to other hosts, where there are any, and waits for that, but not for long.
     /// Requests are answered meanwhile.
     pub fn hand_over(&self) {
-        self.0.iter().for_each(|seat| seat.leaves.store(true, Ordering::Release));
+        self.leave();
         let looks = HAND_OVER_WAIT.as_millis() / HAND_OVER_LOOKED.as_millis();
-        let hears_others = |seat: &Arc<SeatShared>| seat.hears_others.load(Ordering::Acquire);
         for _ in 0..looks {
-            if !self.0.iter().any(hears_others) {
+            if !self.hears_others() {
                 return;
             }
             if self.owned() == 0 {
@@ -190,57 +218,92 @@ impl Drop for RunningFleet {
     }
 }
 
+/// What the threads share with the rest.
+struct FleetThreads<'a> {
+    #[cfg_attr(not(feature = "fleet"), expect(dead_code, reason = "there are no threads"))]
+    gauges: &'a Arc<FleetGauges>,
+    #[cfg_attr(not(feature = "fleet"), expect(dead_code, reason = "there are no threads"))]
+    notify: &'a Arc<Notify>,
+    #[cfg_attr(not(feature = "fleet"), expect(dead_code, reason = "there are no threads"))]
+    stop: &'a Arc<AtomicBool>,
+}
+
 #[cfg(not(feature = "fleet"))]
-fn spawn(
-    _: &FleetOptions,
-    _: FleetPlace,
-    _: Vec<super::queues::ThreadEnd>,
-    _: UdpSocket,
-    _: &Arc<Notify>,
-    _: &Arc<AtomicBool>,
-) -> Result<(), FleetError> {
-    Err(FleetError::NotBuilt)
+impl FleetThreads<'_> {
+    fn spawn(
+        self,
+        _: &FleetOptions,
+        _: FleetPlace,
+        _: Vec<super::queues::ThreadEnd>,
+        _: UdpSocket,
+        _: Folder,
+    ) -> Result<(), FleetError> {
+        Err(FleetError::NotBuilt)
+    }
 }
 
 #[cfg(feature = "fleet")]
-fn spawn(
-    options: &FleetOptions,
-    place: FleetPlace,
-    ends: Vec<super::queues::ThreadEnd>,
-    socket: UdpSocket,
-    notify: &Arc<Notify>,
-    stop: &Arc<AtomicBool>,
-) -> Result<(), FleetError> {
-    use crate::disk::fleet::etcd::{Etcd, EtcdAccess};
+impl FleetThreads<'_> {
+    /// One that speaks for the reactors, and one that folds the log: each has connections of its
+    /// own, as folding takes long.
+    fn spawn(
+        self,
+        options: &FleetOptions,
+        place: FleetPlace,
+        ends: Vec<super::queues::ThreadEnd>,
+        socket: UdpSocket,
+        folder: Folder,
+    ) -> Result<(), FleetError> {
+        use crate::disk::fleet::etcd::{Etcd, EtcdAccess};
 
-    let read = |path: &std::path::PathBuf| {
-        let octets = std::fs::read(path);
-        octets.map_err(|error| FleetError::File(path.display().to_string(), error))
-    };
-    let authority = options.authority.as_ref().map(read).transpose()?;
-    let identity = match &options.identity {
-        Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
-        None => None,
-    };
-    let nodes = options.nodes.iter().map(|node| node.url.clone()).collect();
-    let user = options.nodes.iter().find_map(|node| node.user.clone());
-    let access = EtcdAccess { nodes, user, authority, identity };
-    let (cell, notify, stop) = (options.cell.clone(), Arc::clone(notify), Arc::clone(stop));
+        let read = |path: &std::path::PathBuf| {
+            let octets = std::fs::read(path);
+            octets.map_err(|error| FleetError::File(path.display().to_string(), error))
+        };
+        let authority = options.authority.as_ref().map(read).transpose()?;
+        let identity = match &options.identity {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        let nodes = options.nodes.iter().map(|node| node.url.clone()).collect();
+        let user = options.nodes.iter().find_map(|node| node.user.clone());
+        let access = EtcdAccess { nodes, user, authority, identity };
+        let (cell, its_access) = (options.cell.clone(), access.clone());
+        let (gauges, stop) = (Arc::clone(self.gauges), Arc::clone(self.stop));
+        let fold_at = options.fold_at;
+        spawn_loop("fleet-fold", async move || {
+            super::folding::folds(Etcd::new(its_access, &cell), folder, fold_at, gauges, stop)
+                .await;
+            Ok(())
+        })?;
+        let Self { gauges, notify, stop } = self;
+        let (gauges, notify, stop) = (Arc::clone(gauges), Arc::clone(notify), Arc::clone(stop));
+        let cell = options.cell.clone();
+        spawn_loop("fleet", async move || {
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            let engine = Etcd::new(access, &cell);
+            super::thread::live(engine, place, ends, socket, gauges, notify, stop).await;
+            Ok(())
+        })
+    }
+}
+
+/// A thread with a loop of its own.
+#[cfg(feature = "fleet")]
+fn spawn_loop(
+    name: &str,
+    life: impl AsyncFnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<(), FleetError> {
     let life = move || -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, async {
-            let socket = tokio::net::UdpSocket::from_std(socket)?;
-            let engine = Etcd::new(access, &cell);
-            super::thread::live(engine, place, ends, socket, notify, stop).await;
-            Ok(())
-        })
+        local.block_on(&runtime, life())
     };
     let run = move || {
         if let Err(error) = life() {
-            crate::kernel::stderr::warn(format_args!("--fleet: the thread has ended: {error}"));
+            crate::kernel::stderr::warn(format_args!("--fleet: a thread has ended: {error}"));
         }
     };
-    let thread = thread::Builder::new().name("fleet".into()).spawn(run);
+    let thread = thread::Builder::new().name(name.into()).spawn(run);
     thread.map(drop).map_err(|error| FleetError::System("thread", error))
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{interval, sleep};
 
-use super::lines::LoggedBefore;
-use super::queues::{FromSeat, KeptRequest, ThreadEnd, ToSeat};
+use super::folding::FleetGauges;
+use super::lines::{LoggedBefore, LoggedLines};
+use super::queues::{CellPage, FromSeat, KeptRequest, SeatShared, ThreadEnd, ToSeat};
 use crate::disk::fleet::{
-    FleetEngine, FleetEngineError, FleetKey, FleetValue, FleetWatch, ShardRun, WatchEnded, host_in,
-    host_value,
+    CellReader, FleetEngine, FleetEngineError, FleetKey, FleetValue, FleetWatch, Folded, RecordKey,
+    ShardRun, WatchEnded, WatchedValues, host_in, host_value, run_value,
 };
 use crate::handoff::change::Event;
 use crate::handoff::ownership::{HostDatagram, HostId, HostRun, Outcome, PassedRequest, Revision};
@@ -37,6 +39,14 @@ const BEAT: Duration = Duration::from_millis(100);
 const TRANSACTIONS_MAX: usize = 64;
 /// What fails is tried again after that.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often it is told up to where lines are written.
+const CURSOR_EACH: Duration = Duration::from_secs(1);
+/// How often it is asked which nodes of the engine answer.
+const NODES_EACH: Duration = Duration::from_secs(2);
+/// A host that was heard so long ago does not fold the log any more.
+const HEARD_FOR: Duration = Duration::from_secs(1);
+/// So many pages are in memory until the reactors have done with them.
+const PAGES_MAX: usize = 8;
 /// How soon a queue that was full is looked at again.
 const ROOM_LOOKED: Duration = Duration::from_millis(1);
 /// How often in a row something fails before it is said.
@@ -100,8 +110,11 @@ struct Fleet<E> {
     seats: Vec<SeatSide>,
     socket: UdpSocket,
     hosts: RefCell<BTreeMap<HostId, SocketAddrV4>>,
-    /// The highest number that each run has sent, to tell that it is there.
-    heard: RefCell<BTreeMap<HostRun, u64>>,
+    /// The highest number that each run has sent, to tell that it is there, and when.
+    heard: RefCell<BTreeMap<HostRun, (u64, Duration)>>,
+    gauges: Arc<FleetGauges>,
+    /// Room for what is read and not applied yet.
+    pages: Arc<Semaphore>,
 }
 
 /// Lives until `stop` is set, and `notify` is notified.
@@ -110,17 +123,21 @@ pub async fn live<E: FleetEngine + 'static>(
     place: FleetPlace,
     ends: Vec<ThreadEnd>,
     socket: UdpSocket,
+    gauges: Arc<FleetGauges>,
     notify: Arc<Notify>,
     stop: Arc<AtomicBool>,
 ) {
     let seats = ends.into_iter().zip(0..);
     let seats = seats.map(|(end, shard)| SeatSide { end: RefCell::new(end), shard }).collect();
     let (hosts, heard) = (RefCell::default(), RefCell::default());
-    let fleet = Rc::new(Fleet { engine, place, seats, socket, hosts, heard });
+    let pages = Arc::new(Semaphore::new(PAGES_MAX));
+    let fleet = Rc::new(Fleet { engine, place, seats, socket, hosts, heard, gauges, pages });
     let secret = fleet.begin().await;
     let key = secret.datagram_key();
     let tasks = [
         spawn_local(Rc::clone(&fleet).watches()),
+        spawn_local(Rc::clone(&fleet).keeps_cursor()),
+        spawn_local(Rc::clone(&fleet).counts_nodes()),
         spawn_local(Rc::clone(&fleet).beats(key)),
         spawn_local(Rc::clone(&fleet).receives(key)),
     ];
@@ -174,6 +191,13 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         join_all(self.seats.iter().map(|seat| seat.tell(ToSeat::Secret(secret)))).await;
         let (key, value) = (FleetKey::Host(run.host), host_value(run, at));
         self.until_done("the name of this host", || self.engine.put(&key, value.as_bytes())).await;
+        let (key, value) = (FleetKey::Run(run.host), run_value(run));
+        self.until_done("the run of this host", || self.engine.put(&key, value.as_bytes())).await;
+        for seat in &self.seats {
+            let by = ShardRun { run, shard: seat.shard };
+            let key = FleetKey::Record(RecordKey { by, number: 0 });
+            self.until_done("the first key of the log", || self.engine.put(&key, &[])).await;
+        }
         secret
     }
 
@@ -181,20 +205,10 @@ impl<E: FleetEngine + 'static> Fleet<E> {
     async fn watches(self: Rc<Self>) {
         let mut is_first = true;
         loop {
-            let (at, values) =
-                self.until_done("the state of the cell", || self.engine.read()).await;
-            let values = Arc::new(values);
-            self.note(&values);
-            if std::mem::take(&mut is_first) {
-                self.complete_log(&values).await;
-            }
-            let tell = |seat| Self::tell(seat, ToSeat::Anew(at, Arc::clone(&values)));
-            join_all(self.seats.iter().map(tell)).await;
-            say(format_args!(
-                "--fleet: read {} values of the cell, up to revision {}",
-                values.len(),
-                at.0
-            ));
+            let lines = self.logged_before().filter(|_| std::mem::take(&mut is_first));
+            let at = self.until_done("the state of the cell", || self.reads(lines.as_ref())).await;
+            drop(lines);
+            say(format_args!("--fleet: read the cell, up to revision {}", at.0));
             self.watches_from(Revision(at.0 + 1)).await;
             warn(format_args!(
                 "--fleet: what was to be watched is not kept any more: all is read anew"
@@ -202,22 +216,56 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         }
     }
 
-    /// Before anything new is recorded, the event log gets what it lacks of earlier runs.
-    async fn complete_log(&self, values: &[FleetValue]) {
-        let Some(log) = &self.place.log else { return };
-        let mut events = match log.missing(self.place.run, values, self.place.clock.now().wall) {
-            Ok(events) => events,
-            Err(error) => {
-                let path = log.path.display();
-                warn(format_args!(
-                    "--fleet: {path} is not completed, as it cannot be read: {error}"
-                ));
-                return;
-            }
-        };
-        if !events.is_empty() {
-            say(format_args!("--fleet: {} lines of an earlier run are written now", events.len()));
+    /// All that there is, to all reactors: snapshots, and the log behind them. Before anything new
+    /// is recorded, the event log gets what it lacks of earlier runs, beside these `lines`.
+    async fn reads(&self, lines: Option<&LoggedLines>) -> Result<Revision, FleetEngineError> {
+        let engine = &self.engine;
+        let (beside, mut reader) = CellReader::open(engine).await?;
+        let (beside, mut missing) = (Arc::new(beside), Vec::new());
+        self.note(&beside.hosts);
+        self.tell_all(|| ToSeat::Anew(Arc::clone(&beside))).await;
+        while let Some(values) = reader.next(engine).await? {
+            let lines = lines.iter().flat_map(|lines| {
+                values.iter().flat_map(|value| lines.missing(self.place.run, value))
+            });
+            missing.extend(lines);
+            self.tell_page(values).await;
         }
+        self.complete_log(missing).await;
+        self.has_watched(Some(beside.revision));
+        self.gauges.log.store(reader.log_octets, Ordering::Release);
+        self.gauges.snapshots.store(reader.snapshot_octets, Ordering::Release);
+        self.tell_all(|| ToSeat::AnewEnds).await;
+        Ok(beside.revision)
+    }
+
+    async fn tell_all(&self, told: impl Fn() -> ToSeat) {
+        join_all(self.seats.iter().map(|seat| seat.tell(told()))).await;
+    }
+
+    async fn tell_page(&self, values: Vec<FleetValue>) {
+        // It is never closed.
+        let Ok(room) = Arc::clone(&self.pages).acquire_owned().await else { return };
+        let page = Arc::new(CellPage { values, room });
+        self.tell_all(|| ToSeat::AnewPage(Arc::clone(&page))).await;
+    }
+
+    fn logged_before(&self) -> Option<LoggedLines> {
+        let log = self.place.log.as_ref()?;
+        let read = log.read(self.place.clock.now().wall);
+        let complain = |error: &io::Error| {
+            let path = log.path.display();
+            warn(format_args!("--fleet: {path} is not completed, as it cannot be read: {error}"));
+        };
+        read.inspect_err(complain).ok()
+    }
+
+    /// The event log gets what it lacks of earlier runs.
+    async fn complete_log(&self, mut events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        say(format_args!("--fleet: {} lines of an earlier run are written now", events.len()));
         for seat in &self.seats {
             let is_its = |event: &mut Event| {
                 steered_to(event.table.nat64, self.seats.len()) == usize::from(seat.shard)
@@ -227,8 +275,26 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         }
     }
 
-    async fn tell(seat: &SeatSide, told: ToSeat) {
-        seat.tell(told).await;
+    /// Tells the others up to where the lines of this host's records are written.
+    async fn keeps_cursor(self: Rc<Self>) {
+        let key = FleetKey::Cursor(self.place.run.host);
+        let mut told = 0;
+        loop {
+            sleep(CURSOR_EACH).await;
+            let of_seats = |of: fn(&SeatShared) -> u64| {
+                let read = move |seat: &SeatSide| of(&seat.end.borrow().shared);
+                self.seats.iter().map(read)
+            };
+            // In this order: what is written later counts the next time.
+            let written = of_seats(|seat| seat.written.load(Ordering::Acquire)).sum::<u64>();
+            let logged = of_seats(|seat| seat.logged.load(Ordering::Acquire)).min().unwrap_or(0);
+            if written != told && logged > 0 {
+                let value = logged.to_string();
+                if self.engine.put(&key, value.as_bytes()).await.is_ok() {
+                    told = written;
+                }
+            }
+        }
     }
 
     /// Returns when what comes next is not kept any more.
@@ -239,14 +305,17 @@ impl<E: FleetEngine + 'static> Fleet<E> {
                 Err(why) => Some(why.to_string()),
                 Ok(mut watch) => loop {
                     match watch.next().await {
-                        Ok(values) if values.is_empty() => failed = 0,
-                        Ok(values) => {
+                        Ok(WatchedValues { values, revision }) if values.is_empty() => {
                             failed = 0;
+                            self.has_watched(revision);
+                        }
+                        Ok(WatchedValues { values, revision }) => {
+                            failed = 0;
+                            self.has_watched(revision);
                             next = values.last().map_or(next, |last| Revision(last.revision.0 + 1));
                             let values = Arc::new(values);
                             self.note(&values);
-                            let told = || ToSeat::Watched(Arc::clone(&values));
-                            join_all(self.seats.iter().map(|seat| seat.tell(told()))).await;
+                            self.tell_all(|| ToSeat::Watched(Arc::clone(&values))).await;
                         }
                         Err(WatchEnded::Compacted) => return,
                         Err(WatchEnded::Away(why)) => break Some(why),
@@ -263,10 +332,45 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         }
     }
 
-    /// Where the other hosts are.
+    /// The watch said something, up to this revision where it is known.
+    fn has_watched(&self, revision: Option<Revision>) {
+        let gauges = &self.gauges;
+        gauges.watched_at.store(self.now_micros(), Ordering::Release);
+        if let Some(Revision(revision)) = revision {
+            gauges.watched.fetch_max(revision, Ordering::AcqRel);
+            gauges.newest.fetch_max(revision, Ordering::AcqRel);
+        }
+    }
+
+    fn now_micros(&self) -> u64 {
+        self.place.clock.monotonic().as_micros() as u64
+    }
+
+    /// How many nodes answer.
+    async fn counts_nodes(self: Rc<Self>) {
+        loop {
+            let (answering, nodes) = self.engine.answering().await;
+            self.gauges.nodes.store(nodes as u64, Ordering::Release);
+            self.gauges.answering.store(answering as u64, Ordering::Release);
+            sleep(NODES_EACH).await;
+        }
+    }
+
+    /// Where the other hosts are, and how large the log is.
     fn note(&self, values: &[FleetValue]) {
         for value in values {
-            let FleetKey::Host(host) = value.key else { continue };
+            let host = match (value.key, &value.value) {
+                (FleetKey::Host(host), _) => host,
+                (FleetKey::Record(_), Some(record)) => {
+                    self.gauges.log.fetch_add(record.len() as u64, Ordering::AcqRel);
+                    continue;
+                }
+                (FleetKey::Folded, Some(folded)) => {
+                    Folded::parse(folded).iter().for_each(|folded| self.gauges.folded(folded));
+                    continue;
+                }
+                _ => continue,
+            };
             let there = value.value.as_deref().and_then(|value| host_in(host, value));
             match there {
                 Some((run, at)) if run.host != self.place.run.host => {
@@ -295,6 +399,9 @@ impl<E: FleetEngine + 'static> Fleet<E> {
             let beats: Vec<u64> = beats.collect();
             let are_there = beats.iter().zip(&before).all(|(now, before)| now != before);
             before = beats;
+            // Nothing is to be given to a host that gives all away.
+            let are_there = are_there && !self.has_left();
+            self.gauges.is_ours.store(are_there && self.is_first(), Ordering::Release);
             if !are_there {
                 continue;
             }
@@ -308,6 +415,24 @@ impl<E: FleetEngine + 'static> Fleet<E> {
                 let _ = self.socket.try_send_to(&datagram, to.into());
             }
         }
+    }
+
+    /// Whether all tables were to be given away, and are.
+    fn has_left(&self) -> bool {
+        self.seats.iter().all(|seat| {
+            let end = seat.end.borrow();
+            let owned = end.shared.owned.load(Ordering::Acquire);
+            end.shared.leaves.load(Ordering::Acquire) && owned == 0
+        })
+    }
+
+    /// Whether no host with a lower number was heard a short time ago.
+    fn is_first(&self) -> bool {
+        let now = self.place.clock.monotonic();
+        let is_there = |at: Duration| now.saturating_sub(at) < HEARD_FOR;
+        let heard = self.heard.borrow();
+        let mut others = heard.iter().filter(|(_, (_, at))| is_there(*at));
+        others.all(|(run, _)| run.host > self.place.run.host)
     }
 
     /// What the other hosts send.
@@ -336,13 +461,13 @@ impl<E: FleetEngine + 'static> Fleet<E> {
 
     fn heard(&self, datagram: &HostDatagram<'_>) {
         let mut heard = self.heard.borrow_mut();
-        let last = heard.get(&datagram.from).copied().unwrap_or(0);
+        let last = heard.get(&datagram.from).map_or(0, |&(last, _)| last);
         if datagram.number <= last {
             return;
         }
         // Of each host, the run that was heard last.
         heard.retain(|run, _| run.host != datagram.from.host);
-        heard.insert(datagram.from, datagram.number);
+        heard.insert(datagram.from, (datagram.number, self.place.clock.monotonic()));
         self.seats.iter().for_each(|seat| seat.tell_if_room(ToSeat::Heard(datagram.from)));
     }
 
@@ -371,6 +496,20 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         let FromSeat { id, transaction, body } = wanted;
         let by = ShardRun { run: self.place.run, shard: seat.shard };
         let outcome: Outcome = self.engine.transact(by, &transaction, &body).await;
+        let gauges = &self.gauges;
+        match &outcome {
+            Outcome::Done(Revision(revision)) => {
+                gauges.done.fetch_add(1, Ordering::AcqRel);
+                gauges.done_at.store(self.now_micros(), Ordering::Release);
+                gauges.newest.fetch_max(*revision, Ordering::AcqRel);
+            }
+            Outcome::Unknown => drop(gauges.unanswered.fetch_add(1, Ordering::AcqRel)),
+            Outcome::Refused(_) => {}
+        }
+        if matches!(&outcome, Outcome::Refused(lost) if lost.is_empty()) {
+            // Another run of this host has begun, or keys were removed: nothing can be recorded.
+            sleep(PAUSE).await;
+        }
         seat.tell(ToSeat::Outcome(id, outcome)).await;
     }
 }

@@ -88,6 +88,12 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             self.stats.count_drops(DropReason::FleetAway, dropped as u64);
         }
         self.log_recorded(events);
+        if let (Some(fleet), Some(log), true) =
+            (&mut self.fleet, &self.log, self.unlogged.is_empty())
+        {
+            let (given, written) = log.progress();
+            fleet.logged(given, written);
+        }
         self.release()?;
         for mut request in requests {
             self.answer_kept(&mut request)?;
