@@ -6,7 +6,7 @@
 //! asks, a reply leaves from the address that its request was sent to.
 //!
 //! A reply that does not fit in the send queue is counted and lost; answers of this host wait (see
-//! [`super::answers`]). The kernel has pointers to our memory only during a system call.
+//! `answers`). The kernel has pointers to our memory only during a system call.
 
 use std::io::{self, Read};
 use std::mem;

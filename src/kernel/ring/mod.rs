@@ -6,7 +6,7 @@
 //! a reply leaves from the address that its request was sent to.
 //!
 //! It does not look into payloads. A reply that does not fit in the send queue is counted and lost,
-//! as the network may lose it anyway. Answers of this host wait instead (see [`super::answers`]),
+//! as the network may lose it anyway. Answers of this host wait instead (see `answers`),
 //! and leave by sendmmsg(2): the ring does not keep the order of what finds room and what does not.
 //!
 //! Who owns which memory, at any time: a receive buffer is the kernel's until a completion names
