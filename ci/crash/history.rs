@@ -357,6 +357,56 @@ fn crash_the_documented_question_about_names_is_right() {
     }
 }
 
+/// The same of a port that hosts of a fleet had one after another.
+#[test]
+fn crash_the_documented_question_about_several_hosts_is_right() {
+    let to = "192.0.2.7:3719 [2001:db8:17::";
+    let by = "]:7 to 203.0.113.5 via 64:ff9b::/96";
+    let first = format!(
+        "2026-03-16 10:00:00.000000 Created {to}1{by}\n\
+         2026-03-18 10:00:00.000000 Created {to}3{by}\n"
+    );
+    let second = format!(
+        "2026-03-17 10:00:00.000000 Deleted {to}1{by}\n\
+         2026-03-17 10:00:00.000000 Created {to}2{by}\n\
+         2026-03-17 20:00:00.000000 Deleted {to}2{by}\n\
+         2026-03-19 10:00:00.000000 Initialized 192.0.2.7 to 203.0.113.5\n"
+    );
+    let server = Server::new();
+    let fleet = server.directory.path().join("fleet");
+    for (host, lines) in [("a", first), ("b", second)] {
+        let log = fleet.join(host).join("events.log");
+        fs::create_dir_all(log.parent().unwrap()).unwrap();
+        fs::write(&log, lines).unwrap();
+        let (code, _, error) = run(&["history", "build", "--log", log.to_str().unwrap()]);
+        assert_eq!(code, 0, "{error}");
+    }
+    let page = include_str!("../../src/HISTORY.md");
+    let sql = page.split("```sql\n").nth(3).unwrap().split_once("```").unwrap().0;
+    let python = python_with(&READERS, "parquet-readers");
+    for (at, expected) in [
+        ("2026-03-15 11:00Z", ""),
+        ("2026-03-16 11:00Z", "2001:db8:17::1"),
+        ("2026-03-17 11:00Z", "2001:db8:17::2"),
+        ("2026-03-17 21:00Z", ""),
+        ("2026-03-18 11:00Z", "2001:db8:17::3"),
+        ("2026-03-19 11:00Z", ""),
+    ] {
+        let mut asked = Command::new(&python);
+        asked.args(["-c", DOCUMENTED, sql, at]).current_dir(&fleet);
+        let output = asked.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        let row = if expected.is_empty() { "[]\n".to_owned() } else { format!("['{expected}']\n") };
+        assert_eq!(said, row, "{at} {error}");
+        let fleet = fleet.to_str().unwrap();
+        let at = at.trim_end_matches('Z');
+        let (_, by_who, _) = run(&["who", "192.0.2.7:3719", "--at", at, "--fleet", fleet]);
+        let answer = if expected.is_empty() { "192.0.2.7:3719: nobody" } else { expected };
+        assert!(by_who.starts_with(answer), "{by_who}");
+    }
+}
+
 /// Root makes the history of a log of another user, who cannot have root give files away.
 #[test]
 fn crash_no_link_is_followed_in_a_history() {

@@ -100,6 +100,80 @@ fn section_8_who_had_an_address_of_the_pool() {
     }
 }
 
+/// Each host's log has what that host did while it owned the table: together they say who it was,
+/// with a history or without one.
+#[test]
+fn section_8_who_had_a_port_of_a_fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = |host: &str| folder.path().join(host).join("events.log");
+    let line = |time: &str, what: &str, client: &str| {
+        format!(
+            "2019-03-18 {time}.000000 {what} 192.0.2.7:3719 [{client}]:53186 to 203.0.113.5 via 64:ff9b::/96\n"
+        )
+    };
+    let begun =
+        |time: &str| format!("2019-03-18 {time}.000000 Initialized 192.0.2.7 to 203.0.113.5\n");
+    let first = [
+        begun("10:00:00"),
+        line("10:00:00", "Created", "2001:db8::17"),
+        line("13:00:00", "Created", "2001:db8::19"),
+    ];
+    let second = [
+        line("11:00:00", "Deleted", "2001:db8::17"),
+        line("11:00:00", "Created", "2001:db8::18"),
+        line("12:00:00", "Deleted", "2001:db8::18"),
+        begun("14:00:00"),
+    ];
+    for (host, lines) in [("a", &first[..]), ("b", &second[..])] {
+        std::fs::create_dir(folder.path().join(host)).unwrap();
+        std::fs::write(log(host), lines.concat()).unwrap();
+    }
+    let who = |arguments: &[&str]| {
+        let fleet = ["who", "--fleet", folder.path().to_str().unwrap()];
+        run(&[&fleet[..], arguments].concat())
+    };
+    for built in [&[][..], &["b"], &["a"]] {
+        for host in built {
+            let log = log(host);
+            let (code, _, error) = run(&["history", "build", "--log", log.to_str().unwrap()]);
+            assert_eq!(code, 0, "{error}");
+        }
+        for (at, expected) in [
+            ("10:30:00", Some(("17", "10:00:00", "11:00:00"))),
+            ("11:30:00", Some(("18", "11:00:00", "12:00:00"))),
+            ("12:30:00", None),
+            ("13:30:00", Some(("19", "13:00:00", "14:00:00"))),
+            ("14:30:00", None),
+        ] {
+            let (code, said, error) = who(&["192.0.2.7:3719", "--at", &format!("2019-03-18 {at}")]);
+            assert_eq!(code, 0, "{error}");
+            let expected = expected.map_or("192.0.2.7:3719: nobody".to_owned(), |told| {
+                let (client, since, until) = told;
+                format!("2001:db8::{client} port 53186 (to 203.0.113.5), since 2019-03-18 {since}.000000 UTC, until 2019-03-18 {until}.000000 UTC\n")
+            });
+            assert!(said.starts_with(&expected), "{built:?} {at}: {said}");
+            let is_old = at > "13:00:00";
+            let older = "lines end before the time that is asked about: of host a at 2019-03-18 13:00:00.000000 UTC";
+            assert_eq!(error.contains(older), is_old, "{at}: {error}");
+        }
+        let (_, json, _) = who(&["2001:db8::/64", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let held = json["held"].as_array().unwrap();
+        let until: Vec<_> = held.iter().map(|held| held["until"].as_str().unwrap()).collect();
+        let hours = [11, 12, 14].map(|hour| format!("2019-03-18T{hour}:00:00.000000Z"));
+        assert_eq!(until, hours, "{built:?}");
+    }
+    std::fs::create_dir(folder.path().join("c")).unwrap();
+    let (code, said, error) = who(&["192.0.2.7:3719", "--at", "2019-03-18 10:30:00"]);
+    assert!(code == 0 && said.starts_with("2001:db8::17"), "{said}");
+    assert!(
+        error.contains("host c: its event log") && error.contains("not in this answer"),
+        "{error}"
+    );
+    let (code, _, error) = who(&["192.0.2.7:3719", "--log", "events.log"]);
+    assert!(code == 2 && error.contains("--log"), "{error}");
+}
+
 /// What cannot be answered says why, and what to do.
 #[test]
 fn section_8_who_asks_for_what_is_missing() {

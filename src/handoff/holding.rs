@@ -58,6 +58,15 @@ pub struct Contradiction {
     pub local: Option<Ipv4Addr>,
 }
 
+/// A table began anew: it has no entry from before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beginning {
+    pub at: Timestamp,
+    /// Address of the NAT64.
+    pub nat64: Ipv4Addr,
+    pub local: Option<Ipv4Addr>,
+}
+
 impl Contradiction {
     /// What a line says. None where it says no such thing.
     pub fn of(line: &LoggedLine) -> Option<Self> {
@@ -162,10 +171,10 @@ impl PortHoldings {
     }
 
     fn created(&mut self, line: &LoggedLine, entry: &LoggedEntry, ended: &mut Vec<Holding>) {
-        // A line that stands there twice says nothing new.
+        // A line that stands there twice says nothing new. A later one says that it ended between:
+        // on another host of a fleet, or by a line that is missing.
         let is_said = |held: &Holding| {
-            let is_known = held.is_surely_at(line.local) || held.from == Some(line.at);
-            held.is_of(line, entry) && is_known && !held.is_doubtful()
+            held.is_of(line, entry) && held.from == Some(line.at) && !held.is_doubtful()
         };
         if self.open.iter().any(is_said) {
             return;
@@ -173,7 +182,9 @@ impl PortHoldings {
         // A table has one client on a port. Without the server's address it may be another table:
         // then who had it may have it still, also where it is the same client.
         for held in self.open.iter_mut().filter(|held| held.is_of(line, entry)) {
-            held.doubt(line.at);
+            if !held.is_surely_at(line.local) {
+                held.doubt(line.at);
+            }
         }
         let same = self.open.iter().filter(|held| held.is_of(line, entry));
         let first = same.min_by(|one, other| one.order(other)).cloned();

@@ -13,6 +13,7 @@ pub mod entry;
 pub mod fragments;
 pub mod histogram;
 pub mod holding;
+pub mod hosts;
 pub mod identity;
 pub mod line;
 pub mod logged;

@@ -26,8 +26,8 @@ use super::read::PieceFile;
 use super::sum;
 use super::write::{Writing, give, has_room, is_hidden};
 use super::{
-    HistoryEnd, HistoryPlace, LinesAbout, NOTE_BEGIN, NOTE_END, NOTE_GAP, NOTE_LINES, NOTE_OPEN,
-    NOTE_REACHED, NOTE_VERSION, VERSION, end_of, open,
+    HistoryEnd, HistoryPlace, LinesAbout, NOTE_BEGIN, NOTE_BEGUN, NOTE_END, NOTE_GAP, NOTE_LINES,
+    NOTE_OPEN, NOTE_REACHED, NOTE_VERSION, VERSION, end_of, open,
 };
 use crate::disk::eventlog::{Day, LogReader, open_past_from};
 use crate::disk::fs::{Disk, RealDisk, parent};
@@ -314,7 +314,11 @@ impl Building<'_> {
         let name = PieceName::new(serial, first, last, false);
         let folder = File::open(self.place.kind_folder(Kind::Held)).map_err(failed)?;
         has_room(&folder).map_err(failed)?;
-        write_conflicts(&self.place.path(Kind::Conflicts, name), piece, like).map_err(failed)?;
+        let conflicts = conflicts_of(piece);
+        self.write_beside(Kind::Conflicts, name, conflicts, like).map_err(failed)?;
+        let begun: Vec<_> = piece.beginnings().into_iter().map(HistoryRow::Begun).collect();
+        let noted_begun = (NOTE_BEGUN, begun.len().to_string());
+        self.write_beside(Kind::Begun, name, begun, like).map_err(failed)?;
         let names = names_of(self.place, piece, gap);
         let names = names.map_err(|(path, error)| BuildError::Read(path, error))?;
         let noted_names = write_names(self.place, name, names, like).map_err(failed)?;
@@ -350,6 +354,7 @@ impl Building<'_> {
             (NOTE_REACHED, end.reached.as_micros().to_string()),
             (NOTE_LINES, piece.lines.to_string()),
             (NOTE_OPEN, end.open.to_string()),
+            noted_begun,
         ];
         notes.extend(gap.map(|at| (NOTE_GAP, at.as_micros().to_string())));
         notes.extend(noted_names);
@@ -360,6 +365,23 @@ impl Building<'_> {
         built.files += 1;
         built.lines += piece.lines;
         Ok(end)
+    }
+
+    /// Writes a file that goes with one that says who had ports, where it has rows.
+    fn write_beside(
+        &self,
+        kind: Kind,
+        name: PieceName,
+        rows: Vec<HistoryRow>,
+        like: &Metadata,
+    ) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let path = self.place.path(kind, name);
+        let mut writing = Writing::begin(kind, &path, like)?;
+        rows.into_iter().try_for_each(|row| writing.push(row))?;
+        writing.finish(&path, vec![(NOTE_VERSION, VERSION.to_owned())], &[]).map(drop)
     }
 
     /// Removes files whose last line is older than so many days; 0: none. One that is younger
@@ -417,16 +439,11 @@ impl Building<'_> {
     }
 }
 
-/// Writes the file of what NAT64s said against the tables, where they did.
-fn write_conflicts(path: &Path, piece: &Piece, like: &Metadata) -> io::Result<()> {
-    if piece.conflicts.is_empty() {
-        return Ok(());
-    }
-    let mut writing = Writing::begin(Kind::Conflicts, path, like)?;
+/// What NAT64s said against the tables, in the order of a file of that.
+fn conflicts_of(piece: &Piece) -> Vec<HistoryRow> {
     let mut conflicts = piece.conflicts.clone();
     conflicts.sort_by_cached_key(|said| (text_key(*said.nat64.ip()), said.nat64.port(), *said));
-    conflicts.into_iter().try_for_each(|said| writing.push(HistoryRow::Conflict(said)))?;
-    writing.finish(path, vec![(NOTE_VERSION, VERSION.to_owned())], &[]).map(drop)
+    conflicts.into_iter().map(HistoryRow::Conflict).collect()
 }
 
 /// Renames a file that is damaged, or goes with one: where to.

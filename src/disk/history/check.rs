@@ -91,7 +91,12 @@ impl HistoryChecked {
             read += octets(Kind::Held, name);
             progress(all, read);
         }
-        for (kind, files) in [(Kind::Conflicts, conflicts), (Kind::Names, names_of_pool)] {
+        let beside = [
+            (Kind::Conflicts, conflicts),
+            (Kind::Names, names_of_pool),
+            (Kind::Begun, place.names(Kind::Begun).map_err(listed)?),
+        ];
+        for (kind, files) in beside {
             for name in files {
                 let names = match kind {
                     Kind::Names => noted.remove(&name.serial).unwrap_or(0),
@@ -133,14 +138,15 @@ impl HistoryChecked {
                 ));
             }
             (last, rows) = (Some(key), rows + 1);
-            // A conflict is of a moment.
-            let is_open = kind != Kind::Conflicts && row.time(Column::Until).is_none();
+            // A conflict is of a moment, as is the beginning of a table.
+            let is_of_moment = matches!(kind, Kind::Conflicts | Kind::Begun);
+            let is_open = !is_of_moment && row.time(Column::Until).is_none();
             open += u64::from(is_open);
             Ok(())
         });
         let noted = scanned.and_then(|()| match kind {
             Kind::Held => end_of(&file).map(|end| end.open),
-            Kind::Conflicts => Ok(open),
+            Kind::Conflicts | Kind::Begun => Ok(open),
             Kind::Names => Ok(names),
         });
         match noted {

@@ -13,7 +13,7 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, TypePtr};
 
 use crate::handoff::change::Timestamp;
-use crate::handoff::holding::{Contradiction, Holding, HowEnded};
+use crate::handoff::holding::{Beginning, Contradiction, Holding, HowEnded};
 use crate::handoff::naming::Naming;
 use crate::ip::address::Prefix96;
 
@@ -62,12 +62,21 @@ message names {
     optional int64 perhaps_until (TIMESTAMP(MICROS, true));
 }";
 
+/// When tables began anew.
+const BEGUN: &str = "
+message begun {
+    required binary nat64 (STRING);
+    optional binary local (STRING);
+    required int64 at (TIMESTAMP(MICROS, true));
+}";
+
 /// What the rows of a file are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Held,
     Conflicts,
     Names,
+    Begun,
 }
 
 /// A column.
@@ -91,7 +100,7 @@ pub(super) enum Column {
 
 impl Kind {
     /// All, each before those that are only written, and only removed, with it.
-    pub(super) const ALL: [Self; 3] = [Kind::Conflicts, Kind::Names, Kind::Held];
+    pub(super) const ALL: [Self; 4] = [Kind::Conflicts, Kind::Names, Kind::Begun, Kind::Held];
 
     /// In the order in which they stand in the files: the first one, and the port where there is
     /// one, are those that they are sorted by.
@@ -116,6 +125,7 @@ impl Kind {
             ],
             Kind::Conflicts => &[Nat64, Port, Client, ClientPort, Local, At],
             Kind::Names => &[Nat64, Client, Since, Until, PerhapsUntil],
+            Kind::Begun => &[Nat64, Local, At],
         }
     }
 
@@ -128,7 +138,7 @@ impl Kind {
     pub(super) fn time(self) -> Column {
         match self {
             Kind::Held | Kind::Names => Column::Since,
-            Kind::Conflicts => Column::At,
+            Kind::Conflicts | Kind::Begun => Column::At,
         }
     }
 
@@ -137,6 +147,7 @@ impl Kind {
             Kind::Held => HELD,
             Kind::Conflicts => CONFLICTS,
             Kind::Names => NAMES,
+            Kind::Begun => BEGUN,
         };
         parse_message_type(text).map(Arc::new)
     }
@@ -168,12 +179,14 @@ impl Kind {
     }
 }
 
-/// A row: somebody had a port, or a NAT64 said so; or an address of the pool stood for somebody.
+/// A row: somebody had a port, or a NAT64 said so; or an address of the pool stood for somebody; or
+/// a table began anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HistoryRow {
     Held(Holding),
     Conflict(Contradiction),
     Name(Naming),
+    Begun(Beginning),
 }
 
 impl HistoryRow {
@@ -183,6 +196,7 @@ impl HistoryRow {
             HistoryRow::Conflict(said) => said.nat64,
             // What it is sorted by.
             HistoryRow::Name(name) => SocketAddrV4::new(name.pool, 0),
+            HistoryRow::Begun(begun) => SocketAddrV4::new(begun.nat64, 0),
         }
     }
 
@@ -191,6 +205,7 @@ impl HistoryRow {
             HistoryRow::Held(held) => held.client,
             HistoryRow::Conflict(said) => said.client,
             HistoryRow::Name(name) => name.client.addr(),
+            HistoryRow::Begun(_) => Ipv6Addr::UNSPECIFIED,
         }
     }
 
@@ -198,7 +213,7 @@ impl HistoryRow {
         match self {
             HistoryRow::Held(held) => held.client_port,
             HistoryRow::Conflict(said) => said.client_port,
-            HistoryRow::Name(_) => 0,
+            HistoryRow::Name(_) | HistoryRow::Begun(_) => 0,
         }
     }
 
@@ -207,6 +222,7 @@ impl HistoryRow {
             HistoryRow::Held(held) => held.local,
             HistoryRow::Conflict(said) => said.local,
             HistoryRow::Name(_) => None,
+            HistoryRow::Begun(begun) => begun.local,
         }
     }
 
@@ -215,7 +231,7 @@ impl HistoryRow {
         match &mut self {
             HistoryRow::Held(Holding { client, .. })
             | HistoryRow::Conflict(Contradiction { client, .. }) => *client = its,
-            HistoryRow::Name(_) => {}
+            HistoryRow::Name(_) | HistoryRow::Begun(_) => {}
         }
         self
     }
@@ -241,6 +257,7 @@ impl HistoryRow {
             (HistoryRow::Held(held), Column::Until) => held.until,
             (HistoryRow::Held(held), Column::PerhapsUntil) => held.perhaps_until,
             (HistoryRow::Conflict(said), Column::At) => Some(said.at),
+            (HistoryRow::Begun(begun), Column::At) => Some(begun.at),
             (HistoryRow::Name(name), Column::Since) => name.from,
             (HistoryRow::Name(name), Column::Until) => name.until,
             (HistoryRow::Name(name), Column::PerhapsUntil) => name.perhaps_until,
@@ -332,7 +349,7 @@ mod tests {
                 schema.get_fields()[kind.place(kind.time()).unwrap()].name(),
                 match kind {
                     Kind::Held | Kind::Names => "since",
-                    Kind::Conflicts => "at",
+                    Kind::Conflicts | Kind::Begun => "at",
                 }
             );
         }

@@ -86,7 +86,7 @@ impl<'m> Merging<'m> {
             before.verify()?;
             before.scan(WantedRows::Open, |row| match row {
                 HistoryRow::Held(held) => self.take(held),
-                HistoryRow::Conflict(_) | HistoryRow::Name(_) => Ok(()),
+                _ => Ok(()),
             })?;
         }
         self.end_port()?;

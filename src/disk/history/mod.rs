@@ -15,6 +15,7 @@
 //! | `merge` | what its rows are: these, and who had ports before |
 //! | `build` | makes files of the log, and removes old ones |
 //! | `check` | reads all of them |
+//! | `told` | all that it says of a port, or of clients |
 //!
 //! Not here: who asks (`programs::who`), and the thread that builds while a server runs
 //! (`programs::serve`).
@@ -33,6 +34,7 @@ mod piece;
 mod ports;
 mod read;
 mod sum;
+mod told;
 mod write;
 
 use std::cell::RefCell;
@@ -59,6 +61,7 @@ use name::Times;
 pub use names::{FoundNames, NamesOf};
 use ports::begin_of;
 use read::{PieceFile, WantedRows};
+pub use told::ToldRows;
 
 /// The folder of a history, beside the log, where no other one is named.
 pub const FOLDER: &str = "history";
@@ -66,6 +69,7 @@ pub const FOLDER: &str = "history";
 const HELD: &str = "held";
 const CONFLICTS: &str = "conflicts";
 const NAMES: &str = "names";
+const BEGUN: &str = "begun";
 /// Files that are open at once.
 const OPENED_MAX: usize = 64;
 /// What a file notes of itself.
@@ -79,6 +83,8 @@ const NOTE_GAP: &str = "nat64handoff.gap";
 const NOTE_OPEN: &str = "nat64handoff.open";
 /// Of a file that has one with names beside it: how many there are at its end.
 const NOTE_NAMES: &str = "nat64handoff.names";
+/// How many tables its lines begin anew: files of older releases do not say it.
+const NOTE_BEGUN: &str = "nat64handoff.begun";
 /// Ports that its lines are about, those that are told of since before the log begins, and those
 /// that NAT64s contradicted: of several files (`ports`).
 const NOTE_PORTS: &str = "nat64handoff.ports";
@@ -130,6 +136,7 @@ impl HistoryPlace {
             Kind::Held => HELD,
             Kind::Conflicts => CONFLICTS,
             Kind::Names => NAMES,
+            Kind::Begun => BEGUN,
         })
     }
 
@@ -170,6 +177,8 @@ pub struct History {
     conflicts: Vec<PieceName>,
     /// Those that have names.
     with_names: Vec<PieceName>,
+    /// Those in whose time tables began anew.
+    begun: Vec<PieceName>,
     end: HistoryEnd,
     /// Those that say who had ports, which were opened lately.
     opened: RefCell<BTreeMap<usize, Rc<PieceFile>>>,
@@ -210,12 +219,13 @@ impl History {
         let names = place.names(Kind::Held).map_err(listed)?;
         let conflicts = place.names(Kind::Conflicts).map_err(listed)?;
         let with_names = place.names(Kind::Names).map_err(listed)?;
+        let begun = place.names(Kind::Begun).map_err(listed)?;
         let Some(last) = names.last() else { return Ok(None) };
         let newest = open(&place, Kind::Held, *last)?;
         let end = end_of(&newest).map_err(|error| (newest.path().to_owned(), error))?;
         let times = Times::of(&names);
         let opened = RefCell::new(BTreeMap::from([(names.len() - 1, Rc::new(newest))]));
-        Ok(Some(Self { place, names, times, conflicts, with_names, end, opened }))
+        Ok(Some(Self { place, names, times, conflicts, with_names, begun, end, opened }))
     }
 
     pub fn end(&self) -> &HistoryEnd {
@@ -229,6 +239,7 @@ impl History {
         !is(Kind::Held, &self.names)
             || !is(Kind::Conflicts, &self.conflicts)
             || !is(Kind::Names, &self.with_names)
+            || !is(Kind::Begun, &self.begun)
     }
 
     /// The number of its files that say who had ports. They have numbers from 0 on, in the order of
@@ -379,7 +390,7 @@ impl History {
         let file = self.held(file)?;
         let scanned = file.scan(WantedRows::Clients(clients), |row| match row {
             HistoryRow::Held(held) => take(held),
-            HistoryRow::Conflict(_) | HistoryRow::Name(_) => Ok(()),
+            _ => Ok(()),
         });
         scanned.map_err(|error| (file.path().to_owned(), error))
     }
@@ -411,7 +422,7 @@ impl History {
 fn said(row: HistoryRow) -> Option<Contradiction> {
     match row {
         HistoryRow::Conflict(said) => Some(said),
-        HistoryRow::Held(_) | HistoryRow::Name(_) => None,
+        _ => None,
     }
 }
 

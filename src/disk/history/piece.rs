@@ -10,7 +10,7 @@ use memchr::memchr;
 use super::columns::text_key;
 use crate::disk::eventlog::{Day, LogReader};
 use crate::handoff::change::Timestamp;
-use crate::handoff::holding::Contradiction;
+use crate::handoff::holding::{Beginning, Contradiction};
 use crate::handoff::logged::{LineReader, LoggedEntry, LoggedKind, LoggedLine};
 use crate::ip::address::Prefix96;
 
@@ -222,6 +222,16 @@ impl Piece {
     /// Whether something is said of all ports of a NAT64.
     pub(super) fn begins(&self, nat64: Ipv4Addr) -> bool {
         self.begun.contains_key(&nat64)
+    }
+
+    /// When tables began, in the order of a file of these.
+    pub(super) fn beginnings(&self) -> Vec<Beginning> {
+        let all = self.begun.iter().flat_map(|(&nat64, begun)| {
+            begun.iter().map(move |&(_, at, local)| Beginning { at, nat64, local })
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_cached_key(|begun| (text_key(begun.nat64), *begun));
+        all
     }
 
     /// What the event of that number says.

@@ -29,7 +29,7 @@ use super::ports::{NotedPlace, NotedPorts};
 use super::sum;
 use super::write::failed;
 use crate::handoff::change::Timestamp;
-use crate::handoff::holding::{Contradiction, Holding};
+use crate::handoff::holding::{Beginning, Contradiction, Holding};
 use crate::handoff::logged;
 use crate::handoff::names::overlap;
 use crate::handoff::naming::Naming;
@@ -449,8 +449,10 @@ impl Rows {
     }
 
     fn read(&mut self, count: usize) -> io::Result<Vec<HistoryRow>> {
-        if self.kind == Kind::Names {
-            return self.read_names(count);
+        match self.kind {
+            Kind::Names => return self.read_names(count),
+            Kind::Begun => return self.read_begun(count),
+            Kind::Held | Kind::Conflicts => {}
         }
         let mut nat64 = Known::<Ipv4Addr>::default();
         let mut local = Known::<Ipv4Addr>::default();
@@ -490,13 +492,27 @@ impl Rows {
                     perhaps_until: time(perhaps_until[row]),
                     ended: value(&ended[row], of_word)?,
                 }),
-                Kind::Conflicts | Kind::Names => {
+                Kind::Conflicts | Kind::Names | Kind::Begun => {
                     let at = from.unwrap_or_default();
                     HistoryRow::Conflict(Contradiction { at, nat64, client, client_port, local })
                 }
             });
         }
         Ok(rows)
+    }
+
+    fn read_begun(&mut self, count: usize) -> io::Result<Vec<HistoryRow>> {
+        let (mut nat64, mut local) = (Known::<Ipv4Addr>::default(), Known::<Ipv4Addr>::default());
+        let (nat64s, locals) = (self.nat64.read(count)?, self.local.read(count)?);
+        let times = self.since.read(count)?;
+        let of_text = |text: &[u8]| std::str::from_utf8(text).ok()?.parse().ok();
+        let row = |row: usize| -> io::Result<HistoryRow> {
+            let nat64 = nat64.of(&nat64s[row], of_text)?.ok_or(io::ErrorKind::InvalidData)?;
+            let local = local.of(&locals[row], of_text)?;
+            let at = time(times[row]).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(HistoryRow::Begun(Beginning { at, nat64, local }))
+        };
+        (0..count).map(row).collect()
     }
 
     fn read_names(&mut self, count: usize) -> io::Result<Vec<HistoryRow>> {

@@ -441,3 +441,43 @@ fn a_file_that_is_missing() {
     assert_eq!(history.last_about(files.clone(), LinesAbout::Held, unused).unwrap(), Some(2));
     assert_eq!(history.last_about(files, LinesAbout::Older, unused).unwrap(), Some(2));
 }
+
+/// Tables that begin anew are told whether or not they ended anything; and a file that is gone
+/// leaves in doubt who is in no file behind it.
+#[test]
+fn when_tables_began_is_kept() {
+    let lines = [
+        "2026-03-16 10:00:00.000000 Initialized 192.0.2.7 to 203.0.113.5\n",
+        "2026-03-16 10:01:00.000000 Created 192.0.2.7:3719 [2001:db8:17::1]:7\n",
+        "2026-03-16 10:02:00.000000 Deleted 192.0.2.7:3719 [2001:db8:17::1]:7\n",
+        "2026-03-16 10:03:00.000000 Initialized 192.0.2.10\n",
+        "2026-03-16 10:04:00.000000 Created 192.0.2.7:3720 [2001:db8:17::1]:8\n",
+        "2026-03-16 10:05:00.000000 Initialized 192.0.2.7\n",
+    ];
+    let kept = Kept::new(&lines.concat());
+    assert_eq!(kept.build(2).files, 3);
+    assert_eq!(kept.wrong(), Vec::<String>::new());
+    let history = || History::open(kept.place.clone()).unwrap().unwrap();
+    let room = |_| Ok(());
+    let begun = |nat64: &str| {
+        let nat64: std::net::Ipv4Addr = nat64.parse().unwrap();
+        let begun = history().beginnings(|other| other == nat64, room).unwrap();
+        let minute = |at: Timestamp| at.as_micros() / 60_000_000 % 60;
+        begun.iter().map(|begun| (minute(begun.at), begun.local.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(begun("192.0.2.7"), [(0, true), (5, false)]);
+    assert_eq!(begun("192.0.2.10"), [(3, false)]);
+    assert!(history().tells_beginnings().unwrap());
+    let told = |port: &str| {
+        let told = history().told_of_port(port.parse().unwrap(), room).unwrap().holdings;
+        told.iter().map(|held| (held.until, held.perhaps_until.is_some())).collect::<Vec<_>>()
+    };
+    let ended = time_of(lines[2]);
+    assert_eq!(told(PORT), [(ended, false)]);
+    assert_eq!(told("192.0.2.7:3720"), [(None, true)]);
+    let of_clients =
+        history().told_of_clients("2001:db8:17::1/128".parse().unwrap(), room).unwrap();
+    assert_eq!(of_clients.holdings.len(), 2);
+    fs::remove_file(&kept.files()[1]).unwrap();
+    assert_eq!(told(PORT), [(None, true)]);
+}

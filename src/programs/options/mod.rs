@@ -322,6 +322,10 @@ pub struct WhoOptions {
     /// The file of options that `serve` has
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A folder with one for each host of a fleet, with its events.log, the files of former days
+    /// and history: all are asked together
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["log", "history", "config"])]
+    pub fleet: Option<PathBuf>,
     /// Print JSON: one object
     #[arg(long)]
     pub json: bool,

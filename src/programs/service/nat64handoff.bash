@@ -2281,7 +2281,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__who)
-            opts="-h --at --to --log --history --config --json --help"
+            opts="-h --at --to --log --history --config --fleet --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2304,6 +2304,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fleet)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

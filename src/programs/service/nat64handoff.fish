@@ -241,6 +241,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l to -d 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l log -d 'The event log; - for standard input [default: that of `serve`]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l history -d 'The history\'s folder; off: read the event log alone [default: beside the log]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l fleet -d 'A folder with one for each host of a fleet, with its events.log, the files of former days and history: all are asked together' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l json -d 'Print JSON: one object'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l from -d 'Where to begin: start, now, or a time as `who --at` takes it. What --cursor has goes first' -r

@@ -265,6 +265,7 @@ _arguments "${_arguments_options[@]}" : \
 '--log=[The event log; - for standard input \[default\: that of \`serve\`\]]:FILE:_files' \
 '--history=[The history'\''s folder; off\: read the event log alone \[default\: beside the log\]]:DIR|off:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
+'(--log --history --config)--fleet=[A folder with one for each host of a fleet, with its events.log, the files of former days and history\: all are asked together]:DIR:_files' \
 '--json[Print JSON\: one object]' \
 '-h[Print help]' \
 '--help[Print help]' \

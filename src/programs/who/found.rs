@@ -488,14 +488,14 @@ fn is_like(row: &Holding, held: &Holding) -> bool {
 }
 
 /// Fails where more was found than there is room for.
-fn room(count: usize) -> io::Result<()> {
+pub fn room(count: usize) -> io::Result<()> {
     match count > FOUND_MAX {
         true => Err(io::Error::new(io::ErrorKind::QuotaExceeded, format!("more than {FOUND_MAX}"))),
         false => Ok(()),
     }
 }
 
-fn too_much(why: io::Error) -> ExitError {
+pub fn too_much(why: io::Error) -> ExitError {
     ExitError::failed(format_args!(
         "{why} are found: ask about a longer prefix, or about less time (--at)"
     ))

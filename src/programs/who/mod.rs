@@ -1,15 +1,18 @@
 //! `nat64handoff who`: who was behind a NAT64's address and port, or where a client was, from the
-//! history of the event log, and from the log. The server need not run.
+//! history of the event log, and from the log; of a fleet, from those of all hosts. The server need
+//! not run.
 
 mod answer;
+mod fleet;
 mod found;
 pub mod when;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::eventlog::{PastFile, lines_with, open_past, open_past_from, past_of};
-use crate::disk::history::{FoundNames, History, HistoryPlace, NamesOf};
+use crate::disk::history::{FoundNames, History, HistoryPlace, NamesOf, Unreadable};
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::{Holding, Holdings};
 use crate::handoff::logged::LoggedLine;
@@ -57,7 +60,9 @@ pub fn answer(options: &WhoOptions) -> Result<Answer, ExitError> {
 }
 
 fn told(options: &WhoOptions, sought: Sought) -> Result<Answer, ExitError> {
-    let FoundHoldings { mut holdings, mut contradictions, names } = find(options, sought)?;
+    let mut said = Said::default();
+    let found = find(options, sought, &mut said)?;
+    let FoundHoldings { mut holdings, mut contradictions, names } = found;
     if let Some(to) = sought.to {
         if holdings.iter().any(|held| held.local.is_none() && sought.is_within(held)) {
             return Err(ExitError::failed(
@@ -67,7 +72,7 @@ fn told(options: &WhoOptions, sought: Sought) -> Result<Answer, ExitError> {
         holdings.retain(|holding| holding.local == Some(to));
         contradictions.retain(|said| said.local == Some(to));
     }
-    let clients = clients_of(options, sought, &names)?;
+    let clients = clients_of(options, sought, &names, &mut said)?;
     let Sought { asked, span, .. } = sought;
     Ok(Answer { asked, span, holdings, contradictions, names, clients })
 }
@@ -78,6 +83,7 @@ fn clients_of(
     options: &WhoOptions,
     sought: Sought,
     names: &[Naming],
+    said: &mut Said,
 ) -> Result<Vec<Holding>, ExitError> {
     let Asked::Port(port) = sought.asked else { return Ok(Vec::new()) };
     let then = names.iter().filter(|name| sought.has_time_of(name.from, name.until));
@@ -86,7 +92,7 @@ fn clients_of(
     nets.dedup();
     let mut all = Vec::new();
     for net in nets.into_iter().take(NETS_MAX) {
-        let found = find(options, Sought { asked: Asked::Clients(net), ..sought })?;
+        let found = find(options, Sought { asked: Asked::Clients(net), ..sought }, said)?;
         let its = |held: &Holding| held.client_port == port.port() && sought.is_within(held);
         all.extend(found.holdings.into_iter().filter(its));
     }
@@ -96,31 +102,66 @@ fn clients_of(
     Ok(all)
 }
 
-/// Looks into the history, if there is one, and into the event log.
-fn find(options: &WhoOptions, sought: Sought) -> Result<FoundHoldings, ExitError> {
-    let WhoOptions { log, history, config, .. } = options;
+/// What was said of answers that may lack something: each thing once.
+#[derive(Debug, Default)]
+struct Said(BTreeSet<String>);
+
+impl Said {
+    fn say(&mut self, warnings: Vec<String>) {
+        for warning in warnings {
+            if self.0.insert(warning.clone()) {
+                warn(format_args!("{warning}"));
+            }
+        }
+    }
+}
+
+/// Looks into the history, if there is one, and into the event log; or into those of a fleet.
+fn find(options: &WhoOptions, sought: Sought, said: &mut Said) -> Result<FoundHoldings, ExitError> {
+    let WhoOptions { log, history, config, fleet, .. } = options;
+    if let Some(folder) = fleet {
+        let (found, warnings) = fleet::find(folder, sought, clock::wall())?;
+        said.say(warnings);
+        return Ok(found);
+    }
     let LogPlaces { log, history } =
         LogPlaces::find(log.as_deref(), history.as_deref(), config.as_deref())?;
     let Some((folder, log)) = history.zip(log.clone()) else { return find_in_log(log, sought) };
-    let place = HistoryPlace::new(folder, log.clone());
+    let failed = |(path, error): Unreadable| {
+        ExitError::failed(format_args!(
+            "the history in {} cannot be read: {error}; --history off reads the event log alone",
+            path.display()
+        ))
+    };
+    let look = |history: Option<&History>, warnings: &mut Vec<String>| match history {
+        Some(history) => find_in_history(history, &log, sought, warnings),
+        None => find_in_log(Some(log.clone()), sought),
+    };
+    let (found, warnings) = with_history(folder, log.clone(), failed, look)?;
+    said.say(warnings);
+    Ok(found)
+}
+
+/// What `look` finds in the history of a log, if there is one, with what it warns of.
+fn with_history<T>(
+    folder: PathBuf,
+    log: PathBuf,
+    failed: impl Fn(Unreadable) -> ExitError,
+    mut look: impl FnMut(Option<&History>, &mut Vec<String>) -> Result<T, ExitError>,
+) -> Result<(T, Vec<String>), ExitError> {
+    let place = HistoryPlace::new(folder, log);
     let mut tries = TRIES;
     loop {
-        let opened = History::open(place.clone()).map_err(|(path, error)| {
-            ExitError::failed(format_args!(
-                "the history in {} cannot be read: {error}; --history off reads the event log alone",
-                path.display()
-            ))
-        })?;
-        let Some(history) = opened else { return find_in_log(Some(log), sought) };
+        let opened = History::open(place.clone()).map_err(&failed)?;
         let mut warnings = Vec::new();
-        let found = find_in_history(&history, &log, sought, &mut warnings);
+        let found = look(opened.as_ref(), &mut warnings);
         tries -= 1;
         // A file may have been too old, and removed before it was read.
-        if tries > 0 && (found.is_err() || !warnings.is_empty()) && history.is_outdated() {
+        let is_in_doubt = found.is_err() || !warnings.is_empty();
+        if tries > 0 && is_in_doubt && opened.is_some_and(|history| history.is_outdated()) {
             continue;
         }
-        warnings.iter().for_each(|warning| warn(format_args!("{warning}")));
-        return found;
+        return found.map(|found| (found, warnings));
     }
 }
 
@@ -148,8 +189,26 @@ fn find_in_history(
     sought: Sought,
     warnings: &mut Vec<String>,
 ) -> Result<FoundHoldings, ExitError> {
+    let (lines, gap) = behind(history, log, sought.asked, warnings)?;
+    warn_of_gaps(history, sought, warnings);
+    let about_names = lines.iter().filter(|line| line.named().is_some()).cloned().collect();
+    let mut found = Search::run(sought, history, (lines, gap))?;
+    if !found.is_of_nat64(sought) {
+        found.names = names(sought.asked, history, about_names, gap)?;
+    }
+    Ok(found)
+}
+
+/// The lines of the event log behind a history; and since when lines are missing between, where
+/// some are.
+fn behind(
+    history: &History,
+    log: &Path,
+    asked: Asked,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<LoggedLine>, Option<Timestamp>), ExitError> {
     let end = *history.end();
-    let behind = match open_past_from(log, Some(&end.place)) {
+    match open_past_from(log, Some(&end.place)) {
         Ok(past) => {
             if !past.is_found {
                 warnings.push(format!(
@@ -160,7 +219,7 @@ fn find_in_history(
             }
             // What is later is behind it.
             let gap = (!past.is_found).then_some(end.reached);
-            (lines(past.files, sought.asked, gap)?, gap)
+            Ok((lines(past.files, asked, gap)?, gap))
         }
         Err((path, error)) if error.kind() == io::ErrorKind::NotFound => {
             warnings.push(format!(
@@ -168,10 +227,14 @@ fn find_in_history(
                 path.display(),
                 end.reached
             ));
-            (Vec::new(), None)
+            Ok((Vec::new(), None))
         }
-        Err(error) => return Err(unreadable(error)),
-    };
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+/// Lines may be missing in a history, too.
+fn warn_of_gaps(history: &History, sought: Sought, warnings: &mut Vec<String>) {
     let (gaps, trouble) = Search::gaps(sought, history);
     warnings.extend(trouble.into_iter().map(|(path, error)| {
         format!(
@@ -185,13 +248,6 @@ fn find_in_history(
              missing"
         )
     }));
-    let (lines, gap) = behind;
-    let about_names = lines.iter().filter(|line| line.named().is_some()).cloned().collect();
-    let mut found = Search::run(sought, history, (lines, gap))?;
-    if !found.is_of_nat64(sought) {
-        found.names = names(sought.asked, history, about_names, gap)?;
-    }
-    Ok(found)
 }
 
 /// Whom addresses of the pool stood for, by the history and by the lines behind it; some are

@@ -1,4 +1,7 @@
-//! What a history says is what its log says.
+//! What a history says is what its log says, and what the hosts of a fleet say is what one log of
+//! all would.
+
+mod fleet;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -22,7 +25,7 @@ use crate::programs::who::when::TimeSpan;
 const BEGIN: u64 = 1_552_903_588_000_000;
 const SECOND: u64 = 1_000_000;
 
-/// What a server did, and its log.
+/// What a server did, and its log; or what a fleet did, and the log that it would be together.
 struct World {
     folder: tempfile::TempDir,
     now: u64,
@@ -33,6 +36,11 @@ struct World {
     /// How often tables of a NAT64 begin anew, and at most.
     begun: BTreeMap<Ipv4Addr, u32>,
     begun_most: u32,
+    /// Of how many hosts each line is in the log of one, too; and who owns a table.
+    hosts: usize,
+    owners: BTreeMap<TableKey, usize>,
+    /// By how many microseconds the clock of each is ahead.
+    ahead: Vec<u64>,
 }
 
 impl World {
@@ -49,6 +57,9 @@ impl World {
             lines: 0,
             begun,
             begun_most: u32::MAX,
+            hosts: 0,
+            owners: BTreeMap::new(),
+            ahead: Vec::new(),
         };
         fs::write(world.log(), "").unwrap();
         world
@@ -69,10 +80,25 @@ impl World {
         self.folder.path().join("history")
     }
 
+    fn fleet(&self) -> PathBuf {
+        self.folder.path().join("fleet")
+    }
+
+    fn host_log(&self, host: usize) -> PathBuf {
+        self.fleet().join(format!("host-{host}")).join("events.log")
+    }
+
     fn write(&mut self, table: TableKey, kind: EventKind) {
         let event = Event { at: Timestamp::from_micros(self.now), table, kind };
-        let mut log = OpenOptions::new().append(true).open(self.log()).unwrap();
-        writeln!(log, "{}", event.line(self.format)).unwrap();
+        let of_host = (self.hosts > 0).then(|| {
+            let host = self.owners.get(&table).copied().unwrap_or(0);
+            (self.host_log(host), host)
+        });
+        append(&self.log(), &event.line(self.format).to_string());
+        if let Some((log, host)) = of_host {
+            let at = Timestamp::from_micros(self.now + self.ahead[host]);
+            append(&log, &Event { at, ..event }.line(self.format).to_string());
+        }
         self.lines += 1;
     }
 
@@ -134,8 +160,8 @@ impl World {
                     LogFormat::Json => LogFormat::Plain,
                 }
             }
-            235..=239 => self.turn(who % 2 == 0),
-            240..=249 => self.build(3 + u64::from(who % 20)),
+            235..=239 => self.turn(who),
+            240..=249 => self.build_some(place, 3 + u64::from(who % 20)),
             // A reactor that is late.
             _ => self.now = self.now.saturating_sub(u64::from(pause)).max(BEGIN),
         }
@@ -163,40 +189,24 @@ impl World {
         }
     }
 
-    /// The log is put aside, as each day.
-    fn turn(&self, compressed: bool) {
-        let at = Timestamp::from_micros(self.now).to_string();
-        let day: String = at[..10].chars().filter(char::is_ascii_digit).collect();
-        let former = |number: u32| self.folder.path().join(format!("events.log-{day}.{number}"));
-        let is_there = |number: &u32| {
-            let path = former(*number);
-            path.exists() || path.with_extension(format!("{number}.gz")).exists()
-        };
-        let path = former((1..).find(|number| !is_there(number)).unwrap());
-        let text = fs::read(self.log()).unwrap();
-        if compressed {
-            let name = path.display();
-            let file = File::create(format!("{name}.gz")).unwrap();
-            let mut encoder = GzEncoder::new(file, Compression::fast());
-            encoder.write_all(&text).unwrap();
-            encoder.finish().unwrap();
-        } else {
-            fs::write(path, text).unwrap();
+    fn turn(&self, who: u8) {
+        turn(&self.log(), self.now, who.is_multiple_of(2));
+        if self.hosts > 0 {
+            let log = self.host_log(usize::from(who) % self.hosts);
+            turn(&log, self.now, who.is_multiple_of(4));
         }
-        fs::write(self.log(), "").unwrap();
+    }
+
+    fn build_some(&self, place: u8, lines: u64) {
+        self.build(lines);
+        if self.hosts > 0 {
+            let log = self.host_log(usize::from(place) % self.hosts);
+            build(&log.with_file_name("history"), &log, lines);
+        }
     }
 
     fn build(&self, lines: u64) {
-        let place = HistoryPlace::new(self.history(), self.log());
-        let building = Building {
-            place: &place,
-            due: Due::Now,
-            lines_max: Some(lines),
-            stop: &|| false,
-            progress: &|_, _| (),
-        };
-        let built = building.build().unwrap();
-        assert_eq!(built.gap, None, "the place is lost");
+        build(&self.history(), &self.log(), lines);
     }
 
     fn asked(&self, sought: Sought, history: &Path) -> Result<Answer, ExitError> {
@@ -207,6 +217,7 @@ impl World {
             log: Some(self.log()),
             history: Some(history.to_owned()),
             config: None,
+            fleet: None,
             json: true,
         };
         told(&options, sought)
@@ -218,6 +229,47 @@ impl World {
             Err(error) => error.message,
         }
     }
+}
+
+fn append(log: &Path, line: &str) {
+    let mut log = OpenOptions::new().append(true).open(log).unwrap();
+    writeln!(log, "{line}").unwrap();
+}
+
+/// The log is put aside, as each day.
+fn turn(log: &Path, now: u64, compressed: bool) {
+    let at = Timestamp::from_micros(now).to_string();
+    let day: String = at[..10].chars().filter(char::is_ascii_digit).collect();
+    let former = |number: u32| log.with_file_name(format!("events.log-{day}.{number}"));
+    let is_there = |number: &u32| {
+        let path = former(*number);
+        path.exists() || path.with_extension(format!("{number}.gz")).exists()
+    };
+    let path = former((1..).find(|number| !is_there(number)).unwrap());
+    let text = fs::read(log).unwrap();
+    if compressed {
+        let name = path.display();
+        let file = File::create(format!("{name}.gz")).unwrap();
+        let mut encoder = GzEncoder::new(file, Compression::fast());
+        encoder.write_all(&text).unwrap();
+        encoder.finish().unwrap();
+    } else {
+        fs::write(path, text).unwrap();
+    }
+    fs::write(log, "").unwrap();
+}
+
+fn build(history: &Path, log: &Path, lines: u64) {
+    let place = HistoryPlace::new(history.to_owned(), log.to_owned());
+    let building = Building {
+        place: &place,
+        due: Due::Now,
+        lines_max: Some(lines),
+        stop: &|| false,
+        progress: &|_, _| (),
+    };
+    let built = building.build().unwrap();
+    assert_eq!(built.gap, None, "the place is lost");
 }
 
 fn address(place: u8) -> SocketAddrV4 {
