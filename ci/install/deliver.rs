@@ -77,11 +77,14 @@ fn seen(booted: &Booted) -> (String, String) {
     (client.address.to_string(), seen)
 }
 
-/// What of this host's network leads packets anywhere.
-fn network(booted: &Booted) -> String {
-    booted.done(
+/// What of this host's network leads packets anywhere. Its order is that in which devices came up.
+fn network(booted: &Booted) -> Vec<String> {
+    let all = booted.done(
         "ip -o link | cut -d: -f2; ip route; ip -6 rule; ip -6 route show table all; ip -6 -o addr",
-    )
+    );
+    let mut lines: Vec<_> = all.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
 }
 
 fn delivers(booted: &Booted) {

@@ -37,7 +37,8 @@ const COMMANDS: &[(&str, Run)] = &[
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
     (SERVE, Run::Here("serving 0.0.0.0:64064")),
-    (FLEET, Run::Elsewhere), // hosts
+    (FLEET, Run::Elsewhere),        // hosts
+    (WHO_OF_FLEET, Run::Elsewhere), // protocol
     ("sudo target/release/nat64handoff gateway --pool 192.0.2.7", Run::Elsewhere), // e2e
 ];
 const ABUSE: &str = "sudo nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
@@ -52,6 +53,9 @@ const SERVE: &str = "target/release/nat64handoff serve --state /var/lib/nat64han
 const FLEET: &str = "nat64handoff serve --listen 203.0.113.5 --fleet \
     http://etcd1:2379,http://etcd2:2379,http://etcd3:2379 --fleet-host 1 --fleet-address \
     198.51.100.1:64065";
+
+const WHO_OF_FLEET: &str =
+    "nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00' --fleet /var/log/fleet";
 
 /// What is indented and not within a fence, without comments and output. A line that ends in a pipe
 /// or a backslash goes on.

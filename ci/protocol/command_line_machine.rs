@@ -206,7 +206,7 @@ fn command_line_limit_on_descriptors() {
 fn command_line_limit_on_addresses() {
     let serve = Serve::new();
     let limit = |mebioctets: u64| format!("--as={}", mebioctets << 20);
-    for (io, enough) in [("uring", 146), ("mmsg", 256)] {
+    for (io, enough) in [("uring", 162), ("mmsg", 258)] {
         // More is no less: threads that each reserve 64 MB took so much that others had none.
         for mebioctets in [enough, 272, 384] {
             let extra = ["--reactors", "8", "--io", io];
@@ -220,7 +220,7 @@ fn command_line_limit_on_addresses() {
     }
     // With less the program itself cannot be loaded.
     let least = if cfg!(feature = "fleet") { 36 } else { 24 };
-    for mebioctets in [least, 40, 48, 64, 143] {
+    for mebioctets in [least, 40, 48, 64, 159] {
         let limit = limit(mebioctets);
         let extra = ["--reactors", "8", "--io", "uring"];
         let mut process = Process::spawn(&mut serve.command(&["prlimit", &limit], &extra));

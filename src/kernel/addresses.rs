@@ -13,11 +13,12 @@ const OTHERS: u64 = 40;
 /// Those of a thread that has its stack alone.
 const STACK: u64 = 2;
 
-/// Those of a reactor: the stacks of its threads, its ring, its buffers, its journal.
+/// Those of a reactor: the stacks of its threads, its ring, its buffers, what waits to be sent, its
+/// journal.
 fn of_reactor(io: Io) -> u64 {
     match io {
-        Io::Uring => 13,
-        Io::Mmsg => 26,
+        Io::Uring => 15,
+        Io::Mmsg => 27,
     }
 }
 
