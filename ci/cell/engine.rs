@@ -124,7 +124,8 @@ impl Engine {
                     return Outcome::Done(revision);
                 }
                 let others = self.other_claims(tables);
-                if !others.is_empty() && !self.faulty.any_record {
+                let follows = *number == 1 || self.recorded.contains_key(&(run, number - 1));
+                if !(others.is_empty() && follows) && !self.faulty.any_record {
                     return Outcome::Refused(others);
                 }
                 for &(table, change) in changes {

@@ -101,8 +101,8 @@ pub enum ToDo {
     /// The changes of the record with this number are recorded. What announces them may be sent
     /// where [`Ownership::may_answer`] says so still.
     Recorded(u64),
-    /// They are not, and never will be under this number: those of tables that are not lost are to
-    /// be recorded with the next one.
+    /// They are not, and never will be: those of tables that are not lost are to be recorded with
+    /// the next one, which has this number.
     Refused(u64),
 }
 
@@ -351,6 +351,9 @@ impl Ownership {
                 actions.push(ToDo::Recorded(number));
             }
             (Transaction::Record { number, tables }, Outcome::Refused(lost)) => {
+                // Each wants the one before it to be there. No try of this one can be done any
+                // more: what was claimed is not claimed again at that revision.
+                self.next_record = number;
                 self.lose(&tables, &lost, actions);
                 actions.push(ToDo::Refused(number));
             }
