@@ -252,6 +252,9 @@ fn a_host_that_is_drained_answers_all_the_same() {
         assert!(metrics.contains("nat64handoff_fleet_tables 2"), "{metrics}");
         let all: Vec<_> = nat64s.iter().zip(&told).collect();
         check_logs(&site.hosts, &all);
+        // Who has none left says no more that it is there.
+        let is_alone = || site.hosts[1].asks("/status").1.contains("\"hears_others\":false");
+        assert!(wait_until(PATIENCE, is_alone));
         let (status, said) = site.hosts[1].runs(&["fleet", "drain"]);
         assert_eq!(status, 1, "nobody else may have them: {said}");
     });
