@@ -21,7 +21,7 @@
 //! of a shard has no changes: it is there before the shard records anything, as each record needs
 //! the one before it.
 //!
-//! The log does not grow for ever: [`fold`] makes snapshots of it, and removes what they cover. A
+//! The log does not grow for ever: [`fold()`] makes snapshots of it, and removes what they cover. A
 //! host that starts reads the snapshots, and the log behind them: [`CellReader`].
 //!
 //! Not here: who may do what when, which is `ownership`'s; and what drives it, which is
