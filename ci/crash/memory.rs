@@ -6,7 +6,7 @@ use crate::harness::process::wait_until;
 use crate::harness::skip::cannot_run;
 use crate::judge::client::{Client, Entry};
 use crate::judge::nat64::Nat64;
-use crate::judge::{LEISURE, SHORT};
+use crate::judge::{LEISURE, PATIENCE, SHORT};
 use crate::restart::check_known;
 use crate::server::Server;
 use std::fs;
@@ -103,7 +103,7 @@ fn crash_authenticators_fill_neither_disk_nor_memory() {
             let entry = entries[number as usize / 8192 % entries.len()];
             let (request, reply) = expect_client(&honest, entry);
             // The attack fills the queue of the socket now and then.
-            let answered = (0..50).any(|_| {
+            let answered = wait_until(PATIENCE, || {
                 honest.send(&request);
                 honest.try_reply(Duration::from_millis(100)).is_some_and(|got| got == reply)
             });
