@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use nat64handoff::disk::fleet::etcd::{Etcd, EtcdAccess};
 use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
 
 use crate::PATIENCE;
 use crate::harness::process::{Process, print_if_failed, wait_until};
@@ -63,6 +65,12 @@ pub struct Cluster {
 fn free_ports<const N: usize>(address: Ipv4Addr) -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind((address, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Does a test of the engine, which ends in time.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(3 * PATIENCE, test).await.expect("it ends") })
 }
 
 impl Cluster {

@@ -13,22 +13,14 @@ use nat64handoff::handoff::entry::{MappedPort, TableKey};
 use nat64handoff::handoff::ownership::{
     Cause, Claim, HostId, HostRun, Outcome, Revision, Transaction,
 };
-use tokio::runtime::Builder;
-use tokio::time::timeout;
 
-use crate::PATIENCE;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, run};
 
 const A: ShardRun = ShardRun { run: HostRun { host: HostId(1), number: 11 }, shard: 0 };
 const B: ShardRun = ShardRun { run: HostRun { host: HostId(2), number: 22 }, shard: 1 };
 
 fn table(number: u8) -> TableKey {
     TableKey { local: [203, 0, 113, 5].into(), nat64: [192, 0, 2, number].into() }
-}
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { timeout(3 * PATIENCE, test).await.expect("it ends") })
 }
 
 fn claim(by: ShardRun, id: u64, table: TableKey, seen: Option<Revision>) -> Transaction {

@@ -9,11 +9,9 @@ use nat64handoff::disk::fleet::{
     FleetEngine, FleetEngineError, FleetKey, FleetWatch, KeyRange, read_all,
 };
 use nat64handoff::handoff::ownership::{HostId, Revision};
-use tokio::runtime::Builder;
-use tokio::time::timeout;
 
 use crate::PATIENCE;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, run};
 use crate::harness::process::wait_until;
 use crate::harness::program::{LOCAL, command, free_port};
 use crate::judge::client::Client;
@@ -89,11 +87,6 @@ fn access(cluster: &Cluster, authority: &str, own: &str, user: Option<(&str, &st
 
 fn engine(access: EtcdAccess) -> Etcd {
     Etcd::new(access, &"cell".parse().unwrap())
-}
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { timeout(3 * PATIENCE, test).await.expect("it ends") })
 }
 
 /// Until a node answers, in time.
