@@ -15,6 +15,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::net::sockopt::socket_send_buffer_size;
 
+use crate::handoff::message::PAYLOAD_MAX;
+use crate::kernel::backend::Losses;
 use crate::kernel::outgoing::{ARENA_SIZE, MESSAGES_MAX, Outgoing, Way};
 use crate::kernel::socket::ReactorSocket;
 use crate::kernel::unacknowledged::unacknowledged;
@@ -43,15 +45,6 @@ pub(super) struct Answers {
     retries: Option<bool>,
 }
 
-/// What became of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Flushed {
-    /// They did not leave, and never will.
-    pub lost: u64,
-    /// From now on they wait, which they did not before.
-    pub held: bool,
-}
-
 impl Answers {
     /// Of these sockets, whose send queues keep their size.
     pub fn new(sockets: &[ReactorSocket]) -> io::Result<Self> {
@@ -67,42 +60,52 @@ impl Answers {
         self.stalled
     }
 
-    /// Whether there is room for what a packet of the device becomes.
-    pub fn has_room(&self) -> bool {
+    /// Whether there is room for what a packet of the device becomes, once what can leave has left.
+    pub fn take_more(&mut self, sockets: &[ReactorSocket], losses: &mut Losses) -> bool {
+        if !self.has_room() {
+            self.flush(sockets, losses);
+        }
+        self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
         self.stalled.is_none()
             && self.outgoing.has_room_for(PACKET_OCTETS)
             && self.outgoing.has_room_of(PACKET_REPLIES)
     }
 
-    /// Adds one, of `length` octets that `emit` writes. Returns false where it is lost, as there is
-    /// no room.
+    /// Adds one, of `length` octets that `emit` writes. It is lost where it is too long, or there
+    /// is no room.
     pub fn push(
         &mut self,
         way: Way,
         to: SocketAddrV4,
         length: usize,
         emit: impl FnOnce(&mut [u8]),
-    ) -> bool {
-        self.outgoing.has_room() && self.outgoing.push_emitted(way, to, length, emit)
+        losses: &mut Losses,
+    ) {
+        let is_kept = length <= PAYLOAD_MAX
+            && self.outgoing.has_room()
+            && self.outgoing.push_emitted(way, to, length, emit);
+        losses.send_errors += u64::from(!is_kept);
     }
 
     /// Hands them to the kernel, as far as there is room.
-    pub fn flush(&mut self, sockets: &[ReactorSocket]) -> Flushed {
-        let mut flushed = Flushed::default();
+    pub fn flush(&mut self, sockets: &[ReactorSocket], losses: &mut Losses) {
         if self.outgoing.is_empty() {
-            return flushed;
+            return;
         }
         let before = self.stalled.take();
         loop {
             self.waiting.end = self.outgoing.lay_out().end;
             let lost = self.send(sockets);
-            flushed.lost += lost;
+            losses.send_errors += lost;
             if let Some(all_left) = &mut self.retries {
                 *all_left &= lost == 0;
             }
             if self.stalled.is_some() {
-                flushed.held = before.is_none();
-                return flushed;
+                losses.held += u64::from(before.is_none());
+                return;
             }
             self.waiting = 0..0;
             if !self.outgoing.retry() {
@@ -114,15 +117,15 @@ impl Answers {
             self.outgoing.learn(all_left);
         }
         self.outgoing.clear();
-        flushed
     }
 
-    /// Gives up what waits still. Returns how many those were.
-    pub fn give_up(&mut self) -> u64 {
-        let lost = self.waiting.clone().map(|message| self.outgoing.replies(message)).sum();
+    /// Hands over what there is room for, and gives up the rest.
+    pub fn finish(&mut self, sockets: &[ReactorSocket], losses: &mut Losses) {
+        self.flush(sockets, losses);
+        let waiting = self.waiting.clone();
+        losses.send_errors += waiting.map(|message| self.outgoing.replies(message)).sum::<u64>();
         self.outgoing.clear();
         (self.waiting, self.stalled, self.retries) = (0..0, None, None);
-        lost
     }
 
     /// How much more they may take of the send queue of the socket with this number.

@@ -17,7 +17,7 @@ use std::ptr;
 use std::time::Duration;
 
 use crate::handoff::message::PAYLOAD_MAX;
-use crate::kernel::answers::{Answers, Flushed, send_messages};
+use crate::kernel::answers::{Answers, send_messages};
 use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::cmsg::{NAME, receive_space, received};
 use crate::kernel::mapping::Mapping;
@@ -249,12 +249,6 @@ impl Mmsg {
         Ok(())
     }
 
-    fn flush_answers(&mut self) {
-        let Flushed { lost, held } = self.answers.flush(&self.sockets);
-        self.losses.send_errors += lost;
-        self.losses.held += u64::from(held);
-    }
-
     /// Sends all replies.
     fn flush(&mut self) {
         if self.outgoing.is_empty() {
@@ -310,7 +304,7 @@ impl Mmsg {
 impl Backend for Mmsg {
     fn turn(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         self.flush();
-        self.flush_answers();
+        self.answers.flush(&self.sockets, &mut self.losses);
         self.arrivals.clear();
         self.buffers_used = 0;
         if self.finished || self.deaf {
@@ -383,10 +377,7 @@ impl Backend for Mmsg {
     }
 
     fn takes_answers(&mut self) -> bool {
-        if !self.answers.has_room() {
-            self.flush_answers();
-        }
-        self.answers.has_room()
+        self.answers.take_more(&self.sockets, &mut self.losses)
     }
 
     fn send_answer(
@@ -397,8 +388,7 @@ impl Backend for Mmsg {
         emit: impl FnOnce(&mut [u8]),
     ) -> io::Result<()> {
         let way = Way::back(&self.sockets, return_path);
-        let is_sent = length <= PAYLOAD_MAX && self.answers.push(way, to, length, emit);
-        self.losses.send_errors += u64::from(!is_sent);
+        self.answers.push(way, to, length, emit, &mut self.losses);
         Ok(())
     }
 
@@ -443,8 +433,7 @@ impl Backend for Mmsg {
     fn finish(&mut self) -> io::Result<()> {
         self.finished = true;
         self.flush();
-        self.flush_answers();
-        self.losses.send_errors += self.answers.give_up();
+        self.answers.finish(&self.sockets, &mut self.losses);
         self.arrivals.clear();
         Ok(())
     }

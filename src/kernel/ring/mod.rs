@@ -27,7 +27,7 @@ use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use crate::handoff::message::PAYLOAD_MAX;
-use crate::kernel::answers::{Answers, Flushed};
+use crate::kernel::answers::Answers;
 use crate::kernel::backend::{Arrival, BATCH_MAX, Backend, COALESCED_MAX, Losses, ReturnPath};
 use crate::kernel::mapping::Mapping;
 use crate::kernel::outgoing::{MESSAGES_MAX, Outgoing, Way, path_from};
@@ -381,12 +381,6 @@ impl Ring {
         }
     }
 
-    fn flush_answers(&mut self) {
-        let Flushed { lost, held } = self.answers.flush(&self.sockets);
-        self.losses.send_errors += lost;
-        self.losses.held += u64::from(held);
-    }
-
     /// Makes room for one more reply. Returns false only where the kernel does not take what is
     /// queued already.
     fn make_room(&mut self) -> io::Result<bool> {
@@ -430,7 +424,7 @@ impl Backend for Ring {
             self.submit(Wait::No)?;
             return Ok(0);
         }
-        self.flush_answers();
+        self.answers.flush(&self.sockets, &mut self.losses);
         // The replies first: a receive that is armed may fill the buffer of one of them.
         self.queue_replies();
         let wait = match self.arm() && self.received.is_empty() {
@@ -499,10 +493,7 @@ impl Backend for Ring {
     }
 
     fn takes_answers(&mut self) -> bool {
-        if !self.answers.has_room() {
-            self.flush_answers();
-        }
-        self.answers.has_room()
+        self.answers.take_more(&self.sockets, &mut self.losses)
     }
 
     fn send_answer(
@@ -513,8 +504,7 @@ impl Backend for Ring {
         emit: impl FnOnce(&mut [u8]),
     ) -> io::Result<()> {
         let way = Way::back(&self.sockets, return_path);
-        let is_sent = length <= PAYLOAD_MAX && self.answers.push(way, to, length, emit);
-        self.losses.send_errors += u64::from(!is_sent);
+        self.answers.push(way, to, length, emit, &mut self.losses);
         Ok(())
     }
 
@@ -552,8 +542,7 @@ impl Backend for Ring {
     fn finish(&mut self) -> io::Result<()> {
         self.arrivals.clear();
         if !self.finished {
-            self.flush_answers();
-            self.losses.send_errors += self.answers.give_up();
+            self.answers.finish(&self.sockets, &mut self.losses);
         }
         self.finished = true;
         for (_, held, _) in self.received.drain(..) {
