@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nat64handoff::handoff::entry::TableKey;
 use nat64handoff::handoff::ownership::{
-    HostId, HostRun, Outcome, Ownership, OwnershipLimits, PassedOn, Revision, ToDo, Transaction,
-    WhoAnswers,
+    HostId, HostProgress, HostRun, Outcome, Ownership, OwnershipLimits, PassedOn, Revision, ToDo,
+    Transaction, WhoAnswers,
 };
 
 use crate::dice::Dice;
@@ -71,6 +71,7 @@ struct Batch {
 pub struct Host {
     pub run: HostRun,
     pub ownership: Ownership,
+    leaves: bool,
     /// As watched.
     pub watched: BTreeMap<TableKey, Entries>,
     /// How much was watched.
@@ -104,6 +105,7 @@ impl Host {
         Self {
             run,
             ownership: Ownership::new(run, limits, now),
+            leaves: false,
             watched: BTreeMap::new(),
             position: 0,
             live: BTreeMap::new(),
@@ -121,6 +123,25 @@ impl Host {
 
     fn is(&self, canary: Canary) -> bool {
         self.canary == Some(canary)
+    }
+
+    pub fn leave(&mut self, now: Duration) {
+        self.leaves = true;
+        self.ownership.leave(now);
+    }
+
+    /// What it says to the others.
+    pub fn progress(&self) -> HostProgress {
+        let leaves = self.leaves && !self.is(Canary::LeavesUnsaid);
+        HostProgress { watched: Revision(self.position as u64), leaves }
+    }
+
+    /// Whether it leaves, and nobody passes requests on to it any more.
+    pub fn may_end(&self, now: Duration) -> bool {
+        match self.is(Canary::EndsAtOnce) {
+            true => self.leaves && self.ownership.owned() == 0,
+            false => self.ownership.is_followed(now) && self.kept.is_empty(),
+        }
     }
 
     pub fn ask(&mut self, now: Duration, request: Request, out: &mut Vec<Out>) {

@@ -25,7 +25,7 @@ pub enum Kind {
     Flapping,
     /// The clocks of hosts have different speeds.
     Drift,
-    /// A host gives its tables away, and ends.
+    /// A host gives its tables away, and ends; or all do at nearly the same time.
     Leaving,
 }
 
@@ -79,6 +79,10 @@ pub enum Canary {
     SlowClock,
     /// An answer that waited for its record leaves when the table belongs to another.
     AnswersLate,
+    /// A host ends as soon as its tables are others', though these have not seen that.
+    EndsAtOnce,
+    /// A host does not say that it leaves.
+    LeavesUnsaid,
 }
 
 impl Canary {
@@ -98,5 +102,7 @@ impl Canary {
         Canary::SameRun,
         Canary::SlowClock,
         Canary::AnswersLate,
+        Canary::EndsAtOnce,
+        Canary::LeavesUnsaid,
     ];
 }

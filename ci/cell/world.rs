@@ -1,17 +1,21 @@
 //! Hosts, NAT64s that ask them, the engine, and what goes wrong: by a seed, in simulated time.
 
+#[path = "leaving.rs"]
+mod leaving;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nat64handoff::handoff::entry::TableKey;
-use nat64handoff::handoff::ownership::{HostId, HostRun, Outcome, Transaction};
+use nat64handoff::handoff::ownership::{HostId, HostProgress, HostRun, Outcome, Transaction};
 
 use crate::dice::Dice;
 use crate::engine::{Change, Engine, Faulty};
 use crate::host::{Host, Out, Request};
 use crate::kind::{Canary, Kind};
+use leaving::Leavers;
 
 /// Microseconds.
 type Time = u64;
@@ -44,8 +48,13 @@ const NAT64S: usize = 250;
 enum Event {
     Tick(HostRun),
     Heard(HostId, HostRun),
+    Progressed(HostId, HostRun, HostProgress),
+    Leave(HostId),
+    /// It may end as soon as it is followed, and does so then at the latest.
+    Leaves(HostRun, Time),
     Watch(HostRun),
-    Asked(HostId, Request),
+    /// By a client, or by a host that passes it on.
+    Asked(HostId, Request, Option<HostRun>),
     Execute(HostRun, u64, u64, Transaction, Vec<(TableKey, Change)>),
     Reply(HostRun, u64, u64, Outcome),
     Deadline(HostRun, u64, u64),
@@ -143,6 +152,7 @@ pub struct World {
     dice: Dice,
     net: Dice,
     verdict: Verdict,
+    leavers: Leavers,
     traces: bool,
     seed: u64,
 }
@@ -210,6 +220,7 @@ impl World {
             dice,
             net: Dice::new(seed, 2),
             verdict: Verdict::default(),
+            leavers: Leavers::default(),
             traces,
             seed,
         };
@@ -279,7 +290,9 @@ impl World {
         match event {
             Event::Tick(run) | Event::Watch(run) | Event::Reply(run, ..) => Some(run.host),
             Event::Deadline(run, ..) | Event::End(run) => Some(run.host),
-            Event::Heard(host, _) | Event::Asked(host, _) => Some(*host),
+            Event::Leaves(run, _) => Some(run.host),
+            Event::Heard(host, _) | Event::Asked(host, ..) | Event::Leave(host) => Some(*host),
+            Event::Progressed(host, ..) => Some(*host),
             _ => None,
         }
     }
@@ -310,6 +323,7 @@ impl World {
         match out {
             Out::Send { id, transaction, changes } => {
                 self.say(|| format!("{run:?} sends {id}: {transaction:?} {changes:?}"));
+                self.judge_gift(run, &transaction);
                 self.tries += 1;
                 let number = self.tries;
                 self.verdict.transactions[match transaction {
@@ -332,7 +346,7 @@ impl World {
                 self.verdict.passed_on += 1;
                 if !self.is_cut(run.host, to) {
                     let after = 100 + self.net.below(1000) as Time;
-                    self.push(after, Event::Asked(to, request));
+                    self.push(after, Event::Asked(to, request, Some(run)));
                 }
             }
             Out::Overtaken(request) => drop(self.open.remove(&request)),
@@ -374,7 +388,15 @@ impl World {
                 self.with(host, None, |host, now, _, _| host.ownership.heard(now, run));
             }
             Event::Watch(run) => self.watch(run),
-            Event::Asked(host, request) => {
+            Event::Progressed(host, run, progress) => {
+                self.with(host, None, |host, now, _, _| {
+                    host.ownership.progressed(now, run, progress);
+                });
+            }
+            Event::Leave(host) => self.leave(host),
+            Event::Leaves(run, until) => self.leaves(run, until),
+            Event::Asked(host, request, by) => {
+                self.judge_passed(by, host, &request);
                 self.with(host, None, |host, now, _, out| host.ask(now, request, out));
             }
             Event::Execute(run, id, number, transaction, changes) => {
@@ -419,12 +441,14 @@ impl World {
         if self.places[run.host.0 as usize].host.as_ref().is_none_or(|host| host.run != run) {
             return;
         }
-        let mut is_there = false;
+        let (mut is_there, mut progress) = (false, None);
         self.with(run.host, Some(run), |host, now, _, out| {
             host.tick(now, out);
             is_there = host.ownership.is_there(now);
+            progress = Some(host.progress());
         });
         self.push(TICK, Event::Tick(run));
+        self.says_progress(run, progress);
         for to in (0..self.places.len()).map(|to| HostId(to as u32)) {
             if is_there && to != run.host && !self.is_cut(run.host, to) {
                 let after = 100 + self.net.below(1000) as Time;
@@ -501,7 +525,7 @@ impl World {
             self.open.insert(request.id, self.now);
         }
         let to = self.routes[&table];
-        self.push(100, Event::Asked(to, request));
+        self.push(100, Event::Asked(to, request, None));
     }
 
     fn fault(&mut self, kind: Kind) {
@@ -537,15 +561,7 @@ impl World {
             }
             Kind::WatchLag => self.places[id.0 as usize].watches_late = now + lasting(3000),
             Kind::Compaction => self.engine.kept_from = self.engine.log.len(),
-            Kind::Leaving => {
-                if let Some(host) = &mut self.places[id.0 as usize].host {
-                    host.ownership.leave();
-                    let run = host.run;
-                    self.engine.leaving.insert(run);
-                    self.say(|| format!("{run:?} leaves"));
-                    self.push(left.min(6 * SECOND), Event::End(run));
-                }
-            }
+            Kind::Leaving => self.some_leave(id),
             Kind::Loss | Kind::Late | Kind::Flapping | Kind::Drift => return,
         }
         self.say(|| format!("{kind:?} {id:?}"));

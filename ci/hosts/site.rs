@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::PATIENCE;
 use crate::cluster::{Cluster, NODES};
-use crate::harness::process::{Process, print_if_failed};
+use crate::harness::process::{Process, print_if_failed, wait_until};
 use crate::harness::program::{SERVING, command};
 use crate::harness::skip::cannot_run;
 use crate::http;
@@ -45,12 +45,17 @@ impl Host {
 
     /// Where it tells what it has.
     pub fn admin_path(&self) -> PathBuf {
-        self.directory.path().join("state/admin.sock")
+        self.state().join("admin.sock")
     }
 
     /// Its address among hosts and nodes.
     pub fn address(&self) -> Ipv4Addr {
         far(self.number)
+    }
+
+    /// Where its state and its admin socket are.
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -127,6 +132,7 @@ impl Site {
             let mut site = Self { hosts, cluster: Cluster::start_in(nodes), options, nat64s: 0 };
             (0..site.hosts.len()).for_each(|host| site.begin(host));
             (0..site.hosts.len()).for_each(|host| site.wait_until_ready(host));
+            site.wait_until_all_hear();
             site.route(0);
             test(&mut site);
         });
@@ -145,7 +151,7 @@ impl Site {
         command
             .args(["serve", "--listen", &SERVICE.to_string(), "--reactors", "2"])
             .arg("--state")
-            .arg(host.directory.path().join("state"))
+            .arg(host.state())
             .arg("--log")
             .arg(host.log_path())
             .args(["--fleet", &urls, "--fleet-cell", cell])
@@ -160,6 +166,14 @@ impl Site {
         for said in [SERVING, READ] {
             assert!(process.says(said, PATIENCE), "{said}: {}", process.said());
         }
+        let is_ready = || self.hosts[host].asks("/readyz").0 == 200;
+        assert!(wait_until(PATIENCE, is_ready), "host {host} is not ready");
+    }
+
+    fn wait_until_all_hear(&self) {
+        let hears = |host: &Host| host.asks("/status").1.contains("\"hears_others\":true");
+        let all_hear = || self.hosts.len() < 2 || self.hosts.iter().all(hears);
+        assert!(wait_until(PATIENCE, all_hear), "hosts do not hear each other");
     }
 
     /// From now on all requests reach this host.

@@ -12,7 +12,8 @@
 //!   not taken again for twice as long each time.
 //! - Asked about another's table, it passes the request on, and the owner answers directly.
 //! - An owner to which nearly all requests come through one other host gives the table to that one:
-//!   it stops, records what it changed, and only then puts the other's name there.
+//!   it stops, records what it changed, and only then puts the other's name there. A host that
+//!   leaves gives all of them away (`giving`).
 //!
 //! Nothing here depends on what time it is, and only one thing on how fast time passes: an owner
 //! that has lost its table and does not know it may still answer. Its answers are right as long as
@@ -28,6 +29,7 @@
 
 mod asked;
 mod datagram;
+mod giving;
 mod stand;
 mod transaction;
 mod ways;
@@ -41,7 +43,9 @@ use std::time::Duration;
 use crate::handoff::entry::TableKey;
 
 pub use asked::{PassedOn, Unanswerable, WhoAnswers};
-pub use datagram::{HOST_DATAGRAM_HEADER, HostDatagram, PassedRequest};
+pub use datagram::{HOST_DATAGRAM_HEADER, HostDatagram, HostWord, PassedRequest};
+pub use giving::HostProgress;
+use giving::Leaving;
 use stand::{Mine, Stand, TableStand};
 pub use transaction::{
     Cause, Claim, HostId, HostRun, Outcome, Owned, Revision, TABLES_MAX, Transaction,
@@ -71,6 +75,12 @@ pub struct OwnershipLimits {
     /// The part of the requests that has to come through another host for a table to be given to
     /// it.
     pub share: f64,
+    /// Who leaves says so for so long before it gives any table away: so that others that leave as
+    /// well are known. As long as two datagrams that say it are apart, and longer.
+    pub leaves_said: Duration,
+    /// Who leaves waits for hosts that were heard so short a time ago to see that its tables are
+    /// others'.
+    pub waits_for: Duration,
 }
 
 impl Default for OwnershipLimits {
@@ -84,6 +94,8 @@ impl Default for OwnershipLimits {
             window: Duration::from_secs(10),
             requests_least: 20,
             share: 0.9,
+            leaves_said: Duration::from_millis(200),
+            waits_for: Duration::from_secs(1),
         }
     }
 }
@@ -138,7 +150,7 @@ pub struct Ownership {
     ticked: Duration,
     /// The engine answered what was sent then.
     reached: Duration,
-    leaves: bool,
+    leaving: Leaving,
 }
 
 impl Ownership {
@@ -157,7 +169,7 @@ impl Ownership {
             listens_since: now,
             ticked: now,
             reached: now,
-            leaves: false,
+            leaving: Leaving::new(now),
         }
     }
 
@@ -168,16 +180,6 @@ impl Ownership {
         }
     }
 
-    /// From now on all tables are given to others, and none is claimed.
-    pub fn leave(&mut self) {
-        self.leaves = true;
-    }
-
-    /// Whether any other host was heard a short time ago.
-    pub fn hears_others(&self, now: Duration) -> bool {
-        self.peers.values().any(|peer| !self.is_gone(now, peer.run))
-    }
-
     /// How many tables are owned, or are about to be.
     pub fn owned(&self) -> usize {
         let is_mine = |table: &&TableStand| !matches!(table.stand, Stand::Other | Stand::Behind);
@@ -186,7 +188,7 @@ impl Ownership {
 
     /// Whether the network should send requests here.
     pub fn is_ready(&self, now: Duration) -> bool {
-        !self.leaves && self.is_there(now)
+        !self.leaves() && self.is_there(now)
     }
 
     /// Whether it is to say to the others that it is there: not without the engine, so that one
@@ -262,12 +264,11 @@ impl Ownership {
             }
             Some((revision, _)) => (Some(revision), Cause::Lost),
         };
-        if self.leaves {
-            let other = self.peers.iter().find(|(_, peer)| !self.is_gone(now, peer.run));
-            return match other {
+        if self.leaves() {
+            return match self.heirs(now).next() {
                 None => WhoAnswers::Silent(Unanswerable::NobodyElse),
                 Some(_) if too_often => WhoAnswers::Silent(Unanswerable::PassedOnTooOften),
-                Some((&host, _)) => WhoAnswers::PassOn(host, Revision(0)),
+                Some((host, _)) => WhoAnswers::PassOn(host, Revision(0)),
             };
         }
         let id = self.next_id;
@@ -436,6 +437,10 @@ impl Ownership {
         self.watched = revision;
         let Some((table, claim)) = claim else { return };
         let state = self.tables.entry(table).or_default();
+        let was_mine = state.claim.is_some_and(|(_, before)| before.owner == self.me);
+        if was_mine && claim.owner != self.me {
+            self.leaving.went(now, revision);
+        }
         state.claimed(now, revision, claim, self.limits.window);
         let confirmed = match &state.stand {
             // Its own says so, or is refused.
@@ -510,61 +515,6 @@ impl Ownership {
         if !self.sent.values().any(has_confirm) {
             self.confirm(now, actions);
         }
-    }
-
-    /// Stops what is to be given to another.
-    fn stop_if_due(&mut self, now: Duration, table: TableKey) {
-        let OwnershipLimits { window, requests_least, share, .. } = self.limits;
-        let Some(TableStand { stand: Stand::Mine(mine), .. }) = self.tables.get_mut(&table) else {
-            return;
-        };
-        // Who gets it may delete at once.
-        if now < mine.deletes_from {
-            return;
-        }
-        let most = mine.ways.most();
-        let to = match mine.ways.prevailing(now, window, requests_least, share) {
-            prevailing @ Some(_) => prevailing,
-            None if self.leaves => most,
-            None => None,
-        };
-        let is_there =
-            |host: &HostId| self.peers.get(host).is_some_and(|peer| !self.is_gone(now, peer.run));
-        let any = || self.peers.keys().copied().find(is_there);
-        let to = to.filter(is_there).or_else(|| self.leaves.then(any).flatten());
-        let Some(to) = to else { return };
-        let Some(state) = self.tables.get_mut(&table) else { return };
-        if let Stand::Mine(mine) = std::mem::take(&mut state.stand) {
-            state.stand = Stand::Stopping(mine, to);
-        }
-    }
-
-    /// Gives what has stopped, and is recorded; or goes on with it, where who was to get it is
-    /// gone.
-    fn give_if_stopped(
-        &mut self,
-        now: Duration,
-        table: TableKey,
-        is_recorded: impl Fn(TableKey) -> bool,
-        actions: &mut Vec<ToDo>,
-    ) {
-        let Some(TableStand { stand, .. }) = self.tables.get_mut(&table) else { return };
-        if !matches!(stand, Stand::Stopping(..)) {
-            return;
-        }
-        let Stand::Stopping(mine, to) = std::mem::take(stand) else { return };
-        let peer = self.peers.get(&to).filter(|peer| !self.is_gone(now, peer.run)).copied();
-        let next = match peer {
-            None => Stand::Mine(mine),
-            Some(_) if !is_recorded(table) => Stand::Stopping(mine, to),
-            Some(OtherHost { run: owner, .. }) => {
-                let seen = Some(mine.claimed);
-                let claim = Claim { owner, cause: Cause::Given, by: (self.me, self.next_id) };
-                self.send(now, Transaction::Claim { table, seen, claim }, actions);
-                Stand::Giving(mine.claimed)
-            }
-        };
-        self.set(table, next);
     }
 
     /// Confirms the tables that were not for [`OwnershipLimits::confirm_each`], the longest ago

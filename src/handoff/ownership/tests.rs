@@ -4,6 +4,7 @@ use super::*;
 
 const ME: HostRun = HostRun { host: HostId(1), number: 11 };
 const OTHER: HostRun = HostRun { host: HostId(2), number: 22 };
+const THIRD: HostRun = HostRun { host: HostId(3), number: 33 };
 
 fn table() -> TableKey {
     TableKey { local: Ipv4Addr::new(203, 0, 113, 5), nat64: Ipv4Addr::new(192, 0, 2, 7) }
@@ -205,7 +206,7 @@ fn a_table_goes_to_the_host_that_its_requests_come_through() {
 #[test]
 fn who_leaves_gives_all_away_and_claims_nothing() {
     let mut host = Host::owner();
-    host.ownership.leave();
+    host.ownership.leave(ms(100));
     host.tick_until(100, 500, true);
     assert_eq!(host.asked(510), WhoAnswers::Answer { deletes: true }, "nobody else is there");
     host.ownership.heard(ms(600), OTHER);
@@ -265,4 +266,141 @@ fn a_claim_that_was_over_before_it_could_be_watched_is_none() {
     assert_eq!(host.asked(11), WhoAnswers::Wait);
     assert_eq!(host.outcome(12, id, Outcome::Done(Revision(1))), []);
     assert_eq!(host.asked(13), WhoAnswers::PassOn(OTHER.host, Revision(2)));
+}
+
+impl Host {
+    fn progressed(&mut self, at: u64, run: HostRun, watched: u64, leaves: bool) {
+        let progress = HostProgress { watched: Revision(watched), leaves };
+        self.ownership.progressed(ms(at), run, progress);
+    }
+
+    /// It ticks until then while these are there, and gives no table away meanwhile.
+    fn keeps_until(&mut self, from: u64, to: u64, there: &[HostRun]) {
+        for at in (from..=to).step_by(100) {
+            there.iter().for_each(|&run| self.ownership.heard(ms(at), run));
+            self.tick_until(at, at, true);
+            assert_eq!(self.actions, [], "at {at}");
+        }
+    }
+
+    /// It gives its table to this one with the next tick.
+    fn gives(&mut self, at: u64, to: HostRun) {
+        self.ownership.tick(ms(at), |_| true, &mut self.actions);
+        let given = self.actions.extract_if(.., |action| match action {
+            ToDo::Send { transaction: Transaction::Claim { claim, .. }, .. } => claim.owner == to,
+            _ => false,
+        });
+        assert_eq!(given.count(), 1);
+        self.actions.clear();
+    }
+}
+
+#[test]
+fn hosts_that_leave_at_once_give_each_other_nothing() {
+    let mut host = Host::owner();
+    let there = [OTHER];
+    host.keeps_until(100, 300, &there);
+    // Both begin, and the other says so with the next datagram.
+    host.ownership.leave(ms(300));
+    host.keeps_until(400, 400, &there);
+    host.progressed(400, OTHER, 1, true);
+    assert!(!host.ownership.hears_others(ms(400)), "nobody who may be given anything");
+    host.keeps_until(500, 5000, &there);
+    assert_eq!(host.asked(5001), WhoAnswers::Answer { deletes: true }, "as it has it still");
+    let other = TableKey { nat64: Ipv4Addr::new(192, 0, 2, 8), ..table() };
+    let asked = host.ownership.asked(ms(5002), other, None, &mut host.actions);
+    assert_eq!(asked, WhoAnswers::Silent(Unanswerable::NobodyElse), "it is not passed in a circle");
+    // What was said last may arrive before what was said first.
+    host.progressed(5003, OTHER, 1, false);
+    host.keeps_until(5100, 5100, &there);
+    // Somebody who stays gets it; so does the next run of the other.
+    host.ownership.heard(ms(5150), THIRD);
+    assert!(host.ownership.hears_others(ms(5150)));
+    let mut again = Host::owner();
+    again.progressed(0, OTHER, 1, true);
+    again.ownership.leave(ms(0));
+    again.keeps_until(100, 300, &there);
+    again.ownership.heard(ms(350), HostRun { number: 23, ..OTHER });
+    again.gives(350, HostRun { number: 23, ..OTHER });
+    host.gives(5150, THIRD);
+}
+
+#[test]
+fn what_was_to_be_given_to_a_host_that_leaves_is_kept() {
+    let mut host = Host::owner();
+    host.ownership.leave(ms(0));
+    host.ownership.heard(ms(300), OTHER);
+    host.ownership.tick(ms(300), |_| false, &mut host.actions);
+    assert_eq!(host.asked(301), WhoAnswers::Wait, "it stops, and is recorded first");
+    host.progressed(302, OTHER, 1, true);
+    host.tick_until(400, 400, true);
+    assert_eq!(host.actions, []);
+    assert_eq!(host.asked(401), WhoAnswers::Answer { deletes: true });
+}
+
+#[test]
+fn what_comes_to_a_host_that_leaves_goes_on_and_not_back() {
+    let mut host = Host::new();
+    host.ownership.leave(ms(0));
+    host.watched(0, OTHER, Cause::New, (OTHER, 1));
+    host.progressed(200, OTHER, 1, true);
+    // The other has not heard in time that this one leaves, too.
+    host.watched(210, ME, Cause::Given, (OTHER, 2));
+    host.actions.clear();
+    host.keeps_until(300, 1000, &[OTHER]);
+    host.ownership.heard(ms(1050), THIRD);
+    host.gives(1050, THIRD);
+}
+
+/// Of an owner that leaves at once, and has given its table to the other at revision 2.
+fn host_that_left() -> Host {
+    let mut host = Host::owner();
+    host.progressed(100, OTHER, 1, false);
+    host.ownership.leave(ms(100));
+    assert!(!host.ownership.is_followed(ms(310)), "it has a table");
+    host.ownership.heard(ms(300), OTHER);
+    host.gives(310, OTHER);
+    host.watched(320, OTHER, Cause::Given, (ME, 9));
+    host
+}
+
+#[test]
+fn who_leaves_may_end_when_all_others_have_seen_that_its_tables_are_theirs() {
+    let mut host = host_that_left();
+    assert_eq!(host.ownership.owned(), 0);
+    host.progressed(400, OTHER, 1, false);
+    assert!(!host.ownership.is_followed(ms(400)), "the other passes on to it still");
+    // One that has left before passes on as well, though it does not say that it is there.
+    host.progressed(400, THIRD, 1, true);
+    host.progressed(500, OTHER, 2, false);
+    assert!(!host.ownership.is_followed(ms(500)));
+    host.progressed(500, THIRD, 3, true);
+    assert!(host.ownership.is_followed(ms(500)));
+    // What arrives late takes nothing back.
+    host.progressed(501, OTHER, 1, false);
+    assert!(host.ownership.is_followed(ms(501)));
+    // A run that begins says how far it is.
+    host.progressed(502, HostRun { number: 23, ..OTHER }, 1, false);
+    assert!(!host.ownership.is_followed(ms(502)));
+}
+
+#[test]
+fn who_leaves_waits_for_no_host_that_is_not_heard_nor_for_a_version_that_says_nothing() {
+    let mut host = host_that_left();
+    host.progressed(400, OTHER, 1, false);
+    assert!(!host.ownership.is_followed(ms(1399)));
+    assert!(host.ownership.is_followed(ms(1400)), "it hangs");
+    // A version that says only that it is there: it has the time in which hosts are gone.
+    let mut host = host_that_left();
+    host.progressed(330, OTHER, 2, false);
+    assert!(host.ownership.is_followed(ms(619)));
+    host.ownership.heard(ms(330), THIRD);
+    assert!(!host.ownership.is_followed(ms(619)));
+    assert!(host.ownership.is_followed(ms(620)));
+    // Who stays is not to end, and who has nothing says first that it leaves.
+    let mut host = Host::new();
+    assert!(!host.ownership.is_followed(ms(1000)));
+    host.ownership.leave(ms(1000));
+    assert!(!host.ownership.is_followed(ms(1199)));
+    assert!(host.ownership.is_followed(ms(1200)));
 }

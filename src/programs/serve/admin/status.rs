@@ -136,7 +136,10 @@ pub async fn drain(shared: &AdminShared) -> Result<DrainReport, String> {
         return Err("this server shares its tables with no other host: there is no --fleet".into());
     };
     if !state.hears_others() {
-        return Err("no other host of the cell is heard: nobody could answer".into());
+        return Err(
+            "no other host of the cell is heard that does not leave itself: nobody could answer"
+                .into(),
+        );
     }
     let tables = state.owned();
     state.leave();

@@ -12,7 +12,7 @@ use crate::disk::fleet::{CellBeside, FleetValue};
 use crate::handoff::change::Event;
 use crate::handoff::entry::TableKey;
 use crate::handoff::message::HEAD_ROOM;
-use crate::handoff::ownership::{HostRun, Outcome, PassedOn, Transaction};
+use crate::handoff::ownership::{HostProgress, HostRun, Outcome, PassedOn, Transaction};
 use crate::handoff::secret::FleetSecret;
 use crate::kernel::waker::EventWaker;
 
@@ -80,6 +80,8 @@ pub enum ToSeat {
     Watched(Arc<Vec<FleetValue>>),
     Outcome(u64, Outcome),
     Heard(HostRun),
+    /// How far another host is. What it passed on before is told before.
+    Progressed(HostRun, HostProgress),
     Passed(KeptRequest),
 }
 
@@ -102,8 +104,10 @@ pub struct SeatShared {
     pub is_ready: AtomicBool,
     /// Whether all tables are to be given away.
     pub leaves: AtomicBool,
-    /// Whether any other host is there.
+    /// Whether any other host is there that may be given tables.
     pub hears_others: AtomicBool,
+    /// Whether they were given away, and nothing more comes from other hosts.
+    pub is_followed: AtomicBool,
     /// How many tables it has.
     pub owned: AtomicU64,
     /// What it watched last.

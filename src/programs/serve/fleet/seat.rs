@@ -16,8 +16,8 @@ use crate::disk::fleet::{
 use crate::handoff::change::{Change, Event, Now};
 use crate::handoff::entry::TableKey;
 use crate::handoff::ownership::{
-    HostDatagram, HostId, Ownership, OwnershipLimits, PassedOn, PassedRequest, Revision, ToDo,
-    Transaction, WhoAnswers,
+    HostDatagram, HostId, HostWord, Ownership, OwnershipLimits, PassedOn, PassedRequest, Revision,
+    ToDo, Transaction, WhoAnswers,
 };
 use crate::handoff::secret::FleetSecret;
 use crate::handoff::stats::{Counter, DropReason, Stats};
@@ -214,7 +214,8 @@ impl FleetSeat {
         let Some(&to) = self.hosts.get(&host) else { return false };
         let number = self.datagram;
         self.datagram += 1;
-        let datagram = HostDatagram { from: self.me.run, number, request: Some(request) };
+        let word = HostWord::Request(request);
+        let datagram = HostDatagram { from: self.me.run, number, word };
         self.datagrams.clear();
         datagram.emit(&self.datagram_key, &mut self.datagrams);
         self.socket.send_to(&self.datagrams, to).is_ok()
@@ -299,7 +300,7 @@ impl FleetSeat {
         self.tick_due = at + TICK;
         let shared = Arc::clone(&self.end.shared);
         if shared.leaves.load(Ordering::Acquire) {
-            self.ownership.leave();
+            self.ownership.leave(at);
         }
         let records = &self.records;
         self.ownership.tick(at, |table| !records.has(table) && !holds(table), &mut self.actions);
@@ -312,6 +313,8 @@ impl FleetSeat {
         shared.is_ready.store(is_ready, Ordering::Release);
         shared.owned.store(self.ownership.owned() as u64, Ordering::Release);
         shared.hears_others.store(self.ownership.hears_others(at), Ordering::Release);
+        let is_followed = self.ownership.is_followed(at) && self.kept.is_empty();
+        shared.is_followed.store(is_followed, Ordering::Release);
     }
 
     fn told(&mut self, at: Duration, told: ToSeat) {
@@ -338,6 +341,7 @@ impl FleetSeat {
                 self.looks_again |= !self.kept.is_empty();
             }
             ToSeat::Heard(run) => self.ownership.heard(at, run),
+            ToSeat::Progressed(run, progress) => self.ownership.progressed(at, run, progress),
             ToSeat::Passed(mut request) => {
                 request.since = at;
                 self.turned.requests.push(request);
@@ -419,8 +423,9 @@ impl FleetSeat {
             FleetKey::Host(host) => self.host(*host, value),
             _ => {}
         }
-        self.end.shared.watched.store(value.revision.0, Ordering::Release);
         self.ownership.watched(at, value.revision, claim, &mut self.actions);
+        // From now on requests go by that.
+        self.end.shared.watched.store(value.revision.0, Ordering::Release);
         self.act(at, true);
         self.looks_again |= !self.kept.is_empty();
     }

@@ -125,7 +125,7 @@ impl FleetSetup {
             Ok(Box::new(FleetSeat::new(me, shards, now, end, socket.try_clone()?)))
         });
         let seats: Vec<_> = seats.collect::<io::Result<_>>()?;
-        let state = FleetState { seats: Arc::new(shared), gauges };
+        let state = FleetState { seats: Arc::new(shared), gauges, clock: clock.clone() };
         Ok((seats.into_iter(), Some(RunningFleet { state, notify, stop })))
     }
 }
@@ -140,10 +140,13 @@ fn log_of(config: &ServeConfig) -> Option<LoggedBefore> {
     }
 }
 
-/// How long a host that stops waits until others have its tables.
+/// How long a host that stops waits until others have its tables, and have seen that.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
-/// How long it stays when they have: they may not have seen that yet.
-const HAND_OVER_ECHO: Duration = Duration::from_millis(300);
+/// How long it stays then, and that has to be so still: what was passed on to it before may arrive
+/// later, and so may a table that was being given to it.
+const HAND_OVER_ECHO: Duration = Duration::from_millis(100);
+/// Where nobody was heard for so long who may be given tables, nobody is waited for.
+const HAND_OVER_ALONE: Duration = Duration::from_millis(300);
 /// How often it looks.
 const HAND_OVER_LOOKED: Duration = Duration::from_millis(10);
 
@@ -152,6 +155,7 @@ const HAND_OVER_LOOKED: Duration = Duration::from_millis(10);
 pub struct FleetState {
     seats: Arc<Vec<Arc<SeatShared>>>,
     gauges: Arc<FleetGauges>,
+    clock: Clock,
 }
 
 impl FleetState {
@@ -180,26 +184,36 @@ impl FleetState {
         self.seats.iter().for_each(|seat| seat.leaves.store(true, Ordering::Release));
     }
 
-    /// Whether any other host is heard.
+    /// Whether any other host is heard that may be given tables.
     pub fn hears_others(&self) -> bool {
         self.seats.iter().any(|seat| seat.hears_others.load(Ordering::Acquire))
     }
 
-    /// Gives all tables to other hosts, where there are any, and waits for that, but not for long.
-    /// Requests are answered meanwhile.
+    /// Whether all tables are others', and no request is passed on to this host any more.
+    pub fn is_followed(&self) -> bool {
+        self.seats.iter().all(|seat| seat.is_followed.load(Ordering::Acquire))
+    }
+
+    /// Gives all tables to other hosts, where there are any, and waits until they have seen that,
+    /// but not for long. Requests are answered meanwhile.
     pub fn hand_over(&self) {
         self.leave();
-        let looks = HAND_OVER_WAIT.as_millis() / HAND_OVER_LOOKED.as_millis();
-        for _ in 0..looks {
-            if !self.hears_others() {
-                return;
+        let began = self.clock.monotonic();
+        let (mut now, mut heard) = (began, began);
+        while now.saturating_sub(began) < HAND_OVER_WAIT {
+            if self.hears_others() {
+                heard = now;
             }
-            if self.owned() == 0 {
-                // What others passed on before they knew comes back to them.
+            if self.is_followed() {
                 thread::sleep(HAND_OVER_ECHO);
-                return;
+                if self.is_followed() {
+                    break;
+                }
+            } else if now.saturating_sub(heard) >= HAND_OVER_ALONE {
+                break;
             }
             thread::sleep(HAND_OVER_LOOKED);
+            now = self.clock.monotonic();
         }
     }
 }

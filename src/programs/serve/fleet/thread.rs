@@ -25,7 +25,9 @@ use crate::disk::fleet::{
     ShardRun, WatchEnded, WatchedValues, host_in, host_value, run_value,
 };
 use crate::handoff::change::Event;
-use crate::handoff::ownership::{HostDatagram, HostId, HostRun, Outcome, PassedRequest, Revision};
+use crate::handoff::ownership::{
+    HostDatagram, HostId, HostProgress, HostRun, HostWord, Outcome, PassedRequest, Revision,
+};
 use crate::handoff::secret::{FleetSecret, SECRET_LENGTH};
 use crate::kernel::backend::Waker;
 use crate::kernel::clock::Clock;
@@ -112,6 +114,8 @@ struct Fleet<E> {
     hosts: RefCell<BTreeMap<HostId, SocketAddrV4>>,
     /// The highest number that each run has sent, to tell that it is there, and when.
     heard: RefCell<BTreeMap<HostRun, (u64, Duration)>>,
+    /// The same of how far it is.
+    progressed: RefCell<BTreeMap<HostRun, u64>>,
     gauges: Arc<FleetGauges>,
     /// Room for what is read and not applied yet.
     pages: Arc<Semaphore>,
@@ -129,9 +133,10 @@ pub async fn live<E: FleetEngine + 'static>(
 ) {
     let seats = ends.into_iter().zip(0..);
     let seats = seats.map(|(end, shard)| SeatSide { end: RefCell::new(end), shard }).collect();
-    let (hosts, heard) = (RefCell::default(), RefCell::default());
+    let (hosts, heard, progressed) = Default::default();
     let pages = Arc::new(Semaphore::new(PAGES_MAX));
-    let fleet = Rc::new(Fleet { engine, place, seats, socket, hosts, heard, gauges, pages });
+    let fleet = Fleet { engine, place, seats, socket, hosts, heard, progressed, gauges, pages };
+    let fleet = Rc::new(fleet);
     let secret = fleet.begin().await;
     let key = secret.datagram_key();
     let tasks = [
@@ -386,7 +391,8 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         }
     }
 
-    /// Tells the other hosts that this one is there, as long as all of its reactors are.
+    /// Tells the other hosts that this one is there, as long as all of its reactors are; and how
+    /// far it is, also when it is there no more.
     async fn beats(self: Rc<Self>, key: [u8; 16]) {
         let (mut each, mut number) = (interval(BEAT), 0);
         let mut before: Vec<u64> = vec![0; self.seats.len()];
@@ -402,19 +408,32 @@ impl<E: FleetEngine + 'static> Fleet<E> {
             // Nothing is to be given to a host that gives all away.
             let are_there = are_there && !self.has_left();
             self.gauges.is_ours.store(are_there && self.is_first(), Ordering::Release);
-            if !are_there {
-                continue;
-            }
-            number += 1;
-            let mut datagram = Vec::new();
-            let beat = HostDatagram { from: self.place.run, number, request: None };
-            beat.emit(&key, &mut datagram);
-            let hosts: Vec<_> = self.hosts.borrow().values().copied().collect();
-            for to in hosts {
-                // One that is lost is as one that the network loses.
-                let _ = self.socket.try_send_to(&datagram, to.into());
+            let progress = self.progress().map(HostWord::Progress);
+            for word in are_there.then_some(HostWord::There).into_iter().chain(progress) {
+                number += 1;
+                let mut datagram = Vec::new();
+                let beat = HostDatagram { from: self.place.run, number, word };
+                beat.emit(&key, &mut datagram);
+                let hosts: Vec<_> = self.hosts.borrow().values().copied().collect();
+                for to in hosts {
+                    // One that is lost is as one that the network loses.
+                    let _ = self.socket.try_send_to(&datagram, to.into());
+                }
             }
         }
+    }
+
+    /// How far all reactors are; `None` as long as not all that there is was read, as nothing is
+    /// passed on until then.
+    fn progress(&self) -> Option<HostProgress> {
+        let mut progress = HostProgress { watched: Revision(u64::MAX), leaves: false };
+        for seat in &self.seats {
+            let end = seat.end.borrow();
+            let watched = Revision(end.shared.watched.load(Ordering::Acquire));
+            progress.watched = progress.watched.min(watched);
+            progress.leaves |= end.shared.leaves.load(Ordering::Acquire);
+        }
+        Some(progress).filter(|progress| progress.watched > Revision(0))
     }
 
     /// Whether all tables were to be given away, and are.
@@ -448,9 +467,10 @@ impl<E: FleetEngine + 'static> Fleet<E> {
             if datagram.from.host == self.place.run.host {
                 continue;
             }
-            match datagram.request {
-                None => self.heard(&datagram),
-                Some(PassedRequest { table, port, passed, payload }) => {
+            match datagram.word {
+                HostWord::There => self.heard(&datagram),
+                HostWord::Progress(progress) => self.progressed(&datagram, progress),
+                HostWord::Request(PassedRequest { table, port, passed, payload }) => {
                     let kept = KeptRequest::new(table, port, payload, Some(passed), Duration::ZERO);
                     let seat = &self.seats[steered_to(table.nat64, self.seats.len())];
                     seat.tell_if_room(ToSeat::Passed(kept));
@@ -469,6 +489,17 @@ impl<E: FleetEngine + 'static> Fleet<E> {
         heard.retain(|run, _| run.host != datagram.from.host);
         heard.insert(datagram.from, (datagram.number, self.place.clock.monotonic()));
         self.seats.iter().for_each(|seat| seat.tell_if_room(ToSeat::Heard(datagram.from)));
+    }
+
+    fn progressed(&self, datagram: &HostDatagram<'_>, progress: HostProgress) {
+        let mut progressed = self.progressed.borrow_mut();
+        let from = datagram.from;
+        if progressed.get(&from).is_some_and(|&last| datagram.number <= last) {
+            return;
+        }
+        progressed.retain(|run, _| run.host != from.host);
+        progressed.insert(from, datagram.number);
+        self.seats.iter().for_each(|seat| seat.tell_if_room(ToSeat::Progressed(from, progress)));
     }
 
     /// Sends what reactors want, and tells them what came of it.
