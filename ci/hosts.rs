@@ -1,5 +1,5 @@
 //! Several hosts that share their tables, on a real etcd of three nodes. Wants the feature `fleet`,
-//! and Debian's etcd-server.
+//! and Debian's etcd-server; bird2 where routes are announced.
 //!
 //! ```text
 //!   site: NAT64s at 192.0.2.N                              hosts, each in a network of its own
@@ -50,6 +50,9 @@ mod lines;
 #[cfg(feature = "fleet")]
 #[path = "e2e/namespace.rs"]
 mod namespace;
+#[cfg(feature = "fleet")]
+#[path = "hosts/routed.rs"]
+mod routed;
 #[cfg(feature = "fleet")]
 #[path = "hosts/secured.rs"]
 mod secured;

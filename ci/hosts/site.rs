@@ -58,6 +58,16 @@ impl Host {
         self.directory.path().join("state")
     }
 
+    /// What leads to it.
+    pub fn near(&self) -> Ipv4Addr {
+        near(self.number)
+    }
+
+    /// Starts something else in its network.
+    pub fn starts(&self, command: &mut Command) -> Process {
+        self.namespace.inside(|| Process::spawn(command))
+    }
+
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("it runs")
     }
@@ -156,8 +166,12 @@ impl Site {
             .arg(host.log_path())
             .args(["--fleet", &urls, "--fleet-cell", cell])
             .args(["--fleet-host", &host.number.to_string()])
-            .args(["--fleet-address", &format!("{}:64065", host.address())])
-            .args(self.options);
+            .args(["--fleet-address", &format!("{}:64065", host.address())]);
+        // Routes of most tests are there as long as they are wanted.
+        if !self.options.contains(&"--fleet-withdraw") {
+            command.args(["--fleet-withdraw", "0s"]);
+        }
+        command.args(self.options);
         host.process = Some(host.namespace.inside(|| Process::spawn(&mut command)));
     }
 
@@ -179,6 +193,12 @@ impl Site {
     /// From now on all requests reach this host.
     pub fn route(&self, host: usize) {
         self.route_among(&[host]);
+    }
+
+    /// From now on another program keeps the route to the service.
+    pub fn route_no_more(&self) {
+        let service = format!("{}/32", SERVICE.ip());
+        assert!(Command::new("ip").args(["route", "del", &service]).status().unwrap().success());
     }
 
     /// From now on each NAT64's requests reach one of these hosts, whichever the addresses lead to.
@@ -219,7 +239,7 @@ impl Site {
 /// A new network behind `middle`, with this number, in which there is one address.
 fn network(middle: &Namespace, number: u8) -> Namespace {
     let namespace = Namespace::new();
-    let near = Ipv4Addr::new(198, 51, 100, 4 * number + 1);
+    let near = near(number);
     middle.ip(&format!(
         "link add net{number} type veth peer name out netns {}\n\
          address add {near}/30 dev net{number}\n\
@@ -238,4 +258,9 @@ fn network(middle: &Namespace, number: u8) -> Namespace {
 /// The address in the network with this number.
 fn far(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, 4 * number + 2)
+}
+
+/// What leads to it.
+fn near(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, 4 * number + 1)
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::fleet::FleetNode;
 use super::table::ServeConfig;
@@ -16,6 +17,8 @@ pub struct FleetOptions {
     pub address: SocketAddrV4,
     /// At so many octets of records they are folded into snapshots.
     pub fold_at: u64,
+    /// How long it goes on when it stops, at least.
+    pub withdraw: Duration,
     pub authority: Option<PathBuf>,
     pub identity: Option<(PathBuf, PathBuf)>,
 }
@@ -37,6 +40,7 @@ impl ServeConfig {
             host: self.fleet_host?,
             address: self.fleet_address?,
             fold_at: self.fleet_fold,
+            withdraw: self.fleet_withdraw,
             authority: self.fleet_authority.clone(),
             identity: self.fleet_certificate.clone().zip(self.fleet_key.clone()),
         })

@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::layers::Row;
-use super::values::{not_empty, path, unless_off};
+use super::values::{count, not_empty, path, unless_off};
 use crate::disk::fleet::CellName;
+
+/// The service manager waits for 40 s in all.
+const WITHDRAW: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(20);
 
 /// A node of etcd.
 #[derive(Clone, PartialEq, Eq)]
@@ -100,6 +105,17 @@ fn address(text: &str) -> Result<Option<SocketAddrV4>, String> {
     }
 }
 
+/// How long a host that stops goes on.
+fn withdraw(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text.trim()) {
+        Ok(after) if WITHDRAW.contains(&after) => Ok(after),
+        Ok(_) => Err(format!("{text:?} is too long; choose at most 20s")),
+        Err(cause) => {
+            Err(format!("{text:?} is no duration ({cause}); write a number and a unit, like 2s"))
+        }
+    }
+}
+
 /// `--fleet-cell`
 pub(super) fn cell_row() -> Row<CellName> {
     Row::word("fleet-cell", "NAME", str::parse)
@@ -119,6 +135,20 @@ pub(super) fn address_row() -> Row<Option<SocketAddrV4>> {
     Row::word("fleet-address", "ADDR:PORT|off", address)
         .default("off")
         .shown(|at| at.map_or("off".into(), |at| at.to_string().into()))
+}
+
+/// `--fleet-fold`
+pub(super) fn fold_row() -> Row<u64> {
+    Row::number("fleet-fold", "N", |text| count(text, 1000..=1_000_000_000))
+        .default("64M")
+        .shown(|&octets| i64::try_from(octets).unwrap_or(i64::MAX).into())
+}
+
+/// `--fleet-withdraw`
+pub(super) fn withdraw_row() -> Row<Duration> {
+    Row::word("fleet-withdraw", "DURATION", withdraw)
+        .default("2s")
+        .shown(|after| humantime::format_duration(*after).to_string().into())
 }
 
 /// An option that names a file, or none.
@@ -147,6 +177,16 @@ mod tests {
         }
         assert!(!nodes(&["http://a:secret@b"]).unwrap_err().contains("secret"));
         assert!(nodes(&["http://a:1", "http://a:1/"]).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn a_host_that_stops_goes_on_for_at_most_20_seconds() {
+        for (text, after) in [("0s", 0), (" 500ms", 500), ("20s", 20_000)] {
+            assert_eq!(withdraw(text), Ok(Duration::from_millis(after)), "{text}");
+        }
+        for bad in ["", "21s", "2", "-1s", "off"] {
+            assert!(withdraw(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -333,10 +333,11 @@ options! {
 
     pub fleet_fold: u64 =
         "Octets of records in etcd at which they are folded into snapshots",
-        Row::number("fleet-fold", "N", |text| count(text, 1000..=1_000_000_000))
-            .group(FLEET)
-            .default("64M")
-            .shown(|&octets| i64::try_from(octets).unwrap_or(i64::MAX).into());
+        fleet::fold_row().group(FLEET);
+
+    pub fleet_withdraw: Duration =
+        "How long a host that stops goes on after /readyz has failed, so that its route is withdrawn",
+        fleet::withdraw_row().group(FLEET);
 
     pub fleet_authority: Option<PathBuf> =
         "File with the certificate that those of etcd are signed with, for https",

@@ -18,7 +18,7 @@ use crate::kernel::memory::{LimitedBy, Memory};
 use crate::programs::exit::EXIT_USAGE;
 
 /// A value of each option of `serve` that is not its default.
-const SERVE: [(&str, &str); 38] = [
+const SERVE: [(&str, &str); 39] = [
     ("listen", "192.0.2.1:5000,192.0.2.2"),
     ("port", "5000"),
     ("allow", "192.0.2.0/24,198.51.100.1"),
@@ -51,6 +51,7 @@ const SERVE: [(&str, &str); 38] = [
     ("fleet-host", "3"),
     ("fleet-address", "198.51.100.1:64065"),
     ("fleet-fold", "2000000"),
+    ("fleet-withdraw", "3s"),
     ("fleet-authority", "/ca"),
     ("fleet-certificate", "/c"),
     ("fleet-key", "/k"),
@@ -271,7 +272,7 @@ fn every_option_from_every_place() {
         log-format = 'full'\nhistory = '/h'\nlog-keep = 6\nreactors = 7\nio = 'mmsg'\nsync = 'interval:90s'\nmax-nat64s = 8\nmax-entries = 9\n\
         client-share = 0.5\nvalidation-rate = 10\ncreate-rate = 11\nallow = ['192.0.2.0/24', '198.51.100.1']\n\
         deny = ['192.0.2.128/25']\npeer-names = 'ipv6'\npeer-maps = '/m'\npeer-pool = '10.0.0.0/10'\npeer-pool-for = 'address'\npeer-pool-idle = '2m'\ndeliver = 'native'\n\
-        deliver-port = ['22=cache', '53=native']\ndeliver-device = 'ho7'\ndeliver-service = ['64:ff9b::203.0.113.5']\ngeneve = 'on'\nfleet = ['http://192.0.2.9:2379', 'http://192.0.2.10:2379']\nfleet-cell = 'paris'\nfleet-host = 3\nfleet-address = '198.51.100.1:64065'\nfleet-fold = 2000000\nfleet-authority = '/ca'\nfleet-certificate = '/c'\nfleet-key = '/k'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
+        deliver-port = ['22=cache', '53=native']\ndeliver-device = 'ho7'\ndeliver-service = ['64:ff9b::203.0.113.5']\ngeneve = 'on'\nfleet = ['http://192.0.2.9:2379', 'http://192.0.2.10:2379']\nfleet-cell = 'paris'\nfleet-host = 3\nfleet-address = '198.51.100.1:64065'\nfleet-fold = 2000000\nfleet-withdraw = '3s'\nfleet-authority = '/ca'\nfleet-certificate = '/c'\nfleet-key = '/k'\nadmin = '/a'\nweb = '127.0.0.9:8064'\nweb-token-file = '/t'\n";
     assert_eq!(file(typed).unwrap(), expected);
 }
 
@@ -582,8 +583,7 @@ fn demo_and_version() {
     }
     let error = parse(&["nat64handoff", "serve", "--lisen", "x"]).unwrap_err();
     assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
-    let version = parse(&["nat64handoff", "--version"]).unwrap_err();
-    assert_eq!(version.exit_code(), 0);
+    assert_eq!(parse(&["nat64handoff", "--version"]).unwrap_err().exit_code(), 0);
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl Serving {
     /// A part that ended by itself before, or not in time, or a log that could not be written.
     pub fn stop(mut self) -> Result<Totals, StopError> {
         if let Some(fleet) = &self.fleet {
-            fleet.state.hand_over();
+            fleet.state.hand_over(self.is_taken_over);
         }
         if let Some(admin) = self.admin.take() {
             admin.stop(self.is_taken_over);

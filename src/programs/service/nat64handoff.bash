@@ -415,7 +415,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__check__subcmd__config)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --host --networkd --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-withdraw --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --host --networkd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -546,6 +546,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --fleet-fold)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fleet-withdraw)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1845,7 +1849,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__self__subcmd__check)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --start --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-withdraw --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --start --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1976,6 +1980,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --fleet-fold)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fleet-withdraw)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2015,7 +2023,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__serve)
-            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --help"
+            opts="-h --listen --port --allow --deny --reactors --io --state --log --log-format --history --log-keep --sync --no-journal --max-nat64s --max-entries --client-share --validation-rate --create-rate --peer-names --peer-maps --peer-pool --peer-pool-for --peer-pool-idle --deliver --deliver-port --deliver-device --deliver-service --geneve --fleet --fleet-cell --fleet-host --fleet-address --fleet-fold --fleet-withdraw --fleet-authority --fleet-certificate --fleet-key --admin --web --web-token-file --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2146,6 +2154,10 @@ _nat64handoff() {
                     return 0
                     ;;
                 --fleet-fold)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fleet-withdraw)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

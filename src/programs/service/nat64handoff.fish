@@ -93,6 +93,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l flee
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-host -d 'Number of this host, which no other of the cell has [default: off]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-address -d 'Address of this host alone, and a UDP port, to which the others pass requests on [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-fold -d 'Octets of records in etcd at which they are folded into snapshots [default: 64M]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-withdraw -d 'How long a host that stops goes on after /readyz has failed, so that its route is withdrawn [default: 2s]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-authority -d 'File with the certificate that those of etcd are signed with, for https [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-certificate -d 'File with this host\'s certificate for etcd [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand serve" -l fleet-key -d 'File with its key [default: off]' -r -F
@@ -173,6 +174,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-host -d 'Number of this host, which no other of the cell has [default: off]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-address -d 'Address of this host alone, and a UDP port, to which the others pass requests on [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-fold -d 'Octets of records in etcd at which they are folded into snapshots [default: 64M]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-withdraw -d 'How long a host that stops goes on after /readyz has failed, so that its route is withdrawn [default: 2s]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-authority -d 'File with the certificate that those of etcd are signed with, for https [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-certificate -d 'File with this host\'s certificate for etcd [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand check-config" -l fleet-key -d 'File with its key [default: off]' -r -F
@@ -226,6 +228,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-host -d 'Number of this host, which no other of the cell has [default: off]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-address -d 'Address of this host alone, and a UDP port, to which the others pass requests on [default: off]' -r -f -a "off\t''"
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-fold -d 'Octets of records in etcd at which they are folded into snapshots [default: 64M]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-withdraw -d 'How long a host that stops goes on after /readyz has failed, so that its route is withdrawn [default: 2s]' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-authority -d 'File with the certificate that those of etcd are signed with, for https [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-certificate -d 'File with this host\'s certificate for etcd [default: off]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand self-check" -l fleet-key -d 'File with its key [default: off]' -r -F

@@ -62,6 +62,7 @@ _arguments "${_arguments_options[@]}" : \
 '--fleet-host=[Number of this host, which no other of the cell has \[default\: off\]]:N|off:_default' \
 '--fleet-address=[Address of this host alone, and a UDP port, to which the others pass requests on \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--fleet-fold=[Octets of records in etcd at which they are folded into snapshots \[default\: 64M\]]:N:_default' \
+'--fleet-withdraw=[How long a host that stops goes on after /readyz has failed, so that its route is withdrawn \[default\: 2s\]]:DURATION:_default' \
 '--fleet-authority=[File with the certificate that those of etcd are signed with, for https \[default\: off\]]:FILE|off:_files' \
 '--fleet-certificate=[File with this host'\''s certificate for etcd \[default\: off\]]:FILE|off:_files' \
 '--fleet-key=[File with its key \[default\: off\]]:FILE|off:_files' \
@@ -197,6 +198,7 @@ _arguments "${_arguments_options[@]}" : \
 '--fleet-host=[Number of this host, which no other of the cell has \[default\: off\]]:N|off:_default' \
 '--fleet-address=[Address of this host alone, and a UDP port, to which the others pass requests on \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--fleet-fold=[Octets of records in etcd at which they are folded into snapshots \[default\: 64M\]]:N:_default' \
+'--fleet-withdraw=[How long a host that stops goes on after /readyz has failed, so that its route is withdrawn \[default\: 2s\]]:DURATION:_default' \
 '--fleet-authority=[File with the certificate that those of etcd are signed with, for https \[default\: off\]]:FILE|off:_files' \
 '--fleet-certificate=[File with this host'\''s certificate for etcd \[default\: off\]]:FILE|off:_files' \
 '--fleet-key=[File with its key \[default\: off\]]:FILE|off:_files' \
@@ -245,6 +247,7 @@ _arguments "${_arguments_options[@]}" : \
 '--fleet-host=[Number of this host, which no other of the cell has \[default\: off\]]:N|off:_default' \
 '--fleet-address=[Address of this host alone, and a UDP port, to which the others pass requests on \[default\: off\]]:ADDR:PORT|off:(off)' \
 '--fleet-fold=[Octets of records in etcd at which they are folded into snapshots \[default\: 64M\]]:N:_default' \
+'--fleet-withdraw=[How long a host that stops goes on after /readyz has failed, so that its route is withdrawn \[default\: 2s\]]:DURATION:_default' \
 '--fleet-authority=[File with the certificate that those of etcd are signed with, for https \[default\: off\]]:FILE|off:_files' \
 '--fleet-certificate=[File with this host'\''s certificate for etcd \[default\: off\]]:FILE|off:_files' \
 '--fleet-key=[File with its key \[default\: off\]]:FILE|off:_files' \

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 use std::vec;
@@ -57,6 +57,7 @@ pub struct FleetSetup {
     gauges: Arc<FleetGauges>,
     notify: Arc<Notify>,
     stop: Arc<AtomicBool>,
+    withdraw: Duration,
 }
 
 impl FleetSetup {
@@ -104,7 +105,8 @@ impl FleetSetup {
             limits: FoldLimits::default(),
         };
         threads.spawn(&options, place, theirs, its_socket, folder)?;
-        Ok(Some(Self { run, ends, socket, shared, gauges, notify, stop }))
+        let withdraw = options.withdraw;
+        Ok(Some(Self { run, ends, socket, shared, gauges, notify, stop, withdraw }))
     }
 
     /// The seats of all reactors, if it is a fleet; and what it is, to be stopped when they have
@@ -116,7 +118,7 @@ impl FleetSetup {
         setup: Option<Self>,
         clock: &Clock,
     ) -> io::Result<(vec::IntoIter<Box<FleetSeat>>, Option<RunningFleet>)> {
-        let Some(Self { run, ends, socket, shared, gauges, notify, stop }) = setup else {
+        let Some(Self { run, ends, socket, shared, gauges, notify, stop, withdraw }) = setup else {
             return Ok((Vec::new().into_iter(), None));
         };
         let (shards, now) = (ends.len(), clock.monotonic());
@@ -125,7 +127,8 @@ impl FleetSetup {
             Ok(Box::new(FleetSeat::new(me, shards, now, end, socket.try_clone()?)))
         });
         let seats: Vec<_> = seats.collect::<io::Result<_>>()?;
-        let state = FleetState { seats: Arc::new(shared), gauges, clock: clock.clone() };
+        let (left, clock) = (Arc::default(), clock.clone());
+        let state = FleetState { seats: Arc::new(shared), gauges, withdraw, left, clock };
         Ok((seats.into_iter(), Some(RunningFleet { state, notify, stop })))
     }
 }
@@ -155,6 +158,10 @@ const HAND_OVER_LOOKED: Duration = Duration::from_millis(10);
 pub struct FleetState {
     seats: Arc<Vec<Arc<SeatShared>>>,
     gauges: Arc<FleetGauges>,
+    /// How long it goes on when it leaves, at least.
+    withdraw: Duration,
+    /// Since when it leaves.
+    left: Arc<OnceLock<Duration>>,
     clock: Clock,
 }
 
@@ -181,6 +188,7 @@ impl FleetState {
 
     /// From now on it gives all tables to other hosts, and gets none.
     pub fn leave(&self) {
+        self.left.get_or_init(|| self.clock.monotonic());
         self.seats.iter().for_each(|seat| seat.leaves.store(true, Ordering::Release));
     }
 
@@ -195,25 +203,32 @@ impl FleetState {
     }
 
     /// Gives all tables to other hosts, where there are any, and waits until they have seen that,
-    /// but not for long. Requests are answered meanwhile.
-    pub fn hand_over(&self) {
+    /// but not for long; and until the network may have seen that this one is not ready, unless
+    /// another process `goes_on` with its sockets. Requests are answered meanwhile.
+    pub fn hand_over(&self, goes_on: bool) {
         self.leave();
         let began = self.clock.monotonic();
-        let (mut now, mut heard) = (began, began);
+        let (mut now, mut heard) = (began, None);
         while now.saturating_sub(began) < HAND_OVER_WAIT {
             if self.hears_others() {
-                heard = now;
+                heard = Some(now);
             }
             if self.is_followed() {
                 thread::sleep(HAND_OVER_ECHO);
                 if self.is_followed() {
                     break;
                 }
-            } else if now.saturating_sub(heard) >= HAND_OVER_ALONE {
+            } else if now.saturating_sub(heard.unwrap_or(began)) >= HAND_OVER_ALONE {
                 break;
             }
             thread::sleep(HAND_OVER_LOOKED);
             now = self.clock.monotonic();
+        }
+        // Where nobody else was there, no other route leads to anybody.
+        if heard.is_some() && !goes_on {
+            let left = self.left.get().copied().unwrap_or(began);
+            let passed = self.clock.monotonic().saturating_sub(left);
+            thread::sleep(self.withdraw.saturating_sub(passed));
         }
     }
 }
