@@ -120,6 +120,27 @@ impl PortSet {
         matches!(&self.0, Set::List(ports) if ports.is_empty())
     }
 
+    /// All of them, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = MappedPort> {
+        let (list, bitmap): (&[u16], &[u64]) = match &self.0 {
+            Set::List(ports) => (ports, &[]),
+            Set::Bitmap(bitmap) => (&[], &bitmap[..]),
+        };
+        let in_bitmap = bitmap.iter().zip(0_u16..).flat_map(|(&word, at)| {
+            let bits = (0..64).filter(move |bit| word & 1 << bit != 0);
+            bits.map(move |bit| 64 * at + bit)
+        });
+        list.iter().copied().chain(in_bitmap).map(MappedPort)
+    }
+
+    /// The memory that they take.
+    pub fn octets(&self) -> usize {
+        match &self.0 {
+            Set::List(ports) => size_of_val(&ports[..]),
+            Set::Bitmap(bitmap) => size_of_val(&bitmap[..]),
+        }
+    }
+
     /// Whether `port` is one of them.
     pub fn contains(&self, port: MappedPort) -> bool {
         match &self.0 {
