@@ -48,6 +48,9 @@ mod kill;
 #[path = "hosts/lines.rs"]
 mod lines;
 #[cfg(feature = "fleet")]
+#[path = "hosts/live.rs"]
+mod live;
+#[cfg(feature = "fleet")]
 #[path = "e2e/namespace.rs"]
 mod namespace;
 #[cfg(feature = "fleet")]

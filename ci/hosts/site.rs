@@ -2,7 +2,7 @@
 //! to each other through the NAT64s' one.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -19,6 +19,8 @@ use crate::judge::nat64::Nat64;
 use crate::namespace::Namespace;
 
 pub const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 5), 64064);
+/// The port at which a host serves clients.
+pub const SERVED: u16 = 8080;
 /// The cell that hosts belong to, unless a test wants another.
 const CELL: &str = "site";
 /// The number of the first node of etcd among the networks.
@@ -70,6 +72,11 @@ impl Host {
 
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("it runs")
+    }
+
+    /// A service of this host, at the service's address.
+    pub fn listener(&self) -> TcpListener {
+        self.namespace.inside(|| TcpListener::bind((*SERVICE.ip(), SERVED)).unwrap())
     }
 
     /// What the admin socket answers.

@@ -28,8 +28,11 @@
 //! (`identity`), what is in a table (`table`).
 
 mod asked;
+mod cell_live;
 mod datagram;
 mod giving;
+mod live_part;
+mod octets;
 mod stand;
 mod transaction;
 mod ways;
@@ -43,9 +46,11 @@ use std::time::Duration;
 use crate::handoff::entry::TableKey;
 
 pub use asked::{PassedOn, Unanswerable, WhoAnswers};
-pub use datagram::{HOST_DATAGRAM_HEADER, HostDatagram, HostWord, PassedRequest};
+pub use cell_live::CellLive;
+pub use datagram::{HOST_DATAGRAM_HEADER, HostDatagram, HostDropReason, HostWord, PassedRequest};
 pub use giving::HostProgress;
 use giving::Leaving;
+pub use live_part::{LivePart, WANTED_AT_ONCE, WantedTables};
 use stand::{Mine, Stand, TableStand};
 pub use transaction::{
     Cause, Claim, HostId, HostRun, Outcome, Owned, Revision, TABLES_MAX, Transaction,

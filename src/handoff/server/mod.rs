@@ -326,6 +326,15 @@ impl Server {
         all.filter(move |&(_, nearly_full)| nearly_used || nearly_full).map(|(key, _)| key)
     }
 
+    /// Whether an entry of this table has to go for a new one, or soon will have to.
+    pub fn is_nearly_full(&self, table: TableKey) -> bool {
+        let number = self.channels().find(channels::hash_of(&self.shared.hash, table), table);
+        number.map(|number| self.channels().get(number)).is_some_and(|channel| {
+            let nearly_used = self.shared.budget.is_nearly_used() && !channel.table().is_empty();
+            nearly_used || channel.is_nearly_full()
+        })
+    }
+
     /// All entries of all tables: for tests and tools.
     pub fn entries(&self) -> impl Iterator<Item = (TableKey, Entry)> {
         self.channels()

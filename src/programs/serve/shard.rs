@@ -78,6 +78,12 @@ pub trait Shard {
     /// As [`Server::share_proofs`].
     fn share_proofs(&mut self, _: Now, _: FleetSecret) {}
 
+    /// Begins to look which connections of a table are live, if entries of it may have to go soon.
+    /// Returns whether they may.
+    fn watch_live(&mut self, _: TableKey) -> bool {
+        false
+    }
+
     /// Answers what an operator asks: a part that takes no longer than a batch.
     fn inquire(&mut self, _inquiry: &mut Inquiry) {}
 }
@@ -156,6 +162,15 @@ impl<L: LiveConnections> Shard for ServerShard<L> {
 
     fn share_proofs(&mut self, now: Now, secret: FleetSecret) {
         self.server.share_proofs(now, secret);
+    }
+
+    fn watch_live(&mut self, table: TableKey) -> bool {
+        let is_nearly_full = self.server.is_nearly_full(table);
+        if is_nearly_full {
+            // What is known is asked for again, when it is wanted.
+            let _ = self.live.of(table);
+        }
+        is_nearly_full
     }
 
     fn inquire(&mut self, inquiry: &mut Inquiry) {

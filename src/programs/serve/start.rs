@@ -253,7 +253,7 @@ impl Serving {
         let handoff_port = listen[0].port();
         let shards = ahead.map_or_else(|| Shards::new(&config, handoff_port), Ok)?;
         let Shards { clock, budget, stats, mut servers, ahead } = shards;
-        let (poller, views) = live::prepare(config.reactors);
+        let (poller, views) = live::prepare(config.reactors, FleetSetup::live(fleet.as_ref()));
         let kept = Kept::of(&config, state, log);
         let sync = kept.sync;
         let StateFound { recording, lines: found } =

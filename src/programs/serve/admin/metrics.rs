@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::handoff::ownership::HostDropReason;
 use crate::handoff::stats::{Counter, DropReason};
 use crate::programs::options::VERSION;
 use crate::programs::prometheus::Metrics;
@@ -97,6 +98,8 @@ fn of_fleet(all: &mut Metrics, shared: &AdminShared) {
     all.gauge("fleet_log_bytes", "Records in etcd.", fleet.log_octets);
     all.gauge("fleet_snapshot_bytes", "Snapshots in etcd.", fleet.snapshot_octets);
     all.gauge("fleet_drains", "Whether it gives its tables away: 1 or 0.", u8::from(fleet.drains));
+    let help = "Ports with live connections on other hosts, of nearly full tables of this one.";
+    all.gauge("fleet_live_elsewhere", help, state.live_elsewhere());
     let gauges = state.gauges();
     let read = |gauge: &AtomicU64| gauge.load(Ordering::Acquire);
     all.counter("fleet_transactions_total", "Transactions of etcd.", read(&gauges.done));
@@ -104,6 +107,12 @@ fn of_fleet(all: &mut Metrics, shared: &AdminShared) {
     all.counter("fleet_unanswered_total", help, read(&gauges.unanswered));
     let help = "How often this host has folded records into snapshots.";
     all.counter("fleet_folds_total", help, read(&gauges.folds));
+    let help = "Datagrams that came as from other hosts and were dropped, by reason.";
+    all.begin("fleet_datagrams_dropped_total", "counter", help);
+    for reason in HostDropReason::ALL {
+        let labels = [("reason", reason.name())];
+        all.value("fleet_datagrams_dropped_total", &labels, gauges.dropped(reason));
+    }
 }
 
 fn of_batches(all: &mut Metrics, shared: &AdminShared) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::disk::fleet::{FleetEngine, FoldError, Folded, Folder, fold};
+use crate::handoff::ownership::HostDropReason;
 use crate::kernel::stderr::{say, warn};
 
 /// How often it is looked whether there is something to do.
@@ -43,9 +44,21 @@ pub struct FleetGauges {
     pub nodes: AtomicU64,
     /// ...and how many of them answer.
     pub answering: AtomicU64,
+    /// Datagrams of other hosts that were dropped, by reason.
+    dropped: [AtomicU64; HostDropReason::ALL.len()],
 }
 
 impl FleetGauges {
+    /// A datagram of another host was dropped.
+    pub fn count_drop(&self, reason: HostDropReason) {
+        self.dropped[reason as usize].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many were, for this reason.
+    pub fn dropped(&self, reason: HostDropReason) -> u64 {
+        self.dropped[reason as usize].load(Ordering::Acquire)
+    }
+
     /// It was folded so far.
     pub fn folded(&self, folded: &Folded) {
         self.log.store(folded.log, Ordering::Release);

@@ -19,6 +19,7 @@ mod queues;
 mod records;
 mod seat;
 mod start;
+mod telling;
 mod thread;
 mod written;
 

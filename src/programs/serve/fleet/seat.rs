@@ -32,6 +32,10 @@ const KEPT_MAX: usize = 1024;
 /// ...and how long: a NAT64 asks again.
 const KEPT_FOR: Duration = Duration::from_secs(2);
 
+/// Who was given a table that is nearly full deletes nothing for so long: first the other hosts say
+/// which connections are live there.
+const HEARS_FIRST: Duration = Duration::from_millis(500);
+
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestRoute {
@@ -53,6 +57,8 @@ pub struct FleetTurn {
     pub lost: Vec<TableKey>,
     /// What tables are to become, in order.
     pub replayed: Vec<(TableKey, Change)>,
+    /// Tables that this host answers for from now on, as they are after that.
+    pub won: Vec<TableKey>,
     /// The secret of the fleet is known now.
     pub secret: Option<FleetSecret>,
     /// Requests that are to be looked at, perhaps once more.
@@ -86,6 +92,8 @@ pub struct FleetSeat {
     /// Tables that were read or watched.
     known: BTreeSet<TableKey>,
     lines: WrittenLines,
+    /// Those that were won a short time ago and are nearly full, until when nothing is deleted.
+    hears_first: Vec<(TableKey, Duration)>,
     kept: VecDeque<KeptRequest>,
     /// Something may have changed for them.
     looks_again: bool,
@@ -123,6 +131,7 @@ impl FleetSeat {
             is_loaded: false,
             known: BTreeSet::new(),
             lines: WrittenLines::default(),
+            hears_first: Vec::new(),
             kept: VecDeque::new(),
             looks_again: false,
             hosts: BTreeMap::new(),
@@ -192,7 +201,10 @@ impl FleetSeat {
             self.act(now, true);
         }
         match answers {
-            WhoAnswers::Answer { deletes } => return RequestRoute::Here { keeps_all: !deletes },
+            WhoAnswers::Answer { deletes } => {
+                let hears = self.hears_first.iter().any(|&(of, until)| of == table && now < until);
+                return RequestRoute::Here { keeps_all: !deletes || hears };
+            }
             WhoAnswers::PassOn(host, claimed) => {
                 let passed = PassedOn::on(passed, self.me.run.host, claimed);
                 let request = PassedRequest { table, port, passed, payload };
@@ -208,6 +220,11 @@ impl FleetSeat {
             WhoAnswers::Wait | WhoAnswers::Silent(_) => stats.count_drop(DropReason::FleetAway),
         }
         RequestRoute::Elsewhere
+    }
+
+    /// A table was won, and is nearly full.
+    pub fn hears_first(&mut self, now: Duration, table: TableKey) {
+        self.hears_first.push((table, now + HEARS_FIRST));
     }
 
     fn pass_on(&mut self, host: HostId, request: PassedRequest<'_>) -> bool {
@@ -298,6 +315,7 @@ impl FleetSeat {
 
     fn tick(&mut self, at: Duration, holds: impl Fn(TableKey) -> bool) {
         self.tick_due = at + TICK;
+        self.hears_first.retain(|&(_, until)| at < until);
         let shared = Arc::clone(&self.end.shared);
         if shared.leaves.load(Ordering::Acquire) {
             self.ownership.leave(at);
@@ -473,7 +491,7 @@ impl FleetSeat {
             for action in std::mem::take(&mut self.actions) {
                 match action {
                     ToDo::Send { id, transaction } => self.send(id, transaction),
-                    ToDo::Won(_) => {}
+                    ToDo::Won(table) => self.turned.won.push(table),
                     ToDo::Lost(table) => {
                         self.records.lost(table, is_watched, &mut self.turned.replayed);
                         self.turned.lost.push(table);

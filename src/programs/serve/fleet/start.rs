@@ -22,6 +22,7 @@ use crate::handoff::random::SecretHash;
 use crate::kernel::clock::Clock;
 use crate::kernel::entropy;
 use crate::programs::options::{Deliver, FleetOptions, LogDestination, PeerNames, ServeConfig};
+use crate::programs::serve::live::LiveElsewhere;
 
 /// Why a host does not take part in its fleet.
 #[derive(Debug, Error)]
@@ -58,6 +59,7 @@ pub struct FleetSetup {
     notify: Arc<Notify>,
     stop: Arc<AtomicBool>,
     withdraw: Duration,
+    live: Arc<LiveElsewhere>,
 }
 
 impl FleetSetup {
@@ -88,12 +90,15 @@ impl FleetSetup {
             (0..config.reactors).map(|_| seat_ends(&notify)).unzip();
         let shared = ends.iter().map(|end| Arc::clone(&end.shared)).collect();
         let stop = Arc::<AtomicBool>::default();
+        let clock = Clock::new();
+        let live = Arc::new(LiveElsewhere::new(run, clock.clone()));
         let place = FleetPlace {
             run,
             at: options.address,
             new_secret: entropy::octets().map_err(random)?,
             log: log_of(config),
-            clock: Clock::new(),
+            clock,
+            live: Arc::clone(&live),
         };
         let its_socket = socket.try_clone().map_err(refused)?;
         let gauges = Arc::<FleetGauges>::default();
@@ -106,7 +111,12 @@ impl FleetSetup {
         };
         threads.spawn(&options, place, theirs, its_socket, folder)?;
         let withdraw = options.withdraw;
-        Ok(Some(Self { run, ends, socket, shared, gauges, notify, stop, withdraw }))
+        Ok(Some(Self { run, ends, socket, shared, gauges, notify, stop, withdraw, live }))
+    }
+
+    /// What hosts tell each other of live connections, if it is a fleet.
+    pub fn live(setup: Option<&Self>) -> Option<Arc<LiveElsewhere>> {
+        setup.map(|setup| Arc::clone(&setup.live))
     }
 
     /// The seats of all reactors, if it is a fleet; and what it is, to be stopped when they have
@@ -118,9 +128,10 @@ impl FleetSetup {
         setup: Option<Self>,
         clock: &Clock,
     ) -> io::Result<(vec::IntoIter<Box<FleetSeat>>, Option<RunningFleet>)> {
-        let Some(Self { run, ends, socket, shared, gauges, notify, stop, withdraw }) = setup else {
+        let Some(setup) = setup else {
             return Ok((Vec::new().into_iter(), None));
         };
+        let Self { run, ends, socket, shared, gauges, notify, stop, withdraw, live } = setup;
         let (shards, now) = (ends.len(), clock.monotonic());
         let seats = ends.into_iter().zip(0..).map(|(end, shard)| {
             let me = ShardRun { run, shard };
@@ -128,7 +139,7 @@ impl FleetSetup {
         });
         let seats: Vec<_> = seats.collect::<io::Result<_>>()?;
         let (left, clock) = (Arc::default(), clock.clone());
-        let state = FleetState { seats: Arc::new(shared), gauges, withdraw, left, clock };
+        let state = FleetState { seats: Arc::new(shared), gauges, withdraw, left, clock, live };
         Ok((seats.into_iter(), Some(RunningFleet { state, notify, stop })))
     }
 }
@@ -163,6 +174,7 @@ pub struct FleetState {
     /// Since when it leaves.
     left: Arc<OnceLock<Duration>>,
     clock: Clock,
+    live: Arc<LiveElsewhere>,
 }
 
 impl FleetState {
@@ -179,6 +191,11 @@ impl FleetState {
     /// What the threads know.
     pub fn gauges(&self) -> &FleetGauges {
         &self.gauges
+    }
+
+    /// How many ports with live connections on other hosts are known, of nearly full tables.
+    pub fn live_elsewhere(&self) -> u64 {
+        self.live.ports()
     }
 
     /// Whether it gives all tables away.

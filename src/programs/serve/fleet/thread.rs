@@ -1,7 +1,7 @@
 //! The fleet's thread: it speaks for all reactors of this host with the engine and the other hosts.
 //! It is where waiting is done: for answers, for what is watched, for room in a reactor's queue.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -33,6 +33,7 @@ use crate::kernel::backend::Waker;
 use crate::kernel::clock::Clock;
 use crate::kernel::socket::steered_to;
 use crate::kernel::stderr::{say, warn};
+use crate::programs::serve::live::LiveElsewhere;
 
 /// How often the others are told that this host is there: three times before they think that it is
 /// gone.
@@ -57,7 +58,7 @@ const SAID_AFTER: u32 = 5;
 const DATAGRAM_MAX: usize = 65_535;
 
 /// Who this host is in its cell.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FleetPlace {
     pub run: HostRun,
     /// Where the others pass requests on to.
@@ -67,6 +68,8 @@ pub struct FleetPlace {
     /// The event log, if it is a file.
     pub log: Option<LoggedBefore>,
     pub clock: Clock,
+    /// What hosts tell each other of live connections.
+    pub live: Arc<LiveElsewhere>,
 }
 
 /// A reactor, seen from the thread.
@@ -106,12 +109,14 @@ impl SeatSide {
     }
 }
 
-struct Fleet<E> {
+pub(super) struct Fleet<E> {
     engine: E,
-    place: FleetPlace,
+    pub(super) place: FleetPlace,
     seats: Vec<SeatSide>,
-    socket: UdpSocket,
-    hosts: RefCell<BTreeMap<HostId, SocketAddrV4>>,
+    pub(super) socket: UdpSocket,
+    pub(super) hosts: RefCell<BTreeMap<HostId, SocketAddrV4>>,
+    /// Of the last datagram to other hosts.
+    number: Cell<u64>,
     /// The highest number that each run has sent, to tell that it is there, and when.
     heard: RefCell<BTreeMap<HostRun, (u64, Duration)>>,
     /// The same of how far it is.
@@ -135,7 +140,9 @@ pub async fn live<E: FleetEngine + 'static>(
     let seats = seats.map(|(end, shard)| SeatSide { end: RefCell::new(end), shard }).collect();
     let (hosts, heard, progressed) = Default::default();
     let pages = Arc::new(Semaphore::new(PAGES_MAX));
-    let fleet = Fleet { engine, place, seats, socket, hosts, heard, progressed, gauges, pages };
+    let number = Cell::new(0);
+    let fleet =
+        Fleet { engine, place, seats, socket, hosts, number, heard, progressed, gauges, pages };
     let fleet = Rc::new(fleet);
     let secret = fleet.begin().await;
     let key = secret.datagram_key();
@@ -145,6 +152,7 @@ pub async fn live<E: FleetEngine + 'static>(
         spawn_local(Rc::clone(&fleet).counts_nodes()),
         spawn_local(Rc::clone(&fleet).beats(key)),
         spawn_local(Rc::clone(&fleet).receives(key)),
+        spawn_local(Rc::clone(&fleet).tells_live(key)),
     ];
     fleet.transacts(&notify, &stop).await;
     tasks.iter().for_each(JoinHandle::abort);
@@ -377,6 +385,7 @@ impl<E: FleetEngine + 'static> Fleet<E> {
                 _ => continue,
             };
             let there = value.value.as_deref().and_then(|value| host_in(host, value));
+            self.place.live.host(host, there.map(|(run, _)| run));
             match there {
                 Some((run, at)) if run.host != self.place.run.host => {
                     self.hosts.borrow_mut().insert(host, at);
@@ -394,7 +403,7 @@ impl<E: FleetEngine + 'static> Fleet<E> {
     /// Tells the other hosts that this one is there, as long as all of its reactors are; and how
     /// far it is, also when it is there no more.
     async fn beats(self: Rc<Self>, key: [u8; 16]) {
-        let (mut each, mut number) = (interval(BEAT), 0);
+        let mut each = interval(BEAT);
         let mut before: Vec<u64> = vec![0; self.seats.len()];
         loop {
             each.tick().await;
@@ -410,10 +419,7 @@ impl<E: FleetEngine + 'static> Fleet<E> {
             self.gauges.is_ours.store(are_there && self.is_first(), Ordering::Release);
             let progress = self.progress().map(HostWord::Progress);
             for word in are_there.then_some(HostWord::There).into_iter().chain(progress) {
-                number += 1;
-                let mut datagram = Vec::new();
-                let beat = HostDatagram { from: self.place.run, number, word };
-                beat.emit(&key, &mut datagram);
+                let datagram = self.datagram(&key, self.next_number(), word);
                 let hosts: Vec<_> = self.hosts.borrow().values().copied().collect();
                 for to in hosts {
                     // One that is lost is as one that the network loses.
@@ -421,6 +427,19 @@ impl<E: FleetEngine + 'static> Fleet<E> {
                 }
             }
         }
+    }
+
+    /// The number of what is sent next.
+    pub(super) fn next_number(&self) -> u64 {
+        self.number.set(self.number.get() + 1);
+        self.number.get()
+    }
+
+    /// What this host says to others.
+    pub(super) fn datagram(&self, key: &[u8; 16], number: u64, word: HostWord<'_>) -> Vec<u8> {
+        let mut octets = Vec::new();
+        HostDatagram { from: self.place.run, number, word }.emit(key, &mut octets);
+        octets
     }
 
     /// How far all reactors are; `None` as long as not all that there is was read, as nothing is
@@ -463,42 +482,62 @@ impl<E: FleetEngine + 'static> Fleet<E> {
                 tokio::task::yield_now().await;
                 continue;
             };
-            let Some(datagram) = HostDatagram::parse(&key, &buffer[..length]) else { continue };
-            if datagram.from.host == self.place.run.host {
-                continue;
-            }
-            match datagram.word {
-                HostWord::There => self.heard(&datagram),
-                HostWord::Progress(progress) => self.progressed(&datagram, progress),
+            let HostDatagram { from, number, word } =
+                match HostDatagram::parse(&key, &buffer[..length]) {
+                    Ok(datagram) if datagram.from.host == self.place.run.host => continue,
+                    Ok(datagram) => datagram,
+                    Err(reason) => {
+                        self.gauges.count_drop(reason);
+                        continue;
+                    }
+                };
+            let live = &self.place.live;
+            let taken = match word {
+                HostWord::There => {
+                    self.heard(from, number);
+                    Ok(())
+                }
+                HostWord::Progress(progress) => {
+                    self.progressed(from, number, progress);
+                    Ok(())
+                }
                 HostWord::Request(PassedRequest { table, port, passed, payload }) => {
                     let kept = KeptRequest::new(table, port, payload, Some(passed), Duration::ZERO);
                     let seat = &self.seats[steered_to(table.nat64, self.seats.len())];
                     seat.tell_if_room(ToSeat::Passed(kept));
+                    Ok(())
                 }
+                HostWord::WantsLive(tables) => live.asked(from, number, tables),
+                HostWord::Live(part) => live.said(from, number, &part),
+            };
+            if let Err(reason) = taken {
+                self.gauges.count_drop(reason);
             }
         }
     }
 
-    fn heard(&self, datagram: &HostDatagram<'_>) {
+    fn heard(&self, from: HostRun, number: u64) {
         let mut heard = self.heard.borrow_mut();
-        let last = heard.get(&datagram.from).map_or(0, |&(last, _)| last);
-        if datagram.number <= last {
+        let last = heard.get(&from).map_or(0, |&(last, _)| last);
+        if number <= last {
             return;
         }
         // Of each host, the run that was heard last.
-        heard.retain(|run, _| run.host != datagram.from.host);
-        heard.insert(datagram.from, (datagram.number, self.place.clock.monotonic()));
-        self.seats.iter().for_each(|seat| seat.tell_if_room(ToSeat::Heard(datagram.from)));
+        heard.retain(|run, _| run.host != from.host);
+        heard.insert(from, (number, self.place.clock.monotonic()));
+        self.place.live.heard(from);
+        self.seats.iter().for_each(|seat| seat.tell_if_room(ToSeat::Heard(from)));
     }
 
-    fn progressed(&self, datagram: &HostDatagram<'_>, progress: HostProgress) {
+    fn progressed(&self, from: HostRun, number: u64, progress: HostProgress) {
         let mut progressed = self.progressed.borrow_mut();
-        let from = datagram.from;
-        if progressed.get(&from).is_some_and(|&last| datagram.number <= last) {
+        if progressed.get(&from).is_some_and(|&last| number <= last) {
             return;
         }
         progressed.retain(|run, _| run.host != from.host);
-        progressed.insert(from, datagram.number);
+        progressed.insert(from, number);
+        // Also where it gives all away: its connections go on.
+        self.place.live.heard(from);
         self.seats.iter().for_each(|seat| seat.tell_if_room(ToSeat::Progressed(from, progress)));
     }
 

@@ -8,11 +8,19 @@
 //! no table is watched, the thread sleeps. Likewise all hosts with a connection are watched, while
 //! reactors ask which ones these are: when `--max-nat64s` is reached.
 //!
+//! In a fleet, connections with the NAT64 of a table are on any host. Those of the others come by
+//! [`LiveElsewhere`], and are in the snapshot as this host's own; and tables that another host asks
+//! about are polled as well, but not watched.
+//!
 //! A reactor never waits: its [`View`] reads the snapshot, and wakes the thread when a table is to
 //! become watched. Nothing is known of a table before its first poll, nor while polls fail for
 //! long, nor without the thread.
 
-use std::collections::{HashMap, HashSet};
+mod elsewhere;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -23,6 +31,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use rtrb::{Consumer, Producer, RingBuffer};
 
+pub use self::elsewhere::{LiveAnswer, LiveElsewhere};
 use crate::handoff::entry::TableKey;
 use crate::handoff::ports::PortSet;
 use crate::handoff::server::LiveConnections;
@@ -155,6 +164,10 @@ pub struct Poller {
     /// The number of polls so far.
     polls: u64,
     shared: Arc<PollShared>,
+    /// What other hosts of the fleet have...
+    elsewhere: Option<Arc<LiveElsewhere>>,
+    /// ...and how many ports that were at the last poll.
+    gathered: usize,
 }
 
 /// All hosts with connections, while they are watched.
@@ -186,8 +199,9 @@ impl Drop for Polling {
     }
 }
 
-/// A poller that does not run yet, and a view for each reactor.
-pub fn prepare(reactors: usize) -> (Poller, Vec<View>) {
+/// A poller that does not run yet, and a view for each reactor. In a fleet, the connections of
+/// other hosts count as well, and they are told of those here.
+pub fn prepare(reactors: usize, elsewhere: Option<Arc<LiveElsewhere>>) -> (Poller, Vec<View>) {
     let published: Arc<ArcSwap<Snapshot>> = Arc::default();
     let shared: Arc<PollShared> = Arc::default();
     let view = |_| {
@@ -211,6 +225,8 @@ pub fn prepare(reactors: usize) -> (Poller, Vec<View>) {
         all: WatchedHosts::default(),
         polls: 0,
         shared,
+        elsewhere,
+        gathered: 0,
     };
     (poller, views)
 }
@@ -231,12 +247,15 @@ impl Poller {
         for table in tables {
             self.watch(table, Duration::ZERO);
         }
-        let shared = Arc::clone(&self.shared);
+        let (shared, elsewhere) = (Arc::clone(&self.shared), self.elsewhere.clone());
         let (polled, first_poll) = mpsc::channel();
         let run = move || self.run(trouble, polled);
         let thread = thread::Builder::new().name("connections".into()).spawn(run)?;
         // No reactor runs yet that could want to wake the thread.
         let _ = shared.thread.set(thread.thread().clone());
+        if let Some(elsewhere) = elsewhere {
+            elsewhere.wakes(thread.thread().clone());
+        }
         let polling = Polling(shared);
         // Nothing is sent: this ends when the other end is dropped.
         let _ = first_poll.recv_timeout(START_WAIT_MAX);
@@ -252,6 +271,10 @@ impl Poller {
             let now = start.elapsed();
             is_new |= self.take_requests(now);
             if !self.is_watching() {
+                if let Some(elsewhere) = &self.elsewhere {
+                    elsewhere.begin_poll(std::iter::empty());
+                    elsewhere.published(0);
+                }
                 polled = None;
                 thread::park();
                 continue;
@@ -280,7 +303,8 @@ impl Poller {
 
     /// Returns whether a table became watched of which nothing is known yet, or all hosts did.
     fn take_requests(&mut self, now: Duration) -> bool {
-        let is_new = self.watch_all(now);
+        let is_new = self.watch_all(now)
+            | self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.take_new());
         let requests = self.requests.iter_mut();
         let requested: Vec<_> =
             requests.flat_map(|requests| std::iter::from_fn(|| requests.pop().ok())).collect();
@@ -310,7 +334,9 @@ impl Poller {
     }
 
     fn is_watching(&self) -> bool {
-        self.all.until.is_some() || self.tables.values().any(|table| table.seen.watched)
+        self.all.until.is_some()
+            || self.tables.values().any(|table| table.seen.watched)
+            || self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_asked())
     }
 
     /// Polls all watched tables, and publishes a snapshot also where that fails.
@@ -339,13 +365,21 @@ impl Poller {
         let snapshot = Arc::new(Snapshot { number: self.polls, tables, connected });
         self.retired.push(self.published.swap(snapshot));
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.published(self.gathered);
+        }
         result
     }
 
     fn ask(&mut self, now: Duration) -> io::Result<()> {
         let watched = self.tables.iter().filter(|(_, table)| table.seen.watched);
-        let mut ports: HashMap<TableKey, Vec<u16>> =
-            watched.map(|(&key, _)| (key, Vec::new())).collect();
+        let watched = watched.map(|(&key, _)| key);
+        let elsewhere = self.elsewhere.clone();
+        let asked: BTreeSet<_> = elsewhere
+            .as_ref()
+            .map_or_else(BTreeSet::new, |elsewhere| elsewhere.begin_poll(watched.clone()));
+        let all = watched.chain(asked.iter().copied());
+        let mut ports: HashMap<TableKey, Vec<u16>> = all.map(|key| (key, Vec::new())).collect();
         let mut hosts: Vec<_> = ports.keys().map(|table| table.nat64).collect();
         hosts.sort_unstable();
         hosts.dedup();
@@ -372,188 +406,22 @@ impl Poller {
             self.all.seen_at = now;
             self.all.connected = Some(Arc::new(connected));
         }
-        for (table, ports) in ports {
-            if let Some(watched) = self.tables.get_mut(&table) {
+        if let Some(elsewhere) = &elsewhere {
+            let answers =
+                asked.iter().filter_map(|table| Some((*table, ports.get(table)?.clone())));
+            elsewhere.answer(answers.collect());
+        }
+        self.gathered = 0;
+        for (table, mut ports) in ports {
+            if let Some(watched) = self.tables.get_mut(&table).filter(|table| table.seen.watched) {
+                if let Some(elsewhere) = &elsewhere {
+                    self.gathered += elsewhere.gather(table, &mut ports);
+                }
                 watched.seen_at = now;
                 watched.seen.poll = self.polls;
                 watched.seen.ports = Arc::new(PortSet::new(ports));
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::handoff::entry::MappedPort;
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-
-    /// A connection of this host with `nat64`, an address of this host too: its ends, its table and
-    /// port.
-    fn connect(nat64: Ipv4Addr) -> (TcpStream, TcpStream, TableKey, MappedPort) {
-        let listener = TcpListener::bind((nat64, 0)).unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (other, _) = listener.accept().unwrap();
-        let (IpAddr::V4(local), SocketAddr::V4(remote)) =
-            (ours.local_addr().unwrap().ip(), ours.peer_addr().unwrap())
-        else {
-            panic!("all over IPv4");
-        };
-        let table = TableKey { local, nat64: *remote.ip() };
-        (ours, other, table, MappedPort(remote.port()))
-    }
-
-    fn is_live(view: &mut View, table: TableKey, port: MappedPort) -> Option<bool> {
-        view.of(table).map(|live| live.ports.contains(port))
-    }
-
-    #[test]
-    fn section_6_a_watched_table_is_looked_at_until_nobody_asks() {
-        let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 1));
-        let (mut poller, mut views) = prepare(2);
-        let [view, stranger] = &mut views[..] else { panic!("two") };
-        let at = Duration::from_secs;
-        assert_eq!((poller.take_requests(at(0)), poller.is_watching()), (false, false));
-        // However often the reactor asks, it requests the table once.
-        for _ in 0..3 {
-            assert_eq!(is_live(view, table, port), None);
-        }
-        assert_eq!((poller.requests[0].slots(), poller.requests[1].slots()), (1, 0));
-        assert!(poller.take_requests(at(0)) && poller.is_watching());
-        poller.poll(at(0)).unwrap();
-        assert_eq!(is_live(view, table, port), Some(true));
-        assert_eq!(is_live(view, table, MappedPort(1)), Some(false));
-        assert_eq!(stranger.of(table).unwrap().poll, 1);
-        let other = TableKey { local: Ipv4Addr::new(127, 0, 64, 2), ..table };
-        assert_eq!(is_live(stranger, other, port), None);
-        // The other table is watched from now on. The first one was just asked about.
-        assert!(poller.take_requests(at(59)));
-        poller.poll(at(59)).unwrap();
-        assert_eq!(is_live(stranger, other, port), Some(false));
-        assert_eq!(is_live(view, table, port), Some(true));
-        poller.poll(at(118)).unwrap();
-        assert_eq!(is_live(view, table, port), Some(true));
-        poller.poll(at(177)).unwrap();
-        assert!(poller.is_watching());
-        assert!(!poller.take_requests(at(177)));
-        poller.poll(at(238)).unwrap();
-        assert!(!poller.is_watching());
-        // The last snapshot stays, and the table is watched again, without haste as something is
-        // known.
-        assert_eq!(is_live(view, table, port), Some(true));
-        assert!(!poller.take_requests(at(300)) && poller.is_watching());
-        let before = poller.polls;
-        poller.poll(at(300)).unwrap();
-        assert_eq!(view.of(table).unwrap().poll, before + 1);
-        // Only the snapshots are kept that a reactor may still read.
-        stranger.of(table);
-        poller.poll(at(301)).unwrap();
-        assert!(poller.retired.len() <= 2, "{}", poller.retired.len());
-        // The other one has not been asked about for long.
-        let is_known = |poller: &Poller| poller.tables.contains_key(&other);
-        assert!(is_known(&poller));
-        poller.poll(at(1000)).unwrap();
-        assert!(!is_known(&poller) && stranger.of(other).is_none());
-    }
-
-    #[test]
-    fn a_snapshot_is_forgotten_while_polls_fail() {
-        let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 5));
-        let (mut poller, mut views) = prepare(1);
-        let [view] = &mut views[..] else { panic!("one") };
-        assert_eq!(is_live(view, table, port), None);
-        let at = Duration::from_secs;
-        assert!(poller.take_requests(at(0)));
-        poller.poll(at(0)).unwrap();
-        poller.sock_diag = Some(SockDiag::broken());
-        for (now, known) in [(1, true), (60, true), (61, false)] {
-            assert!(poller.poll(at(now)).is_err());
-            assert_eq!(is_live(view, table, port).is_some(), known, "{now}");
-        }
-        // It is still watched, and known as soon as a poll succeeds.
-        assert!(!poller.take_requests(at(61)));
-        poller.sock_diag = None;
-        poller.poll(at(62)).unwrap();
-        assert_eq!(is_live(view, table, port), Some(true));
-        drop(poller);
-        assert_eq!(is_live(view, table, port), None, "nobody polls any more");
-    }
-
-    #[test]
-    fn section_5_all_hosts_with_a_connection_are_known_while_somebody_asks() {
-        let (_ours, _other, table, _) = connect(Ipv4Addr::new(127, 0, 64, 6));
-        let (mut poller, mut views) = prepare(1);
-        let [view] = &mut views[..] else { panic!("one") };
-        let at = Duration::from_secs;
-        assert!(!poller.take_requests(at(0)) && !poller.is_watching());
-        assert_eq!(view.any(table), None);
-        assert!(poller.take_requests(at(1)) && poller.is_watching());
-        poller.poll(at(1)).unwrap();
-        let stranger = TableKey { nat64: Ipv4Addr::new(127, 0, 64, 7), ..table };
-        assert_eq!((view.any(table), view.any(stranger)), (Some(true), Some(false)));
-        // It is known already: there is no haste.
-        assert!(!poller.take_requests(at(60)) && poller.is_watching());
-        poller.poll(at(119)).unwrap();
-        assert_eq!(view.any(table), Some(true));
-        // While polls fail.
-        poller.sock_diag = Some(SockDiag::broken());
-        assert!(!poller.take_requests(at(120)) && poller.poll(at(179)).is_err());
-        assert_eq!(view.any(table), Some(true));
-        assert!(poller.poll(at(179) + at(1)).is_err());
-        assert_eq!(view.any(table), None);
-        poller.sock_diag = None;
-        poller.shared.asked_all.store(false, Ordering::Relaxed);
-        poller.poll(at(300)).unwrap();
-        assert_eq!(view.any(table), None);
-        assert!(poller.take_requests(at(300)), "asked anew");
-        poller.poll(at(300)).unwrap();
-        assert_eq!(view.any(table), Some(true));
-        poller.take_requests(at(301));
-        poller.poll(at(361)).unwrap();
-        assert!(!poller.is_watching());
-    }
-
-    #[test]
-    fn section_6_the_thread_looks_at_once_and_again() {
-        let (ours, other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 3));
-        let (poller, mut views) = prepare(1);
-        let polling =
-            poller.start(std::iter::empty(), |error| panic!("{error}")).expect("sock_diag");
-        let mut wait_until = |wanted| {
-            let began = clock::instant();
-            while is_live(&mut views[0], table, port) != Some(wanted) {
-                assert!(began.elapsed() < Duration::from_secs(20), "never {wanted}");
-                thread::sleep(Duration::from_millis(1));
-            }
-        };
-        wait_until(true);
-        drop((other, ours));
-        wait_until(false);
-        drop(polling);
-        let began = clock::instant();
-        while !views[0].requests.is_abandoned() {
-            assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    #[test]
-    fn section_6_full_tables_are_known_from_the_start() {
-        let (_ours, _other, table, port) = connect(Ipv4Addr::new(127, 0, 64, 4));
-        let (poller, mut views) = prepare(1);
-        let _polling = poller.start([table].into_iter(), |error| panic!("{error}")).unwrap();
-        assert_eq!(is_live(&mut views[0], table, port), Some(true));
-    }
-
-    #[test]
-    fn a_thread_that_never_ran_is_asked_for_nothing() {
-        let (poller, mut views) = prepare(1);
-        drop(poller);
-        let table = TableKey { local: Ipv4Addr::LOCALHOST, nat64: Ipv4Addr::LOCALHOST };
-        for _ in 0..3 {
-            assert!(views[0].of(table).is_none());
-        }
-        assert!(views[0].requested.is_empty());
     }
 }

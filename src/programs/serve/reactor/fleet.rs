@@ -76,12 +76,17 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
         let (now, held) = (self.clock.now(), &self.held);
         let turn = fleet.turn(now, |table| held.has(table));
-        let FleetTurn { events, lost, replayed, secret, requests } = turn;
+        let FleetTurn { events, lost, replayed, won, secret, requests } = turn;
         if let Some(secret) = secret {
             self.shard.share_proofs(now, secret);
         }
         for (table, change) in &replayed {
             self.shard.replay(*table, change);
+        }
+        for table in won {
+            if self.shard.watch_live(table) {
+                fleet.hears_first(now.monotonic, table);
+            }
         }
         for table in lost {
             let dropped = self.held.give_up_of(table);
