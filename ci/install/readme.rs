@@ -37,8 +37,10 @@ const COMMANDS: &[(&str, Run)] = &[
     ("cargo build --release", Run::Elsewhere), // build
     ("mkdir -p /var/log/nat64handoff", Run::Here("")),
     (SERVE, Run::Here("serving 0.0.0.0:64064")),
-    (FLEET, Run::Elsewhere),        // hosts
-    (WHO_OF_FLEET, Run::Elsewhere), // protocol
+    (FLEET, Run::Elsewhere),         // hosts
+    (WHO_OF_FLEET, Run::Elsewhere),  // protocol
+    (COPY, Run::Elsewhere),          // hosts
+    (WHO_OF_BUCKET, Run::Elsewhere), // hosts
     ("sudo target/release/nat64handoff gateway --pool 192.0.2.7", Run::Elsewhere), // e2e
 ];
 const ABUSE: &str = "sudo nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00 +01:00'";
@@ -56,6 +58,9 @@ const FLEET: &str = "nat64handoff serve --listen 203.0.113.5 --fleet \
 
 const WHO_OF_FLEET: &str =
     "nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00' --fleet /var/log/fleet";
+const COPY: &str = "nat64handoff history copy --to s3://histories/site1";
+const WHO_OF_BUCKET: &str =
+    "nat64handoff who 192.0.2.7:3719 --at '2019-03-18 12:00' --fleet s3://histories/site1";
 
 /// What is indented and not within a fence, without comments and output. A line that ends in a pipe
 /// or a backslash goes on.

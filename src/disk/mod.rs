@@ -5,6 +5,8 @@
 #![doc = include_str!("../STATE.md")]
 
 pub mod bans;
+#[cfg(feature = "programs")]
+pub mod copies;
 pub mod counted;
 pub mod eventlog;
 #[cfg(feature = "programs")]

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod annotate;
 pub mod ask;
 pub mod ban_set;
+mod copies;
 pub mod deliver_device;
 pub mod demo;
 pub mod exit;

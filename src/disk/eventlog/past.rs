@@ -101,9 +101,7 @@ fn open_now(log: &Path, place: Option<&LogPlace>) -> Result<OpenedPast, (PathBuf
 
 /// What is read instead of files.
 pub fn past_of(reader: impl Read + Send + 'static) -> Vec<PastFile> {
-    let (path, reader) = (PathBuf::from("-"), Box::new(reader));
-    let (begin, read) = (Passed::default(), Arc::default());
-    vec![PastFile { path, reader, plain: None, begin, octets: 0, read }]
+    vec![PastFile::of(PathBuf::from("-"), reader)]
 }
 
 fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
@@ -121,6 +119,12 @@ fn files(log: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
 }
 
 impl PastFile {
+    /// What is read instead of a file, and what it is called.
+    pub fn of(path: PathBuf, reader: impl Read + Send + 'static) -> Self {
+        let (begin, read) = (Passed::default(), Arc::default());
+        Self { path, reader: Box::new(reader), plain: None, begin, octets: 0, read }
+    }
+
     /// What is no regular file may have another reader, who would miss what is read here.
     fn open(path: &Path) -> io::Result<Self> {
         let file = open_to_read(path)?;

@@ -102,6 +102,16 @@ impl Kind {
     /// All, each before those that are only written, and only removed, with it.
     pub(super) const ALL: [Self; 4] = [Kind::Conflicts, Kind::Names, Kind::Begun, Kind::Held];
 
+    /// The folder of its files.
+    pub(super) fn folder(self) -> &'static str {
+        match self {
+            Kind::Held => "held",
+            Kind::Conflicts => "conflicts",
+            Kind::Names => "names",
+            Kind::Begun => "begun",
+        }
+    }
+
     /// In the order in which they stand in the files: the first one, and the port where there is
     /// one, are those that they are sorted by.
     pub(super) fn columns(self) -> &'static [Column] {

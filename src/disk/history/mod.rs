@@ -16,6 +16,8 @@
 //! | `build` | makes files of the log, and removes old ones |
 //! | `check` | reads all of them |
 //! | `told` | all that it says of a port, or of clients |
+//! | `rest` | the lines of the log behind it, beside a copy of it |
+//! | `copy` | copies it to where those of several hosts are |
 //!
 //! Not here: who asks (`programs::who`), and the thread that builds while a server runs
 //! (`programs::serve`).
@@ -25,6 +27,8 @@
 mod build;
 mod check;
 mod columns;
+#[cfg(feature = "fleet")]
+mod copy;
 mod earlier;
 mod merge;
 mod name;
@@ -33,6 +37,7 @@ mod open;
 mod piece;
 mod ports;
 mod read;
+mod rest;
 mod sum;
 mod told;
 mod write;
@@ -40,14 +45,17 @@ mod write;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 
+use crate::disk::copies::CopyStore;
 use crate::disk::eventlog::LogPlace;
 use crate::disk::fs::{Disk, RealDisk};
 use crate::handoff::change::Timestamp;
@@ -56,20 +64,20 @@ use crate::handoff::holding::{Contradiction, Holding};
 pub use build::{BuildError, Building, Built, Due};
 pub use check::HistoryChecked;
 use columns::{HistoryRow, Kind};
+#[cfg(feature = "fleet")]
+pub use copy::{HistoryCopied, HistoryCopyError, HistoryCopying};
 pub use name::PieceName;
 use name::Times;
 pub use names::{FoundNames, NamesOf};
 use ports::begin_of;
 use read::{PieceFile, WantedRows};
+pub use rest::{OpenedRest, RestNote, last_time};
 pub use told::ToldRows;
 
 /// The folder of a history, beside the log, where no other one is named.
 pub const FOLDER: &str = "history";
-/// The folders in it.
-const HELD: &str = "held";
-const CONFLICTS: &str = "conflicts";
-const NAMES: &str = "names";
-const BEGUN: &str = "begun";
+/// What the log is called in the folder of a host of a fleet.
+pub const HOST_LOG: &str = "events.log";
 /// Files that are open at once.
 const OPENED_MAX: usize = 64;
 /// What a file notes of itself.
@@ -101,11 +109,29 @@ const VERSION_WITHOUT_SUM: &str = "1";
 pub struct HistoryPlace {
     folder: PathBuf,
     log: PathBuf,
+    /// Where its files are, and the folder there. None: they are files of this machine.
+    copy: Option<(Arc<dyn CopyStore>, String)>,
 }
 
 impl HistoryPlace {
     pub fn new(folder: PathBuf, log: PathBuf) -> Self {
-        Self { folder, log }
+        Self { folder, log, copy: None }
+    }
+
+    /// That of a host, which was copied: it is read and nothing else.
+    pub fn copied(store: &Arc<dyn CopyStore>, host: &str) -> Self {
+        let there = PathBuf::from(format!("{store}/{host}"));
+        let copy = (Arc::clone(store), format!("{host}/{FOLDER}"));
+        Self { folder: there.join(FOLDER), log: there.join(HOST_LOG), copy: Some(copy) }
+    }
+
+    /// Whether it is a copy that is not on this machine.
+    pub fn is_copied(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     pub fn folder(&self) -> &Path {
@@ -132,19 +158,38 @@ impl HistoryPlace {
     }
 
     fn kind_folder(&self, kind: Kind) -> PathBuf {
-        self.folder.join(match kind {
-            Kind::Held => HELD,
-            Kind::Conflicts => CONFLICTS,
-            Kind::Names => NAMES,
-            Kind::Begun => BEGUN,
-        })
+        self.folder.join(kind.folder())
+    }
+
+    /// A file in its folder.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        match &self.copy {
+            None => File::open(path),
+            Some((store, folder)) => {
+                let within = path.strip_prefix(&self.folder).unwrap_or(path);
+                store.open(&format!("{folder}/{}", within.display()))
+            }
+        }
+    }
+
+    /// What was listed may be different by now.
+    fn forget(&self) {
+        if let Some((store, _)) = &self.copy {
+            store.forget();
+        }
     }
 
     /// In the order of the log.
     fn names(&self, kind: Kind) -> io::Result<Vec<PieceName>> {
-        let listed = match RealDisk.list(&self.kind_folder(kind)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed?,
+        let listed: Vec<OsString> = match &self.copy {
+            Some((store, folder)) => {
+                let files = store.list(&format!("{folder}/{}", kind.folder()))?;
+                files.into_iter().map(|file| file.name.into()).collect()
+            }
+            None => match RealDisk.list(&self.kind_folder(kind)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                listed => listed?,
+            },
         };
         let log = self.name();
         let mut names: Vec<_> =
@@ -232,8 +277,14 @@ impl History {
         &self.end
     }
 
+    /// The number of its newest file, as its name has it: from 1 on.
+    fn newest(&self) -> u32 {
+        self.names.last().map_or(0, |name| name.serial)
+    }
+
     /// Whether its files are others by now: new ones are there, or old ones were removed.
     pub fn is_outdated(&self) -> bool {
+        self.place.forget();
         let is =
             |kind, known: &[PieceName]| self.place.names(kind).is_ok_and(|names| names == known);
         !is(Kind::Held, &self.names)
@@ -428,7 +479,8 @@ fn said(row: HistoryRow) -> Option<Contradiction> {
 
 fn open(place: &HistoryPlace, kind: Kind, name: PieceName) -> Result<PieceFile, Unreadable> {
     let path = place.path(kind, name);
-    PieceFile::open(kind, path.clone()).map_err(|error| (path, error))
+    let opened = place.open(&path).and_then(|file| PieceFile::of(kind, path.clone(), file));
+    opened.map_err(|error| (path, error))
 }
 
 /// What a file notes.

@@ -61,8 +61,7 @@ pub(super) enum WantedRows {
 }
 
 impl PieceFile {
-    pub(super) fn open(kind: Kind, path: PathBuf) -> io::Result<Self> {
-        let file = File::open(&path)?;
+    pub(super) fn of(kind: Kind, path: PathBuf, file: File) -> io::Result<Self> {
         let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_OCTETS));
         let metadata = reader.parse_and_finish(&file).map_err(failed)?;
         let schema = kind.schema().map_err(failed)?;

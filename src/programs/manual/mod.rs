@@ -267,6 +267,7 @@ mod tests {
                 "history",
                 "history build",
                 "history check",
+                "history copy",
                 "peer-names",
                 "peer-names attach",
                 "peer-names detach",

@@ -40,7 +40,7 @@ pub use environment::Environment;
 pub use fleet::FleetNode;
 pub use followed::{Collector, CollectorFormat, CollectorPlace, FollowOptions};
 pub use gateway::{GatewayOptions, GatewaySetup};
-pub use history::HistoryDestination;
+pub use history::{CopyOptions, CopyPlace, HistoryDestination, host_name};
 pub use layers::{UsageError, UsageErrors};
 pub use peers::PeerNames;
 pub use table::{AdminPlace, LogDestination, Places, ServeConfig, ServeOptions};
@@ -121,7 +121,7 @@ pub enum Command {
     /// Keep the ports of banned clients in a set of nftables, and end connections for `ban --kill`
     #[command(after_help = ban_set::BAN_SET)]
     BanSet(BanSetOptions),
-    /// Make the history of an event log, by which `who` asks it, or check it
+    /// Make the history of an event log, by which `who` asks it, check it, or copy it
     History {
         /// What to do
         #[command(subcommand)]
@@ -193,6 +193,9 @@ pub enum HistoryCommand {
     Build(HistoryOptions),
     /// Read all of it, and say what is wrong; changes nothing
     Check(HistoryOptions),
+    /// Copy it, and the lines of the event log behind it, to where those of a fleet's hosts are
+    #[command(after_help = history::COPY)]
+    Copy(CopyOptions),
 }
 
 /// Options of `history`.
@@ -323,9 +326,10 @@ pub struct WhoOptions {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A folder with one for each host of a fleet, with its events.log, the files of former days
-    /// and history: all are asked together
+    /// and history, or with what history copy put there: all are asked together; a bucket is
+    /// s3://BUCKET/PREFIX
     #[arg(long, value_name = "DIR", conflicts_with_all = ["log", "history", "config"])]
-    pub fleet: Option<PathBuf>,
+    pub fleet: Option<CopyPlace>,
     /// Print JSON: one object
     #[arg(long)]
     pub json: bool,

@@ -211,6 +211,9 @@ _nat64handoff() {
             nat64handoff__subcmd__help__subcmd__history,check)
                 cmd="nat64handoff__subcmd__help__subcmd__history__subcmd__check"
                 ;;
+            nat64handoff__subcmd__help__subcmd__history,copy)
+                cmd="nat64handoff__subcmd__help__subcmd__history__subcmd__copy"
+                ;;
             nat64handoff__subcmd__help__subcmd__journal,check)
                 cmd="nat64handoff__subcmd__help__subcmd__journal__subcmd__check"
                 ;;
@@ -232,6 +235,9 @@ _nat64handoff() {
             nat64handoff__subcmd__history,check)
                 cmd="nat64handoff__subcmd__history__subcmd__check"
                 ;;
+            nat64handoff__subcmd__history,copy)
+                cmd="nat64handoff__subcmd__history__subcmd__copy"
+                ;;
             nat64handoff__subcmd__history,help)
                 cmd="nat64handoff__subcmd__history__subcmd__help"
                 ;;
@@ -240,6 +246,9 @@ _nat64handoff() {
                 ;;
             nat64handoff__subcmd__history__subcmd__help,check)
                 cmd="nat64handoff__subcmd__history__subcmd__help__subcmd__check"
+                ;;
+            nat64handoff__subcmd__history__subcmd__help,copy)
+                cmd="nat64handoff__subcmd__history__subcmd__help__subcmd__copy"
                 ;;
             nat64handoff__subcmd__history__subcmd__help,help)
                 cmd="nat64handoff__subcmd__history__subcmd__help__subcmd__help"
@@ -1173,7 +1182,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__history)
-            opts="build check"
+            opts="build check copy"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1201,6 +1210,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__help__subcmd__history__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__help__subcmd__history__subcmd__copy)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1439,7 +1462,7 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__history)
-            opts="-h --help build check help"
+            opts="-h --help build check copy help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1504,8 +1527,42 @@ _nat64handoff() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nat64handoff__subcmd__history__subcmd__copy)
+            opts="-h --to --host --delete --log --history --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nat64handoff__subcmd__history__subcmd__help)
-            opts="build check help"
+            opts="build check copy help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1533,6 +1590,20 @@ _nat64handoff() {
             return 0
             ;;
         nat64handoff__subcmd__history__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nat64handoff__subcmd__history__subcmd__help__subcmd__copy)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

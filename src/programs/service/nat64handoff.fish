@@ -45,7 +45,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "unban" -d
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "bans" -d 'Print who is banned, and until when'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "fleet" -d 'Have the server share its tables in another way with the other hosts of its fleet'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "ban-set" -d 'Keep the ports of banned clients in a set of nftables, and end connections for `ban --kill`'
-complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "history" -d 'Make the history of an event log, by which `who` asks it, or check it'
+complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "history" -d 'Make the history of an event log, by which `who` asks it, check it, or copy it'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "peer-names" -d 'Have programs on this host see the clients of NAT64s as their peers'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "deliver-device" -d 'Make or remove the TUN device through which a server delivers'
 complete -c nat64handoff -n "__fish_nat64handoff_needs_command" -f -a "completions" -d 'Print completions of this command line for a shell'
@@ -244,7 +244,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l to -d 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l log -d 'The event log; - for standard input [default: that of `serve`]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l history -d 'The history\'s folder; off: read the event log alone [default: beside the log]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l config -d 'The file of options that `serve` has' -r -F
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l fleet -d 'A folder with one for each host of a fleet, with its events.log, the files of former days and history: all are asked together' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l fleet -d 'A folder with one for each host of a fleet, with its events.log, the files of former days and history, or with what history copy put there: all are asked together; a bucket is s3://BUCKET/PREFIX' -r
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -l json -d 'Print JSON: one object'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand who" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand follow" -l from -d 'Where to begin: start, now, or a time as `who --at` takes it. What --cursor has goes first' -r
@@ -315,10 +315,11 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand ban-set" -l se
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand ban-set" -l admin -d 'The admin socket [default: that of `serve`]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand ban-set" -l config -d 'The file of options that `serve` has' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand ban-set" -s h -l help -d 'Print help'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check help" -s h -l help -d 'Print help'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check help" -f -a "build" -d 'Add all that the event log has by now; the server does so by itself, a day at a time'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check help" -f -a "check" -d 'Read all of it, and say what is wrong; changes nothing'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check copy help" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check copy help" -f -a "build" -d 'Add all that the event log has by now; the server does so by itself, a day at a time'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check copy help" -f -a "check" -d 'Read all of it, and say what is wrong; changes nothing'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check copy help" -f -a "copy" -d 'Copy it, and the lines of the event log behind it, to where those of a fleet\'s hosts are'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and not __fish_seen_subcommand_from build check copy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from build" -l log -d 'The event log [default: that of `serve`]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from build" -l history -d 'The history\'s folder [default: beside the log]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from build" -l config -d 'The file of options that `serve` has' -r -F
@@ -327,8 +328,16 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and _
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from check" -l history -d 'The history\'s folder [default: beside the log]' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from check" -l config -d 'The file of options that `serve` has' -r -F
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -l to -d 'Where to: a directory, or a bucket as s3://BUCKET/PREFIX' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -l host -d 'The folder there that is this host\'s alone [default: the name of this machine]' -r
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -l log -d 'The event log [default: that of `serve`]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -l history -d 'The history\'s folder [default: beside the log]' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -l config -d 'The file of options that `serve` has' -r -F
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -l delete -d 'Remove files there that the history here does not have any more'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from copy" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from help" -f -a "build" -d 'Add all that the event log has by now; the server does so by itself, a day at a time'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from help" -f -a "check" -d 'Read all of it, and say what is wrong; changes nothing'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from help" -f -a "copy" -d 'Copy it, and the lines of the event log behind it, to where those of a fleet\'s hosts are'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand history; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and not __fish_seen_subcommand_from attach detach status help" -s h -l help -d 'Print help'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand peer-names; and not __fish_seen_subcommand_from attach detach status help" -f -a "attach" -d 'Load the programs into the kernel, for servers with `--peer-names`; as root'
@@ -382,7 +391,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not 
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "bans" -d 'Print who is banned, and until when'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "fleet" -d 'Have the server share its tables in another way with the other hosts of its fleet'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "ban-set" -d 'Keep the ports of banned clients in a set of nftables, and end connections for `ban --kill`'
-complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "history" -d 'Make the history of an event log, by which `who` asks it, or check it'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "history" -d 'Make the history of an event log, by which `who` asks it, check it, or copy it'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "peer-names" -d 'Have programs on this host see the clients of NAT64s as their peers'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "deliver-device" -d 'Make or remove the TUN device through which a server delivers'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and not __fish_seen_subcommand_from serve demo gateway journal check-config self-check who follow annotate status top table identities drop-table ban unban bans fleet ban-set history peer-names deliver-device completions man help" -f -a "completions" -d 'Print completions of this command line for a shell'
@@ -393,6 +402,7 @@ complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fi
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from fleet" -f -a "drain" -d 'Have it give all its tables to other hosts, and get none until it is started again'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from history" -f -a "build" -d 'Add all that the event log has by now; the server does so by itself, a day at a time'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from history" -f -a "check" -d 'Read all of it, and say what is wrong; changes nothing'
+complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from history" -f -a "copy" -d 'Copy it, and the lines of the event log behind it, to where those of a fleet\'s hosts are'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from peer-names" -f -a "attach" -d 'Load the programs into the kernel, for servers with `--peer-names`; as root'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from peer-names" -f -a "detach" -d 'Remove the programs and all names; as root'
 complete -c nat64handoff -n "__fish_nat64handoff_using_subcommand help; and __fish_seen_subcommand_from peer-names" -f -a "status" -d 'Say what is attached, and how many names there are'

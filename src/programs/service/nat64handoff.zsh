@@ -268,7 +268,7 @@ _arguments "${_arguments_options[@]}" : \
 '--log=[The event log; - for standard input \[default\: that of \`serve\`\]]:FILE:_files' \
 '--history=[The history'\''s folder; off\: read the event log alone \[default\: beside the log\]]:DIR|off:_files' \
 '--config=[The file of options that \`serve\` has]:FILE:_files' \
-'(--log --history --config)--fleet=[A folder with one for each host of a fleet, with its events.log, the files of former days and history\: all are asked together]:DIR:_files' \
+'(--log --history --config)--fleet=[A folder with one for each host of a fleet, with its events.log, the files of former days and history, or with what history copy put there\: all are asked together; a bucket is s3\://BUCKET/PREFIX]:DIR:_default' \
 '--json[Print JSON\: one object]' \
 '-h[Print help]' \
 '--help[Print help]' \
@@ -477,6 +477,18 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help]' \
 && ret=0
 ;;
+(copy)
+_arguments "${_arguments_options[@]}" : \
+'--to=[Where to\: a directory, or a bucket as s3\://BUCKET/PREFIX]:DIR|s3://BUCKET/PREFIX:_default' \
+'--host=[The folder there that is this host'\''s alone \[default\: the name of this machine\]]:NAME:_default' \
+'--log=[The event log \[default\: that of \`serve\`\]]:FILE:_files' \
+'--history=[The history'\''s folder \[default\: beside the log\]]:DIR:_files' \
+'--config=[The file of options that \`serve\` has]:FILE:_files' \
+'--delete[Remove files there that the history here does not have any more]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
 (help)
 _arguments "${_arguments_options[@]}" : \
 ":: :_nat64handoff__subcmd__history__subcmd__help_commands" \
@@ -494,6 +506,10 @@ _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
 (check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(copy)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
@@ -804,6 +820,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(copy)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
         esac
     ;;
 esac
@@ -903,7 +923,7 @@ _nat64handoff_commands() {
 'bans:Print who is banned, and until when' \
 'fleet:Have the server share its tables in another way with the other hosts of its fleet' \
 'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
-'history:Make the history of an event log, by which \`who\` asks it, or check it' \
+'history:Make the history of an event log, by which \`who\` asks it, check it, or copy it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'deliver-device:Make or remove the TUN device through which a server delivers' \
 'completions:Print completions of this command line for a shell' \
@@ -1058,7 +1078,7 @@ _nat64handoff__subcmd__help_commands() {
 'bans:Print who is banned, and until when' \
 'fleet:Have the server share its tables in another way with the other hosts of its fleet' \
 'ban-set:Keep the ports of banned clients in a set of nftables, and end connections for \`ban --kill\`' \
-'history:Make the history of an event log, by which \`who\` asks it, or check it' \
+'history:Make the history of an event log, by which \`who\` asks it, check it, or copy it' \
 'peer-names:Have programs on this host see the clients of NAT64s as their peers' \
 'deliver-device:Make or remove the TUN device through which a server delivers' \
 'completions:Print completions of this command line for a shell' \
@@ -1157,6 +1177,7 @@ _nat64handoff__subcmd__help__subcmd__history_commands() {
     local commands; commands=(
 'build:Add all that the event log has by now; the server does so by itself, a day at a time' \
 'check:Read all of it, and say what is wrong; changes nothing' \
+'copy:Copy it, and the lines of the event log behind it, to where those of a fleet'\''s hosts are' \
     )
     _describe -t commands 'nat64handoff help history commands' commands "$@"
 }
@@ -1169,6 +1190,11 @@ _nat64handoff__subcmd__help__subcmd__history__subcmd__build_commands() {
 _nat64handoff__subcmd__help__subcmd__history__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff help history check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__help__subcmd__history__subcmd__copy_commands] )) ||
+_nat64handoff__subcmd__help__subcmd__history__subcmd__copy_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff help history copy commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__help__subcmd__identities_commands] )) ||
 _nat64handoff__subcmd__help__subcmd__identities_commands() {
@@ -1262,6 +1288,7 @@ _nat64handoff__subcmd__history_commands() {
     local commands; commands=(
 'build:Add all that the event log has by now; the server does so by itself, a day at a time' \
 'check:Read all of it, and say what is wrong; changes nothing' \
+'copy:Copy it, and the lines of the event log behind it, to where those of a fleet'\''s hosts are' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'nat64handoff history commands' commands "$@"
@@ -1276,11 +1303,17 @@ _nat64handoff__subcmd__history__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff history check commands' commands "$@"
 }
+(( $+functions[_nat64handoff__subcmd__history__subcmd__copy_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__copy_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history copy commands' commands "$@"
+}
 (( $+functions[_nat64handoff__subcmd__history__subcmd__help_commands] )) ||
 _nat64handoff__subcmd__history__subcmd__help_commands() {
     local commands; commands=(
 'build:Add all that the event log has by now; the server does so by itself, a day at a time' \
 'check:Read all of it, and say what is wrong; changes nothing' \
+'copy:Copy it, and the lines of the event log behind it, to where those of a fleet'\''s hosts are' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'nat64handoff history help commands' commands "$@"
@@ -1294,6 +1327,11 @@ _nat64handoff__subcmd__history__subcmd__help__subcmd__build_commands() {
 _nat64handoff__subcmd__history__subcmd__help__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'nat64handoff history help check commands' commands "$@"
+}
+(( $+functions[_nat64handoff__subcmd__history__subcmd__help__subcmd__copy_commands] )) ||
+_nat64handoff__subcmd__history__subcmd__help__subcmd__copy_commands() {
+    local commands; commands=()
+    _describe -t commands 'nat64handoff history help copy commands' commands "$@"
 }
 (( $+functions[_nat64handoff__subcmd__history__subcmd__help__subcmd__help_commands] )) ||
 _nat64handoff__subcmd__history__subcmd__help__subcmd__help_commands() {

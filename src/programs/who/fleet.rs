@@ -2,30 +2,33 @@
 //! table, and here they are put together (`handoff::hosts`).
 //!
 //! Of a port, each history opens the files that have lines about it; of clients, all that may have
-//! them. Nothing is written: the folders may be copies, or those of the hosts themselves.
+//! them. Nothing is written: the folders may be copies, or those of the hosts themselves. Of what
+//! `history copy` put there, in a directory or a bucket, the lines behind the history are in
+//! `rest.gz`; of a bucket, the files are brought that are opened.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use memchr::memrchr;
-
+use crate::disk::copies::CopyStore;
 use crate::disk::eventlog::{LogReader, open_past, open_past_from};
-use crate::disk::history::{FOLDER, History, HistoryPlace, ToldRows, Unreadable};
+use crate::disk::history::{
+    FOLDER, HOST_LOG, History, HistoryPlace, OpenedRest, ToldRows, Unreadable, last_time,
+};
 use crate::handoff::change::Timestamp;
 use crate::handoff::holding::Holding;
 use crate::handoff::hosts::{HostPast, HostsLines, ToldTogether};
-use crate::handoff::logged;
+use crate::handoff::logged::LoggedLine;
 use crate::handoff::naming::{Naming, Namings};
+use crate::programs::copies::{bucket, next_step};
 use crate::programs::exit::ExitError;
-use crate::programs::options::Asked;
+use crate::programs::options::{Asked, CopyPlace};
 use crate::programs::who::found::{FoundHoldings, Sought, room, too_much};
 use crate::programs::who::{behind, lines, names, warn_of_gaps, with_history};
 
-/// What a host's log is called in its folder.
-const LOG: &str = "events.log";
 /// The most hosts.
 const HOSTS_MAX: usize = 256;
 /// Octets at the end of a log that have a whole line.
@@ -40,7 +43,7 @@ type NamedPast = (HostPast, Vec<Naming>);
 /// A host's folder.
 struct Host {
     name: String,
-    folder: PathBuf,
+    place: HistoryPlace,
 }
 
 /// Looks into the logs and histories of all hosts. With what the answer may lack.
@@ -48,11 +51,14 @@ struct Host {
 /// # Errors
 /// Where there are no hosts, none can be read, or too much is found.
 pub fn find(
-    folder: &Path,
+    place: &CopyPlace,
     sought: Sought,
     now: Timestamp,
 ) -> Result<(FoundHoldings, Vec<String>), ExitError> {
-    let hosts = hosts_in(folder)?;
+    let hosts = match place {
+        CopyPlace::Folder(folder) => hosts_in(folder)?,
+        CopyPlace::Bucket(name, prefix) => hosts_of(&bucket("--fleet", name, prefix)?)?,
+    };
     let mut warnings = Vec::new();
     let asked = sought.asked;
     let (mut together, names) = ask(&hosts, sought, &mut warnings)?;
@@ -80,7 +86,7 @@ pub fn find(
 fn hosts_in(folder: &Path) -> Result<Vec<Host>, ExitError> {
     let failed = |error: &dyn std::fmt::Display| {
         ExitError::failed(format_args!(
-            "--fleet: {}: {error}; name a folder that has one for each host, with its {LOG} and {FOLDER}",
+            "--fleet: {}: {error}; name a folder that has one for each host, with its {HOST_LOG} and {FOLDER}",
             folder.display()
         ))
     };
@@ -89,7 +95,8 @@ fn hosts_in(folder: &Path) -> Result<Vec<Host>, ExitError> {
         let entry = entry.map_err(|error| failed(&error))?;
         let (name, folder) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         if folder.is_dir() && !name.starts_with('.') {
-            hosts.push(Host { name, folder });
+            let place = HistoryPlace::new(folder.join(FOLDER), folder.join(HOST_LOG));
+            hosts.push(Host { name, place });
         }
         if hosts.len() > HOSTS_MAX {
             return Err(failed(&format_args!("it has more than {HOSTS_MAX} folders")));
@@ -99,6 +106,26 @@ fn hosts_in(folder: &Path) -> Result<Vec<Host>, ExitError> {
     match hosts.is_empty() {
         true => Err(failed(&"it has no folder of a host")),
         false => Ok(hosts),
+    }
+}
+
+/// Those that were copied there.
+fn hosts_of(store: &Arc<dyn CopyStore>) -> Result<Vec<Host>, ExitError> {
+    let failed = |error: &dyn std::fmt::Display, next: &str| {
+        ExitError::failed(format_args!("--fleet: {store}: {error}; {next}"))
+    };
+    let names = store.hosts().map_err(|error| failed(&error, next_step(&error, true)))?;
+    let names = names.into_iter().filter(|name| !name.starts_with('.'));
+    let hosts = names.map(|name| Host { place: HistoryPlace::copied(store, &name), name });
+    let mut hosts: Vec<_> = hosts.collect();
+    hosts.sort_by(|one, other| one.name.cmp(&other.name));
+    match hosts.len() {
+        0 => Err(failed(&"no host has copied its history there", "history copy does")),
+        1..=HOSTS_MAX => Ok(hosts),
+        _ => Err(failed(
+            &format_args!("it has more than {HOSTS_MAX} folders"),
+            "name one of a fleet",
+        )),
     }
 }
 
@@ -156,8 +183,51 @@ fn nat64s_of<'p>(asked: Asked, pasts: impl Iterator<Item = &'p HostPast>) -> BTr
 }
 
 impl Host {
-    fn log(&self) -> PathBuf {
-        self.folder.join(LOG)
+    fn log(&self) -> &Path {
+        self.place.log()
+    }
+
+    /// The lines behind its history, where its log is not there.
+    fn rest(&self) -> Result<Option<OpenedRest>, ExitError> {
+        if !self.place.is_copied() && self.log().exists() {
+            return Ok(None);
+        }
+        self.place.open_rest().map_err(|error| self.rest_failed(&error))
+    }
+
+    fn rest_failed(&self, error: &io::Error) -> ExitError {
+        let folder = self.place.folder().display();
+        let next = "ask again, and if that is of no use, have it copied again";
+        ExitError::failed(format_args!(
+            "the end of its event log, in {folder}, cannot be read: {error}; {next}"
+        ))
+    }
+
+    /// What lies behind its history, as `behind` has it.
+    fn behind(
+        &self,
+        history: &History,
+        asked: Asked,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Vec<LoggedLine>, Option<Timestamp>), ExitError> {
+        let Some(rest) = self.rest()? else { return behind(history, self.log(), asked, warnings) };
+        let found = rest.behind(Some(history)).map_err(|error| self.rest_failed(&error))?;
+        let (file, after, gap) = found;
+        if let Some(gap) = gap {
+            warnings.push(format!(
+                "lines of its event log are missing from {gap} UTC on, and who had a port then may have lost it"
+            ));
+        }
+        Ok((lines(vec![file], asked, after)?, gap))
+    }
+
+    /// Its lines, where it has no history.
+    fn lines(&self, asked: Asked) -> Result<Vec<LoggedLine>, ExitError> {
+        let Some(rest) = self.rest()? else {
+            return lines(open_past(self.log()).map_err(log_failed)?, asked, None);
+        };
+        let (file, ..) = rest.behind(None).map_err(|error| self.rest_failed(&error))?;
+        lines(vec![file], asked, None)
     }
 
     fn says(&self, warning: &str) -> String {
@@ -171,7 +241,7 @@ impl Host {
         look: impl FnMut(Option<&History>, &mut Vec<String>) -> Result<T, ExitError>,
     ) -> Result<T, ExitError> {
         let failed = |error| history_failed(&error);
-        let (found, said) = with_history(self.folder.join(FOLDER), self.log(), failed, look)?;
+        let (found, said) = with_history(&self.place, failed, look)?;
         warnings.extend(said.iter().map(|warning| self.says(warning)));
         Ok(found)
     }
@@ -179,19 +249,47 @@ impl Host {
     /// What its history and its log say of what is asked about. Where the history cannot be read:
     /// what the log says alone.
     fn past(&self, sought: Sought, warnings: &mut Vec<String>) -> Result<NamedPast, ExitError> {
-        let log = self.log();
         let found = self.look(warnings, |history, warnings| match history {
-            Some(history) => past_in_history(history, &log, sought, warnings),
-            None => past_in_log(&log, sought.asked),
+            Some(history) => self.past_in_history(history, sought, warnings),
+            None => Ok(past_in_log(self.lines(sought.asked)?)),
         });
         let error = match found {
             Ok(past) => return Ok(past),
             Err(error) => error,
         };
-        let Ok(past) = past_in_log(&log, sought.asked) else { return Err(error) };
+        let Ok(past) = self.lines(sought.asked).map(past_in_log) else { return Err(error) };
         let alone = format!("{}; its event log was read alone", error.message);
         warnings.push(self.says(&alone));
         Ok(past)
+    }
+
+    fn past_in_history(
+        &self,
+        history: &History,
+        sought: Sought,
+        warnings: &mut Vec<String>,
+    ) -> Result<NamedPast, ExitError> {
+        let asked = sought.asked;
+        let (rest, gap) = self.behind(history, asked, warnings)?;
+        warn_of_gaps(history, sought, warnings);
+        let failed = |error: Unreadable| match error.1.kind() {
+            io::ErrorKind::QuotaExceeded => too_much(error.1),
+            _ => history_failed(&error),
+        };
+        let told = match asked {
+            Asked::Port(port) => history.told_of_port(port, room),
+            Asked::Clients(net) => history.told_of_clients(net, room),
+            Asked::Pool(_) => Ok(ToldRows::default()),
+        };
+        let ToldRows { mut holdings, contradictions, .. } = told.map_err(failed)?;
+        if let Some(gap) = gap {
+            let open = holdings.iter_mut().filter(|held| held.until.is_none());
+            open.for_each(|held| held.doubt(gap));
+        }
+        let about_names = rest.iter().filter(|line| line.named().is_some()).cloned().collect();
+        let names = names(asked, history, about_names, gap)?;
+        let is_whole = matches!(asked, Asked::Port(_));
+        Ok((HostPast { holdings, contradictions, beginnings: None, is_whole, rest }, names))
     }
 
     /// Adds when tables of these NAT64s began anew, by its history.
@@ -231,13 +329,16 @@ impl Host {
     /// The time of its newest line. None: it has none, as far as that can be read.
     fn newest(&self) -> Option<Timestamp> {
         let log = self.log();
-        if let Some(at) = last_in_file(&log).ok().flatten() {
+        if let Some(at) = last_in_file(log).ok().flatten() {
+            return Some(at);
+        }
+        if let Some(at) = self.rest().ok().flatten().and_then(|rest| rest.note.last()) {
             return Some(at);
         }
         // Since its day began, it has written none.
-        let history = History::open(HistoryPlace::new(self.folder.join(FOLDER), log.clone()));
+        let history = History::open(self.place.clone());
         let end = history.ok().flatten().map(|history| *history.end());
-        let rest = open_past_from(&log, end.as_ref().map(|end| &end.place)).ok();
+        let rest = open_past_from(log, end.as_ref().map(|end| &end.place)).ok();
         let last = rest.and_then(|past| last_of(LogReader::new(past.files)));
         last.or(end.map(|end| end.reached))
     }
@@ -250,39 +351,10 @@ fn history_failed((path, error): &Unreadable) -> ExitError {
     ))
 }
 
-fn past_in_log(log: &Path, asked: Asked) -> Result<NamedPast, ExitError> {
-    let rest = lines(open_past(log).map_err(log_failed)?, asked, None)?;
+fn past_in_log(rest: Vec<LoggedLine>) -> NamedPast {
     let mut namings = Namings::default();
     rest.iter().for_each(|line| namings.take(line));
-    Ok((HostPast { rest, ..HostPast::default() }, namings.into_all()))
-}
-
-fn past_in_history(
-    history: &History,
-    log: &Path,
-    sought: Sought,
-    warnings: &mut Vec<String>,
-) -> Result<NamedPast, ExitError> {
-    let asked = sought.asked;
-    let (rest, gap) = behind(history, log, asked, warnings)?;
-    warn_of_gaps(history, sought, warnings);
-    let failed = |error: Unreadable| match error.1.kind() {
-        io::ErrorKind::QuotaExceeded => too_much(error.1),
-        _ => history_failed(&error),
-    };
-    let told = match asked {
-        Asked::Port(port) => history.told_of_port(port, room),
-        Asked::Clients(net) => history.told_of_clients(net, room),
-        Asked::Pool(_) => Ok(ToldRows::default()),
-    };
-    let ToldRows { mut holdings, contradictions, .. } = told.map_err(failed)?;
-    if let Some(gap) = gap {
-        holdings.iter_mut().filter(|held| held.until.is_none()).for_each(|held| held.doubt(gap));
-    }
-    let about_names = rest.iter().filter(|line| line.named().is_some()).cloned().collect();
-    let names = names(asked, history, about_names, gap)?;
-    let is_whole = matches!(asked, Asked::Port(_));
-    Ok((HostPast { holdings, contradictions, beginnings: None, is_whole, rest }, names))
+    (HostPast { rest, ..HostPast::default() }, namings.into_all())
 }
 
 fn log_failed((path, error): (PathBuf, io::Error)) -> ExitError {
@@ -316,13 +388,6 @@ fn last_in_file(log: &Path) -> io::Result<Option<Timestamp>> {
     let mut end = Vec::new();
     file.take(END_OCTETS).read_to_end(&mut end)?;
     Ok(last_time(&end))
-}
-
-fn last_time(text: &[u8]) -> Option<Timestamp> {
-    let whole = &text[..memrchr(b'\n', text)?];
-    let lines = whole.rsplit(|&octet| octet == b'\n');
-    let mut times = lines.filter_map(|line| logged::time_of(std::str::from_utf8(line).ok()?));
-    times.next()
 }
 
 /// That of the last line of some files.

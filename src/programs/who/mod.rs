@@ -119,8 +119,8 @@ impl Said {
 /// Looks into the history, if there is one, and into the event log; or into those of a fleet.
 fn find(options: &WhoOptions, sought: Sought, said: &mut Said) -> Result<FoundHoldings, ExitError> {
     let WhoOptions { log, history, config, fleet, .. } = options;
-    if let Some(folder) = fleet {
-        let (found, warnings) = fleet::find(folder, sought, clock::wall())?;
+    if let Some(place) = fleet {
+        let (found, warnings) = fleet::find(place, sought, clock::wall())?;
         said.say(warnings);
         return Ok(found);
     }
@@ -137,19 +137,18 @@ fn find(options: &WhoOptions, sought: Sought, said: &mut Said) -> Result<FoundHo
         Some(history) => find_in_history(history, &log, sought, warnings),
         None => find_in_log(Some(log.clone()), sought),
     };
-    let (found, warnings) = with_history(folder, log.clone(), failed, look)?;
+    let place = HistoryPlace::new(folder, log.clone());
+    let (found, warnings) = with_history(&place, failed, look)?;
     said.say(warnings);
     Ok(found)
 }
 
 /// What `look` finds in the history of a log, if there is one, with what it warns of.
 fn with_history<T>(
-    folder: PathBuf,
-    log: PathBuf,
+    place: &HistoryPlace,
     failed: impl Fn(Unreadable) -> ExitError,
     mut look: impl FnMut(Option<&History>, &mut Vec<String>) -> Result<T, ExitError>,
 ) -> Result<(T, Vec<String>), ExitError> {
-    let place = HistoryPlace::new(folder, log);
     let mut tries = TRIES;
     loop {
         let opened = History::open(place.clone()).map_err(&failed)?;

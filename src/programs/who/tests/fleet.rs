@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::fs::parent;
+use crate::programs::options::CopyPlace;
 
 impl World {
     /// Of three hosts. Clocks are ahead by so many microseconds.
@@ -30,6 +31,11 @@ impl World {
     }
 
     fn fleet_answer(&self, sought: Sought) -> Answer {
+        self.answer_in(self.fleet(), sought)
+    }
+
+    /// By what is in a folder.
+    fn answer_in(&self, folder: PathBuf, sought: Sought) -> Answer {
         let options = WhoOptions {
             who: sought.asked,
             at: None,
@@ -37,7 +43,7 @@ impl World {
             log: None,
             history: None,
             config: None,
-            fleet: Some(self.fleet()),
+            fleet: Some(CopyPlace::Folder(folder)),
             json: true,
         };
         told(&options, sought).unwrap_or_else(|error| panic!("{sought:?}: {}", error.message))
@@ -50,6 +56,41 @@ impl World {
         if by_one != by_fleet {
             let log = fs::read_to_string(self.log()).unwrap();
             panic!("{sought:?}\n{log}\nby one log:\n{by_one}\nby those of hosts:\n{by_fleet}");
+        }
+        #[cfg(feature = "fleet")]
+        {
+            let answer = self.answer_in(self.copies(), sought);
+            assert_eq!(
+                answer.to_string() + &answer.json().unwrap(),
+                by_one,
+                "by copies: {sought:?}"
+            );
+        }
+    }
+
+    #[cfg(feature = "fleet")]
+    fn copies(&self) -> PathBuf {
+        self.folder.path().join("copies")
+    }
+
+    #[cfg(not(feature = "fleet"))]
+    fn copy(&self) {}
+
+    /// Copies what all hosts have by now.
+    #[cfg(feature = "fleet")]
+    fn copy(&self) {
+        let store = crate::disk::copies::folder::CopyFolder::new(self.copies());
+        for host in 0..self.hosts {
+            let log = self.host_log(host);
+            let place = HistoryPlace::new(log.with_file_name("history"), log);
+            let copying = crate::disk::history::HistoryCopying {
+                place: &place,
+                store: &store,
+                host: &format!("host-{host}"),
+                removes: false,
+                progress: &|_, _| (),
+            };
+            copying.copy().unwrap();
         }
     }
 }
@@ -67,7 +108,10 @@ proptest! {
     #[test]
     fn hosts_say_together_what_one_log_says(steps in fleet_steps(), full: bool, moments: [u8; 5]) {
         let mut world = World::of_hosts(full, [0; 3]);
-        steps.into_iter().for_each(|(step, taken)| world.step_of_fleet(step, taken));
+        for steps in steps.chunks(40) {
+            steps.iter().for_each(|&(step, taken)| world.step_of_fleet(step, taken));
+            world.copy();
+        }
         let length = world.now - BEGIN + 2 * SECOND;
         for (place, moment) in (0..24).zip(moments.into_iter().cycle()) {
             let from = BEGIN - SECOND + length / 255 * u64::from(moment);
@@ -146,7 +190,7 @@ fn hosts_that_cannot_be_read_are_named() {
     let find = |at: &str| {
         let span = Some(TimeSpan::parse(at, now).unwrap());
         let sought = Sought { asked: "192.0.2.7:3719".parse().unwrap(), span, to: None };
-        super::super::fleet::find(&world.fleet(), sought, now)
+        super::super::fleet::find(&CopyPlace::Folder(world.fleet()), sought, now)
     };
     let (found, warnings) = find("2019-03-18 10:01:30").unwrap();
     assert_eq!(found.holdings.len(), 1);

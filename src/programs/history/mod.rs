@@ -1,4 +1,8 @@
-//! `nat64handoff history`: makes the history of an event log by hand, and reads all of it.
+//! `nat64handoff history`: makes the history of an event log by hand, reads all of it, and copies
+//! it.
+
+#[cfg(feature = "fleet")]
+mod copy;
 
 use std::cell::RefCell;
 use std::io;
@@ -13,7 +17,7 @@ use crate::programs::log_place::LogPlaces;
 use crate::programs::options::{HistoryCommand, HistoryOptions};
 use crate::programs::progress::Progress;
 
-/// Builds or checks a history.
+/// Builds, checks or copies a history.
 ///
 /// # Errors
 /// What is in the way; of a check, also where something is wrong, so that scripts see it.
@@ -21,6 +25,10 @@ pub fn run(command: HistoryCommand) -> Result<(), ExitError> {
     match command {
         HistoryCommand::Build(options) => build(&options),
         HistoryCommand::Check(options) => check(&options),
+        #[cfg(feature = "fleet")]
+        HistoryCommand::Copy(options) => copy::copy(&options),
+        #[cfg(not(feature = "fleet"))]
+        HistoryCommand::Copy(_) => Err(crate::programs::copies::not_built("history copy")),
     }
 }
 
