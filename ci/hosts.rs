@@ -1,5 +1,6 @@
 //! Several hosts that share their tables, on a real etcd of three nodes. Wants the feature `fleet`,
-//! and Debian's etcd-server; bird2 where routes are announced.
+//! and Debian's etcd-server; bird2 where routes are announced, and Python's moto where histories are
+//! copied to a bucket.
 //!
 //! ```text
 //!   site: NAT64s at 192.0.2.N                              hosts, each in a network of its own
@@ -32,6 +33,12 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 #[path = "hosts/asker.rs"]
 mod asker;
 #[cfg(feature = "fleet")]
+#[path = "hosts/bucket.rs"]
+mod bucket;
+#[cfg(feature = "fleet")]
+#[path = "hosts/copied.rs"]
+mod copied;
+#[cfg(feature = "fleet")]
 #[path = "crash/dice.rs"]
 mod dice;
 #[cfg(feature = "fleet")]
@@ -54,8 +61,14 @@ mod live;
 #[path = "e2e/namespace.rs"]
 mod namespace;
 #[cfg(feature = "fleet")]
+#[path = "harness/python.rs"]
+mod python;
+#[cfg(feature = "fleet")]
 #[path = "hosts/routed.rs"]
 mod routed;
+#[cfg(feature = "fleet")]
+#[path = "harness/run.rs"]
+mod run;
 #[cfg(feature = "fleet")]
 #[path = "hosts/secured.rs"]
 mod secured;

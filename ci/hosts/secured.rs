@@ -36,7 +36,7 @@ sign nat64ho host keyUsage=digitalSignature
 sign root root keyUsage=digitalSignature
 ";
 
-fn certificates(folder: &Path) -> (Vec<String>, Vec<String>) {
+pub fn certificates(folder: &Path) -> (Vec<String>, Vec<String>) {
     let made = Command::new("bash").args(["-ec", CERTIFICATES]).current_dir(folder).output();
     let made = made.expect("bash");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
