@@ -251,6 +251,7 @@ fn a_host_that_is_drained_answers_all_the_same() {
         told[1].check(&nat64s[1]);
         let metrics = site.hosts[1].asks("/metrics").1;
         assert!(metrics.contains("nat64handoff_fleet_tables 2"), "{metrics}");
+        check_dashboard(&metrics);
         let all: Vec<_> = nat64s.iter().zip(&told).collect();
         check_logs(&site.hosts, &all);
         // Who has none left says no more that it is there.
@@ -259,4 +260,22 @@ fn a_host_that_is_drained_answers_all_the_same() {
         let (status, said) = site.hosts[1].runs(&["fleet", "drain"]);
         assert_eq!(status, 1, "nobody else may have them: {said}");
     });
+}
+
+/// What alerts and dashboard say of a fleet is there.
+fn check_dashboard(metrics: &str) {
+    for text in [
+        include_str!("../../src/programs/service/alerts.yml"),
+        include_str!("../../src/programs/service/grafana.json"),
+    ] {
+        let uses = text.split("nat64handoff_fleet_").skip(1);
+        let names: Vec<_> = uses.filter_map(|rest| rest.split([' ', '{', '[']).next()).collect();
+        assert!(names.len() >= 3, "{names:?}");
+        for name in names {
+            assert!(
+                metrics.contains(&format!("\nnat64handoff_fleet_{name} ")),
+                "{name}: {metrics}"
+            );
+        }
+    }
 }

@@ -131,6 +131,31 @@ fn page_shows_no_answer_of_an_earlier_question() {
     assert!(browser.text("#one-table tbody").contains(&expected), "{}", browser.text("#one"));
 }
 
+/// A server without a fleet says nothing of one; one that has one says how it does.
+#[test]
+fn page_has_a_line_of_the_fleet() {
+    let web = format!("127.0.0.1:{}", free_port());
+    let _server = start(&web);
+    let browser = Browser::start();
+    browser.go(&format!("http://{web}/"));
+    browser.shows("#state", |text| text == "serving");
+    assert_eq!(browser.run("return document.getElementById('fleet').hidden"), true);
+    browser.run(
+        "const fetched = window.fetch; \
+         window.fetch = async (path, options) => { \
+           const answer = await fetched(path, options); \
+           if (!path.startsWith('/status')) return answer; \
+           const told = await answer.json(); \
+           told.fleet = { cell: 'ams', host: 7, tables: 1200, nodes: 3, nodes_answering: 2, \
+             behind_seconds: 0.25, hears_others: false, drains: false }; \
+           return new Response(JSON.stringify(told)); }",
+    );
+    let said = "cell ams, host 7: owner of 1,200 tables, 2 of 3 nodes of etcd answer, 0.3 s behind, \
+                hears no other host";
+    browser.shows("#fleet", |text| text == said);
+    assert_eq!(browser.run("return document.getElementById('fleet').hidden"), false);
+}
+
 /// It goes on when the server was killed and another one is there.
 #[test]
 fn page_goes_on_after_a_restart() {

@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, TableState};
 
 use crate::programs::ask::units::Units;
-use crate::programs::report::{Capacity, Status, TableStatus};
+use crate::programs::report::{Capacity, FleetStatus, Status, TableStatus};
 use crate::programs::top::view::{TopOrder, TopView, key_of, trend};
 
 const UNITS: Units = Units { for_people: true };
@@ -18,6 +18,8 @@ const UNITS: Units = Units { for_people: true };
 const NEARLY_FULL: f64 = 0.875;
 /// An answer that is older than this is old.
 const OLD_SECONDS: u64 = 3;
+/// A host of a fleet that is so far behind is one to look after.
+const BEHIND_SECONDS: f64 = 2.0;
 /// Rows below which there is no room for more than the list.
 const SMALL: u16 = 14;
 /// Reasons of drops that are shown.
@@ -87,7 +89,36 @@ fn head(view: &TopView, now: Instant) -> Vec<Line<'static>> {
         second.push(Span::from("   log queue "));
         second.push(part(log.waiting));
     }
-    vec![Line::from(first), Line::from(second)]
+    let mut lines = vec![Line::from(first), Line::from(second)];
+    lines.extend(status.fleet.as_ref().map(fleet));
+    lines
+}
+
+/// How it does among the hosts that share its tables.
+fn fleet(fleet: &FleetStatus) -> Line<'static> {
+    let etcd = format!("{} of {}", fleet.nodes_answering, fleet.nodes);
+    let etcd = match 2 * fleet.nodes_answering <= fleet.nodes {
+        true => Span::from(etcd).fg(Color::Red).bold(),
+        false => Span::from(etcd),
+    };
+    let behind = format!("{:.1} s", fleet.behind_seconds);
+    let behind = match fleet.behind_seconds >= BEHIND_SECONDS {
+        true => Span::from(behind).fg(Color::Yellow),
+        false => Span::from(behind),
+    };
+    let mut spans = vec![
+        Span::from(format!("cell {}, host {}, ", fleet.cell, fleet.host)),
+        Span::from(format!("owner of {} tables   etcd ", UNITS.count(fleet.tables))),
+        etcd,
+        Span::from(" nodes, behind "),
+        behind,
+    ];
+    if fleet.drains {
+        spans.push(Span::from("   gives its tables away").fg(Color::Yellow));
+    } else if !fleet.hears_others {
+        spans.push(Span::from("   hears no other host").fg(Color::Yellow));
+    }
+    Line::from(spans)
 }
 
 fn used(of: Capacity) -> Span<'static> {
@@ -288,8 +319,36 @@ mod tests {
     }
 
     #[test]
+    fn a_fleet_has_a_line() {
+        let mut view = view();
+        let before = drawn(&view, (120, 30));
+        assert!(!before.contains("cell"), "{before}");
+        let fleet = FleetStatus {
+            cell: "ams".to_owned(),
+            host: 7,
+            tables: 12,
+            nodes_answering: 3,
+            nodes: 3,
+            hears_others: true,
+            ..FleetStatus::default()
+        };
+        let mut shown = |fleet: FleetStatus| {
+            view.status.fleet = Some(fleet);
+            let text = drawn(&view, (120, 30));
+            assert!(text.contains("192.0.2.7 "), "the list is there still: {text}");
+            text.lines().find(|line| line.contains("cell")).unwrap().to_owned()
+        };
+        let said = "cell ams, host 7, owner of 12 tables   etcd 3 of 3 nodes, behind 0.0 s  ";
+        assert!(shown(fleet.clone()).contains(said));
+        let alone = FleetStatus { hears_others: false, behind_seconds: 3.21, ..fleet.clone() };
+        assert!(shown(alone).contains("behind 3.2 s   hears no other host"));
+        assert!(shown(FleetStatus { drains: true, ..fleet }).contains("gives its tables away"));
+    }
+
+    #[test]
     fn terminals_of_any_size() {
         let mut view = view();
+        view.status.fleet = Some(FleetStatus::default());
         for inside in [false, true] {
             for width in [1, 2, 3, 7, 20, 79, 80, 300] {
                 for height in [1, 2, 3, 4, 5, 13, 14, 15, 100] {

@@ -222,6 +222,20 @@ function tell(text, good) {
   $("state").className = good ? "good" : "bad";
 }
 
+// How it does among the hosts that share its tables.
+function drawFleet(fleet) {
+  $("fleet").hidden = !fleet;
+  if (!fleet) return;
+  const told = [
+    `cell ${fleet.cell}, host ${fleet.host}: owner of ${number.format(fleet.tables)} tables`,
+    `${fleet.nodes_answering} of ${fleet.nodes} nodes of etcd answer`,
+    `${number.format(fleet.behind_seconds)} s behind`,
+  ];
+  if (fleet.drains) told.push("gives its tables away");
+  else if (!fleet.hears_others) told.push("hears no other host");
+  $("fleet").textContent = told.join(", ");
+}
+
 async function look() {
   try {
     status = await ask("/status?tables=1000");
@@ -233,6 +247,7 @@ async function look() {
     $("requests").textContent = rate(counted.datagrams?.per_second);
     $("created").textContent = rate(counted.created?.per_second);
     $("dropped").textContent = rate(status.drops.reduce((sum, drop) => sum + drop.per_second, 0));
+    drawFleet(status.fleet);
     drawTables();
     drawDrops();
     if (looks++ % HOUR_EVERY === 0) drawHour(await ask("/hour"), Date.parse(status.time));
