@@ -40,33 +40,94 @@ pub struct Joined {
     pushed: bool,
 }
 
-/// Gives `write` all of `packets`, in order: as one super-packet those that follow each other, its
-/// front and the data of each, and any other as it is. `udp` is as for [`Joined::begin`].
+/// Super-packets that are put together at once, each of another flow.
+const FLOWS_MAX: usize = 8;
+
+/// Gives `write` all of `packets`: as one super-packet those of a flow that follow each other, its
+/// front and the data of each, and any other as it is. Packets of other flows may stand between
+/// them, and are then written earlier or later; those of one flow keep their order. `udp` is as for
+/// [`Joined::begin`].
 pub fn join_each<'a>(
     packets: impl Iterator<Item = &'a [u8]>,
     udp: bool,
     mut write: impl FnMut(&Offload, &[u8], &[&[u8]]),
 ) {
-    let mut packets = packets.peekable();
-    while let Some(first) = packets.next() {
-        let Some((mut joined, data)) = Joined::begin(first, udp) else {
-            write(&Offload::default(), first, &[]);
+    let mut flows = const { [const { None::<Flow<'a>> }; FLOWS_MAX] };
+    // The place of the last packet's flow, and of the next one that begins.
+    let (mut last, mut next) = (0, 0);
+    for packet in packets {
+        let joins =
+            |flow: &mut Option<Flow<'a>>| flow.as_mut().is_some_and(|flow| flow.join(packet));
+        // Mostly it is that of the packet before.
+        if joins(&mut flows[last]) {
+            continue;
+        }
+        if let Some(at) = flows.iter_mut().position(joins) {
+            last = at;
+            continue;
+        }
+        let mut place = None;
+        for (at, flow) in flows.iter_mut().enumerate() {
+            if let Some(before) = flow.take_if(|flow| flow.precedes(packet)) {
+                before.write(&mut write);
+                place = Some(at);
+            }
+        }
+        let Some((joined, data)) = Joined::begin(packet, udp) else {
+            write(&Offload::default(), packet, &[]);
             continue;
         };
+        last = place.unwrap_or(next);
+        if place.is_none() {
+            next = (next + 1) % FLOWS_MAX;
+        }
+        if let Some(before) = flows[last].replace(Flow::of(packet, joined, data)) {
+            before.write(&mut write);
+        }
+    }
+    flows.into_iter().flatten().for_each(|flow| flow.write(&mut write));
+}
+
+/// A super-packet, and the packets that it is made of.
+struct Flow<'a> {
+    joined: Joined,
+    first: &'a [u8],
+    /// The data of each.
+    parts: [&'a [u8]; JOINED_MAX],
+}
+
+impl<'a> Flow<'a> {
+    fn of(first: &'a [u8], joined: Joined, data: Range<usize>) -> Self {
         let mut parts: [&[u8]; JOINED_MAX] = [&[]; JOINED_MAX];
         parts[0] = &first[data];
-        while let Some(next) = packets.peek()
-            && let Some(data) = joined.join(next)
-        {
-            parts[joined.packets() - 1] = &next[data];
-            packets.next();
-        }
-        let count = joined.packets();
+        Self { joined, first, parts }
+    }
+
+    /// Returns whether the packet belongs there, and is joined.
+    fn join(&mut self, packet: &'a [u8]) -> bool {
+        let Some(data) = self.joined.join(packet) else { return false };
+        self.parts[self.joined.packets() - 1] = &packet[data];
+        true
+    }
+
+    /// Whether the packet must not be written before this one: it is of the same flow, or cannot be
+    /// told to be of another one of the same two hosts.
+    fn precedes(&self, packet: &[u8]) -> bool {
+        let own = |range: Range<usize>| self.first.get(range);
+        let same = |range: Range<usize>| own(range.clone()) == packet.get(range);
+        same(field::SOURCE.start..field::DESTINATION.end)
+            && (own(field::NEXT_HEADER..field::NEXT_HEADER + 1)
+                != packet.get(field::NEXT_HEADER..field::NEXT_HEADER + 1)
+                || same(IPV6_HEADER..IPV6_HEADER + 4))
+    }
+
+    fn write(mut self, write: &mut impl FnMut(&Offload, &[u8], &[&[u8]])) {
+        let count = self.joined.packets();
         if count == 1 {
-            write(&Offload::default(), first, &[]);
+            write(&Offload::default(), self.first, &[]);
         } else {
-            let (front, offload) = joined.finish();
-            write(&offload, front, &parts[..count]);
+            let (front, offload) = self.joined.finish();
+            write(&offload, front, &self.parts[..count]);
         }
     }
 }
@@ -211,6 +272,8 @@ impl Joined {
 mod tests {
     use std::net::SocketAddrV6;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::ip::build::{ipv6_tcp, ipv6_udp};
     use crate::ip::segments::cut;
@@ -267,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_written_in_order_and_datagrams_alone_where_nobody_knows_them_joined() {
+    fn all_of_a_flow_are_written_in_order_and_datagrams_alone_where_nobody_knows_them_joined() {
         let (from, to) = ends();
         let udp = |data: &[u8]| ipv6_udp(from, to, data);
         let packets = [
@@ -288,9 +351,91 @@ mod tests {
                     None => written.push(whole),
                 }
             });
-            assert_eq!(written, packets);
-            let expected: &[usize] = if joins_udp { &[2, 2, 0, 0] } else { &[2, 0, 0, 0, 0] };
+            // What is no packet is of no flow.
+            let is_packet = |packet: &Vec<u8>| packet.len() > 1;
+            assert!(
+                written.iter().filter(|p| is_packet(p)).eq(packets.iter().filter(|p| is_packet(p)))
+            );
+            assert_eq!(written.len(), packets.len());
+            counts.sort_unstable();
+            let expected: &[usize] = if joins_udp { &[0, 0, 2, 2] } else { &[0, 0, 0, 0, 2] };
             assert_eq!(counts, expected);
+        }
+    }
+
+    /// A segment of one of several flows.
+    fn of_flow(flow: u8, sequence: u32, data: &[u8], flags: u8) -> Vec<u8> {
+        segment(sequence, data, |packet| (packet[41], packet[53]) = (flow, flags))
+    }
+
+    /// What is written, cut again, and in how many writes.
+    fn written(packets: &[Vec<u8>]) -> (Vec<Vec<u8>>, usize) {
+        let (mut written, mut writes) = (Vec::new(), 0);
+        join_each(packets.iter().map(Vec::as_slice), true, |offload, front, rest| {
+            writes += 1;
+            let whole = [front, &rest.concat()].concat();
+            match offload.segments {
+                Some(_) => written.extend(cut(&whole, offload)),
+                None => written.push(whole),
+            }
+        });
+        (written, writes)
+    }
+
+    #[test]
+    fn flows_in_turns_are_joined_each() {
+        let turns = |flows: u8| -> Vec<_> {
+            let turn = |number| (0..flows).map(move |flow| (flow, number));
+            let packet = |(flow, number)| of_flow(flow, number * 100, &[flow; 100], tcp::ACK);
+            (0..8).flat_map(turn).map(packet).collect()
+        };
+        let (all, writes) = written(&turns(8));
+        assert_eq!((all.len(), writes), (64, 8));
+        // One more than are kept: as many packets as before, though not joined.
+        assert_eq!(written(&turns(9)).0.len(), 72);
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_of_a_flow_overtakes_another(
+            steps in proptest::collection::vec((0..12_u8, 0..12_u8, 1..4_usize), 0..120),
+        ) {
+            let mut sequences = [0_u32; 12];
+            let packets: Vec<_> = steps.iter().map(|&(flow, kind, length)| {
+                let sequence = &mut sequences[usize::from(flow)];
+                let (flags, data) = match kind {
+                    0 => (tcp::ACK | tcp::FIN, vec![flow; length]),
+                    1 => (tcp::ACK, vec![]),
+                    2 => (tcp::ACK | tcp::PSH, vec![flow; length]),
+                    _ => (tcp::ACK, vec![flow; 3]),
+                };
+                // A gap.
+                *sequence += u32::from(kind == 3);
+                let packet = of_flow(flow, *sequence, &data, flags);
+                *sequence += data.len() as u32;
+                packet
+            }).collect();
+            let (written, _) = written(&packets);
+            prop_assert_eq!(written.len(), packets.len());
+            for flow in 0..12 {
+                let own = |all: &[Vec<u8>]| -> Vec<_> {
+                    all.iter().filter(|packet| packet[41] == flow).cloned().collect()
+                };
+                prop_assert_eq!(own(&written), own(&packets));
+            }
+        }
+
+        /// What says nothing of ports keeps its place between two hosts.
+        #[test]
+        fn a_fragment_overtakes_nothing_of_its_hosts(place in 0..10_usize) {
+            let mut packets: Vec<_> =
+                (0..10).map(|number| of_flow(number % 3, u32::from(number / 3), &[1], tcp::ACK)).collect();
+            let mut fragment = packets[0].clone();
+            fragment[6] = protocol::FRAGMENT;
+            packets.insert(place, fragment.clone());
+            let (written, _) = written(&packets);
+            let at = written.iter().position(|packet| *packet == fragment);
+            prop_assert_eq!(at, Some(place));
         }
     }
 

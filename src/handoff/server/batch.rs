@@ -178,7 +178,7 @@ pub struct DeliveredPacket {
 }
 
 /// A client's packet becomes IPv4, of its own address of the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Translated {
     /// Whose flow it is of.
     pub client: Ipv6Addr,

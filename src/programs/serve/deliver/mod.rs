@@ -217,16 +217,22 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Gives the host what is `delivered`, of the batch that `backend` holds. A packet that is to
-    /// be translated, and whose client has no address yet, waits for that to be recorded, if it
-    /// `waits_for` a record.
+    /// Gives the host what is `delivered`, of the batch that `backend` holds, client by client. A
+    /// packet that is to be translated, and whose client has no address yet, waits for that to be
+    /// recorded, if it `waits_for` a record.
     pub fn deliver(
         &mut self,
         backend: &impl Backend,
-        delivered: &[DeliveredPacket],
+        delivered: &mut [DeliveredPacket],
         now: Duration,
         waits_for: Option<u64>,
     ) {
+        // What is one client's is written together, in the order in which it came.
+        if !delivered.is_sorted_by_key(|packet| packet.translated) {
+            delivered.sort_unstable_by_key(|packet| {
+                (packet.translated, packet.datagram, packet.range.start)
+            });
+        }
         for alike in delivered.chunk_by(|one, next| one.translated == next.translated) {
             let packets = alike.iter().map(|DeliveredPacket { datagram, range, .. }| {
                 &backend.buffer(*datagram)[range.clone()]

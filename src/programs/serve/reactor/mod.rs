@@ -517,7 +517,7 @@ impl<B: Backend, S: Shard> Reactor<B, S> {
             && !self.outbox.delivered.is_empty()
         {
             let waits_for = waits_for(self.journal.as_ref(), durable).filter(|_| written);
-            let delivered = &self.outbox.delivered;
+            let delivered = &mut self.outbox.delivered;
             deliverer.deliver(&self.backend, delivered, now.monotonic, waits_for);
         }
         self.outbox.clear();
