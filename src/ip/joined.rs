@@ -52,12 +52,12 @@ pub fn join_each<'a>(
     udp: bool,
     mut write: impl FnMut(&Offload, &[u8], &[&[u8]]),
 ) {
-    let mut flows = const { [const { None::<Flow<'a>> }; FLOWS_MAX] };
+    let mut flows = const { [const { None::<JoinedFlow<'a>> }; FLOWS_MAX] };
     // The place of the last packet's flow, and of the next one that begins.
     let (mut last, mut next) = (0, 0);
     for packet in packets {
         let joins =
-            |flow: &mut Option<Flow<'a>>| flow.as_mut().is_some_and(|flow| flow.join(packet));
+            |flow: &mut Option<JoinedFlow<'a>>| flow.as_mut().is_some_and(|flow| flow.join(packet));
         // Mostly it is that of the packet before.
         if joins(&mut flows[last]) {
             continue;
@@ -81,7 +81,7 @@ pub fn join_each<'a>(
         if place.is_none() {
             next = (next + 1) % FLOWS_MAX;
         }
-        if let Some(before) = flows[last].replace(Flow::of(packet, joined, data)) {
+        if let Some(before) = flows[last].replace(JoinedFlow::of(packet, joined, data)) {
             before.write(&mut write);
         }
     }
@@ -89,14 +89,14 @@ pub fn join_each<'a>(
 }
 
 /// A super-packet, and the packets that it is made of.
-struct Flow<'a> {
+struct JoinedFlow<'a> {
     joined: Joined,
     first: &'a [u8],
     /// The data of each.
     parts: [&'a [u8]; JOINED_MAX],
 }
 
-impl<'a> Flow<'a> {
+impl<'a> JoinedFlow<'a> {
     fn of(first: &'a [u8], joined: Joined, data: Range<usize>) -> Self {
         let mut parts: [&[u8]; JOINED_MAX] = [&[]; JOINED_MAX];
         parts[0] = &first[data];
@@ -387,7 +387,7 @@ mod tests {
         let turns = |flows: u8| -> Vec<_> {
             let turn = |number| (0..flows).map(move |flow| (flow, number));
             let packet = |(flow, number)| of_flow(flow, number * 100, &[flow; 100], tcp::ACK);
-            (0..8).flat_map(turn).map(packet).collect()
+            (0..8_u32).flat_map(turn).map(packet).collect()
         };
         let (all, writes) = written(&turns(8));
         assert_eq!((all.len(), writes), (64, 8));
