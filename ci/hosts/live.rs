@@ -2,6 +2,7 @@
 //! are with.
 
 use std::net::{SocketAddrV4, TcpStream};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
@@ -14,6 +15,8 @@ use crate::site::{SERVED, SERVICE, Site};
 
 /// A table has no room for more: `--max-entries`.
 const ENTRIES: u32 = 40;
+/// How long a NAT64 looks for answers before it asks for the next client.
+const PACE: Duration = Duration::from_millis(1);
 const FULL: &[&str] = &["--max-entries", "40"];
 
 /// A connection of a client, whose packets come from the NAT64's address and this port, with a
@@ -93,8 +96,19 @@ fn section_6_who_gets_a_full_table_asks_first() {
         nat64.fence();
         let hears = || site.hosts[0].asks("/status").1.contains("\"hears_others\":true");
         assert!(wait_until(PATIENCE, hears));
-        let (status, said) = site.hosts[0].runs(&["fleet", "drain"]);
+        wait_until_known(site, 0, 1);
+        let host = &site.hosts[0];
+        let (status, said) = std::thread::scope(|scope| {
+            let drained = scope.spawn(|| host.runs(&["fleet", "drain"]));
+            // New clients come all the time, also in the moment in which it is given.
+            for client in (1000..).map(Client::nth).take_while(|_| !drained.is_finished()) {
+                nat64.send(&nat64.client_request(&client.authenticator(), &client.udp(b"new")));
+                while nat64.try_reply(PACE).is_some() {}
+            }
+            drained.join().unwrap()
+        });
         assert_eq!(status, 0, "{said}");
+        ask_until_answered(&nat64, Client::nth(1000));
         replace(&nat64, 100, &ports[1..4]);
         assert_eq!(nat64.find(ports[0]).unwrap().0, Client::nth(0).at(ports[0]));
         let has_line = || site.hosts[1..].iter().any(|host| !host.events().is_empty());
