@@ -13,6 +13,10 @@ use crate::site::{Host, Site};
 /// How long a NAT64 waits for an answer before it asks again.
 const ASKS_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long a host that has given its tables away is there still, at least, where another has not
+/// seen that: shorter than it waits for that.
+const STAYS: Duration = Duration::from_millis(800);
+
 /// Which client has which port, as the NAT64 was told.
 #[derive(Default)]
 pub struct Told(BTreeMap<u16, Client>);
@@ -190,6 +194,50 @@ fn a_host_that_ends_leaves_no_request_without_an_answer() {
         told.map(&nat64, 20..40);
         check_logs(&site.hosts, &[(&nat64, &told)]);
         assert_eq!(site.hosts[1].events().len(), 20);
+    });
+}
+
+/// What a host passes on that cannot see that the owner has given its tables away, as it does not
+/// reach etcd, has its answer: the owner stays until it has seen that. It is drained, so that
+/// nothing is given to it.
+#[test]
+fn a_host_that_ends_waits_for_one_that_passes_on_to_it_still() {
+    Site::with(3, |site| {
+        let nat64 = site.nat64();
+        nat64.introduce();
+        let mut told = Told::default();
+        told.map(&nat64, 0..5);
+        let (status, said) = site.hosts[2].runs(&["fleet", "drain"]);
+        assert_eq!(status, 0, "{said}");
+        site.route(2);
+        told.check(&nat64);
+        let late = site.hosts[2].address();
+        let nodes: Vec<_> = site.cluster.nodes.iter().map(|node| (late, node.address)).collect();
+        let mut first = site.hosts.remove(0);
+        std::thread::scope(|scope| {
+            let ended = scope.spawn(|| first.stop());
+            site.cut(&nodes);
+            let has_it = |host: &Host| host.asks("/metrics").1.contains("fleet_tables 1\n");
+            assert!(wait_until(PATIENCE, || {
+                told.check(&nat64);
+                has_it(&site.hosts[0])
+            }));
+            // Else it would have ended by now.
+            let given = Instant::now();
+            while given.elapsed() < STAYS {
+                told.check(&nat64);
+            }
+            assert!(!ended.is_finished(), "it has ended, and one has not seen whose its table is");
+            site.cut(&[]);
+            while !ended.is_finished() {
+                ask_until_answered(&nat64, Client::nth(0));
+            }
+        });
+        ask_until_answered(&nat64, Client::nth(0));
+        told.check(&nat64);
+        told.map(&nat64, 5..10);
+        site.hosts.insert(0, first);
+        check_logs(&site.hosts, &[(&nat64, &told)]);
     });
 }
 
