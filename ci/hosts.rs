@@ -1,6 +1,6 @@
 //! Several hosts that share their tables, on a real etcd of three nodes. Wants the feature `fleet`,
-//! and Debian's etcd-server; bird2 where routes are announced, and Python's moto where histories are
-//! copied to a bucket.
+//! and Debian's etcd-server; bird2 where routes are announced, and Python's moto where histories
+//! are copied to a bucket.
 //!
 //! ```text
 //!   site: NAT64s at 192.0.2.N                              hosts, each in a network of its own
