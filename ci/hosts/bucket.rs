@@ -14,7 +14,7 @@ use crate::python::python_with;
 pub const PLACE: &str = "s3://histories/site1";
 const MODULES: &[&str] = &["moto", "flask", "flask_cors", "py_partiql_parser"];
 
-/// Says each request, and where it serves. Who may ask is looked up here: not each moto can. Where
+/// Writes down each request, and says where it serves. Who may ask is looked up here: not each moto can. Where
 /// a file `puts` has a number, so many files may be put, and then it has no time for more.
 const SERVER: &str = r#"
 import os, sys, threading
@@ -27,6 +27,8 @@ from werkzeug.serving import make_server
 
 folder, secured = sys.argv[1], sys.argv[2:]
 puts = os.path.join(folder, "puts")
+# Each line stands there before its request is answered.
+asked = open(os.path.join(folder, "asked"), "ab", buffering=0)
 key = Credentials("HOSTKEY", "a/word+of=its/own")
 application = DomainDispatcherApplication(create_backend_app)
 
@@ -45,7 +47,9 @@ def refused(environ):
     return None if signed == words["Signature"] else "SignatureDoesNotMatch"
 
 def counted(environ, start):
-    print(environ["REQUEST_METHOD"], environ["PATH_INFO"], flush=True)
+    # What is brought whole is told from what is brought in parts.
+    part = environ.get("HTTP_RANGE", "")
+    asked.write(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} {part}\n".encode())
     why = refused(environ)
     if why:
         said = f"<Error><Code>{why}</Code><Message>No.</Message></Error>".encode()
@@ -118,9 +122,9 @@ impl BucketServer {
         (status.code().unwrap_or(-1), process.stdout.get(), process.stderr.get())
     }
 
-    /// Paths of all requests of a method up to now.
+    /// Paths of all requests of a method up to now, each with the part that was asked for.
     pub fn asked(&self, method: &str) -> Vec<String> {
-        let said = self.process.stdout.get();
+        let said = std::fs::read_to_string(self.folder.path().join("asked")).unwrap();
         let asked = said.lines().filter_map(|line| line.strip_prefix(method));
         asked.map(|path| path.trim().to_owned()).collect()
     }

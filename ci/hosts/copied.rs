@@ -12,6 +12,8 @@ use crate::judge::nat64::Nat64;
 use crate::secured::certificates;
 use crate::server::Server;
 
+/// Their history has some 10 MB: more than a part of an upload.
+const LARGE_LINES: u64 = 500_000;
 const NOTHING: &str = "0 files of 0 octets sent";
 
 /// Copies the history of a log as that of a host. What it says.
@@ -178,9 +180,59 @@ fn a_copy_that_is_broken_off_is_whole_as_far_as_it_goes() {
     let (_, said, _) = bucket.runs(&["who", "192.0.2.7:9", "--fleet", PLACE]);
     assert!(said.contains("nobody"), "{said}");
     let brought = bucket.asked("GET").split_off(before);
-    let brought: Vec<_> = brought.iter().filter(|path| path.ends_with(".parquet")).collect();
+    let brought: Vec<_> = brought.iter().filter(|asked| asked.contains(".parquet")).collect();
     // The newest, the one that has what it has not, and the first one.
     assert_eq!(brought.len(), 3, "{brought:?}");
+    assert!(brought.iter().all(|asked| asked.contains(".parquet bytes=0-")), "{brought:?}");
+}
+
+/// A file that goes there in parts; of a port, few octets of it come back.
+#[test]
+fn of_a_large_file_what_is_asked_for_is_brought() {
+    let bucket = BucketServer::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let (log, copies_here) = (folder.path().join("events.log"), folder.path().join("copies"));
+    let (mut text, mut dice) = (String::new(), 1u64);
+    for line in 0..LARGE_LINES {
+        let group = |_| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            format!(":{:x}", (dice >> 49) + 1)
+        };
+        let client: String = (0..6).map(group).collect();
+        let (nat64, port) = (line / 50_000, 1024 + line % 50_000);
+        text += &format!(
+            "2019-03-18 10:00:00.{line:06} Created 192.0.2.{nat64}:{port} [2001:db8{client}]:{} to 203.0.113.5 via \
+             64:ff9b::/96\n",
+            1024 + (dice >> 20) % 60_000
+        );
+    }
+    fs::write(&log, text).unwrap();
+    builds(&log);
+    let places = [copies_here.to_str().unwrap(), PLACE];
+    places.iter().for_each(|to| drop(copies(&bucket, &log, "a", to)));
+    let parts = bucket.asked("PUT").iter().filter(|asked| asked.contains(".parquet")).count();
+    assert!(parts > 1, "{parts}: {:?}", bucket.asked("PUT"));
+    for asked in ["192.0.2.0:1024", "192.0.2.3:9000", "192.0.2.9:51023", "192.0.2.9:51024"] {
+        let before = bucket.asked("GET").len();
+        let [here, there] = places.map(|place| {
+            bucket.runs(&["who", asked, "--at", "2019-03-18 12:00", "--fleet", place])
+        });
+        assert_eq!((here.0, &here.1), (there.0, &there.1), "{asked}: {}{}", here.2, there.2);
+        assert_eq!(here.1.contains("nobody"), asked.ends_with(":51024"), "{}", here.1);
+        let brought = bucket.asked("GET").split_off(before);
+        let brought: Vec<_> =
+            brought.into_iter().filter(|asked| asked.contains(".parquet")).collect();
+        assert!(brought.iter().all(|asked| asked.contains("bytes=")), "{asked}: {brought:?}");
+        assert!(brought.len() <= 16, "{asked}: {brought:?}");
+    }
+    // Of a client, all is read, once.
+    let before = bucket.asked("GET").len();
+    let [here, there] =
+        places.map(|place| bucket.runs(&["who", "2001:db8:1::/48", "--fleet", place]));
+    assert_eq!((here.0, &here.1), (there.0, &there.1), "{}{}", here.2, there.2);
+    let brought = bucket.asked("GET").split_off(before);
+    let whole = |asked: &&String| asked.contains(".parquet") && !asked.contains("bytes=");
+    assert_eq!(brought.iter().filter(whole).count(), 1, "{brought:?}");
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //! those of the variables AWS_*, as other programs have them; TLS is etcd's, and the authorities
 //! that are trusted are the system's (`SSL_CERT_FILE` names others).
 //!
-//! A file that is asked about is brought whole, once, into one without a name that is gone with the
-//! process. What is larger than a part goes there in parts, which are a file only when all have
-//! arrived.
+//! Of a file that is asked about the blocks are brought that are read, or all of it, once, into a
+//! file without a name that is gone with the process. What is larger than a part goes there in
+//! parts, which are a file only when all have arrived.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
@@ -34,6 +35,10 @@ const RETRIES: usize = 5;
 const RETRY_FOR: Duration = Duration::from_secs(30);
 /// Files that are kept of those that were brought: what is asked for again is mostly among them.
 const BROUGHT_MAX: usize = 64;
+/// Octets that are brought at once, where a few are read.
+const BLOCK_OCTETS: u64 = 256 << 10;
+/// Blocks that are kept: 64 MiB. What is asked for again is mostly among them.
+const BLOCKS_MAX: usize = 256;
 /// Octets of an answer that are told.
 const SAID_MAX: usize = 200;
 
@@ -47,6 +52,8 @@ pub struct CopyBucket {
     listed: Mutex<HashMap<String, Vec<CopiedFile>>>,
     /// What was brought, by path.
     brought: Mutex<HashMap<String, File>>,
+    /// Blocks that were brought, by path and number.
+    blocks: Mutex<HashMap<(String, u64), Vec<u8>>>,
 }
 
 impl CopyBucket {
@@ -71,8 +78,38 @@ impl CopyBucket {
             "" => format!("s3://{bucket}"),
             prefix => format!("s3://{bucket}/{prefix}"),
         };
-        let (listed, brought) = (Mutex::default(), Mutex::default());
-        Ok(Self { runtime, store, name, prefix, listed, brought })
+        let (listed, brought, blocks) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { runtime, store, name, prefix, listed, brought, blocks })
+    }
+
+    fn range(&self, path: &str, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let range = Some(GetRange::Bounded(range));
+        let options = GetOptions { range, ..GetOptions::default() };
+        let location = self.path(path);
+        let got = self
+            .runtime
+            .block_on(async { self.store.get_opts(&location, options).await?.bytes().await });
+        got.map(|octets| octets.to_vec()).map_err(|error| failed(&error))
+    }
+
+    /// Fills a buffer with what a block has from a place on; how many octets these are.
+    fn read_block(&self, path: &str, buffer: &mut [u8], begin: u64) -> io::Result<usize> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, offset) = (begin / BLOCK_OCTETS, begin % BLOCK_OCTETS);
+        let key = (path.to_owned(), number);
+        if !blocks.contains_key(&key) {
+            if blocks.len() >= BLOCKS_MAX {
+                blocks.clear();
+            }
+            let first = number * BLOCK_OCTETS;
+            let brought = self.range(path, first..first + BLOCK_OCTETS)?;
+            blocks.insert(key.clone(), brought);
+        }
+        let block = blocks.get(&key).map_or(&[][..], Vec::as_slice);
+        let there = block.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let count = there.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&there[..count]);
+        Ok(count)
     }
 
     fn path(&self, path: &str) -> Path {
@@ -157,6 +194,18 @@ impl CopyStore for CopyBucket {
     fn forget(&self) {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.brought.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn read(&self, path: &str, buffer: &mut [u8], begin: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.read_block(path, &mut buffer[done..], begin + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => done += count,
+            }
+        }
+        Ok(())
     }
 
     fn open(&self, path: &str) -> io::Result<File> {
@@ -183,13 +232,7 @@ impl CopyStore for CopyBucket {
     }
 
     fn begin(&self, path: &str, octets: u64) -> io::Result<Vec<u8>> {
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(0..octets)), ..GetOptions::default() };
-        let location = self.path(path);
-        let got = self
-            .runtime
-            .block_on(async { self.store.get_opts(&location, options).await?.bytes().await });
-        got.map(|octets| octets.to_vec()).map_err(|error| failed(&error))
+        self.range(path, 0..octets)
     }
 
     fn put(&self, path: &str, content: &File) -> io::Result<()> {

@@ -60,6 +60,10 @@ impl CopyStore for CopyFolder {
         Ok(files)
     }
 
+    fn read(&self, path: &str, buffer: &mut [u8], begin: u64) -> io::Result<()> {
+        self.open(path)?.read_exact_at(buffer, begin)
+    }
+
     fn open(&self, path: &str) -> io::Result<File> {
         File::open(self.0.join(path))
     }

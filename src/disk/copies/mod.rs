@@ -41,6 +41,22 @@ pub trait CopyStore: fmt::Debug + fmt::Display + Send + Sync {
     /// What was listed may be different by now, and is asked again.
     fn forget(&self) {}
 
+    /// How many octets a file has, as it was listed.
+    ///
+    /// # Errors
+    /// As [`Self::list`]; of the kind `NotFound` where it is not there.
+    fn octets(&self, path: &str) -> io::Result<u64> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let its = self.list(folder)?.into_iter().find(|file| file.name == name);
+        its.map(|file| file.octets).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    /// Octets of a file from a place on, which fill the buffer.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or where the file has not so many.
+    fn read(&self, path: &str, buffer: &mut [u8], begin: u64) -> io::Result<()>;
+
     /// A file, to be read from its beginning.
     ///
     /// # Errors

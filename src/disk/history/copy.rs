@@ -306,6 +306,9 @@ mod tests {
         fn list(&self, folder: &str) -> io::Result<Vec<CopiedFile>> {
             self.0.list(folder)
         }
+        fn read(&self, path: &str, buffer: &mut [u8], begin: u64) -> io::Result<()> {
+            self.0.read(path, buffer, begin)
+        }
         fn open(&self, path: &str) -> io::Result<File> {
             self.0.open(path)
         }
@@ -390,13 +393,17 @@ mod tests {
             let history = History::open(place.clone()).unwrap();
             let port = "192.0.2.7:3719".parse().unwrap();
             let told = history.map(|history| history.told_of_port(port, |_| Ok(())).unwrap());
-            let mut clients: Vec<_> = told
-                .into_iter()
-                .flat_map(|told| told.holdings)
-                .map(|held| held.client_port)
-                .collect();
+            let holdings = told.iter().flat_map(|told| &told.holdings);
+            let mut clients: Vec<_> = holdings.map(|held| held.client_port).collect();
             clients.sort_unstable();
             clients.dedup();
+            // As it is read where it is not on this machine.
+            let store: std::sync::Arc<dyn CopyStore> =
+                std::sync::Arc::new(CopyFolder::new(self.there()));
+            let copied = History::open(HistoryPlace::copied(&store, "a")).unwrap();
+            let by_parts = copied.map(|history| history.told_of_port(port, |_| Ok(())).unwrap());
+            let by_parts = by_parts.map(|told| format!("{:?}", told.holdings));
+            assert_eq!(by_parts, told.as_ref().map(|told| format!("{:?}", told.holdings)));
             let note = place.open_rest().unwrap().map(|rest| rest.note);
             note.map_or((clients.clone(), 0, 0), |note| (clients, note.octets, note.behind))
         }

@@ -6,6 +6,7 @@
 //! | `columns` | what stands in them |
 //! | `write` | writes one |
 //! | `read` | reads one |
+//! | `content` | its octets, or those of a copy that is elsewhere |
 //! | `open` | who has ports where it ends, for the next one |
 //! | `ports` | which ports its lines are about, and those of files before it |
 //! | `earlier` | those files |
@@ -27,6 +28,7 @@
 mod build;
 mod check;
 mod columns;
+mod content;
 #[cfg(feature = "fleet")]
 mod copy;
 mod earlier;
@@ -64,6 +66,7 @@ use crate::handoff::holding::{Contradiction, Holding};
 pub use build::{BuildError, Building, Built, Due};
 pub use check::HistoryChecked;
 use columns::{HistoryRow, Kind};
+use content::{CopiedContent, PieceContent};
 #[cfg(feature = "fleet")]
 pub use copy::{HistoryCopied, HistoryCopyError, HistoryCopying};
 pub use name::PieceName;
@@ -165,11 +168,24 @@ impl HistoryPlace {
     fn open(&self, path: &Path) -> io::Result<File> {
         match &self.copy {
             None => File::open(path),
+            Some((store, folder)) => store.open(&self.path_there(folder, path)),
+        }
+    }
+
+    /// The same, to be read in parts.
+    fn content(&self, path: &Path) -> io::Result<PieceContent> {
+        match &self.copy {
+            None => File::open(path).map(PieceContent::Here),
             Some((store, folder)) => {
-                let within = path.strip_prefix(&self.folder).unwrap_or(path);
-                store.open(&format!("{folder}/{}", within.display()))
+                let copied = CopiedContent::open(store, self.path_there(folder, path));
+                copied.map(PieceContent::There)
             }
         }
+    }
+
+    fn path_there(&self, folder: &str, path: &Path) -> String {
+        let within = path.strip_prefix(&self.folder).unwrap_or(path);
+        format!("{folder}/{}", within.display())
     }
 
     /// What was listed may be different by now.
@@ -479,7 +495,7 @@ fn said(row: HistoryRow) -> Option<Contradiction> {
 
 fn open(place: &HistoryPlace, kind: Kind, name: PieceName) -> Result<PieceFile, Unreadable> {
     let path = place.path(kind, name);
-    let opened = place.open(&path).and_then(|file| PieceFile::of(kind, path.clone(), file));
+    let opened = place.content(&path).and_then(|file| PieceFile::of(kind, path.clone(), file));
     opened.map_err(|error| (path, error))
 }
 

@@ -11,11 +11,11 @@
 //! shorter.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+
+use super::content::ReadsAt;
 
 /// Octets of a bit for each port.
 const BITS_OCTETS: usize = 1 << 13;
@@ -118,23 +118,23 @@ impl NotedPlace {
     }
 
     /// Fails where it is not as it was written.
-    pub(super) fn read(self, file: &File) -> io::Result<NotedPorts> {
+    pub(super) fn read(self, file: &impl ReadsAt) -> io::Result<NotedPorts> {
         // It is in the file, or that has an end before.
         let end = self.offset.saturating_add(self.octets as u64);
-        if end > file.metadata()?.len() {
+        if end > file.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut octets = vec![0; self.octets];
-        file.read_exact_at(&mut octets, self.offset)?;
+        file.fill_at(&mut octets, self.offset)?;
         let set = NotedPorts::of_octets(&octets).filter(|_| crc32c::crc32c(&octets) == self.crc);
         set.ok_or(io::ErrorKind::InvalidData.into())
     }
 
     /// Whether a port is in it, by what has to be read for that.
-    pub(super) fn has(self, file: &File, port: SocketAddrV4) -> io::Result<bool> {
+    pub(super) fn has(self, file: &impl ReadsAt, port: SocketAddrV4) -> io::Result<bool> {
         let read = |range: Range<usize>| {
             let mut octets = vec![0; range.len().min(self.octets)];
-            file.read_exact_at(&mut octets, self.offset.saturating_add(range.start as u64))?;
+            file.fill_at(&mut octets, self.offset.saturating_add(range.start as u64))?;
             Ok::<_, io::Error>(octets)
         };
         let count = read(0..4)?;

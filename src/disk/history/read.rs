@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::ops::Range;
@@ -25,6 +24,7 @@ use parquet::file::serialized_reader::SerializedRowGroupReader;
 use parquet::file::statistics::Statistics;
 
 use super::columns::{Column, HistoryRow, Kind, of_prefix, of_word};
+use super::content::PieceContent;
 use super::ports::{NotedPlace, NotedPorts};
 use super::sum;
 use super::write::failed;
@@ -43,7 +43,7 @@ const FOOTER_OCTETS: usize = 64 << 10;
 pub(super) struct PieceFile {
     kind: Kind,
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<PieceContent>,
     metadata: ParquetMetaData,
     /// What is known of the pages of some parts of it.
     pages: RefCell<BTreeMap<usize, PageIndex>>,
@@ -61,7 +61,7 @@ pub(super) enum WantedRows {
 }
 
 impl PieceFile {
-    pub(super) fn of(kind: Kind, path: PathBuf, file: File) -> io::Result<Self> {
+    pub(super) fn of(kind: Kind, path: PathBuf, file: PieceContent) -> io::Result<Self> {
         let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_OCTETS));
         let metadata = reader.parse_and_finish(&file).map_err(failed)?;
         let schema = kind.schema().map_err(failed)?;
@@ -88,19 +88,20 @@ impl PieceFile {
 
     /// Fails where an octet of it is not as it was written.
     pub(super) fn verify(&self) -> io::Result<()> {
-        sum::verify(&self.file)
+        // A copy is not written on.
+        self.file.file().map_or(Ok(()), sum::verify)
     }
 
     /// Ports that were noted by that name; None where none were.
     pub(super) fn ports(&self, name: &str) -> io::Result<Option<NotedPorts>> {
         let place = self.note(name).and_then(NotedPlace::of_note);
-        place.map(|place| place.read(&self.file)).transpose()
+        place.map(|place| place.read(&*self.file)).transpose()
     }
 
     /// Whether a port is among those; true where none were noted.
     pub(super) fn may_have(&self, name: &str, port: SocketAddrV4) -> io::Result<bool> {
         let place = self.note(name).and_then(NotedPlace::of_note);
-        place.map_or(Ok(true), |place| place.has(&self.file, port))
+        place.map_or(Ok(true), |place| place.has(&*self.file, port))
     }
 
     /// The rows of a port, in order. Without `clients`, their clients are not looked up: all have
@@ -136,10 +137,12 @@ impl PieceFile {
                     let may =
                         bloom.zip(text).is_none_or(|(bloom, text)| bloom.check(text.as_str()));
                     if may {
+                        self.file.bring()?;
                         self.group(number, false)?.of_clients(net, &mut take)?;
                     }
                 }
                 WantedRows::All | WantedRows::Open => {
+                    self.file.bring()?;
                     let group = self.group(number, false)?;
                     let is_open = matches!(wanted, WantedRows::Open);
                     group.all(is_open, &mut take)?;
@@ -221,7 +224,7 @@ struct RowGroup<'f> {
     kind: Kind,
     metadata: &'f RowGroupMetaData,
     pages: RowGroupPageIndex,
-    reader: SerializedRowGroupReader<'f, File>,
+    reader: SerializedRowGroupReader<'f, PieceContent>,
 }
 
 impl RowGroup<'_> {
