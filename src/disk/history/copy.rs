@@ -386,6 +386,20 @@ mod tests {
             (copied.sent, copied.unchanged)
         }
 
+        /// How many clients got the port in lines behind the copy's history.
+        fn behind(&self) -> usize {
+            let place = HistoryPlace::new(self.there().join("a/history"), "events.log".into());
+            let history = History::open(place.clone()).unwrap();
+            let rest = place.open_rest().unwrap().unwrap();
+            let (file, after, gap) = rest.behind(history.as_ref()).unwrap();
+            assert_eq!(gap, None);
+            let is_later = |at: &_| after.is_none_or(|after| *at > after);
+            let take = |line: &str| crate::handoff::logged::time_of(line).filter(is_later);
+            crate::disk::eventlog::lines_with(vec![file], &["Created".to_owned()], take)
+                .unwrap()
+                .len()
+        }
+
         /// The port's clients by the copy's history, and the octets and number of the rest.
         fn told(&self) -> (Vec<u16>, u64, u32) {
             let folder = self.there().join("a/history");
@@ -446,8 +460,9 @@ mod tests {
         let world = World::new();
         world.log(0..2);
         world.build();
+        world.log(2..4);
         assert_eq!(world.copied(), (3, 0));
-        world.log(2..9);
+        world.log(4..9);
         world.build();
         world.log(9..10);
         let mut before = 0;
@@ -457,6 +472,9 @@ mod tests {
             assert!(clients.len() >= before && clients.len() <= 10, "{clients:?}");
             assert_eq!(clients, (0..clients.len() as u16).collect::<Vec<_>>());
             before = clients.len();
+            let is_whole = copied.is_ok();
+            let rest = if is_whole { 10 } else { 4usize };
+            assert_eq!(world.behind(), rest.saturating_sub(before - 1), "{before} {is_whole}");
             match copied {
                 Ok(copied) => {
                     assert_eq!((copied.sent, puts), (1, 8));
@@ -466,6 +484,7 @@ mod tests {
             }
         }
         assert_eq!(before, 10);
+        assert_eq!(world.behind(), 1);
         assert_eq!(world.copied(), (0, 11));
     }
 
