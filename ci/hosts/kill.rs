@@ -135,6 +135,9 @@ fn run(name: &str, options: &'static [&'static str], deletes: bool) {
         );
         assert!(told > 50 * kills && lines.created > 5 * kills, "this was no load");
         assert!(!deletes || lines.deleted > kills, "nothing had to go");
+        let unproven: usize = askers.iter().map(|asker| asker.unproven).sum();
+        let most = if deletes { told / 100 } else { 0 };
+        assert!(unproven <= most, "{unproven} answers without an authenticator, of {told}");
         site.hosts.iter_mut().for_each(Host::stop);
     });
 }
