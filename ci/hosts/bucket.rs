@@ -14,8 +14,9 @@ use crate::python::python_with;
 pub const PLACE: &str = "s3://histories/site1";
 const MODULES: &[&str] = &["moto", "flask", "flask_cors", "py_partiql_parser"];
 
-/// Writes down each request, and says where it serves. Who may ask is looked up here: not each moto can. Where
-/// a file `puts` has a number, so many files may be put, and then it has no time for more.
+/// Writes down each request, and says where it serves. Who may ask is looked up here: not each moto
+/// can. Where a file `puts` has a number, so many files may be put, and then it has no time for
+/// more.
 const SERVER: &str = r#"
 import os, sys, threading
 import boto3

@@ -8,7 +8,7 @@ use super::backend::Io;
 
 /// Mebioctets of addresses that a server has besides those of its reactors, while it has no
 /// entries: the program, its libraries, threads that answer the operator and make the history.
-const OTHERS: u64 = 40;
+const OTHERS: u64 = if cfg!(feature = "fleet") { 50 } else { 40 };
 
 /// Those of a thread that has its stack alone.
 const STACK: u64 = 2;
