@@ -109,7 +109,7 @@ impl<'a> LivePart<'a> {
         self.listed().chain(in_bitmap.map(move |at| first + at as u16))
     }
 
-    /// Calls `each` with all parts, at most [`PARTS_MAX`], that say that of this table's NAT64
+    /// Calls `each` with all parts, at most 8, that say that of this table's NAT64
     /// these ports are live, which ascend, and no others.
     pub fn each_of(table: TableKey, ports: &[u16], mut each: impl FnMut(LivePart<'_>)) {
         let (mut first, mut rest, mut octets) = (0, ports, Vec::with_capacity(OCTETS_MAX));

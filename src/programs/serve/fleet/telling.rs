@@ -1,5 +1,4 @@
-//! Hosts ask each other for live connections, and tell them: see
-//! [`CellLive`](crate::handoff::ownership::CellLive).
+//! Hosts ask each other for live connections, and tell them: see [`CellLive`].
 
 use std::rc::Rc;
 
