@@ -124,10 +124,11 @@ fn crash_a_full_log_whose_disk_hangs_at_a_rotation() {
     drop(frozen);
     hanging.disk.make_room();
     let all = number as usize + 1;
-    assert!(wait_until(PATIENCE, || {
+    let is_written = wait_until(PATIENCE, || {
         record.feed();
         record.lines == all
-    }));
+    });
+    assert!(is_written, "{} of {all} lines: {}", record.lines, hanging.process.said());
     hanging.ends();
     record.check_final();
 }

@@ -128,9 +128,11 @@ fn updates_take_back_what_crashes() {
     let back = format!("{crashing}: it did not live through its first minute; {first} runs again");
     assert!(
         wait_until(UPDATE_MAX, || {
-            if runs(&booted) == crashing {
-                booted.run("systemctl kill --kill-who=main --signal=ABRT nat64handoff");
-            }
+            // This process, and none that came in its place meanwhile.
+            booted.run(&format!(
+                "process=$(systemctl show --property=MainPID --value nat64handoff); \
+                 case $(readlink /proc/$process/exe) in */{crashing}/*) kill -ABRT $process;; esac"
+            ));
             said().contains(&back)
         }),
         "{}",

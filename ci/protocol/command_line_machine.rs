@@ -221,8 +221,8 @@ fn command_line_limit_on_addresses() {
         }
     }
     // With less the program itself cannot be loaded.
-    let least = if cfg!(feature = "fleet") { 36 } else { 24 };
-    for mebioctets in [least, 40, 48, 64, 159] {
+    let least = if cfg!(feature = "fleet") { 44 } else { 24 };
+    for mebioctets in [least, 48, 64, 159] {
         let limit = limit(mebioctets);
         let extra = ["--reactors", "8", "--io", "uring"];
         let mut process = Process::spawn(&mut serve.command(&["prlimit", &limit], &extra));
