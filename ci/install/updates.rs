@@ -53,10 +53,12 @@ fn current(booted: &Booted) -> String {
     booted.done("basename $(readlink /home/nat64ho/current)").trim().to_owned()
 }
 
+/// The server's process, as the shell finds it.
+const MAIN_PROCESS: &str = "$(systemctl show --property=MainPID --value nat64handoff)";
+
 /// The release that runs; empty where the server is just being started.
 fn runs(booted: &Booted) -> String {
-    let process = "$(systemctl show --property=MainPID --value nat64handoff)";
-    let program = booted.run(&format!("readlink /proc/{process}/exe")).text;
+    let program = booted.run(&format!("readlink /proc/{MAIN_PROCESS}/exe")).text;
     program.split('/').nth(4).unwrap_or_default().to_owned()
 }
 
@@ -130,7 +132,7 @@ fn updates_take_back_what_crashes() {
         wait_until(UPDATE_MAX, || {
             // This process, and none that came in its place meanwhile.
             booted.run(&format!(
-                "process=$(systemctl show --property=MainPID --value nat64handoff); \
+                "process={MAIN_PROCESS}; \
                  case $(readlink /proc/$process/exe) in */{crashing}/*) kill -ABRT $process;; esac"
             ));
             said().contains(&back)
